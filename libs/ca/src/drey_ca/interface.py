@@ -1,0 +1,164 @@
+"""The port: many Channel Access channels, in columns.
+
+Two implementations stand behind it: `drey_ca.aioca_table` (over `aioca`) and, later, a native
+table. Everything above sees only this module. Slots are row numbers of the table, given by
+`add` and dead after `remove`; the table never confuses a removed slot's late events with a
+newer channel. All methods belong to one event loop and are not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.values import Columns
+
+Slots = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class InfoColumns:
+    """What is known of n channels beside their values; each field has n entries.
+
+    `kind` is the native `drey_core.values.Kind` (with `ARRAY` when `count` > 1), NONE while
+    never connected. Limits are NaN where the type has none. `precision` is -1 where the type
+    has none. Texts are the IOC's own bytes.
+    """
+
+    slot: Slots
+    kind: NDArray[np.uint8]
+    count: NDArray[np.int64]
+    readable: NDArray[np.bool_]
+    writable: NDArray[np.bool_]
+    precision: NDArray[np.int16]
+    display_low: NDArray[np.float64]
+    display_high: NDArray[np.float64]
+    warning_low: NDArray[np.float64]
+    warning_high: NDArray[np.float64]
+    alarm_low: NDArray[np.float64]
+    alarm_high: NDArray[np.float64]
+    control_low: NDArray[np.float64]
+    control_high: NDArray[np.float64]
+    units: list[bytes]
+    labels: list[tuple[bytes, ...]]
+    host: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """What a bulk read gave: one row a slot asked, in the order asked.
+
+    `code` is an ECA status for each (see `drey_ca.eca`); rows whose code is not `ECA_NORMAL`
+    have kind NONE and the state that explains it. `values.key` holds the slots and
+    `values.origin` says `READ`: the value came by this read, not from a subscription.
+    """
+
+    values: Columns
+    code: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class TableStats:
+    """Counters since the table was made; `connected` and `channels` are as of now."""
+
+    channels: int
+    connected: int
+    subscribed: int
+    updates: int
+    merged: int
+    bad_events: int
+    late_completions: int
+
+
+class ChannelTable(Protocol):
+    """A set of channels that may grow and shrink while running."""
+
+    @property
+    def implementation(self) -> str:
+        """`aioca` or `native`."""
+        ...
+
+    async def add(self, names: Sequence[str]) -> Slots:
+        """Create channels and begin to search for them; does not wait for connection.
+
+        The same name may be added more than once; each has its own slot. Raises
+        `drey_core.errors.InvalidArgument` naming the first name that no channel can have
+        (empty, longer than 500 bytes, with a control character or a blank).
+        """
+        ...
+
+    async def remove(self, slots: Slots) -> None:
+        """Forget channels, with their subscriptions and dirty marks. Unknown slots: KeyError."""
+        ...
+
+    async def wait_connected(self, slots: Slots, timeout: float) -> NDArray[np.bool_]:
+        """Wait until all are connected or `timeout` seconds are over; which of them are."""
+        ...
+
+    async def subscribe(self, slots: Slots) -> None:
+        """Keep the latest value of these in the table, through every reconnection.
+
+        Values come in the native type with time and alarm (DBE_VALUE | DBE_ALARM); property
+        changes refresh the metadata. Does not wait. Addresses that end in `$` are long
+        strings and arrive as one STRING. Subscribing twice changes nothing.
+        """
+        ...
+
+    async def wait_dirty(self) -> None:
+        """Return when `drain` would give a row or `drain_info` a slot; at once if so now.
+
+        Cancelling it loses nothing. One wake-up per burst.
+        """
+        ...
+
+    def drain(self, max_heap: int = 64 << 20) -> Columns:
+        """The changed slots since the last drain, at most once each, with their latest value.
+
+        Includes changes of connection: a disconnected channel keeps its last value with state
+        DISCONNECTED. `merged` counts the updates that were replaced unseen. Heap values beyond
+        `max_heap` bytes stay dirty for the next drain (at least one is always taken). Never
+        blocks. `key` holds slots, ascending.
+        """
+        ...
+
+    def drain_info(self) -> Slots:
+        """Slots whose `info` changed since last asked, ascending. Never blocks."""
+        ...
+
+    def info(self, slots: Slots) -> InfoColumns:
+        """What is known of these now. Never blocks."""
+        ...
+
+    async def read(self, slots: Slots, timeout: float) -> ReadResult:
+        """Read all from their servers, past any subscription; one deadline for all.
+
+        Takes at most `timeout` seconds plus scheduling: what has not answered then has code
+        ECA_TIMEOUT, what is not connected then ECA_DISCONN. Does not touch the subscribed values.
+        """
+        ...
+
+    async def write(
+        self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
+    ) -> NDArray[np.int32]:
+        """Write row i of `values` to `slots[i]`; an ECA code for each; one deadline for all.
+
+        With `completion` a put-callback: ECA_NORMAL means that the record finished
+        processing. Without it: that it was sent. ECA_NOWTACCESS without sending where access
+        rights forbid it, ECA_DISCONN without sending where not connected within the deadline,
+        ECA_TIMEOUT where sent and not completed in time: the write may still happen. ENUM
+        rows are written by index, strings and arrays as such. Cancelling stops further sending;
+        late completions are counted, never delivered to anyone.
+        """
+        ...
+
+    def stats(self) -> TableStats:
+        """Counters. Never blocks."""
+        ...
+
+    async def close(self) -> None:
+        """Clear every channel and subscription; under a second from any state; idempotent."""
+        ...

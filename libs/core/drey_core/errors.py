@@ -1,0 +1,151 @@
+"""The error tree of Drey. Adapters translate into it; one interceptor maps it to gRPC status.
+
+`Reason` has the names and numbers of `drey.common.v1.ErrorReason`, which documents them; a
+contract test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """Why a call was refused. Clients branch on it."""
+
+    UNSPECIFIED = 0
+    INVALID_FIELD = 1
+    EMPTY_SELECTOR = 2
+    TOO_MANY = 3
+    MALFORMED_ID = 4
+    MALFORMED_PAGE_TOKEN = 5
+    NOT_FOUND = 6
+    ALREADY_EXISTS = 7
+    ETAG_MISMATCH = 8
+    REQUEST_ID_REUSED = 9
+    UNAUTHENTICATED = 10
+    KEY_REVOKED = 11
+    KEY_EXPIRED = 12
+    ROLE_TOO_SMALL = 13
+    MESSAGE_TOO_LARGE = 14
+    DEADLINE_EXCEEDED = 15
+    IMAGE_NOT_FRESH = 16
+    COVERAGE_TOO_SMALL = 17
+    DATABASE_UNAVAILABLE = 18
+    IMAGE_UNAVAILABLE = 19
+    BUS_UNAVAILABLE = 20
+    UPSTREAM_UNAVAILABLE = 21
+    PLAN_DIGEST_MISMATCH = 22
+    PLAN_EXPIRED = 23
+    PLAN_EMPTY = 24
+    MACHINE_MOVED = 25
+    CHANNELS_HELD = 26
+    WRONG_STATE = 27
+    NOT_IMPLEMENTED = 28
+    MALFORMED_FILE = 29
+    IN_USE = 30
+    PROTECTED = 31
+    READER_TOO_SLOW = 32
+    VALUE_TOO_LARGE = 33
+    INTERNAL = 34
+    RESOURCE_EXHAUSTED = 35
+    TOKEN_UNKNOWN = 36
+    APPROVAL_REQUIRED = 37
+
+
+class DreyError(Exception):
+    """A refusal with its reason.
+
+    `field` is the request field at fault, as a path (`selector.names[3]`), or empty;
+    `metadata` goes into `google.rpc.ErrorInfo`; the text is for people and names the PV, the
+    field and the remedy.
+    """
+
+    reason: Reason = Reason.INTERNAL
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Reason | None = None,
+        field: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.metadata = dict(metadata or {})
+        if reason is not None:
+            self.reason = reason
+
+
+class InvalidArgument(DreyError):
+    """The request itself is wrong, whatever the state of the system."""
+
+    reason = Reason.INVALID_FIELD
+
+
+class NotFound(DreyError):
+    """What was named does not exist."""
+
+    reason = Reason.NOT_FOUND
+
+
+class AlreadyExists(DreyError):
+    """What was to be created is there already."""
+
+    reason = Reason.ALREADY_EXISTS
+
+
+class FailedPrecondition(DreyError):
+    """The system is not in the state that the call needs."""
+
+    reason = Reason.WRONG_STATE
+
+
+class Aborted(DreyError):
+    """Somebody else changed it first; read again and repeat."""
+
+    reason = Reason.ETAG_MISMATCH
+
+
+class Unauthenticated(DreyError):
+    """Nobody known is asking."""
+
+    reason = Reason.UNAUTHENTICATED
+
+
+class PermissionDenied(DreyError):
+    """The one who asks may not."""
+
+    reason = Reason.ROLE_TOO_SMALL
+
+
+class ResourceExhausted(DreyError):
+    """A limit was met."""
+
+    reason = Reason.RESOURCE_EXHAUSTED
+
+
+class Unavailable(DreyError):
+    """A part is away; try again later."""
+
+    reason = Reason.UPSTREAM_UNAVAILABLE
+
+
+class DeadlineExceeded(DreyError):
+    """The caller's time is over."""
+
+    reason = Reason.DEADLINE_EXCEEDED
+
+
+class Unimplemented(DreyError):
+    """In the contract, not built yet."""
+
+    reason = Reason.NOT_IMPLEMENTED
+
+
+class Internal(DreyError):
+    """A defect of ours."""
+
+    reason = Reason.INTERNAL
