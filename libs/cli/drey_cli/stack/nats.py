@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from drey_cli.stack.errors import PartFailed
-from drey_cli.stack.part import Part, write_private, within
+from drey_cli.stack.part import Part, within, write_private
 from drey_cli.stack.ports import LOOPBACK
 from drey_cli.stack.process import Process
 

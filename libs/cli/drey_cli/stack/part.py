@@ -220,7 +220,8 @@ class Part(ABC):
             with suppress(psutil.NoSuchProcess):
                 relative.kill()
         await process.wait()
-        while any(r.is_running() and r.status() != psutil.STATUS_ZOMBIE for r in _alive(family)):
+        # strangers to asyncio: nothing but a look tells that they are gone
+        while _alive(family):  # noqa: ASYNC110
             await asyncio.sleep(_POLL)
 
     def _take_folder(self) -> None:
@@ -259,7 +260,13 @@ class Part(ABC):
 
 
 def _alive(family: list[psutil.Process]) -> list[psutil.Process]:
-    return [member for member in family if psutil.pid_exists(member.pid) and member.is_running()]
+    """Those that still run; a zombie that nobody has fetched yet does not."""
+    alive = []
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
+                alive.append(member)
+    return alive
 
 
 def write_private(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from drey_cli.stack.errors import PartFailed
+from drey_cli.stack.errors import FolderBusy, PartFailed
 from drey_cli.stack.part import Part, write_private
 from drey_cli.stack.ports import LOOPBACK
 from drey_cli.stack.process import Process, User, tail
@@ -223,8 +223,6 @@ class _Building:
         self._template = template
 
     async def __aenter__(self) -> Postgres:
-        from drey_cli.stack.errors import FolderBusy
-
         end = time.monotonic() + 60
         while True:
             try:

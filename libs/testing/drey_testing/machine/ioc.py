@@ -1,0 +1,136 @@
+"""Runs the IOC core in this process. To be run in a process of its own, which it ends."""
+
+import ctypes
+import json
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drey_cli.stack.ports import LOOPBACK, free_port
+from drey_testing.machine import motor
+from drey_testing.machine.database import ACCESS, MENU_SCAN, Database
+from drey_testing.machine.plant import Plant
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What to serve, and where."""
+
+    folder: Path
+    pvs: int = 2_000
+    seed: int = 1
+    rate: float = 0.0
+    fast_share: float = 0.1
+    variant: str = "normal"
+    port: int = 0
+    repeater_port: int = 0
+
+
+def client_env(port: int, repeater_port: int) -> dict[str, str]:
+    """The environment in which a CA client sees this machine and nothing else."""
+    return {
+        "EPICS_CA_ADDR_LIST": LOOPBACK,
+        "EPICS_CA_AUTO_ADDR_LIST": "NO",
+        "EPICS_CA_NAME_SERVERS": "",
+        "EPICS_CA_SERVER_PORT": str(port),
+        "EPICS_CA_REPEATER_PORT": str(repeater_port),
+        "EPICS_CA_MAX_ARRAY_BYTES": "16777216",
+        "EPICS_PVA_ADDR_LIST": LOOPBACK,
+        "EPICS_PVA_AUTO_ADDR_LIST": "NO",
+        "EPICS_PVA_NAME_SERVERS": "",
+    }
+
+
+def server_env(port: int, repeater_port: int) -> dict[str, str]:
+    """The IOC's own: bound to loopback, its beacons sent to loopback only. It serves no PVA."""
+    return {
+        **client_env(port, repeater_port),
+        "EPICS_CAS_INTF_ADDR_LIST": LOOPBACK,
+        "EPICS_CAS_SERVER_PORT": str(port),
+        "EPICS_CAS_BEACON_ADDR_LIST": LOOPBACK,
+        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
+        "EPICS_CAS_BEACON_PORT": str(repeater_port),
+        "EPICS_CAS_IGNORE_ADDR_LIST": "",
+    }
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that readers see whole or not at all."""
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def serve(what: Serving) -> None:
+    """Start the IOC, write `machine.json`, and run until SIGTERM or SIGINT.
+
+    Ends the process (without running exit handlers: taking 100,000 records apart takes longer
+    than making them). RuntimeError when the IOC doesn't start.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    what.folder.mkdir(parents=True, exist_ok=True)
+    ready = what.folder / "machine.json"
+    ready.unlink(missing_ok=True)
+    port = what.port or free_port()
+    repeater_port = what.repeater_port or free_port(avoid={port})
+    for key in [key for key in os.environ if key.startswith("EPICS_")]:
+        del os.environ[key]
+    os.environ.update(server_env(port, repeater_port))
+    plant = Plant(what.pvs, what.seed)
+    write_atomically(what.folder / "machine.csv", plant.csv().encode())
+    _start_ioc(what, plant)
+    write_atomically(ready, _description(what, plant, port, repeater_port))
+    print(f"serving {plant.pvs} PVs on {LOOPBACK}:{port}", flush=True)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    ready.unlink(missing_ok=True)
+    os._exit(0)
+
+
+def _description(what: Serving, plant: Plant, port: int, repeater_port: int) -> bytes:
+    content = {
+        "pid": os.getpid(),
+        "ca_port": port,
+        "repeater_port": repeater_port,
+        "env": client_env(port, repeater_port),
+        "pvs": plant.pvs,
+        "seed": plant.seed,
+        "variant": what.variant,
+        "channels": len(plant.setpoints) + len(plant.readbacks),
+        "csv": "machine.csv",
+        "kinds": plant.counts,
+        "dead": plant.dead,
+        "refused": plant.refused,
+    }
+    return json.dumps(content, indent=1).encode() + b"\n"
+
+
+def _start_ioc(what: Serving, plant: Plant) -> None:
+    from epicscorelibs import ioc
+
+    base_dbd = Path(ioc.DEFAULT_DBD_PATH)
+    own = what.folder / "dbd"
+    own.mkdir(exist_ok=True)
+    (own / "menuScan.dbd").write_text(MENU_SCAN, encoding="ascii")
+    (own / "motor.dbd").write_text(motor.definition(base_dbd), encoding="utf-8")
+    (own / "access.acf").write_text(ACCESS, encoding="ascii")
+    database = Database(plant, what.rate, what.fast_share, what.variant)
+    (own / "machine.db").write_bytes(database.text())
+
+    core: Any = ioc.dbCore
+    core.asSetFilename.argtypes = [ctypes.c_char_p]
+    path = f"{own}:{base_dbd}".encode()
+    ioc.iocshRegisterCommon()
+    _check(ioc.dbLoadDatabase(b"base.dbd", path, None), "base.dbd")
+    _check(ioc.registerRecordDeviceDriver(ioc.pdbbase), "record support")
+    _check(ioc.dbLoadDatabase(b"motor.dbd", path, None), "motor.dbd")
+    motor.register(core, ioc.pdbbase)
+    _check(core.asSetFilename(str(own / "access.acf").encode()), "access.acf")
+    _check(ioc.dbLoadRecords(str(own / "machine.db").encode(), None), "machine.db")
+    _check(ioc.iocInit(), "iocInit")
+
+
+def _check(status: int, what: str) -> None:
+    if status != 0:
+        raise RuntimeError(f"the IOC could not load {what} (status {status})")
