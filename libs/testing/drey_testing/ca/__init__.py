@@ -1,0 +1,1 @@
+"""Channel Access for tests: IOC processes on loopback and the conformance suite."""

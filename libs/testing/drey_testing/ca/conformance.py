@@ -1,0 +1,416 @@
+"""What every implementation of `drey_ca.interface.ChannelTable` must do, against a real IOC.
+
+A test module takes the suite by subclassing `TableConformance` and giving two fixtures:
+`table`, an open table, and `ioc`, an `Ioc` that serves `DATABASE` under `ACCESS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import time
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import psutil
+import pytest
+
+from drey_ca.eca import ECA
+from drey_ca.interface import ChannelTable, Slots
+from drey_core.errors import InvalidArgument
+from drey_core.values import ARRAY, STRING_ARRAY, Columns, Kind, Origin, State
+from drey_testing.ca.ioc import Ioc
+
+ACCESS = """
+ASG(DEFAULT) { RULE(1,READ) RULE(1,WRITE) }
+ASG(LOCKED) { RULE(1,READ) }
+ASG(SWITCHED) { INPA("SWITCH") RULE(1,READ) RULE(1,WRITE){CALC("A=1")} }
+"""
+
+DATABASE = """
+record(ao,"DOUBLE"){field(EGU,"mA") field(PREC,"3") field(VAL,"1.5") field(PINI,"YES")
+ field(HOPR,"10") field(LOPR,"-10") field(DRVH,"9") field(DRVL,"-9") field(HIHI,"8") field(HIGH,"7")
+ field(LOW,"-7") field(LOLO,"-8") field(HHSV,"MAJOR") field(HSV,"MINOR")
+ field(LSV,"MINOR") field(LLSV,"MAJOR")}
+record(longout,"LONG"){field(VAL,"-2147483648")}
+record(waveform,"FLOATS"){field(FTVL,"FLOAT") field(NELM,"8")}
+record(waveform,"FLOAT"){field(FTVL,"FLOAT") field(NELM,"1")}
+record(waveform,"SHORT"){field(FTVL,"SHORT") field(NELM,"1")}
+record(waveform,"CHAR"){field(FTVL,"UCHAR") field(NELM,"1")}
+record(waveform,"DOUBLES"){field(FTVL,"DOUBLE") field(NELM,"1000")}
+record(waveform,"CHARS"){field(FTVL,"CHAR") field(NELM,"100")}
+record(waveform,"STRINGS"){field(FTVL,"STRING") field(NELM,"4")}
+record(mbbo,"ENUM"){field(ZRST,"off") field(ONST,"on") field(TWST,"\udce9t\udce9") field(ZRVL,"0")
+ field(ONVL,"1") field(TWVL,"2")}
+record(stringout,"STRING"){field(VAL,"caf\udce9")}
+record(lso,"TEXT"){field(SIZV,"300")}
+record(ao,"NEVER"){}
+record(ao,"SINK"){}
+record(ao,"LOCKED"){field(ASG,"LOCKED")}
+record(ao,"SWITCHED"){field(ASG,"SWITCHED")}
+record(ao,"SWITCH"){field(VAL,"1") field(PINI,"YES")}
+record(ao,"DISABLED"){field(DISP,"1")}
+record(ao,"SLOW"){field(FLNK,"SLOWSEQ") }
+record(seq,"SLOWSEQ"){field(DLY1,"1") field(LNK1,"SINK") field(DO1,"1")}
+record(calc,"FAST"){field(CALC,"VAL+1") field(SCAN,".1 second")}
+record(ao,"RETYPED"){field(VAL,"4.5") field(PINI,"YES")}
+"""
+
+RETYPED = DATABASE.replace(
+    'record(ao,"RETYPED"){field(VAL,"4.5") field(PINI,"YES")}',
+    'record(stringout,"RETYPED"){field(VAL,"now text") field(PINI,"YES")}',
+)
+
+_WAIT = 15.0
+
+
+async def connected(table: ChannelTable, *names: str) -> Slots:
+    """Slots of `names`, all connected."""
+    slots = await table.add(names)
+    up = await table.wait_connected(slots, _WAIT)
+    assert up.all(), [name for name, is_up in zip(names, up, strict=True) if not is_up]
+    return slots
+
+
+async def drained_until(
+    table: ChannelTable, enough: Callable[[dict[int, object]], bool]
+) -> Columns:
+    """Drain until `enough` of the values by slot; the last drain that changed any."""
+    seen: dict[int, object] = {}
+    async with asyncio.timeout(_WAIT):
+        while True:
+            await table.wait_dirty()
+            table.drain_info()
+            got = table.drain()
+            assert (np.diff(got.key) > 0).all()
+            seen.update((int(slot), got.value(i)) for i, slot in enumerate(got.key))
+            if enough(seen):
+                return got
+
+
+async def info_until(table: ChannelTable, enough: Callable[[], bool]) -> None:
+    """Wait for news until `enough`."""
+    async with asyncio.timeout(_WAIT):
+        while not enough():
+            await table.wait_dirty()
+            table.drain()
+            table.drain_info()
+
+
+def columns(values: list[object], kinds: list[int | None] | None = None) -> Columns:
+    """`values` as columns to write."""
+    return Columns.from_values(
+        np.zeros(len(values), np.int64), values, kinds or [None] * len(values)
+    )
+
+
+def bits(kind: int, *cells: int) -> Columns:
+    """Scalars of `kind` by their bits."""
+    out = columns([0.0] * len(cells))
+    out.kind[:] = kind
+    out.data[:] = np.array(cells, np.uint64)
+    return out
+
+
+async def within(seconds: float, work: Awaitable[object]) -> None:
+    """`work` must end in `seconds`."""
+    before = time.monotonic()
+    await work
+    assert time.monotonic() - before < seconds
+
+
+class TableConformance:
+    """The suite; see the module."""
+
+    async def test_kinds_and_metadata(self, table: ChannelTable, ioc: Ioc) -> None:
+        names = [
+            "DOUBLE",
+            "LONG",
+            "FLOAT",
+            "FLOATS",
+            "SHORT",
+            "CHAR",
+            "CHARS",
+            "ENUM",
+            "STRING",
+            "STRINGS",
+            "TEXT.VAL$",
+        ]
+        slots = await connected(table, *names)
+        await info_until(table, lambda: table.info(slots[:1]).units == [b"mA"])
+        await info_until(table, lambda: len(table.info(slots[7:8]).labels[0]) == 3)
+        info = table.info(slots)
+        assert info.kind.tolist() == [
+            Kind.FLOAT64,
+            Kind.INT32,
+            Kind.FLOAT32,
+            Kind.FLOAT32 | ARRAY,
+            Kind.INT16,
+            Kind.UINT8,
+            Kind.UINT8 | ARRAY,
+            Kind.ENUM,
+            Kind.STRING,
+            STRING_ARRAY,
+            Kind.STRING,
+        ]
+        assert info.labels[7] == (b"off", b"on", b"\xe9t\xe9")
+        assert info.precision[0] == 3
+        limits = [info.display_low, info.warning_low, info.alarm_high, info.control_high]
+        assert [float(column[0]) for column in limits] == [-10, -7, 8, 9]
+        assert info.readable.all() and info.writable.all()
+        assert math.isnan(info.display_low[8])
+        assert info.host[0]
+
+    async def test_scalars_bit_for_bit(self, table: ChannelTable, ioc: Ioc) -> None:
+        cases = [
+            ("DOUBLES", [0x7FF8000000001234, 0xFFF0000000000000, 0x8000000000000000, 1], "<u8"),
+            ("FLOATS", [0x7FC01234, 0xFF800000, 0x80000000, 1], "<u4"),
+        ]
+        for name, cells, layout in cases:
+            slots = await connected(table, name)
+            array = np.array(cells, layout).view(layout.replace("u", "f"))
+            assert (await table.write(slots, columns([array]), _WAIT)).tolist() == [ECA.NORMAL]
+            got = (await table.read(slots, _WAIT)).values
+            assert got.value(0).tobytes() == array.tobytes()
+        slots = await connected(table, "DOUBLE", "FLOAT", "LONG", "SHORT", "CHAR")
+        for kind, slot, cell in [
+            (Kind.FLOAT64, 0, 0x8000000000000000),
+            (Kind.FLOAT32, 1, 0x7FC01234),
+            (Kind.INT32, 2, 0xFFFFFFFF80000000),
+            (Kind.INT16, 3, 0xFFFFFFFFFFFF8000),
+            (Kind.UINT8, 4, 0xFF),
+        ]:
+            one = slots[slot : slot + 1]
+            assert (await table.write(one, bits(kind, cell), _WAIT)).tolist() == [ECA.NORMAL]
+            got = (await table.read(one, _WAIT)).values
+            assert (got.kind[0], int(got.data[0])) == (kind, cell)
+            assert got.origin[0] == Origin.READ
+
+    async def test_strings_and_arrays(self, table: ChannelTable, ioc: Ioc) -> None:
+        names = ["STRING", "STRINGS", "TEXT.VAL$", "CHARS", "DOUBLES", "ENUM"]
+        slots = await connected(table, *names)
+        await table.subscribe(slots)
+        values: list[object] = [
+            b"\xff\xfe caf\xe9",
+            [b"a", b"", b"\xe9"],
+            b"long " * 40,
+            np.arange(5, dtype=np.uint8),
+            np.array([math.inf]),
+            b"on",
+        ]
+        assert (await table.write(slots, columns(values), _WAIT)).tolist() == [ECA.NORMAL] * 6
+        read = await table.read(slots, _WAIT)
+        assert read.code.tolist() == [ECA.NORMAL] * 6
+        got = read.values
+        assert [got.value(i) for i in range(3)] == values[:3]
+        assert got.value(3).tolist() == [0, 1, 2, 3, 4]
+        assert got.value(4).tolist() == [math.inf] and got.kind[4] == Kind.FLOAT64 | ARRAY
+        assert (got.kind[5], got.value(5)) == (Kind.ENUM, 1)
+        wanted = {int(slots[i]): values[i] for i in range(3)}
+        await drained_until(table, lambda seen: wanted.items() <= seen.items())
+
+    async def test_empty_array(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "FLOATS")
+        ioc.shell('dbpf "FLOATS.PROC" 1')
+        await table.write(slots, columns([np.zeros(0, "f4")]), _WAIT)
+        fresh = await connected(table, "FLOATS.NORD")
+        count = (await table.read(fresh, _WAIT)).values.value(0)
+        assert len((await table.read(slots, _WAIT)).values.value(0)) == count
+
+    async def test_times_and_alarms(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "NEVER", "DOUBLE")
+        got = (await table.read(slots, _WAIT)).values
+        assert got.source_time[0] == 631_152_000 * 10**9
+        assert (got.severity[0], got.status[0]) == (3, 17)
+        await table.write(slots[1:], columns([8.5]), _WAIT)
+        got = (await table.read(slots[1:], _WAIT)).values
+        assert abs(int(got.source_time[0]) - time.time_ns()) < 5 * 10**9
+        assert abs(int(got.receive_time[0]) - time.time_ns()) < 5 * 10**9
+        assert (got.severity[0], got.status[0]) == (2, 3)
+
+    async def test_write_conversions(self, table: ChannelTable, ioc: Ioc) -> None:
+        names = ["DOUBLE", "DOUBLE", "LONG", "LONG", "LONG", "STRING", "STRING", "DOUBLE", "ENUM"]
+        slots = await connected(table, *names)
+        values: list[object] = [3, 2**53 + 1, 7.0, 7.5, 2**31, 1.0, b"x" * 40, b"text", 2]
+        code = await table.write(slots, columns(values), _WAIT)
+        assert code.tolist() == [
+            ECA.NORMAL,
+            ECA.NOCONVERT,
+            ECA.NORMAL,
+            ECA.NOCONVERT,
+            ECA.NOCONVERT,
+            ECA.BADTYPE,
+            ECA.BADSTR,
+            ECA.BADTYPE,
+            ECA.NORMAL,
+        ]
+        got = (await table.read(slots, _WAIT)).values
+        assert [got.value(i) for i in (0, 2, 8)] == [3.0, 7, 2]
+
+    async def test_write_refused(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "LOCKED", "DISABLED", "ENUM", "DOUBLE")
+        values = columns([1.0, 1.0, b"no such label", 2.0])
+        code = (await table.write(slots, values, _WAIT)).tolist()
+        assert code[0] == ECA.NOWTACCESS
+        assert code[1] == ECA.PUTFAIL
+        assert code[2] == ECA.PUTFAIL
+        assert code[3] == ECA.NORMAL
+
+    async def test_write_without_completion(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "DOUBLE")
+        await table.subscribe(slots)
+        code = await table.write(slots, columns([-2.25]), _WAIT, completion=False)
+        assert code.tolist() == [ECA.NORMAL]
+        await drained_until(table, lambda seen: seen.get(int(slots[0])) == -2.25)
+
+    async def test_access_rights_change(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "SWITCHED", "SWITCH")
+        assert table.info(slots).writable.all()
+        await table.write(slots[1:], columns([0.0]), _WAIT)
+        await info_until(table, lambda: not table.info(slots).writable[0])
+        await table.write(slots[1:], columns([1.0]), _WAIT)
+        await info_until(table, lambda: bool(table.info(slots).writable[0]))
+
+    async def test_labels_change(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "ENUM", "ENUM.ONST")
+        await table.subscribe(slots[:1])
+        await info_until(table, lambda: len(table.info(slots[:1]).labels[0]) == 3)
+        await table.write(slots[1:], columns([b"running"]), _WAIT)
+        await info_until(table, lambda: table.info(slots[:1]).labels[0][1] == b"running")
+        await table.write(slots[1:], columns([b"on"]), _WAIT)
+
+    async def test_disconnect_and_reconnect_with_another_type(
+        self, table: ChannelTable, ioc: Ioc
+    ) -> None:
+        slots = await connected(table, "RETYPED", "LONG")
+        await table.subscribe(slots)
+        await drained_until(table, lambda seen: seen.get(int(slots[0])) == 4.5)
+        ioc.kill()
+        lost: set[int] = set()
+        async with asyncio.timeout(_WAIT):
+            while lost != set(slots.tolist()):
+                await table.wait_dirty()
+                table.drain_info()
+                got = table.drain()
+                lost |= set(got.key[got.state == State.DISCONNECTED].tolist())
+        read = await table.read(slots, 0.3)
+        assert read.code.tolist() == [ECA.DISCONN] * 2
+        assert read.values.state.tolist() == [State.DISCONNECTED] * 2
+        try:
+            ioc.start(RETYPED)
+            await drained_until(table, lambda seen: seen.get(int(slots[0])) == b"now text")
+            assert table.info(slots).kind.tolist() == [Kind.STRING, Kind.INT32]
+        finally:
+            ioc.kill()
+            ioc.start(DATABASE)
+
+    async def test_dead_names_cost_one_deadline(self, table: ChannelTable, ioc: Ioc) -> None:
+        dead = [f"NOT:THERE:{i}" for i in range(2_000)]
+        await connected(table, "DOUBLE")
+        slots = await table.add([*dead, "DOUBLE", "LONG"])
+        assert (await table.wait_connected(slots[-2:], _WAIT)).all()
+        before = time.monotonic()
+        read = await table.read(slots, 0.5)
+        assert 0.4 < time.monotonic() - before < 1.5
+        assert read.code.tolist() == [ECA.DISCONN] * 2_000 + [ECA.NORMAL] * 2
+        assert (read.values.state[:2_000] == State.NEVER_CONNECTED).all()
+        await within(1.0, table.close())
+
+    async def test_duplicates_order_and_removal(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "FAST", "FAST", "DOUBLE")
+        assert len(set(slots.tolist())) == 3
+        await table.subscribe(slots)
+        await table.subscribe(slots)
+        await drained_until(table, lambda seen: {int(s) for s in slots} <= seen.keys())
+        await table.remove(slots[:1])
+        with pytest.raises(KeyError):
+            table.info(slots[:1])
+        for _ in range(5):
+            await table.wait_dirty()
+            assert int(slots[0]) not in table.drain().key.tolist()
+        order = slots[[2, 1, 2]]
+        assert (await table.read(order, _WAIT)).values.key.tolist() == order.tolist()
+
+    async def test_heap_budget(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "DOUBLES", "DOUBLES", "DOUBLES")
+        await table.write(slots[:1], columns([np.arange(1000.0)]), _WAIT)
+        await table.subscribe(slots)
+        seen: list[int] = []
+        async with asyncio.timeout(_WAIT):
+            while set(seen) != set(slots.tolist()):
+                await table.wait_dirty()
+                got = table.drain(max_heap=1)
+                full = [int(s) for i, s in enumerate(got.key) if got.kind[i]]
+                assert len(full) <= 1
+                seen += full
+
+    async def test_cancelling(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "SLOW", "DOUBLE")
+        dead = await table.add(["NOT:THERE"])
+        late = table.stats().late_completions
+        for work in (
+            table.write(slots[:1], columns([1.0]), _WAIT),
+            table.read(dead, _WAIT),
+            table.wait_connected(dead, _WAIT),
+        ):
+            task = asyncio.ensure_future(work)
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        async with asyncio.timeout(_WAIT):
+            while table.stats().late_completions == late:  # noqa: ASYNC110  no event tells
+                await asyncio.sleep(0.05)
+        await table.subscribe(slots[1:])
+        for _ in range(20):
+            table.drain()
+            table.drain_info()
+            task = asyncio.ensure_future(table.wait_dirty())
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        await table.write(slots[1:], columns([5.25]), _WAIT)
+        await drained_until(table, lambda seen: seen.get(int(slots[1])) == 5.25)
+
+    async def test_write_deadline(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "SLOW", "DOUBLE")
+        code = await table.write(slots, columns([2.0, 3.0]), 0.3)
+        assert code.tolist() == [ECA.TIMEOUT, ECA.NORMAL]
+
+    async def test_close_from_any_state(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "SLOW", "FAST")
+        await table.subscribe(slots)
+        dead = await table.add(["NOT:THERE"])
+        work: list[asyncio.Future[object]] = [
+            asyncio.ensure_future(table.read(dead, _WAIT)),
+            asyncio.ensure_future(table.write(slots[:1], columns([1.0]), _WAIT)),
+            asyncio.ensure_future(table.wait_connected(dead, _WAIT)),
+        ]
+        await asyncio.sleep(0.05)
+        await within(1.0, table.close())
+        await table.close()
+        await within(1.0, asyncio.wait(work))
+
+    async def test_adding_and_removing_stays_flat(self, table: ChannelTable, ioc: Ioc) -> None:
+        process = psutil.Process()
+        used = 0
+        for turn in range(1_000):
+            slots = await table.add(["DOUBLE", "LONG", "NOT:THERE"])
+            await table.subscribe(slots)
+            if turn % 50 == 0:
+                await table.wait_connected(slots[:2], _WAIT)
+            await table.remove(slots)
+            if turn == 200:
+                gc.collect()
+                used = process.memory_info().rss
+        gc.collect()
+        assert table.stats().channels == 0
+        assert int(slots.max()) < 256
+        assert process.memory_info().rss - used < 8 << 20
+
+    async def test_bad_names(self, table: ChannelTable, ioc: Ioc) -> None:
+        for bad in ("", "a b", "a\n", "x" * 501):
+            with pytest.raises(InvalidArgument):
+                await table.add(["DOUBLE", bad])
+        assert table.stats().channels == 0

@@ -1,0 +1,159 @@
+"""Soft IOCs as processes, found by this process and by nobody else.
+
+libca reads its environment once, when its context is made. So a test process fixes a pool of
+loopback ports first (`use_loopback`) and every IOC it starts takes one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+_POOL_SIZE = 6
+_pool: list[int] = []
+
+
+def _free_ports(count: int) -> list[int]:
+    """Loopback ports free for both TCP and UDP, each other than the others."""
+    sockets: list[socket.socket] = []
+    ports: list[int] = []
+    try:
+        while len(ports) < count:
+            tcp = socket.create_server(("127.0.0.1", 0))
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sockets += [tcp, udp]
+            port = tcp.getsockname()[1]
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+    finally:
+        for each in sockets:
+            each.close()
+    return ports
+
+
+def use_loopback() -> list[int]:
+    """Confine this process's Channel Access to a pool of loopback ports; the pool.
+
+    Call before anything makes a CA context; later calls change nothing.
+    """
+    if not _pool:
+        *ports, repeater = _free_ports(_POOL_SIZE + 1)
+        _pool.extend(ports)
+        os.environ.update(
+            EPICS_CA_ADDR_LIST=" ".join(f"127.0.0.1:{port}" for port in ports),
+            EPICS_CA_AUTO_ADDR_LIST="NO",
+            EPICS_CA_NAME_SERVERS="",
+            EPICS_CA_SERVER_PORT=str(ports[0]),
+            EPICS_CA_REPEATER_PORT=str(repeater),
+            EPICS_CA_CONN_TMO="5",
+            EPICS_CA_MAX_SEARCH_PERIOD="60",
+        )
+    return _pool
+
+
+def server_environment(port: int) -> dict[str, str]:
+    """The environment of an IOC that serves on loopback `port` only."""
+    return os.environ | {
+        "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
+        "EPICS_CAS_SERVER_PORT": str(port),
+        "EPICS_CA_SERVER_PORT": str(port),
+        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
+        "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
+        "EPICS_CA_ADDR_LIST": "127.0.0.1",
+        "EPICS_CA_AUTO_ADDR_LIST": "NO",
+    }
+
+
+class Ioc:
+    """One soft IOC process; use as a context manager, which kills it at the end."""
+
+    def __init__(self, folder: Path, database: str, *, access: str = "", index: int = 0) -> None:
+        """Write `database` (and access rules) to `folder`; `index` picks the pool's port."""
+        self._folder, self._port = folder, use_loopback()[index]
+        self._database, self._access = database, access
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Ioc:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running IOC."""
+        return self._running().pid
+
+    def start(self, database: str | None = None) -> None:
+        """Start it, with another database if given; returns when it serves. Raises RuntimeError."""
+        self._database = database or self._database
+        path = self._folder / f"ioc-{self._port}.db"
+        path.write_bytes(self._database.encode("utf-8", "surrogateescape"))
+        command = [sys.executable, "-m", "drey_testing.ca.softioc", str(path)]
+        if self._access:
+            rules = self._folder / f"ioc-{self._port}.acf"
+            rules.write_text(self._access)
+            command.append(str(rules))
+        log = (self._folder / f"ioc-{self._port}.log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                command,
+                env=server_environment(self._port),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self._expect("ready", 60)
+
+    def shell(self, line: str) -> None:
+        """Run one iocsh line in the IOC."""
+        stdin = self._running().stdin
+        assert stdin is not None
+        stdin.write(line + "\n")
+        stdin.flush()
+        self._expect("done", 20)
+
+    def kill(self) -> None:
+        """`kill -9`, and wait until it is gone. Nothing if it is not running."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process = None
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            raise RuntimeError("the IOC is not running")
+        return self._process
+
+    def _expect(self, word: str, timeout: float) -> None:
+        stdout = self._running().stdout
+        assert stdout is not None
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            readable, _, _ = select.select([stdout], [], [], deadline - time.monotonic())
+            line = stdout.readline() if readable else ""
+            if line.strip() == word:
+                return
+            if readable and not line:
+                break
+        raise RuntimeError(f"the IOC did not say {word!r}; see {self._folder}")
