@@ -1,0 +1,1 @@
+"""What every service stands on: settings, logs, telemetry, gRPC, bus, image, database, jobs."""

@@ -1,0 +1,129 @@
+"""The frame of a service process: signals first, then everything in one stack and one group.
+
+A service's composition root is `async def main(settings, app)`; it enters its resources in
+`app.stack`, starts its loops with `app.start`, and returns; the process then lives until a signal
+comes or a loop ends, which stops the group. Exit code 0 after a signal, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol, TypeVar
+
+import uvloop
+
+from drey_runtime import logs, telemetry
+from drey_runtime.settings import CommonSettings, SettingsError, load
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+class Loop(Protocol):
+    """Work that ends, is cancelled, or raises."""
+
+    async def run(self) -> None:
+        """Do it."""
+        ...
+
+
+class LoopEnded(RuntimeError):
+    """A loop that should run for ever came to its end."""
+
+
+class App:
+    """What a composition root is given."""
+
+    def __init__(self, stack: AsyncExitStack, group: asyncio.TaskGroup) -> None:
+        self.stack = stack
+        self._group = group
+        self.stopping = asyncio.Event()
+
+    def start(self, loop: Loop, name: str = "") -> asyncio.Task[None]:
+        """Run a loop until the process stops; its end or failure stops the process."""
+        label = name or type(loop).__name__
+        return self._group.create_task(self._forever(loop, label), name=label)
+
+    async def _forever(self, loop: Loop, label: str) -> None:
+        await loop.run()
+        if not self.stopping.is_set():
+            raise LoopEnded(f"{label} ended")
+
+
+def service_version() -> str:
+    """Version of this installation."""
+    try:
+        return version("drey-runtime")
+    except PackageNotFoundError:
+        return "0"
+
+
+def run(name: str, settings_class: type[S], main: Callable[[S, App], Awaitable[None]]) -> None:
+    """Load the settings, run the service, and exit the process."""
+    try:
+        settings = load(settings_class)
+    except SettingsError as error:
+        print(f"drey-{name}: {error}", file=sys.stderr)  # noqa: T201  logs are not set up yet
+        sys.exit(2)
+    logs.configure(name, settings.log_level, settings.log_format)
+    telemetry.configure(name, service_version(), settings.otlp_endpoint)
+    try:
+        code = uvloop.run(_lifetime(name, settings, main))
+    finally:
+        telemetry.shutdown()
+    sys.exit(code)
+
+
+async def _lifetime(name: str, settings: S, main: Callable[[S, App], Awaitable[None]]) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    app = App(stack, group)
+                    group.create_task(_until_stopped(name, settings, main, app, stop))
+            except* _Stopped:
+                log.info("stopping")
+        return 0
+    except* SettingsError as error:
+        log.error("refused to start: %s", error.exceptions[0])
+    except* Exception as error:
+        log.error("ended by a failure", exc_info=error)
+    return 1
+
+
+async def _until_stopped(
+    name: str,
+    settings: S,
+    main: Callable[[S, App], Awaitable[None]],
+    app: App,
+    stop: asyncio.Event,
+) -> None:
+    """Set up, wait for the signal, and take the group down by raising `_Stopped`."""
+    setup = asyncio.ensure_future(main(settings, app))
+    waiting = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({setup, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if setup.done():
+            setup.result()
+            log.info("%s is up", name)
+            await waiting
+    finally:
+        app.stopping.set()
+        for task in (setup, waiting):
+            task.cancel()
+    raise _Stopped
+
+
+class _Stopped(Exception):
+    pass

@@ -1,0 +1,18 @@
+"""The one place where services read the clock."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from drey_core.ids import uuid7
+
+
+def now_ns() -> int:
+    """Nanoseconds since 1970 UTC."""
+    return time.time_ns()
+
+
+def new_id() -> str:
+    """A UUIDv7 of now."""
+    return uuid7(time.time_ns(), os.urandom(10))

@@ -1,0 +1,96 @@
+"""Directory pages: core columns to `drey.events.v1` and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from drey.events.v1 import directory_pb2
+from drey_core.directory import CatalogPage, MetadataPage
+from drey_core.errors import Internal
+from drey_core.pages import PAGE_SLOTS
+
+
+def encode_catalog(page: CatalogPage) -> bytes:
+    """A catalogue page; equal pages give equal bytes."""
+    return directory_pb2.CatalogPage(
+        number=page.number,
+        pv_numbers=page.pv_number.astype("<i8").tobytes(),
+        roles=page.role.tobytes(),
+        protocols=page.protocol.tobytes(),
+        read_only=page.read_only.tobytes(),
+        absolute_tolerances=page.absolute.astype("<f8").tobytes(),
+        relative_tolerances=page.relative.astype("<f8").tobytes(),
+        names=page.names,
+        addresses=page.addresses,
+        devices=page.devices,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_catalog(raw: bytes) -> CatalogPage:
+    """Inverse of `encode_catalog`. Raises `Internal` on a torn page."""
+    page = directory_pb2.CatalogPage.FromString(raw)
+    _check(page.number, page.names, page.addresses, page.devices)
+    return CatalogPage(
+        number=page.number,
+        pv_number=_column(page.pv_numbers, "<i8"),
+        role=_column(page.roles, "u1"),
+        protocol=_column(page.protocols, "u1"),
+        read_only=_column(page.read_only, "u1"),
+        absolute=_column(page.absolute_tolerances, "<f8"),
+        relative=_column(page.relative_tolerances, "<f8"),
+        names=list(page.names),
+        addresses=list(page.addresses),
+        devices=list(page.devices),
+    )
+
+
+def encode_metadata(page: MetadataPage) -> bytes:
+    """A metadata page; equal pages give equal bytes."""
+    entries = sorted(page.labels)
+    return directory_pb2.MetadataPage(
+        number=page.number,
+        kinds=page.kind.tobytes(),
+        counts=page.count.astype("<i8").tobytes(),
+        readable=page.readable.tobytes(),
+        writable=page.writable.tobytes(),
+        precisions=page.precision.astype("<i2").tobytes(),
+        limits=np.ascontiguousarray(page.limits, "<f8").tobytes(),
+        units=page.units,
+        hosts=page.hosts,
+        enum_entries=np.array(entries, "<u2").tobytes(),
+        enum_labels=[directory_pb2.EnumLabels(labels=page.labels[e]) for e in entries],
+    ).SerializeToString(deterministic=True)
+
+
+def decode_metadata(raw: bytes) -> MetadataPage:
+    """Inverse of `encode_metadata`. Raises `Internal` on a torn page."""
+    page = directory_pb2.MetadataPage.FromString(raw)
+    _check(page.number, page.units, page.hosts)
+    entries = np.frombuffer(page.enum_entries, "<u2").tolist()
+    return MetadataPage(
+        number=page.number,
+        kind=_column(page.kinds, "u1"),
+        count=_column(page.counts, "<i8"),
+        readable=_column(page.readable, "u1"),
+        writable=_column(page.writable, "u1"),
+        precision=_column(page.precisions, "<i2"),
+        limits=np.frombuffer(page.limits, "<f8").reshape(8, PAGE_SLOTS),
+        units=list(page.units),
+        hosts=list(page.hosts),
+        labels={e: tuple(x.labels) for e, x in zip(entries, page.enum_labels, strict=True)},
+    )
+
+
+def _column(raw: bytes, dtype: str) -> Any:
+    column = np.frombuffer(raw, dtype)
+    if len(column) != PAGE_SLOTS:
+        raise Internal(f"a directory page with a column of {len(column)} entries")
+    return column
+
+
+def _check(number: int, *lists: Any) -> None:
+    for found in lists:
+        if len(found) != PAGE_SLOTS:
+            raise Internal(f"directory page {number} has a list of {len(found)} entries")

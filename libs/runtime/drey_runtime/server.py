@@ -1,0 +1,147 @@
+"""gRPC servers and channels, made the same way everywhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from drey_runtime.auth import Authenticator
+from drey_runtime.interceptor import HARD_LIMIT_BYTES, CallInterceptor
+from drey_runtime.settings import CommonSettings, require_safe_listen
+
+log = logging.getLogger(__name__)
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", HARD_LIMIT_BYTES),
+    ("grpc.max_send_message_length", HARD_LIMIT_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.so_reuseport", 0),
+)
+
+
+def _serialize(message: Message | bytes) -> bytes:
+    """Handlers may give messages, or bytes already encoded."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+def method_handlers(service: str, servicer: object) -> grpc.GenericRpcHandler:
+    """Handlers of all methods of `service` (full name) by the methods of `servicer`.
+
+    Unlike the generated function this one lets a handler return encoded bytes, and refuses a
+    servicer that lacks a method.
+    """
+    descriptor = descriptor_pool.Default().FindServiceByName(service)
+    handlers = {}
+    for method in descriptor.methods:
+        function = getattr(servicer, method.name)
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[method.client_streaming, method.server_streaming]
+        request = message_factory.GetMessageClass(method.input_type)
+        handlers[method.name] = make(function, request.FromString, _serialize)
+    return grpc.method_handlers_generic_handler(service, handlers)
+
+
+class Health:
+    """`grpc.health.v1`: the state of the process ("") and of each service."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self.servicer = HealthServicer()
+        self._services = ("", *services)
+
+    async def set(self, serving: bool) -> None:
+        """Say of all services whether they serve."""
+        state = health_pb2.HealthCheckResponse.ServingStatus
+        for service in self._services:
+            await self.servicer.set(service, state.SERVING if serving else state.NOT_SERVING)
+
+
+@asynccontextmanager
+async def serve(
+    settings: CommonSettings,
+    listen: str,
+    variable: str,
+    authenticator: Authenticator,
+    services: Sequence[tuple[str, object]],
+    *,
+    extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    reflected: Sequence[str] | None = None,
+    grace_s: float = 2.0,
+) -> AsyncIterator[tuple[int, Health]]:
+    """Run a server of `services` ((full name, servicer)); gives (port, health).
+
+    On leaving, new calls are refused at once and running ones have `grace_s` to end. Raises
+    `SettingsError` when `listen` (from the setting `variable`) is not safe, OSError when it
+    cannot be bound.
+    """
+    require_safe_listen(settings, listen, variable)
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(authenticator)],
+        options=_OPTIONS,
+        maximum_concurrent_rpcs=None,
+    )
+    names = [name for name, _ in services]
+    health = Health(reflected if reflected is not None else names)
+    server.add_generic_rpc_handlers(
+        tuple(method_handlers(n, s) for n, s in services) + tuple(extra_handlers)
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    shown = tuple(reflected if reflected is not None else names)
+    reflection.enable_server_reflection(
+        (
+            *shown,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        ),
+        server,
+    )
+    port = _bind(server, settings, listen)
+    await server.start()
+    log.info("listening on port %d", port)
+    try:
+        yield port, health
+    finally:
+        await health.set(False)
+        await server.stop(grace_s)
+
+
+def _bind(server: grpc.aio.Server, settings: CommonSettings, listen: str) -> int:
+    if settings.tls_cert is None or settings.tls_key is None:
+        port = server.add_insecure_port(listen)
+    else:
+        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        port = server.add_secure_port(listen, grpc.ssl_server_credentials([pair]))
+    if port == 0 and not listen.startswith("unix:"):
+        raise OSError(f"cannot listen on {listen}")
+    return port
+
+
+def channel(settings: CommonSettings, target: str, **options: Any) -> grpc.aio.Channel:
+    """A channel to another service, by TLS where `tls_ca` is set."""
+    arguments = [
+        *_OPTIONS,
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        *options.items(),
+    ]
+    if settings.tls_ca is None:
+        return grpc.aio.insecure_channel(target, options=arguments)
+    credentials = grpc.ssl_channel_credentials(settings.tls_ca.read_bytes())
+    return grpc.aio.secure_channel(target, credentials, options=arguments)

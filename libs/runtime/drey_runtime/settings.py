@@ -1,0 +1,143 @@
+"""Settings of a service, from the environment. Frozen; unknown keys are refused.
+
+Every service reads the shared settings (`DREY_POSTGRES_URL`) and its own (`DREY_MONITOR_TICK`).
+A variable that begins with `DREY_` and that nobody knows is a mistake and stops the start, with
+the nearest known name in the message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from pathlib import Path
+from typing import Self, TypeVar
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+S = TypeVar("S", bound="CommonSettings")
+
+SERVICES = ("snapshot", "monitor", "restore", "gateway")
+CLIENT_VARIABLES = frozenset(
+    {
+        "DREY_SERVER",
+        "DREY_KEY",
+        "DREY_KEY_FILE",
+        "DREY_STATE",
+        "DREY_PROFILE",
+        "DREY_CA",
+        "DREY_TLS",
+        "DREY_TIMEOUT",
+        "DREY_CONFIG",
+        "DREY_JSON",
+        "DREY_UTC",
+    }
+)
+"""Variables of the `drey` command; a service that inherits them does not mind."""
+
+
+class SettingsError(ValueError):
+    """The settings refuse to start; the text says what to write instead."""
+
+
+class CommonSettings(BaseSettings):
+    """What all services share. Each is the environment variable `DREY_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="DREY_", frozen=True, extra="ignore")
+
+    postgres_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
+        description="Where Postgres is, with user and password.",
+    )
+    nats_url: str = Field("nats://127.0.0.1:4222", description="Where NATS is; several by comma.")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Where Redis or Valkey is."
+    )
+    namespace: str = Field(
+        "drey",
+        pattern=r"^[a-z][a-z0-9_]{0,30}$",
+        description="Prefix of NATS subjects, streams and Redis keys; one a site.",
+    )
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level logged."
+    )
+    log_format: str = Field(
+        "json", pattern="^(json|text)$", description="`json`, or `text` for people."
+    )
+    otlp_endpoint: str = Field(
+        "", description="Where traces and metrics go by OTLP over gRPC. Empty: nowhere."
+    )
+    shards: int = Field(
+        1, ge=1, le=1024, description="Number of shards of the site; the same everywhere."
+    )
+    trusted_keys: Path | None = Field(
+        None, description="File of the public keys by which the services believe each other."
+    )
+    signing_key: Path | None = Field(
+        None, description="File of this service's private key (Ed25519, PEM)."
+    )
+    snapshot_target: str = Field("127.0.0.1:7101", description="Address of the snapshot service.")
+    monitor_target: str = Field("127.0.0.1:7102", description="Address of the monitor service.")
+    restore_target: str = Field("127.0.0.1:7103", description="Address of the restore service.")
+    gateway_target: str = Field("127.0.0.1:7100", description="Address of the gateway.")
+    allow_insecure_listen: bool = Field(
+        False, description="Listen beyond loopback without TLS; only behind something that has it."
+    )
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM) that servers show.")
+    tls_key: Path | None = Field(None, description="Private key (PEM) of that certificate.")
+    tls_ca: Path | None = Field(
+        None, description="Authority (PEM) by which internal clients check the services."
+    )
+
+    @model_validator(mode="after")
+    def _tls_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("DREY_TLS_CERT and DREY_TLS_KEY go together: set both or neither")
+        return self
+
+
+def require_safe_listen(settings: CommonSettings, listen: str, variable: str) -> None:
+    """Raise `SettingsError` when `listen` would offer plain text beyond loopback."""
+    if settings.tls_cert is not None or settings.allow_insecure_listen:
+        return
+    host = listen.rsplit(":", 1)[0].strip("[]")
+    if listen.startswith("unix:") or host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise SettingsError(
+            f"{variable}={listen} would be open to the network without TLS. Set DREY_TLS_CERT and "
+            f"DREY_TLS_KEY, or listen on 127.0.0.1, or set DREY_ALLOW_INSECURE_LISTEN=true if "
+            f"something in front of it encrypts."
+        )
+
+
+def load(cls: type[S]) -> S:
+    """Read `cls` from the environment. Raises `SettingsError` naming what is wrong."""
+    _refuse_unknown(cls)
+    try:
+        return cls()
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _refuse_unknown(cls: type[CommonSettings]) -> None:
+    prefix = str(cls.model_config.get("env_prefix", "DREY_"))
+    known = {f"DREY_{name}".upper() for name in CommonSettings.model_fields}
+    known |= {
+        (f"{prefix}{name}" if name not in CommonSettings.model_fields else f"DREY_{name}").upper()
+        for name in cls.model_fields
+    }
+    others = tuple(f"DREY_{s.upper()}_" for s in SERVICES if f"DREY_{s.upper()}_" != prefix.upper())
+    for variable in os.environ:
+        if not variable.startswith("DREY_") or variable in CLIENT_VARIABLES or variable in known:
+            continue
+        if variable.startswith(others):
+            continue
+        near = difflib.get_close_matches(variable, sorted(known), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"{variable} is no setting{hint}")
