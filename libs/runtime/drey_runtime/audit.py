@@ -1,0 +1,167 @@
+"""Who did what: an append-only table whose rows are chained by hash.
+
+Each row's hash covers its content as canonical JSON and the hash of the row before, so a row that
+was changed, removed or put in between shows. The database refuses updates, deletes and truncation
+by triggers; the chain is for the one who may switch triggers off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drey_core.errors import Internal
+from drey_runtime.database import Connection
+
+GENESIS = bytes(32)
+_LOCK = 0x64726579_61756469  # "dreyaudi"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One act. `before` and `after` are JSON objects or None; `at_ns` nanoseconds since 1970."""
+
+    seq: int
+    at_ns: int
+    actor: str
+    role: str
+    action: str
+    object: str
+    request_id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    hash: bytes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with the chain at row `seq`."""
+
+    seq: int
+    problem: str
+
+
+def canonical(value: Mapping[str, Any] | None) -> str | None:
+    """JSON with sorted keys, no spaces, ASCII only; raises ValueError for NaN and infinities."""
+    if value is None:
+        return None
+    return json.dumps(
+        dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def chain_hash(
+    previous: bytes,
+    *,
+    seq: int,
+    at_ns: int,
+    actor: str,
+    role: str,
+    action: str,
+    object: str,
+    request_id: str,
+    before: str | None,
+    after: str | None,
+) -> bytes:
+    """SHA-256 of a row: of the JSON list of its fields, the previous hash first."""
+    fields = [previous.hex(), seq, at_ns, actor, role, action, object, request_id, before, after]
+    return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).digest()
+
+
+async def append(
+    conn: Connection,
+    *,
+    actor: str,
+    role: str,
+    action: str,
+    object: str,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    at_ns: int,
+    request_id: str = "",
+) -> int:
+    """Add one act within the caller's transaction; returns its number.
+
+    Appends wait for each other until commit, so call it last in the transaction. A bulk action
+    is one row with a summary in `after`. NULs in texts are refused by Postgres.
+    """
+    if not conn.is_in_transaction():
+        raise Internal("audit.append() needs a transaction")
+    await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+    last = await conn.fetchrow("SELECT seq, hash FROM audit.entry ORDER BY seq DESC LIMIT 1")
+    seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
+    before_text, after_text = canonical(before), canonical(after)
+    digest = chain_hash(
+        previous,
+        seq=seq,
+        at_ns=at_ns,
+        actor=actor,
+        role=role,
+        action=action,
+        object=object,
+        request_id=request_id,
+        before=before_text,
+        after=after_text,
+    )
+    await conn.execute(
+        "INSERT INTO audit.entry (seq, at_ns, actor, role, action, object, request_id, before,"
+        " after, previous_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        seq,
+        at_ns,
+        actor,
+        role,
+        action,
+        object,
+        request_id,
+        before_text,
+        after_text,
+        previous,
+        digest,
+    )
+    return seq
+
+
+async def entries(
+    conn: Connection, *, before_seq: int = 0, object: str = "", limit: int = 100
+) -> list[Entry]:
+    """Acts, newest first; those below `before_seq` (0: from the newest), on one object or any."""
+    rows = await conn.fetch(
+        "SELECT * FROM audit.entry WHERE ($1::bigint = 0 OR seq < $1)"
+        " AND ($2::text = '' OR object = $2) ORDER BY seq DESC LIMIT $3",
+        before_seq,
+        object,
+        limit,
+    )
+    return [_entry(dict(row)) for row in rows]
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    row.pop("previous_hash")
+    for name in ("before", "after"):
+        row[name] = None if row[name] is None else json.loads(row[name])
+    return Entry(**row)
+
+
+async def verify(conn: Connection) -> list[Finding]:
+    """Walk the whole chain; returns what is wrong, empty when nothing is.
+
+    Rows cut off at the end cannot be seen from inside: keep the last (seq, hash) elsewhere.
+    """
+    findings: list[Finding] = []
+    previous, expected = GENESIS, 1
+    async with conn.transaction(readonly=True):
+        async for row in conn.cursor("SELECT * FROM audit.entry ORDER BY seq", prefetch=1000):
+            fields = dict(row)
+            stored_previous, stored = fields.pop("previous_hash"), fields.pop("hash")
+            seq = fields["seq"]
+            if seq != expected:
+                findings.append(Finding(seq, f"rows {expected} to {seq - 1} are missing"))
+            elif stored_previous != previous:
+                findings.append(Finding(seq, "does not follow the row before it"))
+            if chain_hash(stored_previous, **fields) != stored:
+                findings.append(Finding(seq, "its content was changed"))
+            previous, expected = stored, seq + 1
+    return findings

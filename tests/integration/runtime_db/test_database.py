@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from drey_cli.stack import Postgres, free_port
+from drey_core.errors import Reason, Unavailable
+from drey_runtime.database import Connection, Database, guard, open_pool
+
+
+async def test_uuids_are_text(url: str) -> None:
+    async with open_pool(url) as pool:
+        text = str(uuid.uuid4())
+        assert await pool.fetchval("SELECT $1::uuid", text) == text
+        assert await pool.fetchval("SELECT ARRAY[$1::uuid]", text) == [text]
+
+
+async def test_the_search_path_is_set(url: str) -> None:
+    async with open_pool(url, schema_search=["jobs", "public"]) as pool:
+        assert await pool.fetchval("SELECT count(*) FROM job") == 0
+
+
+async def test_nobody_listening_is_unavailable() -> None:
+    url = f"postgresql://drey@127.0.0.1:{free_port()}/drey"
+    with pytest.raises(Unavailable) as caught:
+        async with open_pool(url):
+            pass
+    assert caught.value.reason == Reason.DATABASE_UNAVAILABLE
+
+
+async def test_a_command_over_its_time_is_unavailable(url: str) -> None:
+    async with open_pool(url, command_timeout=0.2) as pool:
+        with pytest.raises(Unavailable), guard():
+            await pool.fetchval("SELECT pg_sleep(5)")
+
+
+async def test_errors_of_ours_pass_untranslated(db: Database) -> None:
+    with pytest.raises(asyncpg.UndefinedTableError):
+        async with db.acquire() as connection:
+            await connection.fetch("SELECT * FROM nothing_here")
+
+
+async def test_no_free_connection_is_unavailable(url: str) -> None:
+    async with Database(url, max_size=1, connect_timeout=0.3) as database, database.acquire():
+        with pytest.raises(Unavailable):
+            async with database.acquire():
+                pass
+
+
+async def test_a_transaction_is_repeated_after_a_serialization_failure(db: Database) -> None:
+    async with db.acquire() as connection:
+        await connection.execute("CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)")
+
+    async def increment(connection: Connection) -> None:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        n = await connection.fetchval("SELECT n FROM counter")
+        await connection.execute("UPDATE counter SET n = $1", n + 1)
+
+    await asyncio.gather(*(db.write(increment) for _ in range(3)))
+    async with db.acquire() as connection:
+        assert await connection.fetchval("SELECT n FROM counter") == 3
+
+
+async def test_it_starts_without_postgres_and_is_ready_later(tmp_path: Path) -> None:
+    part = Postgres(tmp_path / "pg", fsync=False)
+    await part.start()
+    await part.stop()
+    async with Database(part.url, ping_s=0.05, min_size=3) as database:
+        loop = asyncio.create_task(database.run())
+        with pytest.raises(Unavailable):
+            await database.wait_ready(0.3)
+        assert not database.ready
+        await part.start()
+        try:
+            await database.wait_ready(10)
+            async with asyncio.timeout(5):
+                while database.pool.get_size() < 3:
+                    await asyncio.sleep(0.01)
+        finally:
+            loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await loop
+            await part.stop()
+
+
+async def test_the_pool_survives_kill_and_restart(own_postgres: Postgres) -> None:
+    async with Database(own_postgres.url, ping_s=0.05, min_size=2) as database:
+        loop = asyncio.create_task(database.run())
+        await database.wait_ready(10)
+        await own_postgres.kill()
+        with pytest.raises(Unavailable):
+            async with database.acquire() as connection:
+                await connection.fetchval("SELECT 1")
+        async with asyncio.timeout(5):
+            while database.ready:
+                await asyncio.sleep(0.01)
+        await own_postgres.start()
+        await database.wait_ready(10)
+        assert await database.read(lambda c: c.fetchval("SELECT 1")) == 1
+        loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await loop
+
+
+async def test_a_failing_check_ends_the_loop(url: str) -> None:
+    async def refuse(connection: Connection) -> None:
+        raise RuntimeError("not mine")
+
+    async with Database(url, checks=[refuse]) as database:
+        with pytest.raises(RuntimeError, match="not mine"):
+            async with asyncio.timeout(5):
+                await database.run()
+        assert not database.ready
