@@ -23,6 +23,19 @@ from drey_ca.eca import ECA, ECA_NORMAL
 log = logging.getLogger(__name__)
 
 
+_thread = threading.local()
+
+
+def _keep_thread_state() -> None:
+    """Keep Python's state of this libca thread between callbacks.
+
+    ctypes otherwise makes and destroys one around each callback, which costs more than the
+    callback. The price is one small state kept for each server circuit until the process ends.
+    """
+    ctypes.pythonapi.PyGILState_Ensure()
+    _thread.kept = True
+
+
 class Connection(NamedTuple):
     """The latest connection state; `dropped`: it was down in between."""
 
@@ -79,6 +92,8 @@ class Inbox:
     def _guard(self, handler: Any) -> Any:
         def guarded(args: Any) -> None:
             try:
+                if not hasattr(_thread, "kept"):
+                    _keep_thread_state()
                 handler(args)
             except Exception:  # nothing may unwind into libca
                 self.bad_events += 1
