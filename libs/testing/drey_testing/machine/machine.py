@@ -121,7 +121,7 @@ class Machine:
         return output.split()
 
     async def read(
-        self, names: Sequence[str], *, deadline: float = 60.0, timeout: float = 20.0
+        self, names: Sequence[str], *, deadline: float = 120.0, timeout: float = 60.0
     ) -> dict[str, dict[str, Any]]:
         """Read channels from another process: name → value, severity, status, time_ns, or error.
 
@@ -135,7 +135,7 @@ class Machine:
         return values
 
     async def write(
-        self, values: Mapping[str, Any], *, deadline: float = 60.0, timeout: float = 20.0
+        self, values: Mapping[str, Any], *, deadline: float = 120.0, timeout: float = 60.0
     ) -> dict[str, str]:
         """Write channels with completion from another process: name → "" or what went wrong."""
         wanted = self.folder / "write.json"
