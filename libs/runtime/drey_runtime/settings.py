@@ -1,6 +1,8 @@
 """Settings of a service, from the environment. Frozen; unknown keys are refused.
 
-Every service reads the shared settings (`DREY_POSTGRES_URL`) and its own (`DREY_MONITOR_TICK`).
+Every service reads the shared settings (`DREY_POSTGRES_URL`) and its own (`DREY_MONITOR_TICK`): a
+service's `Settings(CommonSettings)` sets `service: ClassVar[str] = "monitor"`, and the fields that it
+adds carry that name in their variables.
 A variable that begins with `DREY_` and that nobody knows is a mistake and stops the start, with
 the nearest known name in the message.
 """
@@ -11,10 +13,9 @@ import difflib
 import ipaddress
 import os
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 S = TypeVar("S", bound="CommonSettings")
 
@@ -41,10 +42,11 @@ class SettingsError(ValueError):
     """The settings refuse to start; the text says what to write instead."""
 
 
-class CommonSettings(BaseSettings):
+class CommonSettings(BaseModel):
     """What all services share. Each is the environment variable `DREY_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="DREY_", frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    service: ClassVar[str] = ""
 
     postgres_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
@@ -116,25 +118,35 @@ def require_safe_listen(settings: CommonSettings, listen: str, variable: str) ->
         )
 
 
-def load(cls: type[S]) -> S:
-    """Read `cls` from the environment. Raises `SettingsError` naming what is wrong."""
-    _refuse_unknown(cls)
-    try:
-        return cls()
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def _refuse_unknown(cls: type[CommonSettings]) -> None:
-    prefix = str(cls.model_config.get("env_prefix", "DREY_"))
-    known = {f"DREY_{name}".upper() for name in CommonSettings.model_fields}
-    known |= {
-        (f"{prefix}{name}" if name not in CommonSettings.model_fields else f"DREY_{name}").upper()
+def variables(cls: type[CommonSettings]) -> dict[str, str]:
+    """Environment variable of each field of `cls`, by field name."""
+    own = f"DREY_{cls.service.upper()}_" if cls.service else "DREY_"
+    return {
+        name: ("DREY_" if name in CommonSettings.model_fields else own) + name.upper()
         for name in cls.model_fields
     }
-    others = tuple(f"DREY_{s.upper()}_" for s in SERVICES if f"DREY_{s.upper()}_" != prefix.upper())
+
+
+def load(cls: type[S]) -> S:
+    """Read `cls` from the environment. Raises `SettingsError` naming what is wrong."""
+    names = variables(cls)
+    _refuse_unknown(cls, frozenset(names.values()))
+    values = {field: os.environ[v] for field, v in names.items() if os.environ.get(v)}
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"{names.get(str(e['loc'][0]), e['loc'][0]) if e['loc'] else 'settings'}: {e['msg']}"
+            for e in error.errors()
+        ]
+        raise SettingsError("; ".join(lines)) from error
+
+
+def _refuse_unknown(cls: type[CommonSettings], known: frozenset[str]) -> None:
+    others = tuple(f"DREY_{s.upper()}_" for s in SERVICES if s != cls.service)
+    shared = frozenset(f"DREY_{name.upper()}" for name in CommonSettings.model_fields)
     for variable in os.environ:
-        if not variable.startswith("DREY_") or variable in CLIENT_VARIABLES or variable in known:
+        if not variable.startswith("DREY_") or variable in CLIENT_VARIABLES | known | shared:
             continue
         if variable.startswith(others):
             continue
