@@ -1,0 +1,73 @@
+"""Times as whole nanoseconds since 1970 UTC. 0 means there is none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.values import I8
+
+NS_PER_SECOND = 1_000_000_000
+NS_PER_MS = 1_000_000
+SUSPECT_BEFORE_NS = 662_688_000 * NS_PER_SECOND
+"""1991-01-01: a record that was never processed says 1990-01-01, the epoch of EPICS."""
+SUSPECT_AHEAD_NS = 60 * NS_PER_SECOND
+"""How far a source clock may run before ours until it is not believed."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def is_suspect(source_ns: I8, receive_ns: I8) -> NDArray[np.bool_]:
+    """Which source times are not to be believed; shapes (n,) in, (n,) out.
+
+    Before 1991, or more than a minute after the receive time. A source time of 0 is none at all,
+    and not suspect; without a receive time (0) only the first rule counts.
+    """
+    # `source > receive` first: only then can the minute be taken off without wrapping int64.
+    late = (source_ns > receive_ns) & (source_ns - SUSPECT_AHEAD_NS > receive_ns)
+    ahead = (receive_ns != 0) & late
+    suspect: NDArray[np.bool_] = (source_ns != 0) & ((source_ns < SUSPECT_BEFORE_NS) | ahead)
+    return suspect
+
+
+def seconds_to_ns(seconds: float) -> int:
+    """Seconds as nanoseconds, rounded to the nearest."""
+    return round(seconds * NS_PER_SECOND)
+
+
+def ns_to_seconds(ns: int) -> float:
+    """Nanoseconds as seconds; exact to a microsecond for times of this century."""
+    return ns / NS_PER_SECOND
+
+
+def format_time(ns: int) -> str:
+    """RFC 3339 with nine digits, UTC: `2026-08-01T12:00:00.000000000Z`; empty for 0.
+
+    Times outside the years 1 to 9999 cannot occur in int64 nanoseconds.
+    """
+    if ns == 0:
+        return ""
+    seconds, fraction = divmod(ns, NS_PER_SECOND)
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def format_duration(ns: int) -> str:
+    """A duration for people, three digits at most: `12.3 ms`, `4.56 s`, `2 min 5 s`."""
+    size = abs(ns)
+    sign = "-" if ns < 0 else ""
+    if size < 1_000:
+        return f"{sign}{size} ns"
+    if size < NS_PER_MS:
+        return f"{sign}{size / 1_000:.3g} µs"
+    if size < NS_PER_SECOND:
+        return f"{sign}{size / NS_PER_MS:.3g} ms"
+    if size < 60 * NS_PER_SECOND:
+        return f"{sign}{size / NS_PER_SECOND:.3g} s"
+    minutes, rest = divmod(size // NS_PER_SECOND, 60)
+    if minutes < 60:
+        return f"{sign}{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{sign}{hours} h {minutes} min"

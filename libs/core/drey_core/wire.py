@@ -1,0 +1,730 @@
+"""Rows of values as protobuf bytes, without the protobuf library and without Python per scalar.
+
+All fields of `drey.common.v1.Value` that a scalar needs have a fixed width, so the messages of
+many rows of equal types are one numpy byte matrix: a template with the tags, columns written into
+it, and `tolist()` cutting it into `bytes` at C speed. Strings, labelled enums and arrays take a
+path per row. Every fixed field is written, zeros too, which proto3 readers accept.
+
+The bytes of a row are the field `rows = 1` of its message, tag and length included. Field 1 is
+`rows` in RowChunk, BaselineChunk, Diff and GetValuesResponse, so rows joined are such a message.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from operator import add
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.errors import Reason, ResourceExhausted
+from drey_core.times import is_suspect
+from drey_core.values import (
+    ARRAY,
+    ELEMENT_DTYPE,
+    I8,
+    U1,
+    Columns,
+    Kind,
+    heap_mask,
+    heap_ref,
+    unpack_strings,
+)
+
+MAX_CHUNK_BYTES = 1 << 20
+"""Bytes that a chunk of rows aims at, and above which an array is sent in parts."""
+MAX_VALUE_BYTES = 3_500_000
+"""Largest value that cannot be sent in parts (a string), so that messages stay under 4 MiB."""
+
+Labels = Callable[[int], "tuple[bytes, ...] | None"]
+"""Enum labels of a channel by its number; None or empty where they are not known."""
+
+Mask = NDArray[np.bool_]
+
+_LEN = 2
+_ROW_TAG = b"\x0a"
+_NAME_TAG = b"\x0a"
+_NUMBER_TAG = b"\x11"
+_SETPOINT_FIELD = 3
+_READBACK_FIELD = 4
+_PART_FIELD = 9
+_MAX_ONE_BYTE = 126
+"""Greatest EPICS status or severity whose number plus one is one byte as a varint."""
+
+# Field numbers of `Value.data` by kind.
+_SCALAR_FIELD: dict[int, int] = {
+    Kind.BOOL: 18,
+    Kind.INT8: 19,
+    Kind.INT16: 20,
+    Kind.INT32: 11,
+    Kind.INT64: 15,
+    Kind.UINT8: 21,
+    Kind.UINT16: 22,
+    Kind.UINT32: 23,
+    Kind.UINT64: 16,
+    Kind.FLOAT32: 13,
+    Kind.FLOAT64: 10,
+}
+_ENUM_FIELD = 12
+_STRING_FIELD = 14
+_RAW_STRING_FIELD = 17
+_ARRAY_FIELD: dict[int, int] = {
+    Kind.FLOAT64: 24,
+    Kind.FLOAT32: 25,
+    Kind.INT32: 26,
+    Kind.INT16: 27,
+    Kind.INT8: 28,
+    Kind.UINT8: 29,
+    Kind.UINT16: 30,
+    Kind.UINT32: 31,
+    Kind.INT64: 32,
+    Kind.UINT64: 33,
+    Kind.BOOL: 34,
+    Kind.ENUM: 35,
+    Kind.STRING: 36,
+}
+
+# How a scalar's bits lie on the wire: (wire type, numpy type).
+_WIRE: dict[int, tuple[int, str]] = {
+    **dict.fromkeys((Kind.FLOAT64, Kind.INT64, Kind.UINT64), (1, "<u8")),
+    **dict.fromkeys(
+        (Kind.FLOAT32, Kind.INT8, Kind.INT16, Kind.INT32, Kind.UINT8, Kind.UINT16, Kind.UINT32),
+        (5, "<u4"),
+    ),
+    Kind.BOOL: (0, "u1"),
+}
+
+# How array elements lie on the wire.
+_ELEMENT_WIRE: dict[int, str] = {
+    Kind.INT8: "<i4",
+    Kind.INT16: "<i4",
+    Kind.UINT16: "<u4",
+    Kind.ENUM: "<u4",
+}
+
+_ABSENT = -1
+"""Template code of "this row has no such value"."""
+_SLOW = 255
+"""Template code of values that take the path per row: strings, enums, arrays, odd statuses."""
+
+
+def varint(number: int) -> bytes:
+    """`number` (not negative) as a protobuf varint."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _tag(field: int, wire_type: int) -> bytes:
+    return varint(field << 3 | wire_type)
+
+
+_LEN_HEADS = [
+    [_tag(field, _LEN) + varint(length) if field else b"" for length in range(256)]
+    for field in range(16)
+]
+
+
+def wrap(field_number: int, payload: bytes) -> bytes:
+    """`payload` as a length-delimited field: a message, string or bytes inside another message."""
+    if len(payload) < 256 and field_number < 16:
+        return _LEN_HEADS[field_number][len(payload)] + payload
+    return _tag(field_number, _LEN) + varint(len(payload)) + payload
+
+
+class _Template:
+    """The fixed-width encoding of values of one kind: constant bytes and where columns go."""
+
+    def __init__(self, kind: int) -> None:
+        names: list[str] = []
+        formats: list[str] = []
+        offsets: list[int] = []
+        constant = bytearray()
+
+        def field(name: str, tag: bytes, dtype: str) -> None:
+            constant.extend(tag)
+            names.append(name)
+            formats.append(dtype)
+            offsets.append(len(constant))
+            constant.extend(bytes(np.dtype(dtype).itemsize))
+
+        field("severity", _tag(1, 0), "u1")
+        field("status", _tag(2, 0), "u1")
+        field("source_time", _tag(3, 1), "<i8")
+        field("receive_time", _tag(4, 1), "<i8")
+        field("state", _tag(5, 0), "u1")
+        field("origin", _tag(6, 0), "u1")
+        field("freshness", _tag(7, 0), "u1")
+        field("suspect", _tag(8, 0), "u1")
+        self.has_data = kind in _SCALAR_FIELD
+        self.is_bool = kind == Kind.BOOL
+        if self.has_data:
+            wire_type, dtype = _WIRE[kind]
+            field("data", _tag(_SCALAR_FIELD[kind], wire_type), dtype)
+        self.constant = bytes(constant)
+        self.size = len(constant)
+        self.dtype = np.dtype(
+            {"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size}
+        )
+
+    def write(self, matrix: U1, start: int, source: _Source, rows: I8 | slice) -> None:
+        """Fill columns `start` to `start + size` of a matrix of bytes with the values of `rows`."""
+        matrix[:, start : start + self.size] = np.frombuffer(self.constant, np.uint8)
+        view: NDArray[Any] = np.ndarray(
+            len(matrix), self.dtype, matrix.data, start, strides=(matrix.strides[0],)
+        )
+        columns = source.columns
+        view["severity"] = source.severity[rows]
+        view["status"] = source.status[rows]
+        view["source_time"] = columns.source_time[rows]
+        view["receive_time"] = columns.receive_time[rows]
+        view["state"] = columns.state[rows]
+        view["origin"] = columns.origin[rows]
+        view["freshness"] = source.freshness[rows] if source.per_row else source.freshness
+        view["suspect"] = source.suspect[rows]
+        if self.has_data:
+            # Casting drops the upper half, which only repeats the sign of shorter integers.
+            data = columns.data[rows]
+            view["data"] = data != 0 if self.is_bool else data
+
+
+_TEMPLATES: dict[int, _Template] = {kind: _Template(kind) for kind in (0, *_SCALAR_FIELD)}
+
+
+class _Source:
+    """Columns of one role, with what the encoding needs beside them."""
+
+    def __init__(self, columns: Columns, freshness: int | U1, present: Mask | None) -> None:
+        self.columns = columns
+        self.freshness = np.asarray(freshness, np.uint8)
+        self.per_row = self.freshness.ndim > 0
+        has_value = columns.kind != Kind.NONE
+        self.severity = np.where(has_value, columns.severity.astype(np.uint16) + 1, 0)
+        self.status = np.where(has_value, columns.status.astype(np.uint32) + 1, 0)
+        self.suspect = is_suspect(columns.source_time, columns.receive_time)
+        self.code = columns.kind.astype(np.int16)
+        slow = (columns.kind >= Kind.ENUM) | (columns.status > _MAX_ONE_BYTE)
+        slow |= columns.severity > _MAX_ONE_BYTE
+        self.code[slow] = _SLOW
+        if present is not None:
+            self.code[~present] = _ABSENT
+
+    def heads(self, rows: I8) -> list[bytes]:
+        """Everything but `data` of some rows."""
+        template = _TEMPLATES[0]
+        matrix = np.empty((len(rows), template.size), np.uint8)
+        template.write(matrix, 0, self, rows)
+        out: list[bytes] = _cut(matrix).tolist()
+        odd = (self.status[rows] > _MAX_ONE_BYTE + 1) | (self.severity[rows] > _MAX_ONE_BYTE + 1)
+        for at in np.flatnonzero(odd).tolist():
+            out[at] = self.head(int(rows[at]))
+        return out
+
+    def head(self, row: int) -> bytes:
+        """Everything but `data` of one row; any status."""
+        fresh = int(self.freshness[row]) if self.per_row else int(self.freshness)
+        columns = self.columns
+        return b"".join(
+            (
+                b"\x08",
+                varint(int(self.severity[row])),
+                b"\x10",
+                varint(int(self.status[row])),
+                struct.pack(
+                    "<BqBqBBBBBBBB",
+                    0x19,
+                    int(columns.source_time[row]),
+                    0x21,
+                    int(columns.receive_time[row]),
+                    0x28,
+                    int(columns.state[row]),
+                    0x30,
+                    int(columns.origin[row]),
+                    0x38,
+                    fresh,
+                    0x40,
+                    int(self.suspect[row]),
+                ),
+            )
+        )
+
+
+class ValueEncoder:
+    """Encodes the `data` of single values; keeps the encoded labels of enums."""
+
+    def __init__(self) -> None:
+        self._enums: dict[tuple[bytes, ...], dict[int, bytes]] = {}
+
+    def data(self, columns: Columns, row: int, labels: Labels | None) -> bytes:
+        """The field of `Value.data` of one row, of any kind; empty where there is no value.
+
+        The `part` of an array too large for one message is the caller's business.
+        """
+        kind = int(columns.kind[row])
+        if kind == Kind.NONE:
+            return b""
+        if kind == Kind.ENUM:
+            known = labels(int(columns.key[row])) if labels is not None else None
+            return self._enum(int(columns.data[row]), known or ())
+        if kind == Kind.STRING:
+            return _string(columns.heap_bytes(row))
+        if kind & ARRAY:
+            return _array(kind, columns.heap_bytes(row))
+        wire_type, dtype = _WIRE[kind]
+        cell = columns.data[row : row + 1]
+        bits: bytes = (cell != 0 if kind == Kind.BOOL else cell).astype(dtype).tobytes()
+        return _tag(_SCALAR_FIELD[kind], wire_type) + bits
+
+    def many(self, columns: Columns, rows: I8, labels: Labels | None) -> list[bytes]:
+        """As `data`, for some rows; enums without a detour, being the most frequent."""
+        triples = zip(
+            rows.tolist(),
+            columns.kind[rows].tolist(),
+            columns.data[rows].tolist(),
+            columns.key[rows].tolist(),
+            strict=True,
+        )
+        enum = int(Kind.ENUM)
+        if labels is None:
+            return [
+                self._enum(cell, ()) if kind == enum else self.data(columns, row, None)
+                for row, kind, cell, _ in triples
+            ]
+        return [
+            self._enum(cell, labels(key) or ()) if kind == enum else self.data(columns, row, labels)
+            for row, kind, cell, key in triples
+        ]
+
+    def _enum(self, index: int, labels: tuple[bytes, ...]) -> bytes:
+        cache = self._enums.get(labels)
+        if cache is None:
+            if len(self._enums) > 10_000:
+                self._enums.clear()
+            cache = self._enums[labels] = {}
+        encoded = cache.get(index)
+        if encoded is None:
+            encoded = cache[index] = _enum(index, labels)
+        return encoded
+
+
+def _enum(index: int, labels: tuple[bytes, ...]) -> bytes:
+    payload = b"\x0d" + struct.pack("<I", index & 0xFFFF_FFFF)
+    label = labels[index] if index < len(labels) else b""
+    if label:
+        payload += wrap(2, label.decode(errors="replace").encode())
+    return wrap(_ENUM_FIELD, payload)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _string(raw: bytes) -> bytes:
+    return wrap(_STRING_FIELD if _is_utf8(raw) else _RAW_STRING_FIELD, raw)
+
+
+def _string_array(strings: Sequence[bytes], valid: bool) -> bytes:
+    return wrap(_ARRAY_FIELD[Kind.STRING], b"".join(wrap(1 if valid else 2, s) for s in strings))
+
+
+def _array(kind: int, raw: bytes) -> bytes:
+    """A numeric or string array from its heap bytes."""
+    element = kind & ~ARRAY
+    field = _ARRAY_FIELD[element]
+    if element == Kind.STRING:
+        strings = unpack_strings(raw)
+        return _string_array(strings, all(map(_is_utf8, strings)))
+    if element == Kind.UINT8:
+        return wrap(field, raw)
+    wide = _ELEMENT_WIRE.get(element)
+    if wide is not None:
+        raw = np.frombuffer(raw, ELEMENT_DTYPE[element]).astype(wide).tobytes()
+    return wrap(field, wrap(1, raw) if raw else b"")
+
+
+def _array_parts(kind: int, raw: bytes, limit: int) -> Iterator[tuple[int, int, bytes]]:
+    """(first element, total, `data` field) of the parts of a large array, each within `limit`.
+
+    One string longer than `limit` is a part of its own.
+    """
+    element = kind & ~ARRAY
+    if element != Kind.STRING:
+        width = ELEMENT_DTYPE[element].itemsize
+        wire_width = np.dtype(_ELEMENT_WIRE.get(element, ELEMENT_DTYPE[element])).itemsize
+        step, total = max(limit // wire_width, 1), len(raw) // width
+        for first in range(0, total, step):
+            yield first, total, _array(kind, raw[first * width : (first + step) * width])
+        return
+    strings = unpack_strings(raw)
+    valid, first = all(map(_is_utf8, strings)), 0
+    while first < len(strings):
+        end, size = first, 0
+        while end < len(strings) and (end == first or size + len(strings[end]) + 6 <= limit):
+            size += len(strings[end]) + 6
+            end += 1
+        yield first, len(strings), _string_array(strings[first:end], valid)
+        first = end
+
+
+_HEADS = np.empty(4096, object)
+_HEADS[:] = [_ROW_TAG + varint(length) for length in range(4096)]
+
+
+class RowEncoder:
+    """Encodes rows of a fixed list of PVs, keeping what does not change: names and numbers.
+
+    Not thread-safe. Make a new one when the catalogue changes.
+    """
+
+    def __init__(self, names: Sequence[str], numbers: I8) -> None:
+        """`names[i]` and `numbers[i]` belong to the PV with index i."""
+        self._names = names
+        encoded = [name.encode(errors="replace") for name in names]
+        tails = np.asarray(numbers, "<u8").tobytes()
+        parts = [
+            b"".join((_NAME_TAG, varint(len(name)), name, _NUMBER_TAG, tails[at : at + 8]))
+            for name, at in zip(encoded, range(0, 8 * len(encoded), 8), strict=True)
+        ]
+        self._parts = _objects(parts)
+        self._part_sizes = np.fromiter(map(len, parts), np.int64, len(parts))
+        # Tag, length, name and number of a row whose values take so many bytes. The types of a PV
+        # rarely change, so the one last used is nearly always right.
+        self._prefixes = np.empty(len(parts), object)
+        self._prefix_for = np.full(len(parts), -1, np.int64)
+        self._values = ValueEncoder()
+
+    def encode(
+        self,
+        pv_index: I8,
+        setpoint: Columns | None,
+        readback: Columns | None,
+        freshness: int | U1 = 0,
+        *,
+        sp_present: Mask | None = None,
+        rb_present: Mask | None = None,
+        labels: Labels | None = None,
+    ) -> list[bytes]:
+        """One `bytes` for each row: the field `rows = 1` with the PvRow of PV `pv_index[i]`.
+
+        Row i of `setpoint` and `readback` (keyed by channel number, which `labels` is asked for)
+        belongs to `pv_index[i]`; where the mask is False, or the columns are None, the row has no
+        such value. `freshness` is one number for all, or shape (n,). A row with an array above
+        `MAX_CHUNK_BYTES` is several row fields in one `bytes`, which `chunk` takes apart.
+
+        Raises `ResourceExhausted` (VALUE_TOO_LARGE) for a string above `MAX_VALUE_BYTES`.
+        """
+        n = len(pv_index)
+        sources: list[tuple[int, _Source]] = []
+        if setpoint is not None:
+            sources.append((_SETPOINT_FIELD, _Source(setpoint, freshness, sp_present)))
+        if readback is not None:
+            sources.append((_READBACK_FIELD, _Source(readback, freshness, rb_present)))
+        if not sources or n == 0:
+            return self._prefixed(pv_index, [b""] * n, np.zeros(n, np.int64))
+        bodies = np.empty(n, object)
+        sizes = np.zeros(n, np.int64)
+        split = self._encode_bodies(sources, bodies, sizes, labels)
+        out = self._prefixed(pv_index, bodies.tolist(), sizes)
+        for row in split:
+            out[row] = self._split_row(int(pv_index[row]), row, sources, labels)
+        return out
+
+    def _encode_bodies(
+        self,
+        sources: list[tuple[int, _Source]],
+        bodies: NDArray[Any],
+        sizes: I8,
+        labels: Labels | None,
+    ) -> list[int]:
+        """Fill the encoded values of all rows; the rows that have to be split instead."""
+        codes = np.zeros(len(bodies), np.int32)
+        for _, source in sources:
+            codes = codes << 9 | (source.code + 1)
+        slow_rows = np.zeros(0, np.int64)
+        for rows in _groups(codes):
+            first = 0 if isinstance(rows, slice) else int(rows[0])
+            kinds = [int(source.code[first]) for _, source in sources]
+            if _SLOW in kinds:
+                slow = np.arange(len(bodies)) if isinstance(rows, slice) else rows
+                slow_rows = np.concatenate((slow_rows, slow))
+                continue
+            matrix = _matrix([field for field, _ in sources], kinds, sources, rows, len(bodies))
+            bodies[rows] = _cut(matrix)
+            sizes[rows] = matrix.shape[1]
+        return self._encode_slow(sources, slow_rows, bodies, sizes, labels)
+
+    def _encode_slow(
+        self,
+        sources: list[tuple[int, _Source]],
+        rows: I8,
+        bodies: NDArray[Any],
+        sizes: I8,
+        labels: Labels | None,
+    ) -> list[int]:
+        if len(rows) == 0:
+            return []
+        values = [self._values_of(field, source, rows, labels) for field, source in sources]
+        joined = list(map(add, *values)) if len(values) == 2 else values[0]
+        split = [r for r, body in zip(rows.tolist(), joined, strict=True) if _large(body)]
+        bodies[rows] = _objects(joined)
+        sizes[rows] = np.fromiter(map(len, joined), np.int64, len(joined))
+        bodies[split] = b""
+        sizes[split] = 0
+        return split
+
+    def _values_of(
+        self, field: int, source: _Source, rows: I8, labels: Labels | None
+    ) -> list[bytes]:
+        """The setpoint or readback field of some rows, of any kind."""
+        out = np.empty(len(rows), object)
+        codes = source.code[rows]
+        for group in _groups(codes):
+            chosen = rows[group]
+            kind = int(source.code[chosen[0]])
+            if kind == _SLOW:
+                values = self._values.many(source.columns, chosen, labels)
+                out[group] = _objects(
+                    list(map(wrap, repeat(field), map(add, source.heads(chosen), values)))
+                )
+            else:
+                out[group] = _cut(_matrix([field], [kind], [(field, source)], chosen, 0))
+        encoded: list[bytes] = out.tolist()
+        return encoded
+
+    def _prefixed(self, pv_index: I8, bodies: list[bytes], sizes: I8) -> list[bytes]:
+        stale = self._prefix_for[pv_index] != sizes
+        if stale.any():
+            index, size = pv_index[stale], sizes[stale]
+            length = self._part_sizes[index] + size
+            if int(length.max()) < len(_HEADS):
+                heads = _HEADS[length].tolist()
+            else:
+                heads = [_ROW_TAG + varint(n) for n in length.tolist()]
+            self._prefixes[index] = _objects(list(map(add, heads, self._parts[index].tolist())))
+            self._prefix_for[index] = size
+        return list(map(add, self._prefixes[pv_index].tolist(), bodies))
+
+    def _split_row(
+        self, pv: int, row: int, sources: list[tuple[int, _Source]], labels: Labels | None
+    ) -> bytes:
+        """Row fields that together hold a row too large for one.
+
+        The first holds both values, of a large array its first part; then follow the other parts
+        of the setpoint, then those of the readback.
+        """
+        first, rest = b"", []
+        limit = MAX_CHUNK_BYTES // len(sources)
+        for field, source in sources:
+            if source.code[row] == _ABSENT:
+                continue
+            values = self._value_parts(self._names[pv], row, source, limit, labels)
+            first += wrap(field, next(values))
+            rest += [wrap(field, value) for value in values]
+        name = self._parts[pv]
+        return b"".join(wrap(1, name + body) for body in (first, *rest))
+
+    def _value_parts(
+        self, name: str, row: int, source: _Source, limit: int, labels: Labels | None
+    ) -> Iterator[bytes]:
+        kind, head = int(source.columns.kind[row]), source.head(row)
+        if not kind & ARRAY:
+            yield head + _within_limit(name, self._values.data(source.columns, row, labels))
+            return
+        raw = source.columns.heap_bytes(row)
+        whole = _array(kind, raw)
+        if len(whole) <= limit:
+            yield head + whole
+            return
+        for at, total, data in _array_parts(kind, raw, limit):
+            part = b"\x08" + varint(at) + b"\x10" + varint(total)
+            yield head + wrap(_PART_FIELD, part) + _within_limit(name, data)
+
+
+def _large(body: bytes) -> bool:
+    return len(body) > MAX_CHUNK_BYTES
+
+
+def _within_limit(name: str, data: bytes) -> bytes:
+    if len(data) > MAX_VALUE_BYTES:
+        raise ResourceExhausted(
+            f"the string of {name} has {len(data)} bytes, more than fit into one message",
+            reason=Reason.VALUE_TOO_LARGE,
+            metadata={"pv": name, "bytes": str(len(data))},
+        )
+    return data
+
+
+def _cut(matrix: U1) -> NDArray[Any]:
+    """The rows of a contiguous matrix of bytes as `bytes` objects."""
+    if matrix.shape[1] == 0:
+        return _objects([b""] * len(matrix))
+    return _objects(matrix.view(f"V{matrix.shape[1]}")[:, 0].tolist())
+
+
+def _objects(items: list[bytes]) -> NDArray[Any]:
+    out: NDArray[Any] = np.fromiter(items, object, len(items))
+    return out
+
+
+def _groups(codes: NDArray[Any]) -> Iterator[I8 | slice]:
+    """Rows of equal code; one slice of everything where there is only one code."""
+    if (codes == codes[0]).all():
+        yield slice(None)
+        return
+    order = np.argsort(codes, kind="stable")
+    edges = np.flatnonzero(np.diff(codes[order])) + 1
+    yield from np.split(order, edges)
+
+
+def _matrix(
+    fields: list[int],
+    kinds: list[int],
+    sources: list[tuple[int, _Source]],
+    rows: I8 | slice,
+    total: int,
+) -> U1:
+    """The values of rows of equal kinds, shape (m, bytes of a row)."""
+    layout = [
+        (at, field, _TEMPLATES[kind])
+        for at, (field, kind) in enumerate(zip(fields, kinds, strict=True))
+        if kind != _ABSENT
+    ]
+    width = sum(template.size + 2 for _, _, template in layout)
+    matrix = np.empty((total if isinstance(rows, slice) else len(rows), width), np.uint8)
+    start = 0
+    for at, field, template in layout:
+        matrix[:, start] = field << 3 | _LEN
+        matrix[:, start + 1] = template.size
+        template.write(matrix, start + 2, sources[at][1], rows)
+        start += 2 + template.size
+    return matrix
+
+
+def encode_value_message(
+    columns: Columns, row: int, labels: Labels | None = None, freshness: int = 0
+) -> bytes:
+    """One value as the bytes of a `Value` message, whole, whatever its size; for the edge."""
+    one = columns.take(np.array([row]))
+    source = _Source(one, freshness, None)
+    return source.head(0) + ValueEncoder().data(one, 0, labels)
+
+
+# --- chunks -------------------------------------------------------------------------------------
+
+
+def chunk(rows: Sequence[bytes], max_bytes: int = MAX_CHUNK_BYTES) -> Iterator[bytes]:
+    """Rows as `RowEncoder.encode` gives them, joined into messages of about `max_bytes`.
+
+    A message exceeds `max_bytes` only by one row field that is larger in itself; rows that were
+    split into parts are taken apart here.
+    """
+    sizes = np.fromiter(map(len, rows), np.int64, len(rows))
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(rows):
+        begin = int(ends[first] - sizes[first])
+        last = int(np.searchsorted(ends, begin + max_bytes, side="right"))
+        if last > first:
+            yield b"".join(rows[first:last])
+            first = last
+        else:
+            yield from _row_fields(rows[first])
+            first += 1
+
+
+def _row_fields(item: bytes) -> Iterator[bytes]:
+    """The row fields of which `item` consists."""
+    at = 0
+    while at < len(item):
+        length, shift, cursor = 0, 0, at + 1
+        while True:
+            byte = item[cursor]
+            length |= (byte & 0x7F) << shift
+            cursor, shift = cursor + 1, shift + 7
+            if byte < 0x80:
+                break
+        yield item[at : cursor + length]
+        at = cursor + length
+
+
+# --- columns ------------------------------------------------------------------------------------
+
+
+def encode_columns(pv_numbers: I8, roles: U1, columns: Columns) -> bytes:
+    """A whole `ValueColumns` message; all shapes (n,). The heap is laid out anew if it has gaps."""
+    data, heap = compact_heap(columns)
+    return b"".join(
+        (
+            wrap(1, np.ascontiguousarray(pv_numbers, "<u8").tobytes()),
+            wrap(2, np.ascontiguousarray(roles, "u1").tobytes()),
+            wrap(3, np.ascontiguousarray(columns.kind).tobytes()),
+            wrap(4, np.ascontiguousarray(columns.state).tobytes()),
+            wrap(5, np.ascontiguousarray(columns.origin).tobytes()),
+            wrap(6, np.ascontiguousarray(columns.severity).tobytes()),
+            wrap(7, np.ascontiguousarray(columns.status, "<u2").tobytes()),
+            wrap(8, np.ascontiguousarray(columns.source_time, "<i8").tobytes()),
+            wrap(9, np.ascontiguousarray(columns.receive_time, "<i8").tobytes()),
+            wrap(10, np.ascontiguousarray(data, "<u8").tobytes()),
+            wrap(11, heap),
+        )
+    )
+
+
+def compact_heap(columns: Columns) -> tuple[NDArray[np.uint64], bytes]:
+    """(data, heap) with a heap that holds what the rows refer to and nothing else."""
+    rows = np.flatnonzero(heap_mask(columns.kind))
+    if len(rows) == 0:
+        return columns.data, b""
+    cells = columns.data[rows]
+    lengths = cells >> np.uint64(32)
+    if int(lengths.sum()) == len(columns.heap):
+        return columns.data, columns.heap
+    data, parts, at = columns.data.copy(), [], 0
+    for row in rows.tolist():
+        raw = columns.heap_bytes(row)
+        data[row] = heap_ref(at, len(raw))
+        parts.append(raw)
+        at += len(raw)
+    return data, b"".join(parts)
+
+
+_COLUMN_ROW_BYTES = 39
+
+
+def column_chunks(
+    pv_numbers: I8, roles: U1, columns: Columns, max_bytes: int = MAX_CHUNK_BYTES
+) -> Iterator[bytes]:
+    """`ValueColumns` messages of about `max_bytes` each, rows in order.
+
+    Raises `ResourceExhausted` (VALUE_TOO_LARGE) for a value above `MAX_VALUE_BYTES`: columns have
+    no parts; read that PV as rows.
+    """
+    lengths = np.where(heap_mask(columns.kind), columns.data >> np.uint64(32), np.uint64(0))
+    sizes = lengths.astype(np.int64)
+    if len(sizes) and int(sizes.max()) > MAX_VALUE_BYTES:
+        number = int(pv_numbers[int(sizes.argmax())])
+        raise ResourceExhausted(
+            f"the value of PV number {number} has {int(sizes.max())} bytes, too many for the form"
+            " of columns; read it as rows",
+            reason=Reason.VALUE_TOO_LARGE,
+            metadata={"pv": str(number), "bytes": str(int(sizes.max()))},
+        )
+    sizes += _COLUMN_ROW_BYTES
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(sizes):
+        begin = int(ends[first] - sizes[first])
+        last = max(int(np.searchsorted(ends, begin + max_bytes, side="right")), first + 1)
+        rows = np.arange(first, last)
+        yield encode_columns(pv_numbers[rows], roles[rows], columns.take(rows))
+        first = last
