@@ -1,8 +1,8 @@
 """Settings of a service, from the environment. Frozen; unknown keys are refused.
 
 Every service reads the shared settings (`DREY_POSTGRES_URL`) and its own (`DREY_MONITOR_TICK`): a
-service's `Settings(CommonSettings)` sets `service: ClassVar[str] = "monitor"`, and the fields that it
-adds carry that name in their variables.
+service's `Settings(CommonSettings)` sets `service: ClassVar[str] = "monitor"`, and the fields
+that it adds carry that name in their variables.
 A variable that begins with `DREY_` and that nobody knows is a mistake and stops the start, with
 the nearest known name in the message.
 """
