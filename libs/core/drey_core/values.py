@@ -368,13 +368,16 @@ def numeric_mask(kind: U1) -> NDArray[np.bool_]:
 
 def as_float64(kind: U1, data: U8) -> NDArray[np.float64]:
     """Numeric scalars as float64 (rounded for integers beyond 2**53); others as NaN."""
-    out = np.full(data.shape, np.nan)
     data = np.ascontiguousarray(data)
     f8 = kind == Kind.FLOAT64
+    if f8.all():
+        return data.view(np.float64).copy()
+    out = np.full(data.shape, np.nan)
     out[f8] = data[f8].view(np.float64)
     f4 = kind == Kind.FLOAT32
     if f4.any():
-        out[f4] = data[f4].astype(np.uint32).view(np.float32)
+        with np.errstate(invalid="ignore"):  # signalling NaNs
+            out[f4] = data[f4].astype(np.uint32).view(np.float32)
     signed = (kind >= Kind.INT8) & (kind <= Kind.INT64)
     if signed.any():
         out[signed] = data[signed].view(np.int64)
