@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
 from drey_cli.stack import Nats, Postgres
+from drey_runtime.bus import Bus
 from drey_runtime.database import Database
 from drey_runtime.migrate import apply
 
 TEMPLATE = "drey_template"
+
+
+class Loop(Protocol):
+    async def run(self) -> None: ...
+
+
+@asynccontextmanager
+async def running(*loops: Loop) -> AsyncIterator[None]:
+    """Run loops beside the body; one that fails fails the test."""
+    tasks = [asyncio.create_task(loop.run()) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 5) -> None:
+    """Wait for a condition that has no event of its own."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = condition()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.005)
 
 
 def with_database(url: str, name: str) -> str:
@@ -79,3 +111,12 @@ async def own_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
     """A server that a test may kill."""
     async with Postgres(tmp_path / "pg", fsync=False) as part:
         yield part
+
+
+@pytest.fixture
+async def bus(nats_part: Nats) -> AsyncIterator[Bus]:
+    """A connection in a namespace of this test's own."""
+    made = Bus(nats_part.url, f"t{uuid.uuid4().hex}", "test")
+    async with running(made):
+        await made.wait_connected(10)
+        yield made

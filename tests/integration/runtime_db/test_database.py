@@ -12,6 +12,8 @@ from drey_cli.stack import Postgres, free_port
 from drey_core.errors import Reason, Unavailable
 from drey_runtime.database import Connection, Database, guard, open_pool
 
+from .conftest import until
+
 
 async def test_uuids_are_text(url: str) -> None:
     async with open_pool(url) as pool:
@@ -78,9 +80,7 @@ async def test_it_starts_without_postgres_and_is_ready_later(tmp_path: Path) -> 
         await part.start()
         try:
             await database.wait_ready(10)
-            async with asyncio.timeout(5):
-                while database.pool.get_size() < 3:
-                    await asyncio.sleep(0.01)
+            await until(lambda: database.pool.get_size() >= 3)
         finally:
             loop.cancel()
             with suppress(asyncio.CancelledError):
@@ -96,9 +96,7 @@ async def test_the_pool_survives_kill_and_restart(own_postgres: Postgres) -> Non
         with pytest.raises(Unavailable):
             async with database.acquire() as connection:
                 await connection.fetchval("SELECT 1")
-        async with asyncio.timeout(5):
-            while database.ready:
-                await asyncio.sleep(0.01)
+        await until(lambda: not database.ready)
         await own_postgres.start()
         await database.wait_ready(10)
         assert await database.read(lambda c: c.fetchval("SELECT 1")) == 1

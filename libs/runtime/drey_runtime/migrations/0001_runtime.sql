@@ -25,6 +25,8 @@ CREATE TABLE jobs.job (
     error_message text NOT NULL DEFAULT '',
     attempts integer NOT NULL DEFAULT 0,
     max_attempts integer NOT NULL DEFAULT 5,
+    -- false: what was begun is never begun again on its own
+    rerun boolean NOT NULL DEFAULT true,
     -- who has it, and the fencing number of that: it grows with each claim
     owner text NOT NULL DEFAULT '',
     term bigint NOT NULL DEFAULT 0,

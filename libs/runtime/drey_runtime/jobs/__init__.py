@@ -1,0 +1,26 @@
+"""Finite background work: rows in Postgres that say who runs what, JetStream that delivers.
+
+`JobStore` keeps the rows, `OutboxRelay` publishes what a transaction announced, `JobWorker` runs.
+"""
+
+from drey_runtime.jobs.context import JobCancelled, JobContext
+from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.jobs.outbox import OutboxRelay, enqueue
+from drey_runtime.jobs.store import JobStore
+from drey_runtime.jobs.worker import JobWorker, Kind
+
+__all__ = [
+    "Claim",
+    "Job",
+    "JobCancelled",
+    "JobContext",
+    "JobError",
+    "JobLost",
+    "JobState",
+    "JobStore",
+    "JobWorker",
+    "Kind",
+    "OutboxRelay",
+    "Verdict",
+    "enqueue",
+]

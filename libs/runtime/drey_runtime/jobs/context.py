@@ -1,0 +1,57 @@
+"""What a handler sees of the job it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from drey_core.errors import FailedPrecondition
+from drey_runtime.jobs.model import Job
+
+
+class JobCancelled(FailedPrecondition):
+    """The handler stopped because somebody asked for it."""
+
+
+class JobContext:
+    """Handed to a handler. Use on the event loop that runs the handler.
+
+    `cancelled` is set when somebody asked the job to stop; the handler chooses a safe point.
+    `result` may be set as soon as it is known, and is seen while the job runs.
+    """
+
+    def __init__(self, job: Job, nudge: Callable[[], None]) -> None:
+        self.job = job
+        self.cancelled = asyncio.Event()
+        self.done, self.total, self.phase = job.done, job.total, job.phase
+        self._result = job.result
+        self._nudge = nudge
+
+    @property
+    def payload(self) -> bytes:
+        """What the job was created with."""
+        return self.job.payload
+
+    @property
+    def result(self) -> str:
+        """Resource that it makes or works on: `snapshots/{id}`."""
+        return self._result
+
+    @result.setter
+    def result(self, value: str) -> None:
+        self._result = value
+        self._nudge()
+
+    def progress(self, done: int, total: int, phase: str = "") -> None:
+        """Note where it stands. Never blocks: the latest is stored, at most ten times a second.
+
+        An empty `phase` leaves the phase as it was.
+        """
+        self.done, self.total = done, total
+        self.phase = phase or self.phase
+        self._nudge()
+
+    def check(self) -> None:
+        """Raise JobCancelled if somebody asked the job to stop."""
+        if self.cancelled.is_set():
+            raise JobCancelled(f"job {self.job.id} was cancelled")

@@ -1,0 +1,114 @@
+"""A job, and what can happen to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any
+
+from drey_core.errors import DreyError, Reason
+
+
+class JobState(StrEnum):
+    """Where a job stands; the values are those of the table."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing further happens to the job."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed."""
+
+    reason: Reason
+    message: str
+    field: str = ""
+
+    @classmethod
+    def of(cls, error: DreyError) -> JobError:
+        """From a refusal."""
+        return cls(error.reason, error.message, error.field)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A row of `jobs.job` as it was read. Times in nanoseconds since 1970 UTC, 0: not yet.
+
+    `attempts` counts how often a worker has begun it; `term` grows with each claim and fences
+    the writes of whoever had it before; `revision` grows with each change that can be seen.
+    """
+
+    id: str
+    kind: str
+    state: JobState
+    principal: str
+    role: str
+    payload: bytes
+    done: int
+    total: int
+    phase: str
+    result: str
+    error: JobError | None
+    attempts: int
+    max_attempts: int
+    rerun: bool
+    owner: str
+    term: int
+    lease_until_ns: int
+    not_before_ns: int
+    start_by_ns: int
+    cancel_requested: bool
+    cancel_reason: str
+    revision: int
+    create_time_ns: int
+    start_time_ns: int
+    end_time_ns: int
+    trace_id: str
+    traceparent: str
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Job:
+        """From a whole row."""
+        fields = dict(row)
+        reason = fields.pop("error_reason")
+        message, field = fields.pop("error_message"), fields.pop("error_field")
+        fields["error"] = JobError(Reason(reason), message, field) if reason else None
+        fields["state"] = JobState(fields["state"])
+        return cls(**fields)
+
+
+class Verdict(Enum):
+    """What a claim came to."""
+
+    RUN = "run it"
+    INTERRUPTED = "its worker died and it must not be run again: end it as interrupted"
+    BUSY = "not now: somebody has it, or it is not time yet"
+    OVER = "nothing to do: it has ended, is unknown, or not of these kinds"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Answer to a claim: the job is there with RUN and INTERRUPTED, and is the caller's then.
+
+    `retry_s` says after how many seconds asking again makes sense, with BUSY. `ended` is a job
+    that the claim itself brought to its end (too late, too many attempts, cancelled).
+    """
+
+    verdict: Verdict
+    job: Job | None = None
+    retry_s: float = 0.0
+    ended: Job | None = None
+
+
+class JobLost(Exception):
+    """Somebody else has the job now, or it has ended: the caller must stop working on it."""

@@ -1,0 +1,225 @@
+"""Runs one claimed job: its handler, its lease, its progress, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from drey_core.errors import DreyError, Internal, Unavailable
+from drey_runtime import telemetry
+from drey_runtime.database import backoff
+from drey_runtime.jobs.context import JobCancelled, JobContext
+from drey_runtime.jobs.model import Job, JobError, JobLost, JobState
+from drey_runtime.jobs.store import JobStore
+
+_log = logging.getLogger(__name__)
+_PROGRESS_S = 0.1
+_SHUTDOWN_S = 5.0
+_RETRY_FIRST_S = 1.0
+_RETRY_CAP_S = 30.0
+
+Handler = Callable[[JobContext], Awaitable[str]]
+OnInterrupted = Callable[[Job], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How jobs of a kind are run.
+
+    `handler` does the work and returns the result's name (`snapshots/{id}`). It must bear being
+    begun again by another process, unless its jobs are created with `rerun=False`. Then, where
+    its worker died or it crashed, `on_interrupted` is called (again, if that dies too) before
+    the job ends as interrupted.
+    """
+
+    handler: Handler
+    on_interrupted: OnInterrupted | None = None
+
+
+class JobRunner:
+    """One run of one job: `job` is the claim, asked for at `claimed_at` (monotonic seconds)."""
+
+    def __init__(
+        self, store: JobStore, kind: Kind, job: Job, lease_s: float, claimed_at: float
+    ) -> None:
+        self._store = store
+        self._kind = kind
+        self._job = job
+        self._lease_s = lease_s
+        self._lease_end = claimed_at + lease_s
+        self._nudged = asyncio.Event()
+        self._lost = False
+        self._context = JobContext(job, self._nudged.set)
+
+    async def run(self) -> None:
+        """Run the handler and end the job; when cancelled, give the job back within 5 s.
+
+        Returns without a trace where the job was lost to somebody else. Raises only defects of
+        this library and errors of the database that no waiting cures.
+        """
+        with (
+            telemetry.span(f"job {self._job.kind}", {"traceparent": self._job.traceparent}),
+            self._store.changes.listen(self._job.id, self._on_change),
+        ):
+            body = asyncio.ensure_future(self._kind.handler(self._context))
+            keeper = asyncio.create_task(self._keep())
+            try:
+                await asyncio.wait({body, keeper}, return_when=asyncio.FIRST_COMPLETED)
+                if keeper.done():
+                    await self._stop(body)
+                    await keeper
+                    return
+                await self._conclude(body)
+            except asyncio.CancelledError:
+                await self._stop(body)
+                await self._give_back(body)
+                raise
+            finally:
+                await self._stop(keeper)
+
+    async def interrupted(self) -> None:
+        """End a job whose worker died and which must not run again. May raise `Unavailable`."""
+        if self._kind.on_interrupted is not None:
+            await self._kind.on_interrupted(self._job)
+        await self._store.finish(
+            self._job,
+            JobState.INTERRUPTED,
+            error=JobError.of(
+                Internal("its worker stopped in the middle; it is not repeated on its own")
+            ),
+        )
+
+    @staticmethod
+    async def _stop(task: asyncio.Future[Any]) -> None:
+        task.cancel()
+        await asyncio.wait({task})
+
+    # ---- its end
+
+    async def _conclude(self, body: asyncio.Future[str]) -> None:
+        """Write the outcome, again and again while Postgres is away and the lease lasts."""
+        for attempt in range(1_000_000):
+            try:
+                await self._write_outcome(body)
+                return
+            except JobLost:
+                _log.warning("job was lost before its end", extra={"job": self._job.id})
+                return
+            except Unavailable as error:
+                if self._lost or time.monotonic() > self._lease_end:
+                    _log.error(
+                        "the end of a job could not be stored",
+                        extra={"job": self._job.id, "error": error.message},
+                    )
+                    return
+            await asyncio.sleep(backoff(attempt))
+
+    async def _write_outcome(self, body: asyncio.Future[str]) -> None:
+        if body.cancelled():
+            await self._crashed("its handler cancelled itself")
+            return
+        error = body.exception()
+        if error is None:
+            await self._finish(JobState.SUCCEEDED, result=body.result())
+        elif isinstance(error, JobCancelled):
+            await self._finish(JobState.CANCELLED)
+        elif isinstance(error, DreyError):
+            await self._finish(JobState.FAILED, error=JobError.of(error))
+        elif isinstance(error, Exception):
+            _log.error("a job's handler crashed", extra={"job": self._job.id}, exc_info=error)
+            await self._crashed(f"{type(error).__name__}: {error}")
+        else:
+            raise error
+
+    async def _finish(
+        self, state: JobState, *, result: str = "", error: JobError | None = None
+    ) -> None:
+        context = self._context
+        await self._store.finish(
+            self._job,
+            state,
+            result=result or context.result,
+            error=error,
+            done=context.done,
+            total=context.total,
+            phase=context.phase,
+        )
+
+    async def _crashed(self, why: str) -> None:
+        """A defect in the handler: again later, a bounded number of times, where that is safe."""
+        if not self._job.rerun:
+            await self.interrupted()
+        elif self._job.attempts >= self._job.max_attempts:
+            error = Internal(f"given up after {self._job.attempts} attempts; the last: {why}")
+            await self._finish(JobState.FAILED, error=JobError.of(error))
+        else:
+            delay = backoff(self._job.attempts - 1, first_s=_RETRY_FIRST_S, cap_s=_RETRY_CAP_S)
+            await self._store.release(self._job, delay_s=delay, count=True)
+
+    async def _give_back(self, body: asyncio.Future[str]) -> None:
+        """This process stops: somebody else shall go on at once, without waiting for the lease."""
+        try:
+            async with asyncio.timeout(_SHUTDOWN_S):
+                if not body.cancelled():
+                    await self._write_outcome(body)
+                elif self._job.rerun:
+                    await self._store.release(self._job, delay_s=0, count=False)
+                else:
+                    await self.interrupted()
+        except (JobLost, Unavailable, TimeoutError) as error:
+            _log.warning(
+                "a job was not given back; its lease will run out",
+                extra={"job": self._job.id, "error": str(error)},
+            )
+
+    # ---- its lease
+
+    def _on_change(self, revision: int) -> None:
+        if revision > self._job.revision:
+            self._nudged.set()
+
+    async def _keep(self) -> None:
+        """Renew the lease and store progress; returns when the job is no longer ours.
+
+        Looks for a wish to cancel whenever the job changed, and at least each fifth of the lease.
+        """
+        failures = 0
+        while True:
+            await self._nudge_or(min(1.0, self._lease_s / 5))
+            self._nudged.clear()
+            try:
+                await self._beat()
+                failures = 0
+            except JobLost:
+                _log.warning("job was taken by somebody else", extra={"job": self._job.id})
+                self._lost = True
+                return
+            except Unavailable:
+                if time.monotonic() > self._lease_end:
+                    _log.error("lease of a job ran out", extra={"job": self._job.id})
+                    self._lost = True
+                    return
+                failures += 1
+            await asyncio.sleep(max(_PROGRESS_S, backoff(failures) if failures else 0))
+
+    async def _nudge_or(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._nudged.wait()
+        except TimeoutError:
+            return
+
+    async def _beat(self) -> None:
+        begun = time.monotonic()
+        context = self._context
+        job = await self._store.progress(
+            self._job, self._lease_s, context.done, context.total, context.phase, context.result
+        )
+        self._job = job
+        self._lease_end = begun + self._lease_s
+        if job.cancel_requested:
+            context.cancelled.set()

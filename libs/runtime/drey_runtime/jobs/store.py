@@ -1,0 +1,427 @@
+"""The job table. Each call is one statement or one short transaction.
+
+`Unavailable` comes from every call while Postgres is away. Times of leases are the database's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from drey_core.errors import (
+    DeadlineExceeded,
+    DreyError,
+    FailedPrecondition,
+    Internal,
+    NotFound,
+    Unavailable,
+)
+from drey_runtime import telemetry
+from drey_runtime.clock import new_id, now_ns
+from drey_runtime.database import Connection, Database, Record
+from drey_runtime.jobs.changes import Changes
+from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.jobs.outbox import enqueue
+from drey_runtime.jobs.ports import JobBus
+from drey_runtime.jobs.wire import encode_changed, encode_delivery, work_subject
+
+_log = logging.getLogger(__name__)
+_POLL_S = 1.0
+
+_CREATE = """
+INSERT INTO jobs.job (id, kind, state, principal, role, payload, total, result, rerun,
+    max_attempts, start_by_ns, create_time_ns, trace_id, traceparent)
+VALUES ($1, $2, 'queued', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING *
+"""
+# the ordinary case of a claim; everything else is looked at under a row lock
+_CLAIM = """
+UPDATE jobs.job SET state = 'running', attempts = attempts + 1, owner = $2, term = term + 1,
+    lease_until_ns = jobs.now_ns() + $3, revision = revision + 1, not_before_ns = 0,
+    start_time_ns = CASE WHEN start_time_ns = 0 THEN $4 ELSE start_time_ns END
+WHERE id = $1 AND kind = ANY($5::text[]) AND NOT cancel_requested AND attempts < max_attempts
+    AND ((state = 'queued' AND not_before_ns <= jobs.now_ns()
+          AND (start_by_ns = 0 OR start_by_ns >= $4))
+      OR (state = 'running' AND rerun AND lease_until_ns < jobs.now_ns()))
+RETURNING *
+"""
+_TAKE_OVER = """
+UPDATE jobs.job SET owner = $2, term = term + 1, lease_until_ns = jobs.now_ns() + $3
+WHERE id = $1 RETURNING *
+"""
+_BEAT = """
+UPDATE jobs.job SET lease_until_ns = jobs.now_ns() + $4, done = $5, total = $6, phase = $7,
+    result = $8,
+    revision = revision + ((done, total, phase, result) IS DISTINCT FROM ($5, $6, $7, $8))::int
+WHERE id = $1 AND owner = $2 AND term = $3 AND state = 'running' RETURNING *
+"""
+_FINISH = """
+UPDATE jobs.job SET state = $4, result = CASE WHEN $5 = '' THEN result ELSE $5 END,
+    error_reason = $6, error_field = $7, error_message = $8, end_time_ns = $9,
+    lease_until_ns = 0, revision = revision + 1, done = $10, total = $11, phase = $12
+WHERE id = $1 AND owner = $2 AND term = $3 AND state = 'running' RETURNING *
+"""
+_RELEASE = """
+UPDATE jobs.job SET state = 'queued', lease_until_ns = 0, revision = revision + 1,
+    not_before_ns = jobs.now_ns() + $4, attempts = attempts - $5
+WHERE id = $1 AND owner = $2 AND term = $3 AND state = 'running' RETURNING *
+"""
+_END = """
+UPDATE jobs.job SET state = $2, error_reason = $3, error_message = $4, end_time_ns = $5,
+    lease_until_ns = 0, revision = revision + 1
+WHERE id = $1 RETURNING *
+"""
+_CANCEL = """
+UPDATE jobs.job SET cancel_requested = true, cancel_reason = $2, revision = revision + 1,
+    state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
+    end_time_ns = CASE WHEN state = 'queued' THEN $3::bigint ELSE 0 END
+WHERE id = $1 RETURNING *
+"""
+_LIST = """
+SELECT * FROM jobs.job
+WHERE ($1::uuid IS NULL OR id < $1) AND ($2 = '' OR kind = $2)
+    AND (cardinality($3::text[]) = 0 OR state = ANY($3)) AND ($4 = '' OR principal = $4)
+ORDER BY id DESC LIMIT $5
+"""
+_CLAIMABLE = """
+SELECT id FROM jobs.job
+WHERE kind = ANY($1::text[]) AND state IN ('queued', 'running')
+    AND ((state = 'queued' AND not_before_ns <= jobs.now_ns() AND create_time_ns <= $2)
+      OR (state = 'running' AND lease_until_ns < jobs.now_ns()))
+ORDER BY id LIMIT $3
+"""
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+class JobStore:
+    """Jobs in Postgres; `bus` (or None) spreads the news of changes, which polling makes up for."""
+
+    def __init__(self, database: Database, bus: JobBus | None = None) -> None:
+        self._database = database
+        self._bus = bus
+        self.changes = Changes(bus)
+
+    async def create(
+        self,
+        conn: Connection,
+        *,
+        kind: str,
+        principal: str,
+        role: str,
+        payload: bytes,
+        job_id: str | None = None,
+        total: int = 0,
+        result: str = "",
+        rerun: bool = True,
+        max_attempts: int = 5,
+        start_within_s: float | None = None,
+    ) -> Job:
+        """Add a queued job and its delivery in the caller's transaction.
+
+        After the commit call `JobWorker.kick(job.id)` in a process that runs this kind, or
+        `OutboxRelay.wake()`. `rerun=False` is for work that must not be begun twice: it ends
+        `interrupted` when its worker dies. A job not begun within `start_within_s` fails with
+        DEADLINE_EXCEEDED instead of firing late.
+        """
+        now = now_ns()
+        row = await conn.fetchrow(
+            _CREATE,
+            job_id or new_id(),
+            kind,
+            principal,
+            role,
+            payload,
+            total,
+            result,
+            rerun,
+            max_attempts,
+            0 if start_within_s is None else now + _ns(start_within_s),
+            now,
+            telemetry.trace_id(),
+            telemetry.headers().get("traceparent", ""),
+        )
+        job = _job(row)
+        await enqueue(
+            conn,
+            work_subject(kind),
+            encode_delivery(job.id),
+            durable=True,
+            message_id=job.id,
+            job_id=job.id,
+        )
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        """One job; NotFound where there is none. The id must be a UUID."""
+
+        async def fetch(conn: Connection) -> Record | None:
+            return await conn.fetchrow("SELECT * FROM jobs.job WHERE id = $1", job_id)
+
+        row = await self._database.read(fetch)
+        if row is None:
+            raise NotFound(f"no job {job_id}", field="id")
+        return _job(row)
+
+    async def list_jobs(
+        self,
+        *,
+        kind: str = "",
+        states: Sequence[JobState] = (),
+        principal: str = "",
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """Jobs, newest first: those older than the id `before`, of a kind, in one of the states.
+
+        Filters that are empty let everything pass. The next page's `before` is the last id.
+        """
+
+        async def fetch(conn: Connection) -> Sequence[Record]:
+            return await conn.fetch(
+                _LIST, before, kind, [str(state) for state in states], principal, limit
+            )
+
+        return [_job(row) for row in await self._database.read(fetch)]
+
+    async def claimable(self, kinds: Sequence[str], limit: int, grace_s: float = 1.0) -> list[str]:
+        """Ids of open jobs that nobody works on, queued for at least `grace_s`, oldest first."""
+
+        async def fetch(conn: Connection) -> Sequence[Record]:
+            return await conn.fetch(_CLAIMABLE, list(kinds), now_ns() - _ns(grace_s), limit)
+
+        return [row["id"] for row in await self._database.read(fetch)]
+
+    async def claim(self, job_id: str, owner: str, lease_s: float, kinds: Sequence[str]) -> Claim:
+        """Take a job that is queued, or whose worker's lease is over, for `lease_s` seconds.
+
+        Of any number of callers one gets it. Too many attempts, a start deadline that is over
+        and a wish to cancel end the job here. `owner` names the process, for people.
+        """
+        async with self._database.acquire() as conn:
+            row = await conn.fetchrow(_CLAIM, job_id, owner, _ns(lease_s), now_ns(), list(kinds))
+            if row is not None:
+                claim = Claim(Verdict.RUN, _job(row))
+            else:
+                async with conn.transaction():
+                    claim = await _claim_otherwise(conn, job_id, owner, lease_s, kinds)
+        changed = claim.ended or (claim.job if claim.verdict is Verdict.RUN else None)
+        if changed is not None:
+            await self.announce(changed)
+        return claim
+
+    async def progress(
+        self, job: Job, lease_s: float, done: int, total: int, phase: str, result: str = ""
+    ) -> Job:
+        """Renew the lease and store where it stands. Raises JobLost where it is not ours."""
+        async with self._database.acquire() as conn:
+            row = await conn.fetchrow(
+                _BEAT,
+                job.id,
+                job.owner,
+                job.term,
+                _ns(lease_s),
+                done,
+                total,
+                phase,
+                result,
+            )
+        if row is None:
+            raise JobLost(job.id)
+        fresh = _job(row)
+        if fresh.revision != job.revision:
+            await self.announce(fresh)
+        return fresh
+
+    async def finish(
+        self,
+        job: Job,
+        state: JobState,
+        *,
+        result: str = "",
+        error: JobError | None = None,
+        done: int | None = None,
+        total: int | None = None,
+        phase: str | None = None,
+    ) -> Job:
+        """End a job that we hold. Repeating it after a lost connection is harmless. JobLost.
+
+        An empty `result` leaves what was there.
+        """
+        if not state.ended:
+            raise Internal(f"{state} is no end of a job")
+        async with self._database.acquire() as conn:
+            row = await conn.fetchrow(
+                _FINISH,
+                job.id,
+                job.owner,
+                job.term,
+                str(state),
+                result,
+                int(error.reason) if error else 0,
+                error.field if error else "",
+                _clean(error.message) if error else "",
+                now_ns(),
+                job.done if done is None else done,
+                job.total if total is None else total,
+                job.phase if phase is None else phase,
+            )
+        if row is None:
+            return await self._finished_before(job)
+        ended = _job(row)
+        await self.announce(ended)
+        return ended
+
+    async def _finished_before(self, job: Job) -> Job:
+        """The job, if it was this very claim that ended it; else JobLost."""
+        found = await self.get(job.id)
+        if found.state.ended and (found.owner, found.term) == (job.owner, job.term):
+            return found
+        raise JobLost(job.id)
+
+    async def release(self, job: Job, *, delay_s: float, count: bool) -> Job:
+        """Put a job that we hold back into the queue; `count` says if the attempt counts."""
+        async with self._database.acquire() as conn:
+            row = await conn.fetchrow(
+                _RELEASE, job.id, job.owner, job.term, _ns(delay_s), 0 if count else 1
+            )
+        if row is None:
+            raise JobLost(job.id)
+        released = _job(row)
+        await self.announce(released)
+        return released
+
+    async def request_cancel(self, conn: Connection, job_id: str, reason: str) -> Job:
+        """Ask a job to stop, in the caller's transaction; call `announce` after the commit.
+
+        A queued one is cancelled at once. Again: the same answer. NotFound; WRONG_STATE where
+        it ended in another way.
+        """
+        row = await conn.fetchrow("SELECT * FROM jobs.job WHERE id = $1 FOR UPDATE", job_id)
+        if row is None:
+            raise NotFound(f"no job {job_id}", field="id")
+        job = _job(row)
+        if job.state is JobState.CANCELLED or (job.cancel_requested and not job.state.ended):
+            return job
+        if job.state.ended:
+            raise FailedPrecondition(f"job {job_id} has {job.state} already", field="id")
+        return _job(await conn.fetchrow(_CANCEL, job_id, _clean(reason), now_ns()))
+
+    async def announce(self, job: Job) -> None:
+        """Tell who watches that the job changed. Never fails: who misses it looks by itself."""
+        self.changes.wake(job.id, job.revision)
+        if self._bus is None:
+            return
+        try:
+            await self._bus.publish(
+                self._bus.subject("jobs", job.id), encode_changed(job.id, job.revision)
+            )
+        except Unavailable:
+            _log.debug("change of a job not announced: NATS is away")
+
+    async def watch(self, job_id: str, *, poll_s: float = _POLL_S) -> AsyncGenerator[Job, None]:
+        """The job now, then after changes (those between two looks merged), until it has ended.
+
+        NotFound for an unknown job. While Postgres is away it waits, after the first answer.
+        """
+        changed = asyncio.Event()
+        await self.changes.subscribe()
+        with self.changes.listen(job_id, lambda _revision: changed.set()):
+            job = await self.get(job_id)
+            yield job
+            while not job.state.ended:
+                await _wait(changed, poll_s)
+                changed.clear()
+                try:
+                    fresh = await self.get(job_id)
+                except Unavailable:
+                    continue
+                if fresh.revision != job.revision:
+                    job = fresh
+                    yield job
+
+    async def wait(self, job_id: str, timeout: float) -> Job:
+        """The job once it has ended, or as it is after `timeout` seconds."""
+        job = await self.get(job_id)
+        try:
+            async with asyncio.timeout(timeout), aclosing(self.watch(job_id)) as jobs:
+                async for fresh in jobs:
+                    job = fresh
+        except TimeoutError:
+            return job
+        return job
+
+
+async def _claim_otherwise(
+    conn: Connection, job_id: str, owner: str, lease_s: float, kinds: Sequence[str]
+) -> Claim:
+    """Decide about a job that cannot simply be run, under its row lock."""
+    row = await conn.fetchrow(
+        "SELECT *, jobs.now_ns() AS now FROM jobs.job WHERE id = $1 FOR UPDATE", job_id
+    )
+    if row is None:
+        return Claim(Verdict.OVER)
+    fields = dict(row)
+    now = fields.pop("now")
+    job = Job.from_row(fields)
+    if job.state.ended or job.kind not in kinds:
+        return Claim(Verdict.OVER)
+    if job.state is JobState.RUNNING:
+        if job.lease_until_ns >= now:
+            return Claim(Verdict.BUSY, retry_s=(job.lease_until_ns - now) / 1e9)
+        if not job.rerun:
+            taken = await conn.fetchrow(_TAKE_OVER, job_id, owner, _ns(lease_s))
+            return Claim(Verdict.INTERRUPTED, _job(taken))
+    elif job.not_before_ns > now:
+        return Claim(Verdict.BUSY, retry_s=(job.not_before_ns - now) / 1e9)
+    refusal = _refusal(job)
+    if refusal is None:
+        # it became free between the two looks
+        return Claim(Verdict.BUSY, retry_s=0.05)
+    state, error = refusal
+    ended = await conn.fetchrow(
+        _END,
+        job_id,
+        str(state),
+        int(error.reason) if error else 0,
+        error.message if error else "",
+        now_ns(),
+    )
+    return Claim(Verdict.OVER, ended=_job(ended))
+
+
+def _refusal(job: Job) -> tuple[JobState, DreyError | None] | None:
+    """Why a free job is ended rather than run."""
+    if job.cancel_requested:
+        return JobState.CANCELLED, None
+    if job.attempts >= job.max_attempts:
+        return JobState.FAILED, Internal(
+            f"given up after {job.attempts} attempts: its worker died or failed each time"
+        )
+    if job.state is JobState.QUEUED and job.start_by_ns and job.start_by_ns < now_ns():
+        return JobState.FAILED, DeadlineExceeded(
+            "it waited past its start deadline, and does not fire late"
+        )
+    return None
+
+
+def _job(row: Record | None) -> Job:
+    if row is None:
+        raise Internal("a statement on jobs.job returned no row")
+    return Job.from_row(dict(row))
+
+
+def _clean(text: str) -> str:
+    """Text that Postgres can hold."""
+    return text.replace("\0", "�").encode("utf-8", "replace").decode()
+
+
+async def _wait(event: asyncio.Event, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,455 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from drey_core.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
+from drey_runtime.bus import Bus
+from drey_runtime.clock import new_id
+from drey_runtime.database import Database
+from drey_runtime.jobs import (
+    Job,
+    JobContext,
+    JobLost,
+    JobState,
+    JobStore,
+    JobWorker,
+    Kind,
+    OutboxRelay,
+    Verdict,
+)
+from drey_runtime.jobs.wire import encode_delivery
+
+from .conftest import running, until
+
+KINDS = ["snapshot", "restore"]
+
+
+@pytest.fixture
+def store(db: Database, bus: Bus) -> JobStore:
+    return JobStore(db, bus)
+
+
+async def create(db: Database, store: JobStore, **fields: Any) -> Job:
+    given = {"kind": "snapshot", "principal": "ann", "role": "operator", "payload": b"p"}
+    async with db.transaction() as conn:
+        return await store.create(conn, **{**given, **fields})
+
+
+def worker(store: JobStore, bus: Bus, kind: Kind | Callable[..., Any], **options: Any) -> JobWorker:
+    made = kind if isinstance(kind, Kind) else Kind(kind)
+    settings = {"owner": "w1", "lease_s": 1.0, "sweep_s": 0.1}
+    return JobWorker(store, bus, dict.fromkeys(KINDS, made), **{**settings, **options})
+
+
+async def noop(context: JobContext) -> str:
+    return "snapshots/1"
+
+
+async def expire(db: Database, job: Job) -> None:
+    async with db.acquire() as conn:
+        await conn.execute("UPDATE jobs.job SET lease_until_ns = 1 WHERE id = $1", job.id)
+
+
+async def outbox_size(db: Database) -> int:
+    async with db.acquire() as conn:
+        return await conn.fetchval("SELECT count(*) FROM jobs.outbox")
+
+
+async def outbox_is_empty(db: Database) -> bool:
+    return await outbox_size(db) == 0
+
+
+# ---------------------------------------------------------------- the store
+
+
+async def test_of_many_claims_one_wins(db: Database, store: JobStore) -> None:
+    job = await create(db, store)
+    claims = await asyncio.gather(*(store.claim(job.id, f"w{n}", 5, KINDS) for n in range(10)))
+    verdicts = [claim.verdict for claim in claims]
+    assert verdicts.count(Verdict.RUN) == 1
+    assert verdicts.count(Verdict.BUSY) == 9
+
+
+async def test_a_rolled_back_creation_leaves_nothing(db: Database, store: JobStore) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with db.transaction() as conn:
+            job = await store.create(conn, kind="snapshot", principal="a", role="b", payload=b"")
+            raise ZeroDivisionError
+    with pytest.raises(NotFound):
+        await store.get(job.id)
+    assert await outbox_size(db) == 0
+
+
+async def test_an_expired_lease_is_taken_and_fences_the_former_owner(
+    db: Database, store: JobStore
+) -> None:
+    job = await create(db, store)
+    first = (await store.claim(job.id, "w1", 5, KINDS)).job
+    assert first is not None
+    await expire(db, job)
+    second = (await store.claim(job.id, "w1", 5, KINDS)).job
+    assert second is not None
+    assert (second.attempts, second.term) == (2, 2)
+    with pytest.raises(JobLost):
+        await store.progress(first, 5, 1, 2, "reading")
+    with pytest.raises(JobLost):
+        await store.finish(first, JobState.SUCCEEDED)
+    done = await store.finish(second, JobState.SUCCEEDED, result="snapshots/7")
+    assert (done.state, done.result, done.error) == (JobState.SUCCEEDED, "snapshots/7", None)
+    assert (await store.finish(second, JobState.SUCCEEDED)).revision == done.revision
+
+
+async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: JobStore) -> None:
+    job = await create(db, store, max_attempts=2)
+    for _ in range(2):
+        assert (await store.claim(job.id, "w", 5, KINDS)).verdict is Verdict.RUN
+        await expire(db, job)
+    claim = await store.claim(job.id, "w", 5, KINDS)
+    assert claim.verdict is Verdict.OVER
+    ended = await store.get(job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.reason == Reason.INTERNAL
+    assert "2 attempts" in ended.error.message
+
+
+async def test_past_its_start_deadline_it_does_not_fire(db: Database, store: JobStore) -> None:
+    job = await create(db, store, start_within_s=0.01)
+    await asyncio.sleep(0.02)
+    assert (await store.claim(job.id, "w", 5, KINDS)).verdict is Verdict.OVER
+    ended = await store.get(job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.reason == Reason.DEADLINE_EXCEEDED
+
+
+async def test_kinds_of_others_and_unknown_ids_are_left_alone(
+    db: Database, store: JobStore
+) -> None:
+    job = await create(db, store, kind="import")
+    assert (await store.claim(job.id, "w", 5, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(new_id(), "w", 5, KINDS)).verdict is Verdict.OVER
+    assert (await store.get(job.id)).state is JobState.QUEUED
+
+
+async def test_lists_are_newest_first_and_paged(db: Database, store: JobStore) -> None:
+    made = [await create(db, store, kind="snapshot" if n % 2 else "restore") for n in range(6)]
+    ids = [job.id for job in reversed(made)]
+    first = await store.list_jobs(limit=4)
+    second = await store.list_jobs(limit=4, before=first[-1].id)
+    assert [job.id for job in first + second] == ids
+    assert len(await store.list_jobs(kind="restore")) == 3
+    await store.claim(ids[0], "w", 5, KINDS)
+    running_jobs = await store.list_jobs(states=[JobState.RUNNING, JobState.FAILED])
+    assert [job.id for job in running_jobs] == ids[:1]
+
+
+async def test_cancel(db: Database, store: JobStore) -> None:
+    queued, taken, done = [await create(db, store) for _ in range(3)]
+    await store.claim(taken.id, "w", 5, KINDS)
+    held = (await store.claim(done.id, "w", 5, KINDS)).job
+    assert held is not None
+    await store.finish(held, JobState.SUCCEEDED)
+    async with db.transaction() as conn:
+        assert (await store.request_cancel(conn, queued.id, "x")).state is JobState.CANCELLED
+        assert (await store.request_cancel(conn, queued.id, "x")).state is JobState.CANCELLED
+        asked = await store.request_cancel(conn, taken.id, "nul \0 here")
+        assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
+        with pytest.raises(FailedPrecondition):
+            await store.request_cancel(conn, done.id, "x")
+        with pytest.raises(NotFound):
+            await store.request_cancel(conn, new_id(), "x")
+    await expire(db, taken)
+    assert (await store.claim(taken.id, "w2", 5, KINDS)).verdict is Verdict.OVER
+    assert (await store.get(taken.id)).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("with_bus", [True, False])
+async def test_watch_shows_each_state_to_the_end(db: Database, bus: Bus, with_bus: bool) -> None:
+    store = JobStore(db, bus if with_bus else None)
+    other = JobStore(db, bus)
+    job = await create(db, store)
+    seen: list[tuple[JobState, int]] = []
+
+    async def follow() -> None:
+        async for change in store.watch(job.id, poll_s=5 if with_bus else 0.02):
+            seen.append((change.state, change.done))
+
+    task = asyncio.create_task(follow())
+    await until(lambda: len(seen) == 1)
+    held = (await other.claim(job.id, "w", 5, KINDS)).job
+    assert held is not None
+    await until(lambda: len(seen) == 2)
+    held = await other.progress(held, 5, 3, 10, "reading")
+    await until(lambda: len(seen) == 3)
+    await other.finish(held, JobState.SUCCEEDED)
+    async with asyncio.timeout(3):
+        await task
+    assert seen == [
+        (JobState.QUEUED, 0),
+        (JobState.RUNNING, 0),
+        (JobState.RUNNING, 3),
+        (JobState.SUCCEEDED, 3),
+    ]
+
+
+# ---------------------------------------------------------------- the worker
+
+
+async def test_a_kick_runs_at_once_and_the_delivery_finds_nothing(
+    db: Database, store: JobStore, bus: Bus
+) -> None:
+    ran: list[str] = []
+
+    async def handler(context: JobContext) -> str:
+        ran.append(context.job.id)
+        return "snapshots/1"
+
+    relay = OutboxRelay(db, bus, poll_s=0.02)
+    first = worker(store, bus, handler, sweep_s=60)
+    async with running(first, relay):
+        await asyncio.sleep(0)
+        jobs = [await create(db, store) for _ in range(3)]
+        for job in jobs:
+            assert first.kick(job.id)
+        for job in jobs:
+            ended = await store.wait(job.id, 5)
+            assert (ended.state, ended.result) == (JobState.SUCCEEDED, "snapshots/1")
+        await until(lambda: outbox_is_empty(db))
+    assert sorted(ran) == sorted(job.id for job in jobs)
+
+
+async def test_the_queue_alone_delivers(db: Database, store: JobStore, bus: Bus) -> None:
+    relay = OutboxRelay(db, bus, poll_s=0.02)
+    slow_sweep = worker(store, bus, noop, sweep_s=60)
+    async with running(slow_sweep, relay):
+        await asyncio.sleep(0.1)
+        job = await create(db, store)
+        relay.wake()
+        assert (await store.wait(job.id, 10)).state is JobState.SUCCEEDED
+        info = await drained(bus)
+        assert info == 0
+
+
+async def drained(bus: Bus) -> int:
+    """Messages left in the stream, once that is none or five seconds are over."""
+    left = -1
+    for _ in range(100):
+        left = (await bus.js.stream_info(f"{bus.namespace}_jobs")).state.messages
+        if left == 0:
+            break
+        await asyncio.sleep(0.05)
+    return left
+
+
+async def test_duplicate_deliveries_and_kicks_run_it_once(
+    db: Database, store: JobStore, bus: Bus
+) -> None:
+    ran = 0
+
+    async def handler(context: JobContext) -> str:
+        nonlocal ran
+        ran += 1
+        await asyncio.sleep(0.2)
+        return ""
+
+    workers = [worker(JobStore(db, bus), bus, handler, owner=f"w{n}") for n in range(3)]
+    async with running(*workers, OutboxRelay(db, bus, poll_s=0.01)):
+        await asyncio.sleep(0)
+        job = await create(db, store)
+        for one in workers * 2:
+            one.kick(job.id)
+        for _ in range(3):
+            await bus.publish(bus.subject("work", "snapshot"), encode_delivery(job.id))
+        await bus.publish(bus.subject("work", "snapshot"), b"\xff no delivery")
+        assert (await store.wait(job.id, 5)).attempts == 1
+        assert await drained(bus) == 0
+    assert ran == 1
+
+
+async def test_without_nats_kicks_and_the_table_suffice(db: Database) -> None:
+    away = Bus("nats://127.0.0.1:9", "nowhere", "test")
+    store = JobStore(db, away)
+    one = worker(store, away, noop)
+    async with running(one, OutboxRelay(db, away, poll_s=0.02)):
+        await asyncio.sleep(0)
+        kicked, forgotten = await create(db, store), await create(db, store)
+        assert one.kick(kicked.id)
+        assert (await store.wait(kicked.id, 5)).state is JobState.SUCCEEDED
+        assert (await store.wait(forgotten.id, 5)).state is JobState.SUCCEEDED
+    assert await outbox_size(db) == 2
+
+
+async def test_more_jobs_than_places(db: Database, store: JobStore, bus: Bus) -> None:
+    now_running, most = 0, 0
+
+    async def handler(context: JobContext) -> str:
+        nonlocal now_running, most
+        now_running += 1
+        most = max(most, now_running)
+        await asyncio.sleep(0.02)
+        now_running -= 1
+        return ""
+
+    one = worker(store, bus, handler, concurrency=2)
+    async with running(one, OutboxRelay(db, bus, poll_s=0.02)):
+        await asyncio.sleep(0)
+        jobs = [await create(db, store) for _ in range(10)]
+        for job in jobs:
+            one.kick(job.id)
+        for job in jobs:
+            assert (await store.wait(job.id, 10)).state is JobState.SUCCEEDED
+    assert most == 2
+
+
+async def test_refusals_and_crashes_show_in_the_job(
+    db: Database, store: JobStore, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drey_runtime.jobs.runner._RETRY_FIRST_S", 0.01)
+
+    async def handler(context: JobContext) -> str:
+        if context.payload == b"refuse":
+            raise InvalidArgument("no PV named X", field="names[0]")
+        raise ZeroDivisionError("oh")
+
+    one = worker(store, bus, handler)
+    async with running(one, OutboxRelay(db, bus)):
+        await asyncio.sleep(0)
+        refused = await create(db, store, payload=b"refuse")
+        crashed = await create(db, store, payload=b"crash", max_attempts=3)
+        one.kick(refused.id)
+        one.kick(crashed.id)
+        error = (await store.wait(refused.id, 5)).error
+        assert error is not None
+        assert (error.reason, error.field) == (Reason.INVALID_FIELD, "names[0]")
+        ended = await store.wait(crashed.id, 10)
+        assert (ended.state, ended.attempts) == (JobState.FAILED, 3)
+        assert ended.error is not None
+        assert "ZeroDivisionError: oh" in ended.error.message
+
+
+async def test_cancel_reaches_a_running_handler(db: Database, store: JobStore, bus: Bus) -> None:
+    begun = asyncio.Event()
+
+    async def handler(context: JobContext) -> str:
+        context.result = "restores/9"
+        begun.set()
+        await context.cancelled.wait()
+        context.check()
+        return "never"
+
+    one = worker(store, bus, handler, lease_s=20)
+    async with running(one):
+        await asyncio.sleep(0)
+        job = await create(db, store)
+        one.kick(job.id)
+        await begun.wait()
+        async with db.transaction() as conn:
+            asked = await store.request_cancel(conn, job.id, "enough")
+        await store.announce(asked)
+        ended = await store.wait(job.id, 2)
+        assert (ended.state, ended.result) == (JobState.CANCELLED, "restores/9")
+        assert ended.cancel_reason == "enough"
+
+
+async def test_progress_is_throttled_and_the_last_is_kept(
+    db: Database, store: JobStore, bus: Bus
+) -> None:
+    async def handler(context: JobContext) -> str:
+        for n in range(1, 501):
+            context.progress(n, 500, "reading")
+            await asyncio.sleep(0.001)
+        return ""
+
+    one = worker(store, bus, handler)
+    async with running(one):
+        await asyncio.sleep(0)
+        job = await create(db, store)
+        one.kick(job.id)
+        ended = await store.wait(job.id, 10)
+    assert (ended.done, ended.total, ended.phase) == (500, 500, "reading")
+    assert 3 < ended.revision < 20
+
+
+async def test_stopping_a_worker_gives_the_job_to_another(
+    db: Database, store: JobStore, bus: Bus
+) -> None:
+    begun = asyncio.Event()
+
+    async def forever(context: JobContext) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return ""
+
+    first = worker(store, bus, forever, lease_s=60)
+    job = await create(db, store)
+    async with running(first):
+        await asyncio.sleep(0)
+        first.kick(job.id)
+        await begun.wait()
+    given_back = await store.get(job.id)
+    assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
+    async with running(worker(store, bus, noop, owner="w2")):
+        assert (await store.wait(job.id, 5)).state is JobState.SUCCEEDED
+
+
+async def test_what_must_not_run_again_ends_interrupted(
+    db: Database, store: JobStore, bus: Bus
+) -> None:
+    told: list[str] = []
+    begun = asyncio.Event()
+
+    async def forever(context: JobContext) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def interrupted(job: Job) -> None:
+        told.append(job.id)
+
+    kind = Kind(forever, on_interrupted=interrupted)
+    stopped = await create(db, store, kind="restore", rerun=False)
+    async with running(one := worker(store, bus, kind)):
+        await asyncio.sleep(0)
+        one.kick(stopped.id)
+        await begun.wait()
+    assert (await store.get(stopped.id)).state is JobState.INTERRUPTED
+    dead = await create(db, store, kind="restore", rerun=False)
+    await store.claim(dead.id, "dead", 0.01, KINDS)
+    async with running(worker(store, bus, kind)):
+        ended = await store.wait(dead.id, 5)
+    assert (ended.state, ended.attempts) == (JobState.INTERRUPTED, 1)
+    assert told == [stopped.id, dead.id]
+
+
+async def test_a_crash_of_what_must_not_run_again_is_an_interruption(
+    db: Database, store: JobStore, bus: Bus
+) -> None:
+    async def crash(context: JobContext) -> str:
+        raise ZeroDivisionError
+
+    job = await create(db, store, kind="restore", rerun=False)
+    async with running(one := worker(store, bus, crash)):
+        await asyncio.sleep(0)
+        one.kick(job.id)
+        assert (await store.wait(job.id, 5)).state is JobState.INTERRUPTED
+
+
+async def test_a_long_job_keeps_its_lease(db: Database, store: JobStore, bus: Bus) -> None:
+    ran = 0
+
+    async def handler(context: JobContext) -> str:
+        nonlocal ran
+        ran += 1
+        await asyncio.sleep(2)
+        return ""
+
+    workers = [worker(JobStore(db, bus), bus, handler, owner=f"w{n}", lease_s=0.5) for n in "ab"]
+    async with running(*workers, OutboxRelay(db, bus, poll_s=0.02)):
+        job = await create(db, store)
+        assert (await store.wait(job.id, 10)).attempts == 1
+    assert ran == 1
