@@ -1,0 +1,134 @@
+"""The catalogue in memory: loaded once, then renewed by version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from nats.aio.msg import Msg
+
+from drey.events.v1.changes_pb2 import CatalogChanged
+from drey_core.errors import Unavailable
+from drey_runtime.bus import Bus
+from drey_runtime.database import Connection, Database, is_unavailable
+from drey_snapshot.catalog.adapters.reading import read_changed, read_tags, read_version
+from drey_snapshot.catalog.domain.table import PvTable
+from drey_snapshot.catalog.domain.tags import TagBook
+from drey_snapshot.catalog.view import CatalogueView
+
+log = logging.getLogger(__name__)
+
+_INLINE_ROWS = 2000
+"""More changed PVs than that are put in place by a thread, so that the loop goes on."""
+_CHECK_S = 2.0
+_LOAD_S = 30.0
+
+
+class Catalogue:
+    """Gives the current view. Run it in the task group: it follows the changes of others too.
+
+    A view never changes; who needs one state throughout keeps the view it began with.
+    """
+
+    def __init__(self, db: Database, bus: Bus, poll_s: float = 1.0) -> None:
+        self._db, self._bus, self._poll_s = db, bus, poll_s
+        self._view = CatalogueView.empty()
+        self._lock = asyncio.Lock()
+        self._woken = asyncio.Event()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the catalogue was read at least once."""
+        return self._view.version > 0
+
+    @property
+    def cached(self) -> CatalogueView:
+        """The view as last seen, without asking Postgres; version 0 before the first load."""
+        return self._view
+
+    async def current(self) -> CatalogueView:
+        """The view of the version in Postgres now, so that everybody reads what was written.
+
+        While Postgres is away the view last seen is given, at once; `Unavailable` where there is
+        none yet. One round trip where nothing changed.
+        """
+        if not self._db.ready and self.loaded:
+            return self._view
+        try:
+            async with asyncio.timeout(_CHECK_S if self.loaded else _LOAD_S):
+                async with self._db.acquire() as conn:
+                    version, _ = await read_version(conn)
+                    if version == self._view.version:
+                        return self._view
+                    # one state of the database for the version and for what belongs to it
+                    async with conn.transaction(isolation="repeatable_read", readonly=True):
+                        return await self._renew(conn, *await read_version(conn))
+        except TimeoutError:
+            if self.loaded:
+                return self._view
+            raise
+        except Unavailable as error:
+            if self.loaded and is_unavailable(error):
+                return self._view
+            raise
+
+    async def locked(self, conn: Connection) -> CatalogueView:
+        """The view as it is in the transaction of `conn`; no other changes it until its end."""
+        version, tags_version = await read_version(conn, lock=True)
+        if version == self._view.version:
+            return self._view
+        return await self._renew(conn, version, tags_version)
+
+    async def _renew(self, conn: Connection, version: int, tags_version: int) -> CatalogueView:
+        async with self._lock:
+            old = self._view
+            if old.version >= version:
+                return old
+            changed = await read_changed(conn, old.version, version)
+            tags = old.tags
+            if tags.version != tags_version:
+                tags = await read_tags(conn, tags_version)
+            if len(changed) > _INLINE_ROWS:
+                view = await asyncio.to_thread(_advance, old, version, changed, tags)
+            else:
+                view = old.advanced(version, changed, tags)
+            self._view = view
+            return view
+
+    async def announce(self, version: int) -> None:
+        """Tell everybody of a version; lost news is made good by everybody's own polling."""
+        try:
+            event = CatalogChanged(version=version).SerializeToString()
+            await self._bus.publish(self._bus.subject("catalog"), event)
+        except Unavailable as error:
+            log.info("a change of the catalogue was not announced: %s", error.message)
+
+    async def run(self) -> None:
+        """Follow the catalogue until cancelled, by event and by polling."""
+        await self._bus.subscribe(self._bus.subject("catalog"), self._on_changed)
+        while True:
+            if self._db.ready:
+                try:
+                    await self.current()
+                except (Unavailable, TimeoutError) as error:
+                    log.warning("the catalogue cannot be read: %s", error)
+            self._woken.clear()
+            await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_s if self.loaded else 0.1):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _on_changed(self, message: Msg) -> None:
+        if CatalogChanged.FromString(message.data).version > self._view.version:
+            self._woken.set()
+
+
+def _advance(old: CatalogueView, version: int, changed: PvTable, tags: TagBook) -> CatalogueView:
+    view = old.advanced(version, changed, tags)
+    # built here, in the thread, rather than by the first caller in the loop
+    _ = view.index, view.row_by_name, view.row_by_id
+    return view

@@ -1,0 +1,82 @@
+"""Groups of tags and their tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A tag; `number` is what PVs carry."""
+
+    number: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagGroup:
+    """A group with its tags, ordered by name without case."""
+
+    id: str
+    name: str
+    description: str
+    version: int
+    tags: tuple[Tag, ...] = ()
+
+
+@dataclass(frozen=True)
+class TagBook:
+    """All groups, ordered by name without case. Immutable."""
+
+    version: int = 0
+    groups: tuple[TagGroup, ...] = field(default=())
+
+    @cached_property
+    def by_number(self) -> dict[int, tuple[TagGroup, Tag]]:
+        """Group and tag by the tag's number."""
+        return {tag.number: (group, tag) for group in self.groups for tag in group.tags}
+
+    @cached_property
+    def by_name(self) -> dict[tuple[str, str], int]:
+        """Number of a tag by (group, tag), both case folded."""
+        return {
+            (group.name.casefold(), tag.name.casefold()): tag.number
+            for group in self.groups
+            for tag in group.tags
+        }
+
+    @cached_property
+    def group_by_name(self) -> dict[str, TagGroup]:
+        """Groups by case-folded name."""
+        return {group.name.casefold(): group for group in self.groups}
+
+    @cached_property
+    def group_by_id(self) -> dict[str, TagGroup]:
+        """Groups by id."""
+        return {group.id: group for group in self.groups}
+
+    @cached_property
+    def tag_by_id(self) -> dict[str, tuple[TagGroup, Tag]]:
+        """Group and tag by the tag's id."""
+        return {tag.id: (group, tag) for group in self.groups for tag in group.tags}
+
+    def names(self, numbers: Iterable[int]) -> list[tuple[str, str]]:
+        """(group, tag) names, ordered without case; numbers of tags that went are left out."""
+        known = [self.by_number[n] for n in numbers if n in self.by_number]
+        return sorted(
+            ((group.name, tag.name) for group, tag in known),
+            key=lambda pair: (pair[0].casefold(), pair[1].casefold()),
+        )
+
+
+def ordered(groups: Iterable[TagGroup]) -> tuple[TagGroup, ...]:
+    """Groups by name without case."""
+    return tuple(sorted(groups, key=lambda group: (group.name.casefold(), group.id)))
+
+
+def tags_ordered(tags: Sequence[Tag]) -> tuple[Tag, ...]:
+    """Tags by name without case."""
+    return tuple(sorted(tags, key=lambda tag: tag.name.casefold()))

@@ -1,0 +1,1 @@
+"""Order of effects: lock, decide, write, audit, commit, announce."""

@@ -1,0 +1,121 @@
+"""The catalogue as of one version: immutable, shared by all readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from drey_core.directory import Directory
+from drey_core.pages import hash_bytes
+from drey_core.selector import Selector, SelectorIndex
+from drey_runtime.directory_codec import encode_catalog
+from drey_snapshot.catalog.domain.pages import build_pages, directory_of, pages_of
+from drey_snapshot.catalog.domain.table import I8, PvTable
+from drey_snapshot.catalog.domain.tags import TagBook
+
+
+@dataclass(frozen=True)
+class CatalogueView:
+    """The living PVs in columns, and their pages.
+
+    Rows of `table` and of `directory` are the same, ordered by PV number. `page_bytes` are
+    encoded `CatalogPage` by number, pages emptied since the process started among them;
+    `page_versions` says with which version each last changed.
+    """
+
+    version: int
+    table: PvTable
+    tags: TagBook
+    directory: Directory
+    page_bytes: dict[int, bytes]
+    page_hashes: dict[int, bytes]
+    page_versions: dict[int, int]
+
+    @classmethod
+    def empty(cls) -> CatalogueView:
+        """Nothing at all, version 0."""
+        table = PvTable.empty()
+        return cls(0, table, TagBook(), directory_of(0, table, {}), {}, {}, {})
+
+    def advanced(self, version: int, changed: PvTable, tags: TagBook) -> CatalogueView:
+        """This view with changed (and deleted) PVs, and the pages that they touch, renewed."""
+        table = self.table.merged(changed)
+        before = self.table.take(np.isin(self.table.number, changed.number))
+        touched = np.union1d(pages_of(before), pages_of(changed)).tolist()
+        built = build_pages(table, touched)
+        encoded = {number: encode_catalog(page) for number, page in built.items()}
+        hashes = {number: hash_bytes(raw) for number, raw in encoded.items()}
+        new = {n: version for n, h in hashes.items() if self.page_hashes.get(n) != h}
+        pages = {**self.directory.pages, **built}
+        return CatalogueView(
+            version=version,
+            table=table,
+            tags=tags,
+            directory=directory_of(version, table, pages),
+            page_bytes={**self.page_bytes, **encoded},
+            page_hashes={**self.page_hashes, **hashes},
+            page_versions={**self.page_versions, **new},
+        )
+
+    def select(self, selector: Selector, allow_unknown: bool = False) -> tuple[I8, list[str]]:
+        """(rows chosen, ascending; what nothing has). Errors as `SelectorIndex.select`."""
+        selection = self.index.select(selector, allow_unknown=allow_unknown)
+        return selection.rows, selection.not_found
+
+    @cached_property
+    def index(self) -> SelectorIndex:
+        """The view indexed for selectors and for search."""
+        return index_of(self.table, self.tags)
+
+    @cached_property
+    def row_by_name(self) -> dict[str, int]:
+        """Row of each living PV by name."""
+        return dict(zip(self.table.name, range(len(self.table)), strict=True))
+
+    @cached_property
+    def row_by_id(self) -> dict[str, int]:
+        """Row of each living PV by id."""
+        return dict(zip(self.table.id, range(len(self.table)), strict=True))
+
+    @cached_property
+    def name_order(self) -> I8:
+        """Rows in order of name, by code point."""
+        names = self.table.name
+        return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+
+    @cached_property
+    def tag_counts(self) -> dict[int, int]:
+        """Living PVs by number of tag."""
+        return {number: len(rows) for number, rows in tag_rows(self.table).items()}
+
+
+def tag_rows(table: PvTable) -> dict[int, list[int]]:
+    """Rows of the PVs that carry each tag, by number of tag."""
+    rows: dict[int, list[int]] = {}
+    for row, carried in enumerate(table.tags):
+        for number in carried:
+            rows.setdefault(number, []).append(row)
+    return rows
+
+
+def index_of(table: PvTable, tags: TagBook) -> SelectorIndex:
+    """Any columns of PVs indexed for selectors and for search."""
+    carried = tag_rows(table)
+    members = {
+        group.name: {
+            tag.name: np.array(carried.get(tag.number, ()), np.int64) for tag in group.tags
+        }
+        for group in tags.groups
+    }
+    return SelectorIndex(
+        numbers=table.number,
+        names=table.name,
+        setpoint_addresses=table.setpoint_address,
+        readback_addresses=table.readback_address,
+        ids=table.id,
+        devices=table.device,
+        descriptions=table.description,
+        tags=members,
+    )

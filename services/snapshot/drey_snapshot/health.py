@@ -1,0 +1,32 @@
+"""Says whether the service serves: it does once it has a catalogue to answer from."""
+
+from __future__ import annotations
+
+import asyncio
+
+from drey_runtime.database import Database
+from drey_runtime.server import Health
+from drey_snapshot.catalog.catalogue import Catalogue
+
+_EVERY_S = 0.2
+
+
+class HealthLoop:
+    """Keeps `grpc.health.v1` true to the facts.
+
+    Not serving until Postgres answered and the catalogue was loaded. After that a Postgres that is
+    away does not make it unready: reads of the catalogue go on, and what needs Postgres says so.
+    """
+
+    def __init__(self, db: Database, catalogue: Catalogue, health: Health) -> None:
+        self._db, self._catalogue, self._health = db, catalogue, health
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        said: bool | None = None
+        while True:
+            serving = self._catalogue.loaded
+            if serving != said:
+                await self._health.set(serving)
+                said = serving
+            await asyncio.sleep(_EVERY_S)
