@@ -1,0 +1,72 @@
+# Drey. `make help` lists the targets. Everything runs in .venv, made by `make venv`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PVS ?= 2000
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/cli libs/testing \
+	services/snapshot services/monitor services/restore services/gateway
+STAMP := $(VENV)/.installed
+PROTOS := $(shell find proto -name '*.proto')
+BASELINE := proto/baseline.binpb
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test ci bench lint types contracts contracts-check up clean format baseline
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+venv: $(STAMP) ## Make .venv with everything in it
+
+$(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS))
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: apt-get install python3.11 python3.11-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is needed: apt-get install python3.11-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv -c constraints.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt --group dev $(addprefix -e ,$(MEMBERS))
+	@touch $@
+
+demo: venv ## Walk the main job on a simulated machine (PVS=2000, DEMO_JSON=file)
+	@$(BIN)/drey demo --pvs $(PVS) $(if $(DEMO_JSON),--report $(DEMO_JSON))
+
+up: venv ## Start the whole stack in the foreground, state in .drey
+	@$(BIN)/drey up
+
+test: venv ## Run all tests
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not serial" -q
+	$(BIN)/pytest -m serial -q
+
+lint: venv ## ruff, import contracts, buf lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+types: venv ## mypy, strict
+	$(BIN)/mypy
+
+contracts: venv ## Generate the Python classes from proto/
+	find libs/contracts/drey -name '*_pb2*' -delete
+	$(BIN)/buf generate
+	@for d in $$(find libs/contracts/drey -type d -not -name __pycache__); do touch $$d/__init__.py; done
+
+contracts-check: venv ## buf breaking against the last landed contracts, and no drift of generated code
+	$(BIN)/buf breaking --against $(BASELINE)
+	$(BIN)/python tests/tools/contracts_drift.py
+
+baseline: venv ## Take the contracts as they are for landed
+	$(BIN)/buf build -o $(BASELINE)
+
+format: venv ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ci: venv lint types contracts-check test ## What CI runs
+
+bench: venv ## Run all benchmarks, results in bench/results
+	$(BIN)/python -m bench all
+
+clean: ## Remove what was made here, .venv included
+	rm -rf $(VENV) .drey .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,87 @@
+"""`drey demo`: the main job, end to end, on a simulated machine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drey_cli.errors import CliError
+from drey_cli.exits import ExitCode
+from drey_cli.output import Output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("demo")(demo)
+
+
+def demo(
+    pvs: Annotated[int, typer.Option(min=20, max=200_000, help="PVs of the machine.")] = 2000,
+    disturb: Annotated[int, typer.Option(min=1, help="PVs to disturb.")] = 200,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the steps and their times here, as JSON.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the state in this new folder, to look at.")
+    ] = None,
+) -> None:
+    """Start everything with a simulated machine and walk the main job: watch, snapshot, disturb,
+    compare, plan, restore, verify.
+
+    Exit code 0 only if the restored machine equals the snapshot by an independent read. Nothing
+    is left running, and nothing on disk unless --keep says so. It touches no IOC of the site.
+    """
+    from drey_cli.stack import StackError
+    from drey_cli.stack.foreground import Interrupted, run_in_foreground
+
+    out = Output()
+    folder = keep or Path(tempfile.mkdtemp(prefix="drey-demo-"))
+    try:
+        ok = run_in_foreground(_demo(out, folder, pvs, min(disturb, pvs // 2), report))
+    except Interrupted:
+        out.note("stopped; nothing is left running")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except (StackError, OSError) as error:
+        raise CliError(str(error), reason="STACK_FAILED") from error
+    finally:
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not ok:
+        raise typer.Exit(ExitCode.DIFFERENT)
+
+
+async def _demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | None) -> bool:
+    import grpc
+
+    from drey_cli.demo.report import Report
+    from drey_cli.demo.walk import Walk
+    from drey_cli.stack.simulated import SimulatedMachine
+    from drey_cli.stack.whole import Stack, StackOptions
+
+    begin = time.perf_counter()
+    report = Report(out)
+    machine = SimulatedMachine(folder / "machine", pvs)
+    with report.step(f"Start a simulated machine of {pvs:,} PVs: a softIOC on loopback"):
+        await machine.__aenter__()
+    try:
+        stack = Stack(StackOptions(folder / "state", epics=machine.environment))
+        with report.step("Start Postgres, NATS, Valkey and the four services", "drey up"):
+            await stack.__aenter__()
+        try:
+            options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 16 << 20)]
+            async with grpc.aio.insecure_channel(stack.server, options=options) as channel:
+                ok = await Walk(channel, stack.key, machine, report).run(disturb)
+        finally:
+            await stack.__aexit__(None, None, None)
+    finally:
+        await machine.__aexit__(None, None, None)
+    if path is not None:
+        report.write(path, pvs=pvs, ok=ok)
+    verdict = "The machine is as it was." if ok else "The machine is NOT as it was."
+    out.text(f"{verdict} {time.perf_counter() - begin:.1f} s in all.", "bold")
+    return ok

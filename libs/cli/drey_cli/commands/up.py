@@ -1,0 +1,97 @@
+"""`drey up`: the whole stack in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drey_cli.errors import CliError
+from drey_cli.exits import ExitCode
+from drey_cli.output import Output
+
+if TYPE_CHECKING:
+    from drey_cli.stack.whole import Stack
+
+DEFAULT_FOLDER = Path(".drey")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("up", epilog=_EPILOG)(up)
+
+
+_EPILOG = """[bold]Examples[/bold]
+
+  $ drey up
+
+  $ drey up --state /var/lib/drey --listen 127.0.0.1:7100 --shards 4 --monitors 2
+
+  $ drey up --simulate 2000      with a simulated machine instead of the site's
+"""
+
+
+def up(
+    state: Annotated[
+        Path, typer.Option(help="State folder: databases, keys, logs, ports.", envvar="DREY_STATE")
+    ] = DEFAULT_FOLDER,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Address of the gateway; default loopback.")
+    ] = "",
+    shards: Annotated[int, typer.Option(min=1, max=1024, help="Shards of the site.")] = 1,
+    monitors: Annotated[int, typer.Option(min=1, max=64, help="Monitor processes.")] = 1,
+    simulate: Annotated[
+        int, typer.Option(min=0, metavar="PVS", help="Also run a simulated machine of this size.")
+    ] = 0,
+) -> None:
+    """Start Postgres, NATS, Redis and all services here; Ctrl-C stops everything.
+
+    Monitors reach the site's IOCs by the EPICS_CA_* variables of this shell, as any EPICS client
+    does. The first start makes an admin key and shows it once; `drey` commands in this folder
+    find it by themselves. A second start finds its data again.
+    """
+    from drey_cli.stack import StackError
+    from drey_cli.stack.foreground import Interrupted, run_in_foreground
+
+    out = Output()
+    try:
+        run_in_foreground(_up(out, state, listen, shards, monitors, simulate))
+    except Interrupted:
+        out.note("stopped")
+    except StackError as error:
+        raise CliError(str(error), reason="STACK_FAILED") from error
+    except OSError as error:
+        raise CliError(str(error), reason="STACK_FAILED", code=ExitCode.REFUSED) from error
+
+
+async def _up(
+    out: Output, state: Path, listen: str, shards: int, monitors: int, simulate: int
+) -> None:
+    from contextlib import AsyncExitStack
+
+    from drey_cli.stack.simulated import SimulatedMachine
+    from drey_cli.stack.whole import Stack, StackOptions
+
+    async with AsyncExitStack() as stack:
+        epics: dict[str, str] = {}
+        if simulate:
+            out.note(f"starting a simulated machine of {simulate} PVs")
+            machine = await stack.enter_async_context(SimulatedMachine(state / "machine", simulate))
+            epics = machine.environment
+            out.note(f"its catalogue is {machine.catalogue}")
+        options = StackOptions(
+            state, listen, shards=shards, monitors=monitors, epics=epics, say=out.note
+        )
+        running = await stack.enter_async_context(Stack(options))
+        _tell(out, running, state)
+        await running.wait_failed()
+        await asyncio.Event().wait()
+
+
+def _tell(out: Output, running: Stack, state: Path) -> None:
+    out.text(f"Drey is up at {running.server}; its state and logs are in {state}.")
+    if running.first_key:
+        out.text(f"The first admin key, shown this once: {running.key}")
+    out.text("Commands in this folder find it: try `drey status`. Ctrl-C stops everything.")

@@ -1,0 +1,313 @@
+"""The walk: watch, snapshot, change, compare, plan, restore, verify, on a simulated machine.
+
+Each step calls the public contracts as any client does. At the end the machine is read by a
+client that has nothing to do with Drey, and every setpoint is held against the snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
+from drey.common.v1 import selector_pb2
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
+from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
+from drey_cli.demo.report import Report, Step
+from drey_cli.demo.values import plain, same
+from drey_cli.errors import CliError
+from drey_cli.failures import from_rpc_error
+from drey_cli.stack.simulated import SimulatedMachine
+
+_DEADLINE_S = 120.0
+_CHUNK = 512 << 10
+_EVERYTHING = selector_pb2.Selector(all=True)
+_ENDED = frozenset(
+    {
+        restore_pb2.RESTORE_STATE_COMPLETED,
+        restore_pb2.RESTORE_STATE_ABORTED,
+        restore_pb2.RESTORE_STATE_INTERRUPTED,
+        restore_pb2.RESTORE_STATE_FAILED,
+    }
+)
+
+
+class Walk:
+    """The steps against one server, which `key` opens, beside one simulated machine."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, key: str, machine: SimulatedMachine, report: Report
+    ) -> None:
+        self._machine, self._report = machine, report
+        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+        self._monitor = monitor_service_pb2_grpc.MonitorServiceStub(channel)
+        self._snapshots = snapshot_service_pb2_grpc.SnapshotServiceStub(channel)
+        self._restores = restore_service_pb2_grpc.RestoreServiceStub(channel)
+        self._snapshot_id = ""
+        self._plan = restore_pb2.Plan()
+        self._updates = 0
+        self._rows = 0
+
+    @property
+    def _call(self) -> dict[str, Any]:
+        return {"metadata": self._metadata, "timeout": _DEADLINE_S}
+
+    async def run(self, disturb: int) -> bool:
+        """Walk; True only if the independent read at the end shows the snapshot's setpoints."""
+        try:
+            await self._import()
+            watching = asyncio.create_task(self._watch())
+            try:
+                await self._settle()
+                await self._take()
+                await self._disturb(disturb)
+                await self._drift(disturb)
+                await self._make_plan()
+                await self._restore()
+                await self._compare_again()
+                return await self._verify()
+            finally:
+                watching.cancel()
+                await asyncio.wait({watching})
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def _import(self) -> None:
+        path = self._machine.catalogue
+        with self._report.step("Import the catalogue", f"drey pv import {path.name}") as step:
+            summary = catalog_pb2.ImportSummary()
+            async for response in self._catalog.ImportPvs(_upload(path), **self._call):
+                if response.HasField("summary"):
+                    summary = response.summary
+            if not summary.applied:
+                raise CliError(f"the import was refused: {summary.refused} rows")
+            step.facts.update(pvs=summary.rows, added=summary.added, changed=summary.changed)
+
+    async def _watch(self) -> None:
+        """Watch everything from now on, counting what comes."""
+        request = monitor_service_pb2.WatchPvsRequest(selector=_EVERYTHING)
+        async for response in self._monitor.WatchPvs(request, metadata=self._metadata):
+            self._rows += len(response.baseline.rows)
+            self._updates += len(response.diff.rows)
+
+    async def _settle(self) -> None:
+        """Wait until the monitors have every channel that is to be had."""
+        with self._report.step("Watch it until all is connected", "drey status") as step:
+            dead = _dead_channels(self._machine.folder)
+            end = time.monotonic() + _DEADLINE_S
+            while True:
+                status = await self._monitor.GetMonitorStatus(
+                    monitor_service_pb2.GetMonitorStatusRequest(), **self._call
+                )
+                channels = sum(s.channels for s in status.shards)
+                connected = sum(s.connected for s in status.shards)
+                if channels and connected >= channels - dead and self._rows:
+                    break
+                if time.monotonic() > end:
+                    raise CliError(f"only {connected} of {channels} channels are connected")
+                await asyncio.sleep(0.05)
+            step.facts.update(channels=channels, connected=connected, watched_pvs=self._rows)
+
+    async def _take(self) -> None:
+        command = "drey snapshot take --all --title before --allow-missing"
+        with self._report.step("Take a snapshot of the whole machine", command) as step:
+            response = await self._snapshots.TakeSnapshot(
+                snapshot_service_pb2.TakeSnapshotRequest(
+                    selector=_EVERYTHING,
+                    gates=snapshot_pb2.Gates(allow_any_missing=True),
+                    title="before",
+                    request_id=str(uuid4()),
+                ),
+                **self._call,
+            )
+            if not response.HasField("snapshot"):
+                raise CliError(f"no snapshot: {response.job.error.message or response.job.phase}")
+            self._snapshot_id = response.snapshot.id
+            counts = response.snapshot.counts
+            step.facts.update(
+                values=counts.connected,
+                missing=counts.disconnected + counts.never_connected,
+                digest=response.snapshot.digest[:12],
+            )
+
+    async def _disturb(self, count: int) -> None:
+        command = f"python -m drey_testing.machine disturb --count {count}"
+        with self._report.step(f"Disturb {count} PVs, as a bad night would", command) as step:
+            before = self._updates
+            await self._machine.run("disturb", "--count", str(count))
+            end = time.monotonic() + 10
+            while self._updates < before + count and time.monotonic() < end:
+                await asyncio.sleep(0.02)
+            step.facts.update(changes_seen_by_the_watch=self._updates - before)
+
+    async def _summary(self, request: Any) -> tuple[snapshot_pb2.ComparisonSummary, float, int]:
+        """The summary, the time to it, and the number of rows that followed."""
+        summary, seconds, rows = snapshot_pb2.ComparisonSummary(), 0.0, 0
+        begin = time.perf_counter()
+        async for response in self._snapshots.CompareSnapshots(request, **self._call):
+            if response.HasField("summary"):
+                summary, seconds = response.summary, time.perf_counter() - begin
+            rows += len(response.differences.differences)
+        return summary, seconds, rows
+
+    async def _drift(self, count: int) -> None:
+        with self._report.step("See the drift", "drey snapshot compare before live") as step:
+            end = time.monotonic() + 10
+            while True:
+                summary, seconds, _ = await self._summary(self._compare_request())
+                if _different_setpoints(summary) >= count or time.monotonic() > end:
+                    break
+                await asyncio.sleep(0.05)
+            step.seconds = seconds
+            step.facts.update(_facts(summary))
+
+    def _compare_request(self) -> snapshot_service_pb2.CompareSnapshotsRequest:
+        return snapshot_service_pb2.CompareSnapshotsRequest(
+            reference_id=self._snapshot_id, live=True
+        )
+
+    async def _make_plan(self) -> None:
+        with self._report.step("Plan the way back", "drey restore plan before") as step:
+            response = await self._restores.CreatePlan(
+                restore_service_pb2.CreatePlanRequest(
+                    snapshot_id=self._snapshot_id, request_id=str(uuid4())
+                ),
+                **self._call,
+            )
+            self._plan = response.plan
+            skipped = sum(s.pvs for s in self._plan.skips)
+            step.facts.update(
+                writes=self._plan.writes, left_out=skipped, digest=self._plan.digest[:12]
+            )
+
+    async def _restore(self) -> None:
+        command = f"drey restore run {self._plan.id[:8]} --yes"
+        with self._report.step("Restore, and read everything back", command) as step:
+            started = await self._restores.ExecutePlan(
+                restore_service_pb2.ExecutePlanRequest(
+                    plan_id=self._plan.id, digest=self._plan.digest, request_id=str(uuid4())
+                ),
+                **self._call,
+            )
+            restore = started.restore
+            request = restore_service_pb2.WatchRestoreRequest(id=restore.id)
+            async for response in self._restores.WatchRestore(request, **self._call):
+                restore = response.restore
+            if restore.state not in _ENDED:
+                raise CliError("the restore's stream ended before the restore did")
+            if restore.HasField("error"):
+                raise CliError(f"the restore failed: {restore.error.message}")
+            for count in restore.verdicts:
+                name = restore_pb2.Verdict.Name(count.verdict).removeprefix("VERDICT_").lower()
+                step.facts[name] = count.pvs
+
+    async def _compare_again(self) -> None:
+        """Wait for the readbacks, which follow with a lag, and say how far it is from before."""
+        with self._report.step("Compare again", "drey snapshot compare before live") as step:
+            end = time.monotonic() + 10
+            while True:
+                summary, seconds, _ = await self._summary(self._compare_request())
+                if summary.pvs_different == 0 or time.monotonic() > end:
+                    break
+                await asyncio.sleep(0.1)
+            step.seconds = seconds
+            step.facts.update(_facts(summary))
+
+    async def _verify(self) -> bool:
+        title = "Read every setpoint with another client and hold it against the snapshot"
+        command = "python -m drey_testing.machine read --setpoints"
+        with self._report.step(title, command) as step:
+            path = self._machine.folder / "read.json"
+            await self._machine.run("read", "--setpoints", "--json", str(path))
+            read: dict[str, Any] = json.loads(path.read_text())
+            tolerances = _tolerances(self._machine.catalogue)
+            wrong, right, unread = [], 0, 0
+            async for address, stored in self._stored_setpoints():
+                found = read.get(address)
+                if found is None or "error" in found:
+                    unread += 1
+                    continue
+                if same(stored, found["value"], *tolerances.get(address, (0.0, 0.0))):
+                    right += 1
+                else:
+                    wrong.append(address)
+            self._tell_verified(step, right, wrong, unread)
+        return right > 0 and not wrong and not unread
+
+    @staticmethod
+    def _tell_verified(step: Step, right: int, wrong: list[str], unread: int) -> None:
+        step.facts.update(equal=right, different=len(wrong), unread=unread)
+        if wrong:
+            step.facts["first_different"] = ", ".join(wrong[:5])
+
+    async def _stored_setpoints(self) -> AsyncIterator[tuple[str, Any]]:
+        """(address, value) of every setpoint that the snapshot has a value of."""
+        request = snapshot_service_pb2.ReadSnapshotRequest(id=self._snapshot_id, with_metadata=True)
+        addresses: dict[int, str] = {}
+        async for response in self._snapshots.ReadSnapshot(request, **self._call):
+            for pv in response.metadata.pvs:
+                addresses[pv.number] = pv.setpoint.address
+            for row in response.rows.rows:
+                value = plain(row.setpoint) if row.HasField("setpoint") else None
+                if value is not None and addresses.get(row.number):
+                    yield addresses[row.number], value
+
+
+def _upload(path: Path) -> Iterator[catalog_service_pb2.ImportPvsRequest]:
+    yield catalog_service_pb2.ImportPvsRequest(
+        options=catalog_service_pb2.ImportOptions(
+            format=catalog_pb2.FILE_FORMAT_CSV, file_name=path.name, request_id=str(uuid4())
+        )
+    )
+    content = path.read_bytes()
+    for start in range(0, len(content), _CHUNK):
+        yield catalog_service_pb2.ImportPvsRequest(data=content[start : start + _CHUNK])
+
+
+def _rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _dead_channels(folder: Path) -> int:
+    """Channels in the catalogue that no IOC serves, by the machine's own word."""
+    found = json.loads((folder / "machine.json").read_text())
+    return len(found["dead"])
+
+
+def _tolerances(path: Path) -> dict[str, tuple[float, float]]:
+    """Tolerance of each setpoint address, from the file that was imported."""
+    return {
+        row["Setpoint"]: (
+            float(row.get("Abs Tolerance") or 0.0),
+            float(row.get("Rel Tolerance") or 0.0),
+        )
+        for row in _rows_of(path)
+        if row["Setpoint"]
+    }
+
+
+def _different_setpoints(summary: snapshot_pb2.ComparisonSummary) -> int:
+    return sum(
+        c.setpoints
+        for c in summary.counts
+        if getattr(c, "class") == snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT
+    )
+
+
+def _facts(summary: snapshot_pb2.ComparisonSummary) -> dict[str, int]:
+    return {
+        "same": summary.pvs_same,
+        "different": summary.pvs_different,
+        "not_known": summary.pvs_unknown,
+    }

@@ -1,0 +1,71 @@
+"""The simulated machine as a child process: a real softIOC that nobody else can see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from drey_cli.stack.errors import PartFailed
+from drey_cli.stack.process import Process, tail
+
+MODULE = "drey_testing.machine"
+"""Runs as a program of its own; this package does not depend on it."""
+_START_S = 120.0
+
+
+class SimulatedMachine:
+    """A machine of `pvs` PVs in `folder`. Use inside `async with`, from the main thread."""
+
+    def __init__(self, folder: Path, pvs: int) -> None:
+        self.folder = Path(folder).absolute()
+        self._pvs = pvs
+        self._process: Process | None = None
+        self.environment: dict[str, str] = {}
+        self.catalogue = self.folder / "machine.csv"
+
+    async def __aenter__(self) -> SimulatedMachine:
+        """Start it; returns when it serves. Raises `PartFailed` with the end of its log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "machine.json").unlink(missing_ok=True)
+        self._process = self._spawn("--pvs", str(self._pvs))
+        try:
+            described = await asyncio.wait_for(self._described(self._process), _START_S)
+        except BaseException:
+            await self._process.stop()
+            raise
+        self.environment = described["env"]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop it."""
+        if self._process is not None:
+            await self._process.stop()
+
+    def _spawn(self, *arguments: str) -> Process:
+        argv = [sys.executable, "-m", MODULE, *arguments, "--folder", str(self.folder)]
+        return Process.spawn(argv, log=self.folder / "machine.log")
+
+    async def _described(self, process: Process) -> dict[str, Any]:
+        path = self.folder / "machine.json"
+        while not path.exists():
+            if not process.running:
+                log = tail(self.folder / "machine.log")
+                raise PartFailed("the simulated machine", "ended during its start", log)
+            await asyncio.sleep(0.05)
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    async def run(self, *arguments: str) -> None:
+        """Run one of the machine's commands (`disturb`, `read`) to its end."""
+        process = self._spawn(*arguments)
+        try:
+            code = await process.wait()
+        except BaseException:
+            await process.stop()
+            raise
+        if code:
+            log = tail(self.folder / "machine.log")
+            raise PartFailed(f"{MODULE} {arguments[0]}", f"ended with {code}", log)

@@ -1,0 +1,273 @@
+"""The whole stack on one machine: parts, migrations, keys, the four services, kept running.
+
+What `drey up` and `drey demo` start, and what the end-to-end tests and benchmarks stand on. All
+state lies in one folder; a second start finds its data, its ports and its first key again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from drey_cli.stack.errors import StackError
+from drey_cli.stack.nats import Nats
+from drey_cli.stack.part import Part
+from drey_cli.stack.ports import LOOPBACK, free_port, is_free
+from drey_cli.stack.postgres import Postgres
+from drey_cli.stack.process import tail
+from drey_cli.stack.supervisor import Child, Supervisor
+from drey_cli.stack.valkey import Valkey
+
+SERVICES = ("snapshot", "monitor", "restore", "gateway")
+MIGRATED = ("drey_runtime", "drey_snapshot", "drey_restore", "drey_gateway")
+CLIENT_FILE = "client.toml"
+_DEFAULT_GATEWAY_PORT = 7100
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """How to run the stack.
+
+    `listen`: address of the gateway; empty takes 127.0.0.1:7100, or another port where that is
+    taken. `epics`: EPICS_CA_* variables for monitor, snapshot and restore, over those of this
+    process. `environment`: further variables for all services, such as DREY_OTLP_ENDPOINT.
+    `fsync=False` is for tests.
+    """
+
+    folder: Path
+    listen: str = ""
+    shards: int = 1
+    monitors: int = 1
+    epics: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    fsync: bool = True
+    postgres_template: Path | None = None
+    say: Say = lambda _: None
+
+
+class Stack:
+    """The running stack. Use inside `async with`, from the main thread."""
+
+    def __init__(self, options: StackOptions) -> None:
+        self.options = options
+        self.folder = Path(options.folder).absolute()
+        self.postgres = Postgres(
+            self.folder / "postgres", fsync=options.fsync, template=options.postgres_template
+        )
+        self.nats = Nats(self.folder / "nats")
+        self.valkey = Valkey(self.folder / "valkey")
+        self.supervisor = Supervisor()
+        self.server = ""
+        self.key = ""
+        self.first_key = False
+        self._ports: dict[str, int] = {}
+        self._keep: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the services."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("DREY_")}
+        keys = self.folder / "keys"
+        return {
+            **inherited,
+            "DREY_POSTGRES_URL": self.postgres.url,
+            "DREY_NATS_URL": self.nats.url,
+            "DREY_REDIS_URL": self.valkey.url,
+            "DREY_SHARDS": str(self.options.shards),
+            "DREY_TRUSTED_KEYS": str(keys / "trusted.json"),
+            **{
+                f"DREY_{name.upper()}_TARGET": f"{LOOPBACK}:{self._ports[name]}"
+                for name in ("snapshot", "monitor", "restore")
+            },
+            **self.options.environment,
+        }
+
+    async def __aenter__(self) -> Self:
+        """Start everything; returns when every service serves."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop everything in reverse order."""
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        say = self.options.say
+        say("starting Postgres, NATS and Valkey")
+        await self._start_parts()
+        self._choose_ports()
+        say("preparing the database")
+        await self._prepare()
+        await self._stack.enter_async_context(self.supervisor)
+        say("starting the services")
+        await self._start_services()
+        self._write_client_file()
+        self._keep = asyncio.create_task(self._keep_parts(), name="keep parts")
+        self._stack.push_async_callback(self._stop_keeping)
+
+    async def _start_parts(self) -> None:
+        parts: tuple[Part, ...] = (self.postgres, self.nats, self.valkey)
+        for part in parts:
+            self._stack.push_async_callback(part.stop)
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part.start())
+
+    def _choose_ports(self) -> None:
+        path = self.folder / "ports.json"
+        known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        known.setdefault("gateway", _DEFAULT_GATEWAY_PORT)
+        names = [*SERVICES, *(f"monitor-{i}" for i in range(1, self.options.monitors))]
+        for name in names:
+            port = known.get(name, 0)
+            if not port or port in self._ports.values() or not is_free(port):
+                port = free_port(set(self._ports.values()))
+            self._ports[name] = port
+        path.write_text(json.dumps(self._ports))
+        self.server = self.options.listen or f"{LOOPBACK}:{self._ports['gateway']}"
+
+    async def _prepare(self) -> None:
+        await self._run("drey_runtime.keys", str(self.folder / "keys"), *SERVICES)
+        await self._run("drey_runtime.migrate", *MIGRATED)
+        client = self.folder / CLIENT_FILE
+        if client.exists():
+            self.key = _read_key(client)
+        if not self.key:
+            out = await self._run("drey_gateway.bootstrap", "--json", "--force")
+            self.key = json.loads(out)["secret"]
+            self.first_key = True
+
+    async def _run(self, module: str, *arguments: str) -> str:
+        """Run a module to its end with the services' environment; its standard output."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            *arguments,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, err = await process.communicate()
+        except BaseException:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            raise
+        if process.returncode:
+            raise StackError(f"{module} failed: {err.decode(errors='replace').strip()}")
+        return out.decode()
+
+    async def _start_services(self) -> None:
+        """Snapshot first (it has the catalogue), then the others; the supervisor keeps them."""
+        await self.supervisor.start(self._child("snapshot", "snapshot"))
+        for index in range(self.options.monitors):
+            name = "monitor" if index == 0 else f"monitor-{index}"
+            await self.supervisor.start(self._child(name, "monitor"))
+        await self.supervisor.start(self._child("restore", "restore"))
+        await self.supervisor.start(self._child("gateway", "gateway"))
+
+    def _child(self, name: str, service: str) -> Child:
+        listen = self.server if name == "gateway" else f"{LOOPBACK}:{self._ports[name]}"
+        environment = self.environment | {
+            f"DREY_{service.upper()}_LISTEN": listen,
+            "DREY_SIGNING_KEY": str(self.folder / "keys" / f"{service}.pem"),
+        }
+        if service != "gateway":
+            environment |= self.options.epics
+        log = self.folder / f"{name}.log"
+        secure = "DREY_TLS_CERT" in environment
+
+        async def ready() -> None:
+            await _probe(listen, secure=secure)
+
+        return Child(name, [sys.executable, "-m", f"drey_{service}"], environment, None, log, ready)
+
+    def _write_client_file(self) -> None:
+        path = self.folder / CLIENT_FILE
+        path.touch(mode=0o600)
+        path.write_text(f'server = "{self.server}"\nkey = "{self.key}"\n')
+
+    async def _keep_parts(self) -> None:
+        """Start a part again when it dies under us, as the supervisor does for the services."""
+        async with asyncio.TaskGroup() as group:
+            for part in (self.postgres, self.nats, self.valkey):
+                group.create_task(self._keep_part(part))
+
+    async def _keep_part(self, part: Part) -> None:
+        while True:
+            await part.wait()
+            self.options.say(f"{part.name} ended, starting it again")
+            await asyncio.sleep(0.2)
+            await part.start()
+
+    async def _stop_keeping(self) -> None:
+        if self._keep is not None:
+            self._keep.cancel()
+            await asyncio.wait({self._keep})
+
+    async def wait_failed(self) -> None:
+        """Wait until something cannot be kept running, and raise what it is."""
+        waits = {asyncio.ensure_future(self.supervisor.wait_any_failed())}
+        if self._keep is not None:
+            waits.add(self._keep)
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def log_tail(self, name: str, lines: int = 20) -> str:
+        """The end of a service's log."""
+        return tail(self.folder / f"{name}.log", lines)
+
+
+def _read_key(path: Path) -> str:
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "key":
+            return value.strip().strip('"')
+    return ""
+
+
+async def _probe(target: str, *, secure: bool) -> None:
+    """Return when the server at `target` answers its health check; else TimeoutError."""
+    host, _, port = target.rpartition(":")
+    if secure:  # the certificate's name need not be ours: that it listens is enough here
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 1)
+        writer.close()
+        return
+    options = [("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        begin = time.monotonic()
+        try:
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=1, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            raise TimeoutError(
+                f"{target}: {error.details()} after {time.monotonic() - begin:.1f} s"
+            ) from error
