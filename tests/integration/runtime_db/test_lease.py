@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from drey_cli.stack import Postgres
+from drey_runtime.database import Database
+from drey_runtime.lease import LeaseLost, PostgresLease, lock_key
+from drey_runtime.migrate import apply
+
+HOLDER = """
+import asyncio, sys
+from drey_runtime.lease import PostgresLease
+async def main():
+    async with PostgresLease(sys.argv[1], owner="child").held("shard-0") as term:
+        print(term.epoch, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+def lease(url: str, owner: str, **options: object) -> PostgresLease:
+    settings = {"poll_s": 0.05, "ping_s": 0.05, **options}
+    return PostgresLease(url, owner=owner, **settings)  # type: ignore[arg-type]
+
+
+async def test_epochs_only_grow(url: str) -> None:
+    epochs = []
+    for _ in range(3):
+        async with lease(url, "a").held("shard-0") as term:
+            epochs.append(term.epoch)
+    assert epochs == [1, 2, 3]
+
+    async def seen_in_image() -> int:
+        return 41
+
+    async with lease(url, "a").held("shard-0", floor=seen_in_image) as term:
+        assert term.epoch == 42
+    async with lease(url, "a").held("shard-0") as term:
+        assert term.epoch == 43
+
+
+async def test_one_holder_and_names_apart(url: str) -> None:
+    inside = 0
+    most = 0
+
+    async def compete(owner: str) -> None:
+        nonlocal inside, most
+        async with lease(url, owner).held("shard-0"):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.02)
+            inside -= 1
+
+    async with lease(url, "x").held("shard-1"):
+        await asyncio.gather(*(compete(f"w{n}") for n in range(5)))
+    assert most == 1
+
+
+async def test_a_killed_holder_is_followed_soon(url: str) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDER, url, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"1\n"
+    got = asyncio.get_running_loop().create_future()
+
+    async def standby() -> None:
+        async with PostgresLease(url, owner="standby").held("shard-0") as term:
+            got.set_result((time.monotonic(), term.epoch))
+
+    task = asyncio.create_task(standby())
+    await asyncio.sleep(0.5)
+    assert not got.done()
+    killed = time.monotonic()
+    child.send_signal(signal.SIGKILL)
+    when, epoch = await asyncio.wait_for(got, 5)
+    await asyncio.gather(task, child.wait())
+    assert epoch == 2
+    assert when - killed < 2
+    print(f"fail-over of the lease: {when - killed:.3f} s")
+
+
+async def terminate_holder(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks"
+        " WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    await connection.close()
+
+
+async def test_stop_cancels_the_body(url: str) -> None:
+    with pytest.raises(LeaseLost):
+        async with lease(url, "a", on_database_lost="stop").held("shard-0") as term:
+            await terminate_holder(url)
+            async with asyncio.timeout(5):
+                await asyncio.Event().wait()
+    assert term.lost.is_set()
+    # the task itself is not left cancelled
+    await asyncio.sleep(0)
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+
+async def test_keep_takes_it_again_under_a_new_epoch(url: str) -> None:
+    async with lease(url, "a").held("shard-0") as term:
+        await terminate_holder(url)
+        async with asyncio.timeout(5):
+            await term.changed.wait()
+        assert term.epoch == 2
+        assert not term.lost.is_set()
+
+
+async def test_keep_is_lost_where_another_was_faster(url: str) -> None:
+    taken = asyncio.Event()
+    release = asyncio.Event()
+
+    async def other() -> None:
+        async with lease(url, "b", poll_s=0.005).held("shard-0") as term:
+            assert term.epoch == 2
+            taken.set()
+            await release.wait()
+
+    with pytest.raises(LeaseLost):
+        async with lease(url, "a", ping_s=1).held("shard-0"):
+            task = asyncio.create_task(other())
+            await asyncio.sleep(0.1)
+            await terminate_holder(url)
+            await taken.wait()
+            async with asyncio.timeout(5):
+                await asyncio.Event().wait()
+    release.set()
+    await task
+
+
+async def test_a_cancel_from_outside_stays_a_cancel(url: str) -> None:
+    inside = asyncio.Event()
+
+    async def body() -> None:
+        async with lease(url, "a").held("shard-0"):
+            inside.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(body())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(2), lease(url, "b").held("shard-0") as term:
+        assert term.epoch == 2
+
+
+async def test_an_error_in_the_body_passes_and_frees(url: str) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with lease(url, "a").held("shard-0"):
+            raise ZeroDivisionError
+    async with asyncio.timeout(2), lease(url, "b").held("shard-0"):
+        pass
+
+
+async def test_our_own_cut_off_session_does_not_stand_in_the_way(url: str) -> None:
+    """The network is cut without the server noticing: its old session holds the lock still."""
+    async with lease(url, "a").held("shard-0") as term:
+        connection = await asyncpg.connect(
+            url, server_settings={"application_name": "drey-lease a"}
+        )
+        await terminate_holder(url)
+        with suppress(asyncpg.PostgresError):
+            await connection.fetchval("SELECT pg_advisory_lock($1)", lock_key("shard-0"))
+        async with asyncio.timeout(5):
+            await term.changed.wait()
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close(timeout=1)
+        assert not term.lost.is_set()
+
+
+async def test_through_a_restart_of_postgres(tmp_path: Path) -> None:
+    async with Postgres(tmp_path / "pg", fsync=False) as part:
+        await apply(part.url, ["drey_runtime"])
+        async with lease(part.url, "a").held("shard-0") as term:
+            await part.kill()
+            await asyncio.sleep(0.5)
+            assert not term.lost.is_set()
+            await part.start()
+            async with asyncio.timeout(10):
+                await term.changed.wait()
+            assert term.epoch == 2
+
+
+async def test_it_waits_for_a_postgres_that_is_away(tmp_path: Path) -> None:
+    async with Postgres(tmp_path / "pg", fsync=False) as part:
+        await apply(part.url, ["drey_runtime"])
+        await part.stop()
+        got = asyncio.Event()
+
+        async def body() -> None:
+            async with lease(part.url, "a").held("shard-0"):
+                got.set()
+
+        task = asyncio.create_task(body())
+        await asyncio.sleep(0.2)
+        assert not got.is_set()
+        await part.start()
+        await asyncio.wait_for(task, 10)
+
+
+async def test_the_holder_is_recorded(url: str, db: Database) -> None:
+    async with lease(url, "me").held("shard-0"), db.acquire() as conn:
+        row = await conn.fetchrow("SELECT * FROM lease.epoch")
+    assert row is not None
+    assert (row["name"], row["holder"], row["epoch"]) == ("shard-0", "me", 1)
