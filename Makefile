@@ -1,5 +1,5 @@
 # Drey. `make help` lists the targets. Everything runs in .venv, made by `make venv`.
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 PVS ?= 2000
