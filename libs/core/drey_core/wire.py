@@ -346,6 +346,8 @@ def _array(kind: int, raw: bytes) -> bytes:
         return _string_array(strings, all(map(_is_utf8, strings)))
     if element == Kind.UINT8:
         return wrap(field, raw)
+    if element == Kind.BOOL:
+        raw = (np.frombuffer(raw, np.uint8) != 0).tobytes()
     wide = _ELEMENT_WIRE.get(element)
     if wide is not None:
         raw = np.frombuffer(raw, ELEMENT_DTYPE[element]).astype(wide).tobytes()

@@ -1,0 +1,1 @@
+"""From and to protobuf: what several services share."""

@@ -1,0 +1,241 @@
+"""The bytes of `drey_core.wire` against the generated classes, over the hostile corpus."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drey.common.v1 import value_pb2
+from drey.monitor.v1 import monitor_service_pb2, watch_pb2
+from drey.snapshot.v1 import snapshot_service_pb2
+from drey_core import wire
+from drey_core.errors import Reason, ResourceExhausted
+from drey_core.times import is_suspect
+from drey_core.values import ARRAY, Columns, Kind, State, pack_strings
+from drey_runtime.mapping.value import columns_from_proto, from_proto, to_proto
+from drey_testing.corpus import HOSTILE, Case, columns, columns_of, hostile_columns
+
+LABELS = (b"STOP", b"RUN, slowly", b"", b"gr\xfcn", "磁石".encode())
+
+
+def labels_of(channel: int) -> tuple[bytes, ...] | None:
+    return LABELS if channel % 2 == 0 else None
+
+
+def expected_data(cols: Columns, row: int) -> tuple[int, int | bytes]:
+    kind = int(cols.kind[row])
+    in_heap = kind & ARRAY or kind == Kind.STRING
+    if in_heap:
+        return kind, cols.heap_bytes(row)
+    return kind, int(cols.data[row]) if kind else 0
+
+
+def field_of(kind: int, raw: bytes | None) -> str | None:
+    if kind == Kind.NONE:
+        return None
+    if kind == Kind.STRING:
+        try:
+            (raw or b"").decode()
+        except UnicodeDecodeError:
+            return "raw_string_value"
+        return "string_value"
+    return f"{Kind(kind & ~ARRAY).name.lower()}_{'array' if kind & ARRAY else 'value'}"
+
+
+def check_value(value: value_pb2.Value, cols: Columns, row: int, freshness: int = 0) -> None:
+    kind, data = expected_data(cols, row)
+    assert from_proto(value) == (kind, data)
+    raw = data if isinstance(data, bytes) else None
+    assert value.WhichOneof("data") == field_of(kind, raw)
+    assert value.source_time_ns == cols.source_time[row]
+    assert value.receive_time_ns == cols.receive_time[row]
+    assert value.state == cols.state[row]
+    assert value.origin == cols.origin[row]
+    assert value.freshness == freshness
+    assert value.severity == (int(cols.severity[row]) + 1 if kind else 0)
+    assert value.status == (int(cols.status[row]) + 1 if kind else 0)
+    one = np.array([row])
+    assert value.source_time_suspect == is_suspect(cols.source_time[one], cols.receive_time[one])[0]
+    if kind == Kind.ENUM:
+        known = labels_of(int(cols.key[row])) or ()
+        index = int(cols.data[row])
+        label = known[index].decode(errors="replace") if index < len(known) else ""
+        assert value.enum_value.label == label
+
+
+def encode_all(cols: Columns, other: Columns, **masks) -> list[bytes]:
+    n = len(cols)
+    encoder = wire.RowEncoder([f"PV:{i}" for i in range(n)], np.arange(n) + 7)
+    return encoder.encode(np.arange(n), cols, other, labels=labels_of, **masks)
+
+
+def test_hostile_corpus_decodes_to_the_same_values():
+    cols = hostile_columns()
+    other = cols.take(np.arange(len(cols))[::-1])
+    rows = snapshot_service_pb2.RowChunk.FromString(b"".join(encode_all(cols, other))).rows
+    assert len(rows) == len(HOSTILE)
+    for i, row in enumerate(rows):
+        assert (row.name, row.number) == (f"PV:{i}", i + 7)
+        check_value(row.setpoint, cols, i)
+        check_value(row.readback, other, i)
+
+
+@given(columns(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_columns_decode_to_the_same_values(cols, data):
+    n = len(cols)
+    booleans = st.lists(st.booleans(), min_size=n, max_size=n)
+    sp = np.array(data.draw(booleans), bool)
+    rb = np.array(data.draw(booleans), bool)
+    fresh = np.array(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), np.uint8)
+    order = np.array(data.draw(st.permutations(range(n))), np.int64)
+    other = cols.take(order)
+    encoder = wire.RowEncoder(["µ" * i for i in range(n)], np.arange(n))
+    for _ in range(2):  # the second time from the cache of prefixes
+        encoded = encoder.encode(
+            order, cols, other, fresh, sp_present=sp, rb_present=rb, labels=labels_of
+        )
+        rows = watch_pb2.Diff.FromString(b"".join(encoded)).rows
+        assert len(rows) == n
+        for i, row in enumerate(rows):
+            assert row.number == order[i]
+            assert row.name == "µ" * int(order[i])
+            assert row.HasField("setpoint") == sp[i]
+            assert row.HasField("readback") == rb[i]
+            if sp[i]:
+                check_value(row.setpoint, cols, i, fresh[i])
+            if rb[i]:
+                check_value(row.readback, other, i, fresh[i])
+
+
+def test_rows_are_field_one_of_every_message_that_holds_them():
+    cols = hostile_columns()
+    payload = b"".join(encode_all(cols, cols))
+    for message in (
+        snapshot_service_pb2.RowChunk,
+        watch_pb2.BaselineChunk,
+        watch_pb2.Diff,
+        monitor_service_pb2.GetValuesResponse,
+    ):
+        assert len(message.FromString(payload).rows) == len(cols)
+    whole = snapshot_service_pb2.ReadSnapshotResponse.FromString(wire.wrap(3, payload))
+    assert len(whole.rows.rows) == len(cols)
+    diff = monitor_service_pb2.WatchPvsResponse.FromString(wire.wrap(4, payload))
+    assert len(diff.diff.rows) == len(cols)
+
+
+def test_rows_without_any_value_and_no_rows():
+    encoder = wire.RowEncoder(["A"], np.array([1]))
+    (row,) = watch_pb2.Diff.FromString(encoder.encode(np.array([0]), None, None)[0]).rows
+    assert row.name == "A"
+    assert not row.HasField("setpoint")
+    assert encoder.encode(np.zeros(0, np.int64), None, None) == []
+
+
+def assembled(rows, role: str):
+    """(kind, bytes) of a value that came in parts."""
+    data, at, kind = b"", 0, 0
+    for row in rows:
+        value = getattr(row, role)
+        if not row.HasField(role):
+            continue
+        assert value.part.first_element == at
+        bare = value_pb2.Value()
+        bare.CopyFrom(value)
+        bare.ClearField("part")
+        kind, raw = from_proto(bare)
+        data += raw
+        at += len(np.frombuffer(raw, "u1")) // {Kind.INT8: 1, Kind.FLOAT64: 8}[kind & ~ARRAY]
+        total = value.part.total_elements
+    assert at == total
+    return kind, data
+
+
+def test_large_arrays_travel_in_parts():
+    big = np.random.default_rng(1).integers(-128, 127, 1_000_000).astype("i1").tobytes()
+    doubles = np.random.default_rng(2).normal(size=400_000).tobytes()
+    setpoint = columns_of([Case("big", Kind.INT8 | ARRAY, big), Case("x", Kind.INT32, 5)])
+    readback = columns_of([Case("d", Kind.FLOAT64 | ARRAY, doubles), Case("x", Kind.INT32, 6)])
+    rows = encode_all(setpoint, readback)
+    assert len(rows) == 2
+    messages = list(wire.chunk(rows))
+    assert max(map(len, messages)) < 1.1 * wire.MAX_CHUNK_BYTES
+    decoded = [r for m in messages for r in snapshot_service_pb2.RowChunk.FromString(m).rows]
+    parts, last = decoded[:-1], decoded[-1]
+    assert {row.name for row in parts} == {"PV:0"}
+    assert assembled(parts, "setpoint") == (Kind.INT8 | ARRAY, big)
+    assert assembled(parts, "readback") == (Kind.FLOAT64 | ARRAY, doubles)
+    assert last.setpoint.int32_value == 5
+
+
+def test_large_string_arrays_travel_in_parts():
+    strings = [b"s" * (i % 50) for i in range(100_000)]
+    cols = columns_of([Case("many", Kind.STRING | ARRAY, pack_strings(strings))])
+    encoder = wire.RowEncoder(["A"], np.array([1]))
+    messages = list(wire.chunk(encoder.encode(np.array([0]), cols, None)))
+    rows = [r for m in messages for r in snapshot_service_pb2.RowChunk.FromString(m).rows]
+    assert len(rows) > 1
+    assert [s.encode() for r in rows for s in r.setpoint.string_array.elements] == strings
+
+
+def test_a_string_too_large_for_any_message_is_refused_by_name():
+    cols = columns_of([Case("huge", Kind.STRING, b"x" * (wire.MAX_VALUE_BYTES + 1))])
+    with pytest.raises(ResourceExhausted) as caught:
+        wire.RowEncoder(["A:HUGE"], np.array([1])).encode(np.array([0]), cols, None)
+    assert caught.value.reason is Reason.VALUE_TOO_LARGE
+    assert caught.value.metadata["pv"] == "A:HUGE"
+
+
+@given(st.lists(st.integers(0, 400), max_size=30), st.integers(100, 1000))
+def test_chunks_hold_all_rows_in_order_within_the_limit(sizes, limit):
+    rows = [wire.wrap(1, bytes([i % 250]) * size) for i, size in enumerate(sizes)]
+    messages = list(wire.chunk(rows, limit))
+    assert b"".join(messages) == b"".join(rows)
+    assert all(messages)
+    assert all(len(m) <= limit or m in rows for m in messages)
+
+
+def test_columns_hold_the_corpus():
+    cols = hostile_columns()
+    picked = cols.take(np.arange(0, len(cols), 2))  # leaves gaps in the heap
+    roles = np.ones(len(picked), np.uint8)
+    chunks = list(wire.column_chunks(np.arange(len(picked)), roles, picked, 2000))
+    assert len(chunks) > 2
+    at = 0
+    for raw in chunks:
+        message = value_pb2.ValueColumns.FromString(raw)
+        n = len(message.pv_numbers)
+        back = Columns(
+            key=np.array(message.pv_numbers, np.int64),
+            kind=np.frombuffer(message.types, "u1"),
+            state=np.frombuffer(message.states, "u1"),
+            origin=np.frombuffer(message.origins, "u1"),
+            severity=np.frombuffer(message.severities, "u1"),
+            status=np.frombuffer(message.statuses, "<u2"),
+            source_time=np.array(message.source_times_ns, np.int64),
+            receive_time=np.array(message.receive_times_ns, np.int64),
+            data=np.array(message.data, np.uint64),
+            merged=np.zeros(n, np.uint32),
+            heap=message.heap,
+        )
+        for i in range(n):
+            assert back.key[i] == at + i
+            assert expected_data(back, i) == expected_data(picked, at + i)
+            assert back.state[i] == picked.state[at + i]
+            assert back.status[i] == picked.status[at + i]
+            assert back.source_time[i] == picked.source_time[at + i]
+        at += n
+    assert at == len(picked)
+
+
+def test_to_proto_and_back_over_the_corpus():
+    cols = hostile_columns()
+    values = [to_proto(cols, row, labels_of, 1) for row in range(len(cols))]
+    for row, value in enumerate(values):
+        check_value(value, cols, row, 1)
+    back = columns_from_proto(cols.key.tolist(), values)
+    for row in range(len(cols)):
+        assert expected_data(back, row) == expected_data(cols, row)
+    for name in ("kind", "state", "origin", "status", "source_time", "receive_time"):
+        assert (getattr(back, name) == getattr(cols, name)).all(), name
+    assert back.state[0] == State.CONNECTED
