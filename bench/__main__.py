@@ -1,0 +1,57 @@
+"""`python -m bench NAME [--pvs N] [--runs N] --json FILE`, or `all`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.report import Result, write
+
+NAMES = {
+    "import": "import_",
+    "snapshot_image": "snapshot_image",
+    "snapshot_get": "snapshot_get",
+    "compare": "compare",
+    "plan": "plan",
+    "storage": "storage",
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """The command; exit code 1 when a benchmark failed, whatever its figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", choices=[*NAMES, "all"])
+    parser.add_argument("--pvs", type=int, default=40_000)
+    parser.add_argument("--runs", type=int, default=5, help="runs of each; at least five count")
+    parser.add_argument("--json", type=Path, help="write the result here")
+    args = parser.parse_args()
+    if args.name == "all":
+        return _all(args.pvs, args.runs)
+    module = importlib.import_module(f"bench.benchmarks.{NAMES[args.name]}")
+    result: Result = asyncio.run(module.run(args.pvs, args.runs))
+    print(result.table())
+    if args.json:
+        write(args.json, result)
+    return 0
+
+
+def _all(pvs: int, runs: int) -> int:
+    """Each in a process of its own, so that none finds another's memory or libca."""
+    failed = []
+    for name in NAMES:
+        command = [sys.executable, "-m", "bench", name, "--pvs", str(pvs), "--runs", str(runs)]
+        path = RESULTS / f"{name}.json"
+        if subprocess.run([*command, "--json", str(path)], check=False).returncode:
+            failed.append(name)
+    for name in failed:
+        print(f"{name} FAILED", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Two snapshots compared, and one with the live machine, beside a join in SQL."""
+
+from __future__ import annotations
+
+import time
+
+import asyncpg
+
+from bench.report import Result, in_turn
+from bench.site import Site, site
+from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
+
+_JOIN = (
+    "SELECT count(*) FILTER (WHERE a.value = b.value), count(*) FROM peer_a a FULL JOIN peer_b b"
+    " USING (channel)"
+)
+
+
+async def _compare(
+    found: Site, request: snapshot_service_pb2.CompareSnapshotsRequest
+) -> tuple[float, float, int]:
+    """Seconds to the summary, seconds to the last row, rows."""
+    begin = time.perf_counter()
+    first, rows = 0.0, 0
+    async for response in found.snapshots.CompareSnapshots(request, **found.call):
+        if response.HasField("summary"):
+            first = time.perf_counter() - begin
+        rows += len(response.differences.differences)
+    return first, time.perf_counter() - begin, rows
+
+
+async def run(pvs: int, runs: int) -> Result:
+    """All readbacks moved within tolerance, 200 setpoints beyond; the rows are all of 40,000."""
+    result = Result("compare", pvs)
+    async with site(pvs) as found:
+        before = await found.take()
+        await found.drift(setpoints=min(200, pvs))
+        after = await found.take()
+        request = snapshot_service_pb2.CompareSnapshotsRequest(
+            reference_id=before.id, other_id=after.id, summary_only=True
+        )
+        live = snapshot_service_pb2.CompareSnapshotsRequest(
+            reference_id=before.id, live=True, summary_only=True
+        )
+        everything = snapshot_service_pb2.CompareSnapshotsRequest(
+            reference_id=before.id,
+            other_id=after.id,
+            classes=[
+                snapshot_pb2.DIFFERENCE_CLASS_EQUAL,
+                snapshot_pb2.DIFFERENCE_CLASS_WITHIN_TOLERANCE,
+                snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT,
+            ],
+        )
+        database = await asyncpg.connect(found.stack.postgres.url)
+        for table in ("peer_a", "peer_b"):
+            await database.execute(
+                f"CREATE TABLE {table} AS SELECT i AS channel, random() AS value"
+                f" FROM generate_series(1, {2 * pvs}) AS i"
+            )
+            await database.execute(f"ALTER TABLE {table} ADD PRIMARY KEY (channel)")
+            await database.execute(f"ANALYZE {table}")
+
+        async def to_summary() -> float:
+            return (await _compare(found, request))[0]
+
+        async def to_live_summary() -> float:
+            return (await _compare(found, live))[0]
+
+        async def to_last_row() -> float:
+            _, seconds, rows = await _compare(found, everything)
+            if rows != pvs:
+                raise RuntimeError(f"{rows} rows of {pvs}")
+            return seconds
+
+        async def join() -> float:
+            begin = time.perf_counter()
+            await database.fetch(_JOIN)
+            return time.perf_counter() - begin
+
+        times = await in_turn(runs, to_summary, to_live_summary, to_last_row, join, warm=2)
+        await database.close()
+    result.figure("summary_s", times[0], 0.03)
+    result.figure("live_summary_s", times[1], 0.03)
+    result.figure("rows_s", times[2], 0.2)
+    result.peer("SQL join", "summary_s", times[3])
+    return result

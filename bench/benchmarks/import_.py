@@ -1,0 +1,40 @@
+"""Import of a CSV of PVs by RPC, beside one INSERT a row."""
+
+from __future__ import annotations
+
+import time
+
+import asyncpg
+
+from bench.report import Result, in_turn
+from bench.site import catalogue_csv, site
+
+
+async def run(pvs: int, runs: int) -> Result:
+    """Each run imports other names, so that every row is added."""
+    result = Result("import", pvs)
+    async with site(pvs, with_image=False) as found:
+        pool = await asyncpg.connect(found.stack.postgres.url)
+        await pool.execute("CREATE TABLE peer (name text UNIQUE, sp text, rb text, device text)")
+        turn = 0
+
+        async def ours() -> float:
+            nonlocal turn
+            turn += 1
+            content = catalogue_csv(pvs).replace(b"QUAD:LI", b"Q%d:LI" % turn)
+            begin = time.perf_counter()
+            await found.import_csv(content)
+            return time.perf_counter() - begin
+
+        async def executemany() -> float:
+            rows = [(f"{turn}:{i}", f"{i}:BDES", f"{i}:BACT", f"Q{i}") for i in range(pvs)]
+            begin = time.perf_counter()
+            await pool.executemany("INSERT INTO peer VALUES ($1, $2, $3, $4)", rows)
+            return time.perf_counter() - begin
+
+        mine, peer = await in_turn(runs, ours, executemany, warm=0)
+        await pool.close()
+    result.figure("total_s", mine, 2.0)
+    result.peer("executemany", "total_s", peer)
+    result.notes.append("the peer stores the bare rows, without channels, tags, audit or checks")
+    return result

@@ -1,0 +1,65 @@
+"""A snapshot of everything from the image, RPC to durable, beside rows by executemany and COPY."""
+
+from __future__ import annotations
+
+import time
+
+import asyncpg
+
+from bench.report import Result, in_turn
+from bench.site import site
+
+_TABLE = (
+    "CREATE TABLE peer (snapshot int, channel bigint, value float8, severity int2, status int2,"
+    " source_time bigint, receive_time bigint, PRIMARY KEY (snapshot, channel))"
+)
+
+
+async def run(pvs: int, runs: int) -> Result:
+    """All readbacks move before each run; setpoints stay."""
+    result = Result("snapshot_image", pvs)
+    async with site(pvs) as found:
+        database = await asyncpg.connect(found.stack.postgres.url)
+        await database.execute(_TABLE)
+        turn = 0
+
+        async def ours() -> float:
+            await found.drift()
+            begin = time.perf_counter()
+            await found.take()
+            return time.perf_counter() - begin
+
+        def rows() -> list[tuple[object, ...]]:
+            nonlocal turn
+            turn += 1
+            c = found._columns
+            return [
+                (turn, k, v, 0, 0, s, r)
+                for k, v, s, r in zip(
+                    c.key.tolist(),
+                    c.data.view(float).tolist(),
+                    c.source_time.tolist(),
+                    c.receive_time.tolist(),
+                    strict=True,
+                )
+            ]
+
+        async def executemany() -> float:
+            records = rows()
+            begin = time.perf_counter()
+            await database.executemany("INSERT INTO peer VALUES ($1,$2,$3,$4,$5,$6,$7)", records)
+            return time.perf_counter() - begin
+
+        async def copy() -> float:
+            records = rows()
+            begin = time.perf_counter()
+            await database.copy_records_to_table("peer", records=records)
+            return time.perf_counter() - begin
+
+        mine, many, copied = await in_turn(runs, ours, executemany, copy, warm=2)
+        await database.close()
+    result.figure("total_s", mine, 0.05)
+    result.peer("executemany", "total_s", many)
+    result.peer("copy of rows", "total_s", copied)
+    result.notes.append("2 channels a PV; peers write to the same Postgres and skip the reading")
+    return result
