@@ -232,7 +232,11 @@ class Database:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """A connection, its errors translated by `guard`. Waits a bounded time for a free one."""
+        """A connection, its errors translated by `guard`. Waits a bounded time for a free one.
+
+        Calls to other parts in the body must translate their own time-outs and socket errors, or
+        those would be taken for the database's.
+        """
         with guard():
             async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
                 yield connection

@@ -61,6 +61,13 @@ async def ensure_stream(bus: JobBus) -> None:
         await bus.js.stream_info(stream_name(bus.namespace))
 
 
+def reraise_cancellation() -> None:
+    """Undo what the NATS client does to a cancellation once it is closed: an error of its own."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling() > 0:
+        raise asyncio.CancelledError
+
+
 @dataclass(frozen=True)
 class _Row:
     id: int
@@ -157,6 +164,7 @@ class OutboxRelay:
                     self._stream_known = True
                 await self._bus.js.publish(subject, row.payload, headers=headers)
         except (NatsError, TimeoutError, OSError) as error:
+            reraise_cancellation()
             self._stream_known = False
             raise Unavailable(
                 f"NATS took no message for {subject}: {error or type(error).__name__}",

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from drey_core.errors import DreyError, Internal, Unavailable
+from drey_core.errors import DreyError, Internal, Reason, Unavailable
 from drey_runtime import telemetry
 from drey_runtime.database import backoff
 from drey_runtime.jobs.context import JobCancelled, JobContext
@@ -83,8 +83,7 @@ class JobRunner:
 
     async def interrupted(self) -> None:
         """End a job whose worker died and which must not run again. May raise `Unavailable`."""
-        if self._kind.on_interrupted is not None:
-            await self._kind.on_interrupted(self._job)
+        await self._tell_interrupted()
         await self._store.finish(
             self._job,
             JobState.INTERRUPTED,
@@ -92,6 +91,21 @@ class JobRunner:
                 Internal("its worker stopped in the middle; it is not repeated on its own")
             ),
         )
+
+    async def _tell_interrupted(self) -> None:
+        if self._kind.on_interrupted is None:
+            return
+        try:
+            await self._kind.on_interrupted(self._job)
+        except Unavailable:
+            raise
+        except Exception as error:
+            # a foreign callback; the job stays as it is, and is tried again after its lease
+            _log.exception("on_interrupted failed", extra={"job": self._job.id})
+            raise Unavailable(
+                f"job {self._job.id} could not be ended as interrupted: {error}",
+                reason=Reason.INTERNAL,
+            ) from error
 
     @staticmethod
     async def _stop(task: asyncio.Future[Any]) -> None:

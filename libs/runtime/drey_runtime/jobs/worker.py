@@ -20,7 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from drey_core.errors import Unavailable
 from drey_runtime.database import backoff
 from drey_runtime.jobs.model import Claim, Job, JobState, Verdict
-from drey_runtime.jobs.outbox import ensure_stream
+from drey_runtime.jobs.outbox import ensure_stream, reraise_cancellation
 from drey_runtime.jobs.ports import JobBus
 from drey_runtime.jobs.runner import JobRunner, Kind
 from drey_runtime.jobs.store import JobStore
@@ -29,7 +29,8 @@ from drey_runtime.jobs.wire import decode_delivery, stream_name, work_subject
 __all__ = ["JobWorker", "Kind"]
 
 _log = logging.getLogger(__name__)
-_FETCH_S = 5.0
+# a request that waits is lost with its server: short, so that the next one follows soon
+_FETCH_S = 2.0
 _NATS_ERRORS = (NatsError, TimeoutError, OSError)
 _BUSY_CAP_S = 10.0
 
@@ -192,6 +193,7 @@ class JobWorker:
                     failures = 0
                     await self._fetch(subscription)
             except _NATS_ERRORS as error:
+                reraise_cancellation()
                 _log.warning(
                     "deliveries stopped",
                     extra={"kind": kind, "error": str(error) or type(error).__name__},

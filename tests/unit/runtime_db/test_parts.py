@@ -1,0 +1,126 @@
+"""What needs no server: hashes, keys, codecs, the translation of errors."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drey_core.errors import NotFound, Reason, Unavailable
+from drey_runtime.audit import GENESIS, canonical, chain_hash
+from drey_runtime.database import backoff, guard, is_unavailable
+from drey_runtime.jobs import JobState
+from drey_runtime.jobs.wire import (
+    decode_changed,
+    decode_delivery,
+    encode_changed,
+    encode_delivery,
+    stream_name,
+    work_subject,
+)
+from drey_runtime.lease import lock_key
+from drey_runtime.migrate import migrations_of
+
+
+def test_canonical_json_ignores_order_and_refuses_nan() -> None:
+    assert canonical({"b": 1, "a": "π"}) == '{"a":"\\u03c0","b":1}'
+    assert canonical({"a": "π", "b": 1}) == canonical({"b": 1, "a": "π"})
+    assert canonical(None) is None
+    with pytest.raises(ValueError, match="JSON"):
+        canonical({"x": float("nan")})
+
+
+FIELDS = {
+    "seq": 1,
+    "at_ns": 2,
+    "actor": "ann",
+    "role": "operator",
+    "action": "pv.update",
+    "object": "pvs/1",
+    "request_id": "r",
+    "before": None,
+    "after": "{}",
+}
+
+
+def test_the_hash_of_a_row_is_fixed() -> None:
+    """Rows written by an older version must verify: this value may never change."""
+    assert chain_hash(GENESIS, **FIELDS).hex() == GOLDEN  # type: ignore[arg-type]
+
+
+GOLDEN = "3382e5aa447608ef643ab3cca2bee4cb4fabf8a0efbffc9ff5b819396440c5b0"
+
+
+@pytest.mark.parametrize("name", list(FIELDS))
+def test_each_field_is_in_the_hash(name: str) -> None:
+    changed = dict(FIELDS)
+    changed[name] = 7 if isinstance(FIELDS[name], int) else "other"
+    assert chain_hash(GENESIS, **changed) != chain_hash(GENESIS, **FIELDS)  # type: ignore[arg-type]
+    assert chain_hash(bytes(31) + b"\1", **FIELDS) != chain_hash(GENESIS, **FIELDS)  # type: ignore[arg-type]
+
+
+def test_the_lock_of_a_lease_is_fixed() -> None:
+    """Monitors of two versions must exclude each other: these values may never change."""
+    assert lock_key("shard-0") == 237071746847170219
+    assert lock_key("shard-1") != lock_key("shard-0")
+
+
+@given(st.integers(min_value=0, max_value=10_000))
+def test_backoff_is_positive_and_capped(attempt: int) -> None:
+    assert 0 < backoff(attempt, first_s=0.05, cap_s=2.0) <= 2.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("refused"),
+        TimeoutError(),
+        asyncpg.ConnectionDoesNotExistError("gone"),
+        asyncpg.TooManyConnectionsError("full"),
+        asyncpg.CannotConnectNowError("starting up"),
+        asyncpg.AdminShutdownError("shutting down"),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError(
+            "cannot switch to state 12; another operation (2) is in progress"
+        ),
+    ],
+)
+def test_a_lost_database_is_unavailable(error: Exception) -> None:
+    with pytest.raises(Unavailable) as caught, guard():
+        raise error
+    assert caught.value.reason == Reason.DATABASE_UNAVAILABLE
+    assert is_unavailable(caught.value)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFound("x"),
+        ValueError("x"),
+        asyncpg.UniqueViolationError("x"),
+        asyncpg.InterfaceError("another operation is in progress"),
+    ],
+)
+def test_other_errors_pass(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, guard():
+        raise error
+    assert caught.value is error
+
+
+def test_messages_of_jobs_round_trip() -> None:
+    assert decode_changed(encode_changed("j", 2**63)) == ("j", 2**63)
+    assert decode_delivery(encode_delivery("j")) == "j"
+    assert decode_changed(b"\xff") is None
+    assert decode_delivery(b"\xff") is None
+    assert decode_delivery(b"") is None
+    assert (work_subject("snapshot"), stream_name("ns")) == ("work.snapshot", "ns_jobs")
+
+
+def test_which_states_are_ends() -> None:
+    assert [state for state in JobState if not state.ended] == [JobState.QUEUED, JobState.RUNNING]
+
+
+def test_our_own_migrations_are_in_order() -> None:
+    assert migrations_of("drey_runtime")[0].name == "runtime"
