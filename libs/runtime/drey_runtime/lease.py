@@ -92,6 +92,9 @@ def lock_key(name: str) -> int:
 class PostgresLease:
     """A session's advisory lock on a connection of its own; epochs from the table `lease.epoch`.
 
+    `owner` names this process and no other, at any time: a holder that comes back ends the
+    sessions that bear its name, because its own former one may hold the lock still.
+
     The server frees the lock when the holder's process dies (at once on one host, within about
     three seconds where the host vanished); standbys ask each `poll_s`. The holder asks for a
     sign of life each `ping_s` and takes a silence of `ping_timeout_s` for a lost connection.
