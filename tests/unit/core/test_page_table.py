@@ -1,0 +1,99 @@
+"""Laws of page tables: folding columns, and what a page then holds."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drey_core.pages import PAGE_SLOTS, Pages, PageTable, mask_pages, value_hash
+from drey_core.values import Columns, State, heap_mask
+from drey_testing.corpus import cases, columns_of, hostile_columns
+
+SLOTS = st.integers(0, 3 * PAGE_SLOTS - 1)
+BATCH = st.dictionaries(SLOTS, cases(), max_size=8)
+
+
+def batch_columns(batch) -> Columns:
+    return columns_of(list(batch.values())).with_key(np.array(list(batch), np.int64))
+
+
+def cell(cols: Columns, row: int):
+    head = tuple(
+        int(getattr(cols, name)[row])
+        for name in ("kind", "state", "severity", "status", "source_time", "receive_time")
+    )
+    in_heap = bool(heap_mask(cols.kind[row : row + 1])[0])
+    return *head, cols.heap_bytes(row) if in_heap else int(cols.data[row])
+
+
+@given(st.lists(BATCH, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_folding_batches_keeps_the_last_value_of_each_channel(batches):
+    table = PageTable(np.arange(3))
+    latest = {}
+    for batch in batches:
+        cols = batch_columns(batch)
+        touched = table.apply(cols)
+        assert touched.tolist() == sorted({slot // PAGE_SLOTS for slot in batch})
+        for row, slot in enumerate(batch):
+            latest[slot] = cell(cols, row)
+    keys = np.array(list(latest), np.int64)
+    for source in (table, table.taken(np.arange(3))):
+        back = source.columns(keys)
+        assert [cell(back, row) for row in range(len(keys))] == list(latest.values())
+
+
+@given(st.lists(BATCH, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_a_page_depends_on_its_values_not_on_their_way(batches):
+    slow, fast = PageTable(np.arange(3)), PageTable(np.arange(3))
+    latest = {}
+    for batch in batches:
+        slow.apply(batch_columns(batch))
+        slow.taken(np.arange(3))
+        latest.update(batch)
+    fast.apply(batch_columns(dict(sorted(latest.items(), reverse=True))))
+    a, b = slow.taken(np.arange(3)), fast.taken(np.arange(3))
+    assert [value_hash(a, i) for i in range(3)] == [value_hash(b, i) for i in range(3)]
+
+
+@given(st.sets(SLOTS, max_size=40))
+@settings(max_examples=50, deadline=None)
+def test_a_mask_keeps_what_was_asked_and_nothing_else(keep):
+    cols = hostile_columns(first_key=100)
+    table = PageTable(np.arange(3))
+    table.apply(cols)
+    pages = table.taken(np.arange(3))
+    masked = mask_pages(pages, np.array(sorted(keep), np.int64))
+    every = np.arange(3 * PAGE_SLOTS)
+    before, after = pages.columns(every), masked.columns(every)
+    for slot in every.tolist():
+        if slot in keep:
+            assert cell(after, slot) == cell(before, slot)
+        else:
+            assert after.kind[slot] == 0
+            assert after.state[slot] == State.ABSENT
+
+
+def test_clearing_replacing_and_adding_pages():
+    cols = hostile_columns()
+    table = PageTable(np.array([0]))
+    table.apply(cols)
+    table.add_pages(np.array([5, 0]))
+    assert table.numbers.tolist() == [0, 5]
+    assert cell(table.columns(cols.key), 3) == cell(cols, 3)
+    copy = PageTable(np.array([0]))
+    copy.replace_page(0, table.taken(np.array([0])))
+    copy.apply(cols.take(np.array([1])))
+    assert value_hash(copy.taken(np.array([0])), 0) == value_hash(table.taken(np.array([0])), 0)
+    table.clear(cols.key)
+    empty = Pages.empty(np.array([0]))
+    assert value_hash(table.taken(np.array([0])), 0) == value_hash(empty, 0)
+    table.set_state(np.array([4]), State.NEVER_CONNECTED)
+    assert table.columns(np.array([4])).state[0] == State.NEVER_CONNECTED
+
+
+def test_channels_of_no_page_are_absent():
+    table = PageTable(np.array([1]))
+    table.apply(hostile_columns())
+    out = table.columns(np.array([0, 300, 5000]))
+    assert out.state.tolist() == [0, 0, 0]

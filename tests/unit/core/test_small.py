@@ -1,0 +1,143 @@
+"""Ids, page tokens, names and times."""
+
+import uuid
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drey_core.errors import InvalidArgument, Reason
+from drey_core.ids import parse_uuid, uuid7
+from drey_core.names import name_problem
+from drey_core.times import (
+    NS_PER_SECOND,
+    SUSPECT_BEFORE_NS,
+    format_duration,
+    format_time,
+    is_suspect,
+    ns_to_seconds,
+    seconds_to_ns,
+)
+from drey_core.token import decode_page_token, encode_page_token, query_hash
+
+NOW = 1_785_000_000_123_456_789
+TIMES = st.integers(0, 2**62)
+
+
+@given(TIMES, st.binary(min_size=8, max_size=16))
+def test_an_id_is_a_uuid_of_version_7_with_its_time(now, random):
+    text = uuid7(now, random)
+    parsed = uuid.UUID(text)
+    assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
+    assert parsed.int >> 80 == now // 1_000_000
+    assert parse_uuid(text.upper(), "id") == text
+
+
+@given(st.tuples(TIMES, TIMES), st.binary(min_size=8, max_size=8))
+def test_ids_sort_by_time(times, random):
+    early, late = sorted(times)
+    if late - early >= 245:
+        assert uuid7(early, random) < uuid7(late, random)
+
+
+def test_ids_need_randomness_and_a_time():
+    for now, random in ((NOW, b"short"), (-1, bytes(8)), (2**90, bytes(8))):
+        with pytest.raises(ValueError):
+            uuid7(now, random)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "{01900000-0000-7000-8000-000000000000}", "01900000000070008000000000000000",
+     "01900000-0000-7000-8000-00000000000g", "0190000000000-700-8000-000000000000", "µ" * 36],
+)  # fmt: skip
+def test_what_is_no_id(text):
+    with pytest.raises(InvalidArgument) as caught:
+        parse_uuid(text, "snapshot.id")
+    assert caught.value.reason is Reason.MALFORMED_ID
+    assert caught.value.field == "snapshot.id"
+
+
+@given(st.text(), st.lists(st.one_of(st.integers(), st.text(), st.none()), max_size=4))
+def test_page_tokens_round_trip(kind, position):
+    query = query_hash(kind, 5)
+    assert decode_page_token(kind, query, encode_page_token(kind, query, position)) == position
+    assert decode_page_token(kind, query, "") is None
+
+
+@given(st.text(max_size=80))
+def test_what_is_no_page_token(text):
+    if text:
+        with pytest.raises(InvalidArgument) as caught:
+            decode_page_token("pvs", query_hash(), text)
+        assert caught.value.reason is Reason.MALFORMED_PAGE_TOKEN
+        assert caught.value.field == "page_token"
+
+
+def test_a_page_token_serves_one_list_and_one_query():
+    token = encode_page_token("pvs", query_hash("a"), ["X", 3])
+    altered = token[:12] + ("A" if token[12] != "A" else "B") + token[13:]
+    for kind, query, text in (
+        ("tags", query_hash("a"), token),
+        ("pvs", query_hash("b"), token),
+        ("pvs", query_hash("a"), altered),
+        ("pvs", query_hash("a"), token[:-4]),
+    ):
+        with pytest.raises(InvalidArgument):
+            decode_page_token(kind, query, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("SR01:QF1.VAL", None),
+        ('SR:X.{"dbnd":{"abs":1}}', None),
+        ("x" * 500, None),
+        ("Größe", None),
+        ("", "empty"),
+        ("x" * 501, "501 bytes"),
+        ("µ" * 251, "502 bytes"),
+        ("a b", "blank at position 2"),
+        (" a", "blank"),
+        ("a\n", "blank"),
+        ("a\xa0b", "blank"),
+        ("a\0", "U+0000"),
+        ("a\x7f", "U+007F"),
+        ("a\x85", "blank"),
+        ("\ud800", "Unicode"),
+    ],
+)
+def test_names(name, problem):
+    found = name_problem(name)
+    assert found is None if problem is None else problem in (found or "")
+
+
+def test_suspect_source_times():
+    receive = NOW
+    source = {
+        0: False,
+        NOW: False,
+        NOW + 60 * NS_PER_SECOND: False,
+        NOW + 60 * NS_PER_SECOND + 1: True,
+        SUSPECT_BEFORE_NS - 1: True,
+        SUSPECT_BEFORE_NS: False,
+        -1: True,
+        2**63 - 1: True,
+        -(2**63): True,
+    }
+    array = np.array(list(source), np.int64)
+    found = is_suspect(array, np.full(len(array), receive))
+    assert found.tolist() == list(source.values())
+    assert is_suspect(np.array([2**63 - 1]), np.array([0])).tolist() == [False]
+
+
+def test_formatting_times():
+    assert format_time(0) == ""
+    assert format_time(NOW) == "2026-07-25T17:20:00.123456789Z"
+    assert format_time(-1) == "1969-12-31T23:59:59.999999999Z"
+    assert format_time(2**63 - 1).startswith("2262-")
+    assert seconds_to_ns(ns_to_seconds(5 * NS_PER_SECOND)) == 5 * NS_PER_SECOND
+    shown = [format_duration(n) for n in (5, 1500, -12_300_000, 4_560_000_000, 125 * NS_PER_SECOND)]
+    assert shown == ["5 ns", "1.5 µs", "-12.3 ms", "4.56 s", "2 min 5 s"]
+    assert format_duration(3661 * NS_PER_SECOND) == "1 h 1 min"
