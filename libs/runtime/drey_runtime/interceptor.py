@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -34,8 +34,9 @@ OPEN_PREFIXES = ("/grpc.health.v1.Health/",)
 """Methods that need no key: probes."""
 _REFLECTION = "/grpc.reflection."
 
-Context = grpc.aio.ServicerContext[Any, Any]
-RpcHandler = grpc.RpcMethodHandler[Any, Any]
+# generic in their stubs only
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Handler = Callable[[Any, Context], Any]
 
 
