@@ -1,0 +1,209 @@
+"""The channel to the server: stubs, key, deadlines, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+
+import grpc
+
+from drey_cli.errors import usage_error
+from drey_cli.failures import from_rpc_error
+from drey_cli.settings import Connection
+
+if TYPE_CHECKING:
+    from drey.access.v1.access_service_pb2_grpc import AccessServiceStub
+    from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+    from drey.job.v1.job_service_pb2_grpc import JobServiceStub
+    from drey.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
+    from drey.restore.v1.restore_service_pb2_grpc import RestoreServiceStub
+    from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+    from drey.system.v1.system_service_pb2_grpc import SystemServiceStub
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+STREAM_TIMEOUT_S = 600.0
+"""Deadline of a stream that ends by itself, such as the rows of a snapshot."""
+WATCH_TIMEOUT_S = 3600.0
+"""Deadline of a stream that lasts; the commands that follow one connect again after it."""
+_OPTIONS = [
+    ("grpc.primary_user_agent", "drey-cli"),
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A proxy of the site's web traffic has no business between an operator and the machine.
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+class Client:
+    """A connection to one server. Not for use from several threads, except `stream` results.
+
+    Every call blocks until its answer or its deadline, and raises `CliError` when it is refused.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._channel = _open(connection)
+        self._metadata = (("authorization", f"Bearer {connection.key}"),) if connection.key else ()
+
+    def close(self) -> None:
+        """Close the channel; running calls are cancelled."""
+        self._channel.close()
+
+    def call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Q, R],
+        request: Q,
+        *,
+        timeout_s: float | None = None,
+    ) -> R:
+        """Call a unary method. Default deadline: that of the connection."""
+        try:
+            return method(
+                request,
+                timeout=timeout_s or self.connection.timeout_s,
+                metadata=self._metadata,
+            )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, server=self.connection.server) from error
+
+    def stream(
+        self,
+        method: grpc.UnaryStreamMultiCallable[Q, R],
+        request: Q,
+        *,
+        timeout_s: float = STREAM_TIMEOUT_S,
+    ) -> Stream[R]:
+        """Begin a server stream; iterate it, close it."""
+        return Stream(
+            cast("_Call[R]", method(request, timeout=timeout_s, metadata=self._metadata)),
+            self.connection.server,
+        )
+
+    def exchange(
+        self,
+        method: grpc.StreamStreamMultiCallable[Q, R],
+        requests: Iterable[Q],
+        *,
+        timeout_s: float = STREAM_TIMEOUT_S,
+    ) -> Stream[R]:
+        """Begin a call that streams both ways; gRPC draws `requests` in a thread of its own."""
+        return Stream(
+            cast("_Call[R]", method(iter(requests), timeout=timeout_s, metadata=self._metadata)),
+            self.connection.server,
+        )
+
+    def pages(
+        self, fetch: Callable[[str], tuple[Iterable[R], str]], *, limit: int = 0
+    ) -> Iterator[R]:
+        """Items of a paged list: `fetch(token)` gives items and the next token. `limit` 0: all."""
+        token, given = "", 0
+        while True:
+            items, token = fetch(token)
+            for item in items:
+                yield item
+                given += 1
+                if limit and given >= limit:
+                    return
+            if not token:
+                return
+
+    @cached_property
+    def catalog(self) -> CatalogServiceStub:
+        """PVs, tags, import and export."""
+        from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+
+        return CatalogServiceStub(self._channel)
+
+    @cached_property
+    def snapshots(self) -> SnapshotServiceStub:
+        """Snapshots."""
+        from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+
+        return SnapshotServiceStub(self._channel)
+
+    @cached_property
+    def restores(self) -> RestoreServiceStub:
+        """Plans and restores."""
+        from drey.restore.v1.restore_service_pb2_grpc import RestoreServiceStub
+
+        return RestoreServiceStub(self._channel)
+
+    @cached_property
+    def monitor(self) -> MonitorServiceStub:
+        """Live values."""
+        from drey.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
+
+        return MonitorServiceStub(self._channel)
+
+    @cached_property
+    def jobs(self) -> JobServiceStub:
+        """Background work."""
+        from drey.job.v1.job_service_pb2_grpc import JobServiceStub
+
+        return JobServiceStub(self._channel)
+
+    @cached_property
+    def access(self) -> AccessServiceStub:
+        """Keys and roles."""
+        from drey.access.v1.access_service_pb2_grpc import AccessServiceStub
+
+        return AccessServiceStub(self._channel)
+
+    @cached_property
+    def system(self) -> SystemServiceStub:
+        """Health of the whole."""
+        from drey.system.v1.system_service_pb2_grpc import SystemServiceStub
+
+        return SystemServiceStub(self._channel)
+
+
+class _Call(Protocol[R_co]):
+    """What gRPC gives for a running stream."""
+
+    def __next__(self) -> R_co: ...
+    def cancel(self) -> bool: ...
+
+
+class Stream(Iterator[R]):
+    """Messages of a running call. Leaving it by `with` or `close` cancels the call."""
+
+    def __init__(self, call: _Call[R], server: str) -> None:
+        self._call = call
+        self._server = server
+
+    def __enter__(self) -> Stream[R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[R]:
+        return self
+
+    def __next__(self) -> R:
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, server=self._server) from error
+
+    def close(self) -> None:
+        """Cancel the call if it still runs; may be called from another thread."""
+        self._call.cancel()
+
+
+def _open(connection: Connection) -> grpc.Channel:
+    if not connection.tls:
+        return grpc.insecure_channel(connection.server, options=_OPTIONS)
+    roots = None
+    if connection.ca is not None:
+        try:
+            roots = connection.ca.read_bytes()
+        except OSError as error:
+            raise usage_error(f"cannot read {connection.ca}: {error}", field="--ca") from error
+    credentials = grpc.ssl_channel_credentials(root_certificates=roots)
+    return grpc.secure_channel(connection.server, credentials, options=_OPTIONS)

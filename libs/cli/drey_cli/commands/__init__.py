@@ -1,0 +1,1 @@
+"""The commands. Each module has `register(app)`, and imports gRPC only inside its commands."""

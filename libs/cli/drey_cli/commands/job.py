@@ -1,0 +1,129 @@
+"""`drey job`: background work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from drey_cli.exits import ExitCode
+from drey_cli.registry import command
+from drey_cli.session import Session
+
+if TYPE_CHECKING:
+    from drey.job.v1 import job_pb2
+
+KindName = Literal["snapshot", "restore", "import"]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="Id, a unique part of one, or latest.")
+]
+
+
+class StateName(StrEnum):
+    """Names of `JobState`; an enum, for Typer takes no list of literals."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+def list_jobs(
+    session: Session,
+    kind: Annotated[KindName | None, typer.Option("--kind", help="Only this kind.")] = None,
+    status: Annotated[
+        list[StateName] | None, typer.Option("--status", help="Only these states; repeat.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Most jobs; 0 is all.")] = 50,
+) -> None:
+    """List jobs, newest first."""
+    from drey.job.v1 import job_pb2, job_service_pb2
+    from drey_cli.render.enums import number_of
+    from drey_cli.render.jobs import jobs_table
+
+    client = session.client
+    request = job_service_pb2.ListJobsRequest(page_size=min(limit or 1000, 1000))
+    if kind:
+        request.kind = number_of(job_pb2.JobKind, kind)
+    request.states.extend(number_of(job_pb2.JobState, each) for each in status or ())
+
+    def fetch(token: str) -> tuple[Iterable[job_pb2.Job], str]:
+        request.page_token = token
+        answer = client.call(client.jobs.ListJobs, request)
+        return answer.jobs, answer.next_page_token
+
+    jobs = list(client.pages(fetch, limit=limit))
+    if session.out.json:
+        from drey_cli.render.documents import as_documents
+
+        session.out.document({"jobs": as_documents(jobs)})
+    else:
+        session.out.table(jobs_table(jobs, utc=session.out.utc))
+
+
+def show(session: Session, job: JobArgument) -> None:
+    """Show one job."""
+    from drey.job.v1 import job_service_pb2
+    from drey_cli.naming import job_id
+
+    client = session.client
+    request = job_service_pb2.GetJobRequest(id=job_id(client, job))
+    _show(session, client.call(client.jobs.GetJob, request).job)
+
+
+def _show(session: Session, job: job_pb2.Job) -> None:
+    from drey_cli.render.jobs import job_facts
+
+    if session.out.json:
+        session.out.document(job)
+    else:
+        session.out.table(job_facts(job, utc=session.out.utc))
+
+
+def watch(session: Session, job: JobArgument) -> None:
+    """Follow a job to its end. Leaving by Ctrl-C stops nothing."""
+    from drey_cli.following_jobs import follow_job, job_states
+    from drey_cli.naming import job_id
+    from drey_cli.render.jobs import job_facts, job_state
+
+    identity = job_id(session.client, job)
+    if session.out.json:
+        last = None
+        for last in job_states(session, identity):
+            session.out.line(last)
+    else:
+        last = follow_job(session, identity)
+        session.out.table(job_facts(last, utc=session.out.utc))
+    if last is None or job_state(last) != "succeeded":
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def cancel(
+    session: Session,
+    job: JobArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit.")] = "",
+) -> None:
+    """Ask a job to stop at its next safe point."""
+    from drey.job.v1 import job_service_pb2
+    from drey_cli.naming import job_id
+
+    client = session.client
+    answer = client.call(
+        client.jobs.CancelJob,
+        job_service_pb2.CancelJobRequest(id=job_id(client, job), reason=reason),
+    )
+    _show(session, answer.job)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `job` commands."""
+    job = typer.Typer(name="job", no_args_is_help=True, help="Background work: list, follow, stop.")
+    command(job, "list", examples=("drey job list --status running --status queued",))(list_jobs)
+    command(job, "show", examples=("drey job show latest",))(show)
+    command(job, "watch", examples=("drey job watch latest",))(watch)
+    command(job, "cancel", examples=("drey job cancel latest --reason 'wrong scope'",))(cancel)
+    app.add_typer(job)

@@ -1,0 +1,181 @@
+"""`drey key`: API keys."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from drey_cli.durations import parse_duration
+from drey_cli.errors import CliError
+from drey_cli.exits import ExitCode
+from drey_cli.registry import command
+from drey_cli.session import Session, new_request_id
+
+if TYPE_CHECKING:
+    from drey.access.v1 import access_pb2
+
+RoleName = Literal["viewer", "operator", "restorer", "admin"]
+
+
+def create(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the holder.")],
+    role: Annotated[RoleName, typer.Option("--role", help="What the holder may do.")],
+    lifetime: Annotated[
+        str, typer.Option("--lifetime", metavar="TIME", help="As 30d. Default: for ever.")
+    ] = "",
+    out: Annotated[
+        str, typer.Option("--out", metavar="FILE", help="Write the secret there, mode 0600.")
+    ] = "",
+) -> None:
+    """Create a key. Its secret is shown this once only."""
+    from drey.access.v1 import access_service_pb2
+    from drey.common.v1 import annotations_pb2
+    from drey_cli.render.enums import number_of
+
+    request = access_service_pb2.CreateKeyRequest(
+        name=name, role=number_of(annotations_pb2.Role, role), request_id=new_request_id()
+    )
+    if lifetime:
+        request.lifetime.CopyFrom(parse_duration(lifetime, option="--lifetime"))
+    # Opened before the key is made: a secret that cannot be kept must not come into being.
+    target = _secret_file(out) if out else None
+    answer = session.client.call(session.client.access.CreateKey, request)
+    if target is not None:
+        with os.fdopen(target, "w", encoding="utf-8") as file:
+            file.write(answer.secret + "\n")
+        answer.ClearField("secret")
+    if session.out.json:
+        session.out.document(answer)
+        return
+    session.out.note(f"key {answer.key.id} for {name} ({role})")
+    if target is None:
+        session.out.note("the secret, shown this once:")
+        session.out.text(answer.secret)
+    else:
+        session.out.note(f"the secret is in {out}")
+
+
+def _secret_file(path: str) -> int:
+    try:
+        return os.open(Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise CliError(f"cannot create {path}: {error.strerror}", field="--out") from error
+
+
+def list_keys(
+    session: Session,
+    dead: Annotated[bool, typer.Option("--dead", help="Revoked and expired ones too.")] = False,
+) -> None:
+    """List keys by the name of the holder."""
+    from drey_cli import naming
+
+    keys = list(naming.list_keys(session.client, include_dead=dead))
+    if session.out.json:
+        from drey_cli.render.documents import as_documents
+
+        session.out.document({"keys": as_documents(keys)})
+        return
+    from drey_cli.render.keys import keys_table
+
+    session.out.table(keys_table(keys, utc=session.out.utc))
+
+
+def revoke(
+    session: Session,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Holder, id, or part of the id.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Revoke a key: no gateway accepts it a second later, and its watches are cut."""
+    from drey.access.v1 import access_service_pb2
+    from drey_cli.naming import key_id
+
+    client = session.client
+    identity = key_id(client, key)
+    if not session.out.confirm(f"Revoke {key} ({identity})?", yes=yes):
+        session.out.note("nothing was changed")
+        raise typer.Exit(ExitCode.REFUSED)
+    answer = client.call(client.access.RevokeKey, access_service_pb2.RevokeKeyRequest(id=identity))
+    _say(session, answer.key)
+
+
+def _say(session: Session, key: access_pb2.Key) -> None:
+    if session.out.json:
+        session.out.document(key)
+    else:
+        session.out.text(f"revoked the key of {key.name} ({key.id})")
+
+
+def whoami(session: Session) -> None:
+    """Say who you are to the server, and what you may do."""
+    from drey.access.v1 import access_service_pb2
+    from drey.common.v1 import annotations_pb2
+    from drey_cli.render.enums import short_name
+
+    client = session.client
+    answer = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest())
+    if session.out.json:
+        session.out.document(answer)
+        return
+    role = short_name(annotations_pb2.Role, answer.role)
+    until = f", until {session.time(answer.expire_time_ns)}" if answer.expire_time_ns else ""
+    session.out.text(f"{answer.principal} ({role}{until}) at {client.connection.server}")
+
+
+def bootstrap(
+    session: Session,
+    postgres_url: Annotated[
+        str,
+        typer.Option("--postgres-url", metavar="URL", help="Database. [env DREY_POSTGRES_URL]"),
+    ] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the holder.")] = "",
+) -> None:
+    """Make the first admin key, straight in the database; needs the gateway installed here.
+
+    The one command that is no client of the server: there is no key yet to ask it with.
+    """
+    import subprocess
+    import sys
+    from importlib.util import find_spec
+
+    if find_spec("drey_gateway") is None:
+        raise CliError(
+            "the gateway is not installed here",
+            reason="NOT_INSTALLED",
+            remedy="run it where drey-gateway is installed",
+        )
+    arguments = [sys.executable, "-m", "drey_gateway.bootstrap"]
+    environment = dict(os.environ)
+    if postgres_url:
+        # By the environment: arguments can be read by every user of the host.
+        environment["DREY_POSTGRES_URL"] = postgres_url
+    if name:
+        arguments += ["--name", name]
+    if session.out.json:
+        arguments.append("--json")
+    status = subprocess.run(arguments, env=environment, check=False).returncode
+    if status:
+        raise typer.Exit(ExitCode.REFUSED if status > 0 else ExitCode.INTERRUPTED)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `key` commands."""
+    key = typer.Typer(name="key", no_args_is_help=True, help="API keys: who may do what.")
+    command(
+        key,
+        "create",
+        examples=(
+            "drey key create alice --role operator --lifetime 90d",
+            "drey key create gui --role viewer --out gui.key",
+        ),
+    )(create)
+    command(key, "list")(list_keys)
+    command(key, "revoke", examples=("drey key revoke alice",))(revoke)
+    command(key, "whoami")(whoami)
+    command(
+        key, "bootstrap", examples=("drey key bootstrap --postgres-url postgresql://host/drey",)
+    )(bootstrap)
+    app.add_typer(key)

@@ -1,0 +1,202 @@
+"""`drey pv import|export`: files of PVs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+
+import typer
+
+from drey_cli.errors import CliError, usage_error
+from drey_cli.exits import ExitCode
+from drey_cli.registry import command
+from drey_cli.selection import Choice
+from drey_cli.session import Session, new_request_id
+
+if TYPE_CHECKING:
+    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+
+FormatName = Literal[
+    "csv", "autosave-req", "burt-req", "phoebus-csv", "phoebus-json", "names", "epics-db"
+]
+CHUNK = 512 * 1024
+_SHOWN_ROWS = 50
+
+
+def import_pvs(
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standard input.")],
+    file_format: Annotated[
+        FormatName | None, typer.Option("--format", help="Default: by its content.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only say what would be done.")
+    ] = False,
+    keep_existing: Annotated[
+        bool, typer.Option("--keep-existing", help="Leave PVs that are there as they are.")
+    ] = False,
+    show_changes: Annotated[
+        bool, typer.Option("--changes", help="Show changed rows as well, not only refused ones.")
+    ] = False,
+) -> None:
+    """Import a file of PVs: all of it, or, when any row is refused, nothing."""
+    from drey.catalog.v1 import catalog_service_pb2
+
+    options = catalog_service_pb2.ImportOptions(
+        format=_format(file_format),
+        dry_run=dry_run,
+        keep_existing=keep_existing,
+        file_name="" if file == "-" else Path(file).name,
+        request_id=new_request_id(),
+    )
+    with _open(file) as source, session.out.progress(of_bytes=True) as progress:
+        size = None if file == "-" else Path(file).stat().st_size
+        task = progress.add_task("sending", total=size)
+
+        def sent(count: int) -> None:
+            progress.advance(task, count)
+
+        rows, summary = _exchange(session, options, source, sent)
+    if session.out.json:
+        from drey_cli.render.documents import as_document, as_documents
+
+        session.out.document({"rows": as_documents(rows), "summary": as_document(summary)})
+    else:
+        _draw_import(session, rows, summary, show_changes)
+    if summary.refused:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _open(file: str) -> BinaryIO:
+    if file == "-":
+        # Wrapped anew so that leaving the `with` does not close the process's own input.
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise usage_error(f"cannot read {file}: {error.strerror}", field="FILE") from error
+
+
+def _format(name: str | None) -> Any:
+    from drey.catalog.v1 import catalog_pb2
+    from drey_cli.render.enums import number_of
+
+    return number_of(catalog_pb2.FileFormat, name or "unspecified")
+
+
+def _exchange(
+    session: Session,
+    options: catalog_service_pb2.ImportOptions,
+    source: BinaryIO,
+    sent: Callable[[int], None],
+) -> tuple[list[catalog_pb2.ImportRow], catalog_pb2.ImportSummary]:
+    from drey.catalog.v1 import catalog_service_pb2
+
+    def requests() -> Iterator[catalog_service_pb2.ImportPvsRequest]:
+        yield catalog_service_pb2.ImportPvsRequest(options=options)
+        while chunk := source.read(CHUNK):
+            yield catalog_service_pb2.ImportPvsRequest(data=chunk)
+            sent(len(chunk))
+
+    client = session.client
+    rows: list[catalog_pb2.ImportRow] = []
+    summary = None
+    with client.exchange(client.catalog.ImportPvs, requests()) as answers:
+        for answer in answers:
+            rows.extend(answer.rows.rows)
+            if answer.HasField("summary"):
+                summary = answer.summary
+    if summary is None:
+        raise CliError(
+            "the server ended the import without a summary; nothing is known of it",
+            reason="INTERNAL",
+            remedy="see drey job list",
+        )
+    return rows, summary
+
+
+def _draw_import(
+    session: Session,
+    rows: list[catalog_pb2.ImportRow],
+    summary: catalog_pb2.ImportSummary,
+    show_changes: bool,
+) -> None:
+    from drey_cli.render.imports import import_table, summary_cell
+    from drey_cli.render.times import plural
+
+    shown = [row for row in rows if show_changes or row.HasField("error")]
+    if shown:
+        table = import_table(shown[:_SHOWN_ROWS] if session.out.is_terminal else shown)
+        if len(table.rows) < len(shown):
+            table.note = f"… {plural(len(shown) - len(table.rows), 'more row')}; --json has all"
+        session.out.table(table)
+    session.out.cell(summary_cell(summary))
+    if summary.tag_groups_added:
+        session.out.text(f"new tag groups: {', '.join(summary.tag_groups_added)}")
+
+
+def export(
+    session: Session,
+    choice: Choice,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Default: standard output.")
+    ] = "-",
+    file_format: Annotated[FormatName, typer.Option("--format", help="Layout.")] = "csv",
+) -> None:
+    """Export PVs as a file that `drey pv import` takes back. Without a choice: every PV."""
+    from drey.catalog.v1 import catalog_service_pb2
+    from drey.common.v1 import selector_pb2
+
+    client = session.client
+    request = catalog_service_pb2.ExportPvsRequest(
+        selector=choice.optional() or selector_pb2.Selector(all=True),
+        format=_format(file_format),
+    )
+    with client.stream(client.catalog.ExportPvs, request) as stream:
+        chunks = (message.data for message in stream)
+        if output == "-":
+            for chunk in chunks:
+                session.out.raw(chunk)
+            return
+        count = write_whole(Path(output), chunks)
+    if session.out.json:
+        session.out.document({"file": output, "bytes": count})
+    else:
+        session.out.note(f"{output}: {count} bytes")
+
+
+def write_whole(path: Path, chunks: Iterator[bytes]) -> int:
+    """Write a file that is there whole or not at all; returns its size in bytes."""
+    partial = path.with_name(f".{path.name}.part")
+    count = 0
+    try:
+        with partial.open("wb") as file:
+            for chunk in chunks:
+                count += file.write(chunk)
+        partial.replace(path)
+    except OSError as error:
+        raise CliError(f"cannot write {path}: {error.strerror}", field="--output") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def register(pv: typer.Typer) -> None:
+    """Add the commands to `drey pv`."""
+    command(
+        pv,
+        "import",
+        examples=(
+            "drey pv import machine.csv --dry-run",
+            "drey pv import machine.csv",
+            "zcat machine.csv.gz | drey pv import -",
+        ),
+    )(import_pvs)
+    command(
+        pv,
+        "export",
+        chooses=True,
+        examples=("drey pv export -o machine.csv", "drey pv export --tag Region=LI21 > li21.csv"),
+    )(export)

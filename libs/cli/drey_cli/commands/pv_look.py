@@ -1,0 +1,248 @@
+"""`drey pv list|show|get`: looking at PVs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drey_cli.errors import CliError
+from drey_cli.exits import ExitCode
+from drey_cli.registry import command
+from drey_cli.selection import Choice
+from drey_cli.session import Session
+
+if TYPE_CHECKING:
+    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+    from drey.common.v1 import selector_pb2, value_pb2
+    from drey.monitor.v1 import watch_pb2
+
+_PAGE = 5000
+_SHOWN = 200
+
+
+def list_pvs(
+    session: Session,
+    choice: Choice,
+    search: Annotated[
+        str, typer.Option("--search", "-s", help="Words in name, device or description; * and ?.")
+    ] = "",
+    deleted: Annotated[bool, typer.Option("--deleted", help="Tombstones as well.")] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=0, help="Most PVs; 0 is all. Default: 200, all with --json."),
+    ] = None,
+) -> None:
+    """List PVs of the catalogue by name."""
+    limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
+    found = fetch_pvs(session, choice.optional(), search=search, deleted=deleted, limit=limit)
+    if session.out.json:
+        from drey_cli.render.documents import as_documents
+
+        session.out.document({"total": found.total, "pvs": as_documents(found.pvs)})
+        return
+    from drey_cli.render.pvs import pvs_table
+    from drey_cli.render.times import plural
+
+    table = pvs_table(found.pvs)
+    table.note = plural(found.total, "PV")
+    if len(found.pvs) < found.total:
+        table.note = f"{len(found.pvs)} of {table.note}; --limit 0 shows all"
+    session.out.table(table)
+
+
+class Found:
+    """PVs of a list and the number of all that match."""
+
+    def __init__(self) -> None:
+        self.pvs: list[catalog_pb2.Pv] = []
+        self.total = 0
+
+
+def fetch_pvs(
+    session: Session,
+    selector: selector_pb2.Selector | None,
+    *,
+    search: str = "",
+    deleted: bool = False,
+    limit: int = 0,
+) -> Found:
+    """PVs page by page. `limit` 0: all."""
+    from drey.catalog.v1 import catalog_service_pb2
+
+    client, found = session.client, Found()
+
+    def fetch(token: str) -> tuple[Iterable[catalog_pb2.Pv], str]:
+        answer = client.call(
+            client.catalog.ListPvs,
+            catalog_service_pb2.ListPvsRequest(
+                page_size=min(limit or _PAGE, _PAGE),
+                page_token=token,
+                selector=selector,
+                search=search,
+                include_deleted=deleted,
+            ),
+        )
+        if not token:
+            found.total = answer.total_size
+        return answer.pvs, answer.next_page_token
+
+    found.pvs.extend(client.pages(fetch, limit=limit))
+    found.total = max(found.total, len(found.pvs))
+    return found
+
+
+def show(
+    session: Session,
+    pv: Annotated[str, typer.Argument(metavar="PV", help="Name or id.")],
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Also how a restore would treat it, and why.")
+    ] = False,
+) -> None:
+    """Show one PV: its entry, its channels, its values now."""
+    from drey.catalog.v1 import catalog_service_pb2
+    from drey.common.v1 import selector_pb2
+    from drey_cli.naming import get_pv
+
+    client = session.client
+    answer = get_pv(client, pv)
+    values = None
+    if not answer.pv.delete_time_ns:
+        values = get_values(session, selector_pb2.Selector(ids=[answer.pv.id]))
+    effective = None
+    if policy:
+        effective = client.call(
+            client.catalog.GetEffectivePolicy,
+            catalog_service_pb2.GetEffectivePolicyRequest(id=answer.pv.id),
+        )
+    if session.out.json:
+        from drey_cli.render.documents import as_document
+
+        document = as_document(answer)
+        document["values"] = as_document(values.rows[0]) if values and values.rows else None
+        if effective is not None:
+            document["effective_policy"] = as_document(effective)
+        session.out.document(document)
+        return
+    _draw_pv(session, answer, values, effective)
+
+
+def _draw_pv(
+    session: Session,
+    answer: catalog_service_pb2.GetPvResponse,
+    values: Values | None,
+    effective: catalog_service_pb2.GetEffectivePolicyResponse | None,
+) -> None:
+    from drey_cli.render.pvs import channel_facts, policy_pairs, pv_facts
+    from drey_cli.render.rows import Metadata, rows_table
+    from drey_cli.render.table import facts
+
+    out = session.out
+    out.table(pv_facts(answer.pv, utc=out.utc))
+    for role in ("setpoint", "readback"):
+        if answer.HasField(f"{role}_metadata"):  # type: ignore[arg-type]
+            out.table(channel_facts(role, getattr(answer, f"{role}_metadata")))
+    if values is not None and values.rows:
+        metadata = {answer.pv.number: Metadata(answer.setpoint_metadata, answer.readback_metadata)}
+        out.table(rows_table(values.rows, metadata, utc=out.utc, title="now"))
+    if effective is not None:
+        sources = {source.field: source.source for source in effective.sources}
+        pairs = policy_pairs(effective.policy)
+        out.table(facts(pairs, title="a restore treats it so"))
+        note = "  ".join(f"{field} from {source}" for field, source in sources.items())
+        out.text(note, "dim")
+
+
+class Values:
+    """Live values as they came."""
+
+    def __init__(self) -> None:
+        self.rows: list[value_pb2.PvRow] = []
+        self.metadata: list[watch_pb2.MetadataRow] = []
+        self.not_found: list[str] = []
+
+
+def get_values(
+    session: Session, selector: selector_pb2.Selector, *, with_metadata: bool = False
+) -> Values:
+    """Live values of what a selector chooses, arrays whole."""
+    from drey.monitor.v1 import monitor_service_pb2
+    from drey_cli.parts import whole_rows
+
+    client, values = session.client, Values()
+    request = monitor_service_pb2.GetValuesRequest(selector=selector, with_metadata=with_metadata)
+    rows: list[value_pb2.PvRow] = []
+    with client.stream(client.monitor.GetValues, request) as stream:
+        for message in stream:
+            rows.extend(message.rows)
+            values.metadata.extend(message.metadata)
+            values.not_found.extend(message.not_found)
+    values.rows.extend(whole_rows(rows))
+    return values
+
+
+def get(
+    session: Session,
+    choice: Choice,
+    value_only: Annotated[
+        bool, typer.Option("--value", help="Only the values, a line each, arrays whole.")
+    ] = False,
+) -> None:
+    """Show the latest values, as the monitors have them. Nothing is read from an IOC."""
+    values = get_values(session, choice.required(), with_metadata=not session.out.json)
+    if session.out.json:
+        from drey_cli.render.documents import as_documents
+
+        session.out.document({"rows": as_documents(values.rows), "not_found": values.not_found})
+    else:
+        _draw_values(session, values, value_only)
+    if values.not_found:
+        raise CliError(
+            f"nothing is named {', '.join(values.not_found[:10])}"
+            + (f" and {len(values.not_found) - 10} more" if len(values.not_found) > 10 else ""),
+            reason="NOT_FOUND",
+            remedy="see drey pv list --search WORD",
+            code=ExitCode.REFUSED,
+        )
+
+
+def _draw_values(session: Session, values: Values, value_only: bool) -> None:
+    from drey_cli.render.rows import NO_METADATA, metadata_by_number, rows_table
+    from drey_cli.render.values import format_value
+
+    metadata = metadata_by_number(values.metadata)
+    if not value_only:
+        session.out.table(rows_table(values.rows, metadata, utc=session.out.utc))
+        return
+    for row in values.rows:
+        known = metadata.get(row.number, NO_METADATA)
+        role = "setpoint" if row.HasField("setpoint") else "readback"
+        session.out.text(
+            format_value(getattr(row, role), getattr(known, role), units=False, full=True)
+        )
+
+
+def register(pv: typer.Typer) -> None:
+    """Add the commands to `drey pv`."""
+    command(
+        pv,
+        "list",
+        chooses=True,
+        examples=(
+            "drey pv list",
+            "drey pv list --tag Region=LI21,LI22 --device QUAD",
+            "drey pv list --search 'bpm x' --json",
+        ),
+    )(list_pvs)
+    command(pv, "show", examples=("drey pv show QUAD:LI21:201:BDES --policy",))(show)
+    command(
+        pv,
+        "get",
+        chooses=True,
+        examples=(
+            "drey pv get QUAD:LI21:201:BDES",
+            "drey pv get 'QUAD:LI21:*' --except '*:BCON'",
+            "drey pv get --value QUAD:LI21:201:BDES",
+        ),
+    )(get)

@@ -1,0 +1,259 @@
+"""`drey pv watch`: live values, until Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from drey_cli.durations import parse_duration, parse_seconds
+from drey_cli.errors import CliError
+from drey_cli.exits import ExitCode
+from drey_cli.registry import command
+from drey_cli.selection import Choice
+from drey_cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from drey.common.v1 import value_pb2
+    from drey.monitor.v1 import monitor_service_pb2
+    from drey_cli.client import Stream
+    from drey_cli.watching import Change, WatchModel
+
+FieldsName = Literal["both", "setpoint", "readback"]
+_REDRAW_S = 0.25
+_FIELDS = {"both": 1, "setpoint": 2, "readback": 3}
+
+
+def watch(
+    session: Session,
+    choice: Choice,
+    fields: Annotated[FieldsName, typer.Option("--fields", help="Which channels.")] = "both",
+    interval: Annotated[
+        str, typer.Option("--interval", metavar="TIME", help="Least time between two updates.")
+    ] = "",
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Wait for names that are not there yet.")
+    ] = False,
+    duration: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="Stop after this long. Default: never.")
+    ] = "",
+    count: Annotated[
+        int, typer.Option("--count", min=0, help="Stop after this many changed rows. 0: never.")
+    ] = 0,
+) -> None:
+    """Watch PVs: their values now, then each change. Connects again by itself.
+
+    On a terminal a table that stays; into a pipe a line for each change; with --json each message
+    of the stream as it came.
+    """
+    from drey.monitor.v1 import monitor_service_pb2
+    from drey_cli.following import SILENCE_S, Follower
+    from drey_cli.watching import WatchModel
+
+    request = monitor_service_pb2.WatchPvsRequest(
+        selector=choice.required(),
+        with_metadata=not session.out.json,
+        allow_unknown=allow_unknown,
+    )
+    request.fields = _FIELDS[fields]  # type: ignore[assignment]
+    if interval:
+        request.min_interval.CopyFrom(parse_duration(interval, option="--interval"))
+    until = time.monotonic() + parse_seconds(duration, option="--for") if duration else None
+    model = WatchModel()
+
+    def open_stream() -> Stream[monitor_service_pb2.WatchPvsResponse]:
+        from drey_cli.client import WATCH_TIMEOUT_S
+
+        request.token = model.token
+        client = session.client
+        return client.stream(client.monitor.WatchPvs, request, timeout_s=WATCH_TIMEOUT_S)
+
+    display = _display(session, model)
+    with display, Follower(open_stream, silence_s=SILENCE_S) as follower:
+        _follow(follower, model, display, until, count)
+
+
+def _follow(
+    follower: Follower[monitor_service_pb2.WatchPvsResponse],
+    model: WatchModel,
+    display: Display,
+    until: float | None,
+    count: int,
+) -> None:
+    from drey_cli.following import Lost
+
+    seen = 0
+    while until is None or time.monotonic() < until:
+        left = _REDRAW_S if until is None else max(0.0, min(_REDRAW_S, until - time.monotonic()))
+        try:
+            item = follower.get(left)
+        except EOFError:
+            raise CliError(
+                "the server ended the watch",
+                reason="WATCH_ENDED",
+                remedy="start it again",
+                code=ExitCode.UNAVAILABLE,
+            ) from None
+        if isinstance(item, Lost):
+            model.lost()
+            display.lost(item.error)
+        elif item is not None:
+            change = model.apply(item)
+            display.changed(item, change)
+            if item.HasField("diff"):
+                seen += len(change.rows)
+            if count and seen >= count:
+                return
+        display.tick()
+
+
+class Display:
+    """Where a watch is shown. The base shows each change as a line: for pipes."""
+
+    def __init__(self, session: Session, model: WatchModel) -> None:
+        self.session = session
+        self.model = model
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
+        """A message came."""
+        from drey_cli.render.rows import NO_METADATA, row_cells
+        from drey_cli.render.table import text_of
+
+        out = self.session.out
+        for row in change.rows:
+            known = self.model.metadata.get(row.number, NO_METADATA)
+            name, setpoint, readback, alarm, when = map(text_of, row_cells(row, known, utc=out.utc))
+            out.text(f"{when} {name} setpoint={setpoint} readback={readback} {alarm}".rstrip())
+        if change.notice:
+            out.note(change.notice)
+
+    def lost(self, error: CliError) -> None:
+        """The stream broke."""
+        self.session.out.note(f"stale: {error.message}; connecting again", "yellow")
+
+    def tick(self) -> None:
+        """Time to draw, a few times a second."""
+
+
+class JsonDisplay(Display):
+    """Each message of the stream as a line of JSON."""
+
+    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
+        """Write the message."""
+        self.session.out.line(message)
+
+    def lost(self, error: CliError) -> None:
+        """Say so in the stream too: what comes next may be a new baseline."""
+        self.session.out.line({"connection_lost": error.as_dict()["error"]})
+
+
+class LiveDisplay(Display):
+    """A table that stays on the terminal."""
+
+    def __init__(self, session: Session, model: WatchModel) -> None:
+        super().__init__(session, model)
+        self._live = session.out.live("")
+        self._recent: dict[int, float] = {}
+        self._drawn = 0.0
+        self._notice = ""
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
+        """Remember what is new; drawing waits for the tick."""
+        now = time.monotonic()
+        if message.HasField("diff"):
+            for row in change.rows:
+                self._recent[row.number] = now
+        self._notice = change.notice or self._notice
+
+    def lost(self, error: CliError) -> None:
+        """Say so under the table."""
+        self._notice = f"{error.message}; connecting again"
+
+    def tick(self) -> None:
+        """Draw at most four times a second."""
+        now = time.monotonic()
+        if now - self._drawn < _REDRAW_S:
+            return
+        self._drawn = now
+        self._recent = {n: at for n, at in self._recent.items() if now - at < 1.0}
+        self._live.update(self._draw(), refresh=True)
+
+    def _draw(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        from drey_cli.output import rich_table
+        from drey_cli.render.rows import rows_table
+
+        model = self.model
+        room = max(3, self.session.out.console.size.height - 6)
+        rows = sorted(model.rows.values(), key=_by_name)[:room]
+        table = rows_table(rows, model.metadata, utc=self.session.out.utc)
+        for at, row in enumerate(rows):
+            if row.number in self._recent:
+                from drey_cli.render.table import Cell
+
+                table.rows[at] = [Cell(row.name, "bold green"), *table.rows[at][1:]]
+        hidden = len(model.rows) - len(rows)
+        more = f" · {hidden} more not shown" if hidden else ""
+        status, style = watch_status(model)
+        line = f"{status} · {len(model.rows)} PVs · {model.updates} updates"
+        line += f" · {model.merged} merged{more}"
+        parts: list[RenderableType] = [rich_table(table), Text(line, style)]
+        return Group(*parts, Text(self._notice, "dim")) if self._notice else Group(*parts)
+
+
+def _by_name(row: value_pb2.PvRow) -> str:
+    return row.name
+
+
+def watch_status(model: WatchModel) -> tuple[str, str]:
+    """One word for a watch, and its style: fresh, stale, stalled, connecting."""
+    if not model.connected:
+        return ("stale, connecting", "yellow") if model.rows else ("connecting", "yellow")
+    if model.stalled:
+        return "stalled", "bold yellow"
+    stale = model.stale_count
+    if stale:
+        return ("stale" if stale == len(model.rows) else f"{stale} stale"), "yellow"
+    return ("fresh", "green") if model.complete else ("loading", "cyan")
+
+
+def _display(session: Session, model: WatchModel) -> Display:
+    if session.out.json:
+        return JsonDisplay(session, model)
+    return LiveDisplay(session, model) if session.out.is_terminal else Display(session, model)
+
+
+if TYPE_CHECKING:
+    from drey_cli.following import Follower
+
+
+def register(pv: typer.Typer) -> None:
+    """Add the command to `drey pv`."""
+    command(
+        pv,
+        "watch",
+        chooses=True,
+        examples=(
+            "drey pv watch QUAD:LI21:201:BDES BPMS:LI21:201:X",
+            "drey pv watch --tag Region=LI21 --interval 1s",
+            "drey pv watch --device BPM --json --for 10s > bpm.jsonl",
+        ),
+    )(watch)

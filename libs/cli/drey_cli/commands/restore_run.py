@@ -1,0 +1,251 @@
+"""`drey restore run|watch|abort`: executing a plan. The only commands that move the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drey_cli.durations import parse_duration
+from drey_cli.errors import CliError
+from drey_cli.exits import ExitCode
+from drey_cli.registry import command
+from drey_cli.session import Session, new_request_id
+
+if TYPE_CHECKING:
+    from drey.restore.v1 import restore_pb2, restore_service_pb2
+    from drey_cli.client import Stream
+
+RestoreArgument = Annotated[
+    str, typer.Argument(metavar="RESTORE", help="Id, a unique part of one, or latest.")
+]
+_ENDED = frozenset({"completed", "aborted", "interrupted", "failed"})
+_SHOWN = 20
+
+
+def run(
+    session: Session,
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="Id, part of one, or latest.")],
+    digest: Annotated[
+        str, typer.Option("--digest", help="Run it only if this is its digest.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    accept_moved: Annotated[
+        bool, typer.Option("--accept-moved", help="Although values moved since the plan.")
+    ] = False,
+    start_deadline: Annotated[
+        str, typer.Option("--start-deadline", metavar="TIME", help="Begin by then. Default 30s.")
+    ] = "",
+    write_timeout: Annotated[
+        str, typer.Option("--write-timeout", metavar="TIME", help="For all writes. Default 10s.")
+    ] = "",
+    verify_timeout: Annotated[
+        str, typer.Option("--verify-timeout", metavar="TIME", help="For readbacks. Default 10s.")
+    ] = "",
+    comment: Annotated[str, typer.Option("--comment", help="Comment.")] = "",
+) -> None:
+    """Run a plan: WRITES TO THE MACHINE, reads back, and says what was verified.
+
+    Exit 0 only if every PV was verified, 4 if not. Ctrl-C asks whether to abort; the restore does
+    not depend on this command.
+    """
+    from drey.restore.v1 import restore_service_pb2
+    from drey_cli.naming import plan_id
+
+    client = session.client
+    found = client.call(
+        client.restores.GetPlan,
+        restore_service_pb2.GetPlanRequest(id=plan_id(client, plan)),
+    ).plan
+    request = restore_service_pb2.ExecutePlanRequest(
+        plan_id=found.id,
+        digest=digest or found.digest,
+        accept_moved=accept_moved,
+        comment=comment,
+        request_id=new_request_id(),
+    )
+    for name, text in (
+        ("start_deadline", start_deadline),
+        ("write_timeout", write_timeout),
+        ("verify_timeout", verify_timeout),
+    ):
+        if text:
+            option = "--" + name.replace("_", "-")
+            getattr(request, name).CopyFrom(parse_duration(text, option=option))
+    _confirm(session, found, yes=yes)
+    answer = client.call(client.restores.ExecutePlan, request)
+    restore = _follow(session, answer.restore)
+    _end(session, restore)
+
+
+def _confirm(session: Session, plan: restore_pb2.Plan, *, yes: bool) -> None:
+    from drey_cli.render.restores import plan_facts
+    from drey_cli.render.times import plural
+
+    if not session.out.json:
+        session.out.table(plan_facts(plan, utc=session.out.utc))
+    question = f"Write {plural(plan.writes, 'value')} to the machine?"
+    if not session.out.confirm(question, yes=yes):
+        session.out.note("nothing was written")
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def restore_states(session: Session, restore_id: str) -> Iterator[restore_pb2.Restore]:
+    """Each state of a restore until it has ended, across broken connections."""
+    from drey.restore.v1 import restore_service_pb2
+    from drey_cli.client import WATCH_TIMEOUT_S
+    from drey_cli.following import follow_to_end
+
+    client = session.client
+
+    def open_stream() -> Stream[restore_service_pb2.WatchRestoreResponse]:
+        request = restore_service_pb2.WatchRestoreRequest(id=restore_id)
+        return client.stream(client.restores.WatchRestore, request, timeout_s=WATCH_TIMEOUT_S)
+
+    def lost(error: CliError) -> None:
+        session.out.note(f"{error.message}; the restore goes on, connecting again", "yellow")
+
+    for message in follow_to_end(open_stream, on_lost=lost):
+        yield message.restore
+        if state_of(message.restore) in _ENDED:
+            return
+
+
+def state_of(restore: restore_pb2.Restore) -> str:
+    """State of a restore as its short name."""
+    from drey.restore.v1 import restore_pb2
+    from drey_cli.render.enums import short_name
+
+    return short_name(restore_pb2.RestoreState, restore.state)
+
+
+def _follow(session: Session, restore: restore_pb2.Restore) -> restore_pb2.Restore:
+    """Show bars until the restore has ended; at Ctrl-C ask what is to become of it."""
+    last = restore
+    while state_of(last) not in _ENDED:
+        try:
+            with session.out.progress() as progress:
+                task = progress.add_task("waiting", total=None)
+                for last in restore_states(session, restore.id):
+                    done, total = restore_progress(last)
+                    progress.update(task, description=state_of(last), completed=done, total=total)
+        except KeyboardInterrupt:
+            _interrupted(session, restore.id)
+        else:
+            if state_of(last) not in _ENDED:
+                raise CliError(
+                    f"the server ended the watch of restore {restore.id}",
+                    reason="WATCH_ENDED",
+                    remedy=f"see drey restore show {restore.id}",
+                    code=ExitCode.UNAVAILABLE,
+                )
+    return last
+
+
+def restore_progress(restore: restore_pb2.Restore) -> tuple[int, int | None]:
+    """PVs done and in all, for the bar: while verifying, those that have their last verdict."""
+    from drey_cli.render.restores import verdict_counts
+
+    counts = verdict_counts(restore)
+    total = sum(counts.values())
+    open_verdicts = {"pending"} if state_of(restore) == "writing" else {"pending", "written"}
+    done = sum(pvs for name, pvs in counts.items() if name not in open_verdicts)
+    return done, total or None
+
+
+def _interrupted(session: Session, restore_id: str) -> None:
+    """After Ctrl-C: go on watching, leave, or abort. Without a terminal: leave."""
+    answer = "l"
+    if session.out.can_ask:
+        try:
+            answer = session.out.ask("\n[c]ontinue watching, [l]eave it running, [a]bort? ").lower()
+        except KeyboardInterrupt:
+            answer = "l"
+    if answer.startswith("c"):
+        return
+    if answer.startswith("a"):
+        _abort(session, restore_id, "Ctrl-C at drey restore run")
+        session.out.note("aborting: what is in flight is finished and read back", "yellow")
+        return
+    session.out.note(f"the restore goes on: drey restore watch {restore_id}", "yellow")
+    raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _abort(session: Session, restore_id: str, reason: str) -> restore_pb2.Restore:
+    from drey.restore.v1 import restore_service_pb2
+
+    client = session.client
+    return client.call(
+        client.restores.AbortRestore,
+        restore_service_pb2.AbortRestoreRequest(id=restore_id, reason=reason),
+    ).restore
+
+
+def _end(session: Session, restore: restore_pb2.Restore) -> None:
+    """Show how it ended and exit by it."""
+    from drey_cli.commands.restore_plan import show_restore
+
+    if session.out.json:
+        from drey_cli.render.documents import as_document
+
+        session.out.document({"restore": as_document(restore)})
+    else:
+        show_restore(session, restore, limit=_SHOWN, everything=False)
+    raise typer.Exit(exit_code(restore))
+
+
+def exit_code(restore: restore_pb2.Restore) -> ExitCode:
+    """Exit status of an ended restore."""
+    if state_of(restore) == "failed":
+        return ExitCode.REFUSED
+    return ExitCode.OK if restore.all_verified else ExitCode.DIFFERENT
+
+
+def watch(session: Session, restore: RestoreArgument = "latest") -> None:
+    """Follow a restore to its end. Leaving by Ctrl-C stops nothing unless you say abort."""
+    from drey.restore.v1 import restore_service_pb2
+    from drey_cli.naming import restore_id
+
+    client = session.client
+    identity = restore_id(client, restore)
+    if session.out.json:
+        last = None
+        for last in restore_states(session, identity):
+            session.out.line(last)
+        if last is not None:
+            raise typer.Exit(exit_code(last))
+        return
+    request = restore_service_pb2.GetRestoreRequest(id=identity)
+    found = client.call(client.restores.GetRestore, request).restore
+    _end(session, _follow(session, found))
+
+
+def abort(
+    session: Session,
+    restore: RestoreArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit.")] = "",
+) -> None:
+    """Stop a restore: no further write is sent; what is in flight is finished and read back."""
+    from drey_cli.naming import restore_id
+    from drey_cli.render.restores import restore_facts
+
+    stopped = _abort(session, restore_id(session.client, restore), reason)
+    if session.out.json:
+        session.out.document(stopped)
+    else:
+        session.out.table(restore_facts(stopped, utc=session.out.utc))
+
+
+def register(restore: typer.Typer) -> None:
+    """Add the commands to `drey restore`."""
+    command(
+        restore,
+        "run",
+        examples=(
+            "drey restore run latest",
+            "drey restore run 0192f3a4 --digest 5b1c... --yes --json",
+        ),
+    )(run)
+    command(restore, "watch", examples=("drey restore watch latest",))(watch)
+    command(restore, "abort", examples=("drey restore abort latest --reason 'beam loss'",))(abort)

@@ -1,0 +1,19 @@
+"""`drey snapshot`: taking, looking at, comparing."""
+
+import typer
+
+from drey_cli.commands import snapshot_compare, snapshot_look, snapshot_take
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `snapshot` commands."""
+    snapshot = typer.Typer(
+        name="snapshot",
+        no_args_is_help=True,
+        help="Snapshots: take, look, compare. Named by id, a unique part of it, `latest`,"
+        " `latest~N`, or exact title.",
+    )
+    snapshot_take.register(snapshot)
+    snapshot_look.register(snapshot)
+    snapshot_compare.register(snapshot)
+    app.add_typer(snapshot)

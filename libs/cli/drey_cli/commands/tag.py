@@ -1,0 +1,224 @@
+"""`drey tag`: tags on PVs, tags in groups, groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drey_cli.errors import CliError
+from drey_cli.registry import command
+from drey_cli.selection import Choice, parse_tag
+from drey_cli.session import Session, new_request_id
+
+if TYPE_CHECKING:
+    from drey.catalog.v1 import catalog_pb2
+
+TagArgument = Annotated[str, typer.Argument(metavar="GROUP=TAG[,TAG]", help="Group and tags.")]
+Force = Annotated[bool, typer.Option("--force", help="Although PVs carry it.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def add(session: Session, choice: Choice, tag: TagArgument) -> None:
+    """Put tags on PVs. Groups and tags that are not there are created."""
+    _tag(session, choice, tag, adds=True)
+
+
+def remove(session: Session, choice: Choice, tag: TagArgument) -> None:
+    """Take tags off PVs. The tags themselves stay."""
+    _tag(session, choice, tag, adds=False)
+
+
+def _tag(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
+    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+    from drey_cli.errors import usage_error
+    from drey_cli.render.times import plural
+
+    group, names = parse_tag(text, option="GROUP=TAG")
+    if not names:
+        raise usage_error("which tags of the group?", remedy="as in Region=LI21")
+    refs = [catalog_pb2.TagRef(group=group, tag=name) for name in names]
+    client = session.client
+    answer = client.call(
+        client.catalog.TagPvs,
+        catalog_service_pb2.TagPvsRequest(
+            selector=choice.required(),
+            add=refs if adds else [],
+            remove=[] if adds else refs,
+            request_id=new_request_id(),
+        ),
+    )
+    if session.out.json:
+        session.out.document(answer)
+    else:
+        session.out.text(f"{plural(answer.matched, 'PV')} chosen, {answer.changed} changed")
+
+
+def groups(session: Session) -> None:
+    """List all groups with their tags, and how many PVs carry each."""
+    from drey_cli.naming import list_tag_groups
+    from drey_cli.render.table import Column, Table
+
+    found = list(list_tag_groups(session.client))
+    if session.out.json:
+        from drey_cli.render.documents import as_documents
+
+        session.out.document({"tag_groups": as_documents(found)})
+        return
+    table = Table(
+        (
+            Column("group"),
+            Column("tag"),
+            Column("PVs", right=True),
+            Column("description", fold=True),
+        )
+    )
+    for group in found:
+        table.add(group.name, "", "", group.description)
+        for tag in group.tags:
+            table.add("", tag.name, str(tag.pv_count), "")
+    session.out.table(table)
+
+
+def create(
+    session: Session,
+    group: Annotated[str, typer.Argument(metavar="GROUP[=TAG,...]", help="Group, with tags.")],
+    description: Annotated[str, typer.Option("--description", help="Text for people.")] = "",
+) -> None:
+    """Create a group, with tags; in a group that is there, create the tags."""
+    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+    from drey_cli.naming import list_tag_groups
+
+    client = session.client
+    name, tags = parse_tag(group, option="GROUP")
+    there = [g for g in list_tag_groups(client) if g.name.casefold() == name.casefold()]
+    if there and tags:
+        for tag in tags:
+            client.call(
+                client.catalog.CreateTag,
+                catalog_service_pb2.CreateTagRequest(
+                    tag_group_id=there[0].id, name=tag, request_id=new_request_id()
+                ),
+            )
+        made = _group(session, there[0].id)
+    else:
+        made = client.call(
+            client.catalog.CreateTagGroup,
+            catalog_service_pb2.CreateTagGroupRequest(
+                tag_group=catalog_pb2.TagGroup(
+                    name=name,
+                    description=description,
+                    tags=[catalog_pb2.Tag(name=tag) for tag in tags],
+                ),
+                request_id=new_request_id(),
+            ),
+        ).tag_group
+    if session.out.json:
+        session.out.document(made)
+    else:
+        session.out.text(f"{made.name}: {', '.join(tag.name for tag in made.tags) or 'no tags'}")
+
+
+def _group(session: Session, name: str) -> catalog_pb2.TagGroup:
+    from drey_cli.naming import tag_group
+
+    return tag_group(session.client, name)
+
+
+def rename(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="New name.")],
+) -> None:
+    """Rename a group, or a tag of a group."""
+    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+
+    client = session.client
+    group_name, tags = parse_tag(what, option="GROUP=TAG")
+    group = _group(session, group_name)
+    if tags:
+        client.call(
+            client.catalog.UpdateTag,
+            catalog_service_pb2.UpdateTagRequest(
+                id=_tag_id(group, tags[0]), name=name, request_id=new_request_id()
+            ),
+        )
+    else:
+        request = catalog_service_pb2.UpdateTagGroupRequest(
+            tag_group=catalog_pb2.TagGroup(id=group.id, name=name, etag=group.etag),
+            request_id=new_request_id(),
+        )
+        request.update_mask.paths.append("name")
+        client.call(client.catalog.UpdateTagGroup, request)
+    made = _group(session, group.id)
+    if session.out.json:
+        session.out.document(made)
+    else:
+        session.out.text(f"renamed to {name}")
+
+
+def _tag_id(group: catalog_pb2.TagGroup, name: str) -> str:
+    for tag in group.tags:
+        if tag.name.casefold() == name.casefold():
+            return tag.id
+    raise CliError(
+        f"group {group.name!r} has no tag {name!r}",
+        reason="NOT_FOUND",
+        remedy="see drey tag groups",
+    )
+
+
+def delete(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
+    force: Force = False,
+    yes: Yes = False,
+) -> None:
+    """Delete a group with its tags, or one tag of it, from the catalogue."""
+    from drey.catalog.v1 import catalog_service_pb2
+    from drey_cli.errors import usage_error
+    from drey_cli.render.times import plural
+
+    client = session.client
+    group_name, tags = parse_tag(what, option="GROUP=TAG")
+    if len(tags) > 1:
+        raise usage_error("one tag at a time", field="GROUP=TAG")
+    group = _group(session, group_name)
+    if not session.out.confirm(f"Delete {what}?", yes=yes):
+        session.out.note("nothing was changed")
+        raise typer.Exit(1)
+    if tags:
+        changed = client.call(
+            client.catalog.DeleteTag,
+            catalog_service_pb2.DeleteTagRequest(
+                id=_tag_id(group, tags[0]), force=force, request_id=new_request_id()
+            ),
+        ).pvs_changed
+    else:
+        changed = client.call(
+            client.catalog.DeleteTagGroup,
+            catalog_service_pb2.DeleteTagGroupRequest(
+                id=group.id, force=force, request_id=new_request_id()
+            ),
+        ).pvs_changed
+    if session.out.json:
+        session.out.document({"pvs_changed": changed})
+    else:
+        session.out.text(f"deleted {what}; {plural(changed, 'PV')} lost a tag")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `tag` commands."""
+    tag = typer.Typer(name="tag", no_args_is_help=True, help="Tags of PVs, in groups.")
+    command(tag, "groups")(groups)
+    command(
+        tag,
+        "add",
+        chooses=True,
+        examples=("drey tag add Region=LI21 --glob '*:LI21:*'",),
+    )(add)
+    command(tag, "rm", chooses=True, examples=("drey tag rm Region=LI21 --device SPARE",))(remove)
+    command(tag, "create", examples=("drey tag create Region=LI21,LI22",))(create)
+    command(tag, "rename", examples=("drey tag rename Region=LI21 'Linac 21'",))(rename)
+    command(tag, "delete", examples=("drey tag delete Region=LI21 --force",))(delete)
+    app.add_typer(tag)

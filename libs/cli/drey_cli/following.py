@@ -1,0 +1,155 @@
+"""Following a stream that lasts: in a thread, with connecting again and a sign of silence."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from drey_cli.errors import CliError
+from drey_cli.exits import ExitCode
+
+if TYPE_CHECKING:
+    from drey_cli.client import Stream
+
+R = TypeVar("R")
+
+TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+QUEUE_SIZE = 64
+SILENCE_S = 10.0
+_FIRST_BACKOFF_S = 0.2
+_LAST_BACKOFF_S = 3.0
+
+
+class Lost:
+    """The stream broke and is being connected again. `error` says why."""
+
+    def __init__(self, error: CliError) -> None:
+        self.error = error
+
+
+class Follower(Generic[R]):
+    """Messages of a stream that is opened again whenever it breaks.
+
+    A thread reads; messages wait in a queue of 64. When it is full the thread stops reading, so
+    that the server merges for us, as it does for every slow reader. `open_stream` is called for
+    each connection. `silence_s`: this long without a message means broken (0: never).
+    Errors that a new connection cannot mend are raised by `get`.
+    """
+
+    def __init__(self, open_stream: Callable[[], Stream[R]], *, silence_s: float = 0.0) -> None:
+        self._open_stream = open_stream
+        self._silence_s = silence_s
+        self._queue: queue.Queue[R | CliError | None] = queue.Queue(QUEUE_SIZE)
+        self._stream: Stream[R] | None = None
+        self._last = time.monotonic()
+        self._backoff = _FIRST_BACKOFF_S
+        self._retry_at = 0.0
+
+    def __enter__(self) -> Follower[R]:
+        self._connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def get(self, timeout_s: float) -> R | Lost | None:
+        """The next message, `Lost` when the stream broke, None when nothing came in time.
+
+        Raises StopIteration's cousin `EOFError` when the server ended the stream, CliError when it
+        refused it.
+        """
+        if self._stream is None:
+            time.sleep(max(0.0, min(timeout_s, self._retry_at - time.monotonic())))
+            if time.monotonic() < self._retry_at:
+                return None
+            self._connect()
+        try:
+            item = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return self._silent()
+        self._last = time.monotonic()
+        if item is None:
+            self._drop()
+            raise EOFError
+        if isinstance(item, CliError):
+            return self._broken(item)
+        self._backoff = _FIRST_BACKOFF_S
+        return item
+
+    def _silent(self) -> Lost | None:
+        if not self._silence_s or time.monotonic() - self._last < self._silence_s:
+            return None
+        return self._broken(
+            CliError("the server is silent", status="UNAVAILABLE", code=ExitCode.UNAVAILABLE)
+        )
+
+    def _broken(self, error: CliError) -> Lost:
+        self._drop()
+        if error.status not in TRANSIENT:
+            raise error
+        self._retry_at = time.monotonic() + self._backoff * random.uniform(0.7, 1.3)
+        self._backoff = min(self._backoff * 2, _LAST_BACKOFF_S)
+        return Lost(error)
+
+    def _connect(self) -> None:
+        self._queue = queue.Queue(QUEUE_SIZE)
+        self._last = time.monotonic()
+        self._stream = self._open_stream()
+        threading.Thread(
+            target=_pump, args=(self._stream, self._queue), name="drey-follow", daemon=True
+        ).start()
+
+    def _drop(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        stream.close()
+        # The thread may wait for room in a queue that nobody will read again.
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
+
+def _pump(stream: Stream[R], into: queue.Queue[R | CliError | None]) -> None:
+    try:
+        for message in stream:
+            into.put(message)
+    except CliError as error:
+        into.put(error)
+    else:
+        into.put(None)
+
+
+def follow_to_end(
+    open_stream: Callable[[], Stream[R]],
+    *,
+    patience_s: float = 60.0,
+    on_lost: Callable[[CliError], None] | None = None,
+) -> Iterator[R]:
+    """Messages of a stream that ends by itself, such as a job's, across broken connections.
+
+    The server's work goes on without us; for `patience_s` we try to find it again, then the last
+    error is raised. Blocks for at most a quarter second at a time, so that Ctrl-C is heard.
+    """
+    lost_since: float | None = None
+    with Follower(open_stream) as follower:
+        while True:
+            try:
+                item = follower.get(0.25)
+            except EOFError:
+                return
+            if item is None:
+                continue
+            if isinstance(item, Lost):
+                now = time.monotonic()
+                lost_since = lost_since if lost_since is not None else now
+                if now - lost_since > patience_s:
+                    raise item.error
+                if on_lost is not None:
+                    on_lost(item.error)
+                continue
+            lost_since = None
+            yield item

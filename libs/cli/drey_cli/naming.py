@@ -1,0 +1,211 @@
+"""From what a person types to an id: a full id, a unique part of one, `latest`, an exact title."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from drey_cli.errors import CliError
+from drey_cli.exits import ExitCode
+
+if TYPE_CHECKING:
+    from drey.access.v1 import access_pb2
+    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+    from drey.job.v1 import job_pb2
+    from drey.restore.v1 import restore_pb2
+    from drey.snapshot.v1 import snapshot_pb2
+    from drey_cli.client import Client
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_PART = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
+_LATEST = re.compile(r"latest(?:~(\d+))?")
+_PAGE = 1000
+
+
+def is_uuid(text: str) -> bool:
+    """Whether the text is a whole id."""
+    return _UUID.fullmatch(text) is not None
+
+
+def match_id(text: str, ids: Iterable[tuple[str, str]], *, what: str) -> str:
+    """The one id that `text` is a title, a beginning or an ending of.
+
+    `ids` are (id, title). A title that fits exactly goes before parts of ids. Raises NOT_FOUND, or
+    AMBIGUOUS with the candidates.
+    """
+    part = text.lower() if _PART.fullmatch(text) else None
+    by_title: list[str] = []
+    by_part: list[str] = []
+    for identity, title in ids:
+        if title == text:
+            by_title.append(identity)
+        if part is not None and (identity.startswith(part) or identity.endswith(part)):
+            by_part.append(identity)
+    found = by_title or by_part
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise not_found(what, text)
+    shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+    raise CliError(
+        f"{len(found)} {what}s are named {text!r}: {shown}",
+        reason="AMBIGUOUS",
+        remedy="give the whole id",
+        code=ExitCode.REFUSED,
+    )
+
+
+def not_found(what: str, text: str) -> CliError:
+    """The error for something that nothing is named."""
+    return CliError(
+        f"there is no {what} {text!r}", reason="NOT_FOUND", remedy=f"see drey {what} list"
+    )
+
+
+def _resolve(
+    text: str,
+    newest_first: Callable[[], Iterator[tuple[str, str]]],
+    *,
+    what: str,
+) -> str:
+    if is_uuid(text):
+        return text.lower()
+    latest = _LATEST.fullmatch(text)
+    if latest is None:
+        return match_id(text, newest_first(), what=what)
+    wanted = int(latest[1] or 0)
+    for at, (identity, _) in enumerate(newest_first()):
+        if at == wanted:
+            return identity
+    raise not_found(what, text)
+
+
+def list_snapshots(
+    client: Client, *, page_size: int = _PAGE, search: str = "", limit: int = 0
+) -> Iterator[snapshot_pb2.Snapshot]:
+    """Snapshots, newest first."""
+    from drey.snapshot.v1 import snapshot_service_pb2
+
+    def fetch(token: str) -> tuple[Iterable[snapshot_pb2.Snapshot], str]:
+        answer = client.call(
+            client.snapshots.ListSnapshots,
+            snapshot_service_pb2.ListSnapshotsRequest(
+                page_size=page_size, page_token=token, search=search
+            ),
+        )
+        return answer.snapshots, answer.next_page_token
+
+    return client.pages(fetch, limit=limit)
+
+
+def snapshot_id(client: Client, text: str) -> str:
+    """Id of a snapshot by id, part of an id, `latest`, `latest~N`, or exact title."""
+    latest = _LATEST.fullmatch(text)
+    size = min(_PAGE, int(latest[1] or 0) + 1) if latest else _PAGE
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        return ((each.id, each.title) for each in list_snapshots(client, page_size=size))
+
+    return _resolve(text, pairs, what="snapshot")
+
+
+def plan_id(client: Client, text: str) -> str:
+    """Id of a plan by id, part of an id, or `latest`."""
+    from drey.restore.v1 import restore_service_pb2
+
+    def fetch(token: str) -> tuple[Iterable[restore_pb2.Plan], str]:
+        answer = client.call(
+            client.restores.ListPlans,
+            restore_service_pb2.ListPlansRequest(page_size=_PAGE, page_token=token),
+        )
+        return answer.plans, answer.next_page_token
+
+    return _resolve(text, lambda: ((p.id, "") for p in client.pages(fetch)), what="plan")
+
+
+def restore_id(client: Client, text: str) -> str:
+    """Id of a restore by id, part of an id, or `latest`."""
+    from drey.restore.v1 import restore_service_pb2
+
+    def fetch(token: str) -> tuple[Iterable[restore_pb2.Restore], str]:
+        answer = client.call(
+            client.restores.ListRestores,
+            restore_service_pb2.ListRestoresRequest(page_size=_PAGE, page_token=token),
+        )
+        return answer.restores, answer.next_page_token
+
+    return _resolve(text, lambda: ((r.id, "") for r in client.pages(fetch)), what="restore")
+
+
+def job_id(client: Client, text: str) -> str:
+    """Id of a job by id, part of an id, or `latest`."""
+    from drey.job.v1 import job_service_pb2
+
+    def fetch(token: str) -> tuple[Iterable[job_pb2.Job], str]:
+        answer = client.call(
+            client.jobs.ListJobs,
+            job_service_pb2.ListJobsRequest(page_size=_PAGE, page_token=token),
+        )
+        return answer.jobs, answer.next_page_token
+
+    return _resolve(text, lambda: ((j.id, "") for j in client.pages(fetch)), what="job")
+
+
+def list_keys(client: Client, *, include_dead: bool = False) -> Iterator[access_pb2.Key]:
+    """Keys by name."""
+    from drey.access.v1 import access_service_pb2
+
+    def fetch(token: str) -> tuple[Iterable[access_pb2.Key], str]:
+        answer = client.call(
+            client.access.ListKeys,
+            access_service_pb2.ListKeysRequest(
+                page_size=_PAGE, page_token=token, include_dead=include_dead
+            ),
+        )
+        return answer.keys, answer.next_page_token
+
+    return client.pages(fetch)
+
+
+def key_id(client: Client, text: str) -> str:
+    """Id of a living key by id, part of an id, or the name of its holder."""
+    if is_uuid(text):
+        return text.lower()
+    return match_id(text, ((key.id, key.name) for key in list_keys(client)), what="key")
+
+
+def get_pv(client: Client, text: str) -> catalog_service_pb2.GetPvResponse:
+    """A PV with its metadata, by name or by id."""
+    from drey.catalog.v1 import catalog_service_pb2
+
+    request = (
+        catalog_service_pb2.GetPvRequest(id=text.lower())
+        if is_uuid(text)
+        else catalog_service_pb2.GetPvRequest(name=text)
+    )
+    return client.call(client.catalog.GetPv, request)
+
+
+def list_tag_groups(client: Client) -> Iterator[catalog_pb2.TagGroup]:
+    """Groups of tags by name."""
+    from drey.catalog.v1 import catalog_service_pb2
+
+    def fetch(token: str) -> tuple[Iterable[catalog_pb2.TagGroup], str]:
+        answer = client.call(
+            client.catalog.ListTagGroups,
+            catalog_service_pb2.ListTagGroupsRequest(page_size=_PAGE, page_token=token),
+        )
+        return answer.tag_groups, answer.next_page_token
+
+    return client.pages(fetch)
+
+
+def tag_group(client: Client, name: str) -> catalog_pb2.TagGroup:
+    """A group by name (case ignored) or id."""
+    for group in list_tag_groups(client):
+        if group.id == name or group.name.casefold() == name.casefold():
+            return group
+    raise CliError(
+        f"there is no tag group {name!r}", reason="NOT_FOUND", remedy="see drey tag groups"
+    )

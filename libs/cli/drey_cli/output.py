@@ -1,0 +1,223 @@
+"""The one place that writes to the terminal: tables, text, progress, JSON, errors.
+
+What was asked for goes to standard output; notes, progress and errors go to standard error, so
+that a pipe carries nothing but the result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from drey_cli.errors import CliError, usage_error
+from drey_cli.render.table import Cell, Table, plain_lines
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from rich.progress import Progress
+    from rich.table import Table as RichTable
+
+_LONG_TABLE = 2000
+_PIPE_WIDTH = 400
+
+
+class Output:
+    """Standard output and error of one command.
+
+    `json`: documents instead of tables. `utc`: times in UTC to the nanosecond. `color`: None lets
+    the terminal (and NO_COLOR) decide.
+    """
+
+    def __init__(self, *, json: bool = False, utc: bool = False, color: bool | None = None) -> None:
+        self.json = json
+        self.utc = utc
+        self._color = color
+
+    # ---- what the terminal is
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person looks at standard output, and no JSON was asked for."""
+        return sys.stdout.isatty() and not self.json
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a question would be answered by a person."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.json
+
+    @cached_property
+    def console(self) -> Console:
+        """Rich console on standard output."""
+        return self._console(stderr=False)
+
+    @cached_property
+    def _error_console(self) -> Console:
+        return self._console(stderr=True)
+
+    def _console(self, *, stderr: bool) -> Console:
+        from rich.console import Console
+
+        stream = sys.stderr if stderr else sys.stdout
+        width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+        return Console(
+            stderr=stderr,
+            width=width,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            no_color=True if self._color is False else None,
+            force_terminal=True if self._color else None,
+        )
+
+    # ---- results
+
+    def document(self, document: Mapping[str, Any] | Message) -> None:
+        """Write one JSON document, indented."""
+        self._write(_dump(document, indent=2))
+
+    def line(self, document: Mapping[str, Any] | Message) -> None:
+        """Write one line of JSON, at once."""
+        self._write(_dump(document, indent=None))
+        sys.stdout.flush()
+
+    def text(self, text: str, style: str = "") -> None:
+        """Write a line of text to standard output."""
+        if style and sys.stdout.isatty():
+            self.console.print(text, style=style, soft_wrap=True)
+        else:
+            self._write(text)
+
+    def cell(self, cell: Cell) -> None:
+        """Write a styled line."""
+        self.text(cell.text, cell.style)
+
+    def table(self, table: Table) -> None:
+        """Draw a table; plain aligned lines into a pipe and where it is very long."""
+        if table.title:
+            self.text(table.title, "bold")
+        if sys.stdout.isatty() and len(table.rows) <= _LONG_TABLE:
+            self.console.print(rich_table(table))
+        elif table.rows or any(column.title for column in table.columns):
+            lines = plain_lines(table)
+            headed = any(column.title for column in table.columns)
+            self._write("\n".join(lines if headed else lines[1:]))
+        if table.note:
+            self.text(table.note, "dim")
+
+    def raw(self, data: bytes) -> None:
+        """Write bytes to standard output as they are."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+
+    @staticmethod
+    def _write(text: str) -> None:
+        # A name or label can hold lone surrogates; a result must not die of its own text.
+        try:
+            sys.stdout.write(text + "\n")
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding or "utf-8"
+            safe = text.encode(encoding, "backslashreplace").decode(encoding)
+            sys.stdout.write(safe + "\n")
+
+    # ---- beside the result
+
+    def note(self, text: str, style: str = "dim") -> None:
+        """Say something that is not part of the result; silent with JSON."""
+        if not self.json:
+            self._error_console.print(text, style=style, soft_wrap=True)
+
+    def error(self, error: CliError) -> None:
+        """Show the error: a JSON document with JSON, else message, field, reason and remedy."""
+        if self.json:
+            sys.stderr.write(_dump(error.as_dict(), indent=None) + "\n")
+            return
+        console = self._error_console
+        console.print(f"error: {error.message}", style="bold red", soft_wrap=True)
+        if error.field:
+            console.print(f"  field:  {error.field}", soft_wrap=True)
+        if error.reason not in {"REFUSED", "USAGE"}:
+            extra = "".join(
+                f" {name}={value}" for name, value in error.metadata.items() if name != "field"
+            )
+            console.print(f"  reason: {error.reason}{extra}", style="dim", soft_wrap=True)
+        if error.remedy:
+            console.print(f"  remedy: {error.remedy}", style="cyan", soft_wrap=True)
+
+    def confirm(self, question: str, *, yes: bool) -> bool:
+        """Ask on the terminal. `yes` answers beforehand; nobody to ask is a usage error."""
+        if yes:
+            return True
+        if not self.can_ask:
+            raise usage_error(
+                "this needs a confirmation, and there is no terminal to ask on",
+                field="--yes",
+                remedy="say --yes",
+            )
+        return self.ask(f"{question} [y/N] ").lower() in {"y", "yes"}
+
+    def ask(self, question: str) -> str:
+        """Ask on standard error and return the trimmed answer; empty at the end of input."""
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        return sys.stdin.readline().strip()
+
+    @contextmanager
+    def progress(self, *, of_bytes: bool = False) -> Iterator[Progress]:
+        """Progress bars on standard error, shown only to a person; gone at the end."""
+        from rich import progress as bars
+
+        columns: list[bars.ProgressColumn] = [
+            bars.SpinnerColumn(),
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.DownloadColumn() if of_bytes else bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+        ]
+        shown = sys.stderr.isatty() and not self.json
+        with bars.Progress(
+            *columns, console=self._error_console, transient=True, disable=not shown
+        ) as progress:
+            yield progress
+
+    def live(self, renderable: RenderableType) -> Live:
+        """A live display on standard output; refreshed by its user only."""
+        from rich.live import Live
+
+        return Live(renderable, console=self.console, auto_refresh=False, screen=False)
+
+
+def rich_table(table: Table) -> RichTable:
+    """The table for rich. Cells are text, never markup."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    headed = any(column.title for column in table.columns)
+    drawn = RichTable(box=box.SIMPLE_HEAD if headed else None, show_header=headed, pad_edge=False)
+    for column in table.columns:
+        drawn.add_column(
+            Text(column.title),
+            justify="right" if column.right else "left",
+            no_wrap=not column.fold,
+            overflow="fold" if column.fold else "ellipsis",
+        )
+    for row in table.rows:
+        drawn.add_row(
+            *(Text(cell) if isinstance(cell, str) else Text(cell.text, cell.style) for cell in row)
+        )
+    return drawn
+
+
+def _dump(document: Mapping[str, Any] | Message, *, indent: int | None) -> str:
+    if not isinstance(document, Mapping):
+        from drey_cli.render.documents import as_document
+
+        document = as_document(document)
+    return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)

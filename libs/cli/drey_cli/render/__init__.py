@@ -1,0 +1,1 @@
+"""From messages to tables and text. Pure: nothing here writes anywhere."""

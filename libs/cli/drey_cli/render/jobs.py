@@ -1,0 +1,94 @@
+"""Jobs as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from drey_cli.render.enums import short_name
+from drey_cli.render.table import Cell, Column, Table, facts
+from drey_cli.render.times import format_span, format_time
+
+if TYPE_CHECKING:
+    from drey.job.v1 import job_pb2
+
+_STYLE = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "interrupted": "bold red",
+    "running": "cyan",
+}
+ENDED = frozenset({"succeeded", "failed", "cancelled", "interrupted"})
+
+
+def job_state(job: job_pb2.Job) -> str:
+    """State of a job as its short name."""
+    from drey.job.v1 import job_pb2
+
+    return short_name(job_pb2.JobState, job.state)
+
+
+def state_cell(job: job_pb2.Job) -> Cell:
+    """State of a job in its colour."""
+    state = job_state(job)
+    return Cell(state, _STYLE.get(state, ""))
+
+
+def progress_text(job: job_pb2.Job) -> str:
+    """How far it is: `reading 120/4000`."""
+    amount = f"{job.done}/{job.total}" if job.total else ""
+    return f"{job.phase} {amount}".strip()
+
+
+def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
+    """One line a job."""
+    from drey.job.v1 import job_pb2
+
+    table = Table(
+        (
+            Column("job"),
+            Column("time"),
+            Column("kind"),
+            Column("state"),
+            Column("progress"),
+            Column("by"),
+            Column("result or error", fold=True),
+        )
+    )
+    for job in jobs:
+        table.add(
+            job.id,
+            format_time(job.create_time_ns, utc=utc),
+            short_name(job_pb2.JobKind, job.kind),
+            state_cell(job),
+            progress_text(job),
+            job.actor.principal,
+            Cell(job.error.message, "red") if job.HasField("error") else job.result,
+        )
+    return table
+
+
+def job_facts(job: job_pb2.Job, *, utc: bool) -> Table:
+    """All that is known of a job."""
+    from drey.job.v1 import job_pb2
+
+    pairs: list[tuple[str, Cell | str]] = [
+        ("job", job.id),
+        ("kind", short_name(job_pb2.JobKind, job.kind)),
+        ("state", state_cell(job)),
+        ("progress", progress_text(job) or "—"),
+        ("result", job.result or "—"),
+        ("by", job.actor.principal),
+        ("attempts", str(job.attempts)),
+        ("created", format_time(job.create_time_ns, utc=utc)),
+        ("begun", format_time(job.start_time_ns, utc=utc)),
+        ("ended", format_time(job.end_time_ns, utc=utc)),
+    ]
+    if job.start_time_ns and job.end_time_ns:
+        pairs.append(("took", format_span(job.end_time_ns - job.start_time_ns)))
+    if job.HasField("error"):
+        pairs.append(("error", Cell(job.error.message, "bold red")))
+    if job.trace_id:
+        pairs.append(("trace", job.trace_id))
+    return facts(pairs)

@@ -1,0 +1,158 @@
+"""Catalogue entries as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from drey_cli.render.enums import short_name
+from drey_cli.render.table import Cell, Column, Table, facts
+from drey_cli.render.times import format_time
+from drey_cli.render.values import escape
+
+if TYPE_CHECKING:
+    from drey.catalog.v1 import catalog_pb2
+    from drey.common.v1 import value_pb2
+
+
+def tags_text(pv: catalog_pb2.Pv) -> str:
+    """Tags by group: `Area=LI21 Region=Linac,Gun`."""
+    groups: dict[str, list[str]] = {}
+    for ref in pv.tags:
+        groups.setdefault(ref.group, []).append(ref.tag)
+    return " ".join(f"{group}={','.join(tags)}" for group, tags in groups.items())
+
+
+def tolerance_text(pv: catalog_pb2.Pv, role: str) -> str:
+    """Tolerance of a channel in words; exact where none is given."""
+    field = f"{role}_tolerance"
+    if not pv.HasField(field):  # type: ignore[arg-type]
+        return "exact"
+    tolerance: value_pb2.Tolerance = getattr(pv, field)
+    parts = []
+    if tolerance.absolute:
+        parts.append(f"±{tolerance.absolute:g}")
+    if tolerance.relative:
+        parts.append(f"±{tolerance.relative * 100:g} %")
+    return " + ".join(parts) or "exact"
+
+
+def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
+    """One line a PV."""
+    table = Table(
+        (
+            Column("PV"),
+            Column("readback"),
+            Column("device"),
+            Column("tags", fold=True),
+            Column("marks"),
+            Column("description", fold=True),
+        )
+    )
+    for pv in pvs:
+        table.add(
+            Cell(pv.name, "dim strike" if pv.delete_time_ns else ""),
+            pv.readback_address if pv.readback_address != pv.name else "(itself)",
+            pv.device,
+            tags_text(pv),
+            _marks(pv),
+            escape(pv.description),
+        )
+    return table
+
+
+def _marks(pv: catalog_pb2.Pv) -> Cell:
+    if pv.delete_time_ns:
+        return Cell("deleted", "red")
+    if not pv.setpoint_address:
+        return Cell("no setpoint", "dim")
+    return Cell("read-only", "cyan") if pv.read_only else Cell("")
+
+
+def pv_facts(pv: catalog_pb2.Pv, *, utc: bool) -> Table:
+    """Everything the catalogue has of one PV."""
+    from drey.catalog.v1 import catalog_pb2
+
+    protocol = short_name(catalog_pb2.Protocol, pv.protocol) or "ca"
+    pairs: list[tuple[str, Cell | str]] = [
+        ("setpoint", f"{pv.setpoint_address or '—'}  ({tolerance_text(pv, 'setpoint')})"),
+        ("readback", f"{pv.readback_address or '—'}  ({tolerance_text(pv, 'readback')})"),
+        ("protocol", protocol),
+        ("device", pv.device or "—"),
+        ("description", pv.description or "—"),
+        ("tags", tags_text(pv) or "—"),
+        ("read-only", "yes" if pv.read_only else "no"),
+        ("id", pv.id),
+        ("number", str(pv.number)),
+        ("created", format_time(pv.create_time_ns, utc=utc)),
+        ("changed", format_time(pv.update_time_ns, utc=utc)),
+    ]
+    if pv.delete_time_ns:
+        pairs.append(("deleted", Cell(format_time(pv.delete_time_ns, utc=utc), "red")))
+    if pv.HasField("restore_policy"):
+        pairs.extend(policy_pairs(pv.restore_policy))
+    return facts(pairs, title=pv.name)
+
+
+def policy_pairs(policy: catalog_pb2.RestorePolicy) -> list[tuple[str, Cell | str]]:
+    """What a restore policy says, field by field; absent fields are left out."""
+    from drey.catalog.v1 import catalog_pb2
+
+    pairs: list[tuple[str, Cell | str]] = []
+    for name, text in (
+        ("completion", short_name(catalog_pb2.Completion, policy.completion)),
+        ("timeout", _seconds(policy, "timeout")),
+        ("settle", _seconds(policy, "settle")),
+        ("stage", str(policy.stage) if policy.HasField("stage") else ""),
+        ("done channel", policy.done_channel),
+        ("done value", f"{policy.done_value:g}" if policy.HasField("done_value") else ""),
+        ("ramp rate", f"{policy.ramp_rate:g}/s" if policy.HasField("ramp_rate") else ""),
+        ("ramp step", f"{policy.ramp_step:g}" if policy.HasField("ramp_step") else ""),
+        (
+            "allowed",
+            f"{policy.allowed.low:g} … {policy.allowed.high:g}"
+            if policy.HasField("allowed")
+            else "",
+        ),
+    ):
+        if text:
+            pairs.append((f"restore: {name}", text))
+    return pairs
+
+
+def _seconds(policy: catalog_pb2.RestorePolicy, name: str) -> str:
+    if not policy.HasField(name):  # type: ignore[arg-type]
+        return ""
+    duration = getattr(policy, name)
+    return f"{duration.seconds + duration.nanos / 1e9:g} s"
+
+
+def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
+    """What the monitor knows of a channel."""
+    from drey.common.v1 import value_pb2
+
+    kind = short_name(value_pb2.ValueType, metadata.native_type)
+    count = metadata.element_count
+    pairs: list[tuple[str, Cell | str]] = [
+        ("address", metadata.address),
+        ("type", f"{kind}[{count}]" if count > 1 else kind or "never connected"),
+        ("host", metadata.host or "—"),
+        ("access", _access(metadata)),
+    ]
+    if metadata.units:
+        pairs.append(("units", metadata.units))
+    if metadata.HasField("precision"):
+        pairs.append(("precision", str(metadata.precision)))
+    for name in ("display", "control", "warning", "alarm"):
+        if metadata.HasField(name):
+            limits = getattr(metadata, name)
+            pairs.append((f"{name} limits", f"{limits.low:g} … {limits.high:g}"))
+    if metadata.enum_labels:
+        labels = (f"{at}={escape(label)}" for at, label in enumerate(metadata.enum_labels))
+        pairs.append(("labels", "  ".join(labels)))
+    return facts(pairs, title=role)
+
+
+def _access(metadata: value_pb2.ChannelMetadata) -> str:
+    words = [w for w, on in (("read", metadata.readable), ("write", metadata.writable)) if on]
+    return " and ".join(words) or "none"

@@ -1,0 +1,76 @@
+"""A table as data: what the commands make and `Output` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """Text and the rich style it is drawn in, empty for none. Never markup."""
+
+    text: str
+    style: str = ""
+
+
+class Column(NamedTuple):
+    """Heading; `right` for numbers; `fold` for text that may be cut to fit a terminal."""
+
+    title: str
+    right: bool = False
+    fold: bool = False
+
+
+Row = Sequence["Cell | str"]
+
+
+@dataclass(slots=True)
+class Table:
+    """Columns and rows, a title above (or none) and a note below (or none)."""
+
+    columns: Sequence[Column]
+    rows: list[Row] = field(default_factory=list)
+    title: str = ""
+    note: str = ""
+
+    def add(self, *cells: Cell | str) -> None:
+        """Append a row; one cell a column."""
+        if len(cells) != len(self.columns):
+            raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
+        self.rows.append(cells)
+
+
+def text_of(cell: Cell | str) -> str:
+    """Text of a cell on one line."""
+    text = cell if isinstance(cell, str) else cell.text
+    return text.replace("\n", "⏎")
+
+
+def plain_lines(table: Table) -> list[str]:
+    """The table as aligned lines without colour or frame: for pipes and for very long tables."""
+    heading = [column.title.upper() for column in table.columns]
+    body = [[text_of(cell) for cell in row] for row in table.rows]
+    widths = [len(title) for title in heading]
+    for row in body:
+        for at, text in enumerate(row):
+            widths[at] = max(widths[at], len(text))
+    lines = [_line(heading, widths, table.columns)]
+    lines.extend(_line(row, widths, table.columns) for row in body)
+    return lines
+
+
+def _line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
+    parts = (
+        text.rjust(width) if column.right else text.ljust(width)
+        for text, width, column in zip(texts, widths, columns, strict=True)
+    )
+    return "  ".join(parts).rstrip()
+
+
+def facts(pairs: Sequence[tuple[str, Cell | str]], *, title: str = "") -> Table:
+    """A table of two columns: what, and what it is."""
+    table = Table((Column(""), Column("", fold=True)), title=title)
+    for name, value in pairs:
+        table.add(Cell(name, "bold"), value)
+    return table

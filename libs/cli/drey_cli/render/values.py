@@ -1,0 +1,191 @@
+"""One value for people: precision, units and labels from metadata, long arrays cut short."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from drey_cli.render.table import Cell
+
+if TYPE_CHECKING:
+    from drey.common.v1 import value_pb2
+
+NO_CHANNEL = "—"
+NO_VALUE = "no value"
+_SHOWN_ELEMENTS = 3
+_SHOWN_TEXT = 60
+_FLOATS = {"float64_value": 10, "float32_value": 7, "float64_array": 10, "float32_array": 7}
+_SEVERITY_STYLE = {2: "yellow", 3: "red", 4: "magenta"}
+_NEVER, _DISCONNECTED, _STALE = 1, 2, 2
+
+
+def format_value(
+    value: value_pb2.Value | None,
+    metadata: value_pb2.ChannelMetadata | None = None,
+    *,
+    units: bool = True,
+    full: bool = False,
+) -> str:
+    """Text of a value. `full`: every element of an array and all of a string."""
+    if value is None:
+        return NO_CHANNEL
+    kind = value.WhichOneof("data")
+    if kind is None:
+        return NO_VALUE
+    text = _format_data(value, kind, metadata, full)
+    has_units = units and metadata is not None and metadata.units and not _is_text(kind)
+    return f"{text} {metadata.units}" if has_units and metadata is not None else text
+
+
+def value_cell(
+    value: value_pb2.Value | None, metadata: value_pb2.ChannelMetadata | None = None
+) -> Cell:
+    """The value in the colour of its severity; what cannot be believed is dim."""
+    text = format_value(value, metadata)
+    if value is None:
+        return Cell(text, "dim")
+    if value.state in {_NEVER, _DISCONNECTED}:
+        return Cell(text, "dim red")
+    if value.freshness == _STALE:
+        return Cell(text, "dim italic")
+    return Cell(text, _SEVERITY_STYLE.get(value.severity, ""))
+
+
+def alarm_cell(value: value_pb2.Value | None) -> Cell:
+    """Severity and status, or why there is no value: `MAJOR HIHI`, `disconnected`."""
+    if value is None:
+        return Cell("")
+    if value.state == _NEVER:
+        return Cell("never connected", "red")
+    if value.state == _DISCONNECTED:
+        return Cell("disconnected", "red")
+    if value.severity <= 1:
+        return Cell("stale", "dim italic") if value.freshness == _STALE else Cell("")
+    from drey.common.v1 import value_pb2
+
+    severity = value_pb2.AlarmSeverity.Name(value.severity).removeprefix("ALARM_SEVERITY_")
+    status = ""
+    if value.status > 1 and value.status in value_pb2.AlarmStatus.values():
+        status = value_pb2.AlarmStatus.Name(value.status).removeprefix("ALARM_STATUS_")
+    return Cell(f"{severity} {status}".rstrip(), _SEVERITY_STYLE.get(value.severity, ""))
+
+
+def _is_text(kind: str) -> bool:
+    return kind in {
+        "enum_value",
+        "string_value",
+        "raw_string_value",
+        "bool_value",
+        "string_array",
+        "enum_array",
+        "bool_array",
+    }
+
+
+def _format_data(
+    value: value_pb2.Value, kind: str, metadata: value_pb2.ChannelMetadata | None, full: bool
+) -> str:
+    data = getattr(value, kind)
+    precision = None
+    if metadata is not None and metadata.HasField("precision"):
+        precision = metadata.precision
+    if kind in _FLOATS and not kind.endswith("_array"):
+        return format_float(data, precision, digits=_FLOATS[kind])
+    if kind == "enum_value":
+        return _format_enum(data.index, data.label, metadata)
+    if kind in {"string_value", "raw_string_value"}:
+        return format_text(data, full=full)
+    if kind == "bool_value":
+        return "true" if data else "false"
+    if kind.endswith("_array"):
+        return _format_array(value, kind, precision, metadata, full)
+    return str(data)
+
+
+def format_float(number: float, precision: int | None, *, digits: int = 10) -> str:
+    """A number by the precision of its record, where that shows it; else by `digits`.
+
+    Precision 0 is what a record has whose author said nothing, so a fraction is still shown.
+    """
+    if math.isnan(number):
+        return "NaN"
+    if math.isinf(number):
+        return "∞" if number > 0 else "-∞"
+    if precision is None or precision < 0 or precision > 17 or abs(number) >= 1e12:
+        return f"{number:.{digits}g}"
+    text = f"{number:.{precision}f}"
+    hides = float(text) == 0.0 and number != 0.0
+    if hides or (precision == 0 and not number.is_integer()):
+        return f"{number:.6g}"
+    return text
+
+
+def _format_enum(index: int, label: str, metadata: value_pb2.ChannelMetadata | None) -> str:
+    if not label and metadata is not None and index < len(metadata.enum_labels):
+        label = metadata.enum_labels[index]
+    return f"{escape(label)} ({index})" if label else f"#{index}"
+
+
+def format_text(data: str | bytes, *, full: bool = False) -> str:
+    """A string in quotes; control characters and bytes that are not UTF-8 escaped (`\\xff`)."""
+    text = data.decode("utf-8", "backslashreplace") if isinstance(data, bytes) else data
+    if not full and len(text) > _SHOWN_TEXT:
+        return f'"{escape(text[:_SHOWN_TEXT])}…" ({len(text)})'
+    return f'"{escape(text)}"'
+
+
+def escape(text: str) -> str:
+    """The text with what a terminal would act on, or not show, written out."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def _format_array(
+    value: value_pb2.Value,
+    kind: str,
+    precision: int | None,
+    metadata: value_pb2.ChannelMetadata | None,
+    full: bool,
+) -> str:
+    elements = _elements(value, kind)
+    total = len(elements)
+    if value.HasField("part"):
+        total = value.part.total_elements
+    short = not full and total > _SHOWN_ELEMENTS + 1
+    chosen: Iterable[object] = islice(elements, _SHOWN_ELEMENTS) if short else elements
+    texts = [_format_element(element, kind, precision, metadata) for element in chosen]
+    if short:
+        return f"[{', '.join(texts)}, … ({total})]"
+    return f"[{', '.join(texts)}]"
+
+
+def _elements(value: value_pb2.Value, kind: str) -> Sequence[object]:
+    if kind == "uint8_array":
+        return value.uint8_array
+    if kind == "string_array":
+        return value.string_array.raw_elements or value.string_array.elements
+    elements: Sequence[object] = getattr(value, kind).elements
+    return elements
+
+
+def _format_element(
+    element: object,
+    kind: str,
+    precision: int | None,
+    metadata: value_pb2.ChannelMetadata | None,
+) -> str:
+    if isinstance(element, float):
+        return format_float(element, precision, digits=_FLOATS[kind])
+    if isinstance(element, bool):
+        return "true" if element else "false"
+    if isinstance(element, str | bytes):
+        return format_text(element)
+    if kind == "enum_array" and isinstance(element, int):
+        return _format_enum(element, "", metadata)
+    return str(element)

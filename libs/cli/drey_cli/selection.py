@@ -1,0 +1,163 @@
+"""Choosing PVs on the command line: options to a `Selector`, the same at every command."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drey_cli.errors import usage_error
+
+if TYPE_CHECKING:
+    from drey.common.v1 import selector_pb2
+
+_WILD = frozenset("*?")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was said about which PVs."""
+
+    names: list[str] = field(default_factory=list)
+    globs: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    devices: list[str] = field(default_factory=list)
+    scope: str = ""
+    all: bool = False
+    names_from: str = ""
+    except_names: list[str] = field(default_factory=list)
+    except_globs: list[str] = field(default_factory=list)
+    except_tags: list[str] = field(default_factory=list)
+    except_devices: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was said, not even an exception."""
+        return not (self.chooses or self.excepts)
+
+    @property
+    def chooses(self) -> bool:
+        """Something was said that chooses PVs."""
+        return bool(
+            self.names
+            or self.globs
+            or self.tags
+            or self.devices
+            or self.scope
+            or self.all
+            or self.names_from
+        )
+
+    @property
+    def excepts(self) -> bool:
+        """Something was said that takes PVs out."""
+        return bool(
+            self.except_names or self.except_globs or self.except_tags or self.except_devices
+        )
+
+    def required(self) -> selector_pb2.Selector:
+        """The selector; a usage error where nothing was chosen."""
+        if not self.chooses:
+            raise usage_error(
+                "no PVs were chosen",
+                remedy="name them, or choose with --glob, --tag, --device, --scope, --names-from;"
+                " --all says every PV",
+            )
+        return self.build()
+
+    def optional(self) -> selector_pb2.Selector | None:
+        """The selector; None where nothing was said. An exception alone is taken from all."""
+        return None if self.is_empty else self.build()
+
+    def build(self) -> selector_pb2.Selector:
+        """The selector of what was said. Reads the file of `--names-from`."""
+        from drey.common.v1 import selector_pb2
+
+        names = [*self.names, *(read_names(self.names_from) if self.names_from else ())]
+        exact, wild = split_names(names)
+        if self.all and (exact or wild or self.globs or self.scope):
+            raise usage_error(
+                "--all is every PV; it cannot be said together with names, --glob or --scope",
+                field="--all",
+            )
+        selector = selector_pb2.Selector(
+            all=self.all or not self.chooses,
+            names=exact,
+            globs=[*wild, *self.globs],
+            devices=self.devices,
+            tags=tag_filters(self.tags, option="--tag"),
+            scope=self.scope,
+        )
+        if self.excepts:
+            _set_except(self, selector)
+        return selector
+
+
+def _set_except(choice: Choice, selector: selector_pb2.Selector) -> None:
+    """Fill `except`, which is a selector too: its names, devices and tags narrow each other.
+
+    A person who excepts a name and a device means both, and a restore that wrote one of them would
+    be a disaster: what one selector cannot say is refused, never read the narrow way.
+    """
+    from drey.common.v1 import selector_pb2
+
+    by_name = bool(choice.except_names or choice.except_globs)
+    kinds = by_name + bool(choice.except_devices) + len(choice.except_tags)
+    if kinds > 1:
+        raise usage_error(
+            "exceptions of several kinds cannot be said in one selection",
+            field="--except",
+            remedy="except by names and globs, or by devices, or by one tag group; or write the"
+            " names into a file: drey pv list --json ... and --names-from",
+        )
+    exact, wild = split_names(choice.except_names)
+    taken_out = selector_pb2.Selector(
+        names=exact,
+        globs=[*wild, *choice.except_globs],
+        devices=choice.except_devices,
+        tags=tag_filters(choice.except_tags, option="--except-tag"),
+    )
+    getattr(selector, "except").CopyFrom(taken_out)
+
+
+def tag_filters(texts: list[str], *, option: str) -> list[selector_pb2.TagFilter]:
+    """`GROUP=TAG[,TAG]` as filters; `GROUP` alone is any tag of the group."""
+    from drey.common.v1 import selector_pb2
+
+    filters = []
+    for text in texts:
+        group, tags = parse_tag(text, option=option)
+        filters.append(selector_pb2.TagFilter(group=group, tags=tags))
+    return filters
+
+
+def parse_tag(text: str, *, option: str) -> tuple[str, list[str]]:
+    """Group and tags of `GROUP=TAG[,TAG]`."""
+    group, equals, rest = text.partition("=")
+    tags = [tag.strip() for tag in rest.split(",") if tag.strip()]
+    if not group.strip() or (equals and not tags):
+        raise usage_error(
+            f"{option}: {text!r} is not GROUP=TAG", field=option, remedy="as in Region=LI21,LI22"
+        )
+    return group.strip(), tags
+
+
+def split_names(names: list[str]) -> tuple[list[str], list[str]]:
+    """Names, and patterns: no EPICS name can hold `*` or `?`, so these are patterns."""
+    exact = [name for name in names if not _WILD.intersection(name)]
+    wild = [name for name in names if _WILD.intersection(name)]
+    return exact, wild
+
+
+def read_names(path: str) -> list[str]:
+    """Names of a file, one a line, `-` for standard input; blank lines and `#` comments skipped."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage_error(f"cannot read {path}: {error}", field="--names-from") from error
+    lines = (line.strip() for line in text.splitlines())
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise usage_error(f"{path} names no PV", field="--names-from")
+    return names

@@ -1,0 +1,142 @@
+"""What a watch of PVs holds, folded from its messages. No I/O: the stream is in `streaming`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from drey_cli.parts import RowJoiner
+from drey_cli.render.rows import Metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from drey.common.v1 import value_pb2
+    from drey.monitor.v1 import monitor_service_pb2, watch_pb2
+
+FRESH, STALE = 1, 2
+
+
+@dataclass(slots=True)
+class Change:
+    """What one message changed: rows with news, and a notice for people (or none)."""
+
+    rows: list[value_pb2.PvRow] = field(default_factory=list)
+    notice: str = ""
+
+
+class WatchModel:
+    """State of a watch: rows and metadata by permanent number, the token, how fresh it is."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, value_pb2.PvRow] = {}
+        self.metadata: dict[int, Metadata] = {}
+        self.token = ""
+        self.expected = 0
+        self.merged = 0
+        self.updates = 0
+        self.complete = False
+        self.stalled = False
+        self.connected = False
+        self._joiner = RowJoiner()
+
+    @property
+    def stale_count(self) -> int:
+        """Number of PVs whose values cannot be believed to be the present ones."""
+        return sum(
+            any(
+                value.freshness == STALE
+                for value in (row.setpoint, row.readback)
+                if value.WhichOneof("data")
+            )
+            for row in self.rows.values()
+        )
+
+    def lost(self) -> None:
+        """The stream ended: what is held is kept, and is stale until it goes on."""
+        self.connected = False
+        self.complete = False
+        self._joiner = RowJoiner()
+        self._mark(STALE, self.rows)
+
+    def apply(self, message: monitor_service_pb2.WatchPvsResponse) -> Change:
+        """Fold one message in; say what is new."""
+        self.connected = True
+        kind = message.WhichOneof("part")
+        if kind == "diff":
+            self.merged += message.diff.merged
+            self.updates += len(message.diff.rows)
+            return Change(self._take(message.diff.rows))
+        if kind == "baseline":
+            return Change(self._take(message.baseline.rows))
+        if kind == "baseline_begin":
+            return self._begin(message.baseline_begin)
+        if kind == "baseline_end":
+            rows = self._keep(self._joiner.finish())
+            self.complete, self.token = True, message.baseline_end.token
+            return Change(rows)
+        if kind == "checkpoint":
+            return self._checkpoint(message.checkpoint)
+        if kind == "freshness":
+            return self._freshness(message.freshness)
+        if kind == "left":
+            return self._left(message.left)
+        if kind == "metadata":
+            for row in message.metadata.rows:
+                self.metadata[row.number] = Metadata(row.setpoint, row.readback)
+        if kind == "resync_required":
+            self.token = ""
+            return Change(notice=f"starting anew: {message.resync_required.reason}")
+        return Change()
+
+    def _begin(self, begin: watch_pb2.BaselineBegin) -> Change:
+        self.expected = begin.pv_count
+        self.complete = False
+        if begin.keeps_state:
+            self._mark(FRESH, self.rows)
+        else:
+            self.rows.clear()
+        return Change()
+
+    def _take(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
+        whole: list[value_pb2.PvRow] = []
+        for row in rows:
+            whole.extend(self._joiner.feed(row))
+        return self._keep(whole)
+
+    def _keep(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
+        kept = list(rows)
+        for row in kept:
+            self.rows[row.number] = row
+        return kept
+
+    def _checkpoint(self, checkpoint: watch_pb2.Checkpoint) -> Change:
+        self.token = checkpoint.token or self.token
+        if checkpoint.stalled == self.stalled:
+            return Change()
+        self.stalled = checkpoint.stalled
+        return Change(notice="stalled: what is shown may be old" if self.stalled else "goes on")
+
+    def _freshness(self, change: watch_pb2.FreshnessChange) -> Change:
+        numbers = list(self.rows) if change.all else list(change.pv_numbers)
+        self._mark(change.freshness, numbers)
+        word = "stale" if change.freshness == STALE else "fresh"
+        reason = f": {change.reason}" if change.reason else ""
+        which = "all PVs" if change.all else f"{len(numbers)} PVs"
+        return Change(notice=f"{word}: {which}{reason}")
+
+    def _mark(self, freshness: int, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            row = self.rows.get(number)
+            if row is None:
+                continue
+            for role in ("setpoint", "readback"):
+                if row.HasField(role):
+                    getattr(row, role).freshness = freshness
+
+    def _left(self, left: watch_pb2.PvsLeft) -> Change:
+        for pv in left.pvs:
+            self.rows.pop(pv.number, None)
+            self.metadata.pop(pv.number, None)
+        names = ", ".join(pv.name for pv in left.pvs[:5])
+        return Change(notice=f"left the watch: {names}")
