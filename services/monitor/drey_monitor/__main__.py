@@ -1,0 +1,10 @@
+"""`python -m drey_monitor`: the monitor service."""
+
+from __future__ import annotations
+
+from drey_monitor.app import main
+from drey_monitor.settings import Settings
+from drey_runtime import app
+
+if __name__ == "__main__":
+    app.run("monitor", Settings, main)

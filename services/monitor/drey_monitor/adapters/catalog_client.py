@@ -1,0 +1,64 @@
+"""The catalogue from `DirectoryService`, and from the image where that is away."""
+
+from __future__ import annotations
+
+import grpc
+
+from drey.directory.v1.directory_service_pb2 import GetCatalogPagesRequest
+from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from drey.events.v1.directory_pb2 import CatalogPage
+from drey_core.errors import Unavailable
+from drey_monitor.ports import CatalogUpdate
+from drey_runtime.auth import TokenSigner
+from drey_runtime.directory_codec import encode_catalog
+from drey_runtime.image import Image
+
+_DEADLINE_S = 10.0
+
+
+class DirectoryClient:
+    """`CatalogSource` over the snapshot service."""
+
+    def __init__(self, channel: grpc.aio.Channel, signer: TokenSigner | None) -> None:
+        self._stub = DirectoryServiceStub(channel)
+        self._signer = signer
+
+    async def fetch(self, since: int) -> CatalogUpdate:
+        """See `CatalogSource`."""
+        pages: dict[int, bytes] = {}
+        version = since
+        try:
+            call = self._stub.GetCatalogPages(
+                GetCatalogPagesRequest(since_version=since),
+                timeout=_DEADLINE_S,
+                metadata=self._signer.own_metadata() if self._signer else (),
+            )
+            async for response in call:
+                version = response.version
+                pages.update((_number(raw), raw) for raw in response.pages)
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(
+                f"the catalogue cannot be read: {error.code().name}: {error.details()}"
+            ) from error
+        return CatalogUpdate(version, pages, whole=since == 0)
+
+
+class ImageCatalog:
+    """`CatalogSource` over what the last owners left in the image; whole, whatever is asked."""
+
+    def __init__(self, image: Image, shards: int) -> None:
+        self._image, self._shards = image, shards
+
+    async def fetch(self, since: int) -> CatalogUpdate:
+        """See `CatalogSource`. Version 0 where the image has no directory."""
+        versions = [v for v in await self._image.directory_versions(self._shards) if v]
+        numbers = sorted({p for v in versions for p in v.pages})
+        pages = await self._image.catalog_pages(numbers)
+        # a shard that lags behind makes the whole as old as itself, so that nothing is skipped
+        version = min((v.catalog_version for v in versions), default=0)
+        return CatalogUpdate(version, {p.number: encode_catalog(p) for p in pages}, whole=True)
+
+
+def _number(raw: bytes) -> int:
+    """Number of an encoded page."""
+    return int(CatalogPage.FromString(raw).number)

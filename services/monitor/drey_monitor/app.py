@@ -1,0 +1,84 @@
+"""Composition root of the monitor service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+from drey_ca import open_table
+from drey_core.errors import Unavailable
+from drey_monitor.adapters.catalog_client import DirectoryClient, ImageCatalog
+from drey_monitor.adapters.channels import ChannelHub
+from drey_monitor.loops.catalog import CatalogFollower
+from drey_monitor.loops.owner import Owner
+from drey_monitor.loops.ready import Readiness
+from drey_monitor.loops.rivals import Rivals
+from drey_monitor.loops.tick import Ticker
+from drey_monitor.owned import Shards
+from drey_monitor.servicer import SERVICE, ControlServicer
+from drey_monitor.settings import Settings
+from drey_runtime.app import App
+from drey_runtime.auth import TokenSigner, TokenVerifier
+from drey_runtime.bus import Bus
+from drey_runtime.image import Image
+from drey_runtime.lease import PostgresLease
+from drey_runtime.server import channel, serve
+
+log = logging.getLogger(__name__)
+
+_WAIT_FOR_BUS_S = 0.5
+
+
+async def main(settings: Settings, app: App) -> None:
+    """Open everything and start every loop; waits for no other part longer than half a second."""
+    enter = app.stack.enter_async_context
+    verifier = TokenVerifier.from_file(settings.trusted_keys) if settings.trusted_keys else None
+    signer = (
+        TokenSigner.from_file("monitor", settings.signing_key) if settings.signing_key else None
+    )
+    shards = Shards(settings.max_shards)
+    _, health = await enter(
+        serve(
+            settings,
+            settings.listen,
+            "DREY_MONITOR_LISTEN",
+            verifier or TokenVerifier({}),
+            [(SERVICE, ControlServicer(shards))],
+        )
+    )
+    image = await enter(Image.open(settings.redis_url.get_secret_value(), settings.namespace))
+    hub = ChannelHub(await enter(open_table(settings.channel_access)))
+    bus = Bus(settings.nats_url, settings.namespace, f"drey-monitor-{os.getpid()}")
+    app.start(bus, "bus")
+    upstream = await enter(channel(settings, settings.snapshot_target))
+    catalog = CatalogFollower(
+        DirectoryClient(upstream, signer),
+        ImageCatalog(image, settings.shards),
+        shards,
+        settings.shards,
+        settings.catalog_poll,
+    )
+    rivals = Rivals(shards)
+    await bus.subscribe(bus.subject("catalog"), catalog.on_event)
+    await bus.subscribe(bus.subject("heartbeats", "*"), rivals.on_heartbeat)
+    app.start(catalog, "catalogue")
+    app.start(Readiness(health, catalog, bus, image), "readiness")
+    app.start(Ticker(hub, shards, image, settings.tick), "tick")
+    await _wait_for_bus(bus)
+    lease = PostgresLease(
+        settings.postgres_url.get_secret_value(), owner=f"{socket.gethostname()}:{os.getpid()}"
+    )
+    for shard in range(settings.shards):
+        app.start(
+            Owner(shard, settings, lease, shards, hub, catalog, rivals, image, bus),
+            f"shard {shard}",
+        )
+
+
+async def _wait_for_bus(bus: Bus) -> None:
+    """Give the first batches a chance to be published; goes on without NATS."""
+    try:
+        await bus.wait_connected(_WAIT_FOR_BUS_S)
+    except Unavailable:
+        log.warning("starting without NATS")

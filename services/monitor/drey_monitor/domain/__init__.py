@@ -1,0 +1,1 @@
+"""What a monitor knows and decides: no clock, socket, loop or logger."""

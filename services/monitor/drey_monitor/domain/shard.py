@@ -1,0 +1,226 @@
+"""The values of one shard: folding what came, cutting batches, and which pages are unwritten.
+
+A new owner takes over the last values that the image has (`inherit`). Until the control system
+has answered for such a channel its row stands as the last owner left it, unpublished and not
+counted as connected; `settle` then says DISCONNECTED of those that never answered. So a fail-over
+shows nobody a machine that vanished for a moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, PageTable
+from drey_core.values import KIND_NONE, Columns, State
+from drey_monitor.domain.merging import compacted, latest
+
+I8 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One batch: its number and the rows that changed, each channel once."""
+
+    sequence: int
+    columns: Columns
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Channels of a shard by state. `valued`: connected, and a value has come."""
+
+    channels: int
+    connected: int
+    disconnected: int
+    never_connected: int
+    in_alarm: int
+    valued: int
+
+
+class ShardState:
+    """Pages of one shard under one epoch. Not thread-safe; nothing here blocks."""
+
+    def __init__(self, shard: int, epoch: int) -> None:
+        self.shard = shard
+        self.epoch = epoch
+        self.sequence = 0
+        self.updates = 0
+        self.merged = 0
+        self._table = PageTable(np.zeros(0, np.int64))
+        self._pending: list[Columns] = []
+        self._dirty = np.zeros(0, bool)
+        self._inherited = np.zeros((0, PAGE_SLOTS), bool)
+        self._heard = np.zeros((0, PAGE_SLOTS), np.uint8)
+
+    # --- which pages and channels there are ---
+
+    @property
+    def numbers(self) -> I8:
+        """Page numbers, ascending."""
+        return self._table.numbers
+
+    def grow(self, numbers: I8) -> None:
+        """Make room for further pages, every channel absent. New pages count as unwritten."""
+        old = self.numbers
+        self._table.add_pages(np.asarray(numbers, np.int64))
+        at = np.searchsorted(self.numbers, old)
+        n = len(self.numbers)
+        dirty, inherited = np.ones(n, bool), np.zeros((n, PAGE_SLOTS), bool)
+        heard = np.zeros((n, PAGE_SLOTS), np.uint8)
+        dirty[at], inherited[at], heard[at] = self._dirty, self._inherited, self._heard
+        self._dirty, self._inherited, self._heard = dirty, inherited, heard
+
+    def inherit(self, pages: Pages, same: NDArray[np.bool_]) -> I8:
+        """Take over pages of the last owner; the channels whose value stays for now.
+
+        `same`, shape (n, 256): channels that live at the address they had. Only those that once
+        had a value are kept; of the others of these pages nothing remains.
+        """
+        self.grow(pages.numbers)
+        state = pages.values["state"]
+        keep = same & ((state == State.CONNECTED) | (state == State.DISCONNECTED))
+        at = np.searchsorted(self.numbers, pages.numbers)
+        for i, index in enumerate(at.tolist()):
+            one = np.array([i])
+            page = Pages(pages.numbers[one], pages.values[one], pages.times[one], [pages.heaps[i]])
+            self._table.replace_page(index, page)
+        self._inherited[at] = keep
+        channels = (pages.numbers[:, None] << PAGE_SHIFT) + np.arange(PAGE_SLOTS)
+        gone = channels[~keep & (state != State.ABSENT)]
+        if len(gone):
+            self._put(_rows(gone, State.ABSENT))
+        kept: I8 = channels[keep]
+        return kept
+
+    def add(self, channels: I8) -> None:
+        """Channels of known pages begin to live: NEVER_CONNECTED, without a value."""
+        if len(channels):
+            self._forget_inherited(channels)
+            self._put(_rows(channels, State.NEVER_CONNECTED))
+
+    def remove(self, channels: I8) -> None:
+        """Channels end: ABSENT."""
+        if len(channels):
+            self._forget_inherited(channels)
+            self._put(_rows(channels, State.ABSENT))
+
+    # --- values ---
+
+    def fold(self, columns: Columns) -> None:
+        """Take in drained rows, keyed by channel, each channel of this shard at most once."""
+        if not len(columns):
+            return
+        merged = int(columns.merged.sum())
+        self.updates += len(columns) + merged
+        self.merged += merged
+        rows = self._without_hollow(columns)
+        if len(rows):
+            self._put(compacted(rows))
+
+    def settle(self) -> None:
+        """The search is over: inherited channels that have not answered are DISCONNECTED."""
+        at, slot = np.nonzero(self._inherited)
+        if not len(at):
+            return
+        heard = self._heard[at, slot]
+        self._inherited[:] = False
+        rows = self._table.columns((self.numbers[at] << PAGE_SHIFT) + slot)
+        rows.state[:] = np.where(heard == State.CONNECTED, State.CONNECTED, State.DISCONNECTED)
+        # connected, but no value ever came: the old one is nobody's word any more
+        hollow = heard == State.CONNECTED
+        for column in (rows.kind, rows.data, rows.severity, rows.status, rows.origin):
+            column[hollow] = 0
+        rows.source_time[hollow] = 0
+        rows.receive_time[hollow] = 0
+        self._put(compacted(rows))
+
+    @property
+    def pending(self) -> bool:
+        """Whether `cut` would give a batch."""
+        return bool(self._pending)
+
+    def cut(self) -> Cut | None:
+        """The next batch with everything that changed since the last; None where nothing did."""
+        if not self._pending:
+            return None
+        columns = latest(self._pending)
+        self._pending = []
+        self.sequence += 1
+        return Cut(self.sequence, columns)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Go on under a greater epoch: sequences begin anew, every page is unwritten."""
+        if epoch <= self.epoch:
+            raise ValueError(f"epoch {epoch} is not greater than {self.epoch}")
+        self.epoch, self.sequence = epoch, 0
+        self.mark_all_unwritten()
+
+    # --- the image ---
+
+    @property
+    def unwritten(self) -> int:
+        """Number of pages that the image lacks."""
+        return int(self._dirty.sum())
+
+    def take_unwritten(self) -> Pages:
+        """A copy of the pages that the image lacks; they count as written from here on."""
+        indices = np.flatnonzero(self._dirty)
+        self._dirty[indices] = False
+        return self._table.taken(indices)
+
+    def mark_unwritten(self, numbers: I8) -> None:
+        """These pages did not get into the image after all."""
+        self._dirty[np.searchsorted(self.numbers, numbers)] = True
+
+    def mark_all_unwritten(self) -> None:
+        """The image has lost everything."""
+        self._dirty[:] = True
+
+    def counts(self) -> Counts:
+        """Channels by state, now. What is only inherited counts as disconnected."""
+        values = self._table.pages.values
+        state = values["state"]
+        connected = (state == State.CONNECTED) & ~self._inherited
+        channels = int(np.count_nonzero(state))
+        up = int(np.count_nonzero(connected))
+        never = int(np.count_nonzero(state == State.NEVER_CONNECTED))
+        return Counts(
+            channels=channels,
+            connected=up,
+            disconnected=channels - up - never,
+            never_connected=never,
+            in_alarm=int(np.count_nonzero(connected & (values["severity"] != 0))),
+            valued=int(np.count_nonzero(connected & (values["kind"] != KIND_NONE))),
+        )
+
+    # --- inside ---
+
+    def _put(self, columns: Columns) -> None:
+        self._dirty[self._table.apply(columns)] = True
+        self._pending.append(columns)
+
+    def _forget_inherited(self, channels: I8) -> None:
+        at, slot = self._places(channels)
+        self._inherited[at, slot] = False
+
+    def _without_hollow(self, columns: Columns) -> Columns:
+        """Rows without those that say nothing yet of an inherited channel's value."""
+        if not self._inherited.any():
+            return columns
+        at, slot = self._places(columns.key)
+        hollow = self._inherited[at, slot] & (columns.kind == KIND_NONE)
+        self._heard[at[hollow], slot[hollow]] = columns.state[hollow]
+        self._inherited[at[~hollow], slot[~hollow]] = False
+        return columns.take(~hollow) if hollow.any() else columns
+
+    def _places(self, channels: I8) -> tuple[I8, I8]:
+        return np.searchsorted(self.numbers, channels >> PAGE_SHIFT), channels & PAGE_MASK
+
+
+def _rows(channels: I8, state: State) -> Columns:
+    rows = Columns.empty(len(channels)).with_key(np.asarray(channels, np.int64))
+    rows.state[:] = state
+    return rows

@@ -1,0 +1,1 @@
+"""Work that runs until the process stops or a shard is lost."""

@@ -1,0 +1,99 @@
+"""Follows the catalogue: by event, and by looking in case an event was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from nats.aio.msg import Msg
+
+from drey_core.directory import CatalogPage
+from drey_core.errors import Unavailable
+from drey_monitor.domain.ownership import shard_of_page
+from drey_monitor.owned import Shards
+from drey_monitor.ports import CatalogSource, CatalogUpdate
+from drey_runtime.directory_codec import decode_catalog, encode_catalog
+
+log = logging.getLogger(__name__)
+
+
+class CatalogFollower:
+    """The whole catalogue in memory, decoded once; tells owned shards when their pages change.
+
+    Until the directory service has answered for the first time, what the last owners left in the
+    image serves instead: a monitor starts without the other services.
+    """
+
+    def __init__(
+        self,
+        source: CatalogSource,
+        fallback: CatalogSource,
+        shards: Shards,
+        count: int,
+        poll: float,
+    ) -> None:
+        self._source, self._fallback = source, fallback
+        self._shards, self._count, self._poll = shards, count, poll
+        self._event = asyncio.Event()
+        self._answered = False
+        self._away = False
+        self.known = asyncio.Event()
+        self.version = 0
+        self.raw: dict[int, bytes] = {}
+        self.pages: dict[int, CatalogPage] = {}
+
+    async def on_event(self, message: Msg) -> None:
+        """A `CatalogChanged` came: look at once."""
+        self._event.set()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            self._event.clear()
+            try:
+                await self._look()
+            except Unavailable as error:
+                if not self._away:
+                    log.warning("the catalogue cannot be followed: %s", error.message)
+                self._away = True
+                await self._use_fallback()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll if self._answered else self._poll / 4):
+                    await self._event.wait()
+
+    async def _look(self) -> None:
+        update = await self._source.fetch(self.version if self._answered else 0)
+        if update.version < self.version and self._answered:
+            # another catalogue, restored from a backup: nothing known of it holds
+            update = await self._source.fetch(0)
+        if self._away:
+            log.info("the catalogue can be followed again")
+        self._answered, self._away = True, False
+        self.apply(update)
+
+    async def _use_fallback(self) -> None:
+        if self.known.is_set():
+            return
+        with suppress(Unavailable):
+            update = await self._fallback.fetch(0)
+            if update.pages:
+                log.warning("using the catalogue of version %d from the image", update.version)
+                self.apply(update)
+
+    def apply(self, update: CatalogUpdate) -> None:
+        """Make the update what is known, and wake the shards concerned."""
+        pages = dict(update.pages)
+        if update.whole:
+            gone = self.raw.keys() - pages.keys()
+            pages.update((n, encode_catalog(CatalogPage.empty(n))) for n in gone)
+        changed = {n: raw for n, raw in pages.items() if self.raw.get(n) != raw}
+        moved = update.version != self.version
+        self.version = update.version
+        self.raw.update(changed)
+        self.pages.update((n, decode_catalog(raw)) for n, raw in changed.items())
+        self.known.set()
+        touched = {shard_of_page(n, self._count) for n in changed}
+        for owned in self._shards:
+            if moved or owned.shard in touched:
+                owned.catalog_wake.set()

@@ -1,0 +1,68 @@
+"""Directory pages of one shard to the image, and word of it to NATS."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from drey_core.errors import Unavailable
+from drey_monitor import mapping
+from drey_monitor.domain.directory import DirectoryCut
+from drey_monitor.owned import Owned
+from drey_runtime import telemetry
+from drey_runtime.bus import Bus
+from drey_runtime.database import backoff
+from drey_runtime.directory_codec import encode_metadata
+from drey_runtime.image import Image
+
+log = logging.getLogger(__name__)
+
+_DEADLINE_S = 1.0
+
+
+class DirectoryWriter:
+    """Writes what changed, at once for the catalogue, each `period` for metadata.
+
+    The image first and NATS after it: who hears of a version finds its pages. While Redis is away
+    nothing is announced.
+    """
+
+    def __init__(self, image: Image, bus: Bus, owned: Owned, period: float) -> None:
+        self._image, self._bus, self._owned, self._period = image, bus, owned, period
+
+    async def run(self) -> None:
+        """Write for ever. Raises `EpochSuperseded` when a newer owner has the shard."""
+        failures = 0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._period):
+                    await self._owned.directory_wake.wait()
+            self._owned.directory_wake.clear()
+            cut = self._owned.directory.cut()
+            if cut is None:
+                continue
+            try:
+                await self._write(cut)
+                failures = 0
+            except Unavailable:
+                # said by the image writer; Redis may come back empty
+                self._owned.directory.put_back(cut)
+                self._owned.directory.mark_all()
+                await asyncio.sleep(backoff(failures))
+                failures += 1
+
+    async def _write(self, cut: DirectoryCut) -> None:
+        shard, epoch = self._owned.shard, self._owned.state.epoch
+        everything = mapping.directory_version(shard, epoch, cut, sorted(cut.page_versions))
+        metadata = {n: encode_metadata(page) for n, page in cut.metadata.items()}
+        await self._image.write_directory(everything, cut.catalog, metadata)
+        self._owned.directory_written = epoch
+        telemetry.loop_items.add(len(cut.changed), {"loop": "directory"})
+        changed = mapping.directory_version(shard, epoch, cut, cut.changed)
+        with suppress(Unavailable, TimeoutError):
+            # lost with NATS: the version in batches and heartbeats tells of it
+            async with asyncio.timeout(_DEADLINE_S):
+                await self._bus.publish(
+                    self._bus.subject("directory", shard), changed.SerializeToString()
+                )

@@ -1,0 +1,125 @@
+"""Signs of life of one shard, on NATS and in the image."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+
+from drey.events.v1.values_pb2 import Heartbeat
+from drey_core.errors import Unavailable
+from drey_monitor import mapping
+from drey_monitor.adapters.channels import ChannelHub
+from drey_monitor.owned import Owned, Pulse, Shards
+from drey_monitor.settings import Settings
+from drey_runtime import telemetry
+from drey_runtime.bus import Bus
+from drey_runtime.clock import now_ns
+from drey_runtime.image import Image
+
+log = logging.getLogger(__name__)
+
+_DEADLINE_S = 1.0
+
+
+class Heartbeats:
+    """Beats each `settings.heartbeat` seconds; also looks whether the image lost everything.
+
+    Two loops, so that a Redis that hangs does not keep the beat from NATS.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        hub: ChannelHub,
+        shards: Shards,
+        image: Image,
+        bus: Bus,
+        owned: Owned,
+    ) -> None:
+        self._settings, self._hub, self._shards = settings, hub, shards
+        self._image, self._bus, self._owned = image, bus, owned
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def run(self) -> None:
+        """Beat for ever. Raises `EpochSuperseded` when a newer owner has the shard."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._to_bus(), name="heartbeat to NATS")
+            group.create_task(self._to_image(), name="heartbeat to the image")
+
+    async def _to_bus(self) -> None:
+        subject = self._bus.subject("heartbeats", self._owned.shard)
+        while True:
+            began = time.monotonic()
+            self._settle()
+            beat = self.beat().SerializeToString()
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(_DEADLINE_S):
+                    await self._bus.publish(subject, beat)
+            took = time.monotonic() - began
+            telemetry.loop_seconds.record(took, {"loop": "heartbeat"})
+            await asyncio.sleep(max(self._settings.heartbeat - took, 0.01))
+
+    async def _to_image(self) -> None:
+        while True:
+            try:
+                await self._look_for_loss()
+                await self._image.write_heartbeat(self.beat())
+            except Unavailable:
+                # said by the image writer, which rewrites everything
+                self._owned.rewrite_image()
+            await asyncio.sleep(self._settings.heartbeat)
+
+    async def _look_for_loss(self) -> None:
+        """Write everything again where the image was emptied behind our back.
+
+        Redis may have been restarted, or flushed, between two writes that both succeeded. The
+        directory key tells: nothing but the directory writer makes it.
+        """
+        owned = self._owned
+        if owned.directory_written is None:
+            return
+        found = (await self._image.directory_versions(self._settings.shards))[owned.shard]
+        if found is None or found.epoch < owned.directory_written:
+            log.warning("the image was emptied; writing shard %d again", owned.shard)
+            owned.rewrite_image()
+
+    def _settle(self) -> None:
+        """Decide whether the search is over; then nothing of the last owner's word is left."""
+        owned = self._owned
+        if owned.settling.settled:
+            return
+        counts = owned.state.counts()
+        settled = owned.settling.look(
+            time.monotonic_ns(),
+            searched=owned.searched,
+            channels=counts.channels,
+            connected=counts.connected,
+            valued=counts.valued,
+        )
+        if settled:
+            owned.state.settle()
+            self._shards.changed.set()
+            log.info(
+                "shard %d settled: %d of %d channels connected",
+                owned.shard,
+                counts.connected,
+                counts.channels,
+            )
+
+    def beat(self) -> Heartbeat:
+        """The sign of life as of now."""
+        owned, now = self._owned, now_ns()
+        pulse = Pulse(
+            time_ns=now,
+            owner=self._owner,
+            shard_count=self._settings.shards,
+            channel_access=self._hub.implementation,
+            tick_ms=round(self._settings.tick * 1000),
+            counts=owned.state.counts(),
+            updates_per_s=owned.rate.observe(time.monotonic_ns(), owned.state.updates),
+        )
+        return mapping.heartbeat(owned, pulse)

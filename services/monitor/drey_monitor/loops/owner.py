@@ -1,0 +1,207 @@
+"""One shard: waits for its lease, and while it is held watches, publishes and keeps the image."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.errors import Unavailable
+from drey_core.pages import Pages
+from drey_monitor.adapters.channels import ChannelHub
+from drey_monitor.domain.catalog import Change, difference, unchanged
+from drey_monitor.domain.ownership import next_epoch, pages_of_shard
+from drey_monitor.loops.catalog import CatalogFollower
+from drey_monitor.loops.directory import DirectoryWriter
+from drey_monitor.loops.heartbeat import Heartbeats
+from drey_monitor.loops.image_writer import ImageWriter
+from drey_monitor.loops.publisher import Publisher
+from drey_monitor.loops.rivals import Rivals
+from drey_monitor.owned import Owned, Shards
+from drey_monitor.settings import Settings
+from drey_runtime.bus import Bus
+from drey_runtime.database import backoff
+from drey_runtime.image import EpochSuperseded, Image
+from drey_runtime.lease import Lease, LeaseLost, Term
+
+log = logging.getLogger(__name__)
+
+_MANY = 10
+"""A change that adds more than one in `_MANY` of a shard's channels unsettles it."""
+
+
+class _Released(Exception):
+    """The shards were given up by a call."""
+
+
+class Owner:
+    """Owns one shard whenever it can. One for each shard of the site in each process."""
+
+    def __init__(
+        self,
+        shard: int,
+        settings: Settings,
+        lease: Lease,
+        shards: Shards,
+        hub: ChannelHub,
+        catalog: CatalogFollower,
+        rivals: Rivals,
+        image: Image,
+        bus: Bus,
+    ) -> None:
+        self._shard, self._settings, self._lease = shard, settings, lease
+        self._shards, self._hub, self._catalog = shards, hub, catalog
+        self._rivals, self._image, self._bus = rivals, image, bus
+
+    async def run(self) -> None:
+        """Wait, own, lose, for ever."""
+        losses = 0
+        while True:
+            await self._shards.wait_room()
+            await self._catalog.known.wait()
+            try:
+                async with self._lease.held(f"shard-{self._shard}", floor=self._floor) as term:
+                    if self._shards.claim(self._shard):
+                        losses = 0
+                        await self._own(term)
+            except* LeaseLost:
+                log.warning("shard %d was lost", self._shard)
+            except* EpochSuperseded:
+                log.warning("shard %d has a newer owner", self._shard)
+            except* _Released:
+                log.info("shard %d was given up", self._shard)
+            # the lease is free already; ending many channels takes a while
+            await self._hub.drop(self._shard)
+            await asyncio.sleep(backoff(losses))
+            losses += 1
+
+    async def _floor(self) -> int:
+        """The greatest epoch seen anywhere; what nobody can tell now counts as none."""
+        try:
+            async with asyncio.timeout(1.0):
+                seen = await self._image.epoch(self._shard)
+        except (Unavailable, TimeoutError):
+            seen = 0
+        return max(seen, self._rivals.epoch(self._shard))
+
+    async def _own(self, term: Term) -> None:
+        owned = Owned(self._shard, next_epoch(term.epoch), round(self._settings.settle * 1e9))
+        log.info("owning shard %d under epoch %d", self._shard, owned.state.epoch)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._guard(owned), name="guard")
+                group.create_task(self._watch_released(), name="released")
+                group.create_task(self._watch_term(owned, term), name="term")
+                await self._inherit(owned)
+                self._shards.own(owned)
+                for loop in self._loops(owned):
+                    group.create_task(loop.run(), name=type(loop).__name__)
+                await self._follow(owned)
+        finally:
+            self._shards.leave(self._shard)
+
+    def _loops(self, owned: Owned) -> tuple[Publisher, ImageWriter, DirectoryWriter, Heartbeats]:
+        return (
+            Publisher(self._bus, owned),
+            ImageWriter(self._image, owned),
+            DirectoryWriter(self._image, self._bus, owned, self._settings.metadata_period),
+            Heartbeats(self._settings, self._hub, self._shards, self._image, self._bus, owned),
+        )
+
+    # --- losing it ---
+
+    async def _guard(self, owned: Owned) -> None:
+        await owned.superseded.wait()
+        raise EpochSuperseded(f"shard {owned.shard} was taken under a greater epoch")
+
+    async def _watch_released(self) -> None:
+        await self._shards.released.wait()
+        raise _Released
+
+    async def _watch_term(self, owned: Owned, term: Term) -> None:
+        """Go on under the new epoch where the lease had to be taken again."""
+        while True:
+            await term.changed.wait()
+            term.changed.clear()
+            owned.begin_epoch(next_epoch(term.epoch, owned.state.epoch))
+            log.info("shard %d goes on under epoch %d", owned.shard, owned.state.epoch)
+
+    # --- the channels ---
+
+    async def _inherit(self, owned: Owned) -> None:
+        """Take over values and metadata of the last owner, as far as the image has them."""
+        mine = pages_of_shard(self._catalog.pages, self._shard, self._settings.shards)
+        try:
+            old = await self._image.catalog_pages(mine)
+            numbers = [p.number for p in old]
+            values, _ = await self._image.read_pages(numbers)
+            metadata = await self._image.metadata_pages(numbers)
+        except Unavailable as error:
+            log.warning("shard %d begins without a past: %s", self._shard, error.message)
+            return
+        same = {p.number: unchanged(p, self._catalog.pages[p.number]) for p in old}
+        if old:
+            self._inherit_values(owned, values, np.stack([same[n] for n in numbers]))
+        for page in metadata:
+            owned.directory.inherit(page, same[page.number])
+
+    def _inherit_values(self, owned: Owned, values: Pages, same: NDArray[np.bool_]) -> None:
+        kept = owned.state.inherit(values, same)
+        owned.inherited = kept
+
+    async def _follow(self, owned: Owned) -> None:
+        """Make the channels what the catalogue says, now and after each change."""
+        while True:
+            owned.catalog_wake.clear()
+            await self._apply(owned)
+            owned.searched = True
+            await owned.catalog_wake.wait()
+
+    async def _apply(self, owned: Owned) -> None:
+        mine = pages_of_shard(self._catalog.pages, self._shard, self._settings.shards)
+        changed = [n for n in mine if self._catalog.pages[n] is not owned.followed.get(n)]
+        pages = {n: self._catalog.pages[n] for n in changed}
+        change = Change.join([difference(owned.followed.get(n), p) for n, p in pages.items()])
+        slots = self._hub.unmap(owned.shard, change.removed)
+        self._change_state(owned, change, changed)
+        owned.directory.set_catalog(
+            self._catalog.version, {n: self._catalog.raw[n] for n in changed}
+        )
+        owned.directory.forget(change.removed)
+        owned.followed.update(pages)
+        self._shards.changed.set()
+        owned.image_wake.set()
+        owned.directory_wake.set()
+        if len(change.added) or len(change.removed):
+            log.info(
+                "shard %d: %d channels come, %d go",
+                owned.shard,
+                len(change.added),
+                len(change.removed),
+            )
+        await self._hub.release(slots)
+        await self._watch(owned, change)
+
+    def _change_state(self, owned: Owned, change: Change, pages: list[int]) -> None:
+        state = owned.state
+        before = state.counts().channels
+        state.grow(np.array(pages, np.int64))
+        state.remove(change.gone)
+        state.add(np.setdiff1d(change.added, owned.inherited))
+        owned.inherited = np.zeros(0, np.int64)
+        if len(change.added) * _MANY > before:
+            owned.searched = False
+            owned.settling.restart()
+
+    async def _watch(self, owned: Owned, change: Change) -> None:
+        rows = np.flatnonzero(change.watchable)
+        if len(rows) < len(change.added):
+            log.warning(
+                "shard %d: %d channels are not watched, PVAccess is not built",
+                owned.shard,
+                len(change.added) - len(rows),
+            )
+        addresses = [change.addresses[i] for i in rows.tolist()]
+        await self._hub.add(owned.shard, change.added[rows], addresses)

@@ -1,0 +1,47 @@
+"""Health by what the process can do."""
+
+from __future__ import annotations
+
+import asyncio
+
+from grpc_health.v1 import health_pb2
+
+from drey_core.errors import Unavailable
+from drey_monitor.loops.catalog import CatalogFollower
+from drey_monitor.servicer import SERVICE
+from drey_runtime.bus import Bus
+from drey_runtime.image import Image
+from drey_runtime.server import Health
+
+_PERIOD_S = 0.5
+
+
+class Readiness:
+    """ "" serves while the process lives; the service serves while values can leave it.
+
+    That takes a catalogue, and NATS or Redis. A standby without a shard is ready.
+    """
+
+    def __init__(self, health: Health, catalog: CatalogFollower, bus: Bus, image: Image) -> None:
+        self._health, self._catalog, self._bus, self._image = health, catalog, bus, image
+
+    async def run(self) -> None:
+        """Look for ever."""
+        state = health_pb2.HealthCheckResponse.ServingStatus
+        await self._health.servicer.set("", state.SERVING)
+        while True:
+            ready = await self._ready()
+            await self._health.servicer.set(SERVICE, state.SERVING if ready else state.NOT_SERVING)
+            await asyncio.sleep(_PERIOD_S)
+
+    async def _ready(self) -> bool:
+        if not self._catalog.known.is_set():
+            return False
+        return self._bus.connected or await self._image_answers()
+
+    async def _image_answers(self) -> bool:
+        try:
+            await self._image.ping()
+        except Unavailable:
+            return False
+        return True
