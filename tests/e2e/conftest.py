@@ -1,0 +1,163 @@
+"""One running stack with a simulated machine, for all end-to-end tests of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+
+from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
+from drey.common.v1 import annotations_pb2, selector_pb2
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
+from drey_cli.stack.simulated import SimulatedMachine
+from drey_cli.stack.whole import Stack, StackOptions
+
+PVS = 300
+EVERYTHING = selector_pb2.Selector(all=True)
+OPTIONS = [
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 32 << 20),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them share one stack, so they run on one worker, and last."""
+    for item in items:
+        if "tests/e2e" in str(item.path):
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
+@dataclass
+class Running:
+    """What a test gets. `keys` by role name; calls are made over `channel`."""
+
+    stack: Stack
+    machine: SimulatedMachine
+    channel: grpc.Channel
+    keys: dict[str, str]
+    loop: asyncio.AbstractEventLoop
+
+    def metadata(self, role: str = "ADMIN") -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.keys[role]}"),)
+
+    def call(self, role: str = "ADMIN", timeout: float = 20.0) -> dict[str, Any]:
+        return {"metadata": self.metadata(role), "timeout": timeout}
+
+    @property
+    def catalog(self) -> catalog_service_pb2_grpc.CatalogServiceStub:
+        return catalog_service_pb2_grpc.CatalogServiceStub(self.channel)
+
+    @property
+    def snapshots(self) -> snapshot_service_pb2_grpc.SnapshotServiceStub:
+        return snapshot_service_pb2_grpc.SnapshotServiceStub(self.channel)
+
+    @property
+    def monitor(self) -> monitor_service_pb2_grpc.MonitorServiceStub:
+        return monitor_service_pb2_grpc.MonitorServiceStub(self.channel)
+
+    def take(self, title: str = "") -> snapshot_pb2.Snapshot:
+        response = self.snapshots.TakeSnapshot(
+            snapshot_service_pb2.TakeSnapshotRequest(
+                selector=EVERYTHING,
+                gates=snapshot_pb2.Gates(allow_any_missing=True),
+                title=title,
+                request_id=str(uuid4()),
+            ),
+            **self.call(),
+        )
+        assert response.HasField("snapshot"), response.job
+        return response.snapshot
+
+
+async def _run(
+    folder: Path, ready: asyncio.Future[tuple[Stack, SimulatedMachine]], stop: asyncio.Event
+) -> None:
+    async with (
+        SimulatedMachine(folder / "machine", PVS) as machine,
+        Stack(StackOptions(folder / "state", epics=machine.environment, fsync=False)) as stack,
+    ):
+        ready.set_result((stack, machine))
+        await stop.wait()
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The stack: catalogue imported, every channel that is to be had connected.
+
+    Its event loop is driven by hand in the main thread (children belong to it), in the steps that
+    `pump` makes; the services are processes of their own and do not need it.
+    """
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    ready: asyncio.Future[tuple[Stack, SimulatedMachine]] = loop.create_future()
+    life = loop.create_task(_run(tmp_path_factory.mktemp("e2e"), ready, stop))
+    try:
+        loop.run_until_complete(asyncio.wait({ready, life}, return_when=asyncio.FIRST_COMPLETED))
+        if life.done():
+            life.result()
+        stack, machine = ready.result()
+        with grpc.insecure_channel(stack.server, options=OPTIONS) as channel:
+            found = Running(stack, machine, channel, {"ADMIN": stack.key}, loop)
+            _make_keys(found)
+            _import(found)
+            _settle(found)
+            yield found
+    finally:
+        stop.set()
+        if not life.done():
+            loop.run_until_complete(life)
+        loop.close()
+
+
+def _make_keys(running: Running) -> None:
+    stub = access_service_pb2_grpc.AccessServiceStub(running.channel)
+    for role in ("VIEWER", "OPERATOR", "RESTORER", "REVOKED"):
+        number = annotations_pb2.Role.Value("ROLE_" + role.replace("REVOKED", "ADMIN"))
+        created = stub.CreateKey(
+            access_service_pb2.CreateKeyRequest(name=f"test {role}", role=number),
+            **running.call(),
+        )
+        running.keys[role] = created.secret
+        if role == "REVOKED":
+            stub.RevokeKey(access_service_pb2.RevokeKeyRequest(id=created.key.id), **running.call())
+
+
+def _import(running: Running) -> None:
+    content = running.machine.catalogue.read_bytes()
+    requests = [
+        catalog_service_pb2.ImportPvsRequest(
+            options=catalog_service_pb2.ImportOptions(
+                format=catalog_pb2.FILE_FORMAT_CSV, request_id=str(uuid4())
+            )
+        ),
+        catalog_service_pb2.ImportPvsRequest(data=content),
+    ]
+    *_, last = running.catalog.ImportPvs(iter(requests), **running.call())
+    assert last.summary.applied, last
+    assert last.summary.added == PVS
+
+
+def _settle(running: Running) -> None:
+    dead = len(json.loads((running.machine.folder / "machine.json").read_text())["dead"])
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        status = running.monitor.GetMonitorStatus(
+            monitor_service_pb2.GetMonitorStatusRequest(), **running.call()
+        )
+        channels = sum(s.channels for s in status.shards)
+        connected = sum(s.connected for s in status.shards)
+        if channels and connected >= channels - dead:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{connected} of {channels} channels are connected")

@@ -1,0 +1,478 @@
+"""Every RPC against bad input, found by reflection: a new one is covered without being named.
+
+Each case sends one bad request and looks at status, reason and field. Around all of them the state
+of the system is held against what it was: nothing may have changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
+from drey.catalog.v1 import catalog_service_pb2
+from drey.common.v1 import annotations_pb2
+from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
+from drey.restore.v1 import restore_service_pb2, restore_service_pb2_grpc
+from drey.snapshot.v1 import snapshot_service_pb2
+from tests.e2e.conftest import Running
+
+pytestmark = pytest.mark.timeout(300)
+
+ROLES = ("VIEWER", "OPERATOR", "RESTORER", "ADMIN")
+EVERY_CHARACTER = "ABCxyz0189_-:.[]<>;$#@!%&*()=+{}|\\/?,'\"~^`é"
+BAD_NAMES = ("two words", "tab\tbed", "new\nline", "nul\x00", "x" * 501)
+
+
+@dataclass
+class Answer:
+    """How a call ended; `reason` and `field` from the status details."""
+
+    code: grpc.StatusCode
+    reason: str = ""
+    fields: tuple[str, ...] = ()
+    text: str = ""
+    messages: int = 0
+
+
+def _methods_of(channel: grpc.Channel, metadata: Any) -> list[MethodDescriptor]:
+    """All methods that the gateway's reflection shows, but for health and reflection itself."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=10)
+    pool = descriptor_pool.Default()
+    services = [s.name for s in answer.list_services_response.service]
+    return [
+        method
+        for name in sorted(services)
+        if name.startswith("drey.")
+        for method in pool.FindServiceByName(name).methods
+    ]
+
+
+def _limits(field: FieldDescriptor) -> annotations_pb2.Limits:
+    return field.GetOptions().Extensions[annotations_pb2.limits]
+
+
+def _fields(
+    descriptor: Descriptor, path: str = "", depth: int = 0
+) -> Iterator[tuple[str, tuple[FieldDescriptor, ...]]]:
+    """(path, chain of fields) of every field of a message, nested ones of ours included."""
+    for field in descriptor.fields:
+        name = path + field.name
+        yield name, (field,)
+        nested = field.message_type
+        if nested is not None and nested.full_name.startswith("drey.") and depth < 2:
+            prefix = f"{name}[0]." if field.is_repeated else f"{name}."
+            for inner, chain in _fields(nested, prefix, depth + 1):
+                yield inner, (field, *chain)
+
+
+def _valid(descriptor: Descriptor, depth: int = 0) -> Message:
+    """A request that keeps all limits and names nothing that exists."""
+    message = message_factory.GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        if not _limits(field).required:
+            continue
+        if field.message_type is not None:
+            if field.message_type.full_name == "google.protobuf.FieldMask":
+                getattr(message, field.name).paths.append("description")
+                continue
+            inner = _valid(field.message_type, depth + 1)
+            if field.message_type.name == "Selector":
+                inner.names.append("NO:SUCH:PV")  # type: ignore[attr-defined]
+            if field.is_repeated:
+                getattr(message, field.name).append(inner)
+            else:
+                getattr(message, field.name).CopyFrom(inner)
+                getattr(message, field.name).SetInParent()
+            continue
+        value = _scalar(field)
+        if field.is_repeated:
+            getattr(message, field.name).append(value)
+        else:
+            setattr(message, field.name, value)
+    return message
+
+
+def _scalar(field: FieldDescriptor) -> Any:
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return str(uuid4()) if _limits(field).uuid else "NO:SUCH"
+    if field.enum_type is not None:
+        return 1
+    return 1
+
+
+def _set(message: Message, chain: tuple[FieldDescriptor, ...], value: Any) -> None:
+    """Set the last field of the chain (its first element, where it is a list)."""
+    for field in chain[:-1]:
+        target = getattr(message, field.name)
+        if field.is_repeated:
+            message = target[0] if len(target) else target.add()
+        else:
+            target.SetInParent()
+            message = target
+    last = chain[-1]
+    if last.is_repeated:
+        del getattr(message, last.name)[:]
+        getattr(message, last.name).extend(value if isinstance(value, list) else [value])
+    else:
+        setattr(message, last.name, value)
+
+
+class Caller:
+    """Calls any method with any request and says how it ended."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    def __call__(
+        self,
+        method: MethodDescriptor,
+        request: Message | bytes,
+        *,
+        role: str | None = "ADMIN",
+        key: str = "",
+        timeout: float = 10.0,
+    ) -> Answer:
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        raw = request if isinstance(request, bytes) else request.SerializeToString()
+        metadata: Any = ()
+        if key:
+            metadata = (("authorization", f"Bearer {key}"),)
+        elif role is not None:
+            metadata = self._running.metadata(role)
+        call = self._running.channel.stream_stream(path, None, None)(
+            iter([raw]), metadata=metadata, timeout=timeout
+        )
+        count = 0
+        try:
+            for _ in call:
+                count += 1
+                if method.server_streaming and count >= 3:
+                    call.cancel()
+                    return Answer(grpc.StatusCode.OK, messages=count)
+        except grpc.RpcError as error:
+            return _answer(error, count)
+        return Answer(call.code(), messages=count)
+
+
+def _answer(error: Any, count: int) -> Answer:
+    answer = Answer(error.code(), text=error.details() or "", messages=count)
+    for key, value in error.trailing_metadata() or ():
+        if key != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+            if detail.Unpack(info):
+                answer.reason = info.reason
+                assert info.domain == "drey"
+            elif detail.Unpack(bad):
+                answer.fields = tuple(v.field for v in bad.field_violations)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def methods(running: Running) -> list[MethodDescriptor]:
+    found = _methods_of(running.channel, running.metadata())
+    assert len(found) > 60
+    return found
+
+
+@pytest.fixture(scope="module")
+def call(running: Running) -> Caller:
+    return Caller(running)
+
+
+def _fingerprint(running: Running) -> tuple[object, ...]:
+    """What bad requests could have changed."""
+    jobs = job_service_pb2_grpc.JobServiceStub(running.channel)
+    restores = restore_service_pb2_grpc.RestoreServiceStub(running.channel)
+    access = access_service_pb2_grpc.AccessServiceStub(running.channel)
+    total = running.catalog.ListPvs(
+        catalog_service_pb2.ListPvsRequest(include_deleted=True), **running.call()
+    ).total_size
+    groups = running.catalog.ListTagGroups(
+        catalog_service_pb2.ListTagGroupsRequest(page_size=1000), **running.call()
+    )
+    return (
+        total,
+        groups.SerializeToString(deterministic=True),
+        running.snapshots.ListSnapshots(
+            snapshot_service_pb2.ListSnapshotsRequest(page_size=1000), **running.call()
+        ).SerializeToString(deterministic=True),
+        restores.ListPlans(
+            restore_service_pb2.ListPlansRequest(page_size=1000), **running.call()
+        ).SerializeToString(deterministic=True),
+        restores.ListRestores(
+            restore_service_pb2.ListRestoresRequest(page_size=1000), **running.call()
+        ).SerializeToString(deterministic=True),
+        len(jobs.ListJobs(job_service_pb2.ListJobsRequest(page_size=1000), **running.call()).jobs),
+        len(
+            access.ListKeys(
+                access_service_pb2.ListKeysRequest(page_size=1000), **running.call()
+            ).keys
+        ),
+    )
+
+
+@pytest.fixture(autouse=True)
+def nothing_changes(running: Running) -> Iterator[None]:
+    before = _fingerprint(running)
+    yield
+    assert _fingerprint(running) == before, "a refused request changed something"
+
+
+def _label(method: MethodDescriptor) -> str:
+    return f"{method.containing_service.name}/{method.name}"
+
+
+def test_every_rpc_has_a_role_and_is_documented(methods: list[MethodDescriptor]) -> None:
+    for method in methods:
+        role = method.GetOptions().Extensions[annotations_pb2.required_role]
+        assert role != annotations_pb2.ROLE_UNSPECIFIED, _label(method)
+
+
+def test_without_a_key_nothing_is_served(methods: list[MethodDescriptor], call: Caller) -> None:
+    for method in methods:
+        answer = call(method, _valid(method.input_type), role=None)
+        assert answer.code == grpc.StatusCode.UNAUTHENTICATED, (_label(method), answer)
+        assert answer.reason == "UNAUTHENTICATED", _label(method)
+
+
+def test_an_unknown_and_a_revoked_key_are_refused(
+    methods: list[MethodDescriptor], call: Caller
+) -> None:
+    for method in methods:
+        answer = call(method, _valid(method.input_type), key="drey_00000000_nonsense")
+        assert answer.code == grpc.StatusCode.UNAUTHENTICATED, (_label(method), answer)
+        answer = call(method, _valid(method.input_type), role="REVOKED")
+        assert answer.code == grpc.StatusCode.UNAUTHENTICATED, (_label(method), answer)
+        assert answer.reason == "KEY_REVOKED", (_label(method), answer)
+
+
+def test_a_role_too_small_is_refused(methods: list[MethodDescriptor], call: Caller) -> None:
+    for method in methods:
+        needed = method.GetOptions().Extensions[annotations_pb2.required_role]
+        for role in ROLES[: needed - 1]:
+            answer = call(method, _valid(method.input_type), role=role)
+            assert answer.code == grpc.StatusCode.PERMISSION_DENIED, (_label(method), answer)
+            assert answer.reason == "ROLE_TOO_SMALL", _label(method)
+
+
+def _assert_invalid(answer: Answer, label: str, path: str, reason: str = "") -> None:
+    """INVALID_ARGUMENT naming the field; or UNIMPLEMENTED where limits come after that."""
+    assert answer.code == grpc.StatusCode.INVALID_ARGUMENT, (label, path, answer)
+    assert answer.fields, (label, path, answer)
+    assert answer.fields[0].split("[")[0] == path.split("[", maxsplit=1)[0], (label, path, answer)
+    if reason:
+        assert answer.reason == reason, (label, path, answer)
+
+
+def test_required_fields_are_required(methods: list[MethodDescriptor], call: Caller) -> None:
+    for method in methods:
+        required = [f for f in method.input_type.fields if _limits(f).required]
+        for field in required:
+            request = _valid(method.input_type)
+            request.ClearField(field.name)
+            _assert_invalid(call(method, request), _label(method), field.name)
+
+
+def test_an_empty_request_is_never_a_defect(methods: list[MethodDescriptor], call: Caller) -> None:
+    for method in methods:
+        answer = call(method, b"", timeout=3)
+        assert answer.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN), (
+            _label(method),
+            answer,
+        )
+
+
+def test_garbage_bytes_are_never_a_success(methods: list[MethodDescriptor], call: Caller) -> None:
+    for method in methods:
+        if not method.input_type.fields:
+            continue
+        answer = call(method, b"\x0a\xff\xff\xff\xff\x0f garbage", timeout=5)
+        assert answer.code != grpc.StatusCode.OK, (_label(method), answer)
+
+
+def test_malformed_ids_name_their_field(methods: list[MethodDescriptor], call: Caller) -> None:
+    seen = 0
+    for method in methods:
+        for path, chain in _fields(method.input_type):
+            if _limits(chain[-1]).uuid:
+                request = _valid(method.input_type)
+                _set(request, chain, "not-a-uuid")
+                _assert_invalid(call(method, request), _label(method), path, "MALFORMED_ID")
+                seen += 1
+    assert seen > 50
+
+
+def test_unknown_ids_are_not_found(methods: list[MethodDescriptor], call: Caller) -> None:
+    accepted = {
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    }
+    for method in methods:
+        required = [f for f in method.input_type.fields if _limits(f).required and _limits(f).uuid]
+        if required:
+            answer = call(method, _valid(method.input_type))
+            assert answer.code in accepted, (_label(method), answer)
+            assert answer.reason in {"NOT_FOUND", "NOT_IMPLEMENTED", "INVALID_FIELD"}, (
+                _label(method),
+                answer,
+            )
+
+
+def test_too_many_elements_are_refused(methods: list[MethodDescriptor], call: Caller) -> None:
+    for method in methods:
+        for path, chain in _fields(method.input_type):
+            most, field = _limits(chain[-1]).max_items, chain[-1]
+            if not most or len(chain) > 2 or any(f.is_repeated for f in chain[:-1]):
+                continue
+            if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+                value = [str(uuid4()) if _limits(field).uuid else f"N{i}" for i in range(most + 1)]
+            elif field.message_type is None:
+                value = [1] * (most + 1)
+            else:
+                continue
+            request = _valid(method.input_type)
+            _set(request, chain, value)
+            if request.ByteSize() >= 4 << 20:
+                continue
+            _assert_invalid(call(method, request), _label(method), path, "TOO_MANY")
+
+
+def test_100_000_names_are_taken(methods: list[MethodDescriptor], call: Caller) -> None:
+    """Refused because they are not there, not because they are many."""
+    for method in methods:
+        for path, chain in _fields(method.input_type):
+            if not path.endswith("selector.names") or len(chain) != 2:
+                continue
+            request = _valid(method.input_type)
+            _set(request, chain, [f"NO:SUCH:{i}" for i in range(100_000)])
+            answer = call(method, request, timeout=30)
+            assert answer.code not in {
+                grpc.StatusCode.INTERNAL,
+                grpc.StatusCode.UNKNOWN,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            }, (_label(method), answer)
+            assert answer.reason not in {"TOO_MANY", "MESSAGE_TOO_LARGE"}, (_label(method), answer)
+
+
+def test_names_of_every_allowed_character_pass_and_others_do_not(
+    methods: list[MethodDescriptor], call: Caller
+) -> None:
+    for method in methods:
+        for path, chain in _fields(method.input_type):
+            if not _limits(chain[-1]).epics_name or any(f.is_repeated for f in chain[:-1]):
+                continue
+            if chain[-1].containing_oneof is not None:
+                continue
+            for name in BAD_NAMES:
+                request = _valid(method.input_type)
+                _set(request, chain, name)
+                _assert_invalid(call(method, request), _label(method), path, "INVALID_FIELD")
+            if path.endswith("selector.names"):
+                request = _valid(method.input_type)
+                _set(request, chain, [EVERY_CHARACTER, EVERY_CHARACTER])
+                answer = call(method, request, timeout=5)
+                assert answer.reason != "INVALID_FIELD", (_label(method), answer)
+                assert answer.code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+
+
+def test_an_empty_selector_is_not_everything(methods: list[MethodDescriptor], call: Caller) -> None:
+    seen = 0
+    for method in methods:
+        for path, chain in _fields(method.input_type):
+            field = chain[-1]
+            if field.message_type is None or field.message_type.name != "Selector":
+                continue
+            if len(chain) > 1:
+                continue
+            request = _valid(method.input_type)
+            getattr(request, field.name).Clear()
+            getattr(request, field.name).SetInParent()
+            answer = call(method, request)
+            if answer.code == grpc.StatusCode.UNIMPLEMENTED:
+                continue
+            assert answer.code in {
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.NOT_FOUND,
+            }, (_label(method), path, answer)
+            if answer.code == grpc.StatusCode.INVALID_ARGUMENT:
+                assert answer.reason == "EMPTY_SELECTOR", (_label(method), answer)
+                seen += 1
+    assert seen >= 6
+
+
+@pytest.mark.parametrize("bad", [math.nan, -1.0, math.inf])
+def test_tolerances_are_finite_and_not_negative(
+    methods: list[MethodDescriptor], call: Caller, bad: float
+) -> None:
+    seen = 0
+    for method in methods:
+        for path, chain in _fields(method.input_type):
+            if _limits(chain[-1]).non_negative and not any(f.is_repeated for f in chain):
+                request = _valid(method.input_type)
+                _set(request, chain, bad)
+                _assert_invalid(call(method, request), _label(method), path, "INVALID_FIELD")
+                seen += 1
+    assert seen >= 8
+
+
+def test_unknown_enum_values_are_refused(methods: list[MethodDescriptor], call: Caller) -> None:
+    for method in methods:
+        for path, chain in _fields(method.input_type):
+            if chain[-1].enum_type is None or any(f.is_repeated for f in chain[:-1]):
+                continue
+            if chain[-1].containing_type.full_name == "drey.common.v1.Value":
+                continue
+            request = _valid(method.input_type)
+            _set(request, chain, 9999)
+            _assert_invalid(call(method, request), _label(method), path, "INVALID_FIELD")
+
+
+def test_page_tokens_of_another_list_are_refused(
+    methods: list[MethodDescriptor], call: Caller, running: Running
+) -> None:
+    foreign = running.catalog.ListPvs(
+        catalog_service_pb2.ListPvsRequest(page_size=1), **running.call()
+    ).next_page_token
+    assert foreign
+    for method in methods:
+        if "page_token" not in method.input_type.fields_by_name:
+            continue
+        for token in ("garbage", foreign[:-4], foreign if method.name != "ListPvs" else "x"):
+            request = _valid(method.input_type)
+            request.page_token = token  # type: ignore[attr-defined]
+            answer = call(method, request)
+            if answer.code == grpc.StatusCode.UNIMPLEMENTED:
+                continue
+            _assert_invalid(answer, _label(method), "page_token", "MALFORMED_PAGE_TOKEN")
+
+
+def test_a_message_over_4_mib_is_refused(methods: list[MethodDescriptor], call: Caller) -> None:
+    # an unknown field of 5 MB: every message takes it, so only its size is wrong
+    payload = b"\xfa\xff\xff\xff\x0f" + bytes([0xC0, 0x96, 0xB1, 0x02]) + b"x" * 5_000_000
+    for method in methods:
+        answer = call(method, payload, timeout=20)
+        assert answer.code == grpc.StatusCode.RESOURCE_EXHAUSTED, (_label(method), answer)
+        assert answer.reason == "MESSAGE_TOO_LARGE", (_label(method), answer)
+
+
+def test_a_deadline_in_the_past_does_nothing(methods: list[MethodDescriptor], call: Caller) -> None:
+    for method in methods:
+        answer = call(method, _valid(method.input_type), timeout=-1)
+        assert answer.code == grpc.StatusCode.DEADLINE_EXCEEDED, (_label(method), answer)
