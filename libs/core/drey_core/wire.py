@@ -621,6 +621,32 @@ def encode_value_message(
     return source.head(0) + ValueEncoder().data(one, 0, labels)
 
 
+def encode_values(
+    columns: Columns, freshness: int | U1 = 0, *, labels: Labels | None = None
+) -> list[bytes]:
+    """Each row as the bytes of a `Value` message, to be wrapped into messages other than PvRow.
+
+    Scalars at the speed of `RowEncoder`; arrays whole, whatever their size.
+    """
+    if len(columns) == 0:
+        return []
+    source, encoder = _Source(columns, freshness, None), ValueEncoder()
+    every, out = np.arange(len(columns)), np.empty(len(columns), object)
+    for group in _groups(source.code):
+        rows = every[group]
+        kind = int(source.code[rows[0]])
+        if kind == _SLOW:
+            data = encoder.many(columns, rows, labels)
+            out[rows] = _objects(list(map(add, source.heads(rows), data)))
+        else:
+            template = _TEMPLATES[kind]
+            matrix = np.empty((len(rows), template.size), np.uint8)
+            template.write(matrix, 0, source, rows)
+            out[rows] = _cut(matrix)
+    encoded: list[bytes] = out.tolist()
+    return encoded
+
+
 # --- chunks -------------------------------------------------------------------------------------
 
 

@@ -228,6 +228,15 @@ def test_columns_hold_the_corpus():
     assert at == len(picked)
 
 
+def test_values_alone_decode_to_the_same():
+    cols = hostile_columns()
+    fresh = (np.arange(len(cols)) % 3).astype("u1")
+    encoded = wire.encode_values(cols, fresh, labels=labels_of)
+    for row, raw in enumerate(encoded):
+        check_value(value_pb2.Value.FromString(raw), cols, row, fresh[row])
+    assert wire.encode_values(Columns.empty()) == []
+
+
 def test_to_proto_and_back_over_the_corpus():
     cols = hostile_columns()
     values = [to_proto(cols, row, labels_of, 1) for row in range(len(cols))]
