@@ -1,0 +1,80 @@
+"""Encoded differences against the generated classes, over pairs of the hostile corpus."""
+
+import math
+
+import numpy as np
+
+from drey.snapshot.v1 import snapshot_service_pb2
+from drey_core.compare import compare
+from drey_core.values import State
+from drey_core.wire import chunk, wrap
+from drey_core.wire_difference import Side, encode_differences
+from drey_runtime.mapping.value import to_proto
+from drey_testing.corpus import hostile_columns
+
+OLD, NEW = (b"a", b"b"), (b"b", b"a")
+
+
+def side(shift: int) -> Side:
+    reference = hostile_columns()
+    n = len(reference)
+    other = reference.take((np.arange(n) + shift) % n)
+    comparison = compare(
+        reference,
+        other,
+        np.full(n, 0.5),
+        np.zeros(n),
+        reference_labels=lambda row: OLD,
+        other_labels=lambda row: NEW,
+    )
+    return Side(comparison, reference, other, lambda c: OLD, lambda c: NEW, 1)
+
+
+def check(message, present: bool, expected: Side, row: int) -> None:
+    comparison = expected.comparison
+    assert present == bool(comparison.cls[row])
+    if not present:
+        return
+    assert getattr(message, "class") == comparison.cls[row]
+    for field, name in (
+        ("delta", "delta"),
+        ("relative_delta", "relative"),
+        ("deviation", "deviation"),
+    ):
+        figure = float(getattr(comparison, name)[row])
+        assert message.HasField(field) != math.isnan(figure)
+        if not math.isnan(figure):
+            assert getattr(message, field) == figure
+    assert message.elements_different == comparison.elements_different[row]
+    assert message.largest_at == comparison.largest_at[row]
+    assert message.labels_moved == comparison.labels_moved[row]
+    for field, columns, labels, fresh in (
+        ("reference", expected.reference, OLD, 0),
+        ("other", expected.other, NEW, 1),
+    ):
+        assert message.HasField(field) == (columns.state[row] != State.ABSENT)
+        if message.HasField(field):
+            value = to_proto(columns, row, lambda c, labels=labels: labels, fresh)
+            assert getattr(message, field).SerializeToString() == value.SerializeToString()
+
+
+def test_differences_decode_to_the_comparison():
+    setpoint, readback = side(0), side(1)
+    n = len(setpoint.comparison)
+    rows = np.arange(n)[::-1].copy()
+    names = [f"PV:{i}" for i in range(n)]
+    encoded = encode_differences(names, np.arange(n) + 5, rows, setpoint, readback)
+    messages = [wrap(2, part) for part in chunk(encoded, 4000)]
+    assert len(messages) > 1
+    differences = [
+        difference
+        for message in messages
+        for difference in snapshot_service_pb2.CompareSnapshotsResponse.FromString(
+            message
+        ).differences.differences
+    ]
+    assert [d.number - 5 for d in differences] == rows.tolist()
+    for row, d in zip(rows.tolist(), differences, strict=True):
+        assert d.name == names[row]
+        check(d.setpoint, d.HasField("setpoint"), setpoint, row)
+        check(d.readback, d.HasField("readback"), readback, row)
