@@ -1,0 +1,110 @@
+"""The image in a real Valkey: what is written comes back, and an older epoch writes nothing."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drey.events.v1.directory_pb2 import DirectoryVersion
+from drey.events.v1.values_pb2 import Heartbeat
+from drey_cli.stack import Valkey
+from drey_core.directory import CatalogPage, MetadataPage
+from drey_core.errors import Reason, Unavailable
+from drey_core.pages import PageTable, encode_page
+from drey_core.values import ARRAY, Columns, Kind
+from drey_runtime.directory_codec import encode_catalog, encode_metadata
+from drey_runtime.image import EpochSuperseded, Image
+
+
+@pytest.fixture
+async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
+    async with Valkey(tmp_path / "valkey") as part:
+        yield part
+
+
+@pytest.fixture
+async def image(valkey: Valkey) -> AsyncIterator[Image]:
+    async with Image.open(valkey.url, "test") as found:
+        yield found
+
+
+def table() -> PageTable:
+    out = PageTable(np.array([1, 3]))
+    values = [1.5, -0.0, b"\xff", [1, 2, 3]]
+    kinds = [Kind.FLOAT64, Kind.FLOAT64, Kind.STRING, Kind.INT32 | ARRAY]
+    out.apply(Columns.from_values(np.array([256, 257, 800, 801]), values, kinds))
+    return out
+
+
+async def test_pages_come_back_bit_for_bit_with_their_stamps(image: Image) -> None:
+    pages = table().taken(np.arange(2))
+    await image.write_pages(0, 7, 9, 11, pages)
+    got, stamps = await image.read_pages([1, 2, 3])
+    assert stamps.epoch.tolist() == [7, 0, 7]
+    assert stamps.sequence.tolist() == [9, 0, 9]
+    assert [encode_page(got, i) for i in (0, 2)] == [encode_page(pages, i) for i in (0, 1)]
+    assert not got.values["state"][1].any()
+
+
+async def test_an_older_epoch_changes_nothing(image: Image) -> None:
+    pages = table().taken(np.arange(2))
+    await image.write_pages(0, 8, 1, 0, pages)
+    pages.values["data"][:] = 0
+    with pytest.raises(EpochSuperseded):
+        await image.write_pages(0, 7, 99, 0, pages)
+    with pytest.raises(EpochSuperseded):
+        await image.write_heartbeat(Heartbeat(shard=0, epoch=7))
+    _, stamps = await image.read_pages([1, 3])
+    assert stamps.epoch.tolist() == [8, 8]
+    await image.write_pages(1, 7, 1, 0, pages)  # another shard has epochs of its own
+    assert await image.epoch(0) == 8
+    assert await image.epoch(1) == 7
+
+
+async def test_epochs_beyond_what_a_double_holds_are_told_apart(image: Image) -> None:
+    pages = table().taken(np.arange(2))
+    await image.write_pages(0, 2**60 + 1, 1, 0, pages)
+    with pytest.raises(EpochSuperseded):
+        await image.write_pages(0, 2**60, 2, 0, pages)
+
+
+async def test_directory_and_heartbeats(image: Image) -> None:
+    catalog, metadata = CatalogPage.empty(1), MetadataPage.empty(1)
+    catalog.pv_number[3] = 5
+    catalog.names[3] = "A:é"
+    metadata.labels[3] = (b"OFF, really", b"\xff")
+    metadata.units[3] = b"\xb0C"
+    version = DirectoryVersion(shard=0, epoch=1, version=2, pages=[1], page_versions=[2])
+    await image.write_directory(
+        version, {1: encode_catalog(catalog)}, {1: encode_metadata(metadata)}
+    )
+    (got,) = await image.catalog_pages([1, 2])
+    assert (got.pv_number[3], got.names[3]) == (5, "A:é")
+    (got_metadata,) = await image.metadata_pages([1])
+    assert got_metadata.labels == {3: (b"OFF, really", b"\xff")}
+    assert got_metadata.units[3] == b"\xb0C"
+    assert (await image.directory_versions(2)) == [version, None]
+    beat = Heartbeat(shard=1, epoch=3, sequence=4)
+    await image.write_heartbeat(beat)
+    assert (await image.heartbeats(2)) == [None, beat]
+
+
+async def test_when_redis_is_away_it_says_so_soon_and_recovers(
+    image: Image, valkey: Valkey
+) -> None:
+    pages = table().taken(np.arange(2))
+    await image.write_pages(0, 1, 1, 0, pages)
+    await valkey.kill()
+    begin = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        await image.read_pages([1])
+    assert caught.value.reason == Reason.IMAGE_UNAVAILABLE
+    assert time.monotonic() - begin < 5
+    with pytest.raises(Unavailable):
+        await image.write_pages(0, 1, 2, 0, pages)
+    await valkey.start()
+    await image.write_pages(0, 1, 3, 0, pages)
+    _, stamps = await image.read_pages([1])
+    assert stamps.sequence.tolist() == [3]

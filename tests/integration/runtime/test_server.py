@@ -1,0 +1,152 @@
+"""The server and its interceptor, over a real connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
+from drey.common.v1 import annotations_pb2
+from drey_core.errors import NotFound, Unauthenticated
+from drey_runtime.auth import Principal, Role, current_principal
+from drey_runtime.server import serve
+from drey_runtime.settings import CommonSettings
+
+SERVICE = "drey.access.v1.AccessService"
+
+
+class ByName:
+    """The role is the token."""
+
+    def authenticate(self, metadata: Mapping[str, str]) -> Principal:
+        token = metadata.get("token", "")
+        if not token:
+            raise Unauthenticated("no token")
+        return Principal(token.lower(), Role[token])
+
+
+class Servicer:
+    async def WhoAmI(self, request: Any, context: Any) -> Any:
+        principal = current_principal.get()
+        return access_service_pb2.WhoAmIResponse(principal=principal.name)
+
+    async def CreateKey(self, request: Any, context: Any) -> Any:
+        if request.name == "slow":
+            await asyncio.sleep(30)
+        raise RuntimeError("a defect with a secret in it")
+
+    async def ListKeys(self, request: Any, context: Any) -> bytes:
+        return access_service_pb2.ListKeysResponse(next_page_token="x").SerializeToString()
+
+    async def RevokeKey(self, request: Any, context: Any) -> Any:
+        raise NotFound("there is none", metadata={"id": request.id})
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[Any]:
+    settings = CommonSettings()
+    async with serve(
+        settings, "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
+    ) as (port, health):
+        await health.set(True)
+        async with grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", 32 << 20)]
+        ) as channel:
+            yield access_service_pb2_grpc.AccessServiceStub(channel), channel
+
+
+def as_role(role: str) -> dict[str, Any]:
+    return {"metadata": (("token", role),), "timeout": 5}
+
+
+async def refused(call: Any) -> tuple[grpc.StatusCode, error_details_pb2.ErrorInfo, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    info = error_details_pb2.ErrorInfo()
+    for key, value in caught.value.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            status_pb2.Status.FromString(value).details[0].Unpack(info)
+    return caught.value.code(), info, caught.value.details() or ""
+
+
+async def test_the_caller_is_known_inside(stub: Any) -> None:
+    access, _ = stub
+    answer = await access.WhoAmI(access_service_pb2.WhoAmIRequest(), **as_role("VIEWER"))
+    assert answer.principal == "viewer"
+
+
+async def test_encoded_bytes_are_an_answer(stub: Any) -> None:
+    access, _ = stub
+    answer = await access.ListKeys(access_service_pb2.ListKeysRequest(), **as_role("ADMIN"))
+    assert answer.next_page_token == "x"
+
+
+async def test_nobody_and_too_small(stub: Any) -> None:
+    access, _ = stub
+    code, info, _ = await refused(access.WhoAmI(access_service_pb2.WhoAmIRequest(), timeout=5))
+    assert (code, info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    code, info, _ = await refused(
+        access.ListKeys(access_service_pb2.ListKeysRequest(), **as_role("RESTORER"))
+    )
+    assert (code, info.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_SMALL")
+    assert info.metadata["required_role"] == "ADMIN"
+
+
+async def test_errors_carry_their_reason(stub: Any) -> None:
+    access, _ = stub
+    unknown = "01890000-0000-7000-8000-000000000000"
+    code, info, _ = await refused(
+        access.RevokeKey(access_service_pb2.RevokeKeyRequest(id=unknown), **as_role("ADMIN"))
+    )
+    assert (code, info.reason, info.metadata["id"]) == (
+        grpc.StatusCode.NOT_FOUND,
+        "NOT_FOUND",
+        unknown,
+    )
+
+
+async def test_a_defect_tells_its_trace_and_nothing_else(stub: Any) -> None:
+    access, _ = stub
+    request = access_service_pb2.CreateKeyRequest(name="x", role=annotations_pb2.ROLE_VIEWER)
+    code, info, text = await refused(access.CreateKey(request, **as_role("ADMIN")))
+    assert (code, info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "secret" not in text
+    assert info.metadata["trace_id"] in text
+
+
+async def test_limits_come_before_the_handler(stub: Any) -> None:
+    access, _ = stub
+    code, info, _ = await refused(
+        access.CreateKey(access_service_pb2.CreateKeyRequest(), **as_role("ADMIN"))
+    )
+    assert (code, info.reason, info.metadata["field"]) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_FIELD",
+        "name",
+    )
+
+
+async def test_a_large_request_is_told_its_size(stub: Any) -> None:
+    access, _ = stub
+    request = access_service_pb2.ListKeysRequest(page_token="x" * (5 << 20))
+    code, info, _ = await refused(access.ListKeys(request, **as_role("ADMIN")))
+    assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+
+
+async def test_a_deadline_ends_the_call(stub: Any) -> None:
+    access, _ = stub
+    request = access_service_pb2.CreateKeyRequest(name="slow", role=annotations_pb2.ROLE_VIEWER)
+    call = access.CreateKey(request, metadata=(("token", "ADMIN"),), timeout=0.2)
+    code, _, _ = await refused(call)
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_health_needs_no_key(stub: Any) -> None:
+    _, channel = stub
+    health = health_pb2_grpc.HealthStub(channel)
+    answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=5)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
