@@ -1,0 +1,159 @@
+"""Keys: made, listed, revoked, and known at every gateway within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from nats.aio.msg import Msg
+
+from drey.events.v1.changes_pb2 import AccessChanged
+from drey_core.errors import Unauthenticated, Unavailable
+from drey_gateway.adapters import keys as table
+from drey_gateway.domain.keys import Key, KeyRing
+from drey_runtime import audit
+from drey_runtime.auth import REQUEST_METADATA, Principal
+from drey_runtime.bus import Bus
+from drey_runtime.clock import new_id, now_ns
+from drey_runtime.database import Connection, Database
+from drey_runtime.idempotency import once
+
+log = logging.getLogger(__name__)
+
+_CREATE = "/drey.access.v1.AccessService/CreateKey"
+_MAX_REQUEST_ID = 100
+
+
+class KeyAuthenticator:
+    """An `Authenticator` by API keys: `authorization: Bearer KEY`, or `x-api-key: KEY`."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+
+    def authenticate(self, metadata: Mapping[str, str]) -> Principal:
+        """As `Authenticator`."""
+        secret = _secret(metadata)
+        key = self._ring.find(secret, now_ns())
+        request_id = metadata.get(REQUEST_METADATA, "")
+        if not 0 < len(request_id) <= _MAX_REQUEST_ID:
+            request_id = new_id()
+        return Principal(key.name, key.role, key.id, request_id)
+
+
+def _secret(metadata: Mapping[str, str]) -> str:
+    header = metadata.get("authorization", "")
+    if header:
+        scheme, _, secret = header.partition(" ")
+        if scheme.lower() == "bearer":
+            return secret.strip()
+        raise Unauthenticated("the authorization is not of the form `Bearer KEY`")
+    if "x-api-key" in metadata:
+        return metadata["x-api-key"].strip()
+    raise Unauthenticated("the call carries no key: send `authorization: Bearer KEY`")
+
+
+class KeyStore:
+    """Keys in Postgres, with a ring of them in memory."""
+
+    def __init__(self, db: Database, bus: Bus, ring: KeyRing) -> None:
+        self._db, self._bus, self.ring = db, bus, ring
+
+    async def load(self) -> None:
+        """Read all keys. Raises `Unavailable`."""
+        self.ring.load(await self._db.read(table.all_keys))
+
+    async def page(self, after: tuple[str, str], limit: int, include_dead: bool) -> list[Key]:
+        """Keys by name."""
+
+        async def read(conn: Connection) -> list[Key]:
+            return await table.page_of_keys(conn, after, limit, include_dead, now_ns())
+
+        return await self._db.read(read)
+
+    async def create(
+        self, key: Key, principal: Principal, request_id: str, request: bytes
+    ) -> tuple[Key, bool]:
+        """(the key, whether it was made now): a repeat of `request_id` gives the first one."""
+        first, made = True, key.id
+        async with (
+            self._db.transaction() as conn,
+            once(conn, _CREATE, principal.name, request_id, request) as slot,
+        ):
+            if slot.seen is None:
+                await table.insert(conn, key)
+                slot.response = key.id.encode()
+                await self._record(conn, principal, "access.key.create", key, request_id)
+            else:
+                first, made = False, slot.seen.decode()
+        await self._tell(made)
+        return (key if first else self.ring.get(made) or key), first
+
+    async def revoke(self, key_id: str, principal: Principal) -> Key:
+        """The key as it is now; running watches with it are cut."""
+        async with self._db.transaction() as conn:
+            key, now = await table.revoke(conn, key_id, now_ns())
+            if now:
+                await self._record(conn, principal, "access.key.revoke", key, "")
+        await self._tell(key.id)
+        return key
+
+    async def _record(
+        self, conn: Connection, principal: Principal, action: str, key: Key, request_id: str
+    ) -> None:
+        await audit.append(
+            conn,
+            actor=principal.name,
+            role=principal.role.name.lower(),
+            action=action,
+            object=f"keys/{key.id}",
+            after={"name": key.name, "role": key.role.name.lower(), "prefix": key.prefix},
+            at_ns=now_ns(),
+            request_id=request_id,
+        )
+
+    async def _tell(self, key_id: str) -> None:
+        # the change is made by now, whatever becomes of the news of it
+        try:
+            await self.load()
+            await self._bus.publish(
+                self._bus.subject("access"), AccessChanged(key_id=key_id).SerializeToString()
+            )
+        except Unavailable as error:
+            log.info("change of a key not announced, the others poll: %s", error.message)
+
+
+class KeyLoop:
+    """Keeps the ring at the present: by event and by poll."""
+
+    def __init__(
+        self, store: KeyStore, bus: Bus, poll_s: float, changed: Callable[[], None]
+    ) -> None:
+        self._store, self._bus, self._poll_s, self._changed = store, bus, poll_s, changed
+        self._event = asyncio.Event()
+
+    async def subscribe(self) -> None:
+        """Begin to listen; may be called while NATS is away."""
+        await self._bus.subscribe(self._bus.subject("access"), self._on_message)
+
+    async def _on_message(self, _message: Msg) -> None:
+        self._event.set()
+
+    async def run(self) -> None:
+        """Until cancelled. While Postgres is away the keys last known stay in force."""
+        away = False
+        while True:
+            self._event.clear()
+            try:
+                await self._store.load()
+                away = False
+                self._changed()
+            except Unavailable as error:
+                if not away:
+                    log.warning("keys cannot be read: %s", error.message)
+                away = True
+            try:
+                async with asyncio.timeout(self._poll_s if self._store.ring.loaded else 0.2):
+                    await self._event.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,161 @@
+"""The gateway's composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import grpc
+
+# The contracts of everything that is served or forwarded have to be in the descriptor pool.
+from drey.access.v1 import access_service_pb2 as _access
+from drey.catalog.v1 import catalog_service_pb2 as _catalog
+from drey.job.v1 import job_service_pb2 as _job
+from drey.monitor.v1 import monitor_service_pb2 as _monitor
+from drey.restore.v1 import restore_service_pb2 as _restore
+from drey.snapshot.v1 import snapshot_service_pb2 as _snapshot
+from drey.system.v1 import system_service_pb2 as _system
+from drey_gateway.access import KeyAuthenticator, KeyLoop, KeyStore
+from drey_gateway.adapters.resolver import CatalogResolver
+from drey_gateway.domain.keys import KeyRing
+from drey_gateway.domain.live import Live
+from drey_gateway.forwarding import Forwarder
+from drey_gateway.loops.feed import Feed
+from drey_gateway.probes import (
+    Probes,
+    probe_nats,
+    probe_postgres,
+    probe_redis,
+    probe_service,
+)
+from drey_gateway.servicers.access import AccessServicer
+from drey_gateway.servicers.jobs import JobServicer
+from drey_gateway.servicers.monitor import MonitorServicer
+from drey_gateway.servicers.system import SystemServicer
+from drey_gateway.settings import Settings
+from drey_gateway.watching import News, Seats, World
+from drey_runtime import migrate
+from drey_runtime.app import App
+from drey_runtime.auth import GATEWAY, TokenSigner
+from drey_runtime.bus import Bus
+from drey_runtime.clock import now_ns
+from drey_runtime.database import Connection, Database
+from drey_runtime.image import Image
+from drey_runtime.jobs import JobStore
+from drey_runtime.server import Health, channel, serve
+from drey_runtime.settings import SettingsError
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("drey_runtime", "drey_gateway")
+MONITOR = _monitor.DESCRIPTOR.services_by_name["MonitorService"].full_name
+ACCESS = _access.DESCRIPTOR.services_by_name["AccessService"].full_name
+JOB = _job.DESCRIPTOR.services_by_name["JobService"].full_name
+SYSTEM = _system.DESCRIPTOR.services_by_name["SystemService"].full_name
+FORWARDED = {
+    _catalog.DESCRIPTOR.services_by_name["CatalogService"].full_name: "snapshot",
+    _snapshot.DESCRIPTOR.services_by_name["SnapshotService"].full_name: "snapshot",
+    _restore.DESCRIPTOR.services_by_name["RestoreService"].full_name: "restore",
+}
+"""Public services that others serve: a new one needs its name here."""
+
+
+class Readiness:
+    """Says that the gateway serves once the image and the keys have been read."""
+
+    def __init__(self, health: Health, feed: Feed, ring: KeyRing) -> None:
+        self._health, self._feed, self._ring = health, feed, ring
+
+    async def run(self) -> None:
+        """Until cancelled. Once ready it stays so: it serves from memory."""
+        await self._health.set(False)
+        await self._feed.loaded.wait()
+        while not self._ring.loaded:
+            await asyncio.sleep(0.02)
+        await self._health.set(True)
+        log.info("ready")
+        await asyncio.Event().wait()
+
+
+async def main(settings: Settings, app: App) -> None:
+    """Open everything and start the loops."""
+    if settings.signing_key is None:
+        raise SettingsError(
+            "DREY_SIGNING_KEY is not set: the services behind the gateway believe nobody without"
+            " it; make keys with `python -m drey_runtime.keys FOLDER gateway snapshot …`"
+        )
+    signer = TokenSigner.from_file(GATEWAY, settings.signing_key)
+    db = await app.stack.enter_async_context(_database(settings))
+    bus = Bus(settings.nats_url, settings.namespace, "drey-gateway")
+    image = await app.stack.enter_async_context(
+        Image.open(settings.redis_url.get_secret_value(), settings.namespace)
+    )
+    channels = {
+        name: await app.stack.enter_async_context(channel(settings, target))
+        for name, target in (
+            ("snapshot", settings.snapshot_target),
+            ("monitor", settings.monitor_target),
+            ("restore", settings.restore_target),
+        )
+    }
+    live, news, ring = Live(settings.shards), News(), KeyRing()
+    feed = Feed(live, bus, image, settings.poll, news.tell)
+    store = KeyStore(db, bus, ring)
+    keys = KeyLoop(store, bus, settings.poll, news.tell)
+    jobs = JobStore(db, bus)
+    world = World(
+        live,
+        news,
+        CatalogResolver(channels["snapshot"], signer),
+        lambda: feed.stale,
+        lambda: bus.connected,
+    )
+    seats = Seats(settings.max_watchers)
+    probes = Probes(
+        {
+            "postgres": probe_postgres(db),
+            "nats": probe_nats(bus),
+            "redis": probe_redis(image),
+            **{name: probe_service(found) for name, found in channels.items()},
+        }
+    )
+
+    def require_alive(key_id: str) -> None:
+        ring.require_alive(key_id, now_ns())
+
+    services: list[tuple[str, object]] = [
+        (MONITOR, MonitorServicer(world, feed.loaded.is_set, ring, seats, settings.stall_cut)),
+        (ACCESS, AccessServicer(store)),
+        (JOB, JobServicer(jobs, db, require_alive)),
+        (SYSTEM, SystemServicer(world, seats, probes, jobs, require_alive)),
+    ]
+    await feed.subscribe()
+    await keys.subscribe()
+    _, health = await app.stack.enter_async_context(
+        serve(
+            settings,
+            settings.listen,
+            "DREY_GATEWAY_LISTEN",
+            KeyAuthenticator(ring),
+            services,
+            extra_handlers=[_forwarder(channels, signer)],
+            reflected=[*(name for name, _ in services), *FORWARDED],
+        )
+    )
+    app.start(bus)
+    app.start(db)
+    app.start(feed)
+    app.start(keys)
+    app.start(Readiness(health, feed, ring))
+
+
+def _forwarder(channels: dict[str, grpc.aio.Channel], signer: TokenSigner) -> Forwarder:
+    return Forwarder({s: (name, channels[name]) for s, name in FORWARDED.items()}, signer)
+
+
+def _database(settings: Settings) -> contextlib.AbstractAsyncContextManager[Database]:
+    async def check(conn: Connection) -> None:
+        await migrate.check_connection(conn, PACKAGES)
+
+    return Database(settings.postgres_url.get_secret_value(), name="drey-gateway", checks=[check])

@@ -1,0 +1,106 @@
+"""What somebody should know of the state of the system, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from drey_gateway.domain.live import Shard
+
+
+class Level(IntEnum):
+    """Numbers of `drey.system.v1.FindingLevel`."""
+
+    INFO = 1
+    WARNING = 2
+    ERROR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know, and its remedy."""
+
+    level: Level
+    text: str
+    remedy: str
+
+
+_REMEDIES = {
+    "postgres": "start PostgreSQL, or correct DREY_POSTGRES_URL; watching goes on meanwhile",
+    "nats": "start NATS, or correct DREY_NATS_URL; values are stale until then",
+    "redis": "start Redis, or correct DREY_REDIS_URL; snapshots by forced read still work",
+    "snapshot": "start the snapshot service; without it there are no snapshots and no catalogue",
+    "monitor": "start a monitor; without one values are not updated",
+    "restore": "start the restore service; without it nothing can be put back",
+}
+
+
+def of_parts(parts: Iterable[tuple[str, bool, str]]) -> list[Finding]:
+    """Findings about parts: (name, up, detail)."""
+    return [
+        Finding(
+            Level.ERROR, f"{name} does not answer: {detail}", _REMEDIES.get(name, f"start {name}")
+        )
+        for name, up, detail in parts
+        if not up
+    ]
+
+
+def of_shards(shards: Sequence[Shard], stale: Mapping[int, str], now: int) -> list[Finding]:
+    """Findings about shards; `now` is of the monotonic clock."""
+    out: list[Finding] = []
+    for number, shard in enumerate(shards):
+        if number in stale:
+            out.append(_stale(number, shard, stale[number], now))
+            continue
+        out += _of_owner(number, shard)
+    if any(s.report.channel_access == "aioca" for s in shards):
+        out.append(
+            Finding(
+                Level.INFO,
+                "channel access runs on aioca, because the native extension is not available",
+                "build libs/ca with a C compiler; large machines need it",
+            )
+        )
+    return out
+
+
+def _stale(number: int, shard: Shard, why: str, now: int) -> Finding:
+    age = shard.health.age_ms(now)
+    since = f" for {age / 1000:.0f} s" if age >= 1000 else ""
+    return Finding(
+        Level.ERROR,
+        f"{why}{since}: the values of shard {number} are stale",
+        "see whether a monitor runs and reaches NATS; a standby takes over by itself",
+    )
+
+
+def _of_owner(number: int, shard: Shard) -> list[Finding]:
+    out = []
+    found = shard.report
+    if found.image_failing:
+        out.append(
+            Finding(
+                Level.ERROR,
+                f"the monitor of shard {number} cannot write the image",
+                "see whether it reaches Redis, and whether Redis has memory left",
+            )
+        )
+    if found.never_connected:
+        out.append(
+            Finding(
+                Level.WARNING,
+                f"{found.never_connected} channels of shard {number} have never connected",
+                "correct their addresses in the catalogue, or start their IOCs",
+            )
+        )
+    if found.disconnected:
+        out.append(
+            Finding(
+                Level.WARNING,
+                f"{found.disconnected} channels of shard {number} are disconnected",
+                "see whether their IOCs run",
+            )
+        )
+    return out

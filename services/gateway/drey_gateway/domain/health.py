@@ -1,0 +1,47 @@
+"""Whether the values of a shard can be believed to be the present ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SILENT_AFTER_NS = 1_500_000_000
+"""An owner that gave no sign of life for so long is taken for gone; it gives two a second."""
+RESYNC_GRACE_NS = 500_000_000
+"""Reading the image takes milliseconds; a stream out of step for longer is stale."""
+
+
+@dataclass(slots=True)
+class ShardHealth:
+    """Signs of life of one shard. Times are of one monotonic clock, nanoseconds."""
+
+    shard: int
+    heard_at: int | None = None
+    out_of_sync_since: int | None = None
+
+    def heard(self, now: int) -> None:
+        """A sign of life came."""
+        self.heard_at = now
+
+    def synced(self, in_sync: bool, now: int) -> None:
+        """Say whether the stream is complete."""
+        if in_sync:
+            self.out_of_sync_since = None
+        elif self.out_of_sync_since is None:
+            self.out_of_sync_since = now
+
+    def age_ms(self, now: int) -> int:
+        """Age of the last sign of life; -1: there was none."""
+        return -1 if self.heard_at is None else max(now - self.heard_at, 0) // 1_000_000
+
+    def why_stale(self, now: int, bus_connected: bool) -> str:
+        """Why its values are stale; empty when they are fresh."""
+        if not bus_connected:
+            return "the bus (NATS) is away"
+        if self.heard_at is None:
+            return f"monitor of shard {self.shard} has not been heard of"
+        if now - self.heard_at > SILENT_AFTER_NS:
+            return f"monitor of shard {self.shard} is silent"
+        since = self.out_of_sync_since
+        if since is not None and now - since > RESYNC_GRACE_NS:
+            return f"shard {self.shard} is being read again from the image"
+        return ""

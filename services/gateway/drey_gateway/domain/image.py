@@ -1,0 +1,153 @@
+"""The live image: the latest value of every channel, with what says when it changed.
+
+Beside the pages it keeps, by slot (one channel each):
+
+- `version`: the local change counter as of the slot's last change. A watcher remembers the counter
+  of its last message, and what is greater is what it lacks; so a slow reader holds one number.
+- `updates`: how many updates there were in all, those merged away included.
+- `stamp_epoch`, `stamp_sequence`: the last batch that can have changed it; an upper bound where
+  the slot was read from a page, which is stamped as a whole. By them a watcher that comes from
+  another gateway is told what it lacks.
+
+For each channel never an older value after a newer: a page read from the image is folded slot by
+slot, and a slot whose own stamp is greater stays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, PageTable
+from drey_core.values import I8, Columns, heap_mask
+
+U8 = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
+
+_FIXED = ("kind", "state", "severity", "status", "source_time", "data")
+
+
+class LiveImage:
+    """Values of all channels of some pages. Slot 0 is nobody's: what absent channels map to."""
+
+    def __init__(self) -> None:
+        self.table = PageTable(np.zeros(0, np.int64))
+        self.counter = 0
+        self.version = np.zeros(1, np.int64)
+        self.updates = np.zeros(1, np.int64)
+        self.stamp_epoch = np.zeros(1, np.uint64)
+        self.stamp_sequence = np.zeros(1, np.uint64)
+        self._bases = np.zeros(0, np.int64)
+
+    def add_pages(self, numbers: I8) -> None:
+        """Make room for pages; slots given out before stay what they are."""
+        new = np.setdiff1d(np.asarray(numbers, np.int64), self.table.numbers)
+        if len(new) == 0:
+            return
+        self.table.add_pages(new)
+        base = len(self.version)
+        if int(new[-1]) >= len(self._bases):
+            grown = np.zeros(int(new[-1]) + 1, np.int64)
+            grown[: len(self._bases)] = self._bases
+            self._bases = grown
+        self._bases[new] = base + np.arange(len(new)) * PAGE_SLOTS
+        more = len(new) * PAGE_SLOTS
+        self.version = np.concatenate([self.version, np.zeros(more, np.int64)])
+        self.updates = np.concatenate([self.updates, np.zeros(more, np.int64)])
+        self.stamp_epoch = np.concatenate([self.stamp_epoch, np.zeros(more, np.uint64)])
+        self.stamp_sequence = np.concatenate([self.stamp_sequence, np.zeros(more, np.uint64)])
+
+    def slots(self, channels: I8) -> I8:
+        """Slot of each channel; 0 for channel 0 and those of pages not here."""
+        number = channels >> PAGE_SHIFT
+        if len(self._bases) == 0:
+            return np.zeros(len(channels), np.int64)
+        base = self._bases[np.minimum(number, len(self._bases) - 1)]
+        known = (number < len(self._bases)) & (base > 0) & (channels > 0)
+        return np.where(known, base + (channels & PAGE_MASK), 0)
+
+    def columns(self, channels: I8) -> Columns:
+        """Values of channels, in their order."""
+        return self.table.columns(channels)
+
+    def fold(self, columns: Columns, epoch: int, sequence: int) -> I8:
+        """Apply one step of a shard's stream; the slots that changed."""
+        slots = self.slots(columns.key)
+        # a page read from the image may be ahead of the stream
+        known = (slots > 0) & self._older_than(slots, np.uint64(epoch), np.uint64(sequence))
+        if not known.all():
+            columns, slots = columns.take(known), slots[known]
+        self.table.apply(columns)
+        self._touch(slots)
+        self.updates[slots] += 1 + columns.merged.astype(np.int64)
+        self.stamp_epoch[slots] = epoch
+        self.stamp_sequence[slots] = sequence
+        return slots
+
+    def touch(self, slots: I8) -> None:
+        """Count slots as changed although their values are not: what belongs to them is."""
+        self._touch(slots[slots > 0])
+
+    def _touch(self, slots: I8) -> None:
+        self.counter += 1
+        self.version[slots] = self.counter
+
+    def fold_pages(self, pages: Pages, epoch: U8, sequence: U8) -> I8:
+        """Fold pages read from the image; `epoch` and `sequence` their stamps, shape (n,).
+
+        Returns the slots that changed. Pages that are not in the image (epoch 0) change nothing.
+        """
+        there = np.flatnonzero(epoch > 0)
+        if len(there) == 0:
+            return np.zeros(0, np.int64)
+        self.add_pages(pages.numbers[there])
+        channels = _channels(pages.numbers[there])
+        slots = self.slots(channels)
+        page_epoch = np.repeat(epoch[there], PAGE_SLOTS)
+        page_sequence = np.repeat(sequence[there], PAGE_SLOTS)
+        # channel 0 is nobody's and has no slot
+        newer = self._older_than(slots, page_epoch, page_sequence) & (slots > 0)
+        channels, slots = channels[newer], slots[newer]
+        self.stamp_epoch[slots] = page_epoch[newer]
+        self.stamp_sequence[slots] = page_sequence[newer]
+        found = pages.columns(channels)
+        rows = np.flatnonzero(self._differs(found, channels))
+        changed = slots[rows]
+        if len(rows):
+            self.table.apply(found.take(rows))
+            self._touch(changed)
+            self.updates[changed] += 1
+        return changed
+
+    def _older_than(self, slots: I8, epoch: U8 | np.uint64, sequence: U8 | np.uint64) -> Mask:
+        """Which slots have a stamp below the one given."""
+        mine, same = self.stamp_epoch[slots], self.stamp_epoch[slots] == epoch
+        older: Mask = (mine < epoch) | (same & (self.stamp_sequence[slots] < sequence))
+        return older
+
+    def _differs(self, found: Columns, channels: I8) -> Mask:
+        mine = self.table.columns(channels)
+        different: Mask = found.receive_time != mine.receive_time
+        different |= found.origin != mine.origin
+        for name in _FIXED[:-1]:
+            different |= getattr(found, name) != getattr(mine, name)
+        in_heap = heap_mask(found.kind)
+        different |= ~in_heap & (found.data != mine.data)
+        for row in np.flatnonzero(in_heap & ~different).tolist():
+            different[row] = found.heap_bytes(row) != mine.heap_bytes(row)
+        return different
+
+    def changed_since(self, slots: I8, counter: int) -> Mask:
+        """Which slots changed after the local counter was at `counter`; any shape."""
+        mask: Mask = self.version[slots] > counter
+        return mask
+
+    def stamped_after(self, slots: I8, epoch: U8, sequence: U8) -> Mask:
+        """Which slots may have changed after (epoch, sequence), given for each; any shape."""
+        mine = self.stamp_epoch[slots]
+        after: Mask = (mine > epoch) | ((mine == epoch) & (self.stamp_sequence[slots] > sequence))
+        return after & (slots > 0)
+
+
+def _channels(numbers: I8) -> I8:
+    return ((numbers[:, None] << PAGE_SHIFT) + np.arange(PAGE_SLOTS)).reshape(-1)

@@ -1,0 +1,182 @@
+"""All that the gateway holds of the machine: image, directory, metadata, shards. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.directory import CatalogPage, Directory, MetadataIndex, MetadataPage
+from drey_core.pages import PAGE_SHIFT, Pages
+from drey_core.selector import Selection as Chosen
+from drey_core.selector import Selector, SelectorIndex
+from drey_core.values import I8
+from drey_gateway.domain.health import ShardHealth
+from drey_gateway.domain.image import LiveImage
+from drey_gateway.domain.rows import RowCache
+from drey_gateway.domain.shard import Batch, ShardStream, Step
+from drey_gateway.domain.watch import Fields
+
+
+@dataclass(slots=True)
+class Report:
+    """What the owner of a shard last said of itself (`drey.events.v1.Heartbeat`)."""
+
+    shard: int
+    epoch: int = 0
+    sequence: int = 0
+    owner: str = ""
+    channels: int = 0
+    connected: int = 0
+    disconnected: int = 0
+    never_connected: int = 0
+    in_alarm: int = 0
+    updates_per_s: float = 0.0
+    merged: int = 0
+    channel_access: str = ""
+    tick_ms: int = 0
+    directory_version: int = 0
+    catalog_version: int = 0
+    image_failing: bool = False
+
+
+class Shard:
+    """One shard as seen here."""
+
+    def __init__(self, number: int) -> None:
+        self.stream = ShardStream()
+        self.health = ShardHealth(number)
+        self.report = Report(number)
+
+
+class Live:
+    """The state. Everything is changed on one event loop, and nothing in it waits."""
+
+    def __init__(self, shard_count: int) -> None:
+        self.shard_count = shard_count
+        self.shards = [Shard(n) for n in range(shard_count)]
+        self.image = LiveImage()
+        self.directory = Directory.from_pages(0, [])
+        self.metadata = MetadataIndex()
+        self.generation = 0
+        """Grows when the directory changes: selections are to be made anew."""
+        self.metadata_generation = 0
+        self.metadata_changed: dict[int, int] = {}
+        """Metadata page and the generation in which it last changed."""
+        self.catalog_version = 0
+        self._index: SelectorIndex | None = None
+        self._caches: dict[Fields, RowCache] = {}
+
+    # --- values ---
+
+    def take(self, shard: int, batch: Batch) -> I8:
+        """Take a batch of the bus; the slots that changed."""
+        return self._fold(self.shards[shard].stream.offer(batch))
+
+    def take_pages(
+        self, pages: Pages, epoch: NDArray[np.uint64], sequence: NDArray[np.uint64]
+    ) -> I8:
+        """Take pages of the image, whatever the streams stand at."""
+        return self.image.fold_pages(pages, epoch, sequence)
+
+    def resynchronise(
+        self, shard: int, pages: Pages, epoch: NDArray[np.uint64], sequence: NDArray[np.uint64]
+    ) -> I8:
+        """Take all pages of a shard, and what waited for them."""
+        changed = self.image.fold_pages(pages, epoch, sequence)
+        newest = (0, 0)
+        if len(epoch) and int(epoch.max()) > 0:
+            top = epoch.max()
+            newest = (int(top), int(sequence[epoch == top].max()))
+        steps = self.shards[shard].stream.resynced(*newest)
+        return np.concatenate([changed, self._fold(steps)])
+
+    def _fold(self, steps: Sequence[Step]) -> I8:
+        changed = [self.image.fold(s.columns, s.epoch, s.sequence) for s in steps]
+        return np.concatenate(changed) if changed else np.zeros(0, np.int64)
+
+    # --- the directory ---
+
+    def take_directory(
+        self,
+        catalog: Iterable[CatalogPage],
+        metadata: Iterable[MetadataPage],
+        pages: I8,
+        catalog_version: int,
+    ) -> None:
+        """Put newer directory pages in place; `pages` are all that there are, ascending."""
+        self.image.add_pages(pages)
+        self._take_metadata(metadata)
+        merged = {n: p for n, p in self.directory.pages.items() if n in set(pages.tolist())}
+        new = {p.number: p for p in catalog}
+        if new or len(merged) != len(self.directory.pages):
+            merged |= new
+            self.generation += 1
+            self.directory = Directory.from_pages(self.generation, list(merged.values()))
+            self._index = None
+            self._caches = {}
+        self.catalog_version = max(self.catalog_version, catalog_version)
+
+    def _take_metadata(self, metadata: Iterable[MetadataPage]) -> None:
+        pages = list(metadata)
+        if not pages:
+            return
+        self.metadata_generation += 1
+        for page in pages:
+            self._touch_relabelled(self.metadata.pages.get(page.number), page)
+            self.metadata.replace(page)
+            self.metadata_changed[page.number] = self.metadata_generation
+
+    def _touch_relabelled(self, old: MetadataPage | None, new: MetadataPage) -> None:
+        """A row of an enumeration carries its label, so new labels make new rows."""
+        before = old.labels if old else {}
+        entries = [
+            e for e in before.keys() | new.labels.keys() if before.get(e) != new.labels.get(e)
+        ]
+        if entries:
+            channels = np.array(entries, np.int64) + (new.number << PAGE_SHIFT)
+            self.image.touch(self.image.slots(channels))
+
+    @property
+    def index(self) -> SelectorIndex:
+        """Selectors over the directory; ids, tags and scopes are not known here."""
+        if self._index is None:
+            found = self.directory
+            self._index = SelectorIndex(
+                numbers=found.pv_number,
+                names=found.names,
+                setpoint_addresses=found.setpoint_address,
+                readback_addresses=found.readback_address,
+                devices=found.devices,
+            )
+        return self._index
+
+    def choose(self, selector: Selector, allow_unknown: bool) -> Chosen:
+        """PVs by selector. Raises as `SelectorIndex.select`."""
+        return self.index.select(selector, allow_unknown=allow_unknown)
+
+    def cache(self, fields: Fields) -> RowCache:
+        """Encoded rows of the present directory."""
+        if fields not in self._caches:
+            self._caches[fields] = RowCache(
+                self.directory, self.image, self.metadata.labels, fields, self.shard_count
+            )
+        return self._caches[fields]
+
+    # --- freshness ---
+
+    def stale_shards(self, now: int, bus_connected: bool) -> dict[int, str]:
+        """Shards whose values cannot be believed to be the present ones, and why."""
+        out = {}
+        for number, shard in enumerate(self.shards):
+            shard.health.synced(shard.stream.in_sync, now)
+            why = shard.health.why_stale(now, bus_connected)
+            if why:
+                out[number] = why
+        return out
+
+    def positions(self) -> dict[int, tuple[int, int]]:
+        """How far each shard is applied."""
+        return {n: s.stream.position for n, s in enumerate(self.shards)}

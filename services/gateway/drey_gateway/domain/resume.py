@@ -1,0 +1,80 @@
+"""Resume tokens: where a watch stands, told in terms that every gateway understands.
+
+A token holds a hash of what is watched and, for each shard, (epoch, sequence) up to which the
+client has everything. It is not a secret and grants nothing; a checksum finds what was altered.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from drey_core.errors import InvalidArgument, Reason
+from drey_core.values import I8
+
+_MAGIC = b"DW1"
+_CHECK_BYTES = 8
+_HASH_BYTES = 16
+_ENTRY = struct.Struct("<HQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a token says: `positions` by shard."""
+
+    selection: bytes
+    positions: Mapping[int, tuple[int, int]]
+
+
+def selection_hash(pv_numbers: I8, setpoints: I8, readbacks: I8) -> bytes:
+    """16 bytes for a set of PVs with their channels as watched; all shapes (n,)."""
+    digest = hashlib.blake2b(digest_size=_HASH_BYTES, person=b"drey-watch")
+    for column in (pv_numbers, setpoints, readbacks):
+        digest.update(np.ascontiguousarray(column, "<i8").tobytes())
+    return digest.digest()
+
+
+def encode_token(token: Token) -> str:
+    """Opaque text, URL-safe; about 24 characters a shard."""
+    body = b"".join(
+        (
+            _MAGIC,
+            token.selection,
+            *(_ENTRY.pack(shard, *at) for shard, at in sorted(token.positions.items())),
+        )
+    )
+    return base64.urlsafe_b64encode(_check(body) + body).rstrip(b"=").decode()
+
+
+def decode_token(text: str) -> Token:
+    """Inverse. Raises `InvalidArgument` (TOKEN_UNKNOWN) for anything else."""
+    try:
+        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), b"-_", True)
+    except (UnicodeError, binascii.Error, ValueError) as error:
+        raise _unknown() from error
+    check, body = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
+    head = len(_MAGIC) + _HASH_BYTES
+    whole = len(body) >= head and (len(body) - head) % _ENTRY.size == 0
+    if check != _check(body) or not body.startswith(_MAGIC) or not whole:
+        raise _unknown()
+    entries = _ENTRY.iter_unpack(body[head:])
+    return Token(body[len(_MAGIC) : head], {shard: (e, s) for shard, e, s in entries})
+
+
+def _check(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECK_BYTES, person=b"drey-token").digest()
+
+
+def _unknown() -> InvalidArgument:
+    return InvalidArgument(
+        "the token was altered, or is not one; begin without a token",
+        reason=Reason.TOKEN_UNKNOWN,
+        field="token",
+        metadata={"field": "token"},
+    )

@@ -1,0 +1,98 @@
+"""Rows encoded once: the bytes of a PV's row, shared by every watcher that is sent it.
+
+Rows are encoded when the first watcher asks, together with all others that changed and that
+anybody watches, in one vectorised go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.directory import Directory, LabelSource
+from drey_core.pages import PAGE_SHIFT
+from drey_core.values import I8
+from drey_core.wire import RowEncoder
+from drey_gateway.domain.image import LiveImage
+from drey_gateway.domain.watch import Fields
+
+FRESH = 1
+STALE = 2
+
+
+class RowCache:
+    """Encoded rows of one directory for one choice of fields."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        image: LiveImage,
+        labels: LabelSource,
+        fields: Fields,
+        shard_count: int,
+    ) -> None:
+        n = len(directory)
+        none = np.zeros(n, np.int64)
+        self._image, self._labels = image, labels
+        self._setpoint = directory.setpoint_channel if fields.setpoint else none
+        self._readback = directory.readback_channel if fields.readback else none
+        self._fields = fields
+        self._encoder = RowEncoder(directory.names, directory.pv_number)
+        self._shards = np.stack([self._setpoint, self._readback]) >> PAGE_SHIFT
+        self._shards %= shard_count
+        self._slots = np.stack([image.slots(self._setpoint), image.slots(self._readback)])
+        self._bytes: NDArray[Any] = np.full(n, b"", object)
+        self._as_of = np.full(n, -1, np.int64)
+        self._freshness = np.zeros(n, np.uint8)
+        self.watchers = np.zeros(n, np.int32)
+        self._counter = -1
+        self.encoded = 0
+
+    def rows(self, rows: I8, stale: frozenset[int]) -> list[bytes]:
+        """The bytes of some PVs' rows as they are now; `stale` are shards."""
+        freshness = self._fresh(stale)
+        if self._outdated(rows, freshness).any():
+            self._renew(rows, freshness)
+        found: list[bytes] = self._bytes[rows].tolist()
+        return found
+
+    def _fresh(self, stale: frozenset[int]) -> NDArray[np.uint8]:
+        if not stale:
+            return np.full(len(self._bytes), FRESH, np.uint8)
+        codes = np.zeros(int(self._shards.max(initial=0)) + 1, bool)
+        codes[[s for s in stale if s < len(codes)]] = True
+        hit = codes[self._shards] & (np.stack([self._setpoint, self._readback]) > 0)
+        return np.where(hit.any(axis=0), STALE, FRESH).astype(np.uint8)
+
+    def _outdated(self, rows: I8, freshness: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        version = self._image.version[self._slots[:, rows]].max(axis=0)
+        old: NDArray[np.bool_] = version > self._as_of[rows]
+        old |= self._as_of[rows] < 0
+        old |= freshness[rows] != self._freshness[rows]
+        return old
+
+    def _renew(self, rows: I8, freshness: NDArray[np.uint8]) -> None:
+        """Encode what is outdated among `rows` and, once a change, all that is watched."""
+        wanted = np.zeros(len(self._bytes), bool)
+        if self._counter != self._image.counter:
+            wanted |= self.watchers > 0
+            self._counter = self._image.counter
+        wanted[rows] = True
+        chosen = np.flatnonzero(wanted)
+        chosen = chosen[self._outdated(chosen, freshness)]
+        setpoint, readback = self._setpoint[chosen], self._readback[chosen]
+        encoded = self._encoder.encode(
+            chosen,
+            self._image.columns(setpoint) if self._fields.setpoint else None,
+            self._image.columns(readback) if self._fields.readback else None,
+            freshness[chosen],
+            sp_present=setpoint > 0,
+            rb_present=readback > 0,
+            labels=self._labels,
+        )
+        self._bytes[chosen] = np.fromiter(encoded, object, len(encoded))
+        self._as_of[chosen] = self._image.counter
+        self._freshness[chosen] = freshness[chosen]
+        self.encoded += len(chosen)

@@ -1,0 +1,183 @@
+"""One watch: what a client holds, and what it lacks. Pure.
+
+A client's state is its selection as of one directory, the local counter up to which it has been
+sent everything, and the staleness it was told. Memory for a watcher is its selection, whatever
+it misses: merging is a by-product of sending the latest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from drey_core.directory import Directory
+from drey_core.pages import PAGE_SHIFT
+from drey_core.values import I8
+from drey_gateway.domain.image import LiveImage
+from drey_gateway.domain.resume import Token, selection_hash
+
+
+class Fields(IntEnum):
+    """Which channels of a PV are watched; numbers of `drey.monitor.v1.WatchFields`."""
+
+    BOTH = 1
+    SETPOINT = 2
+    READBACK = 3
+
+    @property
+    def setpoint(self) -> bool:
+        """Whether setpoints are."""
+        return self is not Fields.READBACK
+
+    @property
+    def readback(self) -> bool:
+        """Whether readbacks are."""
+        return self is not Fields.SETPOINT
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The PVs of a watch under one directory. Arrays of shape (n,), ordered by PV number.
+
+    `rows` index the directory; channels that are not watched are 0, and so is their slot.
+    """
+
+    rows: I8
+    numbers: I8
+    setpoints: I8
+    readbacks: I8
+    slots: I8
+    shards: frozenset[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(
+        cls, rows: I8, directory: Directory, image: LiveImage, fields: Fields, shard_count: int
+    ) -> Selection:
+        """The PVs in `rows` (ascending) of the directory; `slots` has shape (2, n)."""
+        none = np.zeros(len(rows), np.int64)
+        setpoints = directory.setpoint_channel[rows] if fields.setpoint else none
+        readbacks = directory.readback_channel[rows] if fields.readback else none
+        slots = np.stack([image.slots(setpoints), image.slots(readbacks)])
+        channels = np.concatenate([setpoints, readbacks])
+        shards = np.unique((channels[channels > 0] >> PAGE_SHIFT) % shard_count)
+        return cls(
+            rows,
+            directory.pv_number[rows],
+            setpoints,
+            readbacks,
+            slots,
+            frozenset(shards.tolist()),
+        )
+
+    @property
+    def digest(self) -> bytes:
+        """Stands for what is watched, in tokens."""
+        return selection_hash(self.numbers, self.setpoints, self.readbacks)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a client lacks: positions within the selection, and updates it will never see."""
+
+    at: I8
+    merged: int
+
+
+class WatchState:
+    """What one client holds."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        self._counter = 0
+        self._seen_updates = 0
+        self.stale: frozenset[int] = frozenset()
+
+    def everything(self, image: LiveImage) -> Change:
+        """Take all PVs as sent now: a baseline."""
+        self._advance(image)
+        return Change(np.arange(len(self.selection)), 0)
+
+    def since_token(self, image: LiveImage, token: Token, shard_count: int) -> Change:
+        """Take what the token lacks as sent now. The token must be `honourable`."""
+        selection = self.selection
+        channels = np.stack([selection.setpoints, selection.readbacks])
+        shard = (channels >> PAGE_SHIFT) % shard_count
+        epochs, sequences = np.zeros(shard_count, np.uint64), np.zeros(shard_count, np.uint64)
+        for number, (epoch, sequence) in token.positions.items():
+            epochs[number], sequences[number] = epoch, sequence
+        lacking = image.stamped_after(selection.slots, epochs[shard], sequences[shard])
+        self._advance(image)
+        return Change(np.flatnonzero(lacking.any(axis=0)), 0)
+
+    def diff(self, image: LiveImage) -> Change:
+        """Take what changed since the last call as sent now."""
+        lacking = image.changed_since(self.selection.slots, self._counter)
+        sent = int(np.count_nonzero(lacking))
+        if sent == 0:
+            self._counter = image.counter
+            return Change(np.zeros(0, np.int64), 0)
+        before = self._seen_updates
+        self._advance(image)
+        merged = max(self._seen_updates - before - sent, 0)
+        return Change(np.flatnonzero(lacking.any(axis=0)), merged)
+
+    def reselect(self, selection: Selection, image: LiveImage) -> tuple[I8, I8, I8]:
+        """Change what is watched.
+
+        Returns (numbers of PVs that left, positions in the new selection of those that joined
+        or whose channels are others now, numbers of PVs that stayed). What changed
+        besides comes with the next diff.
+        """
+        old = self.selection
+        left = np.setdiff1d(old.numbers, selection.numbers, assume_unique=True)
+        stayed, old_at, new_at = np.intersect1d(
+            old.numbers, selection.numbers, assume_unique=True, return_indices=True
+        )
+        moved = (old.setpoints[old_at] != selection.setpoints[new_at]) | (
+            old.readbacks[old_at] != selection.readbacks[new_at]
+        )
+        joined = np.ones(len(selection), bool)
+        joined[new_at[~moved]] = False
+        self.selection = selection
+        # those that joined are sent whole; their past is nobody's loss
+        self._seen_updates = self._updates(image)
+        return left, np.flatnonzero(joined), stayed
+
+    def _advance(self, image: LiveImage) -> None:
+        self._counter = image.counter
+        self._seen_updates = self._updates(image)
+
+    def _updates(self, image: LiveImage) -> int:
+        return int(image.updates[self.selection.slots].sum())
+
+
+def honourable(token: Token, selection: Selection, positions: Mapping[int, tuple[int, int]]) -> str:
+    """Why a watch cannot go on from a token here; empty when it can.
+
+    `positions` are this gateway's by shard. A token of another selection, or of a time that this
+    gateway has not reached, cannot be honoured.
+    """
+    if token.selection != selection.digest:
+        return "what is watched has changed since the token"
+    if frozenset(token.positions) != selection.shards:
+        return "the shards have changed since the token"
+    behind = [s for s, at in token.positions.items() if positions.get(s, (0, 0)) < at]
+    if behind:
+        return f"this gateway has not got as far as the token in shard {behind[0]}"
+    return ""
+
+
+def stale_numbers(selection: Selection, stale: frozenset[int], shard_count: int) -> I8:
+    """Numbers of the watched PVs with a channel in one of the shards."""
+    codes = np.zeros(shard_count, bool)
+    codes[[s for s in stale if s < shard_count]] = True
+    channels = np.stack([selection.setpoints, selection.readbacks])
+    hit = codes[(channels >> PAGE_SHIFT) % shard_count] & (channels > 0)
+    numbers: I8 = selection.numbers[hit.any(axis=0)]
+    return numbers

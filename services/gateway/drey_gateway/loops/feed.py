@@ -1,0 +1,276 @@
+"""Feeds the live state: batches and signs of life from NATS, pages and directory from Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from nats.aio.msg import Msg
+
+from drey.events.v1.changes_pb2 import CatalogChanged
+from drey.events.v1.directory_pb2 import DirectoryVersion
+from drey.events.v1.values_pb2 import Heartbeat
+from drey_core.directory import CatalogPage
+from drey_core.errors import Internal, Unavailable
+from drey_gateway import mapping
+from drey_gateway.domain.live import Live
+from drey_gateway.ports import ImageReader
+from drey_runtime import telemetry
+from drey_runtime.batches import decode_batch
+from drey_runtime.bus import Bus
+from drey_runtime.clock import now_ns
+
+log = logging.getLogger(__name__)
+
+_RETRY_FIRST_S = 0.01
+_RETRY_CAP_S = 0.5
+_TICK_S = 0.1
+_READ_PAGES = 1000
+
+
+class Feed:
+    """Keeps `live` at the present. `changed` is called after anything watchers may want.
+
+    Batches come one by one from the NATS client, whose queue is bounded: what it drops shows as a
+    gap, and is read from the image.
+    """
+
+    def __init__(
+        self, live: Live, bus: Bus, image: ImageReader, poll_s: float, changed: Callable[[], None]
+    ) -> None:
+        self._live, self._bus, self._image = live, bus, image
+        self._poll_s, self._changed = poll_s, changed
+        self._resync = [asyncio.Event() for _ in live.shards]
+        self._directory_news = asyncio.Event()
+        self._promised: list[tuple[int, int]] = [(0, 0)] * live.shard_count
+        self._read_versions: dict[int, dict[int, tuple[int, int]]] = {}
+        self._reconnects = 0
+        self.loaded = asyncio.Event()
+        self.stale: dict[int, str] = {}
+        self.refused = 0
+
+    async def subscribe(self) -> None:
+        """Begin to listen; may be called while NATS is away."""
+        await self._bus.subscribe(self._bus.subject("values", "*"), self._on_values)
+        await self._bus.subscribe(self._bus.subject("heartbeats", "*"), self._on_heartbeat)
+        await self._bus.subscribe(self._bus.subject("directory", "*"), self._on_directory)
+        await self._bus.subscribe(self._bus.subject("catalog"), self._on_catalog)
+
+    async def run(self) -> None:
+        """Until cancelled. Redis and NATS being away is waited out."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_directory())
+            group.create_task(self._keep_fresh())
+            for shard in range(self._live.shard_count):
+                group.create_task(self._keep_synced(shard))
+
+    # --- from the bus ---
+
+    async def _on_values(self, message: Msg) -> None:
+        begin = time.perf_counter()
+        try:
+            found, columns = decode_batch(message.data)
+        except (DecodeError, Internal, ValueError) as error:
+            self._refuse(f"a value batch that cannot be read: {error}")
+            return
+        if found.shard >= self._live.shard_count:
+            self._refuse(
+                f"a batch of shard {found.shard}; DREY_SHARDS says {self._live.shard_count}"
+            )
+            return
+        stream = self._live.shards[found.shard].stream
+        if found.epoch >= stream.epoch:
+            self._live.shards[found.shard].health.heard(time.monotonic_ns())
+        slots = self._live.take(found.shard, mapping.batch(found, columns))
+        if not stream.in_sync:
+            self._resync[found.shard].set()
+        if len(slots):
+            self._changed()
+        telemetry.loop_seconds.record(time.perf_counter() - begin, {"loop": "fold"})
+        telemetry.loop_items.add(len(slots), {"loop": "fold"})
+
+    def _refuse(self, why: str) -> None:
+        if self.refused == 0:
+            log.error("%s (further ones are only counted)", why)
+        self.refused += 1
+
+    async def _on_heartbeat(self, message: Msg) -> None:
+        try:
+            beat = Heartbeat.FromString(message.data)
+        except DecodeError as error:
+            self._refuse(f"a heartbeat that cannot be read: {error}")
+            return
+        if beat.shard >= self._live.shard_count:
+            self._refuse(f"a heartbeat of shard {beat.shard}; DREY_SHARDS differs there")
+            return
+        shard = self._live.shards[beat.shard]
+        if beat.epoch < shard.stream.epoch:
+            shard.stream.dropped += 1
+            return
+        shard.health.heard(time.monotonic_ns())
+        recovered = shard.report.image_failing and not beat.image_failing
+        shard.report = mapping.report(beat)
+        # Batches travel on another subject: what was promised the last time must be here by now.
+        epoch, sequence = self._promised[beat.shard]
+        self._promised[beat.shard] = (beat.epoch, beat.sequence)
+        shard.stream.heard(epoch, sequence)
+        if beat.epoch > shard.stream.epoch:
+            shard.stream.heard(beat.epoch, 0)
+        if recovered:
+            shard.stream.lose()
+        if not shard.stream.in_sync:
+            self._resync[beat.shard].set()
+
+    async def _on_directory(self, _message: Msg) -> None:
+        self._directory_news.set()
+
+    async def _on_catalog(self, message: Msg) -> None:
+        try:
+            version = CatalogChanged.FromString(message.data).version
+        except DecodeError as error:
+            self._refuse(f"a catalogue event that cannot be read: {error}")
+            return
+        self._live.catalog_version = max(self._live.catalog_version, version)
+        self._changed()
+
+    # --- from the image ---
+
+    async def _keep_synced(self, shard: int) -> None:
+        """Read the pages of a shard whenever its stream says so."""
+        await self.loaded.wait()
+        while True:
+            delay = _RETRY_FIRST_S
+            while not self._in_sync(shard):
+                await self._read_shard(shard)
+                if not self._in_sync(shard):
+                    await asyncio.sleep(delay * random.uniform(0.7, 1.0))
+                    delay = min(delay * 2, _RETRY_CAP_S)
+            await self._resync[shard].wait()
+            self._resync[shard].clear()
+
+    def _in_sync(self, shard: int) -> bool:
+        return self._live.shards[shard].stream.in_sync
+
+    async def _read_shard(self, shard: int) -> bool:
+        numbers = self._live.image.table.numbers
+        mine = numbers[numbers % self._live.shard_count == shard]
+        try:
+            pages, stamps = await self._image.read_pages(mine.tolist())
+        except Unavailable as error:
+            log.warning("shard %d cannot be read: %s", shard, error.message)
+            return False
+        self._live.resynchronise(shard, pages, stamps.epoch, stamps.sequence)
+        self._changed()
+        return True
+
+    async def _keep_directory(self) -> None:
+        """Load everything once, then follow the directory by event and poll."""
+        failures = 0
+        while True:
+            self._directory_news.clear()
+            try:
+                await self._read_directory()
+                if not self.loaded.is_set():
+                    await self._first_load()
+                failures = 0
+            except Unavailable as error:
+                if failures == 0:
+                    log.warning("the directory cannot be read: %s", error.message)
+                failures += 1
+            wait = self._poll_s if self.loaded.is_set() else min(0.05 * 2**failures, 1.0)
+            try:
+                async with asyncio.timeout(wait):
+                    await self._directory_news.wait()
+            except TimeoutError:
+                pass
+
+    async def _first_load(self) -> None:
+        beats = await self._image.heartbeats(self._live.shard_count)
+        wall, clock = now_ns(), time.monotonic_ns()
+        for beat in beats:
+            if beat is None:
+                continue
+            shard = self._live.shards[beat.shard]
+            if shard.health.heard_at is None:
+                shard.report = mapping.report(beat)
+                shard.health.heard(clock - max(wall - beat.time_ns, 0))
+        for number in range(self._live.shard_count):
+            if not await self._read_shard(number):
+                raise Unavailable("the image is away")
+        log.info(
+            "loaded %d PVs, %d pages",
+            len(self._live.directory),
+            len(self._live.image.table.numbers),
+        )
+        self.loaded.set()
+
+    async def _read_directory(self) -> None:
+        versions = await self._image.directory_versions(self._live.shard_count)
+        known = {v.shard: v for v in versions if v is not None}
+        wanted = [n for v in known.values() for n in self._outdated(v)]
+        every = np.array(sorted(n for v in known.values() for n in v.pages), np.int64)
+        lost = np.setdiff1d(np.array(sorted(self._live.directory.pages), np.int64), every)
+        if not known or (not wanted and len(lost) == 0):
+            # an image that was emptied says nothing about the catalogue
+            return
+        catalog = [p for p in await self._image.catalog_pages(wanted) if self._is_news(p)]
+        metadata = await self._image.metadata_pages(wanted)
+        fresh = np.setdiff1d(np.array(wanted, np.int64), self._live.image.table.numbers)
+        catalog_version = max((v.catalog_version for v in known.values()), default=0)
+        if len(known) < self._live.shard_count:
+            every = np.union1d(every, np.array(sorted(self._live.directory.pages), np.int64))
+        self._live.take_directory(catalog, metadata, every, catalog_version)
+        await self._read_new_pages(fresh)
+        for version in known.values():
+            self._read_versions[version.shard] = _page_versions(version)
+        self._changed()
+
+    async def _read_new_pages(self, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+        if not self.loaded.is_set():
+            return
+        for start in range(0, len(numbers), _READ_PAGES):
+            pages, stamps = await self._image.read_pages(
+                numbers[start : start + _READ_PAGES].tolist()
+            )
+            self._live.take_pages(pages, stamps.epoch, stamps.sequence)
+
+    def _outdated(self, version: DirectoryVersion) -> list[int]:
+        have = self._read_versions.get(version.shard, {})
+        return [n for n, at in _page_versions(version).items() if have.get(n) != at]
+
+    def _is_news(self, page: CatalogPage) -> bool:
+        """After a fail-over every page has a new version, and nearly always the old content."""
+        old = self._live.directory.pages.get(page.number)
+        return old is None or not _same(old, page)
+
+    async def _keep_fresh(self) -> None:
+        """Notice silence, and what returns from it."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            if self._bus.reconnects != self._reconnects:
+                self._reconnects = self._bus.reconnects
+                for number, shard in enumerate(self._live.shards):
+                    shard.stream.lose()
+                    self._resync[number].set()
+            stale = self._live.stale_shards(time.monotonic_ns(), self._bus.connected)
+            if stale != self.stale:
+                self.stale = stale
+                self._changed()
+
+
+def _page_versions(version: DirectoryVersion) -> dict[int, tuple[int, int]]:
+    return {
+        page: (version.epoch, at)
+        for page, at in zip(version.pages, version.page_versions, strict=True)
+    }
+
+
+def _same(a: CatalogPage, b: CatalogPage) -> bool:
+    lists = a.names == b.names and a.addresses == b.addresses and a.devices == b.devices
+    columns = ("pv_number", "role", "protocol", "read_only", "absolute", "relative")
+    return lists and all(np.array_equal(getattr(a, c), getattr(b, c)) for c in columns)

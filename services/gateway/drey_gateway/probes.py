@@ -1,0 +1,118 @@
+"""Asks the parts of the system how they do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from nats.errors import Error as NatsError
+
+from drey_core.errors import DreyError, Unavailable
+from drey_runtime.bus import Bus
+from drey_runtime.database import Connection, Database
+from drey_runtime.image import Image
+
+_DEADLINE_S = 1.0
+Probe = Callable[[], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """What one probe found. `latency_us` 0: no answer."""
+
+    name: str
+    up: bool
+    detail: str
+    latency_us: int
+
+
+def probe_postgres(db: Database) -> Probe:
+    """Answers with the server's version."""
+
+    async def probe() -> str:
+        async def ask(conn: Connection) -> str:
+            version: str = await conn.fetchval("SHOW server_version", timeout=_DEADLINE_S)
+            return f"PostgreSQL {version}"
+
+        async with db.acquire() as conn:
+            return await ask(conn)
+
+    return probe
+
+
+def probe_nats(bus: Bus) -> Probe:
+    """A round trip to the server."""
+
+    async def probe() -> str:
+        if not bus.connected:
+            raise Unavailable("not connected")
+        try:
+            await bus.nc.flush(timeout=1)
+        except (NatsError, OSError) as error:
+            raise Unavailable(str(error) or type(error).__name__) from error
+        version = bus.nc.connected_server_version
+        return f"NATS {version.major}.{version.minor}.{version.patch}"
+
+    return probe
+
+
+def probe_redis(image: Image) -> Probe:
+    """A ping."""
+
+    async def probe() -> str:
+        await image.ping()
+        return "answers"
+
+    return probe
+
+
+def probe_service(channel: grpc.aio.Channel) -> Probe:
+    """Its health check."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+
+    async def probe() -> str:
+        try:
+            found = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"{error.code().name.lower()}: {error.details()}") from error
+        if found.status != health_pb2.HealthCheckResponse.SERVING:
+            raise Unavailable("it runs, but is not ready to serve")
+        return "serving"
+
+    return probe
+
+
+async def _ask(name: str, probe: Probe) -> PartReport:
+    begin = time.perf_counter()
+    try:
+        async with asyncio.timeout(_DEADLINE_S):
+            detail = await probe()
+    except DreyError as error:
+        return PartReport(name, False, error.message, 0)
+    except TimeoutError:
+        return PartReport(name, False, f"no answer within {_DEADLINE_S:.0f} s", 0)
+    return PartReport(name, True, detail, max(int((time.perf_counter() - begin) * 1e6), 1))
+
+
+class Probes:
+    """All parts, asked side by side; what was found holds for half a second."""
+
+    def __init__(self, probes: Mapping[str, Probe]) -> None:
+        self._probes = dict(sorted(probes.items()))
+        self._found: list[PartReport] = []
+        self._at = 0.0
+        self._lock = asyncio.Lock()
+
+    async def ask(self) -> list[PartReport]:
+        """Parts by name; at most a second."""
+        async with self._lock:
+            if not self._found or time.monotonic() - self._at > 0.5:
+                asked = (_ask(name, probe) for name, probe in self._probes.items())
+                self._found = list(await asyncio.gather(*asked))
+                self._at = time.monotonic()
+            return self._found

@@ -1,0 +1,87 @@
+"""AccessService."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import grpc
+
+from drey.access.v1 import access_service_pb2 as pb
+from drey_core import errors
+from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_gateway import mapping
+from drey_gateway.access import KeyStore
+from drey_gateway.domain.keys import SECRET_BYTES, Key, make_secret
+from drey_runtime.auth import Role, current_principal
+from drey_runtime.clock import new_id, now_ns
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_MAX_LIFETIME_NS = 100 * 366 * 24 * 3600 * 10**9
+_DEFAULT_PAGE = 100
+
+
+class AccessServicer:
+    """Who may do what."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+
+    async def CreateKey(
+        self, request: pb.CreateKeyRequest, context: Context
+    ) -> pb.CreateKeyResponse:
+        """See the contract."""
+        principal, now = current_principal.get(), now_ns()
+        expire = 0
+        if request.HasField("lifetime"):
+            lifetime = request.lifetime.ToNanoseconds()
+            if not 0 < lifetime <= _MAX_LIFETIME_NS:
+                raise errors.InvalidArgument(
+                    "lifetime: is to be above 0 and at most 100 years", field="lifetime"
+                )
+            expire = now + lifetime
+        secret, prefix, digest = make_secret(os.urandom(SECRET_BYTES))
+        key = Key(
+            id=new_id(),
+            name=request.name,
+            role=Role(request.role),
+            prefix=prefix,
+            secret_sha256=digest,
+            create_time_ns=now,
+            expire_time_ns=expire,
+            revoke_time_ns=0,
+            created_by=principal.name,
+        )
+        made, first = await self._store.create(
+            key, principal, request.request_id, request.SerializeToString(deterministic=True)
+        )
+        return pb.CreateKeyResponse(key=mapping.key(made), secret=secret if first else "")
+
+    async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
+        """See the contract."""
+        query = query_hash(request.include_dead)
+        position = decode_page_token("keys", query, request.page_token)
+        after = (str(position[0]), str(position[1])) if position else ("", "")
+        size = request.page_size or _DEFAULT_PAGE
+        keys = await self._store.page(after, size + 1, request.include_dead)
+        more = len(keys) > size
+        keys = keys[:size]
+        token = encode_page_token("keys", query, [keys[-1].name, keys[-1].id]) if more else ""
+        return pb.ListKeysResponse(keys=[mapping.key(k) for k in keys], next_page_token=token)
+
+    async def RevokeKey(
+        self, request: pb.RevokeKeyRequest, context: Context
+    ) -> pb.RevokeKeyResponse:
+        """See the contract."""
+        key = await self._store.revoke(request.id, current_principal.get())
+        return pb.RevokeKeyResponse(key=mapping.key(key))
+
+    async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:
+        """See the contract."""
+        principal = current_principal.get()
+        key = self._store.ring.get(principal.key_id)
+        return pb.WhoAmIResponse(
+            principal=principal.name,
+            role=int(principal.role),  # type: ignore[arg-type]
+            expire_time_ns=key.expire_time_ns if key else 0,
+        )

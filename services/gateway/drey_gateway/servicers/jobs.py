@@ -1,0 +1,102 @@
+"""JobService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from drey.job.v1 import job_pb2
+from drey.job.v1 import job_service_pb2 as pb
+from drey_core.errors import InvalidArgument, PermissionDenied
+from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_gateway import mapping
+from drey_runtime import audit
+from drey_runtime.auth import Principal, Role, current_principal
+from drey_runtime.clock import now_ns
+from drey_runtime.database import Database
+from drey_runtime.jobs import Job, JobState, JobStore
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_DEFAULT_PAGE = 100
+_MAX_WAIT_S = 60.0
+
+
+class JobServicer:
+    """Background work of every kind."""
+
+    def __init__(self, store: JobStore, db: Database, require_alive: Callable[[str], None]) -> None:
+        self._store, self._db, self._require_alive = store, db, require_alive
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        """See the contract."""
+        wait = request.wait.ToNanoseconds() / 1e9
+        if not 0 <= wait <= _MAX_WAIT_S:
+            raise InvalidArgument("wait: is to be between 0 and a minute", field="wait")
+        if wait > 0:
+            found = await self._store.wait(request.id, wait)
+        else:
+            found = await self._store.get(request.id)
+        return pb.GetJobResponse(job=mapping.job(found))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """See the contract."""
+        states = sorted({_state(code) for code in request.states if code})
+        query = query_hash(request.kind, states)
+        position = decode_page_token("jobs", query, request.page_token)
+        size = request.page_size or _DEFAULT_PAGE
+        jobs = await self._store.list_jobs(
+            kind=mapping.job_kind(request.kind),
+            states=states,
+            before=str(position[0]) if position else None,
+            limit=size + 1,
+        )
+        more = len(jobs) > size
+        jobs = jobs[:size]
+        token = encode_page_token("jobs", query, [jobs[-1].id]) if more else ""
+        return pb.ListJobsResponse(jobs=[mapping.job(j) for j in jobs], next_page_token=token)
+
+    async def WatchJob(
+        self, request: pb.WatchJobRequest, context: Context
+    ) -> AsyncIterator[pb.WatchJobResponse]:
+        """See the contract."""
+        principal = current_principal.get()
+        async with aclosing(self._store.watch(request.id)) as jobs:
+            async for found in jobs:
+                self._require_alive(principal.key_id)
+                yield pb.WatchJobResponse(job=mapping.job(found))
+
+    async def CancelJob(
+        self, request: pb.CancelJobRequest, context: Context
+    ) -> pb.CancelJobResponse:
+        """See the contract."""
+        principal = current_principal.get()
+        _require_may_cancel(await self._store.get(request.id), principal)
+        async with self._db.transaction() as conn:
+            found = await self._store.request_cancel(conn, request.id, request.reason)
+            await audit.append(
+                conn,
+                actor=principal.name,
+                role=principal.role.name.lower(),
+                action="job.cancel",
+                object=f"jobs/{found.id}",
+                after={"kind": found.kind, "reason": request.reason},
+                at_ns=now_ns(),
+                request_id=principal.request_id,
+            )
+        await self._store.announce(found)
+        return pb.CancelJobResponse(job=mapping.job(found))
+
+
+def _state(code: int) -> JobState:
+    return JobState[job_pb2.JobState.Name(code).removeprefix("JOB_STATE_")]  # type: ignore[arg-type]
+
+
+def _require_may_cancel(job: Job, principal: Principal) -> None:
+    if principal.role < Role.RESTORER and principal.name != job.principal:
+        raise PermissionDenied(
+            f"the job is {job.principal}'s; only they, a restorer or an admin may cancel it",
+            metadata={"role": principal.role.name, "required_role": Role.RESTORER.name},
+        )

@@ -1,0 +1,192 @@
+"""MonitorService."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from drey.monitor.v1 import monitor_service_pb2 as pb
+from drey_core import errors
+from drey_core.wire import chunk
+from drey_gateway import mapping
+from drey_gateway.domain.keys import KeyRing
+from drey_gateway.domain.resume import decode_token
+from drey_gateway.domain.watch import Fields
+from drey_gateway.watching import Seat, Seats, Wanted, Watch, World, resolve
+from drey_runtime import status
+from drey_runtime.auth import current_principal
+from drey_runtime.clock import now_ns
+from drey_runtime.mapping.selector import selector_from_proto
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_METADATA_ROWS = 500
+_MAX_INTERVAL_S = 3600.0
+
+
+class MonitorServicer:
+    """Values, watches and status, from memory."""
+
+    def __init__(
+        self,
+        world: World,
+        loaded: Callable[[], bool],
+        keys: KeyRing,
+        seats: Seats,
+        stall_cut_s: float,
+    ) -> None:
+        self._world, self._loaded, self._keys = world, loaded, keys
+        self._seats, self._stall_cut_s = seats, stall_cut_s
+
+    def _require_loaded(self) -> None:
+        if not self._loaded():
+            raise errors.Unavailable(
+                "the gateway has not been able to read the image yet; try again in a moment",
+                reason=errors.Reason.IMAGE_UNAVAILABLE,
+            )
+
+    async def GetValues(
+        self, request: pb.GetValuesRequest, context: Context
+    ) -> AsyncIterator[pb.GetValuesResponse | bytes]:
+        """See the contract."""
+        self._require_loaded()
+        live = self._world.live
+        found = selector_from_proto(request.selector)
+        found.validate()
+        rows, not_found = await resolve(self._world, found, request.selector, True)
+        directory = live.directory
+        # all at once, before anything waits: the truth of one instant
+        encoded = live.cache(Fields.BOTH).rows(rows, frozenset(self._world.stale()))
+        if not_found:
+            yield pb.GetValuesResponse(not_found=not_found)
+        if request.with_metadata:
+            for start in range(0, len(rows), _METADATA_ROWS):
+                part = rows[start : start + _METADATA_ROWS]
+                yield pb.GetValuesResponse(
+                    metadata=mapping.metadata_rows(part, directory, live.metadata, Fields.BOTH)
+                )
+        for message in chunk(encoded):
+            yield message
+
+    async def WatchPvs(self, request: pb.WatchPvsRequest, context: Context) -> AsyncIterator[bytes]:
+        """See the contract."""
+        wanted = _wanted(request)
+        self._require_loaded()
+        principal = current_principal.get()
+        seat = Seat(principal.key_id)
+
+        def alive() -> None:
+            self._keys.require_alive(seat.key_id, now_ns())
+
+        with self._seats.taken(seat):
+            watchdog = asyncio.create_task(self._cut_when_stalled(seat, context, alive))
+            try:
+                async for message in Watch(self._world, wanted, alive).run():
+                    seat.writing_since = time.monotonic()
+                    yield message
+                    seat.writing_since = None
+            finally:
+                watchdog.cancel()
+
+    async def _cut_when_stalled(
+        self, seat: Seat, context: Context, alive: Callable[[], None]
+    ) -> None:
+        """End a call whose client takes nothing, or lost its key meanwhile.
+
+        The stream's own task waits inside gRPC for the client then, so the status is set from
+        here.
+        """
+        while True:
+            await asyncio.sleep(0.5)
+            since = seat.writing_since
+            if since is None:
+                continue
+            waited = time.monotonic() - since
+            error: errors.DreyError | None = None
+            if waited > self._stall_cut_s:
+                error = errors.ResourceExhausted(
+                    f"nothing was read for {waited:.0f} s; connect again with the last token",
+                    reason=errors.Reason.READER_TOO_SLOW,
+                )
+            elif waited > 0.5:
+                error = _failure(alive)
+            if error is not None:
+                await context.abort(
+                    status.code_of(error),
+                    error.message,
+                    ((status.STATUS_METADATA, status.to_status(error).SerializeToString()),),
+                )
+
+    def WatchSession(
+        self, request_iterator: AsyncIterator[pb.WatchSessionRequest], context: Context
+    ) -> AsyncIterator[pb.WatchSessionResponse]:
+        """See the contract."""
+        return _not_built(
+            "WatchSession is not built in this version; open a WatchPvs for each set of PVs"
+        )
+
+    def WatchDrift(
+        self, request: pb.WatchDriftRequest, context: Context
+    ) -> AsyncIterator[pb.WatchDriftResponse]:
+        """See the contract."""
+        return _not_built(
+            "WatchDrift is not built in this version; compare with the live machine instead"
+        )
+
+    async def GetMonitorStatus(
+        self, request: pb.GetMonitorStatusRequest, context: Context
+    ) -> pb.GetMonitorStatusResponse:
+        """See the contract."""
+        self._require_loaded()
+        return pb.GetMonitorStatusResponse(shards=shard_statuses(self._world))
+
+
+def shard_statuses(world: World) -> list[pb.ShardStatus]:
+    """All shards by number."""
+    now, stale = time.monotonic_ns(), world.stale()
+    return [
+        mapping.shard_status(n, shard, n not in stale, now)
+        for n, shard in enumerate(world.live.shards)
+    ]
+
+
+async def _not_built(message: str) -> AsyncIterator[Any]:
+    for text in (message,):
+        raise errors.Unimplemented(text)
+    yield
+
+
+def _failure(check: Callable[[], None]) -> errors.DreyError | None:
+    try:
+        check()
+    except errors.DreyError as error:
+        return error
+    return None
+
+
+def _wanted(request: pb.WatchPvsRequest) -> Wanted:
+    if request.HasField("deadband"):
+        raise errors.Unimplemented(
+            "a dead-band is not built in this version; leave it out, and set min_interval to get"
+            " fewer messages",
+            field="deadband",
+        )
+    interval = request.min_interval.ToNanoseconds() / 1e9
+    if not 0 <= interval <= _MAX_INTERVAL_S:
+        raise errors.InvalidArgument(
+            f"min_interval: {interval} s is not between 0 and an hour", field="min_interval"
+        )
+    selector = selector_from_proto(request.selector)
+    selector.validate()
+    return Wanted(
+        selector=selector,
+        message=request.selector,
+        fields=mapping.fields(request.fields),
+        min_interval_s=interval,
+        with_metadata=request.with_metadata,
+        allow_unknown=request.allow_unknown,
+        token=decode_token(request.token) if request.token else None,
+    )

@@ -1,0 +1,428 @@
+"""Serves watches: who watches, and the stream of each.
+
+Each watch has a task of its own, woken by one event per change; it takes what its client lacks
+from the live state at once, without waiting, and then sends. What a slow client does not take is
+merged by nature; one that takes nothing for long is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from drey.common.v1 import selector_pb2, value_pb2
+from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
+from drey.monitor.v1 import watch_pb2
+from drey_core.directory import Directory
+from drey_core.errors import NotFound, ResourceExhausted, Unavailable
+from drey_core.pages import PAGE_SHIFT
+from drey_core.selector import Selector
+from drey_core.values import I8
+from drey_gateway import mapping
+from drey_gateway.domain.live import Live
+from drey_gateway.domain.resume import Token, encode_token
+from drey_gateway.domain.rows import RowCache
+from drey_gateway.domain.watch import (
+    Change,
+    Fields,
+    Selection,
+    WatchState,
+    honourable,
+    stale_numbers,
+)
+from drey_gateway.domain.wire import baseline_messages, diff_messages
+from drey_gateway.ports import Resolver
+from drey_runtime.clock import now_ns
+
+CHECKPOINT_S = 0.8
+"""A checkpoint is promised each second."""
+_CATCH_UP_S = 1.0
+_METADATA_ROWS = 500
+_NUMBERS = 100_000
+_WARM_ROWS = 8192
+
+
+class News:
+    """Wakes everybody who waits, once for each `tell`."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def tell(self) -> None:
+        """Something changed."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    def listen(self) -> asyncio.Event:
+        """The event of the next `tell`; get it before looking, so that nothing is missed."""
+        return self._event
+
+
+@dataclass(slots=True)
+class Seat:
+    """One running watch."""
+
+    key_id: str
+    writing_since: float | None = None
+
+
+class Seats:
+    """All running watches of this gateway, of which there is a greatest number."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._seats: set[Seat] = set()
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    @contextmanager
+    def taken(self, seat: Seat) -> Iterator[Seat]:
+        """Hold a seat. Raises `ResourceExhausted` when there is none."""
+        if len(self._seats) >= self._limit:
+            raise ResourceExhausted(
+                f"this gateway serves {self._limit} watches already",
+                metadata={"limit": str(self._limit)},
+            )
+        self._seats.add(seat)
+        try:
+            yield seat
+        finally:
+            self._seats.discard(seat)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client asked for."""
+
+    selector: Selector
+    message: selector_pb2.Selector
+    fields: Fields
+    min_interval_s: float
+    with_metadata: bool
+    allow_unknown: bool
+    token: Token | None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a watch needs around it."""
+
+    live: Live
+    news: News
+    resolver: Resolver
+    stale: Callable[[], dict[int, str]]
+    bus_connected: Callable[[], bool]
+
+
+async def resolve(
+    world: World, selector: Selector, message: selector_pb2.Selector, allow_unknown: bool
+) -> tuple[I8, list[str]]:
+    """(rows of the present directory, what nothing has). Raises as the selector's rules say."""
+    if not mapping.needs_catalogue(selector):
+        chosen = world.live.choose(selector, allow_unknown)
+        return chosen.rows, chosen.not_found
+    numbers, not_found = await world.resolver.resolve(message, allow_unknown)
+    rows = world.live.directory.rows_of(np.sort(numbers))
+    return rows[rows >= 0], not_found
+
+
+class Watch:
+    """The stream of one client. `alive` raises when the client may not go on."""
+
+    def __init__(self, world: World, wanted: Wanted, alive: Callable[[], None]) -> None:
+        self._world, self._wanted, self._alive = world, wanted, alive
+        self._live = world.live
+        self._directory: Directory = self._live.directory
+        self._generation = -1
+        self._catalog_version = -1
+        self._metadata_seen = 0
+        self._cache: RowCache | None = None
+        self._state: WatchState
+        self._token = ""
+        self._next_checkpoint = 0.0
+        self._next_diff = 0.0
+
+    async def run(self) -> AsyncIterator[bytes]:
+        """Encoded `WatchPvsResponse` messages, until the client leaves. Raises `DreyError`."""
+        try:
+            async for message in self._begin():
+                yield message
+            while True:
+                news = self._world.news.listen()
+                self._alive()
+                async for message in self._turn():
+                    yield message
+                await self._wait(news)
+        finally:
+            self._leave_cache()
+
+    # --- beginning ---
+
+    async def _begin(self) -> AsyncIterator[bytes]:
+        wanted = self._wanted
+        selection = await self._select(wanted.allow_unknown)
+        self._state = WatchState(selection)
+        why = ""
+        if wanted.token is not None:
+            await self._catch_up(wanted.token, selection)
+            why = honourable(wanted.token, selection, self._live.positions())
+            if why:
+                yield _encode(resync_required=watch_pb2.ResyncRequired(reason=why))
+        keeps = wanted.token is not None and not why
+        if not keeps:
+            await self._warm(selection)
+        yield _encode(
+            baseline_begin=watch_pb2.BaselineBegin(pv_count=len(selection), keeps_state=keeps)
+        )
+        if wanted.with_metadata:
+            async for message in self._metadata(selection.rows):
+                yield message
+        # from here to the rows nothing waits: they are the truth of one instant
+        self._metadata_seen = self._live.metadata_generation
+        stale = self._stale()
+        if keeps and wanted.token is not None:
+            change = self._state.since_token(self._live.image, wanted.token, self._live.shard_count)
+        else:
+            change = self._state.everything(self._live.image)
+        rows = self._rows(change, stale)
+        token = self._cut()
+        for message in baseline_messages(rows):
+            yield message
+        if keeps:
+            # what the client holds may have been told stale or fresh by another gateway
+            yield _freshness(value_pb2.FRESHNESS_FRESH, "", numbers=None)
+            self._state.stale = frozenset()
+            for message in self._freshness_changes(stale):
+                yield message
+        self._state.stale = stale
+        yield _encode(baseline_end=watch_pb2.BaselineEnd(token=token))
+
+    async def _catch_up(self, token: Token, selection: Selection) -> None:
+        """The gateway that gave the token may have been a moment ahead of this one."""
+        end = time.monotonic() + _CATCH_UP_S
+        while time.monotonic() < end and token.selection == selection.digest:
+            mine = self._live.positions()
+            if all(mine.get(s, (0, 0)) >= at for s, at in token.positions.items()):
+                return
+            await asyncio.sleep(0.02)
+
+    async def _warm(self, selection: Selection) -> None:
+        """Encode a large selection in pieces, so that others get their turn in between."""
+        for start in range(0, len(selection) - _WARM_ROWS, _WARM_ROWS):
+            if self._cache is not None:
+                self._cache.rows(selection.rows[start : start + _WARM_ROWS], self._stale())
+            await asyncio.sleep(0)
+
+    # --- one turn ---
+
+    async def _turn(self) -> AsyncIterator[bytes]:
+        live = self._live
+        if live.generation != self._generation or (
+            live.catalog_version != self._catalog_version
+            and mapping.needs_catalogue(self._wanted.selector)
+        ):
+            async for message in self._reselect():
+                yield message
+        if self._wanted.with_metadata and live.metadata_generation != self._metadata_seen:
+            async for message in self._changed_metadata():
+                yield message
+        now = time.monotonic()
+        if now >= self._next_diff:
+            messages = self._diff_now()
+            if messages:
+                self._next_diff = now + self._wanted.min_interval_s
+            for message in messages:
+                yield message
+        if time.monotonic() >= self._next_checkpoint:
+            yield self._checkpoint()
+
+    def _diff_now(self) -> list[bytes]:
+        """What the client lacks, taken at once: freshness first, then rows that agree with it."""
+        stale = self._stale()
+        messages = list(self._freshness_changes(stale))
+        change = self._state.diff(self._live.image)
+        rows = self._rows(change, stale)
+        self._cut()
+        messages += diff_messages(rows, change.merged)
+        return messages
+
+    async def _wait(self, news: asyncio.Event) -> None:
+        now = time.monotonic()
+        if self._next_diff > now:
+            # what comes meanwhile is merged
+            await asyncio.sleep(min(self._next_diff, self._next_checkpoint) - now)
+            return
+        try:
+            async with asyncio.timeout(max(self._next_checkpoint - now, 0)):
+                await news.wait()
+        except TimeoutError:
+            return
+
+    def _checkpoint(self) -> bytes:
+        self._next_checkpoint = time.monotonic() + CHECKPOINT_S
+        stale, clock = self._world.stale(), time.monotonic_ns()
+        shards = sorted(self._state.selection.shards)
+        torn = any(not self._live.shards[s].stream.in_sync and s in stale for s in shards)
+        return _encode(
+            checkpoint=watch_pb2.Checkpoint(
+                token=self._token,
+                shards=[
+                    mapping.shard_state(n, self._live.shards[n], n not in stale, clock)
+                    for n in shards
+                ],
+                time_ns=now_ns(),
+                stalled=torn or not self._world.bus_connected(),
+            )
+        )
+
+    # --- parts of a turn ---
+
+    def _stale(self) -> frozenset[int]:
+        return frozenset(self._world.stale()) & self._shards()
+
+    def _shards(self) -> frozenset[int]:
+        return self._state.selection.shards
+
+    def _freshness_changes(self, stale: frozenset[int]) -> Iterator[bytes]:
+        """Tell what became stale, or fresh again."""
+        if stale == self._state.stale:
+            return
+        selection, count = self._state.selection, self._live.shard_count
+        before = stale_numbers(selection, self._state.stale, count)
+        after = stale_numbers(selection, stale, count)
+        self._state.stale = stale
+        reasons = self._world.stale()
+        why = "; ".join(sorted({reasons[s] for s in stale if s in reasons}))
+        for code, numbers, reason in (
+            (value_pb2.FRESHNESS_STALE, np.setdiff1d(after, before), why),
+            (value_pb2.FRESHNESS_FRESH, np.setdiff1d(before, after), ""),
+        ):
+            if len(numbers) == len(selection) > 0:
+                yield _freshness(code, reason, numbers=None)
+                continue
+            for start in range(0, len(numbers), _NUMBERS):
+                yield _freshness(code, reason, numbers=numbers[start : start + _NUMBERS])
+
+    def _rows(self, change: Change, stale: frozenset[int]) -> list[bytes]:
+        if len(change.at) == 0 or self._cache is None:
+            return []
+        return self._cache.rows(self._state.selection.rows[change.at], stale)
+
+    def _cut(self) -> str:
+        """Name the instant of which everything has just been taken."""
+        positions = self._live.positions()
+        selection = self._state.selection
+        mine = {s: positions[s] for s in selection.shards}
+        self._token = encode_token(Token(selection.digest, mine))
+        return self._token
+
+    async def _metadata(self, rows: I8) -> AsyncIterator[bytes]:
+        directory = self._directory
+        for start in range(0, len(rows), _METADATA_ROWS):
+            found = mapping.metadata_rows(
+                rows[start : start + _METADATA_ROWS],
+                directory,
+                self._live.metadata,
+                self._wanted.fields,
+            )
+            yield _encode(metadata=watch_pb2.MetadataChunk(rows=found))
+
+    async def _changed_metadata(self) -> AsyncIterator[bytes]:
+        seen, self._metadata_seen = self._metadata_seen, self._live.metadata_generation
+        pages = [n for n, at in self._live.metadata_changed.items() if at > seen]
+        selection = self._state.selection
+        channels = np.stack([selection.setpoints, selection.readbacks])
+        hit = np.isin(channels >> PAGE_SHIFT, pages) & (channels > 0)
+        async for message in self._metadata(selection.rows[hit.any(axis=0)]):
+            yield message
+
+    async def _reselect(self) -> AsyncIterator[bytes]:
+        """The catalogue changed: PVs leave, and join with their rows."""
+        before, old = self._state.selection, self._directory
+        try:
+            selection = await self._select(True)
+        except (Unavailable, NotFound):
+            # whoever knows tags and scopes is away, or the scope is gone: what is watched and
+            # still there stays watched, and the next turn asks again
+            rows = self._live.directory.rows_of(before.numbers)
+            selection = self._adopt(rows[rows >= 0])
+            self._catalog_version = -1
+        left, joined, _ = self._state.reselect(selection, self._live.image)
+        for start in range(0, len(left), _METADATA_ROWS):
+            yield self._left(left[start : start + _METADATA_ROWS], old)
+        if self._wanted.with_metadata and len(joined):
+            async for message in self._metadata(selection.rows[joined]):
+                yield message
+        for message in diff_messages(self._rows(Change(joined, 0), self._stale()), 0):
+            yield message
+
+    def _left(self, numbers: I8, old: Directory) -> bytes:
+        here = self._live.directory.rows_of(numbers) >= 0
+        rows = old.rows_of(numbers)
+        return _encode(
+            left=watch_pb2.PvsLeft(
+                pvs=[
+                    watch_pb2.PvLeft(
+                        number=number,
+                        name=old.names[row] if row >= 0 else "",
+                        reason=watch_pb2.LEAVE_REASON_NOT_SELECTED
+                        if known
+                        else watch_pb2.LEAVE_REASON_DELETED,
+                    )
+                    for number, row, known in zip(
+                        numbers.tolist(), rows.tolist(), here.tolist(), strict=True
+                    )
+                ]
+            )
+        )
+
+    async def _select(self, allow_unknown: bool) -> Selection:
+        catalog_version = self._live.catalog_version
+        while True:
+            directory = self._live.directory
+            rows, _ = await resolve(
+                self._world, self._wanted.selector, self._wanted.message, allow_unknown
+            )
+            if directory is self._live.directory:
+                self._catalog_version = catalog_version
+                return self._adopt(rows)
+
+    def _adopt(self, rows: I8) -> Selection:
+        """Make a selection of rows of the present directory, and be counted there."""
+        live = self._live
+        selection = Selection.of(
+            rows, live.directory, live.image, self._wanted.fields, live.shard_count
+        )
+        self._leave_cache()
+        self._directory, self._generation = live.directory, live.generation
+        self._cache = live.cache(self._wanted.fields)
+        self._watched_rows = rows
+        self._cache.watchers[rows] += 1
+        return selection
+
+    def _leave_cache(self) -> None:
+        if self._cache is not None:
+            self._cache.watchers[self._watched_rows] -= 1
+            self._cache = None
+
+
+def _encode(**part: object) -> bytes:
+    raw: bytes = monitor_pb2.WatchPvsResponse(**part).SerializeToString()  # type: ignore[arg-type]
+    return raw
+
+
+def _freshness(code: value_pb2.Freshness.ValueType, reason: str, *, numbers: I8 | None) -> bytes:
+    return _encode(
+        freshness=watch_pb2.FreshnessChange(
+            freshness=code,
+            all=numbers is None,
+            pv_numbers=[] if numbers is None else numbers.tolist(),
+            reason=reason,
+        )
+    )
