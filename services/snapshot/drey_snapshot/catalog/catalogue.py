@@ -11,7 +11,12 @@ from drey.events.v1.changes_pb2 import CatalogChanged
 from drey_core.errors import Unavailable
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database, is_unavailable
-from drey_snapshot.catalog.adapters.reading import read_changed, read_tags, read_version
+from drey_snapshot.catalog.adapters.reading import (
+    read_changed,
+    read_last_page,
+    read_tags,
+    read_version,
+)
 from drey_snapshot.catalog.domain.table import PvTable
 from drey_snapshot.catalog.domain.tags import TagBook
 from drey_snapshot.catalog.view import CatalogueView
@@ -88,10 +93,13 @@ class Catalogue:
             tags = old.tags
             if tags.version != tags_version:
                 tags = await read_tags(conn, tags_version)
+            pages = range(0)
+            if old.version == 0:
+                pages = range(1, await read_last_page(conn) + 1)
             if len(changed) > _INLINE_ROWS:
-                view = await asyncio.to_thread(_advance, old, version, changed, tags)
+                view = await asyncio.to_thread(_advance, old, version, changed, tags, pages)
             else:
-                view = old.advanced(version, changed, tags)
+                view = old.advanced(version, changed, tags, pages)
             self._view = view
             return view
 
@@ -127,8 +135,10 @@ class Catalogue:
             self._woken.set()
 
 
-def _advance(old: CatalogueView, version: int, changed: PvTable, tags: TagBook) -> CatalogueView:
-    view = old.advanced(version, changed, tags)
+def _advance(
+    old: CatalogueView, version: int, changed: PvTable, tags: TagBook, pages: range
+) -> CatalogueView:
+    view = old.advanced(version, changed, tags, pages)
     # built here, in the thread, rather than by the first caller in the loop
     _ = view.index, view.row_by_name, view.row_by_id
     return view

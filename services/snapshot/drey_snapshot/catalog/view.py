@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,8 +22,9 @@ class CatalogueView:
     """The living PVs in columns, and their pages.
 
     Rows of `table` and of `directory` are the same, ordered by PV number. `page_bytes` are
-    encoded `CatalogPage` by number, pages emptied since the process started among them;
-    `page_versions` says with which version each last changed.
+    encoded `CatalogPage` by number, all that ever held a channel, so that whoever has an older
+    version learns that one is empty now; `page_versions` says with which version each last changed
+    as far as this process knows, which is never too low.
     """
 
     version: int
@@ -39,21 +41,26 @@ class CatalogueView:
         table = PvTable.empty()
         return cls(0, table, TagBook(), directory_of(0, table, {}), {}, {}, {})
 
-    def advanced(self, version: int, changed: PvTable, tags: TagBook) -> CatalogueView:
-        """This view with changed (and deleted) PVs, and the pages that they touch, renewed."""
+    def advanced(
+        self, version: int, changed: PvTable, tags: TagBook, pages: Iterable[int] = ()
+    ) -> CatalogueView:
+        """This view with changed (and deleted) PVs, and the pages that they touch, renewed.
+
+        `pages` are built beside these, empty where nothing is on them.
+        """
         table = self.table.merged(changed)
         before = self.table.take(np.isin(self.table.number, changed.number))
-        touched = np.union1d(pages_of(before), pages_of(changed)).tolist()
-        built = build_pages(table, touched)
+        touched = {*pages_of(before).tolist(), *pages_of(changed).tolist(), *pages}
+        built = build_pages(table, sorted(touched))
         encoded = {number: encode_catalog(page) for number, page in built.items()}
         hashes = {number: hash_bytes(raw) for number, raw in encoded.items()}
         new = {n: version for n, h in hashes.items() if self.page_hashes.get(n) != h}
-        pages = {**self.directory.pages, **built}
+        all_pages = {**self.directory.pages, **built}
         return CatalogueView(
             version=version,
             table=table,
             tags=tags,
-            directory=directory_of(version, table, pages),
+            directory=directory_of(version, table, all_pages),
             page_bytes={**self.page_bytes, **encoded},
             page_hashes={**self.page_hashes, **hashes},
             page_versions={**self.page_versions, **new},

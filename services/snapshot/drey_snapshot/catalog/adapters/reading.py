@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from drey_runtime.database import Connection
+from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
 from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup, ordered, tags_ordered
 
@@ -30,6 +31,12 @@ async def read_version(conn: Connection, *, lock: bool = False) -> tuple[int, in
     row = await conn.fetchrow("SELECT version, tags_version FROM catalog.version" + suffix)
     assert row is not None, "the migration makes this row"
     return row["version"], row["tags_version"]
+
+
+async def read_last_page(conn: Connection) -> int:
+    """Number of the last page on which a channel number was ever given out; 0 where none was."""
+    found: int = await conn.fetchval("SELECT (next_channel - 1) >> 8 FROM catalog.version")
+    return found
 
 
 async def read_changed(conn: Connection, since: int, until: int) -> PvTable:
@@ -68,6 +75,7 @@ async def _read(conn: Connection, where: str, *arguments: object) -> PvTable:
             break
         after = row["number"][-1]
     columns["tags"] = _tags(columns["tags"])
+    columns["policy"] = list(map(policies.from_json, columns["policy"]))
     return PvTable.of(columns)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.pv_table import Policy
+
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 U1 = NDArray[np.uint8]
@@ -35,8 +37,8 @@ _DTYPES: dict[str, Any] = {
 class PvTable:
     """n PVs. Arrays have shape (n,), lists n elements; channel 0 means "has none".
 
-    `policy` is canonical JSON or empty; `tags` are numbers of tags, ascending; `version` is that
-    of the catalogue in which the PV last changed; `delete_time_ns` is 0 for the living.
+    `tags` are numbers of tags, ascending; `version` is that
+        of the catalogue in which the PV last changed; `delete_time_ns` is 0 for the living.
     """
 
     number: I8
@@ -54,7 +56,7 @@ class PvTable:
     setpoint_relative: F8
     readback_absolute: F8
     readback_relative: F8
-    policy: list[str]
+    policy: list[Policy]
     tags: list[tuple[int, ...]]
     version: I8
     create_time_ns: I8

@@ -1,0 +1,92 @@
+"""The composition root of the snapshot service."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+
+from drey_runtime.app import App
+from drey_runtime.auth import TokenSigner, TokenVerifier
+from drey_runtime.bus import Bus
+from drey_runtime.database import Connection, Database
+from drey_runtime.image import Image
+from drey_runtime.migrate import check_connection
+from drey_runtime.server import serve
+from drey_runtime.settings import SettingsError
+from drey_snapshot.catalog.catalogue import Catalogue
+from drey_snapshot.catalog.directory_servicer import DirectoryServicer
+from drey_snapshot.catalog.servicer import CatalogServicer
+from drey_snapshot.context import Context
+from drey_snapshot.health import HealthLoop
+from drey_snapshot.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CATALOG_SERVICE = "drey.catalog.v1.CatalogService"
+DIRECTORY_SERVICE = "drey.directory.v1.DirectoryService"
+SNAPSHOT_SERVICE = "drey.snapshot.v1.SnapshotService"
+PACKAGES = ("drey_runtime", "drey_snapshot")
+
+
+async def main(settings: Settings, app: App) -> None:
+    """Open everything, start the loops, serve."""
+    context = await open_context(settings, app)
+    services: list[tuple[str, object]] = [
+        (CATALOG_SERVICE, CatalogServicer(context)),
+        (DIRECTORY_SERVICE, DirectoryServicer(context.catalogue)),
+    ]
+    services += await _snapshot_services(context)
+    assert settings.trusted_keys is not None, "open_context has checked it"
+    _, health = await app.stack.enter_async_context(
+        serve(
+            settings,
+            settings.listen,
+            "DREY_SNAPSHOT_LISTEN",
+            TokenVerifier.from_file(settings.trusted_keys),
+            services,
+        )
+    )
+    app.start(HealthLoop(context.db, context.catalogue, health), "health")
+
+
+async def open_context(settings: Settings, app: App) -> Context:
+    """Pools and loops; nothing here waits for Postgres, NATS or Redis."""
+    if settings.trusted_keys is None:
+        raise SettingsError(
+            "DREY_TRUSTED_KEYS is not set: without the gateway's public key every call would be"
+            " refused. Set it to the file trusted.json beside the services' keys"
+        )
+    signer = None
+    if settings.signing_key is not None:
+        signer = TokenSigner.from_file("snapshot", settings.signing_key)
+    db = await app.stack.enter_async_context(
+        Database(
+            settings.postgres_url.get_secret_value(),
+            name="drey-snapshot",
+            min_size=2,
+            command_timeout=30,
+            checks=[_check_migrations],
+        )
+    )
+    bus = Bus(settings.nats_url, settings.namespace, "snapshot")
+    image = await app.stack.enter_async_context(
+        Image.open(settings.redis_url.get_secret_value(), settings.namespace)
+    )
+    catalogue = Catalogue(db, bus, settings.catalogue_poll)
+    app.start(db, "database")
+    app.start(bus, "bus")
+    app.start(catalogue, "catalogue")
+    return Context(settings, app, db, bus, image, signer, catalogue)
+
+
+async def _check_migrations(connection: Connection) -> None:
+    await check_connection(connection, PACKAGES)
+
+
+async def _snapshot_services(context: Context) -> list[tuple[str, object]]:
+    """SnapshotService, where its package is there."""
+    spec = importlib.util.find_spec("drey_snapshot.snapshots")
+    if spec is None or spec.origin is None:
+        return []
+    snapshots = importlib.import_module("drey_snapshot.snapshots")
+    return [(SNAPSHOT_SERVICE, await snapshots.setup(context))]

@@ -1,0 +1,102 @@
+"""One PV on its way into the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from drey_core.errors import InvalidArgument
+from drey_core.pv_table import NO_POLICY, Policy
+from drey_snapshot.catalog.domain import policy as policies
+from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
+
+PROTOCOL_CA = 1
+MAX_TAGS = 1000
+
+
+@dataclass(slots=True)
+class Draft:
+    """A PV with the columns of `PvTable`; changed freely until it is written."""
+
+    number: int = 0
+    id: str = ""
+    name: str = ""
+    device: str = ""
+    description: str = ""
+    protocol: int = PROTOCOL_CA
+    read_only: bool = False
+    setpoint_channel: int = 0
+    readback_channel: int = 0
+    setpoint_address: str = ""
+    readback_address: str = ""
+    setpoint_absolute: float = 0.0
+    setpoint_relative: float = 0.0
+    readback_absolute: float = 0.0
+    readback_relative: float = 0.0
+    policy: Policy = NO_POLICY
+    tags: tuple[int, ...] = ()
+    version: int = 0
+    create_time_ns: int = 0
+    update_time_ns: int = 0
+    delete_time_ns: int = 0
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change of the PV."""
+        return f"{self.version:x}"
+
+
+CONTENT = (
+    *("name", "device", "description", "protocol", "read_only"),
+    *("setpoint_address", "readback_address"),
+    *("setpoint_absolute", "setpoint_relative", "readback_absolute", "readback_relative"),
+    *("policy", "tags"),
+)
+"""What people say of a PV; the rest is made by the server."""
+
+
+def draft_of(table: PvTable, row: int) -> Draft:
+    """The PV of a row, for the edge and for changes; plain Python values."""
+    made: dict[str, Any] = {}
+    for name in COLUMNS:
+        value = getattr(table, name)[row]
+        made[name] = value.item() if hasattr(value, "item") else value
+    return Draft(**made)
+
+
+def check(draft: Draft, path: str) -> None:
+    """Rules over more than one field. `path` is that of the PV in the request, without a dot."""
+    if not draft.setpoint_address and not draft.readback_address:
+        field = f"{path}.setpoint_address"
+        raise InvalidArgument(
+            f"{field}: a PV needs the address of a setpoint, of a readback, or both",
+            field=field,
+            metadata={"field": field},
+        )
+    if draft.policy is not NO_POLICY:
+        policies.check(
+            draft.policy,
+            has_readback=bool(draft.readback_address),
+            path=f"{path}.restore_policy",
+        )
+    if len(draft.tags) > MAX_TAGS:
+        raise InvalidArgument(
+            f"{path}.tags: more than {MAX_TAGS} tags",
+            field=f"{path}.tags",
+            metadata={"field": f"{path}.tags"},
+        )
+    for role in ("setpoint", "readback"):
+        for part in ("absolute", "relative"):
+            value = getattr(draft, f"{role}_{part}")
+            if not 0 <= value < float("inf"):
+                field = f"{path}.{role}_tolerance.{part}"
+                raise InvalidArgument(
+                    f"{field}: {value} is not a finite number of 0 or more",
+                    field=field,
+                    metadata={"field": field},
+                )
+
+
+def differing(one: Draft, other: Draft) -> list[str]:
+    """Names of the fields of `CONTENT` in which two PVs differ."""
+    return [name for name in CONTENT if getattr(one, name) != getattr(other, name)]

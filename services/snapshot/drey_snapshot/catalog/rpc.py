@@ -1,0 +1,44 @@
+"""What the parts of the catalogue's servicer share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from drey_core.errors import InvalidArgument
+from drey_runtime.database import Database
+from drey_runtime.image import Image
+from drey_snapshot.catalog.catalogue import Catalogue
+from drey_snapshot.catalog.usecases.writer import Call, Writer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What RPCs work with."""
+
+    db: Database
+    image: Image
+    catalogue: Catalogue
+    writer: Writer
+    import_limit: int
+
+
+def call_of(method: str, request: Message) -> Call:
+    """The identity of a request: equal for repeats of it."""
+    bare = type(request)()
+    bare.CopyFrom(request)
+    bare.ClearField("request_id")
+    request_id: str = getattr(request, "request_id")  # noqa: B009  not all messages have it
+    return Call(method, request_id, bare.SerializeToString(deterministic=True))
+
+
+def require(value: str, field: str) -> str:
+    """A text that must not be empty, where the contract cannot say so for every use of it."""
+    if not value:
+        raise InvalidArgument(f"{field}: is required", field=field, metadata={"field": field})
+    return value

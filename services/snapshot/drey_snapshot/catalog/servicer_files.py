@@ -1,0 +1,224 @@
+"""CatalogService: import and export of files of PVs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import zstandard
+
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as rpc
+from drey.common.v1 import errors_pb2
+from drey_core.errors import ResourceExhausted, Unimplemented
+from drey_core.pv_csv import ParsedPvs, parse_pvs, write_pvs
+from drey_core.pv_table import PvProtocol
+from drey_core.pv_table import PvTable as FileTable
+from drey_runtime.clock import new_id, now_ns
+from drey_runtime.mapping.selector import selector_from_proto
+from drey_snapshot.catalog.domain.edit import Counters, Edit, State
+from drey_snapshot.catalog.mapping import invalid
+from drey_snapshot.catalog.rpc import Context, Parts
+from drey_snapshot.catalog.usecases import importing
+from drey_snapshot.catalog.usecases.importing import Action, Plan
+from drey_snapshot.catalog.usecases.writer import Act, Call, Scene
+from drey_snapshot.catalog.view import CatalogueView
+
+_CHUNK = 1 << 20
+_ROWS = 5000
+"""Rows in one message of a response: some 500 KB."""
+_CSV = (catalog_pb2.FILE_FORMAT_UNSPECIFIED, catalog_pb2.FILE_FORMAT_CSV)
+
+
+class FileRpcs:
+    """RPCs of files; see the contract for the meaning of each."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def ImportPvs(
+        self, requests: AsyncIterator[rpc.ImportPvsRequest], context: Context
+    ) -> AsyncIterator[bytes]:
+        options, content = await self._receive(requests)
+        _check_format(options.format, "options.format")
+        parsed = await asyncio.to_thread(parse_pvs, content)
+        if parsed.problems:
+            answers = _answers(importing.refuse(parsed), applied=False)
+        elif options.dry_run:
+            view = await self._parts.catalogue.current()
+            plan = await asyncio.to_thread(_rehearse, view, parsed, options.keep_existing)
+            answers = _answers(plan, applied=False)
+        else:
+            answers = _unpack(await self._apply(options, content, parsed))
+        for answer in answers:
+            yield answer
+
+    async def _receive(
+        self, requests: AsyncIterator[rpc.ImportPvsRequest]
+    ) -> tuple[rpc.ImportOptions, bytes]:
+        """Options and the whole file, which has a limit."""
+        options: rpc.ImportOptions | None = None
+        parts: list[bytes] = []
+        size = 0
+        async for request in requests:
+            which = request.WhichOneof("part")
+            if options is None:
+                if which != "options":
+                    raise invalid("options", "the first message has to carry the options")
+                options = request.options
+            elif which != "data":
+                raise invalid("data", "every message after the first has to carry bytes")
+            else:
+                parts.append(request.data)
+                size += len(request.data)
+                self._check_size(size)
+        if options is None:
+            raise invalid("options", "the stream ended before any message")
+        return options, b"".join(parts)
+
+    def _check_size(self, size: int) -> None:
+        limit = self._parts.import_limit
+        if size > limit:
+            raise ResourceExhausted(
+                f"the file has more than {limit} bytes; split it, or raise"
+                " DREY_SNAPSHOT_IMPORT_LIMIT",
+                metadata={"limit": str(limit)},
+            )
+
+    async def _apply(self, options: rpc.ImportOptions, content: bytes, parsed: ParsedPvs) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            plan = await asyncio.to_thread(
+                importing.decide, scene.edit, parsed.table, options.keep_existing
+            )
+            if plan.refused:
+                scene.edit.discard()
+            packed = await asyncio.to_thread(_pack, plan, not plan.refused)
+            said = {
+                "file": options.file_name,
+                "rows": plan.rows,
+                "added": plan.added,
+                "changed": plan.changed,
+                "unchanged": plan.unchanged,
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+            return Act(packed, "pv.import", "pvs", None, said)
+
+        bare = rpc.ImportOptions()
+        bare.CopyFrom(options)
+        bare.ClearField("request_id")
+        identity = bare.SerializeToString(deterministic=True) + hashlib.sha256(content).digest()
+        return await self._parts.writer.run(Call("ImportPvs", options.request_id, identity), decide)
+
+    async def ExportPvs(
+        self, request: rpc.ExportPvsRequest, context: Context
+    ) -> AsyncIterator[rpc.ExportPvsResponse]:
+        _check_format(request.format, "format")
+        view = await self._parts.catalogue.current()
+        rows, _ = view.select(selector_from_proto(request.selector))
+        order = sorted(rows.tolist(), key=view.table.name.__getitem__)
+        content = await asyncio.to_thread(lambda: write_pvs(_file_table(view, order)))
+        for at in range(0, len(content), _CHUNK):
+            yield rpc.ExportPvsResponse(data=content[at : at + _CHUNK])
+
+
+def _check_format(format: int, field: str) -> None:
+    if format not in _CSV:
+        name = catalog_pb2.FileFormat.Name(format)  # type: ignore[arg-type]
+        raise Unimplemented(
+            f"{name} is not built in this version; there is FILE_FORMAT_CSV", field=field
+        )
+
+
+def _rehearse(view: CatalogueView, parsed: ParsedPvs, keep_existing: bool) -> Plan:
+    """What an import would do. The edit is thrown away, so its numbers do not matter."""
+    state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
+    highest = int(view.table.number.max(initial=0))
+    numbers = Counters(highest + 1, 1 << 40, 1 << 30)
+    return importing.decide(Edit(state, numbers, now_ns(), new_id), parsed.table, keep_existing)
+
+
+def _file_table(view: CatalogueView, rows: list[int]) -> FileTable:
+    table = view.table
+    at = np.array(rows, np.int64)
+    names = {tags: tuple(view.tags.names(tags)) for tags in set(table.tags)}
+    return FileTable(
+        line=[0] * len(rows),
+        name=[table.name[i] for i in rows],
+        setpoint=[table.setpoint_address[i] for i in rows],
+        readback=[table.readback_address[i] for i in rows],
+        device=[table.device[i] for i in rows],
+        description=[table.description[i] for i in rows],
+        protocol=[_protocol(int(table.protocol[i])) for i in rows],
+        read_only=[bool(table.read_only[i]) for i in rows],
+        setpoint_absolute=table.setpoint_absolute[at],
+        setpoint_relative=table.setpoint_relative[at],
+        readback_absolute=table.readback_absolute[at],
+        readback_relative=table.readback_relative[at],
+        policy=[table.policy[i] for i in rows],
+        tags=[names[table.tags[i]] for i in rows],
+        groups=tuple(group.name for group in view.tags.groups),
+    )
+
+
+def _protocol(number: int) -> PvProtocol:
+    """Channel Access is the default, and need not be said."""
+    return PvProtocol.UNSPECIFIED if number == PvProtocol.CA else PvProtocol(number)
+
+
+# --- responses, kept as bytes so that a repeat of the request answers the same ---
+
+
+def _answers(plan: Plan, applied: bool) -> Iterator[bytes]:
+    """Encoded responses of an import."""
+    listed = sorted(plan.listed, key=lambda row: row.line)
+    for at in range(0, len(listed), _ROWS):
+        rows = [_row(row) for row in listed[at : at + _ROWS]]
+        yield rpc.ImportPvsResponse(rows=rpc.ImportRows(rows=rows)).SerializeToString()
+    summary = catalog_pb2.ImportSummary(
+        rows=plan.rows,
+        added=plan.added,
+        changed=plan.changed,
+        unchanged=plan.unchanged,
+        refused=plan.refused,
+        applied=applied,
+        tag_groups_added=plan.groups_added,
+    )
+    yield rpc.ImportPvsResponse(summary=summary).SerializeToString()
+
+
+def _row(row: importing.Row) -> catalog_pb2.ImportRow:
+    if row.action != Action.REFUSED:
+        return catalog_pb2.ImportRow(
+            line=row.line,
+            name=row.name,
+            action=int(row.action),  # type: ignore[arg-type]
+            column=row.columns,
+        )
+    error = errors_pb2.ItemError(
+        reason=int(row.reason),  # type: ignore[arg-type]
+        field=row.columns,
+        message=row.message,
+    )
+    return catalog_pb2.ImportRow(
+        line=row.line,
+        name=row.name,
+        action=catalog_pb2.IMPORT_ACTION_REFUSED,
+        column=row.columns,
+        error=error,
+    )
+
+
+def _pack(plan: Plan, applied: bool) -> bytes:
+    parts = [part for a in _answers(plan, applied) for part in (len(a).to_bytes(4, "little"), a)]
+    return zstandard.ZstdCompressor(level=1).compress(b"".join(parts))
+
+
+def _unpack(packed: bytes) -> Iterator[bytes]:
+    raw = zstandard.ZstdDecompressor().decompress(packed)
+    at = 0
+    while at < len(raw):
+        size = int.from_bytes(raw[at : at + 4], "little")
+        yield raw[at + 4 : at + 4 + size]
+        at += 4 + size

@@ -1,0 +1,315 @@
+"""CatalogService: PVs one by one and in bulk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as rpc
+from drey_core.directory import Metadata, MetadataIndex
+from drey_core.errors import DreyError, NotFound, Unavailable
+from drey_core.ids import parse_uuid
+from drey_core.pages import PAGE_SHIFT
+from drey_core.selector import Selector
+from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_runtime.mapping.selector import selector_from_proto
+from drey_snapshot.catalog.adapters.reading import read_pv, read_tombstones
+from drey_snapshot.catalog.domain import policy as policies
+from drey_snapshot.catalog.domain.draft import Draft, draft_of
+from drey_snapshot.catalog.domain.edit import Edit, check_etag
+from drey_snapshot.catalog.mapping import (
+    PV_PATHS,
+    apply_mask,
+    check_mask,
+    invalid,
+    item_error,
+    metadata_to_proto,
+    policy_to_proto,
+    pv_from_proto,
+    pv_to_proto,
+    sources_to_proto,
+    tag_names,
+)
+from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
+from drey_snapshot.catalog.usecases import pvs
+from drey_snapshot.catalog.usecases.listing import Key, Page, list_all, list_living
+from drey_snapshot.catalog.usecases.writer import Act, Scene
+from drey_snapshot.catalog.view import CatalogueView
+
+log = logging.getLogger(__name__)
+
+_PAGE_SIZE = 100
+_LIST = "pvs"
+
+
+class PvRpcs:
+    """RPCs of PVs; see the contract for the meaning of each."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    # --- changes ---
+
+    async def CreatePv(self, request: rpc.CreatePvRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            draft = scene.edit.create(pv_from_proto(request.pv), tag_names(request.pv.tags))
+            response = rpc.CreatePvResponse(pv=pv_to_proto(draft, scene.edit.tags))
+            said = pvs.describe(draft, scene.edit)
+            return Act(response.SerializeToString(), "pv.create", f"pvs/{draft.id}", None, said)
+
+        return await self._parts.writer.run(call_of("CreatePv", request), decide)
+
+    async def UpdatePv(self, request: rpc.UpdatePvRequest, context: Context) -> bytes:
+        _check_update(request, "")
+
+        async def decide(scene: Scene) -> Act:
+            before, after = _update(scene.edit, request, "")
+            response = rpc.UpdatePvResponse(pv=pv_to_proto(after, scene.edit.tags))
+            return Act(
+                response.SerializeToString(),
+                "pv.update",
+                f"pvs/{after.id}",
+                pvs.describe(before, scene.edit),
+                pvs.describe(after, scene.edit),
+            )
+
+        return await self._parts.writer.run(call_of("UpdatePv", request), decide)
+
+    async def DeletePv(self, request: rpc.DeletePvRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            return await pvs.delete(
+                scene,
+                request.id.lower(),
+                lambda draft: check_etag(request.etag, draft.etag, "etag"),
+                lambda draft: rpc.DeletePvResponse(
+                    pv=pv_to_proto(draft, scene.edit.tags)
+                ).SerializeToString(),
+            )
+
+        return await self._parts.writer.run(call_of("DeletePv", request), decide)
+
+    async def UndeletePv(self, request: rpc.UndeletePvRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            return await pvs.undelete(
+                scene,
+                request.id.lower(),
+                lambda draft: rpc.UndeletePvResponse(
+                    pv=pv_to_proto(draft, scene.edit.tags)
+                ).SerializeToString(),
+            )
+
+        return await self._parts.writer.run(call_of("UndeletePv", request), decide)
+
+    async def BatchCreatePvs(self, request: rpc.BatchCreatePvsRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            results: list[Draft | DreyError] = []
+            for i, pv in enumerate(request.pvs):
+                path = f"pvs[{i}]"
+                try:
+                    draft = pv_from_proto(pv, path)
+                    results.append(scene.edit.create(draft, tag_names(pv.tags), path))
+                except DreyError as error:
+                    results.append(error)
+            items = _results(results, scene.edit, "pvs[{}]")
+            response = rpc.BatchCreatePvsResponse(results=items).SerializeToString()
+            return Act(response, "pv.batch_create", "pvs", None, _summary(results))
+
+        return await self._parts.writer.run(call_of("BatchCreatePvs", request), decide)
+
+    async def BatchUpdatePvs(self, request: rpc.BatchUpdatePvsRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            results: list[Draft | DreyError] = []
+            for i, update in enumerate(request.updates):
+                path = f"updates[{i}]"
+                try:
+                    _check_update(update, path + ".")
+                    results.append(_update(scene.edit, update, path + ".")[1])
+                except DreyError as error:
+                    results.append(error)
+            items = _results(results, scene.edit, "updates[{}].pv")
+            response = rpc.BatchUpdatePvsResponse(results=items).SerializeToString()
+            return Act(response, "pv.batch_update", "pvs", None, _summary(results))
+
+        return await self._parts.writer.run(call_of("BatchUpdatePvs", request), decide)
+
+    async def BatchDeletePvs(self, request: rpc.BatchDeletePvsRequest, context: Context) -> bytes:
+        selector = selector_from_proto(request.selector)
+
+        async def decide(scene: Scene) -> Act:
+            names = pvs.delete_selected(scene, selector, request.dry_run)
+            response = rpc.BatchDeletePvsResponse(deleted=len(names)).SerializeToString()
+            said = {"deleted": len(names), "first": names[:100]}
+            return Act(response, "pv.batch_delete", "pvs", said, None)
+
+        return await self._parts.writer.run(call_of("BatchDeletePvs", request), decide)
+
+    async def TagPvs(self, request: rpc.TagPvsRequest, context: Context) -> bytes:
+        selector = selector_from_proto(request.selector)
+        add, remove = tag_names(request.add), tag_names(request.remove)
+        if not add and not remove:
+            raise invalid("add", "there is no tag to add, nor one to remove")
+
+        async def decide(scene: Scene) -> Act:
+            matched, changed = pvs.tag_selected(scene, selector, add, remove)
+            response = rpc.TagPvsResponse(matched=matched, changed=changed).SerializeToString()
+            said = {
+                "matched": matched,
+                "changed": changed,
+                "add": ["/".join(pair) for pair in add],
+                "remove": ["/".join(pair) for pair in remove],
+            }
+            return Act(response, "pv.tag", "pvs", None, said)
+
+        return await self._parts.writer.run(call_of("TagPvs", request), decide)
+
+    # --- reading ---
+
+    async def GetPv(self, request: rpc.GetPvRequest, context: Context) -> rpc.GetPvResponse:
+        view = await self._parts.catalogue.current()
+        draft = await self._find(view, request)
+        response = rpc.GetPvResponse(pv=pv_to_proto(draft, view.tags))
+        channels = (draft.setpoint_channel, draft.readback_channel)
+        setpoint, readback = await self._metadata(channels)
+        if setpoint is not None:
+            found = metadata_to_proto(draft.setpoint_address, setpoint)
+            response.setpoint_metadata.CopyFrom(found)
+        if readback is not None:
+            found = metadata_to_proto(draft.readback_address, readback)
+            response.readback_metadata.CopyFrom(found)
+        return response
+
+    async def _find(self, view: CatalogueView, request: rpc.GetPvRequest) -> Draft:
+        if request.WhichOneof("key") is None:
+            raise invalid("id", "an id or a name is required")
+        if request.WhichOneof("key") == "name":
+            row = view.row_by_name.get(require(request.name, "name"), -1)
+            if row < 0:
+                raise _not_found("name", request.name)
+            return draft_of(view.table, row)
+        return await self._by_id(view, parse_uuid(request.id, "id"))
+
+    async def _by_id(self, view: CatalogueView, id: str) -> Draft:
+        """The PV of an id, living or not."""
+        row = view.row_by_id.get(id, -1)
+        if row >= 0:
+            return draft_of(view.table, row)
+        dead = await self._parts.db.read(lambda conn: read_pv(conn, id))
+        if len(dead) == 0:
+            raise _not_found("id", id)
+        return draft_of(dead, 0)
+
+    async def _metadata(self, channels: Sequence[int]) -> list[Metadata | None]:
+        """What monitors know of channels; None for those that never connected.
+
+        While Redis is away nothing is known of any: the PV itself is worth having all the same.
+        """
+        pages = sorted({channel >> PAGE_SHIFT for channel in channels if channel})
+        try:
+            index = MetadataIndex(await self._parts.image.metadata_pages(pages))
+        except Unavailable as error:
+            log.info("a PV is given without metadata: %s", error.message)
+            return [None for _ in channels]
+        return [index.get(channel) if channel else None for channel in channels]
+
+    async def ListPvs(self, request: rpc.ListPvsRequest, context: Context) -> rpc.ListPvsResponse:
+        selector = None
+        if request.HasField("selector"):
+            selector = selector_from_proto(request.selector)
+        said = request.selector.SerializeToString(deterministic=True)
+        query = query_hash(said, request.search, request.include_deleted)
+        after = _after(request.page_token, query)
+        size = request.page_size or _PAGE_SIZE
+        view = await self._parts.catalogue.current()
+        page = await self._page(view, request, selector, after, size)
+        response = rpc.ListPvsResponse(pvs=[pv_to_proto(d, view.tags) for d in page.drafts])
+        if page.next is not None:
+            response.next_page_token = encode_page_token(_LIST, query, page.next)
+        if after is None:
+            response.total_size = page.total
+        return response
+
+    async def _page(
+        self,
+        view: CatalogueView,
+        request: rpc.ListPvsRequest,
+        selector: Selector | None,
+        after: Key | None,
+        size: int,
+    ) -> Page:
+        if not request.include_deleted:
+            return list_living(view, selector, request.search, after, size)
+        dead = await self._parts.db.read(read_tombstones)
+        return list_all(view, dead, selector, request.search, after, size)
+
+    async def ResolveSelector(
+        self, request: rpc.ResolveSelectorRequest, context: Context
+    ) -> rpc.ResolveSelectorResponse:
+        view = await self._parts.catalogue.current()
+        rows, _ = view.select(selector_from_proto(request.selector))
+        table = view.table
+        channels = (table.setpoint_channel[rows] != 0).sum()
+        channels += (table.readback_channel[rows] != 0).sum()
+        names: list[str] = []
+        if request.sample:
+            names = sorted(table.name[row] for row in rows.tolist())[: request.sample]
+        return rpc.ResolveSelectorResponse(pvs=len(rows), channels=int(channels), names=names)
+
+    async def GetEffectivePolicy(
+        self, request: rpc.GetEffectivePolicyRequest, context: Context
+    ) -> rpc.GetEffectivePolicyResponse:
+        view = await self._parts.catalogue.current()
+        draft = await self._by_id(view, request.id.lower())
+        found = policies.effective(draft.policy)
+        return rpc.GetEffectivePolicyResponse(
+            policy=policy_to_proto(found.policy), sources=sources_to_proto(found)
+        )
+
+
+def _check_update(request: rpc.UpdatePvRequest, path: str) -> None:
+    require(request.pv.id, f"{path}pv.id")
+    check_mask(request.update_mask.paths, PV_PATHS, f"{path}update_mask")
+
+
+def _update(edit: Edit, request: rpc.UpdatePvRequest, path: str) -> tuple[Draft, Draft]:
+    """(the PV before, the PV after)."""
+    before = edit.by_id(request.pv.id.lower(), f"{path}pv.id")
+    check_etag(request.pv.etag, before.etag, f"{path}pv.etag")
+    after, tags = apply_mask(before, request.pv, request.update_mask.paths, f"{path}pv")
+    edit.update(before, after, tags, f"{path}pv")
+    return before, after
+
+
+def _results(
+    results: Sequence[Draft | DreyError], edit: Edit, path: str
+) -> list[catalog_pb2.PvResult]:
+    tags = edit.tags
+    return [
+        catalog_pb2.PvResult(error=item_error(found, path.format(i)))
+        if isinstance(found, DreyError)
+        else catalog_pb2.PvResult(pv=pv_to_proto(found, tags))
+        for i, found in enumerate(results)
+    ]
+
+
+def _summary(results: Sequence[Draft | DreyError]) -> dict[str, object]:
+    done = [found for found in results if isinstance(found, Draft)]
+    return {
+        "done": len(done),
+        "refused": len(results) - len(done),
+        "first": [draft.name for draft in done[:100]],
+    }
+
+
+def _after(token: str, query: bytes) -> Key | None:
+    position = decode_page_token(_LIST, query, token)
+    if position is None:
+        return None
+    name, number = position
+    return str(name), int(number or 0)
+
+
+def _not_found(field: str, what: str) -> NotFound:
+    return NotFound(
+        f"no PV has the {field} {what}", field=field, metadata={"resource": "pv", "id": what}
+    )

@@ -1,0 +1,33 @@
+"""CatalogService: saved scopes, which are not built in this version."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from google.protobuf.message import Message
+
+from drey_core.errors import Unimplemented
+from drey_snapshot.catalog.rpc import Context
+
+
+def _refuse() -> NoReturn:
+    raise Unimplemented("saved scopes are not built in this version: give the selector itself")
+
+
+class ScopeRpcs:
+    """RPCs of scopes; each answers UNIMPLEMENTED."""
+
+    async def CreateScope(self, request: Message, context: Context) -> bytes:
+        _refuse()
+
+    async def GetScope(self, request: Message, context: Context) -> bytes:
+        _refuse()
+
+    async def ListScopes(self, request: Message, context: Context) -> bytes:
+        _refuse()
+
+    async def UpdateScope(self, request: Message, context: Context) -> bytes:
+        _refuse()
+
+    async def DeleteScope(self, request: Message, context: Context) -> bytes:
+        _refuse()

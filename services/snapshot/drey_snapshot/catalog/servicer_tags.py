@@ -1,0 +1,169 @@
+"""CatalogService: groups of tags and tags."""
+
+from __future__ import annotations
+
+from drey.catalog.v1 import catalog_service_pb2 as rpc
+from drey_core.errors import Unimplemented
+from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_snapshot.catalog.domain.edit import check_etag
+from drey_snapshot.catalog.mapping import (
+    check_mask,
+    group_etag,
+    group_to_proto,
+    invalid,
+    tag_to_proto,
+)
+from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
+from drey_snapshot.catalog.usecases.writer import Act, Scene
+
+_PAGE_SIZE = 100
+_LIST = "tag_groups"
+_GROUP_PATHS = frozenset({"name", "description"})
+
+
+class TagRpcs:
+    """RPCs of tags; see the contract for the meaning of each."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def CreateTagGroup(self, request: rpc.CreateTagGroupRequest, context: Context) -> bytes:
+        asked = request.tag_group
+        require(asked.name, "tag_group.name")
+        for i, tag in enumerate(asked.tags):
+            require(tag.name, f"tag_group.tags[{i}].name")
+
+        async def decide(scene: Scene) -> Act:
+            names = [tag.name for tag in asked.tags]
+            group = scene.edit.create_group(asked.name, asked.description, names)
+            response = rpc.CreateTagGroupResponse(tag_group=group_to_proto(group, {}))
+            said = {"name": group.name, "description": group.description, "tags": names}
+            object = f"tagGroups/{group.id}"
+            return Act(response.SerializeToString(), "tag_group.create", object, None, said)
+
+        return await self._parts.writer.run(call_of("CreateTagGroup", request), decide)
+
+    async def ListTagGroups(
+        self, request: rpc.ListTagGroupsRequest, context: Context
+    ) -> rpc.ListTagGroupsResponse:
+        query = query_hash()
+        position = decode_page_token(_LIST, query, request.page_token)
+        view = await self._parts.catalogue.current()
+        groups = view.tags.groups
+        if position is not None:
+            after = (str(position[0]), str(position[1]))
+            groups = tuple(g for g in groups if (g.name.casefold(), g.id) > after)
+        size = request.page_size or _PAGE_SIZE
+        response = rpc.ListTagGroupsResponse(
+            tag_groups=[group_to_proto(group, view.tag_counts) for group in groups[:size]]
+        )
+        if len(groups) > size:
+            last = groups[size - 1]
+            key = (last.name.casefold(), last.id)
+            response.next_page_token = encode_page_token(_LIST, query, key)
+        return response
+
+    async def UpdateTagGroup(self, request: rpc.UpdateTagGroupRequest, context: Context) -> bytes:
+        asked, paths = request.tag_group, request.update_mask.paths
+        require(asked.id, "tag_group.id")
+        check_mask(paths, _GROUP_PATHS)
+        if "name" in paths:
+            require(asked.name, "tag_group.name")
+
+        async def decide(scene: Scene) -> Act:
+            before = scene.edit.group(asked.id.lower(), "tag_group.id")
+            check_etag(asked.etag, group_etag(before), "tag_group.etag")
+            after = scene.edit.update_group(
+                before,
+                asked.name if "name" in paths else before.name,
+                asked.description if "description" in paths else before.description,
+            )
+            response = rpc.UpdateTagGroupResponse(
+                tag_group=group_to_proto(after, scene.view.tag_counts)
+            )
+            return Act(
+                response.SerializeToString(),
+                "tag_group.update",
+                f"tagGroups/{after.id}",
+                {"name": before.name, "description": before.description},
+                {"name": after.name, "description": after.description},
+            )
+
+        return await self._parts.writer.run(call_of("UpdateTagGroup", request), decide)
+
+    async def DeleteTagGroup(self, request: rpc.DeleteTagGroupRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            group = scene.edit.group(request.id.lower())
+            count = scene.edit.delete_group(group, request.force)
+            response = rpc.DeleteTagGroupResponse(pvs_changed=count)
+            said = {"name": group.name, "tags": [tag.name for tag in group.tags], "pvs": count}
+            object = f"tagGroups/{group.id}"
+            return Act(response.SerializeToString(), "tag_group.delete", object, said)
+
+        return await self._parts.writer.run(call_of("DeleteTagGroup", request), decide)
+
+    async def CreateTag(self, request: rpc.CreateTagRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            group = scene.edit.group(request.tag_group_id.lower(), "tag_group_id")
+            tag = scene.edit.create_tag(group, request.name)
+            response = rpc.CreateTagResponse(tag=tag_to_proto(tag, 0))
+            said = {"group": group.name, "name": tag.name}
+            return Act(response.SerializeToString(), "tag.create", f"tags/{tag.id}", None, said)
+
+        return await self._parts.writer.run(call_of("CreateTag", request), decide)
+
+    async def UpdateTag(self, request: rpc.UpdateTagRequest, context: Context) -> bytes:
+        if request.tag_group_id:
+            raise Unimplemented(
+                "moving a tag to another group is not built in this version: create it there, put"
+                " it on the PVs with TagPvs, and delete this one",
+                field="tag_group_id",
+            )
+        if not request.name:
+            raise invalid("name", "there is nothing to change; give the new name")
+
+        async def decide(scene: Scene) -> Act:
+            group, before = scene.edit.tag(request.id.lower())
+            after = scene.edit.rename_tag(group, before, request.name)
+            count = scene.view.tag_counts.get(after.number, 0)
+            response = rpc.UpdateTagResponse(tag=tag_to_proto(after, count))
+            return Act(
+                response.SerializeToString(),
+                "tag.update",
+                f"tags/{after.id}",
+                {"group": group.name, "name": before.name},
+                {"group": group.name, "name": after.name},
+            )
+
+        return await self._parts.writer.run(call_of("UpdateTag", request), decide)
+
+    async def MergeTags(self, request: rpc.MergeTagsRequest, context: Context) -> bytes:
+        if request.from_id.lower() == request.into_id.lower():
+            raise invalid("into_id", "a tag cannot be merged into itself")
+
+        async def decide(scene: Scene) -> Act:
+            source = scene.edit.tag(request.from_id.lower(), "from_id")
+            group, into = scene.edit.tag(request.into_id.lower(), "into_id")
+            changed = scene.edit.merge_tags(source, into)
+            either = {source[1].number, into.number}
+            count = sum(not either.isdisjoint(tags) for tags in scene.view.table.tags)
+            response = rpc.MergeTagsResponse(tag=tag_to_proto(into, count))
+            return Act(
+                response.SerializeToString(),
+                "tag.merge",
+                f"tags/{into.id}",
+                {"from": f"{source[0].name}/{source[1].name}"},
+                {"into": f"{group.name}/{into.name}", "pvs_changed": changed},
+            )
+
+        return await self._parts.writer.run(call_of("MergeTags", request), decide)
+
+    async def DeleteTag(self, request: rpc.DeleteTagRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            group, tag = scene.edit.tag(request.id.lower())
+            count = scene.edit.delete_tag(group, tag, request.force)
+            response = rpc.DeleteTagResponse(pvs_changed=count)
+            said = {"group": group.name, "name": tag.name, "pvs": count}
+            return Act(response.SerializeToString(), "tag.delete", f"tags/{tag.id}", said)
+
+        return await self._parts.writer.run(call_of("DeleteTag", request), decide)

@@ -1,0 +1,98 @@
+"""Lists of PVs: filtered and ordered in memory, paged by key."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+
+from drey_core.selector import Selector
+from drey_snapshot.catalog.domain.draft import Draft, draft_of
+from drey_snapshot.catalog.domain.table import Bools, PvTable
+from drey_snapshot.catalog.view import CatalogueView, index_of
+
+Key = tuple[str, int]
+"""Name and number of a PV: what a list is ordered by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some PVs, the key after which the next page begins (None: this is the last), and of how many.
+
+    `total` counts all that match.
+    """
+
+    drafts: list[Draft]
+    next: Key | None
+    total: int
+
+
+def list_living(
+    view: CatalogueView, selector: Selector | None, search: str, after: Key | None, size: int
+) -> Page:
+    """A page of the living PVs. Errors as `SelectorIndex.select`."""
+    order = view.name_order
+    if selector is not None or search.strip():
+        mask = _mask(view, selector, search)
+        order = order[mask[order]]
+    names, numbers = view.table.name, view.table.number
+    first = 0
+    if after is not None:
+        first = bisect_right(
+            range(len(order)), after, key=lambda i: (names[order[i]], int(numbers[order[i]]))
+        )
+    rows = order[first : first + size].tolist()
+    drafts = [draft_of(view.table, row) for row in rows]
+    more = first + size < len(order)
+    return Page(drafts, _key(drafts[-1]) if more else None, len(order))
+
+
+def list_all(
+    view: CatalogueView,
+    tombstones: PvTable,
+    selector: Selector | None,
+    search: str,
+    after: Key | None,
+    size: int,
+) -> Page:
+    """A page of the living and the dead."""
+    found: list[tuple[str, int, PvTable, int]] = []
+    index = index_of(tombstones, view.tags)
+    dead = np.ones(len(tombstones), bool)
+    unknown: list[str] = []
+    if selector is not None:
+        selection = index.select(selector, allow_unknown=True)
+        dead, unknown = selection.mask, selection.not_found
+    if search.strip():
+        dead = dead & index.search(search)
+    # a name that only a tombstone has is not unknown
+    living = _mask(view, selector, search, allow_unknown=True)
+    if selector is not None and unknown:
+        _, missing = view.select(selector, allow_unknown=True)
+        if set(missing) & set(unknown):
+            view.select(selector)
+    for table, mask in ((view.table, living), (tombstones, dead)):
+        for row in np.flatnonzero(mask).tolist():
+            found.append((table.name[row], int(table.number[row]), table, row))
+    found.sort(key=lambda item: item[:2])
+    first = 0 if after is None else bisect_right(found, after, key=lambda item: item[:2])
+    chosen = found[first : first + size]
+    drafts = [draft_of(table, row) for _, _, table, row in chosen]
+    more = first + size < len(found)
+    return Page(drafts, _key(drafts[-1]) if more else None, len(found))
+
+
+def _mask(
+    view: CatalogueView, selector: Selector | None, search: str, allow_unknown: bool = False
+) -> Bools:
+    mask: Bools = np.ones(len(view.table), bool)
+    if selector is not None:
+        mask = view.index.select(selector, allow_unknown=allow_unknown).mask
+    if search.strip():
+        mask = mask & view.index.search(search)
+    return mask
+
+
+def _key(draft: Draft) -> Key:
+    return draft.name, draft.number

@@ -1,0 +1,84 @@
+"""What single and bulk changes of PVs decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from drey_core.errors import NotFound
+from drey_core.selector import Selector
+from drey_snapshot.catalog.adapters.reading import read_pv
+from drey_snapshot.catalog.domain import policy as policies
+from drey_snapshot.catalog.domain.draft import CONTENT, Draft, draft_of
+from drey_snapshot.catalog.domain.edit import Edit
+from drey_snapshot.catalog.usecases.writer import Act, Scene
+
+TagPair = tuple[str, str]
+
+
+def describe(draft: Draft, edit: Edit, names: Iterable[str] = CONTENT) -> Mapping[str, Any]:
+    """Fields of a PV for the audit, empty ones left out."""
+    out: dict[str, Any] = {"number": draft.number, "name": draft.name}
+    for name in names:
+        value = getattr(draft, name)
+        if name == "tags":
+            value = ["/".join(pair) for pair in edit.tags.names(value)]
+        elif name == "policy":
+            value = policies.to_json(value)
+        if value or name == "name":
+            out[name] = value
+    return out
+
+
+async def delete(
+    scene: Scene, id: str, check: Callable[[Draft], None], encode: Callable[[Draft], bytes]
+) -> Act:
+    """Make a tombstone; `check` may refuse what is there."""
+    before = scene.edit.by_id(id)
+    check(before)
+    said = describe(before, scene.edit)
+    after = scene.edit.delete(before)
+    return Act(encode(after), "pv.delete", f"pvs/{id}", said)
+
+
+async def undelete(scene: Scene, id: str, encode: Callable[[Draft], bytes]) -> Act:
+    """Bring a tombstone back; a PV that lives is left as it is."""
+    found = await read_pv(scene.conn, id)
+    if len(found) == 0:
+        raise NotFound(f"no PV has the id {id}", field="id", metadata={"resource": "pv", "id": id})
+    draft = draft_of(found, 0)
+    if draft.delete_time_ns:
+        draft = scene.edit.undelete(draft)
+    after = describe(draft, scene.edit)
+    return Act(encode(draft), "pv.undelete", f"pvs/{id}", None, after)
+
+
+def delete_selected(scene: Scene, selector: Selector, dry_run: bool) -> list[str]:
+    """Tombstones of all PVs chosen; their names, in order of number."""
+    rows, _ = scene.view.select(selector)
+    names = [scene.view.table.name[row] for row in rows.tolist()]
+    if not dry_run:
+        for row in rows.tolist():
+            scene.edit.delete(scene.edit.at_row(row))
+    return names
+
+
+def tag_selected(
+    scene: Scene, selector: Selector, add: list[TagPair], remove: list[TagPair]
+) -> tuple[int, int]:
+    """(PVs chosen, PVs whose tags changed)."""
+    rows, _ = scene.view.select(selector)
+    if len(rows) == 0:
+        return 0, 0
+    edit = scene.edit
+    added = {edit.tag_number(group, tag) for group, tag in add}
+    known = (edit.known_tag(group, tag) for group, tag in remove)
+    removed = {number for number in known if number is not None} - added
+    changed = 0
+    for row in rows.tolist():
+        draft = edit.at_row(row)
+        tags = tuple(sorted(added.union(draft.tags) - removed))
+        if tags != draft.tags:
+            changed += bool(edit.update(draft, replace(draft, tags=tags)))
+    return len(rows), changed

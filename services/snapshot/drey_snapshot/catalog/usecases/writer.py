@@ -1,0 +1,98 @@
+"""One change of the catalogue: lock, decide, write, audit, commit, announce."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drey_runtime import audit
+from drey_runtime.auth import current_principal
+from drey_runtime.clock import new_id, now_ns
+from drey_runtime.database import Connection, Database
+from drey_runtime.idempotency import once
+from drey_snapshot.catalog.adapters.writing import read_counters, write
+from drey_snapshot.catalog.catalogue import Catalogue
+from drey_snapshot.catalog.domain.edit import Edit, State
+from drey_snapshot.catalog.view import CatalogueView
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Which request it is: the method's name, its `request_id`, and its bytes without that."""
+
+    method: str
+    request_id: str
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What was done, for the audit, and the encoded response. `action` empty: nothing to note."""
+
+    response: bytes
+    action: str
+    object: str
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a decision is made in: the edit, the view that it begins from, the transaction."""
+
+    edit: Edit
+    view: CatalogueView
+    conn: Connection
+
+
+Decide = Callable[[Scene], Awaitable[Act]]
+
+
+class Writer:
+    """Runs decisions one after the other, each in a transaction of its own."""
+
+    def __init__(self, db: Database, catalogue: Catalogue) -> None:
+        self._db, self._catalogue = db, catalogue
+
+    async def run(self, call: Call, decide: Decide) -> bytes:
+        """The response: of `decide`, or of the first call with this request id.
+
+        Effects in this order: the catalogue's lock, the decision, rows, audit, commit, event. An
+        error in any of them leaves nothing behind. Raises `Unavailable` while Postgres is away,
+        or where another change holds the lock for longer than commands may take.
+        """
+        principal = current_principal.get()
+        written = 0
+        async with (
+            self._db.transaction() as conn,
+            once(conn, call.method, principal.name, call.request_id, call.request) as slot,
+        ):
+            if slot.seen is None:
+                view = await self._catalogue.locked(conn)
+                state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
+                edit = Edit(state, await read_counters(conn), now_ns(), new_id)
+                act = await decide(Scene(edit, view, conn))
+                changes = edit.changes()
+                if changes.any:
+                    await write(conn, changes)
+                    written = changes.version
+                    await audit.append(
+                        conn,
+                        actor=principal.name,
+                        role=principal.role.name.lower(),
+                        action=act.action,
+                        object=act.object,
+                        before=act.before,
+                        after=act.after,
+                        at_ns=changes.now_ns,
+                        request_id=call.request_id,
+                    )
+                slot.response = act.response
+        if written:
+            await self._catalogue.announce(written)
+        assert slot.response is not None, "decide gave one, or the first call did"
+        return slot.response
