@@ -1,0 +1,61 @@
+"""SnapshotService: taking, reading, comparing. `setup` builds it from the service's context."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from drey_runtime.jobs import JobStore, JobWorker, OutboxRelay
+from drey_snapshot.snapshots.adapters.library import Library
+from drey_snapshot.snapshots.adapters.live import LiveSource
+from drey_snapshot.snapshots.adapters.metadata import MetadataSource
+from drey_snapshot.snapshots.adapters.reader import CaReader
+from drey_snapshot.snapshots.adapters.store import SnapshotStore
+from drey_snapshot.snapshots.jobs import SnapshotJobs
+from drey_snapshot.snapshots.mapping import JOB_KIND
+from drey_snapshot.snapshots.servicer import SnapshotServicer
+from drey_snapshot.snapshots.usecases.compare import Comparer
+from drey_snapshot.snapshots.usecases.history import Historian
+from drey_snapshot.snapshots.usecases.manage import Manager
+from drey_snapshot.snapshots.usecases.read import Reader
+from drey_snapshot.snapshots.usecases.take import Taker
+
+if TYPE_CHECKING:
+    from drey_snapshot.context import Context
+
+__all__ = ["SnapshotServicer", "setup"]
+
+
+async def setup(context: Context) -> SnapshotServicer:
+    """The servicer, its loops started: the worker of snapshot jobs, and the relay of the outbox.
+
+    Waits for nothing. Channels are opened with the first snapshot that reads them.
+    """
+    settings, db = context.settings, context.db
+    store = SnapshotStore(db)
+    library = Library(store)
+    taker = Taker(
+        store,
+        library,
+        context.catalogue,
+        LiveSource(context.image, settings.shards),
+        MetadataSource(context.image, settings.shards),
+        CaReader(settings.channel_access, context.app.stack),
+    )
+    job_store = JobStore(db, context.bus)
+    jobs = SnapshotJobs(db, job_store, taker)
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    worker = JobWorker(job_store, context.bus, {JOB_KIND: jobs.kind()}, owner=owner)
+    jobs.attach(worker)
+    context.app.start(worker, "snapshot jobs")
+    context.app.start(OutboxRelay(db, context.bus), "outbox")
+    reader = Reader(store, library, context.catalogue)
+    return SnapshotServicer(
+        db,
+        jobs,
+        reader,
+        Comparer(reader, taker, context.catalogue),
+        Manager(store),
+        Historian(store, library),
+    )

@@ -1,0 +1,57 @@
+"""The live machine by its image in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from drey.events.v1.values_pb2 import Heartbeat
+from drey_core.pages import Pages
+from drey_core.values import I8
+from drey_runtime.clock import now_ns
+from drey_runtime.image import Image
+from drey_snapshot.snapshots.domain.gates import Pulse
+from drey_snapshot.snapshots.domain.records import ShardStamp
+
+
+@dataclass(frozen=True, slots=True)
+class LiveImage:
+    """Pages of the image at `time_ns`, writable, and the pulse of each shard that has one of them.
+
+    `shard_count`: page p belongs to shard p modulo this.
+    """
+
+    pages: Pages
+    pulses: list[Pulse]
+    time_ns: int
+    shard_count: int
+
+    def stale_pages(self, max_age_ns: int) -> I8:
+        """Numbers of the pages whose shard is not fresh."""
+        stale = [p.stamp.shard for p in self.pulses if not p.fresh(max_age_ns)]
+        return self.pages.numbers[np.isin(self.pages.numbers % self.shard_count, stale)]
+
+
+class LiveSource:
+    """Reads the image; `Unavailable` (IMAGE_UNAVAILABLE) while Redis is away."""
+
+    def __init__(self, image: Image, shards: int) -> None:
+        self._image, self._shards = image, shards
+
+    async def read(self, numbers: I8) -> LiveImage:
+        """Pages by number, ascending, and the pulses of their shards."""
+        beats, (pages, _) = await asyncio.gather(
+            self._image.heartbeats(self._shards), self._image.read_pages(numbers.tolist())
+        )
+        now = now_ns()
+        used = np.unique(numbers % self._shards).tolist()
+        return LiveImage(pages, [_pulse(s, beats[s], now) for s in used], now, self._shards)
+
+
+def _pulse(shard: int, beat: Heartbeat | None, now: int) -> Pulse:
+    if beat is None:
+        return Pulse(ShardStamp(shard, 0, 0, 0), False, False)
+    stamp = ShardStamp(shard, beat.epoch, beat.sequence, max(now - beat.time_ns, 0))
+    return Pulse(stamp, True, beat.image_failing)

@@ -1,0 +1,93 @@
+"""Metadata pages of the image, read again only where a monitor says that they changed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from drey_core.directory import MetadataIndex, MetadataPage
+from drey_core.errors import Unavailable
+from drey_core.pages import PageHash, hash_bytes
+from drey_runtime.directory_codec import decode_metadata
+from drey_runtime.image import Image
+from drey_snapshot.snapshots.domain.codec import store_text
+
+Stamp = tuple[int, int]
+"""Epoch of the owner and version of the page."""
+_INLINE_PAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPage:
+    """A metadata page as last read, with the form in which it is stored."""
+
+    stamp: Stamp
+    hash: PageHash
+    stored: bytes
+    page: MetadataPage
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMetadata:
+    """What is known of all channels now. Immutable."""
+
+    known: dict[int, KnownPage]
+    index: MetadataIndex
+
+
+class MetadataSource:
+    """Follows the metadata in the image by the versions of its pages."""
+
+    def __init__(self, image: Image, shards: int) -> None:
+        self._image, self._shards = image, shards
+        self._live = LiveMetadata({}, MetadataIndex())
+        self._lock = asyncio.Lock()
+
+    @property
+    def cached(self) -> LiveMetadata:
+        """As last read, without asking Redis."""
+        return self._live
+
+    async def current(self) -> LiveMetadata:
+        """As it is now; one small read where nothing changed. `Unavailable` without Redis."""
+        async with self._lock:
+            stamps = await self._stamps()
+            known = self._live.known
+            stale = [n for n, stamp in stamps.items() if n not in known or known[n].stamp != stamp]
+            if not stale:
+                return self._live
+            # The versions were read before the pages: a page that changes in between is read
+            # once more the next time, never missed.
+            raws = await self._image.metadata_bytes(stale)
+            found = [(n, stamps[n], raw) for n, raw in zip(stale, raws, strict=True) if raw]
+            if len(found) > _INLINE_PAGES:
+                made = await asyncio.to_thread(_decode, found)
+            else:
+                made = _decode(found)
+            known = {**known, **made}
+            index = MetadataIndex(entry.page for entry in known.values())
+            self._live = LiveMetadata(known, index)
+            return self._live
+
+    async def current_or_cached(self) -> LiveMetadata:
+        """As `current`, or as last read while Redis is away."""
+        try:
+            return await self.current()
+        except Unavailable:
+            return self._live
+
+    async def _stamps(self) -> dict[int, Stamp]:
+        versions = await self._image.directory_versions(self._shards)
+        return {
+            page: (shard.epoch, version)
+            for shard in versions
+            if shard is not None
+            for page, version in zip(shard.pages, shard.page_versions, strict=True)
+        }
+
+
+def _decode(found: list[tuple[int, Stamp, bytes]]) -> dict[int, KnownPage]:
+    return {
+        n: KnownPage(stamp, hash_bytes(raw), store_text(raw), decode_metadata(raw))
+        for n, stamp, raw in found
+    }

@@ -1,0 +1,290 @@
+"""Snapshots in Postgres. Raises `Unavailable` while it is away, at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from drey_core.errors import Internal
+from drey_core.pages import PageHash
+from drey_runtime.database import Connection, Database
+from drey_runtime.database import Record as Row
+from drey_snapshot.snapshots.domain.records import (
+    Facts,
+    Labels,
+    Record,
+    ShardStamp,
+    Skew,
+    StateCounts,
+)
+
+T = TypeVar("T")
+
+_RECORD = """
+SELECT s.*, l.title, l.comment, l.labels, l.golden, l.version, l.delete_time_ns
+FROM snapshot.snapshot s JOIN snapshot.label l ON l.snapshot_no = s.no
+"""
+_INSERT = """
+INSERT INTO snapshot.snapshot (id, job_id, time_ns, digest, directory_hash, catalog_version,
+    source, principal, role, scope, pv_count, counts, skew, shards, duration_ns)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+ON CONFLICT (job_id) DO NOTHING RETURNING no
+"""
+# In order of the hash, so that two that store the same pages wait for each other and never in a
+# circle.
+_PAGES = """
+INSERT INTO snapshot.page (hash, data)
+SELECT hash, data FROM unnest($1::bytea[], $2::bytea[]) AS new (hash, data) ORDER BY hash
+ON CONFLICT (hash) DO NOTHING
+"""
+_MANIFEST = """
+INSERT INTO snapshot.manifest (page_no, snapshot_no, value_hash, times_hash)
+SELECT page_no, $1, value_hash, times_hash
+FROM unnest($2::integer[], $3::bytea[], $4::bytea[]) AS new (page_no, value_hash, times_hash)
+"""
+_LABEL = """
+INSERT INTO snapshot.label (snapshot_no, title, comment, labels) VALUES ($1, $2, $3, $4)
+"""
+_RELABEL = """
+UPDATE snapshot.label SET title = $2, comment = $3, labels = $4, golden = $5,
+    delete_time_ns = $6, version = version + 1
+WHERE snapshot_no = $1
+"""
+_LIST = (
+    _RECORD
+    + """
+WHERE l.delete_time_ns = 0
+    AND ($1::bigint IS NULL OR (s.time_ns, s.no) < ($1, $2))
+    AND ($3 = '' OR position(lower($3) IN lower(l.title)) > 0
+         OR position(lower($3) IN lower(l.comment)) > 0)
+    AND (cardinality($4::text[]) = 0 OR l.labels @> $4)
+    AND (NOT $5 OR l.golden)
+    AND ($6::bigint = 0 OR s.time_ns >= $6) AND ($7::bigint = 0 OR s.time_ns < $7)
+ORDER BY s.time_ns DESC, s.no DESC LIMIT $8
+"""
+)
+_HISTORY = """
+SELECT m.page_no, m.value_hash, m.times_hash, s.no, s.id, s.time_ns, s.directory_hash
+FROM snapshot.manifest m
+JOIN snapshot.snapshot s ON s.no = m.snapshot_no
+JOIN snapshot.label l ON l.snapshot_no = s.no
+WHERE m.page_no = ANY($1::integer[]) AND l.delete_time_ns = 0
+    AND ($2::bigint = 0 OR s.time_ns >= $2) AND ($3::bigint = 0 OR s.time_ns < $3)
+ORDER BY s.time_ns DESC, s.no DESC, m.page_no
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One page of a snapshot."""
+
+    page: int
+    value_hash: PageHash
+    times_hash: PageHash
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One page in one snapshot."""
+
+    entry: ManifestEntry
+    no: int
+    id: str
+    time_ns: int
+    directory_hash: PageHash
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which snapshots a list shows; `after` is the (time, no) of the last one seen."""
+
+    search: str = ""
+    labels: tuple[str, ...] = ()
+    golden_only: bool = False
+    from_time_ns: int = 0
+    to_time_ns: int = 0
+    after: tuple[int, int] | None = None
+
+
+class SnapshotStore:
+    """The tables of schema `snapshot`."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def insert(
+        self,
+        conn: Connection,
+        facts: Facts,
+        labels: Labels,
+        pages: Mapping[PageHash, bytes],
+        manifest: Sequence[ManifestEntry],
+    ) -> int | None:
+        """Add a snapshot with those of its pages that may be new, in the caller's transaction.
+
+        Returns its number, or None where the job has made one before: nothing is added then.
+        """
+        no: int | None = await conn.fetchval(
+            _INSERT,
+            facts.id,
+            facts.job_id or None,
+            facts.time_ns,
+            facts.digest,
+            facts.directory_hash,
+            facts.catalog_version,
+            facts.source,
+            facts.principal,
+            facts.role,
+            facts.scope,
+            facts.pv_count,
+            json.dumps(asdict(facts.counts)),
+            json.dumps(asdict(facts.skew)),
+            json.dumps([asdict(s) for s in facts.shards]),
+            facts.duration_ns,
+        )
+        if no is None:
+            return None
+        if pages:
+            await conn.execute(_PAGES, list(pages), list(pages.values()))
+        await conn.execute(
+            _MANIFEST,
+            no,
+            [e.page for e in manifest],
+            [e.value_hash for e in manifest],
+            [e.times_hash for e in manifest],
+        )
+        await conn.execute(_LABEL, no, labels.title, labels.comment, list(labels.labels))
+        return no
+
+    async def by_id(self, snapshot_id: str) -> Record | None:
+        """A snapshot by id, deleted or not; None where there never was one."""
+
+        async def fetch(conn: Connection) -> Row | None:
+            return await conn.fetchrow(_RECORD + " WHERE s.id = $1", snapshot_id)
+
+        row = await self._read(fetch)
+        return _record(row) if row else None
+
+    async def by_job(self, job_id: str) -> Record | None:
+        """The snapshot that a job made; None where it made none."""
+
+        async def fetch(conn: Connection) -> Row | None:
+            return await conn.fetchrow(_RECORD + " WHERE s.job_id = $1", job_id)
+
+        row = await self._read(fetch)
+        return _record(row) if row else None
+
+    async def locked(self, conn: Connection, snapshot_id: str) -> Record | None:
+        """A snapshot whose labels nobody else changes until the transaction ends."""
+        row = await conn.fetchrow(_RECORD + " WHERE s.id = $1 FOR UPDATE OF l", snapshot_id)
+        return _record(row) if row else None
+
+    async def relabel(self, conn: Connection, no: int, labels: Labels) -> None:
+        """Store changed labels; their version grows by one."""
+        await conn.execute(
+            _RELABEL,
+            no,
+            labels.title,
+            labels.comment,
+            list(labels.labels),
+            labels.golden,
+            labels.delete_time_ns,
+        )
+
+    async def list_records(self, chosen: Filter, limit: int) -> list[Record]:
+        """Living snapshots, newest first."""
+        time_ns, no = chosen.after or (None, None)
+
+        async def fetch(conn: Connection) -> list[Row]:
+            return await conn.fetch(
+                _LIST,
+                time_ns,
+                no,
+                chosen.search,
+                list(chosen.labels),
+                chosen.golden_only,
+                chosen.from_time_ns,
+                chosen.to_time_ns,
+                limit,
+            )
+
+        return [_record(row) for row in await self._read(fetch)]
+
+    async def manifest(self, no: int) -> list[ManifestEntry]:
+        """The pages of a snapshot, by page number: one index range."""
+
+        async def fetch(conn: Connection) -> list[Row]:
+            return await conn.fetch(
+                "SELECT page_no, value_hash, times_hash FROM snapshot.manifest"
+                " WHERE snapshot_no = $1 ORDER BY page_no",
+                no,
+            )
+
+        return [ManifestEntry(*row) for row in await self._read(fetch)]
+
+    async def page_data(self, hashes: Sequence[PageHash]) -> dict[PageHash, bytes]:
+        """Stored pages by hash. Raises `Internal` where one is not there."""
+        found = await self.page_data_or_less(hashes)
+        if len(found) < len(set(hashes)):
+            lost = next(h for h in hashes if h not in found)
+            raise Internal(f"page {lost.hex()} of a snapshot is not in the database")
+        return found
+
+    async def page_data_or_less(self, hashes: Sequence[PageHash]) -> dict[PageHash, bytes]:
+        """Stored pages by hash, those not there left out."""
+        if not hashes:
+            return {}
+
+        async def fetch(conn: Connection) -> list[Row]:
+            return await conn.fetch(
+                "SELECT hash, data FROM snapshot.page WHERE hash = ANY($1::bytea[])", list(hashes)
+            )
+
+        return {row[0]: row[1] for row in await self._read(fetch)}
+
+    async def history(self, pages: Sequence[int], begin: int, end: int) -> list[HistoryEntry]:
+        """Some pages through all living snapshots, newest first: one index range a page."""
+
+        async def fetch(conn: Connection) -> list[Row]:
+            return await conn.fetch(_HISTORY, list(pages), begin, end)
+
+        return [
+            HistoryEntry(ManifestEntry(row[0], row[1], row[2]), row[3], row[4], row[5], row[6])
+            for row in await self._read(fetch)
+        ]
+
+    async def _read(self, action: Callable[[Connection], Awaitable[T]]) -> T:
+        """Not repeated while Postgres is away: the caller is told at once."""
+        async with self.db.acquire() as conn:
+            return await action(conn)
+
+
+def _record(row: Row) -> Record:
+    facts = Facts(
+        id=row["id"],
+        job_id=row["job_id"] or "",
+        time_ns=row["time_ns"],
+        digest=row["digest"],
+        directory_hash=row["directory_hash"],
+        catalog_version=row["catalog_version"],
+        source=row["source"],
+        principal=row["principal"],
+        role=row["role"],
+        scope=row["scope"],
+        pv_count=row["pv_count"],
+        counts=StateCounts(**json.loads(row["counts"])),
+        skew=Skew(**json.loads(row["skew"])),
+        shards=tuple(ShardStamp(**s) for s in json.loads(row["shards"])),
+        duration_ns=row["duration_ns"],
+    )
+    labels = Labels(
+        title=row["title"],
+        comment=row["comment"],
+        labels=tuple(row["labels"]),
+        golden=row["golden"],
+        version=row["version"],
+        delete_time_ns=row["delete_time_ns"],
+    )
+    return Record(row["no"], facts, labels)

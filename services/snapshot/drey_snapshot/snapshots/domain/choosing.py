@@ -1,0 +1,80 @@
+"""Choosing PVs of a snapshot by the catalogue as of the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.errors import NotFound
+from drey_core.selector import Selector, SelectorIndex
+from drey_core.values import I8
+
+Mask = NDArray[np.bool_]
+Today = Callable[[Selector], tuple[I8, list[str]]]
+"""Numbers of the PVs that a selector chooses by today's catalogue, and what nothing has."""
+
+
+class Chooser:
+    """Evaluates selectors over the PVs of one snapshot.
+
+    Names, addresses, globs, devices and numbers are those of the snapshot. A snapshot does not
+    keep ids, tags and saved scopes: these are taken from today's catalogue, and what they choose
+    there is looked for here by number.
+    """
+
+    def __init__(self, index: SelectorIndex, today: Today) -> None:
+        self._index, self._today = index, today
+        self.not_found: list[str] = []
+
+    def choose(self, selector: Selector, path: str = "selector") -> Mask:
+        """Which PVs of the index are chosen; what nothing has is added to `not_found`.
+
+        Raises `InvalidArgument` for a selector that is wrong in itself.
+        """
+        selector.validate(path)
+        return self._choose(selector, path)
+
+    def _choose(self, selector: Selector, path: str) -> Mask:
+        plain = replace(selector, ids=(), scope="", tags=(), except_=None)
+        by_identity = bool(selector.ids or selector.scope)
+        if plain.all or plain.explicit or not by_identity:
+            if not (plain.all or plain.explicit or plain.devices):
+                plain = Selector(all=True)
+            selection = self._index.select(plain, allow_unknown=True, path=path)
+            mask = selection.mask.copy()
+            self.not_found += selection.not_found
+        else:
+            mask = np.zeros(len(self._index), bool)
+        if by_identity:
+            named = self._of_today(Selector(ids=selector.ids, scope=selector.scope))
+            if selector.devices:
+                devices = Selector(devices=selector.devices)
+                named &= self._index.select(devices, path=path).mask
+            mask |= named
+        for tag in selector.tags:
+            mask &= self._of_today(Selector(tags=(tag,)))
+        if selector.except_ is not None:
+            mask &= ~self._choose(selector.except_, f"{path}.except")
+        return mask
+
+    def _of_today(self, selector: Selector) -> Mask:
+        numbers, unknown = self._today(selector)
+        self.not_found += unknown
+        mask: Mask = np.isin(self._index.numbers, numbers)
+        return mask
+
+
+def refuse_unknown(not_found: list[str]) -> None:
+    """Raise `NotFound` naming what a selector asked for and nothing has."""
+    if not not_found:
+        return
+    shown = ", ".join(not_found[:10])
+    more = f" and {len(not_found) - 10} more" if len(not_found) > 10 else ""
+    raise NotFound(
+        f"selector: nothing in the snapshot is called {shown}{more}",
+        field="selector",
+        metadata={"resource": "pv", "id": not_found[0], "missing": str(len(not_found))},
+    )

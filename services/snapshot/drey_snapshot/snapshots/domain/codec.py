@@ -1,0 +1,173 @@
+"""The stored form of many pages at once, and what pages are called by: their hashes.
+
+Byte for byte what `drey_core.pages.store_values` and its kin write and read for one page, done
+for all pages in a few numpy calls. Pages of text (catalogue, metadata, trees) are stored as a
+version byte and zstd of their bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from drey_core.errors import Internal
+from drey_core.pages import HASH_BYTES, PAGE_SLOTS, TIMES_DTYPE, VALUES_DTYPE, PageHash, Pages
+
+_VERSION = b"\x01"
+_LEVEL = 1
+_WIDE = PAGE_SLOTS * 8
+VALUES_BYTES = VALUES_DTYPE.itemsize
+TIMES_BYTES = TIMES_DTYPE.itemsize
+_NARROW = VALUES_BYTES - 2 * _WIDE
+
+ValuePage = tuple[bytes, bytes]
+"""A page's fixed columns (`VALUES_DTYPE`) as bytes, and its heap."""
+
+
+def split_values(pages: Pages) -> list[ValuePage]:
+    """Each page's fixed columns and heap."""
+    raw = pages.values.tobytes()
+    return [
+        (raw[at : at + VALUES_BYTES], heap)
+        for at, heap in zip(range(0, len(raw), VALUES_BYTES), pages.heaps, strict=True)
+    ]
+
+
+def split_times(pages: Pages) -> list[bytes]:
+    """Each page's receive times and origins (`TIMES_DTYPE`) as bytes."""
+    raw = pages.times.tobytes()
+    return [raw[at : at + TIMES_BYTES] for at in range(0, len(raw), TIMES_BYTES)]
+
+
+def join_pages(
+    numbers: NDArray[np.int64], values: Sequence[ValuePage], times: Sequence[bytes]
+) -> Pages:
+    """Inverse of `split_values` and `split_times`; the arrays are read-only."""
+    fixed = np.frombuffer(b"".join([v for v, _ in values]), VALUES_DTYPE)
+    return Pages(
+        numbers, fixed, np.frombuffer(b"".join(times), TIMES_DTYPE), [heap for _, heap in values]
+    )
+
+
+def hash_values(page: ValuePage) -> PageHash:
+    """As `drey_core.pages.value_hash`: receive times and origins are no part of it."""
+    digest = hashlib.blake2b(page[0], digest_size=HASH_BYTES)
+    if page[1]:
+        digest.update(page[1])
+    return digest.digest()
+
+
+def store_values(pages: Sequence[ValuePage]) -> list[bytes]:
+    """The stored forms of value pages."""
+    if not pages:
+        return []
+    array = np.frombuffer(b"".join([fixed for fixed, _ in pages]), VALUES_DTYPE)
+    n = len(array)
+    matrix = np.concatenate(
+        [
+            array["kind"],
+            array["state"],
+            array["severity"],
+            np.ascontiguousarray(array["status"]).view(np.uint8),
+            _planes(array["source_time"]),
+            _planes(array["data"]),
+        ],
+        axis=1,
+    )
+    raw = matrix.tobytes()
+    compress = zstandard.ZstdCompressor(_LEVEL).compress
+    return [
+        _VERSION + compress(raw[i * VALUES_BYTES : (i + 1) * VALUES_BYTES] + pages[i][1])
+        for i in range(n)
+    ]
+
+
+def store_times(pages: Sequence[bytes]) -> list[bytes]:
+    """The stored forms of pages of receive times."""
+    if not pages:
+        return []
+    array = np.frombuffer(b"".join(pages), TIMES_DTYPE)
+    raw = np.concatenate([_planes(array["receive_time"]), array["origin"]], axis=1).tobytes()
+    compress = zstandard.ZstdCompressor(_LEVEL).compress
+    return [
+        _VERSION + compress(raw[at : at + TIMES_BYTES]) for at in range(0, len(raw), TIMES_BYTES)
+    ]
+
+
+def load_values(blobs: Sequence[bytes]) -> list[ValuePage]:
+    """Value pages from their stored forms. Raises `Internal` for what is none."""
+    if not blobs:
+        return []
+    raws = _inflate_all(blobs)
+    if any(len(raw) < VALUES_BYTES for raw in raws):
+        raise Internal("a stored page is too short")
+    matrix = _matrix([raw[:VALUES_BYTES] for raw in raws], VALUES_BYTES)
+    array = np.zeros(len(raws), VALUES_DTYPE)
+    array["kind"] = matrix[:, :PAGE_SLOTS]
+    array["state"] = matrix[:, PAGE_SLOTS : 2 * PAGE_SLOTS]
+    array["severity"] = matrix[:, 2 * PAGE_SLOTS : 3 * PAGE_SLOTS]
+    array["status"] = np.ascontiguousarray(matrix[:, 3 * PAGE_SLOTS : _NARROW]).view("<u2")
+    array["source_time"] = _unplanes(matrix[:, _NARROW : _NARROW + _WIDE]).view("<i8")
+    array["data"] = _unplanes(matrix[:, _NARROW + _WIDE :]).view("<u8")
+    fixed = array.tobytes()
+    return [
+        (fixed[i * VALUES_BYTES : (i + 1) * VALUES_BYTES], raw[VALUES_BYTES:])
+        for i, raw in enumerate(raws)
+    ]
+
+
+def load_times(blobs: Sequence[bytes]) -> list[bytes]:
+    """Pages of receive times from their stored forms. Raises `Internal` for what is none."""
+    if not blobs:
+        return []
+    raws = _inflate_all(blobs)
+    if any(len(raw) != TIMES_BYTES for raw in raws):
+        raise Internal("a stored page of times has the wrong length")
+    matrix = _matrix(raws, TIMES_BYTES)
+    array = np.zeros(len(raws), TIMES_DTYPE)
+    array["receive_time"] = _unplanes(matrix[:, :_WIDE]).view("<i8")
+    array["origin"] = matrix[:, _WIDE:]
+    fixed = array.tobytes()
+    return [fixed[at : at + TIMES_BYTES] for at in range(0, len(fixed), TIMES_BYTES)]
+
+
+def store_text(raw: bytes) -> bytes:
+    """The stored form of a directory page or tree."""
+    return _VERSION + zstandard.ZstdCompressor(_LEVEL).compress(raw)
+
+
+def load_text(blobs: Sequence[bytes]) -> list[bytes]:
+    """Directory pages or trees from their stored forms. Raises `Internal` for what is none."""
+    return _inflate_all(blobs)
+
+
+def _planes(column: NDArray[Any]) -> NDArray[np.uint8]:
+    """Byte planes of an (n, 256) column of 8-byte numbers, shape (n, 2048)."""
+    n = len(column)
+    split = np.ascontiguousarray(column).view(np.uint8).reshape(n, PAGE_SLOTS, 8)
+    return split.transpose(0, 2, 1).reshape(n, _WIDE)
+
+
+def _unplanes(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Inverse of `_planes`, still as bytes of shape (n, 2048)."""
+    n = len(planes)
+    return planes.reshape(n, 8, PAGE_SLOTS).transpose(0, 2, 1).reshape(n, _WIDE)
+
+
+def _matrix(raws: Sequence[bytes], width: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(raws), np.uint8).reshape(len(raws), width)
+
+
+def _inflate_all(blobs: Sequence[bytes]) -> list[bytes]:
+    decompress = zstandard.ZstdDecompressor().decompress
+    if any(blob[:1] != _VERSION for blob in blobs):
+        raise Internal("a stored page of unknown version")
+    try:
+        return [decompress(memoryview(blob)[1:]) for blob in blobs]
+    except zstandard.ZstdError as error:
+        raise Internal(f"a stored page cannot be decompressed: {error}") from error

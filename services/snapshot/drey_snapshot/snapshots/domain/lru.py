@@ -1,0 +1,54 @@
+"""A cache that forgets what was used least recently, bounded by weight."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Lru(Generic[K, V]):
+    """At most `capacity` of weight; an item heavier than that is not kept. Not thread-safe."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._weight = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    @property
+    def weight(self) -> int:
+        """Weight of everything held."""
+        return self._weight
+
+    def get(self, key: K) -> V | None:
+        """The item, marked as used; None where it is not held."""
+        found = self._items.get(key)
+        if found is None:
+            return None
+        self._items.move_to_end(key)
+        return found[0]
+
+    def put(self, key: K, value: V, weight: int = 1) -> None:
+        """Hold an item, and let go of the oldest until the weight fits."""
+        self.discard(key)
+        if weight > self._capacity:
+            return
+        self._items[key] = (value, weight)
+        self._weight += weight
+        while self._weight > self._capacity:
+            _, (_, gone) = self._items.popitem(last=False)
+            self._weight -= gone
+
+    def discard(self, key: K) -> None:
+        """Forget an item, if it is held."""
+        found = self._items.pop(key, None)
+        if found is not None:
+            self._weight -= found[1]

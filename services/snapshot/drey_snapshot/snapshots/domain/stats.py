@@ -1,0 +1,46 @@
+"""What a snapshot says about itself: counts by state, and skew."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drey_core.pages import Pages
+from drey_core.times import is_suspect
+from drey_core.values import I8, KIND_NONE, State
+from drey_snapshot.snapshots.domain.records import Skew, StateCounts
+
+
+def measure(pages: Pages, now_ns: int) -> tuple[StateCounts, Skew]:
+    """Counts and skew of the channels that are not absent. Pure; a few passes over the columns.
+
+    A channel that is connected but has no value yet counts as never connected: it has nothing to
+    show. Ages are of the connected at `now_ns`; suspect source times are left out of the skew.
+    """
+    state = pages.values["state"].reshape(-1)
+    kind = pages.values["kind"].reshape(-1)
+    connected = (state == State.CONNECTED) & (kind != KIND_NONE)
+    disconnected = (state == State.DISCONNECTED) & (kind != KIND_NONE)
+    channels = int(np.count_nonzero(state))
+    source = pages.values["source_time"].reshape(-1)[connected]
+    receive = pages.times["receive_time"].reshape(-1)[connected]
+    suspect = is_suspect(source, receive)
+    severity = pages.values["severity"].reshape(-1)[connected]
+    n_connected, n_disconnected = int(connected.sum()), int(disconnected.sum())
+    counts = StateCounts(
+        channels=channels,
+        connected=n_connected,
+        disconnected=n_disconnected,
+        never_connected=channels - n_connected - n_disconnected,
+        in_alarm=int(np.count_nonzero(severity)),
+        source_time_suspect=int(suspect.sum()),
+    )
+    return counts, _skew(source[~suspect & (source != 0)], now_ns)
+
+
+def _skew(source: I8, now_ns: int) -> Skew:
+    if len(source) == 0:
+        return Skew()
+    middle, high = (len(source) - 1) // 2, (len(source) - 1) * 99 // 100
+    ages = now_ns - source
+    ages.partition(sorted({middle, high}))
+    return Skew(int(source.min()), int(source.max()), int(ages[middle]), int(ages[high]))

@@ -1,0 +1,190 @@
+"""SnapshotService: validate, map, call, map."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import grpc
+
+from drey.snapshot.v1 import snapshot_service_pb2 as pb
+from drey_core.errors import Unimplemented
+from drey_core.ids import parse_uuid
+from drey_core.wire import wrap
+from drey_runtime.auth import current_principal
+from drey_runtime.database import Connection, Database
+from drey_runtime.idempotency import Slot, once
+from drey_runtime.mapping.selector import selector_from_proto
+from drey_snapshot.snapshots import mapping
+from drey_snapshot.snapshots.jobs import SnapshotJobs
+from drey_snapshot.snapshots.usecases.compare import Comparer
+from drey_snapshot.snapshots.usecases.history import Historian
+from drey_snapshot.snapshots.usecases.manage import Manager
+from drey_snapshot.snapshots.usecases.read import Reader
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+SERVICE = "drey.snapshot.v1.SnapshotService"
+_DEFAULT_WAIT_S = 10.0
+_ANSWER_S = 0.05
+"""What is kept of the call's deadline for the answer itself."""
+_ROWS, _COLUMNS, _DIFFERENCES = 3, 4, 2
+_DEFAULT_PAGE = 100
+
+
+class SnapshotServicer:
+    """The methods by name; streams of values are given as encoded bytes."""
+
+    def __init__(
+        self,
+        db: Database,
+        jobs: SnapshotJobs,
+        reader: Reader,
+        comparer: Comparer,
+        manager: Manager,
+        historian: Historian,
+    ) -> None:
+        self._db, self._jobs, self._reader = db, jobs, reader
+        self._comparer, self._manager, self._historian = comparer, manager, historian
+
+    async def TakeSnapshot(
+        self, request: pb.TakeSnapshotRequest, context: Context
+    ) -> pb.TakeSnapshotResponse:
+        """As the contract says."""
+        wait_s = _DEFAULT_WAIT_S
+        if request.HasField("wait"):
+            wait_s = mapping.duration_ns(request.wait, "wait") / 1e9
+        remaining = context.time_remaining()
+        if remaining is not None:
+            wait_s = min(wait_s, max(remaining - _ANSWER_S, 0))
+        taken = await self._jobs.submit(request, current_principal.get(), wait_s)
+        return pb.TakeSnapshotResponse(
+            job=mapping.job_message(taken.job),
+            snapshot=mapping.snapshot_message(taken.record) if taken.record else None,
+        )
+
+    async def GetSnapshot(
+        self, request: pb.GetSnapshotRequest, context: Context
+    ) -> pb.GetSnapshotResponse:
+        """As the contract says."""
+        record = await self._manager.get(parse_uuid(request.id, "id"))
+        return pb.GetSnapshotResponse(snapshot=mapping.snapshot_message(record))
+
+    async def ReadSnapshot(
+        self, request: pb.ReadSnapshotRequest, context: Context
+    ) -> AsyncIterator[pb.ReadSnapshotResponse | bytes]:
+        """As the contract says."""
+        if request.form not in pb.ValueForm.values():
+            raise mapping.invalid("form", f"{request.form} is not one of its values")
+        selector = None
+        if request.HasField("selector"):
+            selector = selector_from_proto(request.selector)
+        reading = await self._reader.read(
+            parse_uuid(request.id, "id"), selector, request.only_missing
+        )
+        yield pb.ReadSnapshotResponse(header=mapping.snapshot_message(reading.record))
+        if request.with_metadata:
+            for chunk in mapping.metadata_chunks(reading.view, reading.rows):
+                yield pb.ReadSnapshotResponse(metadata=chunk)
+        if request.form == pb.VALUE_FORM_COLUMNS:
+            for columns in reading.column_chunks():
+                yield wrap(_COLUMNS, columns)
+        else:
+            for rows in reading.row_chunks():
+                yield wrap(_ROWS, rows)
+
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: Context
+    ) -> pb.ListSnapshotsResponse:
+        """As the contract says."""
+        page = await self._manager.list_page(
+            mapping.list_filter(request), request.page_size or _DEFAULT_PAGE, request.page_token
+        )
+        return pb.ListSnapshotsResponse(
+            snapshots=[mapping.snapshot_message(r) for r in page.records],
+            next_page_token=page.next_token,
+        )
+
+    async def UpdateSnapshot(
+        self, request: pb.UpdateSnapshotRequest, context: Context
+    ) -> pb.UpdateSnapshotResponse | bytes:
+        """As the contract says."""
+        snapshot_id = parse_uuid(request.snapshot.id, "snapshot.id")
+        changes = mapping.label_changes(request)
+        principal = current_principal.get()
+        async with (
+            self._db.transaction() as conn,
+            self._once(conn, "UpdateSnapshot", request) as slot,
+        ):
+            if slot.seen is None:
+                record = await self._manager.update(
+                    conn, snapshot_id, request.snapshot.etag, changes, principal
+                )
+                answer = pb.UpdateSnapshotResponse(snapshot=mapping.snapshot_message(record))
+                slot.response = answer.SerializeToString()
+        return slot.response or b""
+
+    async def DeleteSnapshot(
+        self, request: pb.DeleteSnapshotRequest, context: Context
+    ) -> pb.DeleteSnapshotResponse | bytes:
+        """As the contract says."""
+        snapshot_id = parse_uuid(request.id, "id")
+        principal = current_principal.get()
+        async with (
+            self._db.transaction() as conn,
+            self._once(conn, "DeleteSnapshot", request) as slot,
+        ):
+            if slot.seen is None:
+                record = await self._manager.delete(conn, snapshot_id, request.etag, principal)
+                answer = pb.DeleteSnapshotResponse(snapshot=mapping.snapshot_message(record))
+                slot.response = answer.SerializeToString()
+        return slot.response or b""
+
+    async def CompareSnapshots(
+        self, request: pb.CompareSnapshotsRequest, context: Context
+    ) -> AsyncIterator[pb.CompareSnapshotsResponse | bytes]:
+        """As the contract says."""
+        compared = await self._comparer.compare(mapping.compare_order(request))
+        yield pb.CompareSnapshotsResponse(summary=mapping.summary_message(compared))
+        for chunk in compared.difference_chunks():
+            yield wrap(_DIFFERENCES, chunk)
+
+    async def CompareMany(
+        self, request: pb.CompareManyRequest, context: Context
+    ) -> AsyncIterator[pb.CompareManyResponse]:
+        """Not built."""
+        raise Unimplemented("CompareMany is not built in this version; compare pair by pair")
+
+    async def GetPvHistory(
+        self, request: pb.GetPvHistoryRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """As the contract says, but for `near`."""
+        if request.HasField("near"):
+            raise Unimplemented("near is not built in this version", field="near")
+        order = mapping.history_order(request)
+        async for chunk in self._historian.history(order):
+            yield chunk
+
+    async def VerifySnapshot(
+        self, request: pb.VerifySnapshotRequest, context: Context
+    ) -> pb.VerifySnapshotResponse:
+        """As the contract says."""
+        check = await self._manager.verify(parse_uuid(request.id, "id"))
+        return pb.VerifySnapshotResponse(
+            intact=not check.findings, pages=check.pages, findings=check.findings
+        )
+
+    def _once(
+        self,
+        conn: Connection,
+        method: str,
+        request: pb.UpdateSnapshotRequest | pb.DeleteSnapshotRequest,
+    ) -> AbstractAsyncContextManager[Slot]:
+        return once(
+            conn,
+            f"/{SERVICE}/{method}",
+            current_principal.get().name,
+            request.request_id,
+            request.SerializeToString(deterministic=True),
+        )

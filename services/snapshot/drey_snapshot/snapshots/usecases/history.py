@@ -1,0 +1,165 @@
+"""One PV through all snapshots: one index range for each of its channels' pages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
+from drey_core.errors import NotFound
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT
+from drey_core.values import I8, Columns, State
+from drey_core.wire import RowEncoder, chunk, wrap
+from drey_runtime.database import Connection
+from drey_snapshot.snapshots.adapters.library import Library
+from drey_snapshot.snapshots.adapters.store import HistoryEntry, SnapshotStore
+from drey_snapshot.snapshots.domain.codec import join_pages
+
+_SNAPSHOTS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryOrder:
+    """A request for a PV's history, checked. `role` 0: both channels. Times 0: no bound."""
+
+    number: int
+    name: str
+    role: int
+    from_time_ns: int
+    to_time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Pv:
+    """A PV with all channels that it ever had: number and role of each."""
+
+    number: int
+    name: str
+    channels: I8
+    roles: I8
+
+
+class Historian:
+    """Reads histories."""
+
+    def __init__(self, store: SnapshotStore, library: Library) -> None:
+        self._store, self._library = store, library
+
+    async def history(self, order: HistoryOrder) -> AsyncIterator[bytes]:
+        """`GetPvHistoryResponse` messages, newest first; deleted PVs too. `NotFound`.
+
+        A PV whose address was changed has the values of whichever channel it had then.
+        """
+        pv = await self._find(order)
+        pages = np.unique(pv.channels >> PAGE_SHIFT).tolist()
+        entries = await self._store.history(pages, order.from_time_ns, order.to_time_ns)
+        for group in _by_snapshot(entries):
+            values = await self._columns(pv, group)
+            points = _points(pv, group, values)
+            for message in chunk(points):
+                yield message
+
+    async def _find(self, order: HistoryOrder) -> _Pv:
+        async def fetch(conn: Connection) -> _Pv | None:
+            row = await conn.fetchrow(
+                "SELECT number, name FROM catalog.pv WHERE CASE WHEN $1::bigint <> 0"
+                " THEN number = $1 ELSE name = $2 END ORDER BY delete_time_ns = 0 DESC,"
+                " number DESC LIMIT 1",
+                order.number,
+                order.name,
+            )
+            if row is None:
+                return None
+            channels = await conn.fetch(
+                "SELECT number, role FROM catalog.channel WHERE pv_number = $1"
+                " AND ($2::smallint = 0 OR role = $2) ORDER BY number",
+                row["number"],
+                order.role,
+            )
+            return _Pv(
+                row["number"],
+                row["name"],
+                np.array([c["number"] for c in channels], np.int64),
+                np.array([c["role"] for c in channels], np.int64),
+            )
+
+        async with self._store.db.acquire() as conn:
+            found = await fetch(conn)
+        if found is None:
+            wanted = order.name if not order.number else str(order.number)
+            raise NotFound(
+                f"no PV was ever called {wanted}",
+                field="number" if order.number else "name",
+                metadata={"resource": "pv", "id": wanted},
+            )
+        return found
+
+    async def _columns(self, pv: _Pv, group: Sequence[HistoryEntry]) -> list[Columns]:
+        """For setpoint and readback: a row for each snapshot of the group."""
+        snapshots = list(dict.fromkeys(e.no for e in group))
+        position = {no: i for i, no in enumerate(snapshots)}
+        values = await self._library.value_pages([e.entry.value_hash for e in group])
+        times = await self._library.times_pages([e.entry.times_hash for e in group])
+        # All pages of the group as one set: page i of it is entry i.
+        pages = join_pages(
+            np.arange(len(group)),
+            [values[e.entry.value_hash] for e in group],
+            [times[e.entry.times_hash] for e in group],
+        )
+        out = []
+        for role in (ROLE_SETPOINT, ROLE_READBACK):
+            asked = np.full(len(snapshots), len(group) << PAGE_SHIFT, np.int64)
+            real = np.zeros(len(snapshots), np.int64)
+            for channel in pv.channels[pv.roles == role].tolist():
+                for i, e in enumerate(group):
+                    if e.entry.page != channel >> PAGE_SHIFT:
+                        continue
+                    slot = channel & PAGE_MASK
+                    if pages.values["state"][i, slot] != State.ABSENT:
+                        asked[position[e.no]] = i << PAGE_SHIFT | slot
+                        real[position[e.no]] = channel
+            out.append(pages.columns(asked).with_key(real))
+        return out
+
+
+def _by_snapshot(entries: Sequence[HistoryEntry]) -> list[list[HistoryEntry]]:
+    """Groups of whole snapshots, in order."""
+    groups: list[list[HistoryEntry]] = []
+    seen = 0
+    last: int | None = None
+    for entry in entries:
+        if entry.no != last:
+            if seen % _SNAPSHOTS_AT_ONCE == 0:
+                groups.append([])
+            seen, last = seen + 1, entry.no
+        groups[-1].append(entry)
+    return groups
+
+
+def _points(pv: _Pv, group: Sequence[HistoryEntry], values: Sequence[Columns]) -> list[bytes]:
+    """The field `points = 1` of each snapshot that has the PV."""
+    setpoint, readback = values
+    firsts = list({e.no: e for e in reversed(group)}.values())[::-1]
+    has = (setpoint.state != State.ABSENT) | (readback.state != State.ABSENT)
+    rows = np.flatnonzero(has)
+    n = len(rows)
+    encoder = RowEncoder([pv.name] * n, np.full(n, pv.number, np.int64))
+    sp, rb = setpoint.take(rows), readback.take(rows)
+    encoded = encoder.encode(
+        np.arange(n),
+        sp,
+        rb,
+        sp_present=sp.state != State.ABSENT,
+        rb_present=rb.state != State.ABSENT,
+    )
+    out = []
+    for at, row in zip(rows.tolist(), encoded, strict=True):
+        entry = firsts[at]
+        head = (
+            wrap(1, entry.id.encode()) + b"\x11" + entry.time_ns.to_bytes(8, "little", signed=True)
+        )
+        # The row is field 1 of its own message; here it is field 3.
+        out.append(wrap(1, head + b"\x1a" + row[1:]))
+    return out

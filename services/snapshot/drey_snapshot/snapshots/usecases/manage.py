@@ -1,0 +1,224 @@
+"""Everything about snapshots that is not their values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from drey_core.errors import Aborted, FailedPrecondition, Internal, PermissionDenied, Reason
+from drey_core.pages import PageHash, hash_bytes
+from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_runtime import audit
+from drey_runtime.auth import Principal, Role
+from drey_runtime.clock import now_ns
+from drey_runtime.database import Connection
+from drey_snapshot.snapshots.adapters.store import Filter, SnapshotStore
+from drey_snapshot.snapshots.domain.codec import hash_values, load_text, load_times, load_values
+from drey_snapshot.snapshots.domain.records import Labels, Record
+from drey_snapshot.snapshots.domain.tree import NO_PAGE, decode_tree, digest_of
+from drey_snapshot.snapshots.usecases.read import no_such_snapshot
+
+_KIND = "snapshots"
+_CHECKED_AT_ONCE = 512
+_FINDINGS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list."""
+
+    records: list[Record]
+    next_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a verification found; `findings` empty: intact."""
+
+    pages: int
+    findings: list[str]
+
+
+class Manager:
+    """Lists, labels, deletes and verifies snapshots."""
+
+    def __init__(self, store: SnapshotStore) -> None:
+        self._store = store
+
+    async def get(self, snapshot_id: str) -> Record:
+        """A snapshot, also one that was deleted: its `delete_time_ns` says so. `NotFound`."""
+        record = await self._store.by_id(snapshot_id)
+        if record is None:
+            raise no_such_snapshot(snapshot_id, "id")
+        return record
+
+    async def list_page(self, chosen: Filter, size: int, token: str) -> Page:
+        """Living snapshots, newest first. `InvalidArgument` for a token of another list."""
+        query = query_hash(
+            chosen.search,
+            sorted(chosen.labels),
+            chosen.golden_only,
+            chosen.from_time_ns,
+            chosen.to_time_ns,
+        )
+        position = decode_page_token(_KIND, query, token)
+        if position is not None:
+            time_ns, no = (int(p or 0) for p in position)
+            chosen = replace(chosen, after=(time_ns, no))
+        records = await self._store.list_records(chosen, size + 1)
+        if len(records) <= size:
+            return Page(records, "")
+        last = records[size - 1]
+        return Page(records[:size], encode_page_token(_KIND, query, [last.facts.time_ns, last.no]))
+
+    async def update(
+        self,
+        conn: Connection,
+        snapshot_id: str,
+        etag: str,
+        changes: Mapping[str, Any],
+        principal: Principal,
+    ) -> Record:
+        """Change some of the labels, by field name, in the caller's transaction.
+
+        Raises `NotFound`, and `Aborted` where `etag` is given and not the current one. Audited.
+        """
+        record = await self._locked(conn, snapshot_id, "snapshot.id")
+        _check_etag(record, etag)
+        before = {name: getattr(record.labels, name) for name in changes}
+        if before == dict(changes):
+            return record
+        changed = replace(record.labels, **changes, version=record.labels.version + 1)
+        await self._relabel(conn, record, changed, "snapshot.update", before, changes, principal)
+        return replace(record, labels=changed)
+
+    async def delete(
+        self, conn: Connection, snapshot_id: str, etag: str, principal: Principal
+    ) -> Record:
+        """Delete softly, in the caller's transaction. Audited.
+
+        Raises `NotFound`, `Aborted` for an etag that is not the current one, `FailedPrecondition`
+        PROTECTED for a golden one, and `PermissionDenied` where somebody else took it and the
+        caller is no admin.
+        """
+        record = await self._locked(conn, snapshot_id, "id")
+        _check_etag(record, etag)
+        if record.labels.golden:
+            raise FailedPrecondition(
+                f"snapshot {snapshot_id} is golden: take the mark away before deleting it",
+                reason=Reason.PROTECTED,
+                metadata={"resource": "snapshot", "id": snapshot_id},
+            )
+        if principal.role < Role.ADMIN and record.facts.principal != principal.name:
+            raise PermissionDenied(
+                f"snapshot {snapshot_id} was taken by {record.facts.principal}: deleting what "
+                f"others made needs the role admin",
+                metadata={"role": principal.role.name, "required_role": Role.ADMIN.name},
+            )
+        gone = replace(record.labels, delete_time_ns=now_ns(), version=record.labels.version + 1)
+        after = {"delete_time_ns": gone.delete_time_ns}
+        await self._relabel(conn, record, gone, "snapshot.delete", {}, after, principal)
+        return replace(record, labels=gone)
+
+    async def _locked(self, conn: Connection, snapshot_id: str, field: str) -> Record:
+        record = await self._store.locked(conn, snapshot_id)
+        if record is None or record.labels.delete_time_ns:
+            raise no_such_snapshot(snapshot_id, field)
+        return record
+
+    async def _relabel(
+        self,
+        conn: Connection,
+        record: Record,
+        labels: Labels,
+        action: str,
+        before: Mapping[str, Any],
+        after: Mapping[str, Any],
+        principal: Principal,
+    ) -> None:
+        await self._store.relabel(conn, record.no, labels)
+        await audit.append(
+            conn,
+            actor=principal.name,
+            role=principal.role.name.lower(),
+            action=action,
+            object=f"snapshots/{record.facts.id}",
+            before=before,
+            after=after,
+            at_ns=now_ns(),
+            request_id=principal.request_id,
+        )
+
+    async def verify(self, snapshot_id: str) -> Check:
+        """Read every page of a snapshot from the database and hash it again; past all caches."""
+        record = await self.get(snapshot_id)
+        manifest = await self._store.manifest(record.no)
+        findings: list[str] = []
+        digest = digest_of([(e.page, e.value_hash) for e in manifest])
+        if digest != record.facts.digest:
+            findings.append(
+                f"the digest is {record.facts.digest.hex()}, that of the manifest {digest.hex()}"
+            )
+        tree = record.facts.directory_hash
+        directory, trees = await self._directory_hashes(tree, findings)
+        groups = (
+            ("values", [e.value_hash for e in manifest]),
+            ("times", [e.times_hash for e in manifest]),
+            ("directory", directory),
+        )
+        checked = trees
+        for what, hashes in groups:
+            unique = list(dict.fromkeys(hashes))
+            for first in range(0, len(unique), _CHECKED_AT_ONCE):
+                part = unique[first : first + _CHECKED_AT_ONCE]
+                data = await self._store.page_data_or_less(part)
+                findings += await asyncio.to_thread(_check_pages, what, part, data)
+            checked += len(unique)
+        more = len(findings) - _FINDINGS
+        if more > 0:
+            findings = [*findings[:_FINDINGS], f"and {more} more"]
+        return Check(checked, findings)
+
+    async def _directory_hashes(
+        self, tree: PageHash, findings: list[str]
+    ) -> tuple[list[PageHash], int]:
+        data = await self._store.page_data_or_less([tree])
+        found = _check_pages("directory tree", [tree], data)
+        findings += found
+        if found:
+            return [], 1
+        (raw,) = load_text([data[tree]])
+        entries = decode_tree(raw)
+        return [h for e in entries for h in (e.catalog, e.metadata) if h != NO_PAGE], 1
+
+
+def _check_etag(record: Record, etag: str) -> None:
+    if etag and etag != record.labels.etag:
+        raise Aborted(
+            f"snapshot {record.facts.id} was changed since it was read; read it again",
+            metadata={"etag": record.labels.etag},
+        )
+
+
+def _check_pages(
+    what: str, hashes: Sequence[PageHash], data: Mapping[PageHash, bytes]
+) -> list[str]:
+    """Hash stored pages again; what is wrong with them."""
+    return [problem for h in hashes if (problem := _check_page(what, h, data.get(h)))]
+
+
+def _check_page(what: str, expected: PageHash, blob: bytes | None) -> str:
+    if blob is None:
+        return f"{what} page {expected.hex()} is not there"
+    try:
+        if what == "values":
+            actual = hash_values(load_values([blob])[0])
+        elif what == "times":
+            actual = hash_bytes(load_times([blob])[0])
+        else:
+            actual = hash_bytes(load_text([blob])[0])
+    except Internal as error:
+        return f"{what} page {expected.hex()}: {error.message}"
+    return "" if actual == expected else f"{what} page {expected.hex()} has another content"

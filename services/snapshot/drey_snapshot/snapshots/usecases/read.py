@@ -1,0 +1,133 @@
+"""Reading the values of a snapshot, whole or in part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
+from drey_core.errors import NotFound
+from drey_core.selector import Selector
+from drey_core.values import I8, State
+from drey_core.wire import chunk, column_chunks
+from drey_snapshot.snapshots.adapters.library import Library
+from drey_snapshot.snapshots.adapters.store import SnapshotStore
+from drey_snapshot.snapshots.domain.choosing import Chooser, Today, refuse_unknown
+from drey_snapshot.snapshots.domain.records import Record
+from drey_snapshot.snapshots.domain.views import ValuesView
+from drey_snapshot.snapshots.ports import Catalogue, CatalogueView
+
+_ROWS_AT_ONCE = 8192
+"""Rows encoded between two looks at the event loop: some 10 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A snapshot and the rows of its directory that were asked for, ascending."""
+
+    record: Record
+    view: ValuesView
+    rows: I8
+
+    def row_chunks(self) -> Iterator[bytes]:
+        """`RowChunk` messages, each up to about 1 MiB, in order of PV number."""
+        view, labels = self.view, self.view.where.metadata.labels
+        encoder = view.where.names.encoder
+        for first in range(0, len(self.rows), _ROWS_AT_ONCE):
+            rows = self.rows[first : first + _ROWS_AT_ONCE]
+            setpoint, readback = view.setpoint.take(rows), view.readback.take(rows)
+            encoded = encoder.encode(
+                rows,
+                setpoint,
+                readback,
+                sp_present=setpoint.state != State.ABSENT,
+                rb_present=readback.state != State.ABSENT,
+                labels=labels,
+            )
+            yield from chunk(encoded)
+
+    def column_chunks(self) -> Iterator[bytes]:
+        """`ValueColumns` messages, each up to about 1 MiB; setpoint before readback of a PV."""
+        directory = self.view.where.directory
+        channels = np.stack(
+            [directory.setpoint_channel[self.rows], directory.readback_channel[self.rows]], axis=1
+        ).reshape(-1)
+        numbers = np.repeat(directory.pv_number[self.rows], 2)
+        roles = np.tile(np.array([ROLE_SETPOINT, ROLE_READBACK], np.uint8), len(self.rows))
+        columns = self.view.pages.columns(channels)
+        here = columns.state != State.ABSENT
+        if not here.all():
+            columns, numbers, roles = columns.take(here), numbers[here], roles[here]
+        yield from column_chunks(numbers, roles, columns)
+
+
+class Reader:
+    """Finds snapshots and what was asked of them."""
+
+    def __init__(self, store: SnapshotStore, library: Library, catalogue: Catalogue) -> None:
+        self._store, self._library, self._catalogue = store, library, catalogue
+
+    async def living(self, snapshot_id: str, field: str = "id") -> Record:
+        """The record of a snapshot that was not deleted; else `NotFound`."""
+        record = await self._store.by_id(snapshot_id)
+        if record is None or record.labels.delete_time_ns:
+            raise no_such_snapshot(snapshot_id, field)
+        return record
+
+    async def view(self, record: Record) -> ValuesView:
+        """The values of a snapshot."""
+        return await self._library.view(record)
+
+    async def read(
+        self, snapshot_id: str, selector: Selector | None, only_missing: bool
+    ) -> Reading:
+        """A snapshot, and its rows that a selector chooses (None: all).
+
+        Raises `NotFound` where there is no such snapshot or the selector names what it has not,
+        `InvalidArgument` for a wrong selector.
+        """
+        if selector is not None:
+            selector.validate()
+        record = await self.living(snapshot_id)
+        view = await self._library.view(record)
+        rows = view.rows
+        if selector is not None:
+            chooser = Chooser(view.index, today_of(await self._today(selector)))
+            mask = chooser.choose(selector)
+            refuse_unknown(chooser.not_found)
+            rows = rows[mask]
+        if only_missing:
+            rows = rows[view.missing[rows]]
+        return Reading(record, view, rows)
+
+    async def _today(self, selector: Selector) -> CatalogueView | None:
+        return await self._catalogue.current() if needs_today(selector) else None
+
+
+def no_such_snapshot(snapshot_id: str, field: str) -> NotFound:
+    """What is said of an id that no living snapshot has."""
+    return NotFound(
+        f"there is no snapshot {snapshot_id}",
+        field=field,
+        metadata={"resource": "snapshot", "id": snapshot_id},
+    )
+
+
+def needs_today(selector: Selector) -> bool:
+    """Whether a selector speaks of what only today's catalogue knows."""
+    if selector.ids or selector.tags or selector.scope:
+        return True
+    return selector.except_ is not None and needs_today(selector.except_)
+
+
+def today_of(view: CatalogueView | None) -> Today:
+    """Selectors evaluated by today's catalogue, as PV numbers."""
+
+    def choose(selector: Selector) -> tuple[I8, list[str]]:
+        assert view is not None, "needs_today has said that it is not needed"
+        rows, unknown = view.select(selector, True)
+        return view.directory.pv_number[rows], unknown
+
+    return choose

@@ -1,0 +1,367 @@
+"""Taking a snapshot: gather the values, pass the gates, store everything in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from drey_core.errors import InvalidArgument, Unavailable, Unimplemented
+from drey_core.pages import PAGE_SHIFT, PageHash, Pages, PageTable, hash_bytes
+from drey_core.selector import Selector
+from drey_core.values import I8, KIND_NONE, Columns, State
+from drey_runtime import audit
+from drey_runtime.clock import new_id, now_ns
+from drey_snapshot.snapshots.adapters.library import Library
+from drey_snapshot.snapshots.adapters.live import LiveImage, LiveSource
+from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSource
+from drey_snapshot.snapshots.adapters.store import ManifestEntry, SnapshotStore
+from drey_snapshot.snapshots.domain.codec import store_text
+from drey_snapshot.snapshots.domain.gates import (
+    in_scope,
+    missing_rows,
+    require_coverage,
+    require_fresh,
+    require_names,
+)
+from drey_snapshot.snapshots.domain.lru import Lru
+from drey_snapshot.snapshots.domain.order import TakeOrder
+from drey_snapshot.snapshots.domain.prepared import Prepared, prepare
+from drey_snapshot.snapshots.domain.records import Facts, Labels, Record, ShardStamp, Source
+from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, encode_tree
+from drey_snapshot.snapshots.domain.views import DirectoryView, Names, ValuesView
+from drey_snapshot.snapshots.ports import Catalogue, CatalogueView, ChannelReader
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+CHANNEL_ACCESS = 1
+"""`drey.catalog.v1.Protocol` of Channel Access."""
+_KNOWN_HASHES = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """For whom, and by which job, a snapshot is taken."""
+
+    job_id: str
+    principal: str
+    role: str
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """PVs chosen: rows of the directory, their channels and the pages of these, all ascending."""
+
+    view: CatalogueView
+    rows: I8
+    channels: I8
+    page_numbers: I8
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Values of a scope and where they came from."""
+
+    pages: Pages
+    time_ns: int
+    shards: tuple[ShardStamp, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """The directory part of a snapshot: the hash of its tree, and what of it may be new."""
+
+    hash: PageHash
+    entries: tuple[TreeEntry, ...]
+    stored: dict[PageHash, bytes]
+
+
+class Taker:
+    """Takes snapshots. One may be used for several at a time."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        library: Library,
+        catalogue: Catalogue,
+        live: LiveSource,
+        metadata: MetadataSource,
+        reader: ChannelReader,
+    ) -> None:
+        self._store, self._library = store, library
+        self._catalogue, self._live, self._metadata = catalogue, live, metadata
+        self._reader = reader
+        # Hashes that are in the database for certain, because a transaction that stored or met
+        # them was committed. Pages are never deleted by this version.
+        self._known: Lru[PageHash, None] = Lru(_KNOWN_HASHES)
+        self._names: tuple[int, Names] | None = None
+
+    async def check(self, order: TakeOrder) -> int:
+        """Refuse what can be refused before a job is made; the number of PVs chosen."""
+        if order.source not in (Source.IMAGE, Source.READ, Source.IMAGE_THEN_READ):
+            raise Unimplemented(
+                f"source: snapshots from {order.source.name} are not built in this version",
+                field="source",
+            )
+        scope = await self._scope(order)
+        if len(scope.rows) == 0:
+            raise InvalidArgument(
+                "selector: chooses no PV, so there is nothing to take", field="selector"
+            )
+        return len(scope.rows)
+
+    async def take(self, order: TakeOrder, maker: Maker, progress: Progress) -> Record:
+        """Take it. Repeating it for the same job gives the snapshot that the job made before.
+
+        Raises `FailedPrecondition` where a gate refuses, `Unavailable` where a part is away.
+        Being cancelled leaves nothing behind.
+        """
+        begin = time.monotonic_ns()
+        scope = await self._scope(order)
+        total = len(scope.channels)
+        progress(0, total, "reading")
+        gathered, metadata = await asyncio.gather(
+            self._gather(order, scope), self._metadata.current_or_cached()
+        )
+        self._pass_coverage(order, scope, gathered.pages)
+        progress(total, total, "storing")
+        known = self._known.__contains__
+        prepared = await asyncio.to_thread(prepare, gathered.pages, gathered.time_ns, known)
+        tree = self._tree(scope, metadata)
+        facts = Facts(
+            id=new_id(),
+            job_id=maker.job_id,
+            time_ns=gathered.time_ns,
+            digest=prepared.digest,
+            directory_hash=tree.hash,
+            catalog_version=scope.view.version,
+            source=order.source,
+            principal=maker.principal,
+            role=maker.role,
+            scope=order.selector.scope,
+            pv_count=len(scope.rows),
+            counts=prepared.counts,
+            skew=prepared.skew,
+            shards=gathered.shards,
+            duration_ns=time.monotonic_ns() - begin,
+        )
+        labels = Labels(order.title, order.comment, order.labels)
+        record = await self._insert(facts, labels, prepared, tree, maker)
+        if record is None:
+            return await self._made_before(maker.job_id)
+        self._remember(record, prepared, tree, scope, metadata)
+        return record
+
+    async def made_by(self, job_id: str) -> Record | None:
+        """The snapshot that a job made; None where it has made none."""
+        return await self._store.by_job(job_id)
+
+    # --- gathering ---
+
+    async def _scope(self, order: TakeOrder) -> Scope:
+        view = await self._catalogue.current()
+        rows, _ = view.select(order.selector)
+        directory = view.directory
+        both = np.concatenate([directory.setpoint_channel[rows], directory.readback_channel[rows]])
+        channels = np.sort(both[both != 0])
+        return Scope(view, rows, channels, np.unique(channels >> PAGE_SHIFT))
+
+    async def _gather(self, order: TakeOrder, scope: Scope) -> Gathered:
+        if order.source == Source.READ:
+            time_ns = now_ns()
+            columns = await self._read(scope, scope.channels, order.read_timeout_s)
+            return Gathered(_as_pages(scope, [columns]), time_ns, ())
+        try:
+            live = await self._live.read(scope.page_numbers)
+        except Unavailable:
+            if order.source != Source.IMAGE_THEN_READ:
+                raise
+            log.warning("the image is away: every channel is read")
+            columns = await self._read(scope, scope.channels, order.read_timeout_s)
+            return Gathered(_as_pages(scope, [columns]), now_ns(), ())
+        stamps = tuple(p.stamp for p in live.pulses if p.known)
+        pages = in_scope(live.pages, scope.channels)
+        if order.source == Source.IMAGE:
+            require_fresh(live.pulses, order.gates.max_age_ns)
+            return Gathered(pages, live.time_ns, stamps)
+        return await self._fill(order, scope, live, pages, stamps)
+
+    async def _fill(
+        self,
+        order: TakeOrder,
+        scope: Scope,
+        live: LiveImage,
+        pages: Pages,
+        stamps: tuple[ShardStamp, ...],
+    ) -> Gathered:
+        """The image, with a read of what it cannot be believed about."""
+        held = pages.columns(scope.channels)
+        doubtful = (held.state != State.CONNECTED) | (held.kind == KIND_NONE)
+        stale = live.stale_pages(order.gates.max_age_ns)
+        doubtful |= np.isin(scope.channels >> PAGE_SHIFT, stale)
+        if not doubtful.any():
+            return Gathered(pages, live.time_ns, stamps)
+        read = await self._read(scope, scope.channels[doubtful], order.read_timeout_s)
+        # What a read could not reach keeps the last value seen, as disconnected.
+        lost = (read.kind == KIND_NONE) & (held.kind[doubtful] != KIND_NONE)
+        kept = np.ones(len(scope.channels), bool)
+        kept[np.flatnonzero(doubtful)[~lost]] = False
+        state = held.state.copy()
+        state[np.flatnonzero(doubtful)[lost]] = State.DISCONNECTED
+        image = held.take(kept)
+        image.state[:] = state[kept]
+        return Gathered(_as_pages(scope, [image, read.take(~lost)]), now_ns(), stamps)
+
+    async def _read(self, scope: Scope, channels: I8, timeout: float) -> Columns:
+        """Read channels themselves; those of a protocol that is not spoken were never connected."""
+        directory = scope.view.directory
+        rows = directory.pv_rows_of_channels(channels)
+        setpoint = directory.setpoint_channel[rows] == channels
+        addresses = [
+            directory.setpoint_address[row] if is_setpoint else directory.readback_address[row]
+            for row, is_setpoint in zip(rows.tolist(), setpoint.tolist(), strict=True)
+        ]
+        spoken = directory.protocol[rows] == CHANNEL_ACCESS
+        asked = np.flatnonzero(spoken)
+        values = await self._reader.read(
+            channels[asked], [addresses[i] for i in asked.tolist()], directory.channels, timeout
+        )
+        if spoken.all():
+            return values
+        silent = Columns.empty(len(channels) - len(asked)).with_key(channels[~spoken])
+        silent.state[:] = State.NEVER_CONNECTED
+        return Columns.concat([values, silent])
+
+    def _pass_coverage(self, order: TakeOrder, scope: Scope, pages: Pages) -> None:
+        directory, gates = scope.view.directory, order.gates
+        missing = missing_rows(pages, directory, scope.rows)
+        if gates.required_names:
+            wanted, unknown = scope.view.select(Selector(names=gates.required_names), True)
+            require_names(directory, wanted, unknown, scope.rows, missing)
+        require_coverage(directory, missing, gates.max_missing)
+
+    # --- storing ---
+
+    def _tree(self, scope: Scope, metadata: LiveMetadata) -> _Tree:
+        view, known = scope.view, self._known
+        entries, stored = [], {}
+        for number in scope.page_numbers.tolist():
+            catalog, found = view.page_hashes[number], metadata.known.get(number)
+            entries.append(TreeEntry(number, catalog, found.hash if found else NO_PAGE))
+            if catalog not in known:
+                stored[catalog] = store_text(view.page_bytes[number])
+            if found is not None and found.hash not in known:
+                stored[found.hash] = found.stored
+        raw = encode_tree(entries)
+        tree_hash = hash_bytes(raw)
+        if tree_hash not in known:
+            stored[tree_hash] = store_text(raw)
+        return _Tree(tree_hash, tuple(entries), stored)
+
+    async def _insert(
+        self, facts: Facts, labels: Labels, prepared: Prepared, tree: _Tree, maker: Maker
+    ) -> Record | None:
+        manifest = [
+            ManifestEntry(*fields)
+            for fields in zip(
+                prepared.pages.numbers.tolist(),
+                prepared.value_hashes,
+                prepared.times_hashes,
+                strict=True,
+            )
+        ]
+        async with self._store.db.transaction() as conn:
+            no = await self._store.insert(
+                conn, facts, labels, {**prepared.stored, **tree.stored}, manifest
+            )
+            if no is None:
+                return None
+            await audit.append(
+                conn,
+                actor=maker.principal,
+                role=maker.role,
+                action="snapshot.take",
+                object=f"snapshots/{facts.id}",
+                after=_audited(facts, labels),
+                at_ns=facts.time_ns,
+                request_id=maker.request_id,
+            )
+        return Record(no, facts, labels)
+
+    async def _made_before(self, job_id: str) -> Record:
+        record = await self._store.by_job(job_id)
+        if record is None:
+            raise AssertionError("a unique job id was refused, yet no snapshot has it")
+        return record
+
+    def _remember(
+        self,
+        record: Record,
+        prepared: Prepared,
+        tree: _Tree,
+        scope: Scope,
+        metadata: LiveMetadata,
+    ) -> None:
+        """Note what is stored now, and keep the view: who takes a snapshot looks at it next."""
+        for stored in (prepared.value_hashes, prepared.times_hashes, tree.stored, [tree.hash]):
+            for h in stored:
+                self._known.put(h, None)
+        for entry in tree.entries:
+            self._known.put(entry.catalog, None)
+        where = self._library.kept_directory(tree.hash)
+        if where is None:
+            if len(scope.rows) != len(scope.view.directory):
+                return  # a part: its directory is put together when somebody reads it
+            where = DirectoryView(
+                self._names_of(scope.view),
+                metadata.index,
+                {e.page: e.metadata for e in tree.entries if e.metadata != NO_PAGE},
+            )
+            self._library.keep_directory(tree.hash, where)
+        view = ValuesView(where, prepared.pages, record.facts.time_ns, tuple(prepared.value_hashes))
+        self._library.keep(record.no, view)
+
+    def _names_of(self, view: CatalogueView) -> Names:
+        if self._names is None or self._names[1].directory is not view.directory:
+            self._names = (view.version, Names(view.directory))
+        return self._names[1]
+
+    # --- the live machine, for comparisons ---
+
+    async def live_view(self, max_age_ns: int) -> ValuesView:
+        """The machine as the image has it now. `Unavailable` while Redis is away."""
+        view = await self._catalogue.current()
+        channels = view.directory.channels
+        live, metadata = await asyncio.gather(
+            self._live.read(np.unique(channels >> PAGE_SHIFT)), self._metadata.current()
+        )
+        hashes = {n: known.hash for n, known in metadata.known.items()}
+        return ValuesView(
+            DirectoryView(self._names_of(view), metadata.index, hashes),
+            in_scope(live.pages, channels),
+            live.time_ns,
+            stale_shards=sum(not p.fresh(max_age_ns) for p in live.pulses),
+            stale_pages=live.stale_pages(max_age_ns),
+        )
+
+
+def _as_pages(scope: Scope, parts: list[Columns]) -> Pages:
+    table = PageTable(scope.page_numbers)
+    table.apply(Columns.concat(parts))
+    return in_scope(table.taken(np.arange(len(scope.page_numbers))), scope.channels)
+
+
+def _audited(facts: Facts, labels: Labels) -> dict[str, object]:
+    return {
+        "digest": facts.digest.hex(),
+        "directory": facts.directory_hash.hex(),
+        "source": Source(facts.source).name.lower(),
+        "pvs": facts.pv_count,
+        "title": labels.title,
+    }
