@@ -34,8 +34,9 @@ def to_duration(seconds: float) -> Duration:
     """The protobuf message of a number of seconds, to the nanosecond."""
     from google.protobuf.duration_pb2 import Duration
 
-    whole = int(seconds)
-    return Duration(seconds=whole, nanos=round((seconds - whole) * 1e9) % 1_000_000_000)
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
 
 
 def parse_duration(text: str, *, option: str) -> Duration:

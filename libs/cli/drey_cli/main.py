@@ -11,18 +11,22 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from drey_cli.commands import SUMMARIES
 from drey_cli.errors import CliError
 from drey_cli.exits import EXIT_CODE_HELP, ExitCode
 from drey_cli.output import Output
 from drey_cli.registry import common_parameters, take_common
 
-COMMANDS = ("status", "pv", "tag", "snapshot", "restore", "job", "key")
-# The stack's own commands; a distribution of the client alone may leave them out.
-STACK_COMMANDS = ("up", "demo")
+# A distribution of the client alone may leave the stack's own commands out.
+OPTIONAL = frozenset({"up", "demo"})
 
 
-def build() -> typer.Typer:
-    """The application with every command. Each module of `commands` has `register(app)`."""
+def build(words: Sequence[str] | None = None) -> typer.Typer:
+    """The application. Each module of `commands` has `register(app)`.
+
+    `words`: the command line; a command that is not among them is only a line of help then, for
+    importing them all takes longer than most of them run. None: all of them whole.
+    """
     app = typer.Typer(
         name="drey",
         no_args_is_help=True,
@@ -32,12 +36,19 @@ def build() -> typer.Typer:
         epilog=EXIT_CODE_HELP,
     )
     app.callback()(_root())
-    for name in STACK_COMMANDS:
-        if find_spec(f"drey_cli.commands.{name}") is not None:
+    for name, summary in SUMMARIES.items():
+        if name in OPTIONAL and find_spec(f"drey_cli.commands.{name}") is None:
+            continue
+        if words is None or name in words:
             importlib.import_module(f"drey_cli.commands.{name}").register(app)
-    for name in COMMANDS:
-        importlib.import_module(f"drey_cli.commands.{name}").register(app)
+        else:
+            app.command(name, help=summary)(_not_loaded)
     return app
+
+
+def _not_loaded() -> None:
+    """Stands for a command that the command line does not name."""
+    raise AssertionError("a command ran that the command line does not name")
 
 
 def _root() -> Any:
@@ -81,11 +92,20 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+def _words(arguments: Sequence[str]) -> Sequence[str] | None:
+    """The words that can name commands; None (all) while a shell asks for completions."""
+    return None if "_DREY_COMPLETE" in os.environ else arguments
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status. Nothing is raised but defects."""
     out = Output(json="--json" in arguments)
     try:
-        result = get_command(build()).main(list(arguments), prog_name="drey", standalone_mode=False)
+        result = get_command(build(_words(arguments))).main(
+            list(arguments), prog_name="drey", standalone_mode=False
+        )
+        # Here, where a reader that has gone is no traceback.
+        sys.stdout.flush()
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except typer.TyperException as error:

@@ -125,12 +125,15 @@ def _selection_parameters() -> list[inspect.Parameter]:
         return _option(*names, help=help, panel=SELECTION_PANEL, **kw)
 
     many = list[str] | None
-    names = typer.Argument(
-        metavar="[PV]...", help="Names of PVs or addresses; * and ? make a pattern."
-    )
+    names = typer.Argument(metavar="PV", help="Names of PVs or addresses; * and ? make a pattern.")
     parameters: list[tuple[str, Any, Any, Any]] = [
         ("names", many, names, None),
-        ("globs", many, option("--glob", metavar="PATTERN", help="Pattern: * ? [[]abc]."), None),
+        (
+            "globs",
+            many,
+            option("--glob", metavar="PATTERN", help="Pattern: *, ?, or one of \\[abc]."),
+            None,
+        ),
         (
             "tags",
             many,

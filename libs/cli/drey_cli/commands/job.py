@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from drey_cli.commands import SUMMARIES
 from drey_cli.exits import ExitCode
 from drey_cli.registry import command
 from drey_cli.session import Session
@@ -121,7 +122,7 @@ def cancel(
 
 def register(app: typer.Typer) -> None:
     """Add the `job` commands."""
-    job = typer.Typer(name="job", no_args_is_help=True, help="Background work: list, follow, stop.")
+    job = typer.Typer(name="job", no_args_is_help=True, help=SUMMARIES["job"])
     command(job, "list", examples=("drey job list --status running --status queued",))(list_jobs)
     command(job, "show", examples=("drey job show latest",))(show)
     command(job, "watch", examples=("drey job watch latest",))(watch)

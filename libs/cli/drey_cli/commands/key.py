@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from drey_cli.commands import SUMMARIES
 from drey_cli.durations import parse_duration
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
@@ -163,7 +164,7 @@ def bootstrap(
 
 def register(app: typer.Typer) -> None:
     """Add the `key` commands."""
-    key = typer.Typer(name="key", no_args_is_help=True, help="API keys: who may do what.")
+    key = typer.Typer(name="key", no_args_is_help=True, help=SUMMARIES["key"])
     command(
         key,
         "create",

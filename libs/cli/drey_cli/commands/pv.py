@@ -2,7 +2,7 @@
 
 import typer
 
-from drey_cli.commands import pv_edit, pv_files, pv_look, pv_watch
+from drey_cli.commands import SUMMARIES, pv_edit, pv_files, pv_look, pv_watch
 
 
 def register(app: typer.Typer) -> None:
@@ -10,7 +10,7 @@ def register(app: typer.Typer) -> None:
     pv = typer.Typer(
         name="pv",
         no_args_is_help=True,
-        help="PVs: the catalogue, its files, and the live values.",
+        help=SUMMARIES["pv"],
     )
     pv_look.register(pv)
     pv_watch.register(pv)

@@ -2,7 +2,7 @@
 
 import typer
 
-from drey_cli.commands import restore_plan, restore_run
+from drey_cli.commands import SUMMARIES, restore_plan, restore_run
 
 
 def register(app: typer.Typer) -> None:
@@ -10,7 +10,7 @@ def register(app: typer.Typer) -> None:
     restore = typer.Typer(
         name="restore",
         no_args_is_help=True,
-        help="Put a stored state back: plan, look, run, verify. Only `run` writes to the machine.",
+        help=SUMMARIES["restore"],
     )
     restore_plan.register(restore)
     restore_run.register(restore)

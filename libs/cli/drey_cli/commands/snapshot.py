@@ -2,7 +2,7 @@
 
 import typer
 
-from drey_cli.commands import snapshot_compare, snapshot_look, snapshot_take
+from drey_cli.commands import SUMMARIES, snapshot_compare, snapshot_look, snapshot_take
 
 
 def register(app: typer.Typer) -> None:
@@ -10,8 +10,7 @@ def register(app: typer.Typer) -> None:
     snapshot = typer.Typer(
         name="snapshot",
         no_args_is_help=True,
-        help="Snapshots: take, look, compare. Named by id, a unique part of it, `latest`,"
-        " `latest~N`, or exact title.",
+        help=SUMMARIES["snapshot"],
     )
     snapshot_take.register(snapshot)
     snapshot_look.register(snapshot)

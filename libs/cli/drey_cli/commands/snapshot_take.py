@@ -214,7 +214,7 @@ def edit(
 def remove(
     session: Session,
     snapshots: Annotated[
-        list[str], typer.Argument(metavar="SNAPSHOT...", help="Id, part of it, or exact title.")
+        list[str], typer.Argument(metavar="SNAPSHOT", help="Id, part of it, or exact title.")
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:

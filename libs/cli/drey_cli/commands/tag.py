@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from drey_cli.commands import SUMMARIES
 from drey_cli.errors import CliError
 from drey_cli.registry import command
 from drey_cli.selection import Choice, parse_tag
@@ -209,7 +210,7 @@ def delete(
 
 def register(app: typer.Typer) -> None:
     """Add the `tag` commands."""
-    tag = typer.Typer(name="tag", no_args_is_help=True, help="Tags of PVs, in groups.")
+    tag = typer.Typer(name="tag", no_args_is_help=True, help=SUMMARIES["tag"])
     command(tag, "groups")(groups)
     command(
         tag,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell
 
 if TYPE_CHECKING:
@@ -65,10 +66,8 @@ def alarm_cell(value: value_pb2.Value | None) -> Cell:
         return Cell("stale", "dim italic") if value.freshness == _STALE else Cell("")
     from drey.common.v1 import value_pb2
 
-    severity = value_pb2.AlarmSeverity.Name(value.severity).removeprefix("ALARM_SEVERITY_")
-    status = ""
-    if value.status > 1 and value.status in value_pb2.AlarmStatus.values():
-        status = value_pb2.AlarmStatus.Name(value.status).removeprefix("ALARM_STATUS_")
+    severity = short_name(value_pb2.AlarmSeverity, value.severity).upper()
+    status = short_name(value_pb2.AlarmStatus, value.status).upper() if value.status > 1 else ""
     return Cell(f"{severity} {status}".rstrip(), _SEVERITY_STYLE.get(value.severity, ""))
 
 

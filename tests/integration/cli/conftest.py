@@ -1,0 +1,438 @@
+"""A server of the public contracts in this process, with small fixed answers, and `drey` on it."""
+
+import json
+from concurrent import futures
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from drey.access.v1 import access_pb2, access_service_pb2, access_service_pb2_grpc
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
+from drey.common.v1 import errors_pb2, value_pb2
+from drey.job.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
+from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
+from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
+from drey_cli.main import run
+
+KEY = "drey-test-key"
+OLD = "01930000-0000-7000-8000-00000000aaaa"
+NEW = "01940000-0000-7000-8000-00000000bbbb"
+PV_ID = "01930000-0000-7000-8000-000000000001"
+PLAN = "01950000-0000-7000-8000-000000000001"
+RESTORE = "01950000-0000-7000-8000-000000000002"
+JOB = "01950000-0000-7000-8000-000000000003"
+
+
+def refuse(context, code, reason, message, *, field="", **metadata):
+    """End the call as the services do: status, ErrorInfo, BadRequest."""
+    details = []
+    info = error_details_pb2.ErrorInfo(
+        reason=errors_pb2.ErrorReason.Name(reason), domain="drey", metadata=metadata
+    )
+    for message_ in (
+        info,
+        *(
+            [
+                error_details_pb2.BadRequest(
+                    field_violations=[{"field": field, "description": message}]
+                )
+            ]
+            if field
+            else []
+        ),
+    ):
+        packed = any_pb2.Any()
+        packed.Pack(message_)
+        details.append(packed)
+    status = status_pb2.Status(code=code, message=message, details=details)
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+def number(value, **more):
+    return value_pb2.Value(
+        float64_value=value,
+        severity=value_pb2.ALARM_SEVERITY_NO_ALARM,
+        status=value_pb2.ALARM_STATUS_NO_ALARM,
+        state=value_pb2.CONNECTION_STATE_CONNECTED,
+        freshness=value_pb2.FRESHNESS_FRESH,
+        source_time_ns=1_700_000_000_123_456_789,
+        **more,
+    )
+
+
+@dataclass
+class State:
+    """What the tests look at and turn."""
+
+    calls: list = field(default_factory=list)
+    restore_verified: bool = True
+    watches: int = 0
+    drop_first_watch: bool = False
+    imported: bytes = b""
+    take_as_job: bool = False
+
+    def of(self, kind):
+        return [call for call in self.calls if isinstance(call, kind)]
+
+
+class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
+    def __init__(self, state):
+        self.state = state
+        self.pv = catalog_pb2.Pv(
+            id=PV_ID,
+            number=7,
+            name="A:SET",
+            setpoint_address="A:SET",
+            readback_address="A:RBV",
+            device="QUAD",
+            etag="e1",
+        )
+        self.pv.tags.add(group="Region", tag="LI21")
+
+    def ListPvs(self, request, context):
+        self.state.calls.append(request)
+        if not request.page_token:
+            return catalog_service_pb2.ListPvsResponse(
+                pvs=[self.pv], next_page_token="2", total_size=2
+            )
+        return catalog_service_pb2.ListPvsResponse(pvs=[catalog_pb2.Pv(name="B", id=PV_ID)])
+
+    def GetPv(self, request, context):
+        if request.name != "A:SET":
+            refuse(
+                context,
+                code_pb2.NOT_FOUND,
+                errors_pb2.ERROR_REASON_NOT_FOUND,
+                f"no PV is named {request.name}",
+                resource="pv",
+                id=request.name,
+            )
+        return catalog_service_pb2.GetPvResponse(pv=self.pv)
+
+    def UpdatePv(self, request, context):
+        self.state.calls.append(request)
+        return catalog_service_pb2.UpdatePvResponse(pv=request.pv)
+
+    def BatchDeletePvs(self, request, context):
+        self.state.calls.append(request)
+        return catalog_service_pb2.BatchDeletePvsResponse(deleted=3)
+
+    def TagPvs(self, request, context):
+        self.state.calls.append(request)
+        if not request.selector.names:
+            refuse(
+                context,
+                code_pb2.INVALID_ARGUMENT,
+                errors_pb2.ERROR_REASON_INVALID_FIELD,
+                "too long",
+                field="selector.globs[0]",
+            )
+        return catalog_service_pb2.TagPvsResponse(matched=1, changed=1)
+
+    def ImportPvs(self, requests, context):
+        options = next(requests).options
+        self.state.calls.append(options)
+        chunks = [request.data for request in requests]
+        assert all(len(chunk) <= 512 * 1024 for chunk in chunks)
+        self.state.imported = b"".join(chunks)
+        rows = self.state.imported.count(b"\n") - 1
+        refused = self.state.imported.count(b"BAD")
+        if refused:
+            yield catalog_service_pb2.ImportPvsResponse(
+                rows={
+                    "rows": [
+                        catalog_pb2.ImportRow(
+                            line=3,
+                            name="BAD",
+                            action=catalog_pb2.IMPORT_ACTION_REFUSED,
+                            column="Setpoint",
+                            error={
+                                "reason": errors_pb2.ERROR_REASON_INVALID_FIELD,
+                                "message": "blank",
+                            },
+                        )
+                    ]
+                }
+            )
+        yield catalog_service_pb2.ImportPvsResponse(
+            summary=catalog_pb2.ImportSummary(
+                rows=rows, added=rows - refused, refused=refused, applied=not refused
+            )
+        )
+
+    def ExportPvs(self, request, context):
+        yield catalog_service_pb2.ExportPvsResponse(data=b"Setpoint,Readback\n")
+        yield catalog_service_pb2.ExportPvsResponse(data=b"A:SET,A:RBV\n")
+
+
+class Monitor(monitor_service_pb2_grpc.MonitorServiceServicer):
+    def __init__(self, state):
+        self.state = state
+
+    def GetValues(self, request, context):
+        unknown = [name for name in request.selector.names if name != "A:SET"]
+        yield monitor_service_pb2.GetValuesResponse(
+            not_found=unknown,
+            metadata=[{"number": 7, "name": "A:SET", "setpoint": {"units": "A", "precision": 2}}]
+            if request.with_metadata
+            else [],
+            rows=[value_pb2.PvRow(name="A:SET", number=7, setpoint=number(1.23456))],
+        )
+
+    def WatchPvs(self, request, context):
+        self.state.calls.append(request)
+        self.state.watches += 1
+        response = monitor_service_pb2.WatchPvsResponse
+        token = f"t{self.state.watches}"
+        keeps = bool(request.token)
+        yield response(baseline_begin={"pv_count": 1, "keeps_state": keeps})
+        if not keeps:
+            yield response(
+                baseline={"rows": [value_pb2.PvRow(name="A:SET", number=7, setpoint=number(1.0))]}
+            )
+        yield response(baseline_end={"token": token})
+        if self.state.drop_first_watch and self.state.watches == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gateway is going down")
+        for at in range(3):
+            yield response(
+                diff={"rows": [value_pb2.PvRow(name="A:SET", number=7, setpoint=number(2.0 + at))]}
+            )
+
+
+class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
+    def __init__(self, state):
+        self.state = state
+        self.all = [
+            snapshot_pb2.Snapshot(id=NEW, title="new", time_ns=2_000, pv_count=2, etag="s1"),
+            snapshot_pb2.Snapshot(id=OLD, title="old", time_ns=1_000, pv_count=2, golden=True),
+        ]
+
+    def TakeSnapshot(self, request, context):
+        self.state.calls.append(request)
+        if request.selector.globs:
+            refuse(
+                context,
+                code_pb2.FAILED_PRECONDITION,
+                errors_pb2.ERROR_REASON_COVERAGE_TOO_SMALL,
+                "3 PVs are missing, the first is X",
+                missing="3",
+                allowed="0",
+            )
+        if self.state.take_as_job:
+            return snapshot_service_pb2.TakeSnapshotResponse(
+                job=job_pb2.Job(id=JOB, state=job_pb2.JOB_STATE_QUEUED)
+            )
+        return snapshot_service_pb2.TakeSnapshotResponse(snapshot=self.all[0])
+
+    def GetSnapshot(self, request, context):
+        for snapshot in self.all:
+            if snapshot.id == request.id:
+                return snapshot_service_pb2.GetSnapshotResponse(snapshot=snapshot)
+        return refuse(context, code_pb2.NOT_FOUND, errors_pb2.ERROR_REASON_NOT_FOUND, "none")
+
+    def ListSnapshots(self, request, context):
+        return snapshot_service_pb2.ListSnapshotsResponse(snapshots=self.all)
+
+    def UpdateSnapshot(self, request, context):
+        self.state.calls.append(request)
+        return snapshot_service_pb2.UpdateSnapshotResponse(snapshot=request.snapshot)
+
+    def ReadSnapshot(self, request, context):
+        part = snapshot_service_pb2.ReadSnapshotResponse
+        yield part(header=self.all[0])
+        row = value_pb2.PvRow(name="WF", number=9)
+        for first in (0, 2):
+            row.setpoint.CopyFrom(
+                value_pb2.Value(
+                    float64_array={"elements": [first, first + 1]},
+                    part={"first_element": first, "total_elements": 4},
+                )
+            )
+            yield part(rows={"rows": [row]})
+        yield part(rows={"rows": [value_pb2.PvRow(name="X", number=10, setpoint=number(1.0))]})
+
+    def CompareSnapshots(self, request, context):
+        self.state.calls.append(request)
+        same = request.other_id == request.reference_id
+        part = snapshot_service_pb2.CompareSnapshotsResponse
+        yield part(
+            summary=snapshot_pb2.ComparisonSummary(
+                pvs=2, pvs_same=2 if same else 1, pvs_different=0 if same else 1
+            )
+        )
+        if not same:
+            difference = snapshot_pb2.PvDifference(name="A:SET", number=7)
+            difference.setpoint.reference.CopyFrom(number(1.0))
+            difference.setpoint.other.CopyFrom(number(2.0))
+            difference.setpoint.deviation = 10.0
+            setattr(difference.setpoint, "class", snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT)
+            yield part(differences={"differences": [difference]})
+
+
+class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
+    def __init__(self, state):
+        self.state = state
+        self.plan = restore_pb2.Plan(
+            id=PLAN,
+            digest="d" * 64,
+            state=restore_pb2.PLAN_STATE_READY,
+            pvs=3,
+            writes=2,
+            skips=[{"reason": restore_pb2.SKIP_REASON_READ_ONLY, "pvs": 1}],
+            stages=[{"stage": 0, "writes": 2}],
+        )
+
+    def CreatePlan(self, request, context):
+        self.state.calls.append(request)
+        return restore_service_pb2.CreatePlanResponse(plan=self.plan)
+
+    def GetPlan(self, request, context):
+        return restore_service_pb2.GetPlanResponse(plan=self.plan)
+
+    def ListPlans(self, request, context):
+        return restore_service_pb2.ListPlansResponse(plans=[self.plan])
+
+    def ReadPlan(self, request, context):
+        yield restore_service_pb2.ReadPlanResponse(
+            items=[{"name": "A:SET", "number": 7, "current": number(1.0), "target": number(2.0)}]
+        )
+
+    def ExecutePlan(self, request, context):
+        self.state.calls.append(request)
+        if request.digest != self.plan.digest:
+            refuse(
+                context,
+                code_pb2.FAILED_PRECONDITION,
+                errors_pb2.ERROR_REASON_PLAN_DIGEST_MISMATCH,
+                "another digest",
+                digest=self.plan.digest,
+            )
+        return restore_service_pb2.ExecutePlanResponse(
+            restore=self.restore(restore_pb2.RESTORE_STATE_WAITING)
+        )
+
+    def restore(self, state):
+        done = state == restore_pb2.RESTORE_STATE_COMPLETED
+        verdict = restore_pb2.VERDICT_VERIFIED if done else restore_pb2.VERDICT_PENDING
+        verified = done and self.state.restore_verified
+        counts = [{"verdict": verdict, "pvs": 2 if verified or not done else 1}]
+        if done and not verified:
+            counts.append({"verdict": restore_pb2.VERDICT_REFUSED, "pvs": 1})
+        return restore_pb2.Restore(
+            id=RESTORE, plan_id=PLAN, state=state, verdicts=counts, all_verified=verified
+        )
+
+    def WatchRestore(self, request, context):
+        for state in (restore_pb2.RESTORE_STATE_WRITING, restore_pb2.RESTORE_STATE_COMPLETED):
+            yield restore_service_pb2.WatchRestoreResponse(restore=self.restore(state))
+
+    def ReadRestore(self, request, context):
+        if not self.state.restore_verified:
+            yield restore_service_pb2.ReadRestoreResponse(
+                items=[
+                    {
+                        "name": "A:SET",
+                        "verdict": restore_pb2.VERDICT_REFUSED,
+                        "epics_status": "ECA_NOWTACCESS",
+                    }
+                ]
+            )
+
+
+class Jobs(job_service_pb2_grpc.JobServiceServicer):
+    def WatchJob(self, request, context):
+        for state, done in ((job_pb2.JOB_STATE_RUNNING, 1), (job_pb2.JOB_STATE_SUCCEEDED, 2)):
+            yield job_service_pb2.WatchJobResponse(
+                job=job_pb2.Job(id=JOB, state=state, done=done, total=2, result=f"snapshots/{NEW}")
+            )
+
+
+class Access(access_service_pb2_grpc.AccessServiceServicer):
+    def WhoAmI(self, request, context):
+        metadata = dict(context.invocation_metadata())
+        if metadata.get("authorization") != f"Bearer {KEY}":
+            refuse(
+                context,
+                code_pb2.UNAUTHENTICATED,
+                errors_pb2.ERROR_REASON_UNAUTHENTICATED,
+                "no such key",
+            )
+        return access_service_pb2.WhoAmIResponse(principal="alice", role=4)
+
+    def CreateKey(self, request, context):
+        key = access_pb2.Key(id=OLD, name=request.name, role=request.role)
+        return access_service_pb2.CreateKeyResponse(key=key, secret="the-secret")
+
+
+class System(system_service_pb2_grpc.SystemServiceServicer):
+    def GetSystemSummary(self, request, context):
+        return system_service_pb2.GetSystemSummaryResponse(
+            summary={
+                "healthy": False,
+                "pvs": 2,
+                "version": "0.1.0",
+                "parts": [{"name": "postgres", "state": 2, "detail": "refused"}],
+                "findings": [{"level": 3, "text": "Postgres is away", "remedy": "start it"}],
+            }
+        )
+
+
+@pytest.fixture
+def state():
+    return State()
+
+
+@pytest.fixture
+def address(state):
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(state), server)
+    monitor_service_pb2_grpc.add_MonitorServiceServicer_to_server(Monitor(state), server)
+    snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(state), server)
+    restore_service_pb2_grpc.add_RestoreServiceServicer_to_server(Restores(state), server)
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
+    access_service_pb2_grpc.add_AccessServiceServicer_to_server(Access(), server)
+    system_service_pb2_grpc.add_SystemServiceServicer_to_server(System(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+@dataclass
+class Result:
+    """How one run of `drey` ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    @property
+    def lines(self):
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def drey(address, capsys, monkeypatch, tmp_path):
+    """Run `drey` in this process against the server; gives exit code and both outputs."""
+    monkeypatch.setenv("DREY_SERVER", address)
+    monkeypatch.setenv("DREY_KEY", KEY)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        capsys.readouterr()
+        code = run(words)
+        captured = capsys.readouterr()
+        return Result(int(code), captured.out, captured.err)
+
+    return call

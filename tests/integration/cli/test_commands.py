@@ -1,0 +1,201 @@
+"""The commands against a server of the contracts: what they send, show, and exit with."""
+
+import io
+import json
+
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+from drey.restore.v1 import restore_service_pb2
+from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
+
+OLD = "01930000-0000-7000-8000-00000000aaaa"
+NEW = "01940000-0000-7000-8000-00000000bbbb"
+PLAN = "01950000-0000-7000-8000-000000000001"
+JOB = "01950000-0000-7000-8000-000000000003"
+
+
+def test_whoami_sends_the_key(drey, monkeypatch):
+    assert "alice (admin)" in drey("key", "whoami").out
+    monkeypatch.setenv("DREY_KEY", "wrong")
+    refused = drey("key", "whoami", "--json")
+    assert refused.code == 3
+    assert json.loads(refused.err)["error"]["reason"] == "UNAUTHENTICATED"
+
+
+def test_list_follows_the_pages_and_json_is_one_document(drey, state):
+    result = drey("pv", "list", "--json", "--tag", "Region=LI21,LI22", "--device", "QUAD")
+    assert result.code == 0
+    assert [pv["name"] for pv in result.json["pvs"]] == ["A:SET", "B"]
+    selector = state.of(catalog_service_pb2.ListPvsRequest)[0].selector
+    assert list(selector.tags[0].tags) == ["LI21", "LI22"]
+    assert list(selector.devices) == ["QUAD"]
+    limited = drey("pv", "list", "--limit", "1")
+    assert "A:SET" in limited.out and "1 of 2 PVs" in limited.out
+
+
+def test_json_is_taken_before_the_command_too(drey):
+    assert drey("--json", "pv", "list").json["total"] == 2
+
+
+def test_refusals_show_reason_field_and_remedy(drey):
+    missing = drey("pv", "show", "NO:SUCH")
+    assert missing.code == 1
+    assert "NOT_FOUND" in missing.err and "NO:SUCH" in missing.err
+    bad = drey("tag", "add", "Region=X", "--glob", "*", "--json")
+    error = json.loads(bad.err)["error"]
+    assert (bad.code, error["field"], error["reason"]) == (1, "selector.globs[0]", "INVALID_FIELD")
+    gated = drey("snapshot", "take", "X*")
+    assert gated.code == 1
+    assert "COVERAGE_TOO_SMALL" in gated.err and "--max-missing" in gated.err
+
+
+def test_no_choice_is_a_usage_error_and_unknown_services_are_refused(drey):
+    assert drey("pv", "get").code == 2
+    assert drey("pv", "nonsense").code == 2
+    assert drey("tag", "groups").code == 1
+
+
+def test_get_formats_by_metadata_and_names_what_is_not_there(drey):
+    shown = drey("pv", "get", "A:SET")
+    assert shown.code == 0 and "1.23 A" in shown.out
+    partly = drey("pv", "get", "A:SET", "NOPE", "--utc")
+    assert partly.code == 1 and "NOPE" in partly.err
+    assert "2023-11-14T22:13:20.123456789Z" in partly.out
+
+
+def test_set_sends_a_mask_and_the_etag(drey, state):
+    assert drey("pv", "set", "A:SET", "--abs", "0.5", "--stage", "2").code == 0
+    request = state.of(catalog_service_pb2.UpdatePvRequest)[0]
+    assert list(request.update_mask.paths) == ["setpoint_tolerance", "restore_policy"]
+    assert (request.pv.etag, request.pv.setpoint_tolerance.absolute) == ("e1", 0.5)
+    assert request.pv.restore_policy.stage == 2
+    assert drey("pv", "set", "A:SET").code == 2
+
+
+def test_rm_asks_first_and_dry_run_changes_nothing(drey, state):
+    assert drey("pv", "rm", "--device", "QUAD").code == 2
+    assert "would delete 3 PVs" in drey("pv", "rm", "--device", "QUAD", "--dry-run").out
+    assert all(call.dry_run for call in state.of(catalog_service_pb2.BatchDeletePvsRequest))
+    assert drey("pv", "rm", "--device", "QUAD", "--yes").code == 0
+    assert state.of(catalog_service_pb2.BatchDeletePvsRequest)[-1].request_id
+
+
+def test_import_streams_chunks_and_shows_refused_rows(drey, state, tmp_path):
+    good = tmp_path / "good.csv"
+    good.write_bytes(b"Setpoint,Readback\n" + b"A:SET,A:RBV\n" * 100_000)
+    result = drey("pv", "import", str(good), "--dry-run")
+    assert result.code == 0
+    assert state.imported == good.read_bytes()
+    assert state.of(catalog_pb2.Pv) == []
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(b"Setpoint,Readback\nA,B\nBAD,\n")
+    refused = drey("pv", "import", str(bad))
+    assert refused.code == 1
+    assert "3" in refused.out and "Setpoint" in refused.out and "nothing was changed" in refused.out
+
+
+def test_export_writes_a_whole_file(drey, tmp_path):
+    target = tmp_path / "out.csv"
+    assert drey("pv", "export", "-o", str(target)).code == 0
+    assert target.read_bytes() == b"Setpoint,Readback\nA:SET,A:RBV\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_watch_counts_json_lines(drey):
+    result = drey("pv", "watch", "A:SET", "--json", "--count", "2")
+    assert result.code == 0
+    kinds = [next(iter(line)) for line in result.lines]
+    assert kinds == ["baseline_begin", "baseline", "baseline_end", "diff", "diff"]
+
+
+def test_watch_connects_again_with_its_token(drey, state):
+    state.drop_first_watch = True
+    result = drey("pv", "watch", "A:SET", "--count", "1")
+    assert result.code == 0
+    assert "connecting again" in result.err
+    assert state.watches == 2
+    assert state.calls[-1].token == "t1"
+    assert "setpoint=2" in result.out
+
+
+def test_snapshots_are_named_in_four_ways(drey):
+    for name in (OLD, "0193", "aaaa", "old", "latest~1"):
+        assert drey("snapshot", "show", name, "--json").json["snapshot"]["id"] == OLD
+    assert drey("snapshot", "show", "latest", "--json").json["snapshot"]["id"] == NEW
+    assert "there is no snapshot" in drey("snapshot", "show", "zzz").err
+
+
+def test_take_follows_the_job_when_it_lasts(drey, state):
+    state.take_as_job = True
+    result = drey("snapshot", "take", "--all", "--title", "t", "--max-missing", "5", "--json")
+    assert result.code == 0
+    assert result.json["snapshot"]["id"] == NEW
+    request = state.of(snapshot_service_pb2.TakeSnapshotRequest)[0]
+    assert request.gates.max_missing == 5 and request.selector.all and request.request_id
+    assert drey("snapshot", "take", "--all", "--no-wait", "--json").json["job"]["id"] == JOB
+
+
+def test_edit_keeps_other_labels(drey, state):
+    assert drey("snapshot", "edit", "new", "--label", "x", "--golden").code == 0
+    request = state.of(snapshot_service_pb2.UpdateSnapshotRequest)[0]
+    assert list(request.update_mask.paths) == ["labels", "golden"]
+    assert request.snapshot.etag == "s1"
+
+
+def test_read_joins_the_parts_of_an_array(drey):
+    lines = drey("snapshot", "read", "latest", "--json").lines
+    assert lines[0]["snapshot"]["title"] == "new"
+    assert lines[1]["setpoint"]["float64_array"]["elements"] == [0, 1, 2, 3]
+    assert lines[2]["name"] == "X"
+
+
+def test_compare_exits_by_what_was_found(drey, state):
+    found = drey("snapshot", "compare", "old", "live", "--only", "different", "--sort", "deviation")
+    assert found.code == 4
+    assert "A:SET" in found.out and "10×" in found.out and "1 different" in found.out
+    request = state.of(snapshot_service_pb2.CompareSnapshotsRequest)[0]
+    assert request.live and request.limit == 50
+    assert list(request.classes) == [snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT]
+    assert drey("snapshot", "compare", "old", "old").code == 0
+    assert drey("snapshot", "compare", "old", "live", "--exit-zero").code == 0
+
+
+def test_plan_shows_counts_by_stage_and_skips(drey):
+    shown = drey("restore", "plan", "latest", "--device", "QUAD").out
+    assert "2 of 3 PVs" in shown and "read-only" in shown and "stage 0" in shown
+
+
+def test_run_executes_by_digest_and_exits_by_the_verdicts(drey, state):
+    assert drey("restore", "run", "latest").code == 2
+    assert state.of(restore_service_pb2.ExecutePlanRequest) == []
+    good = drey("restore", "run", PLAN, "--yes")
+    assert good.code == 0 and "all verified" in good.out
+    request = state.of(restore_service_pb2.ExecutePlanRequest)[0]
+    assert request.digest == "d" * 64 and request.request_id
+    state.restore_verified = False
+    bad = drey("restore", "run", PLAN, "--yes")
+    assert bad.code == 4
+    assert "NOT all verified" in bad.out and "ECA_NOWTACCESS" in bad.out
+    other = drey("restore", "run", PLAN, "--yes", "--digest", "e" * 64, "--json")
+    assert other.code == 1
+    assert json.loads(other.err)["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
+
+
+def test_key_secret_goes_to_a_private_file(drey, tmp_path):
+    target = tmp_path / "k"
+    result = drey("key", "create", "gui", "--role", "viewer", "--out", str(target), "--json")
+    assert result.code == 0 and "the-secret" not in result.out
+    assert target.read_text() == "the-secret\n" and target.stat().st_mode & 0o777 == 0o600
+    assert drey("key", "create", "gui", "--role", "viewer", "--out", str(target)).code == 1
+
+
+def test_status_is_not_ok_when_the_whole_is_not(drey):
+    result = drey("status")
+    assert result.code == 1
+    assert "Postgres is away" in result.out and "NOT healthy" in result.out
+
+
+def test_names_come_from_standard_input(drey, state, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("# names\nA:SET\n\nB*\n"))
+    assert drey("tag", "add", "Region=X", "--names-from", "-").code == 0
+    selector = state.of(catalog_service_pb2.TagPvsRequest)[0].selector
+    assert (list(selector.names), list(selector.globs)) == (["A:SET"], ["B*"])

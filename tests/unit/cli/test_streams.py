@@ -1,0 +1,73 @@
+"""Arrays in parts, and the state of a watch."""
+
+from drey.common.v1 import value_pb2
+from drey.monitor.v1 import monitor_service_pb2
+from drey_cli.parts import whole_rows
+from drey_cli.watching import WatchModel
+
+Response = monitor_service_pb2.WatchPvsResponse
+
+
+def row(number, value, **more):
+    return value_pb2.PvRow(
+        name=f"P{number}", number=number, setpoint=value_pb2.Value(float64_value=value, **more)
+    )
+
+
+def bytes_part(number, first, data, total):
+    value = value_pb2.Value(
+        uint8_array=data, part={"first_element": first, "total_elements": total}
+    )
+    return value_pb2.PvRow(name=f"P{number}", number=number, setpoint=value)
+
+
+def test_parts_become_whole_in_order():
+    rows = [row(1, 1.0), bytes_part(2, 0, b"ab", 5), bytes_part(2, 2, b"cd", 5)]
+    rows += [bytes_part(2, 4, b"e", 5), row(3, 3.0)]
+    whole = list(whole_rows(rows))
+    assert [each.number for each in whole] == [1, 2, 3]
+    assert whole[1].setpoint.uint8_array == b"abcde"
+    assert not whole[1].setpoint.HasField("part")
+
+
+def test_a_value_whose_rest_never_came_keeps_its_mark():
+    (broken,) = whole_rows([bytes_part(2, 0, b"ab", 5)])
+    assert broken.setpoint.part.total_elements == 5
+
+
+def baseline(model, *rows, keeps=False, token="t"):
+    model.apply(Response(baseline_begin={"pv_count": len(rows), "keeps_state": keeps}))
+    model.apply(Response(baseline={"rows": rows}))
+    model.apply(Response(baseline_end={"token": token}))
+
+
+def test_baseline_and_diffs_fold():
+    model = WatchModel()
+    baseline(model, row(1, 1.0), row(2, 2.0))
+    assert model.complete and model.token == "t"
+    change = model.apply(Response(diff={"rows": [row(2, 5.0)], "merged": 4}))
+    assert [each.number for each in change.rows] == [2]
+    assert model.rows[2].setpoint.float64_value == 5.0 and model.merged == 4
+    model.apply(Response(left={"pvs": [{"number": 1, "name": "P1"}]}))
+    assert set(model.rows) == {2}
+
+
+def test_a_lost_stream_makes_all_stale_until_it_goes_on():
+    model = WatchModel()
+    baseline(model, row(1, 1.0, freshness=value_pb2.FRESHNESS_FRESH))
+    model.lost()
+    assert model.stale_count == 1 and not model.connected
+    baseline(model, keeps=True, token="u")
+    assert model.stale_count == 0 and set(model.rows) == {1} and model.token == "u"
+    baseline(model, row(9, 1.0))
+    assert set(model.rows) == {9}
+
+
+def test_freshness_and_stalling_are_told_once():
+    model = WatchModel()
+    baseline(model, row(1, 1.0))
+    change = model.apply(Response(freshness={"freshness": 2, "all": True, "reason": "silent"}))
+    assert change.notice == "stale: all PVs: silent" and model.stale_count == 1
+    assert model.apply(Response(checkpoint={"stalled": True, "token": "x"})).notice
+    assert not model.apply(Response(checkpoint={"stalled": True})).notice
+    assert model.token == "x"
