@@ -1,0 +1,339 @@
+"""What the design's table of deaths says of a monitor."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import grpc
+import numpy as np
+import pytest
+from redis.asyncio import Redis
+
+from drey.control.v1.control_service_pb2 import GetOwnedShardsRequest, ReleaseShardsRequest
+from drey_cli.stack import Postgres
+from drey_core.values import State
+from drey_runtime.auth import Role
+from drey_runtime.migrate import apply
+from drey_testing.fixtures_monitor import CHANNELS, LIVING, MonitorRig, eventually
+
+
+async def beat_of(rig):
+    (beat,) = await rig.image.heartbeats(1)
+    return beat
+
+
+async def test_image_goes_on_without_nats(rig, ioc):
+    rig.start_monitor()
+    await rig.wait_settled()
+    await rig.nats.kill()
+    before = (await rig.read([700])).value(0)
+
+    async def goes_on():
+        return (await rig.read([700])).value(0) > before + 5
+
+    await eventually(goes_on, "the image goes on")
+    seen = len(rig.listener.batches)
+    last = rig.listener.batches[-1][0]
+    await rig.nats.start()
+
+    async def published():
+        return len(rig.listener.batches) > seen
+
+    await eventually(published, "batches again")
+    first = rig.listener.batches[seen][0]
+    assert first.epoch == last.epoch
+    assert first.sequence > last.sequence + 1
+
+
+async def test_starts_without_nats_and_redis(rig, ioc):
+    await rig.nats.kill()
+    await rig.valkey.kill()
+    monitor = rig.start_monitor()
+
+    async def owns():
+        return "settled" in monitor.log.read_text()
+
+    await eventually(owns, "a shard is owned")
+    await rig.valkey.start()
+    await rig.wait_states(LIVING, State.CONNECTED)
+    await rig.nats.start()
+
+    async def heard():
+        return bool(rig.listener.batches and rig.listener.beats)
+
+    await eventually(heard, "batches")
+
+
+async def test_emptied_redis_is_written_again(rig, ioc):
+    rig.start_monitor()
+    await rig.wait_settled()
+    epoch = (await beat_of(rig)).epoch
+    await rig.valkey.kill()
+    await rig.valkey.start()
+    await rig.wait_states(LIVING, State.CONNECTED, 10)
+    columns = await rig.read(CHANNELS)
+    assert columns.value(5) == b"caf\xe9"
+
+    async def directory():
+        (version,) = await rig.image.directory_versions(1)
+        pages = await rig.image.catalog_pages([1, 2, 3])
+        metadata = await rig.image.metadata_pages([1])
+        return version.pages == [1, 2, 3] and len(pages) == 3 and metadata[0].units[7] == b"mA"
+
+    await eventually(directory, "the directory")
+    assert (await beat_of(rig)).epoch == epoch
+
+
+async def test_flushed_redis_is_written_again(rig, ioc):
+    rig.start_monitor()
+    await rig.wait_settled()
+    redis = Redis.from_url(rig.valkey.url)
+    for _ in range(3):
+        await redis.flushall()
+        took = await rig.wait_states(LIVING, State.CONNECTED, 10)
+        assert took < 3
+    await redis.aclose()
+
+
+async def test_older_epoch_stops_at_once(rig, ioc):
+    """A greater epoch in Redis, from nobody: the owner stops, and takes the shard above it."""
+    monitor = rig.start_monitor()
+    await rig.wait_settled()
+    old = await beat_of(rig)
+    old.epoch += 10
+    await rig.image.write_heartbeat(old)
+
+    async def above():
+        return (await beat_of(rig)).epoch == old.epoch + 1
+
+    await eventually(above, "a greater epoch")
+    assert "newer owner" in monitor.log.read_text()
+    await rig.wait_settled()
+    epochs = [b.epoch for b, _ in rig.listener.batches]
+    assert epochs == sorted(epochs)
+    assert set(epochs) == {old.epoch - 10, old.epoch + 1}
+
+
+async def test_newer_owner_heard_on_nats_stops_the_older(rig, ioc):
+    monitor = rig.start_monitor()
+    await rig.wait_settled()
+    rival = await beat_of(rig)
+    rival.epoch += 5
+    await rig.bus.publish(rig.bus.subject("heartbeats", 0), rival.SerializeToString())
+
+    async def above():
+        return (await beat_of(rig)).epoch > rival.epoch
+
+    await eventually(above, "a greater epoch")
+    assert "newer owner" in monitor.log.read_text()
+
+
+async def test_killed_monitor_is_replaced(rig, ioc):
+    first = rig.start_monitor()
+    await rig.wait_settled()
+    second = rig.start_monitor()
+
+    async def waits():
+        return "is up" in second.log.read_text()
+
+    await eventually(waits, "the standby")
+    old = await beat_of(rig)
+    states = []
+    first.signal(signal.SIGKILL)
+
+    async def fresh():
+        columns = await rig.read(LIVING)
+        states.append(columns.state.copy())
+        beat = await beat_of(rig)
+        return beat.epoch > old.epoch and beat.settled
+
+    took = await eventually(fresh, "a new owner")
+    assert took < 6, took
+    print(f"fail-over to settled: {took:.2f} s")
+    # the last values stand while the new owner looks: the machine never vanishes
+    assert (np.array(states) == State.CONNECTED).all()
+    rows = [b.epoch for b, c in rig.listener.batches if 700 in c.key]
+    assert rows == sorted(rows)
+    assert rows[-1] > old.epoch
+
+
+async def test_stopped_monitor_hands_over_at_once(rig, ioc):
+    first = rig.start_monitor()
+    await rig.wait_settled()
+    rig.start_monitor()
+    second = rig.monitors[1]
+
+    async def waits():
+        return "is up" in second.log.read_text()
+
+    await eventually(waits, "the standby")
+    old = await beat_of(rig)
+    first.signal(signal.SIGTERM)
+
+    async def taken():
+        return (await beat_of(rig)).epoch > old.epoch
+
+    took = await eventually(taken, "a new owner")
+    assert took < 2
+    assert await first.ended() == 0
+
+
+async def test_continued_process_publishes_nothing_old(rig, ioc):
+    """Stopped (SIGSTOP) while another takes the shard, continued: no batch of the older epoch."""
+    first = rig.start_monitor()
+    await rig.wait_settled()
+    first.signal(signal.SIGSTOP)
+    taken = await beat_of(rig)
+    seen = len(rig.listener.batches)
+
+    async def silent():
+        return time.time_ns() - (await beat_of(rig)).time_ns > 2_000_000_000
+
+    await eventually(silent, "silence")
+    seen = len(rig.listener.batches)
+    taken.epoch += 3
+    await rig.image.write_heartbeat(taken)
+    first.signal(signal.SIGCONT)
+
+    async def above():
+        return (await beat_of(rig)).epoch > taken.epoch
+
+    await eventually(above, "taken again")
+    await rig.wait_settled()
+    assert [b for b, _ in rig.listener.batches[seen:] if b.epoch < taken.epoch] == []
+
+
+async def test_catalogue_changes_within_two_seconds(rig, ioc):
+    rig.start_monitor()
+    await rig.wait_settled()
+    before = {c: len(rig.listener.rows_of(c)) for c in (256, 259)}
+    rig.directory.set([(264, None), (265, "B"), (263, "A")])
+    took = await rig.wait_states([265], State.CONNECTED, 5)
+    assert took < 2
+
+    async def corrected():
+        columns = await rig.read([263, 264])
+        return columns.state[1] == State.ABSENT and columns.value(0) == 1.0
+
+    await eventually(corrected, "the correction", 2)
+    # by event it is quicker still, and a page is made for it
+    rig.directory.set([(5000, "B")])
+    await rig.announce()
+    assert await rig.wait_states([5000], State.CONNECTED, 5) < 1.5
+    assert {c: len(rig.listener.rows_of(c)) for c in before} == before
+    batch, columns, row = rig.listener.rows_of(264)[-1]
+    assert columns.state[row] == State.ABSENT
+    assert batch.directory_version >= 2
+    (version,) = await rig.image.directory_versions(1)
+    assert 5000 >> 8 in version.pages
+    assert version.catalog_version == rig.directory.version
+
+
+async def test_goes_on_by_the_image_without_the_directory_service(rig, ioc):
+    first = rig.start_monitor()
+    await rig.wait_settled()
+    first.signal(signal.SIGTERM)
+    await first.ended()
+    await rig.stop_directory()
+    second = rig.start_monitor()
+
+    async def fresh():
+        beat = await beat_of(rig)
+        return beat.settled and beat.owner.endswith(f":{second.pid}")
+
+    await eventually(fresh, "the second settles")
+    assert (await beat_of(rig)).connected == len(LIVING)
+    rig.directory.set([(265, "B")])
+    await rig.start_directory()
+    await rig.wait_states([265], State.CONNECTED, 5)
+
+
+async def test_ioc_dies_and_comes_back(rig, ioc):
+    rig.start_monitor()
+    await rig.wait_settled()
+    before = await rig.read([261, 264])
+    ioc.kill()
+    try:
+        await rig.wait_states(LIVING, State.DISCONNECTED)
+        after = await rig.read([261, 264])
+        assert after.value(0) == before.value(0)
+        assert after.value(1) == before.value(1)
+
+        async def counted():
+            beat = await beat_of(rig)
+            return beat.disconnected == len(LIVING) and beat.never_connected == 1
+
+        await eventually(counted, "the heartbeat counts")
+    finally:
+        ioc.start()
+    await rig.wait_states(LIVING, State.CONNECTED, 60)
+
+
+async def test_shards_are_released_by_call(rig, ioc):
+    first = rig.start_monitor()
+    await rig.wait_settled()
+    stub, viewer = rig.control(first, Role.VIEWER)
+    _, admin = rig.control(first, Role.ADMIN)
+    owned = await stub.GetOwnedShards(GetOwnedShardsRequest(), metadata=viewer, timeout=5)
+    assert [(s.shard, s.channels) for s in owned.shards] == [(0, len(CHANNELS))]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.ReleaseShards(ReleaseShardsRequest(), metadata=viewer, timeout=5)
+    assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    answer = await stub.ReleaseShards(ReleaseShardsRequest(), metadata=admin, timeout=5)
+    assert answer.released == 1
+
+    async def none():
+        got = await stub.GetOwnedShards(GetOwnedShardsRequest(), metadata=viewer, timeout=5)
+        return not got.shards
+
+    await eventually(none, "given up")
+    again = await stub.ReleaseShards(ReleaseShardsRequest(), metadata=admin, timeout=5)
+    assert again.released == 0
+    old = await beat_of(rig)
+    rig.start_monitor()
+
+    async def taken():
+        return (await beat_of(rig)).epoch > old.epoch
+
+    await eventually(taken, "another owner")
+
+
+async def test_shards_spread_by_limit(tmp_path, database_url, ioc):
+    async with MonitorRig(tmp_path, database_url, shards=3) as rig:
+        rig.directory.set(CHANNELS.items())
+        rig.start_monitor(MAX_SHARDS="2")
+        rig.start_monitor(MAX_SHARDS="2")
+        await rig.wait_settled()
+        await rig.wait_states(LIVING, State.CONNECTED)
+        owners = [b.owner for b in await rig.image.heartbeats(3)]
+        assert sorted(owners.count(o) for o in set(owners)) == [1, 2]
+        for batch, columns in rig.listener.batches:
+            assert ((columns.key >> 8) % 3 == batch.shard).all()
+
+
+async def test_goes_on_without_postgres(tmp_path, ioc):
+    async with Postgres(tmp_path / "pg", fsync=False) as postgres:
+        await apply(postgres.url, ["drey_runtime"])
+        async with MonitorRig(tmp_path, postgres.url) as rig:
+            rig.directory.set(CHANNELS.items())
+            rig.start_monitor()
+            await rig.wait_settled()
+            old = await beat_of(rig)
+            await postgres.kill()
+            before = (await rig.read([700])).value(0)
+
+            async def goes_on():
+                return (await rig.read([700])).value(0) > before + 20
+
+            await eventually(goes_on, "the image goes on")
+            assert (await beat_of(rig)).epoch == old.epoch
+            await postgres.start()
+
+            async def anew():
+                beat = await beat_of(rig)
+                _, stamps = await rig.image.read_pages([1, 2, 3])
+                return beat.epoch > old.epoch and bool((stamps.epoch == beat.epoch).all())
+
+            await eventually(anew, "the same owner under a new epoch")
+            assert (await beat_of(rig)).owner == old.owner

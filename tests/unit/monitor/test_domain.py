@@ -1,0 +1,356 @@
+"""What a monitor decides, without a socket or a clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drey_core.directory import CatalogPage
+from drey_core.pages import PAGE_SLOTS, Pages, PageTable
+from drey_core.values import Columns, Kind, State
+from drey_monitor.domain.catalog import Change, difference, is_address, unchanged
+from drey_monitor.domain.merging import compacted, latest
+from drey_monitor.domain.ownership import (
+    has_room,
+    next_epoch,
+    pages_of_shard,
+    shard_of_channels,
+    shard_of_page,
+)
+from drey_monitor.domain.rates import Rate
+from drey_monitor.domain.settling import Settling
+from drey_monitor.domain.shard import ShardState
+
+
+def rows(values: dict[int, object], state: int = State.CONNECTED, merged: int = 0) -> Columns:
+    """Columns by channel."""
+    filled = [0 if v is None else v for v in values.values()]
+    out = Columns.from_values(np.array(list(values), np.int64), filled, [None] * len(values))
+    out.kind[[v is None for v in values.values()]] = Kind.NONE
+    out.state[:] = state
+    out.merged[:] = merged
+    return out
+
+
+def as_dict(columns: Columns) -> dict[int, tuple[int, object]]:
+    """State and value by channel."""
+    return {
+        int(key): (int(columns.state[i]), columns.value(i))
+        for i, key in enumerate(columns.key.tolist())
+    }
+
+
+# --- ownership ---
+
+
+@given(st.lists(st.integers(0, 5000), unique=True), st.integers(1, 50))
+def test_shards_partition_pages(pages, shards):
+    parts = [pages_of_shard(pages, s, shards) for s in range(shards)]
+    assert sorted(p for part in parts for p in part) == sorted(pages)
+    channels = np.array(pages, np.int64) * 256 + 17
+    assert shard_of_channels(channels, shards).tolist() == [shard_of_page(p, shards) for p in pages]
+
+
+@given(st.integers(0, 2**40), st.lists(st.integers(0, 2**40)))
+def test_epochs_grow(granted, seen):
+    epoch = next_epoch(granted, *seen)
+    assert epoch >= max(granted, 1)
+    assert all(epoch > s for s in seen)
+
+
+def test_room():
+    assert has_room(1000, 0)
+    assert has_room(1, 2)
+    assert not has_room(2, 2)
+
+
+# --- merging ---
+
+CHANNEL = st.integers(0, 1023)
+VALUE = st.one_of(st.floats(allow_nan=False), st.binary(max_size=5), st.integers(0, 2**63 - 1))
+PART = st.dictionaries(CHANNEL, VALUE, max_size=12)
+
+
+@given(st.lists(PART, min_size=1, max_size=5))
+def test_latest_wins_and_counts_what_it_replaced(parts):
+    got = latest([rows(p, merged=1) for p in parts])
+    wanted: dict[int, object] = {}
+    for part in parts:
+        wanted |= part
+    assert {k: v for k, (_, v) in as_dict(got).items()} == wanted
+    total = sum(map(len, parts))
+    # every update is either in the batch or counted as merged
+    assert len(got) + int(got.merged.sum()) == 2 * total
+
+
+@given(PART, st.data())
+def test_compacting_changes_no_value(part, data):
+    columns = rows(part)
+    mask = np.array(
+        data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool
+    )
+    chosen = columns.take(mask)
+    got = compacted(chosen)
+    assert as_dict(got) == as_dict(chosen)
+    used = sum(len(got.heap_bytes(i)) for i in range(len(got)) if got.kind[i] == Kind.STRING)
+    assert used == len(got.heap)
+
+
+# --- the shard ---
+
+
+def shard(*pages: int, epoch: int = 1) -> ShardState:
+    state = ShardState(0, epoch)
+    state.grow(np.array(pages, np.int64))
+    return state
+
+
+@given(st.lists(st.one_of(PART, st.none()), max_size=12))
+def test_batches_lead_to_the_pages(events):
+    """The law: a consumer that folds every batch has what the owner's pages have."""
+    state, consumer = shard(0, 1, 2, 3), PageTable(np.arange(4))
+    sequences = []
+    for event in [*events, None]:
+        if event is not None:
+            state.fold(rows(event))
+        elif (cut := state.cut()) is not None:
+            sequences.append(cut.sequence)
+            consumer.apply(cut.columns)
+    assert sequences == list(range(1, len(sequences) + 1))
+    mine = state.take_unwritten()
+    theirs = consumer.taken(np.arange(4))
+    assert (mine.values == theirs.values).all()
+    assert mine.heaps == theirs.heaps
+
+
+def test_nothing_changed_is_no_batch():
+    assert shard(0).cut() is None
+
+
+def test_added_channels_are_never_connected_removed_are_absent():
+    state = shard(1)
+    state.add(np.array([256, 257]))
+    counts = state.counts()
+    assert (counts.channels, counts.never_connected) == (2, 2)
+    state.fold(rows({256: 1.5}))
+    assert as_dict(state.cut().columns) == {
+        256: (State.CONNECTED, 1.5),
+        257: (State.NEVER_CONNECTED, None),
+    }
+    state.remove(np.array([256]))
+    assert as_dict(state.cut().columns) == {256: (State.ABSENT, None)}
+    assert state.counts().channels == 1
+
+
+def test_replaced_channel_forgets_its_value():
+    state = shard(1)
+    state.fold(rows({256: b"old"}))
+    state.remove(np.array([256]))
+    state.add(np.array([256]))
+    assert as_dict(state.cut().columns) == {256: (State.NEVER_CONNECTED, None)}
+
+
+def test_counts():
+    state = shard(0)
+    state.add(np.array([1, 2, 3, 4]))
+    up = rows({1: 1.0, 2: 2.0})
+    up.severity[:] = [0, 2]
+    state.fold(up)
+    state.fold(rows({3: 3.0}, State.DISCONNECTED))
+    counts = state.counts()
+    assert (counts.channels, counts.connected, counts.disconnected) == (4, 2, 1)
+    assert (counts.never_connected, counts.in_alarm, counts.valued) == (1, 1, 2)
+
+
+def test_unwritten_pages():
+    state = shard(0, 1, 2)
+    assert state.take_unwritten().numbers.tolist() == [0, 1, 2]
+    assert len(state.take_unwritten()) == 0
+    state.fold(rows({256: 1.0}))
+    assert state.take_unwritten().numbers.tolist() == [1]
+    state.mark_unwritten(np.array([1]))
+    state.grow(np.array([7, 0]))
+    # the mark moves with its page
+    assert state.take_unwritten().numbers.tolist() == [1, 7]
+    state.mark_all_unwritten()
+    assert state.unwritten == 4
+
+
+def test_new_epoch_begins_anew():
+    state = shard(0)
+    state.fold(rows({1: 1.0}))
+    state.cut()
+    state.take_unwritten()
+    state.begin_epoch(5)
+    assert (state.epoch, state.sequence, state.unwritten) == (5, 0, 1)
+    with pytest.raises(ValueError, match="not greater"):
+        state.begin_epoch(5)
+
+
+# --- taking over ---
+
+
+def left_by_the_last_owner() -> tuple[Pages, np.ndarray]:
+    table = PageTable(np.array([0]))
+    table.apply(rows({1: 1.0, 2: b"two", 3: 3.0, 4: 4.0}))
+    table.apply(rows({5: None}, State.NEVER_CONNECTED))
+    same = np.zeros((1, PAGE_SLOTS), bool)
+    same[0, [1, 2, 3, 5]] = True  # 4 has another address now
+    return table.taken(np.array([0])), same
+
+
+def heir() -> ShardState:
+    state = ShardState(0, 2)
+    kept = state.inherit(*left_by_the_last_owner())
+    assert kept.tolist() == [1, 2, 3]
+    state.add(np.array([4, 5]))
+    return state
+
+
+def test_inherited_values_stand_unpublished():
+    state = heir()
+    assert set(as_dict(state.cut().columns)) == {4, 5}
+    assert (state.counts().connected, state.counts().disconnected) == (0, 3)
+    pages = state.take_unwritten()
+    assert pages.columns(np.array([2])).value(0) == b"two"
+    assert pages.values["state"][0, 1] == State.CONNECTED
+
+
+def test_answering_channels_are_confirmed():
+    state = heir()
+    state.cut()
+    state.fold(rows({1: None}))  # connected, its value still to come
+    assert state.cut() is None
+    state.fold(rows({1: 1.0, 2: b"zwei"}))
+    assert as_dict(state.cut().columns) == {
+        1: (State.CONNECTED, 1.0),
+        2: (State.CONNECTED, b"zwei"),
+    }
+    assert state.counts().connected == 2
+
+
+def test_silent_channels_are_disconnected_when_the_search_is_over():
+    state = heir()
+    state.cut()
+    state.fold(rows({1: 1.0}))
+    state.fold(rows({3: None}))
+    state.settle()
+    assert as_dict(state.cut().columns) == {
+        1: (State.CONNECTED, 1.0),
+        2: (State.DISCONNECTED, b"two"),
+        3: (State.CONNECTED, None),
+    }
+    state.settle()
+    assert state.cut() is None
+
+
+def test_a_lost_inherited_channel_keeps_its_value():
+    state = heir()
+    state.cut()
+    state.fold(rows({2: b"two"}, State.DISCONNECTED))
+    assert as_dict(state.cut().columns) == {2: (State.DISCONNECTED, b"two")}
+
+
+def test_what_left_the_catalogue_is_absent():
+    state = ShardState(0, 2)
+    pages, same = left_by_the_last_owner()
+    same[:] = False
+    state.inherit(pages, same)
+    assert {v for v, _ in as_dict(state.cut().columns).values()} == {int(State.ABSENT)}
+    assert state.counts().channels == 0
+
+
+# --- the catalogue ---
+
+
+def page(**addresses: str) -> CatalogPage:
+    """Page 2 with addresses by slot (`s3="A"`)."""
+    out = CatalogPage.empty(2)
+    for key, address in addresses.items():
+        slot = int(key[1:])
+        out.pv_number[slot], out.protocol[slot] = 1000 + slot, 1
+        out.addresses[slot] = address
+    return out
+
+
+def test_first_sight_of_a_page():
+    change = difference(None, page(s3="A", s9="B"))
+    assert change.added.tolist() == [515, 521]
+    assert change.addresses == ["A", "B"]
+    assert len(change.removed) == 0
+
+
+def test_only_what_changed_is_touched():
+    old, new = page(s1="A", s2="B", s3="C"), page(s1="A", s2="B2", s4="D")
+    change = difference(old, new)
+    assert change.removed.tolist() == [514, 515]
+    assert change.added.tolist() == [514, 516]
+    assert change.gone.tolist() == [515]
+    assert np.flatnonzero(unchanged(old, new)).tolist() == [1]
+
+
+def test_tolerances_and_names_touch_no_channel():
+    old, new = page(s1="A"), page(s1="A")
+    new.absolute[1], new.names[1] = 5.0, "renamed"
+    change = difference(old, new)
+    assert len(change.added) == len(change.removed) == 0
+
+
+def test_what_is_not_watched():
+    new = page(s1="A", s2="B", s3="has blank")
+    new.protocol[2] = 2
+    assert difference(None, new).watchable.tolist() == [True, False, False]
+    assert Change.join([]).gone.tolist() == []
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a\n", "x" * 501, "\x7f"])
+def test_no_address(text):
+    assert not is_address(text)
+
+
+@pytest.mark.parametrize("text", ["A", "x" * 500, "SR:PS{01}-<I>;[é]", "A.VAL$"])
+def test_address(text):
+    assert is_address(text)
+
+
+# --- settling and rates ---
+
+SECOND = 1_000_000_000
+
+
+def test_settled_at_once_when_all_answered():
+    settling = Settling(SECOND)
+    assert not settling.look(0, searched=False, channels=2, connected=2, valued=2)
+    assert settling.look(1, searched=True, channels=2, connected=2, valued=2)
+
+
+def test_settled_after_quiet_with_dead_channels():
+    settling = Settling(SECOND)
+    times = [0.0, 0.5, 1.0, 1.5, 2.0]
+    found = [1, 5, 5, 5, 5]
+    seen = [
+        settling.look(int(t * SECOND), searched=True, channels=9, connected=n, valued=n)
+        for t, n in zip(times, found, strict=True)
+    ]
+    assert seen == [False, False, False, False, True]
+    settling.restart()
+    assert not settling.look(3 * SECOND, searched=True, channels=9, connected=5, valued=5)
+
+
+def test_a_long_pause_of_the_process_is_no_quiet():
+    settling = Settling(SECOND)
+    settling.look(0, searched=True, channels=9, connected=5, valued=5)
+    assert not settling.look(60 * SECOND, searched=True, channels=9, connected=5, valued=5)
+
+
+def test_rate():
+    rate = Rate(10 * SECOND)
+    assert rate.observe(0, 0) == 0.0
+    seen = [rate.observe(i * SECOND, 100 * i) for i in range(1, 31)]
+    assert seen[-1] == pytest.approx(100)
+    for i in range(31, 45):
+        last = rate.observe(i * SECOND, 3000)
+    assert last == 0.0
+    assert rate.observe(1, 3000) == 0.0
