@@ -1,6 +1,7 @@
 """A server of the public contracts in this process, with small fixed answers, and `drey` on it."""
 
 import json
+import threading
 from concurrent import futures
 from dataclasses import dataclass, field
 
@@ -76,6 +77,7 @@ class State:
     drop_first_watch: bool = False
     imported: bytes = b""
     take_as_job: bool = False
+    hold_restore: threading.Event | None = None
 
     def of(self, kind):
         return [call for call in self.calls if isinstance(call, kind)]
@@ -329,8 +331,25 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
         )
 
     def WatchRestore(self, request, context):
-        for state in (restore_pb2.RESTORE_STATE_WRITING, restore_pb2.RESTORE_STATE_COMPLETED):
-            yield restore_service_pb2.WatchRestoreResponse(restore=self.restore(state))
+        response = restore_service_pb2.WatchRestoreResponse
+        yield response(restore=self.restore(restore_pb2.RESTORE_STATE_WRITING))
+        hold = self.state.hold_restore
+        while hold is not None and context.is_active() and not hold.wait(0.02):
+            pass
+        ended = (
+            restore_pb2.RESTORE_STATE_ABORTED
+            if "aborted" in self.state.calls
+            else restore_pb2.RESTORE_STATE_COMPLETED
+        )
+        yield response(restore=self.restore(ended))
+
+    def AbortRestore(self, request, context):
+        self.state.calls.append("aborted")
+        if self.state.hold_restore is not None:
+            self.state.hold_restore.set()
+        return restore_service_pb2.AbortRestoreResponse(
+            restore=self.restore(restore_pb2.RESTORE_STATE_WRITING)
+        )
 
     def ReadRestore(self, request, context):
         if not self.state.restore_verified:

@@ -133,6 +133,7 @@ def bootstrap(
         typer.Option("--postgres-url", metavar="URL", help="Database. [env DREY_POSTGRES_URL]"),
     ] = "",
     name: Annotated[str, typer.Option("--name", help="Name of the holder.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Although an admin key lives.")] = False,
 ) -> None:
     """Make the first admin key, straight in the database; needs the gateway installed here.
 
@@ -155,11 +156,18 @@ def bootstrap(
         environment["DREY_POSTGRES_URL"] = postgres_url
     if name:
         arguments += ["--name", name]
+    if force:
+        arguments.append("--force")
+    done = subprocess.run(
+        arguments, env=environment, check=False, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise typer.Exit(ExitCode.REFUSED if done.returncode > 0 else ExitCode.INTERRUPTED)
+    secret = done.stdout.strip()
     if session.out.json:
-        arguments.append("--json")
-    status = subprocess.run(arguments, env=environment, check=False).returncode
-    if status:
-        raise typer.Exit(ExitCode.REFUSED if status > 0 else ExitCode.INTERRUPTED)
+        session.out.document({"secret": secret})
+    else:
+        session.out.text(secret)
 
 
 def register(app: typer.Typer) -> None:

@@ -171,6 +171,8 @@ class LiveDisplay(Display):
         return self
 
     def __exit__(self, *_: object) -> None:
+        # What stays on the terminal is the last state, not the last tick.
+        self._live.update(self._draw(), refresh=True)
         self._live.__exit__(None, None, None)
 
     def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:

@@ -1,0 +1,123 @@
+"""What needs a terminal or a pipe of its own: questions, Ctrl-C, a reader that goes away."""
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from drey_cli.main import run
+
+PLAN = "01950000-0000-7000-8000-000000000001"
+DREY = [sys.executable, "-m", "drey_cli.main"]
+
+
+class Terminal:
+    """`drey` on a pseudo-terminal that is its controlling one, so that Ctrl-C reaches it."""
+
+    def __init__(self, address, *words):
+        self.shown = b""
+        pid, self._master = pty.fork()
+        if pid == 0:
+            os.environ["TERM"] = "xterm"
+            os.execv(DREY[0], [*DREY, *words, "--server", address])
+        self._pid = pid
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        try:
+            while chunk := os.read(self._master, 65536):
+                self.shown += chunk
+        except OSError:
+            return  # The other end is closed: Linux says so with EIO.
+
+    def wait_for(self, text, timeout_s=20.0):
+        until = time.monotonic() + timeout_s
+        while text not in self.shown:
+            assert time.monotonic() < until, self.shown.decode(errors="replace")
+            time.sleep(0.02)
+
+    def type(self, text):
+        os.write(self._master, text)
+
+    def code(self):
+        _, status = os.waitpid(self._pid, 0)
+        os.close(self._master)
+        return os.waitstatus_to_exitcode(status)
+
+
+@pytest.fixture
+def held(state):
+    """The restore stays in writing until it is aborted."""
+    state.hold_restore = threading.Event()
+    yield
+    state.hold_restore.set()
+
+
+def test_no_is_no(address, state):
+    terminal = Terminal(address, "restore", "run", PLAN)
+    terminal.wait_for(b"[y/N]")
+    terminal.type(b"n\n")
+    assert terminal.code() == 1
+    assert state.calls == []
+
+
+def test_ctrl_c_leaves_it_running_or_aborts_it(address, state, held):
+    terminal = Terminal(address, "restore", "run", PLAN, "--yes")
+    terminal.wait_for(b"writing")
+    terminal.type(b"\x03")
+    terminal.wait_for(b"[a]bort?")
+    terminal.shown = b""
+    terminal.type(b"c\n")
+    terminal.wait_for(b"writing")
+    terminal.shown = b""
+    terminal.type(b"\x03")
+    terminal.wait_for(b"[a]bort?")
+    terminal.type(b"l\n")
+    assert terminal.code() == 130
+    assert "aborted" not in state.calls
+    terminal = Terminal(address, "restore", "run", PLAN, "--yes")
+    terminal.wait_for(b"writing")
+    terminal.type(b"\x03")
+    terminal.wait_for(b"[a]bort?")
+    terminal.type(b"a\n")
+    assert terminal.code() == 4
+    assert "aborted" in state.calls
+
+
+def test_watch_draws_a_table(address):
+    terminal = Terminal(address, "pv", "watch", "A:SET", "--for", "1s")
+    terminal.wait_for(b"A:SET")
+    terminal.wait_for(b"fresh")
+    assert terminal.code() in {0, 3}
+
+
+def test_a_reader_that_goes_away_is_no_traceback(address):
+    done = subprocess.run(
+        f"{sys.executable} -m drey_cli.main pv export --server {address} | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def test_keys_can_be_bootstrapped_only_where_the_gateway_is(monkeypatch, capsys):
+    calls = []
+
+    class Done:
+        returncode = 0
+        stdout = "secret\n"
+
+    def fake(arguments, *, env, **_):
+        calls.append((arguments, env.get("DREY_POSTGRES_URL")))
+        return Done()
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    assert run(["key", "bootstrap", "--postgres-url", "postgresql://u:p@h/d"]) == 0
+    assert capsys.readouterr().out == "secret\n"
+    assert calls == [([sys.executable, "-m", "drey_gateway.bootstrap"], "postgresql://u:p@h/d")]
