@@ -1,0 +1,15 @@
+"""`python -m drey_restore` runs the service."""
+
+from __future__ import annotations
+
+from drey_restore.app import main
+from drey_restore.settings import Settings
+from drey_runtime import app
+
+
+async def _main(settings: Settings, running: app.App) -> None:
+    await main(settings, running)
+
+
+if __name__ == "__main__":
+    app.run("restore", Settings, _main)

@@ -1,0 +1,1 @@
+"""The ways to Postgres, Channel Access and the other services."""

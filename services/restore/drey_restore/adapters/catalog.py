@@ -1,0 +1,62 @@
+"""Today's catalogue, kept in memory and brought up to date before each use."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import numpy as np
+
+from drey.common.v1 import selector_pb2
+from drey.directory.v1 import directory_service_pb2 as pb
+from drey.directory.v1 import directory_service_pb2_grpc as rpc
+from drey_core.directory import CatalogPage, Directory
+from drey_core.values import I8
+from drey_restore.adapters.upstream import metadata, translated
+from drey_runtime.auth import TokenSigner
+from drey_runtime.directory_codec import decode_catalog
+
+
+class CatalogClient:
+    """`DirectoryService` of the snapshot service. Raises `Unavailable` while it is away."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, signer: TokenSigner, timeout_s: float = 10.0
+    ) -> None:
+        self._stub = rpc.DirectoryServiceStub(channel)
+        self._signer = signer
+        self._timeout = timeout_s
+        self._pages: dict[int, CatalogPage] = {}
+        self._directory = Directory.from_pages(0, [])
+        self._lock = asyncio.Lock()
+
+    async def current(self) -> Directory:
+        """The catalogue as of now; pages that did not change are not read again."""
+        async with self._lock, translated("snapshot"):
+            version = self._directory.version
+            call = self._stub.GetCatalogPages(
+                pb.GetCatalogPagesRequest(since_version=version),
+                timeout=self._timeout,
+                metadata=metadata(self._signer),
+            )
+            changed = False
+            async for part in call:
+                version = max(version, part.version)
+                for raw in part.pages:
+                    page = decode_catalog(raw)
+                    self._pages[page.number] = page
+                    changed = True
+            if changed:
+                self._directory = Directory.from_pages(version, list(self._pages.values()))
+            return self._directory
+
+    async def resolve(self, selector: selector_pb2.Selector) -> I8:
+        """Numbers of the PVs that a selector chooses today; unknown names choose nothing."""
+        async with translated("snapshot"):
+            call = self._stub.ResolveChannels(
+                pb.ResolveChannelsRequest(selector=selector, allow_unknown=True),
+                timeout=self._timeout,
+                metadata=metadata(self._signer),
+            )
+            parts = [np.array(part.pv_numbers, np.int64) async for part in call]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)

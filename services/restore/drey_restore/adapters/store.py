@@ -1,0 +1,341 @@
+"""Plans, restores and journals in Postgres. What takes a connection belongs to its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from drey_core.errors import FailedPrecondition, NotFound, Reason
+from drey_core.values import I8, as_float64
+from drey_restore.adapters.copy import copy_into, copy_rows
+from drey_restore.domain import blob
+from drey_restore.domain.execution import Batch
+from drey_restore.domain.items import I4, Outcome, PlanItems
+from drey_restore.domain.kinds import TRANSITIONS, RestoreState
+from drey_restore.domain.records import PlanRecord, RestoreRecord
+from drey_runtime.database import Connection, Database, Record
+
+SCHEMA_PACKAGES = ("drey_runtime", "drey_restore")
+_EXECUTE_LOCK = 0x64726579_72657374  # "dreyrest"
+
+_PLAN = """
+SELECT id, digest, snapshot_id, pvs, writes, skips, exact, principal, role, comment,
+    create_time_ns, expire_time_ns, undoes_restore_id, restore_id FROM restore.plan
+"""
+_RESTORE = """
+SELECT r.id, r.plan_id, p.digest AS plan_digest, p.snapshot_id, r.state, r.verdicts, r.principal,
+    r.role, r.comment, r.job_id, r.start_by_ns, r.write_timeout_ns, r.verify_timeout_ns,
+    r.accept_moved, r.create_time_ns, r.abort_requested, r.abort_reason, r.error_reason,
+    r.error_message, r.start_time_ns, r.end_time_ns, r.revision
+FROM restore.restore r JOIN restore.plan p ON p.id = r.plan_id
+"""
+_INSERT_PLAN = """
+INSERT INTO restore.plan (id, digest, snapshot_id, pvs, writes, skips, exact, principal, role,
+    comment, create_time_ns, expire_time_ns, undoes_restore_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+"""
+_INSERT_RESTORE = """
+INSERT INTO restore.restore (id, plan_id, state, verdicts, principal, role, comment, job_id,
+    start_by_ns, write_timeout_ns, verify_timeout_ns, accept_moved, create_time_ns)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+"""
+_ADVANCE = """
+UPDATE restore.restore SET state = $2, verdicts = $3, revision = revision + 1,
+    start_time_ns = CASE WHEN start_time_ns = 0 THEN $4 ELSE start_time_ns END
+WHERE id = $1 AND state = ANY($5::smallint[])
+"""
+_FINISH = """
+UPDATE restore.restore SET state = $2, verdicts = $3, all_verified = $4, error_reason = $5,
+    error_message = $6, end_time_ns = $7, revision = revision + 1
+WHERE id = $1 AND state = ANY($8::smallint[])
+"""
+_PLAN_ITEM = (
+    *("plan_id", "number", "stage", "current", "target", "delta", "deviation"),
+    *("name", "address"),
+)
+_RESTORE_ITEM = (
+    *("restore_id", "number", "verdict", "code", "readback_reached", "sent_time_ns"),
+    *("completion_time_ns", "seen", "name"),
+)
+
+
+class RestoreStore:
+    """All statements of the service. Raises `Unavailable` while Postgres is away."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # ---- plans
+
+    async def insert_plan(
+        self, conn: Connection, plan: PlanRecord, packed: bytes, items: PlanItems
+    ) -> None:
+        """Store a plan: its row, all its items as columns, and its writes as rows."""
+        await conn.execute(
+            _INSERT_PLAN,
+            *(plan.id, plan.digest, plan.snapshot_id, plan.pvs, plan.writes, list(plan.skips)),
+            *(plan.exact, plan.principal, plan.role, plan.comment),
+            *(plan.create_time_ns, plan.expire_time_ns, plan.undoes_restore_id),
+        )
+        await conn.execute("INSERT INTO restore.plan_data VALUES ($1, $2)", plan.id, packed)
+        rows = items.writes
+        if len(rows) == 0:
+            return
+        stream = copy_rows(
+            plan.id,
+            [
+                (items.number[rows], "i8"),
+                (items.stage[rows], "i4"),
+                (as_float64(items.current.kind[rows], items.current.data[rows]), "f8"),
+                (as_float64(items.target.kind[rows], items.target.data[rows]), "f8"),
+                (items.delta[rows], "f8"),
+                (items.deviation[rows], "f8"),
+            ],
+            [_pick(items.names, rows), _pick(items.addresses, rows)],
+        )
+        await copy_into(conn, "plan_item", _PLAN_ITEM, stream)
+
+    async def plan(self, plan_id: str) -> PlanRecord:
+        """One plan. NotFound."""
+
+        async def fetch(conn: Connection) -> Record | None:
+            return await conn.fetchrow(f"{_PLAN} WHERE id = $1", plan_id)
+
+        return _plan(await self.database.read(fetch), plan_id)
+
+    async def lock_plan(self, conn: Connection, plan_id: str) -> PlanRecord:
+        """One plan, locked until the end of the transaction. NotFound."""
+        row = await conn.fetchrow(f"{_PLAN} WHERE id = $1 FOR UPDATE", plan_id)
+        return _plan(row, plan_id)
+
+    async def plans(
+        self, limit: int, before_id: str | None, snapshot_id: str | None
+    ) -> list[PlanRecord]:
+        """Plans, newest first, those made before `before_id`."""
+
+        async def fetch(conn: Connection) -> Sequence[Record]:
+            return await conn.fetch(
+                f"{_PLAN} WHERE ($1::uuid IS NULL OR id < $1)"
+                " AND ($2::uuid IS NULL OR snapshot_id = $2) ORDER BY id DESC LIMIT $3",
+                *(before_id, snapshot_id, limit),
+            )
+
+        return [_plan(row, "") for row in await self.database.read(fetch)]
+
+    async def plan_items(self, plan_id: str, conn: Connection | None = None) -> PlanItems:
+        """The items of a plan. NotFound."""
+
+        async def fetch(conn: Connection) -> bytes | None:
+            sql = "SELECT items FROM restore.plan_data WHERE plan_id = $1"
+            found: bytes | None = await conn.fetchval(sql, plan_id)
+            return found
+
+        packed = await (fetch(conn) if conn is not None else self.database.read(fetch))
+        if packed is None:
+            raise _no("plan", plan_id)
+        return PlanItems.decode(blob.decompress(packed))
+
+    # ---- restores
+
+    async def lock_execution(self, conn: Connection) -> None:
+        """Let only one transaction at a time begin a restore."""
+        await conn.execute("SELECT pg_advisory_xact_lock($1)", _EXECUTE_LOCK)
+
+    async def insert_restore(self, conn: Connection, restore: RestoreRecord) -> None:
+        """Store a restore, and note it in its plan."""
+        await conn.execute(
+            _INSERT_RESTORE,
+            *(restore.id, restore.plan_id, int(restore.state), list(restore.verdicts)),
+            *(restore.principal, restore.role, restore.comment, restore.job_id),
+            *(restore.start_by_ns, restore.write_timeout_ns, restore.verify_timeout_ns),
+            *(restore.accept_moved, restore.create_time_ns),
+        )
+        await conn.execute(
+            "UPDATE restore.plan SET restore_id = $2 WHERE id = $1", restore.plan_id, restore.id
+        )
+
+    async def open_restores(self, conn: Connection | None = None) -> list[RestoreRecord]:
+        """Those that have not ended."""
+
+        async def fetch(conn: Connection) -> Sequence[Record]:
+            return await conn.fetch(f"{_RESTORE} WHERE r.end_time_ns = 0 ORDER BY r.id")
+
+        rows = await (fetch(conn) if conn is not None else self.database.read(fetch))
+        return [_restore(row, "") for row in rows]
+
+    async def restore(self, restore_id: str) -> RestoreRecord:
+        """One restore. NotFound."""
+
+        async def fetch(conn: Connection) -> Record | None:
+            return await conn.fetchrow(f"{_RESTORE} WHERE r.id = $1", restore_id)
+
+        return _restore(await self.database.read(fetch), restore_id)
+
+    async def lock_restore(self, conn: Connection, restore_id: str) -> RestoreRecord:
+        """One restore, locked until the end of the transaction. NotFound."""
+        row = await conn.fetchrow(f"{_RESTORE} WHERE r.id = $1 FOR UPDATE OF r", restore_id)
+        return _restore(row, restore_id)
+
+    async def restores(self, limit: int, before_id: str | None) -> list[RestoreRecord]:
+        """Restores, newest first, those made before `before_id`."""
+
+        async def fetch(conn: Connection) -> Sequence[Record]:
+            return await conn.fetch(
+                f"{_RESTORE} WHERE ($1::uuid IS NULL OR r.id < $1) ORDER BY r.id DESC LIMIT $2",
+                *(before_id, limit),
+            )
+
+        return [_restore(row, "") for row in await self.database.read(fetch)]
+
+    async def request_abort(self, conn: Connection, restore_id: str, reason: str) -> None:
+        """Note the wish; whoever runs it sees it."""
+        await conn.execute(
+            "UPDATE restore.restore SET abort_requested = true, abort_reason = $2,"
+            " revision = revision + 1 WHERE id = $1 AND NOT abort_requested",
+            *(restore_id, reason),
+        )
+
+    async def advance(
+        self, restore_id: str, state: RestoreState, verdicts: Sequence[int], start_ns: int = 0
+    ) -> None:
+        """Note state and counts while it runs. WRONG_STATE where that may not follow."""
+        allowed = [int(s) for s in _before(state) | {state}]
+        async with self.database.acquire() as conn:
+            status = await conn.execute(
+                _ADVANCE, restore_id, int(state), list(verdicts), start_ns, allowed
+            )
+        if status != "UPDATE 1":
+            raise _not_any_more(restore_id, state)
+
+    async def finish(
+        self,
+        conn: Connection,
+        restore: RestoreRecord,
+        items: PlanItems,
+        outcome: Outcome,
+        *,
+        at_ns: int,
+    ) -> None:
+        """Store the end: state, counts and error of `restore`, and what became of every item."""
+        status = await conn.execute(
+            _FINISH,
+            *(restore.id, int(restore.state), list(restore.verdicts), restore.all_verified),
+            *(int(restore.error_reason), restore.error_message, at_ns),
+            [int(s) for s in _before(restore.state)],
+        )
+        if status != "UPDATE 1":
+            raise _not_any_more(restore.id, restore.state)
+        packed = blob.compress(outcome.encode())
+        await conn.execute("INSERT INTO restore.restore_data VALUES ($1, $2)", restore.id, packed)
+        rows = items.writes
+        if len(rows) == 0:
+            return
+        stream = copy_rows(
+            restore.id,
+            [
+                (items.number[rows], "i8"),
+                (outcome.verdict[rows], "i2"),
+                (outcome.code[rows], "i4"),
+                (outcome.readback_reached[rows], "i2"),
+                (outcome.sent_time[rows], "i8"),
+                (outcome.completion_time[rows], "i8"),
+                (as_float64(outcome.seen.kind[rows], outcome.seen.data[rows]), "f8"),
+            ],
+            [_pick(items.names, rows)],
+        )
+        await copy_into(conn, "restore_item", _RESTORE_ITEM, stream)
+
+    async def outcome(self, restore_id: str) -> Outcome | None:
+        """What became of the items; None while it has not ended."""
+
+        async def fetch(conn: Connection) -> bytes | None:
+            found: bytes | None = await conn.fetchval(
+                "SELECT outcome FROM restore.restore_data WHERE restore_id = $1", restore_id
+            )
+            return found
+
+        packed = await self.database.read(fetch)
+        return None if packed is None else Outcome.decode(blob.decompress(packed))
+
+    # ---- the journal
+
+    async def journal_intent(
+        self, restore_id: str, batch: int, rows: I8, numbers: I8, at_ns: int
+    ) -> None:
+        """Durable when it returns: these rows are about to be sent. Once for each batch."""
+        async with self.database.acquire() as conn:
+            await conn.execute(
+                "INSERT INTO restore.journal (restore_id, batch, rows, numbers, intent_time_ns)"
+                " VALUES ($1, $2, $3, $4, $5)",
+                *(restore_id, batch, rows.tolist(), numbers.tolist(), at_ns),
+            )
+
+    async def journal_result(self, restore_id: str, batch: int, codes: I4, at_ns: int) -> None:
+        """What came of a batch. Harmless when repeated."""
+        async with self.database.acquire() as conn:
+            await conn.execute(
+                "UPDATE restore.journal SET codes = $3, result_time_ns = $4"
+                " WHERE restore_id = $1 AND batch = $2",
+                *(restore_id, batch, codes.tolist(), at_ns),
+            )
+
+    async def journal(self, restore_id: str) -> list[Batch]:
+        """All entries in order."""
+
+        async def fetch(conn: Connection) -> Sequence[Record]:
+            return await conn.fetch(
+                "SELECT * FROM restore.journal WHERE restore_id = $1 ORDER BY batch", restore_id
+            )
+
+        return [_batch(dict(row)) for row in await self.database.read(fetch)]
+
+
+def _pick(texts: list[str], rows: I8) -> list[str]:
+    return [texts[row] for row in rows.tolist()]
+
+
+def _before(state: RestoreState) -> set[RestoreState]:
+    return {old for old, following in TRANSITIONS.items() if state in following}
+
+
+def _no(what: str, found_id: str) -> NotFound:
+    return NotFound(
+        f"there is no {what} {found_id}", field="id", metadata={"resource": what, "id": found_id}
+    )
+
+
+def _not_any_more(restore_id: str, state: RestoreState) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"restore {restore_id} cannot become {state.name.lower()} any more",
+        reason=Reason.WRONG_STATE,
+    )
+
+
+def _plan(row: Record | None, plan_id: str) -> PlanRecord:
+    if row is None:
+        raise _no("plan", plan_id)
+    fields: dict[str, Any] = dict(row)
+    fields["skips"] = tuple(fields["skips"])
+    return PlanRecord(**fields)
+
+
+def _restore(row: Record | None, restore_id: str) -> RestoreRecord:
+    if row is None:
+        raise _no("restore", restore_id)
+    fields: dict[str, Any] = dict(row)
+    fields["verdicts"] = tuple(fields["verdicts"])
+    fields["state"] = RestoreState(fields["state"])
+    fields["error_reason"] = Reason(fields["error_reason"])
+    return RestoreRecord(**fields)
+
+
+def _batch(row: Mapping[str, Any]) -> Batch:
+    codes = row["codes"]
+    return Batch(
+        rows=np.array(row["rows"], np.int64),
+        intent_time=row["intent_time_ns"],
+        codes=None if codes is None else np.array(codes, np.int32),
+        result_time=row["result_time_ns"],
+    )

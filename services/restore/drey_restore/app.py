@@ -1,0 +1,88 @@
+"""The composition root."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from drey_ca import open_table
+from drey_restore.adapters.catalog import CatalogClient
+from drey_restore.adapters.channels import ChannelPool
+from drey_restore.adapters.live import LiveMachine
+from drey_restore.adapters.snapshots import SnapshotClient
+from drey_restore.adapters.store import SCHEMA_PACKAGES, RestoreStore
+from drey_restore.loops.settle import SettleLoop
+from drey_restore.servicer import SERVICE, RestoreServicer
+from drey_restore.settings import Settings
+from drey_restore.usecases.ending import Ending
+from drey_restore.usecases.notify import Aborts, Notifier
+from drey_restore.usecases.plans import Plans
+from drey_restore.usecases.restores import JOB_KIND, Restores
+from drey_restore.usecases.runner import Limits, Runner
+from drey_runtime.app import App
+from drey_runtime.auth import TokenSigner, TokenVerifier
+from drey_runtime.bus import Bus
+from drey_runtime.clock import now_ns
+from drey_runtime.database import Database
+from drey_runtime.image import Image
+from drey_runtime.jobs import JobStore, JobWorker, Kind, OutboxRelay
+from drey_runtime.migrate import check_connection
+from drey_runtime.server import channel, serve
+from drey_runtime.settings import SettingsError
+
+
+async def main(settings: Settings, app: App) -> int:
+    """Open everything and start the loops; returns the port that it listens on."""
+    if settings.trusted_keys is None or settings.signing_key is None:
+        raise SettingsError(
+            "DREY_TRUSTED_KEYS and DREY_SIGNING_KEY are needed: make them with"
+            " python -m drey_runtime.keys FOLDER gateway snapshot monitor restore"
+        )
+    signer = TokenSigner.from_file("restore", settings.signing_key)
+    verifier = TokenVerifier.from_file(settings.trusted_keys)
+    enter = app.stack.enter_async_context
+    database = await enter(
+        Database(
+            settings.postgres_url.get_secret_value(),
+            name="drey-restore",
+            checks=[lambda conn: check_connection(conn, SCHEMA_PACKAGES)],
+        )
+    )
+    image = await enter(Image.open(settings.redis_url.get_secret_value(), settings.namespace))
+    table = await enter(open_table(settings.channel_access))
+    upstream = await enter(channel(settings, settings.snapshot_target))
+    bus = Bus(settings.nats_url, settings.namespace, "drey-restore")
+    jobs = JobStore(database, bus)
+
+    store = RestoreStore(database)
+    notifier, aborts = Notifier(), Aborts()
+    ending = Ending(store, notifier, now_ns)
+    limits = Limits(settings.connect_timeout, settings.read_timeout, settings.chunk_size)
+    runner = Runner(store, ChannelPool(table), ending, notifier, aborts, limits, now_ns)
+    worker = JobWorker(
+        jobs,
+        bus,
+        {JOB_KIND: Kind(runner.run, runner.interrupted)},
+        owner=f"restore@{socket.gethostname()}:{os.getpid()}",
+        lease_s=settings.job_lease,
+    )
+    plans = Plans(
+        store,
+        SnapshotClient(upstream, signer),
+        CatalogClient(upstream, signer),
+        LiveMachine(image, settings.shards, settings.stale_after),
+        now_ns,
+    )
+    restores = Restores(store, jobs, ending, notifier, aborts, worker.kick, now_ns)
+    servicer = RestoreServicer(plans, restores, now_ns)
+
+    app.start(bus, "bus")
+    app.start(database, "database")
+    app.start(OutboxRelay(database, bus), "outbox")
+    app.start(worker, "jobs")
+    app.start(SettleLoop(restores), "settle")
+    port, health = await enter(
+        serve(settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)])
+    )
+    await health.set(True)
+    return port

@@ -1,0 +1,1 @@
+"""What a restore is: pure, without clock, socket or loop."""

@@ -1,0 +1,121 @@
+"""Columns as bytes: one canonical form, which is what a digest covers and what is stored.
+
+A magic number, then for each section its name, its type and its bytes, in the order given. The
+same columns give the same bytes on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from drey_core.errors import Internal
+from drey_core.values import Columns, pack_strings, unpack_strings
+from drey_core.wire import compact_heap
+
+MAGIC = b"DRRS\x01"
+_HEAD = struct.Struct("<B8sQ")
+_BYTES = b"bytes"
+_LEVEL = 1
+
+Section = NDArray[Any] | bytes
+
+_COLUMNS = (
+    ("key", "<i8"),
+    ("kind", "u1"),
+    ("state", "u1"),
+    ("origin", "u1"),
+    ("severity", "u1"),
+    ("status", "<u2"),
+    ("source_time", "<i8"),
+    ("receive_time", "<i8"),
+    ("data", "<u8"),
+)
+
+
+def encode(sections: Mapping[str, Section]) -> bytes:
+    """Sections in canonical form."""
+    parts = [MAGIC]
+    for name, section in sections.items():
+        if isinstance(section, bytes):
+            kind, raw = _BYTES, section
+        else:
+            array = np.ascontiguousarray(section, section.dtype.newbyteorder("<"))
+            kind, raw = array.dtype.str.lstrip("|<").encode(), array.tobytes()
+        label = name.encode()
+        parts += [_HEAD.pack(len(label), kind, len(raw)), label, raw]
+    return b"".join(parts)
+
+
+def decode(raw: bytes) -> dict[str, Section]:
+    """Inverse of `encode`; arrays are views. Raises `Internal` on anything else."""
+    if not raw.startswith(MAGIC):
+        raise Internal("stored columns of an unknown form")
+    out: dict[str, Section] = {}
+    at = len(MAGIC)
+    while at < len(raw):
+        length, kind, size = _HEAD.unpack_from(raw, at)
+        at += _HEAD.size
+        name = raw[at : at + length].decode()
+        at += length
+        body = raw[at : at + size]
+        at += size
+        if len(body) != size:
+            raise Internal("stored columns that end too early")
+        kind = kind.rstrip(b"\0")
+        out[name] = body if kind == _BYTES else np.frombuffer(body, "<" + kind.decode())
+    return out
+
+
+def compress(raw: bytes) -> bytes:
+    """For the database."""
+    return zstandard.ZstdCompressor(_LEVEL).compress(raw)
+
+
+def decompress(blob: bytes) -> bytes:
+    """Inverse of `compress`. Raises `Internal` where the bytes are damaged."""
+    try:
+        return zstandard.ZstdDecompressor().decompress(blob)
+    except zstandard.ZstdError as error:
+        raise Internal(f"stored columns cannot be decompressed: {error}") from error
+
+
+def digest(raw: bytes) -> str:
+    """BLAKE2b over the canonical form, 64 hexadecimal digits."""
+    return hashlib.blake2b(raw, digest_size=32).hexdigest()
+
+
+def text_section(texts: list[str]) -> bytes:
+    """Texts as a section; lone surrogates stand for bytes that were not UTF-8."""
+    return pack_strings([text.encode("utf-8", "surrogateescape") for text in texts])
+
+
+def texts_of(section: Section) -> list[str]:
+    """Inverse of `text_section`."""
+    return [raw.decode("utf-8", "surrogateescape") for raw in unpack_strings(bytes(section))]
+
+
+def columns_sections(prefix: str, columns: Columns) -> dict[str, Section]:
+    """The sections of columns, the heap laid out without gaps."""
+    data, heap = compact_heap(columns)
+    sections: dict[str, Section] = {
+        f"{prefix}.{name}": getattr(columns, name).astype(dtype, copy=False)
+        for name, dtype in _COLUMNS
+        if name != "data"
+    }
+    sections[f"{prefix}.data"] = np.asarray(data, "<u8")
+    sections[f"{prefix}.heap"] = heap
+    return sections
+
+
+def columns_of(prefix: str, sections: Mapping[str, Section]) -> Columns:
+    """Inverse of `columns_sections`."""
+    fields: dict[str, Any] = {name: sections[f"{prefix}.{name}"] for name, _ in _COLUMNS}
+    merged = np.zeros(len(fields["key"]), np.uint32)
+    return Columns(merged=merged, heap=bytes(sections[f"{prefix}.heap"]), **fields)

@@ -1,0 +1,182 @@
+"""A stored value in the type that its channel has today, or the reason why it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.values import (
+    ARRAY,
+    ELEMENT_DTYPE,
+    I8,
+    U1,
+    Columns,
+    Kind,
+    bits_scalar,
+    decode_value,
+    encode_value,
+    heap_mask,
+    heap_ref,
+    unpack_strings,
+)
+from drey_restore.domain.items import Labels
+from drey_restore.domain.kinds import Skip
+
+_ITEM_BYTES = np.ones(256, np.int64)
+for _kind, _dtype in ELEMENT_DTYPE.items():
+    _ITEM_BYTES[_kind | ARRAY] = _dtype.itemsize
+
+_FLOATS = (Kind.FLOAT32, Kind.FLOAT64)
+_STRING_ARRAY = int(Kind.STRING) | ARRAY
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Targets in the channels' types; `problem[i]` (`Skip`) says why row i has none."""
+
+    target: Columns
+    problem: U1
+    warnings: dict[int, tuple[str, ...]]
+
+
+class _Refused(Exception):
+    def __init__(self, reason: Skip) -> None:
+        self.reason = reason
+
+
+def convert(
+    stored: Columns,
+    live_kind: U1,
+    live_count: I8,
+    rows: I8,
+    stored_labels: Mapping[int, Labels],
+    live_labels: Callable[[int], Labels],
+) -> Converted:
+    """Convert the given rows of `stored` (n); the others keep their value and have no problem.
+
+    `live_kind` and `live_count` (shapes (n,)) are today's type and greatest number of elements.
+    Numbers go to another type only where that holds them exactly; an enum goes by its label where
+    both lists of labels are known and differ.
+    """
+    problem = np.zeros(len(stored), np.uint8)
+    data, kind = stored.data.copy(), stored.kind.copy()
+    warnings: dict[int, tuple[str, ...]] = {}
+    same = kind[rows] == live_kind[rows]
+    _check_counts(stored, live_count, rows[same], problem)
+    enums = rows[same & (kind[rows] == Kind.ENUM)]
+    for row in enums.tolist():
+        old, new = stored_labels.get(row, ()), live_labels(row)
+        try:
+            index, moved = _by_label(int(data[row]), old, new)
+        except _Refused as refused:
+            problem[row] = refused.reason
+            continue
+        if moved:
+            warnings[row] = (f"enum index moved from {int(data[row])} to {index}",)
+            data[row] = index
+    extra = bytearray()
+    base = len(stored.heap)
+    for row in rows[~same].tolist():
+        try:
+            bits = _retyped(stored, row, int(live_kind[row]), int(live_count[row]))
+        except _Refused as refused:
+            problem[row] = refused.reason
+            continue
+        warnings[row] = (f"stored as {_name(kind[row])}, written as {_name(live_kind[row])}",)
+        kind[row] = live_kind[row]
+        if isinstance(bits, bytes):
+            data[row] = heap_ref(base + len(extra), len(bits))
+            extra += bits
+        else:
+            data[row] = bits
+    target = replace(stored, kind=kind, data=data, heap=stored.heap + bytes(extra))
+    return Converted(target, problem, warnings)
+
+
+def _name(kind: np.uint8) -> str:
+    text = Kind(int(kind) & ~ARRAY).name.lower()
+    return f"array of {text}" if int(kind) & ARRAY else text
+
+
+def _by_label(index: int, old: Labels, new: Labels) -> tuple[int, bool]:
+    """(index by today's labels, whether it moved)."""
+    if not old or not new or old == new:
+        if new and index >= len(new):
+            raise _Refused(Skip.LABEL_GONE)
+        return index, False
+    if index >= len(old) or old[index] not in new:
+        raise _Refused(Skip.LABEL_GONE)
+    found = index if index < len(new) and new[index] == old[index] else new.index(old[index])
+    return found, found != index
+
+
+def _check_counts(stored: Columns, live_count: I8, rows: I8, problem: U1) -> None:
+    arrays = rows[stored.kind[rows] & ARRAY != 0]
+    lengths = (stored.data[arrays] >> np.uint64(32)).astype(np.int64)
+    counts = lengths // _ITEM_BYTES[stored.kind[arrays]]
+    for at in np.flatnonzero(stored.kind[arrays] == _STRING_ARRAY).tolist():
+        counts[at] = len(unpack_strings(stored.heap_bytes(int(arrays[at]))))
+    problem[arrays[counts > live_count[arrays]]] = Skip.COUNT_TOO_LARGE
+
+
+def _retyped(stored: Columns, row: int, kind: int, count: int) -> int | bytes:
+    """Heap bytes or bits of one value in another kind."""
+    old = int(stored.kind[row])
+    if _family(old) != _family(kind):
+        raise _Refused(Skip.TYPE_CHANGED)
+    value = decode_value(old, int(stored.data[row]), stored.heap)
+    if old & ARRAY and not kind & ARRAY:
+        if len(value) != 1:
+            raise _Refused(Skip.COUNT_TOO_LARGE if len(value) else Skip.TYPE_CHANGED)
+        value = value[0]
+    elif kind & ARRAY and not old & ARRAY:
+        raise _Refused(Skip.TYPE_CHANGED)
+    if kind & ARRAY:
+        if len(value) > count:
+            raise _Refused(Skip.COUNT_TOO_LARGE)
+        return _exact_array(value, kind)
+    return _exact_scalar(value, kind)
+
+
+def _family(kind: int) -> int:
+    element = kind & ~ARRAY
+    return element if element in (Kind.NONE, Kind.STRING, Kind.ENUM) else int(Kind.FLOAT64)
+
+
+def _exact_scalar(value: object, kind: int) -> int | bytes:
+    if kind == Kind.STRING:
+        return encode_value(value, kind)[1]
+    number = value.item() if isinstance(value, np.generic) else value
+    try:
+        if isinstance(number, float) and kind not in _FLOATS and not number.is_integer():
+            raise _Refused(Skip.TYPE_CHANGED)
+        bits = encode_value(number, kind)[1]
+    except (OverflowError, ValueError, TypeError) as error:
+        raise _Refused(Skip.TYPE_CHANGED) from error
+    assert isinstance(bits, int)
+    back = bits_scalar(kind, bits)
+    if back != number and number == number:  # noqa: PLR0124  NaN stays NaN in any float
+        raise _Refused(Skip.TYPE_CHANGED)
+    return bits
+
+
+def _exact_array(value: NDArray[np.generic], kind: int) -> bytes:
+    dtype = ELEMENT_DTYPE[kind & ~ARRAY]
+    with np.errstate(invalid="ignore", over="ignore"):
+        out = value.astype(dtype)
+        whole = [x.item() for x in value]
+        kept = all(
+            a == b or (a != a and b != b)  # noqa: PLR0124  NaN
+            for a, b in zip(whole, [x.item() for x in out], strict=True)
+        )
+    if not kept:
+        raise _Refused(Skip.TYPE_CHANGED)
+    return out.tobytes()
+
+
+def in_heap(columns: Columns, rows: I8) -> I8:
+    """Those of `rows` whose value lies in the heap."""
+    return rows[heap_mask(columns.kind[rows])]

@@ -1,0 +1,167 @@
+"""The bookkeeping of one execution: which PV stands where, whatever happens in between.
+
+A pure state machine. At every moment each PV of the plan has exactly one verdict, so the counts
+add up to the plan. A row is announced (`intend`) before it is sent and at most once; its result
+comes after, or never. `replay` rebuilds the same from the journal after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.errors import Internal
+from drey_core.values import I8, U1
+from drey_restore.domain.items import I4, PlanItems
+from drey_restore.domain.kinds import VERDICTS, Completion, Skip, Verdict
+
+ECA_NORMAL = 1
+ECA_TIMEOUT = 80
+ECA_DISCONN = 192
+ECA_CHANDESTROY = 440
+
+Mask = NDArray[np.bool_]
+
+_VERDICT_OF_CODE = {
+    ECA_NORMAL: Verdict.WRITTEN,
+    ECA_TIMEOUT: Verdict.TIMED_OUT,
+    ECA_DISCONN: Verdict.DISCONNECTED,
+    # our own table was closed under the write: it may have been sent or not
+    ECA_CHANDESTROY: Verdict.UNKNOWN,
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One entry of the journal: rows announced at a time, and their codes once known."""
+
+    rows: I8
+    intent_time: int
+    codes: I4 | None = None
+    result_time: int = 0
+
+
+def initial_verdicts(skip: U1) -> U1:
+    """Verdicts before anything is sent, by the plan's skip reasons; shapes (n,)."""
+    return np.where(
+        skip == Skip.NONE,
+        np.uint8(Verdict.PENDING),
+        np.where(skip == Skip.EQUAL, np.uint8(Verdict.EQUAL_ALREADY), np.uint8(Verdict.SKIPPED)),
+    )
+
+
+def verdicts_of_codes(codes: I4) -> U1:
+    """Verdict of each ECA status of a write."""
+    out = np.full(len(codes), Verdict.REFUSED, np.uint8)
+    for code, verdict in _VERDICT_OF_CODE.items():
+        out[codes == code] = verdict
+    return out
+
+
+def count_verdicts(verdict: U1) -> list[int]:
+    """How many PVs have each verdict, by its number."""
+    counts: list[int] = np.bincount(verdict, minlength=VERDICTS).tolist()
+    return counts
+
+
+def all_verified(counts: list[int]) -> bool:
+    """Every PV to write was verified, and none was left out but those equal already."""
+    good = counts[Verdict.VERIFIED] + counts[Verdict.EQUAL_ALREADY]
+    return good == sum(counts) and good > 0
+
+
+class Execution:
+    """One execution of `items`."""
+
+    def __init__(self, items: PlanItems) -> None:
+        n = len(items)
+        self._completion = items.completion
+        self.verdict = initial_verdicts(items.skip)
+        self.code = np.zeros(n, np.int32)
+        self.sent_time = np.zeros(n, np.int64)
+        self.completion_time = np.zeros(n, np.int64)
+        self.in_flight = np.zeros(n, bool)
+        self.closed = False
+
+    @property
+    def counts(self) -> list[int]:
+        """PVs by verdict; they add up to the plan."""
+        return count_verdicts(self.verdict)
+
+    @property
+    def anything_sent(self) -> bool:
+        """Whether a write was announced."""
+        return bool(self.sent_time.any())
+
+    @property
+    def finished(self) -> int:
+        """Writes whose verdict is known."""
+        open_rows = self.verdict == Verdict.PENDING
+        left_out = (self.verdict == Verdict.SKIPPED) | (self.verdict == Verdict.EQUAL_ALREADY)
+        return int((~open_rows & ~left_out).sum())
+
+    def disconnected(self, rows: I8) -> None:
+        """Pending rows whose channel is not there: nothing is sent to them."""
+        self._expect(rows, "is not pending")
+        self.verdict[rows] = Verdict.DISCONNECTED
+
+    def intend(self, rows: I8, at_ns: int) -> None:
+        """Announce rows. Raises `Internal` where one was announced or ended before."""
+        self._expect(rows, "would be sent twice")
+        if self.closed:
+            raise Internal("a write was announced after the end")
+        self.in_flight[rows] = True
+        self.sent_time[rows] = at_ns
+
+    def result(self, rows: I8, codes: I4, at_ns: int) -> None:
+        """Results of announced rows. Raises `Internal` for others."""
+        if not self.in_flight[rows].all():
+            raise Internal("a result came for a write that was not announced")
+        self.in_flight[rows] = False
+        self.code[rows] = codes
+        self.verdict[rows] = verdicts_of_codes(codes)
+        unsent = self.verdict[rows] == Verdict.DISCONNECTED
+        self.sent_time[rows[unsent]] = 0
+        known = np.isin(self.verdict[rows], (Verdict.WRITTEN, Verdict.REFUSED))
+        self.completion_time[rows[known]] = at_ns
+
+    def close(self) -> None:
+        """Nothing more is sent: what was announced without a result is unknown, the rest not sent.
+
+        Harmless when repeated.
+        """
+        self.closed = True
+        self.verdict[self.in_flight] = Verdict.UNKNOWN
+        self.in_flight[:] = False
+        self.verdict[self.verdict == Verdict.PENDING] = Verdict.NOT_SENT
+
+    def verify(self, rows: I8, at_target: Mask, was_read: Mask, readback: NDArray[np.int8]) -> None:
+        """Judge written rows by an independent read; others among `rows` are left as they are.
+
+        A row that could not be read stays WRITTEN. With the completion READBACK the readback
+        must have been reached too (1; -1 is "none to compare", which cannot be reached).
+        """
+        wants = self._completion[rows] == Completion.READBACK
+        good = at_target & (~wants | (readback == 1))
+        judged = (self.verdict[rows] == Verdict.WRITTEN) & was_read
+        self.verdict[rows[judged & good]] = Verdict.VERIFIED
+        self.verdict[rows[judged & ~good]] = Verdict.NOT_REACHED
+
+    def _expect(self, rows: I8, otherwise: str) -> None:
+        wrong = (self.verdict[rows] != Verdict.PENDING) | self.in_flight[rows]
+        if wrong.any() or len(np.unique(rows)) != len(rows):
+            at = int(rows[wrong][0]) if wrong.any() else int(rows[0])
+            raise Internal(f"row {at} of the plan {otherwise}")
+
+
+def replay(items: PlanItems, journal: Iterable[Batch]) -> Execution:
+    """The execution as the journal tells it, not closed."""
+    execution = Execution(items)
+    for batch in journal:
+        execution.intend(batch.rows, batch.intent_time)
+        if batch.codes is not None:
+            execution.result(batch.rows, batch.codes, batch.result_time)
+    return execution

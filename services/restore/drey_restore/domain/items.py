@@ -1,0 +1,180 @@
+"""The items of a plan and of a restore, as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.values import I8, U1, Columns, pack_strings, unpack_strings
+from drey_restore.domain import blob
+from drey_restore.domain.kinds import Skip
+
+F8 = NDArray[np.float64]
+I4 = NDArray[np.int32]
+Labels = tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class PlanItems:
+    """n PVs of a plan, ordered by number; every array and list has n entries.
+
+    `current`, `target` and `stored_readback` are keyed by channel number (0: none); a target of
+    kind NONE is left out. `absolute`/`relative` are the setpoint's tolerance. `delta` is target
+    minus current, `deviation` its size in tolerances, NaN where they are not numbers.
+    `label_sets[label_of[i]]` are the live enum labels of setpoint i (-1: none).
+    """
+
+    number: I8
+    names: list[str]
+    addresses: list[str]
+    readback_addresses: list[str]
+    current: Columns
+    target: Columns
+    stored_readback: Columns
+    absolute: F8
+    relative: F8
+    readback_absolute: F8
+    readback_relative: F8
+    delta: F8
+    deviation: F8
+    stage: I4
+    completion: U1
+    skip: U1
+    label_of: I4
+    label_sets: list[Labels] = field(default_factory=list)
+    warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    @property
+    def writes(self) -> I8:
+        """Rows that are written, in the order of writing: by stage, then as they lie."""
+        rows = np.flatnonzero(self.skip == Skip.NONE)
+        return rows[np.argsort(self.stage[rows], kind="stable")]
+
+    def labels(self, row: int) -> Labels:
+        """Live enum labels of a row's setpoint; empty where it has none."""
+        at = int(self.label_of[row])
+        return self.label_sets[at] if at >= 0 else ()
+
+    def encode(self) -> bytes:
+        """Canonical bytes: what the digest covers."""
+        rows = sorted(self.warnings)
+        texts = ["\n".join(self.warnings[row]) for row in rows]
+        sections: dict[str, blob.Section] = {
+            "number": self.number,
+            "names": blob.text_section(self.names),
+            "addresses": blob.text_section(self.addresses),
+            "readback_addresses": blob.text_section(self.readback_addresses),
+            **{name: getattr(self, name) for name in _ARRAYS},
+            "warning_rows": np.array(rows, np.int64),
+            "warnings": blob.text_section(texts),
+            "label_sizes": np.array([len(s) for s in self.label_sets], np.int64),
+            "labels": pack_strings([label for s in self.label_sets for label in s]),
+        }
+        for name in _COLUMNS:
+            sections |= blob.columns_sections(name, getattr(self, name))
+        return blob.encode(sections)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> PlanItems:
+        """Inverse of `encode`. Raises `Internal` on anything else."""
+        s = blob.decode(raw)
+        rows = np.asarray(s["warning_rows"]).tolist()
+        texts = blob.texts_of(s["warnings"])
+        labels = unpack_strings(bytes(s["labels"]))
+        sets, at = [], 0
+        for size in np.asarray(s["label_sizes"]).tolist():
+            sets.append(tuple(labels[at : at + size]))
+            at += size
+        fields: dict[str, Any] = {name: s[name] for name in _ARRAYS}
+        fields |= {name: blob.columns_of(name, s) for name in _COLUMNS}
+        return cls(
+            number=np.asarray(s["number"]),
+            names=blob.texts_of(s["names"]),
+            addresses=blob.texts_of(s["addresses"]),
+            readback_addresses=blob.texts_of(s["readback_addresses"]),
+            label_sets=sets,
+            warnings={r: tuple(t.split("\n")) for r, t in zip(rows, texts, strict=True)},
+            **fields,
+        )
+
+
+_ARRAYS = (
+    "absolute",
+    "relative",
+    "readback_absolute",
+    "readback_relative",
+    "delta",
+    "deviation",
+    "stage",
+    "completion",
+    "skip",
+    "label_of",
+)
+_COLUMNS = ("current", "target", "stored_readback")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the n items of a plan; every array has n entries, rows as in the plan.
+
+    `code` is the ECA status of the write (0: none), times are nanoseconds since 1970 UTC (0:
+    none). `readback_reached`: 1 yes, 0 no, -1 there is none to compare. `before`, `seen` and
+    `readback` have kind NONE where nothing was read.
+    """
+
+    verdict: U1
+    code: I4
+    sent_time: I8
+    completion_time: I8
+    readback_reached: NDArray[np.int8]
+    before: Columns
+    seen: Columns
+    readback: Columns
+
+    @classmethod
+    def fresh(cls, items: PlanItems, verdict: U1) -> Outcome:
+        """Nothing sent yet; `before` as the plan saw it."""
+        n = len(items)
+        return cls(
+            verdict=verdict,
+            code=np.zeros(n, np.int32),
+            sent_time=np.zeros(n, np.int64),
+            completion_time=np.zeros(n, np.int64),
+            readback_reached=np.full(n, -1, np.int8),
+            before=items.current,
+            seen=Columns.empty(n),
+            readback=Columns.empty(n),
+        )
+
+    def encode(self) -> bytes:
+        """Bytes for the database."""
+        sections: dict[str, blob.Section] = {name: getattr(self, name) for name in _OUTCOME}
+        for name in ("before", "seen", "readback"):
+            sections |= blob.columns_sections(name, getattr(self, name))
+        return blob.encode(sections)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Outcome:
+        """Inverse of `encode`. Raises `Internal` on anything else."""
+        s = blob.decode(raw)
+        fields: dict[str, Any] = {name: s[name] for name in _OUTCOME}
+        fields |= {name: blob.columns_of(name, s) for name in ("before", "seen", "readback")}
+        return cls(**fields)
+
+
+_OUTCOME = ("verdict", "code", "sent_time", "completion_time", "readback_reached")
+
+
+def scatter(into: Columns, rows: I8, values: Columns) -> Columns:
+    """`into` with `values[i]` in row `rows[i]`; the heaps are joined."""
+    both = Columns.concat([into, values])
+    index = np.arange(len(into))
+    index[rows] = len(into) + np.arange(len(rows))
+    return both.take(index)

@@ -1,0 +1,68 @@
+"""Plans and restores as resources, without their items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drey_core.errors import Reason
+from drey_restore.domain.execution import all_verified
+from drey_restore.domain.kinds import PlanState, RestoreState
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """A plan. `skips` by the number of the reason; times in nanoseconds since 1970 UTC."""
+
+    id: str
+    digest: str
+    snapshot_id: str
+    pvs: int
+    writes: int
+    skips: tuple[int, ...]
+    exact: bool
+    principal: str
+    role: str
+    comment: str
+    create_time_ns: int
+    expire_time_ns: int
+    undoes_restore_id: str | None = None
+    restore_id: str | None = None
+
+    def state(self, now_ns: int) -> PlanState:
+        """Where it stands at `now_ns`."""
+        if self.restore_id is not None:
+            return PlanState.EXECUTED
+        return PlanState.READY if now_ns < self.expire_time_ns else PlanState.EXPIRED
+
+
+@dataclass(frozen=True)
+class RestoreRecord:
+    """A restore. `verdicts` by the number of the verdict; `start_by_ns`: no first write after."""
+
+    id: str
+    plan_id: str
+    plan_digest: str
+    snapshot_id: str
+    state: RestoreState
+    verdicts: tuple[int, ...]
+    principal: str
+    role: str
+    comment: str
+    job_id: str
+    start_by_ns: int
+    write_timeout_ns: int
+    verify_timeout_ns: int
+    accept_moved: bool
+    create_time_ns: int
+    abort_requested: bool = False
+    abort_reason: str = ""
+    error_reason: Reason = Reason.UNSPECIFIED
+    error_message: str = ""
+    start_time_ns: int = 0
+    end_time_ns: int = 0
+    revision: int = 1
+
+    @property
+    def all_verified(self) -> bool:
+        """Every PV to write was verified, and none was left out but those equal already."""
+        return self.state == RestoreState.COMPLETED and all_verified(list(self.verdicts))

@@ -1,0 +1,1 @@
+"""Work that runs as long as the service."""

@@ -1,0 +1,162 @@
+"""`drey.restore.v1.RestoreService`: validate, map, call, map."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from drey.restore.v1 import restore_service_pb2 as pb
+from drey_core import errors
+from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_restore import mapping
+from drey_restore.ports import Clock
+from drey_restore.usecases.plans import Plans
+from drey_restore.usecases.restores import Restores
+from drey_runtime.auth import current_principal
+
+SERVICE = "drey.restore.v1.RestoreService"
+_DEFAULT_PAGE = 100
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _position(kind: str, query: bytes, token: str) -> str | None:
+    found = decode_page_token(kind, query, token)
+    return None if found is None else str(found[0])
+
+
+def _not_built(what: str) -> errors.Unimplemented:
+    return errors.Unimplemented(f"{what} is not built in this version")
+
+
+class RestoreServicer:
+    """Each method is one of the contract, which documents it."""
+
+    def __init__(self, plans: Plans, restores: Restores, clock: Clock) -> None:
+        self._plans, self._restores, self._clock = plans, restores, clock
+
+    async def CreatePlan(
+        self, request: pb.CreatePlanRequest, context: Context
+    ) -> pb.CreatePlanResponse:
+        """Make a plan."""
+        if request.edits:
+            raise _not_built("editing values of a plan")
+        plan = await self._plans.create(mapping.plan_request(request), current_principal.get())
+        return pb.CreatePlanResponse(plan=mapping.plan_message(plan, self._clock()))
+
+    async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
+        """Get a plan."""
+        plan = await self._plans.get(request.id)
+        return pb.GetPlanResponse(plan=mapping.plan_message(plan, self._clock()))
+
+    async def ReadPlan(self, request: pb.ReadPlanRequest, context: Context) -> AsyncIterator[bytes]:
+        """Read the items of a plan."""
+        if request.writes_only and request.skips:
+            raise errors.InvalidArgument(
+                "skips: says what is left out, and writes_only nothing of it; give one of them",
+                field="skips",
+            )
+        items = await self._plans.items(request.id)
+        for message in mapping.plan_chunks(
+            items, writes_only=request.writes_only, skips=list(request.skips)
+        ):
+            yield message
+            await asyncio.sleep(0)
+
+    async def ListPlans(
+        self, request: pb.ListPlansRequest, context: Context
+    ) -> pb.ListPlansResponse:
+        """List plans."""
+        size = request.page_size or _DEFAULT_PAGE
+        query = query_hash(request.snapshot_id.lower())
+        before = _position("plans", query, request.page_token)
+        found = await self._plans.page(size + 1, before, request.snapshot_id.lower() or None)
+        now = self._clock()
+        more = encode_page_token("plans", query, [found[size - 1].id]) if found[size:] else ""
+        return pb.ListPlansResponse(
+            plans=[mapping.plan_message(plan, now) for plan in found[:size]], next_page_token=more
+        )
+
+    async def ApprovePlan(
+        self, request: pb.ApprovePlanRequest, context: Context
+    ) -> pb.ApprovePlanResponse:
+        """Not built."""
+        raise _not_built("approval by a second person")
+
+    async def ExecutePlan(
+        self, request: pb.ExecutePlanRequest, context: Context
+    ) -> pb.ExecutePlanResponse:
+        """Execute a plan."""
+        restore, job = await self._restores.execute(
+            mapping.execute_request(request), current_principal.get()
+        )
+        return pb.ExecutePlanResponse(
+            restore=mapping.restore_message(restore), job=mapping.job_message(job)
+        )
+
+    async def GetRestore(
+        self, request: pb.GetRestoreRequest, context: Context
+    ) -> pb.GetRestoreResponse:
+        """Get a restore."""
+        restore = await self._restores.get(request.id)
+        return pb.GetRestoreResponse(restore=mapping.restore_message(restore))
+
+    async def ListRestores(
+        self, request: pb.ListRestoresRequest, context: Context
+    ) -> pb.ListRestoresResponse:
+        """List restores."""
+        size = request.page_size or _DEFAULT_PAGE
+        query = query_hash()
+        found = await self._restores.page(
+            size + 1, _position("restores", query, request.page_token)
+        )
+        more = encode_page_token("restores", query, [found[size - 1].id]) if found[size:] else ""
+        return pb.ListRestoresResponse(
+            restores=[mapping.restore_message(r) for r in found[:size]], next_page_token=more
+        )
+
+    async def WatchRestore(
+        self, request: pb.WatchRestoreRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRestoreResponse]:
+        """Follow a restore."""
+        async with aclosing(self._restores.watch(request.id)) as changes:
+            async for restore in changes:
+                yield pb.WatchRestoreResponse(restore=mapping.restore_message(restore))
+
+    async def ReadRestore(
+        self, request: pb.ReadRestoreRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Read the items of a restore."""
+        items, outcome = await self._restores.items(request.id)
+        for message in mapping.restore_chunks(items, outcome, verdicts=list(request.verdicts)):
+            yield message
+            await asyncio.sleep(0)
+
+    async def AbortRestore(
+        self, request: pb.AbortRestoreRequest, context: Context
+    ) -> pb.AbortRestoreResponse:
+        """Stop a restore."""
+        restore = await self._restores.abort(request.id, request.reason, current_principal.get())
+        return pb.AbortRestoreResponse(restore=mapping.restore_message(restore))
+
+    async def PauseRestore(
+        self, request: pb.PauseRestoreRequest, context: Context
+    ) -> pb.PauseRestoreResponse:
+        """Not built."""
+        raise _not_built("pausing a restore")
+
+    async def ResumeRestore(
+        self, request: pb.ResumeRestoreRequest, context: Context
+    ) -> pb.ResumeRestoreResponse:
+        """Not built."""
+        raise _not_built("resuming a restore")
+
+    async def CreateUndoPlan(
+        self, request: pb.CreateUndoPlanRequest, context: Context
+    ) -> pb.CreateUndoPlanResponse:
+        """Not built."""
+        raise _not_built("the plan of the way back")

@@ -1,0 +1,40 @@
+"""Settings of the restore service; each is the environment variable `DREY_RESTORE_<NAME>`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from drey_runtime.settings import CommonSettings
+
+
+class Settings(CommonSettings):
+    """See `CommonSettings` for the shared ones."""
+
+    service: ClassVar[str] = "restore"
+
+    listen: str = Field("127.0.0.1:7103", description="Address to listen on.")
+    channel_access: str = Field(
+        "auto",
+        pattern="^(auto|aioca|native)$",
+        description="Channel Access implementation: `auto`, `aioca` or `native`.",
+    )
+    connect_timeout: float = Field(
+        3.0, gt=0, le=60, description="Seconds to wait for channels to connect, one wait for all."
+    )
+    read_timeout: float = Field(
+        5.0, gt=0, le=60, description="Seconds for one read of all channels of a restore."
+    )
+    stale_after: float = Field(
+        2.0, gt=0, le=60, description="Seconds of silence after which a monitor is not believed."
+    )
+    chunk_size: int = Field(
+        2048, ge=1, le=100_000, description="Writes announced in the journal and sent at a time."
+    )
+    job_lease: float = Field(
+        5.0,
+        ge=1,
+        le=60,
+        description="Seconds after which a restore whose process died is given up as interrupted.",
+    )

@@ -1,0 +1,286 @@
+"""Executing plans, stopping restores, looking at them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from drey_core.errors import FailedPrecondition, Internal, Reason, Unavailable
+from drey_restore.adapters.store import RestoreStore
+from drey_restore.domain.execution import Execution, count_verdicts, initial_verdicts, replay
+from drey_restore.domain.items import Outcome, PlanItems
+from drey_restore.domain.kinds import PlanState, RestoreState
+from drey_restore.domain.planning import record_of
+from drey_restore.domain.records import PlanRecord, RestoreRecord
+from drey_restore.ports import Clock
+from drey_restore.usecases.ending import Ending, outcome_of
+from drey_restore.usecases.notify import Aborts, Notifier
+from drey_runtime import audit, idempotency
+from drey_runtime.auth import Principal
+from drey_runtime.clock import new_id
+from drey_runtime.database import Connection
+from drey_runtime.jobs import Job, JobStore
+
+METHOD = "drey.restore.v1.RestoreService/ExecutePlan"
+JOB_KIND = "restore"
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class ExecuteRequest:
+    """What is asked for. `raw` are the request's bytes, by which a repeat is known."""
+
+    plan_id: str
+    digest: str
+    start_deadline_ns: int
+    write_timeout_ns: int
+    verify_timeout_ns: int
+    accept_moved: bool
+    comment: str
+    request_id: str
+    raw: bytes
+
+
+class Restores:
+    """Use cases of restores."""
+
+    def __init__(
+        self,
+        store: RestoreStore,
+        jobs: JobStore,
+        ending: Ending,
+        notifier: Notifier,
+        aborts: Aborts,
+        kick: Callable[[str], object],
+        clock: Clock,
+    ) -> None:
+        self._store, self._jobs, self._ending = store, jobs, ending
+        self._notifier, self._aborts = notifier, aborts
+        self._kick, self._clock = kick, clock
+
+    async def execute(
+        self, request: ExecuteRequest, principal: Principal
+    ) -> tuple[RestoreRecord, Job]:
+        """Begin to execute a plan; a repeat of the request gives the restore of the first one."""
+        first = False
+        async with (
+            self._store.database.transaction() as conn,
+            idempotency.once(conn, METHOD, principal.name, request.request_id, request.raw) as slot,
+        ):
+            if slot.seen is None:
+                restore = await self._begin(conn, request, principal)
+                slot.response = restore.id.encode()
+                first = True
+        if slot.response is None:
+            raise Internal("a restore was not stored")
+        restore = await self._store.restore(slot.response.decode())
+        if first:
+            self._kick(restore.job_id)
+        return restore, await self._jobs.get(restore.job_id)
+
+    async def _begin(
+        self, conn: Connection, request: ExecuteRequest, principal: Principal
+    ) -> RestoreRecord:
+        await self._store.lock_execution(conn)
+        plan = await self._store.lock_plan(conn, request.plan_id)
+        now = self._clock()
+        _check_plan(plan, request.digest, now)
+        items = await self._store.plan_items(plan.id, conn)
+        await self._check_held(conn, items)
+        role = principal.role.name.lower()
+        restore_id = new_id()
+        job = await self._jobs.create(
+            conn,
+            kind=JOB_KIND,
+            principal=principal.name,
+            role=role,
+            payload=restore_id.encode(),
+            total=plan.writes,
+            result=f"restores/{restore_id}",
+            rerun=False,
+            start_within_s=request.start_deadline_ns / 1e9,
+        )
+        restore = RestoreRecord(
+            id=restore_id,
+            plan_id=plan.id,
+            plan_digest=plan.digest,
+            snapshot_id=plan.snapshot_id,
+            state=RestoreState.WAITING,
+            verdicts=tuple(count_verdicts(initial_verdicts(items.skip))),
+            principal=principal.name,
+            role=role,
+            comment=request.comment,
+            job_id=job.id,
+            start_by_ns=now + request.start_deadline_ns,
+            write_timeout_ns=request.write_timeout_ns,
+            verify_timeout_ns=request.verify_timeout_ns,
+            accept_moved=request.accept_moved,
+            create_time_ns=now,
+        )
+        await self._store.insert_restore(conn, restore)
+        await audit.append(
+            conn,
+            actor=principal.name,
+            role=role,
+            action="restore.execute",
+            object=f"restores/{restore.id}",
+            after={
+                "plan_id": plan.id,
+                "plan_digest": plan.digest,
+                "snapshot_id": plan.snapshot_id,
+                "writes": plan.writes,
+                "accept_moved": request.accept_moved,
+            },
+            at_ns=now,
+            request_id=request.request_id,
+        )
+        return restore
+
+    async def _check_held(self, conn: Connection, items: PlanItems) -> None:
+        """CHANNELS_HELD where an open restore writes one of these records."""
+        wanted: set[str] = set()
+        for other in await self._store.open_restores(conn):
+            held = await self._store.plan_items(other.plan_id, conn)
+            if not wanted:
+                wanted = _records(items)
+            both = wanted & _records(held)
+            if both:
+                raise FailedPrecondition(
+                    f"restore {other.id} of {other.principal} is writing {len(both)} of these"
+                    f" channels, the first is {min(both)}; wait for it, or abort it",
+                    reason=Reason.CHANNELS_HELD,
+                    metadata={"restore_id": other.id, "held_by": other.principal},
+                )
+
+    async def abort(self, restore_id: str, reason: str, principal: Principal) -> RestoreRecord:
+        """Stop a restore: nothing more is sent. WRONG_STATE where it ended in another way."""
+        async with self._store.database.transaction() as conn:
+            restore = await self._store.lock_restore(conn, restore_id)
+            if restore.state == RestoreState.ABORTED or restore.abort_requested:
+                return restore
+            if restore.state.ended:
+                raise FailedPrecondition(
+                    f"restore {restore.id} is {restore.state.name.lower()} already",
+                    reason=Reason.WRONG_STATE,
+                    field="id",
+                    metadata={"state": restore.state.name},
+                )
+            await self._store.request_abort(conn, restore_id, reason)
+            job = await self._jobs.request_cancel(conn, restore.job_id, reason)
+            await audit.append(
+                conn,
+                actor=principal.name,
+                role=principal.role.name.lower(),
+                action="restore.abort",
+                object=f"restores/{restore.id}",
+                after={"reason": reason},
+                at_ns=self._clock(),
+            )
+        self._aborts.request(restore_id)
+        await self._jobs.announce(job)
+        await self.settle(restore_id)
+        self._notifier.wake(restore_id)
+        return await self._store.restore(restore_id)
+
+    async def settle(self, restore_id: str) -> None:
+        """End a restore whose job has ended without it: cancelled in the queue, late, died."""
+        restore = await self._store.restore(restore_id)
+        if restore.state.ended:
+            return
+        job = await self._jobs.get(restore.job_id)
+        if not job.state.ended:
+            return
+        state, error = _end_by_job(job)
+        try:
+            await self._ending.end_by_journal(restore, state, error)
+        except FailedPrecondition as refusal:
+            if refusal.reason != Reason.WRONG_STATE:
+                raise
+
+    async def open_ids(self) -> list[str]:
+        """Restores that have not ended."""
+        return [restore.id for restore in await self._store.open_restores()]
+
+    async def get(self, restore_id: str) -> RestoreRecord:
+        """One restore. NotFound."""
+        return await self._store.restore(restore_id)
+
+    async def page(self, limit: int, before_id: str | None) -> list[RestoreRecord]:
+        """Up to `limit` restores, newest first."""
+        return await self._store.restores(limit, before_id)
+
+    async def items(self, restore_id: str) -> tuple[PlanItems, Outcome]:
+        """The items and what became of them; of a running one what the journal tells so far."""
+        restore = await self._store.restore(restore_id)
+        items = await self._store.plan_items(restore.plan_id)
+        outcome = await self._store.outcome(restore_id)
+        if outcome is None:
+            execution: Execution = replay(items, await self._store.journal(restore_id))
+            outcome = outcome_of(items, execution)
+        return items, outcome
+
+    async def watch(self, restore_id: str) -> AsyncGenerator[RestoreRecord, None]:
+        """The restore now, then as it changes (merged for a slow reader), until it has ended.
+
+        While Postgres is away it waits, after the first answer.
+        """
+        with self._notifier.listen(restore_id) as changed:
+            restore = await self._store.restore(restore_id)
+            yield restore
+            while not restore.state.ended:
+                try:
+                    async with asyncio.timeout(_POLL_S):
+                        await changed.wait()
+                except TimeoutError:
+                    pass  # it may run in another process: look
+                changed.clear()
+                try:
+                    fresh = await self._store.restore(restore_id)
+                except Unavailable:
+                    continue
+                if fresh.revision != restore.revision:
+                    restore = fresh
+                    yield restore
+
+
+def _check_plan(plan: PlanRecord, digest: str, now_ns: int) -> None:
+    if digest != plan.digest:
+        raise FailedPrecondition(
+            f"the digest is not that of plan {plan.id}: look at the plan again",
+            reason=Reason.PLAN_DIGEST_MISMATCH,
+            field="digest",
+            metadata={"digest": plan.digest},
+        )
+    state = plan.state(now_ns)
+    if state == PlanState.EXECUTED:
+        raise FailedPrecondition(
+            f"plan {plan.id} was executed by restore {plan.restore_id}; make a new one",
+            reason=Reason.WRONG_STATE,
+            metadata={"state": state.name, "restore_id": plan.restore_id or ""},
+        )
+    if state == PlanState.EXPIRED:
+        raise FailedPrecondition(
+            f"plan {plan.id} has expired; make a new one", reason=Reason.PLAN_EXPIRED
+        )
+    if plan.writes == 0:
+        raise FailedPrecondition(f"plan {plan.id} writes nothing", reason=Reason.PLAN_EMPTY)
+
+
+def _records(items: PlanItems) -> set[str]:
+    return {record_of(items.addresses[row]) for row in items.writes.tolist()}
+
+
+def _end_by_job(job: Job) -> tuple[RestoreState, Internal | FailedPrecondition | None]:
+    """How a restore ends whose job ended without it."""
+    match job.state.value:
+        case "cancelled":
+            return RestoreState.ABORTED, None
+        case "failed" if job.error is not None:
+            return RestoreState.FAILED, FailedPrecondition(
+                job.error.message, reason=job.error.reason
+            )
+        case _:
+            return RestoreState.INTERRUPTED, Internal(
+                "its process stopped in the middle; nothing was sent again"
+            )
