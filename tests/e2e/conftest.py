@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import grpc
@@ -21,6 +21,8 @@ from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_cli.stack.simulated import SimulatedMachine
 from drey_cli.stack.whole import Stack, StackOptions
+
+T = TypeVar("T")
 
 PVS = 300
 EVERYTHING = selector_pb2.Selector(all=True)
@@ -66,6 +68,20 @@ class Running:
     def monitor(self) -> monitor_service_pb2_grpc.MonitorServiceStub:
         return monitor_service_pb2_grpc.MonitorServiceStub(self.channel)
 
+    def pump(self, until: Callable[[], bool], seconds: float = 20.0) -> None:
+        """Drive the stack's event loop (it restarts what dies) until a condition holds."""
+
+        async def waiting() -> None:
+            async with asyncio.timeout(seconds):
+                while not until():
+                    await asyncio.sleep(0.02)
+
+        self.loop.run_until_complete(waiting())
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something on the stack's event loop."""
+        return self.loop.run_until_complete(work)
+
     def take(self, title: str = "") -> snapshot_pb2.Snapshot:
         response = self.snapshots.TakeSnapshot(
             snapshot_service_pb2.TakeSnapshotRequest(
@@ -95,8 +111,8 @@ async def _run(
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The stack: catalogue imported, every channel that is to be had connected.
 
-    Its event loop is driven by hand in the main thread (children belong to it), in the steps that
-    `pump` makes; the services are processes of their own and do not need it.
+    Its event loop runs only inside `pump` and `do`, in the main thread, to which the children
+    belong; the services are processes of their own and do not need it.
     """
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Self
 
@@ -158,8 +159,11 @@ class Stack:
         if client.exists():
             self.key = _read_key(client)
         if not self.key:
-            out = await self._run("drey_gateway.bootstrap", "--json", "--force")
-            self.key = json.loads(out)["secret"]
+            # a state folder that lost its client file has an admin already: this one is another
+            name = "admin" if not (self.folder / "keys.made").exists() else f"admin-{token_hex(4)}"
+            out = await self._run("drey_gateway.bootstrap", "--name", name, "--force")
+            (self.folder / "keys.made").touch()
+            self.key = out.strip()
             self.first_key = True
 
     async def _run(self, module: str, *arguments: str) -> str:
@@ -234,10 +238,12 @@ class Stack:
 
     async def wait_failed(self) -> None:
         """Wait until something cannot be kept running, and raise what it is."""
-        waits = {asyncio.ensure_future(self.supervisor.wait_any_failed())}
-        if self._keep is not None:
-            waits.add(self._keep)
-        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        failed = asyncio.ensure_future(self.supervisor.wait_any_failed())
+        waits = {failed} | ({self._keep} if self._keep is not None else set())
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failed.cancel()
         for task in done:
             task.result()
 
