@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ class News:
         return self._event
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Seat:
     """One running watch."""
 
@@ -148,7 +148,7 @@ class Watch:
         self._next_checkpoint = 0.0
         self._next_diff = 0.0
 
-    async def run(self) -> AsyncIterator[bytes]:
+    async def run(self) -> AsyncGenerator[bytes, None]:
         """Encoded `WatchPvsResponse` messages, until the client leaves. Raises `DreyError`."""
         try:
             async for message in self._begin():
@@ -156,8 +156,9 @@ class Watch:
             while True:
                 news = self._world.news.listen()
                 self._alive()
-                async for message in self._turn():
-                    yield message
+                async with aclosing(self._turn()) as messages:
+                    async for message in messages:
+                        yield message
                 await self._wait(news)
         finally:
             self._leave_cache()
@@ -221,7 +222,7 @@ class Watch:
 
     # --- one turn ---
 
-    async def _turn(self) -> AsyncIterator[bytes]:
+    async def _turn(self) -> AsyncGenerator[bytes, None]:
         live = self._live
         if live.generation != self._generation or (
             live.catalog_version != self._catalog_version

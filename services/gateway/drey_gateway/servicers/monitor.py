@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -84,10 +85,11 @@ class MonitorServicer:
         with self._seats.taken(seat):
             watchdog = asyncio.create_task(self._cut_when_stalled(seat, context, alive))
             try:
-                async for message in Watch(self._world, wanted, alive).run():
-                    seat.writing_since = time.monotonic()
-                    yield message
-                    seat.writing_since = None
+                async with aclosing(Watch(self._world, wanted, alive).run()) as messages:
+                    async for message in messages:
+                        seat.writing_since = time.monotonic()
+                        yield message
+                        seat.writing_since = None
             finally:
                 watchdog.cancel()
 

@@ -1,0 +1,408 @@
+"""A rig around gateway processes: real servers, and a publisher in the place of the monitors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from drey.events.v1.directory_pb2 import DirectoryVersion
+from drey.events.v1.values_pb2 import Heartbeat
+from drey_cli.stack import Nats, Valkey
+from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage, MetadataPage
+from drey_core.errors import Unavailable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, PageTable
+from drey_core.values import Columns, Kind, Origin, State
+from drey_runtime.auth import make_keys
+from drey_runtime.batches import encode_batches
+from drey_runtime.bus import Bus
+from drey_runtime.directory_codec import encode_catalog, encode_metadata
+from drey_runtime.image import Image
+
+START = 1_700_000_000_000_000_000
+
+
+def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 15.0
+) -> float:
+    """Wait until `condition` holds; the seconds it took. AssertionError naming `what`."""
+    began = time.monotonic()
+    while time.monotonic() - began < timeout:
+        if await condition():
+            return time.monotonic() - began
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{what}: not within {timeout} s")
+
+
+def name_of(pv: int) -> str:
+    """Name of the rig's PV with this number."""
+    return f"PV:{pv:05d}"
+
+
+def catalog_pages(pvs: int) -> list[CatalogPage]:
+    """PV n (from 1) has setpoint 256 + 2n and readback 256 + 2n + 1; device D0 to D9."""
+    pages: dict[int, CatalogPage] = {}
+    for pv in range(1, pvs + 1):
+        for role, channel in ((ROLE_SETPOINT, 256 + 2 * pv), (ROLE_READBACK, 257 + 2 * pv)):
+            number, slot = channel >> PAGE_SHIFT, channel & PAGE_MASK
+            page = pages.setdefault(number, CatalogPage.empty(number))
+            page.pv_number[slot], page.role[slot], page.protocol[slot] = pv, role, 1
+            page.names[slot], page.devices[slot] = name_of(pv), f"D{pv % 10}"
+            page.addresses[slot] = f"{name_of(pv)}:{'SP' if role == ROLE_SETPOINT else 'RB'}"
+    return [pages[n] for n in sorted(pages)]
+
+
+def setpoint(pv: int) -> int:
+    """Its channel."""
+    return 256 + 2 * pv
+
+
+def readback(pv: int) -> int:
+    """Its channel."""
+    return 257 + 2 * pv
+
+
+def floats(channels: Sequence[int], values: Sequence[float], time_ns: int = START) -> Columns:
+    """Connected float64 scalars."""
+    n = len(channels)
+    out = Columns.from_values(np.array(channels, np.int64), list(values), [int(Kind.FLOAT64)] * n)
+    out.state[:] = State.CONNECTED
+    out.origin[:] = Origin.MONITOR
+    out.source_time[:] = time_ns
+    out.receive_time[:] = time_ns + 1000
+    return out
+
+
+class Publisher:
+    """The owner of one shard, as a monitor would be: batches, image, heartbeats, directory."""
+
+    def __init__(
+        self, bus: Bus, image: Image, epoch: int, *, shard: int = 0, shards: int = 1
+    ) -> None:
+        self.bus, self.image, self.epoch = bus, image, epoch
+        self.shard, self.shards = shard, shards
+        self.sequence = 0
+        self.table = PageTable(np.zeros(0, np.int64))
+        self.catalog: dict[int, CatalogPage] = {}
+        self.metadata: dict[int, MetadataPage] = {}
+        self.version = 0
+        self._beating: asyncio.Task[None] | None = None
+
+    async def set_catalog(
+        self, pages: Sequence[CatalogPage], metadata: Sequence[MetadataPage] = ()
+    ) -> None:
+        """Write the directory, and say so."""
+        self.version += 1
+        self.catalog = {p.number: p for p in pages}
+        self.metadata |= {p.number: p for p in metadata}
+        self.table.add_pages(np.array(sorted(self.catalog), np.int64))
+        numbers = sorted(self.catalog)
+        found = DirectoryVersion(
+            shard=self.shard,
+            epoch=self.epoch,
+            version=self.version,
+            pages=numbers,
+            page_versions=[self.version] * len(numbers),
+            catalog_version=self.version,
+        )
+        await self.image.write_directory(
+            found,
+            {n: encode_catalog(self.catalog[n]) for n in numbers},
+            {n: encode_metadata(p) for n, p in self.metadata.items()},
+        )
+        await self._send("directory", found.SerializeToString())
+
+    async def publish(
+        self, columns: Columns, *, on_bus: bool = True, in_image: bool = True
+    ) -> None:
+        """One tick; either way can be left out, as if it were lost."""
+        self.sequence += 1
+        touched = self.table.apply(columns)
+        for raw in encode_batches(
+            columns,
+            shard=self.shard,
+            epoch=self.epoch,
+            sequence=self.sequence,
+            time_ns=time.time_ns(),
+            directory_version=self.version,
+        ):
+            if on_bus:
+                await self._send("values", raw)
+        if in_image:
+            await self.write_pages(touched)
+
+    async def write_pages(self, indices: Any = None) -> None:
+        """Write pages of the image; all of them by default."""
+        chosen = np.arange(len(self.table.numbers)) if indices is None else indices
+        await self.image.write_pages(
+            self.shard, self.epoch, self.sequence, time.time_ns(), self.table.taken(chosen)
+        )
+
+    async def _send(self, kind: str, raw: bytes) -> None:
+        try:
+            await self.bus.publish(self.bus.subject(kind, self.shard), raw)
+        except Unavailable:
+            return
+
+    async def beat(self) -> None:
+        """One sign of life."""
+        found = Heartbeat(
+            shard=self.shard,
+            shard_count=self.shards,
+            epoch=self.epoch,
+            sequence=self.sequence,
+            time_ns=time.time_ns(),
+            owner="rig:1",
+            channels=PAGE_SLOTS,
+            connected=PAGE_SLOTS,
+            channel_access="aioca",
+            tick_ms=100,
+            directory_version=self.version,
+        )
+        await self._send("heartbeats", found.SerializeToString())
+        try:
+            await self.image.write_heartbeat(found)
+        except Unavailable:
+            return
+
+    def start(self) -> None:
+        """Beat every 0.3 s until `stop`."""
+
+        async def forever() -> None:
+            while True:
+                await self.beat()
+                await asyncio.sleep(0.3)
+
+        self._beating = asyncio.create_task(forever())
+
+    async def stop(self) -> None:
+        """Fall silent."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+            self._beating = None
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.port = free_port()
+        self._env = env | {"DREY_GATEWAY_LISTEN": f"127.0.0.1:{self.port}"}
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+        self.channel = self.open_channel()
+
+    def open_channel(self) -> grpc.aio.Channel:
+        """A channel of its own to the gateway."""
+        options = [
+            ("grpc.max_receive_message_length", 16 << 20),
+            ("grpc.max_send_message_length", 32 << 20),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.min_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 100),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=options)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it wrote."""
+        return (self._folder / f"gateway-{self.port}.log").read_text()
+
+    async def start(self) -> None:
+        """Start the process; does not wait for it to be ready."""
+        with (self._folder / f"gateway-{self.port}.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "drey_gateway", env=self._env, stdout=log, stderr=log
+            )
+
+    async def serving(self) -> bool:
+        """Whether its health check says SERVING."""
+        stub: Any = health_pb2_grpc.HealthStub(self.channel)
+        try:
+            found = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(found.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Stop the process; its exit code."""
+        if self._process is None:
+            return 0
+        if self._process.returncode is None:
+            self._process.send_signal(how)
+        code = await asyncio.wait_for(self._process.wait(), 15)
+        self._process = None
+        return code
+
+
+class GatewayRig:
+    """NATS and Valkey of its own, a namespace, keys of services; a database is given."""
+
+    def __init__(self, folder: Path, postgres_url: str) -> None:
+        self.folder, self.postgres_url = folder, postgres_url
+        self.nats, self.valkey = Nats(folder / "nats"), Valkey(folder / "valkey")
+        self._stack = AsyncExitStack()
+        self.gateways: list[Gateway] = []
+        self.bus: Bus
+        self.image: Image
+
+    async def __aenter__(self) -> Self:
+        """Start the servers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        make_keys(self.folder / "keys", ["gateway", "snapshot", "restore"])
+        await self._stack.enter_async_context(self.nats)
+        await self._stack.enter_async_context(self.valkey)
+        self.bus = Bus(self.nats.url, "test", "rig")
+        running = asyncio.create_task(self.bus.run())
+        self._stack.push_async_callback(_cancelled, running)
+        await self.bus.wait_connected(10)
+        self.image = await self._stack.enter_async_context(Image.open(self.valkey.url, "test"))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop everything."""
+        for gateway in self.gateways:
+            await gateway.channel.close()
+            await gateway.end()
+        await self._stack.aclose()
+
+    def publisher(self, epoch: int = 1) -> Publisher:
+        """An owner of the one shard."""
+        return Publisher(self.bus, self.image, epoch)
+
+    async def gateway(self, **settings: str) -> Gateway:
+        """A new gateway process, with `DREY_<NAME>` settings beside the usual."""
+        base = {k: v for k, v in os.environ.items() if not k.startswith(("DREY_", "EPICS_"))}
+        dead = f"127.0.0.1:{free_port()}"
+        env = base | {
+            "DREY_POSTGRES_URL": self.postgres_url,
+            "DREY_NATS_URL": self.nats.url,
+            "DREY_REDIS_URL": self.valkey.url,
+            "DREY_NAMESPACE": "test",
+            "DREY_SIGNING_KEY": str(self.folder / "keys" / "gateway.pem"),
+            "DREY_TRUSTED_KEYS": str(self.folder / "keys" / "trusted.json"),
+            "DREY_SNAPSHOT_TARGET": dead,
+            "DREY_RESTORE_TARGET": dead,
+            "DREY_MONITOR_TARGET": dead,
+            **{f"DREY_{name.upper()}": value for name, value in settings.items()},
+        }
+        found = Gateway(self.folder, env)
+        self.gateways.append(found)
+        await found.start()
+        return found
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class WatchClient:
+    """Folds a watch into what its user holds, by the contract's words alone."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Any] = {}
+        self.stale: set[int] = set()
+        self.token = ""
+        self.ended_baselines = 0
+        self.kept = False
+        self.merged = 0
+        self.diff_rows = 0
+        self.baseline_rows = 0
+        self.resyncs: list[str] = []
+        self.left: list[Any] = []
+        self.metadata: dict[int, Any] = {}
+        self.checkpoints: list[Any] = []
+        self.reasons: list[str] = []
+
+    def take(self, message: Any) -> str:
+        """Fold one WatchPvsResponse; which part it had."""
+        part: str = message.WhichOneof("part")
+        getattr(self, f"_{part}")(getattr(message, part))
+        return part
+
+    def value(self, pv: int) -> float:
+        """The setpoint held."""
+        found: float = self.rows[pv].setpoint.float64_value
+        return found
+
+    def _baseline_begin(self, found: Any) -> None:
+        self.kept = found.keeps_state
+        if not found.keeps_state:
+            self.rows, self.stale = {}, set()
+
+    def _put(self, rows: Any) -> None:
+        for row in rows:
+            self.rows[row.number] = row
+            fresh = [v.freshness for v in (row.setpoint, row.readback) if v.freshness]
+            (self.stale.add if 2 in fresh else self.stale.discard)(row.number)
+
+    def _baseline(self, found: Any) -> None:
+        self.baseline_rows += len(found.rows)
+        self._put(found.rows)
+
+    def _baseline_end(self, found: Any) -> None:
+        self.token = found.token
+        self.ended_baselines += 1
+
+    def _diff(self, found: Any) -> None:
+        self.diff_rows += len(found.rows)
+        self.merged += found.merged
+        self._put(found.rows)
+
+    def _checkpoint(self, found: Any) -> None:
+        self.token = found.token
+        self.checkpoints.append(found)
+
+    def _freshness(self, found: Any) -> None:
+        numbers = set(self.rows) if found.all else set(found.pv_numbers)
+        if found.freshness == 2:
+            self.stale |= numbers
+            self.reasons.append(found.reason)
+        else:
+            self.stale -= numbers
+
+    def _left(self, found: Any) -> None:
+        for pv in found.pvs:
+            self.left.append(pv)
+            self.rows.pop(pv.number)
+
+    def _metadata(self, found: Any) -> None:
+        for row in found.rows:
+            self.metadata[row.number] = row
+
+    def _resync_required(self, found: Any) -> None:
+        self.resyncs.append(found.reason)

@@ -1,0 +1,59 @@
+"""A Postgres for the session, a rig and a migrated database with an admin key for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from drey_cli.stack import Postgres
+from drey_gateway.bootstrap import make_first_key
+from drey_runtime.migrate import apply
+from drey_testing.fixtures_gateway import GatewayRig
+
+TEMPLATE = "drey_template"
+
+
+async def _make_database(part: Postgres, name: str, template: str = "") -> str:
+    connection = await asyncpg.connect(part.url)
+    try:
+        suffix = f' TEMPLATE "{template}"' if template else ""
+        await connection.execute(f'CREATE DATABASE "{name}"{suffix}')
+    finally:
+        await connection.close()
+    return part.database_url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    part = Postgres(tmp_path_factory.mktemp("postgres"), fsync=False)
+
+    async def begin() -> None:
+        await part.start()
+        url = await _make_database(part, TEMPLATE)
+        await apply(url, ["drey_runtime", "drey_gateway"])
+
+    with asyncio.Runner() as runner:
+        runner.run(begin())
+        yield part
+        runner.run(part.stop())
+
+
+@pytest.fixture
+async def url(postgres: Postgres) -> str:
+    return await _make_database(postgres, f"t_{uuid.uuid4().hex}", TEMPLATE)
+
+
+@pytest.fixture
+async def admin_key(url: str) -> str:
+    return await make_first_key(url)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, url: str, admin_key: str) -> AsyncIterator[GatewayRig]:
+    async with GatewayRig(tmp_path / "rig", url) as found:
+        yield found

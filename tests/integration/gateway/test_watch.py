@@ -1,0 +1,336 @@
+"""Watches over the real servers, through everything that can happen to them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from drey.common.v1 import selector_pb2
+from drey.monitor.v1 import monitor_service_pb2 as pb
+from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
+from drey_core.directory import MetadataPage
+from drey_core.values import Columns, State
+from drey_runtime.status import reason_of
+from drey_testing.fixtures_gateway import (
+    Gateway,
+    GatewayRig,
+    Publisher,
+    WatchClient,
+    catalog_pages,
+    eventually,
+    floats,
+    name_of,
+    readback,
+    setpoint,
+)
+
+ALL = selector_pb2.Selector(all=True)
+PVS = 200
+
+
+def everything(value: float, pvs: int = PVS) -> Columns:
+    channels = [c for pv in range(1, pvs + 1) for c in (setpoint(pv), readback(pv))]
+    return floats(channels, [value] * len(channels))
+
+
+class Running:
+    """A watch in the background, folded."""
+
+    def __init__(self, gateway: Gateway, key: str, **request: Any) -> None:
+        self.client = request.pop("client", None) or WatchClient()
+        stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
+        request = {"selector": ALL, **request}
+        self.call = stub.WatchPvs(
+            pb.WatchPvsRequest(**request), metadata=(("authorization", f"Bearer {key}"),)
+        )
+        self.error: grpc.aio.AioRpcError | None = None
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            async for message in self.call:
+                self.client.take(message)
+        except grpc.aio.AioRpcError as error:
+            self.error = error
+
+    async def until(self, condition: Callable[[WatchClient], bool], what: str) -> float:
+        async def holds() -> bool:
+            if self.error is not None:
+                raise AssertionError(f"{what}: the watch ended: {self.error}")
+            return condition(self.client)
+
+        return await eventually(holds, what)
+
+    async def stop(self) -> None:
+        self.call.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def watching(gateway: Gateway, key: str, **request: Any):
+    running = Running(gateway, key, **request)
+    try:
+        await running.until(lambda c: c.ended_baselines == 1, "a baseline")
+        yield running
+    finally:
+        await running.stop()
+
+
+@pytest.fixture
+async def publisher(rig: GatewayRig):
+    found = rig.publisher()
+    await found.beat()
+    await found.set_catalog(catalog_pages(PVS))
+    await found.publish(everything(1.0))
+    found.start()
+    yield found
+    await found.stop()
+
+
+@pytest.fixture
+async def gateway(rig: GatewayRig, publisher: Publisher) -> Gateway:
+    found = await rig.gateway()
+    await eventually(found.serving, "ready")
+    return found
+
+
+async def test_baseline_then_diffs(gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        client = running.client
+        assert len(client.rows) == PVS
+        assert client.rows[7].name == name_of(7)
+        assert {r.setpoint.float64_value for r in client.rows.values()} == {1.0}
+        await publisher.publish(floats([setpoint(7)], [3.5]))
+        await running.until(lambda c: c.value(7) == 3.5, "a diff")
+        assert client.diff_rows == 1
+        await running.until(lambda c: len(c.checkpoints) >= 2, "checkpoints")
+        assert not client.stale
+        assert client.checkpoints[-1].shards[0].fresh
+
+
+async def test_a_lost_batch_is_read_from_the_image(gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        await publisher.publish(floats([setpoint(1)], [2.0]), on_bus=False)
+        await publisher.publish(floats([setpoint(2)], [3.0]))
+        await running.until(lambda c: c.value(1) == 2.0 and c.value(2) == 3.0, "both")
+
+
+async def test_the_last_batch_lost_shows_by_heartbeat(gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        await publisher.publish(floats([setpoint(1)], [2.0]), on_bus=False)
+        await running.until(lambda c: c.value(1) == 2.0, "the lost value")
+
+
+async def test_an_older_epoch_is_dropped(rig, gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        await publisher.stop()
+        newer = rig.publisher(epoch=5)
+        newer.table = publisher.table
+        await newer.beat()
+        await newer.set_catalog(catalog_pages(PVS))
+        await newer.publish(floats([setpoint(3)], [5.0]))
+        await running.until(lambda c: c.value(3) == 5.0, "the new epoch")
+        await publisher.publish(floats([setpoint(3)], [-1.0]), in_image=False)
+        await newer.publish(floats([setpoint(4)], [6.0]))
+        await running.until(lambda c: c.value(4) == 6.0, "the new epoch goes on")
+        assert running.client.value(3) == 5.0
+        assert running.client.ended_baselines == 1
+
+
+async def test_stale_and_fresh_again(gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        await publisher.stop()
+        took = await running.until(lambda c: len(c.stale) == PVS, "stale")
+        assert took < 2.5
+        assert "silent" in running.client.reasons[-1]
+        publisher.start()
+        await running.until(lambda c: not c.stale, "fresh")
+        assert running.client.diff_rows == 0
+
+
+async def test_through_a_kill_of_nats(rig, gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        await rig.nats.kill()
+        await running.until(lambda c: len(c.stale) == PVS, "stale")
+        await running.until(lambda c: c.checkpoints[-1].stalled, "stalled")
+        # the monitor goes on writing the image
+        await publisher.publish(floats([setpoint(9)], [9.0]))
+        await rig.nats.start()
+        await running.until(lambda c: c.value(9) == 9.0, "what happened meanwhile")
+        await running.until(lambda c: not c.stale and not c.checkpoints[-1].stalled, "fresh")
+        assert running.client.ended_baselines == 1
+
+
+async def test_through_a_restart_of_redis(rig, gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        await rig.valkey.kill()
+        try:
+            await publisher.publish(floats([setpoint(9)], [9.0]), in_image=False)
+            await running.until(lambda c: c.value(9) == 9.0, "values go on without Redis")
+        finally:
+            await rig.valkey.start()
+        await publisher.set_catalog(list(publisher.catalog.values()))
+        await publisher.write_pages()
+        await publisher.publish(floats([setpoint(8)], [8.0]), on_bus=False)
+        await publisher.publish(floats([setpoint(7)], [7.0]))
+        await running.until(lambda c: c.value(8) == 8.0 and c.value(7) == 7.0, "a gap filled")
+
+
+async def test_resume_at_another_gateway(rig, gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        client = running.client
+    await publisher.publish(floats([setpoint(5), setpoint(6)], [5.0, 6.0]))
+    await gateway.end(signal.SIGKILL)
+    second = await rig.gateway()
+    await eventually(second.serving, "ready")
+    before = client.baseline_rows
+    async with watching(second, admin_key, client=client, token=client.token) as again:
+        # the fixture's wait was over before: the baseline of the first watch counts too
+        await again.until(lambda c: c.ended_baselines == 2, "a second baseline")
+        assert client.kept
+        assert not client.resyncs
+        assert client.value(5) == 5.0 and client.value(6) == 6.0
+        # pages are stamped as a whole, so no more than those of the two
+        assert client.baseline_rows - before <= 2 * 256
+
+
+async def test_resume_here_sends_only_what_changed(gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        client = running.client
+    await publisher.publish(floats([setpoint(5)], [5.0]))
+    await publisher.publish(floats([setpoint(6)], [6.0]))
+    await asyncio.sleep(0.2)
+    async with watching(gateway, admin_key, client=client, token=client.token) as again:
+        await again.until(lambda c: c.ended_baselines == 2, "a second baseline")
+        assert client.kept
+        assert client.baseline_rows == PVS + 2
+        assert client.value(5) == 5.0 and client.value(6) == 6.0
+
+
+async def test_a_token_of_another_selection_begins_anew(gateway, admin_key):
+    async with watching(gateway, admin_key) as running:
+        client = running.client
+    other = selector_pb2.Selector(names=[name_of(1)])
+    async with watching(
+        gateway, admin_key, client=client, token=client.token, selector=other
+    ) as again:
+        await again.until(lambda c: c.ended_baselines == 2, "a second baseline")
+        assert client.resyncs and not client.kept
+        assert set(client.rows) == {1}
+
+
+@pytest.mark.parametrize("token", ["x", "AAAA", "not base64 ☃", "A" * 200])
+async def test_a_malformed_token(gateway, admin_key, token):
+    running = Running(gateway, admin_key, token=token)
+    await running.task
+    assert running.error is not None
+    assert running.error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(running.error)[0] == "TOKEN_UNKNOWN"
+
+
+async def test_catalogue_changes_in_a_running_watch(gateway, admin_key, publisher):
+    glob = selector_pb2.Selector(globs=["PV:*"])
+    async with watching(gateway, admin_key, selector=glob) as running:
+        pages = catalog_pages(PVS + 2)
+        for page in pages:
+            gone = page.pv_number == 4
+            page.pv_number[gone] = 0
+        await publisher.set_catalog(pages)
+        await publisher.publish(floats([setpoint(PVS + 1)], [4.0]))
+        await running.until(lambda c: c.value(PVS + 1) == 4.0 if PVS + 1 in c.rows else False, "a")
+        await running.until(lambda c: PVS + 2 in c.rows, "both join")
+        await running.until(lambda c: 4 not in c.rows, "one leaves")
+        assert [(p.number, p.name, p.reason) for p in running.client.left] == [(4, name_of(4), 1)]
+
+
+async def test_metadata_at_the_begin_and_when_it_changes(gateway, admin_key, publisher):
+    def page(units: bytes) -> MetadataPage:
+        found = MetadataPage.empty(1)
+        found.kind[setpoint(2) - 256], found.count[setpoint(2) - 256] = 11, 1
+        found.units[setpoint(2) - 256] = units
+        return found
+
+    one = selector_pb2.Selector(numbers=[2])
+    async with watching(gateway, admin_key, selector=one, with_metadata=True) as running:
+        assert running.client.metadata[2].setpoint.units == ""
+        await publisher.set_catalog(list(publisher.catalog.values()), [page(b"mA")])
+        await running.until(lambda c: c.metadata[2].setpoint.units == "mA", "units")
+
+
+async def test_fields_and_min_interval(gateway, admin_key, publisher):
+    interval = Duration()
+    interval.FromMilliseconds(700)
+    async with watching(gateway, admin_key, fields=2, min_interval=interval) as running:
+        client = running.client
+        assert not client.rows[1].HasField("readback")
+        await publisher.publish(floats([readback(1)], [99.0]))
+        for i in range(10):
+            await publisher.publish(floats([setpoint(1)], [float(i)]))
+            await asyncio.sleep(0.05)
+        await running.until(lambda c: c.value(1) == 9.0, "the latest")
+        assert client.diff_rows <= 3
+        assert client.merged >= 7
+        assert client.merged + client.diff_rows == 10
+
+
+async def test_values_of_every_state(gateway, admin_key, publisher):
+    columns = floats([setpoint(1), setpoint(2)], [float("nan"), -0.0])
+    columns.state[0] = State.DISCONNECTED
+    async with watching(gateway, admin_key) as running:
+        await publisher.publish(columns)
+        await running.until(lambda c: c.rows[1].setpoint.state == 2, "disconnected")
+        assert np.isnan(running.client.value(1))
+        assert np.signbit(running.client.value(2))
+
+
+async def test_unknown_names(gateway, admin_key):
+    odd = selector_pb2.Selector(names=[name_of(1), "NO:SUCH"])
+    running = Running(gateway, admin_key, selector=odd)
+    await running.task
+    assert running.error is not None
+    assert running.error.code() is grpc.StatusCode.NOT_FOUND
+    assert "NO:SUCH" in (running.error.details() or "")
+    async with watching(gateway, admin_key, selector=odd, allow_unknown=True) as allowed:
+        assert set(allowed.client.rows) == {1}
+
+
+async def test_get_values(gateway, admin_key):
+    stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
+    request = pb.GetValuesRequest(
+        selector=selector_pb2.Selector(names=[name_of(1), f"{name_of(2)}:RB", "NO:SUCH"]),
+        with_metadata=True,
+    )
+    metadata = (("x-api-key", admin_key),)
+    found = [m async for m in stub.GetValues(request, metadata=metadata)]
+    assert list(found[0].not_found) == ["NO:SUCH"]
+    assert [r.name for m in found for r in m.rows] == [name_of(1), name_of(2)]
+    assert [r.name for m in found for r in m.metadata] == [name_of(1), name_of(2)]
+
+
+async def test_a_reader_that_stops_is_cut(rig, admin_key, publisher):
+    gateway = await rig.gateway(gateway_stall_cut="2")
+    await eventually(gateway.serving, "ready")
+    stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
+    metadata = (("authorization", f"Bearer {admin_key}"),)
+    call = stub.WatchPvs(pb.WatchPvsRequest(selector=ALL), metadata=metadata)
+    assert (await call.read()) is not grpc.aio.EOF
+    other = Running(gateway, admin_key)
+    await other.until(lambda c: c.ended_baselines == 1, "a baseline")
+    for i in range(150):
+        await publisher.publish(everything(float(i)))
+        await asyncio.sleep(0.04)
+    await other.until(lambda c: c.value(1) == 149.0, "the others go on")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        while (await asyncio.wait_for(call.read(), 10)) is not grpc.aio.EOF:
+            pass
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert reason_of(caught.value)[0] == "READER_TOO_SLOW"
+    await other.stop()
