@@ -284,6 +284,8 @@ class MonitorRig:
             "DREY_SIGNING_KEY": str(keys / "monitor.pem"),
             "DREY_LOG_FORMAT": "text",
             "DREY_MONITOR_LISTEN": f"127.0.0.1:{port}",
+            "DREY_MONITOR_HEARTBEAT": "0.2",
+            "DREY_MONITOR_SETTLE": "0.3",
             **{f"DREY_MONITOR_{name}": value for name, value in settings.items()},
         }
         log = self.folder / f"monitor{len(self.monitors)}.log"

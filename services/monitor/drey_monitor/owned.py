@@ -14,6 +14,7 @@ from drey_monitor.domain.ownership import has_room
 from drey_monitor.domain.rates import Rate
 from drey_monitor.domain.settling import Settling
 from drey_monitor.domain.shard import Counts, ShardState
+from drey_runtime import telemetry
 
 _WAITING_BATCHES = 16
 
@@ -82,7 +83,12 @@ class Owned:
         try:
             self.outgoing.put_nowait(batches)
         except asyncio.QueueFull:
-            self.dropped_batches += 1
+            self.drop()
+
+    def drop(self) -> None:
+        """Count a batch that does not reach NATS."""
+        self.dropped_batches += 1
+        telemetry.loop_items.add(1, {"loop": "publish dropped"})
 
 
 class Shards:

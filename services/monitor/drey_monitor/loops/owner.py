@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ from drey_runtime.lease import Lease, LeaseLost, Term
 
 log = logging.getLogger(__name__)
 
+_STEADY_S = 30.0
+_BACKOFF_CAP_S = 10.0
 _MANY = 10
 """A change that adds more than one in `_MANY` of a shard's channels unsettles it."""
 
@@ -61,10 +64,11 @@ class Owner:
         while True:
             await self._shards.wait_room()
             await self._catalog.known.wait()
+            began = time.monotonic()
             try:
                 async with self._lease.held(f"shard-{self._shard}", floor=self._floor) as term:
                     if self._shards.claim(self._shard):
-                        losses = 0
+                        began = time.monotonic()
                         await self._own(term)
             except* LeaseLost:
                 log.warning("shard %d was lost", self._shard)
@@ -74,7 +78,9 @@ class Owner:
                 log.info("shard %d was given up", self._shard)
             # the lease is free already; ending many channels takes a while
             await self._hub.drop(self._shard)
-            await asyncio.sleep(backoff(losses))
+            # two sites under one namespace would take the shard from each other for ever
+            losses = 0 if time.monotonic() - began > _STEADY_S else losses
+            await asyncio.sleep(backoff(losses, cap_s=_BACKOFF_CAP_S))
             losses += 1
 
     async def _floor(self) -> int:

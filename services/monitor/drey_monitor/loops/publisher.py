@@ -38,7 +38,7 @@ class Publisher:
                     for batch in batches:
                         await self._bus.publish(subject, batch)
             except (Unavailable, TimeoutError) as error:
-                self._owned.dropped_batches += 1
+                self._owned.drop()
                 if not self._failing:
                     log.warning("batches are not published: %s", error or "NATS takes nothing")
                 self._failing = True
