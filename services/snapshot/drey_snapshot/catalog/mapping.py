@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -14,7 +13,7 @@ from drey_core.directory import Metadata
 from drey_core.errors import DreyError, InvalidArgument
 from drey_core.pv_table import NO_POLICY, CompletionMode, Policy
 from drey_core.values import ARRAY
-from drey_snapshot.catalog.domain.draft import Draft
+from drey_snapshot.catalog.domain.draft import Draft, copy_of
 from drey_snapshot.catalog.domain.policy import Effective
 from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup
 
@@ -142,7 +141,7 @@ def apply_mask(
     before: Draft, pv: catalog_pb2.Pv, paths: Sequence[str], path: str = "pv"
 ) -> tuple[Draft, list[tuple[str, str]] | None]:
     """(a copy of `before` with the fields of a checked mask, its new tags or None as they are)."""
-    after = replace(before)
+    after = copy_of(before)
     for name in paths:
         if name != "tags":
             _SETTERS[name](after, pv, path)

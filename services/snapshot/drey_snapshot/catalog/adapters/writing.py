@@ -78,10 +78,7 @@ async def _write_channels(conn: Connection, changes: Changes) -> None:
             "channel",
             schema_name="catalog",
             columns=("number", "pv_number", "role", "address", "protocol", "create_time_ns"),
-            records=[
-                (c.number, c.pv_number, c.role, c.address, c.protocol, changes.now_ns)
-                for c in changes.channels
-            ],
+            records=[(*channel, changes.now_ns) for channel in changes.channels],
         )
 
 
@@ -130,7 +127,9 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def _text(text: str) -> str:
-    return text if text.isalnum() else text.translate(_ESCAPES)
+    # two quick looks, for nearly no text needs more
+    plain = text.isprintable() and "\\" not in text
+    return text if plain else text.translate(_ESCAPES)
 
 
 def _policy(draft: Draft) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
 
 from drey_core.errors import InvalidArgument
 from drey_core.pv_table import NO_POLICY, Policy
@@ -16,7 +17,7 @@ MAX_TAGS = 1000
 
 @dataclass(slots=True)
 class Draft:
-    """A PV with the columns of `PvTable`; changed freely until it is written."""
+    """A PV with the columns of `PvTable`, in their order; changed freely until it is written."""
 
     number: int = 0
     id: str = ""
@@ -55,23 +56,40 @@ CONTENT = (
 """What people say of a PV; the rest is made by the server."""
 
 
+_columns = attrgetter(*COLUMNS)
+_content = attrgetter(*CONTENT)
+
+
 def draft_of(table: PvTable, row: int) -> Draft:
     """The PV of a row, for the edge and for changes; plain Python values."""
-    made: dict[str, Any] = {}
-    for name in COLUMNS:
-        value = getattr(table, name)[row]
-        made[name] = value.item() if hasattr(value, "item") else value
-    return Draft(**made)
+    return next(drafts_of(table, [row]))
+
+
+def drafts_of(table: PvTable, rows: Sequence[int]) -> Iterator[Draft]:
+    """The PVs of rows, column by column: the way for many."""
+    columns = [
+        [column[row] for row in rows] if isinstance(column, list) else column[rows].tolist()
+        for column in _columns(table)
+    ]
+    return map(Draft, *columns)
+
+
+def copy_of(draft: Draft) -> Draft:
+    """Another draft with the same values."""
+    return Draft(*_columns(draft))
+
+
+_INFINITY = float("inf")
+_TOLERANCES = tuple((r, p) for r in ("setpoint", "readback") for p in ("absolute", "relative"))
+_tolerances = attrgetter(*(f"{role}_{part}" for role, part in _TOLERANCES))
 
 
 def check(draft: Draft, path: str) -> None:
     """Rules over more than one field. `path` is that of the PV in the request, without a dot."""
     if not draft.setpoint_address and not draft.readback_address:
-        field = f"{path}.setpoint_address"
-        raise InvalidArgument(
-            f"{field}: a PV needs the address of a setpoint, of a readback, or both",
-            field=field,
-            metadata={"field": field},
+        raise _refusal(
+            f"{path}.setpoint_address",
+            "a PV needs the address of a setpoint, of a readback, or both",
         )
     if draft.policy is not NO_POLICY:
         policies.check(
@@ -80,23 +98,19 @@ def check(draft: Draft, path: str) -> None:
             path=f"{path}.restore_policy",
         )
     if len(draft.tags) > MAX_TAGS:
-        raise InvalidArgument(
-            f"{path}.tags: more than {MAX_TAGS} tags",
-            field=f"{path}.tags",
-            metadata={"field": f"{path}.tags"},
-        )
-    for role in ("setpoint", "readback"):
-        for part in ("absolute", "relative"):
-            value = getattr(draft, f"{role}_{part}")
-            if not 0 <= value < float("inf"):
-                field = f"{path}.{role}_tolerance.{part}"
-                raise InvalidArgument(
-                    f"{field}: {value} is not a finite number of 0 or more",
-                    field=field,
-                    metadata={"field": field},
-                )
+        raise _refusal(f"{path}.tags", f"more than {MAX_TAGS} tags")
+    for (role, part), value in zip(_TOLERANCES, _tolerances(draft), strict=True):
+        if not 0 <= value < _INFINITY:
+            field = f"{path}.{role}_tolerance.{part}"
+            raise _refusal(field, f"{value} is not a finite number of 0 or more")
+
+
+def _refusal(field: str, why: str) -> InvalidArgument:
+    return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})
 
 
 def differing(one: Draft, other: Draft) -> list[str]:
     """Names of the fields of `CONTENT` in which two PVs differ."""
+    if _content(one) == _content(other):
+        return []
     return [name for name in CONTENT if getattr(one, name) != getattr(other, name)]

@@ -7,11 +7,12 @@ written; an operation that raises has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from drey_core.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Reason
-from drey_snapshot.catalog.domain.draft import Draft, check, differing, draft_of
+from drey_snapshot.catalog.domain.draft import Draft, check, copy_of, differing, draft_of, drafts_of
 from drey_snapshot.catalog.domain.table import PvTable
 from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup, ordered, tags_ordered
 
@@ -27,8 +28,7 @@ class Counters:
     tag: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewChannel:
+class NewChannel(NamedTuple):
     """A channel number given out for the first time."""
 
     number: int
@@ -110,7 +110,7 @@ class Edit:
         """A copy of the living PV of an id. Raises `NotFound`."""
         for made in self._inserted.values():
             if made.id == id:
-                return replace(made)
+                return copy_of(made)
         row = self.state.row_by_id.get(id, -1)
         found = self.at_row(row) if row >= 0 else None
         if found is None or found.delete_time_ns:
@@ -123,7 +123,14 @@ class Edit:
         """A copy of the PV of a row of the state, as it is after what was done so far."""
         number = int(self.state.table.number[row])
         touched = self._touched.get(number)
-        return replace(touched) if touched is not None else draft_of(self.state.table, row)
+        return copy_of(touched) if touched is not None else draft_of(self.state.table, row)
+
+    def at_rows(self, rows: Sequence[int]) -> list[Draft]:
+        """The same for many rows, in their order."""
+        drafts = list(drafts_of(self.state.table, rows))
+        if not self._touched:
+            return drafts
+        return [copy_of(self._touched.get(draft.number, draft)) for draft in drafts]
 
     def number_of_name(self, name: str) -> int:
         """Number of the living PV that has a name now; 0 where none has."""
@@ -141,7 +148,7 @@ class Edit:
 
     # --- PVs ---
 
-    def create(self, draft: Draft, tags: Iterable[tuple[str, str]] = (), path: str = "pv") -> Draft:
+    def create(self, draft: Draft, tags: Sequence[tuple[str, str]] = (), path: str = "pv") -> Draft:
         """Add a PV: its content is taken, numbers, id and times are made.
 
         `tags` are (group, tag) names beside those that the draft has; they are made where they
@@ -166,7 +173,7 @@ class Edit:
         self,
         before: Draft,
         after: Draft,
-        tags: Iterable[tuple[str, str]] | None = None,
+        tags: Sequence[tuple[str, str]] | None = None,
         path: str = "pv",
     ) -> list[str]:
         """Put `after` in the place of `before` (from `by_id` or `at_row`).
@@ -251,10 +258,12 @@ class Edit:
     # --- tags ---
 
     def _with_tags(
-        self, numbers: tuple[int, ...], names: Iterable[tuple[str, str]]
+        self, numbers: tuple[int, ...], names: Sequence[tuple[str, str]]
     ) -> tuple[int, ...]:
+        if not names:
+            return numbers
         more = {self.tag_number(group, tag) for group, tag in names}
-        return tuple(sorted(more.union(numbers))) if more else numbers
+        return tuple(sorted(more.union(numbers)))
 
     def tag_number(self, group: str, tag: str) -> int:
         """Number of a tag by names, case ignored; group and tag are made where they are not."""
@@ -342,10 +351,10 @@ class Edit:
         """Put `into` in the place of a tag on all PVs and delete that; returns how many PVs."""
         group, tag = source
         count = 0
-        for row in self._carriers({tag.number}):
-            draft = self.at_row(row)
-            numbers = {into.number if n == tag.number else n for n in draft.tags}
-            count += bool(self.update(draft, replace(draft, tags=tuple(sorted(numbers)))))
+        for draft in self.at_rows(self._carriers({tag.number})):
+            after = copy_of(draft)
+            after.tags = tuple(sorted({into.number if n == tag.number else n for n in draft.tags}))
+            count += bool(self.update(draft, after))
         self.delete_tag(group, tag, force=True)
         return count
 
@@ -412,10 +421,10 @@ class Edit:
                 reason=Reason.IN_USE,
                 metadata={"uses": str(len(rows))},
             )
-        for row in rows:
-            draft = self.at_row(row)
-            rest = tuple(n for n in draft.tags if n not in numbers)
-            self.update(draft, replace(draft, tags=rest))
+        for draft in self.at_rows(rows):
+            after = copy_of(draft)
+            after.tags = tuple(n for n in draft.tags if n not in numbers)
+            self.update(draft, after)
         return len(rows)
 
     # --- the end ---

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,9 @@ from drey_core.pv_csv import (
 )
 from drey_core.pv_table import Policy
 from drey_core.pv_table import PvTable as FileTable
-from drey_snapshot.catalog.domain.draft import PROTOCOL_CA, Draft
+from drey_snapshot.catalog.domain.draft import PROTOCOL_CA, Draft, copy_of
 from drey_snapshot.catalog.domain.edit import Edit
+from drey_snapshot.catalog.domain.table import I8, Bools, PvTable
 
 _TOLERANCE_FIELDS = (
     "setpoint_absolute",
@@ -54,8 +56,7 @@ class Action(IntEnum):
     REFUSED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row that was added, changed or refused; `columns` at fault or changed, by comma."""
 
     line: int
@@ -94,41 +95,71 @@ def refuse(parsed: ParsedPvs) -> Plan:
 
 
 def decide(edit: Edit, table: FileTable, keep_existing: bool) -> Plan:
-    """Put the rows of a file without problems into the edit, and say what that means."""
+    """Put the rows of a file without problems into the edit, and say what that means.
+
+    An edit that nothing was done in yet, for rows are compared with its state.
+    """
     plan = Plan(rows=len(table))
     before = {group.name.casefold() for group in edit.tags.groups}
-    state_rows = edit.state.row_by_name
     tags = _Tags(edit, table)
-    rows = _FileRows(table)
-    for at, name in enumerate(table.name):
-        row = state_rows.get(name, -1)
-        try:
-            if row < 0:
-                edit.create(_new(table, at, tags.of_new(at)), path="")
-                plan.added += 1
-                plan.listed.append(Row(table.line[at], name, Action.ADDED))
-            elif keep_existing:
-                plan.unchanged += 1
-            else:
-                _change(edit, plan, rows, at, row, tags)
-        except DreyError as error:
-            plan.refused += 1
-            plan.listed.append(
-                Row(
-                    table.line[at],
-                    name,
-                    Action.REFUSED,
-                    error.field.lstrip("."),
-                    error.reason,
-                    error.message.lstrip("."),
-                )
-            )
+    lookup = edit.state.row_by_name.get
+    found = np.array([lookup(name, -1) for name in table.name], np.int64)
+    _add_new(edit, plan, table, np.flatnonzero(found < 0).tolist(), tags)
+    there = np.flatnonzero(found >= 0)
+    if not keep_existing and len(there):
+        _change_existing(edit, plan, _FileRows(table), there, found[there], tags)
+    plan.unchanged = plan.rows - plan.added - plan.changed - plan.refused
     for group in table.groups:
         edit.ensure_group(group)
     plan.groups_added = [
         group.name for group in edit.tags.groups if group.name.casefold() not in before
     ]
     return plan
+
+
+def _add_new(edit: Edit, plan: Plan, table: FileTable, rows: list[int], tags: _Tags) -> None:
+    for at in rows:
+        try:
+            edit.create(_new(table, at, tags.of_new(at)), path="")
+        except DreyError as error:
+            _note_refusal(plan, table, at, error)
+        else:
+            plan.added += 1
+            plan.listed.append(Row(table.line[at], table.name[at], Action.ADDED))
+
+
+def _change_existing(
+    edit: Edit, plan: Plan, rows: _FileRows, there: I8, at_state: I8, tags: _Tags
+) -> None:
+    """Rows of the file at `there`, whose PVs are the rows `at_state` of the edit's state."""
+    equal = rows.equal(edit.state.table, there, at_state)
+    carried = [edit.state.table.tags[row] for row in at_state.tolist()]
+    wanted = [tags.over(c, at) for c, at in zip(carried, there.tolist(), strict=True)]
+    equal &= np.array([w == c for w, c in zip(wanted, carried, strict=True)], bool)
+    differing = np.flatnonzero(~equal)
+    drafts = edit.at_rows(at_state[differing].tolist())
+    for i, before in zip(differing.tolist(), drafts, strict=True):
+        at = int(there[i])
+        after = rows.over(before, at)
+        after.tags = wanted[i]
+        try:
+            changed = edit.update(before, after, path="")
+        except DreyError as error:
+            _note_refusal(plan, rows.table, at, error)
+            continue
+        if changed:
+            plan.changed += 1
+            columns = ",".join(_COLUMN_OF[name] for name in changed)
+            line, name = rows.table.line[at], after.name
+            plan.listed.append(Row(line, name, Action.CHANGED, columns))
+
+
+def _note_refusal(plan: Plan, table: FileTable, at: int, error: DreyError) -> None:
+    plan.refused += 1
+    field_, message = error.field.lstrip("."), error.message.lstrip(".")
+    plan.listed.append(
+        Row(table.line[at], table.name[at], Action.REFUSED, field_, error.reason, message)
+    )
 
 
 def _new(table: FileTable, at: int, tags: tuple[int, ...]) -> Draft:
@@ -150,59 +181,50 @@ def _new(table: FileTable, at: int, tags: tuple[int, ...]) -> Draft:
 
 
 class _FileRows:
-    """What a row of the file says of a PV that is there: only what it has columns for."""
+    """What the rows of a file say of PVs that are there: only what the file has columns for."""
 
     def __init__(self, table: FileTable) -> None:
-        self._table = table
+        self.table = table
         self._policy = [name for column, name in POLICY.items() if column in table.columns]
-        columns = {
-            SETPOINT: "setpoint_address",
-            READBACK: "readback_address",
-            DEVICE: "device",
-            DESCRIPTION: "description",
-            READ_ONLY: "read_only",
+        sources: dict[str, tuple[str, Sequence[Any]]] = {
+            SETPOINT: ("setpoint_address", table.setpoint),
+            READBACK: ("readback_address", table.readback),
+            DEVICE: ("device", table.device),
+            DESCRIPTION: ("description", table.description),
+            READ_ONLY: ("read_only", table.read_only),
+            PROTOCOL: ("protocol", [int(p) or PROTOCOL_CA for p in table.protocol]),
         }
-        source = {"setpoint_address": "setpoint", "readback_address": "readback"}
-        self._plain = [
-            (name, getattr(table, source.get(name, name)))
-            for column, name in columns.items()
-            if column in table.columns
-        ]
-        self._plain += [
-            (name, np.asarray(getattr(table, name), float).tolist())
-            for column, name in zip(TOLERANCES, _TOLERANCE_FIELDS, strict=True)
-            if column in table.columns
-        ]
-        self._protocol = PROTOCOL in table.columns
+        for column, name in zip(TOLERANCES, _TOLERANCE_FIELDS, strict=True):
+            sources[column] = (name, getattr(table, name).tolist())
+        self._plain = [source for column, source in sources.items() if column in table.columns]
 
-    def line(self, at: int) -> int:
-        return self._table.line[at]
+    def equal(self, state: PvTable, there: I8, at_state: I8) -> Bools:
+        """Which rows of the file say what the state has already, tags apart."""
+        mine, others = there.tolist(), at_state.tolist()
+        same = np.ones(len(there), bool)
+        for name, column in self._plain:
+            known = getattr(state, name)
+            known = known if isinstance(known, list) else known.tolist()
+            pairs = zip(mine, others, strict=True)
+            same &= np.array([column[i] == known[k] for i, k in pairs], bool)
+        if self._policy:
+            pairs = zip(mine, others, strict=True)
+            said = (self._merged(state.policy[k], i) == state.policy[k] for i, k in pairs)
+            same &= np.fromiter(said, bool, len(there))
+        return same
 
     def over(self, before: Draft, at: int) -> Draft:
         """The PV with what the row says."""
-        after = replace(before)
+        after = copy_of(before)
         for name, column in self._plain:
             setattr(after, name, column[at])
-        if self._protocol:
-            after.protocol = int(self._table.protocol[at]) or PROTOCOL_CA
         if self._policy:
-            said: Policy = self._table.policy[at]
-            values = {name: getattr(said, name) for name in self._policy}
-            after.policy = replace(before.policy, **values)
+            after.policy = self._merged(before.policy, at)
         return after
 
-
-def _change(edit: Edit, plan: Plan, rows: _FileRows, at: int, row: int, tags: _Tags) -> None:
-    before = edit.at_row(row)
-    after = rows.over(before, at)
-    after.tags = tags.over(before.tags, at)
-    changed = edit.update(before, after, path="")
-    if not changed:
-        plan.unchanged += 1
-        return
-    plan.changed += 1
-    columns = ",".join(_COLUMN_OF[name] for name in changed)
-    plan.listed.append(Row(rows.line(at), after.name, Action.CHANGED, columns))
+    def _merged(self, before: Policy, at: int) -> Policy:
+        said = self.table.policy[at]
+        return replace(before, **{name: getattr(said, name) for name in self._policy})
 
 
 class _Tags:
@@ -211,6 +233,7 @@ class _Tags:
     def __init__(self, edit: Edit, table: FileTable) -> None:
         self._edit, self._table = edit, table
         self._known: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}
+        self._merged: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
         groups = {group.casefold() for group in table.groups}
         self._spoken_of = {
             number for (group, _), number in edit.state.tags.by_name.items() if group in groups
@@ -225,8 +248,13 @@ class _Tags:
 
     def over(self, carried: tuple[int, ...], at: int) -> tuple[int, ...]:
         """Tags of groups that the file does not speak of stay."""
-        kept = [number for number in carried if number not in self._spoken_of]
-        return tuple(sorted({*kept, *self.of_new(at)}))
+        said = self.of_new(at)
+        key = (carried, said)
+        found = self._merged.get(key)
+        if found is None:
+            kept = [number for number in carried if number not in self._spoken_of]
+            found = self._merged[key] = tuple(sorted({*kept, *said}))
+        return found
 
     def _numbers(self, named: Iterable[tuple[str, str]]) -> tuple[int, ...]:
         return tuple(sorted({self._edit.tag_number(group, tag) for group, tag in named}))

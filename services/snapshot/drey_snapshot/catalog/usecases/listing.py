@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drey_core.selector import Selector
-from drey_snapshot.catalog.domain.draft import Draft, draft_of
+from drey_snapshot.catalog.domain.draft import Draft, draft_of, drafts_of
 from drey_snapshot.catalog.domain.table import Bools, PvTable
 from drey_snapshot.catalog.view import CatalogueView, index_of
 
@@ -43,7 +43,7 @@ def list_living(
             range(len(order)), after, key=lambda i: (names[order[i]], int(numbers[order[i]]))
         )
     rows = order[first : first + size].tolist()
-    drafts = [draft_of(view.table, row) for row in rows]
+    drafts = list(drafts_of(view.table, rows))
     more = first + size < len(order)
     return Page(drafts, _key(drafts[-1]) if more else None, len(order))
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from drey_core.errors import NotFound
 from drey_core.selector import Selector
 from drey_snapshot.catalog.adapters.reading import read_pv
 from drey_snapshot.catalog.domain import policy as policies
-from drey_snapshot.catalog.domain.draft import CONTENT, Draft, draft_of
+from drey_snapshot.catalog.domain.draft import CONTENT, Draft, copy_of, draft_of
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.usecases.writer import Act, Scene
 
@@ -59,8 +58,8 @@ def delete_selected(scene: Scene, selector: Selector, dry_run: bool) -> list[str
     rows, _ = scene.view.select(selector)
     names = [scene.view.table.name[row] for row in rows.tolist()]
     if not dry_run:
-        for row in rows.tolist():
-            scene.edit.delete(scene.edit.at_row(row))
+        for draft in scene.edit.at_rows(rows.tolist()):
+            scene.edit.delete(draft)
     return names
 
 
@@ -76,9 +75,8 @@ def tag_selected(
     known = (edit.known_tag(group, tag) for group, tag in remove)
     removed = {number for number in known if number is not None} - added
     changed = 0
-    for row in rows.tolist():
-        draft = edit.at_row(row)
-        tags = tuple(sorted(added.union(draft.tags) - removed))
-        if tags != draft.tags:
-            changed += bool(edit.update(draft, replace(draft, tags=tags)))
+    for draft in edit.at_rows(rows.tolist()):
+        after = copy_of(draft)
+        after.tags = tuple(sorted(added.union(draft.tags) - removed))
+        changed += bool(edit.update(draft, after))
     return len(rows), changed
