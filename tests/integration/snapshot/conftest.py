@@ -1,0 +1,271 @@
+"""Real Postgres, NATS and Valkey for the session; a database, a service and an image a test."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import numpy as np
+import pytest
+
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
+from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from drey.common.v1 import selector_pb2
+from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from drey.snapshot.v1 import snapshot_pb2
+from drey.snapshot.v1 import snapshot_service_pb2 as rpc
+from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from drey_cli.stack import Nats, Part, Postgres, Valkey
+from drey_core.values import Columns
+from drey_runtime.auth import Role
+from drey_runtime.image import Image
+from drey_runtime.migrate import apply
+from drey_runtime.status import reason_of
+from drey_snapshot.app import main
+from drey_snapshot.settings import Settings
+from drey_testing.fixtures_catalog import Keys, loopback, running, until_serving
+from drey_testing.fixtures_snapshot import FakeMonitor, csv_of
+
+TEMPLATE = "snapshot_template"
+EVERYTHING = selector_pb2.Selector(all=True)
+
+
+@dataclass
+class Parts:
+    postgres: Postgres
+    nats: Nats
+    valkey: Valkey
+
+
+def make_parts(folder: Path, fsync: bool = False) -> Parts:
+    return Parts(
+        Postgres(folder / "postgres", fsync=fsync), Nats(folder / "nats"), Valkey(folder / "valkey")
+    )
+
+
+async def start_parts(found: Parts) -> None:
+    every: list[Part] = [found.postgres, found.nats, found.valkey]
+    await asyncio.gather(*(part.start() for part in every))
+    connection = await asyncpg.connect(found.postgres.url)
+    await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    await connection.close()
+    await apply(found.postgres.database_url(TEMPLATE), ["drey_runtime", "drey_snapshot"])
+
+
+async def stop_parts(found: Parts) -> None:
+    every: list[Part] = [found.postgres, found.nats, found.valkey]
+    await asyncio.gather(*(part.stop() for part in every))
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    found = make_parts(tmp_path_factory.mktemp("parts"))
+    with asyncio.Runner() as runner:
+        runner.run(start_parts(found))
+        yield found
+        runner.run(stop_parts(found))
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+async def new_database(parts: Parts) -> str:
+    name = f"t_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(parts.postgres.url)
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await connection.close()
+    return parts.postgres.database_url(name)
+
+
+def make_settings(parts: Parts, keys: Keys, url: str, **more: Any) -> Settings:
+    return Settings.model_validate(
+        {
+            "postgres_url": url,
+            "nats_url": parts.nats.url,
+            "redis_url": parts.valkey.url,
+            "namespace": f"t{uuid.uuid4().hex[:20]}",
+            "listen": loopback(),
+            "trusted_keys": keys.trusted,
+            "signing_key": keys.folder / "snapshot.pem",
+            **more,
+        }
+    )
+
+
+class _Unary(grpc.aio.UnaryUnaryClientInterceptor):
+    def __init__(self, sign: Callable[[], Any]) -> None:
+        self._sign = sign
+
+    async def intercept_unary_unary(self, continuation, details, request):
+        return await continuation(_signed(details, self._sign), request)
+
+
+class _Stream(grpc.aio.UnaryStreamClientInterceptor):
+    def __init__(self, sign: Callable[[], Any]) -> None:
+        self._sign = sign
+
+    async def intercept_unary_stream(self, continuation, details, request):
+        return await continuation(_signed(details, self._sign), request)
+
+
+class _Both(grpc.aio.StreamStreamClientInterceptor):
+    def __init__(self, sign: Callable[[], Any]) -> None:
+        self._sign = sign
+
+    async def intercept_stream_stream(self, continuation, details, requests):
+        return await continuation(_signed(details, self._sign), requests)
+
+
+def _signed(details, sign):
+    metadata = grpc.aio.Metadata(*sign())
+    for key, value in details.metadata or ():
+        metadata.add(key, value)
+    return details._replace(metadata=metadata, timeout=details.timeout or 30)
+
+
+def connect(
+    settings: Settings, keys: Keys, role: Role = Role.OPERATOR, name: str = "tester"
+) -> grpc.aio.Channel:
+    def sign():
+        return keys.metadata(role, name)
+
+    return grpc.aio.insecure_channel(
+        settings.listen,
+        interceptors=[kind(sign) for kind in (_Unary, _Stream, _Both)],
+        options=[("grpc.max_receive_message_length", 16 << 20)],
+    )
+
+
+@dataclass
+class Site:
+    """A running service with its stubs (as operator `tester`), its image, and a database."""
+
+    settings: Settings
+    keys: Keys
+    catalog: CatalogServiceStub
+    directory: DirectoryServiceStub
+    snapshots: SnapshotServiceStub
+    monitor: FakeMonitor
+    channel: grpc.aio.Channel
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    async def add_pvs(self, n: int, first: int = 0) -> None:
+        """n PVs with setpoint and readback, in catalogue and image."""
+
+        async def requests():
+            options = catalog_rpc.ImportOptions(format=catalog_pb2.FILE_FORMAT_CSV)
+            yield catalog_rpc.ImportPvsRequest(options=options)
+            content = csv_of(n, first)
+            for at in range(0, len(content), 1 << 19):
+                yield catalog_rpc.ImportPvsRequest(data=content[at : at + (1 << 19)])
+
+        applied = False
+        async for response in self.catalog.ImportPvs(requests(), timeout=120):
+            if response.HasField("summary"):
+                applied = response.summary.applied
+                assert applied, response.summary
+        assert applied
+        await self.follow()
+
+    async def follow(self) -> None:
+        """Make the image follow the catalogue."""
+        await self.monitor.follow(self.directory)
+        await self.monitor.describe()
+        await self.monitor.rewrite()
+
+    async def fill(self, seed: int = 1) -> Columns:
+        """Give every channel a float64."""
+        channels = self.monitor.directory.channels
+        values = np.random.default_rng(seed).standard_normal(len(channels)) * 100
+        columns = self.monitor.floats(channels, values)
+        await self.monitor.publish(columns)
+        return columns
+
+    async def take(self, **more: Any) -> snapshot_pb2.Snapshot:
+        """A snapshot of everything, unless said otherwise."""
+        await self.monitor.beat()
+        request = rpc.TakeSnapshotRequest(**{"selector": EVERYTHING, **more})
+        response = await self.snapshots.TakeSnapshot(request)
+        assert response.HasField("snapshot"), response.job
+        return response.snapshot
+
+    async def rows(self, snapshot_id: str, **more: Any):
+        """All rows of a snapshot."""
+        found = []
+        request = rpc.ReadSnapshotRequest(id=snapshot_id, form=rpc.VALUE_FORM_ROWS, **more)
+        async for part in self.snapshots.ReadSnapshot(request):
+            found += part.rows.rows
+        return found
+
+    async def compare(self, reference: str, other: str | None = None, **more: Any):
+        """(summary, differences) with another snapshot, or with the live machine."""
+        which = {"other_id": other} if other else {"live": True}
+        request = rpc.CompareSnapshotsRequest(reference_id=reference, **which, **more)
+        summary, found = None, []
+        async for part in self.snapshots.CompareSnapshots(request):
+            if part.HasField("summary"):
+                assert summary is None
+                summary = part.summary
+            found += part.differences.differences
+        return summary, found
+
+    async def database(self) -> asyncpg.Connection:
+        """A connection of the test's own; close it."""
+        return await asyncpg.connect(self.settings.postgres_url.get_secret_value())
+
+    async def count(self, table: str) -> int:
+        """Rows of a table."""
+        connection = await self.database()
+        try:
+            return await connection.fetchval(f"SELECT count(*) FROM {table}")
+        finally:
+            await connection.close()
+
+
+async def site_on(parts: Parts, keys: Keys, **more: Any) -> AsyncIterator[Site]:
+    settings = make_settings(parts, keys, await new_database(parts), **more)
+    redis = Image.open(settings.redis_url.get_secret_value(), settings.namespace)
+    async with running(main, settings), connect(settings, keys) as channel, redis as image:
+        await until_serving(channel)
+        yield Site(
+            settings,
+            keys,
+            CatalogServiceStub(channel),
+            DirectoryServiceStub(channel),
+            SnapshotServiceStub(channel),
+            FakeMonitor(image, settings.shards),
+            channel,
+        )
+
+
+@pytest.fixture
+async def site(parts: Parts, keys: Keys) -> AsyncIterator[Site]:
+    async for found in site_on(parts, keys):
+        yield found
+
+
+async def refused(call) -> tuple[grpc.StatusCode, str, dict[str, str]]:
+    """(code, reason, metadata) of a call (or stream) that must fail."""
+    try:
+        if hasattr(call, "__aiter__"):
+            async for _ in call:
+                pass
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return (error.code(), *reason_of(error))
+    raise AssertionError("it was not refused")
+
+
+@pytest.fixture(name="refused")
+def _refused():
+    return refused

@@ -1,0 +1,303 @@
+"""Snapshots from the image: bit for bit, gated, shared, immutable."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import replace
+
+import asyncpg
+import grpc
+import numpy as np
+import pytest
+
+from drey.common.v1 import selector_pb2
+from drey.job.v1 import job_pb2
+from drey.snapshot.v1 import snapshot_pb2
+from drey.snapshot.v1 import snapshot_service_pb2 as rpc
+from drey_core.values import ARRAY, Kind, State
+from drey_runtime.mapping.value import to_proto
+from drey_testing.corpus import hostile_columns
+
+EVERYTHING = selector_pb2.Selector(all=True)
+
+
+async def test_the_hostile_corpus_comes_back_bit_for_bit(site) -> None:
+    corpus = hostile_columns()
+    await site.add_pvs((len(corpus) + 1) // 2)
+    channels = site.monitor.directory.channels[: len(corpus)]
+    await site.monitor.publish(corpus.with_key(channels))
+    snapshot = await site.take(gates=snapshot_pb2.Gates(allow_any_missing=True))
+    directory = site.monitor.directory
+    expected = site.monitor.table.columns(channels)
+    by_number = {row.number: row for row in await site.rows(snapshot.id)}
+    rows = directory.pv_rows_of_channels(channels).tolist()
+    for at, (channel, row) in enumerate(zip(channels.tolist(), rows, strict=True)):
+        found = by_number[int(directory.pv_number[row])]
+        is_setpoint = int(directory.setpoint_channel[row]) == channel
+        value = found.setpoint if is_setpoint else found.readback
+        if expected.state[at] == State.ABSENT:  # in the scope, so the least it can be is this
+            assert value.state == State.NEVER_CONNECTED
+            continue
+        wanted = to_proto(expected, at)
+        wanted.freshness = 0
+        assert value.SerializeToString(deterministic=True) == wanted.SerializeToString(
+            deterministic=True
+        ), corpus.kind[at]
+
+
+async def test_columns_and_rows_say_the_same(site) -> None:
+    await site.add_pvs(300)
+    wanted = await site.fill()
+    snapshot = await site.take()
+    request = rpc.ReadSnapshotRequest(id=snapshot.id, form=rpc.VALUE_FORM_COLUMNS)
+    numbers, data = [], b""
+    async for part in site.snapshots.ReadSnapshot(request):
+        numbers += part.columns.pv_numbers
+        data += np.array(part.columns.data, np.uint64).tobytes()
+    rows = await site.rows(snapshot.id)
+    assert numbers == [row.number for row in rows for _ in range(2)]
+    flat = [v.float64_value for row in rows for v in (row.setpoint, row.readback)]
+    assert np.array_equal(np.frombuffer(data, np.float64), flat)
+    assert sorted(flat) == sorted(wanted.data.view(np.float64).tolist())
+
+
+async def test_it_says_of_itself_what_it_is(site) -> None:
+    await site.add_pvs(10)
+    await site.fill()
+    snapshot = await site.take(title="before", comment="two\nlines", labels=["a", "b", "a"])
+    assert (snapshot.title, snapshot.comment, list(snapshot.labels)) == (
+        "before",
+        "two\nlines",
+        ["a", "b"],
+    )
+    assert snapshot.pv_count == 10
+    assert snapshot.counts.channels == snapshot.counts.connected == 20
+    assert snapshot.source == snapshot_pb2.SNAPSHOT_SOURCE_IMAGE
+    assert snapshot.actor.principal == "tester"
+    assert snapshot.skew.newest_source_time_ns > 0
+    assert len(snapshot.digest) == 64
+    assert [s.shard for s in snapshot.shards] == [0]
+    same = (await site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=snapshot.id))).snapshot
+    assert same == snapshot
+
+
+async def test_equal_content_costs_nothing_and_has_an_equal_digest(site) -> None:
+    await site.add_pvs(600)
+    columns = await site.fill()
+    first = await site.take()
+    pages = await site.count("snapshot.page")
+    second = await site.take()
+    assert second.digest == first.digest
+    assert second.id != first.id
+    assert await site.count("snapshot.page") == pages
+    # a fail-over: everything is received anew, nothing has another value
+    columns.receive_time[:] += 5_000_000_000 + np.arange(len(columns))
+    site.monitor.epoch = 2
+    await site.monitor.publish(columns)
+    third = await site.take()
+    assert third.digest == first.digest
+    new = await site.count("snapshot.page") - pages
+    assert new == len(site.monitor.table.numbers)  # times pages only
+    changed = columns.take(np.array([0]))
+    changed.data[0] += np.uint64(1)
+    await site.monitor.publish(changed)
+    assert (await site.take()).digest != first.digest
+    assert await site.count("snapshot.page") == pages + new + 1
+
+
+async def test_the_database_refuses_to_change_it(site) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    await site.take()
+    connection = await site.database()
+    for statement in (
+        "UPDATE snapshot.page SET data = ''",
+        "DELETE FROM snapshot.page",
+        "TRUNCATE snapshot.page",
+        "UPDATE snapshot.manifest SET page_no = 0",
+        "DELETE FROM snapshot.manifest",
+        "UPDATE snapshot.snapshot SET time_ns = 0",
+        "DELETE FROM snapshot.snapshot",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    await connection.close()
+
+
+async def test_an_image_that_is_not_fresh_is_refused(site, refused) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    request = rpc.TakeSnapshotRequest(selector=EVERYTHING)
+    await site.monitor.beat(age_ns=3_000_000_000)
+    code, reason, metadata = await refused(site.snapshots.TakeSnapshot(request))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_NOT_FRESH")
+    assert metadata["shards"] == "0"
+    assert int(metadata["oldest_age_ms"]) >= 3000
+    await site.monitor.beat(image_failing=True)
+    assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == "IMAGE_NOT_FRESH"
+    await site.monitor.beat(age_ns=3_000_000_000)
+    request.gates.max_age.FromSeconds(60)
+    assert (await site.snapshots.TakeSnapshot(request)).HasField("snapshot")
+    assert await site.count("snapshot.snapshot") == 1
+
+
+async def test_gaps_are_refused_or_recorded_by_name(site, refused) -> None:
+    await site.add_pvs(20)
+    await site.fill()
+    channels = site.monitor.directory.setpoint_channel[[3, 7]]
+    lost = site.monitor.floats(channels, np.zeros(2))
+    lost.state[:] = State.DISCONNECTED
+    await site.monitor.publish(lost)
+    request = rpc.TakeSnapshotRequest(selector=EVERYTHING)
+    code, reason, metadata = await refused(site.snapshots.TakeSnapshot(request))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "COVERAGE_TOO_SMALL")
+    assert (metadata["missing"], metadata["allowed"]) == ("2", "0")
+    names = [site.monitor.directory.names[i] for i in (3, 7)]
+    assert metadata["first_missing"] == names[0]
+    snapshot = await site.take(gates=snapshot_pb2.Gates(max_missing=2))
+    assert snapshot.counts.disconnected == 2
+    assert [r.name for r in await site.rows(snapshot.id, only_missing=True)] == names
+    gates = snapshot_pb2.Gates(allow_any_missing=True, required_names=[names[1]])
+    request = rpc.TakeSnapshotRequest(selector=EVERYTHING, gates=gates)
+    assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == "COVERAGE_TOO_SMALL"
+
+
+async def test_a_part_is_only_that_part(site, refused) -> None:
+    await site.add_pvs(400)
+    await site.fill()
+    names = [f"Q{i}:SP" for i in (1, 399)]
+    snapshot = await site.take(selector=selector_pb2.Selector(names=names))
+    assert snapshot.pv_count == 2
+    assert snapshot.counts.channels == 4
+    assert [r.name for r in await site.rows(snapshot.id)] == names
+    some = selector_pb2.Selector(names=["Q1:RB"])
+    assert [r.name for r in await site.rows(snapshot.id, selector=some)] == ["Q1:SP"]
+    other = rpc.ReadSnapshotRequest(id=snapshot.id, selector=selector_pb2.Selector(names=["Q2:SP"]))
+    assert (await refused(site.snapshots.ReadSnapshot(other)))[1] == "NOT_FOUND"
+
+
+async def test_selectors_are_read_by_the_catalogue_as_of_the_snapshot(site) -> None:
+    await site.add_pvs(30)
+    await site.fill()
+    snapshot = await site.take()
+
+    async def names(**selector) -> set[str]:
+        chosen = selector_pb2.Selector(**selector)
+        return {r.name for r in await site.rows(snapshot.id, selector=chosen)}
+
+    assert await names(globs=["Q1?:SP"]) == {f"Q1{i}:SP" for i in range(10)}
+    assert await names(devices=["D0"]) == {f"Q{i}:SP" for i in range(4)}
+    tagged = selector_pb2.TagFilter(group="Region", tags=["R1"])
+    assert await names(tags=[tagged]) == {f"Q{i}:SP" for i in range(1, 30, 3)}
+    but = {"except": selector_pb2.Selector(tags=[tagged])}
+    assert await names(devices=["D0"], **but) == {"Q0:SP", "Q2:SP", "Q3:SP"}
+    from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
+
+    pv = (await site.catalog.GetPv(catalog_rpc.GetPvRequest(name="Q5:SP"))).pv
+    assert await names(ids=[pv.id]) == {"Q5:SP"}
+    assert await names(numbers=[pv.number]) == {"Q5:SP"}
+    # what happens to the catalogue afterwards does not touch it
+    request = catalog_rpc.DeletePvRequest(id=pv.id)
+    await site.catalog.DeletePv(request)
+    assert await names(names=["Q5:SP"]) == {"Q5:SP"}
+    assert len(await site.rows(snapshot.id)) == 30
+
+
+async def test_metadata_comes_as_of_the_snapshot(site) -> None:
+    await site.add_pvs(5)
+    await site.fill()
+    setpoint = int(site.monitor.directory.setpoint_channel[2])
+    enum = site.monitor.floats(np.array([setpoint]), np.zeros(1))
+    enum.kind[:], enum.data[:] = Kind.ENUM, 1
+    await site.monitor.describe(labels={setpoint: [b"off", b"on"]})
+    await site.monitor.publish(enum)
+    snapshot = await site.take()
+    await site.monitor.describe(labels={setpoint: [b"zero", b"one"]}, units=b"mm")
+    request = rpc.ReadSnapshotRequest(id=snapshot.id, with_metadata=True)
+    metadata, rows = [], []
+    async for part in site.snapshots.ReadSnapshot(request):
+        assert not (part.HasField("metadata") and rows)
+        metadata += part.metadata.pvs
+        rows += part.rows.rows
+    assert list(metadata[2].setpoint.enum_labels) == ["off", "on"]
+    assert metadata[0].setpoint.units == "A"
+    assert (metadata[0].setpoint.control.low, metadata[0].setpoint.control.high) == (-100, 100)
+    assert not metadata[0].setpoint.HasField("display")
+    assert metadata[0].setpoint.address == "Q0:SP"
+    assert (rows[2].setpoint.enum_value.index, rows[2].setpoint.enum_value.label) == (1, "on")
+
+
+async def test_a_repeat_of_a_request_makes_no_second_snapshot(site, refused) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    request = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    await site.monitor.beat()
+    answers = await asyncio.gather(*(site.snapshots.TakeSnapshot(request) for _ in range(5)))
+    assert len({a.snapshot.id for a in answers}) == 1
+    assert await site.count("snapshot.snapshot") == 1
+    request.title = "another"
+    assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == "REQUEST_ID_REUSED"
+    bad = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    await site.monitor.beat(age_ns=10**10)
+    for _ in range(2):
+        assert (await refused(site.snapshots.TakeSnapshot(bad)))[1] == "IMAGE_NOT_FRESH"
+
+
+async def test_without_waiting_the_job_is_the_answer(site) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    request = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    request.wait.FromSeconds(0)
+    response = await site.snapshots.TakeSnapshot(request)
+    assert response.job.kind == job_pb2.JOB_KIND_SNAPSHOT
+    request.wait.FromSeconds(10)
+    response = await site.snapshots.TakeSnapshot(request)
+    assert response.job.state == job_pb2.JOB_STATE_SUCCEEDED
+    assert response.job.result == f"snapshots/{response.snapshot.id}"
+
+
+async def test_bad_requests_are_refused_with_the_field(site, refused) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    S = rpc.TakeSnapshotRequest
+    some = selector_pb2.Selector(names=["nobody"])
+    cases = {
+        "EMPTY_SELECTOR": S(selector=selector_pb2.Selector()),
+        "NOT_FOUND": S(selector=some),
+        "NOT_IMPLEMENTED": S(selector=EVERYTHING, source=snapshot_pb2.SNAPSHOT_SOURCE_IMPORT),
+    }
+    for reason, request in cases.items():
+        assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == reason
+    request = S(selector=EVERYTHING)
+    request.wait.seconds = -1
+    assert (await refused(site.snapshots.TakeSnapshot(request)))[1:] == (
+        "INVALID_FIELD",
+        {"field": "wait"},
+    )
+    request = S(selector=EVERYTHING, labels=[" "])
+    assert (await refused(site.snapshots.TakeSnapshot(request)))[2]["field"] == "labels[0]"
+    unknown = str(uuid.uuid4())
+    for call in (
+        site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=unknown)),
+        site.snapshots.ReadSnapshot(rpc.ReadSnapshotRequest(id=unknown)),
+        site.snapshots.VerifySnapshot(rpc.VerifySnapshotRequest(id=unknown)),
+        site.snapshots.DeleteSnapshot(rpc.DeleteSnapshotRequest(id=unknown)),
+    ):
+        assert (await refused(call))[1] == "NOT_FOUND"
+    assert await site.count("snapshot.snapshot") == 0
+
+
+async def test_a_large_array_comes_in_parts(site) -> None:
+    await site.add_pvs(2)
+    await site.fill()
+    channel = site.monitor.directory.setpoint_channel[:1]
+    raw = np.arange(300_000, dtype=np.float64).tobytes()
+    large = site.monitor.floats(channel, np.zeros(1))
+    large.kind[:], large.data[:] = Kind.FLOAT64 | ARRAY, len(raw) << 32
+    await site.monitor.publish(replace(large, heap=raw))
+    snapshot = await site.take()
+    rows = [r for r in await site.rows(snapshot.id) if r.name == "Q0:SP"]
+    assert len(rows) > 1
+    elements = [e for r in rows for e in r.setpoint.float64_array.elements]
+    assert np.array_equal(elements, np.arange(300_000))
