@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import grpc
+import numpy as np
+from grpc import StatusCode
+
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as rpc
+from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from drey.common.v1 import selector_pb2, value_pb2
+from drey.directory.v1 import directory_service_pb2 as drpc
+from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from drey_cli.stack import Postgres
+from drey_core.directory import Directory, MetadataPage
+from drey_runtime.auth import Role
+from drey_runtime.directory_codec import decode_catalog, encode_metadata
+from drey_runtime.image import Image
+from drey_runtime.migrate import apply
+from drey_snapshot.app import main
+from drey_testing.fixtures_catalog import running, until_serving
+from tests.integration.catalog.conftest import connect, make_settings
+from tests.integration.catalog.helpers import create, import_, names, refused, update
+
+
+async def pages(service, since: int = 0):
+    """(version, pages by number) that changed since a version."""
+    version, found = 0, {}
+    async for answer in service.directory.GetCatalogPages(
+        drpc.GetCatalogPagesRequest(since_version=since)
+    ):
+        version = answer.version
+        found |= {p.number: p for p in map(decode_catalog, answer.pages)}
+    return version, found
+
+
+async def test_pages_say_what_each_channel_is(service) -> None:
+    made = await create(
+        service,
+        "A:SP",
+        "A:RB",
+        name="A",
+        device="d",
+        read_only=True,
+        readback_tolerance=value_pb2.Tolerance(absolute=0.5, relative=0.25),
+    )
+    _, found = await pages(service)
+    directory = Directory.from_pages(1, list(found.values()))
+    assert directory.pv_number.tolist() == [made.number]
+    assert directory.setpoint_channel.tolist() == [256]
+    assert directory.readback_channel.tolist() == [257]
+    assert (directory.setpoint_address, directory.readback_address) == (["A:SP"], ["A:RB"])
+    assert (directory.names, directory.devices) == (["A"], ["d"])
+    assert directory.read_only.tolist() == [True]
+    assert [c.tolist() for c in directory.readback_tolerance] == [[0.5], [0.25]]
+    assert [c.tolist() for c in directory.setpoint_tolerance] == [[0.0], [0.0]]
+
+
+async def test_only_pages_that_changed_come_and_emptied_ones_do(service) -> None:
+    content = "Setpoint\n" + "".join(f"P:{i}\n" for i in range(600))
+    await import_(service, content.encode())
+    version, found = await pages(service)
+    assert sorted(found) == [1, 2, 3]
+    assert await pages(service, version) == (version, {})
+    last = [f"P:{i}" for i in range(512, 600)]
+    await service.catalog.BatchDeletePvs(
+        rpc.BatchDeletePvsRequest(selector=selector_pb2.Selector(names=last))
+    )
+    later, found = await pages(service, version)
+    assert later == version + 1
+    assert list(found) == [3]
+    assert not found[3].pv_number.any()
+    await create(service, "P:new")
+    _, found = await pages(service, later)
+    assert np.flatnonzero(found[3].pv_number).tolist() == [600 - 512]
+
+
+async def test_what_pages_do_not_hold_changes_no_page(service) -> None:
+    made = await create(service, "A")
+    version, _ = await pages(service)
+    await update(service, catalog_pb2.Pv(id=made.id, description="new"), "description")
+    later, found = await pages(service, version)
+    assert (later, found) == (version + 1, {})
+
+
+async def test_channels_of_a_selector(service) -> None:
+    one = await create(service, "A:SP", "A:RB")
+    two = await create(service, readback="B:RB")
+
+    async def resolve(allow_unknown: bool, **fields):
+        request = drpc.ResolveChannelsRequest(
+            selector=selector_pb2.Selector(**fields), allow_unknown=allow_unknown
+        )
+        return [answer async for answer in service.directory.ResolveChannels(request)]
+
+    (answer,) = await resolve(True, names=["B:RB", "A:RB", "nobody"])
+    assert list(answer.pv_numbers) == [one.number, two.number]
+    assert list(answer.setpoint_channels) == [256, 0]
+    assert list(answer.readback_channels) == [257, 258]
+    assert list(answer.not_found) == ["nobody"]
+    with refused(StatusCode.NOT_FOUND, "NOT_FOUND"):
+        await resolve(False, names=["nobody"])
+    with refused(StatusCode.INVALID_ARGUMENT, "EMPTY_SELECTOR"):
+        await resolve(False)
+
+
+async def test_metadata_comes_from_the_image(service, parts) -> None:
+    await create(service, "A:SP", "A:RB")
+    page = MetadataPage.empty(1)
+    page.kind[1], page.count[1], page.writable[1] = 11, 1, 1
+    page.limits[6:8, 1] = (-5, 5)
+    page.units[1] = b"\xb5A"
+    async with Image.open(parts.valkey.url, service.settings.namespace) as image:
+        await image._redis.set(image._key("metadata", 1), encode_metadata(page))
+    answer = await service.catalog.GetPv(rpc.GetPvRequest(name="A:SP"))
+    assert not answer.HasField("setpoint_metadata")
+    found = answer.readback_metadata
+    assert (found.address, found.native_type) == ("A:RB", value_pb2.VALUE_TYPE_FLOAT64)
+    assert (found.control.low, found.control.high, found.units) == (-5, 5, "�A")
+    assert not found.HasField("display")
+    assert found.writable
+
+
+async def test_two_replicas_read_what_either_wrote(service, keys, parts) -> None:
+    settings = make_settings(
+        parts,
+        keys,
+        service.settings.postgres_url.get_secret_value(),
+        service.settings.namespace,
+    )
+    async with running(main, settings), connect(settings, keys) as channel:
+        await until_serving(channel)
+        other = CatalogServiceStub(channel)
+        for i in range(20):
+            pv = catalog_pb2.Pv(setpoint_address=f"P:{i}")
+            writer, reader = (service.catalog, other) if i % 2 else (other, service.catalog)
+            await writer.CreatePv(rpc.CreatePvRequest(pv=pv))
+            assert (await reader.GetPv(rpc.GetPvRequest(name=f"P:{i}"))).pv.number == i + 1
+
+
+async def test_concurrent_changes_take_their_turn(service) -> None:
+    await asyncio.gather(*(create(service, f"P:{i}", f"R:{i}") for i in range(30)))
+    _, found = await pages(service)
+    directory = Directory.from_pages(1, list(found.values()))
+    assert directory.pv_number.tolist() == list(range(1, 31))
+    assert directory.channels.tolist() == list(range(256, 316))
+
+
+async def test_reads_go_on_while_postgres_is_away(parts, keys, tmp_path) -> None:
+    async with Postgres(tmp_path / "pg", fsync=False) as postgres:
+        await apply(postgres.url, ["drey_runtime", "drey_snapshot"])
+        settings = make_settings(parts, keys, postgres.url, f"t{uuid.uuid4().hex[:20]}")
+        async with running(main, settings), connect(settings, keys) as channel:
+            await until_serving(channel)
+            catalog = CatalogServiceStub(channel)
+            pv = catalog_pb2.Pv(setpoint_address="A")
+            made = (await catalog.CreatePv(rpc.CreatePvRequest(pv=pv))).pv
+            assert (await catalog.GetPv(rpc.GetPvRequest(name="A"))).pv == made
+            await postgres.kill()
+            assert (await catalog.GetPv(rpc.GetPvRequest(name="A"))).pv == made
+            with refused(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+                await catalog.CreatePv(rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="B")))
+            directory = DirectoryServiceStub(channel)
+            answers = [a async for a in directory.GetCatalogPages(drpc.GetCatalogPagesRequest())]
+            assert sum(len(a.pages) for a in answers) == 1
+            await postgres.start()
+            async with asyncio.timeout(15):
+                while True:
+                    try:
+                        request = rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="C"))
+                        await catalog.CreatePv(request)
+                        break
+                    except grpc.aio.AioRpcError as error:
+                        assert error.code() == StatusCode.UNAVAILABLE
+                        await asyncio.sleep(0.05)
+
+
+async def test_a_viewer_may_look_but_not_change(service, keys) -> None:
+    async with connect(service.settings, keys, Role.VIEWER) as channel:
+        viewer = CatalogServiceStub(channel)
+        assert (await viewer.ListPvs(rpc.ListPvsRequest())).total_size == 0
+        with refused(StatusCode.PERMISSION_DENIED, "ROLE_TOO_SMALL"):
+            await viewer.CreatePv(rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="A")))
+    assert await names(service) == []

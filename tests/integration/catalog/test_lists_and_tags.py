@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import pytest
+from grpc import StatusCode
+
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as rpc
+from drey.common.v1 import selector_pb2
+from tests.integration.catalog.helpers import create, names, refused, update
+
+
+@pytest.fixture
+async def machine(service):
+    """Five PVs in a group of tags."""
+    for i, (name, device, text) in enumerate(
+        [
+            ("Q:1:BDES", "QUAD", "first of 100%"),
+            ("Q:2:BDES", "QUAD", "second_one"),
+            ("B:1:X", "BPM", "Straße"),
+            ("B:2:X", "BPM", "secondXone"),
+            ("V:1", "", ""),
+        ]
+    ):
+        await create(
+            service, name, f"{name}:RB", device=device, description=text, tags=[("Area", f"A{i}")]
+        )
+    return service
+
+
+async def test_pages_are_keyed_and_stable_under_change(machine) -> None:
+    first = await machine.catalog.ListPvs(rpc.ListPvsRequest(page_size=2))
+    assert [pv.name for pv in first.pvs] == ["B:1:X", "B:2:X"]
+    assert first.total_size == 5
+    await create(machine, "A:0")
+    await machine.catalog.DeletePv(rpc.DeletePvRequest(id=first.pvs[1].id))
+    second = await machine.catalog.ListPvs(
+        rpc.ListPvsRequest(page_size=2, page_token=first.next_page_token)
+    )
+    assert [pv.name for pv in second.pvs] == ["Q:1:BDES", "Q:2:BDES"]
+    last = await machine.catalog.ListPvs(
+        rpc.ListPvsRequest(page_size=2, page_token=second.next_page_token)
+    )
+    assert ([pv.name for pv in last.pvs], last.next_page_token) == (["V:1"], "")
+
+
+async def test_tombstones_are_listed_among_the_living(machine) -> None:
+    found = (await machine.catalog.ListPvs(rpc.ListPvsRequest(search="quad"))).pvs
+    await machine.catalog.DeletePv(rpc.DeletePvRequest(id=found[0].id))
+    seen, token = [], ""
+    while True:
+        page = await machine.catalog.ListPvs(
+            rpc.ListPvsRequest(page_size=2, include_deleted=True, page_token=token)
+        )
+        seen += [(pv.name, pv.delete_time_ns > 0) for pv in page.pvs]
+        token = page.next_page_token
+        if not token:
+            break
+    assert [n for n, _ in seen] == ["B:1:X", "B:2:X", "Q:1:BDES", "Q:2:BDES", "V:1"]
+    assert [n for n, dead in seen if dead] == ["Q:1:BDES"]
+    named = selector_pb2.Selector(names=["Q:1:BDES"])
+    assert await names(machine, include_deleted=True, selector=named) == ["Q:1:BDES"]
+    with refused(StatusCode.NOT_FOUND, "NOT_FOUND"):
+        await names(machine, selector=named)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("quad", ["Q:1:BDES", "Q:2:BDES"]),
+        ("second_one", ["Q:2:BDES"]),
+        ("100%", ["Q:1:BDES"]),
+        ("STRASSE", ["B:1:X"]),
+        ("b?1", ["B:1:X"]),
+        ("bpm second", ["B:2:X"]),
+        ("  ", ["B:1:X", "B:2:X", "Q:1:BDES", "Q:2:BDES", "V:1"]),
+        ("nothing", []),
+    ],
+)
+async def test_search(machine, text: str, found: list[str]) -> None:
+    assert await names(machine, search=text) == found
+
+
+async def test_a_page_token_of_another_list_is_refused(machine) -> None:
+    token = (await machine.catalog.ListPvs(rpc.ListPvsRequest(page_size=1))).next_page_token
+    for request in (
+        rpc.ListPvsRequest(page_token=token, search="x"),
+        rpc.ListPvsRequest(page_token=token[:-3]),
+        rpc.ListPvsRequest(page_token="nonsense"),
+    ):
+        with refused(StatusCode.INVALID_ARGUMENT, "MALFORMED_PAGE_TOKEN", "page_token"):
+            await machine.catalog.ListPvs(request)
+    with refused(StatusCode.INVALID_ARGUMENT, "MALFORMED_PAGE_TOKEN", "page_token"):
+        await machine.catalog.ListTagGroups(rpc.ListTagGroupsRequest(page_token=token))
+
+
+async def test_selectors_resolve(machine) -> None:
+    async def resolve(**fields):
+        return await machine.catalog.ResolveSelector(
+            rpc.ResolveSelectorRequest(selector=selector_pb2.Selector(**fields), sample=10)
+        )
+
+    found = await resolve(all=True)
+    assert (found.pvs, found.channels, found.names[0]) == (5, 10, "B:1:X")
+    assert list((await resolve(names=["V:1:RB", "V:1"])).names) == ["V:1"]
+    tags = [selector_pb2.TagFilter(group="AREA", tags=["a0", "a4"])]
+    assert list((await resolve(tags=tags)).names) == ["Q:1:BDES", "V:1"]
+    with refused(StatusCode.NOT_FOUND, "NOT_FOUND", "selector.names[1]"):
+        await resolve(names=["V:1", "nobody"])
+    with refused(StatusCode.INVALID_ARGUMENT, "EMPTY_SELECTOR", "selector"):
+        await resolve()
+
+
+async def test_tags_are_put_on_and_taken_off(machine) -> None:
+    request = rpc.TagPvsRequest(
+        selector=selector_pb2.Selector(devices=["QUAD"]),
+        add=[catalog_pb2.TagRef(group="System", tag="Magnet")],
+        remove=[catalog_pb2.TagRef(group="area", tag="a0")],
+    )
+    answer = await machine.catalog.TagPvs(request)
+    assert (answer.matched, answer.changed) == (2, 2)
+    again = await machine.catalog.TagPvs(request)
+    assert (again.matched, again.changed) == (2, 0)
+    pv = (await machine.catalog.GetPv(rpc.GetPvRequest(name="Q:1:BDES"))).pv
+    assert [(t.group, t.tag) for t in pv.tags] == [("System", "Magnet")]
+
+
+async def groups_of(service) -> dict[str, catalog_pb2.TagGroup]:
+    answer = await service.catalog.ListTagGroups(rpc.ListTagGroupsRequest())
+    return {group.name: group for group in answer.tag_groups}
+
+
+async def test_groups_are_made_renamed_and_deleted(machine) -> None:
+    made = (
+        await machine.catalog.CreateTagGroup(
+            rpc.CreateTagGroupRequest(
+                tag_group=catalog_pb2.TagGroup(name="New", tags=[catalog_pb2.Tag(name="t")])
+            )
+        )
+    ).tag_group
+    assert [t.name for t in made.tags] == ["t"]
+    with refused(StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS", "tag_group.name"):
+        await machine.catalog.CreateTagGroup(
+            rpc.CreateTagGroupRequest(tag_group=catalog_pb2.TagGroup(name="NEW"))
+        )
+    request = rpc.UpdateTagGroupRequest(
+        tag_group=catalog_pb2.TagGroup(id=made.id, name="Newer", etag=made.etag)
+    )
+    request.update_mask.paths.append("name")
+    renamed = (await machine.catalog.UpdateTagGroup(request)).tag_group
+    assert (renamed.name, renamed.etag != made.etag) == ("Newer", True)
+    with refused(StatusCode.ABORTED, "ETAG_MISMATCH"):
+        await machine.catalog.UpdateTagGroup(request)
+    await machine.catalog.DeleteTagGroup(rpc.DeleteTagGroupRequest(id=made.id))
+    assert set(await groups_of(machine)) == {"Area"}
+
+
+async def test_a_group_in_use_goes_by_force_only(machine) -> None:
+    area = (await groups_of(machine))["Area"]
+    with refused(StatusCode.FAILED_PRECONDITION, "IN_USE") as caught:
+        await machine.catalog.DeleteTagGroup(rpc.DeleteTagGroupRequest(id=area.id))
+    assert "5 PVs" in caught.value.details()
+    answer = await machine.catalog.DeleteTagGroup(rpc.DeleteTagGroupRequest(id=area.id, force=True))
+    assert answer.pvs_changed == 5
+    pv = (await machine.catalog.GetPv(rpc.GetPvRequest(name="V:1"))).pv
+    assert list(pv.tags) == []
+
+
+async def test_tags_are_made_renamed_merged_and_deleted(machine) -> None:
+    area = (await groups_of(machine))["Area"]
+    made = (
+        await machine.catalog.CreateTag(rpc.CreateTagRequest(tag_group_id=area.id, name="new"))
+    ).tag
+    with refused(StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"):
+        await machine.catalog.CreateTag(rpc.CreateTagRequest(tag_group_id=area.id, name="NEW"))
+    renamed = (
+        await machine.catalog.UpdateTag(rpc.UpdateTagRequest(id=area.tags[0].id, name="first"))
+    ).tag
+    assert (renamed.name, renamed.pv_count) == ("first", 1)
+    merged = (
+        await machine.catalog.MergeTags(
+            rpc.MergeTagsRequest(from_id=area.tags[1].id, into_id=area.tags[0].id)
+        )
+    ).tag
+    assert (merged.name, merged.pv_count) == ("first", 2)
+    with refused(StatusCode.FAILED_PRECONDITION, "IN_USE"):
+        await machine.catalog.DeleteTag(rpc.DeleteTagRequest(id=merged.id))
+    await machine.catalog.DeleteTag(rpc.DeleteTagRequest(id=made.id))
+    with refused(StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"):
+        await machine.catalog.UpdateTag(rpc.UpdateTagRequest(id=merged.id, tag_group_id=area.id))
+    tags = {tag.name: tag.pv_count for tag in (await groups_of(machine))["Area"].tags}
+    assert tags == {"first": 2, "A2": 1, "A3": 1, "A4": 1}
+
+
+async def test_tags_of_a_pv_are_replaced_by_an_update(machine) -> None:
+    pv = (await machine.catalog.GetPv(rpc.GetPvRequest(name="V:1"))).pv
+    new = catalog_pb2.Pv(id=pv.id, tags=[catalog_pb2.TagRef(group="Other", tag="x")])
+    after = await update(machine, new, "tags")
+    assert [(t.group, t.tag) for t in after.tags] == [("Other", "x")]
