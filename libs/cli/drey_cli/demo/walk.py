@@ -55,8 +55,9 @@ class Walk:
         self._restores = restore_service_pb2_grpc.RestoreServiceStub(channel)
         self._snapshot_id = ""
         self._plan = restore_pb2.Plan()
+        self._pvs = 0
         self._updates = 0
-        self._rows = 0
+        self._watched: set[int] = set()
 
     @property
     def _call(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Walk:
             await self._import()
             watching = asyncio.create_task(self._watch())
             try:
-                await self._settle()
+                await self._settle(watching)
                 await self._take()
                 await self._disturb(disturb)
                 await self._drift(disturb)
@@ -91,16 +92,18 @@ class Walk:
                     summary = response.summary
             if not summary.applied:
                 raise CliError(f"the import was refused: {summary.refused} rows")
+            self._pvs = summary.rows
             step.facts.update(pvs=summary.rows, added=summary.added, changed=summary.changed)
 
     async def _watch(self) -> None:
         """Watch everything from now on, counting what comes."""
         request = monitor_service_pb2.WatchPvsRequest(selector=_EVERYTHING)
         async for response in self._monitor.WatchPvs(request, metadata=self._metadata):
-            self._rows += len(response.baseline.rows)
+            self._watched.update(row.number for row in response.baseline.rows)
+            self._watched.update(row.number for row in response.diff.rows)
             self._updates += len(response.diff.rows)
 
-    async def _settle(self) -> None:
+    async def _settle(self, watching: asyncio.Task[None]) -> None:
         """Wait until the monitors have every channel that is to be had."""
         with self._report.step("Watch it until all is connected", "drey status") as step:
             dead = _dead_channels(self._machine.folder)
@@ -111,12 +114,20 @@ class Walk:
                 )
                 channels = sum(s.channels for s in status.shards)
                 connected = sum(s.connected for s in status.shards)
-                if channels and connected >= channels - dead and self._rows:
+                whole = channels > 0 and len(self._watched) == self._pvs
+                if whole and connected >= channels - dead:
                     break
+                if watching.done():
+                    watching.result()
                 if time.monotonic() > end:
-                    raise CliError(f"only {connected} of {channels} channels are connected")
+                    raise CliError(
+                        f"{connected} of {channels} channels are connected, "
+                        f"{len(self._watched)} of {self._pvs} PVs watched"
+                    )
                 await asyncio.sleep(0.05)
-            step.facts.update(channels=channels, connected=connected, watched_pvs=self._rows)
+            step.facts.update(
+                channels=channels, connected=connected, watched_pvs=len(self._watched)
+            )
 
     async def _take(self) -> None:
         command = "drey snapshot take --all --title before --allow-missing"
@@ -191,7 +202,7 @@ class Walk:
             )
 
     async def _restore(self) -> None:
-        command = f"drey restore run {self._plan.id[:8]} --yes"
+        command = f"drey restore run {self._plan.id[-8:]} --yes"
         with self._report.step("Restore, and read everything back", command) as step:
             started = await self._restores.ExecutePlan(
                 restore_service_pb2.ExecutePlanRequest(

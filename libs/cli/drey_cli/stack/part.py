@@ -221,7 +221,7 @@ class Part(ABC):
                 relative.kill()
         await process.wait()
         # strangers to asyncio: nothing but a look tells that they are gone
-        while _alive(family):  # noqa: ASYNC110
+        while _alive(family):
             await asyncio.sleep(_POLL)
 
     def _take_folder(self) -> None:

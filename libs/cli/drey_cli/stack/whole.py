@@ -22,6 +22,7 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey_cli.stack.errors import StackError
 from drey_cli.stack.nats import Nats
 from drey_cli.stack.part import Part
@@ -35,6 +36,9 @@ SERVICES = ("snapshot", "monitor", "restore", "gateway")
 MIGRATED = ("drey_runtime", "drey_snapshot", "drey_restore", "drey_gateway")
 CLIENT_FILE = "client.toml"
 _DEFAULT_GATEWAY_PORT = 7100
+
+_USABLE_S = 30.0
+_NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 Say = Callable[[str], None]
 
@@ -127,6 +131,7 @@ class Stack:
         await self._stack.enter_async_context(self.supervisor)
         say("starting the services")
         await self._start_services()
+        await self._until_usable()
         self._write_client_file()
         self._keep = asyncio.create_task(self._keep_parts(), name="keep parts")
         self._stack.push_async_callback(self._stop_keeping)
@@ -189,13 +194,34 @@ class Stack:
         return out.decode()
 
     async def _start_services(self) -> None:
-        """Snapshot first (it has the catalogue), then the others; the supervisor keeps them."""
-        await self.supervisor.start(self._child("snapshot", "snapshot"))
-        for index in range(self.options.monitors):
-            name = "monitor" if index == 0 else f"monitor-{index}"
-            await self.supervisor.start(self._child(name, "monitor"))
-        await self.supervisor.start(self._child("restore", "restore"))
-        await self.supervisor.start(self._child("gateway", "gateway"))
+        """All side by side: each starts, and waits, without the others; the supervisor keeps them."""
+        names = ["monitor", *(f"monitor-{i}" for i in range(1, self.options.monitors))]
+        async with asyncio.TaskGroup() as group:
+            for name in ("snapshot", *names[: self.options.monitors], "restore", "gateway"):
+                child = self._child(name, name.partition("-")[0])
+                group.create_task(self.supervisor.start(child))
+
+    async def _until_usable(self) -> None:
+        """Wait until the gateway knows the keys: a service serves before all parts answered it."""
+        if "DREY_TLS_CERT" in self.options.environment:
+            return
+        end = time.monotonic() + _USABLE_S
+        metadata = (("authorization", f"Bearer {self.key}"),)
+        options = [("grpc.enable_http_proxy", 0)]
+        async with grpc.aio.insecure_channel(self.server, options=options) as channel:
+            stub = access_service_pb2_grpc.AccessServiceStub(channel)
+            while True:
+                try:
+                    request = access_service_pb2.WhoAmIRequest()
+                    await stub.WhoAmI(request, metadata=metadata, timeout=2)
+                    return
+                except grpc.aio.AioRpcError as error:
+                    waits = error.code() in _NOT_YET and time.monotonic() < end
+                    if not waits:
+                        raise StackError(
+                            f"the gateway does not serve: {error.details()}"
+                        ) from error
+                await asyncio.sleep(0.05)
 
     def _child(self, name: str, service: str) -> Child:
         listen = self.server if name == "gateway" else f"{LOOPBACK}:{self._ports[name]}"
