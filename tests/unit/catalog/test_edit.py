@@ -1,0 +1,171 @@
+"""Laws of the catalogue in memory: stepwise changes give what a fresh load would."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import uuid
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drey_core.directory import Directory
+from drey_core.errors import AlreadyExists, DreyError
+from drey_snapshot.catalog.domain.draft import Draft, copy_of, draft_of
+from drey_snapshot.catalog.domain.edit import Changes, Counters, Edit, State
+from drey_snapshot.catalog.domain.pages import build_pages, pages_of
+from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
+from drey_snapshot.catalog.view import CatalogueView
+
+
+def table_of(drafts: list[Draft]) -> PvTable:
+    drafts = sorted(drafts, key=lambda draft: draft.number)
+    return PvTable.of({name: [getattr(d, name) for d in drafts] for name in COLUMNS})
+
+
+class Memory:
+    """A catalogue without a database: applies what edits would write."""
+
+    def __init__(self) -> None:
+        self.view = CatalogueView.empty()
+        self.counters = Counters(1, 256, 1)
+        self.rows: dict[int, Draft] = {}
+        self.channels: set[int] = set()
+        self._ids = itertools.count(1)
+
+    def edit(self) -> Edit:
+        view = self.view
+        state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
+        return Edit(state, self.counters, 1000, lambda: str(uuid.UUID(int=next(self._ids))))
+
+    def commit(self, edit: Edit) -> Changes:
+        changes = edit.changes()
+        new = {channel.number for channel in changes.channels}
+        assert not new & self.channels
+        self.channels |= new
+        changed = [*changes.inserted, *changes.updated]
+        self.rows |= {draft.number: copy_of(draft) for draft in changed}
+        self.counters = changes.counters
+        tags = edit.tags if changes.tags_changed else self.view.tags
+        self.view = self.view.advanced(changes.version, table_of(changed), tags)
+        return changes
+
+
+NAMES = st.sampled_from([f"P:{i}" for i in range(12)])
+ADDRESSES = st.sampled_from(["", *(f"A:{i}" for i in range(6))])
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["create", "update", "delete", "tag", "commit"]),
+        NAMES,
+        NAMES,
+        ADDRESSES,
+        ADDRESSES,
+    ),
+    max_size=40,
+)
+
+
+def do(edit: Edit, memory: Memory, step: tuple[str, str, str, str, str]) -> None:
+    kind, name, other, setpoint, readback = step
+    if kind == "create":
+        draft = Draft(name=name, setpoint_address=setpoint, readback_address=readback)
+        edit.create(draft, [("Group", other)])
+        return
+    row = memory.view.row_by_name.get(name, -1)
+    if row < 0:
+        return
+    before = edit.at_row(row)
+    if before.delete_time_ns:
+        return
+    after = copy_of(before)
+    if kind == "delete":
+        edit.delete(before)
+    elif kind == "tag":
+        edit.update(before, after, [("Group", other), ("other", name)])
+    else:
+        after.name, after.setpoint_address, after.readback_address = other, setpoint, readback
+        edit.update(before, after)
+
+
+@settings(deadline=None, max_examples=150)
+@given(STEPS)
+def test_steps_and_a_fresh_load_give_the_same(steps: list[tuple[str, str, str, str, str]]) -> None:
+    memory = Memory()
+    edit = memory.edit()
+    for step in steps:
+        if step[0] == "commit":
+            memory.commit(edit)
+            edit = memory.edit()
+            continue
+        with contextlib.suppress(DreyError):
+            do(edit, memory, step)
+    memory.commit(edit)
+    view = memory.view
+    living = [draft for draft in memory.rows.values() if not draft.delete_time_ns]
+    fresh = CatalogueView.empty().advanced(view.version, table_of(living), view.tags)
+    assert [draft_of(view.table, i) for i in range(len(view.table))] == [
+        draft_of(fresh.table, i) for i in range(len(fresh.table))
+    ]
+    assert len(set(view.table.name)) == len(view.table)
+    for number, raw in view.page_bytes.items():
+        empty = not view.directory.pages[number].pv_number.any()
+        assert empty or raw == fresh.page_bytes[number]
+    assert set(fresh.page_bytes) <= set(view.page_bytes)
+    again = Directory.from_pages(view.version, list(view.directory.pages.values()))
+    for name in ("pv_number", "setpoint_channel", "readback_channel", "read_only"):
+        assert np.array_equal(getattr(again, name), getattr(view.directory, name))
+    assert again.names == view.directory.names
+    assert again.setpoint_address == view.directory.setpoint_address
+    assert again.readback_address == view.directory.readback_address
+
+
+def test_an_operation_that_is_refused_has_changed_nothing() -> None:
+    memory = Memory()
+    edit = memory.edit()
+    edit.create(Draft(setpoint_address="A"))
+    with pytest.raises(AlreadyExists):
+        edit.create(Draft(setpoint_address="A", readback_address="B"), [("G", "t")])
+    changes = edit.changes()
+    assert [c.address for c in changes.channels] == ["A"]
+    assert not changes.tags_changed
+    assert changes.counters == Counters(2, 257, 1)
+
+
+def test_a_channel_that_never_was_anybodys_is_not_written() -> None:
+    memory = Memory()
+    edit = memory.edit()
+    edit.create(Draft(setpoint_address="A"))
+    memory.commit(edit)
+    edit = memory.edit()
+    before = edit.at_row(0)
+    for address in ("B", "C"):
+        after = copy_of(before)
+        after.setpoint_address = address
+        edit.update(before, after)
+        before = after
+    changes = memory.commit(edit)
+    assert [c.address for c in changes.channels] == ["C"]
+    assert changes.retired == [256]
+
+
+def test_a_discarded_edit_writes_nothing() -> None:
+    edit = Memory().edit()
+    edit.create(Draft(setpoint_address="A"), [("G", "t")])
+    edit.discard()
+    assert not edit.changes().any
+
+
+def test_pages_hold_both_channels_of_a_pv_side_by_side() -> None:
+    memory = Memory()
+    edit = memory.edit()
+    for i in range(300):
+        edit.create(Draft(setpoint_address=f"S:{i}", readback_address=f"R:{i}"))
+    memory.commit(edit)
+    table = memory.view.table
+    assert (table.readback_channel - table.setpoint_channel == 1).all()
+    assert pages_of(table).tolist() == [1, 2, 3]
+    built = build_pages(table, [2, 9])
+    assert built[2].addresses[:2] == ["S:128", "R:128"]
+    assert not built[9].pv_number.any()
