@@ -1,0 +1,313 @@
+"""A machine, its image, and stand-ins for the snapshot service, with one catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drey.common.v1 import value_pb2
+from drey.directory.v1 import directory_service_pb2 as directory_pb
+from drey.events.v1.directory_pb2 import DirectoryVersion
+from drey.events.v1.values_pb2 import Heartbeat
+from drey.restore.v1 import restore_pb2
+from drey.restore.v1 import restore_service_pb2 as pb
+from drey.snapshot.v1 import snapshot_pb2
+from drey.snapshot.v1 import snapshot_service_pb2 as snapshot_pb
+from drey_ca.interface import ChannelTable
+from drey_core.directory import CatalogPage, Directory, MetadataPage
+from drey_core.errors import NotFound
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable
+from drey_core.values import Columns, State
+from drey_core.wire import column_chunks, wrap
+from drey_runtime.auth import TOKEN_METADATA, Principal, Role, TokenSigner
+from drey_runtime.directory_codec import encode_catalog, encode_metadata
+from drey_runtime.image import Image
+from drey_testing.machine import Machine, SimPv
+
+EPOCH = 1
+
+
+@dataclass
+class FakeSnapshot:
+    numbers: np.ndarray
+    setpoint: Columns
+    readback: Columns
+    labels: dict[int, list[str]]
+
+
+@dataclass
+class World:
+    """PV i (from 1) has the channels 2i (setpoint) and 2i + 1 (readback)."""
+
+    rows: list[SimPv]
+    table: ChannelTable
+    image: Image
+    snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
+    tolerances: dict[int, tuple[float, float]] = field(default_factory=dict)
+    deleted: set[int] = field(default_factory=set)
+    version: int = 1
+    calls: int = 0
+    namespace: str = ""
+
+    async def connect(self) -> None:
+        names, channels = [], []
+        for i, row in enumerate(self.rows, 1):
+            for channel, name in ((2 * i, row.setpoint), (2 * i + 1, row.readback)):
+                if name:
+                    names.append(name)
+                    channels.append(channel)
+        self.names, self.channels = names, np.array(channels, np.int64)
+        self.slots = await self.table.add(names)
+        dead = {n for r in self.rows if r.kind == "dead" for n in (r.setpoint, r.readback)}
+        live = np.array([n not in dead for n in names])
+        up = await self.table.wait_connected(self.slots[live], 20)
+        assert up.all(), "the machine is not all there"
+        self.live = live
+        last = int(channels[-1]) >> PAGE_SHIFT
+        self.pages = np.arange(0, last + 1, dtype=np.int64)
+
+    def number(self, row: SimPv) -> int:
+        return self.rows.index(row) + 1
+
+    def catalog_pages(self) -> list[CatalogPage]:
+        pages = [CatalogPage.empty(int(n)) for n in self.pages]
+        index = {int(c): n for c, n in zip(self.channels, self.names, strict=True)}
+        for channel, name in index.items():
+            i = channel // 2
+            if i in self.deleted:
+                continue
+            page, slot, row = pages[channel >> PAGE_SHIFT], channel & PAGE_MASK, self.rows[i - 1]
+            page.pv_number[slot] = i
+            page.role[slot] = 1 + channel % 2
+            page.protocol[slot] = 1
+            page.read_only[slot] = row.read_only
+            page.absolute[slot] = row.readback_abs_tolerance if channel % 2 else row.abs_tolerance
+            page.relative[slot] = row.readback_rel_tolerance if channel % 2 else 0.0
+            if i in self.tolerances and not channel % 2:
+                page.absolute[slot], page.relative[slot] = self.tolerances[i]
+            page.names[slot] = row.setpoint or row.readback
+            page.addresses[slot] = name
+            page.devices[slot] = row.device
+        return pages
+
+    async def read(self) -> Columns:
+        """All channels by channel number; the dead ones as never connected."""
+        found = await self.table.read(self.slots[self.live], 20)
+        assert (found.code == 1).all()
+        out = Columns.empty(len(self.slots))
+        out.state[:] = State.NEVER_CONNECTED
+        at = np.flatnonzero(self.live)
+        for name in ("kind", "state", "origin", "severity", "status", "source_time", "data"):
+            getattr(out, name)[at] = getattr(found.values, name)
+        out.receive_time[at] = found.values.receive_time
+        return Columns(
+            **{n: getattr(out, n) for n in Columns.__slots__ if n not in ("key", "heap")},
+            key=self.channels,
+            heap=found.values.heap,
+        )
+
+    async def publish(self, *, age_s: float = 0.0) -> Columns:
+        """Make the image what the machine is now."""
+        values = await self.read()
+        table = PageTable(self.pages)
+        table.apply(values)
+        now = time.time_ns()
+        await self.beat(age_s)
+        await self.image.write_pages(0, EPOCH, 1, now, table.taken(np.arange(len(self.pages))))
+        pages = self.metadata_pages()
+        version = DirectoryVersion(
+            shard=0,
+            epoch=EPOCH,
+            version=self.version,
+            pages=self.pages.tolist(),
+            page_versions=[now] * len(self.pages),
+            catalog_version=self.version,
+        )
+        catalog = {p.number: encode_catalog(p) for p in self.catalog_pages()}
+        await self.image.write_directory(
+            version, catalog, {p.number: encode_metadata(p) for p in pages}
+        )
+        return values
+
+    async def beat(self, age_s: float = 0.0) -> None:
+        at = time.time_ns() - int(age_s * 1e9)
+        await self.image.write_heartbeat(
+            Heartbeat(shard=0, shard_count=1, epoch=EPOCH, sequence=1, time_ns=at)
+        )
+
+    async def beat_for_ever(self) -> None:
+        while True:
+            await self.beat()
+            await asyncio.sleep(0.5)
+
+    def metadata_pages(self) -> list[MetadataPage]:
+        info = self.table.info(self.slots)
+        pages = [MetadataPage.empty(int(n)) for n in self.pages]
+        for i, channel in enumerate(self.channels.tolist()):
+            page, slot = pages[channel >> PAGE_SHIFT], channel & PAGE_MASK
+            page.kind[slot], page.count[slot] = info.kind[i], info.count[i]
+            page.readable[slot], page.writable[slot] = info.readable[i], info.writable[i]
+            page.limits[6, slot] = info.control_low[i]
+            page.limits[7, slot] = info.control_high[i]
+            page.hosts[slot] = info.host[i]
+            if info.labels[i]:
+                page.labels[slot] = info.labels[i]
+        return pages
+
+    async def take(self) -> str:
+        """A snapshot of the machine as it is, by a read."""
+        values = await self.read()
+        snapshot_id = str(uuid.uuid4())
+        labels = self.table.info(self.slots).labels
+        numbers = np.arange(1, len(self.rows) + 1, dtype=np.int64)
+        setpoint, readback = (
+            _aligned(values, numbers * 2),
+            _aligned(values, numbers * 2 + 1),
+        )
+        by_pv = {
+            c // 2: [x.decode(errors="replace") for x in found]
+            for c, found in zip(self.channels.tolist(), labels, strict=True)
+            if found and c % 2 == 0
+        }
+        self.snapshots[snapshot_id] = FakeSnapshot(numbers, setpoint, readback, by_pv)
+        return snapshot_id
+
+    def resolve(self, selector: Any) -> np.ndarray:
+        """The few ways to select that the tests use."""
+        everything = np.arange(1, len(self.rows) + 1, dtype=np.int64)
+        if selector.numbers:
+            return np.array(sorted(selector.numbers), np.int64)
+        if selector.names:
+            wanted = set(selector.names)
+            return np.array(
+                [i for i, r in enumerate(self.rows, 1) if wanted & {r.setpoint, r.readback}],
+                np.int64,
+            )
+        return everything
+
+
+def _aligned(values: Columns, channels: np.ndarray) -> Columns:
+    at = np.minimum(np.searchsorted(values.key, channels), len(values) - 1)
+    out = values.take(at)
+    missing = values.key[at] != channels
+    out.kind[missing] = 0
+    out.state[missing] = 0
+    out.data[missing] = 0
+    return out.with_key(channels)
+
+
+@dataclass
+class Site:
+    """Everything, and a client with the role of a restorer."""
+
+    world: World
+    machine: Machine
+    stub: Any
+    settings: Any
+    keys: Path
+    url: str
+    port: int
+
+    def metadata(self, name: str = "ann", role: Role = Role.RESTORER) -> Any:
+        signer = TokenSigner.from_file("gateway", self.keys / "gateway.pem")
+        return ((TOKEN_METADATA, signer.sign(Principal(name, role))),)
+
+    async def call(self, method: str, request: Any, **who: Any) -> Any:
+        return await getattr(self.stub, method)(request, timeout=60, metadata=self.metadata(**who))
+
+    async def stream(self, method: str, request: Any) -> list[Any]:
+        call = getattr(self.stub, method)(request, timeout=60, metadata=self.metadata())
+        return [message async for message in call]
+
+    async def plan(self, snapshot_id: str, **more: Any) -> restore_pb2.Plan:
+        request = pb.CreatePlanRequest(snapshot_id=snapshot_id, **more)
+        return (await self.call("CreatePlan", request)).plan
+
+    async def plan_items(self, plan_id: str, **more: Any) -> dict[str, restore_pb2.PlanItem]:
+        found = await self.stream("ReadPlan", pb.ReadPlanRequest(id=plan_id, **more))
+        return {item.name: item for message in found for item in message.items}
+
+    async def execute(self, plan: restore_pb2.Plan, **more: Any) -> restore_pb2.Restore:
+        more.setdefault("request_id", str(uuid.uuid4()))
+        request = pb.ExecutePlanRequest(plan_id=plan.id, digest=plan.digest, **more)
+        return (await self.call("ExecutePlan", request)).restore
+
+    async def ended(self, restore_id: str) -> restore_pb2.Restore:
+        found = await self.stream("WatchRestore", pb.WatchRestoreRequest(id=restore_id))
+        return found[-1].restore
+
+    async def items(self, restore_id: str) -> dict[str, restore_pb2.RestoreItem]:
+        found = await self.stream("ReadRestore", pb.ReadRestoreRequest(id=restore_id))
+        return {item.name: item for message in found for item in message.items}
+
+
+class SnapshotStandIn:
+    """`SnapshotService.ReadSnapshot` over a world; the rest is not there."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def __getattr__(self, name: str) -> Any:
+        async def missing(request: Any, context: Any) -> Any:
+            raise NotFound(name)
+
+        return missing
+
+    async def ReadSnapshot(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        found = self.world.snapshots.get(request.id)
+        if found is None:
+            raise NotFound(f"no snapshot {request.id}", field="id")
+        numbers = found.numbers
+        if request.HasField("selector"):
+            numbers = np.intersect1d(numbers, self.world.resolve(request.selector))
+        header = snapshot_pb2.Snapshot(id=request.id)
+        yield snapshot_pb.ReadSnapshotResponse(header=header)
+        if request.with_metadata:
+            pvs = [
+                snapshot_pb.PvMetadata(
+                    number=n,
+                    name=self.world.rows[n - 1].setpoint or self.world.rows[n - 1].readback,
+                    setpoint=value_pb2.ChannelMetadata(enum_labels=found.labels.get(n, [])),
+                )
+                for n in numbers.tolist()
+            ]
+            yield snapshot_pb.ReadSnapshotResponse(metadata=snapshot_pb.MetadataChunk(pvs=pvs))
+        at = numbers - 1
+        for role, columns in ((1, found.setpoint.take(at)), (2, found.readback.take(at))):
+            there = columns.state != 0
+            part = columns.take(there)
+            roles = np.full(len(part), role, np.uint8)
+            for raw in column_chunks(numbers[there], roles, part):
+                yield wrap(4, raw)
+
+
+class DirectoryStandIn:
+    """`DirectoryService` over a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def GetCatalogPages(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.world.calls += 1
+        if request.since_version < self.world.version:
+            yield directory_pb.GetCatalogPagesResponse(
+                version=self.world.version,
+                pages=[encode_catalog(p) for p in self.world.catalog_pages()],
+            )
+
+    async def ResolveChannels(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        numbers = self.world.resolve(request.selector)
+        yield directory_pb.ResolveChannelsResponse(
+            version=self.world.version, pv_numbers=numbers.tolist()
+        )
+
+
+def directory_of(world: World) -> Directory:
+    return Directory.from_pages(world.version, world.catalog_pages())

@@ -1,0 +1,167 @@
+"""The service in this process, on real Postgres, NATS and Valkey, against a simulated machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import grpc
+import pytest
+
+from drey.restore.v1 import restore_service_pb2 as pb
+from drey.restore.v1 import restore_service_pb2_grpc as rpc
+from drey_ca import open_table
+from drey_cli.stack import Nats, Postgres, Valkey
+from drey_restore.app import main
+from drey_restore.settings import Settings
+from drey_runtime.app import App
+from drey_runtime.auth import TokenVerifier, make_keys
+from drey_runtime.image import Image
+from drey_runtime.migrate import apply
+from drey_runtime.server import serve
+from drey_testing.machine import Machine
+from drey_testing.restore_world import DirectoryStandIn, Site, SnapshotStandIn, World
+
+PVS = 300
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Nats, Valkey]]:
+    folder = tmp_path_factory.mktemp("parts")
+    found = (
+        Postgres(folder / "pg", fsync=False),
+        Nats(folder / "nats"),
+        Valkey(folder / "valkey"),
+    )
+
+    async def begin() -> None:
+        await asyncio.gather(*(p.start() for p in found))
+        connection = await asyncpg.connect(found[0].url)
+        await connection.execute("CREATE DATABASE drey_template")
+        await connection.close()
+        await apply(database(found[0].url, "drey_template"), ["drey_runtime", "drey_restore"])
+
+    async def end() -> None:
+        await asyncio.gather(*(p.stop() for p in found))
+
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(begin())
+            yield found
+        finally:
+            runner.run(end())
+
+
+def database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    found = Machine(tmp_path_factory.mktemp("machine"), int(os.environ.get("RESTORE_PVS", PVS)))
+    os.environ.update(found.env)  # read by libca when its context is made
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(found.start())
+            yield found
+        finally:
+            runner.run(found.stop())
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    make_keys(folder, ["gateway", "restore", "snapshot"])
+    return folder
+
+
+@pytest.fixture
+async def world(parts: tuple[Postgres, Nats, Valkey], machine: Machine) -> AsyncIterator[World]:
+    namespace = f"t{uuid.uuid4().hex[:12]}"
+    async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
+        world = World(list(machine.catalogue_rows()), table, image)
+        world.namespace = namespace
+        await world.connect()
+        await world.publish()
+        beats = asyncio.create_task(world.beat_for_ever())
+        try:
+            yield world
+        finally:
+            beats.cancel()
+
+
+@pytest.fixture
+async def site(
+    parts: tuple[Postgres, Nats, Valkey], machine: Machine, world: World, keys: Path
+) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        found = await start_site(stack, parts, machine, world, keys)
+        try:
+            async with asyncio.TaskGroup() as group:
+                async with AsyncExitStack() as inner:
+                    port = await main(found.settings, App(inner, group))
+                    channel = await stack.enter_async_context(
+                        grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+                    )
+                    found.stub, found.port = rpc.RestoreServiceStub(channel), port
+                    await database_ready(found)
+                    yield found
+                raise _Over
+        except* _Over:
+            pass
+
+
+class _Over(Exception):
+    pass
+
+
+async def start_site(
+    stack: AsyncExitStack, parts: Any, machine: Machine, world: World, keys: Path
+) -> Site:
+    """All but the service."""
+    name = f"t_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(parts[0].url)
+    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE drey_template')
+    await connection.close()
+    url = database(parts[0].url, name)
+    base = Settings(trusted_keys=keys / "trusted.json", signing_key=keys / "restore.pem")
+    services = [
+        ("drey.snapshot.v1.SnapshotService", SnapshotStandIn(world)),
+        ("drey.directory.v1.DirectoryService", DirectoryStandIn(world)),
+    ]
+    verifier = TokenVerifier.from_file(keys / "trusted.json")
+    port, _ = await stack.enter_async_context(
+        serve(base, "127.0.0.1:0", "TEST", verifier, services)
+    )
+    settings = Settings.model_validate(
+        {
+            **base.model_dump(),
+            "postgres_url": url,
+            "nats_url": parts[1].url,
+            "redis_url": parts[2].url,
+            "namespace": world.namespace,
+            "snapshot_target": f"127.0.0.1:{port}",
+            "listen": "127.0.0.1:0",
+            "channel_access": "aioca",
+            "chunk_size": 64 if machine.plant.pvs <= 1000 else 2048,
+            "connect_timeout": 1.0,
+            "job_lease": 1.0,
+        }
+    )
+    return Site(world, machine, None, settings, keys, url, 0)
+
+
+async def database_ready(site: Site) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                await site.call("ListPlans", pb.ListPlansRequest())
+                return
+            await asyncio.sleep(0.02)

@@ -1,0 +1,222 @@
+"""The whole way on a real IOC: plan, execute, verify; and what may come in between."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import grpc
+import pytest
+
+from drey.common.v1 import selector_pb2
+from drey.restore.v1 import restore_pb2
+from drey.restore.v1 import restore_service_pb2 as pb
+from drey_runtime import status
+from drey_testing.restore_world import Site
+
+Skip = restore_pb2.SkipReason
+Verdict = restore_pb2.Verdict
+
+
+def verdicts(restore: restore_pb2.Restore) -> dict[str, int]:
+    return {Verdict.Name(v.verdict).removeprefix("VERDICT_"): v.pvs for v in restore.verdicts}
+
+
+async def refused(awaitable: object) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await awaitable  # type: ignore[misc]
+    return status.reason_of(caught.value)[0]
+
+
+async def test_disturbed_magnets_are_put_back_and_verified(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    moved = await site.machine.disturb(40, seed=3)
+    await site.world.publish()
+    plan = await site.plan(snapshot_id)
+    assert plan.writes == 40
+    assert plan.pvs == len(site.world.rows)
+    assert plan.pvs == plan.writes + sum(s.pvs for s in plan.skips)
+    items = await site.plan_items(plan.id, writes_only=True)
+    assert sorted(items) == sorted(moved)
+    one = items[moved[0]]
+    assert one.delta == pytest.approx(one.target.float64_value - one.current.float64_value)
+    restore = await site.execute(plan)
+    ended = await site.ended(restore.id)
+    assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED, ended
+    assert verdicts(ended)["VERIFIED"] == 40
+    assert sum(verdicts(ended).values()) == plan.pvs
+    assert not ended.all_verified  # some were left out
+    seen = await site.machine.read(moved)
+    for name, item in items.items():
+        assert seen[name]["value"] == pytest.approx(item.target.float64_value)
+    results = await site.items(restore.id)
+    assert len(results) == plan.pvs
+    assert results[moved[0]].readback_reached
+    assert results[moved[0]].epics_status == "ECA_NORMAL"
+    assert results[moved[0]].seen.float64_value == pytest.approx(one.target.float64_value)
+
+
+async def test_every_reason_is_given(site: Site) -> None:
+    world = site.world
+    snapshot_id = await world.take()
+    items = await site.plan_items((await site.plan(snapshot_id)).id)
+    by_kind = {row.kind: items[row.setpoint or row.readback] for row in world.rows}
+    assert by_kind["dead"].skip == Skip.SKIP_REASON_NOT_IN_SNAPSHOT
+    assert by_kind["diagnostic"].skip == Skip.SKIP_REASON_NO_SETPOINT
+    assert by_kind["read_only"].skip == Skip.SKIP_REASON_READ_ONLY
+    assert by_kind["refuse_asg"].skip == Skip.SKIP_REASON_NOT_WRITABLE
+    for kind in ("magnet", "nan", "infinite", "enum", "string", "wave", "wave_char", "int64"):
+        assert by_kind[kind].skip == Skip.SKIP_REASON_EQUAL, kind
+
+
+async def test_writes_of_every_type_arrive(site: Site) -> None:
+    world, machine = site.world, site.machine
+    kinds = ("enum", "string", "wave", "int32", "bo", "wave_string", "longstring", "motor")
+    chosen = {k: next(r for r in world.rows if r.kind == k) for k in kinds}
+    snapshot_id = await world.take()
+    before = await machine.read([r.setpoint for r in chosen.values()])
+    slots = [world.slots[world.names.index(r.setpoint)] for r in chosen.values()]
+    other = {
+        "enum": 5,
+        "string": "other",
+        "wave": [9.0] * 4,
+        "int32": 77,
+        "bo": 1,
+        "wave_string": ["x", "y"],
+        "longstring": "another path",
+        "motor": 1.5,
+    }
+    assert len(slots) == len(other)
+    errors = await machine.write({chosen[k].setpoint: v for k, v in other.items()})
+    assert not any(errors.values()), errors
+    await world.publish()
+    plan = await site.plan(
+        snapshot_id,
+        selector=selector_pb2.Selector(names=[r.setpoint for r in chosen.values()]),
+    )
+    assert plan.writes >= len(kinds) - 1, await site.plan_items(plan.id)
+    ended = await site.ended((await site.execute(plan)).id)
+    results = await site.items(ended.id)
+    assert verdicts(ended) == {"VERIFIED": plan.writes} | (
+        {"EQUAL_ALREADY": len(kinds) - plan.writes} if plan.writes < len(kinds) else {}
+    ), results
+    assert ended.all_verified
+    after = await machine.read([r.setpoint for r in chosen.values()])
+    assert {n: v["value"] for n, v in after.items()} == {n: v["value"] for n, v in before.items()}
+
+
+async def test_clipped_refused_and_dead_are_told_apart(site: Site) -> None:
+    world, machine = site.world, site.machine
+    pull = next(r for r in world.rows if r.kind == "pull_back")
+    disp = next(r for r in world.rows if r.kind == "refuse_disp")
+    snapshot_id = await world.take()
+    snapshot = world.snapshots[snapshot_id]
+    for row, value in ((pull, 50.0), (disp, 9.0)):
+        snapshot.setpoint.data.view("f8")[world.number(row) - 1] = value
+    await world.publish()
+    names = [pull.setpoint, disp.setpoint]
+    plan = await site.plan(snapshot_id, selector=selector_pb2.Selector(names=names))
+    assert plan.writes == 2
+    ended = await site.ended((await site.execute(plan)).id)
+    results = await site.items(ended.id)
+    assert results[pull.setpoint].verdict == Verdict.VERDICT_NOT_REACHED
+    assert results[pull.setpoint].seen.float64_value == 5.0
+    assert results[disp.setpoint].verdict == Verdict.VERDICT_REFUSED
+    assert results[disp.setpoint].epics_status == "ECA_PUTFAIL"
+    assert not ended.all_verified
+    assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED
+    await machine.write({pull.setpoint: 1.0})
+
+
+async def test_a_machine_that_moved_is_not_written_to(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    moved = await site.machine.disturb(5, seed=5)
+    await site.world.publish()
+    plan = await site.plan(snapshot_id)
+    await site.machine.disturb(5, seed=5)
+    here = await site.machine.read(moved)
+    ended = await site.ended((await site.execute(plan)).id)
+    assert ended.state == restore_pb2.RESTORE_STATE_FAILED
+    assert ended.error.reason == 25  # MACHINE_MOVED
+    assert verdicts(ended)["NOT_SENT"] == 5
+    assert {n: v["value"] for n, v in (await site.machine.read(moved)).items()} == {
+        n: v["value"] for n, v in here.items()
+    }
+    again = await site.plan(snapshot_id)
+    accepted = await site.ended((await site.execute(again, accept_moved=True)).id)
+    assert verdicts(accepted)["VERIFIED"] == 5
+
+
+async def test_a_plan_is_executed_once(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    await site.machine.disturb(3, seed=7)
+    await site.world.publish()
+    same = str(uuid.uuid4())
+    plan = await site.plan(snapshot_id, request_id=same)
+    assert (await site.plan(snapshot_id, request_id=same)).id == plan.id
+    wrong = pb.ExecutePlanRequest(plan_id=plan.id, digest="0" * 64, request_id=str(uuid.uuid4()))
+    assert await refused(site.call("ExecutePlan", wrong)) == "PLAN_DIGEST_MISMATCH"
+    key = str(uuid.uuid4())
+    first, second = await asyncio.gather(
+        site.execute(plan, request_id=key), site.execute(plan, request_id=key)
+    )
+    assert first.id == second.id
+    assert await refused(site.execute(plan)) == "WRONG_STATE"
+    ended = await site.ended(first.id)
+    assert verdicts(ended)["VERIFIED"] == 3
+    found = await site.call("GetPlan", pb.GetPlanRequest(id=plan.id))
+    assert found.plan.state == restore_pb2.PLAN_STATE_EXECUTED
+    assert found.plan.restore_id == first.id
+
+
+async def test_empty_expired_and_unknown_are_refused(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    await site.world.publish()
+    assert await refused(site.plan(str(uuid.uuid4()))) == "NOT_FOUND"
+    empty = await site.plan(snapshot_id)
+    assert empty.writes == 0
+    assert await refused(site.execute(empty)) == "PLAN_EMPTY"
+    await site.machine.disturb(1, seed=8)
+    await site.world.publish()
+    short = pb.CreatePlanRequest(snapshot_id=snapshot_id)
+    short.lifetime.FromMilliseconds(1)
+    plan = (await site.call("CreatePlan", short)).plan
+    await asyncio.sleep(0.01)
+    assert await refused(site.execute(plan)) == "PLAN_EXPIRED"
+    unknown = pb.GetRestoreRequest(id=str(uuid.uuid4()))
+    assert await refused(site.call("GetRestore", unknown)) == "NOT_FOUND"
+    edits = pb.CreatePlanRequest(
+        snapshot_id=snapshot_id, edits=[restore_pb2.ValueEdit(name="X", scale=2)]
+    )
+    assert await refused(site.call("CreatePlan", edits)) == "NOT_IMPLEMENTED"
+
+
+async def test_silent_monitors_are_not_believed(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    await site.machine.disturb(2, seed=9)
+    await site.world.publish()
+
+    async def silent() -> None:
+        await asyncio.sleep(3600)
+
+    site.world.beat_for_ever = silent  # type: ignore[method-assign]
+    for _ in range(2):
+        await site.world.beat(age_s=10)
+    plan = await site.plan(snapshot_id)
+    assert plan.writes == 0 or plan.writes == 2
+    skips = {s.reason: s.pvs for s in plan.skips}
+    if plan.writes == 0:
+        assert skips[Skip.SKIP_REASON_STALE] > 2
+
+
+async def test_lists_are_paged_newest_first(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    made = [(await site.plan(snapshot_id)).id for _ in range(3)]
+    first = await site.call("ListPlans", pb.ListPlansRequest(page_size=2))
+    assert [p.id for p in first.plans] == made[:0:-1]
+    request = pb.ListPlansRequest(page_size=2, page_token=first.next_page_token)
+    rest = await site.call("ListPlans", request)
+    assert [p.id for p in rest.plans] == made[:1]
+    assert not rest.next_page_token
+    bad = pb.ListRestoresRequest(page_token=first.next_page_token)
+    assert await refused(site.call("ListRestores", bad)) == "MALFORMED_PAGE_TOKEN"
