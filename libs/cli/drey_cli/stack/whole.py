@@ -11,13 +11,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -140,9 +140,7 @@ class Stack:
         parts: tuple[Part, ...] = (self.postgres, self.nats, self.valkey)
         for part in parts:
             self._stack.push_async_callback(part.stop)
-        async with asyncio.TaskGroup() as group:
-            for part in parts:
-                group.create_task(part.start())
+        await _together(*(part.start() for part in parts))
 
     def _choose_ports(self) -> None:
         path = self.folder / "ports.json"
@@ -194,12 +192,11 @@ class Stack:
         return out.decode()
 
     async def _start_services(self) -> None:
-        """All side by side: each starts, and waits, without the others; the supervisor keeps them."""
-        names = ["monitor", *(f"monitor-{i}" for i in range(1, self.options.monitors))]
-        async with asyncio.TaskGroup() as group:
-            for name in ("snapshot", *names[: self.options.monitors], "restore", "gateway"):
-                child = self._child(name, name.partition("-")[0])
-                group.create_task(self.supervisor.start(child))
+        """All side by side: each starts without the others; the supervisor keeps them."""
+        monitors = ["monitor", *(f"monitor-{i}" for i in range(1, self.options.monitors))]
+        names = ("snapshot", *monitors[: self.options.monitors], "restore", "gateway")
+        children = [self._child(name, name.partition("-")[0]) for name in names]
+        await _together(*(self.supervisor.start(child) for child in children))
 
     async def _until_usable(self) -> None:
         """Wait until the gateway knows the keys: a service serves before all parts answered it."""
@@ -276,6 +273,16 @@ class Stack:
     def log_tail(self, name: str, lines: int = 20) -> str:
         """The end of a service's log."""
         return tail(self.folder / f"{name}.log", lines)
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Run side by side; the first failure cancels the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 def _read_key(path: Path) -> str:
