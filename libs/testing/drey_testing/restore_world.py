@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from drey_ca.interface import ChannelTable
 from drey_core.directory import CatalogPage, Directory, MetadataPage
 from drey_core.errors import NotFound
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable
-from drey_core.values import Columns, State
+from drey_core.values import Columns, Kind, State
 from drey_core.wire import column_chunks, wrap
 from drey_runtime.auth import TOKEN_METADATA, Principal, Role, TokenSigner
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
@@ -55,6 +55,7 @@ class World:
     version: int = 1
     calls: int = 0
     namespace: str = ""
+    beats: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         names, channels = [], []
@@ -113,15 +114,17 @@ class World:
             heap=found.values.heap,
         )
 
-    async def publish(self, *, age_s: float = 0.0) -> Columns:
-        """Make the image what the machine is now."""
+    async def publish(self, *, age_s: float = 0.0, pretend: Sequence[int] = ()) -> Columns:
+        """Make the image what the machine is now; of `pretend` say that they are connected."""
         values = await self.read()
+        lies = np.isin(values.key, pretend)
+        values.kind[lies], values.state[lies] = Kind.FLOAT64, State.CONNECTED
         table = PageTable(self.pages)
         table.apply(values)
         now = time.time_ns()
         await self.beat(age_s)
         await self.image.write_pages(0, EPOCH, 1, now, table.taken(np.arange(len(self.pages))))
-        pages = self.metadata_pages()
+        pages = self.metadata_pages(pretend)
         version = DirectoryVersion(
             shard=0,
             epoch=EPOCH,
@@ -147,7 +150,7 @@ class World:
             await self.beat()
             await asyncio.sleep(0.5)
 
-    def metadata_pages(self) -> list[MetadataPage]:
+    def metadata_pages(self, pretend: Sequence[int] = ()) -> list[MetadataPage]:
         info = self.table.info(self.slots)
         pages = [MetadataPage.empty(int(n)) for n in self.pages]
         for i, channel in enumerate(self.channels.tolist()):
@@ -157,6 +160,8 @@ class World:
             page.limits[6, slot] = info.control_low[i]
             page.limits[7, slot] = info.control_high[i]
             page.hosts[slot] = info.host[i]
+            if channel in pretend:
+                page.kind[slot], page.count[slot], page.writable[slot] = Kind.FLOAT64, 1, 1
             if info.labels[i]:
                 page.labels[slot] = info.labels[i]
         return pages

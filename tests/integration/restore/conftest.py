@@ -83,6 +83,12 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def chunk() -> int:
+    """Writes at a time; tests that stop in the middle ask for few."""
+    return 64
+
+
+@pytest.fixture
 async def world(parts: tuple[Postgres, Nats, Valkey], machine: Machine) -> AsyncIterator[World]:
     namespace = f"t{uuid.uuid4().hex[:12]}"
     async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
@@ -90,19 +96,28 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Machine) -> Async
         world.namespace = namespace
         await world.connect()
         await world.publish()
-        beats = asyncio.create_task(world.beat_for_ever())
+        world.beats = asyncio.create_task(world.beat_for_ever())
         try:
             yield world
         finally:
-            beats.cancel()
+            world.beats.cancel()
+
+
+@pytest.fixture
+async def dead_site(
+    parts: tuple[Postgres, Nats, Valkey], machine: Machine, world: World, keys: Path, chunk: int
+) -> AsyncIterator[Site]:
+    """A site whose service is started by the test, in a process of its own."""
+    async with AsyncExitStack() as stack:
+        yield await start_site(stack, parts, machine, world, keys, chunk)
 
 
 @pytest.fixture
 async def site(
-    parts: tuple[Postgres, Nats, Valkey], machine: Machine, world: World, keys: Path
+    parts: tuple[Postgres, Nats, Valkey], machine: Machine, world: World, keys: Path, chunk: int
 ) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
-        found = await start_site(stack, parts, machine, world, keys)
+        found = await start_site(stack, parts, machine, world, keys, chunk)
         try:
             async with asyncio.TaskGroup() as group:
                 async with AsyncExitStack() as inner:
@@ -123,7 +138,7 @@ class _Over(Exception):
 
 
 async def start_site(
-    stack: AsyncExitStack, parts: Any, machine: Machine, world: World, keys: Path
+    stack: AsyncExitStack, parts: Any, machine: Machine, world: World, keys: Path, chunk: int
 ) -> Site:
     """All but the service."""
     name = f"t_{uuid.uuid4().hex}"
@@ -150,7 +165,7 @@ async def start_site(
             "snapshot_target": f"127.0.0.1:{port}",
             "listen": "127.0.0.1:0",
             "channel_access": "aioca",
-            "chunk_size": 64 if machine.plant.pvs <= 1000 else 2048,
+            "chunk_size": chunk,
             "connect_timeout": 1.0,
             "job_lease": 1.0,
         }
