@@ -79,6 +79,8 @@ async def test_emptied_redis_is_written_again(rig, ioc):
         (version,) = await rig.image.directory_versions(1)
         pages = await rig.image.catalog_pages([1, 2, 3])
         metadata = await rig.image.metadata_pages([1])
+        if version is None or not metadata:
+            return False
         return version.pages == [1, 2, 3] and len(pages) == 3 and metadata[0].units[7] == b"mA"
 
     await eventually(directory, "the directory")
@@ -140,7 +142,16 @@ async def test_killed_monitor_is_replaced(rig, ioc):
     await eventually(waits, "the standby")
     old = await beat_of(rig)
     states = []
+    seen = len(rig.listener.batches)
     first.signal(signal.SIGKILL)
+    killed = time.monotonic()
+
+    async def value():
+        fresh = [b for b, c in rig.listener.batches[seen:] if 700 in c.key]
+        return any(b.epoch > old.epoch for b in fresh)
+
+    await eventually(value, "a value of the new owner")
+    assert time.monotonic() - killed < 3
 
     async def fresh():
         columns = await rig.read(LIVING)
@@ -148,9 +159,7 @@ async def test_killed_monitor_is_replaced(rig, ioc):
         beat = await beat_of(rig)
         return beat.epoch > old.epoch and beat.settled
 
-    took = await eventually(fresh, "a new owner")
-    assert took < 6, took
-    print(f"fail-over to settled: {took:.2f} s")
+    await eventually(fresh, "a new owner")
     # the last values stand while the new owner looks: the machine never vanishes
     assert (np.array(states) == State.CONNECTED).all()
     rows = [b.epoch for b, c in rig.listener.batches if 700 in c.key]
