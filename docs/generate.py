@@ -1,0 +1,402 @@
+"""Generates the reference pages that are made from the code: `make docs`.
+
+    python docs/generate.py            writes them
+    python docs/generate.py --check    exit status 1, naming them, where one differs
+
+`errors.md` and `rpc.md` come from the comments and options in `proto/`, `settings.md` from the
+settings classes of the services, `cli.md` from the commands of `drey`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+from google.protobuf import descriptor_pb2
+from grpc_tools import protoc
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from typer.main import get_command
+
+from drey.common.v1 import annotations_pb2
+from drey_cli.exits import ExitCode
+from drey_cli.main import build
+from drey_runtime.settings import SERVICES, CommonSettings, variables
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+PUBLIC = (
+    "drey/catalog/v1/catalog_service.proto",
+    "drey/snapshot/v1/snapshot_service.proto",
+    "drey/restore/v1/restore_service.proto",
+    "drey/monitor/v1/monitor_service.proto",
+    "drey/job/v1/job_service.proto",
+    "drey/access/v1/access_service.proto",
+    "drey/system/v1/system_service.proto",
+)
+_MESSAGE, _ENUM, _SERVICE = 4, 5, 6
+_FIELD, _VALUE, _METHOD = 2, 2, 2
+_TYPES = {
+    number: name.removeprefix("TYPE_").lower()
+    for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
+}
+
+
+class Contracts:
+    """Descriptors of `proto/` with their comments."""
+
+    def __init__(self) -> None:
+        self.files = {file.name: file for file in _compile().file}
+        self._comments = {
+            name: {tuple(at.path): at.leading_comments for at in file.source_code_info.location}
+            for name, file in self.files.items()
+        }
+
+    def comment(self, file: str, *path: int) -> str:
+        """The comment before an element, as one paragraph."""
+        return " ".join(self._comments[file].get(tuple(path), "").split())
+
+    def message(self, full_name: str) -> tuple[str, int, descriptor_pb2.DescriptorProto]:
+        """(file, index, descriptor) of a message outside others."""
+        for name, file in self.files.items():
+            for index, message in enumerate(file.message_type):
+                if f".{file.package}.{message.name}" == full_name:
+                    return name, index, message
+        raise LookupError(full_name)
+
+
+def _compile() -> descriptor_pb2.FileDescriptorSet:
+    """`proto/` as descriptors, by the compiler of grpcio-tools."""
+    proto = ROOT / "proto"
+    files = sorted(str(path.relative_to(proto)) for path in proto.rglob("*.proto"))
+    well_known = Path(importlib.import_module("grpc_tools").__file__ or "").parent / "_proto"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "all.binpb"
+        code = protoc.main(
+            [
+                "protoc",
+                f"-I{proto}",
+                f"-I{well_known}",
+                "--include_source_info",
+                f"--descriptor_set_out={out}",
+                *files,
+            ]
+        )
+        if code:
+            raise SystemExit(f"protoc ended with {code}")
+        return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
+
+
+def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(_cell(each) for each in row) + " |" for row in rows]
+    return [*lines, ""]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|") or " "
+
+
+def _page(title: str, source: str, *body: str) -> str:
+    note = f"*Generated from {source} by `make docs`; not to be edited here.*"
+    return "\n".join([f"# {title}", "", note, "", *body]).rstrip() + "\n"
+
+
+# --- errors ---
+
+
+def errors(contracts: Contracts) -> str:
+    """`errors.md`."""
+    name = "drey/common/v1/errors.proto"
+    enum = contracts.files[name].enum_type[0]
+
+    def rows() -> Iterator[Sequence[str]]:
+        for index, value in enumerate(enum.value):
+            if value.number == 0:
+                continue
+            text = contracts.comment(name, _ENUM, 0, _VALUE, index)
+            code, _, rest = text.partition(". ")
+            reason = value.name.removeprefix("ERROR_REASON_")
+            what, _, metadata = rest.partition("Metadata: ")
+            yield f"`{reason}`", f"`{code}`", what.strip(), metadata.rstrip(".")
+
+    return _page(
+        "Errors",
+        f"`proto/{name}`",
+        contracts.comment(name, _ENUM, 0),
+        "",
+        "`google.rpc.ErrorInfo.reason` holds the name as it stands here, without a prefix. In an"
+        " item of a bulk call (`drey.common.v1.ItemError`) it is the enum itself. Messages may"
+        " change; reasons and metadata do not.",
+        "",
+        *_table(["reason", "code", "what it says", "metadata"], rows()),
+    )
+
+
+# --- RPCs ---
+
+
+def rpc(contracts: Contracts) -> str:
+    """`rpc.md`."""
+    lines = [
+        "The gateway serves all of these, with server reflection. Each call carries"
+        " `authorization: Bearer KEY` as metadata. A role includes the roles before it: viewer,"
+        " operator, restorer, admin. *stream* stands where a side sends many messages. Fields of"
+        " responses are in the files of `proto/`. What is not built answers `UNIMPLEMENTED` with"
+        " the reason `NOT_IMPLEMENTED`.",
+        "",
+    ]
+    for name in PUBLIC:
+        for index, service in enumerate(contracts.files[name].service):
+            lines += _service(contracts, name, index, service)
+    return _page("RPCs", "the comments in `proto/`", *lines)
+
+
+def _service(
+    contracts: Contracts, name: str, index: int, service: descriptor_pb2.ServiceDescriptorProto
+) -> list[str]:
+    full = f"{contracts.files[name].package}.{service.name}"
+    lines = [f"## {service.name}", "", f"`{full}` in `proto/{name}`.", ""]
+    lines += [contracts.comment(name, _SERVICE, index), ""]
+    for at, method in enumerate(service.method):
+        role = method.options.Extensions[annotations_pb2.required_role]
+        role_name = annotations_pb2.Role.Name(role).removeprefix("ROLE_").lower()
+        request = ("stream " if method.client_streaming else "") + _short(method.input_type)
+        response = ("stream " if method.server_streaming else "") + _short(method.output_type)
+        lines += [f"### {service.name}.{method.name}", ""]
+        lines += [f"`{request}` → `{response}`. Role: {role_name}.", ""]
+        lines += [contracts.comment(name, _SERVICE, index, _METHOD, at), ""]
+        lines += _fields(contracts, method.input_type)
+    return lines
+
+
+def _fields(contracts: Contracts, full_name: str) -> list[str]:
+    name, index, message = contracts.message(full_name)
+
+    def rows() -> Iterator[Sequence[str]]:
+        for at, field in enumerate(message.field):
+            text = contracts.comment(name, _MESSAGE, index, _FIELD, at)
+            yield f"`{field.name}`", f"`{_type(field)}`", text, _limits(field)
+
+    return _table(["field", "type", "what it is", "limits"], rows()) if message.field else []
+
+
+def _short(full_name: str) -> str:
+    return full_name.rsplit(".", 1)[-1]
+
+
+def _type(field: descriptor_pb2.FieldDescriptorProto) -> str:
+    found = _short(field.type_name) if field.type_name else _TYPES[field.type]
+    many = field.label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+    return f"repeated {found}" if many else found
+
+
+def _limits(field: descriptor_pb2.FieldDescriptorProto) -> str:
+    if not field.options.HasExtension(annotations_pb2.limits):
+        return ""
+    limits = field.options.Extensions[annotations_pb2.limits]
+    words = []
+    for found, value in limits.ListFields():
+        label = found.name.replace("_", " ")
+        words.append(label if value is True else f"{label} {value}")
+    return ", ".join(words)
+
+
+# --- settings ---
+
+
+def settings() -> str:
+    """`settings.md`."""
+    lines = [
+        "Each setting is an environment variable. A variable that begins with `DREY_` and that"
+        " nobody knows stops the start, with the nearest known name in the message. Wrong values,"
+        " and combinations that are not safe, stop it too. Settings do not change while a service"
+        " runs. An empty variable counts as not set.",
+        "",
+        "## All services",
+        "",
+        *_settings_table(CommonSettings, CommonSettings.model_fields),
+    ]
+    for service in SERVICES:
+        found = importlib.import_module(f"drey_{service}.settings").Settings
+        own = {n: f for n, f in found.model_fields.items() if n not in CommonSettings.model_fields}
+        lines += [f"## {service}", "", *_settings_table(found, own)]
+    return _page("Settings", "the settings classes", *lines)
+
+
+def _settings_table(cls: type[CommonSettings], fields: dict[str, FieldInfo]) -> list[str]:
+    names = variables(cls)
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, field in fields.items():
+            yield f"`{names[name]}`", _default(field), _range(field), field.description or ""
+
+    return _table(["variable", "default", "allowed", "what it is"], rows())
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is PydanticUndefined:
+        return "needed"
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if value is None or value == "":
+        return "not set"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _range(field: FieldInfo) -> str:
+    words = []
+    for found in field.metadata:
+        for attribute, text in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
+            bound = getattr(found, attribute, None)
+            if bound is not None:
+                words.append(f"{text} {bound}")
+        pattern = getattr(found, "pattern", None)
+        if pattern is not None:
+            words.append(f"`{pattern}`")
+    if field.annotation is bool:
+        words.append("`true`, `false`")
+    return ", ".join(words)
+
+
+# --- the command ---
+
+
+def cli() -> str:
+    """`cli.md`."""
+    root = get_command(build())
+    codes = [
+        (ExitCode.OK, "done"),
+        (ExitCode.REFUSED, "refused or failed"),
+        (ExitCode.USAGE, "wrong usage"),
+        (ExitCode.UNAVAILABLE, "the server was not reached, or the key not accepted"),
+        (ExitCode.DIFFERENT, "differences were found, or not everything was verified"),
+        (ExitCode.INTERRUPTED, "interrupted"),
+    ]
+    lines = [
+        "`drey COMMAND --help` says the same at the terminal, with examples.",
+        "",
+        "## Exit codes",
+        "",
+        *_table(["code", "what it says"], iter([(str(int(c)), t) for c, t in codes])),
+        "## Options of every command",
+        "",
+        "They stand before or after the command's own. The first that says something counts:"
+        " option, environment variable, the state folder or profile that was named,"
+        " `./.drey/client.toml`, the default profile of `~/.config/drey/config.toml`. A key that"
+        " was written down for one server is never sent to another.",
+        "",
+        *_options([p for p in root.params if _is_common(p)]),
+    ]
+    lines += ["## Choosing PVs", "", "Commands that say so below take these.", ""]
+    choosing = (each for _, command in _walk(root, ()) if (each := _choosing(command)))
+    lines += _options(next(choosing))
+    for words, command in _walk(root, ()):
+        lines += _command(words, command)
+    return _page("The command `drey`", "the commands themselves", *lines)
+
+
+def _choosing(command: Any) -> list[Any]:
+    """The parameters by which a command chooses PVs; empty where it doesn't."""
+    found = [p for p in command.params if _panel(p) == "Choosing PVs"]
+    return [p for p in command.params if found and p.name == "names"] + found
+
+
+def _walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, by its words."""
+    children = getattr(command, "commands", None)
+    if not children:
+        yield words, command
+        return
+    for name, child in children.items():
+        yield from _walk(child, (*words, name))
+
+
+def _command(words: tuple[str, ...], command: Any) -> list[str]:
+    chooses = _choosing(command)
+    lines = [f"## drey {' '.join(words)}", "", _plain(command.help or ""), ""]
+    if chooses:
+        lines += ["Chooses PVs: see above.", ""]
+    own = [p for p in command.params if not (_is_common(p) or p in chooses or p.name == "help")]
+    return lines + (_options(own) if own else [])
+
+
+def _options(params: Sequence[Any]) -> list[str]:
+    def rows() -> Iterator[Sequence[str]]:
+        for each in params:
+            if each.name in ("install_completion", "show_completion", "help"):
+                continue
+            yield f"`{_names(each)}`", _plain(getattr(each, "help", "") or ""), _default_of(each)
+
+    return _table(["option", "what it does", "default"], rows())
+
+
+def _names(param: Any) -> str:
+    metavar = param.metavar or ""
+    if param.param_type_name == "argument":
+        return metavar or str(param.name).upper()
+    names = ", ".join([*param.opts, *param.secondary_opts])
+    annotation = param.type_descriptor.annotation
+    if not metavar and get_origin(annotation) is Literal:
+        metavar = "|".join(map(str, get_args(annotation)))
+    if not metavar and not param.is_flag:
+        metavar = getattr(annotation, "__name__", "text").upper()
+    return f"{names} {metavar}".strip()
+
+
+def _default_of(param: Any) -> str:
+    if param.required:
+        return "needed"
+    value = param.default
+    nothing = value is None or value is False or value in ("", [], ()) or callable(value)
+    return "" if nothing else f"`{value}`"
+
+
+def _panel(param: Any) -> str:
+    return getattr(param, "rich_help_panel", None) or ""
+
+
+def _is_common(param: Any) -> bool:
+    return _panel(param) == "Output and connection"
+
+
+def _plain(text: str) -> str:
+    """Help without line breaks, the markup of Rich, and what Click hides after a form feed."""
+    return " ".join(text.partition("\f")[0].replace("\\[", "[").split())
+
+
+def pages() -> dict[Path, str]:
+    """The text of each generated page by its path."""
+    contracts = Contracts()
+    return {
+        REFERENCE / "errors.md": errors(contracts),
+        REFERENCE / "rpc.md": rpc(contracts),
+        REFERENCE / "settings.md": settings(),
+        REFERENCE / "cli.md": cli(),
+    }
+
+
+def main(
+    check: bool = typer.Option(False, "--check", help="Write nothing; say what differs."),
+) -> None:
+    """Write the pages, or check them."""
+    drifted = []
+    for path, text in pages().items():
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        drifted.append(str(path.relative_to(ROOT)))
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    if check and drifted:
+        sys.stderr.write(f"drifted: {', '.join(drifted)}; run `make docs`\n")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
