@@ -33,7 +33,7 @@ class Settings(CommonSettings):
         2048, ge=1, le=100_000, description="Writes announced in the journal and sent at a time."
     )
     job_lease: float = Field(
-        5.0,
+        10.0,
         ge=1,
         le=60,
         description="Seconds after which a restore whose process died is given up as interrupted.",

@@ -167,7 +167,7 @@ async def start_site(
             "channel_access": "aioca",
             "chunk_size": chunk,
             "connect_timeout": 1.0,
-            "job_lease": 1.0,
+            "job_lease": 1.0 if chunk <= 64 else 10.0,
         }
     )
     return Site(world, machine, None, settings, keys, url, 0)
