@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 _INLINE_ROWS = 2000
 """More changed PVs than that are put in place by a thread, so that the loop goes on."""
 _CHECK_S = 2.0
-_LOAD_S = 30.0
 
 
 class Catalogue:
@@ -54,54 +53,65 @@ class Catalogue:
     async def current(self) -> CatalogueView:
         """The view of the version in Postgres now, so that everybody reads what was written.
 
-        While Postgres is away the view last seen is given, at once; `Unavailable` where there is
-        none yet. One round trip where nothing changed.
+        While Postgres is away the view last seen is given, at once where that is known and within
+        two seconds where it is found out; `Unavailable` where there is none yet. One round trip
+        where nothing changed.
         """
         if not self._db.ready and self.loaded:
             return self._view
         try:
-            async with asyncio.timeout(_CHECK_S if self.loaded else _LOAD_S):
-                async with self._db.acquire() as conn:
-                    version, _ = await read_version(conn)
-                    if version == self._view.version:
-                        return self._view
-                    # one state of the database for the version and for what belongs to it
-                    async with conn.transaction(isolation="repeatable_read", readonly=True):
-                        return await self._renew(conn, *await read_version(conn))
-        except TimeoutError:
-            if self.loaded:
-                return self._view
-            raise
-        except Unavailable as error:
-            if self.loaded and is_unavailable(error):
+            async with asyncio.timeout(_CHECK_S), self._db.acquire() as conn:
+                version, _ = await read_version(conn)
+            return await self._until(version)
+        except (Unavailable, TimeoutError) as error:
+            if self.loaded and (isinstance(error, TimeoutError) or is_unavailable(error)):
                 return self._view
             raise
 
+    async def _until(self, version: int) -> CatalogueView:
+        """The view, renewed where it is older than `version`; callers wait for one renewal."""
+        if self._view.version >= version:
+            return self._view
+        # the lock before the connection: those who wait for a renewal hold no connection
+        async with self._lock:
+            if self._view.version >= version:
+                return self._view
+            # one state of the database for the version and for what belongs to it
+            async with (
+                self._db.acquire() as conn,
+                conn.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                return await self._renew(conn, *await read_version(conn))
+
     async def locked(self, conn: Connection) -> CatalogueView:
-        """The view as it is in the transaction of `conn`; no other changes it until its end."""
+        """The view as it is in the transaction of `conn`; no other changes it until its end.
+
+        At most one caller at a time, or all connections may end up waiting for each other.
+        """
         version, tags_version = await read_version(conn, lock=True)
         if version == self._view.version:
             return self._view
-        return await self._renew(conn, version, tags_version)
+        async with self._lock:
+            return await self._renew(conn, version, tags_version)
 
     async def _renew(self, conn: Connection, version: int, tags_version: int) -> CatalogueView:
-        async with self._lock:
-            old = self._view
-            if old.version >= version:
-                return old
-            changed = await read_changed(conn, old.version, version)
-            tags = old.tags
-            if tags.version != tags_version:
-                tags = await read_tags(conn, tags_version)
-            pages = range(0)
-            if old.version == 0:
-                pages = range(1, await read_last_page(conn) + 1)
-            if len(changed) > _INLINE_ROWS:
-                view = await asyncio.to_thread(_advance, old, version, changed, tags, pages)
-            else:
-                view = old.advanced(version, changed, tags, pages)
-            self._view = view
-            return view
+        """Read what changed since the view and put it in place. The caller holds the lock."""
+        old = self._view
+        if old.version >= version:
+            return old
+        changed = await read_changed(conn, old.version, version)
+        tags = old.tags
+        if tags.version != tags_version:
+            tags = await read_tags(conn, tags_version)
+        pages = range(0)
+        if old.version == 0:
+            pages = range(1, await read_last_page(conn) + 1)
+        if len(changed) > _INLINE_ROWS:
+            view = await asyncio.to_thread(_advance, old, version, changed, tags, pages)
+        else:
+            view = old.advanced(version, changed, tags, pages)
+        self._view = view
+        return view
 
     async def announce(self, version: int) -> None:
         """Tell everybody of a version; lost news is made good by everybody's own polling."""

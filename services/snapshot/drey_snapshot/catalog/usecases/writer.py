@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,6 @@ from drey_snapshot.catalog.adapters.writing import read_counters, write
 from drey_snapshot.catalog.catalogue import Catalogue
 from drey_snapshot.catalog.domain.edit import Edit, State
 from drey_snapshot.catalog.view import CatalogueView
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,8 @@ class Writer:
 
     def __init__(self, db: Database, catalogue: Catalogue) -> None:
         self._db, self._catalogue = db, catalogue
+        # changes take their turn here rather than on the pool's connections, which others need
+        self._turn = asyncio.Lock()
 
     async def run(self, call: Call, decide: Decide) -> bytes:
         """The response: of `decide`, or of the first call with this request id.
@@ -68,6 +68,7 @@ class Writer:
         principal = current_principal.get()
         written = 0
         async with (
+            self._turn,
             self._db.transaction() as conn,
             once(conn, call.method, principal.name, call.request_id, call.request) as slot,
         ):

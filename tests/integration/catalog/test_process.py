@@ -1,0 +1,96 @@
+"""The service as a process: it starts while everything is away, and recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as rpc
+from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from drey_cli.stack import Nats, Postgres, Valkey
+from drey_runtime.migrate import apply
+from drey_testing.fixtures_catalog import loopback, until_serving
+from tests.integration.catalog.conftest import connect
+from tests.integration.catalog.helpers import refused
+
+
+class Listen:
+    def __init__(self, listen: str) -> None:
+        self.listen = listen
+
+
+@pytest.fixture
+async def away(tmp_path):
+    """Parts that were started once, so that they have their ports, and stopped again."""
+    found = (
+        Postgres(tmp_path / "pg", fsync=False),
+        Nats(tmp_path / "nats"),
+        Valkey(tmp_path / "valkey"),
+    )
+    await asyncio.gather(*(part.start() for part in found))
+    await apply(found[0].url, ["drey_runtime", "drey_snapshot"])
+    urls = [part.url for part in found]
+    await asyncio.gather(*(part.stop() for part in found))
+    yield found, urls
+    for part in found:
+        if part.running:
+            await part.stop()
+
+
+async def test_it_starts_while_all_is_away_and_recovers(away, keys) -> None:
+    parts, (postgres, nats, valkey) = away
+    listen = loopback()
+    env = {k: v for k, v in os.environ.items() if not k.startswith("DREY_")} | {
+        "DREY_POSTGRES_URL": postgres,
+        "DREY_NATS_URL": nats,
+        "DREY_REDIS_URL": valkey,
+        "DREY_SNAPSHOT_LISTEN": listen,
+        "DREY_TRUSTED_KEYS": str(keys.trusted),
+        "DREY_SIGNING_KEY": str(keys.folder / "snapshot.pem"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "drey_snapshot", env=env, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with connect(Listen(listen), keys) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            answer = await health.Check(
+                health_pb2.HealthCheckRequest(), timeout=20, wait_for_ready=True
+            )
+            assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+            catalog = CatalogServiceStub(channel)
+            with refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+                await catalog.ListPvs(rpc.ListPvsRequest())
+            await asyncio.gather(*(part.start() for part in parts))
+            await until_serving(channel, 20)
+            await catalog.CreatePv(rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="A")))
+            assert (await catalog.ListPvs(rpc.ListPvsRequest())).total_size == 1
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_it_refuses_to_start_without_keys_to_trust(tmp_path) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("DREY_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "drey_snapshot",
+        env=env | {"DREY_SNAPSHOT_LISTEN": loopback()},
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert b"DREY_TRUSTED_KEYS" in out + err
