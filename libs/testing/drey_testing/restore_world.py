@@ -233,7 +233,8 @@ class Site:
 
     async def plan(self, snapshot_id: str, **more: Any) -> restore_pb2.Plan:
         request = pb.CreatePlanRequest(snapshot_id=snapshot_id, **more)
-        return (await self.call("CreatePlan", request)).plan
+        found: restore_pb2.Plan = (await self.call("CreatePlan", request)).plan
+        return found
 
     async def plan_items(self, plan_id: str, **more: Any) -> dict[str, restore_pb2.PlanItem]:
         found = await self.stream("ReadPlan", pb.ReadPlanRequest(id=plan_id, **more))
@@ -242,11 +243,13 @@ class Site:
     async def execute(self, plan: restore_pb2.Plan, **more: Any) -> restore_pb2.Restore:
         more.setdefault("request_id", str(uuid.uuid4()))
         request = pb.ExecutePlanRequest(plan_id=plan.id, digest=plan.digest, **more)
-        return (await self.call("ExecutePlan", request)).restore
+        found: restore_pb2.Restore = (await self.call("ExecutePlan", request)).restore
+        return found
 
     async def ended(self, restore_id: str) -> restore_pb2.Restore:
         found = await self.stream("WatchRestore", pb.WatchRestoreRequest(id=restore_id))
-        return found[-1].restore
+        last: restore_pb2.Restore = found[-1].restore
+        return last
 
     async def items(self, restore_id: str) -> dict[str, restore_pb2.RestoreItem]:
         found = await self.stream("ReadRestore", pb.ReadRestoreRequest(id=restore_id))
