@@ -8,6 +8,7 @@ role in the contracts is refused to everybody.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -108,7 +109,10 @@ class _Call:
     def _streaming(self, inner: Handler, streaming: bool) -> Handler:
         async def run(request: Any, context: Context) -> AsyncIterator[Any]:
             async with _Served(self, context):
-                async for message in inner(self._checked(request, streaming), context):
+                answers = inner(self._checked(request, streaming), context)
+                if inspect.iscoroutine(answers):  # a method that refuses before it streams
+                    answers = await answers
+                async for message in answers:
                     yield message
 
         return run
