@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
-import logging
 
 from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
@@ -14,14 +12,13 @@ from drey_runtime.image import Image
 from drey_runtime.migrate import check_connection
 from drey_runtime.server import serve
 from drey_runtime.settings import SettingsError
+from drey_snapshot import snapshots
 from drey_snapshot.catalog.catalogue import Catalogue
 from drey_snapshot.catalog.directory_servicer import DirectoryServicer
 from drey_snapshot.catalog.servicer import CatalogServicer
 from drey_snapshot.context import Context
 from drey_snapshot.health import HealthLoop
 from drey_snapshot.settings import Settings
-
-log = logging.getLogger(__name__)
 
 CATALOG_SERVICE = "drey.catalog.v1.CatalogService"
 DIRECTORY_SERVICE = "drey.directory.v1.DirectoryService"
@@ -38,8 +35,8 @@ async def main(settings: Settings, app: App) -> None:
     services: list[tuple[str, object]] = [
         (CATALOG_SERVICE, CatalogServicer(context)),
         (DIRECTORY_SERVICE, DirectoryServicer(context.catalogue)),
+        (SNAPSHOT_SERVICE, await snapshots.setup(context)),
     ]
-    services += await _snapshot_services(context)
     assert settings.trusted_keys is not None, "open_context has checked it"
     _, health = await app.stack.enter_async_context(
         serve(
@@ -85,12 +82,3 @@ async def open_context(settings: Settings, app: App) -> Context:
 
 async def _check_migrations(connection: Connection) -> None:
     await check_connection(connection, PACKAGES)
-
-
-async def _snapshot_services(context: Context) -> list[tuple[str, object]]:
-    """SnapshotService, where its package is there."""
-    spec = importlib.util.find_spec("drey_snapshot.snapshots")
-    if spec is None or spec.origin is None:
-        return []
-    snapshots = importlib.import_module("drey_snapshot.snapshots")
-    return [(SNAPSHOT_SERVICE, await snapshots.setup(context))]
