@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,12 @@ class Site:
     async def database(self) -> asyncpg.Connection:
         """A connection of the test's own; close it."""
         return await asyncpg.connect(self.settings.postgres_url.get_secret_value())
+
+    @asynccontextmanager
+    async def stub(self, role: Role, name: str) -> AsyncIterator[SnapshotServiceStub]:
+        """The service as somebody else."""
+        async with connect(self.settings, self.keys, role, name) as channel:
+            yield SnapshotServiceStub(channel)
 
     async def count(self, table: str) -> int:
         """Rows of a table."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 from drey.snapshot.v1.snapshot_service_pb2 import TakeSnapshotRequest
@@ -12,12 +13,14 @@ from drey_runtime.database import Database
 from drey_runtime.idempotency import once
 from drey_runtime.jobs import Job, JobCancelled, JobContext, JobState, JobStore, JobWorker, Kind
 from drey_snapshot.snapshots.domain.order import TakeOrder
-from drey_snapshot.snapshots.domain.records import Record
+from drey_snapshot.snapshots.domain.records import Record, Source
 from drey_snapshot.snapshots.mapping import JOB_KIND, refusal_of, take_order
-from drey_snapshot.snapshots.usecases.take import Maker, Taker
+from drey_snapshot.snapshots.usecases.take import Maker, Progress, Taker
 
 METHOD = "/drey.snapshot.v1.SnapshotService/TakeSnapshot"
 _RESULT = "snapshots/"
+_LOOK_S = 1.0
+"""How often the row of a job is looked at while nothing is heard of it."""
 Outcome = Record | DreyError
 
 
@@ -61,12 +64,35 @@ class SnapshotJobs:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting[job_id] = outcome
         try:
-            if is_new and self._worker is not None:
-                self._worker.kick(job_id)
-            job = await self._store.wait(job_id, wait_s)
+            begun = is_new and self._worker is not None and self._worker.kick(job_id)
+            job = await self._ended(job_id, outcome if begun else None, wait_s)
         finally:
             self._waiting.pop(job_id, None)
         return await self._taken(job, outcome.result() if outcome.done() else None)
+
+    async def _ended(
+        self, job_id: str, outcome: asyncio.Future[Outcome] | None, wait_s: float
+    ) -> Job:
+        """The job once it has ended, or as it is after `wait_s`.
+
+        One that runs here is looked up when it is through, not at each of its steps.
+        """
+        if outcome is None:
+            return await self._store.wait(job_id, wait_s)
+        deadline = time.monotonic() + wait_s
+        changed = asyncio.Event()
+        with self._store.changes.listen(job_id, lambda _revision: changed.set()):
+            while not outcome.done() and (left := deadline - time.monotonic()) > 0:
+                await asyncio.wait({outcome}, timeout=min(_LOOK_S, left))
+                if not outcome.done() and (await self._store.get(job_id)).state.ended:
+                    break  # somebody else was quicker to take it
+            changed.clear()
+            if outcome.done():
+                await _wait(changed, min(_LOOK_S, deadline - time.monotonic()))
+                job = await self._store.get(job_id)
+                if job.state.ended:
+                    return job
+        return await self._store.wait(job_id, max(deadline - time.monotonic(), 0))
 
     async def _check(self, order: TakeOrder) -> tuple[DreyError | None, int]:
         """A refusal is not raised at once: a repeat is answered as the first call was."""
@@ -137,22 +163,42 @@ class SnapshotJobs:
                 return made
         request = TakeSnapshotRequest.FromString(context.payload)
         maker = Maker(job.id, job.principal, job.role, request.request_id)
-        taking = asyncio.ensure_future(
-            self._taker.take(take_order(request), maker, context.progress)
-        )
+        order = take_order(request)
+        progress = self._progress(context, loud=order.source != Source.IMAGE)
+        taking = asyncio.ensure_future(self._taker.take(order, maker, progress))
         cancelled = asyncio.ensure_future(context.cancelled.wait())
         try:
             await asyncio.wait({taking, cancelled}, return_when=asyncio.FIRST_COMPLETED)
             if taking.done():
                 return taking.result()
             context.check()
-            raise AssertionError("unreachable: the job was cancelled")
+            raise AssertionError("unreachable: check() raises when it was cancelled")
         finally:
             for task in (taking, cancelled):
                 task.cancel()
             await asyncio.wait({taking, cancelled})
 
+    @staticmethod
+    def _progress(context: JobContext, loud: bool) -> Progress:
+        """Each report is a write to the database: what takes milliseconds reports at its end."""
+        if loud:
+            return context.progress
+
+        def note(done: int, total: int, phase: str) -> None:
+            context.done, context.total, context.phase = done, total, phase
+
+        return note
+
     def _tell(self, job_id: str, outcome: Outcome) -> None:
         waiting = self._waiting.get(job_id)
         if waiting is not None and not waiting.done():
             waiting.set_result(outcome)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event, or so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -42,6 +42,7 @@ Progress = Callable[[int, int, str], None]
 CHANNEL_ACCESS = 1
 """`drey.catalog.v1.Protocol` of Channel Access."""
 _KNOWN_HASHES = 200_000
+_SCOPES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ class Taker:
         # Hashes that are in the database for certain, because a transaction that stored or met
         # them was committed. Pages are never deleted by this version.
         self._known: Lru[PageHash, None] = Lru(_KNOWN_HASHES)
-        self._names: tuple[int, Names] | None = None
+        self._names: Names | None = None
+        self._scopes: Lru[tuple[int, Selector], Scope] = Lru(_SCOPES)
 
     async def check(self, order: TakeOrder) -> int:
         """Refuse what can be refused before a job is made; the number of PVs chosen."""
@@ -124,7 +126,7 @@ class Taker:
         """
         begin = time.monotonic_ns()
         scope = await self._scope(order)
-        total = len(scope.channels)
+        total = len(scope.rows)
         progress(0, total, "reading")
         gathered, metadata = await asyncio.gather(
             self._gather(order, scope), self._metadata.current_or_cached()
@@ -165,8 +167,18 @@ class Taker:
     # --- gathering ---
 
     async def _scope(self, order: TakeOrder) -> Scope:
+        """The PVs of an order; kept for a while, as the same are taken again and again."""
         view = await self._catalogue.current()
-        rows, _ = view.select(order.selector)
+        key = (view.version, order.selector)
+        scope = self._scopes.get(key)
+        if scope is None:
+            scope = self._find_scope(view, order.selector)
+            self._scopes.put(key, scope)
+        return scope
+
+    @staticmethod
+    def _find_scope(view: CatalogueView, selector: Selector) -> Scope:
+        rows, _ = view.select(selector)
         directory = view.directory
         both = np.concatenate([directory.setpoint_channel[rows], directory.readback_channel[rows]])
         channels = np.sort(both[both != 0])
@@ -328,9 +340,9 @@ class Taker:
         self._library.keep(record.no, view)
 
     def _names_of(self, view: CatalogueView) -> Names:
-        if self._names is None or self._names[1].directory is not view.directory:
-            self._names = (view.version, Names(view.directory))
-        return self._names[1]
+        if self._names is None or self._names.directory is not view.directory:
+            self._names = Names(view.directory)
+        return self._names
 
     # --- the live machine, for comparisons ---
 

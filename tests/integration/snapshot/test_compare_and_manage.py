@@ -1,0 +1,278 @@
+"""Comparing, labelling, listing, deleting, verifying, looking back."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from itertools import pairwise
+
+import grpc
+import numpy as np
+
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
+from drey.common.v1 import selector_pb2, value_pb2
+from drey.snapshot.v1 import snapshot_pb2
+from drey.snapshot.v1 import snapshot_service_pb2 as rpc
+from drey_core.values import Kind, State
+from drey_runtime.auth import Role
+
+EQUAL = snapshot_pb2.DIFFERENCE_CLASS_EQUAL
+WITHIN = snapshot_pb2.DIFFERENCE_CLASS_WITHIN_TOLERANCE
+DIFFERENT = snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT
+
+
+def counts(summary) -> dict[int, tuple[int, int]]:
+    return {getattr(c, "class"): (c.setpoints, c.readbacks) for c in summary.counts}
+
+
+def cls(channel) -> int:
+    return getattr(channel, "class")
+
+
+async def _move(site, columns, rows, by, *, role="setpoint") -> list[str]:
+    directory = site.monitor.directory
+    channels = getattr(directory, f"{role}_channel")[rows]
+    at = np.searchsorted(columns.key, channels)
+    moved = columns.take(at)
+    moved.data[:] = (moved.data.view(np.float64) + by).view(np.uint64)
+    await site.monitor.publish(moved)
+    return [directory.names[r] for r in rows]
+
+
+async def test_two_snapshots_and_the_live_machine(site) -> None:
+    await site.add_pvs(1000)
+    columns = await site.fill()
+    before = await site.take()
+    summary, found = await site.compare(before.id)
+    assert (summary.pvs, summary.pvs_same, summary.stale_shards) == (1000, 1000, 0)
+    assert found == []
+    names = await _move(site, columns, [5, 700], 1.0)
+    within = await _move(site, columns, [6], 0.0005)
+    await _move(site, columns, [8], 0.01, role="readback")
+    after = await site.take()
+    for other in (after.id, None):
+        summary, found = await site.compare(before.id, other)
+        assert counts(summary) == {
+            EQUAL: (997, 999),
+            WITHIN: (1, 1),
+            DIFFERENT: (2, 0),
+        }
+        assert (summary.pvs, summary.pvs_same, summary.pvs_different) == (1000, 998, 2)
+        assert [d.name for d in found] == names
+        assert math.isclose(found[0].setpoint.delta, 1.0, rel_tol=1e-9)
+        assert math.isclose(found[0].setpoint.deviation, 1000.0, rel_tol=1e-6)
+        assert found[0].setpoint.other.float64_value != found[0].setpoint.reference.float64_value
+        fresh = value_pb2.FRESHNESS_UNSPECIFIED if other else value_pb2.FRESHNESS_FRESH
+        assert found[0].setpoint.other.freshness == fresh
+        assert cls(found[0].readback) == EQUAL
+    _, found = await site.compare(before.id, after.id, classes=[WITHIN])
+    assert [d.name for d in found] == [*within, site.monitor.directory.names[8]]
+    summary, found = await site.compare(before.id, after.id, classes=[EQUAL], limit=3)
+    assert [d.name for d in found] == sorted(site.monitor.directory.names)[:3]
+    assert found[0].setpoint.delta == 0
+    exact = snapshot_pb2.TOLERANCE_SOURCE_EXACT
+    summary, _ = await site.compare(before.id, after.id, tolerance_source=exact)
+    assert summary.pvs_different == 4
+    given = {
+        "tolerance_source": snapshot_pb2.TOLERANCE_SOURCE_GIVEN,
+        "setpoint_tolerance": value_pb2.Tolerance(absolute=2.0),
+        "readback_tolerance": value_pb2.Tolerance(absolute=2.0),
+    }
+    summary, _ = await site.compare(before.id, after.id, **given)
+    assert summary.pvs_same == 1000
+    some = selector_pb2.Selector(names=[names[1], within[0]])
+    summary, found = await site.compare(before.id, after.id, selector=some)
+    assert (summary.pvs, [d.name for d in found]) == (2, [names[1]])
+    _, found = await site.compare(
+        before.id, after.id, classes=[WITHIN, DIFFERENT], order=rpc.DIFFERENCE_ORDER_DEVIATION
+    )
+    deviations = [max(d.setpoint.deviation, d.readback.deviation) for d in found]
+    assert deviations == sorted(deviations, reverse=True)
+
+
+async def test_what_came_and_went_is_neither_equal_nor_lost(site) -> None:
+    await site.add_pvs(4)
+    await site.fill()
+    before = await site.take()
+    pv = (await site.catalog.GetPv(catalog_rpc.GetPvRequest(name="Q1:SP"))).pv
+    await site.catalog.DeletePv(catalog_rpc.DeletePvRequest(id=pv.id))
+    await site.add_pvs(1, first=100)
+    columns = await site.fill()
+    lost = columns.take(columns.key == site.monitor.directory.readback_channel[0])
+    lost.state[:] = State.DISCONNECTED
+    await site.monitor.publish(lost)
+    after = await site.take(gates=snapshot_pb2.Gates(allow_any_missing=True))
+    for other in (after.id, None):
+        _, found = await site.compare(before.id, other)
+        by_name = {d.name: d for d in found}
+        assert cls(by_name["Q1:SP"].setpoint) == snapshot_pb2.DIFFERENCE_CLASS_ONLY_IN_REFERENCE
+        assert not by_name["Q1:SP"].setpoint.HasField("other")
+        assert cls(by_name["Q100:SP"].setpoint) == snapshot_pb2.DIFFERENCE_CLASS_ONLY_IN_OTHER
+        gone = by_name["Q0:SP"].readback
+        assert cls(gone) == snapshot_pb2.DIFFERENCE_CLASS_DISCONNECTED_IN_OTHER
+        assert gone.other.state == value_pb2.CONNECTION_STATE_DISCONNECTED
+
+
+async def test_enums_compare_by_label_when_labels_moved(site) -> None:
+    await site.add_pvs(2)
+    columns = await site.fill()
+    channels = site.monitor.directory.setpoint_channel
+    enums = columns.take(np.searchsorted(columns.key, channels))
+    enums.kind[:], enums.data[:] = Kind.ENUM, [0, 1]
+    labels = {int(c): [b"off", b"on"] for c in channels}
+    await site.monitor.describe(labels=labels)
+    await site.monitor.publish(enums)
+    before = await site.take()
+    await site.monitor.describe(labels={int(c): [b"on", b"off"] for c in channels})
+    enums.data[:] = [1, 1]
+    await site.monitor.publish(enums)
+    summary, found = await site.compare(before.id)
+    assert counts(summary)[EQUAL] == (1, 2)
+    assert [d.name for d in found] == ["Q1:SP"]
+    assert found[0].setpoint.labels_moved
+    assert found[0].setpoint.reference.enum_value.label == "on"
+    assert found[0].setpoint.other.enum_value.label == "off"
+
+
+async def test_bad_comparisons_are_refused(site, refused) -> None:
+    await site.add_pvs(1)
+    await site.fill()
+    one = (await site.take()).id
+    C = rpc.CompareSnapshotsRequest
+    nan = value_pb2.Tolerance(absolute=math.nan)
+    unknown = str(uuid.uuid4())
+    cases = [
+        (C(reference_id=one), "INVALID_FIELD", "other"),
+        (C(reference_id=one, other_id=unknown), "NOT_FOUND", "other_id"),
+        (C(reference_id=unknown, live=True), "NOT_FOUND", "reference_id"),
+        (C(reference_id=one, live=True, selector=selector_pb2.Selector()), "EMPTY_SELECTOR", ""),
+        (C(reference_id=one, live=True, setpoint_tolerance=nan), "INVALID_FIELD", ""),
+    ]
+    for request, reason, field in cases:
+        _, found, metadata = await refused(site.snapshots.CompareSnapshots(request))
+        assert found == reason, request
+        assert field in metadata.get("field", "")
+    many = rpc.CompareManyRequest(reference_id=one, other_ids=[one])
+    code, reason, _ = await refused(site.snapshots.CompareMany(many))
+    assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+
+
+async def test_lists_are_paged_and_filtered(site, refused) -> None:
+    await site.add_pvs(1)
+    await site.fill()
+    made = [
+        await site.take(title=f"run {i} 100%", labels=["night"] if i % 2 else ["day"])
+        for i in range(7)
+    ]
+    found, token = [], ""
+    while True:
+        request = rpc.ListSnapshotsRequest(page_size=3, page_token=token)
+        page = await site.snapshots.ListSnapshots(request)
+        found += page.snapshots
+        token = page.next_page_token
+        if not token:
+            break
+        other = rpc.ListSnapshotsRequest(page_size=3, page_token=token, search="x")
+        assert (await refused(site.snapshots.ListSnapshots(other)))[1] == "MALFORMED_PAGE_TOKEN"
+    assert [s.id for s in found] == [s.id for s in reversed(made)]
+
+    async def ids(**query) -> list[str]:
+        page = await site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest(**query))
+        return [s.id for s in page.snapshots]
+
+    assert await ids(search="RUN 3") == [made[3].id]
+    assert len(await ids(search="0%")) == 7
+    assert await ids(search="_") == []
+    assert await ids(labels=["night"]) == [made[i].id for i in (5, 3, 1)]
+    assert await ids(golden_only=True) == []
+    assert await ids(from_time_ns=made[5].time_ns) == [made[6].id, made[5].id]
+    assert await ids(to_time_ns=made[1].time_ns) == [made[0].id]
+
+
+async def test_labels_change_and_golden_ones_stay(site, refused) -> None:
+    await site.add_pvs(1)
+    await site.fill()
+    taken = await site.take(title="a")
+    mask = {"paths": ["title", "golden"]}
+    change = snapshot_pb2.Snapshot(id=taken.id, title="b", golden=True, etag=taken.etag)
+    request = rpc.UpdateSnapshotRequest(
+        snapshot=change, update_mask=mask, request_id=str(uuid.uuid4())
+    )
+    changed = (await site.snapshots.UpdateSnapshot(request)).snapshot
+    assert (changed.title, changed.golden, changed.digest) == ("b", True, taken.digest)
+    assert changed.etag != taken.etag
+    assert (await site.snapshots.UpdateSnapshot(request)).snapshot == changed
+    request.request_id = str(uuid.uuid4())
+    code, reason, metadata = await refused(site.snapshots.UpdateSnapshot(request))
+    assert (code, reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert metadata["etag"] == changed.etag
+    for paths in ([], ["digest"]):
+        wrong = rpc.UpdateSnapshotRequest(snapshot=change, update_mask={"paths": paths})
+        assert (await refused(site.snapshots.UpdateSnapshot(wrong)))[2]["field"] == "update_mask"
+    delete = rpc.DeleteSnapshotRequest(id=taken.id)
+    assert (await refused(site.snapshots.DeleteSnapshot(delete)))[1] == "PROTECTED"
+    plain = snapshot_pb2.Snapshot(id=taken.id)
+    await site.snapshots.UpdateSnapshot(
+        rpc.UpdateSnapshotRequest(snapshot=plain, update_mask={"paths": ["golden"]})
+    )
+    async with site.stub(Role.OPERATOR, "somebody else") as other:
+        assert (await refused(other.DeleteSnapshot(delete)))[1] == "ROLE_TOO_SMALL"
+    gone = (await site.snapshots.DeleteSnapshot(delete)).snapshot
+    assert gone.delete_time_ns > 0
+    listed = await site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest())
+    assert not listed.snapshots
+    assert (await refused(site.snapshots.DeleteSnapshot(delete)))[1] == "NOT_FOUND"
+    read = rpc.ReadSnapshotRequest(id=taken.id)
+    assert (await refused(site.snapshots.ReadSnapshot(read)))[1] == "NOT_FOUND"
+    kept = await site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=taken.id))
+    assert kept.snapshot.delete_time_ns == gone.delete_time_ns
+
+
+async def test_tampering_shows(site) -> None:
+    await site.add_pvs(200)
+    await site.fill()
+    snapshot = await site.take()
+    request = rpc.VerifySnapshotRequest(id=snapshot.id)
+    check = await site.snapshots.VerifySnapshot(request)
+    assert check.intact, check.findings
+    assert check.pages > 4
+    connection = await site.database()
+    await connection.execute("ALTER TABLE snapshot.page DISABLE TRIGGER immutable")
+    await connection.execute(
+        "UPDATE snapshot.page SET data = (SELECT data FROM snapshot.page WHERE hash ="
+        " (SELECT value_hash FROM snapshot.manifest WHERE page_no = 1)) WHERE hash ="
+        " (SELECT value_hash FROM snapshot.manifest WHERE page_no = 2)"
+    )
+    await connection.close()
+    check = await site.snapshots.VerifySnapshot(request)
+    assert not check.intact
+    assert len(check.findings) == 1
+    assert "another content" in check.findings[0]
+
+
+async def test_a_pv_is_seen_through_all_snapshots(site, refused) -> None:
+    await site.add_pvs(300)
+    columns = await site.fill()
+    taken = []
+    for _ in range(4):
+        await _move(site, columns, [150], 1.0)
+        columns.data[:] = site.monitor.table.columns(columns.key).data
+        taken.append(await site.take())
+    pv = (await site.catalog.GetPv(catalog_rpc.GetPvRequest(name="Q150:SP"))).pv
+    changed = catalog_pb2.Pv(id=pv.id, setpoint_address="Q150:NEW")
+    await site.catalog.UpdatePv(
+        catalog_rpc.UpdatePvRequest(pv=changed, update_mask={"paths": ["setpoint_address"]})
+    )
+    await site.follow()
+    await site.fill(7)
+    taken.append(await site.take())
+    points = []
+    async for part in site.snapshots.GetPvHistory(rpc.GetPvHistoryRequest(number=pv.number)):
+        points += part.points
+    assert [p.snapshot_id for p in points] == [s.id for s in reversed(taken)]
+    values = [p.row.setpoint.float64_value for p in points]
+    assert all(math.isclose(a - b, 1.0) for a, b in pairwise(values[1:]))
+    assert all(p.row.HasField("readback") for p in points)
+    nobody = rpc.GetPvHistoryRequest(name="NOBODY")
+    assert (await refused(site.snapshots.GetPvHistory(nobody)))[1] == "NOT_FOUND"
