@@ -263,14 +263,20 @@ class RestoreStore:
 
     async def journal_intent(
         self, restore_id: str, batch: int, rows: I8, numbers: I8, at_ns: int
-    ) -> None:
-        """Durable when it returns: these rows are about to be sent. Once for each batch."""
+    ) -> bool:
+        """Durable when it returns True: these rows are about to be sent. Once for each batch.
+
+        False, and nothing may be sent, where the restore was asked to stop or has been ended by
+        somebody else: the fence against a process that was taken for dead.
+        """
         async with self.database.acquire() as conn:
-            await conn.execute(
+            status = await conn.execute(
                 "INSERT INTO restore.journal (restore_id, batch, rows, numbers, intent_time_ns)"
-                " VALUES ($1, $2, $3, $4, $5)",
+                " SELECT id, $2, $3, $4, $5 FROM restore.restore"
+                " WHERE id = $1 AND NOT abort_requested AND end_time_ns = 0 FOR SHARE",
                 *(restore_id, batch, rows.tolist(), numbers.tolist(), at_ns),
             )
+        return status == "INSERT 0 1"
 
     async def journal_result(self, restore_id: str, batch: int, codes: I4, at_ns: int) -> None:
         """What came of a batch. Harmless when repeated."""

@@ -94,6 +94,9 @@ class Ending:
         self, restore: RestoreRecord, state: RestoreState, error: DreyError | None
     ) -> RestoreRecord:
         """End one that nobody runs any more, by what its journal says. Sends nothing."""
+        async with self._store.database.transaction() as conn:
+            # from here on no intent is taken, so that the journal read next is all there is
+            await self._store.request_abort(conn, restore.id, "")
         items = await self._store.plan_items(restore.plan_id)
         execution = replay(items, await self._store.journal(restore.id))
         execution.close()

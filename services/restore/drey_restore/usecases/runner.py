@@ -266,7 +266,7 @@ class _One:
         self._batch += 1
         at = self._clock()
         try:
-            await self._store.journal_intent(
+            allowed = await self._store.journal_intent(
                 self._restore.id, self._batch, rows, self._items.number[rows], at
             )
         except DreyError as error:
@@ -274,6 +274,8 @@ class _One:
                 raise
             self._cut_short = error
             return False
+        if not allowed:
+            self._abort.set()
         if self._stopped:
             # announced and not sent: the outcome says so, the journal alone would not know
             return False
