@@ -1,0 +1,125 @@
+"""What is stored is, byte for byte, what the core's codec of single pages writes and reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from drey_core import pages as core
+from drey_core.errors import Internal
+from drey_core.pages import PageTable
+from drey_core.values import State
+from drey_snapshot.snapshots.domain import codec
+from drey_snapshot.snapshots.domain.gates import in_scope
+from drey_snapshot.snapshots.domain.lru import Lru
+from drey_snapshot.snapshots.domain.prepared import prepare
+from drey_snapshot.snapshots.domain.stats import measure
+from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, decode_tree, digest_of
+from drey_snapshot.snapshots.domain.tree import encode_tree as encode
+from drey_testing.corpus import hostile_columns
+
+NOW = 1_785_000_001_000_000_000
+
+
+def hostile_pages():
+    corpus = hostile_columns()
+    table = PageTable(np.array([1, 2, 5]))
+    for page in (1, 2):
+        table.apply(
+            corpus.take(np.arange(min(len(corpus), 256))).with_key(
+                page * 256 + np.arange(min(len(corpus), 256))
+            )
+        )
+    return table.taken(np.arange(3))
+
+
+def test_pages_are_stored_as_the_core_stores_them() -> None:
+    pages = hostile_pages()
+    values, times = codec.split_values(pages), codec.split_times(pages)
+    assert codec.store_values(values) == [core.store_values(pages, i) for i in range(3)]
+    assert codec.store_times(times) == [core.store_times(pages, i) for i in range(3)]
+    assert [codec.hash_values(v) for v in values] == [core.value_hash(pages, i) for i in range(3)]
+    assert [core.hash_bytes(t) for t in times] == [core.times_hash(pages, i) for i in range(3)]
+
+
+def test_what_was_stored_comes_back() -> None:
+    pages = hostile_pages()
+    values, times = codec.split_values(pages), codec.split_times(pages)
+    assert codec.load_values(codec.store_values(values)) == values
+    assert codec.load_times(codec.store_times(times)) == times
+    joined = codec.join_pages(pages.numbers, values, times)
+    assert joined.values.tobytes() == pages.values.tobytes()
+    assert joined.times.tobytes() == pages.times.tobytes()
+    assert joined.heaps == pages.heaps
+    assert codec.load_text([codec.store_text(b"a"), codec.store_text(b"")]) == [b"a", b""]
+
+
+@pytest.mark.parametrize("blob", [b"", b"\x02abc", b"\x01abc", codec.store_text(b"short")])
+def test_what_is_no_page_is_refused(blob: bytes) -> None:
+    with pytest.raises(Internal):
+        codec.load_values([blob])
+    with pytest.raises(Internal):
+        codec.load_times([blob])
+
+
+def test_nothing_is_stored_for_pages_without_a_channel_or_known_already() -> None:
+    pages = hostile_pages()
+    prepared = prepare(pages, NOW, lambda h: False)
+    assert prepared.pages.numbers.tolist() == [1, 2]
+    assert prepared.value_hashes[0] == prepared.value_hashes[1]  # the same content, once
+    assert len(prepared.stored) == 2
+    again = prepare(pages, NOW, prepared.stored.__contains__)
+    assert again.stored == {}
+    assert again.digest == prepared.digest
+
+
+def test_receive_times_are_no_part_of_the_digest() -> None:
+    pages = hostile_pages()
+    other = hostile_pages()
+    other.times["receive_time"] += 1
+    a, b = (prepare(p, NOW, lambda h: False) for p in (pages, other))
+    assert a.digest == b.digest
+    assert a.times_hashes != b.times_hashes
+
+
+def test_a_tree_says_which_pages_there_are() -> None:
+    entries = [TreeEntry(7, b"a" * 32, NO_PAGE), TreeEntry(1, b"b" * 32, b"c" * 32)]
+    assert decode_tree(encode(entries)) == entries[::-1]
+    assert encode(entries) == encode(entries[::-1])
+    with pytest.raises(Internal):
+        decode_tree(encode(entries)[:-1])
+    assert digest_of([(1, b"x" * 32), (2, b"y" * 32)]) == digest_of(
+        [(2, b"y" * 32), (1, b"x" * 32)]
+    )
+    assert digest_of([(1, b"x" * 32)]) != digest_of([(2, b"x" * 32)])
+
+
+def test_counts_add_up_over_the_corpus() -> None:
+    pages = hostile_pages()
+    counts, skew = measure(pages, NOW)
+    assert counts.channels == counts.connected + counts.disconnected + counts.never_connected
+    assert counts.source_time_suspect > 0
+    assert 0 < skew.oldest_source_time_ns <= skew.newest_source_time_ns
+    assert skew.median_age_ns <= skew.p99_age_ns
+
+
+def test_a_scope_leaves_out_the_rest_and_counts_the_unseen() -> None:
+    pages = hostile_pages()
+    kept = np.array([256, 257, 5 * 256 + 3])
+    masked = in_scope(pages, kept)
+    present = np.flatnonzero(masked.values["state"].reshape(-1))
+    assert present.tolist() == [0, 1, 2 * 256 + 3]
+    assert masked.values["state"][2, 3] == State.NEVER_CONNECTED
+
+
+def test_a_cache_forgets_the_oldest() -> None:
+    lru: Lru[str, int] = Lru(10)
+    lru.put("a", 1, 4)
+    lru.put("b", 2, 4)
+    assert lru.get("a") == 1
+    lru.put("c", 3, 4)
+    assert ("b" in lru, "a" in lru, lru.weight) == (False, True, 8)
+    lru.put("huge", 4, 11)
+    assert "huge" not in lru
+    lru.put("a", 5, 10)
+    assert (len(lru), lru.get("a"), lru.weight) == (1, 5, 10)
