@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import uuid
 from collections.abc import Sequence
 from operator import add
@@ -40,13 +39,12 @@ def copy_rows(
         table[f"value{at}"] = column
     parts: list[bytes] = table.view(f"V{table.dtype.itemsize}").tolist()
     for listed in texts:
-        parts = list(map(add, parts, map(_text, listed)))
+        raws = [text.encode("utf-8", "replace") for text in listed]
+        if any(b"\0" in raw for raw in raws):
+            raws = [raw.replace(b"\0", b"\xef\xbf\xbd") for raw in raws]
+        heads = np.fromiter(map(len, raws), ">i4", n).view("V4").tolist()
+        parts = list(map(add, map(add, parts, heads), raws))
     return b"".join([_SIGNATURE, *parts, _END])
-
-
-def _text(text: str) -> bytes:
-    raw = text.replace("\0", "\ufffd").encode("utf-8", "replace")
-    return struct.pack(">i", len(raw)) + raw
 
 
 async def copy_into(conn: Connection, table: str, columns: Sequence[str], stream: bytes) -> None:
