@@ -24,7 +24,9 @@ def uuid7(now_ns: int, random_bytes: bytes) -> str:
         raise ValueError(f"{now_ns} ns is not a time that a UUIDv7 can hold")
     fraction = (rest << 12) // 1_000_000
     tail = int.from_bytes(random_bytes[:RANDOM_BYTES], "big") & (1 << 62) - 1
-    return str(uuid.UUID(int=millis << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail))
+    # formatted here: `uuid.UUID` takes three times as long, and an import makes one for each PV
+    text = f"{millis << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def parse_uuid(text: str, field: str) -> str:

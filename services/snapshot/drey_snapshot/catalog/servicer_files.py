@@ -11,7 +11,6 @@ import zstandard
 
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
-from drey.common.v1 import errors_pb2
 from drey_core.errors import ResourceExhausted, Unimplemented
 from drey_core.pv_csv import ParsedPvs, parse_pvs, write_pvs
 from drey_core.pv_table import PvProtocol
@@ -174,8 +173,10 @@ def _answers(plan: Plan, applied: bool) -> Iterator[bytes]:
     """Encoded responses of an import."""
     listed = sorted(plan.listed, key=lambda row: row.line)
     for at in range(0, len(listed), _ROWS):
-        rows = [_row(row) for row in listed[at : at + _ROWS]]
-        yield rpc.ImportPvsResponse(rows=rpc.ImportRows(rows=rows)).SerializeToString()
+        answer = rpc.ImportPvsResponse()
+        for row in listed[at : at + _ROWS]:
+            _add_row(answer.rows.rows.add(), row)
+        yield answer.SerializeToString()
     summary = catalog_pb2.ImportSummary(
         rows=plan.rows,
         added=plan.added,
@@ -188,26 +189,15 @@ def _answers(plan: Plan, applied: bool) -> Iterator[bytes]:
     yield rpc.ImportPvsResponse(summary=summary).SerializeToString()
 
 
-def _row(row: importing.Row) -> catalog_pb2.ImportRow:
-    if row.action != Action.REFUSED:
-        return catalog_pb2.ImportRow(
-            line=row.line,
-            name=row.name,
-            action=int(row.action),  # type: ignore[arg-type]
-            column=row.columns,
-        )
-    error = errors_pb2.ItemError(
-        reason=int(row.reason),  # type: ignore[arg-type]
-        field=row.columns,
-        message=row.message,
-    )
-    return catalog_pb2.ImportRow(
-        line=row.line,
-        name=row.name,
-        action=catalog_pb2.IMPORT_ACTION_REFUSED,
-        column=row.columns,
-        error=error,
-    )
+def _add_row(message: catalog_pb2.ImportRow, row: importing.Row) -> None:
+    message.line, message.name = row.line, row.name
+    message.action = int(row.action)  # type: ignore[assignment]
+    if row.columns:
+        message.column = row.columns
+    if row.action == Action.REFUSED:
+        message.error.reason = int(row.reason)  # type: ignore[assignment]
+        message.error.field = row.columns
+        message.error.message = row.message
 
 
 def _pack(plan: Plan, applied: bool) -> bytes:
