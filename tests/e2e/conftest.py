@@ -21,6 +21,7 @@ from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_cli.stack.simulated import SimulatedMachine
 from drey_cli.stack.whole import Stack, StackOptions
+from tests.e2e.collector import Collector, collecting
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Running:
     channel: grpc.Channel
     keys: dict[str, str]
     loop: asyncio.AbstractEventLoop
+    collector: Collector
 
     def metadata(self, role: str = "ADMIN") -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self.keys[role]}"),)
@@ -97,14 +99,23 @@ class Running:
 
 
 async def _run(
-    folder: Path, ready: asyncio.Future[tuple[Stack, SimulatedMachine]], stop: asyncio.Event
+    folder: Path,
+    ready: asyncio.Future[tuple[Stack, SimulatedMachine]],
+    stop: asyncio.Event,
+    collector: Collector,
 ) -> None:
-    async with (
-        SimulatedMachine(folder / "machine", PVS) as machine,
-        Stack(StackOptions(folder / "state", epics=machine.environment, fsync=False)) as stack,
-    ):
-        ready.set_result((stack, machine))
-        await stop.wait()
+    telemetry = {
+        "DREY_OTLP_ENDPOINT": collector.endpoint,
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    async with SimulatedMachine(folder / "machine", PVS) as machine:
+        options = StackOptions(
+            folder / "state", epics=machine.environment, environment=telemetry, fsync=False
+        )
+        async with Stack(options) as stack:
+            ready.set_result((stack, machine))
+            await stop.wait()
 
 
 @pytest.fixture(scope="session")
@@ -117,23 +128,27 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     ready: asyncio.Future[tuple[Stack, SimulatedMachine]] = loop.create_future()
-    life = loop.create_task(_run(tmp_path_factory.mktemp("e2e"), ready, stop))
-    try:
-        loop.run_until_complete(asyncio.wait({ready, life}, return_when=asyncio.FIRST_COMPLETED))
-        if life.done():
-            life.result()
-        stack, machine = ready.result()
-        with grpc.insecure_channel(stack.server, options=OPTIONS) as channel:
-            found = Running(stack, machine, channel, {"ADMIN": stack.key}, loop)
-            _make_keys(found)
-            _import(found)
-            _settle(found)
-            yield found
-    finally:
-        stop.set()
-        if not life.done():
-            loop.run_until_complete(life)
-        loop.close()
+    folder = tmp_path_factory.mktemp("e2e")
+    with collecting() as collector:
+        life = loop.create_task(_run(folder, ready, stop, collector))
+        try:
+            both = asyncio.wait({ready, life}, return_when=asyncio.FIRST_COMPLETED)
+            loop.run_until_complete(both)
+            if life.done():
+                life.result()
+            stack, machine = ready.result()
+            with grpc.insecure_channel(stack.server, options=OPTIONS) as channel:
+                keys = {"ADMIN": stack.key}
+                found = Running(stack, machine, channel, keys, loop, collector)
+                _make_keys(found)
+                _import(found)
+                _settle(found)
+                yield found
+        finally:
+            stop.set()
+            if not life.done():
+                loop.run_until_complete(life)
+            loop.close()
 
 
 def _make_keys(running: Running) -> None:

@@ -1,0 +1,58 @@
+"""One request is followed through gateway, service, NATS and back; loops and RPCs are measured."""
+
+from __future__ import annotations
+
+import json
+from uuid import uuid4
+
+import pytest
+
+from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
+from tests.e2e.conftest import EVERYTHING, Running
+
+pytestmark = pytest.mark.timeout(300)
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def test_a_snapshot_is_one_trace_through_gateway_and_service(running: Running) -> None:
+    call = running.call()
+    call["metadata"] = (*call["metadata"], ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"))
+    response = running.snapshots.TakeSnapshot(
+        snapshot_service_pb2.TakeSnapshotRequest(
+            selector=EVERYTHING,
+            gates=snapshot_pb2.Gates(allow_any_missing=True),
+            request_id=str(uuid4()),
+        ),
+        **call,
+    )
+    assert response.job.trace_id == TRACE
+
+    def spans() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for span in running.collector.spans:
+            if span.trace_id == TRACE:
+                found.setdefault(span.service, set()).add(span.name)
+        return found
+
+    running.pump(lambda: {"drey-gateway", "drey-snapshot"} <= spans().keys())
+    method = "drey.snapshot.v1.SnapshotService/TakeSnapshot"
+    assert method in spans()["drey-gateway"]
+    assert method in spans()["drey-snapshot"]
+    running.pump(lambda: len(spans()["drey-snapshot"]) >= 2)  # the job's own span
+
+
+def test_rpcs_and_loops_are_measured(running: Running) -> None:
+    def have(service: str, name: str) -> bool:
+        return (service, name) in running.collector.metrics
+
+    running.pump(lambda: have("drey-gateway", "drey.rpc.duration"))
+    running.pump(lambda: have("drey-snapshot", "drey.rpc.duration"))
+    running.pump(lambda: have("drey-monitor", "drey.loop.duration"))
+
+
+def test_logs_are_json_with_the_trace(running: Running) -> None:
+    for name in ("gateway", "snapshot", "monitor", "restore"):
+        lines = (running.stack.folder / f"{name}.log").read_text().splitlines()
+        assert lines, name
+        documents = [json.loads(line) for line in lines if line.startswith("{")]
+        assert all({"time", "level", "service", "message"} <= set(d) for d in documents)
