@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -276,3 +278,57 @@ async def refused(call) -> tuple[grpc.StatusCode, str, dict[str, str]]:
 @pytest.fixture(name="refused")
 def _refused():
     return refused
+
+
+@pytest.fixture
+async def own_site(tmp_path: Path, keys: Keys) -> AsyncIterator[Site]:
+    """A site whose servers a test may kill; they are `extra["parts"]`."""
+    parts = make_parts(tmp_path)
+    await start_parts(parts)
+    try:
+        async for found in site_on(parts, keys):
+            found.extra["parts"] = parts
+            yield found
+    finally:
+        await stop_parts(parts)
+
+
+@pytest.fixture
+async def make_process(parts: Parts, keys: Keys):
+    """The service as a process with more environment; a context manager that gives a site."""
+
+    @asynccontextmanager
+    async def make(more: dict[str, str]) -> AsyncIterator[Site]:
+        settings = make_settings(parts, keys, await new_database(parts))
+        env = {
+            **os.environ,
+            **more,
+            "DREY_POSTGRES_URL": settings.postgres_url.get_secret_value(),
+            "DREY_NATS_URL": settings.nats_url,
+            "DREY_REDIS_URL": settings.redis_url.get_secret_value(),
+            "DREY_NAMESPACE": settings.namespace,
+            "DREY_SNAPSHOT_LISTEN": settings.listen,
+            "DREY_TRUSTED_KEYS": str(settings.trusted_keys),
+            "DREY_SIGNING_KEY": str(settings.signing_key),
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "drey_snapshot", env=env
+        )
+        redis = Image.open(settings.redis_url.get_secret_value(), settings.namespace)
+        try:
+            async with connect(settings, keys) as channel, redis as image:
+                await until_serving(channel, 30)
+                yield Site(
+                    settings,
+                    keys,
+                    CatalogServiceStub(channel),
+                    DirectoryServiceStub(channel),
+                    SnapshotServiceStub(channel),
+                    FakeMonitor(image),
+                    channel,
+                )
+        finally:
+            process.terminate()
+            await process.wait()
+
+    return make

@@ -1,0 +1,68 @@
+"""Snapshots by reading the channels of a real IOC, in a service process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
+from drey.common.v1 import selector_pb2, value_pb2
+from drey.snapshot.v1 import snapshot_pb2
+from drey.snapshot.v1 import snapshot_service_pb2 as rpc
+from drey_testing.fixtures_catalog import until_serving
+from drey_testing.machine import Machine
+
+EVERYTHING = selector_pb2.Selector(all=True)
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    async with Machine(tmp_path / "machine", pvs=200) as found:
+        yield found
+
+
+async def test_the_channels_themselves_are_read(machine, make_process) -> None:
+    """libca reads its environment once, so the service runs as a process with the machine's."""
+    async with make_process(machine.env) as site:
+        await until_serving(site.channel, 30)
+
+        async def requests():
+            options = catalog_rpc.ImportOptions(format=catalog_pb2.FILE_FORMAT_CSV)
+            yield catalog_rpc.ImportPvsRequest(options=options)
+            yield catalog_rpc.ImportPvsRequest(data=machine.csv_path.read_bytes())
+
+        async for response in site.catalog.ImportPvs(requests(), timeout=60):
+            if response.HasField("summary"):
+                assert response.summary.applied, response.summary
+        request = rpc.TakeSnapshotRequest(
+            selector=EVERYTHING,
+            source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+            gates=snapshot_pb2.Gates(allow_any_missing=True),
+        )
+        request.read_timeout.FromSeconds(5)
+        request.wait.FromSeconds(25)
+        response = await site.snapshots.TakeSnapshot(request, timeout=30)
+        snapshot = response.snapshot
+        assert snapshot.source == snapshot_pb2.SNAPSHOT_SOURCE_READ
+        assert not snapshot.shards
+        assert snapshot.counts.never_connected == len(machine.dead)
+        assert snapshot.duration_ns < 6e9
+        rows = await site.rows(snapshot.id)
+        connected = [
+            value
+            for row in rows
+            for value in (row.setpoint, row.readback)
+            if value.state == value_pb2.CONNECTION_STATE_CONNECTED
+        ]
+        assert len(connected) == snapshot.counts.connected
+        assert {v.origin for v in connected} == {value_pb2.VALUE_ORIGIN_READ}
+        magnet = next(r for r in rows if r.name == machine.names("magnet")[0])
+        independent = await machine.read([magnet.name])
+        assert magnet.setpoint.float64_value == independent[magnet.name]["value"]
+        # the image is empty and stale here: what it cannot tell is read
+        request.source = snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ
+        again = (await site.snapshots.TakeSnapshot(request, timeout=30)).snapshot
+        assert again.counts.connected == snapshot.counts.connected

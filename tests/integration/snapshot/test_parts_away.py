@@ -1,0 +1,92 @@
+"""Forced reads of a real IOC, and what happens while a part is away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from drey.common.v1 import selector_pb2
+from drey.snapshot.v1 import snapshot_pb2
+from drey.snapshot.v1 import snapshot_service_pb2 as rpc
+
+EVERYTHING = selector_pb2.Selector(all=True)
+
+
+async def test_without_postgres_it_is_unavailable_at_once_and_comes_back(own_site, refused) -> None:
+    site = own_site
+    await site.add_pvs(3)
+    await site.fill()
+    first = await site.take()
+    parts = site.extra["parts"]
+    await parts.postgres.kill()
+    await site.monitor.beat()
+    calls = (
+        site.snapshots.TakeSnapshot(rpc.TakeSnapshotRequest(selector=EVERYTHING)),
+        site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=first.id)),
+        site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest()),
+    )
+    for call in calls:
+        code, reason, _ = await refused(call)
+        assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    await parts.postgres.start()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                again = await site.take()
+                break
+            except grpc.aio.AioRpcError as error:
+                assert error.code() == grpc.StatusCode.UNAVAILABLE
+                await asyncio.sleep(0.05)
+    assert again.digest == first.digest
+
+
+async def test_without_redis_the_image_is_unavailable(own_site, refused) -> None:
+    site = own_site
+    await site.add_pvs(3)
+    await site.fill()
+    first = await site.take()
+    await site.extra["parts"].valkey.kill()
+    code, reason, _ = await refused(
+        site.snapshots.TakeSnapshot(rpc.TakeSnapshotRequest(selector=EVERYTHING))
+    )
+    assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "IMAGE_UNAVAILABLE")
+    live = rpc.CompareSnapshotsRequest(reference_id=first.id, live=True)
+    assert (await refused(site.snapshots.CompareSnapshots(live)))[1] == "IMAGE_UNAVAILABLE"
+    assert len(await site.rows(first.id)) == 3
+    # a forced read needs no Redis; here nobody answers, and each channel costs the one deadline
+    request = rpc.TakeSnapshotRequest(
+        selector=EVERYTHING,
+        source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+        gates=snapshot_pb2.Gates(allow_any_missing=True),
+    )
+    request.read_timeout.FromMilliseconds(300)
+    taken = (await site.snapshots.TakeSnapshot(request)).snapshot
+    assert taken.counts.never_connected == 6
+
+
+async def test_a_job_that_was_never_kicked_is_done_all_the_same(site) -> None:
+    """Its maker died between the commit and the start: the row and its delivery remain."""
+    from drey_runtime.database import Database
+    from drey_runtime.jobs import JobStore
+
+    await site.add_pvs(3)
+    await site.fill()
+    alive = asyncio.create_task(site.monitor.keep_alive())
+    payload = rpc.TakeSnapshotRequest(selector=EVERYTHING, title="left").SerializeToString()
+    async with Database(site.settings.postgres_url.get_secret_value()) as db:
+        store = JobStore(db)
+        async with db.transaction() as conn:
+            job = await store.create(
+                conn, kind="snapshot", principal="gone", role="operator", payload=payload
+            )
+        ended = await store.wait(job.id, 20)
+        # delivered once more, as after a worker's death behind its last commit: no second one
+        await db.pool.execute(
+            "UPDATE jobs.job SET state = 'queued', end_time_ns = 0 WHERE id = $1", job.id
+        )
+        again = await store.wait(job.id, 20)
+    alive.cancel()
+    assert ended.state == again.state == "succeeded"
+    assert ended.result == again.result
+    assert await site.count("snapshot.snapshot") == 1
