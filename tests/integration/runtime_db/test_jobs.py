@@ -426,6 +426,27 @@ async def test_what_must_not_run_again_ends_interrupted(
     assert told == [stopped.id, dead.id]
 
 
+async def test_an_interruption_that_another_claims_meanwhile_does_not_end_the_worker(
+    db: Database, store: JobStore, bus: Bus
+) -> None:
+    claims = 0
+
+    async def interrupted(job: Job) -> None:
+        nonlocal claims
+        claims += 1
+        if claims == 1:  # as if ending it took longer than the lease
+            await expire(db, job)
+            await store.claim(job.id, "another", 0.01, KINDS)
+
+    dead = await create(db, store, kind="restore", rerun=False)
+    await store.claim(dead.id, "dead", 0.01, KINDS)
+    async with running(worker(store, bus, Kind(noop, on_interrupted=interrupted))):
+        assert (await store.wait(dead.id, 5)).state is JobState.INTERRUPTED
+        later = await create(db, store)
+        assert (await store.wait(later.id, 5)).state is JobState.SUCCEEDED
+    assert claims >= 2
+
+
 async def test_a_crash_of_what_must_not_run_again_is_an_interruption(
     db: Database, store: JobStore, bus: Bus
 ) -> None:

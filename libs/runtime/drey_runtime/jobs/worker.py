@@ -19,7 +19,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from drey_core.errors import Unavailable
 from drey_runtime.database import backoff
-from drey_runtime.jobs.model import Claim, Job, JobState, Verdict
+from drey_runtime.jobs.model import Claim, Job, JobLost, JobState, Verdict
 from drey_runtime.jobs.outbox import ensure_stream, reraise_cancellation
 from drey_runtime.jobs.ports import JobBus
 from drey_runtime.jobs.runner import JobRunner, Kind
@@ -110,7 +110,7 @@ class JobWorker:
     # ---- one job
 
     async def _try(self, job_id: str) -> Claim | None:
-        """Claim and run; None where Postgres is away."""
+        """Claim and run; None where Postgres is away, or another claimed it meanwhile."""
         begun = time.monotonic()
         try:
             claim = await self._store.claim(job_id, self._owner, self._lease_s, list(self._kinds))
@@ -119,6 +119,10 @@ class JobWorker:
             return claim
         except Unavailable as error:
             _log.warning("job put off", extra={"job": job_id, "error": error.message})
+            return None
+        except JobLost:
+            # our lease ran out while we ended an interrupted job: whoever has it now ends it
+            _log.warning("job was lost to another claim", extra={"job": job_id})
             return None
 
     async def _run_claimed(self, verdict: Verdict, job: Job, begun: float) -> None:
