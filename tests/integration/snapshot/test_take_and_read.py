@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from drey.common.v1 import selector_pb2
+from drey.common.v1 import selector_pb2, value_pb2
 from drey.job.v1 import job_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
@@ -301,3 +301,10 @@ async def test_a_large_array_comes_in_parts(site) -> None:
     assert len(rows) > 1
     elements = [e for r in rows for e in r.setpoint.float64_array.elements]
     assert np.array_equal(elements, np.arange(300_000))
+    found = rpc.GetPvHistoryRequest(name="Q0:SP", role=value_pb2.CHANNEL_ROLE_SETPOINT)
+    parts = [p async for answer in site.snapshots.GetPvHistory(found) for p in answer.points]
+    assert {p.snapshot_id for p in parts} == {snapshot.id}
+    elements = [e for p in parts for e in p.row.setpoint.float64_array.elements]
+    assert np.array_equal(elements, np.arange(300_000))
+    _, differences = await site.compare(snapshot.id, classes=[snapshot_pb2.DIFFERENCE_CLASS_EQUAL])
+    assert len(differences) == 2

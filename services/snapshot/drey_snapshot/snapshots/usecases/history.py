@@ -11,7 +11,7 @@ from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.errors import NotFound
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT
 from drey_core.values import I8, Columns, State
-from drey_core.wire import RowEncoder, chunk, wrap
+from drey_core.wire import MAX_CHUNK_BYTES, RowEncoder, chunk, wrap
 from drey_runtime.database import Connection
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.store import HistoryEntry, SnapshotStore
@@ -50,7 +50,8 @@ class Historian:
     async def history(self, order: HistoryOrder) -> AsyncIterator[bytes]:
         """`GetPvHistoryResponse` messages, newest first; deleted PVs too. `NotFound`.
 
-        A PV whose address was changed has the values of whichever channel it had then.
+        A PV whose address was changed has the values of whichever channel it had then. Enums come
+        without labels.
         """
         pv = await self._find(order)
         pages = np.unique(pv.channels >> PAGE_SHIFT).tolist()
@@ -154,12 +155,14 @@ def _points(pv: _Pv, group: Sequence[HistoryEntry], values: Sequence[Columns]) -
         sp_present=sp.state != State.ABSENT,
         rb_present=rb.state != State.ABSENT,
     )
-    out = []
+    out: list[bytes] = []
     for at, row in zip(rows.tolist(), encoded, strict=True):
         entry = firsts[at]
         head = (
             wrap(1, entry.id.encode()) + b"\x11" + entry.time_ns.to_bytes(8, "little", signed=True)
         )
-        # The row is field 1 of its own message; here it is field 3.
-        out.append(wrap(1, head + b"\x1a" + row[1:]))
+        # A row is field 1 of its own message; here it is field 3. One that was split into parts
+        # becomes as many points of the same snapshot.
+        fields = [row] if len(row) <= MAX_CHUNK_BYTES else chunk([row], 1)
+        out += [wrap(1, head + b"\x1a" + field[1:]) for field in fields]
     return out
