@@ -50,8 +50,12 @@ class _Method:
         self._call: Any = channel.stream_stream(path)
 
     async def serve(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        # the first message is checked before anybody behind is troubled
+        first = await anext(requests, None)
         call = self._call(timeout=context.time_remaining(), metadata=self._metadata())
-        pump = asyncio.create_task(_pump(requests, call))
+        # a client that left is noticed here, even while a message waits to be taken by it
+        context.add_done_callback(lambda _: call.cancel())  # type: ignore[arg-type]
+        pump = asyncio.create_task(_pump(first, requests, call))
         try:
             initial = tuple(await call.initial_metadata() or ())
             if initial:
@@ -60,6 +64,9 @@ class _Method:
                 yield message
             context.set_trailing_metadata(_passable(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
+            refusal = _refusal(pump)
+            if refusal is not None:
+                raise refusal from error
             await self._fail(error, context)
         except asyncio.CancelledError:
             # gRPC says so too when it was us who cancelled the call behind
@@ -92,9 +99,11 @@ class _Method:
         await context.abort(error.code(), error.details() or "", _passable(trailing))
 
 
-async def _pump(requests: AsyncIterator[bytes], call: Any) -> None:
+async def _pump(first: bytes | None, requests: AsyncIterator[bytes], call: Any) -> None:
     """Send what the client sends. A request that is refused here ends the call behind."""
     try:
+        if first is not None:
+            await call.write(first)
         async for message in requests:
             await call.write(message)
         await call.done_writing()

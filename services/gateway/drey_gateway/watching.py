@@ -93,7 +93,11 @@ class Seats:
         try:
             yield seat
         finally:
-            self._seats.discard(seat)
+            self.give_up(seat)
+
+    def give_up(self, seat: Seat) -> None:
+        """Free a seat before its holder has left; harmless to repeat."""
+        self._seats.discard(seat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,13 @@ class Watch:
                         yield message
                 await self._wait(news)
         finally:
-            self._leave_cache()
+            self.leave()
+
+    def leave(self) -> None:
+        """Stop being counted among those for whom rows are encoded; harmless to repeat."""
+        if self._cache is not None:
+            self._cache.watchers[self._watched_rows] -= 1
+            self._cache = None
 
     # --- beginning ---
 
@@ -400,17 +410,12 @@ class Watch:
         selection = Selection.of(
             rows, live.directory, live.image, self._wanted.fields, live.shard_count
         )
-        self._leave_cache()
+        self.leave()
         self._directory, self._generation = live.directory, live.generation
         self._cache = live.cache(self._wanted.fields)
         self._watched_rows = rows
         self._cache.watchers[rows] += 1
         return selection
-
-    def _leave_cache(self) -> None:
-        if self._cache is not None:
-            self._cache.watchers[self._watched_rows] -= 1
-            self._cache = None
 
 
 def _encode(**part: object) -> bytes:

@@ -147,6 +147,7 @@ async def test_an_older_epoch_is_dropped(rig, gateway, admin_key, publisher):
 
 async def test_stale_and_fresh_again(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
+        await running.until(lambda c: not c.stale, "fresh")
         await publisher.stop()
         took = await running.until(lambda c: len(c.stale) == PVS, "stale")
         assert took < 2.5
@@ -320,14 +321,21 @@ async def test_a_reader_that_stops_is_cut(rig, admin_key, publisher):
     await eventually(gateway.serving, "ready")
     stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
     metadata = (("authorization", f"Bearer {admin_key}"),)
+    await publisher.set_catalog(catalog_pages(2000))
+    await publisher.publish(everything(0.0, 2000))
     call = stub.WatchPvs(pb.WatchPvsRequest(selector=ALL), metadata=metadata)
     assert (await call.read()) is not grpc.aio.EOF
     other = Running(gateway, admin_key)
-    await other.until(lambda c: c.ended_baselines == 1, "a baseline")
-    for i in range(150):
-        await publisher.publish(everything(float(i)))
+    await other.until(lambda c: len(c.rows) == 2000, "a baseline")
+    for i in range(90):
+        await publisher.publish(everything(float(i), 2000))
         await asyncio.sleep(0.04)
-    await other.until(lambda c: c.value(1) == 149.0, "the others go on")
+    await other.until(lambda c: c.value(1) == 89.0, "the others go on")
+
+    async def cut() -> bool:
+        return "is cut" in gateway.log
+
+    await eventually(cut, "the cut")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         while (await asyncio.wait_for(call.read(), 10)) is not grpc.aio.EOF:
             pass

@@ -52,28 +52,29 @@ class RowCache:
 
     def rows(self, rows: I8, stale: frozenset[int]) -> list[bytes]:
         """The bytes of some PVs' rows as they are now; `stale` are shards."""
-        freshness = self._fresh(stale)
-        if self._outdated(rows, freshness).any():
-            self._renew(rows, freshness)
+        if self._outdated(rows, self._fresh(rows, stale)).any():
+            self._renew(rows, stale)
         found: list[bytes] = self._bytes[rows].tolist()
         return found
 
-    def _fresh(self, stale: frozenset[int]) -> NDArray[np.uint8]:
+    def _fresh(self, rows: I8, stale: frozenset[int]) -> NDArray[np.uint8]:
+        """Freshness of each row."""
         if not stale:
-            return np.full(len(self._bytes), FRESH, np.uint8)
+            return np.full(len(rows), FRESH, np.uint8)
         codes = np.zeros(int(self._shards.max(initial=0)) + 1, bool)
         codes[[s for s in stale if s < len(codes)]] = True
-        hit = codes[self._shards] & (np.stack([self._setpoint, self._readback]) > 0)
+        there = np.stack([self._setpoint[rows], self._readback[rows]]) > 0
+        hit = codes[self._shards[:, rows]] & there
         return np.where(hit.any(axis=0), STALE, FRESH).astype(np.uint8)
 
     def _outdated(self, rows: I8, freshness: NDArray[np.uint8]) -> NDArray[np.bool_]:
         version = self._image.version[self._slots[:, rows]].max(axis=0)
         old: NDArray[np.bool_] = version > self._as_of[rows]
         old |= self._as_of[rows] < 0
-        old |= freshness[rows] != self._freshness[rows]
+        old |= freshness != self._freshness[rows]
         return old
 
-    def _renew(self, rows: I8, freshness: NDArray[np.uint8]) -> None:
+    def _renew(self, rows: I8, stale: frozenset[int]) -> None:
         """Encode what is outdated among `rows` and, once a change, all that is watched."""
         wanted = np.zeros(len(self._bytes), bool)
         if self._counter != self._image.counter:
@@ -81,18 +82,20 @@ class RowCache:
             self._counter = self._image.counter
         wanted[rows] = True
         chosen = np.flatnonzero(wanted)
-        chosen = chosen[self._outdated(chosen, freshness)]
+        freshness = self._fresh(chosen, stale)
+        outdated = self._outdated(chosen, freshness)
+        chosen, freshness = chosen[outdated], freshness[outdated]
         setpoint, readback = self._setpoint[chosen], self._readback[chosen]
         encoded = self._encoder.encode(
             chosen,
             self._image.columns(setpoint) if self._fields.setpoint else None,
             self._image.columns(readback) if self._fields.readback else None,
-            freshness[chosen],
+            freshness,
             sp_present=setpoint > 0,
             rb_present=readback > 0,
             labels=self._labels,
         )
         self._bytes[chosen] = np.fromiter(encoded, object, len(encoded))
         self._as_of[chosen] = self._image.counter
-        self._freshness[chosen] = freshness[chosen]
+        self._freshness[chosen] = freshness
         self.encoded += len(chosen)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -22,6 +23,8 @@ from drey_runtime import status
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.mapping.selector import selector_from_proto
+
+log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _METADATA_ROWS = 500
@@ -82,10 +85,18 @@ class MonitorServicer:
         def alive() -> None:
             self._keys.require_alive(seat.key_id, now_ns())
 
+        watch = Watch(self._world, wanted, alive)
+
+        def left(_: object) -> None:
+            self._seats.give_up(seat)
+            watch.leave()
+
         with self._seats.taken(seat):
-            watchdog = asyncio.create_task(self._cut_when_stalled(seat, context, alive))
+            # a client that left while a message waited for it is noticed here
+            context.add_done_callback(left)  # type: ignore[arg-type]
+            watchdog = asyncio.create_task(self._cut_when_stalled(seat, watch, context, alive))
             try:
-                async with aclosing(Watch(self._world, wanted, alive).run()) as messages:
+                async with aclosing(watch.run()) as messages:
                     async for message in messages:
                         seat.writing_since = time.monotonic()
                         yield message
@@ -94,33 +105,38 @@ class MonitorServicer:
                 watchdog.cancel()
 
     async def _cut_when_stalled(
-        self, seat: Seat, context: Context, alive: Callable[[], None]
+        self, seat: Seat, watch: Watch, context: Context, alive: Callable[[], None]
     ) -> None:
         """End a call whose client takes nothing, or lost its key meanwhile.
 
         The stream's own task waits inside gRPC for the client then, so the status is set from
-        here.
+        here; that too waits for a client that never reads again, so its seat is freed before.
         """
         while True:
             await asyncio.sleep(0.5)
             since = seat.writing_since
             if since is None:
                 continue
-            waited = time.monotonic() - since
-            error: errors.DreyError | None = None
-            if waited > self._stall_cut_s:
-                error = errors.ResourceExhausted(
-                    f"nothing was read for {waited:.0f} s; connect again with the last token",
-                    reason=errors.Reason.READER_TOO_SLOW,
-                )
-            elif waited > 0.5:
-                error = _failure(alive)
-            if error is not None:
+            error = self._reason_to_cut(time.monotonic() - since, alive)
+            if error is None:
+                continue
+            self._seats.give_up(seat)
+            watch.leave()
+            log.info("a watch is cut: %s", error.message)
+            details = status.to_status(error).SerializeToString()
+            with suppress(grpc.aio.AbortError):
                 await context.abort(
-                    status.code_of(error),
-                    error.message,
-                    ((status.STATUS_METADATA, status.to_status(error).SerializeToString()),),
+                    status.code_of(error), error.message, ((status.STATUS_METADATA, details),)
                 )
+            return
+
+    def _reason_to_cut(self, waited: float, alive: Callable[[], None]) -> errors.DreyError | None:
+        if waited > self._stall_cut_s:
+            return errors.ResourceExhausted(
+                f"nothing was read for {waited:.0f} s; connect again with the last token",
+                reason=errors.Reason.READER_TOO_SLOW,
+            )
+        return _failure(alive) if waited > 0.5 else None
 
     def WatchSession(
         self, request_iterator: AsyncIterator[pb.WatchSessionRequest], context: Context

@@ -1,0 +1,419 @@
+"""Keys, roles, forwarding and hostile calls at a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.duration_pb2 import Duration
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from drey.access.v1 import access_service_pb2 as pb
+from drey.access.v1 import access_service_pb2_grpc as pb_grpc
+from drey.common.v1 import selector_pb2
+from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.snapshot.v1 import snapshot_pb2
+from drey.snapshot.v1 import snapshot_service_pb2 as snap
+from drey.snapshot.v1 import snapshot_service_pb2_grpc as snap_grpc
+from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
+from drey_cli.stack import Postgres
+from drey_core.errors import NotFound
+from drey_gateway.app import FORWARDED
+from drey_gateway.bootstrap import make_first_key
+from drey_runtime.auth import TokenVerifier, current_principal
+from drey_runtime.database import Database
+from drey_runtime.interceptor import required_role
+from drey_runtime.jobs import JobStore
+from drey_runtime.server import serve
+from drey_runtime.settings import CommonSettings
+from drey_runtime.status import reason_of
+from drey_testing.fixtures_gateway import Gateway, GatewayRig, catalog_pages, eventually
+
+SNAPSHOT = "drey.snapshot.v1.SnapshotService"
+
+
+def bearer(key: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {key}"),)
+
+
+@pytest.fixture
+async def gateway(rig: GatewayRig) -> Gateway:
+    found = await rig.gateway()
+    await eventually(found.serving, "ready")
+    return found
+
+
+async def failure(call: Any) -> tuple[grpc.StatusCode, str, dict[str, str]]:
+    try:
+        if hasattr(call, "__aiter__"):
+            async for _ in call:
+                pass
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return (error.code(), *reason_of(error))
+    return (grpc.StatusCode.OK, "", {})
+
+
+async def make_key(gateway: Gateway, admin: str, role: int, name: str = "") -> tuple[str, str]:
+    stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
+    request = pb.CreateKeyRequest(name=name or f"k{uuid.uuid4().hex}", role=role)  # type: ignore[arg-type]
+    made = await stub.CreateKey(request, metadata=bearer(admin))
+    return made.secret, made.key.id
+
+
+async def test_life_of_a_key(gateway, admin_key):
+    stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
+    request = pb.CreateKeyRequest(name="ops", role=2, request_id=str(uuid.uuid4()))
+    made = await stub.CreateKey(request, metadata=bearer(admin_key))
+    again = await stub.CreateKey(request, metadata=bearer(admin_key))
+    assert again.key == made.key and again.secret == "" and made.secret.startswith("drey_")
+    who = await stub.WhoAmI(pb.WhoAmIRequest(), metadata=bearer(made.secret))
+    assert (who.principal, who.role) == ("ops", 2)
+    request.request_id = ""
+    code, reason, _ = await failure(stub.CreateKey(request, metadata=bearer(admin_key)))
+    assert (code, reason) == (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
+    revoke = pb.RevokeKeyRequest(id=made.key.id)
+    gone = await stub.RevokeKey(revoke, metadata=bearer(admin_key))
+    assert gone.key.revoke_time_ns
+    assert await stub.RevokeKey(revoke, metadata=bearer(admin_key)) == gone
+    code, reason, _ = await failure(stub.WhoAmI(pb.WhoAmIRequest(), metadata=bearer(made.secret)))
+    assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_REVOKED")
+    living = await stub.ListKeys(pb.ListKeysRequest(), metadata=bearer(admin_key))
+    assert [k.name for k in living.keys] == ["admin"]
+    page = await stub.ListKeys(
+        pb.ListKeysRequest(include_dead=True, page_size=1), metadata=bearer(admin_key)
+    )
+    rest = await stub.ListKeys(
+        pb.ListKeysRequest(include_dead=True, page_size=1, page_token=page.next_page_token),
+        metadata=bearer(admin_key),
+    )
+    assert [k.name for k in (*page.keys, *rest.keys)] == ["admin", "ops"]
+    assert not rest.next_page_token
+
+
+async def test_the_last_admin_key_stays(gateway, admin_key):
+    stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
+    listed = await stub.ListKeys(pb.ListKeysRequest(), metadata=bearer(admin_key))
+    call = stub.RevokeKey(pb.RevokeKeyRequest(id=listed.keys[0].id), metadata=bearer(admin_key))
+    code, reason, _ = await failure(call)
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PROTECTED")
+    absent = pb.RevokeKeyRequest(id=str(uuid.uuid4()))
+    code, reason, _ = await failure(stub.RevokeKey(absent, metadata=bearer(admin_key)))
+    assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+
+
+async def test_expiry(gateway, admin_key):
+    stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
+    lifetime = Duration()
+    lifetime.FromMilliseconds(300)
+    request = pb.CreateKeyRequest(name="guest", role=1, lifetime=lifetime)
+    made = await stub.CreateKey(request, metadata=bearer(admin_key))
+
+    async def expired() -> bool:
+        call = stub.WhoAmI(pb.WhoAmIRequest(), metadata=bearer(made.secret))
+        return (await failure(call))[1] == "KEY_EXPIRED"
+
+    await eventually(expired, "expiry", 2)
+    # the name is free again
+    await stub.CreateKey(request, metadata=bearer(admin_key))
+
+
+async def test_bootstrap_refuses_a_second_time(url, admin_key):
+    from drey_core.errors import FailedPrecondition
+
+    with pytest.raises(FailedPrecondition):
+        await make_first_key(url, "other")
+    assert await make_first_key(url, "other", force=True)
+
+
+async def test_revocation_cuts_watches_at_every_gateway(rig, gateway, admin_key):
+    publisher = rig.publisher()
+    await publisher.set_catalog(catalog_pages(5))
+    second = await rig.gateway()
+    await eventually(second.serving, "ready")
+    secret, key_id = await make_key(gateway, admin_key, 1)
+
+    async def known() -> bool:
+        stub: Any = pb_grpc.AccessServiceStub(second.channel)
+        return (await failure(stub.WhoAmI(pb.WhoAmIRequest(), metadata=bearer(secret))))[1] == ""
+
+    await eventually(known, "known at the second", 2)
+    ends = []
+    for each in (gateway, second):
+        stub: Any = monitor_service_pb2_grpc.MonitorServiceStub(each.channel)
+        request = monitor_service_pb2.WatchPvsRequest(selector=selector_pb2.Selector(all=True))
+        ends.append(asyncio.create_task(failure(stub.WatchPvs(request, metadata=bearer(secret)))))
+    await asyncio.sleep(0.5)
+    access: Any = pb_grpc.AccessServiceStub(gateway.channel)
+    await access.RevokeKey(pb.RevokeKeyRequest(id=key_id), metadata=bearer(admin_key))
+    for code, reason, _ in await asyncio.wait_for(asyncio.gather(*ends), 1.5):
+        assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_REVOKED")
+
+
+async def _services(gateway: Gateway, key: str) -> list[str]:
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(gateway.channel)
+    call = stub.ServerReflectionInfo(metadata=bearer(key))
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    await call.done_writing()
+    answer = await call.read()
+    return [s.name for s in answer.list_services_response.service]
+
+
+async def test_roles_of_every_method(gateway, admin_key):
+    """By reflection: too small a role, no key, a wrong key; and nothing internal is shown."""
+    names = [n for n in await _services(gateway, admin_key) if n.startswith("drey.")]
+    assert set(FORWARDED) < set(names) and len(names) == 7
+    keys = {role: (await make_key(gateway, admin_key, role))[0] for role in (1, 2, 3)}
+    for name in names:
+        for method in descriptor_pool.Default().FindServiceByName(name).methods:
+            path = f"/{name}/{method.name}"
+            empty = message_factory.GetMessageClass(method.input_type)().SerializeToString()
+            needed = int(required_role(path))
+            assert needed, path
+
+            async def ask(
+                metadata: Any, path: str = path, raw: bytes = empty, method: Any = method
+            ) -> Any:
+                ways = ("stream" if method.client_streaming else "unary",)
+                ways += ("stream" if method.server_streaming else "unary",)
+                request: Any = iter([raw]) if method.client_streaming else raw
+                call = getattr(gateway.channel, "_".join(ways))(path)(request, metadata=metadata)
+                return await asyncio.wait_for(failure(call), 5)
+
+            assert (await ask(()))[:2] == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+            wrong = bearer(admin_key[:-1] + "~")
+            assert (await ask(wrong))[:2] == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+            if needed > 1:
+                code, reason, found = await ask(bearer(keys[needed - 1]))
+                assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_SMALL"), path
+                assert found["required_role"]
+
+
+async def test_internal_services_are_not_there(gateway, admin_key):
+    for path in (
+        "/drey.directory.v1.DirectoryService/GetCatalogPages",
+        "/drey.control.v1.ControlService/ReleaseShards",
+        "/no.such/Method",
+    ):
+        call = gateway.channel.unary_unary(path)(b"", metadata=bearer(admin_key))
+        assert (await failure(call))[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_hostile_calls(gateway, admin_key):
+    stub: Any = monitor_service_pb2_grpc.MonitorServiceStub(gateway.channel)
+    big = monitor_service_pb2.GetValuesRequest(
+        selector=selector_pb2.Selector(names=["x" * 480 + str(i) for i in range(10_000)])
+    )
+    code, reason, _ = await failure(stub.GetValues(big, metadata=bearer(admin_key)))
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+    snaps: Any = snap_grpc.SnapshotServiceStub(gateway.channel)
+    large = gateway.channel.unary_unary(f"/{SNAPSHOT}/GetSnapshot")
+    code, reason, _ = await failure(large(b"x" * (5 << 20), metadata=bearer(admin_key)))
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+    empty = monitor_service_pb2.GetValuesRequest(selector=selector_pb2.Selector())
+    code, reason, _ = await failure(stub.GetValues(empty, metadata=bearer(admin_key)))
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_SELECTOR")
+    past = snaps.GetSnapshot(
+        snap.GetSnapshotRequest(id=str(uuid.uuid4())), metadata=bearer(admin_key), timeout=0
+    )
+    assert (await failure(past))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    basic = (("authorization", "Basic xyz"),)
+    assert (await failure(stub.GetValues(empty, metadata=basic)))[1] == "UNAUTHENTICATED"
+    deadband = monitor_service_pb2.WatchPvsRequest(selector=selector_pb2.Selector(all=True))
+    deadband.deadband.absolute = 1
+    code, reason, _ = await failure(stub.WatchPvs(deadband, metadata=bearer(admin_key)))
+    assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+
+
+# --- forwarding ---
+
+
+class FakeSnapshots:
+    """A few methods of a service behind the gateway."""
+
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+        self.sent = 0
+        self.seen: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        async def unused(request: Any, context: Any) -> Any:
+            raise NotFound(name)
+
+        return unused
+
+    async def GetSnapshot(self, request: Any, context: Any) -> snap.GetSnapshotResponse:
+        self.seen = (current_principal.get(), dict(context.invocation_metadata()))
+        await context.send_initial_metadata((("x-first", "1"),))
+        context.set_trailing_metadata((("x-last-bin", b"\x00\xff"),))
+        if request.id.startswith("0"):
+            raise NotFound(f"no snapshot {request.id}", metadata={"resource": "snapshot"})
+        return snap.GetSnapshotResponse(snapshot=snapshot_pb2.Snapshot(id=request.id))
+
+    async def ReadSnapshot(self, request: Any, context: Any) -> Any:
+        context.add_done_callback(lambda _: self.cancelled.set())
+        for _ in range(10_000):
+            self.sent += 1
+            yield b"\x1a\x80\x80\x04\x0a\xfc\xff\x03" + b"\x00" * 65532
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def behind(rig: GatewayRig):
+    fake = FakeSnapshots()
+    settings = CommonSettings()
+    verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json")
+    async with serve(settings, "127.0.0.1:0", "X", verifier, [(SNAPSHOT, fake)]) as (port, health):
+        await health.set(True)
+        gateway = await rig.gateway(snapshot_target=f"127.0.0.1:{port}")
+        await eventually(gateway.serving, "ready")
+        yield fake, gateway
+
+
+async def test_forwarding(rig, admin_key):
+    async with behind(rig) as (fake, gateway):
+        stub: Any = snap_grpc.SnapshotServiceStub(gateway.channel)
+        wanted = "1" + str(uuid.uuid4())[1:]
+        call = stub.GetSnapshot(
+            snap.GetSnapshotRequest(id=wanted),
+            metadata=(*bearer(admin_key), ("x-request-id", "r-1")),
+            timeout=5,
+        )
+        assert (await call).snapshot.id == wanted
+        assert dict(await call.initial_metadata())["x-first"] == "1"
+        assert dict(await call.trailing_metadata())["x-last-bin"] == b"\x00\xff"
+        principal, metadata = fake.seen
+        assert (principal.name, int(principal.role)) == ("admin", 4)
+        assert principal.request_id == "r-1"
+        assert "traceparent" in metadata and "authorization" not in metadata
+        absent = snap.GetSnapshotRequest(id="0" + str(uuid.uuid4())[1:])
+        code, reason, found = await failure(
+            stub.GetSnapshot(absent, metadata=bearer(admin_key), timeout=5)
+        )
+        assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+        assert found["resource"] == "snapshot"
+
+
+async def test_back_pressure_and_cancellation(rig, admin_key):
+    async with behind(rig) as (fake, gateway):
+        path = f"/{SNAPSHOT}/ReadSnapshot"
+        call = gateway.channel.unary_stream(path)(
+            snap.ReadSnapshotRequest(id=str(uuid.uuid4())).SerializeToString(),
+            metadata=bearer(admin_key),
+        )
+        assert len(await call.read()) > 60_000
+        await asyncio.sleep(1.0)
+        before = fake.sent
+        await asyncio.sleep(0.5)
+        assert fake.sent == before < 1000
+        call.cancel()
+        await asyncio.wait_for(fake.cancelled.wait(), 3)
+
+
+async def test_a_service_that_is_away(gateway, admin_key):
+    stub: Any = snap_grpc.SnapshotServiceStub(gateway.channel)
+    call = stub.GetSnapshot(
+        snap.GetSnapshotRequest(id=str(uuid.uuid4())), metadata=bearer(admin_key), timeout=5
+    )
+    code, reason, found = await failure(call)
+    assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "UPSTREAM_UNAVAILABLE")
+    assert found["service"] == "snapshot"
+
+
+# --- jobs and the system ---
+
+
+async def test_jobs(url, gateway, admin_key):
+    stub: Any = job_service_pb2_grpc.JobServiceStub(gateway.channel)
+    async with Database(url) as db:
+        store = JobStore(db)
+        async with db.transaction() as conn:
+            job = await store.create(
+                conn, kind="snapshot", principal="somebody", role="operator", payload=b""
+            )
+    get = job_service_pb2.GetJobRequest(id=job.id)
+    found = await stub.GetJob(get, metadata=bearer(admin_key))
+    assert (found.job.kind, found.job.state, found.job.actor.principal) == (1, 1, "somebody")
+    watch = stub.WatchJob(job_service_pb2.WatchJobRequest(id=job.id), metadata=bearer(admin_key))
+    assert (await watch.read()).job.id == job.id
+    operator, _ = await make_key(gateway, admin_key, 2)
+    cancel = job_service_pb2.CancelJobRequest(id=job.id, reason="why not")
+    code, reason, _ = await failure(stub.CancelJob(cancel, metadata=bearer(operator)))
+    assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_SMALL")
+    assert (await stub.CancelJob(cancel, metadata=bearer(admin_key))).job.state == 5
+    assert (await asyncio.wait_for(watch.read(), 3)).job.state == 5
+    assert await asyncio.wait_for(watch.read(), 3) is grpc.aio.EOF
+    listed = await stub.ListJobs(
+        job_service_pb2.ListJobsRequest(states=[5]), metadata=bearer(admin_key)
+    )
+    assert [j.id for j in listed.jobs] == [job.id]
+
+
+async def test_system_summary(rig, gateway, admin_key):
+    stub: Any = system_service_pb2_grpc.SystemServiceStub(gateway.channel)
+    publisher = rig.publisher()
+    await publisher.set_catalog(catalog_pages(5))
+    publisher.start()
+
+    async def summary() -> Any:
+        answer = await stub.GetSystemSummary(
+            system_service_pb2.GetSystemSummaryRequest(), metadata=bearer(admin_key)
+        )
+        return answer.summary
+
+    async def heard() -> bool:
+        return (await summary()).shards[0].state.fresh
+
+    await eventually(heard, "a monitor")
+    found = await summary()
+    up = {p.name: p.state == 1 for p in found.parts}
+    assert up == {
+        "postgres": True,
+        "nats": True,
+        "redis": True,
+        "snapshot": False,
+        "monitor": False,
+        "restore": False,
+    }
+    assert (found.pvs, found.channels, found.healthy) == (5, 10, False)
+    assert any("aioca" in f.text for f in found.findings)
+    await publisher.stop()
+    watch = stub.WatchSystemSummary(
+        system_service_pb2.WatchSystemSummaryRequest(), metadata=bearer(admin_key)
+    )
+    while True:
+        answer = await asyncio.wait_for(watch.read(), 5)
+        if any("silent" in f.text for f in answer.summary.findings):
+            break
+    watch.cancel()
+
+
+async def test_watching_goes_on_while_postgres_is_away(rig, tmp_path):
+    from drey_runtime.migrate import apply
+
+    async with Postgres(tmp_path / "pg", fsync=False) as part:
+        await apply(part.url, ["drey_runtime", "drey_gateway"])
+        key = await make_first_key(part.url)
+        rig.postgres_url = part.url
+        gateway = await rig.gateway()
+        await eventually(gateway.serving, "ready")
+        await part.kill()
+        access: Any = pb_grpc.AccessServiceStub(gateway.channel)
+        await asyncio.sleep(1.5)
+        assert (await failure(access.WhoAmI(pb.WhoAmIRequest(), metadata=bearer(key))))[1] == ""
+        code, reason, _ = await failure(
+            access.ListKeys(pb.ListKeysRequest(), metadata=bearer(key), timeout=20)
+        )
+        assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+        late = await rig.gateway()
+        await asyncio.sleep(1.5)
+        assert not await late.serving()
+        await part.start()
+        await eventually(late.serving, "ready once Postgres is back")

@@ -1,0 +1,77 @@
+"""Resume tokens and keys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drey_core.errors import InvalidArgument, Reason, Unauthenticated, Unavailable
+from drey_gateway.domain.keys import SECRET_BYTES, Key, KeyRing, make_secret
+from drey_gateway.domain.resume import Token, decode_token, encode_token, selection_hash
+from drey_runtime.auth import Role
+
+U64 = st.integers(0, 2**64 - 1)
+
+
+@given(
+    st.binary(min_size=16, max_size=16), st.dictionaries(st.integers(0, 1023), st.tuples(U64, U64))
+)
+def test_round_trip(selection, positions):
+    token = Token(selection, positions)
+    assert decode_token(encode_token(token)) == token
+
+
+@given(st.text(max_size=200))
+def test_anything_else_is_refused(text):
+    with pytest.raises(InvalidArgument) as caught:
+        decode_token(text)
+    assert caught.value.reason is Reason.TOKEN_UNKNOWN
+
+
+@given(st.integers(0, 60), st.integers(1, 255))
+def test_an_altered_token_is_refused(at, by):
+    raw = bytearray(encode_token(Token(bytes(16), {0: (1, 2)})).encode())
+    raw[at % len(raw)] ^= by
+    text = raw.decode("latin-1")
+    if text == encode_token(Token(bytes(16), {0: (1, 2)})):
+        return
+    with pytest.raises(InvalidArgument):
+        decode_token(text)
+
+
+def test_a_selection_is_what_is_watched():
+    one, two = np.array([1]), np.array([2])
+    assert selection_hash(one, two, two) != selection_hash(one, two, one)
+
+
+def _key(expire: int = 0, revoke: int = 0) -> tuple[str, Key]:
+    secret, prefix, digest = make_secret(bytes(range(SECRET_BYTES)))
+    return secret, Key("i", "n", Role.VIEWER, prefix, digest, 1, expire, revoke, "x")
+
+
+def test_keys():
+    ring = KeyRing()
+    secret, key = _key()
+    with pytest.raises(Unavailable):
+        ring.find(secret, 5)
+    ring.load([key])
+    assert ring.find(secret, 5) is key
+    for wrong in ("", "drey_", secret[:-1], secret + "x", secret.upper(), "é" * 50):
+        with pytest.raises(Unauthenticated) as caught:
+            ring.find(wrong, 5)
+        assert caught.value.reason is Reason.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("expire", "revoke", "reason"),
+    [(4, 0, Reason.KEY_EXPIRED), (0, 3, Reason.KEY_REVOKED), (4, 3, Reason.KEY_REVOKED)],
+)
+def test_dead_keys(expire, revoke, reason):
+    ring = KeyRing()
+    secret, key = _key(expire, revoke)
+    ring.load([key])
+    with pytest.raises(Unauthenticated) as caught:
+        ring.find(secret, 5)
+    assert caught.value.reason is reason
