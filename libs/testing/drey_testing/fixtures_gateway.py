@@ -43,7 +43,7 @@ def free_port() -> int:
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 15.0
+    condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 40.0
 ) -> float:
     """Wait until `condition` holds; the seconds it took. AssertionError naming `what`."""
     began = time.monotonic()

@@ -235,7 +235,7 @@ class Law(RuleBasedStateMachine):
 
 
 Law.TestCase.settings = settings(
-    max_examples=30,
+    max_examples=25,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
