@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PVS ?= 2000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Without compiled files every process that the tests and the demo start takes seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
 
 MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/cli libs/testing \
 	services/snapshot services/monitor services/restore services/gateway
@@ -12,7 +14,7 @@ PROTOS := $(shell find proto -name '*.proto')
 BASELINE := proto/baseline.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test ci bench lint types contracts contracts-check up clean format baseline
+.PHONY: help docs venv demo test ci bench lint types contracts contracts-check up clean format baseline
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -24,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS))
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is needed: apt-get install python3.11-venv" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv -c constraints.txt
-	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt --group dev $(addprefix -e ,$(MEMBERS))
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt --group dev $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
 demo: venv ## Walk the main job on a simulated machine (PVS=2000, DEMO_JSON=file)
@@ -45,6 +47,9 @@ lint: venv ## ruff, import contracts, buf lint
 
 types: venv ## mypy, strict
 	$(BIN)/mypy
+
+docs: venv ## Generate the reference from protos and settings
+	$(BIN)/python docs/generate.py
 
 contracts: venv ## Generate the Python classes from proto/
 	find libs/contracts/drey -name '*_pb2*' -delete

@@ -87,6 +87,7 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """The environment of the services."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("DREY_")}
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # each start would compile everything anew
         keys = self.folder / "keys"
         return {
             **inherited,
