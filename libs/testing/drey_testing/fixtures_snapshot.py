@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from drey.directory.v1 import directory_service_pb2, directory_service_pb2_grpc
+from drey.directory.v1 import directory_service_pb2
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.directory import Directory, MetadataPage
@@ -36,8 +37,11 @@ class FakeMonitor:
         self.table = PageTable(np.zeros(0, np.int64))
         self._raw: dict[int, bytes] = {}
 
-    async def follow(self, stub: directory_service_pb2_grpc.DirectoryServiceStub) -> None:
-        """Read the catalogue as a monitor does; new channels appear as never connected."""
+    async def follow(self, stub: Any) -> None:
+        """Read the catalogue from a `DirectoryServiceStub` as a monitor does.
+
+        New channels appear as never connected.
+        """
         pages: list[bytes] = []
         version = 0
         request = directory_service_pb2.GetCatalogPagesRequest()
