@@ -98,7 +98,8 @@ class Site:
         """Ask for the catalogue's pages as a monitor does."""
         signer = TokenSigner.from_file("monitor", self.stack.folder / "keys" / "monitor.pem")
         target = self.stack.environment["DREY_SNAPSHOT_TARGET"]
-        pages, version = [], 0
+        pages: list[bytes] = []
+        version = 0
         async with grpc.aio.insecure_channel(
             target, options=[("grpc.max_receive_message_length", 16 << 20)]
         ) as channel:

@@ -20,13 +20,12 @@ def generated(folder: Path) -> set[Path]:
 def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         fresh = Path(name)
-        template = (ROOT / "buf.gen.yaml").read_text().replace("out: libs/contracts", f"out: {fresh}")
+        template = (ROOT / "buf.gen.yaml").read_text()
+        template = template.replace("out: libs/contracts", f"out: {fresh}")
         subprocess.run(["buf", "generate", "--template", template], cwd=ROOT, check=True)
         wanted, have = generated(fresh), generated(COMMITTED)
         drift = sorted(wanted ^ have) + sorted(
-            p
-            for p in wanted & have
-            if not filecmp.cmp(fresh / p, COMMITTED / p, shallow=False)
+            p for p in wanted & have if not filecmp.cmp(fresh / p, COMMITTED / p, shallow=False)
         )
     for path in drift:
         print(f"{path} is not what proto/ gives", file=sys.stderr)

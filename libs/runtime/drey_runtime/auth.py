@@ -11,8 +11,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -24,32 +22,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from drey_core.errors import Unauthenticated
+from drey_core.principal import Principal, Role
+
+__all__ = [
+    "GATEWAY",
+    "REQUEST_METADATA",
+    "TOKEN_METADATA",
+    "Authenticator",
+    "Principal",
+    "Role",
+    "TokenSigner",
+    "TokenVerifier",
+    "current_principal",
+    "make_keys",
+]
 
 TOKEN_METADATA = "x-drey-token"
 REQUEST_METADATA = "x-request-id"
 _AUDIENCE = "drey"
 _LIFETIME_S = 60
 GATEWAY = "gateway"
-
-
-class Role(IntEnum):
-    """As `drey.common.v1.Role`; a role includes those before it."""
-
-    UNSPECIFIED = 0
-    VIEWER = 1
-    OPERATOR = 2
-    RESTORER = 3
-    ADMIN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who acts. `name` is what the audit records."""
-
-    name: str
-    role: Role
-    key_id: str = ""
-    request_id: str = ""
 
 
 current_principal: ContextVar[Principal] = ContextVar("drey_principal")

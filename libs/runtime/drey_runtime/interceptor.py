@@ -12,6 +12,7 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -112,8 +113,9 @@ class _Call:
                 answers = inner(self._checked(request, streaming), context)
                 if inspect.iscoroutine(answers):  # a method that refuses before it streams
                     answers = await answers
-                async for message in answers:
-                    yield message
+                async with aclosing(answers):  # its clean-up runs when the call ends, not later
+                    async for message in answers:
+                        yield message
 
         return run
 

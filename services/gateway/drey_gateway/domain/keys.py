@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from drey_core.errors import Reason, Unauthenticated, Unavailable
-from drey_runtime.auth import Role
+from drey_core.principal import Role
 
 _FORM = re.compile(r"drey_([A-Za-z0-9]{8})_([A-Za-z0-9_-]{20,100})")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
