@@ -4,12 +4,14 @@
     python docs/generate.py --check    exit status 1, naming them, where one differs
 
 `errors.md` and `rpc.md` come from the comments and options in `proto/`, `settings.md` from the
-settings classes of the services, `cli.md` from the commands of `drey`.
+settings classes of the services, `cli.md` from the commands of `drey`. In all other pages the code
+after a line `<!-- file: PATH -->` is replaced by the file.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,6 +47,7 @@ _TYPES = {
     number: name.removeprefix("TYPE_").lower()
     for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
 }
+_INCLUDED = re.compile(r"(<!-- file: (\S+) -->\n```\w*\n)(?:.*?\n)??```\n", re.DOTALL)
 
 
 class Contracts:
@@ -371,10 +374,24 @@ def _plain(text: str) -> str:
     return " ".join(text.partition("\f")[0].replace("\\[", "[").split())
 
 
+def with_files(text: str) -> str:
+    """A page with the code of its included files as they are now."""
+
+    def include(found: re.Match[str]) -> str:
+        return found[1] + (ROOT / found[2]).read_text(encoding="utf-8") + "```\n"
+
+    return _INCLUDED.sub(include, text)
+
+
 def pages() -> dict[Path, str]:
-    """The text of each generated page by its path."""
+    """The text of each page that is generated, or includes files, by its path."""
     contracts = Contracts()
-    return {
+    including = {
+        path: with_files(text)
+        for path in sorted((ROOT / "docs").rglob("*.md"))
+        if "<!-- file: " in (text := path.read_text(encoding="utf-8"))
+    }
+    return including | {
         REFERENCE / "errors.md": errors(contracts),
         REFERENCE / "rpc.md": rpc(contracts),
         REFERENCE / "settings.md": settings(),
