@@ -41,6 +41,7 @@ PUBLIC = (
     "drey/access/v1/access_service.proto",
     "drey/system/v1/system_service.proto",
 )
+_METAVARS = {int: "NUMBER", float: "NUMBER", Path: "PATH"}
 _MESSAGE, _ENUM, _SERVICE = 4, 5, 6
 _FIELD, _VALUE, _METHOD = 2, 2, 2
 _TYPES = {
@@ -348,8 +349,10 @@ def _names(param: Any) -> str:
     annotation = param.type_descriptor.annotation
     if not metavar and get_origin(annotation) is Literal:
         metavar = "|".join(map(str, get_args(annotation)))
+    if get_origin(annotation) is list:
+        (annotation,) = get_args(annotation)
     if not metavar and not param.is_flag:
-        metavar = getattr(annotation, "__name__", "text").upper()
+        metavar = _METAVARS.get(annotation, "TEXT")
     return f"{names} {metavar}".strip()
 
 
