@@ -9,6 +9,7 @@ replaces rows in it, and the last token names the instant that it stands for.
 
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 import grpc
@@ -68,7 +69,7 @@ class Watch:
             case "resync_required":
                 print("everything comes again:", message.resync_required.reason)
 
-    def replace(self, rows: list[value_pb2.PvRow]) -> None:
+    def replace(self, rows: Iterable[value_pb2.PvRow]) -> None:
         """A row holds the whole state of its PV. (Large arrays come in parts: see `part`.)"""
         for row in rows:
             self.rows[row.number] = row
@@ -98,7 +99,7 @@ def main() -> None:
         while True:
             try:
                 for message in stub.WatchPvs(
-                    watch.request(), metadata=[("authorization", f"Bearer {key}")]
+                    watch.request(), metadata=(("authorization", f"Bearer {key}"),)
                 ):
                     watch.take(message)
             except grpc.RpcError as error:
