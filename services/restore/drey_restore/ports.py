@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 from drey_ca.interface import ChannelTable, Slots
 from drey_core.directory import Directory
 from drey_core.values import I8
-from drey_restore.adapters.live import LiveValues
+from drey_restore.adapters.live import LivePages
 from drey_restore.adapters.snapshots import StoredName, StoredValues
 
 Selector: TypeAlias = Any
@@ -33,6 +33,11 @@ class Snapshots(Protocol):
 class Catalog(Protocol):
     """Today's catalogue."""
 
+    @property
+    def known(self) -> Directory:
+        """As it was when last asked for; may be out of date, and is empty at first."""
+        ...
+
     async def current(self) -> Directory:
         """As of now."""
         ...
@@ -45,8 +50,8 @@ class Catalog(Protocol):
 class Live(Protocol):
     """The machine as the monitors see it."""
 
-    async def read(self, channels: I8, now_ns: int) -> LiveValues:
-        """Values of channels in the order asked."""
+    async def read(self, channels: I8, now_ns: int) -> LivePages:
+        """All pages in which the channels lie."""
         ...
 
 

@@ -30,6 +30,11 @@ class CatalogClient:
         self._directory = Directory.from_pages(0, [])
         self._lock = asyncio.Lock()
 
+    @property
+    def known(self) -> Directory:
+        """The catalogue as it was last; out of date by what changed since, empty at first."""
+        return self._directory
+
     async def current(self) -> Directory:
         """The catalogue as of now; pages that did not change are not read again."""
         async with self._lock, translated("snapshot"):
@@ -39,15 +44,19 @@ class CatalogClient:
                 timeout=self._timeout,
                 metadata=metadata(self._signer),
             )
-            changed = False
+            pages, changed = dict(self._pages), False
             async for part in call:
-                version = max(version, part.version)
+                if part.version < version:
+                    # another catalogue, restored from a backup: nothing known of it holds
+                    pages, changed = {}, True
+                version = part.version
                 for raw in part.pages:
                     page = decode_catalog(raw)
-                    self._pages[page.number] = page
+                    pages[page.number] = page
                     changed = True
             if changed:
-                self._directory = Directory.from_pages(version, list(self._pages.values()))
+                self._directory = Directory.from_pages(version, list(pages.values()))
+                self._pages = pages
             return self._directory
 
     async def resolve(self, selector: selector_pb2.Selector) -> I8:

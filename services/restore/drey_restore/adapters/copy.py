@@ -1,16 +1,17 @@
-"""Rows for PostgreSQL's binary COPY, made in columns: no Python per field."""
+"""Rows for PostgreSQL's binary COPY, made in columns: no Python per row."""
 
 from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Sequence
-from operator import add
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.values import I8, U1
+from drey_restore.domain import blob
 from drey_runtime.database import Connection
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -19,32 +20,74 @@ _WIRE = {"i2": ">i2", "i4": ">i4", "i8": ">i8", "f8": ">f8"}
 
 
 def copy_rows(
-    key: str, fixed: Sequence[tuple[NDArray[Any], str]], texts: Sequence[list[str]]
+    key: str, fixed: Sequence[tuple[NDArray[Any], str]], texts: Sequence[bytes], rows: I8
 ) -> bytes:
     """A COPY stream: the uuid `key`, then columns of fixed width, then texts, for n rows.
 
-    `fixed` are (column, `i2`, `i4`, `i8` or `f8`). NULs in texts, which Postgres cannot hold,
-    become U+FFFD.
+    `fixed` are (column of shape (n,), `i2`, `i4`, `i8` or `f8`); `texts` are text sections of a
+    blob, of which `rows` (shape (n,)) are taken. What Postgres cannot hold in a text becomes
+    U+FFFD. Rows go in groups of equal length, so not in order.
     """
-    n = len(fixed[0][0])
+    head = _fixed_part(key, fixed, len(texts))
+    columns = [_Texts(section, rows) for section in texts]
+    parts: list[bytes | memoryview] = [_SIGNATURE]
+    for group in _equal_lengths([column.lengths for column in columns]):
+        pieces = [head[group]]
+        for column in columns:
+            pieces += column.fields(group)
+        parts.append(np.concatenate(pieces, axis=1).reshape(-1).data)
+    return b"".join([*parts, _END])
+
+
+def _fixed_part(key: str, fixed: Sequence[tuple[NDArray[Any], str]], texts: int) -> U1:
+    """All but the texts, shape (n, bytes)."""
     fields: list[tuple[str, str]] = [("count", ">i2"), ("key_length", ">i4"), ("key", "V16")]
     for at, (_, kind) in enumerate(fixed):
         fields += [(f"length{at}", ">i4"), (f"value{at}", _WIRE[kind])]
-    table = np.zeros(n, np.dtype(fields))
-    table["count"] = 1 + len(fixed) + len(texts)
+    table = np.zeros(len(fixed[0][0]), np.dtype(fields))
+    table["count"] = 1 + len(fixed) + texts
     table["key_length"] = 16
     table["key"] = np.void(uuid.UUID(key).bytes)
     for at, (column, kind) in enumerate(fixed):
         table[f"length{at}"] = int(kind[1])
         table[f"value{at}"] = column
-    parts: list[bytes] = table.view(f"V{table.dtype.itemsize}").tolist()
-    for listed in texts:
-        raws = [text.encode("utf-8", "replace") for text in listed]
-        if any(b"\0" in raw for raw in raws):
-            raws = [raw.replace(b"\0", b"\xef\xbf\xbd") for raw in raws]
-        heads = np.fromiter(map(len, raws), ">i4", n).view("V4").tolist()
-        parts = list(map(add, map(add, parts, heads), raws))
-    return b"".join([_SIGNATURE, *parts, _END])
+    return table.view(np.uint8).reshape(len(table), -1)
+
+
+def _equal_lengths(lengths: Sequence[I8]) -> Iterator[I8]:
+    """Rows by groups in which every text has one length."""
+    code = np.zeros(len(lengths[0]), np.int64)
+    for column in lengths:
+        code = code * (int(column.max(initial=0)) + 1) + column
+    order = np.argsort(code, kind="stable")
+    if len(order):
+        yield from np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
+
+
+class _Texts:
+    """Some texts of a section, to be gathered as bytes."""
+
+    def __init__(self, section: bytes, rows: I8) -> None:
+        lengths, body = blob.text_parts(_valid(section))
+        self._body = np.frombuffer(body, np.uint8)
+        self.lengths = lengths[rows]
+        self._starts = (np.cumsum(lengths) - lengths)[rows]
+
+    def fields(self, group: I8) -> list[U1]:
+        """Lengths, shape (m, 4), and texts, shape (m, length), of rows of equal length."""
+        length = int(self.lengths[group[0]])
+        heads = np.broadcast_to(np.frombuffer(length.to_bytes(4), np.uint8), (len(group), 4))
+        return [heads, self._body[self._starts[group][:, None] + np.arange(length)]]
+
+
+def _valid(section: bytes) -> bytes:
+    """The section with texts that Postgres can hold: UTF-8 without NUL."""
+    _, body = blob.text_parts(section)
+    if body.isascii() and b"\0" not in body:
+        return section
+    texts = [text.replace("\0", "\N{REPLACEMENT CHARACTER}") for text in blob.texts_of(section)]
+    clean = [text.encode("utf-8", "replace").decode() for text in texts]
+    return blob.text_section(clean)
 
 
 async def copy_into(conn: Connection, table: str, columns: Sequence[str], stream: bytes) -> None:

@@ -8,11 +8,64 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.directory import MetadataIndex
-from drey_core.pages import page_of
+from drey_core.directory import MetadataPage
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, page_of
 from drey_core.values import I8, Columns
+from drey_restore.domain.items import F8, Labels
 from drey_runtime.directory_codec import decode_metadata
 from drey_runtime.image import Image
+
+_CONTROL_LOW, _CONTROL_HIGH = 6, 7
+
+
+class LiveMetadata:
+    """What monitors know of channels, as one table over all pages."""
+
+    def __init__(self, pages: dict[int, MetadataPage]) -> None:
+        self._pages = pages
+        numbers = sorted(pages)
+        listed = [pages[number] for number in numbers]
+        self._numbers = np.array(numbers, np.int64)
+        # a last page of its own for channels of no page that we have
+        none = MetadataPage.empty(0)
+        self._count = np.concatenate([p.count for p in (*listed, none)])
+        self._writable = np.concatenate([p.writable for p in (*listed, none)])
+        self._low = np.concatenate([p.limits[_CONTROL_LOW] for p in (*listed, none)])
+        self._high = np.concatenate([p.limits[_CONTROL_HIGH] for p in (*listed, none)])
+        self._shown: dict[Labels, Labels] = {}
+
+    def rows(self, channels: I8) -> I8:
+        """Rows of the table; what the other methods take."""
+        number = channels >> PAGE_SHIFT
+        last = len(self._numbers)
+        at = np.searchsorted(self._numbers, number)
+        if last:
+            at = np.where(self._numbers[np.minimum(at, last - 1)] == number, at, last)
+        rows: I8 = at * PAGE_SLOTS + (channels & PAGE_MASK)
+        return rows
+
+    def count(self, rows: I8) -> I8:
+        """Greatest number of elements; 0 where it is not known."""
+        return self._count[rows]
+
+    def writable(self, rows: I8) -> NDArray[np.bool_]:
+        """Write access; False where it is not known."""
+        found: NDArray[np.bool_] = self._writable[rows] != 0
+        return found
+
+    def control_limits(self, rows: I8) -> tuple[F8, F8]:
+        """Control (drive) limits, low and high; NaN where there are none."""
+        return self._low[rows], self._high[rows]
+
+    def labels(self, channel: int) -> Labels:
+        """Labels of an enumeration as the edge shows them: UTF-8, with replacement."""
+        page = self._pages.get(channel >> PAGE_SHIFT)
+        raw = page.labels.get(channel & PAGE_MASK, ()) if page else ()
+        shown = self._shown.get(raw)
+        if shown is None:
+            shown = tuple(label.decode(errors="replace").encode() for label in raw)
+            self._shown[raw] = shown
+        return shown
 
 
 @dataclass(frozen=True)
@@ -21,7 +74,32 @@ class LiveValues:
 
     values: Columns
     stale: NDArray[np.bool_]
-    metadata: MetadataIndex
+    metadata: LiveMetadata
+
+
+@dataclass(frozen=True)
+class LivePages:
+    """Some pages of the image at one time; `silent[i]`: shard i has no living monitor."""
+
+    pages: Pages
+    silent: NDArray[np.bool_]
+    metadata: LiveMetadata
+
+    def covers(self, channels: I8) -> bool:
+        """Whether the pages of all these channels were read."""
+        return bool(np.isin(pages_of(channels), self.pages.numbers).all())
+
+    def at(self, channels: I8) -> LiveValues:
+        """The given channels (0 means none: absent)."""
+        stale = self.silent[page_of(channels) % len(self.silent)]
+        return LiveValues(self.pages.columns(channels), stale, self.metadata)
+
+
+def pages_of(channels: I8) -> I8:
+    """Numbers of the pages in which the channels (0 means none) lie, ascending."""
+    numbers = page_of(channels[channels != 0])
+    first = int(numbers.min()) if len(numbers) else 0
+    return np.flatnonzero(np.bincount(numbers - first)).astype(np.int64) + first
 
 
 class LiveMachine:
@@ -30,40 +108,49 @@ class LiveMachine:
     def __init__(self, image: Image, shards: int, stale_after_s: float) -> None:
         self._image, self._shards = image, shards
         self._stale_after_ns = int(stale_after_s * 1e9)
-        self._metadata = MetadataIndex()
+        self._pages: dict[int, MetadataPage] = {}
+        self._metadata = LiveMetadata({})
         self._versions: dict[int, tuple[int, int]] = {}
         self._lock = asyncio.Lock()
 
-    async def read(self, channels: I8, now_ns: int) -> LiveValues:
-        """Values and metadata of channels (0 means none: absent), as of now."""
-        numbers = np.unique(page_of(channels[channels != 0]))
-        pages, _ = await self._image.read_pages(numbers.tolist())
-        values = pages.columns(channels)
-        async with self._lock:
-            await self._refresh_metadata(numbers)
-        silent = await self._silent_shards(now_ns)
-        stale = silent[page_of(channels) % self._shards]
-        return LiveValues(values, stale, self._metadata)
+    async def read(self, channels: I8, now_ns: int) -> LivePages:
+        """The pages of channels (0 means none), and their metadata, as of now."""
+        numbers = pages_of(channels)
+        (pages, _), metadata, silent = await asyncio.gather(
+            self._image.read_pages(numbers.tolist()),
+            self.metadata(numbers),
+            self._silent_shards(now_ns),
+        )
+        return LivePages(pages, silent, metadata)
 
-    async def _refresh_metadata(self, numbers: I8) -> None:
-        """Read again the pages whose version is not the one that we have."""
-        versions: dict[int, tuple[int, int]] = {}
-        for found in await self._image.directory_versions(self._shards):
-            if found is not None:
-                stamps = zip(found.pages, found.page_versions, strict=True)
-                versions |= {page: (found.epoch, version) for page, version in stamps}
-        wanted = [
-            n for n in numbers.tolist() if n not in versions or self._versions.get(n) != versions[n]
-        ]
-        raws = await self._image.metadata_bytes(wanted)
-        for number, raw in zip(wanted, raws, strict=True):
+    async def metadata(self, numbers: I8) -> LiveMetadata:
+        """Metadata of the channels of some pages; only what changed is read again."""
+        async with self._lock:
+            versions: dict[int, tuple[int, int]] = {}
+            for found in await self._image.directory_versions(self._shards):
+                if found is not None:
+                    stamps = zip(found.pages, found.page_versions, strict=True)
+                    versions |= {page: (found.epoch, version) for page, version in stamps}
+            known = self._versions
+            wanted = [
+                n for n in numbers.tolist() if n not in versions or known.get(n) != versions[n]
+            ]
+            await self._read_metadata(wanted, versions)
+            return self._metadata
+
+    async def _read_metadata(self, wanted: list[int], versions: dict[int, tuple[int, int]]) -> None:
+        if not wanted:
+            return
+        pages = dict(self._pages)
+        for number, raw in zip(wanted, await self._image.metadata_bytes(wanted), strict=True):
+            self._versions.pop(number, None)
             if raw is None:
-                self._metadata.pages.pop(number, None)
-                self._versions.pop(number, None)
+                pages.pop(number, None)
                 continue
-            self._metadata.replace(decode_metadata(raw))
+            pages[number] = decode_metadata(raw)
             if number in versions:
                 self._versions[number] = versions[number]
+        self._pages, self._metadata = pages, LiveMetadata(pages)
 
     async def _silent_shards(self, now_ns: int) -> NDArray[np.bool_]:
         beats = await self._image.heartbeats(self._shards)

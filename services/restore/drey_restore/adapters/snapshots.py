@@ -115,18 +115,32 @@ def _columns(raw: value_pb2.ValueColumns) -> tuple[I8, I8, Columns]:
 
 
 def _by_role(number: I8, roles: I8, columns: Columns) -> StoredValues:
-    numbers = np.unique(number)
+    setpoint = _ascending(columns.take(np.flatnonzero(roles == ROLE_SETPOINT)))
+    readback = _ascending(columns.take(np.flatnonzero(roles == ROLE_READBACK)))
+    numbers = setpoint.key
+    if not np.array_equal(numbers, readback.key):
+        numbers = merged(numbers, readback.key)
+    return StoredValues(numbers, align(setpoint, numbers), align(readback, numbers))
 
-    def aligned(role: int) -> Columns:
-        rows = np.flatnonzero(roles == role)
-        order = rows[np.argsort(number[rows], kind="stable")]
-        return align(columns.take(order), numbers)
 
-    return StoredValues(numbers, aligned(ROLE_SETPOINT), aligned(ROLE_READBACK))
+def _ascending(columns: Columns) -> Columns:
+    """In the order of the keys, each once; as they came where they came so."""
+    if (np.diff(columns.key) > 0).all():
+        return columns
+    _, rows = np.unique(columns.key, return_index=True)
+    return columns.take(rows)
+
+
+def merged(a: I8, b: I8) -> I8:
+    """The numbers of both, ascending, each once."""
+    both = np.sort(np.concatenate([a, b]), kind="stable")
+    return both[np.concatenate([[True], np.diff(both) != 0])] if len(both) else both
 
 
 def align(columns: Columns, keys: I8) -> Columns:
     """Columns with ascending keys, brought to `keys`; those not there are absent."""
+    if np.array_equal(columns.key, keys):
+        return columns
     if len(columns) == 0:
         return Columns.empty(len(keys)).with_key(keys)
     at = np.minimum(np.searchsorted(columns.key, keys), len(columns) - 1)

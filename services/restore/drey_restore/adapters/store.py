@@ -69,10 +69,8 @@ class RestoreStore:
 
     # ---- plans
 
-    async def insert_plan(
-        self, conn: Connection, plan: PlanRecord, packed: bytes, items: PlanItems
-    ) -> None:
-        """Store a plan: its row, all its items as columns, and its writes as rows."""
+    async def insert_plan(self, conn: Connection, plan: PlanRecord, packed: bytes) -> None:
+        """Store a plan: its row, and all its items as packed columns."""
         await conn.execute(
             _INSERT_PLAN,
             *(plan.id, plan.digest, plan.snapshot_id, plan.pvs, plan.writes, list(plan.skips)),
@@ -80,11 +78,14 @@ class RestoreStore:
             *(plan.create_time_ns, plan.expire_time_ns, plan.undoes_restore_id),
         )
         await conn.execute("INSERT INTO restore.plan_data VALUES ($1, $2)", plan.id, packed)
+
+    async def insert_writes(self, conn: Connection, plan_id: str, items: PlanItems) -> None:
+        """Store the writes of a plan as rows."""
         rows = items.writes
         if len(rows) == 0:
             return
         stream = copy_rows(
-            plan.id,
+            plan_id,
             [
                 (items.number[rows], "i8"),
                 (items.stage[rows], "i4"),
@@ -93,7 +94,8 @@ class RestoreStore:
                 (items.delta[rows], "f8"),
                 (items.deviation[rows], "f8"),
             ],
-            [_pick(items.names, rows), _pick(items.addresses, rows)],
+            [items.name_section, items.address_section],
+            rows,
         )
         await copy_into(conn, "plan_item", _PLAN_ITEM, stream)
 
@@ -243,7 +245,8 @@ class RestoreStore:
                 (outcome.completion_time[rows], "i8"),
                 (as_float64(outcome.seen.kind[rows], outcome.seen.data[rows]), "f8"),
             ],
-            [_pick(items.names, rows)],
+            [items.name_section],
+            rows,
         )
         await copy_into(conn, "restore_item", _RESTORE_ITEM, stream)
 
@@ -296,10 +299,6 @@ class RestoreStore:
             )
 
         return [_batch(dict(row)) for row in await self.database.read(fetch)]
-
-
-def _pick(texts: list[str], rows: I8) -> list[str]:
-    return [texts[row] for row in rows.tolist()]
 
 
 def _before(state: RestoreState) -> set[RestoreState]:

@@ -16,7 +16,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from drey_core.errors import Internal
-from drey_core.values import Columns, pack_strings, unpack_strings
+from drey_core.values import Columns, pack_strings
 from drey_core.wire import compact_heap
 
 MAGIC = b"DRRS\x01"
@@ -93,12 +93,36 @@ def digest(raw: bytes) -> str:
 
 def text_section(texts: list[str]) -> bytes:
     """Texts as a section; lone surrogates stand for bytes that were not UTF-8."""
-    return pack_strings([text.encode("utf-8", "surrogateescape") for text in texts])
+    joined = "".join(texts)
+    if not joined.isascii():
+        return pack_strings([text.encode("utf-8", "surrogateescape") for text in texts])
+    # nearly always: characters are bytes, so that the whole is encoded at once
+    lengths = np.fromiter(map(len, texts), "<u4", len(texts))
+    return struct.pack("<I", len(texts)) + lengths.tobytes() + joined.encode()
+
+
+def text_parts(section: Section) -> tuple[NDArray[np.int64], bytes]:
+    """(lengths in bytes, all texts joined) of a text section. `Internal` on anything else."""
+    raw = bytes(section)
+    count = struct.unpack_from("<I", raw)[0] if len(raw) >= 4 else 0
+    if len(raw) < 4 + 4 * count:
+        raise Internal("stored texts that end too early")
+    lengths = np.frombuffer(raw, "<u4", count, 4).astype(np.int64)
+    body = raw[4 + 4 * count :]
+    if int(lengths.sum()) != len(body):
+        raise Internal("stored texts do not end where their lengths say")
+    return lengths, body
 
 
 def texts_of(section: Section) -> list[str]:
-    """Inverse of `text_section`."""
-    return [raw.decode("utf-8", "surrogateescape") for raw in unpack_strings(bytes(section))]
+    """Inverse of `text_section`. Raises `Internal` on anything else."""
+    lengths, body = text_parts(section)
+    ends = np.cumsum(lengths).tolist()
+    spans = zip([0, *ends], ends, strict=False)
+    if not body.isascii():
+        return [body[start:end].decode("utf-8", "surrogateescape") for start, end in spans]
+    whole = body.decode()
+    return [whole[start:end] for start, end in spans]
 
 
 def columns_sections(prefix: str, columns: Columns) -> dict[str, Section]:

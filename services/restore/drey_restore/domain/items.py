@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,16 @@ class PlanItems:
         rows = np.flatnonzero(self.skip == Skip.NONE)
         return rows[np.argsort(self.stage[rows], kind="stable")]
 
+    @cached_property
+    def name_section(self) -> bytes:
+        """The names as a section of a blob."""
+        return blob.text_section(self.names)
+
+    @cached_property
+    def address_section(self) -> bytes:
+        """The setpoints' addresses as a section of a blob."""
+        return blob.text_section(self.addresses)
+
     def labels(self, row: int) -> Labels:
         """Live enum labels of a row's setpoint; empty where it has none."""
         at = int(self.label_of[row])
@@ -68,8 +79,8 @@ class PlanItems:
         texts = ["\n".join(self.warnings[row]) for row in rows]
         sections: dict[str, blob.Section] = {
             "number": self.number,
-            "names": blob.text_section(self.names),
-            "addresses": blob.text_section(self.addresses),
+            "names": self.name_section,
+            "addresses": self.address_section,
             "readback_addresses": blob.text_section(self.readback_addresses),
             **{name: getattr(self, name) for name in _ARRAYS},
             "warning_rows": np.array(rows, np.int64),
