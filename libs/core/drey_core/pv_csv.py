@@ -15,13 +15,16 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
 
 from drey_core.errors import InvalidArgument
-from drey_core.names import name_problem
+from drey_core.names import MAX_NAME_BYTES, name_problem
 from drey_core.pv_table import (
     F8,
     NO_POLICY,
@@ -95,9 +98,13 @@ def parse_pvs(content: bytes) -> ParsedPvs:
         raise malformed(1, "the file is empty; it needs at least a header")
     problems = Problems()
     header = _Header(rows[0], lines[0])
-    header.check_widths(lines[1:], rows[1:], problems)
-    good = [i for i, row in enumerate(rows) if i and len(row) == len(header.cells)]
-    table = _Reader(header, [lines[i] for i in good], [rows[i] for i in good], problems).table()
+    del lines[0], rows[0]
+    header.check_widths(lines, rows, problems)
+    width = len(header.cells)
+    if any(size != width for size in map(len, rows)):
+        good = [i for i, row in enumerate(rows) if len(row) == width]
+        lines, rows = [lines[i] for i in good], [rows[i] for i in good]
+    table = _Reader(header, lines, rows, problems).table()
     _check_duplicates(table, problems)
     found = sorted(problems.found, key=lambda problem: problem.line)
     return ParsedPvs(table, _named(found, table), problems.total)
@@ -114,6 +121,14 @@ def _decode(content: bytes) -> str:
 
 def _read(text: str) -> tuple[list[int], list[list[str]]]:
     """(line at which each record begins, records), blank lines left out."""
+    if '"' not in text:
+        # nothing spans lines; whatever is wrong with the file is found again below, with its line
+        with suppress(csv.Error):
+            plain = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+            numbers = list(range(1, len(plain) + 1))
+            if all(plain):
+                return numbers, plain
+            return list(compress(numbers, plain)), list(filter(None, plain))
     lines: list[int] = []
     rows: list[list[str]] = []
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -162,6 +177,8 @@ class _Header:
         """Rows of another width than the header, and cells under a header without a name."""
         width = len(self.cells)
         nameless = [at for at, cell in enumerate(self.cells) if not cell.strip()]
+        if not nameless and all(size == width for size in map(len, rows)):
+            return
         for line, row in zip(lines, rows, strict=True):
             if len(row) != width:
                 problems.add(line, "", f"the row has {len(row)} cells, the header {width}")
@@ -192,7 +209,9 @@ class _Reader:
     ) -> None:
         self._header = header
         self._lines = lines
-        self._columns: list[tuple[str, ...]] = list(zip(*rows, strict=True))
+        # not zip(*rows), which makes an iterator for each row
+        width = len(header.cells) if rows else 0
+        self._columns: list[list[str]] = [list(map(itemgetter(at), rows)) for at in range(width)]
         self._problems = problems
 
     def table(self) -> PvTable:
@@ -232,42 +251,49 @@ class _Reader:
     def _addresses(self, column: str) -> list[str]:
         if column not in self._header.at:
             return [""] * len(self._lines)
-        cells = [cell.strip() for cell in self._cells(column)]
+        given = self._cells(column)
+        if _plain_names(given):
+            return list(given)
+        cells = [cell.strip() for cell in given]
         for at, problem in enumerate(map(name_problem, cells)):
             if problem is not None and cells[at]:
                 self._problems.add(self._lines[at], column, f"{_short(cells[at])} {problem}")
         return cells
 
     def _texts(self, column: str, limit: int, allowed: str) -> list[str]:
-        cells = self._cells(column)
-        checked = set(cells)
-        if all(len(cell) * 4 <= limit and cell.isprintable() for cell in checked):
-            return list(cells)
+        # equal texts become one object: devices are shared by many PVs
+        shared: dict[str, str] = {}
+        cells = [shared.setdefault(cell, cell) for cell in self._cells(column)]
+        if max(map(len, shared), default=0) * 4 <= limit and "".join(shared).isprintable():
+            return cells
         for line, cell in zip(self._lines, cells, strict=True):
             if cell and len(cell) * 4 > limit and len(cell.encode()) > limit:
                 self._problems.add(line, column, f"the text is longer than {limit} bytes")
             elif not cell.isprintable() and _has_control(cell, allowed):
                 self._problems.add(line, column, "the text has a control character")
-        return list(cells)
+        return cells
 
     def _parsed(self, column: str, parse: Callable[[str], T], default: T) -> list[T]:
         """Cells through `parse`, equal cells once; `ValueError` becomes a problem."""
         if column not in self._header.at:
             return [default] * len(self._lines)
-        known: dict[str, T | ValueError] = {}
-        out = []
-        for line, cell in zip(self._lines, self._cells(column), strict=True):
-            if cell not in known:
-                try:
-                    known[cell] = parse(cell.strip())
-                except ValueError as error:
-                    known[cell] = error
-            value = known[cell]
-            if isinstance(value, ValueError):
-                self._problems.add(line, column, str(value))
-                value = default
-            out.append(value)
-        return out
+        cells = self._cells(column)
+        known: dict[str, T] = {}
+        wrong: dict[str, str] = {}
+        for cell in set(cells):
+            try:
+                known[cell] = parse(cell.strip())
+            except ValueError as error:
+                known[cell], wrong[cell] = default, str(error)
+        self._note(column, cells, wrong)
+        return list(map(known.__getitem__, cells))
+
+    def _note(self, column: str, cells: Sequence[str], wrong: dict[str, str]) -> None:
+        """One problem for each cell that is among the wrong ones."""
+        if wrong:
+            for line, cell in zip(self._lines, cells, strict=True):
+                if cell in wrong:
+                    self._problems.add(line, column, wrong[cell])
 
     def _tolerances(self, column: str) -> F8:
         return np.array(self._parsed(column, _tolerance, 0.0), np.float64)
@@ -291,25 +317,38 @@ class _Reader:
         return out
 
     def _tags(self) -> list[tuple[Tag, ...]]:
-        tags: list[tuple[Tag, ...]] = [()] * len(self._lines)
-        if not self._columns:
-            return tags
-        for group, at in sorted(self._header.groups.items()):
-            known: dict[str, tuple[Tag, ...] | ValueError] = {}
-            for row, cell in enumerate(self._columns[at]):
-                if not cell:
-                    continue
-                found = known.get(cell)
-                if found is None:
-                    found = known[cell] = _tags_of(group, cell)
-                if isinstance(found, ValueError):
-                    self._problems.add(self._lines[row], group, str(found))
-                else:
-                    tags[row] += found
-        for line, found_tags in zip(self._lines, tags, strict=True):
-            if len(found_tags) > MAX_TAGS:
-                self._problems.add(line, "", f"a PV can carry {MAX_TAGS} tags at most")
+        """The tags of each row; rows with the same cells share one tuple."""
+        groups = sorted(self._header.groups.items())
+        if not self._columns or not groups:
+            return [()] * len(self._lines)
+        parsed: list[dict[str, tuple[Tag, ...]]] = []
+        for group, at in groups:
+            found = {cell: _tags_of(group, cell) for cell in set(self._columns[at])}
+            wrong = {c: str(tags) for c, tags in found.items() if isinstance(tags, ValueError)}
+            self._note(group, self._columns[at], wrong)
+            parsed.append({c: t for c, t in found.items() if not isinstance(t, ValueError)})
+        combined = list(zip(*(self._columns[at] for _, at in groups), strict=True))
+        known = {
+            cells: tuple(
+                tag for of, cell in zip(parsed, cells, strict=True) for tag in of.get(cell, ())
+            )
+            for cells in set(combined)
+        }
+        tags = list(map(known.__getitem__, combined))
+        if any(len(found_tags) > MAX_TAGS for found_tags in known.values()):
+            for line, found_tags in zip(self._lines, tags, strict=True):
+                if len(found_tags) > MAX_TAGS:
+                    self._problems.add(line, "", f"a PV can carry {MAX_TAGS} tags at most")
         return tags
+
+
+def _plain_names(cells: Sequence[str]) -> bool:
+    """Whether all cells are empty or names of printable ASCII, in one look over all of them."""
+    joined = "".join(cells)
+    if not joined.isascii() or max(map(len, cells), default=0) > MAX_NAME_BYTES:
+        return False
+    codes = np.frombuffer(joined.encode(), np.uint8)
+    return bool(((codes > 32) & (codes < 127)).all())
 
 
 def _check_duplicates(table: PvTable, problems: Problems) -> None:

@@ -39,6 +39,7 @@ class Catalogue:
         self._view = CatalogueView.empty()
         self._lock = asyncio.Lock()
         self._woken = asyncio.Event()
+        self._written: tuple[int, int, PvTable] | None = None
 
     @property
     def loaded(self) -> bool:
@@ -99,7 +100,7 @@ class Catalogue:
         old = self._view
         if old.version >= version:
             return old
-        changed = await read_changed(conn, old.version, version)
+        changed = await self._changed(conn, old.version, version)
         tags = old.tags
         if tags.version != tags_version:
             tags = await read_tags(conn, tags_version)
@@ -112,6 +113,21 @@ class Catalogue:
             view = old.advanced(version, changed, tags, pages)
         self._view = view
         return view
+
+    def note_written(self, since: int, version: int, changed: PvTable) -> None:
+        """This process committed `changed`, all that differs between two versions.
+
+        They need not be read back then. The view is renewed soon, or by whoever asks before.
+        """
+        if self._view.version == since:
+            self._written = (since, version, changed)
+            self._woken.set()
+
+    async def _changed(self, conn: Connection, since: int, version: int) -> PvTable:
+        written, self._written = self._written, None
+        if written is not None and written[:2] == (since, version):
+            return written[2]
+        return await read_changed(conn, since, version)
 
     async def announce(self, version: int) -> None:
         """Tell everybody of a version; lost news is made good by everybody's own polling."""

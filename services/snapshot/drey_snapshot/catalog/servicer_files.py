@@ -15,7 +15,7 @@ from drey_core.errors import ResourceExhausted, Unimplemented
 from drey_core.pv_csv import ParsedPvs, parse_pvs, write_pvs
 from drey_core.pv_table import PvProtocol
 from drey_core.pv_table import PvTable as FileTable
-from drey_runtime.clock import new_id, now_ns
+from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.catalog.domain.edit import Counters, Edit, State
 from drey_snapshot.catalog.mapping import invalid
@@ -135,7 +135,8 @@ def _rehearse(view: CatalogueView, parsed: ParsedPvs, keep_existing: bool) -> Pl
     state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
     highest = int(view.table.number.max(initial=0))
     numbers = Counters(highest + 1, 1 << 40, 1 << 30)
-    return importing.decide(Edit(state, numbers, now_ns(), new_id), parsed.table, keep_existing)
+    edit = Edit(state, numbers, now_ns(), new_id, new_ids)
+    return importing.decide(edit, parsed.table, keep_existing)
 
 
 def _file_table(view: CatalogueView, rows: list[int]) -> FileTable:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.pv_table import Policy
 from drey_runtime.database import Connection
 from drey_snapshot.catalog.domain import policy as policies
-from drey_snapshot.catalog.domain.draft import Draft
-from drey_snapshot.catalog.domain.edit import Changes, Counters
-from drey_snapshot.catalog.domain.table import COLUMNS
+from drey_snapshot.catalog.domain.draft import Draft, table_of
+from drey_snapshot.catalog.domain.edit import ROLE_READBACK, ROLE_SETPOINT, Changes, Counters
+from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
+
+T = TypeVar("T")
+_LINES = 5000
+_CHANNEL = ("number", "pv_number", "role", "address", "protocol", "create_time_ns")
 
 _SETS = ", ".join(f"{name} = new.{name}" for name in COLUMNS if name not in ("number", "id"))
 
@@ -31,7 +39,9 @@ async def write(conn: Connection, changes: Changes) -> None:
         # before the inserts: a name that an update frees may be taken by one of them
         await _update(conn, changes.updated)
     if changes.inserted:
-        await _copy(conn, "pv", "catalog", COLUMNS, _lines(changes.inserted))
+        await _copy(conn, "pv", "catalog", COLUMNS, _lines(table_of(changes.inserted)))
+    if len(changes.added):
+        await _copy(conn, "pv", "catalog", COLUMNS, _lines(changes.added))
     await _write_channels(conn, changes)
     await conn.execute(
         "UPDATE catalog.version SET version = $1, next_pv = $2, next_channel = $3, next_tag = $4,"
@@ -48,7 +58,7 @@ async def _update(conn: Connection, drafts: Sequence[Draft]) -> None:
     await conn.execute(
         "CREATE TEMPORARY TABLE pv_new (LIKE catalog.pv INCLUDING DEFAULTS) ON COMMIT DROP"
     )
-    await _copy(conn, "pv_new", None, COLUMNS, _lines(drafts))
+    await _copy(conn, "pv_new", None, COLUMNS, _lines(table_of(drafts)))
     # names are made free first, by ones that nobody can have: two PVs may exchange theirs
     await conn.execute(
         "UPDATE catalog.pv SET name = chr(1) || pv.number FROM pv_new AS new"
@@ -74,12 +84,35 @@ async def _write_channels(conn: Connection, changes: Changes) -> None:
             changes.revived,
         )
     if changes.channels:
-        await conn.copy_records_to_table(
-            "channel",
-            schema_name="catalog",
-            columns=("number", "pv_number", "role", "address", "protocol", "create_time_ns"),
-            records=[(*channel, changes.now_ns) for channel in changes.channels],
-        )
+        lines = (_channel_line(*channel, changes.now_ns) for channel in changes.channels)
+        await _copy(conn, "channel", "catalog", _CHANNEL, lines)
+    if len(changes.added):
+        await _copy(conn, "channel", "catalog", _CHANNEL, _added_channels(changes))
+
+
+def _added_channels(changes: Changes) -> Iterator[str]:
+    """Lines of the channels of PVs added in bulk, in order of their numbers."""
+    added = changes.added
+    numbers, places = changes.added_channels
+    rows = places >> 1
+    pairs = zip(_texts(added.setpoint_address), _texts(added.readback_address), strict=True)
+    addresses = [address for pair in pairs for address in pair]
+    if len(places) < len(addresses):
+        addresses = [addresses[place] for place in places.tolist()]
+    return _joined(
+        [
+            _cells(numbers),
+            _cells(added.number[rows]),
+            _cells(np.where(places & 1, ROLE_READBACK, ROLE_SETPOINT)),
+            addresses,
+            _cells(added.protocol[rows]),
+            [str(changes.now_ns)] * len(numbers),
+        ]
+    )
+
+
+def _channel_line(number: int, pv: int, role: int, address: str, protocol: int, now: int) -> str:
+    return f"{number}\t{pv}\t{role}\t{_text(address)}\t{protocol}\t{now}\n"
 
 
 async def _write_tags(conn: Connection, changes: Changes) -> None:
@@ -116,11 +149,23 @@ async def _copy(
     lines: Iterable[str],
 ) -> None:
     """COPY in text form: the binary form would need an encoder for each type in Python."""
-    # in a thread: for a whole machine this is a tenth of a second that the loop would stand still
-    source = io.BytesIO(await asyncio.to_thread(lambda: "".join(lines).encode()))
     await conn.copy_to_table(
-        table, schema_name=schema, columns=list(columns), source=source, format="text"
+        table,
+        schema_name=schema,
+        columns=list(columns),
+        source=_chunks(iter(lines)),
+        format="text",
     )
+
+
+async def _chunks(lines: Iterator[str]) -> AsyncIterator[bytes]:
+    """Lines a few thousand at a time, so that Postgres stores some while the next are made.
+
+    Made in a thread: for a whole machine this is a tenth of a second that the loop would stand
+    still.
+    """
+    while chunk := await asyncio.to_thread(lambda: "".join(islice(lines, _LINES)).encode()):
+        yield chunk
 
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -132,27 +177,48 @@ def _text(text: str) -> str:
     return text if plain else text.translate(_ESCAPES)
 
 
-def _policy(draft: Draft) -> str:
-    said = policies.to_json(draft.policy)
+def _tags(tags: tuple[int, ...]) -> str:
+    return "{" + ",".join(map(str, tags)) + "}"
+
+
+def _policy(policy: Policy) -> str:
+    said = policies.to_json(policy)
     return _text(said) if said else "\\N"
 
 
-def _lines(drafts: Iterable[Draft]) -> Iterable[str]:
+def _each(column: Sequence[T], make: Callable[[T], str]) -> list[str]:
+    """Cells of a column, equal ones made once."""
+    known = {value: make(value) for value in set(column)}
+    return list(map(known.__getitem__, column))
+
+
+def _texts(column: list[str]) -> list[str]:
+    joined = "".join(column)
+    plain = joined.isprintable() and "\\" not in joined
+    return column if plain else list(map(_text, column))
+
+
+def _cells(column: NDArray[Any]) -> list[str]:
+    """Cells of numbers and flags, which Postgres reads as Python writes them."""
+    if len(column) and (column == column[0]).all():
+        return [repr(column[0].item())] * len(column)
+    return list(map(repr, column.tolist()))
+
+
+def _joined(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+    return ("\t".join(row) + "\n" for row in zip(*cells, strict=True))
+
+
+def _lines(table: PvTable) -> Iterator[str]:
     """One line of COPY's text form a PV, columns in the order of `COLUMNS`."""
-    arrays: dict[tuple[int, ...], str] = {}
-    known_policies: dict[Any, str] = {}
-    for d in drafts:
-        tags = arrays.get(d.tags)
-        if tags is None:
-            tags = arrays[d.tags] = "{" + ",".join(map(str, d.tags)) + "}"
-        policy = known_policies.get(d.policy)
-        if policy is None:
-            policy = known_policies[d.policy] = _policy(d)
-        yield (
-            f"{d.number}\t{d.id}\t{_text(d.name)}\t{_text(d.device)}\t{_text(d.description)}\t"
-            f"{d.protocol}\t{'t' if d.read_only else 'f'}\t{d.setpoint_channel}\t"
-            f"{d.readback_channel}\t{_text(d.setpoint_address)}\t{_text(d.readback_address)}\t"
-            f"{d.setpoint_absolute!r}\t{d.setpoint_relative!r}\t{d.readback_absolute!r}\t"
-            f"{d.readback_relative!r}\t{policy}\t{tags}\t{d.version}\t{d.create_time_ns}\t"
-            f"{d.update_time_ns}\t{d.delete_time_ns}\n"
-        )
+    cells: list[Sequence[str]] = []
+    for name in COLUMNS:
+        column = getattr(table, name)
+        if name in _CELLS:
+            cells.append(_each(column, _CELLS[name]))
+        else:
+            cells.append(_texts(column) if isinstance(column, list) else _cells(column))
+    return _joined(cells)
+
+
+_CELLS: dict[str, Callable[[Any], str]] = {"tags": _tags, "policy": _policy}

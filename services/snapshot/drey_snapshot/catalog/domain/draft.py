@@ -74,6 +74,11 @@ def drafts_of(table: PvTable, rows: Sequence[int]) -> Iterator[Draft]:
     return map(Draft, *columns)
 
 
+def table_of(drafts: Sequence[Draft]) -> PvTable:
+    """Columns of PVs, in their order."""
+    return PvTable.of({name: [getattr(draft, name) for draft in drafts] for name in COLUMNS})
+
+
 def copy_of(draft: Draft) -> Draft:
     """Another draft with the same values."""
     return Draft(*_columns(draft))

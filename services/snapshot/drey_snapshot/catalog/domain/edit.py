@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from drey_core.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Reason
 from drey_snapshot.catalog.domain.draft import Draft, check, copy_of, differing, draft_of, drafts_of
-from drey_snapshot.catalog.domain.table import PvTable
+from drey_snapshot.catalog.domain.table import I8, PvTable
 from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup, ordered, tags_ordered
 
 ROLE_SETPOINT, ROLE_READBACK = 1, 2
@@ -45,6 +47,8 @@ class Changes:
     version: int
     counters: Counters
     now_ns: int
+    added: PvTable = field(default_factory=PvTable.empty)
+    """PVs that came in bulk, with channels given out for the first time."""
     inserted: list[Draft] = field(default_factory=list)
     updated: list[Draft] = field(default_factory=list)
     channels: list[NewChannel] = field(default_factory=list)
@@ -62,7 +66,19 @@ class Changes:
     @property
     def any(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.inserted or self.updated or self.tags_changed)
+        return bool(len(self.added) or self.inserted or self.updated or self.tags_changed)
+
+    @property
+    def only_adds(self) -> bool:
+        """Whether `added` is all that happens to PVs."""
+        return bool(len(self.added)) and not self.inserted and not self.updated
+
+    @property
+    def added_channels(self) -> tuple[I8, I8]:
+        """(channel numbers of `added`, ascending, and for each 2·row, or 2·row + 1: readback)."""
+        both = np.stack([self.added.setpoint_channel, self.added.readback_channel], axis=1).ravel()
+        places = np.flatnonzero(both)
+        return both[places], places
 
 
 class State:
@@ -81,15 +97,21 @@ class State:
 
 
 class Edit:
-    """See the module. `new_id` makes ids; times in nanoseconds."""
+    """See the module. `new_id` makes an id, `new_ids` many; times in nanoseconds."""
 
     def __init__(
-        self, state: State, counters: Counters, now_ns: int, new_id: Callable[[], str]
+        self,
+        state: State,
+        counters: Counters,
+        now_ns: int,
+        new_id: Callable[[], str],
+        new_ids: Callable[[int], list[str]] | None = None,
     ) -> None:
         self.state = state
         self.now_ns = now_ns
         self.version = state.version + 1
         self._new_id = new_id
+        self._new_ids = new_ids or (lambda n: [new_id() for _ in range(n)])
         self._next_pv, self._next_channel = counters.pv, counters.channel
         self._next_tag = counters.tag
         self._changes = Changes(self.version, counters, now_ns)
@@ -168,6 +190,37 @@ class Edit:
         self._names[draft.name] = draft.number
         self._inserted[draft.number] = draft
         return draft
+
+    def create_many(self, content: Mapping[str, Sequence[Any]]) -> None:
+        """Add n PVs whose content, columns of `CONTENT`, was checked: the way for many.
+
+        Names have to be new, and each once. Nothing further can be done to these PVs in this edit.
+        """
+        n = len(content["name"])
+        number = np.arange(self._next_pv, self._next_pv + n)
+        channels = np.zeros((n, 2), np.int64)
+        has = np.array([content["setpoint_address"], content["readback_address"]], np.object_)
+        has_channel = has.T.astype(bool)
+        used = int(has_channel.sum())
+        channels[has_channel] = np.arange(self._next_channel, self._next_channel + used)
+        self._next_pv += n
+        self._next_channel += used
+        now = np.full(n, self.now_ns)
+        more = PvTable.of(
+            {
+                **content,
+                "number": number,
+                "id": self._new_ids(n),
+                "setpoint_channel": channels[:, 0].copy(),
+                "readback_channel": channels[:, 1].copy(),
+                "version": np.full(n, self.version),
+                "create_time_ns": now,
+                "update_time_ns": now,
+                "delete_time_ns": np.zeros(n, np.int64),
+            }
+        )
+        self._names.update(zip(content["name"], number.tolist(), strict=True))
+        self._changes.added = self._changes.added.merged(more)
 
     def update(
         self,

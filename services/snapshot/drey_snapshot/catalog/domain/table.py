@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -37,8 +37,8 @@ _DTYPES: dict[str, Any] = {
 class PvTable:
     """n PVs. Arrays have shape (n,), lists n elements; channel 0 means "has none".
 
-    `tags` are numbers of tags, ascending; `version` is that
-        of the catalogue in which the PV last changed; `delete_time_ns` is 0 for the living.
+    `tags` are numbers of tags, ascending; `version` is that of the catalogue in which the PV last
+    changed; `delete_time_ns` is 0 for the living.
     """
 
     number: I8
@@ -67,7 +67,7 @@ class PvTable:
         return len(self.id)
 
     @classmethod
-    def of(cls, columns: Mapping[str, Sequence[Any]]) -> PvTable:
+    def of(cls, columns: Mapping[str, Any]) -> PvTable:
         """From a sequence for each column, all of one length."""
         made: dict[str, Any] = {}
         for name in COLUMNS:

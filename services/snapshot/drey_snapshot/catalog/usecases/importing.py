@@ -21,9 +21,9 @@ from drey_core.pv_csv import (
     TOLERANCES,
     ParsedPvs,
 )
-from drey_core.pv_table import Policy
+from drey_core.pv_table import NO_POLICY, Policy
 from drey_core.pv_table import PvTable as FileTable
-from drey_snapshot.catalog.domain.draft import PROTOCOL_CA, Draft, copy_of
+from drey_snapshot.catalog.domain.draft import CONTENT, PROTOCOL_CA, Draft, check, copy_of
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.domain.table import I8, Bools, PvTable
 
@@ -103,7 +103,7 @@ def decide(edit: Edit, table: FileTable, keep_existing: bool) -> Plan:
     before = {group.name.casefold() for group in edit.tags.groups}
     tags = _Tags(edit, table)
     lookup = edit.state.row_by_name.get
-    found = np.array([lookup(name, -1) for name in table.name], np.int64)
+    found = np.fromiter((lookup(name, -1) for name in table.name), np.int64, len(table))
     _add_new(edit, plan, table, np.flatnonzero(found < 0).tolist(), tags)
     there = np.flatnonzero(found >= 0)
     if not keep_existing and len(there):
@@ -118,14 +118,57 @@ def decide(edit: Edit, table: FileTable, keep_existing: bool) -> Plan:
 
 
 def _add_new(edit: Edit, plan: Plan, table: FileTable, rows: list[int], tags: _Tags) -> None:
-    for at in rows:
-        try:
-            edit.create(_new(table, at, tags.of_new(at)), path="")
-        except DreyError as error:
-            _note_refusal(plan, table, at, error)
-        else:
-            plan.added += 1
-            plan.listed.append(Row(table.line[at], table.name[at], Action.ADDED))
+    """All of them at once; a file was checked cell by cell, so only policies may still refuse."""
+    content = _content(table, rows, [tags.of_new(at) for at in rows])
+    refused = _refusals(content)
+    for i, error in refused.items():
+        _note_refusal(plan, table, rows[i], error)
+    plan.added += len(rows) - len(refused)
+    if refused:
+        # nothing will be written, so there is nothing to put into the edit either
+        rows = [at for i, at in enumerate(rows) if i not in refused]
+    elif rows:
+        edit.create_many(content)
+    lines, names = table.line, table.name
+    plan.listed += [Row(lines[at], names[at], Action.ADDED) for at in rows]
+
+
+def _refusals(content: dict[str, Any]) -> dict[int, DreyError]:
+    """What speaks against new PVs, by position."""
+    columns = [content[name] for name in CONTENT]
+    refused: dict[int, DreyError] = {}
+    for i, policy in enumerate(content["policy"]):
+        if policy is not NO_POLICY:
+            said = {name: column[i] for name, column in zip(CONTENT, columns, strict=True)}
+            try:
+                check(Draft(**said), "")
+            except DreyError as error:
+                refused[i] = error
+    return refused
+
+
+def _content(table: FileTable, rows: list[int], tags: list[tuple[int, ...]]) -> dict[str, Any]:
+    """Columns of `CONTENT` of some rows of a file."""
+    at = np.array(rows, np.int64)
+    taken: dict[str, Any] = {
+        "name": table.name,
+        "device": table.device,
+        "description": table.description,
+        "read_only": table.read_only,
+        "setpoint_address": table.setpoint,
+        "readback_address": table.readback,
+        "policy": table.policy,
+    }
+    content = {
+        name: column if len(rows) == len(table) else [column[row] for row in rows]
+        for name, column in taken.items()
+    }
+    protocol = np.array(table.protocol, np.uint8)[at]
+    content["protocol"] = np.where(protocol == 0, PROTOCOL_CA, protocol).astype(np.uint8)
+    for name in _TOLERANCE_FIELDS:
+        content[name] = getattr(table, name)[at]
+    content["tags"] = tags
+    return content
 
 
 def _change_existing(
@@ -159,24 +202,6 @@ def _note_refusal(plan: Plan, table: FileTable, at: int, error: DreyError) -> No
     field_, message = error.field.lstrip("."), error.message.lstrip(".")
     plan.listed.append(
         Row(table.line[at], table.name[at], Action.REFUSED, field_, error.reason, message)
-    )
-
-
-def _new(table: FileTable, at: int, tags: tuple[int, ...]) -> Draft:
-    return Draft(
-        name=table.name[at],
-        device=table.device[at],
-        description=table.description[at],
-        protocol=int(table.protocol[at]) or PROTOCOL_CA,
-        read_only=table.read_only[at],
-        setpoint_address=table.setpoint[at],
-        readback_address=table.readback[at],
-        setpoint_absolute=float(table.setpoint_absolute[at]),
-        setpoint_relative=float(table.setpoint_relative[at]),
-        readback_absolute=float(table.readback_absolute[at]),
-        readback_relative=float(table.readback_relative[at]),
-        policy=table.policy[at],
-        tags=tags,
     )
 
 

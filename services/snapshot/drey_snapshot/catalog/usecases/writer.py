@@ -9,12 +9,12 @@ from typing import Any
 
 from drey_runtime import audit
 from drey_runtime.auth import current_principal
-from drey_runtime.clock import new_id, now_ns
+from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import once
 from drey_snapshot.catalog.adapters.writing import read_counters, write
 from drey_snapshot.catalog.catalogue import Catalogue
-from drey_snapshot.catalog.domain.edit import Edit, State
+from drey_snapshot.catalog.domain.edit import Changes, Edit, State
 from drey_snapshot.catalog.view import CatalogueView
 
 
@@ -66,7 +66,7 @@ class Writer:
         or where another change holds the lock for longer than commands may take.
         """
         principal = current_principal.get()
-        written = 0
+        written: Changes | None = None
         async with (
             self._turn,
             self._db.transaction() as conn,
@@ -75,12 +75,12 @@ class Writer:
             if slot.seen is None:
                 view = await self._catalogue.locked(conn)
                 state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
-                edit = Edit(state, await read_counters(conn), now_ns(), new_id)
+                edit = Edit(state, await read_counters(conn), now_ns(), new_id, new_ids)
                 act = await decide(Scene(edit, view, conn))
                 changes = edit.changes()
                 if changes.any:
                     await write(conn, changes)
-                    written = changes.version
+                    written = changes
                     await audit.append(
                         conn,
                         actor=principal.name,
@@ -93,7 +93,9 @@ class Writer:
                         request_id=call.request_id,
                     )
                 slot.response = act.response
-        if written:
-            await self._catalogue.announce(written)
+        if written is not None:
+            if written.only_adds:
+                self._catalogue.note_written(view.version, written.version, written.added)
+            await self._catalogue.announce(written.version)
         assert slot.response is not None, "decide gave one, or the first call did"
         return slot.response
