@@ -44,6 +44,7 @@ lint: venv ## ruff, import contracts, buf lint
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+	$(BIN)/python docs/generate.py --check
 
 types: venv ## mypy, strict
 	$(BIN)/mypy

@@ -24,6 +24,7 @@ CLIENT_VARIABLES = frozenset(
     {
         "DREY_SERVER",
         "DREY_KEY",
+        "DREY_PLAINTEXT",
         "DREY_KEY_FILE",
         "DREY_STATE",
         "DREY_PROFILE",

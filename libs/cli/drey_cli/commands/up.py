@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from drey_cli.stack.whole import Stack
 
 DEFAULT_FOLDER = Path(".drey")
+DEFAULT_PORT = 7100
+_PASSED_ON = re.compile(
+    r"DREY_(LOG_LEVEL|LOG_FORMAT|OTLP_ENDPOINT|TLS_CERT|TLS_KEY|ALLOW_INSECURE_LISTEN"
+    r"|(SNAPSHOT|MONITOR|RESTORE|GATEWAY)_(?!LISTEN|TARGET)\w+)"
+)
+"""Settings that a shell may give to `drey up`; the others it makes itself."""
 
 
 def register(app: typer.Typer) -> None:
@@ -49,8 +57,10 @@ def up(
     """Start Postgres, NATS, Redis and all services here; Ctrl-C stops everything.
 
     Monitors reach the site's IOCs by the EPICS_CA_* variables of this shell, as any EPICS client
-    does. The first start makes an admin key and shows it once; `drey` commands in this folder
-    find it by themselves. A second start finds its data again.
+    does. Settings such as DREY_LOG_LEVEL, DREY_OTLP_ENDPOINT or DREY_MONITOR_TICK are passed on;
+    DREY_TLS_CERT and DREY_TLS_KEY make the gateway speak TLS. The first start makes an admin key
+    and shows it once; `drey` commands in this folder find it by themselves. A second start finds
+    its data again.
     """
     from drey_cli.stack import StackError
     from drey_cli.stack.foreground import Interrupted, run_in_foreground
@@ -82,12 +92,23 @@ async def _up(
             epics = machine.environment
             out.note(f"its catalogue is {machine.catalogue}")
         options = StackOptions(
-            state, listen, shards=shards, monitors=monitors, epics=epics, say=out.note
+            state,
+            listen,
+            gateway_port=DEFAULT_PORT,
+            shards=shards,
+            monitors=monitors,
+            epics=epics,
+            environment=_settings_of_the_shell(),
+            say=out.note,
         )
         running = await stack.enter_async_context(Stack(options))
         _tell(out, running, state)
         await running.wait_failed()
         await asyncio.Event().wait()
+
+
+def _settings_of_the_shell() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
 
 
 def _tell(out: Output, running: Stack, state: Path) -> None:

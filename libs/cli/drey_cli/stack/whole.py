@@ -35,8 +35,8 @@ from drey_cli.stack.valkey import Valkey
 SERVICES = ("snapshot", "monitor", "restore", "gateway")
 MIGRATED = ("drey_runtime", "drey_snapshot", "drey_restore", "drey_gateway")
 CLIENT_FILE = "client.toml"
-_DEFAULT_GATEWAY_PORT = 7100
 
+_TLS = ("DREY_TLS_CERT", "DREY_TLS_KEY")
 _USABLE_S = 30.0
 _NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
@@ -47,14 +47,15 @@ Say = Callable[[str], None]
 class StackOptions:
     """How to run the stack.
 
-    `listen`: address of the gateway; empty takes 127.0.0.1:7100, or another port where that is
-    taken. `epics`: EPICS_CA_* variables for monitor, snapshot and restore, over those of this
+    `listen`: address of the gateway; empty takes a free port of 127.0.0.1, `gateway_port` where it
+    is free. `epics`: EPICS_CA_* variables for monitor, snapshot and restore, over those of this
     process. `environment`: further variables for all services, such as DREY_OTLP_ENDPOINT.
     `fsync=False` is for tests.
     """
 
     folder: Path
     listen: str = ""
+    gateway_port: int = 0
     shards: int = 1
     monitors: int = 1
     epics: Mapping[str, str] = field(default_factory=dict)
@@ -146,7 +147,7 @@ class Stack:
     def _choose_ports(self) -> None:
         path = self.folder / "ports.json"
         known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-        known.setdefault("gateway", _DEFAULT_GATEWAY_PORT)
+        known.setdefault("gateway", self.options.gateway_port)
         names = [*SERVICES, *(f"monitor-{i}" for i in range(1, self.options.monitors))]
         for name in names:
             port = known.get(name, 0)
@@ -201,7 +202,7 @@ class Stack:
 
     async def _until_usable(self) -> None:
         """Wait until the gateway knows the keys: a service serves before all parts answered it."""
-        if "DREY_TLS_CERT" in self.options.environment:
+        if _TLS[0] in self.options.environment:
             return
         end = time.monotonic() + _USABLE_S
         metadata = (("authorization", f"Bearer {self.key}"),)
@@ -229,8 +230,10 @@ class Stack:
         }
         if service != "gateway":
             environment |= self.options.epics
+            for variable in _TLS:  # the others are called on loopback, by the gateway
+                environment.pop(variable, None)
         log = self.folder / f"{name}.log"
-        secure = "DREY_TLS_CERT" in environment
+        secure = _TLS[0] in environment
 
         async def ready() -> None:
             await _probe(listen, secure=secure)
@@ -240,7 +243,11 @@ class Stack:
     def _write_client_file(self) -> None:
         path = self.folder / CLIENT_FILE
         path.touch(mode=0o600)
-        path.write_text(f'server = "{self.server}"\nkey = "{self.key}"\n')
+        text = f'server = "{self.server}"\nkey = "{self.key}"\n'
+        if _TLS[0] in self.options.environment:
+            authority = Path(self.options.environment[_TLS[0]]).absolute()
+            text += f'tls = true\nca = "{authority}"\n'
+        path.write_text(text)
 
     async def _keep_parts(self) -> None:
         """Start a part again when it dies under us, as the supervisor does for the services."""

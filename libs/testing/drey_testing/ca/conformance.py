@@ -360,7 +360,7 @@ class TableConformance:
             with pytest.raises(asyncio.CancelledError):
                 await task
         async with asyncio.timeout(_WAIT):
-            while table.stats().late_completions == late:  # noqa: ASYNC110  no event tells
+            while table.stats().late_completions == late:
                 await asyncio.sleep(0.05)
         await table.subscribe(slots[1:])
         for _ in range(20):

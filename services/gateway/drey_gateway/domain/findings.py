@@ -60,7 +60,7 @@ def of_shards(shards: Sequence[Shard], stale: Mapping[int, str], now: int) -> li
             Finding(
                 Level.INFO,
                 "channel access runs on aioca, because the native extension is not available",
-                "build libs/ca with a C compiler; large machines need it",
+                "expect some 40,000 updates a second and process; more needs more monitors",
             )
         )
     return out
