@@ -12,6 +12,7 @@ from drey_restore.adapters.live import LiveMachine
 from drey_restore.adapters.snapshots import SnapshotClient
 from drey_restore.adapters.store import SCHEMA_PACKAGES, RestoreStore
 from drey_restore.loops.settle import SettleLoop
+from drey_restore.loops.warm import WarmLoop
 from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import Settings
 from drey_restore.usecases.ending import Ending
@@ -66,13 +67,12 @@ async def main(settings: Settings, app: App) -> int:
         owner=f"restore@{socket.gethostname()}:{os.getpid()}",
         lease_s=settings.job_lease,
     )
-    plans = Plans(
-        store,
-        SnapshotClient(upstream, signer),
-        CatalogClient(upstream, signer),
-        LiveMachine(image, settings.shards, settings.stale_after),
-        now_ns,
-    )
+    catalog = CatalogClient(upstream, signer)
+    live = LiveMachine(image, settings.shards, settings.stale_after)
+    plans = Plans(store, SnapshotClient(upstream, signer), catalog, live, now_ns)
+    warm = WarmLoop(catalog, live)
+    await bus.subscribe(bus.subject("catalog"), warm.on_event)
+    await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
     restores = Restores(store, jobs, ending, notifier, aborts, worker.kick, now_ns)
     servicer = RestoreServicer(plans, restores, now_ns)
 
@@ -81,6 +81,7 @@ async def main(settings: Settings, app: App) -> int:
     app.start(OutboxRelay(database, bus), "outbox")
     app.start(worker, "jobs")
     app.start(SettleLoop(restores), "settle")
+    app.start(warm, "warm")
     port, health = await enter(
         serve(settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)])
     )

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator, Sequence
-
-import numpy as np
-
 from drey.common.v1 import actor_pb2, errors_pb2
 from drey.job.v1 import job_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
-from drey_ca import eca
-from drey_core.errors import InvalidArgument, Reason, ResourceExhausted
-from drey_core.values import I8, Columns, Kind
-from drey_core.wire import (
-    MAX_CHUNK_BYTES,
-    MAX_VALUE_BYTES,
-    RowEncoder,
-    chunk,
-    encode_value_message,
-    varint,
-    wrap,
-)
-from drey_restore.domain.items import Outcome, PlanItems
-from drey_restore.domain.kinds import Skip, Verdict
+from drey_core.errors import InvalidArgument, Reason
 from drey_restore.domain.records import PlanRecord, RestoreRecord
 from drey_restore.usecases.plans import PlanRequest
 from drey_restore.usecases.restores import ExecuteRequest
@@ -31,11 +13,6 @@ from drey_runtime.jobs import Job
 
 _S = 10**9
 _DAY = 86_400 * _S
-_ROWS_AT_ONCE = 2_000
-_VALUE_TAG = b"\x1a"
-"""Of `PvRow.setpoint`, the field that a value has in an encoded row."""
-_ROW_HEAD = 11
-"""Bytes of an empty name and a number, which come before it."""
 
 
 def _duration(
@@ -164,160 +141,4 @@ def job_message(job: Job) -> job_pb2.Job:
     )
     if job.error is not None:
         out.error.CopyFrom(_item_error(job.error.reason, job.error.message, job.error.field))
-    return out
-
-
-# ---- items, encoded in columns as far as that goes
-
-
-class _Values:
-    """Encodes values of some columns as fields of any message, many at a time."""
-
-    def __init__(self, items: PlanItems) -> None:
-        self._items = items
-        self._encoder = RowEncoder([""], np.zeros(1, np.int64))
-
-    def fields(
-        self, number: int, columns: Columns, rows: I8, *, labelled: bool = True
-    ) -> list[bytes]:
-        """Field `number` with the `Value` of each row; empty where there is no value."""
-        taken = columns.take(rows).with_key(rows)
-        present = taken.kind != Kind.NONE
-        encoded = self._encoder.encode(
-            np.zeros(len(rows), np.int64),
-            taken,
-            None,
-            sp_present=present,
-            labels=self._items.labels if labelled else None,
-        )
-        tag = varint(number << 3 | 2)
-        out = []
-        for at, (row, has) in enumerate(zip(encoded, present.tolist(), strict=True)):
-            if not has:
-                out.append(b"")
-            elif len(row) > MAX_CHUNK_BYTES:
-                out.append(self._large(number, taken, at))
-            else:
-                start = 1 + _varint_length(row, 1) + _ROW_HEAD + len(_VALUE_TAG)
-                out.append(tag + row[start:])
-        return out
-
-    def _large(self, number: int, taken: Columns, at: int) -> bytes:
-        """A value that rows would send in parts, whole; VALUE_TOO_LARGE where that cannot be."""
-        raw = encode_value_message(taken, at)
-        if len(raw) > MAX_VALUE_BYTES // 4:
-            name = self._items.names[int(taken.key[at])]
-            raise ResourceExhausted(
-                f"the value of {name} has {len(raw)} bytes, too many for an item",
-                reason=Reason.VALUE_TOO_LARGE,
-                metadata={"pv": name, "bytes": str(len(raw))},
-            )
-        return wrap(number, raw)
-
-
-def _varint_length(raw: bytes, at: int) -> int:
-    length = 1
-    while raw[at] & 0x80:
-        at, length = at + 1, length + 1
-    return length
-
-
-def plan_chunks(items: PlanItems, *, writes_only: bool, skips: Sequence[int]) -> Iterator[bytes]:
-    """ReadPlanResponse messages: writes by stage and name, then what is left out by name."""
-    wanted = np.isin(items.skip, list(skips)) if skips else np.ones(len(items), bool)
-    if skips or writes_only:
-        write = items.skip == Skip.NONE
-        wanted = write if writes_only else wanted
-    rows = np.flatnonzero(wanted).tolist()
-    left_out, stages = items.skip.astype(bool).tolist(), items.stage.tolist()
-    rows.sort(key=lambda r: (left_out[r], stages[r], items.names[r]))
-    yield from _chunks(rows, lambda part: _plan_items(items, part))
-
-
-def restore_chunks(
-    items: PlanItems, outcome: Outcome, *, verdicts: Sequence[int]
-) -> Iterator[bytes]:
-    """ReadRestoreResponse messages, by name."""
-    wanted = np.isin(outcome.verdict, list(verdicts)) if verdicts else np.ones(len(items), bool)
-    rows = sorted(np.flatnonzero(wanted).tolist(), key=items.names.__getitem__)
-    yield from _chunks(rows, lambda part: _restore_items(items, outcome, part))
-
-
-def _chunks(rows: list[int], encode: Callable[[I8], list[bytes]]) -> Iterator[bytes]:
-    for at in range(0, len(rows), _ROWS_AT_ONCE):
-        part = np.array(rows[at : at + _ROWS_AT_ONCE], np.int64)
-        yield from chunk([wrap(1, body) for body in encode(part)])
-
-
-def _heads(items: PlanItems, rows: I8) -> list[bytes]:
-    """Number and name."""
-    return [
-        b"\x09" + struct.pack("<Q", number) + wrap(2, _utf8(items.names[row]))
-        for number, row in zip(items.number[rows].tolist(), rows.tolist(), strict=True)
-    ]
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
-
-
-def _optional_double(tag: bytes, value: float) -> bytes:
-    return b"" if value != value else tag + struct.pack("<d", value)  # noqa: PLR0124  NaN
-
-
-def _plan_items(items: PlanItems, rows: I8) -> list[bytes]:
-    values = _Values(items)
-    columns = (
-        _heads(items, rows),
-        values.fields(4, items.current, rows),
-        values.fields(5, items.target, rows),
-        rows.tolist(),
-    )
-    out = []
-    for head, current, target, row in zip(*columns, strict=True):
-        parts = [
-            head,
-            wrap(3, _utf8(items.addresses[row])),
-            current,
-            target,
-            _optional_double(b"\x31", float(items.delta[row])),
-            _optional_double(b"\x39", float(items.deviation[row])),
-            b"\x40" + varint(int(items.stage[row])),
-            b"\x48" + varint(int(items.completion[row])),
-            b"\x50" + varint(int(items.skip[row])),
-        ]
-        parts += [wrap(11, _utf8(text)) for text in items.warnings.get(row, ())]
-        out.append(b"".join(parts))
-    return out
-
-
-def _restore_items(items: PlanItems, outcome: Outcome, rows: I8) -> list[bytes]:
-    values = _Values(items)
-    columns = (
-        _heads(items, rows),
-        values.fields(5, outcome.before, rows),
-        values.fields(6, items.target, rows),
-        values.fields(7, outcome.seen, rows),
-        values.fields(8, outcome.readback, rows, labelled=False),
-        rows.tolist(),
-    )
-    out = []
-    for head, before, target, seen, readback, row in zip(*columns, strict=True):
-        verdict = int(outcome.verdict[row])
-        skip = int(items.skip[row]) if verdict == Verdict.SKIPPED else 0
-        code, reached = int(outcome.code[row]), int(outcome.readback_reached[row])
-        parts = [
-            head,
-            b"\x18" + varint(verdict) + b"\x20" + varint(skip),
-            before,
-            target,
-            seen,
-            readback,
-            wrap(9, eca.name(code).encode()) if code else b"",
-            b"\x50" + varint(int(items.stage[row])),
-            b"\x59" + struct.pack("<q", int(outcome.sent_time[row])),
-            b"\x61" + struct.pack("<q", int(outcome.completion_time[row])),
-            b"" if reached < 0 else b"\x68" + varint(reached),
-        ]
-        out.append(b"".join(parts))
     return out

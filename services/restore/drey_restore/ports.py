@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 from drey_ca.interface import ChannelTable, Slots
 from drey_core.directory import Directory
 from drey_core.values import I8
-from drey_restore.adapters.live import LivePages
+from drey_restore.adapters.live import LiveMetadata, LivePages
 from drey_restore.adapters.snapshots import StoredName, StoredValues
 
 Selector: TypeAlias = Any
@@ -52,6 +52,10 @@ class Live(Protocol):
 
     async def read(self, channels: I8, now_ns: int) -> LivePages:
         """All pages in which the channels lie."""
+        ...
+
+    async def metadata(self, numbers: I8) -> LiveMetadata:
+        """What is known of the channels of some pages."""
         ...
 
 

@@ -12,7 +12,7 @@ import grpc
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_core import errors
 from drey_core.token import decode_page_token, encode_page_token, query_hash
-from drey_restore import mapping
+from drey_restore import item_rows, mapping
 from drey_restore.ports import Clock
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import Restores
@@ -61,7 +61,7 @@ class RestoreServicer:
                 field="skips",
             )
         items = await self._plans.items(request.id)
-        for message in mapping.plan_chunks(
+        for message in item_rows.plan_chunks(
             items, writes_only=request.writes_only, skips=list(request.skips)
         ):
             yield message
@@ -132,7 +132,7 @@ class RestoreServicer:
     ) -> AsyncIterator[bytes]:
         """Read the items of a restore."""
         items, outcome = await self._restores.items(request.id)
-        for message in mapping.restore_chunks(items, outcome, verdicts=list(request.verdicts)):
+        for message in item_rows.restore_chunks(items, outcome, verdicts=list(request.verdicts)):
             yield message
             await asyncio.sleep(0)
 

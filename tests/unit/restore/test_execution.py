@@ -161,4 +161,4 @@ def test_states_end_for_good() -> None:
             if state.ended:
                 assert not may_follow(state, other)
     assert not may_follow(RestoreState.WRITING, RestoreState.FAILED)
-    assert Skip.NONE == 0
+    assert int(Skip.NONE) == 0

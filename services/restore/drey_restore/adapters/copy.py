@@ -51,7 +51,7 @@ def _fixed_part(key: str, fixed: Sequence[tuple[NDArray[Any], str]], texts: int)
     for at, (column, kind) in enumerate(fixed):
         table[f"length{at}"] = int(kind[1])
         table[f"value{at}"] = column
-    return table.view(np.uint8).reshape(len(table), -1)
+    return table.view(np.uint8).reshape(len(table), table.dtype.itemsize)
 
 
 def _equal_lengths(lengths: Sequence[I8]) -> Iterator[I8]:

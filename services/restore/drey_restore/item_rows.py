@@ -1,0 +1,175 @@
+"""Items of plans and restores as protobuf bytes, column by column, as far as that goes.
+
+Everything of one width is a byte matrix that is cut into rows; names, addresses and values are
+lists of bytes; a row is what stands at one place of all of them, joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_ca import eca
+from drey_core.errors import Reason, ResourceExhausted
+from drey_core.values import I8, Columns, Kind
+from drey_core.wire import MAX_VALUE_BYTES, chunk, encode_values, varint, wrap
+from drey_restore.domain.items import F8, Outcome, PlanItems
+from drey_restore.domain.kinds import Skip, Verdict
+
+_ROWS_AT_ONCE = 2_000
+_LARGEST = MAX_VALUE_BYTES // 4
+"""Of a value: four of them fit into a message."""
+
+Field = list[bytes]
+"""One field of every row, tag and length included; empty where a row has none."""
+
+
+def plan_chunks(items: PlanItems, *, writes_only: bool, skips: Sequence[int]) -> Iterator[bytes]:
+    """ReadPlanResponse messages: writes by stage and name, then what is left out by name."""
+    wanted = np.isin(items.skip, list(skips)) if skips else np.ones(len(items), bool)
+    if writes_only:
+        wanted = items.skip == Skip.NONE
+    rows = _by_name(items, wanted)
+    rows = rows[np.lexsort((items.stage[rows], items.skip[rows] != Skip.NONE))]
+    yield from _chunks(rows, lambda part: _plan_items(items, part))
+
+
+def restore_chunks(
+    items: PlanItems, outcome: Outcome, *, verdicts: Sequence[int]
+) -> Iterator[bytes]:
+    """ReadRestoreResponse messages, by name."""
+    wanted = np.isin(outcome.verdict, list(verdicts)) if verdicts else np.ones(len(items), bool)
+    rows = _by_name(items, wanted)
+    yield from _chunks(rows, lambda part: _restore_items(items, outcome, part))
+
+
+def _by_name(items: PlanItems, wanted: NDArray[np.bool_]) -> I8:
+    rows = sorted(np.flatnonzero(wanted).tolist(), key=items.names.__getitem__)
+    return np.array(rows, np.int64)
+
+
+def _chunks(rows: I8, encode: Callable[[I8], list[Field]]) -> Iterator[bytes]:
+    for at in range(0, len(rows), _ROWS_AT_ONCE):
+        fields = encode(rows[at : at + _ROWS_AT_ONCE])
+        bodies = map(b"".join, zip(*fields, strict=True))
+        yield from chunk(list(map(wrap, repeat(1), bodies)))
+
+
+def _plan_items(items: PlanItems, rows: I8) -> list[Field]:
+    return [
+        _fixed([(1, "<u8", items.number[rows])]),
+        _texts(2, items.names, rows),
+        _texts(3, items.addresses, rows),
+        _values(4, items, items.current, rows),
+        _values(5, items, items.target, rows),
+        _optional_doubles(6, items.delta[rows]),
+        _optional_doubles(7, items.deviation[rows]),
+        _varints(8, items.stage[rows]),
+        _varints(9, items.completion[rows]),
+        _varints(10, items.skip[rows]),
+        _warnings(11, items, rows),
+    ]
+
+
+def _restore_items(items: PlanItems, outcome: Outcome, rows: I8) -> list[Field]:
+    verdict = outcome.verdict[rows]
+    fixed = _fixed(
+        [
+            (1, "<u8", items.number[rows]),
+            (11, "<i8", outcome.sent_time[rows]),
+            (12, "<i8", outcome.completion_time[rows]),
+        ]
+    )
+    return [
+        fixed,
+        _texts(2, items.names, rows),
+        _varints(3, verdict),
+        _varints(4, np.where(verdict == Verdict.SKIPPED, items.skip[rows], 0)),
+        _values(5, items, outcome.before, rows),
+        _values(6, items, items.target, rows),
+        _values(7, items, outcome.seen, rows),
+        _values(8, items, outcome.readback, rows, labelled=False),
+        _each(outcome.code[rows], lambda code: wrap(9, eca.name(code).encode()) if code else b""),
+        _varints(10, items.stage[rows]),
+        _each(
+            outcome.readback_reached[rows],
+            lambda reached: b"" if reached < 0 else _tag(13, 0) + varint(reached),
+        ),
+    ]
+
+
+def _tag(number: int, wire_type: int) -> bytes:
+    return varint(number << 3 | wire_type)
+
+
+def _fixed(fields: Sequence[tuple[int, str, NDArray[Any]]]) -> Field:
+    """Fields of 8 bytes each, (number, type, column), joined."""
+    layout = [part for n, kind, _ in fields for part in ((f"tag{n}", "u1"), (f"field{n}", kind))]
+    table = np.zeros(len(fields[0][2]), np.dtype(layout))
+    for number, _, column in fields:
+        table[f"tag{number}"] = _tag(number, 1)[0]
+        table[f"field{number}"] = column
+    cut: Field = table.view(f"V{table.dtype.itemsize}").tolist()
+    return cut
+
+
+def _optional_doubles(number: int, column: F8) -> Field:
+    """Doubles; nothing where NaN stands for none."""
+    out = _fixed([(number, "<f8", column)])
+    for row in np.flatnonzero(np.isnan(column)).tolist():
+        out[row] = b""
+    return out
+
+
+def _each(column: NDArray[Any], encode: Callable[[int], bytes]) -> Field:
+    """`encode` of each entry, called once for each different one."""
+    known = {entry: encode(entry) for entry in set(column.tolist())}
+    return [known[entry] for entry in column.tolist()]
+
+
+def _varints(number: int, column: NDArray[Any]) -> Field:
+    tag = _tag(number, 0)
+    return _each(column, lambda entry: tag + varint(entry))
+
+
+def _texts(number: int, texts: list[str], rows: I8) -> Field:
+    raws = [texts[row].encode("utf-8", "replace") for row in rows.tolist()]
+    return list(map(wrap, repeat(number), raws))
+
+
+def _warnings(number: int, items: PlanItems, rows: I8) -> Field:
+    if not items.warnings:
+        return [b""] * len(rows)
+    return [
+        b"".join(wrap(number, text.encode()) for text in items.warnings.get(row, ()))
+        for row in rows.tolist()
+    ]
+
+
+def _values(
+    number: int, items: PlanItems, columns: Columns, rows: I8, *, labelled: bool = True
+) -> Field:
+    """`Value` of each row. Raises `ResourceExhausted` (VALUE_TOO_LARGE) naming the PV."""
+    taken = columns.take(rows).with_key(rows)
+    raws = encode_values(taken, labels=items.labels if labelled else None)
+    if sum(map(len, raws)) > _LARGEST:
+        _refuse_large(items, rows, raws)
+    out = list(map(wrap, repeat(number), raws))
+    for row in np.flatnonzero(taken.kind == Kind.NONE).tolist():
+        out[row] = b""
+    return out
+
+
+def _refuse_large(items: PlanItems, rows: I8, raws: list[bytes]) -> None:
+    for row, raw in zip(rows.tolist(), raws, strict=True):
+        if len(raw) > _LARGEST:
+            name = items.names[row]
+            raise ResourceExhausted(
+                f"the value of {name} has {len(raw)} bytes, too many for an item",
+                reason=Reason.VALUE_TOO_LARGE,
+                metadata={"pv": name, "bytes": str(len(raw))},
+            )
