@@ -7,13 +7,16 @@ loopback ports first (`use_loopback`) and every IOC it starts takes one of them.
 from __future__ import annotations
 
 import os
-import select
+import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 _POOL_SIZE = 6
 _pool: list[int] = []
@@ -81,6 +84,7 @@ class Ioc:
         self._folder, self._port = folder, use_loopback()[index]
         self._database, self._access = database, access
         self._process: subprocess.Popen[str] | None = None
+        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def __enter__(self) -> Ioc:
         self.start()
@@ -119,6 +123,10 @@ class Ioc:
                 stderr=log,
                 text=True,
             )
+        assert self._process.stdout is not None
+        self._said = queue.SimpleQueue()
+        listening = (self._process.stdout, self._said)
+        threading.Thread(target=_listen, args=listening, daemon=True).start()
         self._expect("ready", 60)
 
     def shell(self, line: str) -> None:
@@ -146,14 +154,20 @@ class Ioc:
         return self._process
 
     def _expect(self, word: str, timeout: float) -> None:
-        stdout = self._running().stdout
-        assert stdout is not None
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            readable, _, _ = select.select([stdout], [], [], deadline - time.monotonic())
-            line = stdout.readline() if readable else ""
-            if line.strip() == word:
-                return
-            if readable and not line:
-                break
+        with suppress(queue.Empty):
+            while True:
+                line = self._said.get(timeout=max(deadline - time.monotonic(), 0))
+                if line is None:
+                    break
+                if line.strip() == word:
+                    return
         raise RuntimeError(f"the IOC did not say {word!r}; see {self._folder}")
+
+
+def _listen(stdout: IO[str], said: queue.SimpleQueue[str | None]) -> None:
+    """Put every line into the queue, and None at the end. Runs in a thread of its own."""
+    with suppress(ValueError):  # closed by kill
+        for line in stdout:
+            said.put(line)
+    said.put(None)
