@@ -7,7 +7,6 @@ import numpy as np
 from drey.access.v1 import access_pb2
 from drey.common.v1 import value_pb2
 from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
-from drey.job.v1 import job_pb2
 from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory, MetadataIndex
@@ -18,7 +17,6 @@ from drey_gateway.domain.live import Report, Shard
 from drey_gateway.domain.shard import Batch
 from drey_gateway.domain.watch import Fields
 from drey_runtime.batches import large_pages
-from drey_runtime.jobs import Job
 
 
 def needs_catalogue(found: Selector) -> bool:
@@ -156,38 +154,3 @@ def key(found: Key) -> access_pb2.Key:
         created_by=found.created_by,
         prefix=found.prefix,
     )
-
-
-_KINDS = {
-    "snapshot": job_pb2.JOB_KIND_SNAPSHOT,
-    "restore": job_pb2.JOB_KIND_RESTORE,
-    "import": job_pb2.JOB_KIND_IMPORT,
-}
-
-
-def job_kind(number: int) -> str:
-    """The kind as the job table has it; empty for unspecified."""
-    return next((name for name, code in _KINDS.items() if code == number), "")
-
-
-def job(found: Job) -> job_pb2.Job:
-    """A job."""
-    out = job_pb2.Job(
-        id=found.id,
-        kind=_KINDS.get(found.kind, job_pb2.JOB_KIND_UNSPECIFIED),
-        state=job_pb2.JobState.Value(f"JOB_STATE_{found.state.name}"),
-        done=max(found.done, 0),
-        total=max(found.total, 0),
-        phase=found.phase,
-        result=found.result,
-        attempts=found.attempts,
-        create_time_ns=found.create_time_ns,
-        start_time_ns=found.start_time_ns,
-        end_time_ns=found.end_time_ns,
-        trace_id=found.trace_id,
-    )
-    out.actor.principal, out.actor.role = found.principal, found.role
-    if found.error is not None:
-        out.error.reason = int(found.error.reason)  # type: ignore[assignment]
-        out.error.field, out.error.message = found.error.field, found.error.message
-    return out

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from drey.common.v1 import actor_pb2, errors_pb2
-from drey.job.v1 import job_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey_core.errors import InvalidArgument, Reason
 from drey_restore.domain.records import PlanRecord, RestoreRecord
 from drey_restore.usecases.plans import PlanRequest
 from drey_restore.usecases.restores import ExecuteRequest
-from drey_runtime.jobs import Job
 
 _S = 10**9
 _DAY = 86_400 * _S
@@ -113,32 +111,3 @@ def restore_message(restore: RestoreRecord) -> restore_pb2.Restore:
 
 def _item_error(reason: Reason, message: str, field: str = "") -> errors_pb2.ItemError:
     return errors_pb2.ItemError(reason=int(reason), field=field, message=message)  # type: ignore[arg-type]
-
-
-_JOB_KINDS = {
-    "snapshot": job_pb2.JOB_KIND_SNAPSHOT,
-    "restore": job_pb2.JOB_KIND_RESTORE,
-    "import": job_pb2.JOB_KIND_IMPORT,
-}
-
-
-def job_message(job: Job) -> job_pb2.Job:
-    """A job."""
-    out = job_pb2.Job(
-        id=job.id,
-        kind=_JOB_KINDS.get(job.kind, job_pb2.JOB_KIND_UNSPECIFIED),
-        state=job_pb2.JobState.Value(f"JOB_STATE_{job.state.value.upper()}"),
-        actor=actor_pb2.Actor(principal=job.principal, role=job.role),
-        done=job.done,
-        total=job.total,
-        phase=job.phase,
-        result=job.result,
-        attempts=job.attempts,
-        create_time_ns=job.create_time_ns,
-        start_time_ns=job.start_time_ns,
-        end_time_ns=job.end_time_ns,
-        trace_id=job.trace_id,
-    )
-    if job.error is not None:
-        out.error.CopyFrom(_item_error(job.error.reason, job.error.message, job.error.field))
-    return out

@@ -17,6 +17,7 @@ from drey_restore.ports import Clock
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import Restores
 from drey_runtime.auth import current_principal
+from drey_runtime.mapping.job import job_to_proto
 
 SERVICE = "drey.restore.v1.RestoreService"
 _DEFAULT_PAGE = 100
@@ -95,7 +96,7 @@ class RestoreServicer:
             mapping.execute_request(request), current_principal.get()
         )
         return pb.ExecutePlanResponse(
-            restore=mapping.restore_message(restore), job=mapping.job_message(job)
+            restore=mapping.restore_message(restore), job=job_to_proto(job)
         )
 
     async def GetRestore(

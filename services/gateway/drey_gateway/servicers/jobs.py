@@ -12,12 +12,12 @@ from drey.job.v1 import job_pb2
 from drey.job.v1 import job_service_pb2 as pb
 from drey_core.errors import InvalidArgument, PermissionDenied
 from drey_core.token import decode_page_token, encode_page_token, query_hash
-from drey_gateway import mapping
 from drey_runtime import audit
 from drey_runtime.auth import Principal, Role, current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.jobs import Job, JobState, JobStore
+from drey_runtime.mapping.job import job_kind, job_to_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _DEFAULT_PAGE = 100
@@ -39,7 +39,7 @@ class JobServicer:
             found = await self._store.wait(request.id, wait)
         else:
             found = await self._store.get(request.id)
-        return pb.GetJobResponse(job=mapping.job(found))
+        return pb.GetJobResponse(job=job_to_proto(found))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """See the contract."""
@@ -48,7 +48,7 @@ class JobServicer:
         position = decode_page_token("jobs", query, request.page_token)
         size = request.page_size or _DEFAULT_PAGE
         jobs = await self._store.list_jobs(
-            kind=mapping.job_kind(request.kind),
+            kind=job_kind(request.kind),
             states=states,
             before=str(position[0]) if position else None,
             limit=size + 1,
@@ -56,7 +56,7 @@ class JobServicer:
         more = len(jobs) > size
         jobs = jobs[:size]
         token = encode_page_token("jobs", query, [jobs[-1].id]) if more else ""
-        return pb.ListJobsResponse(jobs=[mapping.job(j) for j in jobs], next_page_token=token)
+        return pb.ListJobsResponse(jobs=[job_to_proto(j) for j in jobs], next_page_token=token)
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context
@@ -66,7 +66,7 @@ class JobServicer:
         async with aclosing(self._store.watch(request.id)) as jobs:
             async for found in jobs:
                 self._require_alive(principal.key_id)
-                yield pb.WatchJobResponse(job=mapping.job(found))
+                yield pb.WatchJobResponse(job=job_to_proto(found))
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
@@ -87,7 +87,7 @@ class JobServicer:
                 request_id=principal.request_id,
             )
         await self._store.announce(found)
-        return pb.CancelJobResponse(job=mapping.job(found))
+        return pb.CancelJobResponse(job=job_to_proto(found))
 
 
 def _state(code: int) -> JobState:

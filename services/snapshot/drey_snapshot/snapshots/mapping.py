@@ -9,8 +9,7 @@ from typing import TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
 
-from drey.common.v1 import actor_pb2, errors_pb2, value_pb2
-from drey.job.v1 import job_pb2
+from drey.common.v1 import actor_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_core import errors
 from drey_core.compare import CLASSES, DifferenceClass, Summary
@@ -18,7 +17,7 @@ from drey_core.directory import Metadata
 from drey_core.errors import DreyError, InvalidArgument, Reason
 from drey_core.ids import parse_uuid
 from drey_core.values import ARRAY, I8
-from drey_runtime.jobs import Job, JobError
+from drey_runtime.jobs import JobError
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.snapshots.adapters.store import Filter
 from drey_snapshot.snapshots.domain.differences import Order
@@ -99,34 +98,6 @@ def _known(cls: type[E], number: int, field: str) -> E:
         return cls(number)
     except ValueError as error:
         raise invalid(field, f"{number} is not one of its values") from error
-
-
-def job_message(job: Job) -> job_pb2.Job:
-    """A job."""
-    message = job_pb2.Job(
-        id=job.id,
-        kind=job_pb2.JOB_KIND_SNAPSHOT,
-        state=job_pb2.JobState.Value(f"JOB_STATE_{job.state.name}"),
-        actor=actor_pb2.Actor(principal=job.principal, role=job.role),
-        done=job.done,
-        total=job.total,
-        phase=job.phase,
-        result=job.result,
-        attempts=job.attempts,
-        create_time_ns=job.create_time_ns,
-        start_time_ns=job.start_time_ns,
-        end_time_ns=job.end_time_ns,
-        trace_id=job.trace_id,
-    )
-    if job.error is not None:
-        message.error.CopyFrom(
-            errors_pb2.ItemError(
-                reason=cast("errors_pb2.ErrorReason.ValueType", int(job.error.reason)),
-                field=job.error.field,
-                message=job.error.message,
-            )
-        )
-    return message
 
 
 _CLASS_OF_REASON: dict[Reason, type[DreyError]] = {

@@ -15,6 +15,7 @@ from drey_core.wire import wrap
 from drey_runtime.auth import current_principal
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import Slot, once
+from drey_runtime.mapping.job import job_to_proto
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.snapshots import mapping
 from drey_snapshot.snapshots.jobs import SnapshotJobs
@@ -60,7 +61,7 @@ class SnapshotServicer:
             wait_s = min(wait_s, max(remaining - _ANSWER_S, 0))
         taken = await self._jobs.submit(request, current_principal.get(), wait_s)
         return pb.TakeSnapshotResponse(
-            job=mapping.job_message(taken.job),
+            job=job_to_proto(taken.job),
             snapshot=mapping.snapshot_message(taken.record) if taken.record else None,
         )
 
