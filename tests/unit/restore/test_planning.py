@@ -118,7 +118,8 @@ def test_values_that_a_record_would_refuse() -> None:
 def test_arrays_are_looked_into() -> None:
     kind = Kind.FLOAT64 | ARRAY
     stored: list[object] = [[1.0, 9.0], [1.0, float("nan")], [1.0] * 5, [1.0, 2.0]]
-    given = known(stored, [[0.0, 0.0]] * 3 + [[1.0, 2.0]], [kind] * 4)
+    live: list[object] = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]
+    given = known(stored, live, [kind] * 4)
     given.control_low[:], given.control_high[:] = -5.0, 5.0
     assert make_plan(given).skip.tolist() == [
         Skip.OUT_OF_RANGE,
