@@ -320,7 +320,7 @@ def _check_header(blob: bytes) -> int:
 # version (1 byte) then zstd of the columns. 8-byte columns are stored as byte planes (all first
 # bytes, then all second bytes, ...), which is what makes time stamps and readings compress.
 
-_COMPRESSION_LEVEL = 1
+_COMPRESSION_LEVEL = -1
 
 
 def hash_bytes(raw: bytes) -> PageHash:

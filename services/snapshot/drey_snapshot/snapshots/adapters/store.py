@@ -119,10 +119,9 @@ class SnapshotStore:
         conn: Connection,
         facts: Facts,
         labels: Labels,
-        pages: Mapping[PageHash, bytes],
         manifest: Sequence[ManifestEntry],
     ) -> int | None:
-        """Add a snapshot with those of its pages that may be new, in the caller's transaction.
+        """Add a snapshot without its pages, in the caller's transaction: `insert_pages` follows.
 
         Returns its number, or None where the job has made one before: nothing is added then.
         """
@@ -146,8 +145,6 @@ class SnapshotStore:
         )
         if no is None:
             return None
-        if pages:
-            await conn.execute(_PAGES, list(pages), list(pages.values()))
         await conn.execute(
             _MANIFEST,
             no,
@@ -157,6 +154,11 @@ class SnapshotStore:
         )
         await conn.execute(_LABEL, no, labels.title, labels.comment, list(labels.labels))
         return no
+
+    async def insert_pages(self, conn: Connection, pages: Mapping[PageHash, bytes]) -> None:
+        """Add pages by hash, in the caller's transaction; those that are there stay."""
+        if pages:
+            await conn.execute(_PAGES, list(pages), list(pages.values()))
 
     async def by_id(self, snapshot_id: str) -> Record | None:
         """A snapshot by id, deleted or not; None where there never was one."""

@@ -19,7 +19,9 @@ from drey_core.errors import Internal
 from drey_core.pages import HASH_BYTES, PAGE_SLOTS, TIMES_DTYPE, VALUES_DTYPE, PageHash, Pages
 
 _VERSION = b"\x01"
-_LEVEL = 1
+_LEVEL = -1
+"""Byte planes of values compress as well by this as by 1, in a third of the time."""
+_TEXT_LEVEL = 1
 _WIDE = PAGE_SLOTS * 8
 VALUES_BYTES = VALUES_DTYPE.itemsize
 TIMES_BYTES = TIMES_DTYPE.itemsize
@@ -138,7 +140,7 @@ def load_times(blobs: Sequence[bytes]) -> list[bytes]:
 
 def store_text(raw: bytes) -> bytes:
     """The stored form of a directory page or tree."""
-    return _VERSION + zstandard.ZstdCompressor(_LEVEL).compress(raw)
+    return _VERSION + zstandard.ZstdCompressor(_TEXT_LEVEL).compress(raw)
 
 
 def load_text(blobs: Sequence[bytes]) -> list[bytes]:

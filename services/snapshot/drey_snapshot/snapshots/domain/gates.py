@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from drey_core.directory import Directory
 from drey_core.errors import FailedPrecondition, NotFound, Reason
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, Pages, mask_pages
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, mask_pages
 from drey_core.values import I8, KIND_NONE, State
 from drey_snapshot.snapshots.domain.records import ShardStamp
 
@@ -59,14 +59,21 @@ def _why(pulse: Pulse) -> str:
     return f"the monitor of shard {shard} was last heard of {pulse.stamp.age_ns / 1e9:.1f} s ago"
 
 
-def in_scope(pages: Pages, channels: I8) -> Pages:
+def slots_of(page_numbers: I8, channels: I8) -> Mask:
+    """Which slots of pages (ascending) are those of channels; shape (pages, 256)."""
+    mask = np.zeros((len(page_numbers), PAGE_SLOTS), bool)
+    mask[np.searchsorted(page_numbers, channels >> PAGE_SHIFT), channels & PAGE_MASK] = True
+    return mask
+
+
+def in_scope(pages: Pages, channels: I8, mask: Mask | None = None) -> Pages:
     """The pages with what is outside `channels` absent, and what is inside at least not absent.
 
     A channel of the scope that the image knows nothing of was never connected. `pages` must be
-    writable and is changed, or a copy of it is.
+    writable and is changed, or a copy of it is. `mask`: their `slots_of`, where it is known.
     """
-    mask = np.zeros(pages.values["state"].shape, bool)
-    mask[np.searchsorted(pages.numbers, channels >> PAGE_SHIFT), channels & PAGE_MASK] = True
+    if mask is None:
+        mask = slots_of(pages.numbers, channels)
     if ((pages.values["state"] != State.ABSENT) & ~mask).any():
         pages = mask_pages(pages, channels)
     state = pages.values["state"]

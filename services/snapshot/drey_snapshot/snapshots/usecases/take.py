@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +24,13 @@ from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSour
 from drey_snapshot.snapshots.adapters.store import ManifestEntry, SnapshotStore
 from drey_snapshot.snapshots.domain.codec import store_text
 from drey_snapshot.snapshots.domain.gates import (
+    Mask,
     in_scope,
     missing_rows,
     require_coverage,
     require_fresh,
     require_names,
+    slots_of,
 )
 from drey_snapshot.snapshots.domain.lru import Lru
 from drey_snapshot.snapshots.domain.order import TakeOrder
@@ -57,12 +61,16 @@ class Maker:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """PVs chosen: rows of the directory, their channels and the pages of these, all ascending."""
+    """PVs chosen: rows of the directory, their channels and the pages of these, all ascending.
+
+    `slots` are those of the channels, shape (pages, 256).
+    """
 
     view: CatalogueView
     rows: I8
     channels: I8
     page_numbers: I8
+    slots: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +176,13 @@ class Taker:
 
     async def _scope(self, order: TakeOrder) -> Scope:
         """The PVs of an order; kept for a while, as the same are taken again and again."""
-        view = await self._catalogue.current()
-        key = (view.version, order.selector)
+        return self._scope_of(await self._catalogue.current(), order.selector)
+
+    def _scope_of(self, view: CatalogueView, selector: Selector) -> Scope:
+        key = (view.version, selector)
         scope = self._scopes.get(key)
         if scope is None:
-            scope = self._find_scope(view, order.selector)
+            scope = self._find_scope(view, selector)
             self._scopes.put(key, scope)
         return scope
 
@@ -182,7 +192,8 @@ class Taker:
         directory = view.directory
         both = np.concatenate([directory.setpoint_channel[rows], directory.readback_channel[rows]])
         channels = np.sort(both[both != 0])
-        return Scope(view, rows, channels, np.unique(channels >> PAGE_SHIFT))
+        numbers = np.unique(channels >> PAGE_SHIFT)
+        return Scope(view, rows, channels, numbers, slots_of(numbers, channels))
 
     async def _gather(self, order: TakeOrder, scope: Scope) -> Gathered:
         if order.source == Source.READ:
@@ -198,7 +209,7 @@ class Taker:
             columns = await self._read(scope, scope.channels, order.read_timeout_s)
             return Gathered(_as_pages(scope, [columns]), now_ns(), ())
         stamps = tuple(p.stamp for p in live.pulses if p.known)
-        pages = in_scope(live.pages, scope.channels)
+        pages = in_scope(live.pages, scope.channels, scope.slots)
         if order.source == Source.IMAGE:
             require_fresh(live.pulses, order.gates.max_age_ns)
             return Gathered(pages, live.time_ns, stamps)
@@ -288,12 +299,13 @@ class Taker:
                 strict=True,
             )
         ]
-        async with self._store.db.transaction() as conn:
-            no = await self._store.insert(
-                conn, facts, labels, {**prepared.stored, **tree.stored}, manifest
-            )
+        # compressed while Postgres is busy with the rest
+        packing = asyncio.ensure_future(asyncio.to_thread(lambda: prepared.stored))
+        async with _ended(packing), self._store.db.transaction() as conn:
+            no = await self._store.insert(conn, facts, labels, manifest)
             if no is None:
                 return None
+            await self._store.insert_pages(conn, {**await packing, **tree.stored})
             await audit.append(
                 conn,
                 actor=maker.principal,
@@ -349,18 +361,28 @@ class Taker:
     async def live_view(self, max_age_ns: int) -> ValuesView:
         """The machine as the image has it now. `Unavailable` while Redis is away."""
         view = await self._catalogue.current()
-        channels = view.directory.channels
+        scope = self._scope_of(view, Selector(all=True))
         live, metadata = await asyncio.gather(
-            self._live.read(np.unique(channels >> PAGE_SHIFT)), self._metadata.current()
+            self._live.read(scope.page_numbers), self._metadata.current()
         )
         hashes = {n: known.hash for n, known in metadata.known.items()}
         return ValuesView(
             DirectoryView(self._names_of(view), metadata.index, hashes),
-            in_scope(live.pages, channels),
+            in_scope(live.pages, scope.channels, scope.slots),
             live.time_ns,
             stale_shards=sum(not p.fresh(max_age_ns) for p in live.pulses),
             stale_pages=live.stale_pages(max_age_ns),
         )
+
+
+@asynccontextmanager
+async def _ended(task: asyncio.Future[Any]) -> AsyncIterator[None]:
+    """See to it that a task is over at the end of the body."""
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _as_pages(scope: Scope, parts: list[Columns]) -> Pages:
