@@ -10,9 +10,22 @@ from operator import add
 
 import numpy as np
 
-from drey_core.compare import Comparison, DifferenceClass
-from drey_core.values import I8, Columns, State
-from drey_core.wire import Labels, encode_values, varint, wrap
+from drey_core.compare import Comparison
+from drey_core.values import I8, U1, Columns, State
+from drey_core.wire import (
+    _ABSENT,
+    _SLOW,
+    _TEMPLATES,
+    MAX_CHUNK_BYTES,
+    Labels,
+    RowEncoder,
+    _cut,
+    _groups,
+    _Source,
+    encode_values,
+    varint,
+    wrap,
+)
 
 _FIGURES = ((b"\x21", "delta"), (b"\x29", "relative"), (b"\x31", "deviation"))
 
@@ -29,8 +42,8 @@ class Side:
     other: Columns
     reference_labels: Labels | None = None
     other_labels: Labels | None = None
-    other_freshness: int = 0
-    """`Freshness` of the other's values, where it is the live machine."""
+    other_freshness: int | U1 = 0
+    """`Freshness` of the other's values where it is the live machine: one, or shape (n,)."""
 
 
 def encode_differences(
@@ -38,8 +51,12 @@ def encode_differences(
 ) -> list[bytes]:
     """The field `differences = 1` of each of `rows`, in their order, for `wire.chunk` and `wrap`.
 
-    `names`, `numbers` and the sides have one entry a PV; only those of `rows` are encoded.
+    `names`, `numbers` and the sides have one entry a PV; only those of `rows` are encoded. An
+    array above `MAX_CHUNK_BYTES` is shown by its first part. Raises `ResourceExhausted`
+    (VALUE_TOO_LARGE) for a string above `MAX_VALUE_BYTES`.
     """
+    if len(rows) == 0:
+        return []
     tails = np.asarray(numbers, "<u8")[rows].tobytes()
     bodies = [
         wrap(1, names[row].encode(errors="replace")) + b"\x11" + tails[at : at + 8]
@@ -52,23 +69,134 @@ def encode_differences(
 
 
 def _channel_fields(field: int, side: Side, rows: I8) -> list[bytes]:
+    """The field of one role of each row; `b""` for PVs that have no such channel."""
+    values = _Pair(side, rows)
+    codes = values.codes()
+    out = np.empty(len(rows), object)
+    every = np.arange(len(rows))
+    for group in _groups(codes):
+        at = every[group]
+        code = int(codes[at[0]])
+        if code == _NOTHING:
+            out[at] = b""
+        elif code == _ONE_BY_ONE:
+            encoded = _one_by_one(field, side, rows[at])
+            out[at] = np.fromiter(encoded, object, len(encoded))
+        else:
+            out[at] = _cut(values.matrix(field, at, code & 7))
+    fields: list[bytes] = out.tolist()
+    return fields
+
+
+_NOTHING, _ONE_BY_ONE = -2, -1
+
+
+class _Pair:
+    """The values of rows on both sides, as templates write them."""
+
+    def __init__(self, side: Side, rows: I8) -> None:
+        self._comparison, self._rows = side.comparison, rows
+        self._sources = [
+            (2, _source(side.reference.take(rows), 0)),
+            (3, _source(side.other.take(rows), _of_rows(side.other_freshness, rows))),
+        ]
+        self._figures = [getattr(side.comparison, name)[rows] for _, name in _FIGURES]
+
+    def codes(self) -> I8:
+        """What decides on the layout: the kinds of both, and in three bits the figures there."""
+        codes = np.zeros(len(self._rows), np.int64)
+        slow = np.zeros(len(self._rows), bool)
+        for _, source in self._sources:
+            codes = codes << 9 | (source.code.astype(np.int64) + 1)
+            slow |= source.code == _SLOW
+        codes <<= 3
+        for bit, column in enumerate(self._figures):
+            codes |= (~np.isnan(column)).astype(np.int64) << bit
+        comparison, rows = self._comparison, self._rows
+        slow |= (comparison.elements_different[rows] != 0) | (comparison.largest_at[rows] != 0)
+        slow |= comparison.labels_moved[rows]
+        codes[slow] = _ONE_BY_ONE
+        codes[comparison.cls[rows] == 0] = _NOTHING
+        return codes
+
+    def matrix(self, field: int, at: I8, figures: int) -> U1:
+        """The fields of rows of one code, shape (m, bytes of a field)."""
+        layout = [
+            (number, source, _TEMPLATES[int(source.code[at[0]])])
+            for number, source in self._sources
+            if source.code[at[0]] != _ABSENT
+        ]
+        size = 2 + sum(template.size + 2 for *_, template in layout) + 9 * figures.bit_count()
+        head = bytes((field << 3 | 2,)) + varint(size) + b"\x08"
+        matrix = np.empty((len(at), len(head) - 1 + size), np.uint8)
+        matrix[:, : len(head)] = np.frombuffer(head, np.uint8)
+        matrix[:, len(head)] = self._comparison.cls[self._rows[at]]
+        start = len(head) + 1
+        for number, source, template in layout:
+            matrix[:, start] = number << 3 | 2
+            matrix[:, start + 1] = template.size
+            template.write(matrix, start + 2, source, at)
+            start += 2 + template.size
+        for bit, (tag, _) in enumerate(_FIGURES):
+            if figures >> bit & 1:
+                matrix[:, start] = tag[0]
+                column = np.ascontiguousarray(self._figures[bit][at], "<f8")
+                matrix[:, start + 1 : start + 9] = column.view(np.uint8).reshape(-1, 8)
+                start += 9
+        return matrix
+
+
+def _source(columns: Columns, freshness: int | U1) -> _Source:
+    return _Source(columns, freshness, columns.state != State.ABSENT)
+
+
+def _of_rows(freshness: int | U1, rows: I8) -> int | U1:
+    return freshness if isinstance(freshness, int) else freshness[rows]
+
+
+def _one_by_one(field: int, side: Side, rows: I8) -> list[bytes]:
+    """Any values: strings, enums, arrays, odd statuses."""
     cls = side.comparison.cls[rows].tolist()
+    fresh = _of_rows(side.other_freshness, rows)
     reference = _value_fields(2, side.reference.take(rows), side.reference_labels, 0)
-    other = _value_fields(3, side.other.take(rows), side.other_labels, side.other_freshness)
+    other = _value_fields(3, side.other.take(rows), side.other_labels, fresh)
     figures, extras = _figures(side.comparison, rows), _extras(side.comparison, rows)
-    heads = [bytes((0x08, number)) for number in range(len(DifferenceClass))]
     return [
-        wrap(field, b"".join((heads[c], *parts))) if c else b""
+        wrap(field, b"".join((b"\x08", varint(c), *parts)))
         for c, *parts in zip(cls, reference, other, figures, extras, strict=True)
     ]
 
 
 def _value_fields(
-    field: int, columns: Columns, labels: Labels | None, freshness: int
+    field: int, columns: Columns, labels: Labels | None, freshness: int | U1
 ) -> list[bytes]:
-    values = map(wrap, repeat(field), encode_values(columns, freshness, labels=labels))
+    values = encode_values(columns, freshness, labels=labels)
+    for row, value in enumerate(values):
+        if len(value) > MAX_CHUNK_BYTES:
+            one = np.array([row])
+            values[row] = _first_part(columns.take(one), _of_rows(freshness, one), labels)
     here = (columns.state != State.ABSENT).tolist()
-    return [value if h else b"" for h, value in zip(here, values, strict=True)]
+    return [wrap(field, value) if h else b"" for h, value in zip(here, values, strict=True)]
+
+
+def _first_part(columns: Columns, freshness: int | U1, labels: Labels | None) -> bytes:
+    """The `Value` of one row with the first part of its array, as `RowEncoder` splits it."""
+    encoder = RowEncoder([""], np.zeros(1, np.int64))
+    (item,) = encoder.encode(np.zeros(1, np.int64), columns, None, freshness, labels=labels)
+    row = _payload(item)
+    # behind the empty name and the number
+    return _payload(row[2 + 9 :])
+
+
+def _payload(raw: bytes) -> bytes:
+    """What the length-delimited field holds that `raw` begins with."""
+    length, shift, at = 0, 0, 1
+    while True:
+        byte = raw[at]
+        length |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return raw[at : at + length]
 
 
 def _figures(comparison: Comparison, rows: I8) -> list[bytes]:

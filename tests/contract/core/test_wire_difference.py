@@ -1,12 +1,13 @@
 """Encoded differences against the generated classes, over pairs of the hostile corpus."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_core.compare import compare
-from drey_core.values import State
+from drey_core.values import ARRAY, Columns, Kind, State, heap_ref
 from drey_core.wire import chunk, wrap
 from drey_core.wire_difference import Side, encode_differences
 from drey_runtime.mapping.value import to_proto
@@ -78,3 +79,21 @@ def test_differences_decode_to_the_comparison():
         assert d.name == names[row]
         check(d.setpoint, d.HasField("setpoint"), setpoint, row)
         check(d.readback, d.HasField("readback"), readback, row)
+
+
+def test_a_large_array_is_shown_by_its_first_part():
+    raw = np.arange(200_000, dtype="<f8").tobytes()
+    columns = Columns.empty(1)
+    columns.kind[:], columns.state[:] = Kind.FLOAT64 | ARRAY, State.CONNECTED
+    columns.data[:] = heap_ref(0, len(raw))
+    columns = replace(columns, heap=raw)
+    found = compare(columns, columns, np.zeros(1), np.zeros(1))
+    one = Side(found, columns, columns, other_freshness=np.full(1, 2, np.uint8))
+    (encoded,) = encode_differences(["PV"], np.ones(1, np.int64), np.zeros(1, np.int64), one, None)
+    message = snapshot_service_pb2.CompareSnapshotsResponse.FromString(wrap(2, encoded))
+    value = message.differences.differences[0].setpoint.other
+    assert value.part.total_elements == 200_000
+    assert value.part.first_element == 0
+    assert value.freshness == 2
+    shown = value.float64_array.elements
+    assert 0 < len(shown) < 200_000 and list(shown) == list(range(len(shown)))

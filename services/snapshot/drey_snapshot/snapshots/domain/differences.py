@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Side:
         return self.view.where.directory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Differences:
     """The comparison of n PVs, ordered by number."""
 
@@ -57,15 +58,19 @@ class Differences:
     readback: Comparison
     summary: Summary
 
-    def name(self, at: int) -> str:
-        """Name of a PV, as of the reference where it has it."""
-        side = self.reference if self.reference.rows[at] >= 0 else self.other
-        return side.directory.names[int(side.rows[at])]
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of each PV, as of the reference where it has it."""
+        return self._texts(self.reference.directory.names, self.other.directory.names)
 
-    def device(self, at: int) -> str:
-        """Device of a PV, as `name`."""
-        side = self.reference if self.reference.rows[at] >= 0 else self.other
-        return side.directory.devices[int(side.rows[at])]
+    @cached_property
+    def devices(self) -> list[str]:
+        """Device of each PV, as `names`."""
+        return self._texts(self.reference.directory.devices, self.other.directory.devices)
+
+    def _texts(self, here: list[str], there: list[str]) -> list[str]:
+        pairs = zip(self.reference.rows.tolist(), self.other.rows.tolist(), strict=True)
+        return [here[a] if a >= 0 else there[b] for a, b in pairs]
 
     def of_classes(self, classes: Collection[int]) -> I8:
         """PVs with a channel in one of the classes, ascending."""
@@ -75,16 +80,17 @@ class Differences:
 
     def ordered(self, rows: I8, order: Order, limit: int) -> I8:
         """The rows in an order, at most `limit` of them (0: all)."""
-        listed = rows.tolist()
+        listed, names = rows.tolist(), self.names
         if order == Order.DEVICE:
-            listed.sort(key=lambda at: (self.device(at), self.name(at)))
+            devices = self.devices
+            listed.sort(key=lambda at: (devices[at], names[at]))
         elif order == Order.DEVIATION:
             with np.errstate(invalid="ignore"):
                 both = np.fmax(self.setpoint.deviation, self.readback.deviation)
             keys = np.where(np.isnan(both), -np.inf, both)
-            listed.sort(key=lambda at: (-keys[at], self.name(at)))
+            listed.sort(key=lambda at: (-keys[at], names[at]))
         else:
-            listed.sort(key=self.name)
+            listed.sort(key=names.__getitem__)
         return np.array(listed[: limit or None], np.int64)
 
 
