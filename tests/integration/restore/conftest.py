@@ -26,10 +26,13 @@ from drey_runtime.auth import TokenVerifier, make_keys
 from drey_runtime.image import Image
 from drey_runtime.migrate import apply
 from drey_runtime.server import serve
+from drey_testing.ca.ioc import return_port, take_port, use_loopback
 from drey_testing.machine import Machine
 from drey_testing.restore_world import DirectoryStandIn, Site, SnapshotStandIn, World
 
 PVS = 300
+
+use_loopback()  # before anything makes a context of Channel Access
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +68,16 @@ def database(url: str, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    found = Machine(tmp_path_factory.mktemp("machine"), int(os.environ.get("RESTORE_PVS", PVS)))
-    os.environ.update(found.env)  # read by libca when its context is made
+    pvs = int(os.environ.get("RESTORE_PVS", PVS))
+    # the service runs in this process, whose libca knows the ports of the pool only
+    found = Machine(tmp_path_factory.mktemp("machine"), pvs, port=take_port())
     with asyncio.Runner() as runner:
         try:
             runner.run(found.start())
             yield found
         finally:
             runner.run(found.stop())
+            return_port(found.port)
 
 
 @pytest.fixture(scope="session")

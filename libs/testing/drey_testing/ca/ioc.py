@@ -20,6 +20,7 @@ from typing import IO
 
 _POOL_SIZE = 6
 _pool: list[int] = []
+_taken: set[int] = set()
 
 
 def _free_ports(count: int) -> list[int]:
@@ -63,6 +64,24 @@ def use_loopback() -> list[int]:
     return _pool
 
 
+def take_port() -> int:
+    """A port of the pool that no IOC of this process has; `return_port` gives it back.
+
+    libca looks at its environment once: every IOC that a client in this process is to find must
+    serve on a port of the pool. Raises RuntimeError when all are taken.
+    """
+    for port in use_loopback():
+        if port not in _taken:
+            _taken.add(port)
+            return port
+    raise RuntimeError("every port of the pool has its IOC already")
+
+
+def return_port(port: int) -> None:
+    """Let another IOC have the port."""
+    _taken.discard(port)
+
+
 def server_environment(port: int) -> dict[str, str]:
     """The environment of an IOC that serves on loopback `port` only."""
     return os.environ | {
@@ -79,9 +98,9 @@ def server_environment(port: int) -> dict[str, str]:
 class Ioc:
     """One soft IOC process; use as a context manager, which kills it at the end."""
 
-    def __init__(self, folder: Path, database: str, *, access: str = "", index: int = 0) -> None:
-        """Write `database` (and access rules) to `folder`; `index` picks the pool's port."""
-        self._folder, self._port = folder, use_loopback()[index]
+    def __init__(self, folder: Path, database: str, *, access: str = "") -> None:
+        """`database` and access rules go to `folder`; the port is one of the pool."""
+        self._folder, self._port = folder, take_port()
         self._database, self._access = database, access
         self._process: subprocess.Popen[str] | None = None
         self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -97,6 +116,7 @@ class Ioc:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
+        return_port(self._port)
 
     @property
     def pid(self) -> int:

@@ -19,7 +19,7 @@ _MODULE = "drey_testing.machine"
 
 
 class Machine:
-    """An IOC process on a free loopback port, with `pvs` catalogue PVs.
+    """An IOC process on a loopback port (a free one if 0), with `pvs` catalogue PVs.
 
     Its ports stay the same over restarts. Nothing of EPICS is loaded into this process, so a CA
     client may live here (with `env` in its environment before it is first used). Use from the
@@ -35,13 +35,14 @@ class Machine:
         rate: float = 0.0,
         fast_share: float = 0.1,
         variant: str = "normal",
+        port: int = 0,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.plant = Plant(pvs, seed)
         self.variant = variant
         self._rate = rate
         self._fast_share = fast_share
-        self.port = free_port()
+        self.port = port or free_port()
         self.repeater_port = free_port(avoid={self.port})
         self._process: Process | None = None
 
