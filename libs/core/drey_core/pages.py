@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zstandard
@@ -58,6 +58,18 @@ PageHash = bytes
 def page_of(channel: NDArray[np.int64]) -> NDArray[np.int64]:
     """Page numbers of channel numbers."""
     return channel >> PAGE_SHIFT
+
+
+_N = TypeVar("_N", int, NDArray[np.int64])
+
+
+def shard_of_page(page: _N, shards: int) -> _N:
+    """The shard of a page, or of each of an array: pairs of pages (1, 2), (3, 4), … in turn.
+
+    The catalogue puts setpoints on the first and readbacks on the second page of a pair, so both
+    channels of a PV mostly have one owner, and shards share the readbacks evenly.
+    """
+    return ((page - 1) >> 1) % shards
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from drey.directory.v1 import directory_service_pb2
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.directory import Directory, MetadataPage
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
 from drey_core.values import I8, Columns, Kind, Origin, State
 from drey_runtime.directory_codec import decode_catalog, encode_metadata
 from drey_runtime.image import Image
@@ -85,7 +85,7 @@ class FakeMonitor:
         self.sequence += 1
         pages = self.table.taken(np.arange(len(self.table.numbers)))
         for shard in range(self.shards):
-            mine = np.flatnonzero(pages.numbers % self.shards == shard)
+            mine = np.flatnonzero(shard_of_page(pages.numbers, self.shards) == shard)
             part = type(pages)(
                 pages.numbers[mine],
                 pages.values[mine],
@@ -132,7 +132,7 @@ class FakeMonitor:
                     page.labels[channel & PAGE_MASK] = tuple(texts)
             metadata[number] = encode_metadata(page)
         for shard in range(self.shards):
-            numbers = [n for n in metadata if n % self.shards == shard]
+            numbers = [n for n in metadata if shard_of_page(n, self.shards) == shard]
             version = DirectoryVersion(
                 shard=shard,
                 epoch=self.epoch,

@@ -50,7 +50,7 @@ async def test_pages_say_what_each_channel_is(service) -> None:
     directory = Directory.from_pages(1, list(found.values()))
     assert directory.pv_number.tolist() == [made.number]
     assert directory.setpoint_channel.tolist() == [256]
-    assert directory.readback_channel.tolist() == [257]
+    assert directory.readback_channel.tolist() == [512]
     assert (directory.setpoint_address, directory.readback_address) == (["A:SP"], ["A:RB"])
     assert (directory.names, directory.devices) == (["A"], ["d"])
     assert directory.read_only.tolist() == [True]
@@ -62,7 +62,7 @@ async def test_only_pages_that_changed_come_and_emptied_ones_do(service) -> None
     content = "Setpoint\n" + "".join(f"P:{i}\n" for i in range(600))
     await import_(service, content.encode())
     version, found = await pages(service)
-    assert sorted(found) == [1, 2, 3]
+    assert sorted(found) == [1, 3, 5]
     assert await pages(service, version) == (version, {})
     last = [f"P:{i}" for i in range(512, 600)]
     await service.catalog.BatchDeletePvs(
@@ -70,11 +70,11 @@ async def test_only_pages_that_changed_come_and_emptied_ones_do(service) -> None
     )
     later, found = await pages(service, version)
     assert later == version + 1
-    assert list(found) == [3]
-    assert not found[3].pv_number.any()
+    assert list(found) == [5]
+    assert not found[5].pv_number.any()
     await create(service, "P:new")
     _, found = await pages(service, later)
-    assert np.flatnonzero(found[3].pv_number).tolist() == [600 - 512]
+    assert np.flatnonzero(found[5].pv_number).tolist() == [600 - 512]
 
 
 async def test_what_pages_do_not_hold_changes_no_page(service) -> None:
@@ -98,7 +98,7 @@ async def test_channels_of_a_selector(service) -> None:
     (answer,) = await resolve(True, names=["B:RB", "A:RB", "nobody"])
     assert list(answer.pv_numbers) == [one.number, two.number]
     assert list(answer.setpoint_channels) == [256, 0]
-    assert list(answer.readback_channels) == [257, 258]
+    assert list(answer.readback_channels) == [512, 513]
     assert list(answer.not_found) == ["nobody"]
     with refused(StatusCode.NOT_FOUND, "NOT_FOUND"):
         await resolve(False, names=["nobody"])
@@ -108,12 +108,12 @@ async def test_channels_of_a_selector(service) -> None:
 
 async def test_metadata_comes_from_the_image(service, parts) -> None:
     await create(service, "A:SP", "A:RB")
-    page = MetadataPage.empty(1)
-    page.kind[1], page.count[1], page.writable[1] = 11, 1, 1
-    page.limits[6:8, 1] = (-5, 5)
-    page.units[1] = b"\xb5A"
+    page = MetadataPage.empty(2)
+    page.kind[0], page.count[0], page.writable[0] = 11, 1, 1
+    page.limits[6:8, 0] = (-5, 5)
+    page.units[0] = b"\xb5A"
     async with Image.open(parts.valkey.url, service.settings.namespace) as image:
-        await image._redis.set(image._key("metadata", 1), encode_metadata(page))
+        await image._redis.set(image._key("metadata", 2), encode_metadata(page))
     answer = await service.catalog.GetPv(rpc.GetPvRequest(name="A:SP"))
     assert not answer.HasField("setpoint_metadata")
     found = answer.readback_metadata
@@ -145,7 +145,7 @@ async def test_concurrent_changes_take_their_turn(service) -> None:
     _, found = await pages(service)
     directory = Directory.from_pages(1, list(found.values()))
     assert directory.pv_number.tolist() == list(range(1, 31))
-    assert directory.channels.tolist() == list(range(256, 316))
+    assert directory.channels.tolist() == [*range(256, 286), *range(512, 542)]
 
 
 async def test_reads_go_on_while_postgres_is_away(parts, keys, tmp_path) -> None:

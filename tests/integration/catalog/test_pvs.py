@@ -139,8 +139,8 @@ async def test_a_changed_address_gets_a_new_channel(service) -> None:
     rows = await sql(service, "SELECT * FROM catalog.channel ORDER BY number")
     assert [(r["number"], r["address"], r["retire_time_ns"] > 0) for r in rows] == [
         (256, "A:SP", False),
-        (257, "A:RB", True),
-        (258, "A:OTHER", False),
+        (512, "A:RB", True),
+        (513, "A:OTHER", False),
     ]
 
 
@@ -173,7 +173,7 @@ async def test_deleted_pvs_leave_a_tombstone_that_can_live_again(service) -> Non
     back = (await service.catalog.UndeletePv(rpc.UndeletePvRequest(id=made.id))).pv
     assert (back.number, back.delete_time_ns) == (made.number, 0)
     retired = await sql(service, "SELECT number FROM catalog.channel WHERE retire_time_ns > 0")
-    assert [r["number"] for r in retired] == [258]
+    assert [r["number"] for r in retired] == [257]
 
 
 async def test_a_repeated_request_does_nothing_twice(service) -> None:

@@ -84,6 +84,11 @@ async def test_emptied_redis_is_written_again(rig, ioc):
         return version.pages == [1, 2, 3] and len(pages) == 3 and metadata[0].units[7] == b"mA"
 
     await eventually(directory, "the directory")
+
+    async def beats():
+        return await beat_of(rig) is not None
+
+    await eventually(beats, "a heartbeat")
     assert (await beat_of(rig)).epoch == epoch
 
 

@@ -30,7 +30,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.view = CatalogueView.empty()
-        self.counters = Counters(1, 256, 1)
+        self.counters = Counters(1, 0, 0, 1)
         self.rows: dict[int, Draft] = {}
         self.channels: set[int] = set()
         self._ids = itertools.count(1)
@@ -130,7 +130,7 @@ def test_an_operation_that_is_refused_has_changed_nothing() -> None:
     changes = edit.changes()
     assert [c.address for c in changes.channels] == ["A"]
     assert not changes.tags_changed
-    assert changes.counters == Counters(2, 257, 1)
+    assert changes.counters == Counters(2, 1, 0, 1)
 
 
 def test_a_channel_that_never_was_anybodys_is_not_written() -> None:
@@ -157,15 +157,16 @@ def test_a_discarded_edit_writes_nothing() -> None:
     assert not edit.changes().any
 
 
-def test_pages_hold_both_channels_of_a_pv_side_by_side() -> None:
+def test_setpoints_and_readbacks_have_pages_of_their_own() -> None:
     memory = Memory()
     edit = memory.edit()
     for i in range(300):
         edit.create(Draft(setpoint_address=f"S:{i}", readback_address=f"R:{i}"))
     memory.commit(edit)
     table = memory.view.table
-    assert (table.readback_channel - table.setpoint_channel == 1).all()
-    assert pages_of(table).tolist() == [1, 2, 3]
-    built = build_pages(table, [2, 9])
-    assert built[2].addresses[:2] == ["S:128", "R:128"]
+    assert (table.readback_channel - table.setpoint_channel == 256).all()
+    assert pages_of(table).tolist() == [1, 2, 3, 4]
+    built = build_pages(table, [3, 4, 9])
+    assert built[3].addresses[:2] == ["S:256", "S:257"]
+    assert built[4].addresses[:2] == ["R:256", "R:257"]
     assert not built[9].pv_number.any()

@@ -14,7 +14,7 @@ from enum import IntEnum
 import numpy as np
 
 from drey_core.directory import Directory
-from drey_core.pages import PAGE_SHIFT
+from drey_core.pages import PAGE_SHIFT, shard_of_page
 from drey_core.values import I8
 from drey_gateway.domain.image import LiveImage
 from drey_gateway.domain.resume import Token, selection_hash
@@ -65,7 +65,7 @@ class Selection:
         readbacks = directory.readback_channel[rows] if fields.readback else none
         slots = np.stack([image.slots(setpoints), image.slots(readbacks)])
         channels = np.concatenate([setpoints, readbacks])
-        shards = np.unique((channels[channels > 0] >> PAGE_SHIFT) % shard_count)
+        shards = np.unique(shard_of_page(channels[channels > 0] >> PAGE_SHIFT, shard_count))
         return cls(
             rows,
             directory.pv_number[rows],
@@ -107,7 +107,7 @@ class WatchState:
         """Take what the token lacks as sent now. The token must be `honourable`."""
         selection = self.selection
         channels = np.stack([selection.setpoints, selection.readbacks])
-        shard = (channels >> PAGE_SHIFT) % shard_count
+        shard = shard_of_page(channels >> PAGE_SHIFT, shard_count)
         epochs, sequences = np.zeros(shard_count, np.uint64), np.zeros(shard_count, np.uint64)
         for number, (epoch, sequence) in token.positions.items():
             epochs[number], sequences[number] = epoch, sequence
@@ -178,6 +178,6 @@ def stale_numbers(selection: Selection, stale: frozenset[int], shard_count: int)
     codes = np.zeros(shard_count, bool)
     codes[[s for s in stale if s < shard_count]] = True
     channels = np.stack([selection.setpoints, selection.readbacks])
-    hit = codes[(channels >> PAGE_SHIFT) % shard_count] & (channels > 0)
+    hit = codes[shard_of_page(channels >> PAGE_SHIFT, shard_count)] & (channels > 0)
     numbers: I8 = selection.numbers[hit.any(axis=0)]
     return numbers

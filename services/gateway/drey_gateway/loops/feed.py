@@ -17,6 +17,7 @@ from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.directory import CatalogPage
 from drey_core.errors import Internal, Unavailable
+from drey_core.pages import shard_of_page
 from drey_gateway import mapping
 from drey_gateway.domain.live import Live
 from drey_gateway.ports import ImageReader
@@ -158,7 +159,7 @@ class Feed:
 
     async def _read_shard(self, shard: int) -> bool:
         numbers = self._live.image.table.numbers
-        mine = numbers[numbers % self._live.shard_count == shard]
+        mine = numbers[shard_of_page(numbers, self._live.shard_count) == shard]
         try:
             pages, stamps = await self._image.read_pages(mine.tolist())
         except Unavailable as error:

@@ -7,20 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.pages import PAGE_SHIFT
+from drey_core.pages import PAGE_SHIFT, shard_of_page
 
 I8 = NDArray[np.int64]
 
 
-def shard_of_page(page: int, shards: int) -> int:
-    """The shard of a page: page modulo the number of shards."""
-    return page % shards
-
-
 def shard_of_channels(channels: I8, shards: int) -> I8:
     """The shard of each channel."""
-    owner: I8 = (channels >> PAGE_SHIFT) % shards
-    return owner
+    return shard_of_page(channels >> PAGE_SHIFT, shards)
 
 
 def pages_of_shard(pages: Iterable[int], shard: int, shards: int) -> list[int]:

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from drey_core.directory import CatalogPage
 from drey_core.errors import Unavailable
-from drey_monitor.domain.ownership import shard_of_page
+from drey_core.pages import shard_of_page
 from drey_monitor.owned import Shards
 from drey_monitor.ports import CatalogSource, CatalogUpdate
 from drey_runtime.directory_codec import decode_catalog, encode_catalog

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.directory import MetadataPage
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, page_of
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, page_of, shard_of_page
 from drey_core.values import I8, Columns
 from drey_restore.domain.items import F8, Labels
 from drey_runtime.directory_codec import decode_metadata
@@ -91,7 +91,7 @@ class LivePages:
 
     def at(self, channels: I8) -> LiveValues:
         """The given channels (0 means none: absent)."""
-        stale = self.silent[page_of(channels) % len(self.silent)]
+        stale = self.silent[shard_of_page(page_of(channels), len(self.silent))]
         return LiveValues(self.pages.columns(channels), stale, self.metadata)
 
 

@@ -134,7 +134,7 @@ def _rehearse(view: CatalogueView, parsed: ParsedPvs, keep_existing: bool) -> Pl
     """What an import would do. The edit is thrown away, so its numbers do not matter."""
     state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
     highest = int(view.table.number.max(initial=0))
-    numbers = Counters(highest + 1, 1 << 40, 1 << 30)
+    numbers = Counters(highest + 1, 1 << 40, 1 << 40, 1 << 30)
     edit = Edit(state, numbers, now_ns(), new_id, new_ids)
     return importing.decide(edit, parsed.table, keep_existing)
 

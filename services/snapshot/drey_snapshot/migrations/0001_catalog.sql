@@ -11,12 +11,14 @@ CREATE TABLE catalog.version (
     tags_version bigint NOT NULL,
     -- counters, never set back: a number once given out is never given out again
     next_pv bigint NOT NULL,
-    next_channel bigint NOT NULL,
+    -- ordinals: the channel numbers follow from them, setpoints and readbacks on pages of their own
+    next_setpoint bigint NOT NULL,
+    next_readback bigint NOT NULL,
     next_tag integer NOT NULL
 );
 -- page 0 stays empty, so that channel 0 can mean "none"
-INSERT INTO catalog.version (version, tags_version, next_pv, next_channel, next_tag)
-VALUES (1, 1, 1, 256, 1);
+INSERT INTO catalog.version (version, tags_version, next_pv, next_setpoint, next_readback, next_tag)
+VALUES (1, 1, 1, 0, 0, 1);
 
 CREATE TABLE catalog.pv (
     number bigint PRIMARY KEY,

@@ -152,7 +152,9 @@ class Heartbeat(_message.Message):
     shard: _builtins.int
     """Number of the shard."""
     shard_count: _builtins.int
-    """Number of shards in all: page p belongs to shard p modulo this."""
+    """Number of shards in all: page p belongs to shard floor((p - 1) / 2)
+    modulo this.
+    """
     epoch: _builtins.int
     """Epoch of the owner."""
     sequence: _builtins.int

@@ -6,6 +6,7 @@ from typing import Any
 
 from drey_runtime.database import Connection
 from drey_snapshot.catalog.domain import policy as policies
+from drey_snapshot.catalog.domain.numbering import last_page
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
 from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup, ordered, tags_ordered
 
@@ -35,8 +36,9 @@ async def read_version(conn: Connection, *, lock: bool = False) -> tuple[int, in
 
 async def read_last_page(conn: Connection) -> int:
     """Number of the last page on which a channel number was ever given out; 0 where none was."""
-    found: int = await conn.fetchval("SELECT (next_channel - 1) >> 8 FROM catalog.version")
-    return found
+    row = await conn.fetchrow("SELECT next_setpoint, next_readback FROM catalog.version")
+    assert row is not None, "the migration makes this row"
+    return last_page(*row)
 
 
 async def read_changed(conn: Connection, since: int, until: int) -> PvTable:

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.pv_table import Policy
 from drey_runtime.database import Connection
 from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.draft import Draft, table_of
-from drey_snapshot.catalog.domain.edit import ROLE_READBACK, ROLE_SETPOINT, Changes, Counters
+from drey_snapshot.catalog.domain.edit import Changes, Counters
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
 
 T = TypeVar("T")
@@ -26,9 +27,11 @@ _SETS = ", ".join(f"{name} = new.{name}" for name in COLUMNS if name not in ("nu
 
 async def read_counters(conn: Connection) -> Counters:
     """The next numbers; read under the catalogue's lock."""
-    row = await conn.fetchrow("SELECT next_pv, next_channel, next_tag FROM catalog.version")
+    row = await conn.fetchrow(
+        "SELECT next_pv, next_setpoint, next_readback, next_tag FROM catalog.version"
+    )
     assert row is not None, "the migration makes this row"
-    return Counters(row["next_pv"], row["next_channel"], row["next_tag"])
+    return Counters(*row)
 
 
 async def write(conn: Connection, changes: Changes) -> None:
@@ -44,11 +47,13 @@ async def write(conn: Connection, changes: Changes) -> None:
         await _copy(conn, "pv", "catalog", COLUMNS, _lines(changes.added))
     await _write_channels(conn, changes)
     await conn.execute(
-        "UPDATE catalog.version SET version = $1, next_pv = $2, next_channel = $3, next_tag = $4,"
-        " tags_version = CASE WHEN $5 THEN $1 ELSE tags_version END",
+        "UPDATE catalog.version SET version = $1, next_pv = $2, next_setpoint = $3,"
+        " next_readback = $4, next_tag = $5,"
+        " tags_version = CASE WHEN $6 THEN $1 ELSE tags_version END",
         changes.version,
         changes.counters.pv,
-        changes.counters.channel,
+        changes.counters.setpoint,
+        changes.counters.readback,
         changes.counters.tag,
         changes.tags_changed,
     )

@@ -13,20 +13,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Reason
 from drey_snapshot.catalog.domain.draft import Draft, check, copy_of, differing, draft_of, drafts_of
+from drey_snapshot.catalog.domain.numbering import channel_numbers
 from drey_snapshot.catalog.domain.table import I8, PvTable
 from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup, ordered, tags_ordered
-
-ROLE_SETPOINT, ROLE_READBACK = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The next number of each kind."""
+    """The next number of each kind; of setpoint and readback channels the next ordinal."""
 
     pv: int
-    channel: int
+    setpoint: int
+    readback: int
     tag: int
 
 
@@ -78,6 +79,7 @@ class Changes:
         """(channel numbers of `added`, ascending, and for each 2·row, or 2·row + 1: readback)."""
         both = np.stack([self.added.setpoint_channel, self.added.readback_channel], axis=1).ravel()
         places = np.flatnonzero(both)
+        places = places[np.argsort(both[places])]
         return both[places], places
 
 
@@ -112,7 +114,8 @@ class Edit:
         self.version = state.version + 1
         self._new_id = new_id
         self._new_ids = new_ids or (lambda n: [new_id() for _ in range(n)])
-        self._next_pv, self._next_channel = counters.pv, counters.channel
+        self._next_pv = counters.pv
+        self._next_channel = {ROLE_SETPOINT: counters.setpoint, ROLE_READBACK: counters.readback}
         self._next_tag = counters.tag
         self._changes = Changes(self.version, counters, now_ns)
         self._touched: dict[int, Draft] = {}
@@ -198,21 +201,15 @@ class Edit:
         """
         n = len(content["name"])
         number = np.arange(self._next_pv, self._next_pv + n)
-        channels = np.zeros((n, 2), np.int64)
-        has = np.array([content["setpoint_address"], content["readback_address"]], np.object_)
-        has_channel = has.T.astype(bool)
-        used = int(has_channel.sum())
-        channels[has_channel] = np.arange(self._next_channel, self._next_channel + used)
         self._next_pv += n
-        self._next_channel += used
         now = np.full(n, self.now_ns)
         more = PvTable.of(
             {
                 **content,
                 "number": number,
                 "id": self._new_ids(n),
-                "setpoint_channel": channels[:, 0].copy(),
-                "readback_channel": channels[:, 1].copy(),
+                "setpoint_channel": self._channels_of(ROLE_SETPOINT, content["setpoint_address"]),
+                "readback_channel": self._channels_of(ROLE_READBACK, content["readback_address"]),
                 "version": np.full(n, self.version),
                 "create_time_ns": now,
                 "update_time_ns": now,
@@ -294,10 +291,19 @@ class Edit:
                 metadata={"resource": "pv", "name": name},
             )
 
+    def _channels_of(self, role: int, addresses: Sequence[str]) -> I8:
+        """The next channels of a role, for those addresses that are not empty; 0 for the others."""
+        has = np.array([bool(address) for address in addresses], bool)
+        first, used = self._next_channel[role], int(has.sum())
+        self._next_channel[role] += used
+        channels = np.zeros(len(has), np.int64)
+        channels[has] = channel_numbers(role, np.arange(first, first + used))
+        return channels
+
     def _channel(self, draft: Draft, role: int, address: str) -> int:
         if not address:
             return 0
-        number, self._next_channel = self._next_channel, self._next_channel + 1
+        number = int(self._channels_of(role, [address])[0])
         self._channels[number] = NewChannel(number, draft.number, role, address, draft.protocol)
         return number
 
@@ -491,7 +497,8 @@ class Edit:
         changes = self._changes
         if self._discarded:
             return Changes(self.version, changes.counters, self.now_ns)
-        changes.counters = Counters(self._next_pv, self._next_channel, self._next_tag)
+        setpoint, readback = (self._next_channel[r] for r in (ROLE_SETPOINT, ROLE_READBACK))
+        changes.counters = Counters(self._next_pv, setpoint, readback, self._next_tag)
         changes.channels = list(self._channels.values())
         changes.inserted = list(self._inserted.values())
         changes.updated = list(self._touched.values())

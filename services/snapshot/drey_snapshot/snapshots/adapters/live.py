@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drey.events.v1.values_pb2 import Heartbeat
-from drey_core.pages import Pages
+from drey_core.pages import Pages, shard_of_page
 from drey_core.values import I8
 from drey_runtime.clock import now_ns
 from drey_runtime.image import Image
@@ -20,7 +20,7 @@ from drey_snapshot.snapshots.domain.records import ShardStamp
 class LiveImage:
     """Pages of the image at `time_ns`, writable, and the pulse of each shard that has one of them.
 
-    `shard_count`: page p belongs to shard p modulo this.
+    `shard_count`: see `shard_of_page`.
     """
 
     pages: Pages
@@ -31,7 +31,8 @@ class LiveImage:
     def stale_pages(self, max_age_ns: int) -> I8:
         """Numbers of the pages whose shard is not fresh."""
         stale = [p.stamp.shard for p in self.pulses if not p.fresh(max_age_ns)]
-        return self.pages.numbers[np.isin(self.pages.numbers % self.shard_count, stale)]
+        shards = shard_of_page(self.pages.numbers, self.shard_count)
+        return self.pages.numbers[np.isin(shards, stale)]
 
 
 class LiveSource:
@@ -46,7 +47,7 @@ class LiveSource:
             self._image.heartbeats(self._shards), self._image.read_pages(numbers.tolist())
         )
         now = now_ns()
-        used = np.unique(numbers % self._shards).tolist()
+        used = np.unique(shard_of_page(numbers, self._shards)).tolist()
         return LiveImage(pages, [_pulse(s, beats[s], now) for s in used], now, self._shards)
 
 
