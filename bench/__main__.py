@@ -18,6 +18,7 @@ NAMES = {
     "compare": "compare",
     "plan": "plan",
     "storage": "storage",
+    "memory": "memory",
 }
 RESULTS = Path(__file__).parent / "results"
 

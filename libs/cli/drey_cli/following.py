@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from drey_cli.errors import CliError
@@ -123,6 +125,20 @@ def _pump(stream: Stream[R], into: queue.Queue[R | CliError | None]) -> None:
         into.put(None)
 
 
+@contextmanager
+def hearing_interrupts() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, in place of the exception; outside of the main thread nothing."""
+    heard = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: heard.set())
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def follow_to_end(
     open_stream: Callable[[], Stream[R]],
     *,
@@ -132,11 +148,14 @@ def follow_to_end(
     """Messages of a stream that ends by itself, such as a job's, across broken connections.
 
     The server's work goes on without us; for `patience_s` we try to find it again, then the last
-    error is raised. Blocks for at most a quarter second at a time, so that Ctrl-C is heard.
+    error is raised. Ctrl-C is heard within a quarter second and raised from here, never in the
+    middle of drawing: an exception inside the progress bar's lock would leave it locked for ever.
     """
     lost_since: float | None = None
-    with Follower(open_stream) as follower:
+    with Follower(open_stream) as follower, hearing_interrupts() as interrupted:
         while True:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             try:
                 item = follower.get(0.25)
             except EOFError:

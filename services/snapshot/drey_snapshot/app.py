@@ -8,6 +8,7 @@ from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database
+from drey_runtime.housekeeping import Housekeeping
 from drey_runtime.image import Image
 from drey_runtime.migrate import check_connection
 from drey_runtime.server import serve
@@ -77,6 +78,7 @@ async def open_context(settings: Settings, app: App) -> Context:
     app.start(db, "database")
     app.start(bus, "bus")
     app.start(catalogue, "catalogue")
+    app.start(Housekeeping(db), "housekeeping")
     return Context(settings, app, db, bus, image, signer, catalogue)
 
 

@@ -139,7 +139,7 @@ async def test_nothing_survives_a_signal_at_any_moment(number: signal.Signals, t
             await asyncio.sleep(0.01)
         assert run.poll() is None, (tmp_path / "out").read_text()
         run.send_signal(number)
-        await asyncio.to_thread(run.wait, 20)
+        await asyncio.to_thread(run.wait, 45)  # three parts, each with a grace of 10 s
         if number is signal.SIGINT:
             assert of(folder) == []
         await until_none(folder)

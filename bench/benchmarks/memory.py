@@ -1,0 +1,59 @@
+"""Resident memory of each service after an import, snapshots, comparisons and plans."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import psutil
+
+from bench.report import Result
+from bench.site import EVERYTHING, Site, catalogue_csv, site
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.restore.v1 import restore_service_pb2
+from drey.snapshot.v1 import snapshot_service_pb2
+
+_TARGETS = {"snapshot": 200.0, "restore": 200.0, "gateway": 250.0}
+
+
+async def _work(found: Site) -> None:
+    """Everything that the services do, once."""
+    await found.drift(setpoints=min(1000, found.pvs))
+    before = await found.take()
+    await found.drift(setpoints=min(1000, found.pvs))
+    after = await found.take()
+    compare = snapshot_service_pb2.CompareSnapshotsRequest(
+        reference_id=before.id, other_id=after.id
+    )
+    async for _ in found.snapshots.CompareSnapshots(compare, **found.call):
+        pass
+    async for _ in found.snapshots.ReadSnapshot(
+        snapshot_service_pb2.ReadSnapshotRequest(id=after.id), **found.call
+    ):
+        pass
+    await found.restores.CreatePlan(
+        restore_service_pb2.CreatePlanRequest(snapshot_id=before.id, request_id=str(uuid4())),
+        **found.call,
+    )
+    values = monitor_service_pb2_grpc.MonitorServiceStub(found.channel).GetValues(
+        monitor_service_pb2.GetValuesRequest(selector=EVERYTHING), **found.call
+    )
+    async for _ in values:
+        pass
+
+
+async def run(pvs: int, runs: int) -> Result:
+    """The figure of a run is the largest resident size seen after each piece of work."""
+    result = Result("memory", pvs)
+    seen: dict[str, list[float]] = {name: [] for name in _TARGETS}
+    async with site(pvs) as found:
+        await found.import_csv(catalogue_csv(pvs))  # the same file again, as sites do
+        for _ in range(runs):
+            await _work(found)
+            for status in found.stack.supervisor.status():
+                if status.pid is not None:
+                    size = psutil.Process(status.pid).memory_info().rss / 1e6
+                    seen[status.name].append(size)
+    for name, target in _TARGETS.items():
+        result.figure(f"{name}_mb", seen[name], target)
+    result.notes.append("without a monitor: the image is written by the benchmark")
+    return result
