@@ -22,7 +22,7 @@ STUBBORN = [
 ]
 
 STACK = """
-import asyncio, sys
+import asyncio, signal, sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from drey_cli.stack import Child, Nats, Postgres, Supervisor, Valkey
@@ -40,6 +40,8 @@ async def main():
         (folder / "up").touch()
         await supervisor.wait_any_failed()
 
+# a shell starts its background jobs, and so perhaps these tests, with the signal ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 asyncio.run(main())
 """
 
