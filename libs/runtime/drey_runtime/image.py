@@ -7,8 +7,8 @@ through a script that refuses an epoch older than the shard's, all pages of it o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from drey.events.v1.values_pb2 import Heartbeat, ImagePage
 from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.errors import Aborted, Reason, Unavailable
 from drey_core.pages import Pages, decode_pages, encode_page
+from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.directory_codec import decode_catalog, decode_metadata
 
 # KEYS[1] is the shard's epoch; the other keys are set to ARGV[2..]. Returns the epoch in force when
@@ -79,10 +80,8 @@ class Image:
 
     async def ping(self) -> None:
         """Whether Redis answers."""
-        try:
+        with _translated():
             await self._redis.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _away(error) from error
 
     # --- writing, by the owner of a shard ---
 
@@ -128,7 +127,7 @@ class Image:
     async def _fenced_set(self, shard: int, epoch: int, items: Mapping[str, bytes]) -> None:
         names = list(items)
         stamp = f"{epoch:020d}"
-        try:
+        with _translated():
             for start in range(0, max(len(names), 1), _CHUNK):
                 chunk = names[start : start + _CHUNK]
                 held = await self._script(
@@ -140,8 +139,6 @@ class Image:
                         f"shard {shard} belongs to epoch {int(held)}, not {epoch} any more",
                         metadata={"shard": str(shard), "epoch": str(int(held))},
                     )
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _away(error) from error
 
     # --- reading ---
 
@@ -196,11 +193,20 @@ class Image:
     async def _mget(self, keys: list[str]) -> list[bytes | None]:
         if not keys:
             return []
-        try:
+        with _translated():
             found: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
-            return found
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _away(error) from error
+        return found
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Redis's errors as ours, and a cancellation that it lost raised all the same."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        reraise_cancellation()
+        raise _away(error) from error
+    reraise_cancellation()
 
 
 def _away(error: BaseException) -> Unavailable:

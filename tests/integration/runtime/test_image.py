@@ -1,5 +1,6 @@
 """The image in a real Valkey: what is written comes back, and an older epoch writes nothing."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -108,3 +109,25 @@ async def test_when_redis_is_away_it_says_so_soon_and_recovers(
     await image.write_pages(0, 1, 3, 0, pages)
     _, stamps = await image.read_pages([1])
     assert stamps.sequence.tolist() == [3]
+
+
+async def test_a_cancelled_writer_ends_whatever_the_client_does_with_it(image: Image) -> None:
+    """The Redis client may lose a cancellation; a loop over it must end all the same."""
+    started = asyncio.Event()
+
+    async def forever() -> None:
+        sequence = 0
+        while True:
+            sequence += 1
+            await image.write_heartbeat(Heartbeat(shard=0, epoch=1, sequence=sequence))
+            started.set()
+
+    for _ in range(50):
+        started.clear()
+        task = asyncio.create_task(forever())
+        await started.wait()
+        await asyncio.sleep(0.001)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=5)
+        assert done
+        assert task.cancelled()

@@ -12,6 +12,7 @@ from nats.js.errors import BadRequestError
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
+from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.database import Connection, Database, backoff
 from drey_runtime.jobs.ports import JobBus
 from drey_runtime.jobs.wire import stream_name, work_subject
@@ -59,13 +60,6 @@ async def ensure_stream(bus: JobBus) -> None:
     except BadRequestError:
         # it exists with other settings (replicas, limits), which are its operator's business
         await bus.js.stream_info(stream_name(bus.namespace))
-
-
-def reraise_cancellation() -> None:
-    """Undo what the NATS client does to a cancellation once it is closed: an error of its own."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling() > 0:
-        raise asyncio.CancelledError
 
 
 @dataclass(frozen=True)

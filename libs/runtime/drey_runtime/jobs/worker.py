@@ -18,9 +18,10 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from drey_core.errors import Unavailable
+from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.database import backoff
 from drey_runtime.jobs.model import Claim, Job, JobLost, JobState, Verdict
-from drey_runtime.jobs.outbox import ensure_stream, reraise_cancellation
+from drey_runtime.jobs.outbox import ensure_stream
 from drey_runtime.jobs.ports import JobBus
 from drey_runtime.jobs.runner import JobRunner, Kind
 from drey_runtime.jobs.store import JobStore
