@@ -135,13 +135,16 @@ async def test_nothing_survives_a_signal_at_any_moment(number: signal.Signals, t
             argv = [sys.executable, str(script), str(folder)]
             run = subprocess.Popen(argv, stderr=out)  # noqa: ASYNC220
         begun = time.monotonic()
-        while run.poll() is None and not (folder / "up").exists():
-            if moment is not None and time.monotonic() - begun > moment:
-                break
-            await asyncio.sleep(0.01)
-        assert run.poll() is None, (tmp_path / "out").read_text()
-        run.send_signal(number)
-        await asyncio.to_thread(run.wait, 45)  # three parts, each with a grace of 10 s
+        try:
+            while run.poll() is None and not (folder / "up").exists():
+                if moment is not None and time.monotonic() - begun > moment:
+                    break
+                await asyncio.sleep(0.01)
+            assert run.poll() is None, (tmp_path / "out").read_text()
+            run.send_signal(number)
+            await asyncio.to_thread(run.wait, 45)  # three parts, each with a grace of 10 s
+        finally:
+            run.kill()  # a test that fails leaves nothing either
         if number is signal.SIGINT:
             assert of(folder) == []
         await until_none(folder)

@@ -28,7 +28,6 @@ from drey_cli.stack.nats import Nats
 from drey_cli.stack.part import Part
 from drey_cli.stack.ports import LOOPBACK, free_port, is_free
 from drey_cli.stack.postgres import Postgres
-from drey_cli.stack.process import tail
 from drey_cli.stack.supervisor import Child, Supervisor
 from drey_cli.stack.valkey import Valkey
 
@@ -277,10 +276,6 @@ class Stack:
             failed.cancel()
         for task in done:
             task.result()
-
-    def log_tail(self, name: str, lines: int = 20) -> str:
-        """The end of a service's log."""
-        return tail(self.folder / f"{name}.log", lines)
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:
