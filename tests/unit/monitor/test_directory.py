@@ -15,6 +15,7 @@ def info(n: int, unit: bytes = b"mA", labels: tuple[bytes, ...] = ()) -> InfoCol
         slot=np.arange(n),
         kind=np.full(n, 11, np.uint8),
         count=np.ones(n, np.int64),
+        state_time=np.zeros(n, np.int64),
         readable=np.ones(n, bool),
         writable=np.zeros(n, bool),
         precision=np.full(n, 3, np.int16),

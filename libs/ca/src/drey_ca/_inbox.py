@@ -37,9 +37,10 @@ def _keep_thread_state() -> None:
 
 
 class Connection(NamedTuple):
-    """The latest connection state; `dropped`: it was down in between."""
+    """The latest connection state, since `at` (ns); `dropped`: it was down in between."""
 
     up: bool
+    at: int
     dropped: bool
     native: int
     elements: int
@@ -117,13 +118,14 @@ class Inbox:
         self._on_burst()
 
     def _on_connection(self, args: Any) -> None:
-        chid = args.chid
+        chid, at = args.chid, time.time_ns()
         token = ca.user_token(chid)
         if args.op == ca.CONNECTION_UP:
             ca.get_host_name(chid, self._host, len(self._host))
             rights = ca.read_access(chid) & 1 | (ca.write_access(chid) & 1) << 1
             now = Connection(
                 True,
+                at,
                 False,
                 ca.field_type(chid),
                 ca.element_count(chid),
@@ -131,7 +133,7 @@ class Inbox:
                 self._host.value.decode("latin-1"),
             )
         else:
-            now = Connection(False, True, -1, 0, 0, "")
+            now = Connection(False, at, True, -1, 0, 0, "")
         with self._lock:
             before = self._connections.get(token)
             if before is not None and before.dropped:

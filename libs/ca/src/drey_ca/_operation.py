@@ -161,24 +161,32 @@ class Operation:
 
 
 class ReadOperation(Operation):
-    """A get of each row, repeated if the connection is lost before the answer."""
+    """A get of each row, repeated if the connection is lost before the answer.
+
+    In DBR type `basic`, or where that is None in each channel's own.
+    """
 
     right = 1
 
     def __init__(
-        self, store: Store, slots: Slots, number: int, callback: Callable[..., None]
+        self,
+        store: Store,
+        slots: Slots,
+        number: int,
+        callback: Callable[..., None],
+        basic: int | None,
     ) -> None:
         super().__init__(store, slots, number)
-        self._callback = callback
+        self._callback, self._basic = callback, basic
         self.events: dict[int, Event] = {}
 
     def _send(self, i: int) -> int:
         slot = int(self.slots[i])
-        native, count = int(self.store.native[slot]), int(self.store.count[slot])
+        basic = int(self.store.native[slot]) if self._basic is None else self._basic
         chid = int(self.store.chid[slot])
-        want = 1 if count == 1 else 0
+        want = 1 if self.store.count[slot] == 1 else 0
         return int(
-            ca.array_get_callback(native + ca.TIME, want, chid, self._callback, self._token(i))
+            ca.array_get_callback(basic + ca.TIME, want, chid, self._callback, self._token(i))
         )
 
     def _accept(self, i: int, reply: Reply) -> None:

@@ -22,6 +22,7 @@ _COLUMNS: dict[str, Any] = {
     "count": np.int64,
     "rights": np.uint8,
     "host_id": np.int64,
+    "state_time": np.int64,
     "value_sub": np.uint64,
     "property_sub": np.uint64,
     "kind": np.uint8,
@@ -51,6 +52,7 @@ class Store:
     count: NDArray[np.int64]
     rights: NDArray[np.uint8]
     host_id: NDArray[np.int64]
+    state_time: NDArray[np.int64]
     value_sub: NDArray[np.uint64]
     property_sub: NDArray[np.uint64]
     kind: NDArray[np.uint8]
@@ -246,6 +248,7 @@ class Store:
             slot=slots.copy(),
             kind=self._native_kind(slots),
             count=self.count[slots],
+            state_time=self.state_time[slots],
             readable=(rights & 1).astype(np.bool_),
             writable=(rights & 2).astype(np.bool_),
             precision=self.precision[slots],

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_ca import _libca as ca
-from drey_ca._decode import decode
+from drey_ca._decode import SCALAR_KIND, decode
 from drey_ca._encode import Wire, encode
 from drey_ca._inbox import Connection, Inbox
 from drey_ca._metadata import MetadataFetcher
@@ -21,7 +21,7 @@ from drey_ca._store import Store, join_heap
 from drey_ca.eca import ECA, ECA_NORMAL, name
 from drey_ca.interface import InfoColumns, ReadResult, Slots, TableStats
 from drey_core.errors import InvalidArgument
-from drey_core.values import Columns, Origin, State
+from drey_core.values import Columns, Kind, Origin, State
 
 MAX_NAME = 500
 _STRIDE = 1_000
@@ -260,7 +260,7 @@ class AiocaTable:
             self._take_values()
             pairs = [(self._store.slot(token), c) for token, c in connections.items()]
             alive = [(slot, c) for slot, c in pairs if slot >= 0]
-            self._lose([slot for slot, c in alive if not c.up])
+            self._lose([(slot, c) for slot, c in alive if not c.up])
             self._gain([(slot, c) for slot, c in alive if c.up])
         for token, right in rights.items():
             slot = self._store.slot(token)
@@ -270,8 +270,10 @@ class AiocaTable:
                 self._store.rights[slot] = right
                 self._store.info_dirty[slot] |= changed
 
-    def _lose(self, slots: list[int]) -> None:
+    def _lose(self, pairs: list[tuple[int, Connection]]) -> None:
+        slots = [slot for slot, _ in pairs]
         self._store.state[slots] = State.DISCONNECTED
+        self._store.state_time[slots] = [c.at for _, c in pairs]
         self._store.dirty[slots] = True
 
     def _gain(self, pairs: list[tuple[int, Connection]]) -> None:
@@ -285,6 +287,7 @@ class AiocaTable:
         changed = known & ((store.native[slots] != native) | (store.count[slots] != count))
         self._retype(slots[changed])
         store.native[slots], store.count[slots] = native, count
+        store.state_time[slots] = [c.at for _, c in pairs]
         store.rights[slots] = [c.rights for _, c in pairs]
         store.host_id[slots] = [self._host_id(c.host) for _, c in pairs]
         for slot, connection in pairs:
@@ -337,14 +340,25 @@ class AiocaTable:
 
     # -- bulk requests ----------------------------------------------------------------------
 
-    async def read(self, slots: Slots, timeout: float) -> ReadResult:
-        """See `ChannelTable.read`."""
+    async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
+        """See `ChannelTable.read`. ValueError too for a `kind` asked of a long string."""
         self._check_open()
         rows = self._store.check(slots).copy()
+        basic = None if kind is None else self._asked(rows, kind)
         callback = self._inbox.read_callback
-        operation = ReadOperation(self._store, rows, self._next_number(), callback)
+        operation = ReadOperation(self._store, rows, self._next_number(), callback, basic)
         await self._run(operation, timeout)
         return self._result(operation)
+
+    def _asked(self, rows: Slots, kind: Kind) -> int:
+        """The DBR type of `kind`."""
+        if kind not in SCALAR_KIND:
+            raise ValueError(f"Channel Access cannot read as {kind!r}")
+        texts = rows[self._store.long_string[rows]]
+        if len(texts):
+            address = self._names[int(texts[0])].decode("utf-8", "backslashreplace")
+            raise ValueError(f"the long string {address!r} takes no kind")
+        return SCALAR_KIND.index(kind)
 
     async def write(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True

@@ -1,9 +1,10 @@
 """The port: many Channel Access channels, in columns.
 
-Two implementations stand behind it: `drey_ca.aioca_table` (over `aioca`) and, later, a native
-table. Everything above sees only this module. Slots are row numbers of the table, given by
-`add` and dead after `remove`; the table never confuses a removed slot's late events with a
-newer channel. All methods belong to one event loop and are not thread-safe.
+Two implementations stand behind it: `drey_ca.native_table` (Cython over libca) and
+`drey_ca.aioca_table` (over `aioca`), its fallback and reference. Everything above sees only this
+module. Slots are row numbers of the table, given by `add` and dead after `remove`; the table never
+confuses a removed slot's late events with a newer channel. All methods belong to one event loop
+and are not thread-safe.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.values import Columns
+from drey_core.values import Columns, Kind
 
 Slots = NDArray[np.int64]
 
@@ -26,12 +27,14 @@ class InfoColumns:
 
     `kind` is the native `drey_core.values.Kind` (with `ARRAY` when `count` > 1), NONE while
     never connected. Limits are NaN where the type has none. `precision` is -1 where the type
-    has none. Texts are the IOC's own bytes.
+    has none. Texts are the IOC's own bytes. `state_time` is when the connection was last made or
+    lost, in nanoseconds since 1970 UTC by this host's clock; 0 while never connected.
     """
 
     slot: Slots
     kind: NDArray[np.uint8]
     count: NDArray[np.int64]
+    state_time: NDArray[np.int64]
     readable: NDArray[np.bool_]
     writable: NDArray[np.bool_]
     precision: NDArray[np.int16]
@@ -133,8 +136,12 @@ class ChannelTable(Protocol):
         """What is known of these now. Never blocks."""
         ...
 
-    async def read(self, slots: Slots, timeout: float) -> ReadResult:
+    async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
         """Read all from their servers, past any subscription; one deadline for all.
+
+        In the native type of each, or all as `kind`, where the server converts: an enum or a
+        double as `Kind.STRING`, for instance. `ValueError` for a kind that Channel Access lacks
+        (64-bit integers, BOOL, INT8, UINT16, UINT32). Long strings (`$`) take no `kind`.
 
         Takes at most `timeout` seconds plus scheduling: what has not answered then has code
         ECA_TIMEOUT, what is not connected then ECA_DISCONN. Does not touch the subscribed values.

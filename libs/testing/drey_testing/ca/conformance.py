@@ -89,6 +89,17 @@ async def drained_until(
                 return got
 
 
+async def drained_until_state(table: ChannelTable, slots: Slots, state: State) -> None:
+    """Drain until each of `slots` was drained in `state` once."""
+    left = set(slots.tolist())
+    async with asyncio.timeout(_WAIT):
+        while left:
+            await table.wait_dirty()
+            table.drain_info()
+            got = table.drain()
+            left -= set(got.key[got.state == state].tolist())
+
+
 async def info_until(table: ChannelTable, enough: Callable[[], bool]) -> None:
     """Wait for news until `enough`."""
     async with asyncio.timeout(_WAIT):
@@ -218,6 +229,61 @@ class TableConformance:
         count = (await table.read(fresh, _WAIT)).values.value(0)
         assert len((await table.read(slots, _WAIT)).values.value(0)) == count
 
+    async def test_read_as_another_kind(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "ENUM", "DOUBLE", "LONG", "SHORT", "STRING")
+        await table.write(slots, columns([1, 2.75, -7, 3, b"12"]), _WAIT)
+        got = await table.read(slots, _WAIT, kind=Kind.STRING)
+        assert got.code.tolist() == [ECA.NORMAL] * 5
+        assert (got.values.kind == Kind.STRING).all()
+        assert (got.values.origin == Origin.READ).all()
+        # PREC of DOUBLE is 3: the server formats.
+        assert [got.values.value(i) for i in range(5)] == [b"on", b"2.750", b"-7", b"3", b"12"]
+        got = await table.read(slots, _WAIT, kind=Kind.FLOAT64)
+        assert [got.values.value(i) for i in range(5)] == [1.0, 2.75, -7.0, 3.0, 12.0]
+        got = await table.read(slots, _WAIT, kind=Kind.INT32)
+        assert [got.values.value(i) for i in range(5)] == [1, 2, -7, 3, 12]
+        assert (got.values.kind == Kind.INT32).all()
+
+    async def test_read_arrays_as_another_kind(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "DOUBLES", "STRINGS")
+        values: list[object] = [np.array([1.0, -2.0, 3.0]), [b"4", b"5"]]
+        await table.write(slots, columns(values), _WAIT)
+        got = (await table.read(slots, _WAIT, kind=Kind.INT16)).values
+        assert got.kind.tolist() == [Kind.INT16 | ARRAY] * 2
+        assert [got.value(i).tolist() for i in range(2)] == [[1, -2, 3], [4, 5]]
+        got = (await table.read(slots[:1], _WAIT, kind=Kind.STRING)).values
+        assert got.kind[0] == STRING_ARRAY
+        assert [float(text) for text in got.value(0)] == [1.0, -2.0, 3.0]
+
+    async def test_read_as_a_kind_that_is_refused(self, table: ChannelTable, ioc: Ioc) -> None:
+        slots = await connected(table, "DOUBLE", "STRING", "TEXT.VAL$")
+        for kind in (Kind.INT64, Kind.UINT64, Kind.BOOL, Kind.INT8, Kind.UINT16, Kind.UINT32):
+            with pytest.raises(ValueError):
+                await table.read(slots[:1], _WAIT, kind=kind)
+        with pytest.raises(ValueError):
+            await table.read(slots, _WAIT, kind=Kind.STRING)
+        await table.write(slots[1:2], columns([b"no number"]), _WAIT)
+        got = await table.read(slots[:2], _WAIT, kind=Kind.FLOAT64)
+        assert got.code.tolist() == [ECA.NORMAL, ECA.GETFAIL]
+        assert got.values.kind.tolist() == [Kind.FLOAT64, Kind.NONE]
+
+    async def test_state_times(self, table: ChannelTable, ioc: Ioc) -> None:
+        dead = await table.add(["NOT:THERE"])
+        before = time.time_ns()
+        slots = await connected(table, "DOUBLE")
+        up = int(table.info(slots).state_time[0])
+        assert before <= up <= time.time_ns()
+        ioc.kill()
+        try:
+            await drained_until_state(table, slots, State.DISCONNECTED)
+            lost = int(table.info(slots).state_time[0])
+            assert up < lost <= time.time_ns()
+        finally:
+            ioc.start()
+        assert (await table.wait_connected(slots, _WAIT)).all()
+        assert lost < int(table.info(slots).state_time[0]) <= time.time_ns()
+        assert table.info(dead).state_time.tolist() == [0]
+
     async def test_times_and_alarms(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "NEVER", "DOUBLE")
         got = (await table.read(slots, _WAIT)).values
@@ -287,13 +353,7 @@ class TableConformance:
         await table.subscribe(slots)
         await drained_until(table, lambda seen: seen.get(int(slots[0])) == 4.5)
         ioc.kill()
-        lost: set[int] = set()
-        async with asyncio.timeout(_WAIT):
-            while lost != set(slots.tolist()):
-                await table.wait_dirty()
-                table.drain_info()
-                got = table.drain()
-                lost |= set(got.key[got.state == State.DISCONNECTED].tolist())
+        await drained_until_state(table, slots, State.DISCONNECTED)
         read = await table.read(slots, 0.3)
         assert read.code.tolist() == [ECA.DISCONN] * 2
         assert read.values.state.tolist() == [State.DISCONNECTED] * 2
