@@ -262,13 +262,21 @@ class AiocaTable:
             alive = [(slot, c) for slot, c in pairs if slot >= 0]
             self._lose([(slot, c) for slot, c in alive if not c.up])
             self._gain([(slot, c) for slot, c in alive if c.up])
+        self._take_rights(rights)
+
+    def _take_rights(self, rights: dict[int, int]) -> None:
+        store = self._store
+        readable = []
         for token, right in rights.items():
-            slot = self._store.slot(token)
+            slot = store.slot(token)
             # libca withdraws all rights of a lost channel; what was last known stays instead.
-            if slot >= 0 and self._store.state[slot] == State.CONNECTED:
-                changed = self._store.rights[slot] != right
-                self._store.rights[slot] = right
-                self._store.info_dirty[slot] |= changed
+            if slot >= 0 and store.state[slot] == State.CONNECTED and store.rights[slot] != right:
+                if right & ~store.rights[slot] & 1:
+                    readable.append(slot)
+                store.rights[slot] = right
+                store.info_dirty[slot] = True
+        # Who could not read on connection has no metadata yet.
+        self._fetcher.request(readable)
 
     def _lose(self, pairs: list[tuple[int, Connection]]) -> None:
         slots = [slot for slot, _ in pairs]

@@ -1,7 +1,8 @@
-"""What every implementation of `drey_ca.interface.ChannelTable` must do, against a real IOC.
+"""What every implementation of `drey_ca.interface.ChannelTable` must do, against a soft IOC.
 
 A test module takes the suite by subclassing `TableConformance` and giving two fixtures:
-`table`, an open table, and `ioc`, an `Ioc` that serves `DATABASE` under `ACCESS`.
+`table`, an open table, and `ioc`, an `Ioc` that serves `records.DATABASE` under `records.ACCESS`.
+Values and lives of channels have modules of their own (`conformance_values`, `conformance_life`).
 """
 
 from __future__ import annotations
@@ -10,125 +11,27 @@ import asyncio
 import gc
 import math
 import time
-from collections.abc import Awaitable, Callable
 
 import numpy as np
 import psutil
 import pytest
 
 from drey_ca.eca import ECA
-from drey_ca.interface import ChannelTable, Slots
+from drey_ca.interface import ChannelTable
 from drey_core.errors import InvalidArgument
-from drey_core.values import ARRAY, STRING_ARRAY, Columns, Kind, Origin, State
+from drey_core.values import ARRAY, STRING_ARRAY, Kind, Origin, State
+from drey_testing.ca import records
 from drey_testing.ca.ioc import Ioc
-
-ACCESS = """
-ASG(DEFAULT) { RULE(1,READ) RULE(1,WRITE) }
-ASG(LOCKED) { RULE(1,READ) }
-ASG(SWITCHED) { INPA("SWITCH") RULE(1,READ) RULE(1,WRITE){CALC("A=1")} }
-"""
-
-DATABASE = """
-record(ao,"DOUBLE"){field(EGU,"mA") field(PREC,"3") field(VAL,"1.5") field(PINI,"YES")
- field(HOPR,"10") field(LOPR,"-10") field(DRVH,"9") field(DRVL,"-9") field(HIHI,"8") field(HIGH,"7")
- field(LOW,"-7") field(LOLO,"-8") field(HHSV,"MAJOR") field(HSV,"MINOR")
- field(LSV,"MINOR") field(LLSV,"MAJOR")}
-record(longout,"LONG"){field(VAL,"-2147483648")}
-record(waveform,"FLOATS"){field(FTVL,"FLOAT") field(NELM,"8")}
-record(waveform,"FLOAT"){field(FTVL,"FLOAT") field(NELM,"1")}
-record(waveform,"SHORT"){field(FTVL,"SHORT") field(NELM,"1")}
-record(waveform,"CHAR"){field(FTVL,"UCHAR") field(NELM,"1")}
-record(waveform,"DOUBLES"){field(FTVL,"DOUBLE") field(NELM,"1000")}
-record(waveform,"CHARS"){field(FTVL,"CHAR") field(NELM,"100")}
-record(waveform,"STRINGS"){field(FTVL,"STRING") field(NELM,"4")}
-record(mbbo,"ENUM"){field(ZRST,"off") field(ONST,"on") field(TWST,"\udce9t\udce9") field(ZRVL,"0")
- field(ONVL,"1") field(TWVL,"2")}
-record(stringout,"STRING"){field(VAL,"caf\udce9")}
-record(lso,"TEXT"){field(SIZV,"300")}
-record(ao,"NEVER"){}
-record(ao,"SINK"){}
-record(ao,"LOCKED"){field(ASG,"LOCKED")}
-record(ao,"SWITCHED"){field(ASG,"SWITCHED")}
-record(ao,"SWITCH"){field(VAL,"1") field(PINI,"YES")}
-record(ao,"DISABLED"){field(DISP,"1")}
-record(ao,"SLOW"){field(FLNK,"SLOWSEQ") }
-record(seq,"SLOWSEQ"){field(DLY1,"1") field(LNK1,"SINK") field(DO1,"1")}
-record(calc,"FAST"){field(CALC,"VAL+1") field(SCAN,".1 second")}
-record(ao,"RETYPED"){field(VAL,"4.5") field(PINI,"YES")}
-"""
-
-RETYPED = DATABASE.replace(
-    'record(ao,"RETYPED"){field(VAL,"4.5") field(PINI,"YES")}',
-    'record(stringout,"RETYPED"){field(VAL,"now text") field(PINI,"YES")}',
+from drey_testing.ca.suite import (
+    WAIT,
+    bits,
+    columns,
+    connected,
+    drained_until,
+    drained_until_state,
+    info_until,
+    within,
 )
-
-_WAIT = 15.0
-
-
-async def connected(table: ChannelTable, *names: str) -> Slots:
-    """Slots of `names`, all connected."""
-    slots = await table.add(names)
-    up = await table.wait_connected(slots, _WAIT)
-    assert up.all(), [name for name, is_up in zip(names, up, strict=True) if not is_up]
-    return slots
-
-
-async def drained_until(
-    table: ChannelTable, enough: Callable[[dict[int, object]], bool]
-) -> Columns:
-    """Drain until `enough` of the values by slot; the last drain that changed any."""
-    seen: dict[int, object] = {}
-    async with asyncio.timeout(_WAIT):
-        while True:
-            await table.wait_dirty()
-            table.drain_info()
-            got = table.drain()
-            assert (np.diff(got.key) > 0).all()
-            seen.update((int(slot), got.value(i)) for i, slot in enumerate(got.key))
-            if enough(seen):
-                return got
-
-
-async def drained_until_state(table: ChannelTable, slots: Slots, state: State) -> None:
-    """Drain until each of `slots` was drained in `state` once."""
-    left = set(slots.tolist())
-    async with asyncio.timeout(_WAIT):
-        while left:
-            await table.wait_dirty()
-            table.drain_info()
-            got = table.drain()
-            left -= set(got.key[got.state == state].tolist())
-
-
-async def info_until(table: ChannelTable, enough: Callable[[], bool]) -> None:
-    """Wait for news until `enough`."""
-    async with asyncio.timeout(_WAIT):
-        while not enough():
-            await table.wait_dirty()
-            table.drain()
-            table.drain_info()
-
-
-def columns(values: list[object], kinds: list[int | None] | None = None) -> Columns:
-    """`values` as columns to write."""
-    return Columns.from_values(
-        np.zeros(len(values), np.int64), values, kinds or [None] * len(values)
-    )
-
-
-def bits(kind: int, *cells: int) -> Columns:
-    """Scalars of `kind` by their bits."""
-    out = columns([0.0] * len(cells))
-    out.kind[:] = kind
-    out.data[:] = np.array(cells, np.uint64)
-    return out
-
-
-async def within(seconds: float, work: Awaitable[object]) -> None:
-    """`work` must end in `seconds`."""
-    before = time.monotonic()
-    await work
-    assert time.monotonic() - before < seconds
 
 
 class TableConformance:
@@ -181,8 +84,8 @@ class TableConformance:
         for name, cells, layout in cases:
             slots = await connected(table, name)
             array = np.array(cells, layout).view(layout.replace("u", "f"))
-            assert (await table.write(slots, columns([array]), _WAIT)).tolist() == [ECA.NORMAL]
-            got = (await table.read(slots, _WAIT)).values
+            assert (await table.write(slots, columns([array]), WAIT)).tolist() == [ECA.NORMAL]
+            got = (await table.read(slots, WAIT)).values
             assert got.value(0).tobytes() == array.tobytes()
         slots = await connected(table, "DOUBLE", "FLOAT", "LONG", "SHORT", "CHAR")
         for kind, slot, cell in [
@@ -193,8 +96,8 @@ class TableConformance:
             (Kind.UINT8, 4, 0xFF),
         ]:
             one = slots[slot : slot + 1]
-            assert (await table.write(one, bits(kind, cell), _WAIT)).tolist() == [ECA.NORMAL]
-            got = (await table.read(one, _WAIT)).values
+            assert (await table.write(one, bits(kind, cell), WAIT)).tolist() == [ECA.NORMAL]
+            got = (await table.read(one, WAIT)).values
             assert (got.kind[0], int(got.data[0])) == (kind, cell)
             assert got.origin[0] == Origin.READ
 
@@ -210,8 +113,8 @@ class TableConformance:
             np.array([math.inf]),
             b"on",
         ]
-        assert (await table.write(slots, columns(values), _WAIT)).tolist() == [ECA.NORMAL] * 6
-        read = await table.read(slots, _WAIT)
+        assert (await table.write(slots, columns(values), WAIT)).tolist() == [ECA.NORMAL] * 6
+        read = await table.read(slots, WAIT)
         assert read.code.tolist() == [ECA.NORMAL] * 6
         got = read.values
         assert [got.value(i) for i in range(3)] == values[:3]
@@ -224,34 +127,34 @@ class TableConformance:
     async def test_empty_array(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "FLOATS")
         ioc.shell('dbpf "FLOATS.PROC" 1')
-        await table.write(slots, columns([np.zeros(0, "f4")]), _WAIT)
+        await table.write(slots, columns([np.zeros(0, "f4")]), WAIT)
         fresh = await connected(table, "FLOATS.NORD")
-        count = (await table.read(fresh, _WAIT)).values.value(0)
-        assert len((await table.read(slots, _WAIT)).values.value(0)) == count
+        count = (await table.read(fresh, WAIT)).values.value(0)
+        assert len((await table.read(slots, WAIT)).values.value(0)) == count
 
     async def test_read_as_another_kind(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "ENUM", "DOUBLE", "LONG", "SHORT", "STRING")
-        await table.write(slots, columns([1, 2.75, -7, 3, b"12"]), _WAIT)
-        got = await table.read(slots, _WAIT, kind=Kind.STRING)
+        await table.write(slots, columns([1, 2.75, -7, 3, b"12"]), WAIT)
+        got = await table.read(slots, WAIT, kind=Kind.STRING)
         assert got.code.tolist() == [ECA.NORMAL] * 5
         assert (got.values.kind == Kind.STRING).all()
         assert (got.values.origin == Origin.READ).all()
         # PREC of DOUBLE is 3: the server formats.
         assert [got.values.value(i) for i in range(5)] == [b"on", b"2.750", b"-7", b"3", b"12"]
-        got = await table.read(slots, _WAIT, kind=Kind.FLOAT64)
+        got = await table.read(slots, WAIT, kind=Kind.FLOAT64)
         assert [got.values.value(i) for i in range(5)] == [1.0, 2.75, -7.0, 3.0, 12.0]
-        got = await table.read(slots, _WAIT, kind=Kind.INT32)
+        got = await table.read(slots, WAIT, kind=Kind.INT32)
         assert [got.values.value(i) for i in range(5)] == [1, 2, -7, 3, 12]
         assert (got.values.kind == Kind.INT32).all()
 
     async def test_read_arrays_as_another_kind(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "DOUBLES", "STRINGS")
         values: list[object] = [np.array([1.0, -2.0, 3.0]), [b"4", b"5"]]
-        await table.write(slots, columns(values), _WAIT)
-        got = (await table.read(slots, _WAIT, kind=Kind.INT16)).values
+        await table.write(slots, columns(values), WAIT)
+        got = (await table.read(slots, WAIT, kind=Kind.INT16)).values
         assert got.kind.tolist() == [Kind.INT16 | ARRAY] * 2
         assert [got.value(i).tolist() for i in range(2)] == [[1, -2, 3], [4, 5]]
-        got = (await table.read(slots[:1], _WAIT, kind=Kind.STRING)).values
+        got = (await table.read(slots[:1], WAIT, kind=Kind.STRING)).values
         assert got.kind[0] == STRING_ARRAY
         assert [float(text) for text in got.value(0)] == [1.0, -2.0, 3.0]
 
@@ -259,11 +162,11 @@ class TableConformance:
         slots = await connected(table, "DOUBLE", "STRING", "TEXT.VAL$")
         for kind in (Kind.INT64, Kind.UINT64, Kind.BOOL, Kind.INT8, Kind.UINT16, Kind.UINT32):
             with pytest.raises(ValueError):
-                await table.read(slots[:1], _WAIT, kind=kind)
+                await table.read(slots[:1], WAIT, kind=kind)
         with pytest.raises(ValueError):
-            await table.read(slots, _WAIT, kind=Kind.STRING)
-        await table.write(slots[1:2], columns([b"no number"]), _WAIT)
-        got = await table.read(slots[:2], _WAIT, kind=Kind.FLOAT64)
+            await table.read(slots, WAIT, kind=Kind.STRING)
+        await table.write(slots[1:2], columns([b"no number"]), WAIT)
+        got = await table.read(slots[:2], WAIT, kind=Kind.FLOAT64)
         assert got.code.tolist() == [ECA.NORMAL, ECA.GETFAIL]
         assert got.values.kind.tolist() == [Kind.FLOAT64, Kind.NONE]
 
@@ -280,17 +183,17 @@ class TableConformance:
             assert up < lost <= time.time_ns()
         finally:
             ioc.start()
-        assert (await table.wait_connected(slots, _WAIT)).all()
+        assert (await table.wait_connected(slots, WAIT)).all()
         assert lost < int(table.info(slots).state_time[0]) <= time.time_ns()
         assert table.info(dead).state_time.tolist() == [0]
 
     async def test_times_and_alarms(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "NEVER", "DOUBLE")
-        got = (await table.read(slots, _WAIT)).values
+        got = (await table.read(slots, WAIT)).values
         assert got.source_time[0] == 631_152_000 * 10**9
         assert (got.severity[0], got.status[0]) == (3, 17)
-        await table.write(slots[1:], columns([8.5]), _WAIT)
-        got = (await table.read(slots[1:], _WAIT)).values
+        await table.write(slots[1:], columns([8.5]), WAIT)
+        got = (await table.read(slots[1:], WAIT)).values
         assert abs(int(got.source_time[0]) - time.time_ns()) < 5 * 10**9
         assert abs(int(got.receive_time[0]) - time.time_ns()) < 5 * 10**9
         assert (got.severity[0], got.status[0]) == (2, 3)
@@ -299,7 +202,7 @@ class TableConformance:
         names = ["DOUBLE", "DOUBLE", "LONG", "LONG", "LONG", "STRING", "STRING", "DOUBLE", "ENUM"]
         slots = await connected(table, *names)
         values: list[object] = [3, 2**53 + 1, 7.0, 7.5, 2**31, 1.0, b"x" * 40, b"text", 2]
-        code = await table.write(slots, columns(values), _WAIT)
+        code = await table.write(slots, columns(values), WAIT)
         assert code.tolist() == [
             ECA.NORMAL,
             ECA.NOCONVERT,
@@ -311,13 +214,13 @@ class TableConformance:
             ECA.BADTYPE,
             ECA.NORMAL,
         ]
-        got = (await table.read(slots, _WAIT)).values
+        got = (await table.read(slots, WAIT)).values
         assert [got.value(i) for i in (0, 2, 8)] == [3.0, 7, 2]
 
     async def test_write_refused(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "LOCKED", "DISABLED", "ENUM", "DOUBLE")
         values = columns([1.0, 1.0, b"no such label", 2.0])
-        code = (await table.write(slots, values, _WAIT)).tolist()
+        code = (await table.write(slots, values, WAIT)).tolist()
         assert code[0] == ECA.NOWTACCESS
         assert code[1] == ECA.PUTFAIL
         assert code[2] == ECA.PUTFAIL
@@ -326,25 +229,25 @@ class TableConformance:
     async def test_write_without_completion(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "DOUBLE")
         await table.subscribe(slots)
-        code = await table.write(slots, columns([-2.25]), _WAIT, completion=False)
+        code = await table.write(slots, columns([-2.25]), WAIT, completion=False)
         assert code.tolist() == [ECA.NORMAL]
         await drained_until(table, lambda seen: seen.get(int(slots[0])) == -2.25)
 
     async def test_access_rights_change(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "SWITCHED", "SWITCH")
         assert table.info(slots).writable.all()
-        await table.write(slots[1:], columns([0.0]), _WAIT)
+        await table.write(slots[1:], columns([0.0]), WAIT)
         await info_until(table, lambda: not table.info(slots).writable[0])
-        await table.write(slots[1:], columns([1.0]), _WAIT)
+        await table.write(slots[1:], columns([1.0]), WAIT)
         await info_until(table, lambda: bool(table.info(slots).writable[0]))
 
     async def test_labels_change(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "ENUM", "ENUM.ONST")
         await table.subscribe(slots[:1])
         await info_until(table, lambda: len(table.info(slots[:1]).labels[0]) == 3)
-        await table.write(slots[1:], columns([b"running"]), _WAIT)
+        await table.write(slots[1:], columns([b"running"]), WAIT)
         await info_until(table, lambda: table.info(slots[:1]).labels[0][1] == b"running")
-        await table.write(slots[1:], columns([b"on"]), _WAIT)
+        await table.write(slots[1:], columns([b"on"]), WAIT)
 
     async def test_disconnect_and_reconnect_with_another_type(
         self, table: ChannelTable, ioc: Ioc
@@ -358,18 +261,18 @@ class TableConformance:
         assert read.code.tolist() == [ECA.DISCONN] * 2
         assert read.values.state.tolist() == [State.DISCONNECTED] * 2
         try:
-            ioc.start(RETYPED)
+            ioc.start(records.RETYPED)
             await drained_until(table, lambda seen: seen.get(int(slots[0])) == b"now text")
             assert table.info(slots).kind.tolist() == [Kind.STRING, Kind.INT32]
         finally:
             ioc.kill()
-            ioc.start(DATABASE)
+            ioc.start(records.DATABASE)
 
     async def test_dead_names_cost_one_deadline(self, table: ChannelTable, ioc: Ioc) -> None:
         dead = [f"NOT:THERE:{i}" for i in range(2_000)]
         await connected(table, "DOUBLE")
         slots = await table.add([*dead, "DOUBLE", "LONG"])
-        assert (await table.wait_connected(slots[-2:], _WAIT)).all()
+        assert (await table.wait_connected(slots[-2:], WAIT)).all()
         before = time.monotonic()
         read = await table.read(slots, 0.5)
         assert 0.4 < time.monotonic() - before < 1.5
@@ -390,14 +293,14 @@ class TableConformance:
             await table.wait_dirty()
             assert int(slots[0]) not in table.drain().key.tolist()
         order = slots[[2, 1, 2]]
-        assert (await table.read(order, _WAIT)).values.key.tolist() == order.tolist()
+        assert (await table.read(order, WAIT)).values.key.tolist() == order.tolist()
 
     async def test_heap_budget(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "DOUBLES", "DOUBLES", "DOUBLES")
-        await table.write(slots[:1], columns([np.arange(1000.0)]), _WAIT)
+        await table.write(slots[:1], columns([np.arange(1000.0)]), WAIT)
         await table.subscribe(slots)
         seen: list[int] = []
-        async with asyncio.timeout(_WAIT):
+        async with asyncio.timeout(WAIT):
             while set(seen) != set(slots.tolist()):
                 await table.wait_dirty()
                 got = table.drain(max_heap=1)
@@ -410,16 +313,16 @@ class TableConformance:
         dead = await table.add(["NOT:THERE"])
         late = table.stats().late_completions
         for work in (
-            table.write(slots[:1], columns([1.0]), _WAIT),
-            table.read(dead, _WAIT),
-            table.wait_connected(dead, _WAIT),
+            table.write(slots[:1], columns([1.0]), WAIT),
+            table.read(dead, WAIT),
+            table.wait_connected(dead, WAIT),
         ):
             task = asyncio.ensure_future(work)
             await asyncio.sleep(0.05)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        async with asyncio.timeout(_WAIT):
+        async with asyncio.timeout(WAIT):
             while table.stats().late_completions == late:
                 await asyncio.sleep(0.05)
         await table.subscribe(slots[1:])
@@ -430,7 +333,7 @@ class TableConformance:
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-        await table.write(slots[1:], columns([5.25]), _WAIT)
+        await table.write(slots[1:], columns([5.25]), WAIT)
         await drained_until(table, lambda seen: seen.get(int(slots[1])) == 5.25)
 
     async def test_write_deadline(self, table: ChannelTable, ioc: Ioc) -> None:
@@ -443,9 +346,9 @@ class TableConformance:
         await table.subscribe(slots)
         dead = await table.add(["NOT:THERE"])
         work: list[asyncio.Future[object]] = [
-            asyncio.ensure_future(table.read(dead, _WAIT)),
-            asyncio.ensure_future(table.write(slots[:1], columns([1.0]), _WAIT)),
-            asyncio.ensure_future(table.wait_connected(dead, _WAIT)),
+            asyncio.ensure_future(table.read(dead, WAIT)),
+            asyncio.ensure_future(table.write(slots[:1], columns([1.0]), WAIT)),
+            asyncio.ensure_future(table.wait_connected(dead, WAIT)),
         ]
         await asyncio.sleep(0.05)
         await within(1.0, table.close())
@@ -459,7 +362,7 @@ class TableConformance:
             slots = await table.add(["DOUBLE", "LONG", "NOT:THERE"])
             await table.subscribe(slots)
             if turn % 50 == 0:
-                await table.wait_connected(slots[:2], _WAIT)
+                await table.wait_connected(slots[:2], WAIT)
             await table.remove(slots)
             if turn == 200:
                 gc.collect()

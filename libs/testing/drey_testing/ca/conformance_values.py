@@ -1,0 +1,313 @@
+"""Values bit for bit: the part of the suite that any Channel Access server can be asked.
+
+Fixtures: `table`, an open table, and `server`, anything that serves the `V:` names of `records`.
+What a server does otherwise than softIOC is said by `Server`, so that it stands written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import pytest
+
+from drey_ca.eca import ECA
+from drey_ca.interface import ChannelTable, Slots
+from drey_core.values import ARRAY, STRING_ARRAY, Columns, Kind, Origin, State
+from drey_testing.ca.records import BIG, LABELS
+from drey_testing.ca.suite import (
+    WAIT,
+    bits,
+    columns,
+    connected,
+    drained_until,
+    info_until,
+    seen_value,
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """In what servers differ. The defaults are softIOC's."""
+
+    shortest: int = 0
+    """Elements of an array that has none: some servers cannot send an empty one."""
+
+    latin_labels: bool = True
+    """Labels and strings may have any byte."""
+
+    completes_before_event: bool = False
+    """A put-callback's answer comes before the event of the value put."""
+
+    same_value_events: bool = True
+    """Writing an equal value again gives an event."""
+
+
+SCALARS = [
+    (Kind.FLOAT64, "V:DOUBLE", 0x0000000000000000),
+    (Kind.FLOAT64, "V:DOUBLE", 0x8000000000000000),  # -0.0
+    (Kind.FLOAT64, "V:DOUBLE", 0x0000000000000001),  # the smallest denormal
+    (Kind.FLOAT64, "V:DOUBLE", 0x800FFFFFFFFFFFFF),  # the largest negative denormal
+    (Kind.FLOAT64, "V:DOUBLE", 0x7FEFFFFFFFFFFFFF),  # the largest number
+    (Kind.FLOAT64, "V:DOUBLE", 0x7FF0000000000000),
+    (Kind.FLOAT64, "V:DOUBLE", 0xFFF0000000000000),
+    (Kind.FLOAT64, "V:DOUBLE", 0x7FF8000000001234),  # a quiet NaN's payload
+    (Kind.FLOAT64, "V:DOUBLE", 0xFFF800000000BEEF),
+    (Kind.FLOAT64, "V:DOUBLE", 0x7FF0000000000001),  # a signalling NaN
+    (Kind.FLOAT32, "V:FLOAT", 0x80000000),
+    (Kind.FLOAT32, "V:FLOAT", 0x00000001),
+    (Kind.FLOAT32, "V:FLOAT", 0x807FFFFF),
+    (Kind.FLOAT32, "V:FLOAT", 0x7F7FFFFF),
+    (Kind.FLOAT32, "V:FLOAT", 0xFF800000),
+    (Kind.FLOAT32, "V:FLOAT", 0x7FC01234),
+    (Kind.FLOAT32, "V:FLOAT", 0xFFC0BEEF),
+    (Kind.FLOAT32, "V:FLOAT", 0x7F800001),
+    (Kind.INT32, "V:LONG", 0xFFFFFFFF80000000),
+    (Kind.INT32, "V:LONG", 0x000000007FFFFFFF),
+    (Kind.INT32, "V:LONG", 0xFFFFFFFFFFFFFFFF),
+    (Kind.INT16, "V:SHORT", 0xFFFFFFFFFFFF8000),
+    (Kind.INT16, "V:SHORT", 0x7FFF),
+    (Kind.UINT8, "V:CHAR", 0x80),
+    (Kind.UINT8, "V:CHAR", 0xFF),
+    (Kind.UINT8, "V:CHAR", 0x00),
+]
+"""Kind, name, and the bits of the `data` cell."""
+
+ARRAYS = [
+    ("V:DOUBLES", np.array([cell for kind, _, cell in SCALARS if kind == Kind.FLOAT64], "<u8")),
+    ("V:FLOATS", np.array([cell for kind, _, cell in SCALARS if kind == Kind.FLOAT32], "<u4")),
+    ("V:LONGS", np.array([-(2**31), 2**31 - 1, -1, 0], "<i4")),
+    ("V:SHORTS", np.array([-(2**15), 2**15 - 1, -1, 0], "<i2")),
+    ("V:CHARS", np.arange(256, dtype=np.uint8)),
+]
+
+
+def _typed(name: str, cells: np.ndarray) -> np.ndarray:
+    """The array whose bits are `cells`."""
+    floating = {"V:DOUBLES": "<f8", "V:FLOATS": "<f4"}
+    return cells.view(floating[name]) if name in floating else cells
+
+
+class ValueConformance:
+    """Every value comes back as it went, by a read and by a subscription."""
+
+    @pytest.mark.parametrize(("kind", "name", "cell"), SCALARS, ids=str)
+    async def test_bits_of_a_scalar(
+        self, table: ChannelTable, server: Server, kind: Kind, name: str, cell: int
+    ) -> None:
+        slots = await connected(table, name)
+        await table.write(slots, bits(kind, 1), WAIT)
+        await table.subscribe(slots)
+        await drained_until(table, lambda seen: int(slots[0]) in seen)
+        assert (await table.write(slots, bits(kind, cell), WAIT)).tolist() == [ECA.NORMAL]
+        got = (await table.read(slots, WAIT)).values
+        assert (got.kind[0], int(got.data[0])) == (kind, cell)
+        await _monitored(table, slots, kind, cell)
+
+    @pytest.mark.parametrize(("name", "cells"), ARRAYS, ids=[name for name, _ in ARRAYS])
+    async def test_bits_of_an_array(
+        self, table: ChannelTable, server: Server, name: str, cells: np.ndarray
+    ) -> None:
+        slots = await connected(table, name)
+        await table.subscribe(slots)
+        array = _typed(name, cells)
+        assert (await table.write(slots, columns([array]), WAIT)).tolist() == [ECA.NORMAL]
+        read = (await table.read(slots, WAIT)).values
+        assert read.value(0).tobytes() == cells.tobytes()
+        await drained_until(table, seen_value(slots[0], array))
+
+    async def test_enum_of_sixteen_states(self, table: ChannelTable, server: Server) -> None:
+        slots = await connected(table, "V:ENUM")
+        await info_until(table, lambda: len(table.info(slots).labels[0]) == 16)
+        labels = table.info(slots).labels[0]
+        assert labels == tuple(wire_label(server, label) for label in LABELS)
+        await table.subscribe(slots)
+        for index in (15, 0, 7):
+            assert (await table.write(slots, columns([index]), WAIT)).tolist() == [ECA.NORMAL]
+            got = (await table.read(slots, WAIT)).values
+            assert (got.kind[0], got.value(0)) == (Kind.ENUM, index)
+            got = (await table.read(slots, WAIT, kind=Kind.STRING)).values
+            assert got.value(0) == labels[index]
+            await drained_until(table, seen_value(slots[0], index))
+        # By label too; the longest fits into a string of 40 bytes.
+        assert (await table.write(slots, columns([labels[3]]), WAIT)).tolist() == [ECA.NORMAL]
+        assert (await table.read(slots, WAIT)).values.value(0) == 3
+
+    async def test_strings(self, table: ChannelTable, server: Server) -> None:
+        slots = await connected(table, "V:STRING", "V:STRINGS")
+        await table.subscribe(slots)
+        every = [b"", b"x" * 39, b" blanks \t "]
+        if server.latin_labels:
+            every += [b"\xff\xfe\x80", bytes(range(1, 40)), bytes(range(217, 256))]
+        for one in every:
+            assert (await table.write(slots[:1], columns([one]), WAIT)).tolist() == [ECA.NORMAL]
+            assert (await table.read(slots[:1], WAIT)).values.value(0) == one
+        assert (await table.write(slots[1:], columns([every]), WAIT)).tolist() == [ECA.NORMAL]
+        got = (await table.read(slots[1:], WAIT)).values
+        assert (got.kind[0], got.value(0)) == (STRING_ARRAY, every)
+        wanted = {int(slots[0]): every[-1], int(slots[1]): every}
+        await drained_until(table, lambda seen: wanted.items() <= seen.items())
+
+    async def test_length_changes_with_each_event(
+        self, table: ChannelTable, server: Server
+    ) -> None:
+        slots = await connected(table, "V:DOUBLES")
+        await table.subscribe(slots)
+        for length in (3, 1000, 1, 2, 999):
+            array = np.arange(length) + length / 7
+            assert (await table.write(slots, columns([array]), WAIT)).tolist() == [ECA.NORMAL]
+            await drained_until(table, seen_value(slots[0], array))
+        assert table.info(slots).count.tolist() == [1000]
+        assert (await table.write(slots, columns([np.zeros(1001)]), WAIT)).tolist() == [
+            ECA.BADCOUNT
+        ]
+
+    async def test_an_array_may_be_empty(self, table: ChannelTable, server: Server) -> None:
+        slots = await connected(table, "V:EMPTY")
+        await table.subscribe(slots)
+        got = (await table.read(slots, WAIT)).values
+        assert got.kind[0] == Kind.FLOAT64 | ARRAY
+        assert len(got.value(0)) == server.shortest
+        await drained_until(table, seen_value(slots[0], np.zeros(server.shortest)))
+
+    async def test_ten_megabytes(self, table: ChannelTable, server: Server) -> None:
+        slots = await connected(table, "V:BIG", "V:DOUBLE")
+        await table.subscribe(slots)
+        array = np.random.default_rng(1).random(BIG)
+        assert (await table.write(slots[:1], columns([array]), WAIT)).tolist() == [ECA.NORMAL]
+        got = (await table.read(slots[:1], WAIT)).values
+        assert got.value(0).tobytes() == array.tobytes()
+        del got
+        await drained_until(table, seen_value(slots[0], array))
+
+    async def test_order_of_events(self, table: ChannelTable, server: Server) -> None:
+        slots = await table.add(["V:COUNTER"])
+        await table.subscribe(slots)
+        rows = await _history(table, slots, 8)
+        states = [state for state, _, _ in rows]
+        assert set(states) == {State.CONNECTED}
+        values = [value for _, value, _ in rows if value is not None]
+        steps = np.diff(values)
+        assert (steps >= 1).all()
+        # Each update was drained or counted as replaced.
+        merged = [count for _, value, count in rows if value is not None]
+        assert steps.tolist() == [count + 1 for count in merged[1:]]
+
+    async def test_a_burst_is_merged_and_counted(self, table: ChannelTable, server: Server) -> None:
+        slots = await connected(table, "V:LONG", "V:SHORT")
+        await table.write(slots, columns([1, 1]), WAIT)
+        await table.subscribe(slots)
+        await drained_until(table, lambda seen: [seen.get(s) for s in slots.tolist()] == [1, 1])
+        before = table.stats()
+        for number in range(2, 52):
+            await table.write(slots[:1], columns([number]), WAIT)
+        rows = merged = 0
+        async with asyncio.timeout(WAIT):
+            while rows + merged < 50:
+                await table.wait_dirty()
+                got = table.drain()
+                assert set(got.key.tolist()) <= {int(slots[0])}
+                rows, merged = rows + len(got), merged + int(got.merged.sum())
+        assert (rows + merged, got.value(0)) == (50, 51)
+        after = table.stats()
+        assert (after.updates - before.updates, after.merged - before.merged) == (50, merged)
+
+    async def test_one_call_asks_in_order(self, table: ChannelTable, server: Server) -> None:
+        slots = await connected(table, "V:LONG")
+        many = np.repeat(slots, 200)
+        values = columns(list(range(200)))
+        assert set((await table.write(many, values, WAIT)).tolist()) == {ECA.NORMAL}
+        assert (await table.read(slots, WAIT)).values.value(0) == 199
+        got = (await table.read(many, WAIT)).values
+        assert got.key.tolist() == many.tolist()
+        assert set(got.data.tolist()) == {199} and set(got.origin.tolist()) == {Origin.READ}
+
+    async def test_times_are_the_servers(self, table: ChannelTable, server: Server) -> None:
+        slots = await connected(table, "V:DOUBLE")
+        await table.subscribe(slots)
+        await table.write(slots, columns([123.0]), WAIT)
+        got = (await table.read(slots, WAIT)).values
+        assert abs(int(got.source_time[0]) - time.time_ns()) < 5 * 10**9
+        assert int(got.source_time[0]) <= int(got.receive_time[0]) + 10**9
+
+
+ROUNDS = {"aioca": 1_000, "native": 10_000}
+"""By implementation: the fallback gets fewer, so that the suite stays short."""
+
+AT_ONCE = 10
+"""Rounds side by side: libca waits 30 ms before each search, whoever asks."""
+
+
+class RoundConformance:
+    """Many rounds of everything, after which nothing is left. Fixtures as for values."""
+
+    async def test_rounds_leave_nothing(self, table: ChannelTable, server: Server) -> None:
+        process = psutil.Process()
+        # libca ends the circuit with its last channel, and takes seconds to find the server again
+        # when a new one is made meanwhile.
+        anchor = await connected(table, "V:LONG")
+        turns = ROUNDS[table.implementation] // AT_ONCE
+        used = 0
+        for turn in range(turns):
+            if turn == turns // 5:
+                gc.collect()
+                used = process.memory_info().rss
+            await _rounds(table, turn)
+        await table.remove(anchor)
+        gc.collect()
+        assert table.stats().channels == 0
+        grown = process.memory_info().rss - used
+        assert grown < 4 << 20, f"{grown} bytes stay after {turns * AT_ONCE} rounds"
+
+
+async def _rounds(table: ChannelTable, turn: int) -> None:
+    names = ["V:DOUBLE", "V:DOUBLES", "V:STRING", "V:ENUM"]
+    slots = await table.add(names * AT_ONCE)
+    await table.subscribe(slots)
+    assert (await table.wait_connected(slots, WAIT)).all()
+    one = [float(turn), np.arange(100.0) + turn, b"%d" % turn, turn % 16]
+    codes = await table.write(slots, columns(one * AT_ONCE), WAIT)
+    assert set(codes.tolist()) == {ECA.NORMAL}
+    got = await table.read(slots, WAIT)
+    assert set(got.code.tolist()) == {ECA.NORMAL}
+    assert [got.values.value(i) for i in range(0, len(slots), 4)] == [turn] * AT_ONCE
+    table.drain()
+    await table.remove(slots)
+
+
+def wire_label(server: Server, label: str) -> bytes:
+    """A label as the server is told to send it."""
+    raw = label.encode("utf-8", "surrogateescape")
+    return raw if server.latin_labels else raw.replace(b"\xb0", b"o")
+
+
+async def _monitored(table: ChannelTable, slots: Slots, kind: Kind, cell: int) -> None:
+    """Drain until the subscription brings this cell."""
+    async with asyncio.timeout(WAIT):
+        while True:
+            await table.wait_dirty()
+            got: Columns = table.drain()
+            table.drain_info()
+            if len(got) and (int(got.kind[-1]), int(got.data[-1])) == (kind, cell):
+                assert got.origin[-1] == Origin.MONITOR
+                return
+
+
+async def _history(
+    table: ChannelTable, slots: Slots, values: int
+) -> list[tuple[int, float | None, int]]:
+    """State, value and merged count of each row drained of one slot, until `values` values."""
+    rows: list[tuple[int, float | None, int]] = []
+    async with asyncio.timeout(WAIT):
+        while sum(value is not None for _, value, _ in rows) < values:
+            await table.wait_dirty()
+            table.drain_info()
+            got = table.drain()
+            for i in np.flatnonzero(got.key == slots[0]).tolist():
+                value = float(got.value(i)) if got.kind[i] else None
+                rows.append((int(got.state[i]), value, int(got.merged[i])))
+    return rows
