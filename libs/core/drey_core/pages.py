@@ -148,6 +148,22 @@ class Pages:
         return b"".join(parts), bases
 
 
+_VALUES_NAMES: tuple[str, ...] = VALUES_DTYPE.names or ()
+_TIMES_NAMES: tuple[str, ...] = TIMES_DTYPE.names or ()
+
+
+def _flat_cells(array: NDArray[Any], name: str) -> tuple[NDArray[Any], int]:
+    """All of a structured array as cells of one column's type, and at which cell it begins.
+
+    Slot s of page i is cell `i * (itemsize // width) + offset + s`: one flat index, which numpy
+    follows twice as fast as a page and a slot. Every column begins at a multiple of its width.
+    """
+    fields: Any = array.dtype.fields
+    dtype, offset = fields[name][:2]
+    cell = dtype.base
+    return array.view(cell), offset // cell.itemsize
+
+
 class PageTable:
     """Pages under construction and update: what a monitor keeps and a consumer folds into.
 
@@ -174,11 +190,10 @@ class PageTable:
         merged = np.union1d(old.numbers, new)
         self.pages = Pages.empty(merged)
         self._heap_values = [{} for _ in range(len(merged))]
-        for i, at in enumerate(np.searchsorted(merged, old.numbers).tolist()):
-            self.pages.values[at] = old.values[i]
-            self.pages.times[at] = old.times[i]
-            self.pages.heaps[at] = old.heaps[i]
-            self._heap_values[at] = old_heaps[i]
+        places = np.searchsorted(merged, old.numbers)
+        self.pages.values[places], self.pages.times[places] = old.values, old.times
+        for i, at in enumerate(places.tolist()):
+            self.pages.heaps[at], self._heap_values[at] = old.heaps[i], old_heaps[i]
         self._stale_heap = set()
 
     def apply(self, columns: Columns) -> NDArray[np.int64]:
@@ -194,15 +209,31 @@ class PageTable:
         if not known.all():
             columns, at = columns.take(known), at[known]
         slot = columns.key & PAGE_MASK
-        values, times = self.pages.values, self.pages.times
-        had_heap = heap_mask(values["kind"][at, slot])
         has_heap = heap_mask(columns.kind)
-        for name in ("kind", "state", "severity", "status", "source_time", "data"):
-            values[name][at, slot] = getattr(columns, name)
-        times["receive_time"][at, slot] = columns.receive_time
-        times["origin"][at, slot] = columns.origin
-        self._apply_heap(columns, at, slot, had_heap, has_heap)
-        return np.unique(at)
+        had_heap = self._scatter(columns, at, slot)
+        if has_heap.any() or had_heap.any():
+            self._apply_heap(columns, at, slot, had_heap, has_heap)
+        touched = np.zeros(len(self.numbers), bool)
+        touched[at] = True
+        return np.flatnonzero(touched)
+
+    def _scatter(
+        self, columns: Columns, at: NDArray[np.int64], slot: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Write the fixed columns of rows; which of them had their value in the heap before."""
+        had_heap = np.zeros(0, bool)
+        for array, names in ((self.pages.values, _VALUES_NAMES), (self.pages.times, _TIMES_NAMES)):
+            bases: dict[int, NDArray[np.int64]] = {}
+            for name in names:
+                cells, offset = _flat_cells(array, name)
+                step = array.itemsize // cells.itemsize
+                if step not in bases:
+                    bases[step] = at * step + slot
+                where = bases[step] + offset
+                if name == "kind":
+                    had_heap = heap_mask(cells[where])
+                cells[where] = getattr(columns, name)
+        return had_heap
 
     def _apply_heap(
         self,
@@ -234,20 +265,25 @@ class PageTable:
 
     def replace_page(self, index: int, page: Pages) -> None:
         """Put page 0 of `page` in the place of page `index`."""
-        self.pages.values[index] = page.values[0]
-        self.pages.times[index] = page.times[0]
-        self.pages.heaps[index] = page.heaps[0]
-        self._stale_heap.discard(index)
-        kinds, data = page.values["kind"][0], page.values["data"][0]
-        heap = page.heaps[0]
-        self._heap_values[index] = {
-            slot: heap[(d & 0xFFFF_FFFF) : (d & 0xFFFF_FFFF) + (d >> 32)]
-            for slot, d in zip(
-                np.flatnonzero(heap_mask(kinds)).tolist(),
-                data[heap_mask(kinds)].tolist(),
-                strict=True,
-            )
-        }
+        self.replace_pages(np.array([index]), page)
+
+    def replace_pages(self, indices: NDArray[np.int64], pages: Pages) -> None:
+        """Put the first pages of `pages` in the places `indices`, each at most once."""
+        n = len(indices)
+        values = pages.values[:n]
+        self.pages.values[indices], self.pages.times[indices] = values, pages.times[:n]
+        in_heap = heap_mask(values["kind"])
+        for row, index in enumerate(indices.tolist()):
+            heap = self.pages.heaps[index] = pages.heaps[row]
+            self._stale_heap.discard(index)
+            self._heap_values[index] = {}
+            if not in_heap[row].any():
+                continue
+            slots = np.flatnonzero(in_heap[row])
+            cells = zip(slots.tolist(), values["data"][row, slots].tolist(), strict=True)
+            self._heap_values[index] = {
+                slot: heap[(d & 0xFFFF_FFFF) : (d & 0xFFFF_FFFF) + (d >> 32)] for slot, d in cells
+            }
 
     def taken(self, indices: NDArray[np.int64]) -> Pages:
         """A copy of some pages by index, heaps laid out canonically."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -39,10 +38,10 @@ def encode_batches(
 ) -> list[bytes]:
     """The messages of one sequence, each of at most about `MAX_BATCH_BYTES`; never empty."""
     columns, large = _without_large(columns)
-    slices = list(_slices(columns))
+    slices = _slices(columns)
     out = []
-    for part, rows in enumerate(slices):
-        chosen = columns if len(slices) == 1 else _compact(columns, rows)
+    for part, (start, stop) in enumerate(slices):
+        chosen = columns if len(slices) == 1 else _compact(columns, slice(start, stop))
         batch = ValueBatch(
             shard=shard,
             epoch=epoch,
@@ -81,31 +80,41 @@ def large_pages(batch: ValueBatch) -> NDArray[np.int64]:
 
 
 def _without_large(columns: Columns) -> tuple[Columns, NDArray[np.int64]]:
-    sizes = np.where(heap_mask(columns.kind), columns.data >> np.uint64(32), np.uint64(0))
-    big = sizes > MAX_BUS_VALUE
-    if not big.any():
+    big = np.flatnonzero(_sizes(columns) > MAX_BUS_VALUE) if columns.heap else ()
+    if not len(big):
         return columns, np.zeros(0, np.int64)
-    return _compact(columns, np.flatnonzero(~big)), np.unique(page_of(columns.key[big]))
+    kept = np.ones(len(columns), bool)
+    kept[big] = False
+    return _compact(columns, np.flatnonzero(kept)), np.unique(page_of(columns.key[big]))
 
 
-def _slices(columns: Columns) -> Iterator[NDArray[np.int64]]:
-    n = len(columns)
+def _sizes(columns: Columns) -> NDArray[np.int64]:
+    """Heap bytes of each row."""
     sizes = np.where(heap_mask(columns.kind), columns.data >> np.uint64(32), np.uint64(0))
-    ends = np.cumsum(sizes.astype(np.int64) + _ROW_BYTES)
-    start, base = 0, 0
+    return sizes.astype(np.int64)
+
+
+def _slices(columns: Columns) -> list[tuple[int, int]]:
+    """First row of each message and the one after its last; one empty message if there is none."""
+    n = len(columns)
+    if not columns.heap:
+        step = MAX_BATCH_BYTES // _ROW_BYTES
+        return [(at, min(at + step, n)) for at in range(0, max(n, 1), step)]
+    ends = np.cumsum(_sizes(columns) + _ROW_BYTES)
+    out = []
+    start = base = 0
     while start < n:
-        stop = int(np.searchsorted(ends, base + MAX_BATCH_BYTES, "right"))
-        stop = max(stop, start + 1)
-        yield np.arange(start, stop)
-        base = int(ends[stop - 1])
-        start = stop
-    if n == 0:
-        yield np.arange(0)
+        stop = max(int(np.searchsorted(ends, base + MAX_BATCH_BYTES, "right")), start + 1)
+        out.append((start, stop))
+        start, base = stop, int(ends[stop - 1])
+    return out or [(0, 0)]
 
 
-def _compact(columns: Columns, rows: NDArray[np.int64]) -> Columns:
-    """Rows with a heap of their own."""
-    chosen = columns.take(rows)
+def _compact(columns: Columns, rows: NDArray[np.int64] | slice) -> Columns:
+    """Rows with a heap of their own; views of the columns where `rows` is a slice."""
+    chosen = _sliced(columns, rows) if isinstance(rows, slice) else columns.take(rows)
+    if not columns.heap:
+        return chosen
     in_heap = np.flatnonzero(heap_mask(chosen.kind))
     if len(in_heap) == 0:
         return replace(chosen, heap=b"")
@@ -116,3 +125,8 @@ def _compact(columns: Columns, rows: NDArray[np.int64]) -> Columns:
         data[row] = len(raw) << 32 | at
         at += len(raw)
     return replace(chosen, data=data, heap=b"".join(parts))
+
+
+def _sliced(columns: Columns, rows: slice) -> Columns:
+    views = {name: getattr(columns, name)[rows] for _, name, _ in _COLUMNS}
+    return Columns(heap=columns.heap, **views)

@@ -1,10 +1,15 @@
-"""Domain to `drey.events.v1`."""
+"""Domain to `drey.events.v1`, and what the domain takes of it."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from drey.control.v1.control_service_pb2 import GetOwnedShardsResponse, OwnedShard
-from drey.events.v1.directory_pb2 import DirectoryVersion
+from drey.events.v1.directory_pb2 import CatalogPage, DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
+from drey_core.errors import Internal
+from drey_core.pages import PAGE_SLOTS
+from drey_monitor.domain.catalog import Channels
 from drey_monitor.domain.directory import DirectoryCut
 from drey_monitor.owned import Owned, Pulse
 
@@ -47,6 +52,23 @@ def directory_version(
         page_versions=[cut.page_versions[p] for p in pages],
         catalog_version=cut.catalog_version,
     )
+
+
+def catalog_channels(raw: bytes) -> Channels:
+    """The channels of an encoded page of the catalogue. Raises `Internal` on a torn page.
+
+    Names, devices and tolerances are left where they are: a monitor only passes them on.
+    """
+    page = CatalogPage.FromString(raw)
+    found = Channels(
+        page.number,
+        np.frombuffer(page.pv_numbers, "<i8"),
+        np.frombuffer(page.protocols, "u1"),
+        list(page.addresses),
+    )
+    if {len(found.pv_number), len(found.protocol), len(found.addresses)} != {PAGE_SLOTS}:
+        raise Internal(f"catalogue page {page.number} has a column that is not of 256 entries")
+    return found
 
 
 def owned_shards(owned: list[Owned]) -> GetOwnedShardsResponse:

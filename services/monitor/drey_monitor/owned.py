@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drey_core.directory import CatalogPage
 from drey_monitor.domain.directory import DirectoryState
 from drey_monitor.domain.ownership import has_room
 from drey_monitor.domain.rates import Rate
@@ -44,7 +43,8 @@ class Owned:
         self.directory = DirectoryState()
         self.settling = Settling(settle_ns)
         self.rate = Rate()
-        self.followed: dict[int, CatalogPage] = {}
+        self.followed: dict[int, bytes] = {}
+        """Encoded pages of the catalogue whose channels are watched."""
         self.inherited = np.zeros(0, np.int64)
         """Channels whose last value was taken over; they do not begin as NEVER_CONNECTED."""
         self.outgoing: asyncio.Queue[list[bytes]] = asyncio.Queue(_WAITING_BATCHES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from drey_core.values import ARRAY, Kind, Origin, State
 from drey_testing.fixtures_monitor import CHANNELS, LIVING, eventually
@@ -62,8 +63,9 @@ async def test_metadata_reach_the_directory(rig, ioc):
     assert version.catalog_version == rig.directory.version
 
 
-async def test_heartbeats_count(rig, ioc):
-    rig.start_monitor()
+@pytest.mark.parametrize("channel_access", ["aioca", "native"])
+async def test_heartbeats_count(rig, ioc, channel_access):
+    rig.start_monitor(CHANNEL_ACCESS=channel_access)
     await rig.wait_settled()
     (beat,) = await rig.image.heartbeats(1)
     assert (beat.channels, beat.connected, beat.never_connected) == (11, 10, 1)
@@ -71,7 +73,7 @@ async def test_heartbeats_count(rig, ioc):
     assert beat.shard_count == 1
     assert beat.epoch >= 1
     assert beat.tick_ms == 100
-    assert beat.channel_access == "aioca"
+    assert beat.channel_access == channel_access
     assert beat.owner.endswith(f":{rig.monitors[0].pid}")
     assert not beat.image_failing
 

@@ -104,7 +104,7 @@ def test_forgotten_and_inherited():
     page.labels[2] = (b"x",)
     same = np.zeros(256, bool)
     same[[1, 2]] = True
-    state.inherit(page, same)
+    state.inherit([page], {0: same})
     state.set_catalog(1, {0: b"a"})
     assert state.cut().metadata[0].units[1:3] == [b"A", b"B"]
     state.forget(np.array([2]))

@@ -60,5 +60,11 @@ class ImageCatalog:
 
 
 def _number(raw: bytes) -> int:
-    """Number of an encoded page."""
-    return int(CatalogPage.FromString(raw).number)
+    """Number of an encoded page: its first field, a varint, wherever our own codec wrote it."""
+    if raw[:1] != b"\x08":
+        return int(CatalogPage.FromString(raw).number)
+    number, at = 0, 1
+    while raw[at] & 0x80:
+        number |= (raw[at] & 0x7F) << 7 * (at - 1)
+        at += 1
+    return number | raw[at] << 7 * (at - 1)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +20,6 @@ I8 = NDArray[np.int64]
 _CHUNK = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """What came for one shard: values by channel, and metadata of `info_channels`."""
-
-    values: Columns
-    info_channels: I8
-    info: InfoColumns | None
-
-
 class ChannelHub:
     """Who uses the table: shards by number. Belongs to one event loop.
 
@@ -41,6 +31,8 @@ class ChannelHub:
         self._table = table
         self._channel = np.full(0, -1, np.int64)
         self._shard = np.full(0, -1, np.int64)
+        self._news = np.zeros(0, bool)
+        """Slots whose info changed and was not taken yet."""
         self._lock = asyncio.Lock()
 
     @property
@@ -82,6 +74,7 @@ class ChannelHub:
             more = np.full(max(missing, len(self._channel)), -1, np.int64)
             self._channel = np.concatenate([self._channel, more])
             self._shard = np.concatenate([self._shard, more])
+            self._news = np.concatenate([self._news, np.zeros(len(more), bool)])
         self._channel[slots] = channels
         self._shard[slots] = shard
 
@@ -108,52 +101,56 @@ class ChannelHub:
         """Return when `drain` would give something."""
         await self._table.wait_dirty()
 
-    async def drain(self) -> dict[int, Drained]:
-        """What came since the last drain, by shard."""
+    async def drain(self) -> dict[int, Columns]:
+        """Values that came since the last drain, by shard, keyed by channel.
+
+        Whose info changed is noted for `take_info`.
+        """
         async with self._lock:
             values = self._table.drain()
-            slots = self._table.drain_info()
-            return self._split(values, slots)
+            self._note(self._table.drain_info())
+        return self._split(values)
 
-    def _split(self, values: Columns, slots: I8) -> dict[int, Drained]:
-        owner, named = self._shard_of(values.key), self._shard_of(slots)
-        info = self._table.info(slots) if len(slots) else None
-        out = {}
-        for shard in np.union1d(owner, named).tolist():
-            if shard < 0:
-                continue
-            rows = owner == shard
-            mine = values if rows.all() else values.take(rows)
-            about = slots[named == shard]
-            out[shard] = Drained(
-                mine.with_key(self._channel_of(mine.key)),
-                self._channel_of(about),
-                _about(self._table, info, slots, about),
-            )
-        return out
+    def take_info(self, shard: int) -> tuple[I8, InfoColumns] | None:
+        """Channels of a shard whose info changed since last taken, and it as of now; or None.
 
-    def _shard_of(self, slots: I8) -> I8:
-        return _looked_up(self._shard, slots)
+        Asked for seldom and then for all at once: while a machine connects every channel has news
+        several times.
+        """
+        if not self._news.any():
+            return None
+        slots = np.flatnonzero(self._news & (self._shard == shard))
+        if not len(slots):
+            return None
+        self._news[slots] = False
+        return self._channel[slots], self._table.info(slots)
 
-    def _channel_of(self, slots: I8) -> I8:
-        return _looked_up(self._channel, slots)
+    def _note(self, slots: I8) -> None:
+        slots = slots[slots < len(self._news)]
+        self._news[slots[self._shard[slots] >= 0]] = True
+
+    def _split(self, values: Columns) -> dict[int, Columns]:
+        owner = _looked_up(self._shard, values.key)
+        if not len(owner):
+            return {}
+        first = int(owner[0])
+        if (owner == first).all():
+            return {first: self._by_channel(values)} if first >= 0 else {}
+        shards = np.flatnonzero(np.bincount(owner[owner >= 0]))
+        return {s: self._by_channel(values.take(owner == s)) for s in shards.tolist()}
+
+    def _by_channel(self, values: Columns) -> Columns:
+        return values.with_key(self._channel[values.key])
 
 
 def _looked_up(column: I8, slots: I8) -> I8:
     """Entries of `column`; -1 for slots beyond it."""
-    if not len(column):
-        return np.full(len(slots), -1, np.int64)
+    if not len(slots) or int(slots.max()) < len(column):
+        return column[slots]
+    found = np.full(len(slots), -1, np.int64)
     inside = slots < len(column)
-    found: I8 = np.where(inside, column[np.where(inside, slots, 0)], -1)
+    found[inside] = column[slots[inside]]
     return found
-
-
-def _about(
-    table: ChannelTable, info: InfoColumns | None, slots: I8, about: I8
-) -> InfoColumns | None:
-    if info is None or not len(about):
-        return None
-    return info if len(about) == len(slots) else table.info(about)
 
 
 def _index_of(error: InvalidArgument) -> int:

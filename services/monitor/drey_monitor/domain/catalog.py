@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.directory import CatalogPage
-from drey_core.pages import PAGE_SHIFT
+from drey_core.pages import PAGE_SHIFT, PAGE_SLOTS
 
 I8 = NDArray[np.int64]
 PROTOCOL_PVA = 2
 _MAX_ADDRESS = 500
+_PLAIN = re.compile(r"[!-~]{1,500}")
+"""Printable ASCII: by far the most addresses, decided by one match."""
+
+
+class ChannelPage(Protocol):
+    """What of a page of the catalogue concerns its channels. Arrays of shape (256,)."""
+
+    @property
+    def number(self) -> int:
+        """Number of the page."""
+        ...
+
+    @property
+    def pv_number(self) -> I8:
+        """0 where there is no living channel."""
+        ...
+
+    @property
+    def protocol(self) -> NDArray[np.uint8]:
+        """1: Channel Access, 2: PVAccess."""
+        ...
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """256 of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """A `ChannelPage` and nothing else."""
+
+    number: int
+    pv_number: I8
+    protocol: NDArray[np.uint8]
+    addresses: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +78,26 @@ class Change:
     @property
     def gone(self) -> I8:
         """Channels that go and do not come again."""
-        return np.setdiff1d(self.removed, self.added)
+        return np.setdiff1d(self.removed, self.added, assume_unique=True)
 
 
-def difference(old: CatalogPage | None, new: CatalogPage) -> Change:
+def difference(old: ChannelPage | None, new: ChannelPage) -> Change:
     """What `new` changes for the channels of a page known as `old`."""
-    before = old if old is not None else CatalogPage.empty(new.number)
-    was, lives = before.pv_number != 0, new.pv_number != 0
-    same = was & lives & (before.protocol == new.protocol) & _equal(before.addresses, new.addresses)
+    lives = new.pv_number != 0
+    if old is None:
+        was = same = np.zeros(PAGE_SLOTS, bool)
+    else:
+        was, same = old.pv_number != 0, unchanged(old, new)
     base = new.number << PAGE_SHIFT
     come = np.flatnonzero(lives & ~same)
     addresses = [new.addresses[i] for i in come.tolist()]
     by_ca = new.protocol[come] != PROTOCOL_PVA
     return Change(
-        np.flatnonzero(was & ~same) + base,
-        come + base,
-        addresses,
-        by_ca & np.fromiter(map(is_address, addresses), bool, len(addresses)),
+        np.flatnonzero(was & ~same) + base, come + base, addresses, by_ca & are_addresses(addresses)
     )
 
 
-def unchanged(old: CatalogPage, new: CatalogPage) -> NDArray[np.bool_]:
+def unchanged(old: ChannelPage, new: ChannelPage) -> NDArray[np.bool_]:
     """Which of the 256 channels live in both pages at the same address. Shape (256,)."""
     same: NDArray[np.bool_] = (
         (old.pv_number != 0)
@@ -71,11 +108,22 @@ def unchanged(old: CatalogPage, new: CatalogPage) -> NDArray[np.bool_]:
     return same
 
 
+def are_addresses(texts: Sequence[str]) -> NDArray[np.bool_]:
+    """`is_address` of each."""
+    plain = list(map(_PLAIN.fullmatch, texts))
+    if all(plain):
+        return np.ones(len(texts), bool)
+    pairs = zip(plain, texts, strict=True)
+    return np.fromiter((bool(p) or is_address(t) for p, t in pairs), bool, len(texts))
+
+
 def is_address(text: str) -> bool:
     """Whether a Channel Access channel can have this name."""
     raw = text.encode("utf-8", "surrogateescape")
     return 0 < len(raw) <= _MAX_ADDRESS and not any(b <= 0x20 or b == 0x7F for b in raw)
 
 
-def _equal(a: list[str], b: list[str]) -> NDArray[np.bool_]:
+def _equal(a: Sequence[str], b: Sequence[str]) -> NDArray[np.bool_]:
+    if a == b:
+        return np.ones(PAGE_SLOTS, bool)
     return np.fromiter((x == y for x, y in zip(a, b, strict=True)), bool, len(a))

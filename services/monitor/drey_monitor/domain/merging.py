@@ -32,6 +32,8 @@ def latest(parts: Sequence[Columns]) -> Columns:
 
 def compacted(columns: Columns) -> Columns:
     """The same rows, their heap without what other rows left in it."""
+    if not columns.heap:
+        return columns
     rows = np.flatnonzero(heap_mask(columns.kind))
     used = int((columns.data[rows] >> np.uint64(32)).sum())
     if used == len(columns.heap):

@@ -83,10 +83,7 @@ class ShardState:
         state = pages.values["state"]
         keep = same & ((state == State.CONNECTED) | (state == State.DISCONNECTED))
         at = np.searchsorted(self.numbers, pages.numbers)
-        for i, index in enumerate(at.tolist()):
-            one = np.array([i])
-            page = Pages(pages.numbers[one], pages.values[one], pages.times[one], [pages.heaps[i]])
-            self._table.replace_page(index, page)
+        self._table.replace_pages(at, pages)
         self._inherited[at] = keep
         channels = (pages.numbers[:, None] << PAGE_SHIFT) + np.arange(PAGE_SLOTS)
         gone = channels[~keep & (state != State.ABSENT)]

@@ -13,13 +13,13 @@ from drey_core.errors import Unavailable
 from drey_core.pages import shard_of_page
 from drey_monitor.owned import Shards
 from drey_monitor.ports import CatalogSource, CatalogUpdate
-from drey_runtime.directory_codec import decode_catalog, encode_catalog
+from drey_runtime.directory_codec import encode_catalog
 
 log = logging.getLogger(__name__)
 
 
 class CatalogFollower:
-    """The whole catalogue in memory, decoded once; tells owned shards when their pages change.
+    """The whole catalogue in memory, encoded; tells owned shards when their pages change.
 
     Until the directory service has answered for the first time, what the last owners left in the
     image serves instead: a monitor starts without the other services.
@@ -41,7 +41,7 @@ class CatalogFollower:
         self.known = asyncio.Event()
         self.version = 0
         self.raw: dict[int, bytes] = {}
-        self.pages: dict[int, CatalogPage] = {}
+        """Encoded pages by number. A page that did not change stays the same object."""
 
     async def on_event(self, message: Msg) -> None:
         """A `CatalogChanged` came: look at once."""
@@ -91,7 +91,6 @@ class CatalogFollower:
         moved = update.version != self.version
         self.version = update.version
         self.raw.update(changed)
-        self.pages.update((n, decode_catalog(raw)) for n, raw in changed.items())
         self.known.set()
         touched = {shard_of_page(n, self._count) for n in changed}
         for owned in self._shards:

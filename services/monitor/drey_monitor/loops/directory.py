@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from drey_core.errors import Unavailable
 from drey_monitor import mapping
+from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.directory import DirectoryCut
 from drey_monitor.owned import Owned
 from drey_runtime import telemetry
@@ -28,8 +29,11 @@ class DirectoryWriter:
     nothing is announced.
     """
 
-    def __init__(self, image: Image, bus: Bus, owned: Owned, period: float) -> None:
-        self._image, self._bus, self._owned, self._period = image, bus, owned, period
+    def __init__(
+        self, hub: ChannelHub, image: Image, bus: Bus, owned: Owned, period: float
+    ) -> None:
+        self._hub, self._image, self._bus = hub, image, bus
+        self._owned, self._period = owned, period
 
     async def run(self) -> None:
         """Write for ever. Raises `EpochSuperseded` when a newer owner has the shard."""
@@ -39,6 +43,9 @@ class DirectoryWriter:
                 async with asyncio.timeout(self._period):
                     await self._owned.directory_wake.wait()
             self._owned.directory_wake.clear()
+            news = self._hub.take_info(self._owned.shard)
+            if news is not None:
+                self._owned.directory.update(*news)
             cut = self._owned.directory.cut()
             if cut is None:
                 continue

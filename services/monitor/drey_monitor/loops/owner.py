@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from drey_core.errors import Unavailable
 from drey_core.pages import Pages
+from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
-from drey_monitor.domain.catalog import Change, difference, unchanged
+from drey_monitor.domain.catalog import Change, Channels, difference, unchanged
 from drey_monitor.domain.ownership import next_epoch, pages_of_shard
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.directory import DirectoryWriter
@@ -57,6 +58,8 @@ class Owner:
         self._shard, self._settings, self._lease = shard, settings, lease
         self._shards, self._hub, self._catalog = shards, hub, catalog
         self._rivals, self._image, self._bus = rivals, image, bus
+        self._decoded: dict[int, tuple[bytes, Channels]] = {}
+        """Pages of the catalogue decoded for taking over and following; empty in between."""
 
     async def run(self) -> None:
         """Wait, own, lose, for ever."""
@@ -112,7 +115,9 @@ class Owner:
         return (
             Publisher(self._bus, owned),
             ImageWriter(self._image, owned),
-            DirectoryWriter(self._image, self._bus, owned, self._settings.metadata_period),
+            DirectoryWriter(
+                self._hub, self._image, self._bus, owned, self._settings.metadata_period
+            ),
             Heartbeats(self._settings, self._hub, self._shards, self._image, self._bus, owned),
         )
 
@@ -138,7 +143,7 @@ class Owner:
 
     async def _inherit(self, owned: Owned) -> None:
         """Take over values and metadata of the last owner, as far as the image has them."""
-        mine = pages_of_shard(self._catalog.pages, self._shard, self._settings.shards)
+        mine = self._mine()
         try:
             old = await self._image.catalog_pages(mine)
             numbers = [p.number for p in old]
@@ -147,11 +152,10 @@ class Owner:
         except Unavailable as error:
             log.warning("shard %d begins without a past: %s", self._shard, error.message)
             return
-        same = {p.number: unchanged(p, self._catalog.pages[p.number]) for p in old}
+        same = {p.number: unchanged(p, self._channels(p.number)) for p in old}
         if old:
             self._inherit_values(owned, values, np.stack([same[n] for n in numbers]))
-        for page in metadata:
-            owned.directory.inherit(page, same[page.number])
+        owned.directory.inherit(metadata, same)
 
     def _inherit_values(self, owned: Owned, values: Pages, same: NDArray[np.bool_]) -> None:
         kept = owned.state.inherit(values, same)
@@ -166,15 +170,14 @@ class Owner:
             await owned.catalog_wake.wait()
 
     async def _apply(self, owned: Owned) -> None:
-        mine = pages_of_shard(self._catalog.pages, self._shard, self._settings.shards)
-        changed = [n for n in mine if self._catalog.pages[n] is not owned.followed.get(n)]
-        pages = {n: self._catalog.pages[n] for n in changed}
-        change = Change.join([difference(owned.followed.get(n), p) for n, p in pages.items()])
+        raw = self._catalog.raw
+        changed = [n for n in self._mine() if raw[n] is not owned.followed.get(n)]
+        change = Change.join([self._difference(owned.followed.get(n), n) for n in changed])
+        self._decoded.clear()
+        pages = {n: raw[n] for n in changed}
         slots = self._hub.unmap(owned.shard, change.removed)
         self._change_state(owned, change, changed)
-        owned.directory.set_catalog(
-            self._catalog.version, {n: self._catalog.raw[n] for n in changed}
-        )
+        owned.directory.set_catalog(self._catalog.version, pages)
         owned.directory.forget(change.removed)
         owned.followed.update(pages)
         self._shards.changed.set()
@@ -190,12 +193,27 @@ class Owner:
         await self._hub.release(slots)
         await self._watch(owned, change)
 
+    def _mine(self) -> list[int]:
+        return pages_of_shard(self._catalog.raw, self._shard, self._settings.shards)
+
+    def _channels(self, number: int) -> Channels:
+        """A page of the catalogue as it is now."""
+        raw = self._catalog.raw[number]
+        known = self._decoded.get(number)
+        if known is None or known[0] is not raw:
+            known = self._decoded[number] = (raw, mapping.catalog_channels(raw))
+        return known[1]
+
+    def _difference(self, followed: bytes | None, number: int) -> Change:
+        old = mapping.catalog_channels(followed) if followed is not None else None
+        return difference(old, self._channels(number))
+
     def _change_state(self, owned: Owned, change: Change, pages: list[int]) -> None:
         state = owned.state
         before = state.counts().channels
         state.grow(np.array(pages, np.int64))
         state.remove(change.gone)
-        state.add(np.setdiff1d(change.added, owned.inherited))
+        state.add(np.setdiff1d(change.added, owned.inherited, assume_unique=True))
         owned.inherited = np.zeros(0, np.int64)
         if len(change.added) * _MANY > before:
             owned.searched = False

@@ -79,14 +79,11 @@ class Ticker:
         """Drain once and cut what changed."""
         self._shards.changed.clear()
         drained = await self._hub.drain()
-        for shard, news in drained.items():
+        for shard, values in drained.items():
             owned = self._shards.get(shard)
-            if owned is None:
-                continue
-            owned.state.fold(news.values)
-            telemetry.loop_items.add(len(news.values), {"loop": "drain"})
-            if news.info is not None:
-                owned.directory.update(news.info_channels, news.info)
+            if owned is not None:
+                owned.state.fold(values)
+                telemetry.loop_items.add(len(values), {"loop": "drain"})
         for owned in self._shards:
             self._cut(owned)
 
