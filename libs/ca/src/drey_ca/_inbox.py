@@ -97,7 +97,7 @@ class Inbox:
                     _keep_thread_state()
                 handler(args)
             except Exception:  # nothing may unwind into libca
-                self.bad_events += 1
+                self.refuse(1)
                 log.exception("a Channel Access callback failed")
 
         return guarded
@@ -152,9 +152,12 @@ class Inbox:
         if args.status != ECA_NORMAL:
             # Lost connection or access, which come as events of their own too.
             expected = args.status in (ECA.DISCONN, ECA.NORDACCESS, ECA.CHANDESTROY)
-            self.bad_events += not expected
+            self.refuse(not expected)
             return
         token, event = args.usr, _copy(args, received)
+        if not isinstance(event, Event):
+            self.refuse(1)
+            return
         with self._lock:
             before = self._values.get(token)
             self._values[token] = (event, 0 if before is None else before[1] + 1)
@@ -173,6 +176,9 @@ class Inbox:
     def _put_metadata(self, args: Any, *, requested: bool) -> None:
         basic = args.type - ca.CTRL
         ok = args.status == ECA_NORMAL
+        if ok and (basic == ca.DBR_STRING or not _basic(basic)):
+            self.refuse(1)
+            ok = False
         raw = ca.string_at(args.dbr, ctrl_size(basic)) if ok else None
         token = args.usr
         with self._lock:
@@ -181,8 +187,14 @@ class Inbox:
 
     def _on_read(self, args: Any) -> None:
         received = time.time_ns()
-        event = _copy(args, received) if args.status == ECA_NORMAL else None
-        self._reply(Reply(args.usr, args.status, event))
+        if args.status != ECA_NORMAL:
+            self._reply(Reply(args.usr, args.status, None))
+            return
+        event = _copy(args, received)
+        if isinstance(event, Event):
+            self._reply(Reply(args.usr, ECA_NORMAL, event))
+        else:
+            self._reply(Reply(args.usr, event, None))
 
     def _on_write(self, args: Any) -> None:
         self._reply(Reply(args.usr, args.status, None))
@@ -191,6 +203,11 @@ class Inbox:
         with self._lock:
             self._replies.append(reply)
         self._wake()
+
+    def refuse(self, events: int) -> None:
+        """Count events that are not what was asked for."""
+        with self._lock:
+            self.bad_events += events
 
     @property
     def has_values(self) -> bool:
@@ -233,6 +250,15 @@ class Inbox:
                 self._metadata.pop((token, True), None)
 
 
-def _copy(args: Any, received: int) -> Event:
+def _basic(code: int) -> bool:
+    return ca.DBR_STRING <= code <= ca.DBR_DOUBLE
+
+
+def _copy(args: Any, received: int) -> Event | ECA:
+    """The event, or what is wrong with it: libca passes on whatever the server claims."""
     basic, count = args.type - ca.TIME, args.count
+    if not _basic(basic):
+        return ECA.BADTYPE
+    if count < 0 or (count > 1 and count > ca.element_count(args.chid)):
+        return ECA.BADCOUNT
     return Event(basic, count, received, ca.string_at(args.dbr, ca.time_size(basic, count)))

@@ -113,8 +113,7 @@ class Operation:
         if reply.status == _DISCONN:
             self._lost(i)
         else:
-            self._accept(i, reply)
-            self._settle(i, reply.status)
+            self._settle(i, self._accept(i, reply))
         return host if self._under_way[host] < WINDOW_BYTES // 2 else None
 
     def _settle(self, i: int, code: int) -> None:
@@ -150,8 +149,9 @@ class Operation:
     def _token(self, i: int) -> int:
         return self.number << 32 | i
 
-    def _accept(self, i: int, reply: Reply) -> None:
-        """Keep what the answer brought; nothing here."""
+    def _accept(self, i: int, reply: Reply) -> int:
+        """Keep what the answer brought, here nothing; the row's code."""
+        return reply.status
 
     def _send(self, i: int) -> int:
         raise NotImplementedError
@@ -178,20 +178,31 @@ class ReadOperation(Operation):
     ) -> None:
         super().__init__(store, slots, number)
         self._callback, self._basic = callback, basic
+        self._asked_basic = np.zeros(len(slots), np.int64)
+        self.asked_count = np.zeros(len(slots), np.int64)
         self.events: dict[int, Event] = {}
 
     def _send(self, i: int) -> int:
         slot = int(self.slots[i])
         basic = int(self.store.native[slot]) if self._basic is None else self._basic
         chid = int(self.store.chid[slot])
-        want = 1 if self.store.count[slot] == 1 else 0
+        count = int(self.store.count[slot])
+        self._asked_basic[i], self.asked_count[i] = basic, count
+        want = 1 if count == 1 else 0
         return int(
             ca.array_get_callback(basic + ca.TIME, want, chid, self._callback, self._token(i))
         )
 
-    def _accept(self, i: int, reply: Reply) -> None:
-        if reply.event is not None:
-            self.events[i] = reply.event
+    def _accept(self, i: int, reply: Reply) -> int:
+        event, asked = reply.event, int(self.asked_count[i])
+        if event is None:
+            return reply.status
+        if event.basic != self._asked_basic[i]:
+            return int(ECA.BADTYPE)
+        if event.elements > asked or (asked == 1 and event.elements != 1):
+            return int(ECA.BADCOUNT)
+        self.events[i] = event
+        return reply.status
 
     def _lost(self, i: int) -> None:
         self._sent[i] = False

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_ca import _libca as ca
-from drey_ca._decode import SCALAR_KIND, decode
+from drey_ca._decode import SCALAR_KIND, Event, decode
 from drey_ca._encode import Wire, encode
 from drey_ca._inbox import Connection, Inbox
 from drey_ca._metadata import MetadataFetcher
@@ -237,16 +237,22 @@ class AiocaTable:
             self._wake.set()
 
     def _take_values(self) -> None:
-        """Decode what waits. Values of a type that the channel no longer has are dropped."""
+        """Decode what waits. Values that are not of the channel's type and count are dropped."""
         taken = self._inbox.take_values()
         store = self._store
+        bad = 0
         slots, events, merged = [], [], []
         for token, (event, replaced) in taken.items():
             slot = store.slot(token)
-            if slot >= 0 and store.native[slot] == event.basic:
+            if slot < 0:
+                continue
+            if store.native[slot] == event.basic and _agreed(event, int(store.count[slot])):
                 slots.append(slot)
                 events.append(event)
                 merged.append(replaced)
+            else:
+                bad += 1
+        self._inbox.refuse(bad)
         if not slots:
             return
         rows = np.array(slots, np.int64)
@@ -412,9 +418,10 @@ class AiocaTable:
             return ReadResult(out, operation.code)
         events = [operation.events[i] for i in at.tolist()]
         rows = slots[at]
-        # What the channel is now may differ from what it was when it answered.
+        # What the channel is now may differ from what it was when it was asked.
+        array = operation.asked_count[at] != 1
         long_string = store.long_string[rows] & np.array([e.basic == ca.DBR_CHAR for e in events])
-        got = decode(events, long_string, store.is_array(rows))
+        got = decode(events, long_string, array & ~long_string)
         heaped = [i for i, blob in enumerate(got.blob) if blob is not None]
         heap, got.data[heaped] = join_heap(heaped, got.blob)
         out.kind[at], out.data[at] = got.kind, got.data
@@ -455,6 +462,11 @@ class AiocaTable:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the channel table is closed")
+
+
+def _agreed(event: Event, count: int) -> bool:
+    """Whether an event has as many elements as a channel of `count` may have."""
+    return event.elements == 1 if count == 1 else event.elements <= count
 
 
 def _subscription(kind: int, count: int, chid: int, mask: int, callback: object, token: int) -> int:

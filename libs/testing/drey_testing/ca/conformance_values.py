@@ -18,7 +18,7 @@ import pytest
 from drey_ca.eca import ECA
 from drey_ca.interface import ChannelTable, Slots
 from drey_core.values import ARRAY, STRING_ARRAY, Columns, Kind, Origin, State
-from drey_testing.ca.records import BIG, LABELS
+from drey_testing.ca.records import BIG, LABELS, LATE
 from drey_testing.ca.suite import (
     WAIT,
     bits,
@@ -28,6 +28,9 @@ from drey_testing.ca.suite import (
     info_until,
     seen_value,
 )
+
+EPICS_EPOCH = 631_152_000
+"""1990-01-01 UTC in seconds since 1970: EPICS has no time before it."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,8 @@ class Server:
     latin_labels: bool = True
     """Labels and strings may have any byte."""
 
-    completes_before_event: bool = False
-    """A put-callback's answer comes before the event of the value put."""
-
-    same_value_events: bool = True
-    """Writing an equal value again gives an event."""
+    nul_is_nothing: bool = False
+    """A character 0 is answered by no element where one was asked for: no table can take that."""
 
 
 SCALARS = [
@@ -104,6 +104,9 @@ class ValueConformance:
         await table.subscribe(slots)
         await drained_until(table, lambda seen: int(slots[0]) in seen)
         assert (await table.write(slots, bits(kind, cell), WAIT)).tolist() == [ECA.NORMAL]
+        if server.nul_is_nothing and (kind, cell) == (Kind.UINT8, 0):
+            assert (await table.read(slots, WAIT)).code.tolist() == [ECA.BADCOUNT]
+            return
         got = (await table.read(slots, WAIT)).values
         assert (got.kind[0], int(got.data[0])) == (kind, cell)
         await _monitored(table, slots, kind, cell)
@@ -240,6 +243,30 @@ ROUNDS = {"aioca": 1_000, "native": 10_000}
 
 AT_ONCE = 10
 """Rounds side by side: libca waits 30 ms before each search, whoever asks."""
+
+
+class TimeConformance:
+    """Times as far as EPICS has them. Fixtures as for values; the server has the `T:` names."""
+
+    async def test_times_of_the_whole_epoch(self, table: ChannelTable, server: Server) -> None:
+        slots = await connected(table, *LATE)
+        await table.subscribe(slots)
+        wanted = [
+            (EPICS_EPOCH + seconds) * 10**9 + nanoseconds for seconds, nanoseconds in LATE.values()
+        ]
+        got = (await table.read(slots, WAIT)).values
+        assert got.source_time.tolist() == wanted
+        seen: dict[int, int] = {}
+        async with asyncio.timeout(WAIT):
+            while len(seen) < len(slots):
+                await table.wait_dirty()
+                table.drain_info()
+                rows = table.drain()
+                valued = rows.kind != Kind.NONE
+                seen.update(
+                    zip(rows.key[valued].tolist(), rows.source_time[valued].tolist(), strict=True)
+                )
+        assert [seen[slot] for slot in slots.tolist()] == wanted
 
 
 class RoundConformance:

@@ -128,15 +128,10 @@ class Ioc:
         self._database = database or self._database
         path = self._folder / f"ioc-{self._port}.db"
         path.write_bytes(self._database.encode("utf-8", "surrogateescape"))
-        command = [sys.executable, "-m", "drey_testing.ca.softioc", str(path)]
-        if self._access:
-            rules = self._folder / f"ioc-{self._port}.acf"
-            rules.write_text(self._access)
-            command.append(str(rules))
         log = (self._folder / f"ioc-{self._port}.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                command,
+                self._command(path),
                 env=server_environment(self._port),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -148,6 +143,14 @@ class Ioc:
         listening = (self._process.stdout, self._said)
         threading.Thread(target=_listen, args=listening, daemon=True).start()
         self._expect("ready", 60)
+
+    def _command(self, database: Path) -> list[str]:
+        command = [sys.executable, "-m", "drey_testing.ca.softioc", str(database)]
+        if self._access:
+            rules = self._folder / f"ioc-{self._port}.acf"
+            rules.write_text(self._access)
+            command.append(str(rules))
+        return command
 
     def shell(self, line: str) -> None:
         """Run one iocsh line in the IOC."""
@@ -183,6 +186,18 @@ class Ioc:
                 if line.strip() == word:
                     return
         raise RuntimeError(f"the IOC did not say {word!r}; see {self._folder}")
+
+
+class CaprotoIoc(Ioc):
+    """A process of `drey_testing.ca.caproto_ioc`: it has no database and no shell."""
+
+    def __init__(self, folder: Path) -> None:
+        """Logs go to `folder`; the port is one of the pool."""
+        super().__init__(folder, "")
+
+    def _command(self, database: Path) -> list[str]:
+        del database
+        return [sys.executable, "-m", "drey_testing.ca.caproto_ioc"]
 
 
 def _listen(stdout: IO[str], said: queue.SimpleQueue[str | None]) -> None:

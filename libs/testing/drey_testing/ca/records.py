@@ -34,6 +34,14 @@ def _waveform(name: str, kind: str, elements: int = 1) -> str:
 BIG = 1_310_720
 """Doubles in 10 MiB."""
 
+LATE = {
+    "T:FIRST": (0, 0),
+    "T:2038": (0x7FFF_FFFF, 999_999_999),
+    "T:2058": (0x8000_0000, 1),
+    "T:2126": (0xFFFF_FFFF, 123_456_789),
+}
+"""Seconds since 1990 and nanoseconds: the whole of what EPICS can say, which is unsigned."""
+
 # What the portable part of the suite uses; the other server has the same names.
 _PORTABLE = (
     "".join(
