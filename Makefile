@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/cli libs/testing \
 	services/snapshot services/monitor services/restore services/gateway
 STAMP := $(VENV)/.installed
+NATIVE := libs/ca/setup.py $(wildcard libs/ca/src/drey_ca/_native/*.p*)
 PROTOS := $(shell find proto -name '*.proto')
 BASELINE := proto/baseline.binpb
 
@@ -21,12 +22,13 @@ help: ## List the targets
 
 venv: $(STAMP) ## Make .venv with everything in it
 
-$(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS))
+$(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS)) $(NATIVE)
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: apt-get install python3.11 python3.11-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is needed: apt-get install python3.11-venv" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv -c constraints.txt
-	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt --group dev $(addprefix -e ,$(MEMBERS))
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt --build-constraints constraints.txt --group dev $(addprefix -e ,$(MEMBERS))
+	@$(BIN)/python -c 'import drey_ca._native' 2>/dev/null || echo "No C compiler, or no Python headers: Channel Access runs through aioca, many times slower. For the native table: apt-get install gcc libc6-dev python3-dev, then make clean venv" >&2
 	@touch $@
 
 demo: venv ## Walk the main job on a simulated machine (PVS=2000, DEMO_JSON=file)

@@ -10,22 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_ca import _libca as ca
+from drey_ca import _dbr as dbr
+from drey_ca._dbr import LIMITS, SCALAR_KIND
 from drey_core.values import ARRAY, KIND_NONE, STRING_ARRAY, Kind, pack_strings
 
 EPICS_EPOCH_NS = 631_152_000 * 10**9
 """1990-01-01 UTC, where EPICS time begins, in nanoseconds since 1970."""
-
-SCALAR_KIND = (
-    Kind.STRING,
-    Kind.INT16,
-    Kind.FLOAT32,
-    Kind.ENUM,
-    Kind.UINT8,
-    Kind.INT32,
-    Kind.FLOAT64,
-)
-"""Our kind of each basic DBR type."""
 
 _HEADER = np.dtype([("status", "<i2"), ("severity", "<i2"), ("secs", "<u4"), ("nsec", "<u4")])
 # The bits that are extended to the 64 of a `data` cell: sign for signed, zero for the rest.
@@ -59,8 +49,8 @@ def _time_dtype(basic: int) -> np.dtype[Any]:
         {
             "names": [*(_HEADER.names or ()), "value"],
             "formats": ["<i2", "<i2", "<u4", "<u4", _BITS[basic]],
-            "offsets": [0, 2, 4, 8, ca.TIME_OFFSET[basic]],
-            "itemsize": ca.time_size(basic, 1),
+            "offsets": [0, 2, 4, 8, dbr.TIME_OFFSET[basic]],
+            "itemsize": dbr.time_size(basic, 1),
         }
     )
 
@@ -75,10 +65,10 @@ def text(raw: bytes) -> bytes:
 
 def heap_value(event: Event, long_string: bool, array: bool) -> tuple[int, bytes]:
     """Kind and heap bytes of a value that is a string or an array."""
-    body = event.raw[ca.TIME_OFFSET[event.basic] :]
+    body = event.raw[dbr.TIME_OFFSET[event.basic] :]
     if long_string:
         return int(Kind.STRING), text(body)
-    if event.basic != ca.DBR_STRING:
+    if event.basic != dbr.DBR_STRING:
         return int(SCALAR_KIND[event.basic]) | ARRAY, body
     if not array:
         return int(Kind.STRING), text(body)
@@ -100,7 +90,7 @@ def decode(
         [None] * n,
     )
     basic = np.fromiter((e.basic for e in events), np.int64, n)
-    in_heap = long_string | array | (basic == ca.DBR_STRING)
+    in_heap = long_string | array | (basic == dbr.DBR_STRING)
     for code in range(1, 7):
         _decode_scalars(out, events, np.flatnonzero((basic == code) & ~in_heap), code)
     _decode_heap(out, events, np.flatnonzero(in_heap), long_string, array)
@@ -147,24 +137,12 @@ def _put_header(out: Decoded, rows: NDArray[np.int64], raw: NDArray[Any]) -> Non
 # the structure (display, alarm and warning high; warning, alarm low; control), where floating
 # types put the precision first.
 _CTRL = {
-    ca.DBR_SHORT: struct.Struct("<4x8s8h"),
-    ca.DBR_FLOAT: struct.Struct("<4xhxx8s8f"),
-    ca.DBR_CHAR: struct.Struct("<4x8s8B"),
-    ca.DBR_LONG: struct.Struct("<4x8s8i"),
-    ca.DBR_DOUBLE: struct.Struct("<4xhxx8s8d"),
+    dbr.DBR_SHORT: struct.Struct("<4x8s8h"),
+    dbr.DBR_FLOAT: struct.Struct("<4xhxx8s8f"),
+    dbr.DBR_CHAR: struct.Struct("<4x8s8B"),
+    dbr.DBR_LONG: struct.Struct("<4x8s8i"),
+    dbr.DBR_DOUBLE: struct.Struct("<4xhxx8s8d"),
 }
-LIMITS = (
-    "display_high",
-    "display_low",
-    "alarm_high",
-    "warning_high",
-    "warning_low",
-    "alarm_low",
-    "control_high",
-    "control_low",
-)
-"""Columns of `InfoColumns` in the order in which EPICS lays the limits out."""
-
 _NAN_LIMITS = (float("nan"),) * len(LIMITS)
 
 
@@ -179,12 +157,12 @@ class Metadata(NamedTuple):
 
 def ctrl_size(basic: int) -> int:
     """Bytes of the `dbr_ctrl_*` structure that `metadata` reads."""
-    return 6 + 16 * 26 if basic == ca.DBR_ENUM else _CTRL[basic].size
+    return 6 + 16 * 26 if basic == dbr.DBR_ENUM else _CTRL[basic].size
 
 
 def metadata(basic: int, raw: bytes) -> Metadata:
     """Decode the first `ctrl_size(basic)` bytes of a `dbr_ctrl_*` structure."""
-    if basic == ca.DBR_ENUM:
+    if basic == dbr.DBR_ENUM:
         count = min(max(int.from_bytes(raw[4:6], "little", signed=True), 0), 16)
         labels = tuple(text(raw[6 + 26 * i : 32 + 26 * i]) for i in range(count))
         return Metadata(-1, _NAN_LIMITS, b"", labels)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_ca import _libca as ca
+from drey_ca import _dbr as dbr
 from drey_ca.eca import ECA, ECA_NORMAL
 from drey_core.values import (
     ARRAY,
@@ -42,7 +42,7 @@ class Wire:
 
     def size(self) -> NDArray[np.int64]:
         """Payload bytes of each row."""
-        size: NDArray[np.int64] = self.count * ca.ELEMENT_SIZE[self.basic]
+        size: NDArray[np.int64] = self.count * dbr.ELEMENT_SIZE[self.basic]
         return size
 
 
@@ -122,7 +122,7 @@ def encode(
 def _encode_scalars(
     wire: Wire, values: Columns, rows: NDArray[np.int64], kind: int, basic: int
 ) -> None:
-    if kind == KIND_NONE or basic == ca.DBR_STRING:
+    if kind == KIND_NONE or basic == dbr.DBR_STRING:
         wire.code[rows] = ECA.BADTYPE
         return
     element = ELEMENT_DTYPE[kind]
@@ -154,17 +154,17 @@ def _encode_string(wire: Wire, i: int, raw: bytes, capacity: int, long_string: b
     if long_string:
         wire.blob[i], wire.count[i] = raw + b"\0", len(raw) + 1
         return ECA.BADCOUNT if len(raw) >= capacity else ECA.NORMAL
-    if wire.basic[i] not in (ca.DBR_STRING, ca.DBR_ENUM):
+    if wire.basic[i] not in (dbr.DBR_STRING, dbr.DBR_ENUM):
         return ECA.BADTYPE
     if len(raw) >= 40:
         return ECA.BADSTR
     # A string to an enum goes as a string: the IOC finds the label or refuses it.
-    wire.blob[i], wire.basic[i] = raw.ljust(40, b"\0"), ca.DBR_STRING
+    wire.blob[i], wire.basic[i] = raw.ljust(40, b"\0"), dbr.DBR_STRING
     return ECA.NORMAL
 
 
 def _encode_strings(wire: Wire, i: int, raw: bytes, capacity: int) -> int:
-    if wire.basic[i] != ca.DBR_STRING:
+    if wire.basic[i] != dbr.DBR_STRING:
         return ECA.BADTYPE
     strings = unpack_strings(raw)
     if len(strings) > capacity:
@@ -177,7 +177,7 @@ def _encode_strings(wire: Wire, i: int, raw: bytes, capacity: int) -> int:
 
 
 def _encode_array(wire: Wire, i: int, source: NDArray[Any]) -> int:
-    if wire.basic[i] == ca.DBR_STRING:
+    if wire.basic[i] == dbr.DBR_STRING:
         return ECA.BADTYPE
     out, fits = convert(source, np.dtype(_NATIVE[wire.basic[i]]))
     wire.blob[i], wire.count[i] = out.tobytes(), len(out)

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+from drey_ca import _dbr as dbr
 from drey_ca import _libca as ca
 from drey_ca._decode import Event, ctrl_size
 from drey_ca.eca import ECA, ECA_NORMAL
@@ -174,9 +175,9 @@ class Inbox:
         self._put_metadata(args, requested=True)
 
     def _put_metadata(self, args: Any, *, requested: bool) -> None:
-        basic = args.type - ca.CTRL
+        basic = args.type - dbr.CTRL
         ok = args.status == ECA_NORMAL
-        if ok and (basic == ca.DBR_STRING or not _basic(basic)):
+        if ok and (basic == dbr.DBR_STRING or not _basic(basic)):
             self.refuse(1)
             ok = False
         raw = ca.string_at(args.dbr, ctrl_size(basic)) if ok else None
@@ -251,14 +252,14 @@ class Inbox:
 
 
 def _basic(code: int) -> bool:
-    return ca.DBR_STRING <= code <= ca.DBR_DOUBLE
+    return dbr.DBR_STRING <= code <= dbr.DBR_DOUBLE
 
 
 def _copy(args: Any, received: int) -> Event | ECA:
     """The event, or what is wrong with it: libca passes on whatever the server claims."""
-    basic, count = args.type - ca.TIME, args.count
+    basic, count = args.type - dbr.TIME, args.count
     if not _basic(basic):
         return ECA.BADTYPE
     if count < 0 or (count > 1 and count > ca.element_count(args.chid)):
         return ECA.BADCOUNT
-    return Event(basic, count, received, ca.string_at(args.dbr, ca.time_size(basic, count)))
+    return Event(basic, count, received, ca.string_at(args.dbr, dbr.time_size(basic, count)))

@@ -12,18 +12,10 @@ import ctypes
 from typing import Any
 
 import aioca
-import numpy as np
 from epicscorelibs.ca import cadef
 
 DBE_VALUE, DBE_ALARM, DBE_PROPERTY = 1, 4, 8
 CONNECTION_UP = 6
-
-DBR_STRING, DBR_SHORT, DBR_FLOAT, DBR_ENUM, DBR_CHAR, DBR_LONG, DBR_DOUBLE = range(7)
-TIME, CTRL = 14, 28
-
-ELEMENT_SIZE = np.array([40, 2, 4, 2, 1, 4, 8], np.int64)
-TIME_OFFSET = (12, 14, 12, 14, 15, 12, 16)
-"""Where the first element lies in `dbr_time_*`, by basic type."""
 
 
 class EventArgs(ctypes.Structure):
@@ -115,8 +107,3 @@ string_at = ctypes.string_at
 def attach() -> None:
     """Make or join aioca's CA context in this thread; needs a running event loop."""
     aioca.get_channel_infos()
-
-
-def time_size(basic: int, count: int) -> int:
-    """Bytes of a `dbr_time_*` structure with `count` elements of type `basic`."""
-    return TIME_OFFSET[basic] + count * int(ELEMENT_SIZE[basic])

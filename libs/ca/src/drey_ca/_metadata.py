@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import Any
 
+from drey_ca import _dbr as dbr
 from drey_ca import _libca as ca
 from drey_ca._store import Store
 from drey_ca.eca import ECA_NORMAL
@@ -27,7 +28,7 @@ class MetadataFetcher:
         """Ask for these, in time. Strings have no metadata and are left out."""
         hosts = set()
         for slot in slots:
-            if self._store.native[slot] != ca.DBR_STRING and self._store.rights[slot] & 1:
+            if self._store.native[slot] != dbr.DBR_STRING and self._store.rights[slot] & 1:
                 host = int(self._store.host_id[slot])
                 self._queue[host].append(self._store.token(slot))
                 hosts.add(host)
@@ -54,7 +55,7 @@ class MetadataFetcher:
             return
         if self._store.property_sub[slot]:  # subscribed meanwhile: its first event is the answer
             return
-        kind = int(self._store.native[slot]) + ca.CTRL
+        kind = int(self._store.native[slot]) + dbr.CTRL
         chid = int(self._store.chid[slot])
         # A failure here means that it disconnected just now: asked again when it is back.
         if ca.array_get_callback(kind, 1, chid, self._callback, token) == ECA_NORMAL:

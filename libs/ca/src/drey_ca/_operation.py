@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_ca import _dbr as dbr
 from drey_ca import _libca as ca
 from drey_ca._decode import Event
 from drey_ca._encode import Wire
@@ -190,7 +191,7 @@ class ReadOperation(Operation):
         self._asked_basic[i], self.asked_count[i] = basic, count
         want = 1 if count == 1 else 0
         return int(
-            ca.array_get_callback(basic + ca.TIME, want, chid, self._callback, self._token(i))
+            ca.array_get_callback(basic + dbr.TIME, want, chid, self._callback, self._token(i))
         )
 
     def _accept(self, i: int, reply: Reply) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_ca._decode import LIMITS, SCALAR_KIND, Decoded, metadata
+from drey_ca._dbr import LIMITS, SCALAR_KIND
+from drey_ca._decode import Decoded, metadata
 from drey_ca.interface import InfoColumns, Slots
 from drey_core.values import ARRAY, KIND_NONE, Columns, Kind, Origin, State, heap_mask
 

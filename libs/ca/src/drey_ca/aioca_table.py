@@ -11,11 +11,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_ca import _dbr as dbr
 from drey_ca import _libca as ca
-from drey_ca._decode import SCALAR_KIND, Event, decode
+from drey_ca._decode import Event, decode
 from drey_ca._encode import Wire, encode
 from drey_ca._inbox import Connection, Inbox
 from drey_ca._metadata import MetadataFetcher
+from drey_ca._names import checked_names
 from drey_ca._operation import Operation, ReadOperation, WriteOperation
 from drey_ca._store import Store, join_heap
 from drey_ca.eca import ECA, ECA_NORMAL, name
@@ -23,7 +25,6 @@ from drey_ca.interface import InfoColumns, ReadResult, Slots, TableStats
 from drey_core.errors import InvalidArgument
 from drey_core.values import Columns, Kind, Origin, State
 
-MAX_NAME = 500
 _STRIDE = 1_000
 """Channels made or cleared between two turns of the event loop."""
 
@@ -67,7 +68,7 @@ class AiocaTable:
     async def add(self, names: Sequence[str]) -> Slots:
         """See `ChannelTable.add`. Cancelled half-way, it takes back what it had made."""
         self._check_open()
-        raw = [_checked(i, text) for i, text in enumerate(names)]
+        raw = checked_names(names)
         slots = self._store.allocate([text.endswith(b"$") for text in raw])
         listed = slots.tolist()
         self._names.update(zip(listed, raw, strict=True))
@@ -173,17 +174,17 @@ class AiocaTable:
             token = store.token(slot)
             want = 1 if store.count[slot] == 1 else 0
             store.value_sub[slot] = _subscription(
-                native + ca.TIME,
+                native + dbr.TIME,
                 want,
                 chid,
                 ca.DBE_VALUE | ca.DBE_ALARM,
                 inbox.value_callback,
                 token,
             )
-            if native != ca.DBR_STRING:
+            if native != dbr.DBR_STRING:
                 # Its first event is the metadata as of now, and comes again on reconnection.
                 store.property_sub[slot] = _subscription(
-                    native + ca.CTRL, 1, chid, ca.DBE_PROPERTY, inbox.property_callback, token
+                    native + dbr.CTRL, 1, chid, ca.DBE_PROPERTY, inbox.property_callback, token
                 )
         ca.flush_io()
 
@@ -306,7 +307,7 @@ class AiocaTable:
         store.host_id[slots] = [self._host_id(c.host) for _, c in pairs]
         for slot, connection in pairs:
             store.host[slot] = connection.host
-            long_string = self._names[slot].endswith(b"$") and connection.native == ca.DBR_CHAR
+            long_string = self._names[slot].endswith(b"$") and connection.native == dbr.DBR_CHAR
             store.long_string[slot] = long_string
         store.state[slots] = State.CONNECTED
         store.dirty[slots] = True
@@ -366,13 +367,12 @@ class AiocaTable:
 
     def _asked(self, rows: Slots, kind: Kind) -> int:
         """The DBR type of `kind`."""
-        if kind not in SCALAR_KIND:
-            raise ValueError(f"Channel Access cannot read as {kind!r}")
+        basic = dbr.dbr_type(kind)
         texts = rows[self._store.long_string[rows]]
         if len(texts):
             address = self._names[int(texts[0])].decode("utf-8", "backslashreplace")
             raise ValueError(f"the long string {address!r} takes no kind")
-        return SCALAR_KIND.index(kind)
+        return basic
 
     async def write(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
@@ -420,7 +420,7 @@ class AiocaTable:
         rows = slots[at]
         # What the channel is now may differ from what it was when it was asked.
         array = operation.asked_count[at] != 1
-        long_string = store.long_string[rows] & np.array([e.basic == ca.DBR_CHAR for e in events])
+        long_string = store.long_string[rows] & np.array([e.basic == dbr.DBR_CHAR for e in events])
         got = decode(events, long_string, array & ~long_string)
         heaped = [i for i, blob in enumerate(got.blob) if blob is not None]
         heap, got.data[heaped] = join_heap(heaped, got.blob)
@@ -474,15 +474,3 @@ def _subscription(kind: int, count: int, chid: int, mask: int, callback: object,
     handle = ctypes.c_void_p()
     status = ca.create_subscription(kind, count, chid, mask, callback, token, handle)
     return handle.value or 0 if status == ECA_NORMAL else 0
-
-
-def _checked(index: int, text: str) -> bytes:
-    raw = text.encode("utf-8", "surrogateescape")
-    bad = any(byte <= 0x20 or byte == 0x7F for byte in raw)
-    if not raw or len(raw) > MAX_NAME or bad:
-        raise InvalidArgument(
-            f"no channel can be named {text[:60]!r}: 1 to {MAX_NAME} bytes without blanks"
-            " and control characters",
-            field=f"names[{index}]",
-        )
-    return raw

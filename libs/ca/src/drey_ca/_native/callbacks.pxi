@@ -1,0 +1,335 @@
+# What libca calls, in its receive threads, or in the CA thread while that clears a channel. They
+# copy and return: no Python, no call into libca while the table's mutex is held, no allocation
+# for scalars. What a server says is checked before it is believed.
+
+cdef Shared* tables[256]
+
+
+cdef inline Shared* table_of(void* token) noexcept nogil:
+    return tables[<uint64_t>token >> 56]
+
+
+cdef void on_connection(connection_handler_args args) noexcept nogil:
+    cdef void* token = ca_puser(args.chid)
+    cdef Shared* t = table_of(token)
+    cdef Slot* slot
+    cdef char host[64]
+    cdef bint up = args.op == CA_OP_CONN_UP
+    cdef int16_t native = -1
+    cdef uint32_t count = 0
+    cdef uint8_t rights = 0
+    cdef int64_t when = now()
+    if t == NULL:
+        return
+    if up:
+        native = ca_field_type(args.chid)
+        count = <uint32_t>ca_element_count(args.chid)
+        rights = rights_of(ca_read_access(args.chid), ca_write_access(args.chid))
+        memset(host, 0, sizeof(host))
+        ca_get_host_name(args.chid, host, sizeof(host))
+    lock(t)
+    slot = live(t, token, False)
+    if slot != NULL:
+        if not up:
+            lose(t, slot, when)
+        elif 0 <= native <= DBR_DOUBLE:
+            gain(t, slot, native, count, rights, host_of(t, host), when)
+        else:
+            t.bad_events += 1
+        t.connection_changes += 1
+        tell_loop(t)
+    unlock(t)
+
+
+cdef inline uint8_t rights_of(unsigned read, unsigned write) noexcept nogil:
+    return (READ_RIGHT if read else 0) | (WRITE_RIGHT if write else 0)
+
+
+cdef inline void lose(Shared* t, Slot* slot, int64_t when) noexcept nogil:
+    nothing_asked(t, slot)
+    if slot.state == CONNECTED:
+        t.connected -= 1
+        slot.state = DISCONNECTED
+        slot.state_time = when
+        mark_dirty(t, <int32_t>(slot - t.slots))
+
+
+cdef inline void gain(
+    Shared* t, Slot* slot, int16_t native, uint32_t count, uint8_t rights, int32_t host,
+    int64_t when
+) noexcept nogil:
+    cdef int32_t index = <int32_t>(slot - t.slots)
+    if slot.native >= 0 and (slot.native != native or slot.count != count):
+        forget_value(t, slot)
+        nothing_asked(t, slot)
+        slot.subject += 1
+    slot.native = native
+    slot.count = count
+    slot.rights = rights
+    slot.host = host
+    slot.long_string = slot.dollar and native == DBR_CHAR
+    if slot.state != CONNECTED:
+        t.connected += 1
+        slot.state = CONNECTED
+    slot.state_time = when
+    mark_dirty(t, index)
+    mark_info(t, index)
+    attend(t, index)
+
+
+cdef void on_access(access_rights_handler_args args) noexcept nogil:
+    cdef void* token = ca_puser(args.chid)
+    cdef Shared* t = table_of(token)
+    cdef uint8_t rights = rights_of(args.ar.read_access, args.ar.write_access)
+    cdef Slot* slot
+    if t == NULL:
+        return
+    lock(t)
+    slot = live(t, token, False)
+    # libca withdraws all rights of a lost channel; what was last known stays instead.
+    if slot != NULL and slot.state == CONNECTED and slot.rights != rights:
+        slot.rights = rights
+        mark_info(t, index_of(token))
+        attend(t, index_of(token))
+    unlock(t)
+
+
+cdef void on_value(event_handler_args args) noexcept nogil:
+    keep_value(args, EVENTS)
+
+
+cdef void on_first_value(event_handler_args args) noexcept nogil:
+    keep_value(args, FIRST_VALUE)
+
+
+cdef inline void keep_value(event_handler_args args, int ask) noexcept nogil:
+    cdef Shared* t = table_of(args.usr)
+    cdef Slot* slot
+    cdef Value fresh
+    cdef int basic = args.type - DBR_TIME
+    cdef int16_t native
+    cdef uint32_t agreed
+    cdef bint long_string, array
+    if t == NULL:
+        return
+    lock(t)
+    slot = live(t, args.usr, True)
+    if slot == NULL:
+        unlock(t)
+        return
+    answered(t, slot, ask)
+    if args.status != ECA_NORMAL:
+        # Lost connection or access, which come as events of their own too.
+        t.bad_events += (
+            args.status != ECA_DISCONN and args.status != ECA_NORDACCESS
+            and args.status != ECA_CHANDESTROY)
+        unlock(t)
+        return
+    native, agreed, long_string = slot.native, slot.count, slot.long_string
+    array = agreed != 1 and not long_string
+    if not believable(&args, basic, native, agreed, array or long_string):
+        t.bad_events += 1
+        unlock(t)
+        return
+    fresh.receive_time = now()
+    if array or long_string:
+        # Copied without the lock: an array may be large.
+        unlock(t)
+        if not decode_time(&fresh, <const char*>args.dbr, basic, args.count, long_string, array):
+            fresh.kind = KIND_NONE
+        lock(t)
+        slot = live(t, args.usr, True)
+        if slot == NULL or fresh.kind == KIND_NONE:
+            t.bad_events += fresh.kind == KIND_NONE
+            if fresh.kind != KIND_NONE:
+                blob_release(fresh.blob)
+            unlock(t)
+            return
+    elif not decode_time(&fresh, <const char*>args.dbr, basic, 1, False, False):
+        t.bad_events += 1
+        unlock(t)
+        return
+    if ask == EVENTS:
+        t.updates += 1
+        slot.merged += slot.unseen and slot.fed
+        slot.fed = True
+    elif slot.fed:  # events are newer than what was read before they were asked for
+        blob_release(fresh.blob)
+        unlock(t)
+        return
+    blob_release(slot.value.blob)
+    slot.value = fresh
+    slot.unseen = True
+    mark_dirty(t, index_of(args.usr))
+    unlock(t)
+
+
+cdef inline bint believable(
+    const event_handler_args* args, int basic, int expected, uint32_t agreed, bint many
+) noexcept nogil:
+    """Whether a reply has the type asked for, and no more elements than the channel has."""
+    if basic != expected or args.dbr == NULL or args.count < 0:
+        return False
+    return args.count <= agreed if many else args.count == 1
+
+
+cdef void on_property(event_handler_args args) noexcept nogil:
+    keep_metadata(args, PROPERTIES)
+
+
+cdef void on_metadata(event_handler_args args) noexcept nogil:
+    keep_metadata(args, METADATA)
+
+
+cdef inline void keep_metadata(event_handler_args args, int ask) noexcept nogil:
+    cdef Shared* t = table_of(args.usr)
+    cdef Slot* slot
+    cdef Meta fresh
+    cdef Meta* kept
+    cdef int basic = args.type - DBR_CTRL
+    if t == NULL:
+        return
+    lock(t)
+    slot = live(t, args.usr, True)
+    if slot != NULL:
+        answered(t, slot, ask)
+    if slot == NULL or args.status != ECA_NORMAL:
+        unlock(t)
+        return
+    if basic != slot.native or args.dbr == NULL or basic == DBR_STRING:
+        t.bad_events += 1
+    elif not decode_ctrl(&fresh, <const char*>args.dbr, basic):
+        t.bad_events += 1
+    elif slot.meta != NULL and same_meta(slot.meta, &fresh):
+        blob_release(fresh.labels)
+    else:
+        kept = <Meta*>malloc(sizeof(Meta))
+        if kept == NULL:
+            t.bad_events += 1
+            blob_release(fresh.labels)
+        else:
+            kept[0] = fresh
+            free_meta(slot.meta)
+            slot.meta = kept
+            mark_info(t, index_of(args.usr))
+    unlock(t)
+
+
+cdef inline Operation* operation_of(Shared* t, void* token) noexcept nogil:
+    """The operation that a reply belongs to, or NULL if nobody waits for it any more."""
+    cdef Operation* op = t.operations[number_of(token) % OPERATIONS]
+    if op == NULL or op.number != number_of(token) or index_of(token) >= op.size:
+        return NULL
+    return op
+
+
+cdef inline Request* sent_row(Shared* t, Operation* op, void* token) noexcept nogil:
+    return &op.rows[index_of(token)] if op.rows[index_of(token)].phase == SENT else NULL
+
+
+cdef inline int64_t cost_of(const Request* row, uint8_t purpose) noexcept nogil:
+    """Bytes of a request on the wire, or a little more."""
+    if purpose == READ:
+        return 32
+    return 32 + <int64_t>row.count * element_size(row.basic)
+
+
+cdef inline void make_room(Shared* t, Operation* op, Request* row) noexcept nogil:
+    cdef Lane* lane = &op.lanes[row.lane]
+    lane.under_way -= cost_of(row, op.purpose)
+    lane.recent -= row.lap == lane.lap
+    lane.last = now()
+    if (queued(&lane.queue) and lane.under_way < WINDOW // 2 and lane.recent < BURST // 2):
+        op.pump = True
+        tell_thread(t)
+
+
+cdef inline void wait_again(Shared* t, Operation* op, Request* row) noexcept nogil:
+    """A row goes back to waiting for its channel."""
+    row.phase = WAITING
+    op.waiting += 1
+    tell_news(t)
+
+
+cdef void on_read(event_handler_args args) noexcept nogil:
+    cdef Shared* t = table_of(args.usr)
+    cdef Operation* op
+    cdef Request* row
+    cdef Request asked
+    cdef Value fresh
+    cdef int32_t code = args.status
+    cdef bint many
+    if t == NULL:
+        return
+    fresh.blob = NULL
+    fresh.kind = KIND_NONE
+    fresh.receive_time = now()
+    lock(t)
+    op = operation_of(t, args.usr)
+    row = NULL if op == NULL else sent_row(t, op, args.usr)
+    if row != NULL and code == ECA_NORMAL:
+        asked = row[0]
+        many = asked.array or asked.long_string
+        if not believable(&args, args.type - DBR_TIME, asked.basic, asked.count, many):
+            t.bad_events += 1
+            code = ECA_BADTYPE if args.type - DBR_TIME != asked.basic else ECA_BADCOUNT
+        else:
+            unlock(t)
+            if not decode_time(
+                    &fresh, <const char*>args.dbr, asked.basic, args.count,
+                    asked.long_string, asked.array):
+                code = ECA_ALLOCMEM
+            lock(t)
+            op = operation_of(t, args.usr)
+            row = NULL if op == NULL else sent_row(t, op, args.usr)
+    if row == NULL:
+        t.late += code != ECA_CHANDESTROY
+        blob_release(fresh.blob)
+    else:
+        make_room(t, op, row)
+        if code == ECA_DISCONN:
+            wait_again(t, op, row)
+        else:
+            if code == ECA_NORMAL:
+                row.value = fresh
+            settle(t, op, row, code)
+    unlock(t)
+
+
+cdef void on_write(event_handler_args args) noexcept nogil:
+    cdef Shared* t = table_of(args.usr)
+    cdef Operation* op
+    cdef Request* row
+    if t == NULL:
+        return
+    lock(t)
+    op = operation_of(t, args.usr)
+    row = NULL if op == NULL else sent_row(t, op, args.usr)
+    if row == NULL:
+        t.late += args.status != ECA_CHANDESTROY
+    else:
+        make_room(t, op, row)
+        # Lost after sending: whether it was done nobody knows, so it is never sent again.
+        settle(t, op, row, ECA_TIMEOUT if args.status == ECA_DISCONN else args.status)
+    unlock(t)
+
+
+cdef void on_exception(exception_handler_args args) noexcept nogil:
+    # Without a handler of ours libca would end the process for a server's error message.
+    cdef Shared* t = table_of(args.usr)
+    if t == NULL:
+        return
+    lock(t)
+    t.exceptions += 1
+    t.last_exception = <int32_t>args.stat
+    t.last_context[0] = 0
+    if args.ctx != NULL:
+        strncpy(t.last_context, args.ctx, sizeof(t.last_context) - 1)
+    tell_loop(t)
+    unlock(t)
+
+
+cdef void on_descriptor(void* usr, int fd, int opened) noexcept nogil:
+    cdef Shared* t = table_of(usr)
+    if t != NULL:
+        t.ca_fd = fd if opened else -1
