@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import aioca  # noqa: F401  loads libca too
+
 from drey_ca._native import Table
 
 mapped = Path("/proc/self/maps")
@@ -12,4 +13,4 @@ if mapped.exists():
         found = set(re.findall(rf"/\S*/{name}\.so\S*", mapped.read_text()))
         if len(found) != 1:
             raise SystemExit(f"{name} is loaded from {sorted(found)}")
-print(Table.__module__, "is there")
+assert Table is not None
