@@ -4,13 +4,14 @@
 """
 
 from drey_runtime.jobs.context import JobCancelled, JobContext
-from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.jobs.model import Claim, Holder, Job, JobError, JobLost, JobState, Verdict
 from drey_runtime.jobs.outbox import OutboxRelay, enqueue
 from drey_runtime.jobs.store import JobStore
-from drey_runtime.jobs.worker import JobWorker, Kind
+from drey_runtime.jobs.worker import JobWorker, Kind, Place
 
 __all__ = [
     "Claim",
+    "Holder",
     "Job",
     "JobCancelled",
     "JobContext",
@@ -21,6 +22,7 @@ __all__ = [
     "JobWorker",
     "Kind",
     "OutboxRelay",
+    "Place",
     "Verdict",
     "enqueue",
 ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from drey_core.errors import FailedPrecondition
-from drey_runtime.jobs.model import Job
+from drey_runtime.database import Connection
+from drey_runtime.jobs.model import Job, JobLost
+
+Finish = Callable[[Connection, str], Awaitable[Job | None]]
 
 
 class JobCancelled(FailedPrecondition):
@@ -17,15 +20,19 @@ class JobContext:
     """Handed to a handler. Use on the event loop that runs the handler.
 
     `cancelled` is set when somebody asked the job to stop; the handler chooses a safe point.
-    `result` may be set as soon as it is known, and is seen while the job runs.
+    `result` may be set as soon as it is known, and is seen while the job runs. `ended` is the job
+    as `succeed_in` ended it.
     """
 
-    def __init__(self, job: Job, nudge: Callable[[], None]) -> None:
+    def __init__(self, job: Job, nudge: Callable[[], None], finish: Finish) -> None:
         self.job = job
         self.cancelled = asyncio.Event()
         self.done, self.total, self.phase = job.done, job.total, job.phase
         self._result = job.result
         self._nudge = nudge
+        self._finish = finish
+        self.ending = False
+        self.ended: Job | None = None
 
     @property
     def payload(self) -> bytes:
@@ -50,6 +57,20 @@ class JobContext:
         self.done, self.total = done, total
         self.phase = phase or self.phase
         self._nudge()
+
+    async def succeed_in(self, conn: Connection, result: str) -> Job:
+        """End the job as succeeded in the handler's own transaction: both happen, or neither.
+
+        The handler must return `result` once it is committed, and raise where it was not. From
+        here to the commit nobody else can claim the job, as its row is locked. Raises JobLost,
+        which must roll the transaction back, where somebody else has it already.
+        """
+        self.ending = True
+        ended = await self._finish(conn, result)
+        if ended is None:
+            raise JobLost(self.job.id)
+        self.ended = ended
+        return ended
 
     def check(self) -> None:
         """Raise JobCancelled if somebody asked the job to stop."""

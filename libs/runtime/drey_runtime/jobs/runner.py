@@ -11,7 +11,7 @@ from typing import Any
 
 from drey_core.errors import DreyError, Internal, Reason, Unavailable
 from drey_runtime import telemetry
-from drey_runtime.database import backoff
+from drey_runtime.database import Connection, backoff
 from drey_runtime.jobs.context import JobCancelled, JobContext
 from drey_runtime.jobs.model import Job, JobError, JobLost, JobState
 from drey_runtime.jobs.store import JobStore
@@ -53,7 +53,7 @@ class JobRunner:
         self._lease_end = claimed_at + lease_s
         self._nudged = asyncio.Event()
         self._lost = False
-        self._context = JobContext(job, self._nudged.set)
+        self._context = JobContext(job, self._nudged.set, self._finish_in)
 
     async def run(self) -> None:
         """Run the handler and end the job; when cancelled, give the job back within 5 s.
@@ -137,12 +137,16 @@ class JobRunner:
             await self._crashed("its handler cancelled itself")
             return
         error = body.exception()
-        if error is None:
+        if error is None and self._context.ended is not None:
+            await self._store.announce(self._context.ended)
+        elif error is None:
             await self._finish(JobState.SUCCEEDED, result=body.result())
         elif isinstance(error, JobCancelled):
             await self._finish(JobState.CANCELLED)
         elif isinstance(error, DreyError):
             await self._finish(JobState.FAILED, error=JobError.of(error))
+        elif isinstance(error, JobLost):
+            raise error
         elif isinstance(error, Exception):
             _log.error("a job's handler crashed", extra={"job": self._job.id}, exc_info=error)
             await self._crashed(f"{type(error).__name__}: {error}")
@@ -158,6 +162,18 @@ class JobRunner:
             state,
             result=result or context.result,
             error=error,
+            done=context.done,
+            total=context.total,
+            phase=context.phase,
+        )
+
+    async def _finish_in(self, conn: Connection, result: str) -> Job | None:
+        context = self._context
+        return await self._store.finish_in(
+            conn,
+            self._job,
+            JobState.SUCCEEDED,
+            result=result,
             done=context.done,
             total=context.total,
             phase=context.phase,
@@ -200,15 +216,21 @@ class JobRunner:
         """Renew the lease and store progress; returns when the job is no longer ours.
 
         Looks for a wish to cancel whenever the job changed, and at least each fifth of the lease.
+        Once the handler ends the job in its own transaction the row is locked, which is more than
+        a lease, and then ended: neither is the loss of it.
         """
         failures = 0
         while True:
             await self._nudge_or(min(1.0, self._lease_s / 5))
             self._nudged.clear()
+            if self._ending():
+                return await _for_ever()
             try:
                 await self._beat()
                 failures = 0
             except JobLost:
+                if self._ending():
+                    return await _for_ever()
                 _log.warning("job was taken by somebody else", extra={"job": self._job.id})
                 self._lost = True
                 return
@@ -219,6 +241,9 @@ class JobRunner:
                     return
                 failures += 1
             await asyncio.sleep(max(_PROGRESS_S, backoff(failures) if failures else 0))
+
+    def _ending(self) -> bool:
+        return self._context.ending
 
     async def _nudge_or(self, seconds: float) -> None:
         try:
@@ -237,3 +262,8 @@ class JobRunner:
         self._lease_end = begun + self._lease_s
         if job.cancel_requested:
             context.cancelled.set()
+
+
+async def _for_ever() -> None:
+    """Until cancelled."""
+    await asyncio.Event().wait()

@@ -22,7 +22,7 @@ from drey_runtime import telemetry
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database, Record
 from drey_runtime.jobs.changes import Changes
-from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.jobs.model import Claim, Holder, Job, JobError, JobLost, JobState, Verdict
 from drey_runtime.jobs.outbox import enqueue
 from drey_runtime.jobs.ports import JobBus
 from drey_runtime.jobs.wire import encode_changed, encode_delivery, work_subject
@@ -32,8 +32,13 @@ _POLL_S = 1.0
 
 _CREATE = """
 INSERT INTO jobs.job (id, kind, state, principal, role, payload, total, result, rerun,
-    max_attempts, start_by_ns, create_time_ns, trace_id, traceparent)
-VALUES ($1, $2, 'queued', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING *
+    max_attempts, start_by_ns, create_time_ns, trace_id, traceparent,
+    owner, attempts, term, lease_until_ns, start_time_ns)
+VALUES ($1, $2, CASE WHEN $15::bigint > 0 THEN 'running' ELSE 'queued' END, $3, $4, $5, $6, $7,
+    $8, $9, $10, $11, $12, $13, $14, ($15 > 0)::int, ($15 > 0)::int,
+    CASE WHEN $15 > 0 THEN jobs.now_ns() + $15 ELSE 0 END,
+    CASE WHEN $15 > 0 THEN $11::bigint ELSE 0 END)
+RETURNING *
 """
 # the ordinary case of a claim; everything else is looked at under a row lock
 _CLAIM = """
@@ -119,13 +124,15 @@ class JobStore:
         rerun: bool = True,
         max_attempts: int = 5,
         start_within_s: float | None = None,
+        holder: Holder | None = None,
     ) -> Job:
         """Add a queued job and its delivery in the caller's transaction.
 
         After the commit call `JobWorker.kick(job.id)` in a process that runs this kind, or
         `OutboxRelay.wake()`. `rerun=False` is for work that must not be begun twice: it ends
         `interrupted` when its worker dies. A job not begun within `start_within_s` fails with
-        DEADLINE_EXCEEDED instead of firing late.
+        DEADLINE_EXCEEDED instead of firing late. With a `holder` (see `JobWorker.place`) the job
+        is claimed by it already, as its first attempt.
         """
         now = now_ns()
         row = await conn.fetchrow(
@@ -143,6 +150,8 @@ class JobStore:
             now,
             telemetry.trace_id(),
             telemetry.headers().get("traceparent", ""),
+            holder.owner if holder else "",
+            _ns(holder.lease_s) if holder else 0,
         )
         job = _job(row)
         await enqueue(
@@ -251,29 +260,49 @@ class JobStore:
 
         An empty `result` leaves what was there.
         """
-        if not state.ended:
-            raise Internal(f"{state} is no end of a job")
         async with self._database.acquire() as conn:
-            row = await conn.fetchrow(
-                _FINISH,
-                job.id,
-                job.owner,
-                job.term,
-                str(state),
-                result,
-                int(error.reason) if error else 0,
-                error.field if error else "",
-                _clean(error.message) if error else "",
-                now_ns(),
-                job.done if done is None else done,
-                job.total if total is None else total,
-                job.phase if phase is None else phase,
+            ended = await self.finish_in(
+                conn, job, state, result=result, error=error, done=done, total=total, phase=phase
             )
-        if row is None:
+        if ended is None:
             return await self._finished_before(job)
-        ended = _job(row)
         await self.announce(ended)
         return ended
+
+    async def finish_in(
+        self,
+        conn: Connection,
+        job: Job,
+        state: JobState,
+        *,
+        result: str = "",
+        error: JobError | None = None,
+        done: int | None = None,
+        total: int | None = None,
+        phase: str | None = None,
+    ) -> Job | None:
+        """As `finish`, in the caller's transaction; call `announce` after the commit.
+
+        None where the job is not ours any more.
+        """
+        if not state.ended:
+            raise Internal(f"{state} is no end of a job")
+        row = await conn.fetchrow(
+            _FINISH,
+            job.id,
+            job.owner,
+            job.term,
+            str(state),
+            result,
+            int(error.reason) if error else 0,
+            error.field if error else "",
+            _clean(error.message) if error else "",
+            now_ns(),
+            job.done if done is None else done,
+            job.total if total is None else total,
+            job.phase if phase is None else phase,
+        )
+        return None if row is None else _job(row)
 
     async def _finished_before(self, job: Job) -> Job:
         """The job, if it was this very claim that ended it; else JobLost."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -20,7 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from drey_core.errors import Unavailable
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.database import backoff
-from drey_runtime.jobs.model import Claim, Job, JobLost, JobState, Verdict
+from drey_runtime.jobs.model import Claim, Holder, Job, JobLost, JobState, Verdict
 from drey_runtime.jobs.outbox import ensure_stream
 from drey_runtime.jobs.ports import JobBus
 from drey_runtime.jobs.runner import JobRunner, Kind
@@ -34,6 +35,21 @@ _log = logging.getLogger(__name__)
 _FETCH_S = 2.0
 _NATS_ERRORS = (NatsError, TimeoutError, OSError)
 _BUSY_CAP_S = 10.0
+
+
+class Place:
+    """A place of a worker, kept for a job that is about to be created; see `JobWorker.place`."""
+
+    def __init__(self, worker: JobWorker, holder: Holder) -> None:
+        self.holder = holder
+        self.used = False
+        self._worker = worker
+        self._since = time.monotonic()
+
+    def begin(self, job: Job) -> None:
+        """Run the job, created with this `holder` and committed. Does not block."""
+        self._worker.begin_claimed(job, self._since)
+        self.used = True
 
 
 class JobWorker:
@@ -74,6 +90,30 @@ class JobWorker:
         """
         return self._begin(job_id, None)
 
+    @contextmanager
+    def place(self) -> Iterator[Place | None]:
+        """Keep a place for a job that the body creates with `place.holder` and begins.
+
+        Spares the claim. None: no place or not running; create the job without a holder then.
+        """
+        if self._group is None or self._free <= 0:
+            self._turned_away = True
+            yield None
+            return
+        self._free -= 1
+        place = Place(self, Holder(self._owner, self._lease_s))
+        try:
+            yield place
+        finally:
+            if not place.used:
+                self._vacate()
+
+    def begin_claimed(self, job: Job, claimed_at: float) -> None:
+        """Run a job that is ours, in a place that was taken for it. For `Place`."""
+        if self._group is None:
+            raise Unavailable("this process is stopping; the job is begun elsewhere")
+        self._group.create_task(self._work_claimed(job, claimed_at), name=f"job {job.id}")
+
     async def run(self) -> None:
         """Work until cancelled; running jobs are given back then, within five seconds."""
         await self._store.changes.subscribe()
@@ -103,10 +143,19 @@ class JobWorker:
             else:
                 await self._try_delivered(job_id, message)
         finally:
-            self._free += 1
-            self._place_free.set()
-            if self._turned_away:
-                self._sweep_now.set()
+            self._vacate()
+
+    async def _work_claimed(self, job: Job, claimed_at: float) -> None:
+        try:
+            await self._run_claimed(Verdict.RUN, job, claimed_at)
+        finally:
+            self._vacate()
+
+    def _vacate(self) -> None:
+        self._free += 1
+        self._place_free.set()
+        if self._turned_away:
+            self._sweep_now.set()
 
     # ---- one job
 
