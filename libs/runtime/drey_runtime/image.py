@@ -37,6 +37,9 @@ for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
 return '0'
 """
 _CHUNK = 2000
+_DECODED = 16
+"""Pages decoded at a time: blocks of memory beyond 128 KiB are got from the system and given back
+each time, and touching fresh memory takes longer than the decoding."""
 
 
 class EpochSuperseded(Aborted):
@@ -145,22 +148,13 @@ class Image:
     async def read_pages(self, numbers: Sequence[int]) -> tuple[Pages, PageStamps]:
         """Pages by number (ascending), those not there with every slot absent."""
         raws = await self._mget([self._key("page", n) for n in numbers])
-        found = [ImagePage.FromString(raw) if raw else None for raw in raws]
-        array = np.asarray(numbers, np.int64)
-        have = np.array([f is not None for f in found], bool)
-        stamps = PageStamps(
-            np.array([f.epoch if f else 0 for f in found], np.uint64),
-            np.array([f.sequence if f else 0 for f in found], np.uint64),
-            np.array([f.time_ns if f else 0 for f in found], np.int64),
-        )
-        decoded = decode_pages(array[have], [f.page for f in found if f])
-        if have.all():
-            return decoded, stamps
-        pages = Pages.empty(array)
-        for at, source in zip(np.flatnonzero(have).tolist(), range(len(decoded)), strict=True):
-            pages.values[at] = decoded.values[source]
-            pages.times[at] = decoded.times[source]
-            pages.heaps[at] = decoded.heaps[source]
+        n = len(numbers)
+        pages = Pages.empty(np.asarray(numbers, np.int64))
+        stamps = PageStamps(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int64))
+        have = np.array([i for i, raw in enumerate(raws) if raw], np.int64)
+        for at in range(0, len(have), _DECODED):
+            rows = have[at : at + _DECODED]
+            _put(pages, stamps, rows, [raws[i] or b"" for i in rows.tolist()])
         return pages, stamps
 
     async def heartbeats(self, shards: int) -> list[Heartbeat | None]:
@@ -196,6 +190,19 @@ class Image:
         with _translated():
             found: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
         return found
+
+
+def _put(pages: Pages, stamps: PageStamps, rows: NDArray[np.int64], raws: list[bytes]) -> None:
+    """Decode some pages into their rows."""
+    found = [ImagePage.FromString(raw) for raw in raws]
+    decoded = decode_pages(pages.numbers[rows], [f.page for f in found])
+    pages.values[rows] = decoded.values
+    pages.times[rows] = decoded.times
+    for row, heap in zip(rows.tolist(), decoded.heaps, strict=True):
+        pages.heaps[row] = heap
+    stamps.epoch[rows] = [f.epoch for f in found]
+    stamps.sequence[rows] = [f.sequence for f in found]
+    stamps.time_ns[rows] = [f.time_ns for f in found]
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def test_pages_are_stored_as_the_core_stores_them() -> None:
     values, times = codec.split_values(pages), codec.split_times(pages)
     assert codec.store_values(values) == [core.store_values(pages, i) for i in range(3)]
     assert codec.store_times(times) == [core.store_times(pages, i) for i in range(3)]
-    assert [codec.hash_values(v) for v in values] == [core.value_hash(pages, i) for i in range(3)]
+    assert codec.value_hashes(pages) == [core.value_hash(pages, i) for i in range(3)]
     assert [core.hash_bytes(t) for t in times] == [core.times_hash(pages, i) for i in range(3)]
 
 
@@ -67,9 +67,9 @@ def test_nothing_is_stored_for_pages_without_a_channel_or_known_already() -> Non
     prepared = prepare(pages, NOW, lambda h: False)
     assert prepared.pages.numbers.tolist() == [1, 2]
     assert prepared.value_hashes[0] == prepared.value_hashes[1]  # the same content, once
-    assert len(prepared.stored) == 2
-    again = prepare(pages, NOW, prepared.stored.__contains__)
-    assert again.stored == {}
+    assert len(prepared.stored()) == 2
+    again = prepare(pages, NOW, prepared.stored().__contains__)
+    assert again.stored() == {}
     assert again.digest == prepared.digest
 
 

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from drey.snapshot.v1.snapshot_service_pb2 import TakeSnapshotRequest
 from drey_core.errors import DreyError
 from drey_runtime.auth import Principal
-from drey_runtime.database import Database
+from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import once
-from drey_runtime.jobs import Job, JobCancelled, JobContext, JobState, JobStore, JobWorker, Kind
+from drey_runtime.jobs import (
+    Holder,
+    Job,
+    JobCancelled,
+    JobContext,
+    JobState,
+    JobStore,
+    JobWorker,
+    Kind,
+    Place,
+)
 from drey_snapshot.snapshots.domain.order import TakeOrder
 from drey_snapshot.snapshots.domain.records import Record, Source
 from drey_snapshot.snapshots.mapping import JOB_KIND, refusal_of, take_order
-from drey_snapshot.snapshots.usecases.take import Maker, Progress, Taker
+from drey_snapshot.snapshots.usecases.take import Maker, Reading, Scope, Taker
 
 METHOD = "/drey.snapshot.v1.SnapshotService/TakeSnapshot"
 _RESULT = "snapshots/"
 _LOOK_S = 1.0
 """How often the row of a job is looked at while nothing is heard of it."""
-Outcome = Record | DreyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,10 @@ class Taken:
     record: Record | None
 
 
+Outcome = Taken | Record | DreyError
+"""What a handler says of its job: the whole where it ended it itself, else what it came to."""
+
+
 class SnapshotJobs:
     """Makes jobs of requests, and is their handler."""
 
@@ -40,6 +56,8 @@ class SnapshotJobs:
         self._worker: JobWorker | None = None
         # Outcomes of jobs that somebody in this process waits for: they say more than the row.
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
+        # Values that are read while the job that will store them is made.
+        self._readings: dict[str, asyncio.Future[Reading]] = {}
 
     def kind(self) -> Kind:
         """How the worker runs jobs of this kind."""
@@ -57,57 +75,83 @@ class SnapshotJobs:
         Raises what the job was refused for.
         """
         order = take_order(request)
-        refusal, pvs = await self._check(order)
-        if refusal is not None and not request.request_id:
-            raise refusal
-        job_id, is_new = await self._create(request, principal, refusal, pvs)
+        checked = await self._check(order)
+        if isinstance(checked, DreyError) and not request.request_id:
+            raise checked
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting[job_id] = outcome
+        early = None
+        if isinstance(checked, Scope) and order.source == Source.IMAGE and wait_s > 0:
+            early = asyncio.ensure_future(self._taker.read(order, checked))
+        job_id = ""
         try:
-            begun = is_new and self._worker is not None and self._worker.kick(job_id)
-            job = await self._ended(job_id, outcome if begun else None, wait_s)
+            job_id, begun = await self._make(request, principal, checked, early, outcome)
+            return await self._finished(job_id, outcome if begun else None, wait_s)
         finally:
             self._waiting.pop(job_id, None)
-        return await self._taken(job, outcome.result() if outcome.done() else None)
+            unused = self._readings.pop(job_id, None)
+            if early is not None and (not job_id or not begun or unused is not None):
+                await _cancel(early)
 
-    async def _ended(
+    async def _make(
+        self,
+        request: TakeSnapshotRequest,
+        principal: Principal,
+        checked: Scope | DreyError,
+        early: asyncio.Future[Reading] | None,
+        outcome: asyncio.Future[Outcome],
+    ) -> tuple[str, bool]:
+        """The id of the job, and whether it was begun here by this call."""
+        with self._place() as place:
+            holder = place.holder if place else None
+            job_id, job = await self._create(request, principal, checked, holder)
+            if job is None or place is None:
+                return job_id, False
+            place.begin(job)
+            self._waiting[job_id] = outcome
+            if early is not None:
+                self._readings[job_id] = early
+            return job_id, True
+
+    def _place(self) -> AbstractContextManager[Place | None]:
+        return nullcontext() if self._worker is None else self._worker.place()
+
+    async def _finished(
         self, job_id: str, outcome: asyncio.Future[Outcome] | None, wait_s: float
-    ) -> Job:
+    ) -> Taken:
         """The job once it has ended, or as it is after `wait_s`.
 
-        One that runs here is looked up when it is through, not at each of its steps.
+        Of one that runs here the handler tells; the row is looked at in case it never does.
         """
-        if outcome is None:
-            return await self._store.wait(job_id, wait_s)
         deadline = time.monotonic() + wait_s
-        changed = asyncio.Event()
-        with self._store.changes.listen(job_id, lambda _revision: changed.set()):
-            while not outcome.done() and (left := deadline - time.monotonic()) > 0:
-                await asyncio.wait({outcome}, timeout=min(_LOOK_S, left))
-                if not outcome.done() and (await self._store.get(job_id)).state.ended:
-                    break  # somebody else was quicker to take it
-            changed.clear()
+        said: Outcome | None = None
+        while outcome is not None and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait({outcome}, timeout=min(_LOOK_S, left))
             if outcome.done():
-                await _wait(changed, min(_LOOK_S, deadline - time.monotonic()))
-                job = await self._store.get(job_id)
-                if job.state.ended:
-                    return job
-        return await self._store.wait(job_id, max(deadline - time.monotonic(), 0))
+                said = outcome.result()
+                break
+            job = await self._store.get(job_id)
+            if job.state.ended:
+                return await self._taken(job, None)
+        if isinstance(said, Taken):
+            return said
+        job = await self._store.wait(job_id, max(deadline - time.monotonic(), 0))
+        return await self._taken(job, said)
 
-    async def _check(self, order: TakeOrder) -> tuple[DreyError | None, int]:
+    async def _check(self, order: TakeOrder) -> Scope | DreyError:
         """A refusal is not raised at once: a repeat is answered as the first call was."""
         try:
-            return None, await self._taker.check(order)
+            return await self._taker.check(order)
         except DreyError as error:
-            return error, 0
+            return error
 
     async def _create(
         self,
         request: TakeSnapshotRequest,
         principal: Principal,
-        refusal: DreyError | None,
-        pvs: int,
-    ) -> tuple[str, bool]:
+        checked: Scope | DreyError,
+        holder: Holder | None,
+    ) -> tuple[str, Job | None]:
+        """The id of the job, and the job where it is a new one."""
         essential = TakeSnapshotRequest()
         essential.CopyFrom(request)
         essential.ClearField("wait")
@@ -117,21 +161,22 @@ class SnapshotJobs:
             once(conn, METHOD, principal.name, request.request_id, payload) as slot,
         ):
             if slot.seen is not None:
-                return slot.seen.decode(), False
-            if refusal is not None:
-                raise refusal
+                return slot.seen.decode(), None
+            if isinstance(checked, DreyError):
+                raise checked
             job = await self._store.create(
                 conn,
                 kind=JOB_KIND,
                 principal=principal.name,
                 role=principal.role.name.lower(),
                 payload=payload,
-                total=pvs,
+                total=len(checked.rows),
+                holder=holder,
             )
             slot.response = job.id.encode()
-        return job.id, True
+        return job.id, job
 
-    async def _taken(self, job: Job, outcome: Outcome | None) -> Taken:
+    async def _taken(self, job: Job, outcome: Record | DreyError | None) -> Taken:
         if job.state is JobState.SUCCEEDED:
             record = outcome if isinstance(outcome, Record) else await self._taker.made_by(job.id)
             return Taken(job, record)
@@ -152,7 +197,7 @@ class SnapshotJobs:
         except DreyError as error:
             self._tell(job.id, error)
             raise
-        self._tell(job.id, record)
+        self._tell(job.id, Taken(context.ended, record) if context.ended else record)
         return _RESULT + record.facts.id
 
     async def _run(self, context: JobContext) -> Record:
@@ -164,8 +209,7 @@ class SnapshotJobs:
         request = TakeSnapshotRequest.FromString(context.payload)
         maker = Maker(job.id, job.principal, job.role, request.request_id)
         order = take_order(request)
-        progress = self._progress(context, loud=order.source != Source.IMAGE)
-        taking = asyncio.ensure_future(self._taker.take(order, maker, progress))
+        taking = asyncio.ensure_future(self._take(context, order, maker))
         cancelled = asyncio.ensure_future(context.cancelled.wait())
         try:
             await asyncio.wait({taking, cancelled}, return_when=asyncio.FIRST_COMPLETED)
@@ -178,8 +222,26 @@ class SnapshotJobs:
                 task.cancel()
             await asyncio.wait({taking, cancelled})
 
+    async def _take(self, context: JobContext, order: TakeOrder, maker: Maker) -> Record:
+        progress = self._progress(context, loud=order.source != Source.IMAGE)
+        total = context.total
+        early = self._readings.pop(context.job.id, None)
+        if early is None:
+            scope = await self._taker.scope(order)
+            total = len(scope.rows)
+            progress(0, total, "reading")
+            reading = await self._taker.read(order, scope)
+        else:
+            reading = await early
+        progress(total, total, "storing")
+
+        async def finish(conn: Connection, snapshot_id: str) -> None:
+            await context.succeed_in(conn, _RESULT + snapshot_id)
+
+        return await self._taker.store(order, reading, maker, finish)
+
     @staticmethod
-    def _progress(context: JobContext, loud: bool) -> Progress:
+    def _progress(context: JobContext, loud: bool) -> Callable[[int, int, str], None]:
         """Each report is a write to the database: what takes milliseconds reports at its end."""
         if loud:
             return context.progress
@@ -195,10 +257,9 @@ class SnapshotJobs:
             waiting.set_result(outcome)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event, or so many seconds."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
+async def _cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel, and wait for the end, whatever that is."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # looked at: nobody else will

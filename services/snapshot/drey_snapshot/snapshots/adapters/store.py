@@ -26,11 +26,23 @@ _RECORD = """
 SELECT s.*, l.title, l.comment, l.labels, l.golden, l.version, l.delete_time_ns
 FROM snapshot.snapshot s JOIN snapshot.label l ON l.snapshot_no = s.no
 """
+# One statement, so that a snapshot costs one round trip before its pages.
 _INSERT = """
-INSERT INTO snapshot.snapshot (id, job_id, time_ns, digest, directory_hash, catalog_version,
-    source, principal, role, scope, pv_count, counts, skew, shards, duration_ns)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-ON CONFLICT (job_id) DO NOTHING RETURNING no
+WITH made AS (
+    INSERT INTO snapshot.snapshot (id, job_id, time_ns, digest, directory_hash, catalog_version,
+        source, principal, role, scope, pv_count, counts, skew, shards, duration_ns)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    ON CONFLICT (job_id) DO NOTHING RETURNING no
+), labelled AS (
+    INSERT INTO snapshot.label (snapshot_no, title, comment, labels)
+    SELECT no, $16, $17, $18::text[] FROM made
+), listed AS (
+    INSERT INTO snapshot.manifest (page_no, snapshot_no, value_hash, times_hash)
+    SELECT new.page_no, made.no, new.value_hash, new.times_hash
+    FROM made, unnest($19::integer[], $20::bytea[], $21::bytea[])
+        AS new (page_no, value_hash, times_hash)
+)
+SELECT no FROM made
 """
 # In order of the hash, so that two that store the same pages wait for each other and never in a
 # circle.
@@ -38,14 +50,6 @@ _PAGES = """
 INSERT INTO snapshot.page (hash, data)
 SELECT hash, data FROM unnest($1::bytea[], $2::bytea[]) AS new (hash, data) ORDER BY hash
 ON CONFLICT (hash) DO NOTHING
-"""
-_MANIFEST = """
-INSERT INTO snapshot.manifest (page_no, snapshot_no, value_hash, times_hash)
-SELECT page_no, $1, value_hash, times_hash
-FROM unnest($2::integer[], $3::bytea[], $4::bytea[]) AS new (page_no, value_hash, times_hash)
-"""
-_LABEL = """
-INSERT INTO snapshot.label (snapshot_no, title, comment, labels) VALUES ($1, $2, $3, $4)
 """
 _RELABEL = """
 UPDATE snapshot.label SET title = $2, comment = $3, labels = $4, golden = $5,
@@ -119,10 +123,13 @@ class SnapshotStore:
         conn: Connection,
         facts: Facts,
         labels: Labels,
-        manifest: Sequence[ManifestEntry],
+        page_numbers: list[int],
+        value_hashes: list[PageHash],
+        times_hashes: list[PageHash],
     ) -> int | None:
         """Add a snapshot without its pages, in the caller's transaction: `insert_pages` follows.
 
+        The manifest is given as columns, a row for each page.
         Returns its number, or None where the job has made one before: nothing is added then.
         """
         no: int | None = await conn.fetchval(
@@ -142,17 +149,13 @@ class SnapshotStore:
             json.dumps(asdict(facts.skew)),
             json.dumps([asdict(s) for s in facts.shards]),
             facts.duration_ns,
+            labels.title,
+            labels.comment,
+            list(labels.labels),
+            page_numbers,
+            value_hashes,
+            times_hashes,
         )
-        if no is None:
-            return None
-        await conn.execute(
-            _MANIFEST,
-            no,
-            [e.page for e in manifest],
-            [e.value_hash for e in manifest],
-            [e.times_hash for e in manifest],
-        )
-        await conn.execute(_LABEL, no, labels.title, labels.comment, list(labels.labels))
         return no
 
     async def insert_pages(self, conn: Connection, pages: Mapping[PageHash, bytes]) -> None:

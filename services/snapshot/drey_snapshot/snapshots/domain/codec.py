@@ -56,12 +56,24 @@ def join_pages(
     )
 
 
-def hash_values(page: ValuePage) -> PageHash:
+def hash_values(fixed: bytes | memoryview, heap: bytes) -> PageHash:
     """As `drey_core.pages.value_hash`: receive times and origins are no part of it."""
-    digest = hashlib.blake2b(page[0], digest_size=HASH_BYTES)
-    if page[1]:
-        digest.update(page[1])
+    digest = hashlib.blake2b(fixed, digest_size=HASH_BYTES)
+    if heap:
+        digest.update(heap)
     return digest.digest()
+
+
+def value_hashes(pages: Pages) -> list[PageHash]:
+    """Each page's `hash_values`."""
+    fixed = pages.values.view(np.uint8).reshape(len(pages), VALUES_BYTES)
+    return [hash_values(row.data, heap) for row, heap in zip(fixed, pages.heaps, strict=True)]
+
+
+def times_hashes(pages: Pages) -> list[PageHash]:
+    """Each page's `drey_core.pages.times_hash`."""
+    fixed = pages.times.view(np.uint8).reshape(len(pages), TIMES_BYTES)
+    return [hashlib.blake2b(row.data, digest_size=HASH_BYTES).digest() for row in fixed]
 
 
 def store_values(pages: Sequence[ValuePage]) -> list[bytes]:

@@ -214,7 +214,7 @@ def _check_page(what: str, expected: PageHash, blob: bytes | None) -> str:
         return f"{what} page {expected.hex()} is not there"
     try:
         if what == "values":
-            actual = hash_values(load_values([blob])[0])
+            actual = hash_values(*load_values([blob])[0])
         elif what == "times":
             actual = hash_bytes(load_times([blob])[0])
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,12 @@ from drey_core.selector import Selector
 from drey_core.values import I8, KIND_NONE, Columns, State
 from drey_runtime import audit
 from drey_runtime.clock import new_id, now_ns
+from drey_runtime.database import Connection
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.live import LiveImage, LiveSource
 from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSource
-from drey_snapshot.snapshots.adapters.store import ManifestEntry, SnapshotStore
-from drey_snapshot.snapshots.domain.codec import store_text
+from drey_snapshot.snapshots.adapters.store import SnapshotStore
+from drey_snapshot.snapshots.domain.codec import store_text, value_hashes
 from drey_snapshot.snapshots.domain.gates import (
     Mask,
     in_scope,
@@ -34,7 +35,12 @@ from drey_snapshot.snapshots.domain.gates import (
 )
 from drey_snapshot.snapshots.domain.lru import Lru
 from drey_snapshot.snapshots.domain.order import TakeOrder
-from drey_snapshot.snapshots.domain.prepared import Prepared, prepare
+from drey_snapshot.snapshots.domain.prepared import (
+    Prepared,
+    measure_times,
+    put_together,
+    with_something,
+)
 from drey_snapshot.snapshots.domain.records import Facts, Labels, Record, ShardStamp, Source
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, encode_tree
 from drey_snapshot.snapshots.domain.views import DirectoryView, Names, ValuesView
@@ -42,7 +48,8 @@ from drey_snapshot.snapshots.ports import Catalogue, CatalogueView, ChannelReade
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
+Finish = Callable[[Connection, str], Awaitable[object]]
+"""What else belongs into the transaction that stores a snapshot, by its id."""
 CHANNEL_ACCESS = 1
 """`drey.catalog.v1.Protocol` of Channel Access."""
 _KNOWN_HASHES = 200_000
@@ -83,6 +90,16 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """Values that passed the gates, and what was known of their channels then."""
+
+    begin_ns: int
+    scope: Scope
+    gathered: Gathered
+    metadata: LiveMetadata
+
+
+@dataclass(frozen=True, slots=True)
 class _Tree:
     """The directory part of a snapshot: the hash of its tree, and what of it may be new."""
 
@@ -112,37 +129,45 @@ class Taker:
         self._names: Names | None = None
         self._scopes: Lru[tuple[int, Selector], Scope] = Lru(_SCOPES)
 
-    async def check(self, order: TakeOrder) -> int:
-        """Refuse what can be refused before a job is made; the number of PVs chosen."""
+    async def check(self, order: TakeOrder) -> Scope:
+        """Refuse what can be refused before a job is made; the PVs chosen."""
         if order.source not in (Source.IMAGE, Source.READ, Source.IMAGE_THEN_READ):
             raise Unimplemented(
                 f"source: snapshots from {order.source.name} are not built in this version",
                 field="source",
             )
-        scope = await self._scope(order)
+        scope = await self.scope(order)
         if len(scope.rows) == 0:
             raise InvalidArgument(
                 "selector: chooses no PV, so there is nothing to take", field="selector"
             )
-        return len(scope.rows)
+        return scope
 
-    async def take(self, order: TakeOrder, maker: Maker, progress: Progress) -> Record:
-        """Take it. Repeating it for the same job gives the snapshot that the job made before.
+    async def scope(self, order: TakeOrder) -> Scope:
+        """The PVs of an order; kept for a while, as the same are taken again and again."""
+        return self._scope_of(await self._catalogue.current(), order.selector)
+
+    async def read(self, order: TakeOrder, scope: Scope) -> Reading:
+        """Gather the values, and pass the gates. Cancelling it leaves nothing behind.
 
         Raises `FailedPrecondition` where a gate refuses, `Unavailable` where a part is away.
-        Being cancelled leaves nothing behind.
         """
         begin = time.monotonic_ns()
-        scope = await self._scope(order)
-        total = len(scope.rows)
-        progress(0, total, "reading")
         gathered, metadata = await asyncio.gather(
             self._gather(order, scope), self._metadata.current_or_cached()
         )
         self._pass_coverage(order, scope, gathered.pages)
-        progress(total, total, "storing")
-        known = self._known.__contains__
-        prepared = await asyncio.to_thread(prepare, gathered.pages, gathered.time_ns, known)
+        return Reading(begin, scope, gathered, metadata)
+
+    async def store(
+        self, order: TakeOrder, reading: Reading, maker: Maker, finish: Finish
+    ) -> Record:
+        """Store what was read, once a job: again, it gives the snapshot that the job made before.
+
+        `finish` is called in the transaction, near its end. Cancelling it leaves nothing behind.
+        """
+        scope, gathered, metadata = reading.scope, reading.gathered, reading.metadata
+        prepared = await self._prepare(gathered)
         tree = self._tree(scope, metadata)
         facts = Facts(
             id=new_id(),
@@ -159,10 +184,10 @@ class Taker:
             counts=prepared.counts,
             skew=prepared.skew,
             shards=gathered.shards,
-            duration_ns=time.monotonic_ns() - begin,
+            duration_ns=time.monotonic_ns() - reading.begin_ns,
         )
         labels = Labels(order.title, order.comment, order.labels)
-        record = await self._insert(facts, labels, prepared, tree, maker)
+        record = await self._insert(facts, labels, prepared, tree, maker, finish)
         if record is None:
             return await self._made_before(maker.job_id)
         self._remember(record, prepared, tree, scope, metadata)
@@ -173,10 +198,6 @@ class Taker:
         return await self._store.by_job(job_id)
 
     # --- gathering ---
-
-    async def _scope(self, order: TakeOrder) -> Scope:
-        """The PVs of an order; kept for a while, as the same are taken again and again."""
-        return self._scope_of(await self._catalogue.current(), order.selector)
 
     def _scope_of(self, view: CatalogueView, selector: Selector) -> Scope:
         key = (view.version, selector)
@@ -271,6 +292,15 @@ class Taker:
 
     # --- storing ---
 
+    async def _prepare(self, gathered: Gathered) -> Prepared:
+        """Hashed by two threads: hashing gives up the GIL, and is most of the work."""
+        pages = with_something(gathered.pages)
+        hashes, measured = await asyncio.gather(
+            asyncio.to_thread(value_hashes, pages),
+            asyncio.to_thread(measure_times, pages, gathered.time_ns),
+        )
+        return put_together(pages, hashes, measured, self._known.__contains__)
+
     def _tree(self, scope: Scope, metadata: LiveMetadata) -> _Tree:
         view, known = scope.view, self._known
         entries, stored = [], {}
@@ -288,24 +318,29 @@ class Taker:
         return _Tree(tree_hash, tuple(entries), stored)
 
     async def _insert(
-        self, facts: Facts, labels: Labels, prepared: Prepared, tree: _Tree, maker: Maker
+        self,
+        facts: Facts,
+        labels: Labels,
+        prepared: Prepared,
+        tree: _Tree,
+        maker: Maker,
+        finish: Finish,
     ) -> Record | None:
-        manifest = [
-            ManifestEntry(*fields)
-            for fields in zip(
+        # compressed while Postgres is busy with the rest
+        packing = asyncio.ensure_future(asyncio.to_thread(prepared.stored))
+        async with _ended(packing), self._store.db.transaction() as conn:
+            no = await self._store.insert(
+                conn,
+                facts,
+                labels,
                 prepared.pages.numbers.tolist(),
                 prepared.value_hashes,
                 prepared.times_hashes,
-                strict=True,
             )
-        ]
-        # compressed while Postgres is busy with the rest
-        packing = asyncio.ensure_future(asyncio.to_thread(lambda: prepared.stored))
-        async with _ended(packing), self._store.db.transaction() as conn:
-            no = await self._store.insert(conn, facts, labels, manifest)
             if no is None:
                 return None
             await self._store.insert_pages(conn, {**await packing, **tree.stored})
+            await finish(conn, facts.id)
             await audit.append(
                 conn,
                 actor=maker.principal,
