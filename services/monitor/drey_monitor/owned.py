@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
+from drey_core.values import Columns
 from drey_monitor.domain.directory import DirectoryState
+from drey_monitor.domain.merging import latest
 from drey_monitor.domain.ownership import has_room
 from drey_monitor.domain.rates import Rate
 from drey_monitor.domain.settling import Settling
@@ -16,6 +16,7 @@ from drey_monitor.domain.shard import Counts, ShardState
 from drey_runtime import telemetry
 
 _WAITING_BATCHES = 16
+_EARLY_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Owned:
         self.rate = Rate()
         self.followed: dict[int, bytes] = {}
         """Encoded pages of the catalogue whose channels are watched."""
-        self.inherited = np.zeros(0, np.int64)
-        """Channels whose last value was taken over; they do not begin as NEVER_CONNECTED."""
+        self._early: list[Columns] | None = []
+        """Values that came while the past was still being read; None once it was."""
         self.outgoing: asyncio.Queue[list[bytes]] = asyncio.Queue(_WAITING_BATCHES)
         self.image_wake = asyncio.Event()
         self.directory_wake = asyncio.Event()
@@ -62,6 +63,29 @@ class Owned:
     def shard(self) -> int:
         """Number of the shard."""
         return self.state.shard
+
+    @property
+    def begun(self) -> bool:
+        """Whether the past was taken over, so that batches may be cut."""
+        return self._early is None
+
+    def fold(self, columns: Columns) -> None:
+        """Take in drained rows, keyed by channel; before `begin` they wait.
+
+        What waits is bounded: merged to the latest row of each channel every few ticks.
+        """
+        if self._early is None:
+            self.state.fold(columns)
+            return
+        self._early.append(columns)
+        if len(self._early) > _EARLY_PARTS:
+            self._early = [latest(self._early)]
+
+    def begin(self) -> None:
+        """The past was taken over: fold what came meanwhile."""
+        early, self._early = self._early or [], None
+        for columns in early:
+            self.state.fold(columns)
 
     def rewrite_image(self) -> None:
         """Everything of the shard goes into the image again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drey_core.directory import CatalogPage
@@ -22,6 +22,7 @@ from drey_monitor.domain.ownership import (
 from drey_monitor.domain.rates import Rate
 from drey_monitor.domain.settling import Settling
 from drey_monitor.domain.shard import ShardState
+from drey_monitor.owned import Owned
 
 
 def rows(values: dict[int, object], state: int = State.CONNECTED, merged: int = 0) -> Columns:
@@ -354,3 +355,28 @@ def test_rate():
         last = rate.observe(i * SECOND, 3000)
     assert last == 0.0
     assert rate.observe(1, 3000) == 0.0
+
+
+# --- what comes while the past is still being read ---
+
+
+@given(st.lists(PART, max_size=12))
+@settings(deadline=None)
+def test_early_values_are_folded_after_the_past(parts):
+    early, late = Owned(0, 2, SECOND), ShardState(0, 2)
+    for part in parts:
+        early.fold(rows(part, merged=1))
+    assert not early.begun
+    for state in (early.state, late):
+        state.inherit(*left_by_the_last_owner())
+        state.grow(np.arange(4))
+    early.begin()
+    for part in parts:
+        late.fold(rows(part, merged=1))
+    assert early.state.updates == late.updates
+    every = np.arange(4 * PAGE_SLOTS)
+    mine, theirs = (s.take_unwritten().columns(every) for s in (early.state, late))
+    assert as_dict(mine) == as_dict(theirs)
+    mine, theirs = (s.cut().columns for s in (early.state, late))
+    assert as_dict(mine) == as_dict(theirs)
+    assert mine.merged.tolist() == theirs.merged.tolist()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.errors import Unavailable
-from drey_core.pages import Pages
 from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.catalog import Change, Channels, difference, unchanged
@@ -30,6 +31,7 @@ from drey_runtime.lease import Lease, LeaseLost, Term
 
 log = logging.getLogger(__name__)
 
+I8 = NDArray[np.int64]
 _STEADY_S = 30.0
 _BACKOFF_CAP_S = 10.0
 _MANY = 10
@@ -38,6 +40,16 @@ _MANY = 10
 
 class _Released(Exception):
     """The shards were given up by a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the catalogue of one version means for a shard: its pages that changed."""
+
+    version: int
+    pages: Mapping[int, bytes]
+    channels: Mapping[int, Channels]
+    change: Change
 
 
 class Owner:
@@ -58,8 +70,6 @@ class Owner:
         self._shard, self._settings, self._lease = shard, settings, lease
         self._shards, self._hub, self._catalog = shards, hub, catalog
         self._rivals, self._image, self._bus = rivals, image, bus
-        self._decoded: dict[int, tuple[bytes, Channels]] = {}
-        """Pages of the catalogue decoded for taking over and following; empty in between."""
 
     async def run(self) -> None:
         """Wait, own, lose, for ever."""
@@ -103,10 +113,14 @@ class Owner:
                 group.create_task(self._guard(owned), name="guard")
                 group.create_task(self._watch_released(), name="released")
                 group.create_task(self._watch_term(owned, term), name="term")
-                await self._inherit(owned)
+                plan = self._plan(owned)
                 self._shards.own(owned)
+                # connecting takes longest, and costs this thread little: it goes beside the rest
+                watching = group.create_task(self._watch(owned, plan.change), name="watch")
+                await self._take_over(owned, plan)
                 for loop in self._loops(owned):
                     group.create_task(loop.run(), name=type(loop).__name__)
+                await watching
                 await self._follow(owned)
         finally:
             self._shards.leave(self._shard)
@@ -141,45 +155,54 @@ class Owner:
 
     # --- the channels ---
 
-    async def _inherit(self, owned: Owned) -> None:
-        """Take over values and metadata of the last owner, as far as the image has them."""
-        mine = self._mine()
+    async def _take_over(self, owned: Owned, plan: _Plan) -> None:
+        """Begin with the values and metadata of the last owner, as far as the image has them."""
+        inherited = np.zeros(0, np.int64)
         try:
-            old = await self._image.catalog_pages(mine)
+            old = await self._image.catalog_pages(list(plan.pages))
             numbers = [p.number for p in old]
             values, _ = await self._image.read_pages(numbers)
             metadata = await self._image.metadata_pages(numbers)
         except Unavailable as error:
             log.warning("shard %d begins without a past: %s", self._shard, error.message)
-            return
-        same = {p.number: unchanged(p, self._channels(p.number)) for p in old}
-        if old:
-            self._inherit_values(owned, values, np.stack([same[n] for n in numbers]))
-        owned.directory.inherit(metadata, same)
-
-    def _inherit_values(self, owned: Owned, values: Pages, same: NDArray[np.bool_]) -> None:
-        kept = owned.state.inherit(values, same)
-        owned.inherited = kept
+        else:
+            same = {p.number: unchanged(p, plan.channels[p.number]) for p in old}
+            if old:
+                inherited = owned.state.inherit(values, np.stack([same[n] for n in numbers]))
+            owned.directory.inherit(metadata, same)
+        self._take_in(owned, plan, inherited)
+        owned.begin()
 
     async def _follow(self, owned: Owned) -> None:
-        """Make the channels what the catalogue says, now and after each change."""
+        """Make the channels what the catalogue says, after each change."""
         while True:
-            owned.catalog_wake.clear()
-            await self._apply(owned)
             owned.searched = True
             await owned.catalog_wake.wait()
+            plan = self._plan(owned)
+            slots = self._hub.unmap(owned.shard, plan.change.removed)
+            self._take_in(owned, plan, np.zeros(0, np.int64))
+            await self._hub.release(slots)
+            await self._watch(owned, plan.change)
 
-    async def _apply(self, owned: Owned) -> None:
+    def _plan(self, owned: Owned) -> _Plan:
+        """What is to be done to follow the catalogue as it is now; later changes wake again."""
+        owned.catalog_wake.clear()
         raw = self._catalog.raw
-        changed = [n for n in self._mine() if raw[n] is not owned.followed.get(n)]
-        change = Change.join([self._difference(owned.followed.get(n), n) for n in changed])
-        self._decoded.clear()
-        pages = {n: raw[n] for n in changed}
-        slots = self._hub.unmap(owned.shard, change.removed)
-        self._change_state(owned, change, changed)
-        owned.directory.set_catalog(self._catalog.version, pages)
+        mine = pages_of_shard(raw, self._shard, self._settings.shards)
+        pages = {n: raw[n] for n in mine if raw[n] is not owned.followed.get(n)}
+        channels = {n: mapping.catalog_channels(page) for n, page in pages.items()}
+        change = Change.join(
+            [difference(_known(owned.followed.get(n)), page) for n, page in channels.items()]
+        )
+        return _Plan(self._catalog.version, pages, channels, change)
+
+    def _take_in(self, owned: Owned, plan: _Plan, inherited: I8) -> None:
+        """Change state and directory; `inherited`: channels whose last value was taken over."""
+        change = plan.change
+        self._change_state(owned, plan, inherited)
+        owned.directory.set_catalog(plan.version, plan.pages)
         owned.directory.forget(change.removed)
-        owned.followed.update(pages)
+        owned.followed.update(plan.pages)
         self._shards.changed.set()
         owned.image_wake.set()
         owned.directory_wake.set()
@@ -190,31 +213,14 @@ class Owner:
                 len(change.added),
                 len(change.removed),
             )
-        await self._hub.release(slots)
-        await self._watch(owned, change)
 
-    def _mine(self) -> list[int]:
-        return pages_of_shard(self._catalog.raw, self._shard, self._settings.shards)
-
-    def _channels(self, number: int) -> Channels:
-        """A page of the catalogue as it is now."""
-        raw = self._catalog.raw[number]
-        known = self._decoded.get(number)
-        if known is None or known[0] is not raw:
-            known = self._decoded[number] = (raw, mapping.catalog_channels(raw))
-        return known[1]
-
-    def _difference(self, followed: bytes | None, number: int) -> Change:
-        old = mapping.catalog_channels(followed) if followed is not None else None
-        return difference(old, self._channels(number))
-
-    def _change_state(self, owned: Owned, change: Change, pages: list[int]) -> None:
-        state = owned.state
+    def _change_state(self, owned: Owned, plan: _Plan, inherited: I8) -> None:
+        state, change = owned.state, plan.change
         before = state.counts().channels
-        state.grow(np.array(pages, np.int64))
+        state.grow(np.array(list(plan.pages), np.int64))
         state.remove(change.gone)
-        state.add(np.setdiff1d(change.added, owned.inherited, assume_unique=True))
-        owned.inherited = np.zeros(0, np.int64)
+        # one that is inherited does not begin as NEVER_CONNECTED
+        state.add(np.setdiff1d(change.added, inherited, assume_unique=True))
         if len(change.added) * _MANY > before:
             owned.searched = False
             owned.settling.restart()
@@ -229,3 +235,7 @@ class Owner:
             )
         addresses = [change.addresses[i] for i in rows.tolist()]
         await self._hub.add(owned.shard, change.added[rows], addresses)
+
+
+def _known(raw: bytes | None) -> Channels | None:
+    return None if raw is None else mapping.catalog_channels(raw)

@@ -82,13 +82,13 @@ class Ticker:
         for shard, values in drained.items():
             owned = self._shards.get(shard)
             if owned is not None:
-                owned.state.fold(values)
+                owned.fold(values)
                 telemetry.loop_items.add(len(values), {"loop": "drain"})
         for owned in self._shards:
             self._cut(owned)
 
     def _cut(self, owned: Owned) -> None:
-        cut = owned.state.cut()
+        cut = owned.state.cut() if owned.begun else None
         if cut is None:
             return
         owned.image_wake.set()
