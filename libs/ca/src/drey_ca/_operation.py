@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,30 @@ from drey_core.values import State
 WINDOW_BYTES = 128 << 10
 """Request bytes under way to one server: below what makes libca's send calls block."""
 
+BURST = 250
+"""Puts with completion that one server gets before it answers some.
+
+An IOC announces each completion through a queue of 2,000 entries, and loses those that find it
+full: such a put never completes, and the next to its channel blocks the circuit for a minute.
+"""
+
+PAUSE = 0.05
+"""Seconds of silence after which a server has slow devices, not a full queue, and gets more."""
+
 _HEADER_BYTES = 32
 _PENDING = -1
 _DISCONN = int(ECA.DISCONN)
+
+
+@dataclass(slots=True)
+class _Burst:
+    """What one server was sent and has not answered, in this lap."""
+
+    recent: int = 0
+    lap: int = 0
+    answers: int = 0
+    last: int = 0
+    timer: asyncio.TimerHandle | None = None
 
 
 class Operation:
@@ -35,6 +57,7 @@ class Operation:
     """
 
     right = 0
+    burst = 1 << 30
     denied = ECA.NORDACCESS
 
     def __init__(self, store: Store, slots: Slots, number: int) -> None:
@@ -46,6 +69,8 @@ class Operation:
         self._under_way: dict[int, int] = defaultdict(int)
         self._host = np.zeros(len(slots), np.int64)
         self._sent = np.zeros(len(slots), np.bool_)
+        self._lap = np.zeros(len(slots), np.int64)
+        self._bursts: dict[int, _Burst] = defaultdict(_Burst)
         self._waiting: dict[int, list[int]] = defaultdict(list)
 
     def start(self) -> None:
@@ -67,7 +92,7 @@ class Operation:
         for i in np.flatnonzero(np.isin(self.slots, list(slots))).tolist():
             if self.code[i] == _PENDING:
                 if self._sent[i]:
-                    self._under_way[int(self._host[i])] -= self._cost(i)
+                    self._answered_by(int(self._host[i]), i)
                 self._settle(i, ECA.CHANDESTROY)
         for slot in slots:
             self._waiting.pop(slot, None)
@@ -97,25 +122,54 @@ class Operation:
             elif self._answered():
                 self._sent[i] = True
                 self._under_way[host] += self._cost(i)
+                self._bursts[host].recent += 1
+                self._lap[i] = self._bursts[host].lap
             else:
                 self._settle(i, ECA_NORMAL)
         ca.flush_io()
+        if queue and self._bursts[host].recent >= self.burst:
+            self._pause(host)
 
     def _has_room(self, host: int, i: int) -> bool:
         used = self._under_way[host]
-        return used == 0 or used + self._cost(i) <= WINDOW_BYTES
+        fits = used == 0 or used + self._cost(i) <= WINDOW_BYTES
+        return fits and self._bursts[host].recent < self.burst
+
+    def _pause(self, host: int) -> None:
+        """Look again after a while whether `host` is silent."""
+        burst = self._bursts[host]
+        if burst.timer is None:
+            burst.last = burst.answers
+            burst.timer = asyncio.get_running_loop().call_later(PAUSE, self._after_pause, host)
+
+    def _after_pause(self, host: int) -> None:
+        burst = self._bursts[host]
+        burst.timer = None
+        if self._done.is_set() or not self._queue[host]:
+            return
+        if burst.answers == burst.last:
+            burst.lap += 1
+            burst.recent = 0
+        self.pump(host)
+
+    def _answered_by(self, host: int, i: int) -> None:
+        burst = self._bursts[host]
+        self._under_way[host] -= self._cost(i)
+        burst.answers += 1
+        burst.recent -= int(self._lap[i] == burst.lap)
 
     def reply(self, i: int, reply: Reply) -> int | None:
         """Take the answer to row i; the host whose window has room again, if one has."""
         if self.code[i] != _PENDING or not self._sent[i]:
             return None
         host = int(self._host[i])
-        self._under_way[host] -= self._cost(i)
+        self._answered_by(host, i)
         if reply.status == _DISCONN:
             self._lost(i)
         else:
             self._settle(i, self._accept(i, reply))
-        return host if self._under_way[host] < WINDOW_BYTES // 2 else None
+        room = self._bursts[host].recent < self.burst // 2
+        return host if room and self._under_way[host] < WINDOW_BYTES // 2 else None
 
     def _settle(self, i: int, code: int) -> None:
         if self.code[i] == _PENDING:
@@ -126,6 +180,13 @@ class Operation:
     def _finish_if_done(self) -> None:
         if self._left == 0:
             self._done.set()
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._queue.clear()
+        for burst in self._bursts.values():
+            if burst.timer is not None:
+                burst.timer.cancel()
 
     async def finish(self, timeout: float) -> None:
         """Wait for all rows or the deadline, and give every row its code."""
@@ -217,6 +278,7 @@ class WriteOperation(Operation):
     """A put of each row; with completion a put-callback."""
 
     right = 2
+    burst = BURST
     denied = ECA.NOWTACCESS
 
     def __init__(

@@ -405,6 +405,7 @@ class AiocaTable:
             operation.start()
             await operation.finish(timeout)
         finally:
+            operation.stop()
             self._operations.pop(operation.number, None)
 
     def _result(self, operation: ReadOperation) -> ReadResult:

@@ -42,15 +42,13 @@ class NativeTable:
     from one that used Channel Access: libca's threads did not come along.
     """
 
-    def __init__(self, *, preemptive: bool = True) -> None:
+    def __init__(self) -> None:
         self._process = _only_process()
         self._loop = asyncio.get_running_loop()
         self._loop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._table = Table(self._loop_fd, self._thread_fd)
-        self._thread = threading.Thread(
-            target=_run, args=(self._table, preemptive), name="drey-ca", daemon=True
-        )
+        self._thread = threading.Thread(target=self._table.run, name="drey-ca", daemon=True)
         self._commands: dict[int, asyncio.Future[None]] = {}
         self._bulks: dict[Bulk, asyncio.Event] = {}
         self._waiters: dict[asyncio.Event, _ConnectionWait] = {}
@@ -413,10 +411,6 @@ def _join(
 
 def _columns(parts: tuple[object, ...]) -> Columns:
     return Columns(*parts)  # type: ignore[arg-type]
-
-
-def _run(table: Table, preemptive: bool) -> None:
-    table.run(preemptive)
 
 
 def _only_process() -> int:

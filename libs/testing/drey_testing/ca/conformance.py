@@ -338,7 +338,7 @@ class TableConformance:
 
     async def test_write_deadline(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "SLOW", "DOUBLE")
-        code = await table.write(slots, columns([2.0, 3.0]), 0.3)
+        code = await table.write(slots, columns([2.0, 3.0]), 0.7)
         assert code.tolist() == [ECA.TIMEOUT, ECA.NORMAL]
 
     async def test_close_from_any_state(self, table: ChannelTable, ioc: Ioc) -> None:

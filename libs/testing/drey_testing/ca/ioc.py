@@ -160,6 +160,10 @@ class Ioc:
         stdin.flush()
         self._expect("done", 20)
 
+    def log(self) -> str:
+        """What it has complained about so far."""
+        return (self._folder / f"ioc-{self._port}.log").read_text(errors="replace")
+
     def kill(self) -> None:
         """`kill -9`, and wait until it is gone. Nothing if it is not running."""
         if self._process is None:

@@ -327,9 +327,3 @@ cdef void on_exception(exception_handler_args args) noexcept nogil:
         strncpy(t.last_context, args.ctx, sizeof(t.last_context) - 1)
     tell_loop(t)
     unlock(t)
-
-
-cdef void on_descriptor(void* usr, int fd, int opened) noexcept nogil:
-    cdef Shared* t = table_of(usr)
-    if t != NULL:
-        t.ca_fd = fd if opened else -1

@@ -42,10 +42,8 @@ cdef extern from "cadef.h" nogil:
     ctypedef void (*caArh)(access_rights_handler_args) noexcept
     ctypedef void (*caEventCallBackFunc)(event_handler_args) noexcept
     ctypedef void (*caExceptionHandler)(exception_handler_args) noexcept
-    ctypedef void (*CAFDHANDLER)(void*, int, int) noexcept
 
     enum ca_preemptive_callback_select:
-        ca_disable_preemptive_callback
         ca_enable_preemptive_callback
 
     enum:
@@ -68,7 +66,6 @@ cdef extern from "cadef.h" nogil:
     int ca_create_channel(const char*, caCh, void*, unsigned, chid*)
     int ca_replace_access_rights_event(chid, caArh)
     int ca_add_exception_event(caExceptionHandler, void*)
-    int ca_add_fd_registration(CAFDHANDLER, void*)
     int ca_clear_channel(chid)
     int ca_create_subscription(
         long, unsigned long, chid, long, caEventCallBackFunc, void*, evid*)
@@ -78,7 +75,6 @@ cdef extern from "cadef.h" nogil:
     int ca_array_put_callback(
         long, unsigned long, chid, const void*, caEventCallBackFunc, void*)
     int ca_flush_io()
-    int ca_pend_event(double)
     void* ca_puser(chid)
     short ca_field_type(chid)
     unsigned long ca_element_count(chid)

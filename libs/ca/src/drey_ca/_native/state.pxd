@@ -192,7 +192,6 @@ cdef struct Shared:
     int loop_fd  # written to wake the loop
     int thread_fd  # written to wake the CA thread
     bint pausing  # a lane waits for time to pass; CA thread only
-    int ca_fd  # libca's, readable when callbacks wait; CA thread only
     # Counters.
     int64_t used
     int64_t connected

@@ -50,7 +50,7 @@ cdef class Table:
         pthread_mutex_init(&self.t.mutex, NULL)
         self.t.number = number
         self.t.start_code = -1
-        self.t.loop_fd, self.t.thread_fd, self.t.ca_fd = loop_fd, thread_fd, -1
+        self.t.loop_fd, self.t.thread_fd = loop_fd, thread_fd
         tables[number] = self.t
 
     def __dealloc__(self):
@@ -84,10 +84,10 @@ cdef class Table:
         pthread_mutex_destroy(&t.mutex)
         free(t)
 
-    def run(self, bint preemptive=True):
+    def run(self):
         """Hold the context until `stop`. Blocks; for a thread of its own."""
         with nogil:
-            run_thread(self.t, preemptive)
+            run_thread(self.t)
 
     def stop(self):
         """Have `run` end."""

@@ -34,22 +34,17 @@ cdef struct Sending:
     int status
 
 
-cdef void run_thread(Shared* t, bint preemptive) noexcept nogil:
-    cdef int status = ca_context_create(
-        ca_enable_preemptive_callback if preemptive else ca_disable_preemptive_callback)
+cdef void run_thread(Shared* t) noexcept nogil:
+    cdef int status = ca_context_create(ca_enable_preemptive_callback)
     lock(t)
     t.start_code = status
     unlock(t)
     if status == ECA_NORMAL:
         ca_add_exception_event(on_exception, token_of(t, 0, 0))
-        if not preemptive:
-            ca_add_fd_registration(on_descriptor, token_of(t, 0, 0))
         tell_started(t)
         while not stopping(t):
             if work(t):
                 ca_flush_io()
-            if not preemptive:
-                ca_pend_event(1e-9)
             sleep_until_told(t)
             if t.pausing:
                 pump_again(t)
@@ -76,12 +71,11 @@ cdef inline bint stopping(Shared* t) noexcept nogil:
 
 
 cdef inline void sleep_until_told(Shared* t) noexcept nogil:
-    cdef pollfd fds[2]
+    cdef pollfd told
     cdef uint64_t rung
-    fds[0].fd, fds[0].events, fds[0].revents = t.thread_fd, POLLIN, 0
-    fds[1].fd, fds[1].events, fds[1].revents = t.ca_fd, POLLIN, 0
-    poll(fds, 2 if t.ca_fd >= 0 else 1, 10 if t.pausing else -1)
-    if fds[0].revents & POLLIN:
+    told.fd, told.events, told.revents = t.thread_fd, POLLIN, 0
+    poll(&told, 1, 10 if t.pausing else -1)
+    if told.revents & POLLIN:
         read(t.thread_fd, &rung, 8)
 
 

@@ -1,0 +1,65 @@
+"""Many puts at once: none is lost in the IOC, and slow devices do not wait for each other."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from drey_testing.ca.ioc import Ioc, use_loopback
+
+use_loopback()
+
+from drey_ca import open_table  # noqa: E402  libca must find the loopback environment
+from drey_ca.eca import ECA  # noqa: E402
+from drey_core.values import Columns  # noqa: E402
+
+QUICK, SLOW = 5_000, 1_000
+DATABASE = "".join(f'record(ao,"Q{i}"){{}}\n' for i in range(QUICK)) + "".join(
+    f'record(ao,"S{i}"){{field(FLNK,"S{i}:SEQ")}}\n'
+    f'record(seq,"S{i}:SEQ"){{field(DLY1,"1") field(LNK1,"S{i}:SINK") field(DO1,"1")}}\n'
+    f'record(ao,"S{i}:SINK"){{}}\n'
+    for i in range(SLOW)
+)
+
+
+@pytest.fixture(scope="module")
+def ioc(tmp_path_factory):
+    with Ioc(tmp_path_factory.mktemp("bursts"), DATABASE) as running:
+        yield running
+
+
+@pytest.fixture(params=["aioca", "native"])
+async def table(request, ioc):
+    if request.param == "native":
+        pytest.importorskip("drey_ca._native", reason="the native table was not built")
+    async with open_table(request.param) as opened:
+        yield opened
+
+
+def numbers(count):
+    return Columns.from_values(np.zeros(count, np.int64), [1.0] * count, [None] * count)
+
+
+async def added(table, names):
+    slots = await table.add(names)
+    assert (await table.wait_connected(slots, 30)).all()
+    return slots
+
+
+async def test_every_put_of_many_completes(table, ioc):
+    slots = await added(table, [f"Q{i}" for i in range(QUICK)])
+    for _ in range(4):
+        code = await table.write(slots, numbers(QUICK), 30)
+        assert (code == ECA.NORMAL).all()
+    assert "ring buffer full" not in ioc.log()
+
+
+async def test_slow_devices_move_at_the_same_time(table, ioc):
+    slots = await added(table, [f"S{i}" for i in range(SLOW)])
+    before = time.monotonic()
+    code = await table.write(slots, numbers(SLOW), 30)
+    assert (code == ECA.NORMAL).all()
+    # Each takes a second; burst after burst they would take four.
+    assert time.monotonic() - before < 3
