@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from drey_runtime.settings import CommonSettings
+from drey_runtime.settings import ChannelAccessSettings
 
 
-class Settings(CommonSettings):
+class Settings(ChannelAccessSettings):
     """Shared settings, and those of this service: `DREY_MONITOR_<NAME>`."""
 
     service: ClassVar[str] = "monitor"
@@ -17,11 +17,6 @@ class Settings(CommonSettings):
     listen: str = Field("127.0.0.1:7102", description="Address on which the service listens.")
     tick: float = Field(
         0.1, ge=0.01, le=10, description="Seconds between two batches of one shard."
-    )
-    channel_access: str = Field(
-        "auto",
-        pattern="^(auto|aioca|native)$",
-        description="Implementation by which channels are watched.",
     )
     max_shards: int = Field(
         0, ge=0, le=1024, description="Most shards that this process owns. 0: all that are free."

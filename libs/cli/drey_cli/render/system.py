@@ -52,6 +52,7 @@ def shards_table(summary: system_service_pb2.SystemSummary) -> Table:
             Column("never", right=True),
             Column("in alarm", right=True),
             Column("updates/s", right=True),
+            Column("access"),
         )
     )
     for shard in summary.shards:
@@ -68,6 +69,7 @@ def shards_table(summary: system_service_pb2.SystemSummary) -> Table:
             _trouble(shard.never_connected),
             _trouble(shard.in_alarm),
             f"{shard.updates_per_s:,.0f}".replace(",", "\u202f"),
+            Cell(shard.channel_access, "yellow" if shard.channel_access == "aioca" else ""),
         )
     return table
 

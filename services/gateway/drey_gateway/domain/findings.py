@@ -55,12 +55,15 @@ def of_shards(shards: Sequence[Shard], stale: Mapping[int, str], now: int) -> li
             out.append(_stale(number, shard, stale[number], now))
             continue
         out += _of_owner(number, shard)
-    if any(s.report.channel_access == "aioca" for s in shards):
+    slow = [str(n) for n, s in enumerate(shards) if s.report.channel_access == "aioca"]
+    if slow:
         out.append(
             Finding(
-                Level.INFO,
-                "channel access runs on aioca, because the native extension is not available",
-                "expect some 40,000 updates a second and process; more needs more monitors",
+                Level.WARNING,
+                f"channel access runs on aioca, not on the native table (shards {', '.join(slow)}):"
+                " expect some 40,000 updates a second and process",
+                "unless DREY_MONITOR_CHANNEL_ACCESS=aioca was meant, install drey-ca again on the"
+                " monitor's host with a C compiler; the monitor's log says what it lacks",
             )
         )
     return out

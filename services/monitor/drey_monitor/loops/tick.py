@@ -18,7 +18,7 @@ from drey_runtime.image import Image
 log = logging.getLogger(__name__)
 
 _LONG_SLEEP_S = 1.0
-_CHECK_S = 0.2
+_CHECK_S = 1.0
 
 
 class Ticker:
