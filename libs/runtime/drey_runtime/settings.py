@@ -100,6 +100,39 @@ class CommonSettings(BaseModel):
         return self
 
 
+class ChannelAccessSettings(CommonSettings):
+    """Shared settings and those of a service that speaks Channel Access."""
+
+    channel_access: str = Field(
+        "auto",
+        pattern="^(auto|aioca|native)$",
+        description="Channel Access implementation. `auto`: the native one where it was built.",
+    )
+    ca_address_list: str | None = Field(
+        None,
+        description="Where channels are searched, instead of `EPICS_CA_ADDR_LIST`: addresses or"
+        " `host:port`, by blanks.",
+    )
+    ca_auto_address_list: bool | None = Field(
+        None,
+        description="Search by broadcast too, instead of `EPICS_CA_AUTO_ADDR_LIST`.",
+    )
+    ca_name_servers: str | None = Field(
+        None,
+        description="Servers asked for names over TCP, instead of `EPICS_CA_NAME_SERVERS`.",
+    )
+
+    def ca_environment(self) -> dict[str, str]:
+        """The `EPICS_CA_*` variables that these settings stand for; the rest is the process's."""
+        automatic = self.ca_auto_address_list
+        given = {
+            "EPICS_CA_ADDR_LIST": self.ca_address_list,
+            "EPICS_CA_AUTO_ADDR_LIST": None if automatic is None else "YES" if automatic else "NO",
+            "EPICS_CA_NAME_SERVERS": self.ca_name_servers,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
 def require_safe_listen(settings: CommonSettings, listen: str, variable: str) -> None:
     """Raise `SettingsError` when `listen` would offer plain text beyond loopback."""
     if settings.tls_cert is not None or settings.allow_insecure_listen:

@@ -6,20 +6,15 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from drey_runtime.settings import CommonSettings
+from drey_runtime.settings import ChannelAccessSettings
 
 
-class Settings(CommonSettings):
-    """See `CommonSettings` for the shared ones."""
+class Settings(ChannelAccessSettings):
+    """See `ChannelAccessSettings` for the shared ones."""
 
     service: ClassVar[str] = "restore"
 
     listen: str = Field("127.0.0.1:7103", description="Address to listen on.")
-    channel_access: str = Field(
-        "auto",
-        pattern="^(auto|aioca|native)$",
-        description="Channel Access implementation: `auto`, `aioca` or `native`.",
-    )
     connect_timeout: float = Field(
         3.0, gt=0, le=60, description="Seconds to wait for channels to connect, one wait for all."
     )

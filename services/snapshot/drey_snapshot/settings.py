@@ -6,20 +6,15 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from drey_runtime.settings import CommonSettings
+from drey_runtime.settings import ChannelAccessSettings
 
 
-class Settings(CommonSettings):
+class Settings(ChannelAccessSettings):
     """Shared settings, and those of this service: `DREY_SNAPSHOT_<NAME>`."""
 
     service: ClassVar[str] = "snapshot"
 
     listen: str = Field("127.0.0.1:7101", description="Address on which the service listens.")
-    channel_access: str = Field(
-        "auto",
-        pattern="^(auto|aioca|native)$",
-        description="Implementation by which snapshots read channels themselves.",
-    )
     catalogue_poll: float = Field(
         1.0,
         gt=0,

@@ -7,13 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from drey_testing.ca.ioc import Ioc, use_loopback
-
-use_loopback()
-
-from drey_ca import open_table  # noqa: E402  libca must find the loopback environment
-from drey_ca.eca import ECA  # noqa: E402
-from drey_core.values import Columns  # noqa: E402
+from drey_ca.eca import ECA
+from drey_core.values import Columns
+from drey_testing.ca.ioc import Ioc
 
 QUICK, SLOW = 5_000, 1_000
 DATABASE = "".join(f'record(ao,"Q{i}"){{}}\n' for i in range(QUICK)) + "".join(
@@ -28,14 +24,6 @@ DATABASE = "".join(f'record(ao,"Q{i}"){{}}\n' for i in range(QUICK)) + "".join(
 def ioc(tmp_path_factory):
     with Ioc(tmp_path_factory.mktemp("bursts"), DATABASE) as running:
         yield running
-
-
-@pytest.fixture(params=["aioca", "native"])
-async def table(request, ioc):
-    if request.param == "native":
-        pytest.importorskip("drey_ca._native", reason="the native table was not built")
-    async with open_table(request.param) as opened:
-        yield opened
 
 
 def numbers(count):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
+
 import pytest
 
 from drey_ca import open_table
@@ -50,4 +54,31 @@ async def test_auto_takes_the_best_and_says_when_it_is_the_fallback(caplog):
 async def test_unknown_implementations_are_refused():
     with pytest.raises(ValueError, match="not one of"):
         async with open_table("other"):
+            pass
+
+
+async def test_addresses_by_settings(ioc, tmp_path):
+    """In a process of its own: the variables stay in the environment."""
+    program = tmp_path / "settings.py"
+    program.write_text(
+        "import asyncio, sys\n"
+        "from drey_ca import open_table\n"
+        "async def main(implementation, port):\n"
+        "    given = {'EPICS_CA_ADDR_LIST': f'127.0.0.1:{port}', 'EPICS_CA_AUTO_ADDR_LIST': 'NO'}\n"
+        "    async with open_table(implementation, given) as table:\n"
+        "        slots = await table.add(['DOUBLE'])\n"
+        "        assert (await table.wait_connected(slots, 10)).all()\n"
+        "asyncio.run(main(sys.argv[1], sys.argv[2]))\n"
+    )
+    environment = os.environ | {"EPICS_CA_ADDR_LIST": "127.0.0.1:1", "EPICS_CA_SERVER_PORT": "1"}
+    for implementation in ("auto", "aioca"):
+        done = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(program), implementation, str(ioc.port)), env=environment
+        )
+        assert await done.wait() == 0
+
+
+async def test_only_variables_of_channel_access_are_settings():
+    with pytest.raises(ValueError, match="PATH is no variable"):
+        async with open_table("auto", {"PATH": "/"}):
             pass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 
@@ -16,21 +17,34 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def open_table(implementation: str = "auto") -> AsyncIterator[ChannelTable]:
+async def open_table(
+    implementation: str = "auto", environment: Mapping[str, str] | None = None
+) -> AsyncIterator[ChannelTable]:
     """A channel table for the running loop, closed at the end of the scope.
+
+    `environment` holds `EPICS_CA_*` variables that go before those of the process, and stay in
+    its environment: libca reads them when a context is made, which is at each native table and
+    at the first one of aioca's.
 
     `implementation` is `auto`, `aioca` or `native`. `auto` takes the native table where it was
     built, and aioca's elsewhere, which it says at warning level; `ChannelTable.implementation`
     tells which. Raises `Unimplemented` for `native` where it was not built, `ValueError` for an
-    unknown name, `RuntimeError` in a process forked from one that used Channel Access.
+    unknown name or variable, `RuntimeError` in a process forked from one that used Channel
+    Access, or where aioca's context was made with another environment.
     """
     if implementation not in ("auto", "aioca", "native"):
         raise ValueError(f"implementation {implementation!r} is not one of auto, aioca, native")
-    async with _table(implementation) as table:
+    environment = environment or {}
+    for variable in environment:
+        if not variable.startswith("EPICS_CA_"):
+            raise ValueError(f"{variable} is no variable of Channel Access (EPICS_CA_...)")
+    async with _table(implementation, environment) as table:
         yield table
 
 
-def _table(implementation: str) -> AbstractAsyncContextManager[ChannelTable]:
+def _table(
+    implementation: str, environment: Mapping[str, str]
+) -> AbstractAsyncContextManager[ChannelTable]:
     # Imported here: whoever needs the port alone may lack libca.
     if implementation != "aioca":
         try:
@@ -43,9 +57,16 @@ def _table(implementation: str) -> AbstractAsyncContextManager[ChannelTable]:
                 ) from error
             _say_fallback(str(error))
         else:
+            os.environ.update(environment)
             return NativeTable()
-    from drey_ca.aioca_table import AiocaTable
+    from drey_ca.aioca_table import AiocaTable, is_attached
 
+    changed = [name for name, value in environment.items() if os.environ.get(name) != value]
+    if changed and is_attached():
+        raise RuntimeError(
+            f"{changed[0]} cannot change any more: aioca's one context was made without it"
+        )
+    os.environ.update(environment)
     return AiocaTable()
 
 

@@ -104,6 +104,15 @@ flush_io = _bind("ca_flush_io", _int)
 string_at = ctypes.string_at
 
 
+_attached: list[bool] = []
+
+
 def attach() -> None:
     """Make or join aioca's CA context in this thread; needs a running event loop."""
     aioca.get_channel_infos()
+    _attached[:] = [True]
+
+
+def is_attached() -> bool:
+    """Whether aioca's context has been made."""
+    return bool(_attached)

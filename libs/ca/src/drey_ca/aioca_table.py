@@ -29,6 +29,11 @@ _STRIDE = 1_000
 """Channels made or cleared between two turns of the event loop."""
 
 
+def is_attached() -> bool:
+    """Whether the process's one aioca context exists: it has read its environment for good."""
+    return ca.is_attached()
+
+
 class AiocaTable:
     """`drey_ca.interface.ChannelTable` in Python. Make it inside the loop that will use it."""
 

@@ -119,6 +119,11 @@ class Ioc:
         return_port(self._port)
 
     @property
+    def port(self) -> int:
+        """Where it serves, on loopback."""
+        return self._port
+
+    @property
     def pid(self) -> int:
         """Process id of the running IOC."""
         return self._running().pid

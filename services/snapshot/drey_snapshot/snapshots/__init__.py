@@ -41,7 +41,7 @@ async def setup(context: Context) -> SnapshotServicer:
         context.catalogue,
         LiveSource(context.image, settings.shards),
         MetadataSource(context.image, settings.shards),
-        CaReader(settings.channel_access, context.app.stack),
+        CaReader(settings.channel_access, settings.ca_environment(), context.app.stack),
     )
     job_store = JobStore(db, context.bus)
     jobs = SnapshotJobs(db, job_store, taker)

@@ -26,8 +26,8 @@ from drey_snapshot.snapshots.domain.records import Record
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, decode_tree
 from drey_snapshot.snapshots.domain.views import DirectoryView, Names, ValuesView
 
-_PAGE_CACHE_BYTES = 16 << 20
-_VIEW_CACHE_BYTES = 32 << 20
+_PAGE_CACHE_BYTES = 8 << 20
+_VIEW_CACHE_BYTES = 24 << 20
 _DIRECTORIES = 3
 
 

@@ -18,9 +18,12 @@ class CaReader:
     Channels connect when they are first read, which is slow for many; from then on they stay.
     """
 
-    def __init__(self, implementation: str, stack: AsyncExitStack) -> None:
-        """`stack` closes the table at the end of the process."""
-        self._implementation, self._stack = implementation, stack
+    def __init__(
+        self, implementation: str, environment: dict[str, str], stack: AsyncExitStack
+    ) -> None:
+        """As `drey_ca.open_table`; `stack` closes the table at the end of the process."""
+        self._implementation, self._environment = implementation, environment
+        self._stack = stack
         self._table: ChannelTable | None = None
         self._channels = np.zeros(0, np.int64)
         self._slots = np.zeros(0, np.int64)
@@ -40,7 +43,9 @@ class CaReader:
         if self._table is None:
             from drey_ca import open_table  # loads libca
 
-            self._table = await self._stack.enter_async_context(open_table(self._implementation))
+            self._table = await self._stack.enter_async_context(
+                open_table(self._implementation, self._environment)
+            )
         return self._table
 
     async def _forget_others(self, table: ChannelTable, living: I8) -> None:

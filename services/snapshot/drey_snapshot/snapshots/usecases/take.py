@@ -52,7 +52,8 @@ Finish = Callable[[Connection, str], Awaitable[object]]
 """What else belongs into the transaction that stores a snapshot, by its id."""
 CHANNEL_ACCESS = 1
 """`drey.catalog.v1.Protocol` of Channel Access."""
-_KNOWN_HASHES = 200_000
+_KNOWN_HASHES = 40_000
+"""Some 250 bytes each. What is forgotten is sent to Postgres once more, which has it already."""
 _SCOPES = 4
 
 
