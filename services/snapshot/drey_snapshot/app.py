@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 from drey_runtime.app import App
+from drey_runtime.app_memory import GiveBack, keep_little
 from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database
@@ -24,6 +25,7 @@ from drey_snapshot.settings import Settings
 CATALOG_SERVICE = "drey.catalog.v1.CatalogService"
 DIRECTORY_SERVICE = "drey.directory.v1.DirectoryService"
 SNAPSHOT_SERVICE = "drey.snapshot.v1.SnapshotService"
+_GIVE_BACK_S = 30.0
 PACKAGES = ("drey_runtime", "drey_snapshot")
 
 
@@ -32,6 +34,7 @@ async def main(settings: Settings, app: App) -> None:
     # Imports make hundreds of thousands of objects without a single cycle among them: looking for
     # cycles as often as Python does by default costs a third of their time.
     gc.set_threshold(50_000, 20, 50)
+    keep_little()
     context = await open_context(settings, app)
     services: list[tuple[str, object]] = [
         (CATALOG_SERVICE, CatalogServicer(context)),
@@ -48,6 +51,7 @@ async def main(settings: Settings, app: App) -> None:
             services,
         )
     )
+    app.start(GiveBack(_GIVE_BACK_S), "memory")
     app.start(HealthLoop(context.db, context.catalogue, health), "health")
 
 

@@ -123,3 +123,12 @@ def test_a_cache_forgets_the_oldest() -> None:
     assert "huge" not in lru
     lru.put("a", 5, 10)
     assert (len(lru), lru.get("a"), lru.weight) == (1, 5, 10)
+
+
+def test_a_cache_keeps_the_latest_whatever_they_weigh() -> None:
+    lru: Lru[str, int] = Lru(10, least=2)
+    for key, weight in (("a", 3), ("b", 20), ("c", 30)):
+        lru.put(key, weight, weight)
+    assert ("a" in lru, "b" in lru, "c" in lru, lru.weight) == (False, True, True, 50)
+    lru.put("d", 1, 1)
+    assert ("b" in lru, "c" in lru, "d" in lru, lru.weight) == (False, True, True, 31)

@@ -15,6 +15,7 @@ from drey_core.errors import ResourceExhausted, Unimplemented
 from drey_core.pv_csv import ParsedPvs, parse_pvs, write_pvs
 from drey_core.pv_table import PvProtocol
 from drey_core.pv_table import PvTable as FileTable
+from drey_runtime.app_memory import give_back
 from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.catalog.domain.edit import Counters, Edit, State
@@ -40,19 +41,22 @@ class FileRpcs:
     async def ImportPvs(
         self, requests: AsyncIterator[rpc.ImportPvsRequest], context: Context
     ) -> AsyncIterator[bytes]:
+        for answer in await self._import(requests):
+            yield answer
+        # what a file of PVs takes for a moment is several times the catalogue
+        await give_back()
+
+    async def _import(self, requests: AsyncIterator[rpc.ImportPvsRequest]) -> Iterator[bytes]:
         options, content = await self._receive(requests)
         _check_format(options.format, "options.format")
         parsed = await asyncio.to_thread(parse_pvs, content)
         if parsed.problems:
-            answers = _answers(importing.refuse(parsed), applied=False)
-        elif options.dry_run:
+            return _answers(importing.refuse(parsed), applied=False)
+        if options.dry_run:
             view = await self._parts.catalogue.current()
             plan = await asyncio.to_thread(_rehearse, view, parsed, options.keep_existing)
-            answers = _answers(plan, applied=False)
-        else:
-            answers = _unpack(await self._apply(options, content, parsed))
-        for answer in answers:
-            yield answer
+            return _answers(plan, applied=False)
+        return _unpack(await self._apply(options, content, parsed))
 
     async def _receive(
         self, requests: AsyncIterator[rpc.ImportPvsRequest]

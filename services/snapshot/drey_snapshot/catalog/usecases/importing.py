@@ -163,12 +163,23 @@ def _content(table: FileTable, rows: list[int], tags: list[tuple[int, ...]]) -> 
         name: column if len(rows) == len(table) else [column[row] for row in rows]
         for name, column in taken.items()
     }
+    for name in ("name", "device", "description", "setpoint_address", "readback_address"):
+        content[name] = _afresh(content[name])
     protocol = np.array(table.protocol, np.uint8)[at]
     content["protocol"] = np.where(protocol == 0, PROTOCOL_CA, protocol).astype(np.uint8)
     for name in _TOLERANCE_FIELDS:
         content[name] = getattr(table, name)[at]
     content["tags"] = tags
     return content
+
+
+def _afresh(texts: list[str]) -> list[str]:
+    """The same texts as objects that lie side by side.
+
+    Those of the file lie among its other cells: each would keep a whole block of memory that is
+    otherwise free when the file is gone.
+    """
+    return [str(text.encode(), "utf-8") for text in texts]
 
 
 def _change_existing(

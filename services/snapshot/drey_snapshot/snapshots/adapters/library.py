@@ -27,7 +27,9 @@ from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, decode_tree
 from drey_snapshot.snapshots.domain.views import DirectoryView, Names, ValuesView
 
 _PAGE_CACHE_BYTES = 8 << 20
-_VIEW_CACHE_BYTES = 24 << 20
+_VIEW_CACHE_BYTES = 16 << 20
+_COMPARED = 2
+"""Views that are kept in any case: those of a comparison that is asked for again."""
 _DIRECTORIES = 3
 
 
@@ -38,7 +40,7 @@ class Library:
         self._store = store
         self._values: Lru[PageHash, ValuePage] = Lru(_PAGE_CACHE_BYTES)
         self._times: Lru[PageHash, bytes] = Lru(_PAGE_CACHE_BYTES // 2)
-        self._views: Lru[int, ValuesView] = Lru(_VIEW_CACHE_BYTES)
+        self._views: Lru[int, ValuesView] = Lru(_VIEW_CACHE_BYTES, _COMPARED)
         self._names: Lru[PageHash, Names] = Lru(_DIRECTORIES)
         self._directories: Lru[PageHash, DirectoryView] = Lru(_DIRECTORIES)
         self._lock = asyncio.Lock()

@@ -10,10 +10,13 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """At most `capacity` of weight; an item heavier than that is not kept. Not thread-safe."""
+    """At most `capacity` of weight, or the latest `least` items, whatever they weigh.
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    With `least` 0 an item heavier than all of it is not kept. Not thread-safe.
+    """
+
+    def __init__(self, capacity: int, least: int = 0) -> None:
+        self._capacity, self._least = capacity, least
         self._items: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._weight = 0
 
@@ -39,11 +42,11 @@ class Lru(Generic[K, V]):
     def put(self, key: K, value: V, weight: int = 1) -> None:
         """Hold an item, and let go of the oldest until the weight fits."""
         self.discard(key)
-        if weight > self._capacity:
+        if weight > self._capacity and not self._least:
             return
         self._items[key] = (value, weight)
         self._weight += weight
-        while self._weight > self._capacity:
+        while self._weight > self._capacity and len(self._items) > self._least:
             _, (_, gone) = self._items.popitem(last=False)
             self._weight -= gone
 

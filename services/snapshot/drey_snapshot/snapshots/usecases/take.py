@@ -128,7 +128,9 @@ class Taker:
         # them was committed. Pages are never deleted by this version.
         self._known: Lru[PageHash, None] = Lru(_KNOWN_HASHES)
         self._names: Names | None = None
-        self._scopes: Lru[tuple[int, Selector], Scope] = Lru(_SCOPES)
+        # Of one version of the catalogue, for a scope keeps that version in memory.
+        self._scopes: Lru[Selector, Scope] = Lru(_SCOPES)
+        self._scopes_version = 0
 
     async def check(self, order: TakeOrder) -> Scope:
         """Refuse what can be refused before a job is made; the PVs chosen."""
@@ -201,11 +203,12 @@ class Taker:
     # --- gathering ---
 
     def _scope_of(self, view: CatalogueView, selector: Selector) -> Scope:
-        key = (view.version, selector)
-        scope = self._scopes.get(key)
+        if self._scopes_version != view.version:
+            self._scopes, self._scopes_version = Lru(_SCOPES), view.version
+        scope = self._scopes.get(selector)
         if scope is None:
             scope = self._find_scope(view, selector)
-            self._scopes.put(key, scope)
+            self._scopes.put(selector, scope)
         return scope
 
     @staticmethod
