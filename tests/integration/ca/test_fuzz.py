@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -13,11 +14,15 @@ from drey_core.errors import Unimplemented
 SECONDS = 20
 
 
+async def opened(implementation):
+    async with open_table(implementation):
+        pass
+
+
 @pytest.mark.parametrize("implementation", ["aioca", "native"])
-async def test_a_table_outlives_lies(implementation):
+def test_a_table_outlives_lies(implementation):
     try:
-        async with open_table(implementation):
-            pass
+        asyncio.run(opened(implementation))
     except Unimplemented as error:
         pytest.skip(f"NOT TESTED: the native table is not built here ({error})")
     command = [sys.executable, "-m", "drey_testing.ca.fuzz", "--seconds", str(SECONDS)]

@@ -11,7 +11,7 @@ from epicscorelibs.path import include_path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drey_ca import _libca as ca
+from drey_ca import _dbr as ca
 from drey_ca._decode import Event, decode, metadata
 from drey_ca._encode import convert, encode
 from drey_ca.eca import ECA, name

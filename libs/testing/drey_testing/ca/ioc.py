@@ -98,9 +98,15 @@ def server_environment(port: int) -> dict[str, str]:
 class Ioc:
     """One soft IOC process; use as a context manager, which kills it at the end."""
 
-    def __init__(self, folder: Path, database: str, *, access: str = "") -> None:
-        """`database` and access rules go to `folder`; the port is one of the pool."""
-        self._folder, self._port = folder, take_port()
+    def __init__(
+        self, folder: Path, database: str, *, access: str = "", hidden: bool = False
+    ) -> None:
+        """`database` and access rules go to `folder`; the port is one of the pool.
+
+        With `hidden` it is not: no search finds the IOC, and a proxy stands before it.
+        """
+        self._folder, self._hidden = folder, hidden
+        self._port = _free_ports(1)[0] if hidden else take_port()
         self._database, self._access = database, access
         self._process: subprocess.Popen[str] | None = None
         self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -116,7 +122,8 @@ class Ioc:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
-        return_port(self._port)
+        if not self._hidden:
+            return_port(self._port)
 
     @property
     def port(self) -> int:
