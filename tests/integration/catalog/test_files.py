@@ -7,6 +7,8 @@ from grpc import StatusCode
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey.common.v1 import selector_pb2
+from drey_runtime.database import Database
+from drey_runtime.jobs import JobState, JobStore
 from tests.integration.catalog.helpers import create, import_, names, refused
 
 CSV = b"""Setpoint,Readback,Device,Description,Region,Area,Subsystem
@@ -118,6 +120,23 @@ async def test_a_repeated_import_answers_as_the_first(service) -> None:
     assert await import_(service, CSV, request_id=id) == first
     with refused(StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"):
         await import_(service, CSV + b"More,,,,,,\n", request_id=id)
+
+
+async def test_an_import_is_found_again_as_a_job(service) -> None:
+    """Each that was applied, also where nothing changed; none that was not."""
+    first = (await import_(service, CSV))[1].job_id
+    second = (await import_(service, CSV))[1].job_id
+    for content, options in ((CSV, {"dry_run": True}), (CSV + b"with blank,,,,,,\n", {})):
+        assert (await import_(service, content, **options))[1].job_id == ""
+    async with Database(service.settings.postgres_url.get_secret_value()) as db:
+        store = JobStore(db)
+        jobs = [await store.get(first), await store.get(second)]
+        assert [job.id for job in await store.list_jobs()] == [second, first]
+        assert await store.claimable(["import"], 10, grace_s=0) == []
+    for job in jobs:
+        assert (job.kind, job.state, job.done, job.total) == ("import", JobState.SUCCEEDED, 3, 3)
+        assert job.principal
+        assert 0 < job.create_time_ns <= job.end_time_ns
 
 
 async def test_an_export_is_imported_to_the_same(service) -> None:

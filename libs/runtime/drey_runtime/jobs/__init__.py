@@ -6,7 +6,7 @@
 from drey_runtime.jobs.context import JobCancelled, JobContext
 from drey_runtime.jobs.model import Claim, Holder, Job, JobError, JobLost, JobState, Verdict
 from drey_runtime.jobs.outbox import OutboxRelay, enqueue
-from drey_runtime.jobs.store import JobStore
+from drey_runtime.jobs.store import JobStore, record_job
 from drey_runtime.jobs.worker import JobWorker, Kind, Place
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "Place",
     "Verdict",
     "enqueue",
+    "record_job",
 ]

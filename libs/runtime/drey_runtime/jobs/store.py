@@ -40,6 +40,11 @@ VALUES ($1, $2, CASE WHEN $15::bigint > 0 THEN 'running' ELSE 'queued' END, $3, 
     CASE WHEN $15 > 0 THEN $11::bigint ELSE 0 END)
 RETURNING *
 """
+_RECORD = """
+INSERT INTO jobs.job (id, kind, state, principal, role, payload, done, total, result, attempts,
+    create_time_ns, start_time_ns, end_time_ns, trace_id, traceparent)
+VALUES ($1, $2, 'succeeded', $3, $4, '', $5, $5, $6, 1, $7, $7, $8, $9, $10)
+"""
 # the ordinary case of a claim; everything else is looked at under a row lock
 _CLAIM = """
 UPDATE jobs.job SET state = 'running', attempts = attempts + 1, owner = $2, term = term + 1,
@@ -96,6 +101,38 @@ WHERE kind = ANY($1::text[]) AND state IN ('queued', 'running')
       OR (state = 'running' AND lease_until_ns < jobs.now_ns()))
 ORDER BY id LIMIT $3
 """
+
+
+async def record_job(
+    conn: Connection,
+    *,
+    kind: str,
+    principal: str,
+    role: str,
+    total: int,
+    result: str,
+    begin_ns: int,
+) -> str:
+    """Note work that is done in the caller's transaction as a job that has succeeded; its id.
+
+    For work that its caller waits for in any case: nobody sees it before it is done, and where
+    it fails there is no job. `begin_ns` is when it began.
+    """
+    job_id = new_id()
+    await conn.execute(
+        _RECORD,
+        job_id,
+        kind,
+        principal,
+        role,
+        total,
+        result,
+        begin_ns,
+        now_ns(),
+        telemetry.trace_id(),
+        telemetry.headers().get("traceparent", ""),
+    )
+    return job_id
 
 
 def _ns(seconds: float) -> int:

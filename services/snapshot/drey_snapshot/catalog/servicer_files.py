@@ -16,7 +16,9 @@ from drey_core.pv_csv import ParsedPvs, parse_pvs, write_pvs
 from drey_core.pv_table import PvProtocol
 from drey_core.pv_table import PvTable as FileTable
 from drey_runtime.app_memory import give_back
+from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
+from drey_runtime.jobs import record_job
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.catalog.domain.edit import Counters, Edit, State
 from drey_snapshot.catalog.mapping import invalid
@@ -27,6 +29,7 @@ from drey_snapshot.catalog.usecases.writer import Act, Call, Scene
 from drey_snapshot.catalog.view import CatalogueView
 
 _CHUNK = 1 << 20
+_JOB_KIND = "import"
 _ROWS = 5000
 """Rows in one message of a response: some 500 KB."""
 _CSV = (catalog_pb2.FILE_FORMAT_UNSPECIFIED, catalog_pb2.FILE_FORMAT_CSV)
@@ -51,11 +54,11 @@ class FileRpcs:
         _check_format(options.format, "options.format")
         parsed = await asyncio.to_thread(parse_pvs, content)
         if parsed.problems:
-            return _answers(importing.refuse(parsed), applied=False)
+            return _answers(importing.refuse(parsed))
         if options.dry_run:
             view = await self._parts.catalogue.current()
             plan = await asyncio.to_thread(_rehearse, view, parsed, options.keep_existing)
-            return _answers(plan, applied=False)
+            return _answers(plan)
         return _unpack(await self._apply(options, content, parsed))
 
     async def _receive(
@@ -91,13 +94,16 @@ class FileRpcs:
             )
 
     async def _apply(self, options: rpc.ImportOptions, content: bytes, parsed: ParsedPvs) -> bytes:
+        begin_ns = now_ns()
+
         async def decide(scene: Scene) -> Act:
             plan = await asyncio.to_thread(
                 importing.decide, scene.edit, parsed.table, options.keep_existing
             )
             if plan.refused:
                 scene.edit.discard()
-            packed = await asyncio.to_thread(_pack, plan, not plan.refused)
+            job_id = "" if plan.refused else await _record(scene, plan, begin_ns)
+            packed = await asyncio.to_thread(_pack, plan, job_id)
             said = {
                 "file": options.file_name,
                 "rows": plan.rows,
@@ -132,6 +138,20 @@ def _check_format(format: int, field: str) -> None:
         raise Unimplemented(
             f"{name} is not built in this version; there is FILE_FORMAT_CSV", field=field
         )
+
+
+async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
+    """The job by which an import is found again."""
+    principal = current_principal.get()
+    return await record_job(
+        scene.conn,
+        kind=_JOB_KIND,
+        principal=principal.name,
+        role=principal.role.name.lower(),
+        total=plan.rows,
+        result="pvs",
+        begin_ns=begin_ns,
+    )
 
 
 def _rehearse(view: CatalogueView, parsed: ParsedPvs, keep_existing: bool) -> Plan:
@@ -174,8 +194,8 @@ def _protocol(number: int) -> PvProtocol:
 # --- responses, kept as bytes so that a repeat of the request answers the same ---
 
 
-def _answers(plan: Plan, applied: bool) -> Iterator[bytes]:
-    """Encoded responses of an import."""
+def _answers(plan: Plan, job_id: str = "") -> Iterator[bytes]:
+    """Encoded responses of an import; without a job it was not applied."""
     listed = sorted(plan.listed, key=lambda row: row.line)
     for at in range(0, len(listed), _ROWS):
         answer = rpc.ImportPvsResponse()
@@ -188,7 +208,8 @@ def _answers(plan: Plan, applied: bool) -> Iterator[bytes]:
         changed=plan.changed,
         unchanged=plan.unchanged,
         refused=plan.refused,
-        applied=applied,
+        applied=bool(job_id),
+        job_id=job_id,
         tag_groups_added=plan.groups_added,
     )
     yield rpc.ImportPvsResponse(summary=summary).SerializeToString()
@@ -205,8 +226,8 @@ def _add_row(message: catalog_pb2.ImportRow, row: importing.Row) -> None:
         message.error.message = row.message
 
 
-def _pack(plan: Plan, applied: bool) -> bytes:
-    parts = [part for a in _answers(plan, applied) for part in (len(a).to_bytes(4, "little"), a)]
+def _pack(plan: Plan, job_id: str) -> bytes:
+    parts = [part for a in _answers(plan, job_id) for part in (len(a).to_bytes(4, "little"), a)]
     return zstandard.ZstdCompressor(level=1).compress(b"".join(parts))
 
 
