@@ -199,6 +199,26 @@ async def test_codes_that_servers_send(table):
         await neighbours_stand(table, server, around)
 
 
+async def test_errors_about_a_request(table):
+    liar = Liar()
+    async with FakeServer(channels(value=doubles(7.5)), liar) as server:
+        slot, around = await opened(table, server, liar)
+        await drained_until(table, seen_value(slot[0], 7.5))
+        liar.lie = lambda m: wire.Message(
+            Command.ERROR,
+            replace(m, payload=b"").encode() + b"x" * 40,
+            first=m.first,
+            second=int(ECA.GETFAIL),
+        )
+        server.post("LIE")
+        assert (await table.read(slot, WAIT)).code.tolist() == [ECA.GETFAIL]
+        await neighbours_stand(table, server, around)
+        liar.lie = None
+        server.channels["LIE"].value = doubles(8.5)
+        server.post("LIE")
+        await drained_until(table, seen_value(slot[0], 8.5))
+
+
 async def test_channel_of_a_type_that_is_none(table):
     script = Liar()
     lying = channels(value=doubles(7.5))

@@ -15,8 +15,9 @@ modules/ca/src/client:
 - `error_about_another`: an error about a read that has a subscription's number takes the
   subscription out of libca's table but not off its channel's list (cac.cpp,
   `ioExceptionNotifyAndUninstall`); `nciu::destroy` (nciu.cpp) then never ends, its assertion
-  being compiled out. About a subscription with a read's number, the read is freed and stays in
-  the table.
+  being compiled out. An honest server gets there too, since libca reads under a subscription's
+  number when a circuit that was silent answers again (`subscriptionUpdateRequest`). About a
+  subscription with a read's number, the read is freed and stays in the table.
 - `gone_event`: an event with status ECA_CHANDESTROY makes `netSubscription::exception`
   (netSubscription.cpp) free the subscription that stays in libca's table.
 - `size_wraps`: `tcpiiu::processIncoming` (tcpiiu.cpp) rounds a payload's size up to 4 KiB in 32
@@ -136,7 +137,9 @@ def odd_rights(random: Random, message: Message) -> Said:
 
 
 def error(random: Random, message: Message) -> Said:
-    """An error message about the request, with a text that has no end."""
+    """An error message about a subscription, with a text that has no end."""
+    if message.command != Command.EVENT_ADD:  # see `error_about_another`
+        return [message]
     about = replace(message, payload=b"").encode()
     return [Message(Command.ERROR, about + b"x" * random.randrange(64), second=152)]
 
