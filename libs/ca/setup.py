@@ -22,17 +22,13 @@ def extensions() -> list[Extension]:
     table = Extension(
         "drey_ca._native.table",
         ["src/drey_ca/_native/table.pyx"],
-        include_dirs=[str(include), *compiler_includes(include)],
+        include_dirs=[str(include)],
         extra_compile_args=["-O2", "-fno-strict-aliasing", "-Wno-unused-function"],
-        optional=HOW == "auto",
     )
-    return cythonize([table], include_path=["src"])
-
-
-def compiler_includes(include: Path) -> list[str]:
-    """EPICS keeps what depends on the system and the compiler in folders of their own."""
-    folders = [p for p in (include / "compiler", include / "os") if p.is_dir()]
-    return [str(q) for p in folders for q in p.iterdir()]
+    made: list[Extension] = cythonize([table], include_path=["src"])
+    for extension in made:
+        extension.optional = HOW == "auto"  # which cythonize does not pass on
+    return made
 
 
 setup(ext_modules=extensions())

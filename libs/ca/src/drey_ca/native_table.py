@@ -91,7 +91,7 @@ class NativeTable:
         slots, command = self._table.add(checked_names(names))
         try:
             await self._command_done(command)
-            code = self._table.command_done(command)
+            code = self._table.add_failure()
             if code != 0:
                 raise InvalidArgument(f"no channel can be made: {name(code)}", field="names")
         except BaseException:
@@ -105,7 +105,6 @@ class NativeTable:
         self._check_open()
         command = self._table.remove(np.unique(self._checked(slots)))
         await self._command_done(command)
-        self._table.command_done(command)
 
     async def _command_done(self, number: int) -> None:
         if number:

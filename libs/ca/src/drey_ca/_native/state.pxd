@@ -3,7 +3,7 @@
 from libc.stdint cimport (
     int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t)
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset, strlen, strncmp, strncpy
+from libc.string cimport memcpy, memmove, memset, strlen, strncmp, strncpy
 
 from drey_ca._native.blob cimport Blob, blob_release
 from drey_ca._native.decode cimport Meta, Value, free_meta
@@ -266,6 +266,12 @@ cdef inline void attend(Shared* t, int32_t index) noexcept nogil:
         t.attend.items[t.attend.size] = index
         t.attend.size += 1
         tell_thread(t)
+
+
+cdef inline void drop_first(Indices* list, int64_t count) noexcept nogil:
+    list.size -= count
+    if count and list.size:
+        memmove(list.items, list.items + count, 4 * list.size)
 
 
 cdef inline bint push(Queue* queue, int32_t item) noexcept nogil:

@@ -34,7 +34,7 @@ cdef class Table:
 
     cdef Shared* t
     cdef dict _kept
-    cdef int64_t _commands
+    cdef int64_t _commands, _let_go
 
     def __cinit__(self, int loop_fd, int thread_fd):
         cdef int number
@@ -103,6 +103,12 @@ cdef class Table:
         operation has news, whether a drain would give something, closed).
         """
         cdef Shared* t = self.t
+        lock(t)
+        cdef int64_t done = t.commands_done
+        unlock(t)
+        while self._let_go < done:
+            self._let_go += 1
+            self._kept.pop(self._let_go, None)
         lock(t)
         t.loop_told = False
         cdef bint operation_news = t.operation_news
@@ -202,9 +208,8 @@ cdef class Table:
         unlock(t)
         return self._commands
 
-    def command_done(self, int64_t number):
-        """Let go of what a finished command needed; the first failure to make a channel or 0."""
-        self._kept.pop(number, None)
+    def add_failure(self):
+        """The first ECA code since last asked with which a channel could not be made, or 0."""
         lock(self.t)
         cdef int32_t code = self.t.add_failure
         self.t.add_failure = 0
@@ -295,8 +300,7 @@ cdef class Table:
         size = min(size, t.dirty.size)
         if size:
             memcpy(&items[0], t.dirty.items, 4 * size)
-            t.dirty.size -= size
-            memmove(t.dirty.items, t.dirty.items + size, 4 * t.dirty.size)
+            drop_first(&t.dirty, size)
         unlock(t)
         listed = listed[:size]
         listed.sort()
@@ -320,8 +324,7 @@ cdef class Table:
                 to[n] = t.info_dirty.items[i]
                 n += 1
             slot.info_dirty = slot.info_listed = False
-        t.info_dirty.size -= size
-        memmove(t.info_dirty.items, t.info_dirty.items + size, 4 * t.info_dirty.size)
+        drop_first(&t.info_dirty, size)
         unlock(t)
         out = out[:n]
         out.sort()

@@ -203,8 +203,7 @@ cdef void attend_slots(Shared* t) noexcept nogil:
         taken = min(t.attend.size, STRIDE)
         for i in range(taken):
             queue_asks(t, t.attend.items[i])
-        t.attend.size -= taken
-        memmove(t.attend.items, t.attend.items + taken, 4 * t.attend.size)
+        drop_first(&t.attend, taken)
         unlock(t)
         if taken == 0:
             return
