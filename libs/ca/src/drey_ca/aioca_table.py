@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from drey_ca import _dbr as dbr
 from drey_ca import _libca as ca
+from drey_ca import _process
 from drey_ca._decode import Event, decode
 from drey_ca._encode import Wire, encode
 from drey_ca._inbox import Connection, Inbox
@@ -38,6 +39,7 @@ class AiocaTable:
     """`drey_ca.interface.ChannelTable` in Python. Make it inside the loop that will use it."""
 
     def __init__(self) -> None:
+        self._process = _process.claim()
         ca.attach()
         self._store = Store()
         self._inbox = Inbox(asyncio.get_running_loop(), self._on_burst)
@@ -466,6 +468,7 @@ class AiocaTable:
             await asyncio.sleep(0)
 
     def _check_open(self) -> None:
+        _process.check(self._process)
         if self._closed:
             raise RuntimeError("the channel table is closed")
 

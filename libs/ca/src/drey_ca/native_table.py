@@ -14,6 +14,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_ca import _process
 from drey_ca._dbr import LIMITS, dbr_type
 from drey_ca._encode import encode
 from drey_ca._names import checked_names
@@ -31,7 +32,6 @@ _SETTLE_SECONDS = 0.002
 """How long connection events are gathered before waiters are looked at."""
 
 _open_tables: weakref.WeakSet[NativeTable] = weakref.WeakSet()
-_first_process: list[int] = []
 
 
 class NativeTable:
@@ -43,7 +43,7 @@ class NativeTable:
     """
 
     def __init__(self) -> None:
-        self._process = _only_process()
+        self._process = _process.claim()
         self._loop = asyncio.get_running_loop()
         self._loop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -333,11 +333,7 @@ class NativeTable:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the channel table is closed")
-        if os.getpid() != self._process:
-            raise RuntimeError(
-                f"this channel table belongs to process {self._process}: Channel Access does not"
-                " survive fork; start the child process with the 'spawn' method"
-            )
+        _process.check(self._process)
 
 
 class _ConnectionWait:
@@ -410,18 +406,6 @@ def _join(
 
 def _columns(parts: tuple[object, ...]) -> Columns:
     return Columns(*parts)  # type: ignore[arg-type]
-
-
-def _only_process() -> int:
-    """This process's number; RuntimeError if libca's threads are in another."""
-    if not _first_process:
-        _first_process.append(os.getpid())
-    elif _first_process[0] != os.getpid():
-        raise RuntimeError(
-            f"process {_first_process[0]} used Channel Access before it forked this one: libca does"
-            " not survive fork; start the child process with the 'spawn' method"
-        )
-    return os.getpid()
 
 
 @atexit.register
