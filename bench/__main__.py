@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import signal
 import subprocess
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from bench.report import Result, write
 
@@ -19,6 +22,14 @@ NAMES = {
     "plan": "plan",
     "storage": "storage",
     "memory": "memory",
+    "connect": "connect",
+    "channels": "channels",
+    "updates": "updates",
+    "latency": "latency",
+    "snapshot_read": "snapshot_read",
+    "restore": "restore",
+    "failover": "failover",
+    "history": "history",
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,11 +45,19 @@ def main() -> int:
     if args.name == "all":
         return _all(args.pvs, args.runs)
     module = importlib.import_module(f"bench.benchmarks.{NAMES[args.name]}")
-    result: Result = asyncio.run(module.run(args.pvs, args.runs))
+    result = asyncio.run(_until_told(module.run(args.pvs, args.runs)))
     print(result.table())
     if args.json:
         write(args.json, result)
     return 0
+
+
+async def _until_told(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a benchmark; SIGTERM ends it as Ctrl-C does, with everything that it started."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
 
 
 def _all(pvs: int, runs: int) -> int:

@@ -24,11 +24,16 @@ class Result:
     peers: dict[str, dict[str, float]] = field(default_factory=dict)
     runs: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    at_least: set[str] = field(default_factory=set)
 
-    def figure(self, name: str, values: list[float], target: float | None) -> None:
-        """Add a figure: the median of `values`; its unit is the suffix of its name."""
-        self.figures[name] = (statistics.median(values), name.rsplit("_", 1)[-1], target)
+    def figure(
+        self, name: str, values: list[float], target: float | None, *, at_least: bool = False
+    ) -> None:
+        """Add a figure: the median of `values`. `at_least`: the target is a lower bound."""
+        self.figures[name] = (statistics.median(values), unit_of(name), target)
         self.runs[name] = values
+        if at_least:
+            self.at_least.add(name)
 
     def peer(self, peer: str, name: str, values: list[float]) -> None:
         """Add a peer's figure of the same name."""
@@ -61,12 +66,22 @@ class Result:
         """The figures for people."""
         lines = [f"{self.name} at {self.pvs:,} PVs"]
         for name, (value, _, target) in self.figures.items():
-            verdict = "" if target is None else ("  ok" if value <= target else "  MISSED")
+            reached = target is None or (
+                value >= target if name in self.at_least else value <= target
+            )
+            verdict = "" if target is None else ("  ok" if reached else "  MISSED")
             goal = "" if target is None else f"  target {target:g}"
             lines.append(f"  {name:28} {value:12.4f}{goal}{verdict}")
         for peer, figures in self.peers.items():
             lines += [f"  {peer + ' ' + n:28} {v:12.4f}" for n, v in figures.items()]
         return "\n".join(lines)
+
+
+def unit_of(name: str) -> str:
+    """The unit in a figure's name: its suffix, `1/s` of a rate, `cores` of a share of one."""
+    if name.endswith("_per_s"):
+        return "1/s"
+    return "cores" if "_share" in name else name.rsplit("_", 1)[-1]
 
 
 def machine() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from uuid import uuid4
 import grpc
 import numpy as np
 
+from bench.names import catalogue_csv
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import selector_pb2
 from drey.directory.v1 import directory_service_pb2, directory_service_pb2_grpc
@@ -35,22 +36,10 @@ from drey_runtime.auth import TokenSigner
 from drey_runtime.directory_codec import decode_catalog, encode_metadata
 from drey_runtime.image import Image
 
+__all__ = ["EVERYTHING", "Site", "catalogue_csv", "opened", "site"]
+
 EVERYTHING = selector_pb2.Selector(all=True)
 _CHUNK = 512 << 10
-
-
-def catalogue_csv(pvs: int) -> bytes:
-    """A file of `pvs` PVs in the layout of the importer."""
-    lines = [
-        "Setpoint,Readback,Device,Description,Region,Area,Abs Tolerance,Readback Abs Tolerance"
-    ]
-    for i in range(pvs):
-        name = f"QUAD:LI{i // 1000:02d}:{i:06d}"
-        lines.append(
-            f"{name}:BDES,{name}:BACT,QUAD{i // 4},Quadrupole {i},"
-            f"Region {i % 7},Area {i % 40},0.001,0.05"
-        )
-    return "\n".join(lines).encode() + b"\n"
 
 
 class Site:
@@ -218,17 +207,24 @@ class Site:
 
 
 @asynccontextmanager
+async def opened(options: StackOptions, pvs: int) -> AsyncIterator[Site]:
+    """A stack, and a channel to its gateway."""
+    settings = [("grpc.max_receive_message_length", 16 << 20), ("grpc.enable_http_proxy", 0)]
+    async with (
+        Stack(options) as stack,
+        grpc.aio.insecure_channel(stack.server, options=settings) as channel,
+        Image.open(stack.valkey.url, "drey") as image,
+    ):
+        yield Site(stack, channel, image, pvs)
+
+
+@asynccontextmanager
 async def site(pvs: int, *, with_image: bool = True) -> AsyncIterator[Site]:
     """A site of `pvs` PVs, imported, and with an image where asked for."""
-    options = [("grpc.max_receive_message_length", 16 << 20), ("grpc.enable_http_proxy", 0)]
     async with AsyncExitStack() as resources:
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="drey-bench-")))
-        stack = await resources.enter_async_context(Stack(StackOptions(folder, monitors=0)))
-        channel = await resources.enter_async_context(
-            grpc.aio.insecure_channel(stack.server, options=options)
-        )
-        image = await resources.enter_async_context(Image.open(stack.valkey.url, "drey"))
-        found = Site(stack, channel, image, pvs)
+        options = StackOptions(folder, monitors=0)
+        found = await resources.enter_async_context(opened(options, pvs))
         if not with_image:
             yield found
             return

@@ -1,0 +1,94 @@
+"""Channels connected and first values in hand: the table alone, then a whole monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import aioca
+
+from bench.ioc import ioc
+from bench.live import PEER, live, ours
+from bench.names import readbacks
+from bench.report import Result, in_turn
+from bench.tables import connect_s, first_values_s, memory_mb
+
+_LONG_S = 90.0
+
+
+async def _camonitor(names: list[str]) -> float:
+    """The ordinary way: a callback for each update; until each has been called once."""
+    missing = len(names)
+    done = asyncio.Event()
+
+    def callback(value: object, index: int) -> None:
+        nonlocal missing
+        missing -= 1
+        if missing == 0:
+            done.set()
+
+    begin = time.perf_counter()
+    subscriptions = aioca.camonitor(names, callback, format=aioca.FORMAT_TIME)
+    try:
+        async with asyncio.timeout(_LONG_S):
+            await done.wait()
+        return time.perf_counter() - begin
+    finally:
+        for subscription in subscriptions:
+            subscription.close()
+        aioca.purge_channel_caches()
+        await asyncio.sleep(0)
+
+
+async def _monitor_start(implementation: str, pvs: int, runs: int) -> tuple[list[float], float]:
+    """Seconds from a monitor's start to the last first value on NATS, and its memory then."""
+    seconds = []
+    async with live(pvs, implementation, monitors=0) as site:
+        for _ in range(runs):
+            site.watch_for_all()
+            begin = time.perf_counter()
+            await site.start_monitor(implementation)
+            await site.until_valued()
+            seconds.append(site.listener.all_at - begin)
+            megabytes = site.process("monitor").memory_info().rss / 1e6
+            await site.stop_monitor()
+    return seconds, megabytes
+
+
+async def run(pvs: int, runs: int) -> Result:
+    """`pvs` channels. The monitor's time counts from the start of its process, imports included."""
+    result = Result("connect", pvs)
+    mine, names = await ours(), readbacks(pvs)
+    result.notes.append(f"channel access: {mine}")
+
+    def each(
+        measure: Callable[[str, list[str]], Awaitable[float]], implementation: str
+    ) -> Callable[[], Awaitable[float]]:
+        return lambda: measure(implementation, names)
+
+    async with ioc(pvs):
+        times = await in_turn(
+            runs,
+            each(connect_s, mine),
+            each(first_values_s, mine),
+            each(connect_s, PEER),
+            each(first_values_s, PEER),
+            lambda: _camonitor(names),
+            warm=0,
+        )
+        memory = [await memory_mb(mine, pvs) for _ in range(runs)]
+        peer_memory = [await memory_mb(PEER, pvs)]
+    started, monitor_mb = await _monitor_start(mine, pvs, runs)
+    result.figure("connect_s", times[0], None)
+    result.figure("first_values_s", times[1], 0.8)
+    result.figure("memory_mb", memory, 60.0)
+    result.figure("monitor_start_s", started, 1.5)
+    result.figure("monitor_mb", [monitor_mb], 250.0)
+    result.peer("aioca table", "connect_s", times[2])
+    result.peer("aioca table", "first_values_s", times[3])
+    result.peer("aioca table", "memory_mb", peer_memory)
+    result.peer("aioca.camonitor", "first_values_s", times[4])
+    result.notes.append("memory_mb: over an empty process, in a process of its own")
+    result.notes.append("monitor_start_s: from the process's start to the last first value on NATS")
+    return result

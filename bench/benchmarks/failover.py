@@ -1,0 +1,84 @@
+"""The owner of the shard is killed with `kill -9`: time to fresh values at the watcher."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+from bench.live import Live, live, ours
+from bench.names import readbacks
+from bench.report import Result
+from bench.watcher import Watcher, stamp, watching
+from drey.monitor.v1 import monitor_service_pb2
+
+_MOVING = 400
+_RATE_HZ = 10.0
+_LONG_S = 60.0
+_TARGET_S = 3.0
+
+
+class _Fresh:
+    """Hears when every watched PV has a value that the IOC stamped after the kill."""
+
+    def __init__(self, watcher: Watcher, wanted: int) -> None:
+        self._wanted = wanted
+        self._seen: set[int] = set()
+        self._since = 0
+        self.done = asyncio.Event()
+        watcher.on_message = self._look
+
+    def wait_from(self, since_ns: int) -> None:
+        """Begin anew."""
+        self._since = since_ns
+        self._seen.clear()
+        self.done.clear()
+
+    def _look(self, message: bytes) -> None:
+        if self.done.is_set() or not self._since:
+            return
+        for row in monitor_service_pb2.WatchPvsResponse.FromString(message).diff.rows:
+            if stamp(row) > self._since:
+                self._seen.add(row.number)
+        if len(self._seen) == self._wanted:
+            self.done.set()
+
+
+async def _owner(site: Live) -> int:
+    """Process id of the monitor that owns the shard, by its heartbeat."""
+    (beat,) = await site.site.image.heartbeats(1)
+    if beat is None:
+        raise RuntimeError("the shard has no owner")
+    return int(beat.owner.rpartition(":")[2])
+
+
+async def _kill(site: Live, fresh: _Fresh) -> float:
+    """Kill the owner; seconds until all watched PVs are fresh. The supervisor starts another."""
+    pid = await _owner(site)
+    begin = time.perf_counter()
+    fresh.wait_from(time.time_ns())
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(_LONG_S):
+        await fresh.done.wait()
+    return time.perf_counter() - begin
+
+
+async def run(pvs: int, runs: int) -> Result:
+    """Two monitors; `pvs` channels, 400 of which move at 10 Hz and are watched."""
+    result = Result("failover", pvs)
+    mine, moving = await ours(), min(_MOVING, pvs)
+    result.notes.append(f"channel access: {mine}; the embedded lock; a standby waits")
+    seconds = []
+    async with live(pvs, mine, moving=moving, monitors=2) as site:
+        names = site.names_of(readbacks(moving))
+        await site.ioc.rate(_RATE_HZ)
+        metadata = site.site.call["metadata"]
+        async with watching(site.site.channel, metadata, names) as watcher:
+            fresh = _Fresh(watcher, moving)
+            for _ in range(runs):
+                await site.until_standby()
+                seconds.append(await _kill(site, fresh))
+    result.figure("median_s", seconds, _TARGET_S)
+    result.figure("worst_s", [max(seconds)], _TARGET_S)
+    return result

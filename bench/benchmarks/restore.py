@@ -1,0 +1,83 @@
+"""A restore of every setpoint with completion and read-back verification."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from uuid import uuid4
+
+from bench.live import Live, live, ours
+from bench.names import setpoints
+from bench.report import Result
+from bench.tables import connected, write_s
+from drey.restore.v1 import restore_pb2, restore_service_pb2
+from drey_ca import open_table
+
+_BEYOND_S = 2.0
+_IMAGE_S = 30.0
+
+
+async def _plan(site: Live, snapshot_id: str) -> restore_pb2.Plan:
+    """A plan that writes every setpoint."""
+    response = await site.site.restores.CreatePlan(
+        restore_service_pb2.CreatePlanRequest(snapshot_id=snapshot_id, request_id=str(uuid4())),
+        **site.site.call,
+    )
+    plan: restore_pb2.Plan = response.plan
+    if plan.writes != site.site.pvs:
+        raise RuntimeError(f"{plan.writes} writes instead of {site.site.pvs}: {plan}")
+    return plan
+
+
+async def _execute(site: Live, plan: restore_pb2.Plan) -> None:
+    """Run a plan to its end; RuntimeError unless every PV was verified."""
+    restores, call = site.site.restores, site.site.call
+    started = await restores.ExecutePlan(
+        restore_service_pb2.ExecutePlanRequest(
+            plan_id=plan.id, digest=plan.digest, request_id=str(uuid4())
+        ),
+        **call,
+    )
+    restore = started.restore
+    request = restore_service_pb2.WatchRestoreRequest(id=restore.id)
+    async for response in restores.WatchRestore(request, **call):
+        restore = response.restore
+    if not restore.all_verified:
+        raise RuntimeError(f"not everything was verified: {restore}")
+
+
+async def run(pvs: int, runs: int) -> Result:
+    """`pvs` setpoints, each followed by its readback.
+
+    `device_s` is what the IOC needs: the same writes with completion by a bare table, which moves
+    every setpoint away before each restore. One restore comes first and is not counted: it
+    connects.
+    """
+    result = Result("restore", pvs)
+    mine = await ours()
+    result.notes.append(f"channel access: {mine}")
+    device, total, plans = [], [], []
+    value = count(2)
+    async with live(pvs, mine, both=True) as site, open_table(mine) as table:
+        slots = await connected(table, setpoints(pvs))
+        before = await site.site.take()
+        for turn in range(runs + 1):
+            wrote = await write_s(table, slots, float(next(value)))
+            await site.until_moved(_IMAGE_S)
+            begin = time.perf_counter()
+            plan = await _plan(site, before.id)
+            planned = time.perf_counter() - begin
+            begin = time.perf_counter()
+            await _execute(site, plan)
+            seconds = time.perf_counter() - begin
+            await site.until_moved(_IMAGE_S)
+            if turn:
+                device.append(wrote)
+                plans.append(planned)
+                total.append(seconds)
+    beyond = [t - d for t, d in zip(total, device, strict=True)]
+    result.figure("device_s", device, None)
+    result.figure("total_s", total, _BEYOND_S + result.figures["device_s"][0])
+    result.figure("beyond_device_s", beyond, _BEYOND_S)
+    result.figure("plan_s", plans, None)
+    return result
