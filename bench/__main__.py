@@ -30,6 +30,7 @@ NAMES = {
     "restore": "restore",
     "failover": "failover",
     "history": "history",
+    "fanout": "fanout",
 }
 RESULTS = Path(__file__).parent / "results"
 

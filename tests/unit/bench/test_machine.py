@@ -1,0 +1,31 @@
+"""The IOC's records, and the file of PVs that goes with them."""
+
+import csv
+import io
+
+from bench.names import catalogue_csv, readbacks, setpoints
+from bench.softioc import database
+
+
+def _names(text: str) -> set[str]:
+    return {line.split('"')[1] for line in text.splitlines()}
+
+
+def test_every_channel_of_the_catalogue_has_a_record() -> None:
+    rows = list(csv.DictReader(io.StringIO(catalogue_csv(30).decode())))
+    served = _names(database(30, 2, 0, True))
+    assert {row["Setpoint"] for row in rows} == set(setpoints(30)) <= served
+    assert {row["Readback"] for row in rows} == set(readbacks(30)) <= served
+
+
+def test_a_catalogue_of_readbacks_has_no_setpoints() -> None:
+    rows = list(csv.DictReader(io.StringIO(catalogue_csv(3, both=False).decode())))
+    assert [row["Setpoint"] for row in rows] == [""] * 3
+    assert [row["Readback"] for row in rows] == readbacks(3)
+
+
+def test_moving_records_are_spread_evenly_over_the_groups() -> None:
+    text = database(100, 10, 50, False)
+    for group in range(10):
+        assert text.count(f'field(EVNT,"G{group}")') == 5 + 1  # and the mark at its end
+    assert text.count("BENCH:MARK") == 10
