@@ -7,9 +7,9 @@ second copy and any release of `epicscorelibs` that has these functions will do.
 
 import ctypes
 
-from epicscorelibs.path import get_lib
+from epicscorelibs.lib import ca_dsoinfo  # not `epicscorelibs.path`, which imports setuptools
 
-LIBCA = ctypes.CDLL(get_lib("ca"), ctypes.RTLD_GLOBAL)
+LIBCA = ctypes.CDLL(ca_dsoinfo.sofilename, ctypes.RTLD_GLOBAL)
 """Where the extension finds its functions; made global before it is loaded."""
 
 from drey_ca._native.table import Bulk, Table  # noqa: E402  finds libca's functions in the above

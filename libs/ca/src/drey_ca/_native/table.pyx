@@ -666,6 +666,7 @@ cdef class Bulk:
             if t.operations[t.operation_number % OPERATIONS] == NULL:
                 self.op.number = t.operation_number
                 t.operations[t.operation_number % OPERATIONS] = self.op
+                t.operations_open += 1
                 return True
         return False
 
@@ -680,8 +681,7 @@ cdef class Bulk:
             return
         t = self.table.t
         lock(t)
-        t.operations[self.op.number % OPERATIONS] = NULL
-        self.op.closed = True
+        close_operation(t, self.op)
         if t.discarded_count == t.discarded_room:
             grown = <Operation**>realloc(
                 t.discarded, sizeof(Operation*) * (2 * t.discarded_room + 16))
@@ -768,8 +768,7 @@ cdef class Bulk:
         out = np.empty(self.op.size, np.int32)
         cdef int32_t[::1] to = out
         lock(t)
-        t.operations[self.op.number % OPERATIONS] = NULL
-        self.op.closed = True
+        close_operation(t, self.op)
         for i in range(self.op.size):
             row = &self.op.rows[i]
             if row.phase == WAITING:
@@ -818,6 +817,15 @@ cdef class Bulk:
     def close(self):
         """Let go of it; idempotent."""
         self._close()
+
+
+cdef inline void close_operation(Shared* t, Operation* op) noexcept nogil:
+    """No answer finds it any more."""
+    if not op.closed:
+        op.closed = True
+        t.operations[op.number % OPERATIONS] = NULL
+        t.operations_open -= 1
+        tell_thread(t)  # which may ask more by now
 
 
 cdef inline bint queue_row(Shared* t, Operation* op, int32_t at) noexcept nogil:

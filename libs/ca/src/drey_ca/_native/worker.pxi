@@ -256,6 +256,10 @@ cdef inline bint superseded(const Host* host, const Slot* slot, int ask) noexcep
     return False
 
 
+cdef inline int32_t window_of(const Shared* t, int ask) noexcept nogil:
+    return BUSY_WINDOW if ask >= EVENTS and t.operations_open else HOST_WINDOW
+
+
 cdef bint ask_host(Shared* t, int32_t at, bint* sent) noexcept nogil:
     """Ask one server for as much as its window has room for; False past the last."""
     cdef Asking batch[STRIDE]
@@ -285,9 +289,9 @@ cdef inline int64_t take_asks(Shared* t, int32_t at, Asking* batch) noexcept nog
     cdef int ask
     cdef int32_t index
     cdef int64_t size = 0
-    while size < STRIDE and host.under_way < HOST_WINDOW:
+    while size < STRIDE:
         ask = next_ask(host)
-        if ask < 0:
+        if ask < 0 or host.under_way >= window_of(t, ask):
             break
         index = pop(&host.queues[ask])
         slot = &t.slots[index]
