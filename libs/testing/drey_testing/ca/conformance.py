@@ -20,7 +20,6 @@ from drey_ca.eca import ECA
 from drey_ca.interface import ChannelTable
 from drey_core.errors import InvalidArgument
 from drey_core.values import ARRAY, STRING_ARRAY, Kind, Origin, State
-from drey_testing.ca import records
 from drey_testing.ca.ioc import Ioc
 from drey_testing.ca.suite import (
     WAIT,
@@ -28,8 +27,8 @@ from drey_testing.ca.suite import (
     columns,
     connected,
     drained_until,
-    drained_until_state,
     info_until,
+    seen_value,
     within,
 )
 
@@ -170,23 +169,6 @@ class TableConformance:
         assert got.code.tolist() == [ECA.NORMAL, ECA.GETFAIL]
         assert got.values.kind.tolist() == [Kind.FLOAT64, Kind.NONE]
 
-    async def test_state_times(self, table: ChannelTable, ioc: Ioc) -> None:
-        dead = await table.add(["NOT:THERE"])
-        before = time.time_ns()
-        slots = await connected(table, "DOUBLE")
-        up = int(table.info(slots).state_time[0])
-        assert before <= up <= time.time_ns()
-        ioc.kill()
-        try:
-            await drained_until_state(table, slots, State.DISCONNECTED)
-            lost = int(table.info(slots).state_time[0])
-            assert up < lost <= time.time_ns()
-        finally:
-            ioc.start()
-        assert (await table.wait_connected(slots, WAIT)).all()
-        assert lost < int(table.info(slots).state_time[0]) <= time.time_ns()
-        assert table.info(dead).state_time.tolist() == [0]
-
     async def test_times_and_alarms(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "NEVER", "DOUBLE")
         got = (await table.read(slots, WAIT)).values
@@ -249,25 +231,6 @@ class TableConformance:
         await info_until(table, lambda: table.info(slots[:1]).labels[0][1] == b"running")
         await table.write(slots[1:], columns([b"on"]), WAIT)
 
-    async def test_disconnect_and_reconnect_with_another_type(
-        self, table: ChannelTable, ioc: Ioc
-    ) -> None:
-        slots = await connected(table, "RETYPED", "LONG")
-        await table.subscribe(slots)
-        await drained_until(table, lambda seen: seen.get(int(slots[0])) == 4.5)
-        ioc.kill()
-        await drained_until_state(table, slots, State.DISCONNECTED)
-        read = await table.read(slots, 0.3)
-        assert read.code.tolist() == [ECA.DISCONN] * 2
-        assert read.values.state.tolist() == [State.DISCONNECTED] * 2
-        try:
-            ioc.start(records.RETYPED)
-            await drained_until(table, lambda seen: seen.get(int(slots[0])) == b"now text")
-            assert table.info(slots).kind.tolist() == [Kind.STRING, Kind.INT32]
-        finally:
-            ioc.kill()
-            ioc.start(records.DATABASE)
-
     async def test_dead_names_cost_one_deadline(self, table: ChannelTable, ioc: Ioc) -> None:
         dead = [f"NOT:THERE:{i}" for i in range(2_000)]
         await connected(table, "DOUBLE")
@@ -309,6 +272,7 @@ class TableConformance:
                 seen += full
 
     async def test_cancelling(self, table: ChannelTable, ioc: Ioc) -> None:
+        await _slow_is_idle(table)
         slots = await connected(table, "SLOW", "DOUBLE")
         dead = await table.add(["NOT:THERE"])
         late = table.stats().late_completions
@@ -333,15 +297,18 @@ class TableConformance:
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-        await table.write(slots[1:], columns([5.25]), WAIT)
-        await drained_until(table, lambda seen: seen.get(int(slots[1])) == 5.25)
+        new = float((await table.read(slots[1:], WAIT)).values.value(0)) % 8 + 0.125
+        await table.write(slots[1:], columns([new]), WAIT)
+        await drained_until(table, seen_value(slots[1], new))
 
     async def test_write_deadline(self, table: ChannelTable, ioc: Ioc) -> None:
+        await _slow_is_idle(table)
         slots = await connected(table, "SLOW", "DOUBLE")
         code = await table.write(slots, columns([2.0, 3.0]), 0.7)
         assert code.tolist() == [ECA.TIMEOUT, ECA.NORMAL]
 
     async def test_close_from_any_state(self, table: ChannelTable, ioc: Ioc) -> None:
+        await _slow_is_idle(table)
         slots = await connected(table, "SLOW", "FAST")
         await table.subscribe(slots)
         dead = await table.add(["NOT:THERE"])
@@ -377,3 +344,16 @@ class TableConformance:
             with pytest.raises(InvalidArgument):
                 await table.add(["DOUBLE", bad])
         assert table.stats().channels == 0
+
+
+async def _slow_is_idle(table: ChannelTable) -> None:
+    """Wait until what an earlier test wrote to SLOW is done.
+
+    A record that still processes for somebody else is no part of a new put-callback, which then
+    is complete at once.
+    """
+    busy = await connected(table, "SLOWSEQ.PACT")
+    async with asyncio.timeout(WAIT):
+        while (await table.read(busy, WAIT)).values.value(0):
+            await asyncio.sleep(0.05)
+    await table.remove(busy)

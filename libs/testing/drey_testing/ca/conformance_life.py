@@ -49,12 +49,21 @@ class LifeConformance:
             Kind.INT32 | ARRAY,
             Kind.FLOAT64 | ARRAY,
         ]
+        dead = await table.add(["NOT:THERE"])
+        killed = time.time_ns()
+        assert (info.state_time <= killed).all() and (info.state_time > killed - 60 * 10**9).all()
         ioc.kill()
         history = _History(table, slots)
         await history.until(lambda: set(history.state.tolist()) == {State.DISCONNECTED})
         # The last known value stays, in the row that says that it is gone.
         assert history.last[int(slots[0])] == 4.5
         assert history.last[int(slots[1])] == b"text"
+        lost = table.info(slots).state_time
+        assert (lost >= killed).all() and (lost <= time.time_ns()).all()
+        read = await table.read(slots, 0.3)
+        assert set(read.code.tolist()) == {ECA.DISCONN}
+        assert set(read.values.state.tolist()) == {State.DISCONNECTED}
+        assert set(read.values.kind.tolist()) == {Kind.NONE}
         waiting = asyncio.ensure_future(table.read(slots[5:], 4 * WAIT))
         try:
             ioc.start(records.RETYPED)
@@ -75,6 +84,9 @@ class LifeConformance:
             # A read that waited is answered after the return.
             read = await waiting
             assert read.code.tolist() == [ECA.NORMAL] and read.values.value(0) == 2.5
+            back = table.info(slots).state_time
+            assert (back > lost).all() and (back <= time.time_ns()).all()
+            assert table.info(dead).state_time.tolist() == [0]
             await self._new_shapes(table, slots)
         finally:
             waiting.cancel()

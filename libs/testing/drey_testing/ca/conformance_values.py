@@ -272,6 +272,7 @@ class TimeConformance:
 class RoundConformance:
     """Many rounds of everything, after which nothing is left. Fixtures as for values."""
 
+    @pytest.mark.timeout(300)
     async def test_rounds_leave_nothing(self, table: ChannelTable, server: Server) -> None:
         process = psutil.Process()
         # libca ends the circuit with its last channel, and takes seconds to find the server again

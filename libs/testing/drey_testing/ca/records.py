@@ -107,12 +107,9 @@ record(ao,"DISABLED"){field(DISP,"1")}
 record(ao,"SLOW"){field(FLNK,"SLOWSEQ") }
 record(seq,"SLOWSEQ"){field(DLY1,"1") field(LNK1,"SINK") field(DO1,"1")}
 record(calc,"FAST"){field(CALC,"VAL+1") field(SCAN,".1 second")}
-record(ao,"RETYPED"){field(VAL,"4.5") field(PINI,"YES")}
 """
 
 DATABASE = _FIXED + _PORTABLE + _CHANGING
 
-RETYPED = (_FIXED + _PORTABLE + _CHANGED).replace(
-    'record(ao,"RETYPED"){field(VAL,"4.5") field(PINI,"YES")}',
-    'record(stringout,"RETYPED"){field(VAL,"now text") field(PINI,"YES")}',
-)
+RETYPED = _FIXED + _PORTABLE + _CHANGED
+"""The same IOC, come back with records of other types and lengths."""
