@@ -18,6 +18,8 @@ modules/ca/src/client:
   being compiled out. An honest server gets there too, since libca reads under a subscription's
   number when a circuit that was silent answers again (`subscriptionUpdateRequest`). About a
   subscription with a read's number, the read is freed and stays in the table.
+- `old_read`: cac.cpp's `readRespAction` takes whatever has the number out of libca's table, a
+  subscription too; the rest is as above.
 - `gone_event`: an event with status ECA_CHANDESTROY makes `netSubscription::exception`
   (netSubscription.cpp) free the subscription that stays in libca's table.
 - `size_wraps`: `tcpiiu::processIncoming` (tcpiiu.cpp) rounds a payload's size up to 4 KiB in 32
@@ -146,7 +148,7 @@ def error(random: Random, message: Message) -> Said:
 
 def unknown_command(random: Random, message: Message) -> Said:
     """A command that there is not: libca ends the connection."""
-    return [replace(message, command=random.choice([3, 28, 29, 255, 65_535]))]
+    return [replace(message, command=random.choice([28, 29, 255, 65_535]))]
 
 
 def truncated(random: Random, message: Message) -> Said:
@@ -203,6 +205,12 @@ def error_about_another(random: Random, message: Message) -> Said:
     return [Message(Command.ERROR, about + random.randbytes(8), second=152)]
 
 
+def old_read(random: Random, message: Message) -> Said:
+    """An event as the answer to a read of the protocol's first versions."""
+    del random
+    return [replace(message, command=3)]
+
+
 def gone_event(random: Random, message: Message) -> Said:
     """The status that only libca itself gives, when a channel is cleared."""
     del random
@@ -232,6 +240,7 @@ FATAL: list[Mutation] = [
     convert_beyond,
     error_beyond,
     error_about_another,
+    old_read,
     gone_event,
     size_wraps,
     boast,
