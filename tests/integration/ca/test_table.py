@@ -57,25 +57,27 @@ async def test_unknown_implementations_are_refused():
             pass
 
 
-async def test_addresses_by_settings(ioc, tmp_path):
+PROGRAM = """
+import asyncio, sys
+from drey_ca import open_table
+async def main(implementation, given):
+    async with open_table(implementation, dict(pair.split("=") for pair in given)) as table:
+        slots = await table.add(["DOUBLE"])
+        assert (await table.wait_connected(slots, 20)).all()
+asyncio.run(main(sys.argv[1], sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("implementation", ["auto", "aioca"])
+@pytest.mark.parametrize("variable", ["EPICS_CA_ADDR_LIST", "EPICS_CA_NAME_SERVERS"])
+async def test_addresses_by_settings(ioc, implementation, variable):
     """In a process of its own: the variables stay in the environment."""
-    program = tmp_path / "settings.py"
-    program.write_text(
-        "import asyncio, sys\n"
-        "from drey_ca import open_table\n"
-        "async def main(implementation, port):\n"
-        "    given = {'EPICS_CA_ADDR_LIST': f'127.0.0.1:{port}', 'EPICS_CA_AUTO_ADDR_LIST': 'NO'}\n"
-        "    async with open_table(implementation, given) as table:\n"
-        "        slots = await table.add(['DOUBLE'])\n"
-        "        assert (await table.wait_connected(slots, 10)).all()\n"
-        "asyncio.run(main(sys.argv[1], sys.argv[2]))\n"
+    nowhere = {"EPICS_CA_ADDR_LIST": "127.0.0.1:1", "EPICS_CA_SERVER_PORT": "1"}
+    given = (f"{variable}=127.0.0.1:{ioc.port}", "EPICS_CA_AUTO_ADDR_LIST=NO")
+    done = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, implementation, *given), env=os.environ | nowhere
     )
-    environment = os.environ | {"EPICS_CA_ADDR_LIST": "127.0.0.1:1", "EPICS_CA_SERVER_PORT": "1"}
-    for implementation in ("auto", "aioca"):
-        done = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(program), implementation, str(ioc.port)), env=environment
-        )
-        assert await done.wait() == 0
+    assert await done.wait() == 0
 
 
 async def test_only_variables_of_channel_access_are_settings():
