@@ -15,7 +15,7 @@ PROTOS := $(shell find proto -name '*.proto')
 BASELINE := proto/baseline.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help docs venv demo test ci bench lint types contracts contracts-check up clean format baseline
+.PHONY: help docs venv demo test ci bench asan lint types contracts contracts-check up clean format baseline
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -40,6 +40,9 @@ up: venv ## Start the whole stack in the foreground, state in .drey
 test: venv ## Run all tests
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not serial" -q
 	$(BIN)/pytest -m serial -q
+
+asan: venv ## The native channel table's suite under AddressSanitizer (needs gcc; 5 minutes)
+	@sh tests/tools/native_asan.sh
 
 lint: venv ## ruff, import contracts, buf lint
 	$(BIN)/ruff check .
