@@ -26,12 +26,15 @@ async def run(pvs: int, runs: int) -> Result:
             lambda: write_s(table, slots, float(next(value))),
         ]
 
-    async with ioc(pvs, both=True) as source, open_table(mine) as table, open_table(PEER) as other:
-        own, theirs = await connected(table, names), await connected(other, names)
-        before = await source.count()
-        times = await in_turn(runs, *steps(table, own))
-        after = await source.count()
-        peers = await in_turn(runs, *steps(other, theirs), warm=0)
+    async with ioc(pvs, both=True) as source:
+        async with open_table(mine) as table:
+            own = await connected(table, names)
+            before = await source.count()
+            times = await in_turn(runs, *steps(table, own))
+            after = await source.count()
+        async with open_table(PEER) as other:  # one after the other: idle channels cost too
+            theirs = await connected(other, names)
+            peers = await in_turn(runs, *steps(other, theirs), warm=0)
     result.figure("read_s", times[0], 0.1)
     result.figure("write_s", times[1], 0.4)
     share = (after.cpu_s - before.cpu_s) / (after.time_s - before.time_s)
