@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bench.watcher import Watcher, watching
+from bench.watcher import Watcher, latencies_ms, watching
 
 _CHANNELS = 10
 _ONE_IN = 20
@@ -31,7 +31,7 @@ async def _lines() -> asyncio.StreamReader:
 
 
 def _report(watchers: list[Watcher]) -> dict[str, float]:
-    found = [w.latencies_ms(one_in=_ONE_IN) for w in watchers]
+    found = [latencies_ms(list(w.messages)[::_ONE_IN]) for w in watchers]
     latencies = np.concatenate([np.zeros(0), *found])
     if not len(latencies):
         raise RuntimeError("nothing came")

@@ -74,11 +74,11 @@ class Pacer:
         while True:
             self._changed.wait()
             self._changed.clear()
-            due, group = time.monotonic(), 0
-            while self._rate > 0 and not self._changed.is_set():
+            due, group, rate = time.monotonic(), 0, self._rate
+            while rate > 0 and not self._changed.is_set():
                 self._post(group)
                 group = (group + 1) % len(self._events)
-                due = max(due + 1 / (self._rate * len(self._events)), time.monotonic() - 0.1)
+                due = max(due + 1 / (rate * len(self._events)), time.monotonic() - 0.1)
                 time.sleep(max(due - time.monotonic(), 0))
 
     def _post(self, group: int) -> None:

@@ -45,13 +45,14 @@ class Watcher:
         async with asyncio.timeout(_BASELINE_S):
             await self._begun.wait()
 
-    def latencies_ms(self, *, one_in: int = 1) -> NDArray[np.float64]:
-        """Milliseconds from the IOC's stamp to here, of every row of the kept diffs."""
-        found: list[float] = []
-        for at, message in list(self.messages)[::one_in]:
-            diff = monitor_service_pb2.WatchPvsResponse.FromString(message).diff
-            found += [(at - stamp(row)) / 1e6 for row in diff.rows]
-        return np.array(found)
+
+def latencies_ms(messages: Sequence[tuple[int, bytes]]) -> NDArray[np.float64]:
+    """Milliseconds from the IOC's stamp to the arrival, of every row of these diffs."""
+    found: list[float] = []
+    for at, message in messages:
+        diff = monitor_service_pb2.WatchPvsResponse.FromString(message).diff
+        found += [(at - stamp(row)) / 1e6 for row in diff.rows]
+    return np.array(found)
 
 
 def stamp(row: Any) -> int:

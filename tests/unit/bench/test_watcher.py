@@ -1,6 +1,6 @@
 """Latencies of a watcher, from the bytes that it kept."""
 
-from bench.watcher import Watcher
+from bench.watcher import Watcher, latencies_ms
 from drey.common.v1 import value_pb2
 from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 
@@ -15,7 +15,7 @@ def test_every_row_of_a_diff_counts_and_nothing_else() -> None:
     checkpoint = monitor_service_pb2.WatchPvsResponse(checkpoint=watch_pb2.Checkpoint())
     watcher.messages.append((9_000_000, _diff(1_000_000, 4_000_000)))
     watcher.messages.append((9_000_000, checkpoint.SerializeToString()))
-    assert watcher.latencies_ms().tolist() == [8.0, 5.0]
+    assert latencies_ms(watcher.messages).tolist() == [8.0, 5.0]
 
 
 def test_the_newest_channel_of_a_row_is_its_time() -> None:
@@ -26,4 +26,4 @@ def test_the_newest_channel_of_a_row_is_its_time() -> None:
     )
     message = monitor_service_pb2.WatchPvsResponse(diff=watch_pb2.Diff(rows=[row]))
     watcher.messages.append((5_000_000, message.SerializeToString()))
-    assert watcher.latencies_ms().tolist() == [2.0]
+    assert latencies_ms(watcher.messages).tolist() == [2.0]
