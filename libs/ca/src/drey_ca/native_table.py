@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 import numpy as np
@@ -241,10 +242,8 @@ class NativeTable:
     # -- wake-ups ---------------------------------------------------------------------------
 
     def _on_wake(self) -> None:
-        try:
+        with suppress(BlockingIOError):  # taken already
             os.eventfd_read(self._loop_fd)
-        except BlockingIOError:
-            return
         start, commands, changes, operation_news, dirty, gone = self._table.news()
         if start >= 0 and not self._started.done():
             self._started.set_result(start)
