@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.distinct import distinct
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS
 
 ROLE_SETPOINT = 1
@@ -127,7 +128,7 @@ class MetadataIndex:
         """The named column (`kind`, `count`, `readable`, `writable`) of channels; 0 if unknown."""
         out = np.zeros(len(channels), getattr(MetadataPage.empty(0), name).dtype)
         number = channels >> PAGE_SHIFT
-        for page_number in np.unique(number).tolist():
+        for page_number in distinct(number).tolist():
             page = self.pages.get(page_number)
             if page is not None:
                 rows = number == page_number
@@ -138,7 +139,7 @@ class MetadataIndex:
         """Control (drive) limits of channels, low and high; NaN where there are none."""
         low, high = np.full(len(channels), np.nan), np.full(len(channels), np.nan)
         number = channels >> PAGE_SHIFT
-        for page_number in np.unique(number).tolist():
+        for page_number in distinct(number).tolist():
             page = self.pages.get(page_number)
             if page is not None:
                 rows = number == page_number
@@ -237,7 +238,7 @@ class Directory:
     def channels(self) -> I8:
         """All channel numbers, ascending."""
         both = np.concatenate([self.setpoint_channel, self.readback_channel])
-        return np.unique(both[both != 0])
+        return distinct(both[both != 0])
 
     def rows_of(self, pv_numbers: I8) -> I8:
         """Row of each PV number; -1 where it is not here."""

@@ -23,6 +23,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from drey_core.distinct import distinct
 from drey_core.errors import Internal
 from drey_core.values import ARRAY, Columns, Kind, heap_mask
 
@@ -139,7 +140,7 @@ class Pages:
             return b"", None
         bases = np.zeros(len(self.numbers), np.uint64)
         parts, at = [], 0
-        for index in np.unique(touched).tolist():
+        for index in distinct(touched).tolist():
             bases[index] = at
             parts.append(self.heaps[index])
             at += len(self.heaps[index])
@@ -183,11 +184,12 @@ class PageTable:
 
     def add_pages(self, numbers: NDArray[np.int64]) -> None:
         """Make room for pages not there yet, every slot absent."""
-        new = np.setdiff1d(np.asarray(numbers, np.int64), self.numbers)
+        new = distinct(np.asarray(numbers, np.int64))
+        new = new[~np.isin(new, self.numbers)]
         if len(new) == 0:
             return
         old, old_heaps = self.taken(np.arange(len(self.pages))), self._heap_values
-        merged = np.union1d(old.numbers, new)
+        merged = np.sort(np.concatenate([old.numbers, new]))
         self.pages = Pages.empty(merged)
         self._heap_values = [{} for _ in range(len(merged))]
         places = np.searchsorted(merged, old.numbers)
@@ -256,7 +258,7 @@ class PageTable:
         number = channels >> PAGE_SHIFT
         at = np.searchsorted(self.numbers, number)
         self.pages.values["state"][at, channels & PAGE_MASK] = state
-        return np.unique(at)
+        return distinct(at)
 
     def clear(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Make channels absent; indices of pages touched, ascending."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey.events.v1.values_pb2 import ValueBatch
+from drey_core.distinct import distinct
 from drey_core.errors import Internal
 from drey_core.pages import page_of
 from drey_core.values import Columns, heap_mask
@@ -85,7 +86,7 @@ def _without_large(columns: Columns) -> tuple[Columns, NDArray[np.int64]]:
         return columns, np.zeros(0, np.int64)
     kept = np.ones(len(columns), bool)
     kept[big] = False
-    return _compact(columns, np.flatnonzero(kept)), np.unique(page_of(columns.key[big]))
+    return _compact(columns, np.flatnonzero(kept)), distinct(page_of(columns.key[big]))
 
 
 def _sizes(columns: Columns) -> NDArray[np.int64]:

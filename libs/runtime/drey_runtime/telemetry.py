@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import context, metrics, propagate, trace
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -35,6 +33,10 @@ def configure(service: str, version: str, endpoint: str) -> None:
     provider = TracerProvider(resource=resource)
     readers = []
     if endpoint:
+        # Imported here: a process that sends nothing starts without them, and sooner.
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=endpoint)))
     trace.set_tracer_provider(provider)

@@ -22,6 +22,7 @@ from drey_ca._names import checked_names
 from drey_ca._native import Bulk, Table
 from drey_ca.eca import ECA, ECA_NORMAL, name
 from drey_ca.interface import InfoColumns, ReadResult, Slots, TableStats
+from drey_core.distinct import distinct
 from drey_core.errors import InvalidArgument
 from drey_core.values import Columns, Kind, State, heap_mask
 
@@ -104,7 +105,7 @@ class NativeTable:
     async def remove(self, slots: Slots) -> None:
         """See `ChannelTable.remove`. Cancelled, they are removed all the same."""
         self._check_open()
-        command = self._table.remove(np.unique(self._checked(slots)))
+        command = self._table.remove(distinct(self._checked(slots)))
         await self._command_done(command)
 
     async def _command_done(self, number: int) -> None:
