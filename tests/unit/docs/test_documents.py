@@ -88,10 +88,14 @@ def test_commands_exist(page: Path) -> None:
 
 
 def test_settings_named_exist(generator: ModuleType) -> None:
-    """A variable in a document is one of a service, or one of the command."""
+    """A variable in a document is one of a service, of the command, of a build or a benchmark."""
     from drey_runtime.settings import CLIENT_VARIABLES, SERVICES, variables
 
-    known = set(CLIENT_VARIABLES) | {"DREY_PLAINTEXT"}
+    known = set(CLIENT_VARIABLES) | {
+        "DREY_PLAINTEXT",
+        "DREY_CA_NATIVE",
+        "DREY_BENCH_CHANNEL_ACCESS",
+    }
     for service in SERVICES:
         settings = importlib.import_module(f"drey_{service}.settings").Settings
         known |= set(variables(settings).values())
