@@ -151,6 +151,10 @@ cdef inline void keep_value(event_handler_args args, int ask) noexcept nogil:
         return
     if ask == EVENTS:
         t.updates += 1
+        if not slot.fed and says_the_same(&slot.value, &fresh):
+            slot.fed = True  # from here on it is the subscription's; nothing to publish again
+            unlock(t)
+            return
         slot.merged += slot.unseen and slot.fed
         slot.fed = True
     elif slot.fed:  # events are newer than what was read before they were asked for
@@ -162,6 +166,13 @@ cdef inline void keep_value(event_handler_args args, int ask) noexcept nogil:
     slot.unseen = True
     mark_dirty(t, index_of(args.usr))
     unlock(t)
+
+
+cdef inline bint says_the_same(const Value* had, const Value* fresh) noexcept nogil:
+    """Whether a subscription's first event repeats what was read before it; scalars only."""
+    return (had.kind == fresh.kind and had.blob == NULL and fresh.blob == NULL
+            and had.data == fresh.data and had.source_time == fresh.source_time
+            and had.severity == fresh.severity and had.status == fresh.status)
 
 
 cdef inline bint believable(
