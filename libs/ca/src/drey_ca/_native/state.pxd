@@ -81,8 +81,6 @@ cdef struct Host:
     char name[64]
     Queue queues[ASKS]  # slots that wait for their turn
     int32_t under_way  # asked and not answered
-    int32_t properties_left  # to be asked for before `properties_again`
-    int64_t properties_again
 
 
 cdef enum:
@@ -90,10 +88,6 @@ cdef enum:
     # Subscriptions at a time while bulk requests are under way: the 80,000th of one circuit costs an
     # IOC 0.1 ms, and what is asked after them waits.
     BUSY_WINDOW = 50
-    # Nothing waits for property subscriptions: the metadata came by a get. So that many of them do
-    # not take a whole core of an IOC, a server gets 5,000 a second.
-    PROPERTIES_STEP = 250
-    PROPERTIES_PERIOD = 50_000_000  # ns
 
 
 cdef struct Lane:

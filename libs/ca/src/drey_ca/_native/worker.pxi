@@ -256,14 +256,6 @@ cdef inline bint superseded(const Host* host, const Slot* slot, int ask) noexcep
     return False
 
 
-cdef inline bint properties_due(Host* host) noexcept nogil:
-    cdef int64_t when = now()
-    if when >= host.properties_again:
-        host.properties_again = when + PROPERTIES_PERIOD
-        host.properties_left = PROPERTIES_STEP
-    return host.properties_left > 0
-
-
 cdef inline int32_t window_of(const Shared* t, int ask) noexcept nogil:
     return BUSY_WINDOW if ask >= EVENTS and t.operations_open else HOST_WINDOW
 
@@ -301,9 +293,6 @@ cdef inline int64_t take_asks(Shared* t, int32_t at, Asking* batch) noexcept nog
         ask = next_ask(host)
         if ask < 0 or host.under_way >= window_of(t, ask):
             break
-        if ask == PROPERTIES and not properties_due(host):
-            t.pausing = True
-            break
         index = pop(&host.queues[ask])
         slot = &t.slots[index]
         if (not slot.used or slot.state != CONNECTED or slot.channel == NULL or slot.host != at
@@ -312,7 +301,6 @@ cdef inline int64_t take_asks(Shared* t, int32_t at, Asking* batch) noexcept nog
         slot.asked |= 1 << ask
         slot.asked_host = at
         host.under_way += 1
-        host.properties_left -= ask == PROPERTIES
         it = &batch[size]
         it.index, it.ask, it.channel, it.subject = index, ask, slot.channel, slot.subject
         it.native, it.count = slot.native, slot.count
