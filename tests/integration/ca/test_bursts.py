@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import numpy as np
 import pytest
 
 from drey_ca.eca import ECA
-from drey_core.values import Columns
+from drey_core.values import KIND_NONE, Columns
 from drey_testing.ca.ioc import Ioc
 
 QUICK, SLOW = 5_000, 1_000
@@ -51,3 +52,18 @@ async def test_slow_devices_move_at_the_same_time(table, ioc):
     assert (code == ECA.NORMAL).all()
     # Each takes a second; burst after burst they would take four.
     assert time.monotonic() - before < 3
+
+
+async def test_first_events_that_repeat_what_was_read_are_not_given_again(table, ioc):
+    if table.implementation != "native":
+        pytest.skip("aioca's table asks for subscriptions at once, and reads nothing before")
+    slots = await table.add([f"Q{i}" for i in range(QUICK)])
+    await table.subscribe(slots)
+    valued = 0
+    async with asyncio.timeout(60):
+        while table.stats().updates < QUICK or valued < QUICK:
+            await asyncio.sleep(0.02)
+            table.drain_info()
+            valued += int((table.drain().kind != KIND_NONE).sum())
+    assert valued == QUICK
+    assert table.stats().merged == 0
