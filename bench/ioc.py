@@ -17,6 +17,7 @@ from drey_cli.stack.ports import LOOPBACK, free_port
 
 _START_S = 60.0
 _ANSWER_S = 20.0
+_IDLE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,17 @@ class Ioc:
     async def count(self) -> Count:
         """What it did so far."""
         return Count(**await self._ask({}))
+
+    async def until_idle(self) -> None:
+        """Wait until it uses less than a twentieth of a core. TimeoutError after half a minute."""
+        async with asyncio.timeout(_IDLE_S):
+            before = await self.count()
+            while True:
+                await asyncio.sleep(0.5)
+                now = await self.count()
+                if now.cpu_s - before.cpu_s < 0.05 * (now.time_s - before.time_s):
+                    return
+                before = now
 
     async def _ask(self, command: dict[str, float]) -> dict[str, Any]:
         async with self._asked, asyncio.timeout(_ANSWER_S):
