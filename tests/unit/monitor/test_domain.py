@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drey_ca.names import is_name
 from drey_core.directory import CatalogPage
 from drey_core.pages import PAGE_SLOTS, Pages, PageTable
 from drey_core.values import Columns, Kind, State
-from drey_monitor.domain.catalog import Change, difference, is_address, unchanged
+from drey_monitor.domain.catalog import Change, difference, unchanged
 from drey_monitor.domain.merging import compacted, latest
 from drey_monitor.domain.ownership import (
     has_room,
@@ -308,12 +309,12 @@ def test_what_is_not_watched():
 
 @pytest.mark.parametrize("text", ["", "a b", "a\n", "x" * 501, "\x7f"])
 def test_no_address(text):
-    assert not is_address(text)
+    assert not is_name(text)
 
 
 @pytest.mark.parametrize("text", ["A", "x" * 500, "SR:PS{01}-<I>;[é]", "A.VAL$"])
 def test_address(text):
-    assert is_address(text)
+    assert is_name(text)
 
 
 # --- settling and rates ---

@@ -18,11 +18,11 @@ from drey_ca._decode import Event, decode
 from drey_ca._encode import Wire, encode
 from drey_ca._inbox import Connection, Inbox
 from drey_ca._metadata import MetadataFetcher
-from drey_ca._names import checked_names
 from drey_ca._operation import Operation, ReadOperation, WriteOperation
 from drey_ca._store import Store, join_heap
 from drey_ca.eca import ECA, ECA_NORMAL, name
 from drey_ca.interface import InfoColumns, ReadResult, Slots, TableStats
+from drey_ca.names import checked_names
 from drey_core.errors import InvalidArgument
 from drey_core.values import Columns, Kind, Origin, State
 

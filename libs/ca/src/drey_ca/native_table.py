@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from drey_ca import _process
 from drey_ca._dbr import LIMITS, dbr_type
 from drey_ca._encode import encode
-from drey_ca._names import checked_names
 from drey_ca._native import Bulk, Table
 from drey_ca.eca import ECA, ECA_NORMAL, name
 from drey_ca.interface import InfoColumns, ReadResult, Slots, TableStats
+from drey_ca.names import checked_names
 from drey_core.distinct import distinct
 from drey_core.errors import InvalidArgument
 from drey_core.values import Columns, Kind, State, heap_mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,13 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_ca.names import are_names
 from drey_core.pages import PAGE_SHIFT, PAGE_SLOTS
 
 I8 = NDArray[np.int64]
 PROTOCOL_PVA = 2
-_MAX_ADDRESS = 500
-_PLAIN = re.compile(r"[!-~]{1,500}")
-"""Printable ASCII: by far the most addresses, decided by one match."""
 
 
 class ChannelPage(Protocol):
@@ -93,7 +90,7 @@ def difference(old: ChannelPage | None, new: ChannelPage) -> Change:
     addresses = [new.addresses[i] for i in come.tolist()]
     by_ca = new.protocol[come] != PROTOCOL_PVA
     return Change(
-        np.flatnonzero(was & ~same) + base, come + base, addresses, by_ca & are_addresses(addresses)
+        np.flatnonzero(was & ~same) + base, come + base, addresses, by_ca & are_names(addresses)
     )
 
 
@@ -106,21 +103,6 @@ def unchanged(old: ChannelPage, new: ChannelPage) -> NDArray[np.bool_]:
         & _equal(old.addresses, new.addresses)
     )
     return same
-
-
-def are_addresses(texts: Sequence[str]) -> NDArray[np.bool_]:
-    """`is_address` of each."""
-    plain = list(map(_PLAIN.fullmatch, texts))
-    if all(plain):
-        return np.ones(len(texts), bool)
-    pairs = zip(plain, texts, strict=True)
-    return np.fromiter((bool(p) or is_address(t) for p, t in pairs), bool, len(texts))
-
-
-def is_address(text: str) -> bool:
-    """Whether a Channel Access channel can have this name."""
-    raw = text.encode("utf-8", "surrogateescape")
-    return 0 < len(raw) <= _MAX_ADDRESS and not any(b <= 0x20 or b == 0x7F for b in raw)
 
 
 def _equal(a: Sequence[str], b: Sequence[str]) -> NDArray[np.bool_]:
