@@ -245,7 +245,7 @@ class NativeTable:
     def _on_wake(self) -> None:
         with suppress(BlockingIOError):  # taken already
             os.eventfd_read(self._loop_fd)
-        start, commands, changes, operation_news, dirty, gone = self._table.news()
+        start, commands, changes, operation_news, dirty, exceptions, gone = self._table.news()
         if start >= 0 and not self._started.done():
             self._started.set_result(start)
         for number in [n for n in self._commands if n <= commands]:
@@ -261,9 +261,11 @@ class NativeTable:
                 event.set()
         if dirty:
             self._wake.set()
+        if exceptions != self._exceptions:
+            self._exceptions = exceptions
+            self._report_exception()
         if gone:
             self._on_gone()
-        self._report_exceptions()
 
     def _on_connections(self) -> None:
         self._settling = None
@@ -278,11 +280,10 @@ class NativeTable:
         if not self._started.done():
             self._started.set_result(int(ECA.INTERNAL))
 
-    def _report_exceptions(self) -> None:
-        count, code, context = self._table.exceptions()
-        if count != self._exceptions:
-            self._exceptions = count
-            log.warning("Channel Access reports %s: %s (%d so far)", name(code), context, count)
+    def _report_exception(self) -> None:
+        code, context = self._table.last_exception()
+        count = self._exceptions
+        log.warning("Channel Access reports %s: %s (%d so far)", name(code), context, count)
 
     # -- the rest ---------------------------------------------------------------------------
 

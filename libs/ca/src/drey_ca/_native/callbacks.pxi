@@ -245,12 +245,18 @@ cdef inline int64_t cost_of(const Request* row, uint8_t purpose) noexcept nogil:
     return 32 + <int64_t>row.count * element_size(row.basic)
 
 
-cdef inline void make_room(Shared* t, Operation* op, Request* row) noexcept nogil:
+cdef inline Lane* leave_lane(Operation* op, Request* row) noexcept nogil:
+    """Its lane, in which a row that was sent takes no room any more."""
     cdef Lane* lane = &op.lanes[row.lane]
     lane.under_way -= cost_of(row, op.purpose)
     lane.recent -= row.lap == lane.lap
+    return lane
+
+
+cdef inline void make_room(Shared* t, Operation* op, Request* row) noexcept nogil:
+    cdef Lane* lane = leave_lane(op, row)
     lane.last = now()
-    if (queued(&lane.queue) and lane.under_way < WINDOW // 2 and lane.recent < BURST // 2):
+    if queued(&lane.queue) and lane.under_way < WINDOW // 2 and lane.recent < BURST // 2:
         op.pump = True
         tell_thread(t)
 

@@ -1,7 +1,7 @@
 # What is used of libca, libCom's time stamps and POSIX. The functions come from the one libca that
 # `epicscorelibs` brings, loaded by the package's __init__; nothing is linked.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
 cdef extern from "cadef.h" nogil:
     struct oldChannelNotify:
@@ -81,7 +81,6 @@ cdef extern from "cadef.h" nogil:
     unsigned ca_read_access(chid)
     unsigned ca_write_access(chid)
     unsigned ca_get_host_name(chid, char*, unsigned)
-    const char* ca_name(chid)
 
 cdef extern from "db_access.h" nogil:
     struct dbr_ctrl_short:

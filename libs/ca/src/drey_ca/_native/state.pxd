@@ -2,13 +2,13 @@
 
 from libc.stdint cimport (
     int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t)
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset, strlen, strncmp, strncpy
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove, memset, strncmp, strncpy
 
 from drey_ca._native.blob cimport Blob, blob_release
 from drey_ca._native.decode cimport Meta, Value, free_meta
 from drey_ca._native.libca cimport (
-    chid, evid, poll, pollfd, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, write)
+    chid, evid, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, write)
 
 # Numbers of `drey_core.values.State`.
 cdef enum:
@@ -240,14 +240,19 @@ cdef inline void tell_news(Shared* t) noexcept nogil:
     tell_loop(t)
 
 
+cdef inline int64_t append(Indices* list, int32_t index) noexcept nogil:
+    """The new size. There is room: callers see to it that no index is there twice."""
+    list.items[list.size] = index
+    list.size += 1
+    return list.size
+
+
 cdef inline void mark_dirty(Shared* t, int32_t index) noexcept nogil:
     cdef Slot* slot = &t.slots[index]
     slot.dirty = True
     if not slot.listed:
         slot.listed = True
-        t.dirty.items[t.dirty.size] = index
-        t.dirty.size += 1
-        if t.dirty.size == 1:
+        if append(&t.dirty, index) == 1:
             tell_loop(t)
 
 
@@ -256,9 +261,7 @@ cdef inline void mark_info(Shared* t, int32_t index) noexcept nogil:
     slot.info_dirty = True
     if not slot.info_listed:
         slot.info_listed = True
-        t.info_dirty.items[t.info_dirty.size] = index
-        t.info_dirty.size += 1
-        if t.info_dirty.size == 1:
+        if append(&t.info_dirty, index) == 1:
             tell_loop(t)
 
 
@@ -267,8 +270,7 @@ cdef inline void attend(Shared* t, int32_t index) noexcept nogil:
     cdef Slot* slot = &t.slots[index]
     if not slot.attended:
         slot.attended = True
-        t.attend.items[t.attend.size] = index
-        t.attend.size += 1
+        append(&t.attend, index)
         tell_thread(t)
 
 

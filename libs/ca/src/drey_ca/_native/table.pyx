@@ -100,7 +100,8 @@ cdef class Table:
         """What happened since the last wake-up was taken; the next one may come from here on.
 
         (ECA code of the context's start or -1, commands done, connection changes, whether an
-        operation has news, whether a drain would give something, closed).
+        operation has news, whether a drain would give something, how many error messages libca
+        passed on, closed).
         """
         cdef Shared* t = self.t
         lock(t)
@@ -115,7 +116,7 @@ cdef class Table:
         t.operation_news = False
         out = (
             t.start_code, t.commands_done, t.connection_changes, operation_news,
-            t.dirty.size > 0 or t.info_dirty.size > 0, t.closed)
+            t.dirty.size > 0 or t.info_dirty.size > 0, t.exceptions, t.closed)
         unlock(t)
         return out
 
@@ -144,7 +145,7 @@ cdef class Table:
         if n == 0:
             return slots, 0
         lock(t)
-        if t.free.size - t.free.head < n:
+        if queued(&t.free) < n:
             enough = grow(t, max(64, 2 * t.capacity, t.capacity + n))
         if enough:
             for i in range(n):
@@ -415,15 +416,15 @@ cdef class Table:
         unlock(t)
         return out
 
-    def exceptions(self):
-        """(how many error messages libca passed on, the last one's ECA code, its context)."""
+    def last_exception(self):
+        """(ECA code, context) of the last error message that libca passed on."""
         cdef Shared* t = self.t
         cdef char context[160]
         lock(t)
-        count, code = t.exceptions, t.last_exception
+        code = t.last_exception
         memcpy(context, t.last_context, 160)
         unlock(t)
-        return count, code, (<bytes>context).decode("latin-1")
+        return code, (<bytes>context).decode("latin-1")
 
 
 cdef inline void fresh_slot(Slot* slot) noexcept nogil:

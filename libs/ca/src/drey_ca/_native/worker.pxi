@@ -36,12 +36,13 @@ cdef struct Sending:
 
 cdef void run_thread(Shared* t) noexcept nogil:
     cdef int status = ca_context_create(ca_enable_preemptive_callback)
-    lock(t)
-    t.start_code = status
-    unlock(t)
     if status == ECA_NORMAL:
         ca_add_exception_event(on_exception, token_of(t, 0, 0))
-        tell_started(t)
+    lock(t)
+    t.start_code = status
+    tell_loop(t)
+    unlock(t)
+    if status == ECA_NORMAL:
         while not stopping(t):
             if work(t):
                 ca_flush_io()
@@ -52,12 +53,6 @@ cdef void run_thread(Shared* t) noexcept nogil:
         ca_context_destroy()
     lock(t)
     t.closed = True
-    tell_loop(t)
-    unlock(t)
-
-
-cdef inline void tell_started(Shared* t) noexcept nogil:
-    lock(t)
     tell_loop(t)
     unlock(t)
 
@@ -407,7 +402,7 @@ cdef inline int64_t take_rows(Shared* t, Operation* op, Lane* lane, Sending* bat
     cdef int64_t cost
     cdef Request* row
     cdef Slot* slot
-    while size < STRIDE and lane.queue.head < lane.queue.size:
+    while size < STRIDE and queued(&lane.queue):
         row = &op.rows[lane.queue.items[lane.queue.head]]
         cost = cost_of(row, op.purpose)
         if lane.under_way > 0 and lane.under_way + cost > WINDOW:
@@ -472,8 +467,7 @@ cdef inline void after_sending(Shared* t, Operation* op, Sending* it) noexcept n
         return
     if it.row.phase != SENT:
         return  # settled meanwhile: the channel was removed
-    op.lanes[it.row.lane].under_way -= cost_of(it.row, op.purpose)
-    op.lanes[it.row.lane].recent -= it.row.lap == op.lanes[it.row.lane].lap
+    leave_lane(op, it.row)
     if it.status == ECA_DISCONN:
         wait_again(t, op, it.row)  # libca knows before we do
     else:
