@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 from drey_runtime.app import App
 from drey_runtime.app_memory import GiveBack, keep_little
 from drey_runtime.auth import TokenSigner, TokenVerifier
@@ -31,9 +29,6 @@ PACKAGES = ("drey_runtime", "drey_snapshot")
 
 async def main(settings: Settings, app: App) -> None:
     """Open everything, start the loops, serve."""
-    # Imports make hundreds of thousands of objects without a single cycle among them: looking for
-    # cycles as often as Python does by default costs a third of their time.
-    gc.set_threshold(50_000, 20, 50)
     keep_little()
     context = await open_context(settings, app)
     services: list[tuple[str, object]] = [
