@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -339,18 +340,25 @@ def encode_page(pages: Pages, index: int) -> bytes:
 def decode_pages(numbers: NDArray[np.int64], blobs: list[bytes]) -> Pages:
     """Pages from their image forms, numbers ascending. Raises `Internal` on anything else."""
     pages = Pages.empty(np.asarray(numbers, np.int64))
-    fixed, times = [], []
-    for index, blob in enumerate(blobs):
-        heap_len = _check_header(blob)
-        start = _HEADER.size
-        fixed.append(blob[start : start + _VALUES_BYTES])
-        start += _VALUES_BYTES
-        pages.heaps[index] = blob[start : start + heap_len]
-        times.append(blob[start + heap_len :])
-    if blobs:
-        pages.values = np.frombuffer(bytearray(b"".join(fixed)), VALUES_DTYPE)
-        pages.times = np.frombuffer(bytearray(b"".join(times)), TIMES_DTYPE)
+    fill_pages(pages, range(len(blobs)), blobs)
     return pages
+
+
+def fill_pages(pages: Pages, rows: Iterable[int], blobs: Iterable[bytes]) -> None:
+    """Put image forms in place of the pages at `rows`. Raises `Internal` as `decode_pages` does."""
+    fixed, times = _as_bytes(pages.values), _as_bytes(pages.times)
+    for row, blob in zip(rows, blobs, strict=True):
+        heap_end = _HEADER.size + _VALUES_BYTES + _check_header(blob)
+        raw = memoryview(blob)
+        at = row * _VALUES_BYTES
+        fixed[at : at + _VALUES_BYTES] = raw[_HEADER.size : _HEADER.size + _VALUES_BYTES]
+        pages.heaps[row] = blob[_HEADER.size + _VALUES_BYTES : heap_end]
+        at = row * _TIMES_BYTES
+        times[at : at + _TIMES_BYTES] = raw[heap_end:]
+
+
+def _as_bytes(array: NDArray[Any]) -> memoryview:
+    return array.view(np.uint8).data
 
 
 def _check_header(blob: bytes) -> int:

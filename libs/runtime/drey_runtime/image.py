@@ -22,7 +22,7 @@ from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat, ImagePage
 from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.errors import Aborted, Reason, Unavailable
-from drey_core.pages import Pages, decode_pages, encode_page
+from drey_core.pages import Pages, encode_page, fill_pages
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.directory_codec import decode_catalog, decode_metadata
 
@@ -37,9 +37,6 @@ for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
 return '0'
 """
 _CHUNK = 2000
-_DECODED = 16
-"""Pages decoded at a time: blocks of memory beyond 128 KiB are got from the system and given back
-each time, and touching fresh memory takes longer than the decoding."""
 
 
 class EpochSuperseded(Aborted):
@@ -151,10 +148,8 @@ class Image:
         n = len(numbers)
         pages = Pages.empty(np.asarray(numbers, np.int64))
         stamps = PageStamps(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int64))
-        have = np.array([i for i, raw in enumerate(raws) if raw], np.int64)
-        for at in range(0, len(have), _DECODED):
-            rows = have[at : at + _DECODED]
-            _put(pages, stamps, rows, [raws[i] or b"" for i in rows.tolist()])
+        have = [i for i, raw in enumerate(raws) if raw]
+        fill_pages(pages, have, _bodies(raws, stamps))
         return pages, stamps
 
     async def heartbeats(self, shards: int) -> list[Heartbeat | None]:
@@ -192,17 +187,18 @@ class Image:
         return found
 
 
-def _put(pages: Pages, stamps: PageStamps, rows: NDArray[np.int64], raws: list[bytes]) -> None:
-    """Decode some pages into their rows."""
-    found = [ImagePage.FromString(raw) for raw in raws]
-    decoded = decode_pages(pages.numbers[rows], [f.page for f in found])
-    pages.values[rows] = decoded.values
-    pages.times[rows] = decoded.times
-    for row, heap in zip(rows.tolist(), decoded.heaps, strict=True):
-        pages.heaps[row] = heap
-    stamps.epoch[rows] = [f.epoch for f in found]
-    stamps.sequence[rows] = [f.sequence for f in found]
-    stamps.time_ns[rows] = [f.time_ns for f in found]
+def _bodies(raws: list[bytes | None], stamps: PageStamps) -> Iterator[bytes]:
+    """The image forms of the pages that are there, their stamps noted.
+
+    One at a time: fresh memory for all of them takes longer to get than they take to decode.
+    """
+    for i, raw in enumerate(raws):
+        if raw:
+            found = ImagePage.FromString(raw)
+            stamps.epoch[i] = found.epoch
+            stamps.sequence[i] = found.sequence
+            stamps.time_ns[i] = found.time_ns
+            yield found.page
 
 
 @contextmanager

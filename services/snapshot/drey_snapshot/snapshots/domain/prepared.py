@@ -27,15 +27,6 @@ back each time, and touching fresh memory takes longer than the compression itse
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What is found in pages beside the hashes of their values."""
-
-    times_hashes: list[PageHash]
-    counts: StateCounts
-    skew: Skew
-
-
-@dataclass(frozen=True, slots=True)
 class Prepared:
     """Pages with their hashes in order; those of them that may be new, by index."""
 
@@ -60,43 +51,27 @@ class Prepared:
         return stored
 
 
-def with_something(pages: Pages) -> Pages:
+def _with_something(pages: Pages) -> Pages:
     """The pages that are not wholly absent."""
     used = pages.values["state"].any(axis=1)
     return pages if used.all() else _rows(pages, np.flatnonzero(used))
 
 
-def measure_times(pages: Pages, now_ns: int) -> Measured:
-    """The part of the preparation that needs no hash of values. Pure."""
-    return Measured(times_hashes(pages), *measure(pages, now_ns))
-
-
-def put_together(
-    pages: Pages,
-    hashes: list[PageHash],
-    measured: Measured,
-    known: Callable[[PageHash], bool],
-) -> Prepared:
-    """From pages that have something, and what `value_hashes` and `measure_times` say of them.
-
-    Pages `known` need not be stored again. Pure, as far as `known` is.
-    """
+def prepare(pages: Pages, now_ns: int, known: Callable[[PageHash], bool]) -> Prepared:
+    """Hash and measure. Pages `known` need not be stored again. Pure, as far as `known` is."""
+    pages = _with_something(pages)
+    values, times = value_hashes(pages), times_hashes(pages)
+    counts, skew = measure(pages, now_ns)
     return Prepared(
         pages,
-        hashes,
-        measured.times_hashes,
-        _unknown(hashes, known),
-        _unknown(measured.times_hashes, known),
-        digest_of(list(zip(pages.numbers.tolist(), hashes, strict=True))),
-        measured.counts,
-        measured.skew,
+        values,
+        times,
+        _unknown(values, known),
+        _unknown(times, known),
+        digest_of(list(zip(pages.numbers.tolist(), values, strict=True))),
+        counts,
+        skew,
     )
-
-
-def prepare(pages: Pages, now_ns: int, known: Callable[[PageHash], bool]) -> Prepared:
-    """All steps, one after the other."""
-    pages = with_something(pages)
-    return put_together(pages, value_hashes(pages), measure_times(pages, now_ns), known)
 
 
 def _unknown(hashes: list[PageHash], known: Callable[[PageHash], bool]) -> I8:

@@ -23,7 +23,7 @@ from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.live import LiveImage, LiveSource
 from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSource
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
-from drey_snapshot.snapshots.domain.codec import store_text, value_hashes
+from drey_snapshot.snapshots.domain.codec import store_text
 from drey_snapshot.snapshots.domain.gates import (
     Mask,
     in_scope,
@@ -35,12 +35,7 @@ from drey_snapshot.snapshots.domain.gates import (
 )
 from drey_snapshot.snapshots.domain.lru import Lru
 from drey_snapshot.snapshots.domain.order import TakeOrder
-from drey_snapshot.snapshots.domain.prepared import (
-    Prepared,
-    measure_times,
-    put_together,
-    with_something,
-)
+from drey_snapshot.snapshots.domain.prepared import Prepared, prepare
 from drey_snapshot.snapshots.domain.records import Facts, Labels, Record, ShardStamp, Source
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, encode_tree
 from drey_snapshot.snapshots.domain.views import DirectoryView, Names, ValuesView
@@ -92,11 +87,13 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Values that passed the gates, and what was known of their channels then."""
+    """Values that passed the gates, hashed, and what was known of their channels then."""
 
     begin_ns: int
     scope: Scope
-    gathered: Gathered
+    time_ns: int
+    shards: tuple[ShardStamp, ...]
+    prepared: Prepared
     metadata: LiveMetadata
 
 
@@ -151,7 +148,7 @@ class Taker:
         return self._scope_of(await self._catalogue.current(), order.selector)
 
     async def read(self, order: TakeOrder, scope: Scope) -> Reading:
-        """Gather the values, and pass the gates. Cancelling it leaves nothing behind.
+        """Gather the values, pass the gates, and hash. Cancelling it leaves nothing behind.
 
         Raises `FailedPrecondition` where a gate refuses, `Unavailable` where a part is away.
         """
@@ -160,7 +157,12 @@ class Taker:
             self._gather(order, scope), self._metadata.current_or_cached()
         )
         self._pass_coverage(order, scope, gathered.pages)
-        return Reading(begin, scope, gathered, metadata)
+        # In one thread: hashing gives up the GIL a page at a time, and two that take it in turns
+        # are no faster than one.
+        prepared = await asyncio.to_thread(
+            prepare, gathered.pages, gathered.time_ns, self._known.__contains__
+        )
+        return Reading(begin, scope, gathered.time_ns, gathered.shards, prepared, metadata)
 
     async def store(
         self, order: TakeOrder, reading: Reading, maker: Maker, finish: Finish
@@ -169,13 +171,12 @@ class Taker:
 
         `finish` is called in the transaction, near its end. Cancelling it leaves nothing behind.
         """
-        scope, gathered, metadata = reading.scope, reading.gathered, reading.metadata
-        prepared = await self._prepare(gathered)
+        scope, prepared, metadata = reading.scope, reading.prepared, reading.metadata
         tree = self._tree(scope, metadata)
         facts = Facts(
             id=new_id(),
             job_id=maker.job_id,
-            time_ns=gathered.time_ns,
+            time_ns=reading.time_ns,
             digest=prepared.digest,
             directory_hash=tree.hash,
             catalog_version=scope.view.version,
@@ -186,7 +187,7 @@ class Taker:
             pv_count=len(scope.rows),
             counts=prepared.counts,
             skew=prepared.skew,
-            shards=gathered.shards,
+            shards=reading.shards,
             duration_ns=time.monotonic_ns() - reading.begin_ns,
         )
         labels = Labels(order.title, order.comment, order.labels)
@@ -295,15 +296,6 @@ class Taker:
         require_coverage(directory, missing, gates.max_missing)
 
     # --- storing ---
-
-    async def _prepare(self, gathered: Gathered) -> Prepared:
-        """Hashed by two threads: hashing gives up the GIL, and is most of the work."""
-        pages = with_something(gathered.pages)
-        hashes, measured = await asyncio.gather(
-            asyncio.to_thread(value_hashes, pages),
-            asyncio.to_thread(measure_times, pages, gathered.time_ns),
-        )
-        return put_together(pages, hashes, measured, self._known.__contains__)
 
     def _tree(self, scope: Scope, metadata: LiveMetadata) -> _Tree:
         view, known = scope.view, self._known
