@@ -67,6 +67,7 @@ cdef inline void gain(
     slot.count = count
     slot.rights = rights
     slot.host = host
+    rushes(&t.hosts[host], when)
     slot.long_string = slot.dollar and native == DBR_CHAR
     if slot.state != CONNECTED:
         t.connected += 1
@@ -75,6 +76,11 @@ cdef inline void gain(
     mark_dirty(t, index)
     mark_info(t, index)
     attend(t, index)
+
+
+cdef inline void rushes(Host* host, int64_t when) noexcept nogil:
+    host.rush = host.rush + 1 if when - host.gained < QUIET else 1
+    host.gained = when
 
 
 cdef void on_access(access_rights_handler_args args) noexcept nogil:

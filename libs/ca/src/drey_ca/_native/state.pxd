@@ -81,6 +81,9 @@ cdef struct Host:
     char name[64]
     Queue queues[ASKS]  # slots that wait for their turn
     int32_t under_way  # asked and not answered
+    int64_t gained  # when a channel last connected
+    int32_t rush  # how many connected one after the other, QUIET apart at most
+    int64_t holding_since  # when the first subscription began to wait for that to end, or 0
 
 
 cdef enum:
@@ -88,6 +91,11 @@ cdef enum:
     # Subscriptions at a time while bulk requests are under way: the 80,000th of one circuit costs an
     # IOC 0.1 ms, and what is asked after them waits.
     BUSY_WINDOW = 50
+    # While more than RUSH channels connect, subscriptions wait until none has for QUIET, and for
+    # LONGEST at most: in the one circuit what connects later would stand behind them.
+    RUSH = 200
+    QUIET = 100_000_000  # ns
+    LONGEST = 1_000_000_000
 
 
 cdef struct Lane:
@@ -196,6 +204,7 @@ cdef struct Shared:
     int loop_fd  # written to wake the loop
     int thread_fd  # written to wake the CA thread
     bint pausing  # a lane waits for time to pass; CA thread only
+    bint holding  # subscriptions of a server do; likewise
     # Counters.
     int64_t used
     int64_t connected

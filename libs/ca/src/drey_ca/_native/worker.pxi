@@ -69,7 +69,7 @@ cdef inline void sleep_until_told(Shared* t) noexcept nogil:
     cdef pollfd told
     cdef uint64_t rung
     told.fd, told.events, told.revents = t.thread_fd, POLLIN, 0
-    poll(&told, 1, 10 if t.pausing else -1)
+    poll(&told, 1, 10 if t.pausing or t.holding else -1)
     if told.revents & POLLIN:
         read(t.thread_fd, &rung, 8)
 
@@ -79,6 +79,7 @@ cdef bint work(Shared* t) noexcept nogil:
     cdef bint sent = run_commands(t)
     cdef int32_t i
     attend_slots(t)
+    t.holding = False
     i = 0
     while ask_host(t, i, &sent):
         i += 1
@@ -233,17 +234,32 @@ cdef inline bint needed(const Slot* slot, int ask) noexcept nogil:
         slot.property_subscription == NULL or slot.property_subject != slot.subject)
 
 
-cdef inline int next_ask(const Host* host) noexcept nogil:
+cdef inline int next_ask(const Host* host, bint held) noexcept nogil:
     """What to ask a server next, or -1."""
     cdef int ask
-    for ask in range(ASKS):
+    for ask in range(EVENTS if held else ASKS):
         if queued(&host.queues[ask]):
             return ask
     return -1
 
 
-cdef inline bint superseded(const Host* host, const Slot* slot, int ask) noexcept nogil:
+cdef inline bint must_hold(Host* host) noexcept nogil:
+    """Whether a server's subscriptions have to wait, because many channels connect there."""
+    cdef int64_t when = now()
+    if not (queued(&host.queues[EVENTS]) or queued(&host.queues[PROPERTIES])):
+        host.holding_since = 0
+        return False
+    if host.holding_since == 0:
+        host.holding_since = when
+    return (host.rush > RUSH and when - host.gained < QUIET
+            and when - host.holding_since < LONGEST)
+
+
+cdef inline bint superseded(
+        const Host* host, const Slot* slot, int ask, bint held) noexcept nogil:
     """A get is not worth its while where the subscription's first event comes as soon."""
+    if held:
+        return False
     if ask == FIRST_VALUE:
         return queued(&host.queues[EVENTS]) < HOST_WINDOW
     if ask == METADATA and slot.wanted:
@@ -284,14 +300,16 @@ cdef inline int64_t take_asks(Shared* t, int32_t at, Asking* batch) noexcept nog
     cdef int ask
     cdef int32_t index
     cdef int64_t size = 0
+    cdef bint held = must_hold(host)
+    t.holding |= held
     while size < STRIDE:
-        ask = next_ask(host)
+        ask = next_ask(host, held)
         if ask < 0 or host.under_way >= window_of(t, ask):
             break
         index = pop(&host.queues[ask])
         slot = &t.slots[index]
         if (not slot.used or slot.state != CONNECTED or slot.channel == NULL or slot.host != at
-                or not needed(slot, ask) or superseded(host, slot, ask)):
+                or not needed(slot, ask) or superseded(host, slot, ask, held)):
             continue
         slot.asked |= 1 << ask
         slot.asked_host = at
