@@ -114,12 +114,12 @@ class ChannelHub:
     def take_info(self, shard: int) -> tuple[I8, InfoColumns] | None:
         """Channels of a shard whose info changed since last taken, and it as of now; or None.
 
-        Asked for seldom and then for all at once: while a machine connects every channel has news
-        several times.
+        Some thousands at a time, so that a tick need not wait for more. Asked for seldom and then
+        until None: while a machine connects every channel has news several times.
         """
         if not self._news.any():
             return None
-        slots = np.flatnonzero(self._news & (self._shard == shard))
+        slots = np.flatnonzero(self._news & (self._shard == shard))[:_CHUNK]
         if not len(slots):
             return None
         self._news[slots] = False

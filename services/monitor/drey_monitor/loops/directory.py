@@ -43,9 +43,9 @@ class DirectoryWriter:
                 async with asyncio.timeout(self._period):
                     await self._owned.directory_wake.wait()
             self._owned.directory_wake.clear()
-            news = self._hub.take_info(self._owned.shard)
-            if news is not None:
+            while (news := self._hub.take_info(self._owned.shard)) is not None:
                 self._owned.directory.update(*news)
+                await asyncio.sleep(0)
             cut = self._owned.directory.cut()
             if cut is None:
                 continue
@@ -62,7 +62,10 @@ class DirectoryWriter:
     async def _write(self, cut: DirectoryCut) -> None:
         shard, epoch = self._owned.shard, self._owned.state.epoch
         everything = mapping.directory_version(shard, epoch, cut, sorted(cut.page_versions))
-        metadata = {n: encode_metadata(page) for n, page in cut.metadata.items()}
+        metadata = {}
+        for number, page in cut.metadata.items():
+            metadata[number] = encode_metadata(page)
+            await asyncio.sleep(0)
         await self._image.write_directory(everything, cut.catalog, metadata)
         self._owned.directory_written = epoch
         telemetry.loop_items.add(len(cut.changed), {"loop": "directory"})

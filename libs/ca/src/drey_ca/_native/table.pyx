@@ -336,7 +336,7 @@ cdef class Table:
         host) of slots in use; limits in the order of `dbr_ctrl_double`.
         """
         cdef Shared* t = self.t
-        cdef int64_t i, k, n = len(slots)
+        cdef int64_t i, k, at = 0, stop, n = len(slots)
         kinds = np.zeros(n, np.uint8)
         counts, times = np.zeros(n, np.int64), np.zeros(n, np.int64)
         rights, precisions = np.zeros(n, np.uint8), np.full(n, -1, np.int16)
@@ -351,31 +351,53 @@ cdef class Table:
         units_bytes = all_units.view(np.uint8)
         cdef uint8_t[::1] units = units_bytes
         cdef int32_t[::1] host = hosts
-        labels = [()] * n
-        cdef dict tuples = {}
         cdef Slot* slot
-        for i in range(n):
-            lock(t)
-            slot = &t.slots[slots[i]]
-            kind[i] = native_kind(slot)
-            count[i], time[i] = slot.count, slot.state_time
-            right[i], host[i] = slot.rights, slot.host if slot.native >= 0 else -1
-            raw = None
-            if slot.meta != NULL:
-                precision[i] = slot.meta.precision
-                for k in range(8):
-                    limits[i, k] = slot.meta.limits[k]
-                memcpy(&units[8 * i], slot.meta.units, 8)
-                if slot.meta.labels != NULL:
-                    raw = PyBytes_FromStringAndSize(
-                        blob_data(slot.meta.labels), slot.meta.labels.size)
-            unlock(t)
-            if raw is not None:
-                labels[i] = _labels(tuples, raw)
+        cdef Blob** blobs = <Blob**>calloc(n + 1, sizeof(Blob*))
+        if blobs == NULL:
+            raise MemoryError
+        with nogil:
+            while at < n:
+                stop = min(n, at + 1024)
+                lock(t)
+                for i in range(at, stop):
+                    slot = &t.slots[slots[i]]
+                    kind[i] = native_kind(slot)
+                    count[i], time[i] = slot.count, slot.state_time
+                    right[i], host[i] = slot.rights, slot.host if slot.native >= 0 else -1
+                    if slot.meta == NULL:
+                        continue
+                    precision[i] = slot.meta.precision
+                    for k in range(8):
+                        limits[i, k] = slot.meta.limits[k]
+                    memcpy(&units[8 * i], slot.meta.units, 8)
+                    if slot.meta.labels != NULL:
+                        blobs[i] = slot.meta.labels
+                        blobs[i].references += 1
+                unlock(t)
+                at = stop
+        labels = self._label_list(blobs, n)
         return (
             kinds, counts, times, (rights & READ_RIGHT).astype(np.bool_),
             (rights & WRITE_RIGHT).astype(np.bool_), precisions, all_limits,
             _unit_list(units_bytes, n), labels, self._host_list(hosts))
+
+    cdef _label_list(self, Blob** blobs, int64_t n):
+        """The labels in `blobs`, of each its own; frees the array."""
+        cdef int64_t i
+        cdef dict tuples = {}
+        try:
+            labels = [()] * n
+            for i in range(n):
+                if blobs[i] != NULL:
+                    labels[i] = _labels(tuples, PyBytes_FromStringAndSize(
+                        blob_data(blobs[i]), blobs[i].size))
+            return labels
+        finally:
+            lock(self.t)
+            for i in range(n):
+                blob_release(blobs[i])
+            unlock(self.t)
+            free(blobs)
 
     def _host_list(self, numbers):
         cdef int32_t i
