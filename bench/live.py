@@ -152,4 +152,6 @@ async def live(
         if monitors:
             await found.until_valued()
             await found.until_known()
+            # First values come before the subscriptions, which keep an IOC busy for seconds.
+            await source.until_idle()
         yield found
