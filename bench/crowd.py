@@ -31,7 +31,8 @@ async def _lines() -> asyncio.StreamReader:
 
 
 def _report(watchers: list[Watcher]) -> dict[str, float]:
-    found = [latencies_ms(list(w.messages)[::_ONE_IN]) for w in watchers]
+    looked = [list(w.messages)[::_ONE_IN] for w in watchers]
+    found = [latencies_ms(messages) for messages in looked]
     latencies = np.concatenate([np.zeros(0), *found])
     if not len(latencies):
         raise RuntimeError("nothing came")
@@ -40,7 +41,10 @@ def _report(watchers: list[Watcher]) -> dict[str, float]:
         "p99_ms": float(np.percentile(latencies, 99)),
         "worst_watcher_p99_ms": max(float(np.percentile(f, 99)) for f in found if len(f)),
         "messages": float(sum(len(w.messages) for w in watchers)),
-        "rows": float(len(latencies) * _ONE_IN),
+        "rows": sum(
+            len(rows) * len(w.messages) / max(len(messages), 1)
+            for rows, w, messages in zip(found, watchers, looked, strict=True)
+        ),
         "megabytes": sum(len(m) for w in watchers for _, m in w.messages) / 1e6,
     }
 

@@ -109,11 +109,14 @@ class Pages:
             out = Columns.empty(len(channels))
             return out.with_key(channels)
         known = self.numbers[at_safe] == number
-        flat = at_safe * PAGE_SLOTS + (channels & PAGE_MASK)
+        unknown = None if known.all() else ~known
+        flat = _FlatIndex(at_safe, channels & PAGE_MASK)
 
         def pick(array: NDArray[Any], name: str) -> Any:
-            column = array[name].reshape(-1)[flat]
-            column[~known] = 0
+            cells, where = flat.cells(array, name)
+            column = cells[where]
+            if unknown is not None:
+                column[unknown] = 0
             return column
 
         kind = pick(self.values, "kind")
@@ -154,16 +157,26 @@ _VALUES_NAMES: tuple[str, ...] = VALUES_DTYPE.names or ()
 _TIMES_NAMES: tuple[str, ...] = TIMES_DTYPE.names or ()
 
 
-def _flat_cells(array: NDArray[Any], name: str) -> tuple[NDArray[Any], int]:
-    """All of a structured array as cells of one column's type, and at which cell it begins.
+class _FlatIndex:
+    """Pages and slots as one flat index, which numpy follows twice as fast as both.
 
-    Slot s of page i is cell `i * (itemsize // width) + offset + s`: one flat index, which numpy
-    follows twice as fast as a page and a slot. Every column begins at a multiple of its width.
+    Slot s of page i is cell `i * (itemsize // width) + offset + s` of a structured array seen as
+    cells of one column's type. Every column begins at a multiple of its width.
     """
-    fields: Any = array.dtype.fields
-    dtype, offset = fields[name][:2]
-    cell = dtype.base
-    return array.view(cell), offset // cell.itemsize
+
+    def __init__(self, at: NDArray[np.int64], slot: NDArray[np.int64]) -> None:
+        self._at, self._slot = at, slot
+        self._bases: dict[int, NDArray[np.int64]] = {}
+
+    def cells(self, array: NDArray[Any], name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The cells of a column's type in a contiguous array, and which of them are meant."""
+        fields: Any = array.dtype.fields
+        dtype, offset = fields[name][:2]
+        cells = array.view(dtype.base)
+        step = array.itemsize // cells.itemsize
+        if step not in self._bases:
+            self._bases[step] = self._at * step + self._slot
+        return cells, self._bases[step] + offset // cells.itemsize
 
 
 class PageTable:
@@ -225,14 +238,10 @@ class PageTable:
     ) -> NDArray[np.bool_]:
         """Write the fixed columns of rows; which of them had their value in the heap before."""
         had_heap = np.zeros(0, bool)
+        flat = _FlatIndex(at, slot)
         for array, names in ((self.pages.values, _VALUES_NAMES), (self.pages.times, _TIMES_NAMES)):
-            bases: dict[int, NDArray[np.int64]] = {}
             for name in names:
-                cells, offset = _flat_cells(array, name)
-                step = array.itemsize // cells.itemsize
-                if step not in bases:
-                    bases[step] = at * step + slot
-                where = bases[step] + offset
+                cells, where = flat.cells(array, name)
                 if name == "kind":
                     had_heap = heap_mask(cells[where])
                 cells[where] = getattr(columns, name)

@@ -39,6 +39,9 @@ MAX_CHUNK_BYTES = 1 << 20
 MAX_VALUE_BYTES = 3_500_000
 """Largest value that cannot be sent in parts (a string), so that messages stay under 4 MiB."""
 
+_FEW = 4096
+"""Rows that are joined before it is known whether they fit."""
+
 Labels = Callable[[int], "tuple[bytes, ...] | None"]
 """Enum labels of a channel by its number; None or empty where they are not known."""
 
@@ -656,6 +659,11 @@ def chunk(rows: Sequence[bytes], max_bytes: int = MAX_CHUNK_BYTES) -> Iterator[b
     A message exceeds `max_bytes` only by one row field that is larger in itself; rows that were
     split into parts are taken apart here.
     """
+    if 0 < len(rows) <= _FEW:
+        whole = b"".join(rows)
+        if len(whole) <= max_bytes:
+            yield whole
+            return
     sizes = np.fromiter(map(len, rows), np.int64, len(rows))
     ends = np.cumsum(sizes)
     first = 0

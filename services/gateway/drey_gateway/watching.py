@@ -148,7 +148,7 @@ class Watch:
         self._metadata_seen = 0
         self._cache: RowCache | None = None
         self._state: WatchState
-        self._token = ""
+        self._positions: dict[int, tuple[int, int]] = {}
         self._next_checkpoint = 0.0
         self._next_diff = 0.0
 
@@ -170,7 +170,7 @@ class Watch:
     def leave(self) -> None:
         """Stop being counted among those for whom rows are encoded; harmless to repeat."""
         if self._cache is not None:
-            self._cache.watchers[self._watched_rows] -= 1
+            self._cache.leave(self._watched_rows)
             self._cache = None
 
     # --- beginning ---
@@ -202,7 +202,8 @@ class Watch:
         else:
             change = self._state.everything(self._live.image)
         rows = self._rows(change, stale)
-        token = self._cut()
+        self._cut()
+        token = self._token()
         for message in baseline_messages(rows):
             yield message
         if keeps:
@@ -282,7 +283,7 @@ class Watch:
         torn = any(not self._live.shards[s].stream.in_sync and s in stale for s in shards)
         return _encode(
             checkpoint=watch_pb2.Checkpoint(
-                token=self._token,
+                token=self._token(),
                 shards=[
                     mapping.shard_state(n, self._live.shards[n], n not in stale, clock)
                     for n in shards
@@ -325,13 +326,14 @@ class Watch:
             return []
         return self._cache.rows(self._state.selection.rows[change.at], stale)
 
-    def _cut(self) -> str:
-        """Name the instant of which everything has just been taken."""
-        positions = self._live.positions()
-        selection = self._state.selection
-        mine = {s: positions[s] for s in selection.shards}
-        self._token = encode_token(Token(selection.digest, mine))
-        return self._token
+    def _cut(self) -> None:
+        """Note the instant of which everything has just been taken."""
+        shards = self._live.shards
+        self._positions = {s: shards[s].stream.position for s in self._shards()}
+
+    def _token(self) -> str:
+        """The name of that instant."""
+        return encode_token(Token(self._state.selection.digest, self._positions))
 
     async def _metadata(self, rows: I8) -> AsyncIterator[bytes]:
         directory = self._directory
@@ -414,7 +416,7 @@ class Watch:
         self._directory, self._generation = live.directory, live.generation
         self._cache = live.cache(self._wanted.fields)
         self._watched_rows = rows
-        self._cache.watchers[rows] += 1
+        self._cache.watch(rows)
         return selection
 
 

@@ -38,7 +38,6 @@ class RowCache:
         self._image, self._labels = image, labels
         self._setpoint = directory.setpoint_channel if fields.setpoint else none
         self._readback = directory.readback_channel if fields.readback else none
-        self._fields = fields
         self._encoder = RowEncoder(directory.names, directory.pv_number)
         self._shards = np.stack([self._setpoint, self._readback]) >> PAGE_SHIFT
         self._shards %= shard_count
@@ -46,13 +45,28 @@ class RowCache:
         self._bytes: NDArray[Any] = np.full(n, b"", object)
         self._as_of = np.full(n, -1, np.int64)
         self._freshness = np.zeros(n, np.uint8)
-        self.watchers = np.zeros(n, np.int32)
+        self._watchers = np.zeros(n, np.int32)
         self._counter = -1
+        self._settled: frozenset[int] | None = None
+        """The stale shards with which all watched rows are as of `_counter`; None: not all are."""
         self.encoded = 0
+
+    def watch(self, rows: I8) -> None:
+        """Encode these PVs' rows with the others from now on, each once; `leave` ends it."""
+        self._watchers[rows] += 1
+        self._settled = None
+
+    def leave(self, rows: I8) -> None:
+        """One watcher less for these."""
+        self._watchers[rows] -= 1
 
     def rows(self, rows: I8, stale: frozenset[int]) -> list[bytes]:
         """The bytes of some PVs' rows as they are now; `stale` are shards."""
-        if self._outdated(rows, self._fresh(rows, stale)).any():
+        if self._counter == self._image.counter and stale == self._settled:
+            outdated = not self._watchers[rows].all()
+        else:
+            outdated = bool(self._outdated(rows, self._fresh(rows, stale)).any())
+        if outdated:
             self._renew(rows, stale)
         found: list[bytes] = self._bytes[rows].tolist()
         return found
@@ -77,9 +91,11 @@ class RowCache:
     def _renew(self, rows: I8, stale: frozenset[int]) -> None:
         """Encode what is outdated among `rows` and, once a change, all that is watched."""
         wanted = np.zeros(len(self._bytes), bool)
+        self._settled = None
         if self._counter != self._image.counter:
-            wanted |= self.watchers > 0
+            wanted |= self._watchers > 0
             self._counter = self._image.counter
+            self._settled = stale
         wanted[rows] = True
         chosen = np.flatnonzero(wanted)
         freshness = self._fresh(chosen, stale)
@@ -88,8 +104,8 @@ class RowCache:
         setpoint, readback = self._setpoint[chosen], self._readback[chosen]
         encoded = self._encoder.encode(
             chosen,
-            self._image.columns(setpoint) if self._fields.setpoint else None,
-            self._image.columns(readback) if self._fields.readback else None,
+            self._image.columns(setpoint) if setpoint.any() else None,
+            self._image.columns(readback) if readback.any() else None,
             freshness,
             sp_present=setpoint > 0,
             rb_present=readback > 0,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Fields(IntEnum):
         return self is not Fields.SETPOINT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Selection:
     """The PVs of a watch under one directory. Arrays of shape (n,), ordered by PV number.
 
@@ -75,7 +76,7 @@ class Selection:
             frozenset(shards.tolist()),
         )
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """Stands for what is watched, in tokens."""
         return selection_hash(self.numbers, self.setpoints, self.readbacks)
