@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from drey_core.errors import Internal
 from drey_core.pages import PageHash
@@ -80,8 +80,7 @@ ORDER BY s.time_ns DESC, s.no DESC, m.page_no
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestEntry:
+class ManifestEntry(NamedTuple):
     """One page of a snapshot."""
 
     page: int
@@ -89,8 +88,7 @@ class ManifestEntry:
     times_hash: PageHash
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(NamedTuple):
     """One page in one snapshot."""
 
     entry: ManifestEntry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -58,8 +59,7 @@ class Historian:
         entries = await self._store.history(pages, order.from_time_ns, order.to_time_ns)
         for group in _by_snapshot(entries):
             values = await self._columns(pv, group)
-            points = _points(pv, group, values)
-            for message in chunk(points):
+            for message in chunk(_points(pv, group, values)):
                 yield message
 
     async def _find(self, order: HistoryOrder) -> _Pv:
@@ -99,30 +99,39 @@ class Historian:
 
     async def _columns(self, pv: _Pv, group: Sequence[HistoryEntry]) -> list[Columns]:
         """For setpoint and readback: a row for each snapshot of the group."""
-        snapshots = list(dict.fromkeys(e.no for e in group))
-        position = {no: i for i, no in enumerate(snapshots)}
-        values = await self._library.value_pages([e.entry.value_hash for e in group])
-        times = await self._library.times_pages([e.entry.times_hash for e in group])
+        values, times = await asyncio.gather(
+            self._library.value_pages([e.entry.value_hash for e in group]),
+            self._library.times_pages([e.entry.times_hash for e in group]),
+        )
         # All pages of the group as one set: page i of it is entry i.
         pages = join_pages(
             np.arange(len(group)),
             [values[e.entry.value_hash] for e in group],
             [times[e.entry.times_hash] for e in group],
         )
+        state = pages.values["state"]
+        number = np.array([e.entry.page for e in group])
+        snapshot = _ranks([e.no for e in group])
+        n = int(snapshot[-1]) + 1
         out = []
         for role in (ROLE_SETPOINT, ROLE_READBACK):
-            asked = np.full(len(snapshots), len(group) << PAGE_SHIFT, np.int64)
-            real = np.zeros(len(snapshots), np.int64)
+            asked = np.full(n, len(group) << PAGE_SHIFT, np.int64)
+            real = np.zeros(n, np.int64)
             for channel in pv.channels[pv.roles == role].tolist():
-                for i, e in enumerate(group):
-                    if e.entry.page != channel >> PAGE_SHIFT:
-                        continue
-                    slot = channel & PAGE_MASK
-                    if pages.values["state"][i, slot] != State.ABSENT:
-                        asked[position[e.no]] = i << PAGE_SHIFT | slot
-                        real[position[e.no]] = channel
+                slot = channel & PAGE_MASK
+                entry = np.flatnonzero(number == channel >> PAGE_SHIFT)
+                entry = entry[state[entry, slot] != State.ABSENT]
+                asked[snapshot[entry]] = entry << PAGE_SHIFT | slot
+                real[snapshot[entry]] = channel
             out.append(pages.columns(asked).with_key(real))
         return out
+
+
+def _ranks(numbers: Sequence[int]) -> I8:
+    """Which of the different ones, in their order, each is; equal ones stand together."""
+    array = np.array(numbers)
+    ranks: I8 = np.cumsum(np.concatenate([[False], array[1:] != array[:-1]]))
+    return ranks
 
 
 def _by_snapshot(entries: Sequence[HistoryEntry]) -> list[list[HistoryEntry]]:
