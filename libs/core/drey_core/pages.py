@@ -55,6 +55,8 @@ _STORED_TIMES = 1
 HASH_BYTES = 32
 
 PageHash = bytes
+_FEW_IN = 8
+"""Channels are few where there are fewer than one in so many."""
 
 
 def page_of(channel: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -110,11 +112,17 @@ class Pages:
             return out.with_key(channels)
         known = self.numbers[at_safe] == number
         unknown = None if known.all() else ~known
-        flat = _FlatIndex(at_safe, channels & PAGE_MASK)
+        # Of many channels the way over a copy of the whole column is the shorter one.
+        dense = _FEW_IN * len(channels) > len(self.numbers) * PAGE_SLOTS
+        flat = at_safe * PAGE_SLOTS + (channels & PAGE_MASK)
+        sparse = _FlatIndex(at_safe, channels & PAGE_MASK)
 
         def pick(array: NDArray[Any], name: str) -> Any:
-            cells, where = flat.cells(array, name)
-            column = cells[where]
+            if dense:
+                column = array[name].reshape(-1)[flat]
+            else:
+                cells, where = sparse.cells(array, name)
+                column = cells[where]
             if unknown is not None:
                 column[unknown] = 0
             return column
