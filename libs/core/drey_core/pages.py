@@ -104,13 +104,9 @@ class Pages:
         `channels` has any order, duplicates allowed. The heap of the result is that of all pages
         touched that have one.
         """
-        number = channels >> PAGE_SHIFT
-        at = np.searchsorted(self.numbers, number)
-        at_safe = np.minimum(at, max(len(self.numbers) - 1, 0))
         if len(self.numbers) == 0:
-            out = Columns.empty(len(channels))
-            return out.with_key(channels)
-        known = self.numbers[at_safe] == number
+            return Columns.empty(len(channels)).with_key(channels)
+        at_safe, known = _places(self.numbers, channels >> PAGE_SHIFT)
         unknown = None if known.all() else ~known
         # Of many channels the way over a copy of the whole column is the shorter one.
         dense = _FEW_IN * len(channels) > len(self.numbers) * PAGE_SLOTS
@@ -159,6 +155,18 @@ class Pages:
         if at > 0xFFFF_FFFF:
             raise Internal("the heap of the channels asked for exceeds 4 GiB")
         return b"".join(parts), bases
+
+
+def _places(
+    numbers: NDArray[np.int64], wanted: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each wanted page is among `numbers` (ascending, at least one), and whether it is."""
+    first, last = int(numbers[0]), len(numbers) - 1
+    if int(numbers[last]) - first == last:  # without gaps, as in a whole machine
+        at = np.clip(wanted - first, 0, last)
+        return at, at == wanted - first
+    at = np.minimum(np.searchsorted(numbers, wanted), last)
+    return at, numbers[at] == wanted
 
 
 _VALUES_NAMES: tuple[str, ...] = VALUES_DTYPE.names or ()
@@ -228,8 +236,7 @@ class PageTable:
         number = columns.key >> PAGE_SHIFT
         if len(self.numbers) == 0 or len(number) == 0:
             return np.zeros(0, np.int64)
-        at = np.minimum(np.searchsorted(self.numbers, number), len(self.numbers) - 1)
-        known = self.numbers[at] == number
+        at, known = _places(self.numbers, number)
         if not known.all():
             columns, at = columns.take(known), at[known]
         slot = columns.key & PAGE_MASK
