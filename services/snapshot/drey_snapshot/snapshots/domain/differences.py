@@ -178,14 +178,18 @@ def _equal_pages(reference: ValuesView, other: ValuesView) -> I8:
 
 
 def _equal_bytes(reference: ValuesView, other: ValuesView, at: I8, there: I8) -> Mask:
-    size = reference.pages.values.dtype.itemsize
-    a = reference.pages.values[at].view(np.uint8).reshape(len(at), size)
-    b = other.pages.values[there].view(np.uint8).reshape(len(at), size)
-    equal: Mask = (a == b).all(axis=1)
+    equal: Mask = (_words(reference, at) == _words(other, there)).all(axis=1)
     heaps, others = reference.pages.heaps, other.pages.heaps
     for i in np.flatnonzero(equal).tolist():
         equal[i] = heaps[int(at[i])] == others[int(there[i])]
     return equal
+
+
+def _words(view: ValuesView, at: I8) -> NDArray[np.uint64]:
+    """The fixed columns of some of its pages (ascending), shape (n, words of a page)."""
+    values = view.pages.values
+    words: NDArray[np.uint64] = values.view(np.uint64).reshape(len(values), -1)
+    return words if len(at) == len(values) else words[at]
 
 
 def _compare(
