@@ -148,7 +148,7 @@ class Watch:
         self._metadata_seen = 0
         self._cache: RowCache | None = None
         self._state: WatchState
-        self._positions: dict[int, tuple[int, int]] = {}
+        self._token = Token(b"", {})
         self._next_checkpoint = 0.0
         self._next_diff = 0.0
 
@@ -203,7 +203,7 @@ class Watch:
             change = self._state.everything(self._live.image)
         rows = self._rows(change, stale)
         self._cut()
-        token = self._token()
+        token = encode_token(self._token)
         for message in baseline_messages(rows):
             yield message
         if keeps:
@@ -283,7 +283,7 @@ class Watch:
         torn = any(not self._live.shards[s].stream.in_sync and s in stale for s in shards)
         return _encode(
             checkpoint=watch_pb2.Checkpoint(
-                token=self._token(),
+                token=encode_token(self._token),
                 shards=[
                     mapping.shard_state(n, self._live.shards[n], n not in stale, clock)
                     for n in shards
@@ -329,11 +329,8 @@ class Watch:
     def _cut(self) -> None:
         """Note the instant of which everything has just been taken."""
         shards = self._live.shards
-        self._positions = {s: shards[s].stream.position for s in self._shards()}
-
-    def _token(self) -> str:
-        """The name of that instant."""
-        return encode_token(Token(self._state.selection.digest, self._positions))
+        mine = {s: shards[s].stream.position for s in self._shards()}
+        self._token = Token(self._state.selection.digest, mine)
 
     async def _metadata(self, rows: I8) -> AsyncIterator[bytes]:
         directory = self._directory
