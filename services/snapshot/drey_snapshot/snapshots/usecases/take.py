@@ -128,8 +128,6 @@ class Taker:
         # Of one version of the catalogue, for a scope keeps that version in memory.
         self._scopes: Lru[Selector, Scope] = Lru(_SCOPES)
         self._scopes_version = 0
-        self._whole = np.zeros(0, np.int64)
-        """Numbers of all pages, as of the last time that the live machine was looked at."""
 
     async def check(self, order: TakeOrder) -> Scope:
         """Refuse what can be refused before a job is made; the PVs chosen."""
@@ -394,14 +392,15 @@ class Taker:
     async def live_view(self, max_age_ns: int) -> ValuesView:
         """The machine as the image has it now. `Unavailable` while Redis is away."""
         # the catalogue rarely changes: the image is read beside the question whether it has
-        guess = self._whole
+        everything = Selector(all=True)
+        kept = self._scopes.get(everything)
+        guess = np.zeros(0, np.int64) if kept is None else kept.page_numbers
         view, live, metadata = await asyncio.gather(
             self._catalogue.current(), self._live.read(guess), self._metadata.current()
         )
-        scope = self._scope_of(view, Selector(all=True))
+        scope = self._scope_of(view, everything)
         if not np.array_equal(scope.page_numbers, guess):
-            self._whole = scope.page_numbers
-            live = await self._live.read(self._whole)
+            live = await self._live.read(scope.page_numbers)
         hashes = {n: known.hash for n, known in metadata.known.items()}
         return ValuesView(
             DirectoryView(self._names_of(view), metadata.index, hashes),
