@@ -6,7 +6,7 @@ are one copy. Strings and arrays lie in a heap beside it, in slot order without 
 
 Two forms of bytes, both versioned and readable for ever:
 
-- the *image form* (`encode_page`, `decode_page`), uncompressed, in Redis;
+- the *image form* (`encode_page`, `fill_pages`), uncompressed, in Redis;
 - the *stored form* (`store_values`, `store_times`), compressed, in Postgres. Values and times
   apart: the hash of the values leaves out receive times and origins, so that a fail-over of
   monitors, which changes those only, makes no new value page.
@@ -110,14 +110,15 @@ class Pages:
         unknown = None if known.all() else ~known
         # Of many channels the way over a copy of the whole column is the shorter one.
         dense = _FEW_IN * len(channels) > len(self.numbers) * PAGE_SLOTS
-        flat = at_safe * PAGE_SLOTS + (channels & PAGE_MASK)
-        sparse = _FlatIndex(at_safe, channels & PAGE_MASK)
+        slot = channels & PAGE_MASK
+        flat = at_safe * PAGE_SLOTS + slot if dense else None
+        index = _FlatIndex(at_safe, slot)
 
         def pick(array: NDArray[Any], name: str) -> Any:
-            if dense:
+            if flat is not None:
                 column = array[name].reshape(-1)[flat]
             else:
-                cells, where = sparse.cells(array, name)
+                cells, where = index.cells(array, name)
                 column = cells[where]
             if unknown is not None:
                 column[unknown] = 0
@@ -361,15 +362,11 @@ def encode_page(pages: Pages, index: int) -> bytes:
     )
 
 
-def decode_pages(numbers: NDArray[np.int64], blobs: list[bytes]) -> Pages:
-    """Pages from their image forms, numbers ascending. Raises `Internal` on anything else."""
-    pages = Pages.empty(np.asarray(numbers, np.int64))
-    fill_pages(pages, range(len(blobs)), blobs)
-    return pages
-
-
 def fill_pages(pages: Pages, rows: Iterable[int], blobs: Iterable[bytes]) -> None:
-    """Put image forms in place of the pages at `rows`. Raises `Internal` as `decode_pages` does."""
+    """Decode image forms into the places `rows` of `pages`. Raises `Internal` on anything else.
+
+    Each of `blobs` is asked for when its turn comes; those before one that is refused are there.
+    """
     fixed, times = _as_bytes(pages.values), _as_bytes(pages.times)
     for row, blob in zip(rows, blobs, strict=True):
         heap_end = _HEADER.size + _VALUES_BYTES + _check_header(blob)
@@ -499,10 +496,9 @@ def load_times(blob: bytes) -> NDArray[Any]:
 def mask_pages(pages: Pages, keep: NDArray[np.int64]) -> Pages:
     """A copy in which every channel that is not among `keep` is absent, heaps laid out anew."""
     mask = np.zeros(pages.values["kind"].shape, bool)
-    number = keep >> PAGE_SHIFT
-    at = np.searchsorted(pages.numbers, number)
-    known = (at < len(pages)) & (pages.numbers[np.minimum(at, len(pages) - 1)] == number)
-    mask[at[known], keep[known] & PAGE_MASK] = True
+    if len(pages):
+        at, known = _places(pages.numbers, keep >> PAGE_SHIFT)
+        mask[at[known], keep[known] & PAGE_MASK] = True
     values, times = pages.values.copy(), pages.times.copy()
     for array in (values, times):
         for name in array.dtype.names or ():

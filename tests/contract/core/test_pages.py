@@ -47,15 +47,21 @@ def through_store(pages: Pages) -> Pages:
     return out
 
 
+def decoded(numbers: np.ndarray, blobs: list[bytes]) -> Pages:
+    pages = Pages.empty(np.asarray(numbers, np.int64))
+    codec.fill_pages(pages, range(len(blobs)), blobs)
+    return pages
+
+
 def through_image(pages: Pages) -> Pages:
     blobs = [codec.encode_page(pages, i) for i in range(len(pages))]
-    return codec.decode_pages(pages.numbers, blobs)
+    return decoded(pages.numbers, blobs)
 
 
 def golden_images() -> Pages:
     numbers = [2, 3]
     blobs = [(GOLDEN / f"image-1-page{number}.bin").read_bytes() for number in numbers]
-    return codec.decode_pages(np.array(numbers), blobs)
+    return decoded(np.array(numbers), blobs)
 
 
 def test_golden_pages_are_written_and_read_as_ever():
@@ -122,7 +128,7 @@ def test_a_torn_image_page_is_refused(cut):
     blob = codec.encode_page(pages_of(hostile_columns()), 0)
     torn = blob[: cut % len(blob)]
     with pytest.raises(Internal):
-        codec.decode_pages(np.array([0]), [torn])
+        decoded(np.array([0]), [torn])
 
 
 def test_stored_forms_that_are_none_are_refused():
