@@ -34,13 +34,12 @@ class Log:
 async def test_subscriptions_wait_while_many_channels_connect(table):
     if table.implementation != "native":
         pytest.skip("aioca's table asks for subscriptions at once")
-    log, valued, slots = Log(), set(), []
+    log, valued = Log(), set()
     channels = {name: FakeChannel(value=doubles(1.5)) for name in NAMES}
     async with FakeServer(channels, log) as server:
         for at in range(0, len(NAMES), PART):
             part = await table.add(NAMES[at : at + PART])
             await table.subscribe(part)
-            slots += part.tolist()
             assert (await table.wait_connected(part, WAIT)).all()
         async with asyncio.timeout(WAIT):
             while len(valued) < len(NAMES):
