@@ -67,7 +67,7 @@ cdef inline void gain(
     slot.count = count
     slot.rights = rights
     slot.host = host
-    rushes(&t.hosts[host], when)
+    note_rush(&t.hosts[host])
     slot.long_string = slot.dollar and native == DBR_CHAR
     if slot.state != CONNECTED:
         t.connected += 1
@@ -78,7 +78,9 @@ cdef inline void gain(
     attend(t, index)
 
 
-cdef inline void rushes(Host* host, int64_t when) noexcept nogil:
+cdef inline void note_rush(Host* host) noexcept nogil:
+    """One more channel of a server has connected."""
+    cdef int64_t when = ticks()
     host.rush = host.rush + 1 if when - host.gained < QUIET else 1
     host.gained = when
 
@@ -261,7 +263,7 @@ cdef inline Lane* leave_lane(Operation* op, Request* row) noexcept nogil:
 
 cdef inline void make_room(Shared* t, Operation* op, Request* row) noexcept nogil:
     cdef Lane* lane = leave_lane(op, row)
-    lane.last = now()
+    lane.last = ticks()
     if queued(&lane.queue) and lane.under_way < WINDOW // 2 and lane.recent < BURST // 2:
         op.pump = True
         tell_thread(t)

@@ -119,6 +119,7 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     enum:
         CLOCK_REALTIME
+        CLOCK_MONOTONIC
     int clock_gettime(int, timespec*)
 
 cdef extern from "<poll.h>" nogil:
@@ -149,9 +150,16 @@ cdef enum:
 
 
 cdef inline int64_t now() noexcept nogil:
-    """Nanoseconds since 1970 UTC by this host's clock."""
+    """Nanoseconds since 1970 UTC by this host's clock, which may be set back."""
     cdef timespec t
     clock_gettime(CLOCK_REALTIME, &t)
+    return <int64_t>t.tv_sec * 1_000_000_000 + t.tv_nsec
+
+
+cdef inline int64_t ticks() noexcept nogil:
+    """Nanoseconds of a clock that only goes on: for intervals."""
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
     return <int64_t>t.tv_sec * 1_000_000_000 + t.tv_nsec
 
 

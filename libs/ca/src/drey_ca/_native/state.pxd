@@ -81,7 +81,7 @@ cdef struct Host:
     char name[64]
     Queue queues[ASKS]  # slots that wait for their turn
     int32_t under_way  # asked and not answered
-    int64_t gained  # when a channel last connected
+    int64_t gained  # when a channel last connected, in ticks
     int32_t rush  # how many connected one after the other, QUIET apart at most
     int64_t holding_since  # when the first subscription began to wait for that to end, or 0
 
@@ -103,7 +103,7 @@ cdef struct Lane:
     int32_t host
     Queue queue
     int64_t under_way  # bytes
-    int64_t last  # when something was last sent or answered
+    int64_t last  # when something was last sent or answered, in ticks
     int32_t recent  # puts sent in this lap and not answered
     uint32_t lap
 

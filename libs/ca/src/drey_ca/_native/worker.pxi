@@ -177,7 +177,7 @@ cdef void clear_channels(Shared* t) noexcept nogil:
     """At the end. For a quarter of a second at most: the rest goes with the context."""
     cdef int64_t i
     cdef chid channel
-    cdef int64_t deadline = now() + 250_000_000
+    cdef int64_t deadline = ticks() + 250_000_000
     for i in range(t.capacity):
         lock(t)
         channel = t.slots[i].channel
@@ -185,7 +185,7 @@ cdef void clear_channels(Shared* t) noexcept nogil:
         unlock(t)
         if channel != NULL:
             ca_clear_channel(channel)
-            if i % 64 == 0 and now() > deadline:
+            if i % 64 == 0 and ticks() > deadline:
                 return
 
 
@@ -245,7 +245,7 @@ cdef inline int next_ask(const Host* host, bint held) noexcept nogil:
 
 cdef inline bint must_hold(Host* host) noexcept nogil:
     """Whether a server's subscriptions have to wait, because many channels connect there."""
-    cdef int64_t when = now()
+    cdef int64_t when = ticks()
     if not (queued(&host.queues[EVENTS]) or queued(&host.queues[PROPERTIES])):
         host.holding_since = 0
         return False
@@ -401,7 +401,7 @@ cdef bint pump_lane(Shared* t, Operation* op, int32_t at, bint* any) noexcept no
             return False
         size = take_rows(t, op, &op.lanes[at], batch)
         if size:
-            op.lanes[at].last = now()
+            op.lanes[at].last = ticks()
         unlock(t)
         more = size == STRIDE
         for i in range(size):
@@ -453,7 +453,7 @@ cdef inline int64_t take_rows(Shared* t, Operation* op, Lane* lane, Sending* bat
 
 cdef inline bint next_lap(Lane* lane) noexcept nogil:
     """Whether the server has been silent for long enough to be sent another burst."""
-    if now() - lane.last < PAUSE:
+    if ticks() - lane.last < PAUSE:
         return False
     lane.lap += 1
     lane.recent = 0
