@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/cli libs/testing \
+MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/stack libs/machine libs/cli libs/testing \
 	services/snapshot services/monitor services/restore services/gateway
 STAMP := $(VENV)/.installed
 NATIVE := libs/ca/setup.py $(wildcard libs/ca/src/drey_ca/_native/*.p*)

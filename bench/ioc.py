@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drey_cli.stack.ports import LOOPBACK, free_port
+from drey_stack.ports import LOOPBACK, free_port
 
 _START_S = 60.0
 _ANSWER_S = 20.0

@@ -19,10 +19,10 @@ from bench.names import catalogue_csv
 from bench.site import Site, opened
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey_ca import open_table
-from drey_cli.stack import ChildState
-from drey_cli.stack.ports import LOOPBACK, free_port
-from drey_cli.stack.whole import StackOptions
 from drey_core.errors import Unimplemented
+from drey_stack import ChildState
+from drey_stack.ports import LOOPBACK, free_port
+from drey_stack.whole import StackOptions
 
 VARIABLE = "DREY_BENCH_CHANNEL_ACCESS"
 PEER = "aioca"

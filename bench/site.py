@@ -28,13 +28,13 @@ from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey.restore.v1 import restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from drey_cli.stack.whole import Stack, StackOptions
 from drey_core.directory import Directory, MetadataPage
 from drey_core.pages import PageTable
 from drey_core.values import Columns, Kind, Origin, State
 from drey_runtime.auth import TokenSigner
 from drey_runtime.directory_codec import decode_catalog, encode_metadata
 from drey_runtime.image import Image
+from drey_stack.whole import Stack, StackOptions
 
 __all__ = ["EVERYTHING", "Site", "catalogue_csv", "opened", "site"]
 

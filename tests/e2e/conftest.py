@@ -19,8 +19,8 @@ from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb
 from drey.common.v1 import annotations_pb2, selector_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from drey_cli.stack.simulated import SimulatedMachine
-from drey_cli.stack.whole import Stack, StackOptions
+from drey_stack.simulated import SimulatedMachine
+from drey_stack.whole import Stack, StackOptions
 from tests.e2e.collector import Collector, collecting
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ import pytest
 from drey.common.v1 import selector_pb2, value_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
-from drey_cli.stack.part import Part
+from drey_stack.part import Part
 from tests.e2e.conftest import EVERYTHING, OPTIONS, Running
 
 pytestmark = pytest.mark.timeout(300)

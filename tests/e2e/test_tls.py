@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
-from drey_cli.stack.whole import Stack, StackOptions
+from drey_stack.whole import Stack, StackOptions
 
 pytestmark = pytest.mark.timeout(200)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from drey_cli.stack.ports import free_port
 from drey_runtime.app import App
 from drey_runtime.auth import TOKEN_METADATA, Principal, Role, TokenSigner, make_keys
 from drey_runtime.settings import CommonSettings
+from drey_stack.ports import free_port
 
 Main = Callable[..., Awaitable[None]]
 

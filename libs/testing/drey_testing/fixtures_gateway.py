@@ -20,7 +20,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
-from drey_cli.stack import Nats, Valkey
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage, MetadataPage
 from drey_core.errors import Unavailable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, PageTable
@@ -30,6 +29,7 @@ from drey_runtime.batches import encode_batches
 from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image
+from drey_stack import Nats, Valkey
 
 START = 1_700_000_000_000_000_000
 

@@ -30,7 +30,6 @@ from drey.directory.v1.directory_service_pb2 import (
 from drey.events.v1.changes_pb2 import CatalogChanged
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
-from drey_cli.stack import Nats, Valkey
 from drey_core.directory import ROLE_READBACK, CatalogPage
 from drey_core.errors import DreyError, Unimplemented
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT
@@ -42,6 +41,7 @@ from drey_runtime.directory_codec import encode_catalog
 from drey_runtime.image import Image
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
+from drey_stack import Nats, Valkey
 
 PVA = 2
 DIRECTORY = "drey.directory.v1.DirectoryService"

@@ -26,10 +26,10 @@ from drey_core.errors import NotFound
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable
 from drey_core.values import Columns, Kind, State
 from drey_core.wire import column_chunks, wrap
+from drey_machine import Machine, SimPv
 from drey_runtime.auth import TOKEN_METADATA, Principal, Role, TokenSigner
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image
-from drey_testing.machine import Machine, SimPv
 
 EPOCH = 1
 

@@ -14,11 +14,11 @@ import pytest
 
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
-from drey_cli.stack import Nats, Part, Postgres, Valkey
 from drey_runtime.auth import Role
 from drey_runtime.migrate import apply
 from drey_snapshot.app import main
 from drey_snapshot.settings import Settings
+from drey_stack import Nats, Part, Postgres, Valkey
 from drey_testing.fixtures_catalog import Keys, loopback, running, until_serving
 
 TEMPLATE = "catalog_template"

@@ -13,13 +13,13 @@ from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from drey.common.v1 import selector_pb2, value_pb2
 from drey.directory.v1 import directory_service_pb2 as drpc
 from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
-from drey_cli.stack import Postgres
 from drey_core.directory import Directory, MetadataPage
 from drey_runtime.auth import Role
 from drey_runtime.directory_codec import decode_catalog, encode_metadata
 from drey_runtime.image import Image
 from drey_runtime.migrate import apply
 from drey_snapshot.app import main
+from drey_stack import Postgres
 from drey_testing.fixtures_catalog import running, until_serving
 from tests.integration.catalog.conftest import connect, make_settings
 from tests.integration.catalog.helpers import create, import_, names, refused, update

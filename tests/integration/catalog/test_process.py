@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from drey_cli.stack import Nats, Postgres, Valkey
 from drey_runtime.migrate import apply
+from drey_stack import Nats, Postgres, Valkey
 from drey_testing.fixtures_catalog import loopback, until_serving
 from tests.integration.catalog.conftest import connect
 from tests.integration.catalog.helpers import refused

@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from drey_cli.stack import Postgres
 from drey_gateway.bootstrap import make_first_key
 from drey_runtime.migrate import apply
+from drey_stack import Postgres
 from drey_testing.fixtures_gateway import GatewayRig
 
 TEMPLATE = "drey_template"

@@ -22,7 +22,6 @@ from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as snap
 from drey.snapshot.v1 import snapshot_service_pb2_grpc as snap_grpc
 from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
-from drey_cli.stack import Postgres
 from drey_core.errors import NotFound
 from drey_gateway.app import FORWARDED
 from drey_gateway.bootstrap import make_first_key
@@ -33,6 +32,7 @@ from drey_runtime.jobs import JobStore
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
 from drey_runtime.status import reason_of
+from drey_stack import Postgres
 from drey_testing.fixtures_gateway import Gateway, GatewayRig, catalog_pages, eventually
 
 SNAPSHOT = "drey.snapshot.v1.SnapshotService"

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from drey_cli.stack.ports import LOOPBACK
-from drey_testing.machine import KINDS, Machine, Plant
+from drey_machine import KINDS, Machine, Plant
+from drey_stack.ports import LOOPBACK
 
 
 @pytest.fixture

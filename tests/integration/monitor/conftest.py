@@ -10,8 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from drey_cli.stack import Postgres
 from drey_runtime.migrate import apply
+from drey_stack import Postgres
 from drey_testing.ca.ioc import Ioc, use_loopback
 from drey_testing.fixtures_monitor import CHANNELS, DATABASE, MonitorRig
 

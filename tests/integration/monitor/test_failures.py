@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from drey.control.v1.control_service_pb2 import GetOwnedShardsRequest, ReleaseShardsRequest
-from drey_cli.stack import Postgres
 from drey_core.pages import shard_of_page
 from drey_core.values import State
 from drey_runtime.auth import Role
 from drey_runtime.migrate import apply
+from drey_stack import Postgres
 from drey_testing.fixtures_monitor import CHANNELS, LIVING, MonitorRig, eventually
 
 

@@ -18,7 +18,7 @@ import pytest
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey.restore.v1 import restore_service_pb2_grpc as rpc
 from drey_ca import open_table
-from drey_cli.stack import Nats, Postgres, Valkey
+from drey_machine import Machine
 from drey_restore.app import main
 from drey_restore.settings import Settings
 from drey_runtime.app import App
@@ -26,8 +26,8 @@ from drey_runtime.auth import TokenVerifier, make_keys
 from drey_runtime.image import Image
 from drey_runtime.migrate import apply
 from drey_runtime.server import serve
+from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import return_port, take_port, use_loopback
-from drey_testing.machine import Machine
 from drey_testing.restore_world import DirectoryStandIn, Site, SnapshotStandIn, World
 
 PVS = 300

@@ -14,9 +14,9 @@ import pytest
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey.restore.v1 import restore_service_pb2_grpc as rpc
-from drey_cli.stack import free_port
 from drey_restore.settings import Settings
 from drey_runtime.settings import variables
+from drey_stack import free_port
 from drey_testing.restore_world import Site
 
 Verdict = restore_pb2.Verdict

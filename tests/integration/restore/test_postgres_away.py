@@ -13,8 +13,8 @@ import pytest
 
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_cli.stack import Nats, Postgres, Valkey
 from drey_runtime.migrate import apply
+from drey_stack import Nats, Postgres, Valkey
 from drey_testing.restore_world import Site
 
 from .conftest import database

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from drey_cli.stack import Nats, Postgres
 from drey_runtime.bus import Bus
 from drey_runtime.database import Database
 from drey_runtime.migrate import apply
+from drey_stack import Nats, Postgres
 
 TEMPLATE = "drey_template"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from drey_cli.stack import Postgres, free_port
 from drey_core.errors import Reason, Unavailable
 from drey_runtime.database import Connection, Database, guard, open_pool
+from drey_stack import Postgres, free_port
 
 from .conftest import until
 

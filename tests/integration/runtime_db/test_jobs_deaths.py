@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from drey_cli.stack import Nats, Postgres
 from drey_runtime.bus import Bus
 from drey_runtime.database import Database
 from drey_runtime.jobs import Job, JobContext, JobState, JobStore, JobWorker, Kind, OutboxRelay
 from drey_runtime.migrate import apply
+from drey_stack import Nats, Postgres
 
 from .conftest import running, until
 from .test_jobs import create, worker

@@ -10,10 +10,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from drey_cli.stack import Postgres
 from drey_runtime.database import Database
 from drey_runtime.lease import LeaseLost, PostgresLease, lock_key
 from drey_runtime.migrate import apply
+from drey_stack import Postgres
 
 HOLDER = """
 import asyncio, sys

@@ -25,7 +25,6 @@ from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from drey_cli.stack import Nats, Part, Postgres, Valkey
 from drey_core.values import Columns
 from drey_runtime.auth import Role
 from drey_runtime.image import Image
@@ -33,6 +32,7 @@ from drey_runtime.migrate import apply
 from drey_runtime.status import reason_of
 from drey_snapshot.app import main
 from drey_snapshot.settings import Settings
+from drey_stack import Nats, Part, Postgres, Valkey
 from drey_testing.fixtures_catalog import Keys, loopback, running, until_serving
 from drey_testing.fixtures_snapshot import FakeMonitor, csv_of
 

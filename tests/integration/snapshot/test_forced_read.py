@@ -12,8 +12,8 @@ from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
 from drey.common.v1 import selector_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
+from drey_machine import Machine
 from drey_testing.fixtures_catalog import until_serving
-from drey_testing.machine import Machine
 
 EVERYTHING = selector_pb2.Selector(all=True)
 

@@ -10,8 +10,8 @@ import nats
 import psutil
 import pytest
 
-from drey_cli.stack import FolderBusy, Nats, Part, PartFailed, Postgres, Valkey, free_port, is_free
-from drey_cli.stack.ports import LOOPBACK
+from drey_stack import FolderBusy, Nats, Part, PartFailed, Postgres, Valkey, free_port, is_free
+from drey_stack.ports import LOOPBACK
 
 
 def make(kind: type[Part], folder: Path) -> Part:

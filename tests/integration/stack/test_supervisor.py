@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from drey_cli.stack import Child, ChildFailed, ChildState, RestartPolicy, Supervisor
+from drey_stack import Child, ChildFailed, ChildState, RestartPolicy, Supervisor
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 STUBBORN = [
@@ -25,7 +25,7 @@ STACK = """
 import asyncio, signal, sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from drey_cli.stack import Child, Nats, Postgres, Supervisor, Valkey
+from drey_stack import Child, Nats, Postgres, Supervisor, Valkey
 
 async def main():
     folder = Path(sys.argv[1])

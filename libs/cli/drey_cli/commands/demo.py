@@ -36,8 +36,8 @@ def demo(
     Exit code 0 only if the restored machine equals the snapshot by an independent read. Nothing
     is left running, and nothing on disk unless --keep says so. It touches no IOC of the site.
     """
-    from drey_cli.stack import StackError
-    from drey_cli.stack.foreground import Interrupted, run_in_foreground
+    from drey_stack import StackError
+    from drey_stack.foreground import Interrupted, run_in_foreground
 
     out = Output()
     folder = keep or Path(tempfile.mkdtemp(prefix="drey-demo-"))
@@ -60,8 +60,8 @@ async def _demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | 
 
     from drey_cli.demo.report import Report
     from drey_cli.demo.walk import Walk
-    from drey_cli.stack.simulated import SimulatedMachine
-    from drey_cli.stack.whole import Stack, StackOptions
+    from drey_stack.simulated import SimulatedMachine
+    from drey_stack.whole import Stack, StackOptions
 
     begin = time.perf_counter()
     report = Report(out)

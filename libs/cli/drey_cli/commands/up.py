@@ -15,7 +15,7 @@ from drey_cli.exits import ExitCode
 from drey_cli.output import Output
 
 if TYPE_CHECKING:
-    from drey_cli.stack.whole import Stack
+    from drey_stack.whole import Stack
 
 DEFAULT_FOLDER = Path(".drey")
 DEFAULT_PORT = 7100
@@ -62,8 +62,8 @@ def up(
     and shows it once; `drey` commands in this folder find it by themselves. A second start finds
     its data again.
     """
-    from drey_cli.stack import StackError
-    from drey_cli.stack.foreground import Interrupted, run_in_foreground
+    from drey_stack import StackError
+    from drey_stack.foreground import Interrupted, run_in_foreground
 
     out = Output()
     try:
@@ -81,8 +81,8 @@ async def _up(
 ) -> None:
     from contextlib import AsyncExitStack
 
-    from drey_cli.stack.simulated import SimulatedMachine
-    from drey_cli.stack.whole import Stack, StackOptions
+    from drey_stack.simulated import SimulatedMachine
+    from drey_stack.whole import Stack, StackOptions
 
     async with AsyncExitStack() as stack:
         epics: dict[str, str] = {}

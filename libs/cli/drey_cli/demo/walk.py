@@ -26,7 +26,7 @@ from drey_cli.demo.report import Report, Step
 from drey_cli.demo.values import plain, same
 from drey_cli.errors import CliError
 from drey_cli.failures import from_rpc_error
-from drey_cli.stack.simulated import SimulatedMachine
+from drey_stack.simulated import SimulatedMachine
 
 _DEADLINE_S = 120.0
 _CHUNK = 512 << 10
@@ -152,7 +152,7 @@ class Walk:
             )
 
     async def _disturb(self, count: int) -> None:
-        command = f"python -m drey_testing.machine disturb --count {count}"
+        command = f"python -m drey_machine disturb --count {count}"
         with self._report.step(f"Disturb {count} PVs, as a bad night would", command) as step:
             before = self._updates
             await self._machine.run("disturb", "--count", str(count))
@@ -236,7 +236,7 @@ class Walk:
 
     async def _verify(self) -> bool:
         title = "Read every setpoint with another client and hold it against the snapshot"
-        command = "python -m drey_testing.machine read --setpoints"
+        command = "python -m drey_machine read --setpoints"
         with self._report.step(title, command) as step:
             path = self._machine.folder / "read.json"
             await self._machine.run("read", "--setpoints", "--json", str(path))

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from drey_cli.stack.errors import ChildFailed, StackError
-from drey_cli.stack.process import Process, tail
+from drey_stack.errors import ChildFailed, StackError
+from drey_stack.process import Process, tail
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from drey_testing.machine.plant import MAGNET, Plant
+from drey_machine.plant import MAGNET, Plant
 
 
 def describe(folder: Path) -> dict[str, Any]:

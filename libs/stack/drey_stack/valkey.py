@@ -5,10 +5,10 @@ import importlib.util
 from pathlib import Path
 from typing import ClassVar
 
-from drey_cli.stack.errors import PartFailed
-from drey_cli.stack.part import Part, within, write_private
-from drey_cli.stack.ports import LOOPBACK
-from drey_cli.stack.process import Process
+from drey_stack.errors import PartFailed
+from drey_stack.part import Part, within, write_private
+from drey_stack.ports import LOOPBACK
+from drey_stack.process import Process
 
 
 def valkey_program() -> str:

@@ -77,7 +77,7 @@ def main() -> None:
             raise OSError("the parent died before the start")
         os.execve(argv[0], argv, os.environ)
     except OSError as error:
-        print(f"cannot start {argv[0]}: {error}", file=sys.stderr)
+        sys.stderr.write(f"cannot start {argv[0]}: {error}\n")
         sys.exit(127)
 
 

@@ -23,13 +23,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
-from drey_cli.stack.errors import StackError
-from drey_cli.stack.nats import Nats
-from drey_cli.stack.part import Part
-from drey_cli.stack.ports import LOOPBACK, free_port, is_free
-from drey_cli.stack.postgres import Postgres
-from drey_cli.stack.supervisor import Child, Supervisor
-from drey_cli.stack.valkey import Valkey
+from drey_stack.errors import StackError
+from drey_stack.nats import Nats
+from drey_stack.part import Part
+from drey_stack.ports import LOOPBACK, free_port, is_free
+from drey_stack.postgres import Postgres
+from drey_stack.supervisor import Child, Supervisor
+from drey_stack.valkey import Valkey
 
 SERVICES = ("snapshot", "monitor", "restore", "gateway")
 MIGRATED = ("drey_runtime", "drey_snapshot", "drey_restore", "drey_gateway")

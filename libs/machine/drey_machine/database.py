@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from drey_testing.machine.plant import MAGNET, Plant, SimPv
+from drey_machine.plant import MAGNET, Plant, SimPv
 
 # near-equal periods, each with a scan thread of its own, so that scans don't fall in one burst
 SCANS = ("2.1 second", "2 second", "1.9 second", "1 second", ".5 second")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drey_cli.stack.ports import LOOPBACK, free_port
-from drey_testing.machine import motor
-from drey_testing.machine.database import ACCESS, MENU_SCAN, Database
-from drey_testing.machine.plant import Plant
+from drey_machine import motor
+from drey_machine.database import ACCESS, MENU_SCAN, Database
+from drey_machine.plant import Plant
+from drey_stack.ports import LOOPBACK, free_port
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from typing import ClassVar, Self
 
 import psutil
 
-from drey_cli.stack.errors import FolderBusy, PartFailed
-from drey_cli.stack.ports import LOOPBACK, free_port, is_free
-from drey_cli.stack.process import Process, tail
+from drey_stack.errors import FolderBusy, PartFailed
+from drey_stack.ports import LOOPBACK, free_port, is_free
+from drey_stack.process import Process, tail
 
 DEFAULT_DEADLINE = 30.0
 _POLL = 0.01

@@ -17,10 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from drey_cli.stack.errors import FolderBusy, PartFailed
-from drey_cli.stack.part import Part, write_private
-from drey_cli.stack.ports import LOOPBACK
-from drey_cli.stack.process import Process, User, tail
+from drey_stack.errors import FolderBusy, PartFailed
+from drey_stack.part import Part, write_private
+from drey_stack.ports import LOOPBACK
+from drey_stack.process import Process, User, tail
 
 _CAP_DAC_OVERRIDE = 1
 _CAP_DAC_READ_SEARCH = 2

@@ -7,10 +7,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import ClassVar
 
-from drey_cli.stack.errors import PartFailed
-from drey_cli.stack.part import Part, within, write_private
-from drey_cli.stack.ports import LOOPBACK
-from drey_cli.stack.process import Process
+from drey_stack.errors import PartFailed
+from drey_stack.part import Part, within, write_private
+from drey_stack.ports import LOOPBACK
+from drey_stack.process import Process
 
 MAX_PAYLOAD = 8 * 1024 * 1024
 _USER = "drey"

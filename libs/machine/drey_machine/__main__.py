@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-from drey_testing.machine import client
-from drey_testing.machine.ioc import Serving, serve, write_atomically
+from drey_machine import client
+from drey_machine.ioc import Serving, serve, write_atomically
 
 
 def _serve(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("python -m drey_testing.machine")
+    parser = argparse.ArgumentParser("python -m drey_machine")
     parser.add_argument("--pvs", type=int, default=2_000, help="catalogue PVs, 20 to 200,000")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
@@ -24,7 +24,7 @@ def _serve(argv: list[str]) -> None:
 
 
 def _disturb(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("python -m drey_testing.machine disturb")
+    parser = argparse.ArgumentParser("python -m drey_machine disturb")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
@@ -35,7 +35,7 @@ def _disturb(argv: list[str]) -> None:
 
 
 def _read(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("python -m drey_testing.machine read")
+    parser = argparse.ArgumentParser("python -m drey_machine read")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True, help="where the answer goes")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -53,7 +53,7 @@ def _read(argv: list[str]) -> None:
 
 
 def _write(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("python -m drey_testing.machine write")
+    parser = argparse.ArgumentParser("python -m drey_machine write")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--values-from", type=Path, required=True, help="JSON: name to value")
     parser.add_argument("--timeout", type=float, default=60.0)

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from drey_cli.stack import PartFailed, Process
-from drey_cli.stack.ports import free_port, is_free
-from drey_testing.machine.ioc import client_env
-from drey_testing.machine.plant import Plant, SimPv
+from drey_machine.ioc import client_env
+from drey_machine.plant import Plant, SimPv
+from drey_stack import PartFailed, Process
+from drey_stack.ports import free_port, is_free
 
-_MODULE = "drey_testing.machine"
+_MODULE = "drey_machine"
 
 
 class Machine:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drey_cli.stack.errors import PartFailed
-from drey_cli.stack.process import Process, tail
+from drey_stack.errors import PartFailed
+from drey_stack.process import Process, tail
 
-MODULE = "drey_testing.machine"
+MODULE = "drey_machine"
 """Runs as a program of its own; this package does not depend on it."""
 _START_S = 120.0
 
