@@ -293,8 +293,11 @@ def cli() -> str:
         "",
         "They stand before or after the command's own. The first that says something counts:"
         " option, environment variable, the state folder or profile that was named,"
-        " `./.drey/client.toml`, the default profile of `~/.config/drey/config.toml`. A key that"
-        " was written down for one server is never sent to another.",
+        " `./.drey/client.toml`, the default profile of `~/.config/drey/config.toml`. A key goes"
+        " only where it belongs: one from a file to the server of that file, one from the"
+        " environment to `DREY_SERVER` where that is set, and never to a server that only"
+        " `./.drey/client.toml` names. That file counts only where nobody else can have"
+        " written it.",
         "",
         *_options([p for p in root.params if _is_common(p)]),
     ]

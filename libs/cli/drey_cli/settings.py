@@ -2,7 +2,10 @@
 
 The first that says something counts: option, environment variable, the state folder or profile
 that was named, `./.drey/client.toml`, the default profile of `~/.config/drey/config.toml`.
-A key is only ever sent to the server that it was written down for.
+
+A key goes only where it belongs. One from a file goes to the server of that file. One from the
+environment goes to DREY_SERVER where that is set, and never to a server that only a file of the
+current folder names; such a file counts only where nobody else can have written it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from drey_cli.durations import parse_seconds
-from drey_cli.errors import usage_error
+from drey_cli.errors import CliError, usage_error
 
 DEFAULT_TIMEOUT_S = 30.0
 CLIENT_FILE = "client.toml"
@@ -77,23 +80,24 @@ def resolve(
     """
     env = os.environ if environ is None else environ
     found = _written_down(options, env, folder or Path.cwd())
-    server = options.server or env.get("DREY_SERVER") or str(found.get("server", ""))
+    server = options.server or env.get("DREY_SERVER") or str(found.values.get("server", ""))
     if not server:
         raise usage_error(
             "no server was named",
             remedy="say --server HOST:PORT, set DREY_SERVER, or start one here with `drey up`",
         )
-    if server != found.get("server"):
+    if server != found.values.get("server"):
         # What was written down belongs to another server: its key must not travel to this one.
-        found = {}
+        found = _Written({})
+    values = found.values
     connection = Connection(
         server=server,
-        key=_key(options, env, found),
-        tls=_tls(options, env, found),
-        ca=_ca(options, env, found),
-        timeout_s=_timeout(options, env, found),
+        key=_key(options, env, found, server),
+        tls=_tls(options, env, values),
+        ca=_ca(options, env, values),
+        timeout_s=_timeout(options, env, values),
     )
-    plaintext = bool(options.plaintext or env.get("DREY_PLAINTEXT") or found.get("plaintext"))
+    plaintext = bool(options.plaintext or env.get("DREY_PLAINTEXT") or values.get("plaintext"))
     if connection.key and not (connection.tls or connection.is_loopback or plaintext):
         raise usage_error(
             f"the key would travel to {server} in clear text",
@@ -102,16 +106,47 @@ def resolve(
     return connection
 
 
-def _written_down(options: CommonOptions, env: Mapping[str, str], folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a file says. `here`: it was found in the current folder, nobody named it."""
+
+    values: dict[str, Any]
+    here: bool = False
+
+
+def _written_down(options: CommonOptions, env: Mapping[str, str], folder: Path) -> _Written:
     state = options.state or (None if options.profile else env.get("DREY_STATE"))
     if state:
-        return _client_file(Path(state).expanduser() / CLIENT_FILE, must_exist=True)
+        return _Written(_client_file(Path(state).expanduser() / CLIENT_FILE))
     profile = options.profile or env.get("DREY_PROFILE")
-    if not profile:
-        here = _client_file(folder / STATE_FOLDER / CLIENT_FILE, must_exist=False)
-        if here:
-            return here
-    return _profile(profile, env)
+    path = folder / STATE_FOLDER / CLIENT_FILE
+    if not profile and path.is_file():
+        named = options.server or env.get("DREY_SERVER")
+        distrust = _why_not_own(path)
+        if distrust is None:
+            return _Written(_client_file(path), here=not named)
+        if not named:
+            raise distrust
+    return _Written(_profile(profile, env))
+
+
+def _why_not_own(path: Path) -> CliError | None:
+    """Why a file of the current folder is not believed: somebody else can have written it."""
+    for each in (path.parent, path):
+        found = each.stat()
+        if found.st_uid != os.geteuid():
+            return usage_error(
+                f"{each} belongs to another user, so it is not believed",
+                field="--state",
+                remedy=f"if you trust it, name it: --state {path.parent}; or say --server",
+            )
+        if found.st_mode & 0o022:
+            return usage_error(
+                f"{each} can be written by other users, so it is not believed",
+                field="--state",
+                remedy=f"chmod go-w {path.parent} {path}",
+            )
+    return None
 
 
 def config_path(env: Mapping[str, str]) -> Path:
@@ -128,13 +163,11 @@ def _load(path: Path) -> dict[str, Any]:
         raise usage_error(f"cannot read {path}: {error}") from error
 
 
-def _client_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
+def _client_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        if must_exist:
-            raise usage_error(
-                f"{path} does not exist", field="--state", remedy="start the stack: drey up"
-            )
-        return {}
+        raise usage_error(
+            f"{path} does not exist", field="--state", remedy="start the stack: drey up"
+        )
     return _checked(_load(path), path)
 
 
@@ -172,18 +205,24 @@ def _checked(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
-def _key(options: CommonOptions, env: Mapping[str, str], found: Mapping[str, Any]) -> str:
+def _key(options: CommonOptions, env: Mapping[str, str], found: _Written, server: str) -> str:
     if options.key:
         return options.key
     if options.key_file:
         return _read_key(options.key_file)
-    if env.get("DREY_KEY"):
-        return env["DREY_KEY"]
-    if env.get("DREY_KEY_FILE"):
-        return _read_key(env["DREY_KEY_FILE"])
-    if found.get("key_file"):
-        return _read_key(str(found["key_file"]))
-    return str(found.get("key", ""))
+    if env.get("DREY_KEY") or env.get("DREY_KEY_FILE"):
+        home = env.get("DREY_SERVER")
+        if found.here or (home and home != server):
+            raise usage_error(
+                f"the key of the environment belongs to {home or 'a server that you name'} and is"
+                f" not sent to {server}",
+                field="--key",
+                remedy=f"set DREY_SERVER={server}, say --key or --key-file, or unset DREY_KEY",
+            )
+        return env.get("DREY_KEY") or _read_key(env["DREY_KEY_FILE"])
+    if found.values.get("key_file"):
+        return _read_key(str(found.values["key_file"]))
+    return str(found.values.get("key", ""))
 
 
 def _read_key(path: str) -> str:

@@ -1,5 +1,8 @@
 """Choosing PVs, naming things, finding the server."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from drey_cli.durations import parse_seconds, to_duration
@@ -96,13 +99,76 @@ def test_server_is_found_in_order(tmp_path):
     with pytest.raises(CliError) as caught:
         resolve(CommonOptions(), environ=env, folder=tmp_path)
     assert caught.value.code == 2
-    (tmp_path / ".drey").mkdir()
-    (tmp_path / ".drey" / "client.toml").write_text('server = "127.0.0.1:1"\nkey = "here"\n')
+    _write_here(tmp_path)
     found = resolve(CommonOptions(), environ=env, folder=tmp_path)
     assert (found.server, found.key) == ("127.0.0.1:1", "here")
-    env["DREY_KEY"] = "env"
-    assert resolve(CommonOptions(), environ=env, folder=tmp_path).key == "env"
     assert resolve(CommonOptions(key="opt"), environ=env, folder=tmp_path).key == "opt"
+    env |= {"DREY_KEY": "env", "DREY_SERVER": "127.0.0.1:2"}
+    found = resolve(CommonOptions(), environ=env, folder=tmp_path)
+    assert (found.server, found.key) == ("127.0.0.1:2", "env")
+
+
+def _write_here(folder):
+    (folder / ".drey").mkdir(mode=0o700)
+    file = folder / ".drey" / "client.toml"
+    file.touch(mode=0o600)
+    file.write_text('server = "127.0.0.1:1"\nkey = "here"\n')
+    return file
+
+
+@pytest.fixture
+def found_here(tmp_path):
+    return _write_here(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["DREY_KEY", "DREY_KEY_FILE"])
+def test_a_key_of_the_environment_goes_to_no_server_that_a_file_here_names(
+    tmp_path, found_here, name
+):
+    (tmp_path / "secret").write_text("env\n")
+    env = {"HOME": str(tmp_path), name: str(tmp_path / "secret")}
+    with pytest.raises(CliError, match="belongs to") as caught:
+        resolve(CommonOptions(), environ=env, folder=tmp_path)
+    assert "DREY_SERVER=127.0.0.1:1" in caught.value.remedy
+    # who names the server means it
+    named = CommonOptions(server="127.0.0.1:1")
+    assert resolve(named, environ=env, folder=tmp_path).key
+    state = CommonOptions(state=str(found_here.parent))
+    assert resolve(state, environ=env, folder=tmp_path).key
+
+
+def test_a_key_of_the_environment_belongs_to_the_server_of_the_environment(tmp_path):
+    env = {"DREY_KEY": "env", "DREY_SERVER": "127.0.0.1:1"}
+    with pytest.raises(CliError, match=r"belongs to 127\.0\.0\.1:1"):
+        resolve(CommonOptions(server="127.0.0.1:2"), environ=env, folder=tmp_path)
+    other = CommonOptions(server="127.0.0.1:2", key="own")
+    assert resolve(other, environ=env, folder=tmp_path).key == "own"
+
+
+@pytest.mark.parametrize("which", ["file", "folder"])
+def test_a_file_here_that_others_can_write_is_not_believed(tmp_path, found_here, which):
+    each = found_here if which == "file" else found_here.parent
+    each.chmod(0o777)
+    with pytest.raises(CliError, match="written by other users"):
+        resolve(CommonOptions(), environ={}, folder=tmp_path)
+    # and it is in nobody's way who names a server
+    found = resolve(CommonOptions(server="127.0.0.1:1"), environ={}, folder=tmp_path)
+    assert found.key == ""
+
+
+@pytest.mark.parametrize("which", ["file", "folder"])
+def test_a_file_here_of_another_user_is_not_believed(tmp_path, found_here, monkeypatch, which):
+    mine = found_here if which == "folder" else found_here.parent
+    real = Path.stat
+
+    def stat(self, **options):
+        found = real(self, **options)
+        owner = found.st_uid if self == mine else found.st_uid + 1
+        return os.stat_result((*found[:4], owner, *found[5:]))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(CliError, match="belongs to another user"):
+        resolve(CommonOptions(), environ={"DREY_KEY": "env"}, folder=tmp_path)
 
 
 def test_a_key_never_travels_to_another_server(tmp_path):
