@@ -9,6 +9,7 @@ from drey_cli.errors import CliError
 from drey_cli.failures import from_item_error
 from drey_cli.following import follow_to_end
 from drey_cli.render.jobs import ENDED, job_state, progress_text
+from drey_cli.render.table import escape
 
 if TYPE_CHECKING:
     from drey.job.v1 import job_pb2, job_service_pb2
@@ -49,7 +50,7 @@ def follow_job(session: Session, job_id: str) -> job_pb2.Job:
                 last = job
                 progress.update(
                     task,
-                    description=job.phase or job_state(job),
+                    description=escape(job.phase) or job_state(job),
                     completed=job.done,
                     total=job.total or None,
                 )

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from drey_cli.errors import CliError, usage_error
-from drey_cli.render.table import Cell, Table, plain_lines
+from drey_cli.render.table import Cell, Table, escape, plain_lines, text_of
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LONG_TABLE = 2000
 _PIPE_WIDTH = 400
+_LINES = "\n\t"
+"""What a text of several lines may hold besides what is shown."""
 
 
 class Output:
@@ -88,7 +90,8 @@ class Output:
         sys.stdout.flush()
 
     def text(self, text: str, style: str = "") -> None:
-        """Write a line of text to standard output."""
+        """Write text to standard output."""
+        text = escape(text, keep=_LINES)
         if style and sys.stdout.isatty():
             self.console.print(text, style=style, soft_wrap=True)
         else:
@@ -112,7 +115,11 @@ class Output:
             self.text(table.note, "dim")
 
     def raw(self, data: bytes) -> None:
-        """Write bytes to standard output as they are."""
+        """Write bytes as they are into a file or a pipe; escaped onto a terminal."""
+        if sys.stdout.isatty():
+            text = data.decode("utf-8", "backslashreplace")
+            sys.stdout.write(escape(text, keep="\r\n\t"))
+            return
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
 
@@ -131,24 +138,27 @@ class Output:
     def note(self, text: str, style: str = "dim") -> None:
         """Say something that is not part of the result; silent with JSON."""
         if not self.json:
-            self._error_console.print(text, style=style, soft_wrap=True)
+            self._error_console.print(escape(text, keep=_LINES), style=style, soft_wrap=True)
 
     def error(self, error: CliError) -> None:
         """Show the error: a JSON document with JSON, else message, field, reason and remedy."""
         if self.json:
             sys.stderr.write(_dump(error.as_dict(), indent=None) + "\n")
             return
-        console = self._error_console
-        console.print(f"error: {error.message}", style="bold red", soft_wrap=True)
+
+        def show(text: str, style: str = "") -> None:
+            self._error_console.print(escape(text, keep=_LINES), style=style, soft_wrap=True)
+
+        show(f"error: {error.message}", "bold red")
         if error.field:
-            console.print(f"  field:  {error.field}", soft_wrap=True)
+            show(f"  field:  {error.field}")
         if error.reason not in {"REFUSED", "USAGE"}:
             extra = "".join(
                 f" {name}={value}" for name, value in error.metadata.items() if name != "field"
             )
-            console.print(f"  reason: {error.reason}{extra}", style="dim", soft_wrap=True)
+            show(f"  reason: {error.reason}{extra}", "dim")
         if error.remedy:
-            console.print(f"  remedy: {error.remedy}", style="cyan", soft_wrap=True)
+            show(f"  remedy: {error.remedy}", "cyan")
 
     def confirm(self, question: str, *, yes: bool) -> bool:
         """Ask on the terminal. `yes` answers beforehand; nobody to ask is a usage error."""
@@ -164,7 +174,7 @@ class Output:
 
     def ask(self, question: str) -> str:
         """Ask on standard error and return the trimmed answer; empty at the end of input."""
-        sys.stderr.write(question)
+        sys.stderr.write(escape(question, keep=_LINES))
         sys.stderr.flush()
         return sys.stdin.readline().strip()
 
@@ -210,7 +220,7 @@ def rich_table(table: Table) -> RichTable:
         )
     for row in table.rows:
         drawn.add_row(
-            *(Text(cell) if isinstance(cell, str) else Text(cell.text, cell.style) for cell in row)
+            *(Text(text_of(cell), "" if isinstance(cell, str) else cell.style) for cell in row)
         )
     return drawn
 
@@ -220,4 +230,10 @@ def _dump(document: Mapping[str, Any] | Message, *, indent: int | None) -> str:
         from drey_cli.render.documents import as_document
 
         document = as_document(document)
-    return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    if text.isprintable():
+        return text
+    # Only the strings of a document hold such characters, besides the line ends of its layout.
+    return "".join(
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from drey_core.errors import InvalidArgument
-from drey_core.names import MAX_NAME_BYTES, name_problem
+from drey_core.names import MAX_NAME_BYTES, name_problem, text_problem
 from drey_core.pv_table import (
     F8,
     NO_POLICY,
@@ -191,14 +191,8 @@ class _Header:
 def _check_group(name: str, line: int) -> None:
     if len(name.encode()) > MAX_TAG_BYTES:
         raise malformed(line, f"a column's name is longer than {MAX_TAG_BYTES} bytes", name)
-    if _has_control(name, ""):
-        raise malformed(line, f"the column {name!r} has a control character in its name", name)
-
-
-def _has_control(text: str, allowed: str) -> bool:
-    if text.isprintable():
-        return False
-    return any((char < " " or char == "\x7f") and char not in allowed for char in text)
+    if problem := text_problem(name):
+        raise malformed(line, f"the name of the column {name!r} {problem}", name)
 
 
 class _Reader:
@@ -228,8 +222,8 @@ class _Reader:
             name=name,
             setpoint=setpoint,
             readback=readback,
-            device=self._texts(DEVICE, MAX_DEVICE_BYTES, ""),
-            description=self._texts(DESCRIPTION, MAX_DESCRIPTION_BYTES, "\r\n\t"),
+            device=self._texts(DEVICE, MAX_DEVICE_BYTES),
+            description=self._texts(DESCRIPTION, MAX_DESCRIPTION_BYTES, multiline=True),
             protocol=self._parsed(PROTOCOL, _protocol, PvProtocol.UNSPECIFIED),
             read_only=self._parsed(READ_ONLY, _flag, False),
             setpoint_absolute=tolerances[0],
@@ -260,7 +254,7 @@ class _Reader:
                 self._problems.add(self._lines[at], column, f"{_short(cells[at])} {problem}")
         return cells
 
-    def _texts(self, column: str, limit: int, allowed: str) -> list[str]:
+    def _texts(self, column: str, limit: int, *, multiline: bool = False) -> list[str]:
         # equal texts become one object: devices are shared by many PVs
         shared: dict[str, str] = {}
         cells = [shared.setdefault(cell, cell) for cell in self._cells(column)]
@@ -269,8 +263,8 @@ class _Reader:
         for line, cell in zip(self._lines, cells, strict=True):
             if cell and len(cell) * 4 > limit and len(cell.encode()) > limit:
                 self._problems.add(line, column, f"the text is longer than {limit} bytes")
-            elif not cell.isprintable() and _has_control(cell, allowed):
-                self._problems.add(line, column, "the text has a control character")
+            elif problem := text_problem(cell, multiline=multiline):
+                self._problems.add(line, column, f"the text {problem}")
         return cells
 
     def _parsed(self, column: str, parse: Callable[[str], T], default: T) -> list[T]:
@@ -480,8 +474,8 @@ def _tags_of(group: str, cell: str) -> tuple[Tag, ...] | ValueError:
             continue
         if len(tag.encode()) > MAX_TAG_BYTES:
             return ValueError(f"the tag {_short(tag)} is longer than {MAX_TAG_BYTES} bytes")
-        if _has_control(tag, ""):
-            return ValueError(f"the tag {_short(tag)} has a control character")
+        if problem := text_problem(tag):
+            return ValueError(f"the tag {_short(tag)} {problem}")
         found.setdefault(tag.casefold(), tag)
     return tuple((group, tag) for tag in sorted(found.values()))
 

@@ -17,12 +17,9 @@ from google.protobuf.message import Message
 
 from drey.common.v1 import annotations_pb2
 from drey_core.errors import InvalidArgument, Reason
+from drey_core.names import name_problem, text_problem
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_BAD_TEXT = re.compile(r"[\x00-\x1f\x7f]")
-_BAD_MULTILINE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_BAD_NAME = re.compile(r"[\x00-\x20\x7f]")
-_MAX_NAME = 500
 _MAX_DEPTH = 8
 
 Check = Callable[[Message, str, int], None]
@@ -146,14 +143,10 @@ def _check_text(where: str, value: str, limits: annotations_pb2.Limits) -> None:
         _refuse(where, f"is longer than {limits.max_bytes} bytes")
     if limits.uuid and not _UUID.fullmatch(value):
         _refuse(where, f"{value[:60]!r} is not a UUID", Reason.MALFORMED_ID)
-    if limits.epics_name and (len(value.encode()) > _MAX_NAME or _BAD_NAME.search(value)):
-        _refuse(
-            where,
-            f"{value[:60]!r} cannot be the name of a PV: 1 to {_MAX_NAME} bytes, no blanks, no "
-            "control characters",
-        )
-    if limits.text and (_BAD_MULTILINE if limits.multiline else _BAD_TEXT).search(value):
-        _refuse(where, "has a control character")
+    if limits.epics_name and (problem := name_problem(value)):
+        _refuse(where, f"{value[:60]!r} cannot be the name of a PV: it {problem}")
+    if limits.text and (problem := text_problem(value, multiline=limits.multiline)):
+        _refuse(where, problem)
 
 
 def _check_number(where: str, value: Any, limits: annotations_pb2.Limits) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from opentelemetry import trace
 
+from drey_core.names import escape_text
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -40,15 +42,25 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(out, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """One readable line. A message holds names and texts of others, so it is escaped."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"%(asctime)s %(levelname)-7s {service} %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """As `logging.Formatter`; an exception's lines follow as they are made."""
+        return escape_text(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback; its lines stay lines."""
+        return "\n".join(map(escape_text, super().formatException(ei).splitlines()))
+
+
 def configure(service: str, level: str, form: str) -> None:
     """Send all logs of this process to standard error in the form asked."""
     handler = logging.StreamHandler(sys.stderr)
-    if form == "json":
-        handler.setFormatter(JsonFormatter(service))
-    else:
-        handler.setFormatter(
-            logging.Formatter(f"%(asctime)s %(levelname)-7s {service} %(name)s: %(message)s")
-        )
+    handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

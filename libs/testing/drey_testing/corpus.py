@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from drey_core.values import ARRAY, ELEMENT_DTYPE, Columns, Kind, State, heap_ref, pack_strings
 
+HOSTILE_CHARACTERS = "\0\a\b\x1b\x7f\x9b\u200b\u200e\u202e\u2028\u2066\ufeff\ud800"
+"""Characters that act on a terminal or a page instead of being shown on it."""
+
 TIME_NS = 1_785_000_000_123_456_789
 """A time of 2026 with all its nanoseconds."""
 

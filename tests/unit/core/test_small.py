@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drey_core.errors import InvalidArgument, Reason
 from drey_core.ids import parse_uuid, uuid7
-from drey_core.names import name_problem
+from drey_core.names import name_problem, text_problem
 from drey_core.times import (
     NS_PER_SECOND,
     SUSPECT_BEFORE_NS,
@@ -20,6 +20,7 @@ from drey_core.times import (
     seconds_to_ns,
 )
 from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_testing.corpus import HOSTILE_CHARACTERS
 
 NOW = 1_785_000_000_123_456_789
 TIMES = st.integers(0, 2**62)
@@ -106,11 +107,31 @@ def test_a_page_token_serves_one_list_and_one_query():
         ("a\x7f", "U+007F"),
         ("a\x85", "blank"),
         ("\ud800", "Unicode"),
+        ("a\u202eb", "U+202E at position 2"),
+        ("a\u200b", "U+200B"),
     ],
 )
 def test_names(name, problem):
     found = name_problem(name)
     assert found is None if problem is None else problem in (found or "")
+
+
+@pytest.mark.parametrize("text", ["", "Größe", "束流", "کتاب‌ها", "π ≈ 3", "👍🏽", "a\xa0b"])
+def test_texts_of_any_language(text):
+    assert text_problem(text) is None
+
+
+@pytest.mark.parametrize("char", HOSTILE_CHARACTERS)
+def test_characters_that_act_on_a_display(char):
+    assert f"U+{ord(char):04X} at position 2" in (text_problem(f"a{char}b") or "")
+    assert f"U+{ord(char):04X} at position 2" in (text_problem(f"a{char}b", multiline=True) or "")
+    assert name_problem(f"a{char}b") is not None
+
+
+def test_lines_only_where_they_are_allowed():
+    assert text_problem("a\r\n\tb", multiline=True) is None
+    for char in "\r\n\t":
+        assert text_problem(f"a{char}b") is not None
 
 
 def test_suspect_source_times():

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drey_ca.names import is_name
 from drey_core.directory import CatalogPage
 from drey_core.pages import PAGE_SLOTS, Pages, PageTable
 from drey_core.values import Columns, Kind, State
@@ -305,16 +304,6 @@ def test_what_is_not_watched():
     new.protocol[2] = 2
     assert difference(None, new).watchable.tolist() == [True, False, False]
     assert Change.join([]).gone.tolist() == []
-
-
-@pytest.mark.parametrize("text", ["", "a b", "a\n", "x" * 501, "\x7f"])
-def test_no_address(text):
-    assert not is_name(text)
-
-
-@pytest.mark.parametrize("text", ["A", "x" * 500, "SR:PS{01}-<I>;[é]", "A.VAL$"])
-def test_address(text):
-    assert is_name(text)
 
 
 # --- settling and rates ---

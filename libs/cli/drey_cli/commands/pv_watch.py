@@ -202,6 +202,7 @@ class LiveDisplay(Display):
 
         from drey_cli.output import rich_table
         from drey_cli.render.rows import rows_table
+        from drey_cli.render.table import escape
 
         model = self.model
         room = max(3, self.session.out.console.size.height - 6)
@@ -218,7 +219,7 @@ class LiveDisplay(Display):
         line = f"{status} · {len(model.rows)} PVs · {model.updates} updates"
         line += f" · {model.merged} merged{more}"
         parts: list[RenderableType] = [rich_table(table), Text(line, style)]
-        return Group(*parts, Text(self._notice, "dim")) if self._notice else Group(*parts)
+        return Group(*parts, Text(escape(self._notice), "dim")) if self._notice else Group(*parts)
 
 
 def _by_name(row: value_pb2.PvRow) -> str:

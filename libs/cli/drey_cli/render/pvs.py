@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, Column, Table, facts
+from drey_cli.render.table import Cell, Column, Table, escape, facts
 from drey_cli.render.times import format_time
-from drey_cli.render.values import escape
 
 if TYPE_CHECKING:
     from drey.catalog.v1 import catalog_pb2

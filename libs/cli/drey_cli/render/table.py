@@ -41,10 +41,26 @@ class Table:
         self.rows.append(cells)
 
 
+def escape(text: str, *, keep: str = "") -> str:
+    """The text with what a terminal would act on, or not show, written out (`\\x1b`).
+
+    Names, units, labels, titles and messages were written by IOCs and by other people.
+    `keep`: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable() or char in keep
+        else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
 def text_of(cell: Cell | str) -> str:
-    """Text of a cell on one line."""
+    """Text of a cell on one line, fit for a terminal."""
     text = cell if isinstance(cell, str) else cell.text
-    return text.replace("\n", "⏎")
+    return escape(text.replace("\n", "⏎"))
 
 
 def plain_lines(table: Table) -> list[str]:

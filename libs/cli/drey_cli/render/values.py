@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell
+from drey_cli.render.table import Cell, escape
 
 if TYPE_CHECKING:
     from drey.common.v1 import value_pb2
@@ -37,7 +37,7 @@ def format_value(
         return NO_VALUE
     text = _format_data(value, kind, metadata, full)
     has_units = units and metadata is not None and metadata.units and not _is_text(kind)
-    return f"{text} {metadata.units}" if has_units and metadata is not None else text
+    return f"{text} {escape(metadata.units)}" if has_units and metadata is not None else text
 
 
 def value_cell(
@@ -133,16 +133,6 @@ def format_text(data: str | bytes, *, full: bool = False) -> str:
     if not full and len(text) > _SHOWN_TEXT:
         return f'"{escape(text[:_SHOWN_TEXT])}…" ({len(text)})'
     return f'"{escape(text)}"'
-
-
-def escape(text: str) -> str:
-    """The text with what a terminal would act on, or not show, written out."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def _format_array(

@@ -83,14 +83,16 @@ class Limits(_message.Message):
     """No two elements of the list are equal."""
     epics_name: _builtins.bool
     """The string, or each element, is an EPICS name: 1 to 500 bytes, no blanks, no control
-    characters.
+    characters, none that are not shown.
     """
     max_value: _builtins.int
     """Greatest value of an integer; 0 means no such limit."""
     text: _builtins.bool
-    """The string holds no control characters besides, where `multiline` is set, newline and tab."""
+    """The string holds no control characters besides, where `multiline` is set, newline, carriage
+    return and tab, and no marks of writing direction or other characters that are not shown.
+    """
     multiline: _builtins.bool
-    """Newline and tab are allowed in `text`."""
+    """Newline, carriage return and tab are allowed in `text`."""
     def __init__(
         self,
         *,

@@ -1,0 +1,93 @@
+"""What IOCs and other people wrote is shown on the terminal and never acts on it."""
+
+import io
+import json
+import logging
+import re
+
+import pytest
+
+from drey.common.v1 import value_pb2
+from drey_cli.errors import CliError
+from drey_cli.output import Output
+from drey_cli.render.rows import rows_table
+from drey_cli.render.table import Cell, Column, Table
+from drey_runtime.logs import TextFormatter
+from drey_testing.corpus import HOSTILE_CHARACTERS
+
+HOSTILE = HOSTILE_CHARACTERS.replace("\ud800", "")
+TEXT = f"a{HOSTILE}b"
+
+
+@pytest.fixture(params=[True, False], ids=["terminal", "pipe"])
+def is_terminal(request):
+    return request.param
+
+
+class Written:
+    """Streams in the place of the process's own, for the time of one test."""
+
+    def __init__(self, monkeypatch, is_terminal):
+        self._streams = []
+        for name in ("stdout", "stderr"):
+            stream = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+            stream.isatty = lambda: is_terminal
+            monkeypatch.setattr(f"sys.{name}", stream)
+            self._streams.append(stream)
+
+    def text(self):
+        for stream in self._streams:
+            stream.flush()
+        text = "".join(stream.buffer.getvalue().decode() for stream in self._streams)
+        return re.sub(r"\x1b\[[0-9;]*m", "", text)  # the styles are ours
+
+
+def row(text):
+    value = value_pb2.Value(string_value=text, state=value_pb2.CONNECTION_STATE_CONNECTED)
+    return value_pb2.PvRow(number=1, name=text, setpoint=value)
+
+
+WAYS = {
+    "text": lambda out: out.text(TEXT),
+    "styled text": lambda out: out.text(TEXT, "bold"),
+    "cell": lambda out: out.cell(Cell(TEXT, "red")),
+    "note": lambda out: out.note(TEXT),
+    "question": lambda out: out.ask(TEXT),
+    "error": lambda out: out.error(
+        CliError(TEXT, reason=TEXT, field=TEXT, remedy=TEXT, metadata={"pv": TEXT})
+    ),
+    "table": lambda out: out.table(Table((Column("x"),), [[TEXT], [Cell(TEXT)]], TEXT, TEXT)),
+    "document": lambda out: out.document({TEXT: [TEXT]}),
+    "line": lambda out: out.line({TEXT: TEXT}),
+    "row": lambda out: out.table(rows_table([row(TEXT)], {}, utc=True)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_character_acts_on_the_terminal(monkeypatch, is_terminal, way):
+    written = Written(monkeypatch, is_terminal)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    WAYS[way](Output(color=False))
+    assert "a" in written.text()
+    assert not set(written.text()) & set(HOSTILE)
+
+
+def test_a_file_goes_to_a_pipe_as_it_is_and_onto_a_terminal_escaped(monkeypatch, is_terminal):
+    written = Written(monkeypatch, is_terminal)
+    Output().raw(TEXT.encode())
+    assert (written.text() == TEXT) is not is_terminal
+    assert bool(set(written.text()) & set(HOSTILE)) is not is_terminal
+
+
+def test_a_document_says_the_same_after_escaping(monkeypatch, is_terminal):
+    written = Written(monkeypatch, is_terminal)
+    document = {TEXT: TEXT, "plain": "Größe 束流\n"}
+    Output().document(document)
+    assert json.loads(written.text()) == document
+    assert "束流" in written.text()
+
+
+def test_lines_of_a_log_stay_lines():
+    record = logging.LogRecord("x", logging.INFO, "", 0, "no PV %s", (f"{TEXT}\nforged",), None)
+    line = TextFormatter("test").format(record)
+    assert not set(line) & {*HOSTILE, "\n"}
