@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PATTERN = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(ms|s|m|h|d|)\s*")
+_PATTERN = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m|h|d|)")
 
 
 def parse_seconds(text: str, *, option: str) -> float:
     """Seconds of a duration; refuses what is negative, not finite, or not a duration."""
-    match = _PATTERN.fullmatch(text)
+    match = _PATTERN.fullmatch(text.strip())
     if match is None:
         raise usage_error(
             f"{option}: {text!r} is not a duration",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from drey_core.patterns import Patterns
 
 _BETWEEN = "\0"
 """Stands between the fields of one PV, so that nothing matches across two of them."""
@@ -15,14 +17,6 @@ _BETWEEN = "\0"
 def words(text: str) -> list[str]:
     """The words of a search text, case folded, in order, each once."""
     return list(dict.fromkeys(text.casefold().split()))
-
-
-def _matcher(word: str) -> Callable[[str], object]:
-    if "*" not in word and "?" not in word:
-        return lambda haystack: word in haystack
-    wild = {"*": f"[^{_BETWEEN}]*", "?": f"[^{_BETWEEN}]"}
-    pattern = "".join(wild.get(char) or re.escape(char) for char in re.sub(r"\*+", "*", word))
-    return re.compile(pattern).search
 
 
 class SearchIndex:
@@ -37,21 +31,18 @@ class SearchIndex:
 
     def mask(self, text: str) -> NDArray[np.bool_]:
         """Which PVs have every word of `text` in some field; shape (n,). No words: all."""
-        mask = np.ones(len(self._texts), bool)
-        for word in words(text):
-            rows = np.flatnonzero(mask)
-            matches = _matcher(word)
-            texts: Iterable[str] = self._texts
-            if len(rows) < len(self._texts):
-                texts = [self._texts[row] for row in rows.tolist()]
-            mask[rows] = [bool(matches(haystack)) for haystack in texts]
+        asked = words(text)
+        wild = [word for word in asked if "*" in word or "?" in word]
+        # What of a word is no wildcard has to occur as it is: quickly asked, and it leaves few.
+        plain = {part for word in asked for part in re.split(r"[*?]", word) if part}
+        rows = np.arange(len(self._texts))
+        for part in plain:
+            rows = rows[[part in self._texts[row] for row in rows.tolist()]]
+        if wild:
+            patterns = Patterns([f"*{word}*" for word in wild], sets=False)
+            rows = rows[
+                [patterns.all_match(self._texts[row].split(_BETWEEN)) for row in rows.tolist()]
+            ]
+        mask = np.zeros(len(self._texts), bool)
+        mask[rows] = True
         return mask
-
-
-def like_patterns(text: str) -> list[str]:
-    r"""The words of a search text as SQL LIKE patterns with `\` as escape, to be matched by ILIKE.
-
-    `_`, `%` and `\` of the text are literal; every pattern must match one of the fields.
-    """
-    escape = str.maketrans({"\\": "\\\\", "%": r"\%", "_": r"\_", "*": "%", "?": "_"})
-    return [f"%{word.translate(escape)}%" for word in words(text)]

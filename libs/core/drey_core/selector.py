@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import repeat
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from drey_core.errors import InvalidArgument, NotFound, Reason, Unimplemented
 from drey_core.ids import parse_uuid
+from drey_core.patterns import MAX_CHARACTERS, Patterns
 from drey_core.search import SearchIndex
 from drey_core.values import I8
 
@@ -47,6 +47,12 @@ class Selector:
     except_: Selector | None = None
 
     @property
+    def takes_long(self) -> bool:
+        """Whether choosing may take longer than an event loop should stand still."""
+        inner = self.except_ is not None and self.except_.takes_long
+        return bool(self.globs or self.scope or len(self.names) > 1000 or inner)
+
+    @property
     def explicit(self) -> bool:
         """Whether it names PVs, rather than narrowing all of them down."""
         return bool(self.names or self.ids or self.numbers or self.globs or self.scope)
@@ -75,6 +81,15 @@ class Selector:
         for i, tag in enumerate(self.tags):
             if not tag.group:
                 raise _invalid(f"{path}.tags[{i}] names no group", f"{path}.tags[{i}].group")
+        if sum(map(len, self.globs)) > MAX_CHARACTERS:
+            at = f"{path}.globs"
+            raise InvalidArgument(
+                f"{at}: have more than {MAX_CHARACTERS} characters together; make several calls,"
+                " or choose by device or by tag",
+                reason=Reason.TOO_MANY,
+                field=at,
+                metadata={"field": at, "limit": str(MAX_CHARACTERS)},
+            )
         if self.except_ is not None:
             self.except_._validate(f"{path}.except", depth + 1)
 
@@ -166,8 +181,8 @@ class SelectorIndex:
             self._choose_names(selector.names, f"{path}.names", mask, missing)
             self._choose_ids(selector.ids, f"{path}.ids", mask, missing)
             self._choose_numbers(selector.numbers, f"{path}.numbers", mask, missing)
-            for glob in selector.globs:
-                mask[self._glob_rows(glob)] = True
+            if selector.globs:
+                mask[self._glob_rows(selector.globs)] = True
             if selector.scope:
                 mask |= self._scope_mask(selector.scope, f"{path}.scope", missing, depth)
         else:
@@ -255,16 +270,19 @@ class SelectorIndex:
                 mask[rows] = True
         return mask
 
-    def _glob_rows(self, glob: str) -> I8:
-        """Rows whose name matches; only names with the literal prefix of the glob are tried."""
+    def _glob_rows(self, globs: Sequence[str]) -> I8:
+        """Rows whose name matches one; only names with the literal prefix of one are looked at."""
         order, ordered = self._by_name
-        prefix = re.split(r"[*?\[]", glob, maxsplit=1)[0]
-        first = bisect_left(ordered, prefix) if prefix else 0
-        # No character sorts after U+10FFFF, so this ends the range of the prefix.
-        last = bisect_left(ordered, prefix + "\U0010ffff" * 2) if prefix else len(ordered)
-        hits = map(_glob_match(glob), ordered[first:last])
-        matched = np.fromiter((hit is not None for hit in hits), bool, last - first)
-        rows: I8 = order[first:last][matched]
+        asked = np.zeros(len(ordered), bool)
+        for glob in globs:
+            prefix = re.split(r"[*?\[]", glob, maxsplit=1)[0]
+            first = bisect_left(ordered, prefix) if prefix else 0
+            # No character sorts after U+10FFFF, so this ends the range of the prefix.
+            last = bisect_left(ordered, prefix + "\U0010ffff" * 2) if prefix else len(ordered)
+            asked[first:last] = True
+        places = np.flatnonzero(asked)
+        matched = Patterns(globs).any_match(ordered[place] for place in places.tolist())
+        rows: I8 = order[places[matched]]
         return rows
 
     # --- lookups, built on first use ---
@@ -311,11 +329,6 @@ def _rows_of(column: Iterable[str]) -> dict[str, list[int]]:
     for row, text in enumerate(column):
         rows.setdefault(text, []).append(row)
     return rows
-
-
-@lru_cache(maxsize=4096)
-def _glob_match(glob: str) -> Callable[[str], re.Match[str] | None]:
-    return re.compile(fnmatch.translate(glob)).match
 
 
 def _invalid(message: str, path: str, reason: Reason = Reason.INVALID_FIELD) -> InvalidArgument:

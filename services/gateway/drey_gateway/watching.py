@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from drey_gateway.domain.watch import (
 )
 from drey_gateway.domain.wire import baseline_messages, diff_messages
 from drey_gateway.ports import Resolver
+from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import now_ns
 
 CHECKPOINT_S = 0.8
@@ -129,8 +131,12 @@ async def resolve(
 ) -> tuple[I8, list[str]]:
     """(rows of the present directory, what nothing has). Raises as the selector's rules say."""
     if not mapping.needs_catalogue(selector):
-        chosen = world.live.choose(selector, allow_unknown)
-        return chosen.rows, chosen.not_found
+        while True:
+            index = world.live.index
+            choose = partial(index.select, selector, allow_unknown=allow_unknown)
+            chosen = await choose_off_loop(choose, takes_long=selector.takes_long)
+            if world.live.index is index:
+                return chosen.rows, chosen.not_found
     numbers, not_found = await world.resolver.resolve(message, allow_unknown)
     rows = world.live.directory.rows_of(np.sort(numbers))
     return rows[rows >= 0], not_found

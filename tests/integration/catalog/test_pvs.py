@@ -215,6 +215,24 @@ async def test_bulk_delete_by_selector(service) -> None:
         await service.catalog.BatchDeletePvs(empty)
 
 
+async def test_a_search_made_to_stop_the_service_is_answered(service) -> None:
+    """A matcher that tries again would need longer than the machine will stand."""
+    for i in range(5):
+        await create(service, f"{'A' * 60}:{i}", description="b" * 500)
+    hostile = "*?" * 200 + "~"
+    calls = [
+        service.catalog.ListPvs(rpc.ListPvsRequest(search=hostile, include_deleted=dead))
+        for dead in (True, False)
+    ]
+    assert [len((await call).pvs) for call in calls] == [0, 0]
+    selector = selector_pb2.Selector(globs=["*" + "A*" * 30 + f"{i}~" for i in range(500)])
+    answer = await service.catalog.ResolveSelector(rpc.ResolveSelectorRequest(selector=selector))
+    assert answer.pvs == 0
+    selector.globs[:] = ["?" * 400] * 100
+    with refused(StatusCode.INVALID_ARGUMENT, "TOO_MANY"):
+        await service.catalog.ResolveSelector(rpc.ResolveSelectorRequest(selector=selector))
+
+
 async def test_every_change_is_in_the_audit(service) -> None:
     made = await create(service, "A", device="d")
     await update(service, catalog_pb2.Pv(id=made.id, device="e"), "device")

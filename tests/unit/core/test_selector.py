@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drey_core.errors import InvalidArgument, NotFound, Reason, Unimplemented
 from drey_core.ids import uuid7
-from drey_core.search import SearchIndex, like_patterns
+from drey_core.search import SearchIndex
 from drey_core.selector import Selector, SelectorIndex, TagFilter
 
 IDS = [uuid7(1_785_000_000_000_000_000 + i * 10**6, bytes([i] * 8)) for i in range(5)]
@@ -160,11 +160,5 @@ def test_search(text, rows):
     assert np.flatnonzero(index().search(text)).tolist() == rows
 
 
-def test_search_of_nothing_and_like_patterns():
+def test_search_of_nothing():
     assert SearchIndex([], []).mask("x").tolist() == []
-    assert like_patterns(r"50% A_b c\d x*y?") == [
-        r"%50\%%",
-        r"%a\_b%",
-        r"%c\\d%",
-        "%x%y_%",
-    ]

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from drey_core.directory import CatalogPage, Directory, MetadataIndex, MetadataPage
 from drey_core.pages import PAGE_SHIFT, Pages
-from drey_core.selector import Selection as Chosen
-from drey_core.selector import Selector, SelectorIndex
+from drey_core.selector import SelectorIndex
 from drey_core.values import I8
 from drey_gateway.domain.health import ShardHealth
 from drey_gateway.domain.image import LiveImage
@@ -152,10 +151,6 @@ class Live:
                 devices=found.devices,
             )
         return self._index
-
-    def choose(self, selector: Selector, allow_unknown: bool) -> Chosen:
-        """PVs by selector. Raises as `SelectorIndex.select`."""
-        return self.index.select(selector, allow_unknown=allow_unknown)
 
     def cache(self, fields: Fields) -> RowCache:
         """Encoded rows of the present directory."""

@@ -8,6 +8,7 @@ from drey.directory.v1 import directory_service_pb2 as rpc
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.catalog.catalogue import Catalogue
 from drey_snapshot.catalog.rpc import Context
+from drey_snapshot.catalog.view import choose
 
 _BYTES = 1 << 20
 _ROWS = 20_000
@@ -48,7 +49,7 @@ class DirectoryServicer:
     ) -> AsyncIterator[rpc.ResolveChannelsResponse]:
         view = await self._catalogue.current()
         selector = selector_from_proto(request.selector)
-        rows, not_found = view.select(selector, request.allow_unknown)
+        rows, not_found = await choose(view, selector, request.allow_unknown)
         directory = view.directory
         for at in range(0, max(len(rows), 1), _ROWS):
             chunk = rows[at : at + _ROWS]

@@ -26,7 +26,7 @@ from drey_snapshot.catalog.rpc import Context, Parts
 from drey_snapshot.catalog.usecases import importing
 from drey_snapshot.catalog.usecases.importing import Action, Plan
 from drey_snapshot.catalog.usecases.writer import Act, Call, Scene
-from drey_snapshot.catalog.view import CatalogueView
+from drey_snapshot.catalog.view import CatalogueView, choose
 
 _CHUNK = 1 << 20
 _JOB_KIND = "import"
@@ -125,7 +125,7 @@ class FileRpcs:
     ) -> AsyncIterator[rpc.ExportPvsResponse]:
         _check_format(request.format, "format")
         view = await self._parts.catalogue.current()
-        rows, _ = view.select(selector_from_proto(request.selector))
+        rows, _ = await choose(view, selector_from_proto(request.selector))
         order = sorted(rows.tolist(), key=view.table.name.__getitem__)
         content = await asyncio.to_thread(lambda: write_pvs(_file_table(view, order)))
         for at in range(0, len(content), _CHUNK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
@@ -13,6 +14,7 @@ from drey_core.ids import parse_uuid
 from drey_core.pages import PAGE_SHIFT
 from drey_core.selector import Selector
 from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_runtime.choosing import choose_off_loop
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.catalog.adapters.reading import read_pv, read_tombstones
 from drey_snapshot.catalog.domain import policy as policies
@@ -35,7 +37,7 @@ from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
 from drey_snapshot.catalog.usecases import pvs
 from drey_snapshot.catalog.usecases.listing import Key, Page, list_all, list_living
 from drey_snapshot.catalog.usecases.writer import Act, Scene
-from drey_snapshot.catalog.view import CatalogueView
+from drey_snapshot.catalog.view import CatalogueView, choose
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ class PvRpcs:
         selector = selector_from_proto(request.selector)
 
         async def decide(scene: Scene) -> Act:
-            names = pvs.delete_selected(scene, selector, request.dry_run)
+            names = await pvs.delete_selected(scene, selector, request.dry_run)
             response = rpc.BatchDeletePvsResponse(deleted=len(names)).SerializeToString()
             said = {"deleted": len(names), "first": names[:100]}
             return Act(response, "pv.batch_delete", "pvs", said, None)
@@ -151,7 +153,7 @@ class PvRpcs:
             raise invalid("add", "there is no tag to add, nor one to remove")
 
         async def decide(scene: Scene) -> Act:
-            matched, changed = pvs.tag_selected(scene, selector, add, remove)
+            matched, changed = await pvs.tag_selected(scene, selector, add, remove)
             response = rpc.TagPvsResponse(matched=matched, changed=changed).SerializeToString()
             said = {
                 "matched": matched,
@@ -237,16 +239,19 @@ class PvRpcs:
         after: Key | None,
         size: int,
     ) -> Page:
+        takes_long = bool(request.search) or (selector is not None and selector.takes_long)
         if not request.include_deleted:
-            return list_living(view, selector, request.search, after, size)
+            living = partial(list_living, view, selector, request.search, after, size)
+            return await choose_off_loop(living, takes_long=takes_long)
         dead = await self._parts.db.read(read_tombstones)
-        return list_all(view, dead, selector, request.search, after, size)
+        every = partial(list_all, view, dead, selector, request.search, after, size)
+        return await choose_off_loop(every, takes_long=takes_long)
 
     async def ResolveSelector(
         self, request: rpc.ResolveSelectorRequest, context: Context
     ) -> rpc.ResolveSelectorResponse:
         view = await self._parts.catalogue.current()
-        rows, _ = view.select(selector_from_proto(request.selector))
+        rows, _ = await choose(view, selector_from_proto(request.selector))
         table = view.table
         channels = (table.setpoint_channel[rows] != 0).sum()
         channels += (table.readback_channel[rows] != 0).sum()

@@ -11,6 +11,7 @@ import numpy as np
 from drey_core.directory import Directory
 from drey_core.pages import hash_bytes
 from drey_core.selector import Selector, SelectorIndex
+from drey_runtime.choosing import choose_off_loop
 from drey_runtime.directory_codec import encode_catalog
 from drey_snapshot.catalog.domain.pages import build_pages, directory_of, pages_of
 from drey_snapshot.catalog.domain.table import I8, PvTable
@@ -96,6 +97,15 @@ class CatalogueView:
     def tag_counts(self) -> dict[int, int]:
         """Living PVs by number of tag."""
         return {number: len(rows) for number, rows in tag_rows(self.table).items()}
+
+
+async def choose(
+    view: CatalogueView, selector: Selector, allow_unknown: bool = False
+) -> tuple[I8, list[str]]:
+    """As `CatalogueView.select`, beside the event loop where it takes long."""
+    return await choose_off_loop(
+        lambda: view.select(selector, allow_unknown), takes_long=selector.takes_long
+    )
 
 
 def tag_rows(table: PvTable) -> dict[int, list[int]]:

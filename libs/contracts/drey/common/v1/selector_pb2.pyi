@@ -58,7 +58,9 @@ class Selector(_message.Message):
 
     @_builtins.property
     def globs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Patterns over names: `*` any run, `?` one character, `[abc]` one of; case counts."""
+        """Patterns over names: `*` any run, `?` one character, `[abc]` one of; case counts. At most 32,768
+        characters in all of them together.
+        """
 
     @_builtins.property
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

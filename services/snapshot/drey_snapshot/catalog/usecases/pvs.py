@@ -12,6 +12,7 @@ from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.draft import CONTENT, Draft, copy_of, draft_of
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.usecases.writer import Act, Scene
+from drey_snapshot.catalog.view import choose
 
 TagPair = tuple[str, str]
 
@@ -53,9 +54,9 @@ async def undelete(scene: Scene, id: str, encode: Callable[[Draft], bytes]) -> A
     return Act(encode(draft), "pv.undelete", f"pvs/{id}", None, after)
 
 
-def delete_selected(scene: Scene, selector: Selector, dry_run: bool) -> list[str]:
+async def delete_selected(scene: Scene, selector: Selector, dry_run: bool) -> list[str]:
     """Tombstones of all PVs chosen; their names, in order of number."""
-    rows, _ = scene.view.select(selector)
+    rows, _ = await choose(scene.view, selector)
     names = [scene.view.table.name[row] for row in rows.tolist()]
     if not dry_run:
         for draft in scene.edit.at_rows(rows.tolist()):
@@ -63,11 +64,11 @@ def delete_selected(scene: Scene, selector: Selector, dry_run: bool) -> list[str
     return names
 
 
-def tag_selected(
+async def tag_selected(
     scene: Scene, selector: Selector, add: list[TagPair], remove: list[TagPair]
 ) -> tuple[int, int]:
     """(PVs chosen, PVs whose tags changed)."""
-    rows, _ = scene.view.select(selector)
+    rows, _ = await choose(scene.view, selector)
     if len(rows) == 0:
         return 0, 0
     edit = scene.edit

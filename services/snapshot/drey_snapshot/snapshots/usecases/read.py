@@ -12,6 +12,7 @@ from drey_core.errors import NotFound
 from drey_core.selector import Selector
 from drey_core.values import I8, State
 from drey_core.wire import chunk, column_chunks
+from drey_runtime.choosing import choose_off_loop
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.choosing import Chooser, Today, refuse_unknown
@@ -95,7 +96,9 @@ class Reader:
         rows = view.rows
         if selector is not None:
             chooser = Chooser(view.index, today_of(await self._today(selector)))
-            mask = chooser.choose(selector)
+            mask = await choose_off_loop(
+                lambda: chooser.choose(selector), takes_long=selector.takes_long
+            )
             refuse_unknown(chooser.not_found)
             rows = rows[mask]
         if only_missing:

@@ -17,6 +17,7 @@ from drey_core.pages import PAGE_SHIFT, PageHash, Pages, PageTable, hash_bytes
 from drey_core.selector import Selector
 from drey_core.values import I8, KIND_NONE, Columns, State
 from drey_runtime import audit
+from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection
 from drey_snapshot.snapshots.adapters.library import Library
@@ -145,7 +146,7 @@ class Taker:
 
     async def scope(self, order: TakeOrder) -> Scope:
         """The PVs of an order; kept for a while, as the same are taken again and again."""
-        return self._scope_of(await self._catalogue.current(), order.selector)
+        return await self._scope_of(await self._catalogue.current(), order.selector)
 
     async def read(self, order: TakeOrder, scope: Scope) -> Reading:
         """Gather the values, pass the gates, and hash. Cancelling it leaves nothing behind.
@@ -203,13 +204,16 @@ class Taker:
 
     # --- gathering ---
 
-    def _scope_of(self, view: CatalogueView, selector: Selector) -> Scope:
+    async def _scope_of(self, view: CatalogueView, selector: Selector) -> Scope:
         if self._scopes_version != view.version:
             self._scopes, self._scopes_version = Lru(_SCOPES), view.version
         scope = self._scopes.get(selector)
         if scope is None:
-            scope = self._find_scope(view, selector)
-            self._scopes.put(selector, scope)
+            scope = await choose_off_loop(
+                lambda: self._find_scope(view, selector), takes_long=selector.takes_long
+            )
+            if self._scopes_version == view.version:
+                self._scopes.put(selector, scope)
         return scope
 
     @staticmethod
@@ -398,7 +402,7 @@ class Taker:
         view, live, metadata = await asyncio.gather(
             self._catalogue.current(), self._live.read(guess), self._metadata.current()
         )
-        scope = self._scope_of(view, everything)
+        scope = await self._scope_of(view, everything)
         if not np.array_equal(scope.page_numbers, guess):
             live = await self._live.read(scope.page_numbers)
         hashes = {n: known.hash for n, known in metadata.known.items()}
