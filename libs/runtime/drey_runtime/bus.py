@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -20,6 +22,7 @@ from nats.js import JetStreamContext
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
+from drey_runtime.settings import CommonSettings
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +34,22 @@ _PENDING_BYTES = 256 << 20
 class Bus:
     """One NATS connection. Use `run()` in the task group, then everything else."""
 
-    def __init__(self, url: str, namespace: str, name: str) -> None:
+    def __init__(
+        self, url: str, namespace: str, name: str, security: dict[str, Any] | None = None
+    ) -> None:
         self._servers = [u.strip() for u in url.split(",")]
+        self._security = security or {}
         self.namespace = namespace
         self._name = name
         self.nc: Client = Client()
         self._wanted: list[tuple[str, MessageHandler]] = []
         self._changed = asyncio.Event()
         self.reconnects = 0
+
+    @classmethod
+    def of(cls, settings: CommonSettings, name: str) -> Bus:
+        """The bus of the settings, with their TLS and credentials. OSError for a bad file."""
+        return cls(settings.nats_url, settings.namespace, name, _security(settings))
 
     def subject(self, *parts: object) -> str:
         """`{namespace}.v1.{parts joined by dots}`."""
@@ -89,6 +100,7 @@ class Bus:
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
+                    **self._security,
                 )
                 break
             except (NatsError, OSError, TimeoutError) as error:
@@ -145,3 +157,17 @@ class Bus:
             pending_msgs_limit=_PENDING_MESSAGES,
             pending_bytes_limit=_PENDING_BYTES,
         )
+
+
+def _security(settings: CommonSettings) -> dict[str, Any]:
+    """Arguments of `Client.connect`."""
+    found: dict[str, Any] = {}
+    if settings.nats_ca is not None:
+        found["tls"] = ssl.create_default_context(cafile=str(settings.nats_ca))
+        if settings.nats_cert is not None:
+            found["tls"].load_cert_chain(settings.nats_cert, settings.nats_key)
+    if settings.nats_credentials is not None:
+        found["user_credentials"] = str(settings.nats_credentials)
+    if settings.nats_nkey is not None:
+        found["nkeys_seed"] = str(settings.nats_nkey)
+    return found

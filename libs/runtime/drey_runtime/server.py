@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from drey_runtime.auth import Authenticator
 from drey_runtime.interceptor import HARD_LIMIT_BYTES, CallInterceptor
-from drey_runtime.settings import CommonSettings, require_safe_listen
+from drey_runtime.settings import CommonSettings, is_unix, require_safe_listen
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +83,12 @@ async def serve(
     *,
     extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
     reflected: Sequence[str] | None = None,
+    public: bool = False,
     grace_s: float = 2.0,
 ) -> AsyncIterator[tuple[int, Health]]:
     """Run a server of `services` ((full name, servicer)); gives (port, health).
 
+    A server that is not `public` asks its callers for a certificate where `tls_client_ca` is set.
     On leaving, new calls are refused at once and running ones have `grace_s` to end. Raises
     `SettingsError` when `listen` (from the setting `variable`) is not safe, OSError when it
     cannot be bound.
@@ -111,7 +114,7 @@ async def serve(
         ),
         server,
     )
-    port = _bind(server, settings, listen)
+    port = _bind(server, settings, listen, public)
     await server.start()
     log.info("listening on port %d", port)
     try:
@@ -121,19 +124,25 @@ async def serve(
         await server.stop(grace_s)
 
 
-def _bind(server: grpc.aio.Server, settings: CommonSettings, listen: str) -> int:
-    if settings.tls_cert is None or settings.tls_key is None:
+def _bind(server: grpc.aio.Server, settings: CommonSettings, listen: str, public: bool) -> int:
+    if settings.tls_cert is None or settings.tls_key is None or is_unix(listen):
         port = server.add_insecure_port(listen)
     else:
         pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-        port = server.add_secure_port(listen, grpc.ssl_server_credentials([pair]))
-    if port == 0 and not listen.startswith("unix:"):
+        parts = None if public else _read(settings.tls_client_ca)
+        credentials = grpc.ssl_server_credentials([pair], parts, parts is not None)
+        port = server.add_secure_port(listen, credentials)
+    if port == 0 and not is_unix(listen):
         raise OSError(f"cannot listen on {listen}")
     return port
 
 
+def _read(path: Path | None) -> bytes | None:
+    return None if path is None else path.read_bytes()
+
+
 def channel(settings: CommonSettings, target: str, **options: Any) -> grpc.aio.Channel:
-    """A channel to another service, by TLS where `tls_ca` is set."""
+    """A channel to another service, by TLS where `tls_ca` is set; a Unix socket needs none."""
     arguments = [
         *_OPTIONS,
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -141,7 +150,12 @@ def channel(settings: CommonSettings, target: str, **options: Any) -> grpc.aio.C
         ("grpc.max_reconnect_backoff_ms", 1000),
         *options.items(),
     ]
-    if settings.tls_ca is None:
+    if settings.tls_ca is None or is_unix(target):
         return grpc.aio.insecure_channel(target, options=arguments)
-    credentials = grpc.ssl_channel_credentials(settings.tls_ca.read_bytes())
+    shown = (settings.tls_client_key, settings.tls_client_cert)
+    if shown[0] is None:
+        shown = (settings.tls_key, settings.tls_cert)
+    credentials = grpc.ssl_channel_credentials(
+        settings.tls_ca.read_bytes(), _read(shown[0]), _read(shown[1])
+    )
     return grpc.aio.secure_channel(target, credentials, options=arguments)

@@ -51,11 +51,26 @@ class CommonSettings(BaseModel):
 
     postgres_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
-        description="Where Postgres is, with user and password.",
+        description="Where Postgres is, with user and password. TLS by `sslmode`, `sslrootcert`,"
+        " `sslcert` and `sslkey` in it; `?host=FOLDER` for a Unix socket.",
     )
-    nats_url: str = Field("nats://127.0.0.1:4222", description="Where NATS is; several by comma.")
+    nats_url: str = Field(
+        "nats://127.0.0.1:4222",
+        description="Where NATS is; several by comma. `tls://` insists on TLS.",
+    )
+    nats_ca: Path | None = Field(
+        None, description="Authority (PEM) by which NATS is checked; insists on TLS."
+    )
+    nats_cert: Path | None = Field(None, description="Certificate chain (PEM) shown to NATS.")
+    nats_key: Path | None = Field(None, description="Private key (PEM) of that certificate.")
+    nats_credentials: Path | None = Field(
+        None, description="File of the NATS user's credentials (`.creds`: JWT and seed)."
+    )
+    nats_nkey: Path | None = Field(None, description="File of the NATS user's NKey seed.")
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Where Redis or Valkey is."
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Where Redis or Valkey is. `rediss://` for TLS, with `ssl_ca_certs`,"
+        " `ssl_certfile` and `ssl_keyfile` in its query; `unix:///PATH` for a Unix socket.",
     )
     namespace: str = Field(
         "drey",
@@ -92,11 +107,44 @@ class CommonSettings(BaseModel):
     tls_ca: Path | None = Field(
         None, description="Authority (PEM) by which internal clients check the services."
     )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="Authority (PEM) of the parts. Set: every listener but the gateway's refuses"
+        " whoever shows no certificate of it.",
+    )
+    tls_client_cert: Path | None = Field(
+        None,
+        description="Certificate chain (PEM) that this part shows to the others. Not set: that of"
+        " `DREY_TLS_CERT`.",
+    )
+    tls_client_key: Path | None = Field(None, description="Private key (PEM) of that certificate.")
 
     @model_validator(mode="after")
-    def _tls_whole(self) -> Self:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("DREY_TLS_CERT and DREY_TLS_KEY go together: set both or neither")
+    def _secrets_whole(self) -> Self:
+        for one, other in (
+            ("tls_cert", "tls_key"),
+            ("tls_client_cert", "tls_client_key"),
+            ("nats_cert", "nats_key"),
+        ):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                names = f"DREY_{one.upper()} and DREY_{other.upper()}"
+                raise ValueError(f"{names} go together: set both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError(
+                "DREY_TLS_CLIENT_CA asks callers for a certificate, which needs TLS: set"
+                " DREY_TLS_CERT and DREY_TLS_KEY too"
+            )
+        if self.tls_client_cert is not None and self.tls_ca is None:
+            raise ValueError(
+                "DREY_TLS_CLIENT_CERT is shown by TLS only: set DREY_TLS_CA, the authority of the"
+                " other parts, too"
+            )
+        if self.nats_cert is not None and self.nats_ca is None:
+            raise ValueError("DREY_NATS_CERT is shown by TLS only: set DREY_NATS_CA too")
+        if self.nats_credentials is not None and self.nats_nkey is not None:
+            raise ValueError(
+                "DREY_NATS_CREDENTIALS and DREY_NATS_NKEY exclude each other: set one of them"
+            )
         return self
 
 
@@ -133,12 +181,17 @@ class ChannelAccessSettings(CommonSettings):
         return {name: value for name, value in given.items() if value is not None}
 
 
+def is_unix(address: str) -> bool:
+    """Whether an address is a Unix socket: spoken to in plain text, guarded by its folder."""
+    return address.startswith("unix:")
+
+
 def require_safe_listen(settings: CommonSettings, listen: str, variable: str) -> None:
     """Raise `SettingsError` when `listen` would offer plain text beyond loopback."""
-    if settings.tls_cert is not None or settings.allow_insecure_listen:
+    if is_unix(listen) or settings.tls_cert is not None or settings.allow_insecure_listen:
         return
     host = listen.rsplit(":", 1)[0].strip("[]")
-    if listen.startswith("unix:") or host == "localhost":
+    if host == "localhost":
         return
     try:
         loopback = ipaddress.ip_address(host).is_loopback

@@ -87,7 +87,7 @@ async def main(settings: Settings, app: App) -> None:
         )
     signer = TokenSigner.from_file(GATEWAY, settings.signing_key)
     db = await app.stack.enter_async_context(_database(settings))
-    bus = Bus(settings.nats_url, settings.namespace, "drey-gateway")
+    bus = Bus.of(settings, "drey-gateway")
     image = await app.stack.enter_async_context(
         Image.open(settings.redis_url.get_secret_value(), settings.namespace)
     )
@@ -141,6 +141,7 @@ async def main(settings: Settings, app: App) -> None:
             services,
             extra_handlers=[_forwarder(channels, signer)],
             reflected=[*(name for name, _ in services), *FORWARDED],
+            public=True,
         )
     )
     app.start(bus)

@@ -49,7 +49,7 @@ async def main(settings: Settings, app: App) -> None:
     )
     image = await enter(Image.open(settings.redis_url.get_secret_value(), settings.namespace))
     hub = ChannelHub(await enter(open_table(settings.channel_access, settings.ca_environment())))
-    bus = Bus(settings.nats_url, settings.namespace, f"drey-monitor-{os.getpid()}")
+    bus = Bus.of(settings, f"drey-monitor-{os.getpid()}")
     app.start(bus, "bus")
     upstream = await enter(channel(settings, settings.snapshot_target))
     catalog = CatalogFollower(

@@ -52,7 +52,7 @@ async def main(settings: Settings, app: App) -> int:
     image = await enter(Image.open(settings.redis_url.get_secret_value(), settings.namespace))
     table = await enter(open_table(settings.channel_access, settings.ca_environment()))
     upstream = await enter(channel(settings, settings.snapshot_target))
-    bus = Bus(settings.nats_url, settings.namespace, "drey-restore")
+    bus = Bus.of(settings, "drey-restore")
     jobs = JobStore(database, bus)
 
     store = RestoreStore(database)

@@ -69,7 +69,7 @@ async def open_context(settings: Settings, app: App) -> Context:
             checks=[_check_migrations],
         )
     )
-    bus = Bus(settings.nats_url, settings.namespace, "snapshot")
+    bus = Bus.of(settings, "snapshot")
     image = await app.stack.enter_async_context(
         Image.open(settings.redis_url.get_secret_value(), settings.namespace)
     )

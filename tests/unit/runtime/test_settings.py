@@ -55,6 +55,26 @@ def test_a_certificate_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatc
         load(MonitorSettings)
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"TLS_CLIENT_CERT": "/x"}, "DREY_TLS_CLIENT_KEY"),
+        ({"TLS_CLIENT_CERT": "/x", "TLS_CLIENT_KEY": "/x"}, "DREY_TLS_CA"),
+        ({"TLS_CLIENT_CA": "/x"}, "DREY_TLS_CERT"),
+        ({"NATS_CERT": "/x"}, "DREY_NATS_KEY"),
+        ({"NATS_CERT": "/x", "NATS_KEY": "/x"}, "DREY_NATS_CA"),
+        ({"NATS_CREDENTIALS": "/x", "NATS_NKEY": "/x"}, "exclude"),
+    ],
+)
+def test_half_of_a_secret_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], named: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"DREY_{name}", value)
+    with pytest.raises(SettingsError, match=named):
+        load(MonitorSettings)
+
+
 def test_secrets_are_not_shown() -> None:
     assert "postgres@" not in repr(load(MonitorSettings))
 
