@@ -1,4 +1,4 @@
-"""Large arrays arrive in parts, in consecutive rows of one PV; here they become whole again."""
+"""Large values arrive in parts, in consecutive rows of one PV; here they become whole again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ if TYPE_CHECKING:
     from drey.common.v1 import value_pb2
 
 
+_FLAT = ("uint8_array", "string_value", "raw_string_value")
+"""Kinds that are no messages."""
+
+
 def whole_rows(rows: Iterable[value_pb2.PvRow]) -> Iterator[value_pb2.PvRow]:
-    """Rows with their arrays complete, in order. A row without parts passes through untouched."""
+    """Rows with their values complete, in order. A row without parts passes through untouched."""
     joiner = RowJoiner()
     for row in rows:
         yield from joiner.feed(row)
@@ -60,7 +64,11 @@ def _length(value: value_pb2.Value) -> int:
         return len(value.uint8_array)
     if kind == "string_array":
         return len(value.string_array.elements) or len(value.string_array.raw_elements)
+    if kind == "string_value":
+        return len(value.string_value.encode())
     data = getattr(value, kind)
+    if kind == "raw_string_value":
+        return len(data)
     return len(data.elements) if kind.endswith("_array") else 1
 
 
@@ -72,8 +80,8 @@ def _join(whole: value_pb2.PvRow, row: value_pb2.PvRow, role: str) -> None:
         if not held.HasField("part"):
             held.CopyFrom(more)
         return
-    if kind == "uint8_array":
-        held.uint8_array += more.uint8_array
+    if kind in _FLAT:
+        setattr(held, kind, getattr(held, kind) + getattr(more, kind))
     else:
         getattr(held, kind).MergeFrom(getattr(more, kind))
 

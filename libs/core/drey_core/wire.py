@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import repeat
 from operator import add
 from typing import Any
@@ -20,12 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.errors import Reason, ResourceExhausted
+from drey_core.errors import Reason
 from drey_core.times import is_suspect
 from drey_core.values import (
     ARRAY,
     ELEMENT_DTYPE,
     I8,
+    STRING_ARRAY,
     U1,
     Columns,
     Kind,
@@ -35,9 +37,12 @@ from drey_core.values import (
 )
 
 MAX_CHUNK_BYTES = 1 << 20
-"""Bytes that a chunk of rows aims at, and above which an array is sent in parts."""
+"""Bytes that a chunk of rows aims at, and above which an array or a string is sent in parts."""
 MAX_VALUE_BYTES = 3_500_000
-"""Largest value that cannot be sent in parts (a string), so that messages stay under 4 MiB."""
+"""Most bytes that the values of one message may have, so that it stays under 4 MiB."""
+MAX_ELEMENT_BYTES = MAX_VALUE_BYTES // 2
+"""Largest string of an array, which no parts make smaller. A row can hold two of them; an array
+with a larger one is sent as an error."""
 
 _FEW = 4096
 """Rows that are joined before it is known whether they fit."""
@@ -74,6 +79,7 @@ _SCALAR_FIELD: dict[int, int] = {
 _ENUM_FIELD = 12
 _STRING_FIELD = 14
 _RAW_STRING_FIELD = 17
+_UNSENT_FIELD = 37
 _ARRAY_FIELD: dict[int, int] = {
     Kind.FLOAT64: 24,
     Kind.FLOAT32: 25,
@@ -381,6 +387,54 @@ def _array_parts(kind: int, raw: bytes, limit: int) -> Iterator[tuple[int, int, 
         first = end
 
 
+def _string_parts(raw: bytes, limit: int) -> Iterator[tuple[int, int, bytes]]:
+    """(first byte, total, `data` field) of the parts of a long string, each within `limit`.
+
+    A valid string is cut between characters, so that each part is one too.
+    """
+    field, first = (_STRING_FIELD if _is_utf8(raw) else _RAW_STRING_FIELD), 0
+    while first < len(raw):
+        end = min(first + limit, len(raw))
+        while field == _STRING_FIELD and end < len(raw) and raw[end] & 0xC0 == 0x80:
+            end -= 1
+        yield first, len(raw), wrap(field, raw[first:end])
+        first = end
+
+
+def _unsent(name: str, size: int) -> bytes:
+    """The `data` field that says that a value, although there is one, cannot be sent."""
+    text = (
+        f"a string within the array of {name} has {size} bytes, more than fit into one message;"
+        " have the IOC serve it as a PV of its own"
+    )
+    return wrap(_UNSENT_FIELD, b"\x08" + varint(Reason.VALUE_TOO_LARGE) + wrap(3, text.encode()))
+
+
+def value_parts(
+    name: str, row: int, source: _Source, limit: int, labels: Labels | None
+) -> Iterator[bytes]:
+    """One value of a PV as `Value` messages: one, or its parts, each of about `limit` bytes.
+
+    Any value can be given, and none raises: arrays and strings are split, and an array with a
+    string above `MAX_ELEMENT_BYTES`, which no split makes small enough, is an error of this value.
+    """
+    columns, head = source.columns, source.head(row)
+    kind = int(columns.kind[row])
+    raw = columns.heap_bytes(row) if heap_mask(columns.kind[row : row + 1])[0] else b""
+    longest = max(map(len, unpack_strings(raw)), default=0) if kind == STRING_ARRAY else 0
+    if longest > MAX_ELEMENT_BYTES:
+        yield head + _unsent(name, longest)
+        return
+    whole = ValueEncoder().data(columns, row, labels)
+    if len(whole) <= limit:
+        yield head + whole
+        return
+    pieces = _array_parts(kind, raw, limit) if kind & ARRAY else _string_parts(raw, limit)
+    for first, total, data in pieces:
+        part = b"\x08" + varint(first) + b"\x10" + varint(total)
+        yield head + wrap(_PART_FIELD, part) + data
+
+
 _HEADS = np.empty(4096, object)
 _HEADS[:] = [_ROW_TAG + varint(length) for length in range(4096)]
 
@@ -423,10 +477,9 @@ class RowEncoder:
 
         Row i of `setpoint` and `readback` (keyed by channel number, which `labels` is asked for)
         belongs to `pv_index[i]`; where the mask is False, or the columns are None, the row has no
-        such value. `freshness` is one number for all, or shape (n,). A row with an array above
-        `MAX_CHUNK_BYTES` is several row fields in one `bytes`, which `chunk` takes apart.
-
-        Raises `ResourceExhausted` (VALUE_TOO_LARGE) for a string above `MAX_VALUE_BYTES`.
+        such value. `freshness` is one number for all, or shape (n,). A row with an array or a
+        string above `MAX_CHUNK_BYTES` is several row fields in one `bytes`, which `chunk` takes
+        apart. No value raises: one that cannot be sent is an error in its row (see `value_parts`).
         """
         n = len(pv_index)
         sources: list[tuple[int, _Source]] = []
@@ -532,41 +585,15 @@ class RowEncoder:
         for field, source in sources:
             if source.code[row] == _ABSENT:
                 continue
-            values = self._value_parts(self._names[pv], row, source, limit, labels)
+            values = value_parts(self._names[pv], row, source, limit, labels)
             first += wrap(field, next(values))
             rest += [wrap(field, value) for value in values]
         name = self._parts[pv]
         return b"".join(wrap(1, name + body) for body in (first, *rest))
 
-    def _value_parts(
-        self, name: str, row: int, source: _Source, limit: int, labels: Labels | None
-    ) -> Iterator[bytes]:
-        kind, head = int(source.columns.kind[row]), source.head(row)
-        if not kind & ARRAY:
-            yield head + _within_limit(name, self._values.data(source.columns, row, labels))
-            return
-        raw = source.columns.heap_bytes(row)
-        whole = _array(kind, raw)
-        if len(whole) <= limit:
-            yield head + whole
-            return
-        for at, total, data in _array_parts(kind, raw, limit):
-            part = b"\x08" + varint(at) + b"\x10" + varint(total)
-            yield head + wrap(_PART_FIELD, part) + _within_limit(name, data)
-
 
 def _large(body: bytes) -> bool:
     return len(body) > MAX_CHUNK_BYTES
-
-
-def _within_limit(name: str, data: bytes) -> bytes:
-    if len(data) > MAX_VALUE_BYTES:
-        raise ResourceExhausted(
-            f"the string of {name} has {len(data)} bytes, more than fit into one message",
-            reason=Reason.VALUE_TOO_LARGE,
-            metadata={"pv": name, "bytes": str(len(data))},
-        )
-    return data
 
 
 def _cut(matrix: U1) -> NDArray[Any]:
@@ -742,19 +769,10 @@ def column_chunks(
 ) -> Iterator[bytes]:
     """`ValueColumns` messages of about `max_bytes` each, rows in order.
 
-    Raises `ResourceExhausted` (VALUE_TOO_LARGE) for a value above `MAX_VALUE_BYTES`: columns have
-    no parts; read that PV as rows.
+    A value above `MAX_CHUNK_BYTES` is several messages of one entry, each with a part of its heap.
     """
     lengths = np.where(heap_mask(columns.kind), columns.data >> np.uint64(32), np.uint64(0))
     sizes = lengths.astype(np.int64)
-    if len(sizes) and int(sizes.max()) > MAX_VALUE_BYTES:
-        number = int(pv_numbers[int(sizes.argmax())])
-        raise ResourceExhausted(
-            f"the value of PV number {number} has {int(sizes.max())} bytes, too many for the form"
-            " of columns; read it as rows",
-            reason=Reason.VALUE_TOO_LARGE,
-            metadata={"pv": str(number), "bytes": str(int(sizes.max()))},
-        )
     sizes += _COLUMN_ROW_BYTES
     ends = np.cumsum(sizes)
     first = 0
@@ -762,5 +780,19 @@ def column_chunks(
         begin = int(ends[first] - sizes[first])
         last = max(int(np.searchsorted(ends, begin + max_bytes, side="right")), first + 1)
         rows = np.arange(first, last)
-        yield encode_columns(pv_numbers[rows], roles[rows], columns.take(rows))
+        taken = columns.take(rows)
+        if int(lengths[first]) > MAX_CHUNK_BYTES:
+            yield from _column_parts(pv_numbers[rows], roles[rows], taken)
+        else:
+            yield encode_columns(pv_numbers[rows], roles[rows], taken)
         first = last
+
+
+def _column_parts(numbers: I8, roles: U1, one: Columns) -> Iterator[bytes]:
+    """The messages of one large value."""
+    raw = one.heap_bytes(0)
+    for first in range(0, len(raw), MAX_CHUNK_BYTES):
+        heap = raw[first : first + MAX_CHUNK_BYTES]
+        data = np.array([heap_ref(0, len(heap))], np.uint64)
+        part = b"\x08" + varint(first) + b"\x10" + varint(len(raw))
+        yield encode_columns(numbers, roles, replace(one, data=data, heap=heap)) + wrap(12, part)

@@ -18,14 +18,17 @@ from drey_core.wire import (
     _TEMPLATES,
     MAX_CHUNK_BYTES,
     Labels,
-    RowEncoder,
     _cut,
     _groups,
     _Source,
     encode_values,
+    value_parts,
     varint,
     wrap,
 )
+
+_SHOWN_BYTES = MAX_CHUNK_BYTES // 4
+"""Of each of the four values of a difference, so that they fit into one message together."""
 
 _FIGURES = ((b"\x21", "delta"), (b"\x29", "relative"), (b"\x31", "deviation"))
 
@@ -52,8 +55,7 @@ def encode_differences(
     """The field `differences = 1` of each of `rows`, in their order, for `wire.chunk` and `wrap`.
 
     `names`, `numbers` and the sides have one entry a PV; only those of `rows` are encoded. An
-    array above `MAX_CHUNK_BYTES` is shown by its first part. Raises `ResourceExhausted`
-    (VALUE_TOO_LARGE) for a string above `MAX_VALUE_BYTES`.
+    array or string above `_SHOWN_BYTES` is shown by its first part.
     """
     if len(rows) == 0:
         return []
@@ -64,11 +66,11 @@ def encode_differences(
     ]
     for field, side in ((3, setpoint), (4, readback)):
         if side is not None:
-            bodies = list(map(add, bodies, _channel_fields(field, side, rows)))
+            bodies = list(map(add, bodies, _channel_fields(field, side, rows, names)))
     return list(map(wrap, repeat(1), bodies))
 
 
-def _channel_fields(field: int, side: Side, rows: I8) -> list[bytes]:
+def _channel_fields(field: int, side: Side, rows: I8, names: Sequence[str]) -> list[bytes]:
     """The field of one role of each row; `b""` for PVs that have no such channel."""
     values = _Pair(side, rows)
     codes = values.codes()
@@ -80,7 +82,7 @@ def _channel_fields(field: int, side: Side, rows: I8) -> list[bytes]:
         if code == _NOTHING:
             out[at] = b""
         elif code == _ONE_BY_ONE:
-            encoded = _one_by_one(field, side, rows[at])
+            encoded = _one_by_one(field, side, rows[at], names)
             out[at] = np.fromiter(encoded, object, len(encoded))
         else:
             out[at] = _cut(values.matrix(field, at, code & 7))
@@ -154,12 +156,13 @@ def _of_rows(freshness: int | U1, rows: I8) -> int | U1:
     return freshness if isinstance(freshness, int) else freshness[rows]
 
 
-def _one_by_one(field: int, side: Side, rows: I8) -> list[bytes]:
+def _one_by_one(field: int, side: Side, rows: I8, names: Sequence[str]) -> list[bytes]:
     """Any values: strings, enums, arrays, odd statuses."""
     cls = side.comparison.cls[rows].tolist()
     fresh = _of_rows(side.other_freshness, rows)
-    reference = _value_fields(2, side.reference.take(rows), side.reference_labels, 0)
-    other = _value_fields(3, side.other.take(rows), side.other_labels, fresh)
+    called = [names[row] for row in rows.tolist()]
+    reference = _value_fields(2, side.reference.take(rows), side.reference_labels, 0, called)
+    other = _value_fields(3, side.other.take(rows), side.other_labels, fresh, called)
     figures, extras = _figures(side.comparison, rows), _extras(side.comparison, rows)
     return [
         wrap(field, b"".join((b"\x08", varint(c), *parts)))
@@ -168,35 +171,16 @@ def _one_by_one(field: int, side: Side, rows: I8) -> list[bytes]:
 
 
 def _value_fields(
-    field: int, columns: Columns, labels: Labels | None, freshness: int | U1
+    field: int, columns: Columns, labels: Labels | None, freshness: int | U1, names: Sequence[str]
 ) -> list[bytes]:
     values = encode_values(columns, freshness, labels=labels)
+    source = None
     for row, value in enumerate(values):
-        if len(value) > MAX_CHUNK_BYTES:
-            one = np.array([row])
-            values[row] = _first_part(columns.take(one), _of_rows(freshness, one), labels)
+        if len(value) > _SHOWN_BYTES:
+            source = source or _source(columns, freshness)
+            values[row] = next(value_parts(names[row], row, source, _SHOWN_BYTES, labels))
     here = (columns.state != State.ABSENT).tolist()
     return [wrap(field, value) if h else b"" for h, value in zip(here, values, strict=True)]
-
-
-def _first_part(columns: Columns, freshness: int | U1, labels: Labels | None) -> bytes:
-    """The `Value` of one row with the first part of its array, as `RowEncoder` splits it."""
-    encoder = RowEncoder([""], np.zeros(1, np.int64))
-    (item,) = encoder.encode(np.zeros(1, np.int64), columns, None, freshness, labels=labels)
-    row = _payload(item)
-    # behind the empty name and the number
-    return _payload(row[2 + 9 :])
-
-
-def _payload(raw: bytes) -> bytes:
-    """What the length-delimited field holds that `raw` begins with."""
-    length, shift, at = 0, 0, 1
-    while True:
-        byte = raw[at]
-        length |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return raw[at : at + length]
 
 
 def _figures(comparison: Comparison, rows: I8) -> list[bytes]:

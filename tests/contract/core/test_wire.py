@@ -9,7 +9,7 @@ from drey.common.v1 import value_pb2
 from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_core import wire
-from drey_core.errors import Reason, ResourceExhausted
+from drey_core.errors import Reason
 from drey_core.times import is_suspect
 from drey_core.values import ARRAY, Columns, Kind, State, pack_strings
 from drey_runtime.mapping.value import columns_from_proto, from_proto, to_proto
@@ -178,12 +178,50 @@ def test_large_string_arrays_travel_in_parts():
     assert [s.encode() for r in rows for s in r.setpoint.string_array.elements] == strings
 
 
-def test_a_string_too_large_for_any_message_is_refused_by_name():
-    cols = columns_of([Case("huge", Kind.STRING, b"x" * (wire.MAX_VALUE_BYTES + 1))])
-    with pytest.raises(ResourceExhausted) as caught:
-        wire.RowEncoder(["A:HUGE"], np.array([1])).encode(np.array([0]), cols, None)
-    assert caught.value.reason is Reason.VALUE_TOO_LARGE
-    assert caught.value.metadata["pv"] == "A:HUGE"
+def rows_sent(cols: Columns, name: str = "A") -> list:
+    encoder = wire.RowEncoder([name], np.array([1]))
+    messages = list(wire.chunk(encoder.encode(np.array([0]), cols, cols)))
+    assert max(map(len, messages)) < 4 << 20
+    return [r for m in messages for r in snapshot_service_pb2.RowChunk.FromString(m).rows]
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        ("µ€😀".encode() * 1_200_000, "string_value"),
+        (b"\xff" * 11_000_000, "raw_string_value"),
+        (b"x" * (wire.MAX_CHUNK_BYTES + 1), "string_value"),
+    ],
+)
+def test_long_strings_travel_in_parts(raw, field):
+    rows = rows_sent(columns_of([Case("long", Kind.STRING, raw)]))
+    assert len(rows) > 2
+    for role in ("setpoint", "readback"):
+        values = [getattr(row, role) for row in rows if row.HasField(role)]
+        assert {value.WhichOneof("data") for value in values} == {field}
+        pieces = [getattr(value, field) for value in values]
+        joined = [p.encode() if isinstance(p, str) else p for p in pieces]
+        assert b"".join(joined) == raw
+        starts = [sum(map(len, joined[:i])) for i in range(len(joined))]
+        assert [value.part.first_element for value in values] == starts
+        assert {value.part.total_elements for value in values} == {len(raw)}
+
+
+def test_a_value_that_fits_no_message_is_an_error_in_its_row():
+    strings = [b"a", b"x" * (wire.MAX_ELEMENT_BYTES + 1)]
+    huge = columns_of([Case("huge", Kind.STRING | ARRAY, pack_strings(strings))])
+    (row,) = rows_sent(huge, "A:HUGE")
+    assert (row.name, row.number) == ("A:HUGE", 1)
+    for value in (row.setpoint, row.readback):
+        assert value.WhichOneof("data") == "unsent"
+        assert value.unsent.reason == Reason.VALUE_TOO_LARGE
+        assert "A:HUGE" in value.unsent.message
+        assert value.state == huge.state[0]
+    largest = [b"b", b"x" * wire.MAX_ELEMENT_BYTES]
+    rows = rows_sent(columns_of([Case("large", Kind.STRING | ARRAY, pack_strings(largest))]))
+    for role in ("setpoint", "readback"):
+        sent = [e for r in rows for e in getattr(r, role).string_array.elements]
+        assert [s.encode() for s in sent] == largest
 
 
 @given(st.lists(st.integers(0, 400), max_size=30), st.integers(100, 1000))
@@ -226,6 +264,30 @@ def test_columns_hold_the_corpus():
             assert back.source_time[i] == picked.source_time[at + i]
         at += n
     assert at == len(picked)
+
+
+def test_a_large_value_in_columns_comes_in_parts():
+    big = np.random.default_rng(3).normal(size=1_300_000).tobytes()
+    cols = columns_of(
+        [
+            Case("a", Kind.INT32, 5),
+            Case("big", Kind.FLOAT64 | ARRAY, big),
+            Case("text", Kind.STRING, b"x" * 4_000_000),
+            Case("b", Kind.STRING, b"small"),
+        ]
+    )
+    raws = list(wire.column_chunks(np.arange(4) + 1, np.ones(4, np.uint8), cols))
+    assert max(map(len, raws)) < 1.1 * wire.MAX_CHUNK_BYTES
+    messages = list(map(value_pb2.ValueColumns.FromString, raws))
+    assert [list(m.pv_numbers) for m in messages if not m.HasField("part")] == [[1], [4]]
+    for number, raw in ((2, big), (3, b"x" * 4_000_000)):
+        parts = [m for m in messages if list(m.pv_numbers) == [number]]
+        assert b"".join(m.heap for m in parts) == raw
+        assert all(m.data[0] == len(m.heap) << 32 for m in parts)
+        assert [m.part.first_element for m in parts] == [
+            sum(len(p.heap) for p in parts[:i]) for i in range(len(parts))
+        ]
+        assert {m.part.total_elements for m in parts} == {len(raw)}
 
 
 def test_values_alone_decode_to_the_same():

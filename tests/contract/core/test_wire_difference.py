@@ -7,8 +7,8 @@ import numpy as np
 
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_core.compare import compare
-from drey_core.values import ARRAY, Columns, Kind, State, heap_ref
-from drey_core.wire import chunk, wrap
+from drey_core.values import ARRAY, Columns, Kind, State, heap_ref, pack_strings
+from drey_core.wire import MAX_CHUNK_BYTES, chunk, wrap
 from drey_core.wire_difference import Side, encode_differences
 from drey_runtime.mapping.value import to_proto
 from drey_testing.corpus import hostile_columns
@@ -97,3 +97,22 @@ def test_a_large_array_is_shown_by_its_first_part():
     assert value.freshness == 2
     shown = value.float64_array.elements
     assert 0 < len(shown) < 200_000 and list(shown) == list(range(len(shown)))
+
+
+def test_four_large_values_of_a_difference_fit_into_one_message():
+    raw = np.arange(1_300_000, dtype="<f8").tobytes()
+    strings = pack_strings([b"x" * 5_000_000])
+    columns = Columns.empty(2)
+    columns.kind[:] = (Kind.FLOAT64 | ARRAY, Kind.STRING | ARRAY)
+    columns.state[:] = State.CONNECTED
+    columns.data[:] = (heap_ref(0, len(raw)), heap_ref(len(raw), len(strings)))
+    columns = replace(columns, heap=raw + strings)
+    found = compare(columns, columns, np.zeros(2), np.zeros(2))
+    side = Side(found, columns, columns)
+    numbers = np.array([7, 8])
+    encoded = encode_differences(["WAVE", "TEXTS"], numbers, np.arange(2), side, side)
+    assert max(map(len, encoded)) < 2 * MAX_CHUNK_BYTES
+    message = snapshot_service_pb2.CompareSnapshotsResponse.FromString(wrap(2, b"".join(encoded)))
+    wave, texts = message.differences.differences
+    assert wave.setpoint.other.part.total_elements == 1_300_000
+    assert "TEXTS" in texts.readback.reference.unsent.message

@@ -30,6 +30,20 @@ def test_parts_become_whole_in_order():
     assert not whole[1].setpoint.HasField("part")
 
 
+def string_part(first, total, **data):
+    value = value_pb2.Value(part={"first_element": first, "total_elements": total}, **data)
+    return value_pb2.PvRow(name="P2", number=2, setpoint=value)
+
+
+def test_parts_of_strings_are_counted_in_bytes():
+    parts = [string_part(0, 8, string_value="µµ"), string_part(4, 8, string_value="€x")]
+    (whole,) = whole_rows(parts)
+    assert whole.setpoint.string_value == "µµ€x" and not whole.setpoint.HasField("part")
+    parts = [string_part(0, 3, raw_string_value=b"\xff"), string_part(1, 3, raw_string_value=b"ab")]
+    (whole,) = whole_rows(parts)
+    assert whole.setpoint.raw_string_value == b"\xffab"
+
+
 def test_a_value_whose_rest_never_came_keeps_its_mark():
     (broken,) = whole_rows([bytes_part(2, 0, b"ab", 5)])
     assert broken.setpoint.part.total_elements == 5

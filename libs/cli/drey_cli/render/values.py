@@ -80,6 +80,7 @@ def _is_text(kind: str) -> bool:
         "string_array",
         "enum_array",
         "bool_array",
+        "unsent",
     }
 
 
@@ -98,6 +99,8 @@ def _format_data(
         return format_text(data, full=full)
     if kind == "bool_value":
         return "true" if data else "false"
+    if kind == "unsent":
+        return f"cannot be shown: {escape(data.message)}"
     if kind.endswith("_array"):
         return _format_array(value, kind, precision, metadata, full)
     return str(data)

@@ -44,14 +44,16 @@ def to_proto(
 def from_proto(value: value_pb2.Value) -> tuple[int, int | bytes]:
     """(kind, data bits or heap bytes) of the value that a message holds; (0, 0) for none.
 
-    Raises `InvalidArgument` for a part of an array, for numbers beyond their type and for a
-    string array that uses both of its lists.
+    Raises `InvalidArgument` for a part of an array, for an error in the place of a value, for
+    numbers beyond their type and for a string array that uses both of its lists.
     """
     if value.HasField("part"):
         raise InvalidArgument("a part of an array is not a value", field="part")
     which = value.WhichOneof("data")
     if which is None:
         return int(Kind.NONE), 0
+    if which == "unsent":
+        raise InvalidArgument(f"not a value: {value.unsent.message}", field=which)
     if which in _SCALARS:
         return _SCALARS[which], _scalar_bits(value, which)
     if which == "enum_value":

@@ -91,11 +91,10 @@ class RowCache:
     def _renew(self, rows: I8, stale: frozenset[int]) -> None:
         """Encode what is outdated among `rows` and, once a change, all that is watched."""
         wanted = np.zeros(len(self._bytes), bool)
-        self._settled = None
-        if self._counter != self._image.counter:
+        changed = self._counter != self._image.counter
+        if changed:
             wanted |= self._watchers > 0
-            self._counter = self._image.counter
-            self._settled = stale
+        self._settled = None
         wanted[rows] = True
         chosen = np.flatnonzero(wanted)
         freshness = self._fresh(chosen, stale)
@@ -115,3 +114,6 @@ class RowCache:
         self._as_of[chosen] = self._image.counter
         self._freshness[chosen] = freshness
         self.encoded += len(chosen)
+        # only now is it so: what could not be encoded would be served as it was, and as new
+        if changed:
+            self._counter, self._settled = self._image.counter, stale

@@ -12,7 +12,7 @@ from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey.snapshot.v1 import snapshot_service_pb2_grpc as rpc
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.errors import Internal
-from drey_core.values import I8, Columns
+from drey_core.values import I8, Columns, heap_ref
 from drey_restore.adapters.upstream import metadata, translated
 from drey_restore.domain.items import Labels
 from drey_runtime.auth import TokenSigner
@@ -54,13 +54,13 @@ class SnapshotClient:
         request = pb.ReadSnapshotRequest(
             id=snapshot_id, selector=selector, form=pb.VALUE_FORM_COLUMNS
         )
-        numbers, roles, parts = [], [], []
+        numbers, roles, parts, held = [], [], [], list[bytes]()
         async with translated("snapshot"):
             call = self._stub.ReadSnapshot(
                 request, timeout=self._timeout, metadata=metadata(self._signer)
             )
             async for message in call:
-                if message.HasField("columns"):
+                if message.HasField("columns") and _is_whole(message.columns, held):
                     number, role, columns = _columns(message.columns)
                     numbers.append(number)
                     roles.append(role)
@@ -89,6 +89,19 @@ class SnapshotClient:
                         labels = tuple(text.encode() for text in pv.setpoint.enum_labels)
                         out[pv.number] = StoredName(pv.name, labels)
         return out
+
+
+def _is_whole(raw: value_pb2.ValueColumns, held: list[bytes]) -> bool:
+    """Whether a message is complete: parts of a large value wait in `held` for the last one."""
+    if not raw.HasField("part"):
+        return True
+    held.append(raw.heap)
+    if raw.part.first_element + len(raw.heap) < raw.part.total_elements:
+        return False
+    raw.heap = b"".join(held)
+    raw.data[0] = heap_ref(0, len(raw.heap))
+    held.clear()
+    return True
 
 
 def _columns(raw: value_pb2.ValueColumns) -> tuple[I8, I8, Columns]:

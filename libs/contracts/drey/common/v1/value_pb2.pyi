@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from drey.common.v1 import errors_pb2 as _errors_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -555,9 +556,10 @@ Global___StringArray: _TypeAlias = StringArray  # noqa: Y015
 
 @_typing.final
 class ArrayPart(_message.Message):
-    """Says that `data` holds a part of an array too large for one message. The rows with the other
-    parts follow at once, in order, in this or the next messages of the stream; the value is complete
-    with the part that ends at `total_elements`.
+    """Says that the value held is a part of an array or string too large for one message. The rows with
+    the other parts follow at once, in order, in this or the next messages of the stream; the value is
+    complete with the part that ends at `total_elements`. The elements of a string are its bytes (of
+    UTF-8; it is cut between characters).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -624,6 +626,7 @@ class Value(_message.Message):
     BOOL_ARRAY_FIELD_NUMBER: _builtins.int
     ENUM_ARRAY_FIELD_NUMBER: _builtins.int
     STRING_ARRAY_FIELD_NUMBER: _builtins.int
+    UNSENT_FIELD_NUMBER: _builtins.int
     severity: Global___AlarmSeverity.ValueType
     """Alarm severity. Unspecified: no value has come yet."""
     status: Global___AlarmStatus.ValueType
@@ -674,7 +677,7 @@ class Value(_message.Message):
     """Array of 8-bit unsigned integers, one byte each."""
     @_builtins.property
     def part(self) -> Global___ArrayPart:
-        """Set when `data` is a part of a larger array."""
+        """Set when `data` is a part of a larger array or string."""
 
     @_builtins.property
     def enum_value(self) -> Global___EnumValue:
@@ -728,6 +731,12 @@ class Value(_message.Message):
     def string_array(self) -> Global___StringArray:
         """Array of strings."""
 
+    @_builtins.property
+    def unsent(self) -> _errors_pb2.ItemError:
+        """There is a value, but no message can hold it: VALUE_TOO_LARGE, a string of more than
+        1.75 MB within an array. Names the PV.
+        """
+
     def __init__(
         self,
         *,
@@ -767,12 +776,13 @@ class Value(_message.Message):
         bool_array: Global___BoolArray | None = ...,
         enum_array: Global___UInt32Array | None = ...,
         string_array: Global___StringArray | None = ...,
+        unsent: _errors_pb2.ItemError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "part", b"part", "raw_string_value", b"raw_string_value", "string_array", b"string_array", "string_value", b"string_value", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "part", b"part", "raw_string_value", b"raw_string_value", "string_array", b"string_array", "string_value", b"string_value", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "freshness", b"freshness", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "origin", b"origin", "part", b"part", "raw_string_value", b"raw_string_value", "receive_time_ns", b"receive_time_ns", "severity", b"severity", "source_time_ns", b"source_time_ns", "source_time_suspect", b"source_time_suspect", "state", b"state", "status", b"status", "string_array", b"string_array", "string_value", b"string_value", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "freshness", b"freshness", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "origin", b"origin", "part", b"part", "raw_string_value", b"raw_string_value", "receive_time_ns", b"receive_time_ns", "severity", b"severity", "source_time_ns", b"source_time_ns", "source_time_suspect", b"source_time_suspect", "state", b"state", "status", b"status", "string_array", b"string_array", "string_value", b"string_value", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["float64_value", "int32_value", "enum_value", "float32_value", "string_value", "int64_value", "uint64_value", "raw_string_value", "bool_value", "int8_value", "int16_value", "uint8_value", "uint16_value", "uint32_value", "float64_array", "float32_array", "int32_array", "int16_array", "int8_array", "uint8_array", "uint16_array", "uint32_array", "int64_array", "uint64_array", "bool_array", "enum_array", "string_array"]  # noqa: Y015
+    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["float64_value", "int32_value", "enum_value", "float32_value", "string_value", "int64_value", "uint64_value", "raw_string_value", "bool_value", "int8_value", "int16_value", "uint8_value", "uint16_value", "uint32_value", "float64_array", "float32_array", "int32_array", "int16_array", "int8_array", "uint8_array", "uint16_array", "uint32_array", "int64_array", "uint64_array", "bool_array", "enum_array", "string_array", "unsent"]  # noqa: Y015
     _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_data) -> _WhichOneofReturnType_data | None: ...
 
@@ -835,6 +845,7 @@ class ValueColumns(_message.Message):
     RECEIVE_TIMES_NS_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     HEAP_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
     roles: _builtins.bytes
     """`ChannelRole`, one byte each."""
     types: _builtins.bytes
@@ -869,6 +880,13 @@ class ValueColumns(_message.Message):
         Strings and arrays: `length << 32 | offset`, in bytes, into `heap`.
         """
 
+    @_builtins.property
+    def part(self) -> Global___ArrayPart:
+        """Set when `heap` is a part of the one value that this message holds: an array or string too large
+        for one message. Here the elements are bytes of the heap. The messages with the other parts
+        follow at once, in order.
+        """
+
     def __init__(
         self,
         *,
@@ -883,10 +901,11 @@ class ValueColumns(_message.Message):
         receive_times_ns: _abc.Iterable[_builtins.int] | None = ...,
         data: _abc.Iterable[_builtins.int] | None = ...,
         heap: _builtins.bytes = ...,
+        part: Global___ArrayPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "heap", b"heap", "origins", b"origins", "pv_numbers", b"pv_numbers", "receive_times_ns", b"receive_times_ns", "roles", b"roles", "severities", b"severities", "source_times_ns", b"source_times_ns", "states", b"states", "statuses", b"statuses", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "heap", b"heap", "origins", b"origins", "part", b"part", "pv_numbers", b"pv_numbers", "receive_times_ns", b"receive_times_ns", "roles", b"roles", "severities", b"severities", "source_times_ns", b"source_times_ns", "states", b"states", "statuses", b"statuses", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

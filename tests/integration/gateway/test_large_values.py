@@ -1,0 +1,116 @@
+"""Values of many megabytes: through everything, or an error by name, and no harm to others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from drey.common.v1 import selector_pb2
+from drey.monitor.v1 import monitor_service_pb2 as pb
+from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
+from drey_cli.parts import whole_rows
+from drey_core.errors import Reason
+from drey_core.values import ARRAY, Columns, Kind, Origin, State
+from drey_testing.fixtures_gateway import (
+    Gateway,
+    GatewayRig,
+    catalog_pages,
+    eventually,
+    floats,
+    name_of,
+    setpoint,
+)
+
+PVS = 20
+WAVE, LONG, TEXTS, HUGE, QUIET = 3, 4, 5, 6, 7
+STRINGS = [b"%d" % i * 9 for i in range(60_000)]
+
+
+def large(wave_first: float) -> Columns:
+    """A 10 MB waveform, a 4 MB string, an array of strings, and one that nothing can carry."""
+    wave = np.arange(1_300_000, dtype="<f8")
+    wave[0] = wave_first
+    values: dict[int, Any] = {
+        WAVE: (Kind.FLOAT64 | ARRAY, wave),
+        LONG: (Kind.STRING, "µ".encode() * 2_000_000),
+        TEXTS: (Kind.STRING | ARRAY, STRINGS),
+        HUGE: (Kind.STRING | ARRAY, [b"x" * 4_000_000]),
+    }
+    channels = np.array([setpoint(pv) for pv in values], np.int64)
+    kinds = [int(kind) for kind, _ in values.values()]
+    out = Columns.from_values(channels, [raw for _, raw in values.values()], kinds)
+    out.state[:], out.origin[:] = State.CONNECTED, Origin.MONITOR
+    return out
+
+
+@pytest.fixture
+async def served(rig: GatewayRig, admin_key: str):
+    publisher = rig.publisher()
+    await publisher.beat()
+    await publisher.set_catalog(catalog_pages(PVS))
+    await publisher.publish(floats([setpoint(pv) for pv in range(1, PVS + 1)], [1.0] * PVS))
+    publisher.start()
+    gateway = await rig.gateway()
+    await eventually(gateway.serving, "ready")
+    yield gateway, publisher, (("authorization", f"Bearer {admin_key}"),)
+    await publisher.stop()
+
+
+def client(gateway: Gateway) -> Any:
+    """A stub with the limits of an ordinary client."""
+    return pb_grpc.MonitorServiceStub(
+        grpc.aio.insecure_channel(
+            f"127.0.0.1:{gateway.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+    )
+
+
+def check(rows: dict[int, Any], first: float) -> None:
+    wave = np.array(rows[WAVE].setpoint.float64_array.elements)
+    assert len(wave) == 1_300_000 and wave[0] == first and wave[-1] == 1_299_999
+    long, texts = rows[LONG].setpoint.string_value, rows[TEXTS].setpoint.string_array.elements
+    whole = long == "µ" * 2_000_000, [text.encode() for text in texts] == STRINGS
+    assert whole == (True, True)
+    unsent = rows[HUGE].setpoint.unsent
+    assert unsent.reason == Reason.VALUE_TOO_LARGE and name_of(HUGE) in unsent.message
+    assert rows[QUIET].setpoint.float64_value == 1.0
+
+
+async def test_large_values_reach_watchers_and_readers(served):
+    gateway, publisher, metadata = served
+    everything = selector_pb2.Selector(all=True)
+    watch = client(gateway).WatchPvs(pb.WatchPvsRequest(selector=everything), metadata=metadata)
+    rows: dict[int, Any] = {}
+
+    async def until_value(pv: int, value: float) -> None:
+        async for message in watch:
+            part = message.WhichOneof("part")
+            if part in ("baseline", "diff"):
+                pending.extend(getattr(message, part).rows)
+            elif part == "checkpoint":
+                rows.update({row.number: row for row in whole_rows(pending)})
+                pending.clear()
+                if pv in rows and rows[pv].setpoint.float64_value == value:
+                    return
+        raise AssertionError("the watch ended")
+
+    pending: list[Any] = []
+    await until_value(QUIET, 1.0)
+    await publisher.publish(large(10.0))
+    await publisher.publish(floats([setpoint(1)], [2.0]))
+    await until_value(1, 2.0)
+    check(rows, 10.0)
+    # once more: a value that cannot be sent does not make what follows old
+    await publisher.publish(large(20.0))
+    await publisher.publish(floats([setpoint(1)], [3.0]))
+    await until_value(1, 3.0)
+    check(rows, 20.0)
+    call = client(gateway).GetValues(pb.GetValuesRequest(selector=everything), metadata=metadata)
+    read = [row async for message in call for row in message.rows]
+    found = {row.number: row for row in whole_rows(read)}
+    check(found, 20.0)
+    assert found[1].setpoint.float64_value == 3.0
+    watch.cancel()
