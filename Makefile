@@ -49,6 +49,7 @@ lint: venv ## ruff, import contracts, buf lint
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+	$(BIN)/python tests/tools/contracts_rules.py
 	$(BIN)/python docs/generate.py --check
 
 types: venv ## mypy, strict

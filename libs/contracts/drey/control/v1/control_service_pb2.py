@@ -25,27 +25,32 @@ _sym_db = _symbol_database.Default()
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drey/control/v1/control_service.proto\x12\x0f\x64rey.control.v1\x1a drey/common/v1/annotations.proto\"\x17\n\x15GetOwnedShardsRequest\"p\n\nOwnedShard\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n\x05\x65poch\x18\x02 \x01(\x06R\x05\x65poch\x12\x1a\n\x08sequence\x18\x03 \x01(\x06R\x08sequence\x12\x1a\n\x08\x63hannels\x18\x04 \x01(\x04R\x08\x63hannels\"M\n\x16GetOwnedShardsResponse\x12\x33\n\x06shards\x18\x01 \x03(\x0b\x32\x1b.drey.control.v1.OwnedShardR\x06shards\"\x16\n\x14ReleaseShardsRequest\"3\n\x15ReleaseShardsResponse\x12\x1a\n\x08released\x18\x01 \x01(\rR\x08released2\xdf\x01\n\x0e\x43ontrolService\x12g\n\x0eGetOwnedShards\x12&.drey.control.v1.GetOwnedShardsRequest\x1a\'.drey.control.v1.GetOwnedShardsResponse\"\x04\x90\xb5\x18\x01\x12\x64\n\rReleaseShards\x12%.drey.control.v1.ReleaseShardsRequest\x1a&.drey.control.v1.ReleaseShardsResponse\"\x04\x90\xb5\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drey/control/v1/control_service.proto\x12\x0f\x64rey.control.v1\x1a drey/common/v1/annotations.proto\"\x17\n\x15GetOwnedShardsRequest\"x\n\nOwnedShard\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x06\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x06\x42\x02\x30\x01R\x08sequence\x12\x1a\n\x08\x63hannels\x18\x04 \x01(\x04R\x08\x63hannels\"M\n\x16GetOwnedShardsResponse\x12\x33\n\x06shards\x18\x01 \x03(\x0b\x32\x1b.drey.control.v1.OwnedShardR\x06shards\"\x16\n\x14ReleaseShardsRequest\"3\n\x15ReleaseShardsResponse\x12\x1a\n\x08released\x18\x01 \x01(\rR\x08released2\xe5\x01\n\x0e\x43ontrolService\x12j\n\x0eGetOwnedShards\x12&.drey.control.v1.GetOwnedShardsRequest\x1a\'.drey.control.v1.GetOwnedShardsResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x12g\n\rReleaseShards\x12%.drey.control.v1.ReleaseShardsRequest\x1a&.drey.control.v1.ReleaseShardsResponse\"\x07\x90\x02\x02\x90\xa4&\x04\x42\xd0\x01\n\x13org.drey.control.v1B\x13\x43ontrolServiceProtoP\x01Z5github.com/drey-controls/drey-go/control/v1;controlv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0f\x44rey.Control.V1\xba\x02\rDreyControlV1\xca\x02\x0f\x44rey\\Control\\V1\xe2\x02\x1b\x44rey\\Control\\V1\\GPBMetadata\xea\x02\x11\x44rey::Control::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.control.v1.control_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\023org.drey.control.v1B\023ControlServiceProtoP\001Z5github.com/drey-controls/drey-go/control/v1;controlv1\242\002\004DCVX\252\002\017Drey.Control.V1\272\002\rDreyControlV1\312\002\017Drey\\Control\\V1\342\002\033Drey\\Control\\V1\\GPBMetadata\352\002\021Drey::Control::V1'
+  _globals['_OWNEDSHARD'].fields_by_name['epoch']._loaded_options = None
+  _globals['_OWNEDSHARD'].fields_by_name['epoch']._serialized_options = b'0\001'
+  _globals['_OWNEDSHARD'].fields_by_name['sequence']._loaded_options = None
+  _globals['_OWNEDSHARD'].fields_by_name['sequence']._serialized_options = b'0\001'
   _globals['_CONTROLSERVICE'].methods_by_name['GetOwnedShards']._loaded_options = None
-  _globals['_CONTROLSERVICE'].methods_by_name['GetOwnedShards']._serialized_options = b'\220\265\030\001'
+  _globals['_CONTROLSERVICE'].methods_by_name['GetOwnedShards']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_CONTROLSERVICE'].methods_by_name['ReleaseShards']._loaded_options = None
-  _globals['_CONTROLSERVICE'].methods_by_name['ReleaseShards']._serialized_options = b'\220\265\030\004'
+  _globals['_CONTROLSERVICE'].methods_by_name['ReleaseShards']._serialized_options = b'\220\002\002\220\244&\004'
   _globals['_GETOWNEDSHARDSREQUEST']._serialized_start=92
   _globals['_GETOWNEDSHARDSREQUEST']._serialized_end=115
   _globals['_OWNEDSHARD']._serialized_start=117
-  _globals['_OWNEDSHARD']._serialized_end=229
-  _globals['_GETOWNEDSHARDSRESPONSE']._serialized_start=231
-  _globals['_GETOWNEDSHARDSRESPONSE']._serialized_end=308
-  _globals['_RELEASESHARDSREQUEST']._serialized_start=310
-  _globals['_RELEASESHARDSREQUEST']._serialized_end=332
-  _globals['_RELEASESHARDSRESPONSE']._serialized_start=334
-  _globals['_RELEASESHARDSRESPONSE']._serialized_end=385
-  _globals['_CONTROLSERVICE']._serialized_start=388
-  _globals['_CONTROLSERVICE']._serialized_end=611
+  _globals['_OWNEDSHARD']._serialized_end=237
+  _globals['_GETOWNEDSHARDSRESPONSE']._serialized_start=239
+  _globals['_GETOWNEDSHARDSRESPONSE']._serialized_end=316
+  _globals['_RELEASESHARDSREQUEST']._serialized_start=318
+  _globals['_RELEASESHARDSREQUEST']._serialized_end=340
+  _globals['_RELEASESHARDSRESPONSE']._serialized_start=342
+  _globals['_RELEASESHARDSRESPONSE']._serialized_end=393
+  _globals['_CONTROLSERVICE']._serialized_start=396
+  _globals['_CONTROLSERVICE']._serialized_end=625
 # @@protoc_insertion_point(module_scope)

@@ -26,27 +26,40 @@ from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotat
 from drey.common.v1 import selector_pb2 as drey_dot_common_dot_v1_dot_selector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)drey/directory/v1/directory_service.proto\x12\x11\x64rey.directory.v1\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\"=\n\x16GetCatalogPagesRequest\x12#\n\rsince_version\x18\x01 \x01(\x06R\x0csinceVersion\"I\n\x17GetCatalogPagesResponse\x12\x18\n\x07version\x18\x01 \x01(\x06R\x07version\x12\x14\n\x05pages\x18\x02 \x03(\x0cR\x05pages\"{\n\x16ResolveChannelsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xb5\x18\x02\x08\x01R\x08selector\x12#\n\rallow_unknown\x18\x02 \x01(\x08R\x0c\x61llowUnknown\"\xc9\x01\n\x17ResolveChannelsResponse\x12\x18\n\x07version\x18\x01 \x01(\x06R\x07version\x12\x1d\n\npv_numbers\x18\x02 \x03(\x06R\tpvNumbers\x12+\n\x11setpoint_channels\x18\x03 \x03(\x06R\x10setpointChannels\x12+\n\x11readback_channels\x18\x04 \x03(\x06R\x10readbackChannels\x12\x1b\n\tnot_found\x18\x05 \x03(\tR\x08notFound2\xf6\x01\n\x10\x44irectoryService\x12p\n\x0fGetCatalogPages\x12).drey.directory.v1.GetCatalogPagesRequest\x1a*.drey.directory.v1.GetCatalogPagesResponse\"\x04\x90\xb5\x18\x01\x30\x01\x12p\n\x0fResolveChannels\x12).drey.directory.v1.ResolveChannelsRequest\x1a*.drey.directory.v1.ResolveChannelsResponse\"\x04\x90\xb5\x18\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)drey/directory/v1/directory_service.proto\x12\x11\x64rey.directory.v1\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\"A\n\x16GetCatalogPagesRequest\x12\'\n\rsince_version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x0csinceVersion\"M\n\x17GetCatalogPagesResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12\x14\n\x05pages\x18\x02 \x03(\x0cR\x05pages\"{\n\x16ResolveChannelsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rallow_unknown\x18\x02 \x01(\x08R\x0c\x61llowUnknown\"\xd9\x01\n\x17ResolveChannelsResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12!\n\npv_numbers\x18\x02 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12/\n\x11setpoint_channels\x18\x03 \x03(\x06\x42\x02\x30\x01R\x10setpointChannels\x12/\n\x11readback_channels\x18\x04 \x03(\x06\x42\x02\x30\x01R\x10readbackChannels\x12\x1b\n\tnot_found\x18\x05 \x03(\tR\x08notFound2\xfc\x01\n\x10\x44irectoryService\x12s\n\x0fGetCatalogPages\x12).drey.directory.v1.GetCatalogPagesRequest\x1a*.drey.directory.v1.GetCatalogPagesResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12s\n\x0fResolveChannels\x12).drey.directory.v1.ResolveChannelsRequest\x1a*.drey.directory.v1.ResolveChannelsResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x42\xe2\x01\n\x15org.drey.directory.v1B\x15\x44irectoryServiceProtoP\x01Z9github.com/drey-controls/drey-go/directory/v1;directoryv1\xa2\x02\x04\x44\x44VX\xaa\x02\x11\x44rey.Directory.V1\xba\x02\x0f\x44reyDirectoryV1\xca\x02\x11\x44rey\\Directory\\V1\xe2\x02\x1d\x44rey\\Directory\\V1\\GPBMetadata\xea\x02\x13\x44rey::Directory::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.directory.v1.directory_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\025org.drey.directory.v1B\025DirectoryServiceProtoP\001Z9github.com/drey-controls/drey-go/directory/v1;directoryv1\242\002\004DDVX\252\002\021Drey.Directory.V1\272\002\017DreyDirectoryV1\312\002\021Drey\\Directory\\V1\342\002\035Drey\\Directory\\V1\\GPBMetadata\352\002\023Drey::Directory::V1'
+  _globals['_GETCATALOGPAGESREQUEST'].fields_by_name['since_version']._loaded_options = None
+  _globals['_GETCATALOGPAGESREQUEST'].fields_by_name['since_version']._serialized_options = b'0\001'
+  _globals['_GETCATALOGPAGESRESPONSE'].fields_by_name['version']._loaded_options = None
+  _globals['_GETCATALOGPAGESRESPONSE'].fields_by_name['version']._serialized_options = b'0\001'
   _globals['_RESOLVECHANNELSREQUEST'].fields_by_name['selector']._loaded_options = None
-  _globals['_RESOLVECHANNELSREQUEST'].fields_by_name['selector']._serialized_options = b'\212\265\030\002\010\001'
+  _globals['_RESOLVECHANNELSREQUEST'].fields_by_name['selector']._serialized_options = b'\212\244&\002\010\001'
+  _globals['_RESOLVECHANNELSRESPONSE'].fields_by_name['version']._loaded_options = None
+  _globals['_RESOLVECHANNELSRESPONSE'].fields_by_name['version']._serialized_options = b'0\001'
+  _globals['_RESOLVECHANNELSRESPONSE'].fields_by_name['pv_numbers']._loaded_options = None
+  _globals['_RESOLVECHANNELSRESPONSE'].fields_by_name['pv_numbers']._serialized_options = b'0\001'
+  _globals['_RESOLVECHANNELSRESPONSE'].fields_by_name['setpoint_channels']._loaded_options = None
+  _globals['_RESOLVECHANNELSRESPONSE'].fields_by_name['setpoint_channels']._serialized_options = b'0\001'
+  _globals['_RESOLVECHANNELSRESPONSE'].fields_by_name['readback_channels']._loaded_options = None
+  _globals['_RESOLVECHANNELSRESPONSE'].fields_by_name['readback_channels']._serialized_options = b'0\001'
   _globals['_DIRECTORYSERVICE'].methods_by_name['GetCatalogPages']._loaded_options = None
-  _globals['_DIRECTORYSERVICE'].methods_by_name['GetCatalogPages']._serialized_options = b'\220\265\030\001'
+  _globals['_DIRECTORYSERVICE'].methods_by_name['GetCatalogPages']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveChannels']._loaded_options = None
-  _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveChannels']._serialized_options = b'\220\265\030\001'
+  _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveChannels']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_GETCATALOGPAGESREQUEST']._serialized_start=129
-  _globals['_GETCATALOGPAGESREQUEST']._serialized_end=190
-  _globals['_GETCATALOGPAGESRESPONSE']._serialized_start=192
-  _globals['_GETCATALOGPAGESRESPONSE']._serialized_end=265
-  _globals['_RESOLVECHANNELSREQUEST']._serialized_start=267
-  _globals['_RESOLVECHANNELSREQUEST']._serialized_end=390
-  _globals['_RESOLVECHANNELSRESPONSE']._serialized_start=393
-  _globals['_RESOLVECHANNELSRESPONSE']._serialized_end=594
-  _globals['_DIRECTORYSERVICE']._serialized_start=597
-  _globals['_DIRECTORYSERVICE']._serialized_end=843
+  _globals['_GETCATALOGPAGESREQUEST']._serialized_end=194
+  _globals['_GETCATALOGPAGESRESPONSE']._serialized_start=196
+  _globals['_GETCATALOGPAGESRESPONSE']._serialized_end=273
+  _globals['_RESOLVECHANNELSREQUEST']._serialized_start=275
+  _globals['_RESOLVECHANNELSREQUEST']._serialized_end=398
+  _globals['_RESOLVECHANNELSRESPONSE']._serialized_start=401
+  _globals['_RESOLVECHANNELSRESPONSE']._serialized_end=618
+  _globals['_DIRECTORYSERVICE']._serialized_start=621
+  _globals['_DIRECTORYSERVICE']._serialized_end=873
 # @@protoc_insertion_point(module_scope)

@@ -24,17 +24,36 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/events/v1/values.proto\x12\x0e\x64rey.events.v1\"\x8b\x04\n\nValueBatch\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n\x05\x65poch\x18\x02 \x01(\x06R\x05\x65poch\x12\x1a\n\x08sequence\x18\x03 \x01(\x06R\x08sequence\x12\x17\n\x07time_ns\x18\x04 \x01(\x10R\x06timeNs\x12+\n\x11\x64irectory_version\x18\x05 \x01(\x06R\x10\x64irectoryVersion\x12\x12\n\x04part\x18\x06 \x01(\rR\x04part\x12\x12\n\x04more\x18\x07 \x01(\x08R\x04more\x12\x1a\n\x08\x63hannels\x18\x08 \x01(\x0cR\x08\x63hannels\x12\x14\n\x05kinds\x18\t \x01(\x0cR\x05kinds\x12\x16\n\x06states\x18\n \x01(\x0cR\x06states\x12\x18\n\x07origins\x18\x0b \x01(\x0cR\x07origins\x12\x1e\n\nseverities\x18\x0c \x01(\x0cR\nseverities\x12\x1a\n\x08statuses\x18\r \x01(\x0cR\x08statuses\x12!\n\x0csource_times\x18\x0e \x01(\x0cR\x0bsourceTimes\x12#\n\rreceive_times\x18\x0f \x01(\x0cR\x0creceiveTimes\x12\x12\n\x04\x64\x61ta\x18\x10 \x01(\x0cR\x04\x64\x61ta\x12\x16\n\x06merged\x18\x11 \x01(\x0cR\x06merged\x12\x12\n\x04heap\x18\x12 \x01(\x0cR\x04heap\x12\x1f\n\x0blarge_pages\x18\x13 \x01(\x0cR\nlargePages\"\xd6\x04\n\tHeartbeat\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1f\n\x0bshard_count\x18\x02 \x01(\rR\nshardCount\x12\x14\n\x05\x65poch\x18\x03 \x01(\x06R\x05\x65poch\x12\x1a\n\x08sequence\x18\x04 \x01(\x06R\x08sequence\x12\x17\n\x07time_ns\x18\x05 \x01(\x10R\x06timeNs\x12\x14\n\x05owner\x18\x06 \x01(\tR\x05owner\x12\x1a\n\x08\x63hannels\x18\x07 \x01(\x04R\x08\x63hannels\x12\x1c\n\tconnected\x18\x08 \x01(\x04R\tconnected\x12\"\n\x0c\x64isconnected\x18\t \x01(\x04R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\n \x01(\x04R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x0b \x01(\x04R\x07inAlarm\x12\"\n\rupdates_per_s\x18\x0c \x01(\x01R\x0bupdatesPerS\x12\x16\n\x06merged\x18\r \x01(\x04R\x06merged\x12%\n\x0e\x63hannel_access\x18\x0e \x01(\tR\rchannelAccess\x12\x17\n\x07tick_ms\x18\x0f \x01(\rR\x06tickMs\x12+\n\x11\x64irectory_version\x18\x10 \x01(\x06R\x10\x64irectoryVersion\x12\x18\n\x07settled\x18\x11 \x01(\x08R\x07settled\x12\'\n\x0f\x63\x61talog_version\x18\x12 \x01(\x06R\x0e\x63\x61talogVersion\x12#\n\rimage_failing\x18\x13 \x01(\x08R\x0cimageFailing\"\x82\x01\n\tImagePage\x12\x16\n\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n\x05\x65poch\x18\x02 \x01(\x06R\x05\x65poch\x12\x1a\n\x08sequence\x18\x03 \x01(\x06R\x08sequence\x12\x17\n\x07time_ns\x18\x04 \x01(\x10R\x06timeNs\x12\x12\n\x04page\x18\x05 \x01(\x0cR\x04pageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/events/v1/values.proto\x12\x0e\x64rey.events.v1\"\x97\x04\n\nValueBatch\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x06\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x06\x42\x02\x30\x01R\x08sequence\x12\x17\n\x07time_ns\x18\x04 \x01(\x10R\x06timeNs\x12/\n\x11\x64irectory_version\x18\x05 \x01(\x06\x42\x02\x30\x01R\x10\x64irectoryVersion\x12\x12\n\x04part\x18\x06 \x01(\rR\x04part\x12\x12\n\x04more\x18\x07 \x01(\x08R\x04more\x12\x1a\n\x08\x63hannels\x18\x08 \x01(\x0cR\x08\x63hannels\x12\x14\n\x05kinds\x18\t \x01(\x0cR\x05kinds\x12\x16\n\x06states\x18\n \x01(\x0cR\x06states\x12\x18\n\x07origins\x18\x0b \x01(\x0cR\x07origins\x12\x1e\n\nseverities\x18\x0c \x01(\x0cR\nseverities\x12\x1a\n\x08statuses\x18\r \x01(\x0cR\x08statuses\x12!\n\x0csource_times\x18\x0e \x01(\x0cR\x0bsourceTimes\x12#\n\rreceive_times\x18\x0f \x01(\x0cR\x0creceiveTimes\x12\x12\n\x04\x64\x61ta\x18\x10 \x01(\x0cR\x04\x64\x61ta\x12\x16\n\x06merged\x18\x11 \x01(\x0cR\x06merged\x12\x12\n\x04heap\x18\x12 \x01(\x0cR\x04heap\x12\x1f\n\x0blarge_pages\x18\x13 \x01(\x0cR\nlargePages\"\xe6\x04\n\tHeartbeat\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1f\n\x0bshard_count\x18\x02 \x01(\rR\nshardCount\x12\x18\n\x05\x65poch\x18\x03 \x01(\x06\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x04 \x01(\x06\x42\x02\x30\x01R\x08sequence\x12\x17\n\x07time_ns\x18\x05 \x01(\x10R\x06timeNs\x12\x14\n\x05owner\x18\x06 \x01(\tR\x05owner\x12\x1a\n\x08\x63hannels\x18\x07 \x01(\x04R\x08\x63hannels\x12\x1c\n\tconnected\x18\x08 \x01(\x04R\tconnected\x12\"\n\x0c\x64isconnected\x18\t \x01(\x04R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\n \x01(\x04R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x0b \x01(\x04R\x07inAlarm\x12\"\n\rupdates_per_s\x18\x0c \x01(\x01R\x0bupdatesPerS\x12\x16\n\x06merged\x18\r \x01(\x04R\x06merged\x12%\n\x0e\x63hannel_access\x18\x0e \x01(\tR\rchannelAccess\x12\x17\n\x07tick_ms\x18\x0f \x01(\rR\x06tickMs\x12/\n\x11\x64irectory_version\x18\x10 \x01(\x06\x42\x02\x30\x01R\x10\x64irectoryVersion\x12\x18\n\x07settled\x18\x11 \x01(\x08R\x07settled\x12+\n\x0f\x63\x61talog_version\x18\x12 \x01(\x06\x42\x02\x30\x01R\x0e\x63\x61talogVersion\x12#\n\rimage_failing\x18\x13 \x01(\x08R\x0cimageFailing\"\x8a\x01\n\tImagePage\x12\x16\n\x06number\x18\x01 \x01(\rR\x06number\x12\x18\n\x05\x65poch\x18\x02 \x01(\x06\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x06\x42\x02\x30\x01R\x08sequence\x12\x17\n\x07time_ns\x18\x04 \x01(\x10R\x06timeNs\x12\x12\n\x04page\x18\x05 \x01(\x0cR\x04pageB\xc0\x01\n\x12org.drey.events.v1B\x0bValuesProtoP\x01Z3github.com/drey-controls/drey-go/events/v1;eventsv1\xa2\x02\x04\x44\x45VX\xaa\x02\x0e\x44rey.Events.V1\xba\x02\x0c\x44reyEventsV1\xca\x02\x0e\x44rey\\Events\\V1\xe2\x02\x1a\x44rey\\Events\\V1\\GPBMetadata\xea\x02\x10\x44rey::Events::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.events.v1.values_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\022org.drey.events.v1B\013ValuesProtoP\001Z3github.com/drey-controls/drey-go/events/v1;eventsv1\242\002\004DEVX\252\002\016Drey.Events.V1\272\002\014DreyEventsV1\312\002\016Drey\\Events\\V1\342\002\032Drey\\Events\\V1\\GPBMetadata\352\002\020Drey::Events::V1'
+  _globals['_VALUEBATCH'].fields_by_name['epoch']._loaded_options = None
+  _globals['_VALUEBATCH'].fields_by_name['epoch']._serialized_options = b'0\001'
+  _globals['_VALUEBATCH'].fields_by_name['sequence']._loaded_options = None
+  _globals['_VALUEBATCH'].fields_by_name['sequence']._serialized_options = b'0\001'
+  _globals['_VALUEBATCH'].fields_by_name['directory_version']._loaded_options = None
+  _globals['_VALUEBATCH'].fields_by_name['directory_version']._serialized_options = b'0\001'
+  _globals['_HEARTBEAT'].fields_by_name['epoch']._loaded_options = None
+  _globals['_HEARTBEAT'].fields_by_name['epoch']._serialized_options = b'0\001'
+  _globals['_HEARTBEAT'].fields_by_name['sequence']._loaded_options = None
+  _globals['_HEARTBEAT'].fields_by_name['sequence']._serialized_options = b'0\001'
+  _globals['_HEARTBEAT'].fields_by_name['directory_version']._loaded_options = None
+  _globals['_HEARTBEAT'].fields_by_name['directory_version']._serialized_options = b'0\001'
+  _globals['_HEARTBEAT'].fields_by_name['catalog_version']._loaded_options = None
+  _globals['_HEARTBEAT'].fields_by_name['catalog_version']._serialized_options = b'0\001'
+  _globals['_IMAGEPAGE'].fields_by_name['epoch']._loaded_options = None
+  _globals['_IMAGEPAGE'].fields_by_name['epoch']._serialized_options = b'0\001'
+  _globals['_IMAGEPAGE'].fields_by_name['sequence']._loaded_options = None
+  _globals['_IMAGEPAGE'].fields_by_name['sequence']._serialized_options = b'0\001'
   _globals['_VALUEBATCH']._serialized_start=48
-  _globals['_VALUEBATCH']._serialized_end=571
-  _globals['_HEARTBEAT']._serialized_start=574
-  _globals['_HEARTBEAT']._serialized_end=1172
-  _globals['_IMAGEPAGE']._serialized_start=1175
-  _globals['_IMAGEPAGE']._serialized_end=1305
+  _globals['_VALUEBATCH']._serialized_end=583
+  _globals['_HEARTBEAT']._serialized_start=586
+  _globals['_HEARTBEAT']._serialized_end=1200
+  _globals['_IMAGEPAGE']._serialized_start=1203
+  _globals['_IMAGEPAGE']._serialized_end=1341
 # @@protoc_insertion_point(module_scope)

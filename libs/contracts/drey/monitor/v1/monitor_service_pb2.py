@@ -30,33 +30,42 @@ from drey.monitor.v1 import watch_pb2 as drey_dot_monitor_dot_v1_dot_watch__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drey/monitor/v1/monitor_service.proto\x12\x0f\x64rey.monitor.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1b\x64rey/monitor/v1/watch.proto\x1a\x1egoogle/protobuf/duration.proto\"u\n\x10GetValuesRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xb5\x18\x02\x08\x01R\x08selector\x12#\n\rwith_metadata\x18\x02 \x01(\x08R\x0cwithMetadata\"\x95\x01\n\x11GetValuesResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x38\n\x08metadata\x18\x02 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x08metadata\x12\x1b\n\tnot_found\x18\x03 \x03(\tR\x08notFound\"\xe4\x02\n\x0fWatchPvsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xb5\x18\x02\x08\x01R\x08selector\x12\x34\n\x06\x66ields\x18\x02 \x01(\x0e\x32\x1c.drey.monitor.v1.WatchFieldsR\x06\x66ields\x12<\n\x0cmin_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x04 \x01(\x0b\x32\x19.drey.monitor.v1.DeadbandR\x08\x64\x65\x61\x64\x62\x61nd\x12\x1e\n\x05token\x18\x05 \x01(\tB\x08\x8a\xb5\x18\x04\x18\xa0\x8d\x06R\x05token\x12#\n\rwith_metadata\x18\x06 \x01(\x08R\x0cwithMetadata\x12#\n\rallow_unknown\x18\x07 \x01(\x08R\x0c\x61llowUnknown\"\xcc\x04\n\x10WatchPvsResponse\x12G\n\x0e\x62\x61seline_begin\x18\x01 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineBeginH\x00R\rbaselineBegin\x12<\n\x08\x62\x61seline\x18\x02 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineChunkH\x00R\x08\x62\x61seline\x12\x41\n\x0c\x62\x61seline_end\x18\x03 \x01(\x0b\x32\x1c.drey.monitor.v1.BaselineEndH\x00R\x0b\x62\x61selineEnd\x12+\n\x04\x64iff\x18\x04 \x01(\x0b\x32\x15.drey.monitor.v1.DiffH\x00R\x04\x64iff\x12=\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1b.drey.monitor.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tfreshness\x18\x06 \x01(\x0b\x32 .drey.monitor.v1.FreshnessChangeH\x00R\tfreshness\x12.\n\x04left\x18\x07 \x01(\x0b\x32\x18.drey.monitor.v1.PvsLeftH\x00R\x04left\x12<\n\x08metadata\x18\x08 \x01(\x0b\x32\x1e.drey.monitor.v1.MetadataChunkH\x00R\x08metadata\x12J\n\x0fresync_required\x18\t \x01(\x0b\x32\x1f.drey.monitor.v1.ResyncRequiredH\x00R\x0eresyncRequiredB\x06\n\x04part\"\x8b\x01\n\x13WatchSessionRequest\x12\x16\n\x06\x63hange\x18\x01 \x01(\x04R\x06\x63hange\x12*\n\x03\x61\x64\x64\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x03\x61\x64\x64\x12\x30\n\x06remove\x18\x03 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x06remove\"\x8a\x01\n\x14WatchSessionResponse\x12\x39\n\x05watch\x18\x01 \x01(\x0b\x32!.drey.monitor.v1.WatchPvsResponseH\x00R\x05watch\x12/\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.drey.monitor.v1.SessionAckH\x00R\x03\x61\x63kB\x06\n\x04part\"U\n\nSessionAck\x12\x16\n\x06\x63hange\x18\x01 \x01(\x04R\x06\x63hange\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9c\x01\n\x11WatchDriftRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01 \x01R\nsnapshotId\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12&\n\nhysteresis\x18\x03 \x01(\x01\x42\x06\x8a\xb5\x18\x02(\x01R\nhysteresis\"\x95\x01\n\x12WatchDriftResponse\x12\x1c\n\tdifferent\x18\x01 \x01(\x04R\tdifferent\x12\x18\n\x07unknown\x18\x02 \x01(\x04R\x07unknown\x12\x33\n\x07\x65ntered\x18\x03 \x03(\x0b\x32\x19.drey.monitor.v1.DriftRowR\x07\x65ntered\x12\x12\n\x04left\x18\x04 \x03(\x06R\x04left\"\x82\x01\n\x08\x44riftRow\x12)\n\x04live\x18\x01 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x04live\x12-\n\x06stored\x18\x02 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x06stored\x12\x1c\n\tdeviation\x18\x03 \x01(\x01R\tdeviation\"\x19\n\x17GetMonitorStatusRequest\"P\n\x18GetMonitorStatusResponse\x12\x34\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\"\xa1\x03\n\x0bShardStatus\x12\x31\n\x05state\x18\x01 \x01(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x05state\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08\x63hannels\x18\x03 \x01(\x04R\x08\x63hannels\x12\x1c\n\tconnected\x18\x04 \x01(\x04R\tconnected\x12\"\n\x0c\x64isconnected\x18\x05 \x01(\x04R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\x06 \x01(\x04R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x07 \x01(\x04R\x07inAlarm\x12\"\n\rupdates_per_s\x18\x08 \x01(\x01R\x0bupdatesPerS\x12\x16\n\x06merged\x18\t \x01(\x04R\x06merged\x12%\n\x0e\x63hannel_access\x18\n \x01(\tR\rchannelAccess\x12\x17\n\x07tick_ms\x18\x0b \x01(\rR\x06tickMs\x12+\n\x11\x64irectory_version\x18\x0c \x01(\x04R\x10\x64irectoryVersion2\xfa\x03\n\x0eMonitorService\x12Z\n\tGetValues\x12!.drey.monitor.v1.GetValuesRequest\x1a\".drey.monitor.v1.GetValuesResponse\"\x04\x90\xb5\x18\x01\x30\x01\x12W\n\x08WatchPvs\x12 .drey.monitor.v1.WatchPvsRequest\x1a!.drey.monitor.v1.WatchPvsResponse\"\x04\x90\xb5\x18\x01\x30\x01\x12\x65\n\x0cWatchSession\x12$.drey.monitor.v1.WatchSessionRequest\x1a%.drey.monitor.v1.WatchSessionResponse\"\x04\x90\xb5\x18\x01(\x01\x30\x01\x12]\n\nWatchDrift\x12\".drey.monitor.v1.WatchDriftRequest\x1a#.drey.monitor.v1.WatchDriftResponse\"\x04\x90\xb5\x18\x01\x30\x01\x12m\n\x10GetMonitorStatus\x12(.drey.monitor.v1.GetMonitorStatusRequest\x1a).drey.monitor.v1.GetMonitorStatusResponse\"\x04\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drey/monitor/v1/monitor_service.proto\x12\x0f\x64rey.monitor.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1b\x64rey/monitor/v1/watch.proto\x1a\x1egoogle/protobuf/duration.proto\"u\n\x10GetValuesRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rwith_metadata\x18\x02 \x01(\x08R\x0cwithMetadata\"\x95\x01\n\x11GetValuesResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x38\n\x08metadata\x18\x02 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x08metadata\x12\x1b\n\tnot_found\x18\x03 \x03(\tR\x08notFound\"\xe4\x02\n\x0fWatchPvsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12\x34\n\x06\x66ields\x18\x02 \x01(\x0e\x32\x1c.drey.monitor.v1.WatchFieldsR\x06\x66ields\x12<\n\x0cmin_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x04 \x01(\x0b\x32\x19.drey.monitor.v1.DeadbandR\x08\x64\x65\x61\x64\x62\x61nd\x12\x1e\n\x05token\x18\x05 \x01(\tB\x08\x8a\xa4&\x04\x18\xa0\x8d\x06R\x05token\x12#\n\rwith_metadata\x18\x06 \x01(\x08R\x0cwithMetadata\x12#\n\rallow_unknown\x18\x07 \x01(\x08R\x0c\x61llowUnknown\"\xcc\x04\n\x10WatchPvsResponse\x12G\n\x0e\x62\x61seline_begin\x18\x01 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineBeginH\x00R\rbaselineBegin\x12<\n\x08\x62\x61seline\x18\x02 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineChunkH\x00R\x08\x62\x61seline\x12\x41\n\x0c\x62\x61seline_end\x18\x03 \x01(\x0b\x32\x1c.drey.monitor.v1.BaselineEndH\x00R\x0b\x62\x61selineEnd\x12+\n\x04\x64iff\x18\x04 \x01(\x0b\x32\x15.drey.monitor.v1.DiffH\x00R\x04\x64iff\x12=\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1b.drey.monitor.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tfreshness\x18\x06 \x01(\x0b\x32 .drey.monitor.v1.FreshnessChangeH\x00R\tfreshness\x12.\n\x04left\x18\x07 \x01(\x0b\x32\x18.drey.monitor.v1.PvsLeftH\x00R\x04left\x12<\n\x08metadata\x18\x08 \x01(\x0b\x32\x1e.drey.monitor.v1.MetadataChunkH\x00R\x08metadata\x12J\n\x0fresync_required\x18\t \x01(\x0b\x32\x1f.drey.monitor.v1.ResyncRequiredH\x00R\x0eresyncRequiredB\x06\n\x04part\"\x8f\x01\n\x13WatchSessionRequest\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12*\n\x03\x61\x64\x64\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x03\x61\x64\x64\x12\x30\n\x06remove\x18\x03 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x06remove\"\x8a\x01\n\x14WatchSessionResponse\x12\x39\n\x05watch\x18\x01 \x01(\x0b\x32!.drey.monitor.v1.WatchPvsResponseH\x00R\x05watch\x12/\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.drey.monitor.v1.SessionAckH\x00R\x03\x61\x63kB\x06\n\x04part\"Y\n\nSessionAck\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9c\x01\n\x11WatchDriftRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\nsnapshotId\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12&\n\nhysteresis\x18\x03 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01R\nhysteresis\"\x99\x01\n\x12WatchDriftResponse\x12\x1c\n\tdifferent\x18\x01 \x01(\x04R\tdifferent\x12\x18\n\x07unknown\x18\x02 \x01(\x04R\x07unknown\x12\x33\n\x07\x65ntered\x18\x03 \x03(\x0b\x32\x19.drey.monitor.v1.DriftRowR\x07\x65ntered\x12\x16\n\x04left\x18\x04 \x03(\x06\x42\x02\x30\x01R\x04left\"\x82\x01\n\x08\x44riftRow\x12)\n\x04live\x18\x01 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x04live\x12-\n\x06stored\x18\x02 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x06stored\x12\x1c\n\tdeviation\x18\x03 \x01(\x01R\tdeviation\"\x19\n\x17GetMonitorStatusRequest\"P\n\x18GetMonitorStatusResponse\x12\x34\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\"\xa5\x03\n\x0bShardStatus\x12\x31\n\x05state\x18\x01 \x01(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x05state\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08\x63hannels\x18\x03 \x01(\x04R\x08\x63hannels\x12\x1c\n\tconnected\x18\x04 \x01(\x04R\tconnected\x12\"\n\x0c\x64isconnected\x18\x05 \x01(\x04R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\x06 \x01(\x04R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x07 \x01(\x04R\x07inAlarm\x12\"\n\rupdates_per_s\x18\x08 \x01(\x01R\x0bupdatesPerS\x12\x16\n\x06merged\x18\t \x01(\x04R\x06merged\x12%\n\x0e\x63hannel_access\x18\n \x01(\tR\rchannelAccess\x12\x17\n\x07tick_ms\x18\x0b \x01(\rR\x06tickMs\x12/\n\x11\x64irectory_version\x18\x0c \x01(\x04\x42\x02\x30\x01R\x10\x64irectoryVersion2\x89\x04\n\x0eMonitorService\x12]\n\tGetValues\x12!.drey.monitor.v1.GetValuesRequest\x1a\".drey.monitor.v1.GetValuesResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12Z\n\x08WatchPvs\x12 .drey.monitor.v1.WatchPvsRequest\x1a!.drey.monitor.v1.WatchPvsResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12h\n\x0cWatchSession\x12$.drey.monitor.v1.WatchSessionRequest\x1a%.drey.monitor.v1.WatchSessionResponse\"\x07\x90\x02\x01\x90\xa4&\x01(\x01\x30\x01\x12`\n\nWatchDrift\x12\".drey.monitor.v1.WatchDriftRequest\x1a#.drey.monitor.v1.WatchDriftResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12p\n\x10GetMonitorStatus\x12(.drey.monitor.v1.GetMonitorStatusRequest\x1a).drey.monitor.v1.GetMonitorStatusResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x42\xd0\x01\n\x13org.drey.monitor.v1B\x13MonitorServiceProtoP\x01Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\xa2\x02\x04\x44MVX\xaa\x02\x0f\x44rey.Monitor.V1\xba\x02\rDreyMonitorV1\xca\x02\x0f\x44rey\\Monitor\\V1\xe2\x02\x1b\x44rey\\Monitor\\V1\\GPBMetadata\xea\x02\x11\x44rey::Monitor::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.monitor.v1.monitor_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\023org.drey.monitor.v1B\023MonitorServiceProtoP\001Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\242\002\004DMVX\252\002\017Drey.Monitor.V1\272\002\rDreyMonitorV1\312\002\017Drey\\Monitor\\V1\342\002\033Drey\\Monitor\\V1\\GPBMetadata\352\002\021Drey::Monitor::V1'
   _globals['_GETVALUESREQUEST'].fields_by_name['selector']._loaded_options = None
-  _globals['_GETVALUESREQUEST'].fields_by_name['selector']._serialized_options = b'\212\265\030\002\010\001'
+  _globals['_GETVALUESREQUEST'].fields_by_name['selector']._serialized_options = b'\212\244&\002\010\001'
   _globals['_WATCHPVSREQUEST'].fields_by_name['selector']._loaded_options = None
-  _globals['_WATCHPVSREQUEST'].fields_by_name['selector']._serialized_options = b'\212\265\030\002\010\001'
+  _globals['_WATCHPVSREQUEST'].fields_by_name['selector']._serialized_options = b'\212\244&\002\010\001'
   _globals['_WATCHPVSREQUEST'].fields_by_name['token']._loaded_options = None
-  _globals['_WATCHPVSREQUEST'].fields_by_name['token']._serialized_options = b'\212\265\030\004\030\240\215\006'
+  _globals['_WATCHPVSREQUEST'].fields_by_name['token']._serialized_options = b'\212\244&\004\030\240\215\006'
+  _globals['_WATCHSESSIONREQUEST'].fields_by_name['change']._loaded_options = None
+  _globals['_WATCHSESSIONREQUEST'].fields_by_name['change']._serialized_options = b'0\001'
+  _globals['_SESSIONACK'].fields_by_name['change']._loaded_options = None
+  _globals['_SESSIONACK'].fields_by_name['change']._serialized_options = b'0\001'
   _globals['_WATCHDRIFTREQUEST'].fields_by_name['snapshot_id']._loaded_options = None
-  _globals['_WATCHDRIFTREQUEST'].fields_by_name['snapshot_id']._serialized_options = b'\212\265\030\004\010\001 \001'
+  _globals['_WATCHDRIFTREQUEST'].fields_by_name['snapshot_id']._serialized_options = b'\212\244&\004\010\001 \001'
   _globals['_WATCHDRIFTREQUEST'].fields_by_name['hysteresis']._loaded_options = None
-  _globals['_WATCHDRIFTREQUEST'].fields_by_name['hysteresis']._serialized_options = b'\212\265\030\002(\001'
+  _globals['_WATCHDRIFTREQUEST'].fields_by_name['hysteresis']._serialized_options = b'\212\244&\002(\001'
+  _globals['_WATCHDRIFTRESPONSE'].fields_by_name['left']._loaded_options = None
+  _globals['_WATCHDRIFTRESPONSE'].fields_by_name['left']._serialized_options = b'0\001'
+  _globals['_SHARDSTATUS'].fields_by_name['directory_version']._loaded_options = None
+  _globals['_SHARDSTATUS'].fields_by_name['directory_version']._serialized_options = b'0\001'
   _globals['_MONITORSERVICE'].methods_by_name['GetValues']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['GetValues']._serialized_options = b'\220\265\030\001'
+  _globals['_MONITORSERVICE'].methods_by_name['GetValues']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_MONITORSERVICE'].methods_by_name['WatchPvs']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['WatchPvs']._serialized_options = b'\220\265\030\001'
+  _globals['_MONITORSERVICE'].methods_by_name['WatchPvs']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_MONITORSERVICE'].methods_by_name['WatchSession']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['WatchSession']._serialized_options = b'\220\265\030\001'
+  _globals['_MONITORSERVICE'].methods_by_name['WatchSession']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_MONITORSERVICE'].methods_by_name['WatchDrift']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['WatchDrift']._serialized_options = b'\220\265\030\001'
+  _globals['_MONITORSERVICE'].methods_by_name['WatchDrift']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_MONITORSERVICE'].methods_by_name['GetMonitorStatus']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['GetMonitorStatus']._serialized_options = b'\220\265\030\001'
+  _globals['_MONITORSERVICE'].methods_by_name['GetMonitorStatus']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_GETVALUESREQUEST']._serialized_start=241
   _globals['_GETVALUESREQUEST']._serialized_end=358
   _globals['_GETVALUESRESPONSE']._serialized_start=361
@@ -66,23 +75,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHPVSRESPONSE']._serialized_start=872
   _globals['_WATCHPVSRESPONSE']._serialized_end=1460
   _globals['_WATCHSESSIONREQUEST']._serialized_start=1463
-  _globals['_WATCHSESSIONREQUEST']._serialized_end=1602
-  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1605
-  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1743
-  _globals['_SESSIONACK']._serialized_start=1745
-  _globals['_SESSIONACK']._serialized_end=1830
-  _globals['_WATCHDRIFTREQUEST']._serialized_start=1833
-  _globals['_WATCHDRIFTREQUEST']._serialized_end=1989
-  _globals['_WATCHDRIFTRESPONSE']._serialized_start=1992
-  _globals['_WATCHDRIFTRESPONSE']._serialized_end=2141
-  _globals['_DRIFTROW']._serialized_start=2144
-  _globals['_DRIFTROW']._serialized_end=2274
-  _globals['_GETMONITORSTATUSREQUEST']._serialized_start=2276
-  _globals['_GETMONITORSTATUSREQUEST']._serialized_end=2301
-  _globals['_GETMONITORSTATUSRESPONSE']._serialized_start=2303
-  _globals['_GETMONITORSTATUSRESPONSE']._serialized_end=2383
-  _globals['_SHARDSTATUS']._serialized_start=2386
-  _globals['_SHARDSTATUS']._serialized_end=2803
-  _globals['_MONITORSERVICE']._serialized_start=2806
-  _globals['_MONITORSERVICE']._serialized_end=3312
+  _globals['_WATCHSESSIONREQUEST']._serialized_end=1606
+  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1609
+  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1747
+  _globals['_SESSIONACK']._serialized_start=1749
+  _globals['_SESSIONACK']._serialized_end=1838
+  _globals['_WATCHDRIFTREQUEST']._serialized_start=1841
+  _globals['_WATCHDRIFTREQUEST']._serialized_end=1997
+  _globals['_WATCHDRIFTRESPONSE']._serialized_start=2000
+  _globals['_WATCHDRIFTRESPONSE']._serialized_end=2153
+  _globals['_DRIFTROW']._serialized_start=2156
+  _globals['_DRIFTROW']._serialized_end=2286
+  _globals['_GETMONITORSTATUSREQUEST']._serialized_start=2288
+  _globals['_GETMONITORSTATUSREQUEST']._serialized_end=2313
+  _globals['_GETMONITORSTATUSRESPONSE']._serialized_start=2315
+  _globals['_GETMONITORSTATUSRESPONSE']._serialized_end=2395
+  _globals['_SHARDSTATUS']._serialized_start=2398
+  _globals['_SHARDSTATUS']._serialized_end=2819
+  _globals['_MONITORSERVICE']._serialized_start=2822
+  _globals['_MONITORSERVICE']._serialized_end=3343
 # @@protoc_insertion_point(module_scope)

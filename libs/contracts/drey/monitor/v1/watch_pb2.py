@@ -25,41 +25,52 @@ _sym_db = _symbol_database.Default()
 from drey.common.v1 import value_pb2 as drey_dot_common_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/monitor/v1/watch.proto\x12\x0f\x64rey.monitor.v1\x1a\x1a\x64rey/common/v1/value.proto\"\x81\x01\n\nShardState\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12\x1a\n\x08sequence\x18\x03 \x01(\x04R\x08sequence\x12\x15\n\x06\x61ge_ms\x18\x04 \x01(\x03R\x05\x61geMs\x12\x14\n\x05\x66resh\x18\x05 \x01(\x08R\x05\x66resh\"K\n\rBaselineBegin\x12\x19\n\x08pv_count\x18\x01 \x01(\x04R\x07pvCount\x12\x1f\n\x0bkeeps_state\x18\x02 \x01(\x08R\nkeepsState\":\n\rBaselineChunk\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\"#\n\x0b\x42\x61selineEnd\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\"I\n\x04\x44iff\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x16\n\x06merged\x18\x02 \x01(\x04R\x06merged\"\x8a\x01\n\nCheckpoint\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x33\n\x06shards\x18\x02 \x03(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x06shards\x12\x17\n\x07time_ns\x18\x03 \x01(\x10R\x06timeNs\x12\x18\n\x07stalled\x18\x04 \x01(\x08R\x07stalled\"\x93\x01\n\x0f\x46reshnessChange\x12\x37\n\tfreshness\x18\x01 \x01(\x0e\x32\x19.drey.common.v1.FreshnessR\tfreshness\x12\x10\n\x03\x61ll\x18\x02 \x01(\x08R\x03\x61ll\x12\x1d\n\npv_numbers\x18\x03 \x03(\x06R\tpvNumbers\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\"4\n\x07PvsLeft\x12)\n\x03pvs\x18\x01 \x03(\x0b\x32\x17.drey.monitor.v1.PvLeftR\x03pvs\"j\n\x06PvLeft\x12\x16\n\x06number\x18\x01 \x01(\x06R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x34\n\x06reason\x18\x03 \x01(\x0e\x32\x1c.drey.monitor.v1.LeaveReasonR\x06reason\"\xb3\x01\n\x0bMetadataRow\x12\x16\n\x06number\x18\x01 \x01(\x06R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12;\n\x08setpoint\x18\x03 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08setpoint\x12;\n\x08readback\x18\x04 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08readback\"A\n\rMetadataChunk\x12\x30\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x04rows\"(\n\x0eResyncRequired\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"p\n\x08\x44\x65\x61\x64\x62\x61nd\x12\x1c\n\x08\x61\x62solute\x18\x01 \x01(\x01H\x00R\x08\x61\x62solute\x12\x1c\n\x08relative\x18\x02 \x01(\x01H\x00R\x08relative\x12 \n\ntolerances\x18\x03 \x01(\x01H\x00R\ntolerancesB\x06\n\x04kind*d\n\x0bLeaveReason\x12\x1c\n\x18LEAVE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14LEAVE_REASON_DELETED\x10\x01\x12\x1d\n\x19LEAVE_REASON_NOT_SELECTED\x10\x02*x\n\x0bWatchFields\x12\x1c\n\x18WATCH_FIELDS_UNSPECIFIED\x10\x00\x12\x15\n\x11WATCH_FIELDS_BOTH\x10\x01\x12\x19\n\x15WATCH_FIELDS_SETPOINT\x10\x02\x12\x19\n\x15WATCH_FIELDS_READBACK\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/monitor/v1/watch.proto\x12\x0f\x64rey.monitor.v1\x1a\x1a\x64rey/common/v1/value.proto\"\x89\x01\n\nShardState\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x04\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x04\x42\x02\x30\x01R\x08sequence\x12\x15\n\x06\x61ge_ms\x18\x04 \x01(\x03R\x05\x61geMs\x12\x14\n\x05\x66resh\x18\x05 \x01(\x08R\x05\x66resh\"K\n\rBaselineBegin\x12\x19\n\x08pv_count\x18\x01 \x01(\x04R\x07pvCount\x12\x1f\n\x0bkeeps_state\x18\x02 \x01(\x08R\nkeepsState\":\n\rBaselineChunk\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\"#\n\x0b\x42\x61selineEnd\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\"I\n\x04\x44iff\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x16\n\x06merged\x18\x02 \x01(\x04R\x06merged\"\x8a\x01\n\nCheckpoint\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x33\n\x06shards\x18\x02 \x03(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x06shards\x12\x17\n\x07time_ns\x18\x03 \x01(\x10R\x06timeNs\x12\x18\n\x07stalled\x18\x04 \x01(\x08R\x07stalled\"\x97\x01\n\x0f\x46reshnessChange\x12\x37\n\tfreshness\x18\x01 \x01(\x0e\x32\x19.drey.common.v1.FreshnessR\tfreshness\x12\x10\n\x03\x61ll\x18\x02 \x01(\x08R\x03\x61ll\x12!\n\npv_numbers\x18\x03 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\"4\n\x07PvsLeft\x12)\n\x03pvs\x18\x01 \x03(\x0b\x32\x17.drey.monitor.v1.PvLeftR\x03pvs\"n\n\x06PvLeft\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x34\n\x06reason\x18\x03 \x01(\x0e\x32\x1c.drey.monitor.v1.LeaveReasonR\x06reason\"\xb7\x01\n\x0bMetadataRow\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12;\n\x08setpoint\x18\x03 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08setpoint\x12;\n\x08readback\x18\x04 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08readback\"A\n\rMetadataChunk\x12\x30\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x04rows\"(\n\x0eResyncRequired\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"p\n\x08\x44\x65\x61\x64\x62\x61nd\x12\x1c\n\x08\x61\x62solute\x18\x01 \x01(\x01H\x00R\x08\x61\x62solute\x12\x1c\n\x08relative\x18\x02 \x01(\x01H\x00R\x08relative\x12 \n\ntolerances\x18\x03 \x01(\x01H\x00R\ntolerancesB\x06\n\x04kind*d\n\x0bLeaveReason\x12\x1c\n\x18LEAVE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14LEAVE_REASON_DELETED\x10\x01\x12\x1d\n\x19LEAVE_REASON_NOT_SELECTED\x10\x02*x\n\x0bWatchFields\x12\x1c\n\x18WATCH_FIELDS_UNSPECIFIED\x10\x00\x12\x15\n\x11WATCH_FIELDS_BOTH\x10\x01\x12\x19\n\x15WATCH_FIELDS_SETPOINT\x10\x02\x12\x19\n\x15WATCH_FIELDS_READBACK\x10\x03\x42\xc7\x01\n\x13org.drey.monitor.v1B\nWatchProtoP\x01Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\xa2\x02\x04\x44MVX\xaa\x02\x0f\x44rey.Monitor.V1\xba\x02\rDreyMonitorV1\xca\x02\x0f\x44rey\\Monitor\\V1\xe2\x02\x1b\x44rey\\Monitor\\V1\\GPBMetadata\xea\x02\x11\x44rey::Monitor::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.monitor.v1.watch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_LEAVEREASON']._serialized_start=1315
-  _globals['_LEAVEREASON']._serialized_end=1415
-  _globals['_WATCHFIELDS']._serialized_start=1417
-  _globals['_WATCHFIELDS']._serialized_end=1537
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\023org.drey.monitor.v1B\nWatchProtoP\001Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\242\002\004DMVX\252\002\017Drey.Monitor.V1\272\002\rDreyMonitorV1\312\002\017Drey\\Monitor\\V1\342\002\033Drey\\Monitor\\V1\\GPBMetadata\352\002\021Drey::Monitor::V1'
+  _globals['_SHARDSTATE'].fields_by_name['epoch']._loaded_options = None
+  _globals['_SHARDSTATE'].fields_by_name['epoch']._serialized_options = b'0\001'
+  _globals['_SHARDSTATE'].fields_by_name['sequence']._loaded_options = None
+  _globals['_SHARDSTATE'].fields_by_name['sequence']._serialized_options = b'0\001'
+  _globals['_FRESHNESSCHANGE'].fields_by_name['pv_numbers']._loaded_options = None
+  _globals['_FRESHNESSCHANGE'].fields_by_name['pv_numbers']._serialized_options = b'0\001'
+  _globals['_PVLEFT'].fields_by_name['number']._loaded_options = None
+  _globals['_PVLEFT'].fields_by_name['number']._serialized_options = b'0\001'
+  _globals['_METADATAROW'].fields_by_name['number']._loaded_options = None
+  _globals['_METADATAROW'].fields_by_name['number']._serialized_options = b'0\001'
+  _globals['_LEAVEREASON']._serialized_start=1335
+  _globals['_LEAVEREASON']._serialized_end=1435
+  _globals['_WATCHFIELDS']._serialized_start=1437
+  _globals['_WATCHFIELDS']._serialized_end=1557
   _globals['_SHARDSTATE']._serialized_start=77
-  _globals['_SHARDSTATE']._serialized_end=206
-  _globals['_BASELINEBEGIN']._serialized_start=208
-  _globals['_BASELINEBEGIN']._serialized_end=283
-  _globals['_BASELINECHUNK']._serialized_start=285
-  _globals['_BASELINECHUNK']._serialized_end=343
-  _globals['_BASELINEEND']._serialized_start=345
-  _globals['_BASELINEEND']._serialized_end=380
-  _globals['_DIFF']._serialized_start=382
-  _globals['_DIFF']._serialized_end=455
-  _globals['_CHECKPOINT']._serialized_start=458
-  _globals['_CHECKPOINT']._serialized_end=596
-  _globals['_FRESHNESSCHANGE']._serialized_start=599
-  _globals['_FRESHNESSCHANGE']._serialized_end=746
-  _globals['_PVSLEFT']._serialized_start=748
-  _globals['_PVSLEFT']._serialized_end=800
-  _globals['_PVLEFT']._serialized_start=802
-  _globals['_PVLEFT']._serialized_end=908
-  _globals['_METADATAROW']._serialized_start=911
-  _globals['_METADATAROW']._serialized_end=1090
-  _globals['_METADATACHUNK']._serialized_start=1092
-  _globals['_METADATACHUNK']._serialized_end=1157
-  _globals['_RESYNCREQUIRED']._serialized_start=1159
-  _globals['_RESYNCREQUIRED']._serialized_end=1199
-  _globals['_DEADBAND']._serialized_start=1201
-  _globals['_DEADBAND']._serialized_end=1313
+  _globals['_SHARDSTATE']._serialized_end=214
+  _globals['_BASELINEBEGIN']._serialized_start=216
+  _globals['_BASELINEBEGIN']._serialized_end=291
+  _globals['_BASELINECHUNK']._serialized_start=293
+  _globals['_BASELINECHUNK']._serialized_end=351
+  _globals['_BASELINEEND']._serialized_start=353
+  _globals['_BASELINEEND']._serialized_end=388
+  _globals['_DIFF']._serialized_start=390
+  _globals['_DIFF']._serialized_end=463
+  _globals['_CHECKPOINT']._serialized_start=466
+  _globals['_CHECKPOINT']._serialized_end=604
+  _globals['_FRESHNESSCHANGE']._serialized_start=607
+  _globals['_FRESHNESSCHANGE']._serialized_end=758
+  _globals['_PVSLEFT']._serialized_start=760
+  _globals['_PVSLEFT']._serialized_end=812
+  _globals['_PVLEFT']._serialized_start=814
+  _globals['_PVLEFT']._serialized_end=924
+  _globals['_METADATAROW']._serialized_start=927
+  _globals['_METADATAROW']._serialized_end=1110
+  _globals['_METADATACHUNK']._serialized_start=1112
+  _globals['_METADATACHUNK']._serialized_end=1177
+  _globals['_RESYNCREQUIRED']._serialized_start=1179
+  _globals['_RESYNCREQUIRED']._serialized_end=1219
+  _globals['_DEADBAND']._serialized_start=1221
+  _globals['_DEADBAND']._serialized_end=1333
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,101 @@
+"""The house's rules for `proto/` that buf has no rule for; part of `make lint`.
+
+Plain protoc with the stock plugins of any language must give a client without an override, and a
+client must know from the contracts alone which calls it may repeat.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.descriptor import (
+    Descriptor,
+    FieldDescriptor,
+    FileDescriptor,
+    MethodDescriptor,
+)
+from google.protobuf.descriptor_pb2 import FieldOptions, FileDescriptorSet, MethodOptions
+from google.protobuf.descriptor_pool import DescriptorPool
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE_OPTIONS = (
+    *("go_package", "java_package", "java_multiple_files", "java_outer_classname"),
+    *("csharp_namespace", "swift_prefix", "objc_class_prefix"),
+    *("php_namespace", "php_metadata_namespace", "ruby_package"),
+)
+INTEGERS_64 = frozenset(
+    {
+        FieldDescriptor.TYPE_INT64,
+        FieldDescriptor.TYPE_UINT64,
+        FieldDescriptor.TYPE_FIXED64,
+        FieldDescriptor.TYPE_SFIXED64,
+        FieldDescriptor.TYPE_SINT64,
+    }
+)
+IDENTITIES = frozenset({"number", "numbers", "epoch", "sequence", "version", "revision"})
+"""Last words of names whose 64 bits are an identity: a double would merge two of them."""
+TUTORIALS = range(50_000, 51_000)
+"""Numbers of options that every tutorial uses, and so every second company."""
+
+
+def built() -> FileDescriptorSet:
+    """The contracts as buf reads them."""
+    buf = Path(sys.executable).with_name("buf")
+    command = [buf, "build", "--as-file-descriptor-set", "-o", "-#format=binpb"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    return FileDescriptorSet.FromString(done.stdout)
+
+
+def problems(files: FileDescriptorSet) -> Iterator[str]:
+    """What breaks a rule, one line each."""
+    pool = DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    for file in files.file:
+        if file.name.startswith("drey/"):
+            yield from _of_file(pool.FindFileByName(file.name))
+
+
+def _of_file(file: FileDescriptor) -> Iterator[str]:
+    options = file.GetOptions()
+    for name in FILE_OPTIONS:
+        if not getattr(options, name):
+            yield f"{file.name}: has no option {name}"
+    for service in file.services_by_name.values():
+        for method in service.methods:
+            yield from _of_method(file, method)
+    for message in file.message_types_by_name.values():
+        yield from _of_message(file, message)
+    for extension in file.extensions_by_name.values():
+        if extension.number in TUTORIALS:
+            yield f"{file.name}: {extension.name} has the number {extension.number} of tutorials"
+
+
+def _of_method(file: FileDescriptor, method: MethodDescriptor) -> Iterator[str]:
+    level = method.GetOptions().idempotency_level
+    if level == MethodOptions.IDEMPOTENCY_UNKNOWN:
+        yield f"{file.name}: {method.name} has no idempotency_level"
+    acts = "request_id" in method.input_type.fields_by_name
+    if acts and level == MethodOptions.NO_SIDE_EFFECTS:
+        yield f"{file.name}: {method.name} takes a request_id and claims to have no effect"
+
+
+def _of_message(file: FileDescriptor, message: Descriptor) -> Iterator[str]:
+    for field in message.fields:
+        is_identity = field.name.rsplit("_", 1)[-1] in IDENTITIES and field.type in INTEGERS_64
+        if is_identity and field.GetOptions().jstype != FieldOptions.JS_STRING:
+            yield f"{file.name}: {message.name}.{field.name} needs jstype = JS_STRING"
+    for nested in message.nested_types:
+        yield from _of_message(file, nested)
+
+
+def main() -> int:
+    found = list(problems(built()))
+    for line in found:
+        print(line, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
