@@ -1,6 +1,10 @@
 """Plain SQL migrations: `NNNN_name.sql` in the folder `migrations` of each package.
 
-    python -m drey_runtime.migrate --url URL drey_runtime drey_snapshot drey_restore drey_gateway
+    python -m drey_runtime.migrate --url URL --application-role drey_app \\
+        drey_runtime drey_snapshot drey_restore drey_gateway
+
+The URL is that of the owner of the schemas. The role as which the services connect is granted what
+`grants.sql` of each package says, and no more, each time anew.
 
 Packages are migrated in the order given, each file in one transaction of its own, everything under
 one advisory lock, so that several may start it at once. `drey_meta.migration` says what was
@@ -70,15 +74,25 @@ def migrations_of(package: str) -> list[Migration]:
     Empty where there is no such folder. Raises InvalidArgument for an unknown package, a file
     with another kind of name, or a gap in the versions.
     """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise InvalidArgument(f"no package {package!r} is installed", field="packages")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "migrations"
+    folder = _folder_of(package) / "migrations"
     found = [_read(package, path) for path in sorted(folder.glob("*.sql"))]
     versions = [migration.version for migration in found]
     if versions != list(range(1, len(found) + 1)):
         raise InvalidArgument(f"migrations of {package} are not numbered 1, 2, 3 …: {versions}")
     return found
+
+
+def grants_of(package: str) -> str:
+    """The package's grants, for the role `:application`; empty where it has none."""
+    path = _folder_of(package) / "grants.sql"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _folder_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InvalidArgument(f"no package {package!r} is installed", field="packages")
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _read(package: str, path: Path) -> Migration:
@@ -88,11 +102,12 @@ def _read(package: str, path: Path) -> Migration:
     return Migration(package, int(match[1]), match[2], path.read_text(encoding="utf-8"))
 
 
-async def apply(url: str, packages: Sequence[str]) -> list[Migration]:
-    """Apply what is missing; returns that. Nothing of a failing file stays.
+async def apply(url: str, packages: Sequence[str], application_role: str = "") -> list[Migration]:
+    """Apply what is missing, and grant what is needed; returns the migrations applied.
 
-    Raises `Unavailable` where Postgres is away, MigrationError for a changed file, and asyncpg's
-    error where the SQL is wrong. Waits up to two minutes for another run to end.
+    Nothing of a failing file stays. Raises `Unavailable` where Postgres is away, MigrationError for
+    a changed file, and asyncpg's error where the SQL is wrong. Waits up to two minutes for another
+    run to end.
     """
     wanted = [migration for package in packages for migration in migrations_of(package)]
     with guard():
@@ -100,7 +115,10 @@ async def apply(url: str, packages: Sequence[str]) -> list[Migration]:
             url, timeout=10, command_timeout=600, server_settings=server_settings("drey-migrate")
         )
         try:
-            return await _apply_locked(connection, packages, wanted)
+            applied = await _apply_locked(connection, packages, wanted)
+            if application_role:
+                await _grant(connection, packages, application_role)
+            return applied
         finally:
             await connection.close(timeout=3)
 
@@ -125,6 +143,17 @@ async def _apply_locked(
                 migration.checksum,
             )
     return missing
+
+
+async def _grant(connection: Connection, packages: Sequence[str], role: str) -> None:
+    name = await connection.fetchval("SELECT quote_ident($1::text)", role)
+    if await connection.fetchval("SELECT to_regrole($1) IS NULL", name):
+        raise MigrationError(
+            f"the database has no role {role}: make it first, CREATE ROLE {name} LOGIN PASSWORD …"
+        )
+    async with connection.transaction():
+        for package in packages:
+            await connection.execute(grants_of(package).replace(":application", name))
 
 
 async def _applied(
@@ -186,6 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Exit status: 0 done, 1 refused, with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m drey_runtime.migrate", description=__doc__)
     parser.add_argument("--url", default=os.environ.get("DREY_POSTGRES_URL"))
+    parser.add_argument(
+        "--application-role", default="", help="role of the services, to grant what they need"
+    )
     parser.add_argument("--check", action="store_true", help="only say whether all is applied")
     parser.add_argument("packages", nargs="+")
     options = parser.parse_args(argv)
@@ -195,7 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.check:
             asyncio.run(check(options.url, options.packages))
             return 0
-        for migration in asyncio.run(apply(options.url, options.packages)):
+        for migration in asyncio.run(
+            apply(options.url, options.packages, options.application_role)
+        ):
             sys.stdout.write(f"applied {migration}\n")
     except DreyError as error:
         sys.stderr.write(f"{error.message}\n")

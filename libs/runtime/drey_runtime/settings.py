@@ -50,9 +50,10 @@ class CommonSettings(BaseModel):
     service: ClassVar[str] = ""
 
     postgres_url: SecretStr = Field(
-        SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
-        description="Where Postgres is, with user and password. TLS by `sslmode`, `sslrootcert`,"
-        " `sslcert` and `sslkey` in it; `?host=FOLDER` for a Unix socket.",
+        SecretStr("postgresql://drey_app@127.0.0.1:5432/drey"),
+        description="Where Postgres is, with user (the application's role, which owns nothing) and"
+        " password. TLS by `sslmode`, `sslrootcert`, `sslcert` and `sslkey` in it; `?host=FOLDER`"
+        " for a Unix socket.",
     )
     nats_url: str = Field(
         "nats://127.0.0.1:4222",

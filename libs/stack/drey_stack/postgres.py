@@ -6,6 +6,7 @@ made and nothing outside our folder changes its mode. As a plain user, it runs a
 """
 
 import asyncio
+import hashlib
 import importlib.util
 import os
 import pwd
@@ -24,7 +25,11 @@ from drey_stack.process import Process, User, tail
 
 _CAP_DAC_OVERRIDE = 1
 _CAP_DAC_READ_SEARCH = 2
-_USER = "postgres"
+_SUPERUSER = "postgres"
+OWNER = "drey_owner"
+"""Role that owns the schemas: migrations run as it."""
+APPLICATION = "drey_app"
+"""Role as which the services connect; what it may do, migrations grant."""
 
 _SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -41,6 +46,29 @@ _SETTINGS = {
 }
 # survives a killed server, not a power cut; synchronous_commit stays on, or a kill loses commits
 _UNSAFE = {"fsync": "off", "full_page_writes": "off"}
+# One command a line, as a server in single-user mode reads them. What an older version of Drey made
+# as the superuser is handed to the owner.
+_ROLES = (
+    """DO $$ DECLARE name text; BEGIN"""
+    """ FOREACH name IN ARRAY ARRAY['{owner}', '{application}'] LOOP"""
+    """ IF to_regrole(name) IS NULL THEN EXECUTE format('CREATE ROLE %I', name); END IF;"""
+    """ END LOOP; END $$""",
+    """ALTER ROLE {owner} LOGIN NOSUPERUSER CREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"""
+    """ PASSWORD '{owner_password}'""",
+    """ALTER ROLE {application} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"""
+    """ NOBYPASSRLS PASSWORD '{application_password}'""",
+    """ALTER DATABASE postgres OWNER TO {owner}""",
+    """DO $$ DECLARE command text; BEGIN FOR command IN"""
+    """ SELECT format('SCHEMA %I', n.nspname) FROM pg_namespace n"""
+    """ WHERE n.nspowner = {superuser}::regrole AND n.oid >= 16384"""
+    """ UNION ALL SELECT format(CASE c.relkind WHEN 'v' THEN 'VIEW %s' ELSE 'TABLE %s' END,"""
+    """ c.oid::regclass) FROM pg_class c"""
+    """ WHERE c.relowner = {superuser}::regrole AND c.relkind IN ('r', 'p', 'v')"""
+    """ AND c.oid >= 16384"""
+    """ UNION ALL SELECT format('FUNCTION %s', p.oid::regprocedure) FROM pg_proc p"""
+    """ WHERE p.proowner = {superuser}::regrole AND p.oid >= 16384"""
+    """ LOOP EXECUTE format('ALTER %s OWNER TO %I', command, '{owner}'); END LOOP; END $$""",
+)
 
 
 def postgres_programs() -> Path:
@@ -88,6 +116,10 @@ def _unprivileged() -> pwd.struct_passwd:
 class Postgres(Part):
     """A PostgreSQL cluster in `folder`/data: UTF-8, C locale, scram passwords, no Unix socket.
 
+    Two roles use it, and neither is a superuser: the owner of the schemas (`url`) and the
+    application (`application_url`). They are made while no server runs; the superuser connects
+    for nothing but a back-up.
+
     `fsync=False` trades safety for speed and is for tests only. `template` names a folder where
     a fresh cluster is kept and copied from (made there when missing), which starts a new folder
     faster than initdb; clusters of one template share its password, so that is for tests too.
@@ -116,12 +148,21 @@ class Postgres(Part):
 
     @property
     def url(self) -> str:
-        """`postgresql://postgres:password@127.0.0.1:port/postgres`."""
+        """`postgresql://drey_owner:password@127.0.0.1:port/postgres`: for migrations and tests."""
         return self.database_url("postgres")
 
-    def database_url(self, database: str) -> str:
-        """The same for another database of the cluster."""
-        return f"postgresql://{_USER}:{self.password}@{LOOPBACK}:{self.port}/{database}"
+    @property
+    def application_url(self) -> str:
+        """The same for the services."""
+        return self.database_url("postgres", APPLICATION)
+
+    def database_url(self, database: str, role: str = OWNER) -> str:
+        """The same for another database of the cluster, as OWNER or APPLICATION."""
+        return f"postgresql://{role}:{self._password_of(role)}@{LOOPBACK}:{self.port}/{database}"
+
+    def _password_of(self, role: str) -> str:
+        """Derived from the folder's secret, which does not follow from it."""
+        return hashlib.sha256(f"{role}\0{self.password}".encode()).hexdigest()[:32]
 
     @property
     def data(self) -> Path:
@@ -130,12 +171,12 @@ class Postgres(Part):
 
     async def prepare(self, deadline: float) -> None:
         """Make the cluster if there is none yet."""
-        if (self.data / "PG_VERSION").exists():
-            return
-        if self._template is None:
-            await self._initdb(self.data, self.password, deadline)
-        else:
-            await self._copy_template(self._template, deadline)
+        if not (self.data / "PG_VERSION").exists():
+            if self._template is None:
+                await self._initdb(self.data, self.password, deadline)
+            else:
+                await self._copy_template(self._template, deadline)
+        await self._make_roles(deadline)
 
     async def _copy_template(self, template: Path, deadline: float) -> None:
         if not (template / "data" / "PG_VERSION").exists():
@@ -160,7 +201,7 @@ class Postgres(Part):
         if self._user is not None:
             for path in (partial, secret):
                 os.chown(path, self._user.uid, self._user.gid)
-        argv = [str(self._programs / "initdb"), "-D", str(partial), "-U", _USER]
+        argv = [str(self._programs / "initdb"), "-D", str(partial), "-U", _SUPERUSER]
         argv += ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={secret}"]
         argv += ["--set=scram_iterations=1", "--no-instructions"]
         argv += [] if self._fsync else ["--no-sync"]
@@ -170,21 +211,47 @@ class Postgres(Part):
             secret.unlink(missing_ok=True)
         partial.rename(target)
 
-    async def _run(self, argv: list[str], deadline: float) -> None:
+    async def _make_roles(self, deadline: float) -> None:
+        """Make the two roles, once, by a server in single-user mode: nobody can connect to it."""
+        done = self.data / "drey.roles"
+        if done.exists():
+            return
+        names = {"owner": OWNER, "application": APPLICATION, "superuser": f"'{_SUPERUSER}'"}
+        names |= {f"{key}_password": self._password_of(names[key]) for key in list(names)[:2]}
+        script = self.folder / "roles.sql"
+        write_private(script, "".join(line.format(**names) + "\n" for line in _ROLES))
+        argv = [str(self._programs / "postgres"), "--single", "-D", str(self.data)]
+        kept = ("password_encryption", "scram_iterations")
+        settings = {key: _SETTINGS[key] for key in kept} | ({} if self._fsync else _UNSAFE)
+        # its log must not repeat a command with a password
+        settings |= {"exit_on_error": "on", "log_min_error_statement": "panic"}
+        for key, value in settings.items():
+            argv += ["-c", f"{key}={value}"]
+        try:
+            await self._run([*argv, "postgres"], deadline, stdin=script)
+        finally:
+            script.unlink()
+        done.touch()
+        if self._user is not None:
+            os.chown(done, self._user.uid, self._user.gid)
+
+    async def _run(self, argv: list[str], deadline: float, stdin: Path | None = None) -> None:
         """Run a program of the wheel to its end."""
-        log = self.folder / "initdb.log"
-        process = Process.spawn(argv, cwd=self.folder, log=log, user=self._user, env=self._env())
+        log, name = self.folder / "initdb.log", Path(argv[0]).name
+        process = Process.spawn(
+            argv, cwd=self.folder, log=log, user=self._user, env=self._env(), stdin=stdin
+        )
         try:
             async with asyncio.timeout(deadline):
                 status = await process.wait()
         except TimeoutError as error:
-            raise PartFailed(self.name, "initdb took too long", tail(log)) from error
+            raise PartFailed(self.name, f"{name} took too long", tail(log)) from error
         finally:
             # initdb asks a shell for help: the group goes as a whole
             process.kill_group()
             await process.wait()
         if status != 0:
-            raise PartFailed(self.name, f"initdb failed with status {status}", tail(log))
+            raise PartFailed(self.name, f"{name} failed with status {status}", tail(log))
 
     @staticmethod
     def _env() -> dict[str, str]:

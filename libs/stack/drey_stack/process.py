@@ -49,13 +49,14 @@ class Process:
         log: Path | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
         user: User | None = None,
+        stdin: Path | None = None,
     ) -> "Process":
         """Start `argv` at once: no await, so no cancellation can fall in between.
 
         `env` is the whole environment (the parent's if absent); `log` is appended to with both
-        outputs, which go to /dev/null if absent. Blocks for about 2 ms. Raises RuntimeError
-        outside of the main thread: the kernel ties a child to the *thread* that made it.
-        Raises OSError when the program isn't found.
+        outputs, which go to /dev/null if absent; `stdin` is read. Blocks for about
+        2 ms. Raises RuntimeError outside of the main thread: the kernel ties a child to the
+        *thread* that made it. Raises OSError when the program isn't found.
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("children are tied to the thread that starts them: use the main one")
@@ -69,10 +70,11 @@ class Process:
         }
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(options)]
         output = log.open("ab") if log else None
+        source = stdin.open("rb") if stdin else None
         try:
             popen = subprocess.Popen(
                 [*launcher, program, *argv[1:]],
-                stdin=subprocess.DEVNULL,
+                stdin=source if source else subprocess.DEVNULL,
                 stdout=output if output else subprocess.DEVNULL,
                 stderr=subprocess.STDOUT if output else subprocess.DEVNULL,
                 env=None if env is None else dict(env),
@@ -80,8 +82,9 @@ class Process:
                 start_new_session=True,
             )
         finally:
-            if output:
-                output.close()
+            for file in (output, source):
+                if file:
+                    file.close()
         return cls(popen, log)
 
     @property

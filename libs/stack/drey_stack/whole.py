@@ -27,7 +27,7 @@ from drey_stack.errors import StackError
 from drey_stack.nats import Nats
 from drey_stack.part import Part
 from drey_stack.ports import LOOPBACK, free_port, is_free
-from drey_stack.postgres import Postgres
+from drey_stack.postgres import APPLICATION, Postgres
 from drey_stack.supervisor import Child, Supervisor
 from drey_stack.valkey import Valkey
 
@@ -91,7 +91,7 @@ class Stack:
         keys = self.folder / "keys"
         return {
             **inherited,
-            "DREY_POSTGRES_URL": self.postgres.url,
+            "DREY_POSTGRES_URL": self.postgres.application_url,
             "DREY_NATS_URL": self.nats.url,
             "DREY_REDIS_URL": self.valkey.url,
             "DREY_SHARDS": str(self.options.shards),
@@ -158,7 +158,10 @@ class Stack:
 
     async def _prepare(self) -> None:
         await self._run("drey_runtime.keys", str(self.folder / "keys"), *SERVICES)
-        await self._run("drey_runtime.migrate", *MIGRATED)
+        owner = {"DREY_POSTGRES_URL": self.postgres.url}
+        await self._run(
+            "drey_runtime.migrate", "--application-role", APPLICATION, *MIGRATED, environment=owner
+        )
         client = self.folder / CLIENT_FILE
         if client.exists():
             self.key = _read_key(client)
@@ -170,14 +173,16 @@ class Stack:
             self.key = out.strip()
             self.first_key = True
 
-    async def _run(self, module: str, *arguments: str) -> str:
-        """Run a module to its end with the services' environment; its standard output."""
+    async def _run(
+        self, module: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> str:
+        """Run a module to its end in the services' environment, or more; its standard output."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             module,
             *arguments,
-            env=self.environment,
+            env=self.environment | dict(environment or {}),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -28,6 +28,7 @@ async def test_applied_once_and_in_order(empty_url: str, package: Path) -> None:
     applied = await apply(empty_url, ["drey_runtime", "someservice"])
     assert [str(migration) for migration in applied] == [
         "drey_runtime 0001_runtime",
+        "drey_runtime 0002_roles",
         "someservice 0001_first",
         "someservice 0002_second",
     ]

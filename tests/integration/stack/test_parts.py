@@ -12,6 +12,7 @@ import pytest
 
 from drey_stack import FolderBusy, Nats, Part, PartFailed, Postgres, Valkey, free_port, is_free
 from drey_stack.ports import LOOPBACK
+from drey_stack.postgres import OWNER
 
 
 def make(kind: type[Part], folder: Path) -> Part:
@@ -75,7 +76,29 @@ async def test_postgres_keeps_data_over_kill_and_stop(tmp_path: Path):
         assert await connection.fetchval("SELECT a FROM t") == 7
         await connection.close()
         with pytest.raises(asyncpg.InvalidPasswordError):
-            await asyncpg.connect(postgres.url.replace(postgres.password, "wrong"))
+            await asyncpg.connect(postgres.url.replace(f"{OWNER}:", f"{OWNER}:not"))
+
+
+async def test_postgres_hands_what_an_older_version_made_to_the_owner(tmp_path: Path):
+    postgres = Postgres(tmp_path, fsync=False)
+    old = (
+        "CREATE SCHEMA jobs",
+        "CREATE TABLE jobs.job (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)",
+        "CREATE VIEW jobs.open AS SELECT * FROM jobs.job",
+        "CREATE FUNCTION jobs.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    )
+    async with postgres:
+        admin = f"postgresql://postgres:{postgres.password}@127.0.0.1:{postgres.port}/postgres"
+        connection = await asyncpg.connect(admin)
+        for statement in old:
+            await connection.execute(statement)
+        await connection.close()
+    (postgres.data / "drey.roles").unlink()
+    async with postgres:
+        connection = await asyncpg.connect(postgres.url)
+        for statement in ("FUNCTION jobs.f()", "VIEW jobs.open", "TABLE jobs.job", "SCHEMA jobs"):
+            await connection.execute(f"DROP {statement}")
+        await connection.close()
 
 
 async def test_postgres_from_a_template(tmp_path: Path):

@@ -1,0 +1,12 @@
+-- What the services may do with the tables of the runtime; `drey_runtime.migrate` runs it.
+GRANT USAGE ON SCHEMA drey_meta, jobs, audit, idem, lease TO :application;
+REVOKE ALL ON ALL TABLES IN SCHEMA drey_meta, jobs, audit, idem, lease FROM :application;
+
+GRANT SELECT ON drey_meta.migration TO :application;
+GRANT SELECT, INSERT, UPDATE ON jobs.job TO :application;
+GRANT SELECT, INSERT, UPDATE (attempts), DELETE ON jobs.outbox TO :application;
+-- append-only
+GRANT SELECT, INSERT ON audit.entry TO :application;
+-- forgotten by idem.forget() alone, which spares what is young
+GRANT SELECT, INSERT ON idem.request TO :application;
+GRANT SELECT, INSERT, UPDATE ON lease.epoch TO :application;

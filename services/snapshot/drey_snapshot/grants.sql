@@ -1,0 +1,12 @@
+-- What the services may do with catalogue and snapshots; `drey_runtime.migrate` runs it.
+GRANT USAGE ON SCHEMA catalog, snapshot TO :application;
+REVOKE ALL ON ALL TABLES IN SCHEMA catalog, snapshot FROM :application;
+
+GRANT SELECT, UPDATE ON catalog.version TO :application;
+GRANT SELECT, INSERT, UPDATE ON catalog.pv TO :application;
+GRANT SELECT, INSERT, UPDATE (retire_time_ns) ON catalog.channel TO :application;
+GRANT SELECT, INSERT, UPDATE, DELETE ON catalog.tag_group, catalog.tag TO :application;
+GRANT SELECT ON catalog.pv_tag TO :application;
+-- immutable
+GRANT SELECT, INSERT ON snapshot.page, snapshot.snapshot, snapshot.manifest TO :application;
+GRANT SELECT, INSERT, UPDATE ON snapshot.label TO :application;
