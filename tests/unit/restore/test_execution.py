@@ -102,6 +102,14 @@ def test_nothing_is_announced_twice(story: tuple[PlanItems, list[Batch], bool]) 
             told.intend(batch.rows[:1], 1)
 
 
+def test_what_was_never_handed_over_is_not_sent() -> None:
+    execution = Execution(items_of([0, 0]))
+    execution.intend(np.array([0, 1]), 5)
+    execution.result(np.array([0, 1]), np.array([80, 480], np.int32), 6)
+    assert execution.verdict.tolist() == [Verdict.TIMED_OUT, Verdict.NOT_SENT]
+    assert execution.sent_time.tolist() == [5, 0]
+
+
 def test_a_result_needs_an_intent() -> None:
     execution = Execution(items_of([0, 0]))
     with pytest.raises(Internal):

@@ -59,6 +59,7 @@ class Operation:
     right = 0
     burst = 1 << 30
     denied = ECA.NORDACCESS
+    unsent = ECA.TIMEOUT
 
     def __init__(self, store: Store, slots: Slots, number: int) -> None:
         self.store, self.slots, self.number = store, slots, number
@@ -93,7 +94,7 @@ class Operation:
             if self.code[i] == _PENDING:
                 if self._sent[i]:
                     self._answered_by(int(self._host[i]), i)
-                self._settle(i, ECA.CHANDESTROY)
+                self._settle(i, self._removed_code(i))
         for slot in slots:
             self._waiting.pop(slot, None)
 
@@ -196,8 +197,11 @@ class Operation:
         except TimeoutError:
             pending = self.code == _PENDING
             waiting = [i for rows in self._waiting.values() for i in rows]
-            self.code[pending] = ECA.TIMEOUT
+            self.code[pending] = np.where(self._sent[pending], ECA.TIMEOUT, self.unsent)
             self.code[[i for i in waiting if pending[i]]] = ECA.DISCONN
+
+    def _removed_code(self, i: int) -> ECA:
+        return ECA.CHANDESTROY
 
     def _prepare(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return rows
@@ -280,6 +284,7 @@ class WriteOperation(Operation):
     right = 2
     burst = BURST
     denied = ECA.NOWTACCESS
+    unsent = ECA.UNRESPTMO
 
     def __init__(
         self,
@@ -311,6 +316,14 @@ class WriteOperation(Operation):
             self._blob[i] = blob
         good: NDArray[np.int64] = rows[wire.code == ECA_NORMAL]
         return good
+
+    def unanswered(self) -> dict[int, int]:
+        """Slots by token of what was handed over and has no answer."""
+        rows = np.flatnonzero(self._sent & ((self.code == _PENDING) | (self.code == ECA.TIMEOUT)))
+        return {self._token(i): int(self.slots[i]) for i in rows.tolist()}
+
+    def _removed_code(self, i: int) -> ECA:
+        return ECA.TIMEOUT if self._sent[i] else ECA.CHANDESTROY
 
     def _answered(self) -> bool:
         return self._completion

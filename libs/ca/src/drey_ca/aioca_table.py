@@ -51,6 +51,7 @@ class AiocaTable:
         self._wake = asyncio.Event()
         self._connection_waiters: list[tuple[Slots, asyncio.Event]] = []
         self._late = 0
+        self._unanswered: dict[int, int] = {}
         self._merged = 0
         self._closed = False
 
@@ -125,11 +126,16 @@ class AiocaTable:
         ca.flush_io()
         self._inbox.forget(tokens)
         store.release(np.array(slots, np.int64))
+        self._forget_writes(set(slots))
         self._fetcher.finished(tokens)
         gone = set(slots)
         for operation in list(self._operations.values()):
             operation.removed(gone)
         self._tell_connection_waiters()
+
+    def _forget_writes(self, slots: set[int]) -> None:
+        """They were removed, or their server is back: earlier answers do not come any more."""
+        self._unanswered = {t: s for t, s in self._unanswered.items() if s not in slots}
 
     async def wait_connected(self, slots: Slots, timeout: float) -> NDArray[np.bool_]:
         """See `ChannelTable.wait_connected`. Of slots removed meanwhile: False."""
@@ -317,6 +323,7 @@ class AiocaTable:
             long_string = self._names[slot].endswith(b"$") and connection.native == dbr.DBR_CHAR
             store.long_string[slot] = long_string
         store.state[slots] = State.CONNECTED
+        self._forget_writes(set(slots.tolist()))
         store.dirty[slots] = True
         store.info_dirty[slots] = True
         wanted = store.wanted[slots]
@@ -353,6 +360,8 @@ class AiocaTable:
             operation = self._operations.get(reply.token >> 32)
             if operation is None:
                 self._late += 1
+                if reply.status != ECA.DISCONN:
+                    self._unanswered.pop(reply.token, None)
                 continue
             host = operation.reply(reply.token & 0xFFFF_FFFF, reply)
             if host is not None:
@@ -399,8 +408,19 @@ class AiocaTable:
         operation = WriteOperation(
             store, rows, self._next_number(), self._inbox.write_callback, encoder, completion
         )
-        await self._run(operation, timeout)
+        try:
+            await self._run(operation, timeout)
+        finally:
+            if not self._closed:
+                self._unanswered |= operation.unanswered()
         return operation.code
+
+    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
+        """See `ChannelTable.unanswered`."""
+        self._check_open()
+        rows = self._store.check(slots)
+        out: NDArray[np.bool_] = np.isin(rows, list(self._unanswered.values()))
+        return out
 
     def _next_number(self) -> int:
         self._operation_number = self._operation_number % 0x7FFF_FFFF + 1

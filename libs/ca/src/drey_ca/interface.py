@@ -154,11 +154,27 @@ class ChannelTable(Protocol):
         """Write row i of `values` to `slots[i]`; an ECA code for each; one deadline for all.
 
         With `completion` a put-callback: ECA_NORMAL means that the record finished
-        processing. Without it: that it was sent. ECA_NOWTACCESS without sending where access
-        rights forbid it, ECA_DISCONN without sending where not connected within the deadline,
-        ECA_TIMEOUT where sent and not completed in time: the write may still happen. ENUM
-        rows are written by index, strings and arrays as such. Cancelling stops further sending;
-        late completions are counted, never delivered to anyone.
+        processing. Without it: that it was handed over for sending. ENUM rows are written by
+        index, strings and arrays as such.
+
+        **ECA_TIMEOUT always and only means that the row was handed over and not answered: it may
+        still happen.** Rows with any other code but ECA_NORMAL were not written and never will be
+        by this call, among them ECA_NOWTACCESS where access rights forbid it, ECA_DISCONN where
+        not connected within the deadline, ECA_UNRESPTMO where connected and the row's turn had
+        not come, because its server took too little. What was not handed over when the call ends
+        (returns or is cancelled, or the table is closed) never is; `unanswered` tells what was.
+        Late answers are counted, and delivered to nobody.
+        """
+        ...
+
+    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
+        """Which of these have a write that may still happen although its call has ended.
+
+        True from the end of a `write` that handed a value over and got no answer (whether it
+        returned ECA_TIMEOUT or was cancelled) until the answer comes. Where the server was lost
+        in between no answer will: then until the server is back and has answered something that
+        was asked after it. Without completion: until the server has answered something that was
+        asked after the value. Never blocks. Of removed slots nothing is known: KeyError.
         """
         ...
 

@@ -214,10 +214,15 @@ class NativeTable:
             await self._run(bulk, _Encoder(self._table, rows, values), timeout)
             codes = bulk.finish()
             if self._closed:
-                codes[(codes == ECA.TIMEOUT) | (codes == ECA.DISCONN)] = ECA.CHANDESTROY
+                codes[(codes == ECA.UNRESPTMO) | (codes == ECA.DISCONN)] = ECA.CHANDESTROY
             return codes
         finally:
             bulk.close()
+
+    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
+        """See `ChannelTable.unanswered`."""
+        self._check_open()
+        return self._table.unanswered(self._checked(slots)).view(np.bool_)
 
     async def _run(self, bulk: Bulk, encoder: _Encoder | None, timeout: float) -> None:
         """Send what can be sent, again whenever there is news, until all is settled."""

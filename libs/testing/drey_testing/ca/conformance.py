@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from drey_ca.eca import ECA
-from drey_ca.interface import ChannelTable
+from drey_ca.interface import ChannelTable, Slots
 from drey_core.errors import InvalidArgument
 from drey_core.values import ARRAY, STRING_ARRAY, Kind, Origin, State
 from drey_testing.ca.ioc import Ioc
@@ -307,6 +307,26 @@ class TableConformance:
         code = await table.write(slots, columns([2.0, 3.0]), 0.7)
         assert code.tolist() == [ECA.TIMEOUT, ECA.NORMAL]
 
+    async def test_what_may_still_happen(self, table: ChannelTable, ioc: Ioc) -> None:
+        await _slow_is_idle(table)
+        slots = await connected(table, "SLOW", "DOUBLE")
+        dead = await table.add(["NOT:THERE"])
+        every = np.concatenate([slots, dead])
+        code = await table.write(every, columns([2.0, 3.0, 4.0]), 0.3)
+        assert code.tolist() == [ECA.TIMEOUT, ECA.NORMAL, ECA.DISCONN]
+        assert table.unanswered(every).tolist() == [True, False, False]
+        await _all_answered(table, slots)
+        cancelled = asyncio.ensure_future(table.write(slots, columns([3.0, 4.0]), WAIT))
+        await asyncio.sleep(0.3)
+        assert not table.unanswered(slots).any()  # the call has not ended
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        assert table.unanswered(slots).tolist() == [True, False]
+        await _all_answered(table, slots)
+        await table.remove(slots[:1])
+        with pytest.raises(KeyError):
+            table.unanswered(slots[:1])
+
     async def test_close_from_any_state(self, table: ChannelTable, ioc: Ioc) -> None:
         await _slow_is_idle(table)
         slots = await connected(table, "SLOW", "FAST")
@@ -344,6 +364,12 @@ class TableConformance:
             with pytest.raises(InvalidArgument):
                 await table.add(["DOUBLE", bad])
         assert table.stats().channels == 0
+
+
+async def _all_answered(table: ChannelTable, slots: Slots) -> None:
+    async with asyncio.timeout(WAIT):
+        while table.unanswered(slots).any():
+            await asyncio.sleep(0.05)
 
 
 async def _slow_is_idle(table: ChannelTable) -> None:

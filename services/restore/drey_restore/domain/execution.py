@@ -22,6 +22,7 @@ ECA_NORMAL = 1
 ECA_TIMEOUT = 80
 ECA_DISCONN = 192
 ECA_CHANDESTROY = 440
+ECA_UNRESPTMO = 480
 
 Mask = NDArray[np.bool_]
 
@@ -29,8 +30,10 @@ _VERDICT_OF_CODE = {
     ECA_NORMAL: Verdict.WRITTEN,
     ECA_TIMEOUT: Verdict.TIMED_OUT,
     ECA_DISCONN: Verdict.DISCONNECTED,
-    # our own table was closed under the write: it may have been sent or not
+    # our own table was closed under the write: an old journal may say so of what was sent
     ECA_CHANDESTROY: Verdict.UNKNOWN,
+    # connected, but its turn did not come: never handed over, and never will be
+    ECA_UNRESPTMO: Verdict.NOT_SENT,
 }
 
 
@@ -123,7 +126,7 @@ class Execution:
         self.in_flight[rows] = False
         self.code[rows] = codes
         self.verdict[rows] = verdicts_of_codes(codes)
-        unsent = self.verdict[rows] == Verdict.DISCONNECTED
+        unsent = np.isin(self.verdict[rows], (Verdict.DISCONNECTED, Verdict.NOT_SENT))
         self.sent_time[rows[unsent]] = 0
         known = np.isin(self.verdict[rows], (Verdict.WRITTEN, Verdict.REFUSED))
         self.completion_time[rows[known]] = at_ns

@@ -69,6 +69,7 @@ cdef inline void gain(
     slot.host = host
     note_rush(&t.hosts[host])
     slot.long_string = slot.dollar and native == DBR_CHAR
+    slot.lost_write = False
     if slot.state != CONNECTED:
         t.connected += 1
         slot.state = CONNECTED
@@ -325,13 +326,19 @@ cdef void on_write(event_handler_args args) noexcept nogil:
     cdef Shared* t = table_of(args.usr)
     cdef Operation* op
     cdef Request* row
+    cdef Slot* slot
     if t == NULL:
         return
     lock(t)
+    slot = live(t, ca_puser(args.chid), False)
     op = operation_of(t, args.usr)
     row = NULL if op == NULL else sent_row(t, op, args.usr)
+    if slot != NULL and args.status == ECA_DISCONN:
+        slot.lost_write = True
     if row == NULL:
         t.late += args.status != ECA_CHANDESTROY
+        if slot != NULL and slot.unanswered:
+            slot.unanswered -= 1
     else:
         make_room(t, op, row)
         # Lost after sending: whether it was done nobody knows, so it is never sent again.

@@ -35,6 +35,8 @@ cdef struct Slot:
     uint32_t property_subject
     uint32_t count
     int32_t host
+    uint32_t unanswered  # writes of ended operations whose answers may still come
+    bint lost_write  # one whose answer never will
     int16_t native  # basic DBR type, -1 while never connected
     uint8_t state
     uint8_t rights

@@ -255,6 +255,19 @@ cdef class Table:
         unlock(self.t)
         return out
 
+    def unanswered(self, const int64_t[::1] slots):
+        """Which have a write of an ended operation that may still happen; uint8, shape (n,)."""
+        out = np.empty(len(slots), np.uint8)
+        cdef uint8_t[::1] to = out
+        cdef int64_t i
+        cdef Slot* slot
+        lock(self.t)
+        for i in range(len(slots)):
+            slot = &self.t.slots[slots[i]]
+            to[i] = slot.unanswered != 0 or slot.lost_write
+        unlock(self.t)
+        return out
+
     def states(self, const int64_t[::1] slots, const uint32_t[::1] generations):
         """Connection states, `State.ABSENT` for what has been removed; uint8, shape (n,)."""
         out = np.empty(len(slots), np.uint8)
@@ -469,7 +482,9 @@ cdef inline void drop_dying(Shared* t, Operation* op) noexcept nogil:
         if row.phase != SETTLED and t.slots[row.slot].dying:
             if row.phase == SENT:
                 make_room(t, op, row)
-            settle(t, op, row, ECA_CHANDESTROY)
+            settle(
+                t, op, row,
+                ECA_TIMEOUT if row.phase == SENT and op.purpose != READ else ECA_CHANDESTROY)
 
 
 cdef inline uint8_t native_kind(const Slot* slot) noexcept nogil:
@@ -794,10 +809,11 @@ cdef class Bulk:
         close_operation(t, self.op)
         for i in range(self.op.size):
             row = &self.op.rows[i]
-            if row.phase == WAITING:
-                to[i] = ECA_DISCONN if t.slots[row.slot].state != CONNECTED else ECA_TIMEOUT
+            if row.phase == WAITING and t.slots[row.slot].state != CONNECTED:
+                to[i] = ECA_DISCONN
             else:
-                to[i] = row.code if row.phase == SETTLED else ECA_TIMEOUT
+                to[i] = row.code if row.phase == SETTLED else (
+                    ECA_TIMEOUT if row.phase == SENT or self.op.purpose == READ else ECA_UNRESPTMO)
         unlock(t)
         return out
 
@@ -844,8 +860,14 @@ cdef class Bulk:
 
 cdef inline void close_operation(Shared* t, Operation* op) noexcept nogil:
     """No answer finds it any more."""
+    cdef int64_t i
+    cdef Request* row
     if not op.closed:
         op.closed = True
+        for i in range(op.size if op.purpose != READ else 0):
+            row = &op.rows[i]
+            if row.phase == SENT and t.slots[row.slot].generation == row.generation:
+                t.slots[row.slot].unanswered += 1
         t.operations[op.number % OPERATIONS] = NULL
         t.operations_open -= 1
         tell_thread(t)  # which may ask more by now
