@@ -11,8 +11,7 @@ MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/stack libs/machine
 	services/snapshot services/monitor services/restore services/gateway
 STAMP := $(VENV)/.installed
 NATIVE := libs/ca/setup.py $(wildcard libs/ca/src/drey_ca/_native/*.p*)
-PROTOS := $(shell find proto -name '*.proto')
-BASELINE := proto/baseline.binpb
+MODULES := proto libs/contracts/proto
 
 .DEFAULT_GOAL := help
 .PHONY: help docs venv demo test ci bench asan lint types contracts contracts-check up clean format baseline
@@ -64,11 +63,11 @@ contracts: venv ## Generate the Python classes from proto/
 	@for d in $$(find libs/contracts/drey -type d -not -name __pycache__); do touch $$d/__init__.py; done
 
 contracts-check: venv ## buf breaking against the last landed contracts, and no drift of generated code
-	$(BIN)/buf breaking --against $(BASELINE)
+	for module in $(MODULES); do $(BIN)/buf breaking $$module --against $$module/baseline.binpb || exit 1; done
 	$(BIN)/python tests/tools/contracts_drift.py
 
 baseline: venv ## Take the contracts as they are for landed
-	$(BIN)/buf build -o $(BASELINE)
+	for module in $(MODULES); do $(BIN)/buf build $$module -o $$module/baseline.binpb || exit 1; done
 
 format: venv ## Format the code
 	$(BIN)/ruff check --fix .

@@ -23,9 +23,9 @@ import numpy as np
 from bench.names import catalogue_csv
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import selector_pb2
-from drey.directory.v1 import directory_service_pb2, directory_service_pb2_grpc
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
+from drey.internal.directory.v1 import directory_service_pb2, directory_service_pb2_grpc
 from drey.restore.v1 import restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_core.directory import Directory, MetadataPage

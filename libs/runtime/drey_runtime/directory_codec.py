@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from drey.events.v1 import directory_pb2
+from drey.storage.v1 import pages_pb2
 from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.errors import Internal
 from drey_core.pages import PAGE_SLOTS
@@ -14,7 +14,7 @@ from drey_core.pages import PAGE_SLOTS
 
 def encode_catalog(page: CatalogPage) -> bytes:
     """A catalogue page; equal pages give equal bytes."""
-    return directory_pb2.CatalogPage(
+    return pages_pb2.CatalogPage(
         number=page.number,
         pv_numbers=page.pv_number.astype("<i8").tobytes(),
         roles=page.role.tobytes(),
@@ -30,7 +30,7 @@ def encode_catalog(page: CatalogPage) -> bytes:
 
 def decode_catalog(raw: bytes) -> CatalogPage:
     """Inverse of `encode_catalog`. Raises `Internal` on a torn page."""
-    page = directory_pb2.CatalogPage.FromString(raw)
+    page = pages_pb2.CatalogPage.FromString(raw)
     _check(page.number, page.names, page.addresses, page.devices)
     return CatalogPage(
         number=page.number,
@@ -49,7 +49,7 @@ def decode_catalog(raw: bytes) -> CatalogPage:
 def encode_metadata(page: MetadataPage) -> bytes:
     """A metadata page; equal pages give equal bytes."""
     entries = sorted(page.labels)
-    return directory_pb2.MetadataPage(
+    return pages_pb2.MetadataPage(
         number=page.number,
         kinds=page.kind.tobytes(),
         counts=page.count.astype("<i8").tobytes(),
@@ -60,13 +60,13 @@ def encode_metadata(page: MetadataPage) -> bytes:
         units=page.units,
         hosts=page.hosts,
         enum_entries=np.array(entries, "<u2").tobytes(),
-        enum_labels=[directory_pb2.EnumLabels(labels=page.labels[e]) for e in entries],
+        enum_labels=[pages_pb2.EnumLabels(labels=page.labels[e]) for e in entries],
     ).SerializeToString(deterministic=True)
 
 
 def decode_metadata(raw: bytes) -> MetadataPage:
     """Inverse of `encode_metadata`. Raises `Internal` on a torn page."""
-    page = directory_pb2.MetadataPage.FromString(raw)
+    page = pages_pb2.MetadataPage.FromString(raw)
     _check(page.number, page.units, page.hosts)
     entries = np.frombuffer(page.enum_entries, "<u2").tolist()
     return MetadataPage(

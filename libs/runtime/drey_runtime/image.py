@@ -1,7 +1,7 @@
 """The image in Redis: the latest value of every channel, as pages, fenced by epoch.
 
 Keys, under the namespace: `shard:{n}:epoch`, `shard:{n}:heartbeat`, `shard:{n}:directory`,
-`page:{p}`, `catalog:{p}`, `metadata:{p}` (see `proto/drey/events/v1`). A write of an owner goes
+`page:{p}`, `catalog:{p}`, `metadata:{p}` (see `proto/drey/events/v1` and `proto/drey/storage/v1`). A write of an owner goes
 through a script that refuses an epoch older than the shard's, all pages of it or none.
 """
 
@@ -19,7 +19,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from drey.events.v1.directory_pb2 import DirectoryVersion
-from drey.events.v1.values_pb2 import Heartbeat, ImagePage
+from drey.events.v1.values_pb2 import Heartbeat
+from drey.storage.v1.pages_pb2 import ImagePage
 from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.errors import Aborted, Reason, Unavailable
 from drey_core.pages import Pages, encode_page, fill_pages

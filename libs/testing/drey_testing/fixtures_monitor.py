@@ -22,14 +22,14 @@ import grpc
 import numpy as np
 from nats.aio.msg import Msg
 
-from drey.control.v1.control_service_pb2_grpc import ControlServiceStub
-from drey.directory.v1.directory_service_pb2 import (
-    GetCatalogPagesRequest,
-    GetCatalogPagesResponse,
-)
 from drey.events.v1.changes_pb2 import CatalogChanged
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
+from drey.internal.control.v1.control_service_pb2_grpc import ControlServiceStub
+from drey.internal.directory.v1.directory_service_pb2 import (
+    GetCatalogPagesRequest,
+    GetCatalogPagesResponse,
+)
 from drey_core.directory import ROLE_READBACK, CatalogPage
 from drey_core.errors import DreyError, Unimplemented
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT
@@ -44,7 +44,7 @@ from drey_runtime.settings import CommonSettings
 from drey_stack import Nats, Valkey
 
 PVA = 2
-DIRECTORY = "drey.directory.v1.DirectoryService"
+DIRECTORY = "drey.internal.directory.v1.DirectoryService"
 
 
 DATABASE = """

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from drey.directory.v1 import directory_service_pb2
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
+from drey.internal.directory.v1 import directory_service_pb2
 from drey_core.directory import Directory, MetadataPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
 from drey_core.values import I8, Columns, Kind, Origin, State

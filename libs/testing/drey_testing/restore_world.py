@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from drey.common.v1 import value_pb2
-from drey.directory.v1 import directory_service_pb2 as directory_pb
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
+from drey.internal.directory.v1 import directory_service_pb2 as directory_pb
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey.snapshot.v1 import snapshot_pb2

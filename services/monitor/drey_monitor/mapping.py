@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from drey.control.v1.control_service_pb2 import GetOwnedShardsResponse, OwnedShard
-from drey.events.v1.directory_pb2 import CatalogPage, DirectoryVersion
+from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
+from drey.internal.control.v1.control_service_pb2 import GetOwnedShardsResponse, OwnedShard
+from drey.storage.v1.pages_pb2 import CatalogPage
 from drey_core.errors import Internal
 from drey_core.pages import PAGE_SLOTS
 from drey_monitor.domain.catalog import Channels

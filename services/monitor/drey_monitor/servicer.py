@@ -1,4 +1,4 @@
-"""`drey.control.v1.ControlService`."""
+"""`drey.internal.control.v1.ControlService`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from drey.control.v1.control_service_pb2 import (
+from drey.internal.control.v1.control_service_pb2 import (
     GetOwnedShardsRequest,
     GetOwnedShardsResponse,
     ReleaseShardsRequest,
@@ -15,7 +15,7 @@ from drey.control.v1.control_service_pb2 import (
 from drey_monitor import mapping
 from drey_monitor.owned import Shards
 
-SERVICE = "drey.control.v1.ControlService"
+SERVICE = "drey.internal.control.v1.ControlService"
 
 
 class ControlServicer:

@@ -21,7 +21,7 @@ from drey_snapshot.health import HealthLoop
 from drey_snapshot.settings import Settings
 
 CATALOG_SERVICE = "drey.catalog.v1.CatalogService"
-DIRECTORY_SERVICE = "drey.directory.v1.DirectoryService"
+DIRECTORY_SERVICE = "drey.internal.directory.v1.DirectoryService"
 SNAPSHOT_SERVICE = "drey.snapshot.v1.SnapshotService"
 _GIVE_BACK_S = 30.0
 PACKAGES = ("drey_runtime", "drey_snapshot")

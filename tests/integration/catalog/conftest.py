@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from drey_runtime.auth import Role
 from drey_runtime.migrate import apply
 from drey_snapshot.app import main

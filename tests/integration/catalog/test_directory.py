@@ -11,8 +11,8 @@ from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from drey.common.v1 import selector_pb2, value_pb2
-from drey.directory.v1 import directory_service_pb2 as drpc
-from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from drey.internal.directory.v1 import directory_service_pb2 as drpc
+from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from drey_core.directory import Directory, MetadataPage
 from drey_runtime.auth import Role
 from drey_runtime.directory_codec import decode_catalog, encode_metadata

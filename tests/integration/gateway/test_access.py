@@ -210,8 +210,8 @@ async def test_roles_of_every_method(gateway, admin_key):
 
 async def test_internal_services_are_not_there(gateway, admin_key):
     for path in (
-        "/drey.directory.v1.DirectoryService/GetCatalogPages",
-        "/drey.control.v1.ControlService/ReleaseShards",
+        "/drey.internal.directory.v1.DirectoryService/GetCatalogPages",
+        "/drey.internal.control.v1.ControlService/ReleaseShards",
         "/no.such/Method",
     ):
         call = gateway.channel.unary_unary(path)(b"", metadata=bearer(admin_key))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
-from drey.control.v1.control_service_pb2 import GetOwnedShardsRequest, ReleaseShardsRequest
+from drey.internal.control.v1.control_service_pb2 import GetOwnedShardsRequest, ReleaseShardsRequest
 from drey_core.pages import shard_of_page
 from drey_core.values import State
 from drey_runtime.auth import Role

@@ -154,7 +154,7 @@ async def start_site(
     base = Settings(trusted_keys=keys / "trusted.json", signing_key=keys / "restore.pem")
     services = [
         ("drey.snapshot.v1.SnapshotService", SnapshotStandIn(world)),
-        ("drey.directory.v1.DirectoryService", DirectoryStandIn(world)),
+        ("drey.internal.directory.v1.DirectoryService", DirectoryStandIn(world)),
     ]
     verifier = TokenVerifier.from_file(keys / "trusted.json")
     port, _ = await stack.enter_async_context(

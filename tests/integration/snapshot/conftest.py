@@ -21,7 +21,7 @@ from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from drey.common.v1 import selector_pb2
-from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub

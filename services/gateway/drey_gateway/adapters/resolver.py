@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 
 from drey.common.v1 import selector_pb2
-from drey.directory.v1 import directory_service_pb2 as pb
-from drey.directory.v1 import directory_service_pb2_grpc as pb_grpc
+from drey.internal.directory.v1 import directory_service_pb2 as pb
+from drey.internal.directory.v1 import directory_service_pb2_grpc as pb_grpc
 from drey_core import errors
 from drey_core.values import I8
 from drey_runtime.auth import TokenSigner

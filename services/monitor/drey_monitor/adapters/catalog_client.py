@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import grpc
 
-from drey.directory.v1.directory_service_pb2 import GetCatalogPagesRequest
-from drey.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
-from drey.events.v1.directory_pb2 import CatalogPage
+from drey.internal.directory.v1.directory_service_pb2 import GetCatalogPagesRequest
+from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from drey.storage.v1.pages_pb2 import CatalogPage
 from drey_core.errors import Unavailable
 from drey_monitor.ports import CatalogUpdate
 from drey_runtime.auth import TokenSigner

@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 
 from drey.common.v1 import selector_pb2
-from drey.directory.v1 import directory_service_pb2 as pb
-from drey.directory.v1 import directory_service_pb2_grpc as rpc
+from drey.internal.directory.v1 import directory_service_pb2 as pb
+from drey.internal.directory.v1 import directory_service_pb2_grpc as rpc
 from drey_core.directory import CatalogPage, Directory
 from drey_core.values import I8
 from drey_restore.adapters.upstream import metadata, translated

@@ -1,10 +1,10 @@
-"""`drey.directory.v1.DirectoryService`: the catalogue in columns, for the other services."""
+"""`drey.internal.directory.v1.DirectoryService`: the catalogue in columns, for our own parts."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from drey.directory.v1 import directory_service_pb2 as rpc
+from drey.internal.directory.v1 import directory_service_pb2 as rpc
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.catalog.catalogue import Catalogue
 from drey_snapshot.catalog.rpc import Context

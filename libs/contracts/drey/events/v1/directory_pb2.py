@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rey/events/v1/directory.proto\x12\x0e\x64rey.events.v1\"\xc5\x02\n\x0b\x43\x61talogPage\x12\x16\n\x06number\x18\x01 \x01(\rR\x06number\x12\x1d\n\npv_numbers\x18\x02 \x01(\x0cR\tpvNumbers\x12\x14\n\x05roles\x18\x03 \x01(\x0cR\x05roles\x12\x1c\n\tprotocols\x18\x04 \x01(\x0cR\tprotocols\x12\x1b\n\tread_only\x18\x05 \x01(\x0cR\x08readOnly\x12/\n\x13\x61\x62solute_tolerances\x18\x06 \x01(\x0cR\x12\x61\x62soluteTolerances\x12/\n\x13relative_tolerances\x18\x07 \x01(\x0cR\x12relativeTolerances\x12\x14\n\x05names\x18\x08 \x03(\tR\x05names\x12\x1c\n\taddresses\x18\t \x03(\tR\taddresses\x12\x18\n\x07\x64\x65vices\x18\n \x03(\tR\x07\x64\x65vices\"\xd0\x02\n\x0cMetadataPage\x12\x16\n\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n\x05kinds\x18\x02 \x01(\x0cR\x05kinds\x12\x16\n\x06\x63ounts\x18\x03 \x01(\x0cR\x06\x63ounts\x12\x1a\n\x08readable\x18\x04 \x01(\x0cR\x08readable\x12\x1a\n\x08writable\x18\x05 \x01(\x0cR\x08writable\x12\x1e\n\nprecisions\x18\x06 \x01(\x0cR\nprecisions\x12\x16\n\x06limits\x18\x07 \x01(\x0cR\x06limits\x12\x14\n\x05units\x18\x08 \x03(\x0cR\x05units\x12\x14\n\x05hosts\x18\t \x03(\tR\x05hosts\x12!\n\x0c\x65num_entries\x18\n \x01(\x0cR\x0b\x65numEntries\x12;\n\x0b\x65num_labels\x18\x0b \x03(\x0b\x32\x1a.drey.events.v1.EnumLabelsR\nenumLabels\"$\n\nEnumLabels\x12\x16\n\x06labels\x18\x01 \x03(\x0cR\x06labels\"\xcc\x01\n\x10\x44irectoryVersion\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x06\x42\x02\x30\x01R\x05\x65poch\x12\x1c\n\x07version\x18\x03 \x01(\x06\x42\x02\x30\x01R\x07version\x12\x14\n\x05pages\x18\x04 \x03(\x07R\x05pages\x12\'\n\rpage_versions\x18\x05 \x03(\x06\x42\x02\x30\x01R\x0cpageVersions\x12+\n\x0f\x63\x61talog_version\x18\x06 \x01(\x06\x42\x02\x30\x01R\x0e\x63\x61talogVersionB\xc3\x01\n\x12org.drey.events.v1B\x0e\x44irectoryProtoP\x01Z3github.com/drey-controls/drey-go/events/v1;eventsv1\xa2\x02\x04\x44\x45VX\xaa\x02\x0e\x44rey.Events.V1\xba\x02\x0c\x44reyEventsV1\xca\x02\x0e\x44rey\\Events\\V1\xe2\x02\x1a\x44rey\\Events\\V1\\GPBMetadata\xea\x02\x10\x44rey::Events::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rey/events/v1/directory.proto\x12\x0e\x64rey.events.v1\"\xcc\x01\n\x10\x44irectoryVersion\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x06\x42\x02\x30\x01R\x05\x65poch\x12\x1c\n\x07version\x18\x03 \x01(\x06\x42\x02\x30\x01R\x07version\x12\x14\n\x05pages\x18\x04 \x03(\x07R\x05pages\x12\'\n\rpage_versions\x18\x05 \x03(\x06\x42\x02\x30\x01R\x0cpageVersions\x12+\n\x0f\x63\x61talog_version\x18\x06 \x01(\x06\x42\x02\x30\x01R\x0e\x63\x61talogVersionB\xc3\x01\n\x12org.drey.events.v1B\x0e\x44irectoryProtoP\x01Z3github.com/drey-controls/drey-go/events/v1;eventsv1\xa2\x02\x04\x44\x45VX\xaa\x02\x0e\x44rey.Events.V1\xba\x02\x0c\x44reyEventsV1\xca\x02\x0e\x44rey\\Events\\V1\xe2\x02\x1a\x44rey\\Events\\V1\\GPBMetadata\xea\x02\x10\x44rey::Events::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,12 +40,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIRECTORYVERSION'].fields_by_name['page_versions']._serialized_options = b'0\001'
   _globals['_DIRECTORYVERSION'].fields_by_name['catalog_version']._loaded_options = None
   _globals['_DIRECTORYVERSION'].fields_by_name['catalog_version']._serialized_options = b'0\001'
-  _globals['_CATALOGPAGE']._serialized_start=51
-  _globals['_CATALOGPAGE']._serialized_end=376
-  _globals['_METADATAPAGE']._serialized_start=379
-  _globals['_METADATAPAGE']._serialized_end=715
-  _globals['_ENUMLABELS']._serialized_start=717
-  _globals['_ENUMLABELS']._serialized_end=753
-  _globals['_DIRECTORYVERSION']._serialized_start=756
-  _globals['_DIRECTORYVERSION']._serialized_end=960
+  _globals['_DIRECTORYVERSION']._serialized_start=51
+  _globals['_DIRECTORYVERSION']._serialized_end=255
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
-from drey.directory.v1 import directory_service_pb2 as _directory_service_pb2
+from drey.internal.directory.v1 import directory_service_pb2 as _directory_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from drey.control.v1 import control_service_pb2 as drey_dot_control_dot_v1_dot_control__service__pb2
+from drey.internal.control.v1 import control_service_pb2 as drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in drey/control/v1/control_service_pb2_grpc.py depends on'
+        + ' but the generated code in drey/internal/control/v1/control_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,14 +36,14 @@ class ControlServiceStub:
             channel: A grpc.Channel.
         """
         self.GetOwnedShards = channel.unary_unary(
-                '/drey.control.v1.ControlService/GetOwnedShards',
-                request_serializer=drey_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsRequest.SerializeToString,
-                response_deserializer=drey_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsResponse.FromString,
+                '/drey.internal.control.v1.ControlService/GetOwnedShards',
+                request_serializer=drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsRequest.SerializeToString,
+                response_deserializer=drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsResponse.FromString,
                 _registered_method=True)
         self.ReleaseShards = channel.unary_unary(
-                '/drey.control.v1.ControlService/ReleaseShards',
-                request_serializer=drey_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsRequest.SerializeToString,
-                response_deserializer=drey_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsResponse.FromString,
+                '/drey.internal.control.v1.ControlService/ReleaseShards',
+                request_serializer=drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsRequest.SerializeToString,
+                response_deserializer=drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsResponse.FromString,
                 _registered_method=True)
 
 
@@ -70,19 +70,19 @@ def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetOwnedShards': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOwnedShards,
-                    request_deserializer=drey_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsRequest.FromString,
-                    response_serializer=drey_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsResponse.SerializeToString,
+                    request_deserializer=drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsRequest.FromString,
+                    response_serializer=drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsResponse.SerializeToString,
             ),
             'ReleaseShards': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseShards,
-                    request_deserializer=drey_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsRequest.FromString,
-                    response_serializer=drey_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsResponse.SerializeToString,
+                    request_deserializer=drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsRequest.FromString,
+                    response_serializer=drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'drey.control.v1.ControlService', rpc_method_handlers)
+            'drey.internal.control.v1.ControlService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('drey.control.v1.ControlService', rpc_method_handlers)
+    server.add_registered_method_handlers('drey.internal.control.v1.ControlService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -104,9 +104,9 @@ class ControlService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/drey.control.v1.ControlService/GetOwnedShards',
-            drey_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsRequest.SerializeToString,
-            drey_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsResponse.FromString,
+            '/drey.internal.control.v1.ControlService/GetOwnedShards',
+            drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsRequest.SerializeToString,
+            drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.GetOwnedShardsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -131,9 +131,9 @@ class ControlService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/drey.control.v1.ControlService/ReleaseShards',
-            drey_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsRequest.SerializeToString,
-            drey_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsResponse.FromString,
+            '/drey.internal.control.v1.ControlService/ReleaseShards',
+            drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsRequest.SerializeToString,
+            drey_dot_internal_dot_control_dot_v1_dot_control__service__pb2.ReleaseShardsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,7 +53,7 @@ class GetCatalogPagesResponse(_message.Message):
     """Version that these pages lead to."""
     @_builtins.property
     def pages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Serialized `drey.events.v1.CatalogPage`, so that they can be stored and hashed as they are."""
+        """Serialized `drey.storage.v1.CatalogPage`, so that they can be stored and hashed as they are."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from drey.directory.v1 import directory_service_pb2 as drey_dot_directory_dot_v1_dot_directory__service__pb2
+from drey.internal.directory.v1 import directory_service_pb2 as drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in drey/directory/v1/directory_service_pb2_grpc.py depends on'
+        + ' but the generated code in drey/internal/directory/v1/directory_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,14 +37,14 @@ class DirectoryServiceStub:
             channel: A grpc.Channel.
         """
         self.GetCatalogPages = channel.unary_stream(
-                '/drey.directory.v1.DirectoryService/GetCatalogPages',
-                request_serializer=drey_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesRequest.SerializeToString,
-                response_deserializer=drey_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesResponse.FromString,
+                '/drey.internal.directory.v1.DirectoryService/GetCatalogPages',
+                request_serializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesRequest.SerializeToString,
+                response_deserializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesResponse.FromString,
                 _registered_method=True)
         self.ResolveChannels = channel.unary_stream(
-                '/drey.directory.v1.DirectoryService/ResolveChannels',
-                request_serializer=drey_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.SerializeToString,
-                response_deserializer=drey_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.FromString,
+                '/drey.internal.directory.v1.DirectoryService/ResolveChannels',
+                request_serializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.SerializeToString,
+                response_deserializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.FromString,
                 _registered_method=True)
 
 
@@ -74,19 +74,19 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetCatalogPages': grpc.unary_stream_rpc_method_handler(
                     servicer.GetCatalogPages,
-                    request_deserializer=drey_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesRequest.FromString,
-                    response_serializer=drey_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesResponse.SerializeToString,
+                    request_deserializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesRequest.FromString,
+                    response_serializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesResponse.SerializeToString,
             ),
             'ResolveChannels': grpc.unary_stream_rpc_method_handler(
                     servicer.ResolveChannels,
-                    request_deserializer=drey_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.FromString,
-                    response_serializer=drey_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.SerializeToString,
+                    request_deserializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.FromString,
+                    response_serializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'drey.directory.v1.DirectoryService', rpc_method_handlers)
+            'drey.internal.directory.v1.DirectoryService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('drey.directory.v1.DirectoryService', rpc_method_handlers)
+    server.add_registered_method_handlers('drey.internal.directory.v1.DirectoryService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -109,9 +109,9 @@ class DirectoryService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/drey.directory.v1.DirectoryService/GetCatalogPages',
-            drey_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesRequest.SerializeToString,
-            drey_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesResponse.FromString,
+            '/drey.internal.directory.v1.DirectoryService/GetCatalogPages',
+            drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesRequest.SerializeToString,
+            drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetCatalogPagesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -136,9 +136,9 @@ class DirectoryService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/drey.directory.v1.DirectoryService/ResolveChannels',
-            drey_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.SerializeToString,
-            drey_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.FromString,
+            '/drey.internal.directory.v1.DirectoryService/ResolveChannels',
+            drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.SerializeToString,
+            drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
