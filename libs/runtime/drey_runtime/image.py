@@ -1,8 +1,9 @@
 """The image in Redis: the latest value of every channel, as pages, fenced by epoch.
 
 Keys, under the namespace: `shard:{n}:epoch`, `shard:{n}:heartbeat`, `shard:{n}:directory`,
-`page:{p}`, `catalog:{p}`, `metadata:{p}` (see `proto/drey/events/v1` and `proto/drey/storage/v1`). A write of an owner goes
-through a script that refuses an epoch older than the shard's, all pages of it or none.
+`page:{p}`, `catalog:{p}`, `metadata:{p}` (see `drey.events.v1` and `drey.storage.v1`). A write of
+an owner goes through a script that refuses an epoch older than the shard's, all pages of it or
+none.
 """
 
 from __future__ import annotations
