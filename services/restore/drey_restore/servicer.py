@@ -11,13 +11,14 @@ import grpc
 
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_core import errors
-from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_core.token import decode_page_token, query_hash
 from drey_restore import item_rows, mapping
 from drey_restore.ports import Clock
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import Restores
 from drey_runtime.auth import current_principal
 from drey_runtime.mapping.job import job_to_proto
+from drey_runtime.paging import cut_page
 
 SERVICE = "drey.restore.v1.RestoreService"
 _DEFAULT_PAGE = 100
@@ -77,10 +78,10 @@ class RestoreServicer:
         before = _position("plans", query, request.page_token)
         found = await self._plans.page(size + 1, before, request.snapshot_id.lower() or None)
         now = self._clock()
-        more = encode_page_token("plans", query, [found[size - 1].id]) if found[size:] else ""
-        return pb.ListPlansResponse(
-            plans=[mapping.plan_message(plan, now) for plan in found[:size]], next_page_token=more
+        page, more = cut_page(
+            "plans", query, found, size, lambda p: mapping.plan_message(p, now), lambda p: [p.id]
         )
+        return pb.ListPlansResponse(plans=page, next_page_token=more)
 
     async def ApprovePlan(
         self, request: pb.ApprovePlanRequest, context: Context
@@ -115,10 +116,10 @@ class RestoreServicer:
         found = await self._restores.page(
             size + 1, _position("restores", query, request.page_token)
         )
-        more = encode_page_token("restores", query, [found[size - 1].id]) if found[size:] else ""
-        return pb.ListRestoresResponse(
-            restores=[mapping.restore_message(r) for r in found[:size]], next_page_token=more
+        page, more = cut_page(
+            "restores", query, found, size, mapping.restore_message, lambda r: [r.id]
         )
+        return pb.ListRestoresResponse(restores=page, next_page_token=more)
 
     async def WatchRestore(
         self, request: pb.WatchRestoreRequest, context: Context

@@ -80,6 +80,31 @@ async def test_search(machine, text: str, found: list[str]) -> None:
     assert await names(machine, search=text) == found
 
 
+async def test_pages_and_bulk_answers_fit_into_a_message(service) -> None:
+    made: list[catalog_pb2.Pv] = []
+    for batch in range(5):
+        pvs = [
+            catalog_pb2.Pv(setpoint_address=f"PV:{batch}:{i:03}", description="d" * 10_000)
+            for i in range(200)
+        ]
+        made += pvs
+        answer = await service.catalog.BatchCreatePvs(rpc.BatchCreatePvsRequest(pvs=pvs))
+        assert answer.ByteSize() < 4 << 20
+        assert [r.pv.name for r in answer.results] == [pv.setpoint_address for pv in pvs]
+        assert all(r.pv.etag and r.pv.id for r in answer.results)
+    for dead in (False, True):
+        request = rpc.ListPvsRequest(page_size=5000, include_deleted=dead)
+        seen: list[str] = []
+        while True:
+            page = await service.catalog.ListPvs(request)
+            assert page.ByteSize() < 4 << 20
+            seen += [pv.name for pv in page.pvs]
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                break
+        assert seen == [pv.setpoint_address for pv in made]
+
+
 async def test_a_page_token_of_another_list_is_refused(machine) -> None:
     token = (await machine.catalog.ListPvs(rpc.ListPvsRequest(page_size=1))).next_page_token
     for request in (

@@ -9,12 +9,13 @@ import grpc
 
 from drey.access.v1 import access_service_pb2 as pb
 from drey_core import errors
-from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_core.token import decode_page_token, query_hash
 from drey_gateway import mapping
 from drey_gateway.access import KeyStore
 from drey_gateway.domain.keys import SECRET_BYTES, Key, make_secret
 from drey_runtime.auth import Role, current_principal
 from drey_runtime.clock import new_id, now_ns
+from drey_runtime.paging import cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_LIFETIME_NS = 100 * 366 * 24 * 3600 * 10**9
@@ -64,10 +65,8 @@ class AccessServicer:
         after = (str(position[0]), str(position[1])) if position else ("", "")
         size = request.page_size or _DEFAULT_PAGE
         keys = await self._store.page(after, size + 1, request.include_dead)
-        more = len(keys) > size
-        keys = keys[:size]
-        token = encode_page_token("keys", query, [keys[-1].name, keys[-1].id]) if more else ""
-        return pb.ListKeysResponse(keys=[mapping.key(k) for k in keys], next_page_token=token)
+        page, token = cut_page("keys", query, keys, size, mapping.key, lambda k: [k.name, k.id])
+        return pb.ListKeysResponse(keys=page, next_page_token=token)
 
     async def RevokeKey(
         self, request: pb.RevokeKeyRequest, context: Context

@@ -11,13 +11,14 @@ import grpc
 from drey.job.v1 import job_pb2
 from drey.job.v1 import job_service_pb2 as pb
 from drey_core.errors import InvalidArgument, PermissionDenied
-from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_core.token import decode_page_token, query_hash
 from drey_runtime import audit
 from drey_runtime.auth import Principal, Role, current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.jobs import Job, JobState, JobStore
 from drey_runtime.mapping.job import job_kind, job_to_proto
+from drey_runtime.paging import cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _DEFAULT_PAGE = 100
@@ -53,10 +54,8 @@ class JobServicer:
             before=str(position[0]) if position else None,
             limit=size + 1,
         )
-        more = len(jobs) > size
-        jobs = jobs[:size]
-        token = encode_page_token("jobs", query, [jobs[-1].id]) if more else ""
-        return pb.ListJobsResponse(jobs=[job_to_proto(j) for j in jobs], next_page_token=token)
+        page, token = cut_page("jobs", query, jobs, size, job_to_proto, lambda job: [job.id])
+        return pb.ListJobsResponse(jobs=page, next_page_token=token)
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context

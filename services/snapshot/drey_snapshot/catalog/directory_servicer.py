@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from drey.internal.directory.v1 import directory_service_pb2 as rpc
 from drey_runtime.mapping.selector import selector_from_proto
+from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.catalogue import Catalogue
 from drey_snapshot.catalog.rpc import Context
 from drey_snapshot.catalog.view import choose
@@ -51,6 +52,7 @@ class DirectoryServicer:
         selector = selector_from_proto(request.selector)
         rows, not_found = await choose(view, selector, request.allow_unknown)
         directory = view.directory
+        names = in_chunks(not_found, lambda name: len(name.encode(errors="replace")))
         for at in range(0, max(len(rows), 1), _ROWS):
             chunk = rows[at : at + _ROWS]
             yield rpc.ResolveChannelsResponse(
@@ -58,5 +60,7 @@ class DirectoryServicer:
                 pv_numbers=directory.pv_number[chunk].tolist(),
                 setpoint_channels=directory.setpoint_channel[chunk].tolist(),
                 readback_channels=directory.readback_channel[chunk].tolist(),
-                not_found=not_found if at == 0 else [],
+                not_found=next(names, []),
             )
+        for more in names:
+            yield rpc.ResolveChannelsResponse(version=view.version, not_found=more)

@@ -20,6 +20,7 @@ from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.jobs import record_job
 from drey_runtime.mapping.selector import selector_from_proto
+from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.domain.edit import Counters, Edit, State
 from drey_snapshot.catalog.mapping import invalid
 from drey_snapshot.catalog.rpc import Context, Parts
@@ -30,8 +31,6 @@ from drey_snapshot.catalog.view import CatalogueView, choose
 
 _CHUNK = 1 << 20
 _JOB_KIND = "import"
-_ROWS = 5000
-"""Rows in one message of a response: some 500 KB."""
 _CSV = (catalog_pb2.FILE_FORMAT_UNSPECIFIED, catalog_pb2.FILE_FORMAT_CSV)
 
 
@@ -197,11 +196,9 @@ def _protocol(number: int) -> PvProtocol:
 def _answers(plan: Plan, job_id: str = "") -> Iterator[bytes]:
     """Encoded responses of an import; without a job it was not applied."""
     listed = sorted(plan.listed, key=lambda row: row.line)
-    for at in range(0, len(listed), _ROWS):
-        answer = rpc.ImportPvsResponse()
-        for row in listed[at : at + _ROWS]:
-            _add_row(answer.rows.rows.add(), row)
-        yield answer.SerializeToString()
+    for rows in in_chunks(map(_row_to_proto, listed), catalog_pb2.ImportRow.ByteSize):
+        part = rpc.ImportRows(rows=rows)
+        yield rpc.ImportPvsResponse(rows=part).SerializeToString()
     summary = catalog_pb2.ImportSummary(
         rows=plan.rows,
         added=plan.added,
@@ -215,15 +212,18 @@ def _answers(plan: Plan, job_id: str = "") -> Iterator[bytes]:
     yield rpc.ImportPvsResponse(summary=summary).SerializeToString()
 
 
-def _add_row(message: catalog_pb2.ImportRow, row: importing.Row) -> None:
-    message.line, message.name = row.line, row.name
-    message.action = int(row.action)  # type: ignore[assignment]
-    if row.columns:
-        message.column = row.columns
+def _row_to_proto(row: importing.Row) -> catalog_pb2.ImportRow:
+    message = catalog_pb2.ImportRow(
+        line=row.line,
+        name=row.name,
+        action=int(row.action),  # type: ignore[arg-type]
+        column=row.columns,
+    )
     if row.action == Action.REFUSED:
         message.error.reason = int(row.reason)  # type: ignore[assignment]
         message.error.field = row.columns
         message.error.message = row.message
+    return message
 
 
 def _pack(plan: Plan, job_id: str) -> bytes:

@@ -13,9 +13,10 @@ from drey_core.errors import DreyError, NotFound, Unavailable
 from drey_core.ids import parse_uuid
 from drey_core.pages import PAGE_SHIFT
 from drey_core.selector import Selector
-from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_core.token import decode_page_token, query_hash
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.mapping.selector import selector_from_proto
+from drey_runtime.paging import cut_page
 from drey_snapshot.catalog.adapters.reading import read_pv, read_tombstones
 from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.draft import Draft, draft_of
@@ -35,7 +36,7 @@ from drey_snapshot.catalog.mapping import (
 )
 from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
 from drey_snapshot.catalog.usecases import pvs
-from drey_snapshot.catalog.usecases.listing import Key, Page, list_all, list_living
+from drey_snapshot.catalog.usecases.listing import Key, Page, key_of, list_all, list_living
 from drey_snapshot.catalog.usecases.writer import Act, Scene
 from drey_snapshot.catalog.view import CatalogueView, choose
 
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 _PAGE_SIZE = 100
 _LIST = "pvs"
+MAX_BULK_BYTES = 1 << 20
+"""After so many, results name their PVs only: 5,000 of 600 bytes still fit into the message."""
 
 
 class PvRpcs:
@@ -224,9 +227,10 @@ class PvRpcs:
         size = request.page_size or _PAGE_SIZE
         view = await self._parts.catalogue.current()
         page = await self._page(view, request, selector, after, size)
-        response = rpc.ListPvsResponse(pvs=[pv_to_proto(d, view.tags) for d in page.drafts])
-        if page.next is not None:
-            response.next_page_token = encode_page_token(_LIST, query, page.next)
+        pvs, more = cut_page(
+            _LIST, query, page.drafts, size, lambda d: pv_to_proto(d, view.tags), key_of
+        )
+        response = rpc.ListPvsResponse(pvs=pvs, next_page_token=more)
         if after is None:
             response.total_size = page.total
         return response
@@ -288,13 +292,19 @@ def _update(edit: Edit, request: rpc.UpdatePvRequest, path: str) -> tuple[Draft,
 def _results(
     results: Sequence[Draft | DreyError], edit: Edit, path: str
 ) -> list[catalog_pb2.PvResult]:
-    tags = edit.tags
-    return [
-        catalog_pb2.PvResult(error=item_error(found, path.format(i)))
-        if isinstance(found, DreyError)
-        else catalog_pb2.PvResult(pv=pv_to_proto(found, tags))
-        for i, found in enumerate(results)
-    ]
+    """One a request's item; once they fill a message, PVs are named and no more."""
+    tags, taken = edit.tags, 0
+    out: list[catalog_pb2.PvResult] = []
+    for i, found in enumerate(results):
+        if isinstance(found, DreyError):
+            out.append(catalog_pb2.PvResult(error=item_error(found, path.format(i))))
+        else:
+            pv = pv_to_proto(found, tags)
+            if taken + pv.ByteSize() > MAX_BULK_BYTES:
+                pv = catalog_pb2.Pv(id=pv.id, number=pv.number, name=pv.name, etag=pv.etag)
+            out.append(catalog_pb2.PvResult(pv=pv))
+        taken += out[-1].ByteSize()
+    return out
 
 
 def _summary(results: Sequence[Draft | DreyError]) -> dict[str, object]:

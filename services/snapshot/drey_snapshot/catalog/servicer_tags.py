@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey_core.errors import Unimplemented
-from drey_core.token import decode_page_token, encode_page_token, query_hash
+from drey_core.token import decode_page_token, query_hash
+from drey_runtime.paging import cut_page
 from drey_snapshot.catalog.domain.edit import check_etag
 from drey_snapshot.catalog.mapping import (
     check_mask,
@@ -54,14 +55,15 @@ class TagRpcs:
             after = (str(position[0]), str(position[1]))
             groups = tuple(g for g in groups if (g.name.casefold(), g.id) > after)
         size = request.page_size or _PAGE_SIZE
-        response = rpc.ListTagGroupsResponse(
-            tag_groups=[group_to_proto(group, view.tag_counts) for group in groups[:size]]
+        page, more = cut_page(
+            _LIST,
+            query,
+            groups,
+            size,
+            lambda group: group_to_proto(group, view.tag_counts),
+            lambda group: (group.name.casefold(), group.id),
         )
-        if len(groups) > size:
-            last = groups[size - 1]
-            key = (last.name.casefold(), last.id)
-            response.next_page_token = encode_page_token(_LIST, query, key)
-        return response
+        return rpc.ListTagGroupsResponse(tag_groups=page, next_page_token=more)
 
     async def UpdateTagGroup(self, request: rpc.UpdateTagGroupRequest, context: Context) -> bytes:
         asked, paths = request.tag_group, request.update_mask.paths

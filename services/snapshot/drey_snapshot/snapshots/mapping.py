@@ -19,6 +19,7 @@ from drey_core.ids import parse_uuid
 from drey_core.values import ARRAY, I8
 from drey_runtime.jobs import JobError
 from drey_runtime.mapping.selector import selector_from_proto
+from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.adapters.store import Filter
 from drey_snapshot.snapshots.domain.differences import Order
 from drey_snapshot.snapshots.domain.order import (
@@ -34,9 +35,9 @@ from drey_snapshot.snapshots.usecases.compare import Compared, CompareOrder, Tol
 from drey_snapshot.snapshots.usecases.history import HistoryOrder
 
 E = TypeVar("E", bound=IntEnum)
+Pv = snapshot_service_pb2.PvMetadata
 
 JOB_KIND = "snapshot"
-_PVS_PER_METADATA = 500
 _EDITABLE = ("title", "comment", "labels", "golden")
 
 
@@ -216,17 +217,17 @@ def metadata_chunks(view: ValuesView, rows: I8) -> Iterator[snapshot_service_pb2
             strict=True,
         )
     )
-    for first in range(0, len(columns), _PVS_PER_METADATA):
-        chunk = snapshot_service_pb2.MetadataChunk()
-        for row, number, setpoint, readback in columns[first : first + _PVS_PER_METADATA]:
-            pv = chunk.pvs.add(
-                number=number, name=directory.names[row], device=directory.devices[row]
-            )
-            if setpoint:
-                _fill(pv.setpoint, directory.setpoint_address[row], get(setpoint))
-            if readback:
-                _fill(pv.readback, directory.readback_address[row], get(readback))
-        yield chunk
+
+    def described(row: int, number: int, setpoint: int, readback: int) -> Pv:
+        pv = Pv(number=number, name=directory.names[row], device=directory.devices[row])
+        if setpoint:
+            _fill(pv.setpoint, directory.setpoint_address[row], get(setpoint))
+        if readback:
+            _fill(pv.readback, directory.readback_address[row], get(readback))
+        return pv
+
+    for pvs in in_chunks((described(*column) for column in columns), Pv.ByteSize):
+        yield snapshot_service_pb2.MetadataChunk(pvs=pvs)
 
 
 def _fill(message: value_pb2.ChannelMetadata, address: str, known: Metadata | None) -> None:

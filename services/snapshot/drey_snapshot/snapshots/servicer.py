@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -11,12 +12,14 @@ import grpc
 from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey_core.errors import Unimplemented
 from drey_core.ids import parse_uuid
+from drey_core.token import decode_page_token, query_hash
 from drey_core.wire import wrap
 from drey_runtime.auth import current_principal
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import Slot, once
 from drey_runtime.mapping.job import job_to_proto
 from drey_runtime.mapping.selector import selector_from_proto
+from drey_runtime.paging import cut_page
 from drey_snapshot.snapshots import mapping
 from drey_snapshot.snapshots.jobs import SnapshotJobs
 from drey_snapshot.snapshots.usecases.compare import Comparer
@@ -32,6 +35,7 @@ _ANSWER_S = 0.05
 """What is kept of the call's deadline for the answer itself."""
 _ROWS, _COLUMNS, _DIFFERENCES = 3, 4, 2
 _DEFAULT_PAGE = 100
+_LIST = "snapshots"
 
 
 class SnapshotServicer:
@@ -99,13 +103,22 @@ class SnapshotServicer:
         self, request: pb.ListSnapshotsRequest, context: Context
     ) -> pb.ListSnapshotsResponse:
         """As the contract says."""
-        page = await self._manager.list_page(
-            mapping.list_filter(request), request.page_size or _DEFAULT_PAGE, request.page_token
+        chosen = mapping.list_filter(request)
+        query = query_hash(dataclasses.replace(chosen, labels=tuple(sorted(chosen.labels))))
+        position = decode_page_token(_LIST, query, request.page_token)
+        if position is not None:
+            time_ns, no = (int(p or 0) for p in position)
+            chosen = dataclasses.replace(chosen, after=(time_ns, no))
+        size = request.page_size or _DEFAULT_PAGE
+        page, more = cut_page(
+            _LIST,
+            query,
+            await self._manager.list_records(chosen, size + 1),
+            size,
+            mapping.snapshot_message,
+            lambda record: [record.facts.time_ns, record.no],
         )
-        return pb.ListSnapshotsResponse(
-            snapshots=[mapping.snapshot_message(r) for r in page.records],
-            next_page_token=page.next_token,
-        )
+        return pb.ListSnapshotsResponse(snapshots=page, next_page_token=more)
 
     async def UpdateSnapshot(
         self, request: pb.UpdateSnapshotRequest, context: Context

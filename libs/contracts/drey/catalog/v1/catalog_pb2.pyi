@@ -585,7 +585,9 @@ class PvResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pv(self) -> Global___Pv:
-        """The PV as it is now. Absent when the item was refused."""
+        """The PV as it is now. Absent when the item was refused. Where the results of a call would not fit
+        into a message, those beyond 1 MiB have only id, number, name and etag.
+        """
 
     @_builtins.property
     def error(self) -> _errors_pb2.ItemError:

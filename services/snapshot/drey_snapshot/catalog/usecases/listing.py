@@ -18,13 +18,9 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some PVs, the key after which the next page begins (None: this is the last), and of how many.
-
-    `total` counts all that match.
-    """
+    """Some PVs in order, one more than was asked for where there are more, and how many match."""
 
     drafts: list[Draft]
-    next: Key | None
     total: int
 
 
@@ -42,10 +38,8 @@ def list_living(
         first = bisect_right(
             range(len(order)), after, key=lambda i: (names[order[i]], int(numbers[order[i]]))
         )
-    rows = order[first : first + size].tolist()
-    drafts = list(drafts_of(view.table, rows))
-    more = first + size < len(order)
-    return Page(drafts, _key(drafts[-1]) if more else None, len(order))
+    rows = order[first : first + size + 1].tolist()
+    return Page(list(drafts_of(view.table, rows)), len(order))
 
 
 def list_all(
@@ -77,10 +71,8 @@ def list_all(
             found.append((table.name[row], int(table.number[row]), table, row))
     found.sort(key=lambda item: item[:2])
     first = 0 if after is None else bisect_right(found, after, key=lambda item: item[:2])
-    chosen = found[first : first + size]
-    drafts = [draft_of(table, row) for _, _, table, row in chosen]
-    more = first + size < len(found)
-    return Page(drafts, _key(drafts[-1]) if more else None, len(found))
+    chosen = found[first : first + size + 1]
+    return Page([draft_of(table, row) for _, _, table, row in chosen], len(found))
 
 
 def _mask(
@@ -94,5 +86,6 @@ def _mask(
     return mask
 
 
-def _key(draft: Draft) -> Key:
+def key_of(draft: Draft) -> Key:
+    """What a PV is found by again in a list."""
     return draft.name, draft.number

@@ -9,7 +9,6 @@ from typing import Any
 
 from drey_core.errors import Aborted, FailedPrecondition, Internal, PermissionDenied, Reason
 from drey_core.pages import PageHash, hash_bytes
-from drey_core.token import decode_page_token, encode_page_token, query_hash
 from drey_runtime import audit
 from drey_runtime.auth import Principal, Role
 from drey_runtime.clock import now_ns
@@ -20,17 +19,8 @@ from drey_snapshot.snapshots.domain.records import Labels, Record
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, decode_tree, digest_of
 from drey_snapshot.snapshots.usecases.read import no_such_snapshot
 
-_KIND = "snapshots"
 _CHECKED_AT_ONCE = 512
 _FINDINGS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a list."""
-
-    records: list[Record]
-    next_token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +44,9 @@ class Manager:
             raise no_such_snapshot(snapshot_id, "id")
         return record
 
-    async def list_page(self, chosen: Filter, size: int, token: str) -> Page:
-        """Living snapshots, newest first. `InvalidArgument` for a token of another list."""
-        query = query_hash(
-            chosen.search,
-            sorted(chosen.labels),
-            chosen.golden_only,
-            chosen.from_time_ns,
-            chosen.to_time_ns,
-        )
-        position = decode_page_token(_KIND, query, token)
-        if position is not None:
-            time_ns, no = (int(p or 0) for p in position)
-            chosen = replace(chosen, after=(time_ns, no))
-        records = await self._store.list_records(chosen, size + 1)
-        if len(records) <= size:
-            return Page(records, "")
-        last = records[size - 1]
-        return Page(records[:size], encode_page_token(_KIND, query, [last.facts.time_ns, last.no]))
+    async def list_records(self, chosen: Filter, limit: int) -> list[Record]:
+        """Living snapshots, newest first."""
+        return await self._store.list_records(chosen, limit)
 
     async def update(
         self,
