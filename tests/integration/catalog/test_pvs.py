@@ -215,6 +215,28 @@ async def test_bulk_delete_by_selector(service) -> None:
         await service.catalog.BatchDeletePvs(empty)
 
 
+async def test_a_database_that_came_back_older_is_read_anew(service) -> None:
+    await create(service, "OLD")
+    connection = await asyncpg.connect(service.settings.postgres_url.get_secret_value())
+    before = await connection.fetchrow("SELECT * FROM catalog.version")
+    await create(service, "NEW")
+    assert await names(service) == ["NEW", "OLD"]
+    async with connection.transaction():
+        await connection.execute("DELETE FROM catalog.pv WHERE name = 'NEW'")
+        await connection.execute("DELETE FROM catalog.channel WHERE address = 'NEW'")
+        await connection.execute(
+            "UPDATE catalog.version SET version = $1, next_pv = $2, next_setpoint = $3",
+            before["version"],
+            before["next_pv"],
+            before["next_setpoint"],
+        )
+    await connection.close()
+    assert await names(service) == ["OLD"]
+    made = await create(service, "OTHER")
+    assert await names(service) == ["OLD", "OTHER"]
+    assert made.number == 2
+
+
 async def test_a_search_made_to_stop_the_service_is_answered(service) -> None:
     """A matcher that tries again would need longer than the machine will stand."""
     for i in range(5):

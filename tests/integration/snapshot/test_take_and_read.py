@@ -308,3 +308,42 @@ async def test_a_large_array_comes_in_parts(site) -> None:
     assert np.array_equal(elements, np.arange(300_000))
     _, differences = await site.compare(snapshot.id, classes=[snapshot_pb2.DIFFERENCE_CLASS_EQUAL])
     assert len(differences) == 2
+
+
+async def test_pages_that_the_database_lost_are_stored_again(site) -> None:
+    """A database restored from a backup has fewer pages than the service stored in it."""
+    await site.add_pvs(300)
+    await site.fill()
+    first = await site.take()
+    connection = await site.database()
+    await connection.execute("ALTER TABLE snapshot.page DISABLE TRIGGER immutable")
+    await connection.execute("DELETE FROM snapshot.page")
+    await connection.execute("ALTER TABLE snapshot.page ENABLE TRIGGER immutable")
+    await connection.close()
+    request = rpc.VerifySnapshotRequest(id=first.id)
+    assert not (await site.snapshots.VerifySnapshot(request)).intact
+    second = await site.take()
+    assert second.digest == first.digest
+    for snapshot in (first, second):
+        request = rpc.VerifySnapshotRequest(id=snapshot.id)
+        found = await site.snapshots.VerifySnapshot(request)
+        assert found.intact, found.findings
+    assert len(await site.rows(second.id)) == 300
+
+
+async def test_a_lost_page_among_kept_ones_is_stored_again(site) -> None:
+    await site.add_pvs(300)
+    await site.fill()
+    await site.take()
+    connection = await site.database()
+    lost = await connection.fetchval("SELECT directory_hash FROM snapshot.snapshot")
+    await connection.execute("ALTER TABLE snapshot.page DISABLE TRIGGER immutable")
+    await connection.execute("DELETE FROM snapshot.page WHERE hash = $1", lost)
+    value = await connection.fetchval("SELECT value_hash FROM snapshot.manifest LIMIT 1")
+    await connection.execute("DELETE FROM snapshot.page WHERE hash = $1", value)
+    await connection.execute("ALTER TABLE snapshot.page ENABLE TRIGGER immutable")
+    await connection.close()
+    await site.fill(seed=2)
+    second = await site.take()
+    found = await site.snapshots.VerifySnapshot(rpc.VerifySnapshotRequest(id=second.id))
+    assert found.intact, found.findings

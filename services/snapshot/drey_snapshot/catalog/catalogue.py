@@ -70,12 +70,12 @@ class Catalogue:
             raise
 
     async def _until(self, version: int) -> CatalogueView:
-        """The view, renewed where it is older than `version`; callers wait for one renewal."""
-        if self._view.version >= version:
+        """The view, renewed where it is not of `version`; callers wait for one renewal."""
+        if self._view.version == version:
             return self._view
         # the lock before the connection: those who wait for a renewal hold no connection
         async with self._lock:
-            if self._view.version >= version:
+            if self._view.version == version:
                 return self._view
             # one state of the database for the version and for what belongs to it
             async with (
@@ -98,8 +98,16 @@ class Catalogue:
     async def _renew(self, conn: Connection, version: int, tags_version: int) -> CatalogueView:
         """Read what changed since the view and put it in place. The caller holds the lock."""
         old = self._view
-        if old.version >= version:
+        if old.version == version:
             return old
+        if old.version > version:
+            # The version was read after the view: the database came back older than it was.
+            log.warning(
+                "the catalogue went back from version %d to %d: it is read anew",
+                old.version,
+                version,
+            )
+            old = CatalogueView.empty()
         changed = await self._changed(conn, old.version, version)
         tags = old.tags
         if tags.version != tags_version:

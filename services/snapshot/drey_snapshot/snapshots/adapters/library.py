@@ -40,19 +40,19 @@ class Library:
         self._store = store
         self._values: Lru[PageHash, ValuePage] = Lru(_PAGE_CACHE_BYTES)
         self._times: Lru[PageHash, bytes] = Lru(_PAGE_CACHE_BYTES // 2)
-        self._views: Lru[int, ValuesView] = Lru(_VIEW_CACHE_BYTES, _COMPARED)
+        self._views: Lru[str, ValuesView] = Lru(_VIEW_CACHE_BYTES, _COMPARED)
         self._names: Lru[PageHash, Names] = Lru(_DIRECTORIES)
         self._directories: Lru[PageHash, DirectoryView] = Lru(_DIRECTORIES)
         self._lock = asyncio.Lock()
 
     async def view(self, record: Record) -> ValuesView:
         """All values of a snapshot."""
-        found = self._views.get(record.no)
+        found = self._views.get(record.facts.id)
         if found is not None:
             return found
         # One load at a time: the second of two that ask for the same one finds it here.
         async with self._lock:
-            found = self._views.get(record.no)
+            found = self._views.get(record.facts.id)
             if found is not None:
                 return found
             manifest = await self._store.manifest(record.no)
@@ -61,7 +61,7 @@ class Library:
             view = ValuesView(
                 where, pages, record.facts.time_ns, tuple(e.value_hash for e in manifest)
             )
-            self._views.put(record.no, view, view.weight)
+            self._views.put(record.facts.id, view, view.weight)
             return view
 
     async def directory(self, tree_hash: PageHash) -> DirectoryView:
@@ -72,9 +72,9 @@ class Library:
         async with self._lock:
             return await self._directory(tree_hash)
 
-    def keep(self, no: int, view: ValuesView) -> None:
+    def keep(self, snapshot_id: str, view: ValuesView) -> None:
         """Keep the view of a snapshot that was just taken."""
-        self._views.put(no, view, view.weight)
+        self._views.put(snapshot_id, view, view.weight)
 
     def keep_directory(self, tree_hash: PageHash, view: DirectoryView) -> None:
         """Keep a directory that was just stored."""

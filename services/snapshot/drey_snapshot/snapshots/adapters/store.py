@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, TypeVar
 
@@ -45,11 +45,15 @@ WITH made AS (
 SELECT no FROM made
 """
 # In order of the hash, so that two that store the same pages wait for each other and never in a
-# circle.
+# circle. What is said to be there already is looked for, in the same round trip.
 _PAGES = """
-INSERT INTO snapshot.page (hash, data)
-SELECT hash, data FROM unnest($1::bytea[], $2::bytea[]) AS new (hash, data) ORDER BY hash
-ON CONFLICT (hash) DO NOTHING
+WITH added AS (
+    INSERT INTO snapshot.page (hash, data)
+    SELECT hash, data FROM unnest($1::bytea[], $2::bytea[]) AS new (hash, data) ORDER BY hash
+    ON CONFLICT (hash) DO NOTHING
+)
+SELECT hash FROM unnest($3::bytea[]) AS believed (hash)
+WHERE NOT EXISTS (SELECT FROM snapshot.page WHERE page.hash = believed.hash)
 """
 _RELABEL = """
 UPDATE snapshot.label SET title = $2, comment = $3, labels = $4, golden = $5,
@@ -156,10 +160,15 @@ class SnapshotStore:
         )
         return no
 
-    async def insert_pages(self, conn: Connection, pages: Mapping[PageHash, bytes]) -> None:
-        """Add pages by hash, in the caller's transaction; those that are there stay."""
-        if pages:
-            await conn.execute(_PAGES, list(pages), list(pages.values()))
+    async def insert_pages(
+        self, conn: Connection, pages: Mapping[PageHash, bytes], believed: Collection[PageHash]
+    ) -> list[PageHash]:
+        """Add pages by hash, in the caller's transaction; those that are there stay.
+
+        Returns which of the pages that are `believed` to be there are not.
+        """
+        rows = await conn.fetch(_PAGES, list(pages), list(pages.values()), list(believed))
+        return [row[0] for row in rows]
 
     async def by_id(self, snapshot_id: str) -> Record | None:
         """A snapshot by id, deleted or not; None where there never was one."""

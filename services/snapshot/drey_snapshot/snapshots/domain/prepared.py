@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,11 +41,24 @@ class Prepared:
 
     def stored(self) -> dict[PageHash, bytes]:
         """The stored form of the pages that may be new: most of the work, and safe in a thread."""
+        return self._stored(self.new_values, self.new_times)
+
+    def stored_of(self, hashes: Collection[PageHash]) -> dict[PageHash, bytes]:
+        """The stored form of those of its pages that are called so."""
+
+        def absent(h: PageHash) -> bool:
+            return h not in hashes
+
+        return self._stored(
+            _unknown(self.value_hashes, absent), _unknown(self.times_hashes, absent)
+        )
+
+    def _stored(self, values: I8, times: I8) -> dict[PageHash, bytes]:
         stored: dict[PageHash, bytes] = {}
-        for rows in _chunks(self.new_values):
+        for rows in _chunks(values):
             blobs = store_values(split_values(_rows(self.pages, rows)))
             stored |= zip((self.value_hashes[i] for i in rows.tolist()), blobs, strict=True)
-        for rows in _chunks(self.new_times):
+        for rows in _chunks(times):
             blobs = store_times(split_times(_rows(self.pages, rows)))
             stored |= zip((self.times_hashes[i] for i in rows.tolist()), blobs, strict=True)
         return stored

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,11 +101,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """The directory part of a snapshot: the hash of its tree, and what of it may be new."""
+    """The directory part of a snapshot: the hash of its tree, and its pages by hash, that included.
+
+    `stored` gives the stored form of some of the pages.
+    """
 
     hash: PageHash
     entries: tuple[TreeEntry, ...]
-    stored: dict[PageHash, bytes]
+    pages: frozenset[PageHash]
+    stored: Callable[[Collection[PageHash]], dict[PageHash, bytes]]
 
 
 class Taker:
@@ -122,8 +127,9 @@ class Taker:
         self._store, self._library = store, library
         self._catalogue, self._live, self._metadata = catalogue, live, metadata
         self._reader = reader
-        # Hashes that are in the database for certain, because a transaction that stored or met
-        # them was committed. Pages are never deleted by this version.
+        # Hashes believed to be in the database, because a transaction that stored or met them was
+        # committed: their pages need not be compressed and sent. Each snapshot asks all the same
+        # whether they are there, for a database can come back older than it was.
         self._known: Lru[PageHash, None] = Lru(_KNOWN_HASHES)
         self._names: Names | None = None
         # Of one version of the catalogue, for a scope keeps that version in memory.
@@ -302,20 +308,22 @@ class Taker:
     # --- storing ---
 
     def _tree(self, scope: Scope, metadata: LiveMetadata) -> _Tree:
-        view, known = scope.view, self._known
-        entries, stored = [], {}
+        view = scope.view
+        entries, forms = [], {}
         for number in scope.page_numbers.tolist():
             catalog, found = view.page_hashes[number], metadata.known.get(number)
             entries.append(TreeEntry(number, catalog, found.hash if found else NO_PAGE))
-            if catalog not in known:
-                stored[catalog] = store_text(view.page_bytes[number])
-            if found is not None and found.hash not in known:
-                stored[found.hash] = found.stored
+            forms[catalog] = partial(store_text, view.page_bytes[number])
+            if found is not None:
+                forms[found.hash] = partial(bytes, found.stored)
         raw = encode_tree(entries)
         tree_hash = hash_bytes(raw)
-        if tree_hash not in known:
-            stored[tree_hash] = store_text(raw)
-        return _Tree(tree_hash, tuple(entries), stored)
+        forms[tree_hash] = partial(store_text, raw)
+
+        def stored(hashes: Collection[PageHash]) -> dict[PageHash, bytes]:
+            return {h: forms[h]() for h in hashes if h in forms}
+
+        return _Tree(tree_hash, tuple(entries), frozenset(forms), stored)
 
     async def _insert(
         self,
@@ -339,7 +347,7 @@ class Taker:
             )
             if no is None:
                 return None
-            await self._store.insert_pages(conn, {**await packing, **tree.stored})
+            await self._insert_pages(conn, await packing, prepared, tree)
             await finish(conn, facts.id)
             await audit.append(
                 conn,
@@ -352,6 +360,20 @@ class Taker:
                 request_id=maker.request_id,
             )
         return Record(no, facts, labels)
+
+    async def _insert_pages(
+        self, conn: Connection, new: dict[PageHash, bytes], prepared: Prepared, tree: _Tree
+    ) -> None:
+        """Add the pages that may be new, and those that were believed there and are not."""
+        new |= tree.stored([h for h in tree.pages if h not in self._known])
+        believed = {*prepared.value_hashes, *prepared.times_hashes, *tree.pages} - new.keys()
+        lost = frozenset(await self._store.insert_pages(conn, new, believed))
+        if not lost:
+            return
+        log.warning("%d pages that were stored are not in the database any more", len(lost))
+        again = await asyncio.to_thread(prepared.stored_of, lost) | tree.stored(lost)
+        if await self._store.insert_pages(conn, again, lost - again.keys()):
+            raise AssertionError("a page that belongs to a snapshot can be made from it")
 
     async def _made_before(self, job_id: str) -> Record:
         record = await self._store.by_job(job_id)
@@ -368,11 +390,9 @@ class Taker:
         metadata: LiveMetadata,
     ) -> None:
         """Note what is stored now, and keep the view: who takes a snapshot looks at it next."""
-        for stored in (prepared.value_hashes, prepared.times_hashes, tree.stored, [tree.hash]):
+        for stored in (prepared.value_hashes, prepared.times_hashes, tree.pages):
             for h in stored:
                 self._known.put(h, None)
-        for entry in tree.entries:
-            self._known.put(entry.catalog, None)
         where = self._library.kept_directory(tree.hash)
         if where is None:
             if len(scope.rows) != len(scope.view.directory):
@@ -384,7 +404,7 @@ class Taker:
             )
             self._library.keep_directory(tree.hash, where)
         view = ValuesView(where, prepared.pages, record.facts.time_ns, tuple(prepared.value_hashes))
-        self._library.keep(record.no, view)
+        self._library.keep(record.facts.id, view)
 
     def _names_of(self, view: CatalogueView) -> Names:
         if self._names is None or self._names.directory is not view.directory:
