@@ -1,6 +1,7 @@
 """NATS: value batches, events, and JetStream under one namespace.
 
-A `Bus` may be made while NATS is away: it connects in the background and reconnects for ever.
+A `Bus` may be made while NATS is away: it connects in the background and reconnects for ever. A
+client that ended, whatever ended it, is replaced by a new one with the same subscriptions.
 Publishing while disconnected raises `Unavailable` at once: values are latest-wins, the image in
 Redis is what consumers resynchronise from, so nothing is queued for later.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -22,6 +24,8 @@ from nats.js import JetStreamContext
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
+from drey_runtime.backoff import backoff
+from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.settings import CommonSettings
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,14 @@ log = logging.getLogger(__name__)
 MessageHandler = Callable[[Msg], Awaitable[None]]
 _PENDING_MESSAGES = 4096
 _PENDING_BYTES = 256 << 20
+_FLUSH_S = 2
+_LOOK_S = 0.5
+# a client that has not found back for so long is not trusted to do it any more
+_GIVE_UP_S = 15.0
+_LIVED_S = 10.0
+_SAY_AGAIN_S = 10.0
+# the server gives its errors as text, and nothing else
+_REFUSED_SUBSCRIPTION = "permissions violation for subscription"
 
 
 class Bus:
@@ -44,6 +56,9 @@ class Bus:
         self.nc: Client = Client()
         self._wanted: list[tuple[str, MessageHandler]] = []
         self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._refused = ""
+        self._said: dict[str, tuple[float, int]] = {}
         self.reconnects = 0
 
     @classmethod
@@ -57,8 +72,8 @@ class Bus:
 
     @property
     def connected(self) -> bool:
-        """Whether NATS answers now."""
-        return bool(self.nc.is_connected)
+        """Whether NATS answers now, and lets us have all that we subscribed to."""
+        return bool(self.nc.is_connected) and not self._refused
 
     @property
     def js(self) -> JetStreamContext:
@@ -66,13 +81,42 @@ class Bus:
         return self.nc.jetstream(timeout=5)
 
     async def run(self) -> None:
-        """Connect, retrying for ever, then wait; closes the connection when cancelled."""
+        """Keep a client connected, a new one where the last ended; closes it when cancelled."""
+        failures = 0
         try:
-            await self._connect()
-            await asyncio.Event().wait()
+            while True:
+                begin = time.monotonic()
+                why = await self._connect() or await self._until_lost()
+                log.error("the NATS client ended (%s): a new one is made", why)
+                self._changed.set()
+                await self._close_client()
+                failures = 0 if time.monotonic() - begin > _LIVED_S else failures + 1
+                await asyncio.sleep(backoff(failures, first_s=0.1, cap_s=5.0))
+                self.nc = Client()
+                self.reconnects += 1
         finally:
-            with suppress(NatsError, TimeoutError, OSError):
-                await asyncio.wait_for(self.nc.close(), 2)
+            await self._close_client()
+
+    async def _close_client(self) -> None:
+        with suppress(NatsError, TimeoutError, OSError):
+            await asyncio.wait_for(self.nc.close(), 2)
+
+    async def _until_lost(self) -> str:
+        """Wait until this client is of no use any more; why that is."""
+        heard = time.monotonic()
+        while True:
+            if self._refused:
+                return self._refused
+            if self.nc.is_closed:
+                return f"closed: {self.nc.last_error or 'without an error'}"
+            if self.nc.is_connected:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _GIVE_UP_S:
+                return f"not connected again within {_GIVE_UP_S:.0f} s"
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._ended.wait()
+            self._ended.clear()
 
     async def wait_connected(self, timeout: float) -> None:
         """Wait until NATS answers; `Unavailable` after `timeout` seconds."""
@@ -84,35 +128,72 @@ class Bus:
         except TimeoutError as error:
             raise self._away() from error
 
-    async def _connect(self) -> None:
-        delay = 0.1
+    async def _connect(self) -> str:
+        """Connect and subscribe, retrying for ever; why the client is of no use, or nothing."""
+        self._refused = ""
+        self._ended.clear()
+        failures = 0
         while True:
             try:
-                await self.nc.connect(
-                    servers=self._servers,
-                    name=self._name,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,  # type: ignore[arg-type]
-                    connect_timeout=2,
-                    ping_interval=2,
-                    max_outstanding_pings=2,
-                    pending_size=64 << 20,
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_reconnected,
-                    **self._security,
-                )
+                async with asyncio.timeout(_GIVE_UP_S):
+                    await self.nc.connect(
+                        servers=self._servers,
+                        name=self._name,
+                        max_reconnect_attempts=-1,
+                        reconnect_time_wait=0.2,  # type: ignore[arg-type]
+                        connect_timeout=2,
+                        ping_interval=2,
+                        max_outstanding_pings=2,
+                        pending_size=64 << 20,
+                        error_cb=self._on_error,
+                        disconnected_cb=self._on_disconnected,
+                        reconnected_cb=self._on_reconnected,
+                        closed_cb=self._on_closed,
+                        **self._security,
+                    )
                 break
             except (NatsError, OSError, TimeoutError) as error:
-                log.warning("NATS is away, trying again: %s", error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
-        for subject, handler in self._wanted:
-            await self._subscribe(subject, handler)
+                reraise_cancellation()
+                self._say(f"away, trying again: {error or type(error).__name__}")
+                await self._close_client()
+                self.nc = Client()
+                await asyncio.sleep(backoff(failures, first_s=0.1, cap_s=2.0))
+                failures += 1
+        try:
+            for subject, handler in self._wanted:
+                await self._subscribe(subject, handler)
+            # what the server refuses, it has said by then
+            await self.nc.flush(_FLUSH_S)
+        except (NatsError, OSError, TimeoutError) as error:
+            reraise_cancellation()
+            return f"it could not subscribe: {error or type(error).__name__}"
         self._changed.set()
+        return self._refused
+
+    def _say(self, text: str) -> None:
+        """Log what may come many times a second now and then only, and how often it came."""
+        said_at, kept_back = self._said.get(text, (float("-inf"), 0))
+        if time.monotonic() - said_at < _SAY_AGAIN_S:
+            self._said[text] = (said_at, kept_back + 1)
+            return
+        if len(self._said) > 100:
+            self._said.clear()
+        self._said[text] = (time.monotonic(), 0)
+        log.warning("NATS: %s", text, extra={"times": kept_back + 1})
 
     async def _on_error(self, error: Exception) -> None:
-        log.warning("NATS: %s", error or type(error).__name__)
+        text = str(error) or type(error).__name__
+        if not isinstance(error, NatsError | OSError | TimeoutError):
+            log.error("a message could not be handled", exc_info=error)
+        elif _REFUSED_SUBSCRIPTION in text.lower():
+            # the client goes on as if it were subscribed, and would hear nothing for ever
+            self._refused = f"{text}; let the NATS user subscribe to it"
+            self._ended.set()
+        else:
+            self._say(text)
+
+    async def _on_closed(self) -> None:
+        self._ended.set()
 
     async def _on_disconnected(self) -> None:
         log.warning("NATS disconnected")
@@ -148,7 +229,12 @@ class Bus:
         """
         self._wanted.append((subject, handler))
         if self.nc.is_connected:
-            await self._subscribe(subject, handler)
+            try:
+                await self._subscribe(subject, handler)
+            except (NatsError, OSError):
+                # where the client ends right now, the next one subscribes
+                if not self.nc.is_closed:
+                    raise
 
     async def _subscribe(self, subject: str, handler: MessageHandler) -> Subscription:
         return await self.nc.subscribe(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias, TypeVar
@@ -18,6 +17,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from drey_core.errors import DreyError, Reason, Unavailable
+from drey_runtime.backoff import backoff
 
 Record: TypeAlias = asyncpg.Record
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -39,13 +39,6 @@ _AWAY = (
 )
 _ROLLED_BACK = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _READ_ATTEMPTS = 4
-_BACKOFF_FIRST_S = 0.05
-_BACKOFF_CAP_S = 1.0
-
-
-def backoff(attempt: int, *, first_s: float = _BACKOFF_FIRST_S, cap_s: float = 1.0) -> float:
-    """Seconds to wait after failure number `attempt` (from 0): doubling, capped, jittered."""
-    return min(cap_s, first_s * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)
 
 
 def _is_away(error: BaseException) -> bool:
@@ -290,7 +283,7 @@ class Database:
                 if self.ready or failures == 0:
                     _log.warning("database away", extra={"error": error.message})
                 self._set_ready(False)
-                await asyncio.sleep(backoff(failures, cap_s=_BACKOFF_CAP_S))
+                await asyncio.sleep(backoff(failures))
                 failures += 1
                 continue
             if not self.ready:

@@ -17,8 +17,9 @@ from typing import Literal, Protocol, TypeAlias
 import asyncpg
 
 from drey_core.errors import Unavailable
+from drey_runtime.backoff import backoff
 from drey_runtime.clock import now_ns
-from drey_runtime.database import backoff, guard, server_settings
+from drey_runtime.database import guard, server_settings
 
 _log = logging.getLogger(__name__)
 RawConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

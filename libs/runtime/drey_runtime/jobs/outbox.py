@@ -12,8 +12,9 @@ from nats.js.errors import BadRequestError
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
+from drey_runtime.backoff import backoff
 from drey_runtime.cancellation import reraise_cancellation
-from drey_runtime.database import Connection, Database, backoff
+from drey_runtime.database import Connection, Database
 from drey_runtime.jobs.ports import JobBus
 from drey_runtime.jobs.wire import stream_name, work_subject
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from drey_core.errors import DreyError, Internal, Reason, Unavailable
 from drey_runtime import telemetry
-from drey_runtime.database import Connection, backoff
+from drey_runtime.backoff import backoff
+from drey_runtime.database import Connection
 from drey_runtime.jobs.context import JobCancelled, JobContext
 from drey_runtime.jobs.model import Job, JobError, JobLost, JobState
 from drey_runtime.jobs.store import JobStore

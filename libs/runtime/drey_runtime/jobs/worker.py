@@ -19,8 +19,8 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from drey_core.errors import Unavailable
+from drey_runtime.backoff import backoff
 from drey_runtime.cancellation import reraise_cancellation
-from drey_runtime.database import backoff
 from drey_runtime.jobs.model import Claim, Holder, Job, JobLost, JobState, Verdict
 from drey_runtime.jobs.outbox import ensure_stream
 from drey_runtime.jobs.ports import JobBus
@@ -246,7 +246,8 @@ class JobWorker:
                     subscription = await self._subscribe(kind)
                     failures = 0
                     await self._fetch(subscription)
-            except _NATS_ERRORS as error:
+            except (*_NATS_ERRORS, asyncio.CancelledError) as error:
+                # a client of NATS that closes cancels who waits for a message: that is not our end
                 reraise_cancellation()
                 _log.warning(
                     "deliveries stopped",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from drey_gateway import mapping
 from drey_gateway.domain.live import Live
 from drey_gateway.ports import ImageReader
 from drey_runtime import telemetry
+from drey_runtime.backoff import backoff
 from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
@@ -145,12 +145,14 @@ class Feed:
         """Read the pages of a shard whenever its stream says so."""
         await self.loaded.wait()
         while True:
-            delay = _RETRY_FIRST_S
+            failures = 0
             while not self._in_sync(shard):
                 await self._read_shard(shard)
                 if not self._in_sync(shard):
-                    await asyncio.sleep(delay * random.uniform(0.7, 1.0))
-                    delay = min(delay * 2, _RETRY_CAP_S)
+                    await asyncio.sleep(
+                        backoff(failures, first_s=_RETRY_FIRST_S, cap_s=_RETRY_CAP_S)
+                    )
+                    failures += 1
             await self._resync[shard].wait()
             self._resync[shard].clear()
 
@@ -183,7 +185,7 @@ class Feed:
                 if failures == 0:
                     log.warning("the directory cannot be read: %s", error.message)
                 failures += 1
-            wait = self._poll_s if self.loaded.is_set() else min(0.05 * 2**failures, 1.0)
+            wait = self._poll_s if self.loaded.is_set() else backoff(failures)
             try:
                 async with asyncio.timeout(wait):
                     await self._directory_news.wait()

@@ -12,8 +12,8 @@ from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.directory import DirectoryCut
 from drey_monitor.owned import Owned
 from drey_runtime import telemetry
+from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
-from drey_runtime.database import backoff
 from drey_runtime.directory_codec import encode_metadata
 from drey_runtime.image import Image
 

@@ -9,8 +9,8 @@ import time
 from drey_core.errors import Unavailable
 from drey_monitor.owned import Owned
 from drey_runtime import telemetry
+from drey_runtime.backoff import backoff
 from drey_runtime.clock import now_ns
-from drey_runtime.database import backoff
 from drey_runtime.image import Image
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from drey_monitor.loops.publisher import Publisher
 from drey_monitor.loops.rivals import Rivals
 from drey_monitor.owned import Owned, Shards
 from drey_monitor.settings import Settings
+from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
-from drey_runtime.database import backoff
 from drey_runtime.image import EpochSuperseded, Image
 from drey_runtime.lease import Lease, LeaseLost, Term
 

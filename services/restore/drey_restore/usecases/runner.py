@@ -25,7 +25,8 @@ from drey_restore.domain.records import RestoreRecord
 from drey_restore.ports import Channels, Clock
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.notify import Aborts, Notifier
-from drey_runtime.database import backoff, is_unavailable
+from drey_runtime.backoff import backoff
+from drey_runtime.database import is_unavailable
 from drey_runtime.jobs import Job, JobCancelled, JobContext
 
 _SAME = (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE)

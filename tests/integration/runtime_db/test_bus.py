@@ -1,0 +1,215 @@
+"""No client of NATS ends without another one taking its place."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from nats.aio.msg import Msg
+
+from drey_core.errors import Unavailable
+from drey_runtime import bus as module
+from drey_runtime.bus import Bus
+from drey_runtime.database import Database
+from drey_runtime.jobs import JobContext, JobStore, JobWorker, Kind, OutboxRelay
+from drey_stack import Nats
+
+from .conftest import running, until
+
+
+@pytest.fixture
+async def own_nats(tmp_path: Path) -> AsyncIterator[Nats]:
+    """A server that a test may reconfigure and kill."""
+    async with Nats(tmp_path / "nats") as part:
+        yield part
+
+
+def reload(part: Nats, text: str) -> None:
+    """Give the running server another configuration."""
+    (part.folder / "nats.conf").write_text(text)
+    assert part.pid is not None
+    psutil.Process(part.pid).send_signal(signal.SIGHUP)
+
+
+def configuration(part: Nats) -> str:
+    return (part.folder / "nats.conf").read_text()
+
+
+class Ear:
+    """Counts what a subscription hears."""
+
+    def __init__(self) -> None:
+        self.heard: set[bytes] = set()
+
+    async def hear(self, message: Msg) -> None:
+        self.heard.add(message.data)
+
+
+async def hears(speaker: Bus, subject: str, ear: Ear) -> None:
+    """Return once something that is published now arrives."""
+    word = uuid.uuid4().bytes
+
+    async def told() -> bool:
+        try:
+            await speaker.publish(subject, word)
+        except Unavailable:
+            return False
+        await asyncio.sleep(0.02)
+        return word in ear.heard
+
+    await until(told, 30)
+
+
+@asynccontextmanager
+async def pair(url: str) -> AsyncIterator[tuple[Bus, Bus, Ear]]:
+    """A bus that listens, and one that speaks."""
+    listener, speaker, ear = Bus(url, "t", "listener"), Bus(url, "t", "speaker"), Ear()
+    await listener.subscribe("t.v1.words", ear.hear)
+    async with running(listener, speaker):
+        await listener.wait_connected(10)
+        await speaker.wait_connected(10)
+        await hears(speaker, "t.v1.words", ear)
+        yield listener, speaker, ear
+
+
+async def test_a_limit_of_connections_that_came_and_went(own_nats: Nats) -> None:
+    before = configuration(own_nats)
+    async with pair(own_nats.url) as (listener, speaker, ear):
+        reload(own_nats, before + "max_connections: 1\n")
+        await until(lambda: not (listener.connected and speaker.connected), 20)
+        reload(own_nats, before)
+        await until(lambda: listener.connected and speaker.connected, 30)
+        await hears(speaker, "t.v1.words", ear)
+        assert listener.reconnects + speaker.reconnects > 0
+
+
+async def test_a_subscription_that_is_refused_is_no_connection(own_nats: Nats) -> None:
+    before = configuration(own_nats)
+    start, end = before.index("authorization {"), before.index("}\n") + 2
+    user = before[start:end].removeprefix("authorization").strip().strip("{}")
+
+    def with_permissions(text: str) -> str:
+        users = f"users: [{{ {user}, permissions: {{ {text} }} }}]"
+        return before[:start] + f"authorization {{ {users} }}\n" + before[end:]
+
+    async with pair(own_nats.url) as (listener, speaker, ear):
+        reload(own_nats, with_permissions('subscribe: { deny: "t.>" }'))
+        await until(lambda: not listener.connected, 20)
+        await asyncio.sleep(0.5)
+        assert not listener.connected
+        reload(own_nats, with_permissions('subscribe: { allow: ">" }'))
+        await until(lambda: listener.connected, 30)
+        await hears(speaker, "t.v1.words", ear)
+
+
+class Injector:
+    """Passes a connection on, and can say something of its own to the client."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._clients: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Injector:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._server.close()
+        for client in self._clients:
+            client.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._clients += [writer, up_writer]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._copy(reader, up_writer))
+            group.create_task(self._copy(up_reader, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    def say(self, line: str) -> None:
+        for client in self._clients[::2]:
+            if not client.is_closing():
+                client.write(line.encode() + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "User Authentication Expired",
+        "User Authentication Revoked",
+        "Authorization Violation",
+        "Slow Consumer",
+        "Secure Connection - TLS Required",
+        "Maximum Control Line Exceeded",
+        "Stale Connection",
+        "Server Shutdown",
+        "anything that a later server may say",
+    ],
+)
+async def test_whatever_the_server_says(own_nats: Nats, text: str) -> None:
+    async with Injector(own_nats.port) as between:
+        url = own_nats.url.replace(f":{own_nats.port}", f":{between.port}")
+        async with pair(url) as (listener, speaker, ear):
+            before = listener.reconnects
+            between.say(f"-ERR '{text}'")
+            await until(lambda: listener.reconnects > before, 20)
+            await until(lambda: listener.connected and speaker.connected, 20)
+            await hears(speaker, "t.v1.words", ear)
+
+
+async def test_a_client_whose_reconnecting_died(
+    own_nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_GIVE_UP_S", 0.3)
+    async with pair(own_nats.url) as (listener, speaker, ear):
+        await own_nats.kill()
+        await until(lambda: not listener.connected)
+        for task in asyncio.all_tasks():
+            if "_attempt_reconnect" in repr(task.get_coro()):
+                task.cancel()
+        await own_nats.start()
+        await until(lambda: listener.connected and speaker.connected, 20)
+        await hears(speaker, "t.v1.words", ear)
+
+
+async def test_jobs_are_delivered_by_the_next_client(own_nats: Nats, db: Database) -> None:
+    done: list[str] = []
+
+    async def handler(context: JobContext) -> str:
+        done.append(context.job.id)
+        return ""
+
+    bus = Bus(own_nats.url, "t", "jobs")
+    store = JobStore(db, bus)
+    # it never looks at the table: what it does was delivered
+    worker = JobWorker(store, bus, {"k": Kind(handler)}, owner="w", sweep_s=3600)
+    relay = OutboxRelay(db, bus, poll_s=0.1)
+
+    async def work() -> None:
+        async with db.transaction() as conn:
+            job = await store.create(conn, kind="k", principal="p", role="r", payload=b"")
+        await until(lambda: job.id in done, 30)
+
+    async with running(bus, worker, relay):
+        await bus.wait_connected(10)
+        await work()
+        seen = bus.nc
+        await bus.nc.close()
+        await until(lambda: bus.nc is not seen and bus.connected, 20)
+        await work()
