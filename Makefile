@@ -12,6 +12,8 @@ MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/stack libs/machine
 STAMP := $(VENV)/.installed
 NATIVE := libs/ca/setup.py $(wildcard libs/ca/src/drey_ca/_native/*.p*)
 MODULES := proto libs/contracts/proto
+# Google's classes come with their own package.
+GENERATED := --path proto/drey --path libs/contracts/proto/drey
 
 .DEFAULT_GOAL := help
 .PHONY: help docs venv demo test ci bench asan lint types contracts contracts-check up clean format baseline
@@ -59,7 +61,8 @@ docs: venv ## Generate the reference from protos and settings
 
 contracts: venv ## Generate the Python classes from proto/
 	find libs/contracts/drey -name '*_pb2*' -delete
-	$(BIN)/buf generate
+	$(BIN)/buf generate $(GENERATED)
+	$(BIN)/python libs/contracts/tools/service_config.py proto/service_config.json $(BIN)/buf
 	@for d in $$(find libs/contracts/drey -type d -not -name __pycache__); do touch $$d/__init__.py; done
 
 contracts-check: venv ## buf breaking against the last landed contracts, and no drift of generated code

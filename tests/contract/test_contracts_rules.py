@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import (
     FieldDescriptorProto,
     FieldOptions,
@@ -74,6 +75,19 @@ def test_a_method_that_does_not_say_whether_it_may_be_repeated(rules, files, nam
     method_of(files, name).options.idempotency_level = level
     (found,) = rules.problems(files)
     assert problem in found
+
+
+def test_a_method_without_its_route(rules, files):
+    options = method_of(files, "GetSnapshot").options
+    options.Extensions[annotations_pb2.http].get = "/v1/snapshots/{name}"
+    (found,) = rules.problems(files)
+    assert "GetSnapshot has no field name for its path" in found
+    options.Extensions[annotations_pb2.http].get = "/v1/snapshots"
+    (found,) = rules.problems(files)
+    assert "have the same route get /v1/snapshots" in found
+    options.ClearExtension(annotations_pb2.http)
+    (found,) = rules.problems(files)
+    assert "GetSnapshot has no google.api.http" in found
 
 
 def test_an_identity_that_a_double_would_merge_with_another(rules, files):

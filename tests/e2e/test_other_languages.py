@@ -95,7 +95,8 @@ def test_client_in_go_reads_and_watches(go: str, running: Any, tmp_path: Path) -
     shutil.copytree(GO_CLIENT, source)
     search = os.pathsep.join([str(plugins), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": search}
-    run(["buf", "generate", str(ROOT / "proto")], cwd=source, env=environment)
+    contracts = [str(ROOT / "proto"), "--path", str(ROOT / "proto" / "drey")]
+    run(["buf", "generate", *contracts], cwd=source, env=environment)
     run([go, "build", "-o", "client", "."], cwd=source, env=environment)
     name = first_magnet(running)
     said = run([str(source / "client"), running.stack.server, running.keys["VIEWER"], name], 60)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "libs" / "contracts"
+SERVICE_CONFIG = ROOT / "proto" / "service_config.json"
+SERVICE_CONFIG_TOOL = COMMITTED / "tools" / "service_config.py"
 
 
 def generated(folder: Path) -> set[Path]:
@@ -22,11 +24,16 @@ def main() -> int:
         fresh = Path(name)
         template = (ROOT / "buf.gen.yaml").read_text()
         template = template.replace("out: libs/contracts", f"out: {fresh}")
-        subprocess.run(["buf", "generate", "--template", template], cwd=ROOT, check=True)
+        paths = ["--path", "proto/drey", "--path", "libs/contracts/proto/drey"]
+        subprocess.run(["buf", "generate", "--template", template, *paths], cwd=ROOT, check=True)
         wanted, have = generated(fresh), generated(COMMITTED)
         drift = sorted(wanted ^ have) + sorted(
             p for p in wanted & have if not filecmp.cmp(fresh / p, COMMITTED / p, shallow=False)
         )
+        config = fresh / SERVICE_CONFIG.name
+        subprocess.run([sys.executable, SERVICE_CONFIG_TOOL, config, "buf"], check=True)
+        if not filecmp.cmp(config, SERVICE_CONFIG, shallow=False):
+            drift.append(SERVICE_CONFIG)
     for path in drift:
         print(f"{path} is not what proto/ gives", file=sys.stderr)
     if drift:

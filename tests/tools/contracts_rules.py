@@ -4,11 +4,13 @@ Plain protoc with the stock plugins of any language must give a client without a
 client must know from the contracts alone which calls it may repeat.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import (
     Descriptor,
     FieldDescriptor,
@@ -52,9 +54,22 @@ def problems(files: FileDescriptorSet) -> Iterator[str]:
     pool = DescriptorPool()
     for file in files.file:
         pool.Add(file)
-    for file in files.file:
-        if file.name.startswith("drey/"):
-            yield from _of_file(pool.FindFileByName(file.name))
+    ours = [pool.FindFileByName(f.name) for f in files.file if f.name.startswith("drey/")]
+    for file in ours:
+        yield from _of_file(file)
+    yield from _of_routes(ours)
+
+
+def _of_routes(files: list[FileDescriptor]) -> Iterator[str]:
+    taken: dict[tuple[str, str], str] = {}
+    methods = (m for f in files for s in f.services_by_name.values() for m in s.methods)
+    for method in methods:
+        rule = method.GetOptions().Extensions[annotations_pb2.http]
+        for each in (rule, *rule.additional_bindings):
+            route = (each.WhichOneof("pattern") or "", re.sub(r"{[^}]*}", "{}", _path(each)))
+            other = taken.setdefault(route, method.full_name)
+            if route[0] and other != method.full_name:
+                yield f"{method.full_name} and {other} have the same route {' '.join(route)}"
 
 
 def _of_file(file: FileDescriptor) -> Iterator[str]:
@@ -79,6 +94,28 @@ def _of_method(file: FileDescriptor, method: MethodDescriptor) -> Iterator[str]:
     acts = "request_id" in method.input_type.fields_by_name
     if acts and level == MethodOptions.NO_SIDE_EFFECTS:
         yield f"{file.name}: {method.name} takes a request_id and claims to have no effect"
+    is_public = not file.package.startswith("drey.internal.")
+    if is_public and not method.client_streaming:
+        yield from _of_http(file, method)
+
+
+def _of_http(file: FileDescriptor, method: MethodDescriptor) -> Iterator[str]:
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    paths = [path for each in (rule, *rule.additional_bindings) if (path := _path(each))]
+    if not paths:
+        yield f"{file.name}: {method.name} has no google.api.http"
+    for variable in re.findall(r"{([^}]*)}", " ".join(paths)):
+        message = method.input_type
+        for name in variable.split("."):
+            field = message.fields_by_name.get(name) if message is not None else None
+            if field is None:
+                yield f"{file.name}: {method.name} has no field {variable} for its path"
+                break
+            message = field.message_type
+
+
+def _path(rule: http_pb2.HttpRule) -> str:
+    return str(getattr(rule, rule.WhichOneof("pattern") or "get"))
 
 
 def _of_message(file: FileDescriptor, message: Descriptor) -> Iterator[str]:

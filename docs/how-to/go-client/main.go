@@ -15,8 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
-	commonv1 "example.org/client/gen/drey/common/v1"
-	monitorv1 "example.org/client/gen/drey/monitor/v1"
+	commonv1 "github.com/drey-controls/drey-go/common/v1"
+	monitorv1 "github.com/drey-controls/drey-go/monitor/v1"
 )
 
 func main() {

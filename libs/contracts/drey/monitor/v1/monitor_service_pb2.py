@@ -27,10 +27,11 @@ from drey.common.v1 import errors_pb2 as drey_dot_common_dot_v1_dot_errors__pb2
 from drey.common.v1 import selector_pb2 as drey_dot_common_dot_v1_dot_selector__pb2
 from drey.common.v1 import value_pb2 as drey_dot_common_dot_v1_dot_value__pb2
 from drey.monitor.v1 import watch_pb2 as drey_dot_monitor_dot_v1_dot_watch__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drey/monitor/v1/monitor_service.proto\x12\x0f\x64rey.monitor.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1b\x64rey/monitor/v1/watch.proto\x1a\x1egoogle/protobuf/duration.proto\"u\n\x10GetValuesRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rwith_metadata\x18\x02 \x01(\x08R\x0cwithMetadata\"\x95\x01\n\x11GetValuesResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x38\n\x08metadata\x18\x02 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x08metadata\x12\x1b\n\tnot_found\x18\x03 \x03(\tR\x08notFound\"\xe4\x02\n\x0fWatchPvsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12\x34\n\x06\x66ields\x18\x02 \x01(\x0e\x32\x1c.drey.monitor.v1.WatchFieldsR\x06\x66ields\x12<\n\x0cmin_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x04 \x01(\x0b\x32\x19.drey.monitor.v1.DeadbandR\x08\x64\x65\x61\x64\x62\x61nd\x12\x1e\n\x05token\x18\x05 \x01(\tB\x08\x8a\xa4&\x04\x18\xa0\x8d\x06R\x05token\x12#\n\rwith_metadata\x18\x06 \x01(\x08R\x0cwithMetadata\x12#\n\rallow_unknown\x18\x07 \x01(\x08R\x0c\x61llowUnknown\"\xcc\x04\n\x10WatchPvsResponse\x12G\n\x0e\x62\x61seline_begin\x18\x01 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineBeginH\x00R\rbaselineBegin\x12<\n\x08\x62\x61seline\x18\x02 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineChunkH\x00R\x08\x62\x61seline\x12\x41\n\x0c\x62\x61seline_end\x18\x03 \x01(\x0b\x32\x1c.drey.monitor.v1.BaselineEndH\x00R\x0b\x62\x61selineEnd\x12+\n\x04\x64iff\x18\x04 \x01(\x0b\x32\x15.drey.monitor.v1.DiffH\x00R\x04\x64iff\x12=\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1b.drey.monitor.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tfreshness\x18\x06 \x01(\x0b\x32 .drey.monitor.v1.FreshnessChangeH\x00R\tfreshness\x12.\n\x04left\x18\x07 \x01(\x0b\x32\x18.drey.monitor.v1.PvsLeftH\x00R\x04left\x12<\n\x08metadata\x18\x08 \x01(\x0b\x32\x1e.drey.monitor.v1.MetadataChunkH\x00R\x08metadata\x12J\n\x0fresync_required\x18\t \x01(\x0b\x32\x1f.drey.monitor.v1.ResyncRequiredH\x00R\x0eresyncRequiredB\x06\n\x04part\"\x8f\x01\n\x13WatchSessionRequest\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12*\n\x03\x61\x64\x64\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x03\x61\x64\x64\x12\x30\n\x06remove\x18\x03 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x06remove\"\x8a\x01\n\x14WatchSessionResponse\x12\x39\n\x05watch\x18\x01 \x01(\x0b\x32!.drey.monitor.v1.WatchPvsResponseH\x00R\x05watch\x12/\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.drey.monitor.v1.SessionAckH\x00R\x03\x61\x63kB\x06\n\x04part\"Y\n\nSessionAck\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9c\x01\n\x11WatchDriftRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\nsnapshotId\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12&\n\nhysteresis\x18\x03 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01R\nhysteresis\"\x99\x01\n\x12WatchDriftResponse\x12\x1c\n\tdifferent\x18\x01 \x01(\x04R\tdifferent\x12\x18\n\x07unknown\x18\x02 \x01(\x04R\x07unknown\x12\x33\n\x07\x65ntered\x18\x03 \x03(\x0b\x32\x19.drey.monitor.v1.DriftRowR\x07\x65ntered\x12\x16\n\x04left\x18\x04 \x03(\x06\x42\x02\x30\x01R\x04left\"\x82\x01\n\x08\x44riftRow\x12)\n\x04live\x18\x01 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x04live\x12-\n\x06stored\x18\x02 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x06stored\x12\x1c\n\tdeviation\x18\x03 \x01(\x01R\tdeviation\"\x19\n\x17GetMonitorStatusRequest\"P\n\x18GetMonitorStatusResponse\x12\x34\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\"\xa5\x03\n\x0bShardStatus\x12\x31\n\x05state\x18\x01 \x01(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x05state\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08\x63hannels\x18\x03 \x01(\x04R\x08\x63hannels\x12\x1c\n\tconnected\x18\x04 \x01(\x04R\tconnected\x12\"\n\x0c\x64isconnected\x18\x05 \x01(\x04R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\x06 \x01(\x04R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x07 \x01(\x04R\x07inAlarm\x12\"\n\rupdates_per_s\x18\x08 \x01(\x01R\x0bupdatesPerS\x12\x16\n\x06merged\x18\t \x01(\x04R\x06merged\x12%\n\x0e\x63hannel_access\x18\n \x01(\tR\rchannelAccess\x12\x17\n\x07tick_ms\x18\x0b \x01(\rR\x06tickMs\x12/\n\x11\x64irectory_version\x18\x0c \x01(\x04\x42\x02\x30\x01R\x10\x64irectoryVersion2\x89\x04\n\x0eMonitorService\x12]\n\tGetValues\x12!.drey.monitor.v1.GetValuesRequest\x1a\".drey.monitor.v1.GetValuesResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12Z\n\x08WatchPvs\x12 .drey.monitor.v1.WatchPvsRequest\x1a!.drey.monitor.v1.WatchPvsResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12h\n\x0cWatchSession\x12$.drey.monitor.v1.WatchSessionRequest\x1a%.drey.monitor.v1.WatchSessionResponse\"\x07\x90\x02\x01\x90\xa4&\x01(\x01\x30\x01\x12`\n\nWatchDrift\x12\".drey.monitor.v1.WatchDriftRequest\x1a#.drey.monitor.v1.WatchDriftResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12p\n\x10GetMonitorStatus\x12(.drey.monitor.v1.GetMonitorStatusRequest\x1a).drey.monitor.v1.GetMonitorStatusResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x42\xd0\x01\n\x13org.drey.monitor.v1B\x13MonitorServiceProtoP\x01Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\xa2\x02\x04\x44MVX\xaa\x02\x0f\x44rey.Monitor.V1\xba\x02\rDreyMonitorV1\xca\x02\x0f\x44rey\\Monitor\\V1\xe2\x02\x1b\x44rey\\Monitor\\V1\\GPBMetadata\xea\x02\x11\x44rey::Monitor::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drey/monitor/v1/monitor_service.proto\x12\x0f\x64rey.monitor.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1b\x64rey/monitor/v1/watch.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"u\n\x10GetValuesRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rwith_metadata\x18\x02 \x01(\x08R\x0cwithMetadata\"\x95\x01\n\x11GetValuesResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x38\n\x08metadata\x18\x02 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x08metadata\x12\x1b\n\tnot_found\x18\x03 \x03(\tR\x08notFound\"\xe4\x02\n\x0fWatchPvsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12\x34\n\x06\x66ields\x18\x02 \x01(\x0e\x32\x1c.drey.monitor.v1.WatchFieldsR\x06\x66ields\x12<\n\x0cmin_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x04 \x01(\x0b\x32\x19.drey.monitor.v1.DeadbandR\x08\x64\x65\x61\x64\x62\x61nd\x12\x1e\n\x05token\x18\x05 \x01(\tB\x08\x8a\xa4&\x04\x18\xa0\x8d\x06R\x05token\x12#\n\rwith_metadata\x18\x06 \x01(\x08R\x0cwithMetadata\x12#\n\rallow_unknown\x18\x07 \x01(\x08R\x0c\x61llowUnknown\"\xcc\x04\n\x10WatchPvsResponse\x12G\n\x0e\x62\x61seline_begin\x18\x01 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineBeginH\x00R\rbaselineBegin\x12<\n\x08\x62\x61seline\x18\x02 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineChunkH\x00R\x08\x62\x61seline\x12\x41\n\x0c\x62\x61seline_end\x18\x03 \x01(\x0b\x32\x1c.drey.monitor.v1.BaselineEndH\x00R\x0b\x62\x61selineEnd\x12+\n\x04\x64iff\x18\x04 \x01(\x0b\x32\x15.drey.monitor.v1.DiffH\x00R\x04\x64iff\x12=\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1b.drey.monitor.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tfreshness\x18\x06 \x01(\x0b\x32 .drey.monitor.v1.FreshnessChangeH\x00R\tfreshness\x12.\n\x04left\x18\x07 \x01(\x0b\x32\x18.drey.monitor.v1.PvsLeftH\x00R\x04left\x12<\n\x08metadata\x18\x08 \x01(\x0b\x32\x1e.drey.monitor.v1.MetadataChunkH\x00R\x08metadata\x12J\n\x0fresync_required\x18\t \x01(\x0b\x32\x1f.drey.monitor.v1.ResyncRequiredH\x00R\x0eresyncRequiredB\x06\n\x04part\"\x8f\x01\n\x13WatchSessionRequest\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12*\n\x03\x61\x64\x64\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x03\x61\x64\x64\x12\x30\n\x06remove\x18\x03 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x06remove\"\x8a\x01\n\x14WatchSessionResponse\x12\x39\n\x05watch\x18\x01 \x01(\x0b\x32!.drey.monitor.v1.WatchPvsResponseH\x00R\x05watch\x12/\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.drey.monitor.v1.SessionAckH\x00R\x03\x61\x63kB\x06\n\x04part\"Y\n\nSessionAck\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9c\x01\n\x11WatchDriftRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\nsnapshotId\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12&\n\nhysteresis\x18\x03 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01R\nhysteresis\"\x99\x01\n\x12WatchDriftResponse\x12\x1c\n\tdifferent\x18\x01 \x01(\x04R\tdifferent\x12\x18\n\x07unknown\x18\x02 \x01(\x04R\x07unknown\x12\x33\n\x07\x65ntered\x18\x03 \x03(\x0b\x32\x19.drey.monitor.v1.DriftRowR\x07\x65ntered\x12\x16\n\x04left\x18\x04 \x03(\x06\x42\x02\x30\x01R\x04left\"\x82\x01\n\x08\x44riftRow\x12)\n\x04live\x18\x01 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x04live\x12-\n\x06stored\x18\x02 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x06stored\x12\x1c\n\tdeviation\x18\x03 \x01(\x01R\tdeviation\"\x19\n\x17GetMonitorStatusRequest\"P\n\x18GetMonitorStatusResponse\x12\x34\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\"\xa5\x03\n\x0bShardStatus\x12\x31\n\x05state\x18\x01 \x01(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x05state\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08\x63hannels\x18\x03 \x01(\x04R\x08\x63hannels\x12\x1c\n\tconnected\x18\x04 \x01(\x04R\tconnected\x12\"\n\x0c\x64isconnected\x18\x05 \x01(\x04R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\x06 \x01(\x04R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x07 \x01(\x04R\x07inAlarm\x12\"\n\rupdates_per_s\x18\x08 \x01(\x01R\x0bupdatesPerS\x12\x16\n\x06merged\x18\t \x01(\x04R\x06merged\x12%\n\x0e\x63hannel_access\x18\n \x01(\tR\rchannelAccess\x12\x17\n\x07tick_ms\x18\x0b \x01(\rR\x06tickMs\x12/\n\x11\x64irectory_version\x18\x0c \x01(\x04\x42\x02\x30\x01R\x10\x64irectoryVersion2\xf2\x04\n\x0eMonitorService\x12v\n\tGetValues\x12!.drey.monitor.v1.GetValuesRequest\x1a\".drey.monitor.v1.GetValuesResponse\" \x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/values:get:\x01*0\x01\x12u\n\x08WatchPvs\x12 .drey.monitor.v1.WatchPvsRequest\x1a!.drey.monitor.v1.WatchPvsResponse\"\"\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/values:watch:\x01*0\x01\x12h\n\x0cWatchSession\x12$.drey.monitor.v1.WatchSessionRequest\x1a%.drey.monitor.v1.WatchSessionResponse\"\x07\x90\x02\x01\x90\xa4&\x01(\x01\x30\x01\x12z\n\nWatchDrift\x12\".drey.monitor.v1.WatchDriftRequest\x1a#.drey.monitor.v1.WatchDriftResponse\"!\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/drift:watch:\x01*0\x01\x12\x8a\x01\n\x10GetMonitorStatus\x12(.drey.monitor.v1.GetMonitorStatusRequest\x1a).drey.monitor.v1.GetMonitorStatusResponse\"!\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/monitor/statusB\xd0\x01\n\x13org.drey.monitor.v1B\x13MonitorServiceProtoP\x01Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\xa2\x02\x04\x44MVX\xaa\x02\x0f\x44rey.Monitor.V1\xba\x02\rDreyMonitorV1\xca\x02\x0f\x44rey\\Monitor\\V1\xe2\x02\x1b\x44rey\\Monitor\\V1\\GPBMetadata\xea\x02\x11\x44rey::Monitor::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,41 +58,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHARDSTATUS'].fields_by_name['directory_version']._loaded_options = None
   _globals['_SHARDSTATUS'].fields_by_name['directory_version']._serialized_options = b'0\001'
   _globals['_MONITORSERVICE'].methods_by_name['GetValues']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['GetValues']._serialized_options = b'\220\002\001\220\244&\001'
+  _globals['_MONITORSERVICE'].methods_by_name['GetValues']._serialized_options = b'\220\002\001\220\244&\001\202\323\344\223\002\023\"\016/v1/values:get:\001*'
   _globals['_MONITORSERVICE'].methods_by_name['WatchPvs']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['WatchPvs']._serialized_options = b'\220\002\001\220\244&\001'
+  _globals['_MONITORSERVICE'].methods_by_name['WatchPvs']._serialized_options = b'\220\002\001\220\244&\001\202\323\344\223\002\025\"\020/v1/values:watch:\001*'
   _globals['_MONITORSERVICE'].methods_by_name['WatchSession']._loaded_options = None
   _globals['_MONITORSERVICE'].methods_by_name['WatchSession']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_MONITORSERVICE'].methods_by_name['WatchDrift']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['WatchDrift']._serialized_options = b'\220\002\001\220\244&\001'
+  _globals['_MONITORSERVICE'].methods_by_name['WatchDrift']._serialized_options = b'\220\002\001\220\244&\001\202\323\344\223\002\024\"\017/v1/drift:watch:\001*'
   _globals['_MONITORSERVICE'].methods_by_name['GetMonitorStatus']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['GetMonitorStatus']._serialized_options = b'\220\002\001\220\244&\001'
-  _globals['_GETVALUESREQUEST']._serialized_start=241
-  _globals['_GETVALUESREQUEST']._serialized_end=358
-  _globals['_GETVALUESRESPONSE']._serialized_start=361
-  _globals['_GETVALUESRESPONSE']._serialized_end=510
-  _globals['_WATCHPVSREQUEST']._serialized_start=513
-  _globals['_WATCHPVSREQUEST']._serialized_end=869
-  _globals['_WATCHPVSRESPONSE']._serialized_start=872
-  _globals['_WATCHPVSRESPONSE']._serialized_end=1460
-  _globals['_WATCHSESSIONREQUEST']._serialized_start=1463
-  _globals['_WATCHSESSIONREQUEST']._serialized_end=1606
-  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1609
-  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1747
-  _globals['_SESSIONACK']._serialized_start=1749
-  _globals['_SESSIONACK']._serialized_end=1838
-  _globals['_WATCHDRIFTREQUEST']._serialized_start=1841
-  _globals['_WATCHDRIFTREQUEST']._serialized_end=1997
-  _globals['_WATCHDRIFTRESPONSE']._serialized_start=2000
-  _globals['_WATCHDRIFTRESPONSE']._serialized_end=2153
-  _globals['_DRIFTROW']._serialized_start=2156
-  _globals['_DRIFTROW']._serialized_end=2286
-  _globals['_GETMONITORSTATUSREQUEST']._serialized_start=2288
-  _globals['_GETMONITORSTATUSREQUEST']._serialized_end=2313
-  _globals['_GETMONITORSTATUSRESPONSE']._serialized_start=2315
-  _globals['_GETMONITORSTATUSRESPONSE']._serialized_end=2395
-  _globals['_SHARDSTATUS']._serialized_start=2398
-  _globals['_SHARDSTATUS']._serialized_end=2819
-  _globals['_MONITORSERVICE']._serialized_start=2822
-  _globals['_MONITORSERVICE']._serialized_end=3343
+  _globals['_MONITORSERVICE'].methods_by_name['GetMonitorStatus']._serialized_options = b'\220\002\001\220\244&\001\202\323\344\223\002\024\022\022/v1/monitor/status'
+  _globals['_GETVALUESREQUEST']._serialized_start=271
+  _globals['_GETVALUESREQUEST']._serialized_end=388
+  _globals['_GETVALUESRESPONSE']._serialized_start=391
+  _globals['_GETVALUESRESPONSE']._serialized_end=540
+  _globals['_WATCHPVSREQUEST']._serialized_start=543
+  _globals['_WATCHPVSREQUEST']._serialized_end=899
+  _globals['_WATCHPVSRESPONSE']._serialized_start=902
+  _globals['_WATCHPVSRESPONSE']._serialized_end=1490
+  _globals['_WATCHSESSIONREQUEST']._serialized_start=1493
+  _globals['_WATCHSESSIONREQUEST']._serialized_end=1636
+  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1639
+  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1777
+  _globals['_SESSIONACK']._serialized_start=1779
+  _globals['_SESSIONACK']._serialized_end=1868
+  _globals['_WATCHDRIFTREQUEST']._serialized_start=1871
+  _globals['_WATCHDRIFTREQUEST']._serialized_end=2027
+  _globals['_WATCHDRIFTRESPONSE']._serialized_start=2030
+  _globals['_WATCHDRIFTRESPONSE']._serialized_end=2183
+  _globals['_DRIFTROW']._serialized_start=2186
+  _globals['_DRIFTROW']._serialized_end=2316
+  _globals['_GETMONITORSTATUSREQUEST']._serialized_start=2318
+  _globals['_GETMONITORSTATUSREQUEST']._serialized_end=2343
+  _globals['_GETMONITORSTATUSRESPONSE']._serialized_start=2345
+  _globals['_GETMONITORSTATUSRESPONSE']._serialized_end=2425
+  _globals['_SHARDSTATUS']._serialized_start=2428
+  _globals['_SHARDSTATUS']._serialized_end=2849
+  _globals['_MONITORSERVICE']._serialized_start=2852
+  _globals['_MONITORSERVICE']._serialized_end=3478
 # @@protoc_insertion_point(module_scope)

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
 from drey.monitor.v1 import monitor_service_pb2 as drey_dot_monitor_dot_v1_dot_monitor__service__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drey/system/v1/system_service.proto\x12\x0e\x64rey.system.v1\x1a drey/common/v1/annotations.proto\x1a%drey/monitor/v1/monitor_service.proto\"\x82\x01\n\x04Part\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12/\n\x05state\x18\x02 \x01(\x0e\x32\x19.drey.system.v1.PartStateR\x05state\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\x12\x1d\n\nlatency_us\x18\x04 \x01(\x03R\tlatencyUs\"i\n\x07\x46inding\x12\x32\n\x05level\x18\x01 \x01(\x0e\x32\x1c.drey.system.v1.FindingLevelR\x05level\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n\x06remedy\x18\x03 \x01(\tR\x06remedy\"\xda\x02\n\rSystemSummary\x12\x18\n\x07healthy\x18\x01 \x01(\x08R\x07healthy\x12*\n\x05parts\x18\x02 \x03(\x0b\x32\x14.drey.system.v1.PartR\x05parts\x12\x34\n\x06shards\x18\x03 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\x12\x33\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x17.drey.system.v1.FindingR\x08\x66indings\x12\x10\n\x03pvs\x18\x05 \x01(\x04R\x03pvs\x12\x1a\n\x08\x63hannels\x18\x06 \x01(\x04R\x08\x63hannels\x12\x1a\n\x08watchers\x18\x07 \x01(\rR\x08watchers\x12\x1b\n\topen_jobs\x18\x08 \x01(\rR\x08openJobs\x12\x18\n\x07version\x18\t \x01(\tR\x07version\x12\x17\n\x07time_ns\x18\n \x01(\x10R\x06timeNs\"\x19\n\x17GetSystemSummaryRequest\"S\n\x18GetSystemSummaryResponse\x12\x37\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.drey.system.v1.SystemSummaryR\x07summary\"\x1b\n\x19WatchSystemSummaryRequest\"U\n\x1aWatchSystemSummaryResponse\x12\x37\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.drey.system.v1.SystemSummaryR\x07summary*O\n\tPartState\x12\x1a\n\x16PART_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rPART_STATE_UP\x10\x01\x12\x13\n\x0fPART_STATE_DOWN\x10\x02*y\n\x0c\x46indingLevel\x12\x1d\n\x19\x46INDING_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INDING_LEVEL_INFO\x10\x01\x12\x19\n\x15\x46INDING_LEVEL_WARNING\x10\x02\x12\x17\n\x13\x46INDING_LEVEL_ERROR\x10\x03\x32\xf7\x01\n\rSystemService\x12n\n\x10GetSystemSummary\x12\'.drey.system.v1.GetSystemSummaryRequest\x1a(.drey.system.v1.GetSystemSummaryResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x12v\n\x12WatchSystemSummary\x12).drey.system.v1.WatchSystemSummaryRequest\x1a*.drey.system.v1.WatchSystemSummaryResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x42\xc7\x01\n\x12org.drey.system.v1B\x12SystemServiceProtoP\x01Z3github.com/drey-controls/drey-go/system/v1;systemv1\xa2\x02\x04\x44SVX\xaa\x02\x0e\x44rey.System.V1\xba\x02\x0c\x44reySystemV1\xca\x02\x0e\x44rey\\System\\V1\xe2\x02\x1a\x44rey\\System\\V1\\GPBMetadata\xea\x02\x10\x44rey::System::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drey/system/v1/system_service.proto\x12\x0e\x64rey.system.v1\x1a drey/common/v1/annotations.proto\x1a%drey/monitor/v1/monitor_service.proto\x1a\x1cgoogle/api/annotations.proto\"\x82\x01\n\x04Part\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12/\n\x05state\x18\x02 \x01(\x0e\x32\x19.drey.system.v1.PartStateR\x05state\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\x12\x1d\n\nlatency_us\x18\x04 \x01(\x03R\tlatencyUs\"i\n\x07\x46inding\x12\x32\n\x05level\x18\x01 \x01(\x0e\x32\x1c.drey.system.v1.FindingLevelR\x05level\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n\x06remedy\x18\x03 \x01(\tR\x06remedy\"\xda\x02\n\rSystemSummary\x12\x18\n\x07healthy\x18\x01 \x01(\x08R\x07healthy\x12*\n\x05parts\x18\x02 \x03(\x0b\x32\x14.drey.system.v1.PartR\x05parts\x12\x34\n\x06shards\x18\x03 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\x12\x33\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x17.drey.system.v1.FindingR\x08\x66indings\x12\x10\n\x03pvs\x18\x05 \x01(\x04R\x03pvs\x12\x1a\n\x08\x63hannels\x18\x06 \x01(\x04R\x08\x63hannels\x12\x1a\n\x08watchers\x18\x07 \x01(\rR\x08watchers\x12\x1b\n\topen_jobs\x18\x08 \x01(\rR\x08openJobs\x12\x18\n\x07version\x18\t \x01(\tR\x07version\x12\x17\n\x07time_ns\x18\n \x01(\x10R\x06timeNs\"\x19\n\x17GetSystemSummaryRequest\"S\n\x18GetSystemSummaryResponse\x12\x37\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.drey.system.v1.SystemSummaryR\x07summary\"\x1b\n\x19WatchSystemSummaryRequest\"U\n\x1aWatchSystemSummaryResponse\x12\x37\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.drey.system.v1.SystemSummaryR\x07summary*O\n\tPartState\x12\x1a\n\x16PART_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rPART_STATE_UP\x10\x01\x12\x13\n\x0fPART_STATE_DOWN\x10\x02*y\n\x0c\x46indingLevel\x12\x1d\n\x19\x46INDING_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INDING_LEVEL_INFO\x10\x01\x12\x19\n\x15\x46INDING_LEVEL_WARNING\x10\x02\x12\x17\n\x13\x46INDING_LEVEL_ERROR\x10\x03\x32\xb3\x02\n\rSystemService\x12\x88\x01\n\x10GetSystemSummary\x12\'.drey.system.v1.GetSystemSummaryRequest\x1a(.drey.system.v1.GetSystemSummaryResponse\"!\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/health/summary\x12\x96\x01\n\x12WatchSystemSummary\x12).drey.system.v1.WatchSystemSummaryRequest\x1a*.drey.system.v1.WatchSystemSummaryResponse\"\'\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/health/summary:watch0\x01\x42\xc7\x01\n\x12org.drey.system.v1B\x12SystemServiceProtoP\x01Z3github.com/drey-controls/drey-go/system/v1;systemv1\xa2\x02\x04\x44SVX\xaa\x02\x0e\x44rey.System.V1\xba\x02\x0c\x44reySystemV1\xca\x02\x0e\x44rey\\System\\V1\xe2\x02\x1a\x44rey\\System\\V1\\GPBMetadata\xea\x02\x10\x44rey::System::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,27 +36,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.drey.system.v1B\022SystemServiceProtoP\001Z3github.com/drey-controls/drey-go/system/v1;systemv1\242\002\004DSVX\252\002\016Drey.System.V1\272\002\014DreySystemV1\312\002\016Drey\\System\\V1\342\002\032Drey\\System\\V1\\GPBMetadata\352\002\020Drey::System::V1'
   _globals['_SYSTEMSERVICE'].methods_by_name['GetSystemSummary']._loaded_options = None
-  _globals['_SYSTEMSERVICE'].methods_by_name['GetSystemSummary']._serialized_options = b'\220\002\001\220\244&\001'
+  _globals['_SYSTEMSERVICE'].methods_by_name['GetSystemSummary']._serialized_options = b'\220\002\001\220\244&\001\202\323\344\223\002\024\022\022/v1/health/summary'
   _globals['_SYSTEMSERVICE'].methods_by_name['WatchSystemSummary']._loaded_options = None
-  _globals['_SYSTEMSERVICE'].methods_by_name['WatchSystemSummary']._serialized_options = b'\220\002\001\220\244&\001'
-  _globals['_PARTSTATE']._serialized_start=945
-  _globals['_PARTSTATE']._serialized_end=1024
-  _globals['_FINDINGLEVEL']._serialized_start=1026
-  _globals['_FINDINGLEVEL']._serialized_end=1147
-  _globals['_PART']._serialized_start=129
-  _globals['_PART']._serialized_end=259
-  _globals['_FINDING']._serialized_start=261
-  _globals['_FINDING']._serialized_end=366
-  _globals['_SYSTEMSUMMARY']._serialized_start=369
-  _globals['_SYSTEMSUMMARY']._serialized_end=715
-  _globals['_GETSYSTEMSUMMARYREQUEST']._serialized_start=717
-  _globals['_GETSYSTEMSUMMARYREQUEST']._serialized_end=742
-  _globals['_GETSYSTEMSUMMARYRESPONSE']._serialized_start=744
-  _globals['_GETSYSTEMSUMMARYRESPONSE']._serialized_end=827
-  _globals['_WATCHSYSTEMSUMMARYREQUEST']._serialized_start=829
-  _globals['_WATCHSYSTEMSUMMARYREQUEST']._serialized_end=856
-  _globals['_WATCHSYSTEMSUMMARYRESPONSE']._serialized_start=858
-  _globals['_WATCHSYSTEMSUMMARYRESPONSE']._serialized_end=943
-  _globals['_SYSTEMSERVICE']._serialized_start=1150
-  _globals['_SYSTEMSERVICE']._serialized_end=1397
+  _globals['_SYSTEMSERVICE'].methods_by_name['WatchSystemSummary']._serialized_options = b'\220\002\001\220\244&\001\202\323\344\223\002\032\022\030/v1/health/summary:watch'
+  _globals['_PARTSTATE']._serialized_start=975
+  _globals['_PARTSTATE']._serialized_end=1054
+  _globals['_FINDINGLEVEL']._serialized_start=1056
+  _globals['_FINDINGLEVEL']._serialized_end=1177
+  _globals['_PART']._serialized_start=159
+  _globals['_PART']._serialized_end=289
+  _globals['_FINDING']._serialized_start=291
+  _globals['_FINDING']._serialized_end=396
+  _globals['_SYSTEMSUMMARY']._serialized_start=399
+  _globals['_SYSTEMSUMMARY']._serialized_end=745
+  _globals['_GETSYSTEMSUMMARYREQUEST']._serialized_start=747
+  _globals['_GETSYSTEMSUMMARYREQUEST']._serialized_end=772
+  _globals['_GETSYSTEMSUMMARYRESPONSE']._serialized_start=774
+  _globals['_GETSYSTEMSUMMARYRESPONSE']._serialized_end=857
+  _globals['_WATCHSYSTEMSUMMARYREQUEST']._serialized_start=859
+  _globals['_WATCHSYSTEMSUMMARYREQUEST']._serialized_end=886
+  _globals['_WATCHSYSTEMSUMMARYRESPONSE']._serialized_start=888
+  _globals['_WATCHSYSTEMSUMMARYRESPONSE']._serialized_end=973
+  _globals['_SYSTEMSERVICE']._serialized_start=1180
+  _globals['_SYSTEMSERVICE']._serialized_end=1487
 # @@protoc_insertion_point(module_scope)
