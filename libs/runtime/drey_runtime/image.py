@@ -42,7 +42,14 @@ _CHUNK = 2000
 
 
 class EpochSuperseded(Aborted):
-    """A newer owner has the shard: stop publishing at once."""
+    """A newer owner has the shard, under `epoch`: stop publishing at once."""
+
+    def __init__(self, shard: int, epoch: int, ours: int) -> None:
+        super().__init__(
+            f"shard {shard} belongs to epoch {epoch}, not {ours} any more",
+            metadata={"shard": str(shard), "epoch": str(epoch)},
+        )
+        self.epoch = epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,10 @@ class Image:
         """The epoch in force; 0 when the image has none."""
         return int(await self._get(self._key("shard", shard, "epoch")) or b"0")
 
+    async def claim(self, shard: int, epoch: int) -> None:
+        """Refuse every older epoch from here on. Raises `EpochSuperseded` as the writes do."""
+        await self._fenced_set(shard, epoch, {})
+
     async def write_pages(
         self, shard: int, epoch: int, sequence: int, time_ns: int, pages: Pages
     ) -> None:
@@ -108,7 +119,7 @@ class Image:
         await self._fenced_set(shard, epoch, items)
 
     async def write_heartbeat(self, heartbeat: Heartbeat) -> None:
-        """Write the sign of life; also claims the epoch, before any page is written."""
+        """Write the sign of life."""
         key = self._key("shard", heartbeat.shard, "heartbeat")
         await self._fenced_set(
             heartbeat.shard, heartbeat.epoch, {key: heartbeat.SerializeToString()}
@@ -137,22 +148,20 @@ class Image:
                     args=[stamp, *(items[n] for n in chunk)],
                 )
                 if held != b"0":
-                    raise EpochSuperseded(
-                        f"shard {shard} belongs to epoch {int(held)}, not {epoch} any more",
-                        metadata={"shard": str(shard), "epoch": str(int(held))},
-                    )
+                    raise EpochSuperseded(shard, int(held), epoch)
 
     # --- reading ---
 
     async def read_pages(self, numbers: Sequence[int]) -> tuple[Pages, PageStamps]:
         """Pages by number (ascending), those not there with every slot absent."""
-        raws = await self._mget([self._key("page", n) for n in numbers])
-        n = len(numbers)
-        pages = Pages.empty(np.asarray(numbers, np.int64))
-        stamps = PageStamps(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int64))
-        have = [i for i, raw in enumerate(raws) if raw]
-        fill_pages(pages, have, _bodies(raws, stamps))
-        return pages, stamps
+        return _decoded(numbers, await self._mget([self._key("page", n) for n in numbers]))
+
+    async def read_shard(self, shard: int, numbers: Sequence[int]) -> tuple[Pages, PageStamps, int]:
+        """As `read_pages`, with the epoch in force in the shard; all of one instant."""
+        epoch, *raws = await self._mget(
+            [self._key("shard", shard, "epoch"), *(self._key("page", n) for n in numbers)]
+        )
+        return *_decoded(numbers, raws), int(epoch or b"0")
 
     async def heartbeats(self, shards: int) -> list[Heartbeat | None]:
         """The last sign of life of each shard; None for one that never had an owner."""
@@ -187,6 +196,15 @@ class Image:
         with _translated():
             found: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
         return found
+
+
+def _decoded(numbers: Sequence[int], raws: list[bytes | None]) -> tuple[Pages, PageStamps]:
+    n = len(numbers)
+    pages = Pages.empty(np.asarray(numbers, np.int64))
+    stamps = PageStamps(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int64))
+    have = [i for i, raw in enumerate(raws) if raw]
+    fill_pages(pages, have, _bodies(raws, stamps))
+    return pages, stamps
 
 
 def _bodies(raws: list[bytes | None], stamps: PageStamps) -> Iterator[bytes]:

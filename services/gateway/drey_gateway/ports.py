@@ -22,8 +22,8 @@ U8 = NDArray[np.uint64]
 class ImageReader(Protocol):
     """The image in Redis. `drey_runtime.image.Image` is one; all raise `Unavailable`."""
 
-    async def read_pages(self, numbers: Sequence[int]) -> tuple[Pages, PageStamps]:
-        """Pages by number, ascending."""
+    async def read_shard(self, shard: int, numbers: Sequence[int]) -> tuple[Pages, PageStamps, int]:
+        """Pages of a shard by number, ascending, and the epoch in force, as of one instant."""
         ...
 
     async def heartbeats(self, shards: int) -> list[Heartbeat | None]:

@@ -154,7 +154,7 @@ class Watch:
         self._metadata_seen = 0
         self._cache: RowCache | None = None
         self._state: WatchState
-        self._token = Token(b"", {})
+        self._token = Token(b"", {}, {})
         self._next_checkpoint = 0.0
         self._next_diff = 0.0
 
@@ -226,7 +226,7 @@ class Watch:
         end = time.monotonic() + _CATCH_UP_S
         while time.monotonic() < end and token.selection == selection.digest:
             mine = self._live.positions()
-            if all(mine.get(s, (0, 0)) >= at for s, at in token.positions.items()):
+            if all(mine.get(s, (0, 0)) >= at for s, at in token.seen.items()):
                 return
             await asyncio.sleep(0.02)
 
@@ -334,9 +334,7 @@ class Watch:
 
     def _cut(self) -> None:
         """Note the instant of which everything has just been taken."""
-        shards = self._live.shards
-        mine = {s: shards[s].stream.position for s in self._shards()}
-        self._token = Token(self._state.selection.digest, mine)
+        self._token = self._live.token(self._state.selection)
 
     async def _metadata(self, rows: I8) -> AsyncIterator[bytes]:
         directory = self._directory

@@ -53,11 +53,14 @@ class Owned:
         self.directory_wake = asyncio.Event()
         self.catalog_wake = asyncio.Event()
         self.superseded = asyncio.Event()
+        self.newer_epoch = 0
+        """Of the owner that superseded this one."""
         self.searched = False
         self.image_failing = False
         self.directory_written: int | None = None
         """Epoch under which the directory was last written to the image."""
         self.dropped_batches = 0
+        self._fenced = 0
 
     @property
     def shard(self) -> int:
@@ -65,9 +68,13 @@ class Owned:
         return self.state.shard
 
     @property
-    def begun(self) -> bool:
-        """Whether the past was taken over, so that batches may be cut."""
-        return self._early is None
+    def publishes(self) -> bool:
+        """Whether batches may be cut: the past was taken over, and the epoch is fenced."""
+        return self._early is None and self._fenced == self.state.epoch
+
+    def fenced(self, epoch: int) -> None:
+        """The image refuses what is older than `epoch`, or is away and cannot be read either."""
+        self._fenced = max(self._fenced, epoch)
 
     def fold(self, columns: Columns) -> None:
         """Take in drained rows, keyed by channel; before `begin` they wait.
@@ -159,6 +166,12 @@ class Shards:
         self._owned.pop(shard, None)
         self._claimed.discard(shard)
         self._tell_room()
+
+    def supersede(self, owned: Owned, epoch: int) -> None:
+        """A newer owner was heard of: the ownership ends, and publishing at once."""
+        owned.newer_epoch = epoch
+        owned.superseded.set()
+        self.leave(owned.shard)
 
     def release_all(self) -> int:
         """Give up all shards and take none again; their number."""

@@ -15,11 +15,16 @@ from drey_runtime.auth import Role
 U64 = st.integers(0, 2**64 - 1)
 
 
+POINTS = st.tuples(U64, U64)
+
+
 @given(
-    st.binary(min_size=16, max_size=16), st.dictionaries(st.integers(0, 1023), st.tuples(U64, U64))
+    st.binary(min_size=16, max_size=16),
+    st.dictionaries(st.integers(0, 1023), st.tuples(POINTS, POINTS)),
 )
-def test_round_trip(selection, positions):
-    token = Token(selection, positions)
+def test_round_trip(selection, shards):
+    positions, seen = ({n: pair[i] for n, pair in shards.items()} for i in (0, 1))
+    token = Token(selection, positions, seen)
     assert decode_token(encode_token(token)) == token
 
 
@@ -32,10 +37,10 @@ def test_anything_else_is_refused(text):
 
 @given(st.integers(0, 60), st.integers(1, 255))
 def test_an_altered_token_is_refused(at, by):
-    raw = bytearray(encode_token(Token(bytes(16), {0: (1, 2)})).encode())
+    raw = bytearray(encode_token(Token(bytes(16), {0: (1, 2)}, {0: (1, 3)})).encode())
     raw[at % len(raw)] ^= by
     text = raw.decode("latin-1")
-    if text == encode_token(Token(bytes(16), {0: (1, 2)})):
+    if text == encode_token(Token(bytes(16), {0: (1, 2)}, {0: (1, 3)})):
         return
     with pytest.raises(InvalidArgument):
         decode_token(text)

@@ -356,11 +356,13 @@ def test_early_values_are_folded_after_the_past(parts):
     early, late = Owned(0, 2, SECOND), ShardState(0, 2)
     for part in parts:
         early.fold(rows(part, merged=1))
-    assert not early.begun
+    early.fenced(2)
+    assert not early.publishes
     for state in (early.state, late):
         state.inherit(*left_by_the_last_owner())
         state.grow(np.arange(4))
     early.begin()
+    assert early.publishes
     for part in parts:
         late.fold(rows(part, merged=1))
     assert early.state.updates == late.updates
@@ -370,3 +372,15 @@ def test_early_values_are_folded_after_the_past(parts):
     mine, theirs = (s.cut().columns for s in (early.state, late))
     assert as_dict(mine) == as_dict(theirs)
     assert mine.merged.tolist() == theirs.merged.tolist()
+
+
+def test_nothing_is_published_under_an_epoch_that_is_not_fenced():
+    owned = Owned(0, 2, SECOND)
+    owned.begin()
+    assert not owned.publishes
+    owned.fenced(2)
+    assert owned.publishes
+    owned.begin_epoch(5)
+    assert not owned.publishes
+    owned.fenced(5)
+    assert owned.publishes

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.directory import CatalogPage, Directory, MetadataIndex, MetadataPage
-from drey_core.pages import PAGE_SHIFT, Pages
+from drey_core.pages import PAGE_SHIFT, Pages, shard_of_page
 from drey_core.selector import SelectorIndex
 from drey_core.values import I8
 from drey_gateway.domain.health import ShardHealth
 from drey_gateway.domain.image import LiveImage
+from drey_gateway.domain.resume import Point, Token
 from drey_gateway.domain.rows import RowCache
 from drey_gateway.domain.shard import Batch, ShardStream, Step
-from drey_gateway.domain.watch import Fields
+from drey_gateway.domain.watch import Fields, Selection
 
 
 @dataclass(slots=True)
@@ -65,6 +66,8 @@ class Live:
         self.metadata_changed: dict[int, int] = {}
         """Metadata page and the generation in which it last changed."""
         self.catalog_version = 0
+        self.pages = np.zeros(0, np.int64)
+        """Numbers of all pages that there are, ascending."""
         self._index: SelectorIndex | None = None
         self._caches: dict[Fields, RowCache] = {}
 
@@ -74,22 +77,31 @@ class Live:
         """Take a batch of the bus; the slots that changed."""
         return self._fold(self.shards[shard].stream.offer(batch))
 
-    def take_pages(
-        self, pages: Pages, epoch: NDArray[np.uint64], sequence: NDArray[np.uint64]
-    ) -> I8:
-        """Take pages of the image, whatever the streams stand at."""
-        return self.image.fold_pages(pages, epoch, sequence)
+    def pages_of(self, shard: int) -> I8:
+        """Numbers of a shard's pages, ascending."""
+        mine: I8 = self.pages[shard_of_page(self.pages, self.shard_count) == shard]
+        return mine
 
     def resynchronise(
-        self, shard: int, pages: Pages, epoch: NDArray[np.uint64], sequence: NDArray[np.uint64]
+        self,
+        shard: int,
+        pages: Pages,
+        epoch: NDArray[np.uint64],
+        sequence: NDArray[np.uint64],
+        fence: int,
     ) -> I8:
-        """Take all pages of a shard, and what waited for them."""
+        """Take all pages of a shard, and what waited for them; the slots that changed.
+
+        `epoch` and `sequence` are the pages' stamps, `fence` is the epoch in force in the image,
+        all as of one instant. Pages that the image lacks (epoch 0) leave the shard out of step.
+        """
         changed = self.image.fold_pages(pages, epoch, sequence)
         newest = (0, 0)
         if len(epoch) and int(epoch.max()) > 0:
             top = epoch.max()
             newest = (int(top), int(sequence[epoch == top].max()))
-        steps = self.shards[shard].stream.resynced(*newest)
+        whole = bool((epoch > 0).all())
+        steps = self.shards[shard].stream.resynced(newest, fence=fence, whole=whole)
         return np.concatenate([changed, self._fold(steps)])
 
     def _fold(self, steps: Sequence[Step]) -> I8:
@@ -105,8 +117,15 @@ class Live:
         pages: I8,
         catalog_version: int,
     ) -> None:
-        """Put newer directory pages in place; `pages` are all that there are, ascending."""
-        self.image.add_pages(pages)
+        """Put newer directory pages in place; `pages` are all that there are, ascending.
+
+        A shard with pages that are new here is out of step until they have been read.
+        """
+        new_pages = np.setdiff1d(pages, self.image.table.numbers)
+        for shard in np.unique(shard_of_page(new_pages, self.shard_count)).tolist():
+            self.shards[shard].stream.lack()
+        self.image.add_pages(new_pages)
+        self.pages = pages
         self._take_metadata(metadata)
         merged = {n: p for n, p in self.directory.pages.items() if n in set(pages.tolist())}
         new = {p.number: p for p in catalog}
@@ -172,6 +191,15 @@ class Live:
                 out[number] = why
         return out
 
-    def positions(self) -> dict[int, tuple[int, int]]:
+    def positions(self) -> dict[int, Point]:
         """How far each shard is applied."""
         return {n: s.stream.position for n, s in enumerate(self.shards)}
+
+    def token(self, selection: Selection) -> Token:
+        """Where a watch stands that has been sent all of the selection that is here."""
+        streams = {n: self.shards[n].stream for n in selection.shards}
+        return Token(
+            selection.digest,
+            {n: s.position for n, s in streams.items()},
+            {n: s.seen for n, s in streams.items()},
+        )

@@ -1,7 +1,10 @@
 """Resume tokens: where a watch stands, told in terms that every gateway understands.
 
-A token holds a hash of what is watched and, for each shard, (epoch, sequence) up to which the
-client has everything. It is not a secret and grants nothing; a checksum finds what was altered.
+A token holds a hash of what is watched and, for each shard, two points of its stream, each an
+(epoch, sequence): up to the first the client has everything, and of nothing after the second has it
+anything. They differ where a gateway has read pages of the image ahead of the stream. So another
+gateway may go on from a token when it has got as far as the second, and sends what came after the
+first. A token is not a secret and grants nothing; a checksum finds what was altered.
 """
 
 from __future__ import annotations
@@ -18,18 +21,23 @@ import numpy as np
 from drey_core.errors import InvalidArgument, Reason
 from drey_core.values import I8
 
-_MAGIC = b"DW1"
+_MAGIC = b"DW2"
 _CHECK_BYTES = 8
 _HASH_BYTES = 16
-_ENTRY = struct.Struct("<HQQ")
+_ENTRY = struct.Struct("<HQQQQ")
+
+Point = tuple[int, int]
+"""(epoch, sequence)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token says: `positions` by shard."""
+    """What a token says, by shard: `positions` up to which the client has everything, and `seen`,
+    after which it has nothing; the shards of both are the same."""
 
     selection: bytes
-    positions: Mapping[int, tuple[int, int]]
+    positions: Mapping[int, Point]
+    seen: Mapping[int, Point]
 
 
 def selection_hash(pv_numbers: I8, setpoints: I8, readbacks: I8) -> bytes:
@@ -41,12 +49,15 @@ def selection_hash(pv_numbers: I8, setpoints: I8, readbacks: I8) -> bytes:
 
 
 def encode_token(token: Token) -> str:
-    """Opaque text, URL-safe; about 24 characters a shard."""
+    """Opaque text, URL-safe; about 45 characters a shard."""
     body = b"".join(
         (
             _MAGIC,
             token.selection,
-            *(_ENTRY.pack(shard, *at) for shard, at in sorted(token.positions.items())),
+            *(
+                _ENTRY.pack(shard, *at, *token.seen[shard])
+                for shard, at in sorted(token.positions.items())
+            ),
         )
     )
     return base64.urlsafe_b64encode(_check(body) + body).rstrip(b"=").decode()
@@ -63,8 +74,10 @@ def decode_token(text: str) -> Token:
     whole = len(body) >= head and (len(body) - head) % _ENTRY.size == 0
     if check != _check(body) or not body.startswith(_MAGIC) or not whole:
         raise _unknown()
-    entries = _ENTRY.iter_unpack(body[head:])
-    return Token(body[len(_MAGIC) : head], {shard: (e, s) for shard, e, s in entries})
+    positions, seen = {}, {}
+    for shard, epoch, sequence, *last in _ENTRY.iter_unpack(body[head:]):
+        positions[shard], seen[shard] = (epoch, sequence), (last[0], last[1])
+    return Token(body[len(_MAGIC) : head], positions, seen)
 
 
 def _check(body: bytes) -> bytes:

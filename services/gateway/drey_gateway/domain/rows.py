@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.directory import Directory, LabelSource
-from drey_core.pages import PAGE_SHIFT
+from drey_core.pages import PAGE_SHIFT, shard_of_page
 from drey_core.values import I8
 from drey_core.wire import RowEncoder
 from drey_gateway.domain.image import LiveImage
@@ -39,8 +39,8 @@ class RowCache:
         self._setpoint = directory.setpoint_channel if fields.setpoint else none
         self._readback = directory.readback_channel if fields.readback else none
         self._encoder = RowEncoder(directory.names, directory.pv_number)
-        self._shards = np.stack([self._setpoint, self._readback]) >> PAGE_SHIFT
-        self._shards %= shard_count
+        pages = np.stack([self._setpoint, self._readback]) >> PAGE_SHIFT
+        self._shards = shard_of_page(pages, shard_count)
         self._slots = np.stack([image.slots(self._setpoint), image.slots(self._readback)])
         self._bytes: NDArray[Any] = np.full(n, b"", object)
         self._as_of = np.full(n, -1, np.int64)

@@ -1,6 +1,7 @@
 """The stream of one shard: which batches are applied, and when the image has to be read instead.
 
-A batch of an older epoch is dropped. A new epoch, a sequence that is not the last plus one, a
+A batch of an older epoch is dropped; of the epochs heard on the bus and of the one in force in the
+image (its fence) the greatest counts. A new epoch, a sequence that is not the last plus one, a
 missing part and a page too large for the bus all mean the same: what is kept here may lack
 something, so the pages are read from the image, and the batches that come meanwhile wait.
 """
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.values import Columns
+from drey_gateway.domain.resume import Point
 
 MAX_WAITING = 512
 """Batches that wait for the image. When there are more the oldest goes: that is one more gap, and
@@ -48,16 +50,26 @@ class ShardStream:
         self.epoch = 0
         self.sequence = 0
         self.in_sync = False
-        self._complete = (0, 0)
         self.dropped = 0
         self.gaps = 0
+        self._complete: Point = (0, 0)
+        self._seen: Point = (0, 0)
+        self._needed: Point | None = None
+        self._told: Point = (0, 0)
+        self._promised = 0
         self._parts: list[Batch] = []
         self._waiting: deque[Batch] = deque(maxlen=MAX_WAITING)
+        self._doubted: frozenset[int] = frozenset()
 
     @property
-    def position(self) -> tuple[int, int]:
-        """(epoch, sequence) up to which everything is applied; what tokens say."""
-        return self._complete
+    def position(self) -> Point:
+        """Up to which everything is applied; (0, 0) while there are pages that were never read."""
+        return self._complete if self._needed is None else (0, 0)
+
+    @property
+    def seen(self) -> Point:
+        """After which nothing is applied; beyond `position` where pages were read ahead."""
+        return self._seen
 
     def lose(self) -> None:
         """Say from outside that something may be missing."""
@@ -66,6 +78,11 @@ class ShardStream:
             self.gaps += 1
         self._waiting.extend(self._parts)
         self._parts = []
+
+    def lack(self) -> None:
+        """There are pages more, of which nothing was read, nor folded so far."""
+        self.lose()
+        self._needed = self._complete
 
     def offer(self, batch: Batch) -> list[Step]:
         """Take a batch; what is to be folded now, in order."""
@@ -89,6 +106,7 @@ class ShardStream:
         parts, self._parts = self._parts, []
         self.sequence = batch.sequence
         self._complete = (batch.epoch, batch.sequence)
+        self._seen = max(self._seen, self._complete)
         return [Step(batch.epoch, batch.sequence, Columns.concat([p.columns for p in parts]))]
 
     def _follows(self, batch: Batch) -> bool:
@@ -96,33 +114,60 @@ class ShardStream:
 
     def _begin_epoch(self, epoch: int) -> None:
         self.lose()
-        self.epoch, self.sequence = epoch, 0
-        self._waiting.clear()
+        self.epoch, self.sequence, self._promised = epoch, 0, 0
+        self._waiting = deque((b for b in self._waiting if b.epoch == epoch), MAX_WAITING)
 
-    def heard(self, epoch: int, sequence: int) -> None:
-        """Learn from a sign of life that the owner has got so far.
+    def heard(self, epoch: int, sequence: int) -> bool:
+        """Take a sign of life, which says how far the owner has got; False: a deposed owner's.
 
-        Call it only when batches up to that one would have arrived.
+        Batches travel on another subject, so what it says has to be here at the next one. What
+        waits beyond it at two of them is nobody's: a batch with an absurd number would otherwise
+        keep the stream out of step for ever.
         """
+        if epoch < self.epoch:
+            self.dropped += 1
+            return False
         if epoch > self.epoch:
             self._begin_epoch(epoch)
-        elif epoch == self.epoch and sequence > self.sequence:
-            self.lose()
+        last, self._told = self._told, (epoch, sequence)
+        if last[0] == epoch:
+            self._promised = last[1]
+            if self._promised > self.sequence:
+                self.lose()
+        beyond = frozenset(b.sequence for b in self._waiting if b.sequence > sequence)
+        lies, self._doubted = beyond & self._doubted, beyond
+        if lies:
+            kept = [b for b in self._waiting if b.sequence not in lies]
+            self.dropped += len(self._waiting) - len(kept)
+            self._waiting = deque(kept, MAX_WAITING)
+        return True
 
-    def resynced(self, epoch: int, sequence: int) -> list[Step]:
-        """The image was read and folded; its newest page has this stamp. What to fold after it.
+    def resynced(self, newest: Point, *, fence: int, whole: bool) -> list[Step]:
+        """The image was read and folded. What to fold after it.
 
-        `in_sync` stays false when what waits does not join on: read the image again, soon.
+        `newest` is the stamp of its newest page, `fence` the epoch that was in force in it: an
+        owner sets it before it publishes, so what is older is a deposed owner's. `whole`: every
+        page was there.
+
+        `in_sync` stays false when something is missing, or what waits does not join on: read the
+        image again, soon.
         """
-        self._complete = max(self._complete, (epoch, sequence))
-        if epoch > self.epoch:
-            self.epoch, self.sequence = epoch, sequence
-        elif epoch == self.epoch:
-            self.sequence = max(self.sequence, sequence)
+        self._seen = max(self._seen, newest)
+        in_force = max(fence, newest[0])
+        if in_force > self.epoch:
+            self._begin_epoch(in_force)
+        if not whole or (self._needed is not None and newest < self._needed):
+            return []
+        self._needed = None
+        self._complete = max(self._complete, newest)
+        if newest[0] == self.epoch:
+            self.sequence = max(self.sequence, newest[1])
         waiting = [b for b in self._waiting if b.epoch == self.epoch]
         self._waiting.clear()
         self.in_sync = True
         steps: list[Step] = []
         for batch in waiting:
             steps += self.offer(batch)
+        if self.sequence < self._promised:
+            self.lose()
         return steps

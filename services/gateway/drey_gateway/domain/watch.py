@@ -168,7 +168,7 @@ def honourable(token: Token, selection: Selection, positions: Mapping[int, tuple
         return "what is watched has changed since the token"
     if frozenset(token.positions) != selection.shards:
         return "the shards have changed since the token"
-    behind = [s for s, at in token.positions.items() if positions.get(s, (0, 0)) < at]
+    behind = [s for s, at in token.seen.items() if positions.get(s, (0, 0)) < at]
     if behind:
         return f"this gateway has not got as far as the token in shard {behind[0]}"
     return ""

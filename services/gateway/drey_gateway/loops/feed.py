@@ -16,7 +16,6 @@ from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.directory import CatalogPage
 from drey_core.errors import Internal, Unavailable
-from drey_core.pages import shard_of_page
 from drey_gateway import mapping
 from drey_gateway.domain.live import Live
 from drey_gateway.ports import ImageReader
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 _RETRY_FIRST_S = 0.01
 _RETRY_CAP_S = 0.5
 _TICK_S = 0.1
-_READ_PAGES = 1000
 
 
 class Feed:
@@ -48,7 +46,6 @@ class Feed:
         self._poll_s, self._changed = poll_s, changed
         self._resync = [asyncio.Event() for _ in live.shards]
         self._directory_news = asyncio.Event()
-        self._promised: list[tuple[int, int]] = [(0, 0)] * live.shard_count
         self._read_versions: dict[int, dict[int, tuple[int, int]]] = {}
         self._reconnects = 0
         self.loaded = asyncio.Event()
@@ -110,18 +107,11 @@ class Feed:
             self._refuse(f"a heartbeat of shard {beat.shard}; DREY_SHARDS differs there")
             return
         shard = self._live.shards[beat.shard]
-        if beat.epoch < shard.stream.epoch:
-            shard.stream.dropped += 1
+        if not shard.stream.heard(beat.epoch, beat.sequence):
             return
         shard.health.heard(time.monotonic_ns())
         recovered = shard.report.image_failing and not beat.image_failing
         shard.report = mapping.report(beat)
-        # Batches travel on another subject: what was promised the last time must be here by now.
-        epoch, sequence = self._promised[beat.shard]
-        self._promised[beat.shard] = (beat.epoch, beat.sequence)
-        shard.stream.heard(epoch, sequence)
-        if beat.epoch > shard.stream.epoch:
-            shard.stream.heard(beat.epoch, 0)
         if recovered:
             shard.stream.lose()
         if not shard.stream.in_sync:
@@ -160,14 +150,14 @@ class Feed:
         return self._live.shards[shard].stream.in_sync
 
     async def _read_shard(self, shard: int) -> bool:
-        numbers = self._live.image.table.numbers
-        mine = numbers[shard_of_page(numbers, self._live.shard_count) == shard]
+        numbers = self._live.pages_of(shard)
         try:
-            pages, stamps = await self._image.read_pages(mine.tolist())
+            pages, stamps, fence = await self._image.read_shard(shard, numbers.tolist())
         except Unavailable as error:
             log.warning("shard %d cannot be read: %s", shard, error.message)
             return False
-        self._live.resynchronise(shard, pages, stamps.epoch, stamps.sequence)
+        if np.array_equal(numbers, self._live.pages_of(shard)):
+            self._live.resynchronise(shard, pages, stamps.epoch, stamps.sequence, fence)
         self._changed()
         return True
 
@@ -223,24 +213,16 @@ class Feed:
             return
         catalog = [p for p in await self._image.catalog_pages(wanted) if self._is_news(p)]
         metadata = await self._image.metadata_pages(wanted)
-        fresh = np.setdiff1d(np.array(wanted, np.int64), self._live.image.table.numbers)
         catalog_version = max((v.catalog_version for v in known.values()), default=0)
         if len(known) < self._live.shard_count:
             every = np.union1d(every, np.array(sorted(self._live.directory.pages), np.int64))
         self._live.take_directory(catalog, metadata, every, catalog_version)
-        await self._read_new_pages(fresh)
+        for number in range(self._live.shard_count):
+            if not self._in_sync(number):
+                self._resync[number].set()
         for version in known.values():
             self._read_versions[version.shard] = _page_versions(version)
         self._changed()
-
-    async def _read_new_pages(self, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-        if not self.loaded.is_set():
-            return
-        for start in range(0, len(numbers), _READ_PAGES):
-            pages, stamps = await self._image.read_pages(
-                numbers[start : start + _READ_PAGES].tolist()
-            )
-            self._live.take_pages(pages, stamps.epoch, stamps.sequence)
 
     def _outdated(self, version: DirectoryVersion) -> list[int]:
         have = self._read_versions.get(version.shard, {})

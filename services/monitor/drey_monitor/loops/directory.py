@@ -15,7 +15,7 @@ from drey_runtime import telemetry
 from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_metadata
-from drey_runtime.image import Image
+from drey_runtime.image import EpochSuperseded, Image
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,11 @@ class DirectoryWriter:
             try:
                 await self._write(cut)
                 failures = 0
+            except EpochSuperseded as error:
+                if error.epoch > self._owned.state.epoch:
+                    raise
+                self._owned.directory.put_back(cut)  # our own next epoch overtook the write
+                self._owned.directory_wake.set()
             except Unavailable:
                 # said by the image writer; Redis may come back empty
                 self._owned.directory.put_back(cut)

@@ -18,7 +18,7 @@ from drey_monitor.settings import Settings
 from drey_runtime import telemetry
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
-from drey_runtime.image import Image
+from drey_runtime.image import EpochSuperseded, Image
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,9 @@ class Heartbeats:
             try:
                 await self._look_for_loss()
                 await self._image.write_heartbeat(self.beat())
+            except EpochSuperseded as error:
+                if error.epoch > self._owned.state.epoch:
+                    raise
             except Unavailable:
                 # said by the image writer, which rewrites everything
                 self._owned.rewrite_image()

@@ -11,7 +11,7 @@ from drey_monitor.owned import Owned
 from drey_runtime import telemetry
 from drey_runtime.backoff import backoff
 from drey_runtime.clock import now_ns
-from drey_runtime.image import Image
+from drey_runtime.image import EpochSuperseded, Image
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,10 @@ class ImageWriter:
             try:
                 await self._write()
                 failures = 0
+            except EpochSuperseded as error:
+                if error.epoch > self._owned.state.epoch:
+                    raise
+                self._owned.rewrite_image()  # our own next epoch overtook the write
             except Unavailable as error:
                 self._owned.rewrite_image()
                 if not self._owned.image_failing:

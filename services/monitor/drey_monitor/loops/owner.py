@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 I8 = NDArray[np.int64]
 _STEADY_S = 30.0
+_FENCE_S = 1.0
 _BACKOFF_CAP_S = 10.0
 _MANY = 10
 """A change that adds more than one in `_MANY` of a shard's channels unsettles it."""
@@ -139,7 +140,7 @@ class Owner:
 
     async def _guard(self, owned: Owned) -> None:
         await owned.superseded.wait()
-        raise EpochSuperseded(f"shard {owned.shard} was taken under a greater epoch")
+        raise EpochSuperseded(owned.shard, owned.newer_epoch, owned.state.epoch)
 
     async def _watch_released(self) -> None:
         await self._shards.released.wait()
@@ -152,11 +153,28 @@ class Owner:
             term.changed.clear()
             owned.begin_epoch(next_epoch(term.epoch, owned.state.epoch))
             log.info("shard %d goes on under epoch %d", owned.shard, owned.state.epoch)
+            await self._fence(owned)
+            self._shards.changed.set()
+
+    async def _fence(self, owned: Owned) -> None:
+        """Make the image refuse older epochs before anything is published under this one.
+
+        So whoever has read the image knows whose batches to drop. Where Redis is away nobody
+        reads it, and values go out all the same.
+        """
+        epoch = owned.state.epoch
+        try:
+            async with asyncio.timeout(_FENCE_S):
+                await self._image.claim(owned.shard, epoch)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("shard %d: epoch %d is not in the image: %s", owned.shard, epoch, error)
+        owned.fenced(epoch)
 
     # --- the channels ---
 
     async def _take_over(self, owned: Owned, plan: _Plan) -> None:
         """Begin with the values and metadata of the last owner, as far as the image has them."""
+        await self._fence(owned)
         inherited = np.zeros(0, np.int64)
         try:
             old = await self._image.catalog_pages(list(plan.pages))

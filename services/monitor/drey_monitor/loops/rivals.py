@@ -31,5 +31,4 @@ class Rivals:
         self._epochs[beat.shard] = max(self.epoch(beat.shard), beat.epoch)
         owned = self._shards.get(beat.shard)
         if owned is not None and beat.epoch > owned.state.epoch:
-            owned.superseded.set()
-            self._shards.leave(beat.shard)
+            self._shards.supersede(owned, beat.epoch)

@@ -72,8 +72,7 @@ class Ticker:
                 async with asyncio.timeout(_CHECK_S):
                     epoch = await self._image.epoch(owned.shard)
                 if epoch > owned.state.epoch:
-                    owned.superseded.set()
-                    self._shards.leave(owned.shard)
+                    self._shards.supersede(owned, epoch)
 
     async def turn(self) -> None:
         """Drain once and cut what changed."""
@@ -88,7 +87,7 @@ class Ticker:
             self._cut(owned)
 
     def _cut(self, owned: Owned) -> None:
-        cut = owned.state.cut() if owned.begun else None
+        cut = owned.state.cut() if owned.publishes else None
         if cut is None:
             return
         owned.image_wake.set()
