@@ -2,14 +2,16 @@
 
 Ids travel as text (`uuid` columns are `str`), times as `int` nanoseconds. Nothing here retries a
 write whose outcome is unknown: only reads, and transactions that Postgres itself says it rolled
-back, are repeated.
+back, are repeated. Errors are told apart by SQLSTATE and class, never by their words.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,6 +20,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from drey_core.errors import DreyError, Reason, Unavailable
 from drey_runtime.backoff import backoff
+from drey_runtime.settings import SettingsError
 
 Record: TypeAlias = asyncpg.Record
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -26,58 +29,171 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_AWAY = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.QueryCanceledError,
-    OSError,
-    TimeoutError,
-)
-_ROLLED_BACK = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _READ_ATTEMPTS = 4
+_STATEMENT_S = 60
+_LOCK_S = 5
+_IDLE_IN_TRANSACTION_S = 30
+_OLDEST_SERVER = 160000
+
+# What the server says about itself, or a role that lacks something: nobody's request is at fault,
+# and it may pass or be mended while we run. SQLSTATE or class of it, the more special one first.
+_STATES = {
+    "28": "it refuses our user or password: set DREY_POSTGRES_URL to a role that it knows",
+    "3D000": "it has no database of that name: set DREY_POSTGRES_URL to the one of Drey",
+    "53100": "its disk is full: free space on the server's volume",
+    "53200": "it is out of memory: give the server more, or lower its shared_buffers or work_mem",
+    "53300": "it has no free connection: raise its max_connections or the limit of the role",
+    "53": "it lacks a resource",
+    "57014": "a statement took longer than it may",
+    "57P03": "it starts or stops",
+    "57": "an operator or a crash ended the session",
+    "25006": "it is read-only, a standby perhaps: set DREY_POSTGRES_URL to the primary",
+    "25P03": "the session stood still inside a transaction for too long",
+    "25P04": "a transaction took longer than it may",
+    "55P03": "another session holds what this one waits for",
+    "58": "it cannot read or write its files: look at the server's log",
+    "08": "the connection was lost",
+    "42501": "our role may not do this: run python -m drey_runtime.migrate with --application-role",
+}
+_UNDONE = "40"
 
 
-def _is_away(error: BaseException) -> bool:
-    if isinstance(error, _AWAY):
-        return True
-    # a connection that dies between two messages leaves asyncpg's state machine in the middle
-    if isinstance(error, asyncpg.InternalClientError):
-        return "cannot switch to state" in str(error)
-    # asyncpg says both "closed" and misuse of the API with InterfaceError: only the first is ours
-    return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+class RolledBack(Unavailable):
+    """Postgres undid the whole transaction over another one: it can be tried again."""
+
+    reason = Reason.DATABASE_UNAVAILABLE
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether an error says that Postgres cannot be reached now."""
+    """Whether an error says that Postgres cannot be used now."""
     return isinstance(error, DreyError) and error.reason == Reason.DATABASE_UNAVAILABLE
 
 
 @contextmanager
-def guard() -> Iterator[None]:
-    """Translate losing Postgres in the body to `Unavailable` with DATABASE_UNAVAILABLE.
+def guard(*used: Pool | Connection) -> Iterator[None]:
+    """Translate what the server says about itself to `Unavailable` with DATABASE_UNAVAILABLE.
 
-    That covers refused and lost connections, a server that starts or stops, too many
-    connections and commands that ran into their time limit. Every other error passes as it is.
+    That covers refused and lost connections, a server that starts, stops or is read-only, a full
+    disk, too little memory, too many connections, a wrong password, a missing grant, and limits of
+    time. A transaction that was undone over another one is `RolledBack`. Every other error passes
+    as it is. `used`: what the body works with, to tell a closed connection from misuse of it.
     """
     try:
         yield
     except DreyError:
         raise
     except Exception as error:
-        if _is_away(error):
-            raise Unavailable(
-                f"the database cannot be reached: {_describe(error)}; try again in a moment",
-                reason=Reason.DATABASE_UNAVAILABLE,
-            ) from error
-        raise
+        translated = _translate(error, used)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: Exception, used: Sequence[Pool | Connection]) -> Unavailable | None:
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        if state.startswith(_UNDONE):
+            return RolledBack(
+                "the database undid this over another transaction, nothing was done: try again"
+            )
+        if state == "42501" and error.context:
+            return None  # a trigger of ours refuses: a defect, not a missing grant
+        for known, meaning in _STATES.items():
+            if state.startswith(known):
+                return _unavailable(f"{meaning} ({_describe(error)})", state)
+        return None
+    # An internal error of asyncpg is its state machine in the middle of something, because the
+    # connection died: that is of no use any more. It says "closed" as it says misuse.
+    closed = any(_is_closed(thing) for thing in used)
+    if isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError) or (
+        isinstance(error, asyncpg.InterfaceError) and closed
+    ):
+        return _unavailable(f"it cannot be reached: {_describe(error)}")
+    return None
+
+
+def _is_closed(thing: Pool | Connection) -> bool:
+    return bool(thing.is_closing() if isinstance(thing, asyncpg.Pool) else thing.is_closed())
+
+
+def _unavailable(meaning: str, state: str = "") -> Unavailable:
+    return Unavailable(
+        f"the database cannot be used: {meaning}; try again in a moment",
+        reason=Reason.DATABASE_UNAVAILABLE,
+        metadata={"sqlstate": state} if state else None,
+    )
 
 
 def _describe(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+async def connect(
+    url: str,
+    *,
+    name: str,
+    connections: int = 1,
+    settings: Mapping[str, str] | None = None,
+    **options: Any,
+) -> asyncpg.Connection[asyncpg.Record]:
+    """A connection to a server that is fit for Drey. SettingsError says what is wrong with it.
+
+    It has to be ours for as long as it lives, not a pooler's: where each transaction gets another
+    session, locks, settings and prepared statements are somebody else's. It must not be a
+    superuser's, and the server has to let us have as many as we may need, `connections`.
+    """
+    arguments = {"server_settings": settings or server_settings(name), **options}
+    try:
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url, **arguments)
+    except asyncpg.ProtocolViolationError as error:
+        raise SettingsError(
+            "DREY_POSTGRES_URL leads to a connection pooler such as pgbouncer, which refuses the"
+            f" settings of our sessions ({_describe(error)}): connect to Postgres itself"
+        ) from error
+    try:
+        await _require_session(connection)
+        await _require_fit(connection, connections)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+async def _require_session(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Refuse a pooler: it shows in that it has numbers of its own for the server's processes."""
+    if await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid():
+        raise SettingsError(
+            "DREY_POSTGRES_URL leads to a connection pooler such as pgbouncer, which may give each"
+            " transaction another session (pool_mode = transaction). Leases, settings and prepared"
+            " statements are a session's: connect to Postgres itself"
+        )
+
+
+async def _require_fit(connection: Connection, connections: int) -> None:
+    row = await connection.fetchrow(
+        "SELECT current_setting('is_superuser') = 'on' AS super, current_user AS role,"
+        " current_setting('server_version_num')::int AS version,"
+        " current_setting('max_connections')::int"
+        " - current_setting('superuser_reserved_connections')::int AS most,"
+        " (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user) AS of_role,"
+        " (SELECT datconnlimit FROM pg_database WHERE datname = current_database()) AS of_database"
+    )
+    assert row is not None
+    if row["super"]:
+        raise SettingsError(
+            f"DREY_POSTGRES_URL connects as {row['role']}, a superuser, who reads every file of"
+            " the server's machine: make roles of Drey's own, docs/how-to/database-roles.md"
+        )
+    if row["version"] < _OLDEST_SERVER:
+        raise SettingsError(
+            f"the server is PostgreSQL {row['version'] // 10000}: 16 or later is needed"
+        )
+    most = min(limit for limit in (row["most"], row["of_role"], row["of_database"]) if limit >= 0)
+    if most < connections:
+        raise SettingsError(
+            f"the server lets {row['role']} have {most} connections, and this process alone may"
+            f" need {connections}: raise max_connections, or the limit of the role or database"
+        )
 
 
 async def prepare_connection(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -87,10 +203,19 @@ async def prepare_connection(connection: asyncpg.Connection[asyncpg.Record]) -> 
     )
 
 
-def server_settings(name: str, schema_search: Sequence[str] = ()) -> dict[str, str]:
+def server_settings(
+    name: str,
+    schema_search: Sequence[str] = (),
+    *,
+    statement_s: float = _STATEMENT_S,
+    idle_in_transaction_s: float = _IDLE_IN_TRANSACTION_S,
+) -> dict[str, str]:
     """Session settings of every connection: its name for `pg_stat_activity`, no JIT, its schemas.
 
-    The keep-alive settings let the server notice within seconds that our host is gone.
+    The keep-alive settings let the server notice within seconds that our host is gone. The limits
+    hold where we do not see to them ourselves any more: a process that was stopped inside a
+    transaction does not block the others for ever, and nobody waits longer for a lock than its
+    caller would.
     """
     settings = {
         "application_name": name,
@@ -98,6 +223,9 @@ def server_settings(name: str, schema_search: Sequence[str] = ()) -> dict[str, s
         "tcp_keepalives_idle": "2",
         "tcp_keepalives_interval": "1",
         "tcp_keepalives_count": "3",
+        "statement_timeout": f"{statement_s * 1000:.0f}",
+        "lock_timeout": f"{_LOCK_S * 1000}",
+        "idle_in_transaction_session_timeout": f"{idle_in_transaction_s * 1000:.0f}",
     }
     if schema_search:
         settings["search_path"] = ", ".join(f'"{schema}"' for schema in schema_search)
@@ -114,8 +242,22 @@ def _make_pool(
     command_timeout: float,
     connect_timeout: float,
 ) -> Pool:
+    fit = False
+
+    async def first_checked(*_: Any, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+        """The server is looked at once: what the others meet is the same."""
+        nonlocal fit
+        if fit:
+            made: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url, **options)
+            return made
+        settings = options.pop("server_settings")
+        made = await connect(url, name=name, connections=max_size, settings=settings, **options)
+        fit = True
+        return made
+
     pool: Pool = asyncpg.create_pool(
         url,
+        connect=first_checked,
         min_size=min_size,
         max_size=max_size,
         command_timeout=command_timeout,
@@ -151,7 +293,7 @@ async def open_pool(
         command_timeout=command_timeout,
         connect_timeout=connect_timeout,
     )
-    with guard():
+    with guard(pool):
         await pool
     try:
         yield pool
@@ -172,7 +314,8 @@ class Database:
     """A service's way to Postgres: usable from the first moment, ready once Postgres answers.
 
     `async with Database(url, ...) as db`, with `db.run()` in the service's TaskGroup. While
-    Postgres is away every use raises `Unavailable`, `ready` is False, and `run` keeps knocking.
+    Postgres is away every use raises `Unavailable`, `ready` is False, and `run` keeps knocking. A
+    server that is not fit (see `connect`) ends `run` with SettingsError, and so the service.
     `checks` run once, upon the first connection (migrations, say); what they raise, other than
     `Unavailable`, ends `run` and so the service.
     """
@@ -227,12 +370,37 @@ class Database:
     async def acquire(self) -> AsyncIterator[Connection]:
         """A connection, its errors translated by `guard`. Waits a bounded time for a free one.
 
-        Calls to other parts in the body must translate their own time-outs and socket errors, or
-        those would be taken for the database's.
+        It waits too while the server has no connection left for us. Calls to other parts in the
+        body must translate their own time-outs and socket errors, or those would be taken for the
+        database's.
         """
-        with guard():
-            async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
-                yield connection
+        with guard(self._pool):
+            connection = await self._take()
+            try:
+                with guard(connection):
+                    yield connection
+            finally:
+                await self._pool.release(connection)
+
+    async def _take(self) -> PoolConnectionProxy[asyncpg.Record]:
+        end = time.monotonic() + self._acquire_timeout
+        for attempt in itertools.count():
+            try:
+                return await self._pool.acquire(timeout=max(end - time.monotonic(), 0.01))
+            except asyncpg.TooManyConnectionsError:
+                wait = backoff(attempt)
+                if time.monotonic() + wait > end:
+                    raise
+                await asyncio.sleep(wait)
+            except TimeoutError as error:
+                used = self._pool.get_size() - self._pool.get_idle_size()
+                if used < self._pool.get_max_size():
+                    raise
+                raise _unavailable(
+                    f"all {used} connections of this process were in use for"
+                    f" {self._acquire_timeout:g} s"
+                ) from error
+        raise AssertionError("unreachable")
 
     @asynccontextmanager
     async def transaction(self, *, isolation: Any = None) -> AsyncIterator[Connection]:
@@ -253,7 +421,7 @@ class Database:
         raise AssertionError("unreachable")
 
     async def write(self, action: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run an action in a transaction, again where Postgres rolled it back over another one.
+        """Run an action in a transaction, again where Postgres undid it over another one.
 
         A lost connection is not repeated: whether the commit took place is unknown then.
         """
@@ -261,7 +429,7 @@ class Database:
             try:
                 async with self.transaction() as connection:
                     return await action(connection)
-            except _ROLLED_BACK:
+            except RolledBack:
                 if attempt == _READ_ATTEMPTS - 1:
                     raise
             await asyncio.sleep(backoff(attempt))

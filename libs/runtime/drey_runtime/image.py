@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -39,6 +39,8 @@ for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
 return '0'
 """
 _CHUNK = 2000
+_CONNECTIONS = 32
+_WAIT_S = 2.0
 
 
 class EpochSuperseded(Aborted):
@@ -71,14 +73,19 @@ class Image:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, namespace: str) -> AsyncIterator[Image]:
-        """An image over a pool of its own. Does not connect yet."""
-        redis = Redis.from_url(
+        """An image over a pool of its own, which waits for a free connection. Doesn't connect yet.
+
+        A process needs at most 32 connections, whatever it does at a time.
+        """
+        pool = BlockingConnectionPool.from_url(
             url,
             socket_timeout=2,
             socket_connect_timeout=1,
             retry=Retry(NoBackoff(), 1),
-            max_connections=32,
+            max_connections=_CONNECTIONS,
+            timeout=_WAIT_S,
         )
+        redis = Redis.from_pool(pool)
         try:
             yield cls(redis, namespace)
         finally:

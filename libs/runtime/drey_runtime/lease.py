@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, Protocol, TypeAlias
@@ -19,7 +20,7 @@ import asyncpg
 from drey_core.errors import Unavailable
 from drey_runtime.backoff import backoff
 from drey_runtime.clock import now_ns
-from drey_runtime.database import guard, server_settings
+from drey_runtime.database import connect, guard, server_settings
 
 _log = logging.getLogger(__name__)
 RawConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -45,6 +46,13 @@ WHERE l.locktype = 'advisory' AND l.granted AND a.datname = current_database()
     AND l.database = a.datid AND a.application_name = $1 AND a.pid <> pg_backend_pid()
     AND l.classid::bigint = $2 AND l.objid::bigint = $3 AND l.objsubid = 1
 """
+# unlocking what is not locked would only make the server warn
+_UNLOCK = """
+SELECT pg_advisory_unlock($1) FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
+    AND classid::bigint = $2 AND objid::bigint = $3 AND objsubid = 1
+"""
+_LONGEST_NAME = 63
 
 
 class LeaseLost(Exception):
@@ -90,8 +98,21 @@ def lock_key(name: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
+def session_name(owner: str) -> str:
+    """How Postgres knows the session of an owner: distinct for each, and not longer than it takes.
+
+    Postgres cuts names at 63 bytes and changes what is not ASCII.
+    """
+    name = f"drey-lease {owner}"
+    if name.isascii() and name.isprintable() and len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(owner.encode()).hexdigest()[:24]
+    readable = "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
+    return f"{readable[: _LONGEST_NAME - len(digest) - 1]} {digest}"
+
+
 class PostgresLease:
-    """A session's advisory lock on a connection of its own; epochs from the table `lease.epoch`.
+    """A session's advisory locks, one session for all leases; epochs from table `lease.epoch`.
 
     `owner` names this process and no other, at any time: a holder that comes back ends the
     sessions that bear its name, because its own former one may hold the lock still.
@@ -116,19 +137,19 @@ class PostgresLease:
         ping_s: float = 0.5,
         ping_timeout_s: float = 2.0,
     ) -> None:
-        self._url = url
         self._owner = owner
+        self._session = _Session(url, session_name(owner), ping_timeout_s)
         self._keep = on_database_lost == "keep"
         self._poll_s = poll_s
         self._ping_s = ping_s
-        self._ping_timeout_s = ping_timeout_s
 
     @asynccontextmanager
     async def held(self, name: str, *, floor: Floor = no_floor) -> AsyncIterator[Term]:
         """As `Lease.held`. While Postgres is away it waits for it."""
-        holder = _Holder(self._connect, self._owner, name, floor, self._ping_timeout_s)
+        holder = _Holder(self._session, self._owner, name, floor)
         body = asyncio.current_task()
         assert body is not None
+        self._session.users += 1
         try:
             await self._acquire(holder)
             term = Term(name, holder.epoch)
@@ -147,18 +168,8 @@ class PostgresLease:
             if term.lost.is_set():
                 raise LeaseLost(f"lease {name} is no longer held")
         finally:
+            self._session.users -= 1
             await holder.close()
-
-    async def _connect(self) -> RawConnection:
-        settings = server_settings(f"drey-lease {self._owner}"[:63]) | _SERVER
-        with guard():
-            connection: RawConnection = await asyncpg.connect(
-                self._url,
-                timeout=self._ping_timeout_s,
-                command_timeout=self._ping_timeout_s,
-                server_settings=settings,
-            )
-        return connection
 
     async def _acquire(self, holder: _Holder) -> None:
         failures = 0
@@ -180,7 +191,7 @@ class PostgresLease:
             while True:
                 await asyncio.sleep(self._ping_s)
                 try:
-                    await holder.ping()
+                    await holder.ping(self._ping_s / 2)
                 except Unavailable as error:
                     _log.warning(
                         "lease lost its database",
@@ -214,40 +225,111 @@ class PostgresLease:
         return taken
 
 
-class _Holder:
-    """The connection whose session has the lock, or tries to."""
+class _Session:
+    """The one connection of all leases of a process: a process needs one, whatever it leases.
 
-    def __init__(
-        self,
-        connect: Callable[[], Awaitable[RawConnection]],
-        owner: str,
-        name: str,
-        floor: Floor,
-        timeout: float,
-    ) -> None:
+    `number` grows with each connection: a lock is there as long as the session that took it.
+    """
+
+    def __init__(self, url: str, name: str, timeout: float) -> None:
+        self.name = name
+        self.users = 0
+        self.number = 0
+        self._url = url
+        self._timeout = timeout
+        self._gate = asyncio.Lock()
+        self._connection: RawConnection | None = None
+        self._heard_at = float("-inf")
+        self._failed_at = float("-inf")
+        self._failure: Unavailable | None = None
+
+    @asynccontextmanager
+    async def use(self, number: int | None = None) -> AsyncIterator[RawConnection]:
+        """The connection for the body alone; that of session `number`, or any. `Unavailable`.
+
+        Who waited while a connection was lost, or was not to be had, fails with it: a server that
+        stands still costs one time-out, not one for each lease.
+        """
+        asked_at = time.monotonic()
+        async with self._gate:
+            if self._failure is not None and self._failed_at >= asked_at:
+                raise Unavailable(self._failure.message, reason=self._failure.reason)
+            if number is not None and (number != self.number or self._connection is None):
+                raise Unavailable("the session that had the lease has ended")
+            try:
+                connection = self._connection or await self._connect()
+                with guard(connection):
+                    yield connection
+                self._heard_at = time.monotonic()
+            except Unavailable as error:
+                if not isinstance(error.__cause__, asyncpg.PostgresError):
+                    self._failed_at, self._failure = time.monotonic(), error
+                    self.terminate()
+                raise
+
+    async def _connect(self) -> RawConnection:
+        with guard():
+            self._connection = await connect(
+                self._url,
+                name=self.name,
+                settings=server_settings(self.name) | _SERVER,
+                timeout=self._timeout,
+                command_timeout=self._timeout,
+            )
+        self.number += 1
+        return self._connection
+
+    async def ping(self, number: int, age_s: float) -> None:
+        """Make sure that session `number` lives: heard of at most `age_s` seconds ago."""
+        if number != self.number or time.monotonic() - self._heard_at > age_s:
+            async with self.use(number) as connection:
+                await connection.fetchval("SELECT 1")
+
+    def terminate(self) -> None:
+        """End the session at once, and with it all its locks."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def close(self) -> None:
+        """End the session in order, if nobody uses it; takes a second at most."""
+        async with self._gate:
+            if self.users > 0 or self._connection is None:
+                return
+            connection, self._connection = self._connection, None
+            try:
+                with guard(connection):
+                    await connection.close(timeout=1)
+            except Unavailable:
+                connection.terminate()
+
+
+class _Holder:
+    """One lock of the session, or the wish for it."""
+
+    def __init__(self, session: _Session, owner: str, name: str, floor: Floor) -> None:
         self.name = name
         self.epoch = 0
-        self._connect = connect
+        self._session = session
         self._owner = owner
         self._floor = floor
-        self._timeout = timeout
         self._key = lock_key(name)
-        self._connection: RawConnection | None = None
+        # the session in which we may have the lock
+        self._in: int | None = None
 
     async def try_acquire(self, *, again: bool = False) -> bool:
         """One try; the epoch is new when it succeeds. Raises `Unavailable`."""
-        if self._connection is None:
-            self._connection = await self._connect()
-        connection = self._connection
-        with guard():
+        async with self._session.use() as connection:
+            self._in = self._session.number
             locked = await connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key)
             if not locked and again:
                 await self._end_former(connection)
                 locked = await connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key)
         if not locked:
+            self._in = None
             return False
         floor = max(await self._floor(), self.epoch)
-        with guard():
+        async with self._session.use(self._in) as connection:
             self.epoch = int(
                 await connection.fetchval(_NEXT_EPOCH, self.name, floor + 1, self._owner, now_ns())
             )
@@ -256,26 +338,32 @@ class _Holder:
     async def _end_former(self, connection: RawConnection) -> None:
         """End our own former session, where it lives on behind a connection that was cut."""
         high, low = (self._key >> 32) & 0xFFFFFFFF, self._key & 0xFFFFFFFF
-        name = f"drey-lease {self._owner}"[:63]
-        await connection.fetch(_END_FORMER, name, high, low)
+        await connection.fetch(_END_FORMER, self._session.name, high, low)
 
-    async def ping(self) -> None:
+    async def ping(self, age_s: float) -> None:
         """Make sure that the session lives, and with it the lock. Raises `Unavailable`."""
-        if self._connection is None:
-            raise Unavailable("the lease has no connection")
-        with guard():
-            await self._connection.fetchval("SELECT 1", timeout=self._timeout)
+        if self._in is None:
+            raise Unavailable("the lease has no session")
+        await self._session.ping(self._in, age_s)
 
     async def close(self) -> None:
-        """End the session, and with it the lock; never fails and takes a second at most."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            with guard():
-                await connection.close(timeout=1)
-        except Unavailable:
-            connection.terminate()
+        """Give the lock back, where we may have it; never fails and takes seconds at most.
+
+        Where that cannot be done the session ends: nobody may be kept out by a lock without owner.
+        """
+        session, number = self._session, self._in
+        self._in = None
+        if number is not None and number == session.number:
+            high, low = (self._key >> 32) & 0xFFFFFFFF, self._key & 0xFFFFFFFF
+            try:
+                async with session.use(number) as connection:
+                    await connection.fetch(_UNLOCK, self._key, high, low)
+            except Unavailable:
+                _log.debug("a lease's session went before its lock was given back")
+            except asyncio.CancelledError:
+                session.terminate()
+                raise
+        await session.close()
 
 
 def _being_cancelled() -> bool:

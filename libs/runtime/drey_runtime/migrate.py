@@ -112,7 +112,10 @@ async def apply(url: str, packages: Sequence[str], application_role: str = "") -
     wanted = [migration for package in packages for migration in migrations_of(package)]
     with guard():
         connection = await asyncpg.connect(
-            url, timeout=10, command_timeout=600, server_settings=server_settings("drey-migrate")
+            url,
+            timeout=10,
+            command_timeout=600,
+            server_settings=server_settings("drey-migrate", statement_s=600),
         )
         try:
             applied = await _apply_locked(connection, packages, wanted)

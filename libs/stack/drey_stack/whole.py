@@ -71,7 +71,11 @@ class Stack:
         self.options = options
         self.folder = Path(options.folder).absolute()
         self.postgres = Postgres(
-            self.folder / "postgres", fsync=options.fsync, template=options.postgres_template
+            self.folder / "postgres",
+            fsync=options.fsync,
+            template=options.postgres_template,
+            # three services with a pool of ten, a connection for each monitor, and room
+            settings={"max_connections": str(60 + 2 * max(options.monitors, 20))},
         )
         self.nats = Nats(self.folder / "nats")
         self.valkey = Valkey(self.folder / "valkey")

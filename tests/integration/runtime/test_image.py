@@ -131,3 +131,9 @@ async def test_a_cancelled_writer_ends_whatever_the_client_does_with_it(image: I
         done, _ = await asyncio.wait({task}, timeout=5)
         assert done
         assert task.cancelled()
+
+
+async def test_more_at_a_time_than_there_are_connections(image: Image, valkey: Valkey) -> None:
+    """Each waits for its turn: 128 shards of two monitors once exhausted the pool."""
+    await asyncio.gather(*(image.ping() for _ in range(500)))
+    assert await image.epoch(0) == 0

@@ -4,16 +4,18 @@ import asyncio
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from drey_runtime.database import Database
-from drey_runtime.lease import LeaseLost, PostgresLease, lock_key
+from drey_runtime.lease import LeaseLost, PostgresLease, lock_key, session_name
 from drey_runtime.migrate import apply
 from drey_stack import Postgres
+
+from .conftest import until
 
 HOLDER = """
 import asyncio, sys
@@ -217,3 +219,96 @@ async def test_the_holder_is_recorded(url: str, db: Database) -> None:
         row = await conn.fetchrow("SELECT * FROM lease.epoch")
     assert row is not None
     assert (row["name"], row["holder"], row["epoch"]) == ("shard-0", "me", 1)
+
+
+async def sessions(db: Database) -> int:
+    async with db.acquire() as conn:
+        found: int = await conn.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'drey-lease %'"
+            " AND datname = current_database()"
+        )
+        return found
+
+
+async def test_many_leases_need_one_connection_a_process(url: str, db: Database) -> None:
+    """64 shards and two monitors once took 128 connections, of a server's hundred."""
+    names = [f"shard-{number}" for number in range(64)]
+    first, second = lease(url, "a"), lease(url, "b")
+    terms: dict[str, str] = {}
+
+    async def own(of: PostgresLease, owner: str, name: str) -> None:
+        async with of.held(name):
+            terms[name] = owner
+            await asyncio.Event().wait()
+
+    one = [asyncio.create_task(own(first, "a", name)) for name in names]
+    await until(lambda: len(terms) == 64, 20)
+    two = [asyncio.create_task(own(second, "b", name)) for name in names]
+
+    async def both_there() -> bool:
+        return await sessions(db) == 2
+
+    await until(both_there, 20)
+    assert set(terms.values()) == {"a"}
+    one[7].cancel()
+    await until(lambda: terms["shard-7"] == "b", 20)
+    assert sorted(terms.values()).count("b") == 1
+    for task in one:
+        task.cancel()
+    await asyncio.wait(one)
+    await until(lambda: set(terms.values()) == {"b"}, 20)
+    for task in two:
+        task.cancel()
+    await asyncio.wait(two)
+
+    async def none_left() -> bool:
+        return await sessions(db) == 0
+
+    await until(none_left, 20)
+
+
+async def test_a_lost_session_is_noticed_by_each_of_its_leases(url: str, db: Database) -> None:
+    of = lease(url, "a")
+    async with AsyncExitStack() as stack:
+        terms = [await stack.enter_async_context(of.held(f"shard-{n}")) for n in range(5)]
+        async with db.acquire() as conn:
+            await conn.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'drey-lease a'"
+            )
+        for term in terms:
+            async with asyncio.timeout(20):
+                await term.changed.wait()
+        assert [term.epoch for term in terms] == [2] * 5
+        assert await sessions(db) == 1
+
+
+async def test_one_that_waits_and_gives_up_leaves_no_lock(url: str) -> None:
+    holder, other = lease(url, "a"), lease(url, "b")
+    async with holder.held("kept"), other.held("other"):
+        for _ in range(20):
+            waiting = asyncio.create_task(_enter(other, "kept"))
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        # cancelled in the middle of taking a lock that is free
+        for number in range(20):
+            taking = asyncio.create_task(_enter(other, f"free-{number}"))
+            await asyncio.sleep(0.0005 * number)
+            taking.cancel()
+            await asyncio.wait({taking})
+            async with asyncio.timeout(20), holder.held(f"free-{number}"):
+                pass
+
+
+async def _enter(of: PostgresLease, name: str) -> None:
+    async with of.held(name):
+        pass
+
+
+def test_names_of_sessions_are_distinct_and_short_enough() -> None:
+    long = "host." * 30
+    names = {session_name(owner) for owner in (long + "1", long + "2", "a", "monitör", "monitor")}
+    assert len(names) == 5
+    assert all(len(name.encode()) <= 63 and name.isascii() for name in names)
+    assert session_name("host:1") == "drey-lease host:1"

@@ -81,14 +81,16 @@ def test_backoff_is_positive_and_capped(attempt: int) -> None:
         asyncpg.TooManyConnectionsError("full"),
         asyncpg.CannotConnectNowError("starting up"),
         asyncpg.AdminShutdownError("shutting down"),
-        asyncpg.InterfaceError("connection is closed"),
-        asyncpg.InternalClientError(
-            "cannot switch to state 12; another operation (2) is in progress"
-        ),
+        asyncpg.InterfaceError("whatever it says"),
+        asyncpg.InternalClientError("in the middle of something"),
     ],
 )
 def test_a_lost_database_is_unavailable(error: Exception) -> None:
-    with pytest.raises(Unavailable) as caught, guard():
+    class Closed:
+        def is_closed(self) -> bool:
+            return True
+
+    with pytest.raises(Unavailable) as caught, guard(Closed()):  # type: ignore[arg-type]
         raise error
     assert caught.value.reason == Reason.DATABASE_UNAVAILABLE
     assert is_unavailable(caught.value)
@@ -101,13 +103,52 @@ def test_a_lost_database_is_unavailable(error: Exception) -> None:
         NotFound("x"),
         ValueError("x"),
         asyncpg.UniqueViolationError("x"),
-        asyncpg.InterfaceError("another operation is in progress"),
+        asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
+        asyncpg.UndefinedTableError("x"),
     ],
 )
 def test_other_errors_pass(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, guard():
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [
+        ("53100", "free space"),
+        ("53200", "out of memory"),
+        ("53300", "max_connections"),
+        ("53400", "resource"),
+        ("28P01", "password"),
+        ("28000", "password"),
+        ("3D000", "no database"),
+        ("57014", "longer than it may"),
+        ("57P01", "ended the session"),
+        ("57P02", "ended the session"),
+        ("57P03", "starts or stops"),
+        ("57P05", "ended the session"),
+        ("25006", "primary"),
+        ("25P03", "stood still"),
+        ("55P03", "another session"),
+        ("58030", "log"),
+        ("08006", "lost"),
+        ("42501", "--application-role"),
+        ("40001", "try again"),
+        ("40P01", "try again"),
+    ],
+)
+def test_what_the_server_says_of_itself_has_a_name(state: str, remedy: str) -> None:
+    error = asyncpg.PostgresError.new({"C": state, "M": "words of the server", "S": "ERROR"})
+    with pytest.raises(Unavailable, match=remedy) as caught, guard():
+        raise error
+    assert is_unavailable(caught.value)
+
+
+def test_a_trigger_that_refuses_is_a_defect() -> None:
+    fields = {"C": "42501", "M": "audit.entry is immutable", "W": "PL/pgSQL function"}
+    with pytest.raises(asyncpg.InsufficientPrivilegeError), guard():
+        raise asyncpg.PostgresError.new(fields)
 
 
 def test_messages_of_jobs_round_trip() -> None:
