@@ -7,9 +7,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/stack libs/machine libs/cli libs/testing \
+MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/stack libs/machine libs/cli \
 	services/snapshot services/monitor services/restore services/gateway
+# What runs, and then what tests need: `make demo` installs the first only.
+RUN_STAMP := $(VENV)/.installed-run
 STAMP := $(VENV)/.installed
+# By the interpreter, never by a script's first line, which takes no long path and no blanks.
+PY := $(BIN)/python
+INSTALL := $(BIN)/uv pip install -q --compile-bytecode --python $(PY) -c constraints.txt --build-constraints constraints.txt
 NATIVE := libs/ca/setup.py $(wildcard libs/ca/src/drey_ca/_native/*.p*)
 MODULES := proto libs/contracts/proto
 # Google's classes come with their own package.
@@ -23,24 +28,28 @@ help: ## List the targets
 
 venv: $(STAMP) ## Make .venv with everything in it
 
-$(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS)) $(NATIVE)
+$(RUN_STAMP): constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS)) $(NATIVE)
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: apt-get install python3.11 python3.11-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is needed: apt-get install python3.11-venv" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check uv -c constraints.txt
-	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt --build-constraints constraints.txt --group dev $(addprefix -e ,$(MEMBERS))
-	@$(BIN)/python -c 'import drey_ca._native' 2>/dev/null || echo "No C compiler, or no Python headers: Channel Access runs through aioca, many times slower. For the native table: apt-get install gcc libc6-dev python3-dev, then make clean venv" >&2
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check uv -c constraints.txt
+	$(INSTALL) $(addprefix -e ,$(MEMBERS))
+	@$(PY) -c 'import drey_ca._native' 2>/dev/null || echo "No C compiler, or no Python headers: Channel Access runs through aioca, many times slower. For the native table: apt-get install gcc libc6-dev python3-dev, then make clean venv" >&2
 	@touch $@
 
-demo: venv ## Walk the main job on a simulated machine (PVS=2000, DEMO_JSON=file)
-	@$(BIN)/drey demo --pvs $(PVS) $(if $(DEMO_JSON),--report $(DEMO_JSON))
+$(STAMP): $(RUN_STAMP) pyproject.toml libs/testing/pyproject.toml
+	$(INSTALL) --group dev -e libs/testing
+	@touch $@
 
-up: venv ## Start the whole stack in the foreground, state in .drey
-	@$(BIN)/drey up
+demo: $(RUN_STAMP) ## Walk the main job on a simulated machine (PVS=2000, DEMO_JSON=file)
+	@$(PY) -m drey_cli.main demo --pvs $(PVS) $(if $(DEMO_JSON),--report "$(DEMO_JSON)")
+
+up: $(RUN_STAMP) ## Start the whole stack in the foreground, state in .drey
+	@$(PY) -m drey_cli.main up
 
 test: venv ## Run all tests
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not serial" -q
-	$(BIN)/pytest -m serial -q
+	$(PY) -m pytest -n 2 --dist loadgroup -m "not serial" -q
+	$(PY) -m pytest -m serial -q
 
 asan: venv ## The native channel table's suite under AddressSanitizer (needs gcc; 5 minutes)
 	@sh tests/tools/native_asan.sh
@@ -48,16 +57,16 @@ asan: venv ## The native channel table's suite under AddressSanitizer (needs gcc
 lint: venv ## ruff, import contracts, buf lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	$(BIN)/buf lint
-	$(BIN)/python tests/tools/contracts_rules.py
-	$(BIN)/python docs/generate.py --check
+	$(PY) tests/tools/contracts_rules.py
+	$(PY) docs/generate.py --check
 
 types: venv ## mypy, strict
-	$(BIN)/mypy
+	$(PY) -m mypy
 
 docs: venv ## Generate the reference from protos and settings
-	$(BIN)/python docs/generate.py
+	$(PY) docs/generate.py
 
 contracts: venv ## Generate the Python classes from proto/
 	find libs/contracts/drey -name '*_pb2*' -delete
@@ -67,7 +76,7 @@ contracts: venv ## Generate the Python classes from proto/
 
 contracts-check: venv ## buf breaking against the last landed contracts, and no drift of generated code
 	for module in $(MODULES); do $(BIN)/buf breaking $$module --against $$module/baseline.binpb || exit 1; done
-	$(BIN)/python tests/tools/contracts_drift.py
+	$(PY) tests/tools/contracts_drift.py
 
 baseline: venv ## Take the contracts as they are for landed
 	for module in $(MODULES); do $(BIN)/buf build $$module -o $$module/baseline.binpb || exit 1; done
@@ -79,7 +88,7 @@ format: venv ## Format the code
 ci: venv lint types contracts-check test ## What CI runs
 
 bench: venv ## Run all benchmarks, results in bench/results
-	$(BIN)/python -m bench all
+	$(PY) -m bench all
 
 clean: ## Remove what was made here, .venv included
 	rm -rf $(VENV) .drey .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

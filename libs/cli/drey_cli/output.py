@@ -85,9 +85,8 @@ class Output:
         self._write(_dump(document, indent=2))
 
     def line(self, document: Mapping[str, Any] | Message) -> None:
-        """Write one line of JSON, at once."""
+        """Write one line of JSON."""
         self._write(_dump(document, indent=None))
-        sys.stdout.flush()
 
     def text(self, text: str, style: str = "") -> None:
         """Write text to standard output."""
@@ -119,9 +118,9 @@ class Output:
         if sys.stdout.isatty():
             text = data.decode("utf-8", "backslashreplace")
             sys.stdout.write(escape(text, keep="\r\n\t"))
-            return
+        else:
+            sys.stdout.buffer.write(data)
         sys.stdout.flush()
-        sys.stdout.buffer.write(data)
 
     @staticmethod
     def _write(text: str) -> None:
@@ -132,6 +131,8 @@ class Output:
             encoding = sys.stdout.encoding or "utf-8"
             safe = text.encode(encoding, "backslashreplace").decode(encoding)
             sys.stdout.write(safe + "\n")
+        # somebody may wait for it at the other end of a pipe, or read the file meanwhile
+        sys.stdout.flush()
 
     # ---- beside the result
 

@@ -20,7 +20,9 @@ def _serve(argv: list[str]) -> None:
     parser.add_argument("--variant", choices=("normal", "changed"), default="normal")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument("--repeater-port", type=int, default=0, help="0: a free one")
-    serve(Serving(**vars(parser.parse_args(argv))))
+    args = parser.parse_args(argv)
+    args.folder = args.folder.absolute()
+    serve(Serving(**vars(args)))
 
 
 def _disturb(argv: list[str]) -> None:

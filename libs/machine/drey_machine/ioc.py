@@ -110,7 +110,9 @@ def _start_ioc(what: Serving, plant: Plant) -> None:
     from epicscorelibs import ioc
 
     base_dbd = Path(ioc.DEFAULT_DBD_PATH)
-    own = what.folder / "dbd"
+    # a path with a colon in it is two in the IOC's search path: it looks from here
+    os.chdir(what.folder)
+    own = Path("dbd")
     own.mkdir(exist_ok=True)
     (own / "menuScan.dbd").write_text(MENU_SCAN, encoding="ascii")
     (own / "motor.dbd").write_text(motor.definition(base_dbd), encoding="utf-8")

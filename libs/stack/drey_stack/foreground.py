@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
+
+from drey_stack.errors import StackError
 
 T = TypeVar("T")
 
@@ -16,30 +20,74 @@ class Interrupted(Exception):
     """A signal ended it; everything it started is gone."""
 
 
-def run_in_foreground(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end. A signal cancels it, once; further ones wait for its clean-up.
+class Foreground:
+    """Made by `foreground()`."""
 
-    Raises `Interrupted` after a signal.
-    """
-    return asyncio.run(_watched(main))
+    def __init__(self) -> None:
+        self._signalled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Future[Any] | None = None
 
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run `main` to its end. A signal cancels it, once; further ones wait for its clean-up.
 
-async def _watched(main: Coroutine[Any, Any, T]) -> T:
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(main)
-    signalled = False
+        Raises `Interrupted` after a signal.
+        """
+        return asyncio.run(self._watched(main))
 
-    def on_signal() -> None:
-        nonlocal signalled
-        if not signalled:
-            signalled = True
+    async def _watched(self, main: Coroutine[Any, Any, T]) -> T:
+        self._loop = asyncio.get_running_loop()
+        self._task = task = asyncio.ensure_future(main)
+        if self._signalled:
             task.cancel()
+        try:
+            return await task
+        except (asyncio.CancelledError, StackError):
+            if self._signalled:
+                raise Interrupted from None
+            raise
+        finally:
+            self._loop = None
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Cancel what runs, once."""
+        if self._signalled:
+            return
+        self._signalled = True
+        if self._loop is not None and self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+
+@contextmanager
+def foreground() -> Iterator[Foreground]:
+    """In the body a signal is an order to clean up, and interrupts nothing else.
+
+    What the body makes before and removes after `run` is safe from signals too. A hang-up that was
+    set to be ignored (nohup) stays ignored.
+    """
+    found = Foreground()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, found.on_signal)
     try:
-        return await task
-    except asyncio.CancelledError:
-        if signalled:
-            raise Interrupted from None
-        raise
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run clean-up to its end whatever is cancelled meanwhile; the cancellation is raised then."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from drey_stack.errors import PartFailed
-from drey_stack.part import Part, within, write_private
+from drey_stack.part import Part, within
 from drey_stack.ports import LOOPBACK
+from drey_stack.private import private_folder, quoted, write_private
 from drey_stack.process import Process
 
 MAX_PAYLOAD = 8 * 1024 * 1024
@@ -30,7 +31,10 @@ def nats_program() -> str:
 
 
 class Nats(Part):
-    """A NATS server with JetStream kept under the folder; messages of up to 8 MiB."""
+    """A NATS server with JetStream kept under the folder; messages of up to 8 MiB.
+
+    It knows no Unix socket: it listens on loopback, and asks for the password.
+    """
 
     name: ClassVar[str] = "nats"
 
@@ -42,13 +46,13 @@ class Nats(Part):
     async def prepare(self, deadline: float) -> None:
         """Write the configuration. The password lies in it, so that no `ps` shows it."""
         store = self.folder / "jetstream"
-        store.mkdir(exist_ok=True, mode=0o700)
+        private_folder(store)
         write_private(
             self.folder / "nats.conf",
             f'server_name: "drey"\nhost: "{LOOPBACK}"\nport: {self.port}\n'
             f"max_payload: {MAX_PAYLOAD}\nmax_pending: {8 * MAX_PAYLOAD}\n"
             f'authorization {{ user: "{_USER}", password: "{self.password}" }}\n'
-            f'jetstream {{ store_dir: "{store}" }}\n',
+            f"jetstream {{ store_dir: {quoted(store)} }}\n",
         )
 
     def spawn(self) -> Process:

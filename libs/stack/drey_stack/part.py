@@ -1,7 +1,6 @@
-"""What the embedded servers have in common: folder, port, secret, life cycle."""
+"""What the embedded servers have in common: folder, address, secret, life cycle."""
 
 import asyncio
-import fcntl
 import os
 import secrets
 import signal
@@ -15,16 +14,19 @@ from typing import ClassVar, Self
 
 import psutil
 
-from drey_stack.errors import FolderBusy, PartFailed
+from drey_stack.errors import PartFailed
 from drey_stack.ports import LOOPBACK, free_port, is_free
+from drey_stack.private import RunFolder, hold_folder, write_private
 from drey_stack.process import Process, tail
 
-DEFAULT_DEADLINE = 30.0
+DEFAULT_DEADLINE = 300.0
+"""Seconds; catches a server that hangs, on a machine of any pace."""
 _POLL = 0.01
 
 
 class Part(ABC):
-    """An embedded server in a folder of its own, listening on 127.0.0.1 only.
+    """An embedded server in a folder of its own, listening on 127.0.0.1 only, or, with `socket`, on
+    a Unix socket that no other user of the machine reaches.
 
     `port` 0 takes a free port and remembers it in the folder, so that the next start there finds
     the same port (if nobody else took it) and its data. A random password lies in the folder,
@@ -36,8 +38,10 @@ class Part(ABC):
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     death_signal: ClassVar[signal.Signals] = signal.SIGKILL
 
-    def __init__(self, folder: Path, *, port: int = 0) -> None:
+    def __init__(self, folder: Path, *, port: int = 0, socket: bool = False) -> None:
         self.folder = Path(folder).absolute()
+        self.socket = socket
+        self._run_folder = RunFolder(self.folder)
         self._wanted_port = port
         self._port: int | None = None
         self._secret = ""
@@ -63,13 +67,18 @@ class Part(ABC):
     def url(self) -> str:
         """Where clients connect, password included."""
 
+    @property
+    def service_url(self) -> str:
+        """Where the services connect, which may be as somebody else."""
+        return self.url
+
     # ---- what users see
 
     @property
     def port(self) -> int:
-        """The TCP port; known from the first start on (RuntimeError before)."""
+        """The TCP port; known from the first start on (RuntimeError before, or with a socket)."""
         if self._port is None:
-            raise RuntimeError(f"{self.name} has not been started")
+            raise RuntimeError(f"{self.name} has not been started, or has no port")
         return self._port
 
     @property
@@ -115,10 +124,14 @@ class Part(ABC):
             if self._process is not None:
                 await self._process.stop(self.stop_signal, grace)
         finally:
+            self._run_folder.remove()
             self._release_folder()
 
     async def kill(self) -> None:
-        """SIGKILL the server and everything it started, and wait until they are gone."""
+        """SIGKILL the server and everything it started, and wait until they are gone.
+
+        The next start has the same address; `stop` removes what is temporary.
+        """
         if self._process is not None:
             await self._kill_tree(self._process)
         self._release_folder()
@@ -147,11 +160,13 @@ class Part(ABC):
 
     async def _start(self, end: float) -> None:
         for attempt in range(5):
-            await self._choose_port(end, first=attempt == 0)
+            if not self.socket:
+                await self._choose_port(end, first=attempt == 0)
             await self.prepare(self._left(end))
             self._process = self.spawn()
             if await self._until_answer(end):
-                (self.folder / "port").write_text(f"{self._port}\n", encoding="ascii")
+                if not self.socket:
+                    write_private(self.folder / "port", f"{self._port}\n")
                 return
             if not self._worth_retrying():
                 break
@@ -207,6 +222,7 @@ class Part(ABC):
         """Leave nothing behind; goes through even when cancelled again."""
         if self._process is not None and self._process.running:
             await self._kill_tree(self._process)
+        self._run_folder.remove()
         self._release_folder()
 
     async def _kill_tree(self, process: Process) -> None:
@@ -225,16 +241,9 @@ class Part(ABC):
             await asyncio.sleep(_POLL)
 
     def _take_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._lock is not None:
             return
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise FolderBusy(self.folder) from error
-        self._lock = lock
+        self._lock = hold_folder(self.folder)
         self._secret = self._load_secret()
 
     def _release_folder(self) -> None:
@@ -267,15 +276,6 @@ def _alive(family: list[psutil.Process]) -> list[psutil.Process]:
             if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
                 alive.append(member)
     return alive
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    partial = path.with_name(path.name + ".new")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    partial.replace(path)
 
 
 async def within(action: Callable[[], Awaitable[bool]], seconds: float) -> bool:

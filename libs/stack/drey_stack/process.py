@@ -13,16 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from drey_stack.private import UMASK, open_log
+
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whom to become: ids, and the one capability to keep, if any."""
+    """Whom to become, with none of root's rights."""
 
     uid: int
     gid: int
-    capability: int | None = None
 
 
 class Process:
@@ -49,13 +50,15 @@ class Process:
         log: Path | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
         user: User | None = None,
-        stdin: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
+        descriptors: Sequence[int] = (),
     ) -> "Process":
         """Start `argv` at once: no await, so no cancellation can fall in between.
 
         `env` is the whole environment (the parent's if absent); `log` is appended to with both
-        outputs, which go to /dev/null if absent; `stdin` is read. Blocks for about
-        2 ms. Raises RuntimeError outside of the main thread: the kernel ties a child to the
+        outputs, which go to /dev/null if absent. `stdin` (a descriptor) is read, and `descriptors`
+        stay open in it, numbers included. What it makes is for its own user (umask 077). Blocks for
+        about 2 ms. Raises RuntimeError outside of the main thread: the kernel ties a child to the
         *thread* that made it. Raises OSError when the program isn't found.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -66,25 +69,25 @@ class Process:
         options = {
             "parent": os.getpid(),
             "death_signal": int(death_signal),
-            "user": [user.uid, user.gid, user.capability] if user else None,
+            "user": [user.uid, user.gid] if user else None,
         }
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(options)]
-        output = log.open("ab") if log else None
-        source = stdin.open("rb") if stdin else None
+        output = open_log(log) if log else subprocess.DEVNULL
         try:
             popen = subprocess.Popen(
                 [*launcher, program, *argv[1:]],
-                stdin=source if source else subprocess.DEVNULL,
-                stdout=output if output else subprocess.DEVNULL,
-                stderr=subprocess.STDOUT if output else subprocess.DEVNULL,
+                stdin=stdin,
+                stdout=output,
+                stderr=subprocess.STDOUT,
                 env=None if env is None else dict(env),
                 cwd=cwd,
                 start_new_session=True,
+                umask=UMASK,
+                pass_fds=descriptors,
             )
         finally:
-            for file in (output, source):
-                if file:
-                    file.close()
+            if log:
+                os.close(output)
         return cls(popen, log)
 
     @property

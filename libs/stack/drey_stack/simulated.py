@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from drey_stack.errors import PartFailed
+from drey_stack.foreground import finish
+from drey_stack.private import hold_folder
 from drey_stack.process import Process, tail
 
 MODULE = "drey_machine"
 """Runs as a program of its own; this package does not depend on it."""
-_START_S = 120.0
+_START_S = 600.0
+"""Catches an IOC that hangs, on a machine of any pace."""
 
 
 class SimulatedMachine:
@@ -23,26 +27,36 @@ class SimulatedMachine:
         self.folder = Path(folder).absolute()
         self._pvs = pvs
         self._process: Process | None = None
+        self._lock: int | None = None
         self.environment: dict[str, str] = {}
         self.catalogue = self.folder / "machine.csv"
 
     async def __aenter__(self) -> SimulatedMachine:
-        """Start it; returns when it serves. Raises `PartFailed` with the end of its log."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Start it; returns when it serves.
+
+        Raises `PartFailed` with the end of its log, `FolderBusy` where another runs in the folder.
+        """
+        self._lock = hold_folder(self.folder)
         (self.folder / "machine.json").unlink(missing_ok=True)
-        self._process = self._spawn("--pvs", str(self._pvs))
         try:
+            self._process = self._spawn("--pvs", str(self._pvs))
             described = await asyncio.wait_for(self._described(self._process), _START_S)
         except BaseException:
-            await self._process.stop()
+            await finish(self._stop())
             raise
         self.environment = described["env"]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop it."""
+        """Stop it, also when cancelled."""
+        await finish(self._stop())
+
+    async def _stop(self) -> None:
         if self._process is not None:
             await self._process.stop()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _spawn(self, *arguments: str) -> Process:
         argv = [sys.executable, "-m", MODULE, *arguments, "--folder", str(self.folder)]

@@ -58,8 +58,8 @@ class Child:
     cwd: Path | None = None
     log: Path | None = None
     ready: Callable[[], Awaitable[None]] | None = None
-    ready_within_s: float = 30.0
-    stop_grace_s: float = 5.0
+    ready_within_s: float = 300.0
+    stop_grace_s: float = 10.0
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
 

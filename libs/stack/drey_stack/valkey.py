@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from drey_stack.errors import PartFailed
-from drey_stack.part import Part, within, write_private
+from drey_stack.part import Part, within
 from drey_stack.ports import LOOPBACK
+from drey_stack.private import quoted, write_private
 from drey_stack.process import Process
 
 
@@ -28,14 +29,26 @@ class Valkey(Part):
 
     @property
     def url(self) -> str:
-        """`redis://:password@127.0.0.1:port/0`."""
+        """`redis://:password@127.0.0.1:port/0`, or `unix://:password@/socket?db=0`."""
+        if self.socket:
+            return f"unix://:{self.password}@{self.address}?db=0"
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+
+    @property
+    def address(self) -> Path:
+        """Of the Unix socket."""
+        return self._run_folder.path / "valkey.sock"
 
     async def prepare(self, deadline: float) -> None:
         """Write the configuration. The password lies in it, so that no `ps` shows it."""
+        if self.socket:
+            self._run_folder.make()
+            listen = f"port 0\nunixsocket {self.address}\nunixsocketperm 700\n"
+        else:
+            listen = f"bind {LOOPBACK}\nport {self.port}\n"
         write_private(
             self.folder / "valkey.conf",
-            f'bind {LOOPBACK}\nport {self.port}\ndir "{self.folder}"\n'
+            f"{listen}dir {quoted(self.folder)}\n"
             f"requirepass {self.password}\ndaemonize no\n"
             'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
             # batches of a full image must not cut a client that reads a moment later
@@ -52,7 +65,10 @@ class Valkey(Part):
         return await within(self._pong, 1.0)
 
     async def _pong(self) -> bool:
-        reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
+        if self.socket:
+            reader, writer = await asyncio.open_unix_connection(self.address)
+        else:
+            reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
         try:
             writer.write(b"AUTH " + self.password.encode() + b"\r\nPING\r\n")
             await writer.drain()

@@ -1,7 +1,8 @@
 """The whole stack on one machine: parts, migrations, keys, the four services, kept running.
 
 What `drey up` and `drey demo` start, and what the end-to-end tests and benchmarks stand on. All
-state lies in one folder; a second start finds its data, its ports and its first key again.
+state lies in one folder; a second start finds its data, its port and its first key again. The parts
+talk over Unix sockets in folders that no other user enters, except NATS, which knows none.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey_stack.errors import StackError
+from drey_stack.foreground import finish
 from drey_stack.nats import Nats
 from drey_stack.part import Part
 from drey_stack.ports import LOOPBACK, free_port, is_free
 from drey_stack.postgres import APPLICATION, Postgres
+from drey_stack.private import UMASK, RunFolder, hold_folder, make_private, write_private
 from drey_stack.supervisor import Child, Supervisor
 from drey_stack.valkey import Valkey
 
@@ -35,8 +39,20 @@ SERVICES = ("snapshot", "monitor", "restore", "gateway")
 MIGRATED = ("drey_runtime", "drey_snapshot", "drey_restore", "drey_gateway")
 CLIENT_FILE = "client.toml"
 
+_OWN = (
+    "nats",
+    "valkey",
+    "machine",
+    "keys",
+    "*.made",
+    "*.json",
+    "*.toml",
+    "*.log",
+    "postgres/*.log",
+)
+"""What of a state folder an older version may have left open; Postgres sees to its own."""
 _TLS = ("DREY_TLS_CERT", "DREY_TLS_KEY")
-_USABLE_S = 30.0
+_USABLE_S = 300.0
 _NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 Say = Callable[[str], None]
@@ -48,7 +64,10 @@ class StackOptions:
 
     `listen`: address of the gateway; empty takes a free port of 127.0.0.1, `gateway_port` where it
     is free. `epics`: EPICS_CA_* variables for monitor, snapshot and restore, over those of this
-    process. `environment`: further variables for all services, such as DREY_OTLP_ENDPOINT.
+    process. `environment`: further variables for all services, such as DREY_OTLP_ENDPOINT; a
+    DREY_POSTGRES_URL, DREY_NATS_URL or DREY_REDIS_URL in it names a server from outside, and that
+    part is not started here. `postgres_owner_url`: by which the migrations own the schemas of such
+    a Postgres; empty: the services' role owns them.
     `fsync=False` is for tests.
     """
 
@@ -59,6 +78,7 @@ class StackOptions:
     monitors: int = 1
     epics: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    postgres_owner_url: str = ""
     fsync: bool = True
     postgres_template: Path | None = None
     say: Say = lambda _: None
@@ -72,18 +92,29 @@ class Stack:
         self.folder = Path(options.folder).absolute()
         self.postgres = Postgres(
             self.folder / "postgres",
+            socket=True,
             fsync=options.fsync,
             template=options.postgres_template,
             # three services with a pool of ten, a connection for each monitor, and room
             settings={"max_connections": str(60 + 2 * max(options.monitors, 20))},
         )
         self.nats = Nats(self.folder / "nats")
-        self.valkey = Valkey(self.folder / "valkey")
+        self.valkey = Valkey(self.folder / "valkey", socket=True)
+        self._parts: dict[str, Part] = {
+            variable: part
+            for variable, part in (
+                ("DREY_POSTGRES_URL", self.postgres),
+                ("DREY_NATS_URL", self.nats),
+                ("DREY_REDIS_URL", self.valkey),
+            )
+            if not options.environment.get(variable)
+        }
+        self._run_folder = RunFolder(self.folder)
+        self._lock: int | None = None
         self.supervisor = Supervisor()
         self.server = ""
         self.key = ""
         self.first_key = False
-        self._ports: dict[str, int] = {}
         self._keep: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
 
@@ -95,13 +126,11 @@ class Stack:
         keys = self.folder / "keys"
         return {
             **inherited,
-            "DREY_POSTGRES_URL": self.postgres.application_url,
-            "DREY_NATS_URL": self.nats.url,
-            "DREY_REDIS_URL": self.valkey.url,
+            **{variable: part.service_url for variable, part in self._parts.items()},
             "DREY_SHARDS": str(self.options.shards),
             "DREY_TRUSTED_KEYS": str(keys / "trusted.json"),
             **{
-                f"DREY_{name.upper()}_TARGET": f"{LOOPBACK}:{self._ports[name]}"
+                f"DREY_{name.upper()}_TARGET": self._socket_of(name)
                 for name in ("snapshot", "monitor", "restore")
             },
             **self.options.environment,
@@ -112,7 +141,7 @@ class Stack:
         try:
             await self._start()
         except BaseException:
-            await self._stack.aclose()
+            await finish(self._stack.aclose())
             raise
         return self
 
@@ -122,15 +151,15 @@ class Stack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop everything in reverse order."""
-        await self._stack.aclose()
+        """Stop everything in reverse order, also when cancelled."""
+        await finish(self._stack.aclose())
 
     async def _start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._take_folder()
         say = self.options.say
-        say("starting Postgres, NATS and Valkey")
+        say(self._what_starts())
         await self._start_parts()
-        self._choose_ports()
+        self._choose_address()
         say("preparing the database")
         await self._prepare()
         await self._stack.enter_async_context(self.supervisor)
@@ -141,30 +170,61 @@ class Stack:
         self._keep = asyncio.create_task(self._keep_parts(), name="keep parts")
         self._stack.push_async_callback(self._stop_keeping)
 
-    async def _start_parts(self) -> None:
-        parts: tuple[Part, ...] = (self.postgres, self.nats, self.valkey)
-        for part in parts:
-            self._stack.push_async_callback(part.stop)
-        await _together(*(part.start() for part in parts))
+    def _take_folder(self) -> None:
+        self._lock = hold_folder(self.folder)
+        self._stack.callback(self._release_folder)
+        for name in _OWN:
+            for path in self.folder.glob(name):
+                make_private(path)
+        self._run_folder.make()
 
-    def _choose_ports(self) -> None:
+    def _release_folder(self) -> None:
+        self._run_folder.remove()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _what_starts(self) -> str:
+        names = {
+            "DREY_POSTGRES_URL": "Postgres",
+            "DREY_NATS_URL": "NATS",
+            "DREY_REDIS_URL": "Valkey",
+        }
+        started = [name for variable, name in names.items() if variable in self._parts]
+        outside = [variable for variable in names if variable not in self._parts]
+        return "; ".join(
+            [f"starting {', '.join(started)}" for _ in started[:1]]
+            + [f"using the server of {variable}" for variable in outside]
+        )
+
+    async def _start_parts(self) -> None:
+        for part in self._parts.values():
+            self._stack.push_async_callback(part.stop)
+        await _together(*(part.start() for part in self._parts.values()))
+
+    def _choose_address(self) -> None:
+        """Of the gateway: the one that was asked for, or the last one, or a free one."""
         path = self.folder / "ports.json"
-        known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-        known.setdefault("gateway", self.options.gateway_port)
-        names = [*SERVICES, *(f"monitor-{i}" for i in range(1, self.options.monitors))]
-        for name in names:
-            port = known.get(name, 0)
-            if not port or port in self._ports.values() or not is_free(port):
-                port = free_port(set(self._ports.values()))
-            self._ports[name] = port
-        path.write_text(json.dumps(self._ports))
-        self.server = self.options.listen or f"{LOOPBACK}:{self._ports['gateway']}"
+        try:
+            port = int(json.loads(path.read_text())["gateway"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            port = self.options.gateway_port
+        if not port or not is_free(port):
+            port = free_port()
+        write_private(path, json.dumps({"gateway": port}))
+        self.server = self.options.listen or f"{LOOPBACK}:{port}"
+
+    def _socket_of(self, name: str) -> str:
+        return f"unix:{self._run_folder.path / name}.sock"
 
     async def _prepare(self) -> None:
         await self._run("drey_runtime.keys", str(self.folder / "keys"), *SERVICES)
-        owner = {"DREY_POSTGRES_URL": self.postgres.url}
+        role, owner = self._database_roles()
         await self._run(
-            "drey_runtime.migrate", "--application-role", APPLICATION, *MIGRATED, environment=owner
+            "drey_runtime.migrate",
+            *(["--application-role", role] if role else []),
+            *MIGRATED,
+            environment={"DREY_POSTGRES_URL": owner},
         )
         client = self.folder / CLIENT_FILE
         if client.exists():
@@ -173,9 +233,18 @@ class Stack:
             # a state folder that lost its client file has an admin already: this one is another
             name = "admin" if not (self.folder / "keys.made").exists() else f"admin-{token_hex(4)}"
             out = await self._run("drey_gateway.bootstrap", "--name", name, "--force")
-            (self.folder / "keys.made").touch()
+            write_private(self.folder / "keys.made", "")
             self.key = out.strip()
             self.first_key = True
+
+    def _database_roles(self) -> tuple[str, str]:
+        """The role of the services where it is another than the owner, and the owner's URL."""
+        if self.postgres in self._parts.values():
+            return APPLICATION, self.postgres.url
+        services = self.options.environment["DREY_POSTGRES_URL"]
+        if not self.options.postgres_owner_url:
+            return "", services
+        return unquote(urlsplit(services).username or ""), self.options.postgres_owner_url
 
     async def _run(
         self, module: str, *arguments: str, environment: Mapping[str, str] | None = None
@@ -189,6 +258,8 @@ class Stack:
             env=self.environment | dict(environment or {}),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C is ours to pass on
+            umask=UMASK,
         )
         try:
             out, err = await process.communicate()
@@ -231,14 +302,14 @@ class Stack:
                 await asyncio.sleep(0.05)
 
     def _child(self, name: str, service: str) -> Child:
-        listen = self.server if name == "gateway" else f"{LOOPBACK}:{self._ports[name]}"
+        listen = self.server if name == "gateway" else self._socket_of(name)
         environment = self.environment | {
             f"DREY_{service.upper()}_LISTEN": listen,
             "DREY_SIGNING_KEY": str(self.folder / "keys" / f"{service}.pem"),
         }
         if service != "gateway":
             environment |= self.options.epics
-            for variable in _TLS:  # the others are called on loopback, by the gateway
+            for variable in _TLS:  # the others are called by the gateway, over sockets of ours
                 environment.pop(variable, None)
         log = self.folder / f"{name}.log"
         secure = _TLS[0] in environment
@@ -249,18 +320,16 @@ class Stack:
         return Child(name, [sys.executable, "-m", f"drey_{service}"], environment, None, log, ready)
 
     def _write_client_file(self) -> None:
-        path = self.folder / CLIENT_FILE
-        path.touch(mode=0o600)
         text = f'server = "{self.server}"\nkey = "{self.key}"\n'
         if _TLS[0] in self.options.environment:
             authority = Path(self.options.environment[_TLS[0]]).absolute()
             text += f'tls = true\nca = "{authority}"\n'
-        path.write_text(text)
+        write_private(self.folder / CLIENT_FILE, text)
 
     async def _keep_parts(self) -> None:
         """Start a part again when it dies under us, as the supervisor does for the services."""
         async with asyncio.TaskGroup() as group:
-            for part in (self.postgres, self.nats, self.valkey):
+            for part in self._parts.values():
                 group.create_task(self._keep_part(part))
 
     async def _keep_part(self, part: Part) -> None:

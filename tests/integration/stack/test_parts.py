@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,14 +10,22 @@ import asyncpg
 import nats
 import psutil
 import pytest
+from redis.asyncio import Redis
 
 from drey_stack import FolderBusy, Nats, Part, PartFailed, Postgres, Valkey, free_port, is_free
 from drey_stack.ports import LOOPBACK
 from drey_stack.postgres import OWNER
+from drey_stack.private import RunFolder, write_private
 
 
 def make(kind: type[Part], folder: Path) -> Part:
     return Postgres(folder, fsync=False) if kind is Postgres else kind(folder)
+
+
+def listening(part: Part) -> set:
+    """Addresses of TCP on which it takes connections."""
+    found = psutil.Process(part.pid).net_connections(kind="tcp")
+    return {connection.laddr for connection in found if connection.status == "LISTEN"}
 
 
 async def command(part: Part, *lines: bytes) -> bytes:
@@ -38,10 +47,7 @@ async def test_kill_restart_and_second_start_keep_the_port(kind: type[Part], tmp
         assert not part.running and not psutil.pid_exists(pid)
         await part.start()
         assert part.port == port and part.pid != pid
-        listening = {
-            c.laddr for c in psutil.Process(part.pid).net_connections() if c.status == "LISTEN"
-        }
-        assert {address.ip for address in listening} == {LOOPBACK}
+        assert {address.ip for address in listening(part)} == {LOOPBACK}
     assert is_free(port)
     async with make(kind, tmp_path) as again:
         assert again.port == port
@@ -98,6 +104,78 @@ async def test_postgres_hands_what_an_older_version_made_to_the_owner(tmp_path: 
         connection = await asyncpg.connect(postgres.url)
         for statement in ("FUNCTION jobs.f()", "VIEW jobs.open", "TABLE jobs.job", "SCHEMA jobs"):
             await connection.execute(f"DROP {statement}")
+        await connection.close()
+
+
+async def test_postgres_on_a_socket_keeps_its_address_and_takes_it_away(tmp_path: Path):
+    postgres = Postgres(tmp_path, fsync=False, socket=True)
+    async with postgres:
+        url, folder = postgres.url, (tmp_path / "run").readlink()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert not listening(postgres)
+        for _ in range(2):
+            connection = await asyncpg.connect(postgres.url)
+            assert await connection.fetchval("SELECT inet_server_port()") is None
+            await connection.close()
+            await postgres.kill()
+            await postgres.start()
+            assert postgres.url == url
+    assert not folder.exists()
+    assert not (tmp_path / "run").is_symlink()
+
+
+async def test_valkey_on_a_socket(tmp_path: Path):
+    async with Valkey(tmp_path, socket=True) as valkey:
+        assert not listening(valkey)
+        redis = Redis.from_url(valkey.url, socket_timeout=2, socket_connect_timeout=1)
+        assert await redis.ping()
+        await redis.aclose()
+        await valkey.kill()
+        await valkey.start()
+
+
+async def test_what_a_killed_run_left_is_removed_and_what_lives_is_not(tmp_path: Path):
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    async with Valkey(home, socket=True) as valkey:
+        alive = (home / "run").readlink()
+        shutil.copytree(home, copy, symlinks=True)
+        async with Valkey(copy, socket=True):
+            assert alive.exists() and (copy / "run").readlink() != alive
+        assert await valkey.answers()
+    left = RunFolder(copy)
+    left.make()
+    os.close(left._lock)  # as the kernel does for a process that was killed
+    async with Valkey(copy, socket=True):
+        assert not left.path.exists()
+
+
+async def test_a_pid_file_whose_number_is_another_programs_by_now(tmp_path: Path):
+    async with Postgres(tmp_path, fsync=False) as postgres:
+        noted = postgres.data / "postmaster.pid"
+        await postgres.kill()
+        text = noted.read_text()
+        sleeper = await asyncio.create_subprocess_exec(
+            "sleep", "600", **({"user": "nobody"} if os.geteuid() == 0 else {})
+        )
+        try:
+            noted.write_text(text.replace(text.split("\n")[0], str(sleeper.pid), 1))
+            await postgres.start()
+        finally:
+            sleeper.kill()
+            await sleeper.wait()
+
+
+async def test_postgres_has_no_rights_of_root(tmp_path: Path):
+    async with Postgres(tmp_path, fsync=False) as postgres:
+        status = await asyncio.to_thread(Path(f"/proc/{postgres.pid}/status").read_text)
+        held = dict(line.split(":\t", 1) for line in status.splitlines() if line.startswith("Cap"))
+        assert {int(held[name], 16) for name in ("CapPrm", "CapEff", "CapAmb")} == {0}
+        secret = tmp_path / "secret"
+        write_private(secret, "not for the database")
+        connection = await asyncpg.connect(postgres.url)
+        if os.geteuid() == 0:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetchval("SELECT pg_read_file($1)", str(secret))
         await connection.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -37,20 +38,22 @@ def demo(
     is left running, and nothing on disk unless --keep says so. It touches no IOC of the site.
     """
     from drey_stack import StackError
-    from drey_stack.foreground import Interrupted, run_in_foreground
+    from drey_stack.foreground import Interrupted, foreground
 
     out = Output()
-    folder = keep or Path(tempfile.mkdtemp(prefix="drey-demo-"))
     try:
-        ok = run_in_foreground(_demo(out, folder, pvs, min(disturb, pvs // 2), report))
+        with foreground() as front:
+            folder = keep or Path(tempfile.mkdtemp(prefix="drey-demo-"))
+            try:
+                ok = front.run(_demo(out, folder, pvs, min(disturb, pvs // 4), report))
+            finally:
+                if keep is None:
+                    shutil.rmtree(folder)
     except Interrupted:
         out.note("stopped; nothing is left running")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except (StackError, OSError) as error:
         raise CliError(str(error), reason="STACK_FAILED") from error
-    finally:
-        if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
     if not ok:
         raise typer.Exit(ExitCode.DIFFERENT)
 
@@ -65,21 +68,17 @@ async def _demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | 
 
     begin = time.perf_counter()
     report = Report(out)
-    machine = SimulatedMachine(folder / "machine", pvs)
-    with report.step(f"Start a simulated machine of {pvs:,} PVs: a softIOC on loopback"):
-        await machine.__aenter__()
-    try:
-        stack = Stack(StackOptions(folder / "state", epics=machine.environment))
+    async with AsyncExitStack() as started:
+        with report.step(f"Start a simulated machine of {pvs:,} PVs: a softIOC on loopback"):
+            machine = SimulatedMachine(folder / "machine", pvs)
+            await started.enter_async_context(machine)
         with report.step("Start Postgres, NATS, Valkey and the four services", "drey up"):
-            await stack.__aenter__()
-        try:
-            options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 16 << 20)]
-            async with grpc.aio.insecure_channel(stack.server, options=options) as channel:
-                ok = await Walk(channel, stack.key, machine, report).run(disturb)
-        finally:
-            await stack.__aexit__(None, None, None)
-    finally:
-        await machine.__aexit__(None, None, None)
+            stack = Stack(StackOptions(folder / "state", epics=machine.environment))
+            await started.enter_async_context(stack)
+        options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 16 << 20)]
+        channel = grpc.aio.insecure_channel(stack.server, options=options)
+        await started.enter_async_context(channel)
+        ok = await Walk(channel, stack.key, machine, report).run(disturb)
     if path is not None:
         report.write(path, pvs=pvs, ok=ok)
     verdict = "The machine is as it was." if ok else "The machine is NOT as it was."

@@ -63,11 +63,12 @@ def up(
     its data again.
     """
     from drey_stack import StackError
-    from drey_stack.foreground import Interrupted, run_in_foreground
+    from drey_stack.foreground import Interrupted, foreground
 
     out = Output()
     try:
-        run_in_foreground(_up(out, state, listen, shards, monitors, simulate))
+        with foreground() as front:
+            front.run(_up(out, state, listen, shards, monitors, simulate))
     except Interrupted:
         out.note("stopped")
     except StackError as error:
