@@ -12,11 +12,13 @@ stdcpp=$(gcc -print-file-name=libstdc++.so.6)  # its throw is intercepted only i
 build=$root/.cache/native-asan
 rm -rf "$build" && mkdir -p "$build"
 cp -r "$root/libs/ca" "$build/ca"
+# What pip's isolated build would bring, in a folder of its own.
+"$root/.venv/bin/uv" pip install -q --python "$python" --target "$build/tools" -c "$root/constraints.txt" cython "setuptools>=77"
 cd "$build/ca"
 find . -name '*.so' -delete
 CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1" \
 LDFLAGS="-fsanitize=address,undefined" DREY_CA_NATIVE=require \
-    "$python" setup.py -q build_ext --inplace
+PYTHONPATH=$build/tools "$python" setup.py -q build_ext --inplace
 cd "$root"
 ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=1 LD_PRELOAD="$runtime $stdcpp" PYTHONMALLOC=malloc \
 PYTHONPATH=$build/ca/src "$python" -X faulthandler -m pytest tests/integration/ca -k "native and not flat and not rounds and not packaging" -q -p no:cacheprovider "$@"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from types import TracebackType
+from typing import cast
 
 from drey_testing.ca.ioc import return_port, take_port
 from drey_testing.ca.wire import (
@@ -44,6 +45,8 @@ class Circuit:
         self._next_id = 0
         self.subscriptions: dict[int, tuple[str, int]] = {}
         """Name and DBR type by subscription id."""
+        self.writes: list[tuple[str, Message]] = []
+        """What was written, with completion or without."""
 
     def greeting(self) -> list[bytes]:
         """What a server says first."""
@@ -91,6 +94,8 @@ class Circuit:
         if command == Command.EVENT_CANCEL:
             self.subscriptions.pop(request.second, None)
             return [(name, Message(Command.EVENT_ADD, b"", request.type, 0, 1, request.second))]
+        if command in (Command.WRITE, Command.WRITE_NOTIFY):
+            self.writes.append((name, request))
         if command == Command.WRITE_NOTIFY:
             return [(name, Message(command, b"", request.type, request.count, 1, request.second))]
         if command == Command.CLEAR_CHANNEL:
@@ -134,6 +139,10 @@ class FakeServer(asyncio.DatagramProtocol):
         self._writers: dict[asyncio.StreamWriter, Circuit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._udp: asyncio.DatagramTransport | None = None
+        self._reads = asyncio.Event()
+        self._reads.set()
+        self.writes: list[tuple[str, Message]] = []
+        """What was written over any circuit: names and requests."""
 
     async def __aenter__(self) -> FakeServer:
         loop = asyncio.get_running_loop()
@@ -175,6 +184,18 @@ class FakeServer(asyncio.DatagramProtocol):
         for writer in list(self._writers):
             self._send(writer, [m.encode() if isinstance(m, Message) else m for m in messages])
 
+    def stop_reading(self) -> None:
+        """Take nothing more from any client, without saying so."""
+        self._reads.clear()
+        for writer in list(self._writers):
+            cast(asyncio.Transport, writer.transport).pause_reading()
+
+    def read_again(self) -> None:
+        """Go on where reading was stopped."""
+        self._reads.set()
+        for writer in list(self._writers):
+            cast(asyncio.Transport, writer.transport).resume_reading()
+
     def cut(self) -> None:
         """End every connection."""
         for writer in list(self._writers):
@@ -193,10 +214,12 @@ class FakeServer(asyncio.DatagramProtocol):
         assert task is not None
         self._tasks.add(task)
         circuit = Circuit(self.channels, self._say)
+        circuit.writes = self.writes
         self._writers[writer] = circuit
         try:
             self._send(writer, circuit.greeting())
             while data := await reader.read(1 << 16):
+                await self._reads.wait()
                 self._send(writer, circuit.receive(data))
                 await writer.drain()
         except ConnectionError:

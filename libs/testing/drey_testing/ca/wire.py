@@ -73,7 +73,7 @@ class Parser:
     """Bytes of one direction to messages."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that `data` completes."""
@@ -96,8 +96,9 @@ class Parser:
             at = _LARGE.size
         if len(buffer) < at + size:
             return None
-        self._buffer = buffer[at + size :]
-        return Message(command, buffer[at : at + size], kind, count, first, second)
+        payload = bytes(buffer[at : at + size])
+        del buffer[: at + size]
+        return Message(command, payload, kind, count, first, second)
 
 
 @dataclass

@@ -51,6 +51,9 @@ cdef inline void lose(Shared* t, Slot* slot, int64_t when) noexcept nogil:
         t.connected -= 1
         slot.state = DISCONNECTED
         slot.state_time = when
+        if t.operations_open:
+            t.pump_all = True  # what is queued for it waits for its return
+            tell_thread(t)
         mark_dirty(t, <int32_t>(slot - t.slots))
 
 
@@ -68,8 +71,10 @@ cdef inline void gain(
     slot.rights = rights
     slot.host = host
     note_rush(&t.hosts[host])
+    if rights & READ_RIGHT:
+        t.hosts[host].reader = index
+    doubt_host(t, &t.hosts[host])  # a circuit that came back may still hold what it was given
     slot.long_string = slot.dollar and native == DBR_CHAR
-    slot.lost_write = False
     if slot.state != CONNECTED:
         t.connected += 1
         slot.state = CONNECTED
@@ -235,6 +240,41 @@ cdef inline void keep_metadata(event_handler_args args, int ask) noexcept nogil:
     unlock(t)
 
 
+cdef inline void doubt_host(Shared* t, Host* host) noexcept nogil:
+    """Have a fence tell when the server has taken all that it was given."""
+    if host.handed > host.taken and not host.doubted:
+        host.doubted = True
+        tell_thread(t)
+
+
+cdef inline void note_taken(Shared* t, Host* host, int64_t mark) noexcept nogil:
+    """The server has answered what was asked when it had been given `mark` bytes."""
+    if mark > host.taken:
+        host.taken = mark
+    if host.waiting and host.handed - host.taken <= host.enough:
+        host.waiting = False
+        t.pump_all = True
+        tell_thread(t)
+
+
+cdef void on_fence(event_handler_args args) noexcept nogil:
+    cdef Shared* t = table_of(args.usr)
+    cdef Host* host
+    if t == NULL:
+        return
+    lock(t)
+    host = &t.hosts[index_of(args.usr)]
+    if host.fencing and number_of(args.usr) == (host.fence_number & 0xFF_FFFFu):
+        host.fencing = False
+        if args.status == ECA_DISCONN or args.status == ECA_CHANDESTROY:
+            doubt_host(t, host)  # by another channel, or when one is back
+        else:
+            note_taken(t, host, host.fence)
+        if host.doubted:
+            tell_thread(t)
+    unlock(t)
+
+
 cdef inline Operation* operation_of(Shared* t, void* token) noexcept nogil:
     """The operation that a reply belongs to, or NULL if nobody waits for it any more."""
     cdef Operation* op = t.operations[number_of(token) % OPERATIONS]
@@ -254,18 +294,20 @@ cdef inline int64_t cost_of(const Request* row, uint8_t purpose) noexcept nogil:
     return 32 + <int64_t>row.count * element_size(row.basic)
 
 
-cdef inline Lane* leave_lane(Operation* op, Request* row) noexcept nogil:
-    """Its lane, in which a row that was sent takes no room any more."""
+cdef inline void leave_lane(Operation* op, Request* row) noexcept nogil:
+    """A row that was sent takes no room among its lane's puts any more."""
+    op.lanes[row.lane].recent -= row.lap == op.lanes[row.lane].lap
+
+
+cdef inline void note_answer(Shared* t, Operation* op, Request* row, int32_t code) noexcept nogil:
+    """An answer came, from the server unless `code` is libca's for what it has lost."""
     cdef Lane* lane = &op.lanes[row.lane]
-    lane.under_way -= cost_of(row, op.purpose)
-    lane.recent -= row.lap == lane.lap
-    return lane
-
-
-cdef inline void make_room(Shared* t, Operation* op, Request* row) noexcept nogil:
-    cdef Lane* lane = leave_lane(op, row)
-    lane.last = ticks()
-    if queued(&lane.queue) and lane.under_way < WINDOW // 2 and lane.recent < BURST // 2:
+    leave_lane(op, row)
+    if code != ECA_DISCONN and code != ECA_CHANDESTROY:
+        note_taken(t, &t.hosts[lane.host], row.mark)
+        lane.last = ticks()
+    if code == ECA_DISCONN or (lane.bursting and lane.recent < BURST // 2):
+        lane.bursting = False
         op.pump = True
         tell_thread(t)
 
@@ -312,7 +354,7 @@ cdef void on_read(event_handler_args args) noexcept nogil:
         t.late += code != ECA_CHANDESTROY
         blob_release(fresh.blob)
     else:
-        make_room(t, op, row)
+        note_answer(t, op, row, args.status)
         if code == ECA_DISCONN:
             wait_again(t, op, row)
         else:
@@ -334,16 +376,22 @@ cdef void on_write(event_handler_args args) noexcept nogil:
     op = operation_of(t, args.usr)
     row = NULL if op == NULL else sent_row(t, op, args.usr)
     if slot != NULL and args.status == ECA_DISCONN:
-        slot.lost_write = True
+        doubt_write(t, slot)
     if row == NULL:
         t.late += args.status != ECA_CHANDESTROY
         if slot != NULL and slot.unanswered:
             slot.unanswered -= 1
     else:
-        make_room(t, op, row)
+        note_answer(t, op, row, args.status)
         # Lost after sending: whether it was done nobody knows, so it is never sent again.
         settle(t, op, row, ECA_TIMEOUT if args.status == ECA_DISCONN else args.status)
     unlock(t)
+
+
+cdef inline void doubt_write(Shared* t, Slot* slot) noexcept nogil:
+    """No answer will tell of a write: it may happen until its server has taken all it was given."""
+    slot.doubt_host = slot.host
+    slot.doubt = t.hosts[slot.host].handed
 
 
 cdef void on_exception(exception_handler_args args) noexcept nogil:

@@ -83,6 +83,16 @@ cdef extern from "cadef.h" nogil:
     unsigned ca_write_access(chid)
     unsigned ca_get_host_name(chid, char*, unsigned)
 
+cdef extern from *:
+    """
+    #include "epicsThread.h"
+    /* Declared in cacIO.h, for C++: what libca's own threads set, which it never makes wait. */
+    extern epicsThreadPrivateId caClientCallbackThreadId;
+    """
+    ctypedef void* epicsThreadPrivateId
+    epicsThreadPrivateId caClientCallbackThreadId
+    void epicsThreadPrivateSet(epicsThreadPrivateId, void*) nogil
+
 cdef extern from "db_access.h" nogil:
     struct dbr_ctrl_short:
         char units[8]

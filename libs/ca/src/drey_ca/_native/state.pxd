@@ -36,7 +36,8 @@ cdef struct Slot:
     uint32_t count
     int32_t host
     uint32_t unanswered  # writes of ended operations whose answers may still come
-    bint lost_write  # one whose answer never will
+    int64_t doubt  # what `doubt_host` must have taken before a write without an answer is over
+    int32_t doubt_host
     int16_t native  # basic DBR type, -1 while never connected
     uint8_t state
     uint8_t rights
@@ -86,6 +87,18 @@ cdef struct Host:
     int64_t gained  # when a channel last connected, in ticks
     int32_t rush  # how many connected one after the other, QUIET apart at most
     int64_t holding_since  # when the first subscription began to wait for that to end, or 0
+    # Request bytes of operations that libca was given, ever, and those of them that the server has taken
+    # for sure: it answered what was asked after them.
+    int64_t handed
+    int64_t taken
+    int64_t last  # when it was last given something, in ticks
+    bint waiting  # an operation found no room, and all wait until so much is under way at most:
+    int64_t enough
+    bint doubted  # whether all was taken is to be found out, by a fence
+    bint fencing  # a fence is under way: a get that is answered when what was handed before was taken
+    int64_t fence  # `handed` when it was sent
+    uint32_t fence_number
+    int32_t reader  # a slot that may be able to ask it
 
 
 cdef enum:
@@ -104,9 +117,9 @@ cdef struct Lane:
     # What one operation sends to one server: at most a window of it at a time.
     int32_t host
     Queue queue
-    int64_t under_way  # bytes
     int64_t last  # when something was last sent or answered, in ticks
     int32_t recent  # puts sent in this lap and not answered
+    bint bursting  # more wait for some of them to be answered
     uint32_t lap
 
 
@@ -127,7 +140,8 @@ cdef struct Request:
     # One row of an operation.
     Value value  # what a read gave
     uint64_t cell  # a scalar to write
-    const char* payload  # anything else to write, kept alive by the operation's owner
+    const char* payload  # anything else to write, in one of the operation's chunks
+    int64_t mark  # `handed` of its server when it had been sent
     int32_t slot
     uint32_t generation
     int32_t code  # ECA, or -1 while not settled
@@ -141,7 +155,13 @@ cdef struct Request:
     bint long_string
 
 
+cdef struct Chunk:
+    # What an operation writes, from here on in memory: its own until libca has copied it.
+    Chunk* next
+
+
 cdef struct Operation:
+    Chunk* chunks
     Request* rows
     int64_t size
     int64_t left  # rows not settled
@@ -193,6 +213,8 @@ cdef struct Shared:
     int64_t heap_cursor
     int32_t last_host
     uint32_t operation_number
+    int32_t turn  # which operation is looked at first
+    bint pump_all  # a server that operations wait for has room
     int32_t operations_open
     uint8_t number  # of this table in the process
     int32_t start_code  # ECA code of making the context, -1 before
@@ -205,7 +227,7 @@ cdef struct Shared:
     bint closed
     int loop_fd  # written to wake the loop
     int thread_fd  # written to wake the CA thread
-    bint pausing  # a lane waits for time to pass; CA thread only
+    bint pausing  # something waits for time to pass; CA thread only
     bint holding  # subscriptions of a server do; likewise
     # Counters.
     int64_t used
@@ -388,6 +410,7 @@ cdef inline int32_t host_of(Shared* t, const char* name) noexcept nogil:
         return t.host_count - 1
     t.hosts = grown
     memset(&grown[t.host_count], 0, sizeof(Host))
+    grown[t.host_count].reader = -1
     strncpy(grown[t.host_count].name, name, 63)
     t.host_count += 1
     return t.host_count - 1
@@ -445,8 +468,13 @@ cdef inline void settle(Shared* t, Operation* op, Request* row, int32_t code) no
 cdef inline void free_operation(Operation* op) noexcept nogil:
     """Call under the mutex, when no callback can find it."""
     cdef int64_t i
+    cdef Chunk* chunk
     for i in range(op.size):
         blob_release(op.rows[i].value.blob)
+    while op.chunks != NULL:
+        chunk = op.chunks
+        op.chunks = chunk.next
+        free(chunk)
     for i in range(op.lane_count):
         free(op.lanes[i].queue.items)
     free(op.lanes)

@@ -91,10 +91,11 @@ cdef class Table:
 
     def stop(self):
         """Have `run` end."""
-        lock(self.t)
-        self.t.closing = True
-        tell_thread(self.t)
-        unlock(self.t)
+        with nogil:
+            lock(self.t)
+            self.t.closing = True
+            tell_thread(self.t)
+            unlock(self.t)
 
     def news(self):
         """What happened since the last wake-up was taken; the next one may come from here on.
@@ -104,27 +105,33 @@ cdef class Table:
         passed on, closed).
         """
         cdef Shared* t = self.t
-        lock(t)
-        cdef int64_t done = t.commands_done
-        unlock(t)
-        while self._let_go < done:
+        cdef int32_t start_code
+        cdef int64_t commands_done, connection_changes
+        cdef uint64_t exceptions
+        cdef bint operation_news, dirty, closed
+        with nogil:
+            lock(t)
+            t.loop_told = False
+            operation_news = t.operation_news
+            t.operation_news = False
+            start_code, commands_done = t.start_code, t.commands_done
+            connection_changes, exceptions = t.connection_changes, t.exceptions
+            dirty, closed = t.dirty.size > 0 or t.info_dirty.size > 0, t.closed
+            unlock(t)
+        while self._let_go < commands_done:
             self._let_go += 1
             self._kept.pop(self._let_go, None)
-        lock(t)
-        t.loop_told = False
-        cdef bint operation_news = t.operation_news
-        t.operation_news = False
-        out = (
-            t.start_code, t.commands_done, t.connection_changes, operation_news,
-            t.dirty.size > 0 or t.info_dirty.size > 0, t.exceptions, t.closed)
-        unlock(t)
-        return out
+        return (
+            start_code, commands_done, connection_changes, operation_news, dirty, exceptions,
+            closed)
 
     def has_dirty(self):
         """Whether a drain would give something."""
-        lock(self.t)
-        cdef bint out = self.t.dirty.size > 0 or self.t.info_dirty.size > 0
-        unlock(self.t)
+        cdef bint out
+        with nogil:
+            lock(self.t)
+            out = self.t.dirty.size > 0 or self.t.info_dirty.size > 0
+            unlock(self.t)
         return out
 
     # -- channels ---------------------------------------------------------------------------
@@ -144,17 +151,18 @@ cdef class Table:
         cdef Slot* slot
         if n == 0:
             return slots, 0
-        lock(t)
-        if queued(&t.free) < n:
-            enough = grow(t, max(64, 2 * t.capacity, t.capacity + n))
-        if enough:
-            for i in range(n):
-                out[i] = pop(&t.free)
-                slot = &t.slots[out[i]]
-                fresh_slot(slot)
-                slot.dollar = dollar[i]
-            t.used += n
-        unlock(t)
+        with nogil:
+            lock(t)
+            if queued(&t.free) < n:
+                enough = grow(t, max(64, 2 * t.capacity, t.capacity + n))
+            if enough:
+                for i in range(n):
+                    out[i] = pop(&t.free)
+                    slot = &t.slots[out[i]]
+                    fresh_slot(slot)
+                    slot.dollar = dollar[i]
+                t.used += n
+            unlock(t)
         if not enough:
             raise MemoryError("no memory for more channels")
         return slots, self._command(ADD, slots, b"\0".join(names))
@@ -166,21 +174,22 @@ cdef class Table:
         cdef Slot* slot
         if n == 0:
             return 0
-        lock(t)
-        for i in range(n):
-            slot = &t.slots[slots[i]]
-            slot.used = False
-            slot.dying = True
-            slot.dirty = slot.info_dirty = False
-            t.used -= 1
-            t.connected -= slot.state == CONNECTED
-            t.wanted -= slot.wanted
-        for i in range(OPERATIONS):
-            if t.operations[i] != NULL:
-                drop_dying(t, t.operations[i])
-        t.connection_changes += 1
-        tell_loop(t)
-        unlock(t)
+        with nogil:
+            lock(t)
+            for i in range(n):
+                slot = &t.slots[slots[i]]
+                slot.used = False
+                slot.dying = True
+                slot.dirty = slot.info_dirty = False
+                t.used -= 1
+                t.connected -= slot.state == CONNECTED
+                t.wanted -= slot.wanted
+            for i in range(OPERATIONS):
+                if t.operations[i] != NULL:
+                    drop_dying(t, t.operations[i])
+            t.connection_changes += 1
+            tell_loop(t)
+            unlock(t)
         return self._command(REMOVE, np.asarray(slots), b"")
 
     cdef _command(self, CommandKind kind, slots, bytes names):
@@ -199,22 +208,25 @@ cdef class Table:
         self._kept[self._commands] = names
         command.kind, command.slots, command.size = kind, kept, len(items)
         command.names, command.number = PyBytes_AS_STRING(names), self._commands
-        lock(t)
-        if t.last == NULL:
-            t.first = command
-        else:
-            t.last.next = command
-        t.last = command
-        tell_thread(t)
-        unlock(t)
+        with nogil:
+            lock(t)
+            if t.last == NULL:
+                t.first = command
+            else:
+                t.last.next = command
+            t.last = command
+            tell_thread(t)
+            unlock(t)
         return self._commands
 
     def add_failure(self):
         """The first ECA code since last asked with which a channel could not be made, or 0."""
-        lock(self.t)
-        cdef int32_t code = self.t.add_failure
-        self.t.add_failure = 0
-        unlock(self.t)
+        cdef int32_t code
+        with nogil:
+            lock(self.t)
+            code = self.t.add_failure
+            self.t.add_failure = 0
+            unlock(self.t)
         return code
 
     def want(self, const int64_t[::1] slots):
@@ -222,26 +234,28 @@ cdef class Table:
         cdef Shared* t = self.t
         cdef int64_t i
         cdef Slot* slot
-        lock(t)
-        for i in range(len(slots)):
-            slot = &t.slots[slots[i]]
-            if not slot.wanted:
-                slot.wanted = True
-                t.wanted += 1
-                if slot.state == CONNECTED:
-                    attend(t, <int32_t>slots[i])
-        unlock(t)
+        with nogil:
+            lock(t)
+            for i in range(len(slots)):
+                slot = &t.slots[slots[i]]
+                if not slot.wanted:
+                    slot.wanted = True
+                    t.wanted += 1
+                    if slot.state == CONNECTED:
+                        attend(t, <int32_t>slots[i])
+            unlock(t)
 
     def unknown(self, const int64_t[::1] slots):
         """Index of the first entry that is no slot in use, or -1."""
         cdef Shared* t = self.t
         cdef int64_t i, out = -1
-        lock(t)
-        for i in range(len(slots)):
-            if not 0 <= slots[i] < t.capacity or not t.slots[slots[i]].used:
-                out = i
-                break
-        unlock(t)
+        with nogil:
+            lock(t)
+            for i in range(len(slots)):
+                if not 0 <= slots[i] < t.capacity or not t.slots[slots[i]].used:
+                    out = i
+                    break
+            unlock(t)
         return out
 
     def generations(self, const int64_t[::1] slots):
@@ -249,10 +263,11 @@ cdef class Table:
         out = np.empty(len(slots), np.uint32)
         cdef uint32_t[::1] to = out
         cdef int64_t i
-        lock(self.t)
-        for i in range(len(slots)):
-            to[i] = self.t.slots[slots[i]].generation
-        unlock(self.t)
+        with nogil:
+            lock(self.t)
+            for i in range(len(slots)):
+                to[i] = self.t.slots[slots[i]].generation
+            unlock(self.t)
         return out
 
     def unanswered(self, const int64_t[::1] slots):
@@ -261,11 +276,12 @@ cdef class Table:
         cdef uint8_t[::1] to = out
         cdef int64_t i
         cdef Slot* slot
-        lock(self.t)
-        for i in range(len(slots)):
-            slot = &self.t.slots[slots[i]]
-            to[i] = slot.unanswered != 0 or slot.lost_write
-        unlock(self.t)
+        with nogil:
+            lock(self.t)
+            for i in range(len(slots)):
+                slot = &self.t.slots[slots[i]]
+                to[i] = slot.unanswered != 0 or slot.doubt > self.t.hosts[slot.doubt_host].taken
+            unlock(self.t)
         return out
 
     def states(self, const int64_t[::1] slots, const uint32_t[::1] generations):
@@ -274,11 +290,12 @@ cdef class Table:
         cdef uint8_t[::1] to = out
         cdef int64_t i
         cdef Slot* slot
-        lock(self.t)
-        for i in range(len(slots)):
-            slot = &self.t.slots[slots[i]]
-            to[i] = slot.state if slot.used and slot.generation == generations[i] else 0
-        unlock(self.t)
+        with nogil:
+            lock(self.t)
+            for i in range(len(slots)):
+                slot = &self.t.slots[slots[i]]
+                to[i] = slot.state if slot.used and slot.generation == generations[i] else 0
+            unlock(self.t)
         return out
 
     def first_unconnected(
@@ -287,14 +304,15 @@ cdef class Table:
         """Index from `start` of the first not connected and not removed, or n."""
         cdef int64_t i
         cdef Slot* slot
-        lock(self.t)
-        for i in range(start, len(slots)):
-            slot = &self.t.slots[slots[i]]
-            if slot.used and slot.generation == generations[i] and slot.state != CONNECTED:
-                break
-        else:
-            i = len(slots)
-        unlock(self.t)
+        with nogil:
+            lock(self.t)
+            for i in range(start, len(slots)):
+                slot = &self.t.slots[slots[i]]
+                if slot.used and slot.generation == generations[i] and slot.state != CONNECTED:
+                    break
+            else:
+                i = len(slots)
+            unlock(self.t)
         return i
 
     # -- draining ---------------------------------------------------------------------------
@@ -305,17 +323,19 @@ cdef class Table:
         """
         cdef Shared* t = self.t
         cdef int64_t size, i
-        lock(t)
-        size = t.dirty.size
-        unlock(t)
+        with nogil:
+            lock(t)
+            size = t.dirty.size
+            unlock(t)
         listed = np.empty(size, np.int32)
         cdef int32_t[::1] items = listed
-        lock(t)
-        size = min(size, t.dirty.size)
-        if size:
-            memcpy(&items[0], t.dirty.items, 4 * size)
-            drop_first(&t.dirty, size)
-        unlock(t)
+        with nogil:
+            lock(t)
+            size = min(size, t.dirty.size)
+            if size:
+                memcpy(&items[0], t.dirty.items, 4 * size)
+                drop_first(&t.dirty, size)
+            unlock(t)
         listed = listed[:size]
         listed.sort()
         return _Drain(size)._take(t, listed, max_heap)
@@ -325,21 +345,24 @@ cdef class Table:
         cdef Shared* t = self.t
         cdef int64_t i, n = 0
         cdef Slot* slot
-        lock(t)
-        cdef int64_t size = t.info_dirty.size
-        unlock(t)
+        cdef int64_t size
+        with nogil:
+            lock(t)
+            size = t.info_dirty.size
+            unlock(t)
         out = np.empty(size, np.int64)
         cdef int64_t[::1] to = out
-        lock(t)
-        size = min(size, t.info_dirty.size)
-        for i in range(size):
-            slot = &t.slots[t.info_dirty.items[i]]
-            if slot.info_dirty:
-                to[n] = t.info_dirty.items[i]
-                n += 1
-            slot.info_dirty = slot.info_listed = False
-        drop_first(&t.info_dirty, size)
-        unlock(t)
+        with nogil:
+            lock(t)
+            size = min(size, t.info_dirty.size)
+            for i in range(size):
+                slot = &t.slots[t.info_dirty.items[i]]
+                if slot.info_dirty:
+                    to[n] = t.info_dirty.items[i]
+                    n += 1
+                slot.info_dirty = slot.info_listed = False
+            drop_first(&t.info_dirty, size)
+            unlock(t)
         out = out[:n]
         out.sort()
         return out
@@ -406,21 +429,24 @@ cdef class Table:
                         blob_data(blobs[i]), blobs[i].size))
             return labels
         finally:
-            lock(self.t)
-            for i in range(n):
-                blob_release(blobs[i])
-            unlock(self.t)
+            with nogil:
+                lock(self.t)
+                for i in range(n):
+                    blob_release(blobs[i])
+                unlock(self.t)
             free(blobs)
 
     def _host_list(self, numbers):
         cdef int32_t i
+        cdef char host[64]
         names = {-1: ""}
         for i in np.unique(numbers):
             if i >= 0:
-                lock(self.t)
-                raw = <bytes>self.t.hosts[i].name
-                unlock(self.t)
-                names[i] = raw.decode("latin-1")
+                with nogil:
+                    lock(self.t)
+                    memcpy(host, self.t.hosts[i].name, 64)
+                    unlock(self.t)
+                names[i] = (<bytes>host).decode("latin-1")
         return [names[i] for i in numbers.tolist()]
 
     # -- operations -------------------------------------------------------------------------
@@ -435,30 +461,37 @@ cdef class Table:
         cdef uint8_t[::1] long_string = longs
         cdef uint32_t[::1] subject = subjects
         cdef Slot* slot
-        lock(self.t)
-        for i in range(n):
-            slot = &self.t.slots[slots[i]]
-            basic[i] = slot.native if slot.state == CONNECTED else -1
-            count[i], long_string[i], subject[i] = slot.count, slot.long_string, slot.subject
-        unlock(self.t)
+        with nogil:
+            lock(self.t)
+            for i in range(n):
+                slot = &self.t.slots[slots[i]]
+                basic[i] = slot.native if slot.state == CONNECTED else -1
+                count[i], long_string[i], subject[i] = slot.count, slot.long_string, slot.subject
+            unlock(self.t)
         return basics, counts, longs.view(np.bool_), subjects
 
     def stats(self):
         """(channels, connected, wanted, updates, merged, bad events, late completions)."""
         cdef Shared* t = self.t
-        lock(t)
-        out = (t.used, t.connected, t.wanted, t.updates, t.merged, t.bad_events, t.late)
-        unlock(t)
-        return out
+        cdef int64_t used, connected, wanted
+        cdef uint64_t updates, merged, bad_events, late
+        with nogil:
+            lock(t)
+            used, connected, wanted = t.used, t.connected, t.wanted
+            updates, merged, bad_events, late = t.updates, t.merged, t.bad_events, t.late
+            unlock(t)
+        return used, connected, wanted, updates, merged, bad_events, late
 
     def last_exception(self):
         """(ECA code, context) of the last error message that libca passed on."""
         cdef Shared* t = self.t
         cdef char context[160]
-        lock(t)
-        code = t.last_exception
-        memcpy(context, t.last_context, 160)
-        unlock(t)
+        cdef int32_t code
+        with nogil:
+            lock(t)
+            code = t.last_exception
+            memcpy(context, t.last_context, 160)
+            unlock(t)
         return code, (<bytes>context).decode("latin-1")
 
 
@@ -481,7 +514,7 @@ cdef inline void drop_dying(Shared* t, Operation* op) noexcept nogil:
         row = &op.rows[i]
         if row.phase != SETTLED and t.slots[row.slot].dying:
             if row.phase == SENT:
-                make_room(t, op, row)
+                note_answer(t, op, row, ECA_CHANDESTROY)
             settle(
                 t, op, row,
                 ECA_TIMEOUT if row.phase == SENT and op.purpose != READ else ECA_CHANDESTROY)
@@ -591,44 +624,47 @@ cdef class _Drain:
             raise MemoryError
         while first < n and items[row[first]] < t.heap_cursor:
             first += 1
-        lock(t)
-        for k in range(n):
-            i = row[(first + k) % n]
-            slot = &t.slots[items[i]]
-            if not slot.dirty:
-                slot.listed = False
-                continue
-            if slot.value.blob != NULL:
-                if taken and slot.value.blob.size > room:
-                    break
-                room -= slot.value.blob.size
-                taken += 1
-                total += slot.value.blob.size
-                blobs[(first + k) % n] = slot.value.blob
-                slot.value.blob.references += 1
-            self._copy(t, slot, items[i], i)
-        else:
-            k = n
-        if k < n:
-            t.heap_cursor = items[row[(first + k) % n]]
-            for k in range(k, n):
-                relist(t, items[row[(first + k) % n]])
-        unlock(t)
+        with nogil:
+            lock(t)
+            for k in range(n):
+                i = row[(first + k) % n]
+                slot = &t.slots[items[i]]
+                if not slot.dirty:
+                    slot.listed = False
+                    continue
+                if slot.value.blob != NULL:
+                    if taken and slot.value.blob.size > room:
+                        break
+                    room -= slot.value.blob.size
+                    taken += 1
+                    total += slot.value.blob.size
+                    blobs[(first + k) % n] = slot.value.blob
+                    slot.value.blob.references += 1
+                self._copy(t, slot, items[i], i)
+            else:
+                k = n
+            if k < n:
+                t.heap_cursor = items[row[(first + k) % n]]
+                for k in range(k, n):
+                    relist(t, items[row[(first + k) % n]])
+            unlock(t)
         try:
             return self._join(row, blobs, n, total)
         finally:
-            lock(t)
-            for k in range(n):
-                blob_release(blobs[k])
-            unlock(t)
+            with nogil:
+                lock(t)
+                for k in range(n):
+                    blob_release(blobs[k])
+                unlock(t)
             free(blobs)
 
     cdef _put_back(self, Shared* t, const int32_t[::1] items, int64_t[::1] row):
         cdef int64_t k
-        lock(t)
-        for k in range(len(row)):
-            relist(t, items[row[k]])
-        unlock(t)
+        with nogil:
+            lock(t)
+            for k in range(len(row)):
+                relist(t, items[row[k]])
+            unlock(t)
 
     cdef _join(self, int64_t[::1] row, Blob** blobs, int64_t n, int64_t total):
         cdef int64_t k
@@ -669,12 +705,12 @@ cdef class Bulk:
 
     cdef Table table
     cdef Operation* op
-    cdef list _kept
 
     def __cinit__(self, Table table, const int64_t[::1] slots, int purpose, int asked):
         cdef int64_t i, n = len(slots)
         cdef Shared* t = table.t
-        self.table, self._kept = table, []
+        cdef bint found
+        self.table = table
         self.op = <Operation*>calloc(1, sizeof(Operation))
         if self.op != NULL:
             self.op.rows = <Request*>calloc(max(n, 1), sizeof(Request))
@@ -684,13 +720,14 @@ cdef class Bulk:
             raise MemoryError
         self.op.size = self.op.left = self.op.waiting = n
         self.op.purpose, self.op.asked = <uint8_t>purpose, asked
-        lock(t)
-        for i in range(n):
-            self.op.rows[i].slot = <int32_t>slots[i]
-            self.op.rows[i].generation = t.slots[slots[i]].generation
-            self.op.rows[i].code = -1
-        cdef bint found = self._register(t)
-        unlock(t)
+        with nogil:
+            lock(t)
+            for i in range(n):
+                self.op.rows[i].slot = <int32_t>slots[i]
+                self.op.rows[i].generation = t.slots[slots[i]].generation
+                self.op.rows[i].code = -1
+            found = self._register(t)
+            unlock(t)
         if not found:
             free(self.op.rows)
             free(self.op)
@@ -718,18 +755,19 @@ cdef class Bulk:
         if self.op == NULL:
             return
         t = self.table.t
-        lock(t)
-        close_operation(t, self.op)
-        if t.discarded_count == t.discarded_room:
-            grown = <Operation**>realloc(
-                t.discarded, sizeof(Operation*) * (2 * t.discarded_room + 16))
-            if grown != NULL:
-                t.discarded, t.discarded_room = grown, 2 * t.discarded_room + 16
-        if t.discarded_count < t.discarded_room:
-            t.discarded[t.discarded_count] = self.op
-            t.discarded_count += 1
-        tell_thread(t)
-        unlock(t)
+        with nogil:
+            lock(t)
+            close_operation(t, self.op)
+            if t.discarded_count == t.discarded_room:
+                grown = <Operation**>realloc(
+                    t.discarded, sizeof(Operation*) * (2 * t.discarded_room + 16))
+                if grown != NULL:
+                    t.discarded, t.discarded_room = grown, 2 * t.discarded_room + 16
+            if t.discarded_count < t.discarded_room:
+                t.discarded[t.discarded_count] = self.op
+                t.discarded_count += 1
+            tell_thread(t)
+            unlock(t)
         self.op = NULL
 
     @property
@@ -744,24 +782,26 @@ cdef class Bulk:
         cdef Request* row
         out = np.empty(self.op.waiting, np.int64)
         cdef int64_t[::1] to = out
-        lock(t)
-        for i in range(self.op.size):
-            row = &self.op.rows[i]
-            if row.phase != WAITING:
-                continue
-            if t.slots[row.slot].state == CONNECTED and n < len(to):
-                to[n] = i
-                n += 1
-        unlock(t)
+        with nogil:
+            lock(t)
+            for i in range(self.op.size):
+                row = &self.op.rows[i]
+                if row.phase != WAITING:
+                    continue
+                if t.slots[row.slot].state == CONNECTED and n < len(to):
+                    to[n] = i
+                    n += 1
+            unlock(t)
         return out[:n]
 
     def refuse(self, const int64_t[::1] rows, const int32_t[::1] codes):
         """Settle rows with codes of the owner's."""
         cdef int64_t i
-        lock(self.table.t)
-        for i in range(len(rows)):
-            settle(self.table.t, self.op, &self.op.rows[rows[i]], codes[i])
-        unlock(self.table.t)
+        with nogil:
+            lock(self.table.t)
+            for i in range(len(rows)):
+                settle(self.table.t, self.op, &self.op.rows[rows[i]], codes[i])
+            unlock(self.table.t)
 
     def load(
         self, const int64_t[::1] rows, const int16_t[::1] basic, const int64_t[::1] count,
@@ -770,18 +810,29 @@ cdef class Bulk:
     ):
         """Give waiting rows what they write: `count` elements of type `basic`, in `cell`, or
         from `offset` of `heap` where that is not negative; encoded for the slot's `subject`.
+
+        The operation keeps a copy: the CA thread may be at it when this object is gone.
         """
-        cdef int64_t i
+        cdef int64_t i, size = len(heap)
         cdef Request* row
-        cdef const char* base = PyBytes_AS_STRING(heap)
-        self._kept.append(heap)
-        lock(self.table.t)
-        for i in range(len(rows)):
-            row = &self.op.rows[rows[i]]
-            row.basic, row.count, row.cell = basic[i], <uint32_t>count[i], cell[i]
-            row.subject = subject[i]
-            row.payload = base + offset[i] if offset[i] >= 0 else NULL
-        unlock(self.table.t)
+        cdef const char* given = PyBytes_AS_STRING(heap)
+        cdef char* base
+        cdef Chunk* chunk = <Chunk*>malloc(sizeof(Chunk) + size)
+        if chunk == NULL:
+            raise MemoryError
+        base = <char*>(chunk + 1)
+        with nogil:
+            memcpy(base, given, size)
+        with nogil:
+            lock(self.table.t)
+            chunk.next = self.op.chunks
+            self.op.chunks = chunk
+            for i in range(len(rows)):
+                row = &self.op.rows[rows[i]]
+                row.basic, row.count, row.cell = basic[i], <uint32_t>count[i], cell[i]
+                row.subject = subject[i]
+                row.payload = base + offset[i] if offset[i] >= 0 else NULL
+            unlock(self.table.t)
 
     def enqueue(self, const int64_t[::1] rows):
         """Have waiting rows sent, in order, or settled where access rights forbid it."""
@@ -789,12 +840,13 @@ cdef class Bulk:
         cdef Operation* op = self.op
         cdef int64_t i
         cdef bint enough = True
-        lock(t)
-        for i in range(len(rows)):
-            enough = enough and queue_row(t, op, <int32_t>rows[i])
-        op.pump = True
-        tell_thread(t)
-        unlock(t)
+        with nogil:
+            lock(t)
+            for i in range(len(rows)):
+                enough = enough and queue_row(t, op, <int32_t>rows[i])
+            op.pump = True
+            tell_thread(t)
+            unlock(t)
         if not enough:
             raise MemoryError
 
@@ -805,16 +857,17 @@ cdef class Bulk:
         cdef Shared* t = self.table.t
         out = np.empty(self.op.size, np.int32)
         cdef int32_t[::1] to = out
-        lock(t)
-        close_operation(t, self.op)
-        for i in range(self.op.size):
-            row = &self.op.rows[i]
-            if row.phase == WAITING and t.slots[row.slot].state != CONNECTED:
-                to[i] = ECA_DISCONN
-            else:
-                to[i] = row.code if row.phase == SETTLED else (
-                    ECA_TIMEOUT if row.phase == SENT or self.op.purpose == READ else ECA_UNRESPTMO)
-        unlock(t)
+        with nogil:
+            lock(t)
+            close_operation(t, self.op)
+            for i in range(self.op.size):
+                row = &self.op.rows[i]
+                if row.phase <= QUEUED and t.slots[row.slot].state != CONNECTED:
+                    to[i] = ECA_DISCONN
+                else:
+                    to[i] = row.code if row.phase == SETTLED else (
+                        ECA_TIMEOUT if row.phase == SENT or self.op.purpose == READ else ECA_UNRESPTMO)
+            unlock(t)
         return out
 
     def values(self, codes):
@@ -825,22 +878,23 @@ cdef class Bulk:
         cdef _Drain out = _Drain(n)
         cdef const int32_t[::1] code = codes
         cdef bint ok
-        lock(t)
-        for i in range(n):
-            row = &self.op.rows[i]
-            ok = code[i] == ECA_NORMAL
-            out.key[i] = row.slot
-            out.state[i] = CONNECTED if ok else (
-                0 if code[i] == ECA_CHANDESTROY else t.slots[row.slot].state)
-            out.kind[i] = row.value.kind
-            out.origin[i] = 2 if ok else 0
-            out.severity[i], out.status[i] = row.value.severity, row.value.status
-            out.source_time[i] = row.value.source_time
-            out.receive_time[i] = row.value.receive_time
-            out.data[i], out.merged[i] = row.value.data, 0
-            if row.value.blob != NULL:
-                total += row.value.blob.size
-        unlock(t)
+        with nogil:
+            lock(t)
+            for i in range(n):
+                row = &self.op.rows[i]
+                ok = code[i] == ECA_NORMAL
+                out.key[i] = row.slot
+                out.state[i] = CONNECTED if ok else (
+                    0 if code[i] == ECA_CHANDESTROY else t.slots[row.slot].state)
+                out.kind[i] = row.value.kind
+                out.origin[i] = 2 if ok else 0
+                out.severity[i], out.status[i] = row.value.severity, row.value.status
+                out.source_time[i] = row.value.source_time
+                out.receive_time[i] = row.value.receive_time
+                out.data[i], out.merged[i] = row.value.data, 0
+                if row.value.blob != NULL:
+                    total += row.value.blob.size
+            unlock(t)
         heap = PyBytes_FromStringAndSize(NULL, total)
         cdef char* to = PyBytes_AS_STRING(heap)
         cdef uint64_t at = 0

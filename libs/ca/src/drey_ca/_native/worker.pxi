@@ -3,7 +3,7 @@
 
 cdef enum:
     STRIDE = 256  # slots or rows between two holds of the mutex
-    WINDOW = 131072  # request bytes under way to one server: below what makes libca block
+    WINDOW = 131072  # request bytes that a server gets before it has taken some
     # Puts with completion that one server gets before it answers some: an IOC announces each
     # completion through a queue of 2000 entries, and loses those that find it full, upon which the
     # put never completes and the next to its channel blocks the circuit for a minute. A server that
@@ -24,18 +24,11 @@ cdef struct Asking:
     int status
 
 
-cdef struct Sending:
-    Request* row
-    chid channel
-    const void* data
-    uint64_t cell
-    uint32_t count
-    int16_t basic
-    int status
-
-
 cdef void run_thread(Shared* t) noexcept nogil:
     cdef int status = ca_context_create(ca_enable_preemptive_callback)
+    # libca lets its callers wait where a server takes nothing, but never its own threads. This one
+    # counts what each server has taken, and must not wait for one of them.
+    epicsThreadPrivateSet(caClientCallbackThreadId, t)
     if status == ECA_NORMAL:
         ca_add_exception_event(on_exception, token_of(t, 0, 0))
     lock(t)
@@ -47,8 +40,6 @@ cdef void run_thread(Shared* t) noexcept nogil:
             if work(t):
                 ca_flush_io()
             sleep_until_told(t)
-            if t.pausing:
-                pump_again(t)
         clear_channels(t)
         ca_context_destroy()
     lock(t)
@@ -77,15 +68,27 @@ cdef inline void sleep_until_told(Shared* t) noexcept nogil:
 cdef bint work(Shared* t) noexcept nogil:
     """One round over everything that waits; whether libca was given something to send."""
     cdef bint sent = run_commands(t)
-    cdef int32_t i
+    cdef int32_t i, at, first
+    cdef bint all_of_them
     attend_slots(t)
     t.holding = False
     i = 0
     while ask_host(t, i, &sent):
         i += 1
+    lock(t)
+    all_of_them = t.pump_all or t.pausing
+    t.pump_all = t.pausing = False
+    unlock(t)
+    first = t.turn
     for i in range(OPERATIONS):
-        if t.operations[i] != NULL:
-            sent |= pump_operation(t, i)
+        at = (first + i) % OPERATIONS
+        if pump_operation(t, at, all_of_them):
+            sent = True
+            if t.turn == first:
+                t.turn = (at + 1) % OPERATIONS  # the next round begins behind it
+    i = 0
+    while fence_host(t, i, &sent):
+        i += 1
     free_discarded(t)
     return sent
 
@@ -363,13 +366,14 @@ cdef inline void after_asking(Shared* t, Asking* it) noexcept nogil:
 
 # -- operations -----------------------------------------------------------------------------
 
-cdef bint pump_operation(Shared* t, int32_t at) noexcept nogil:
+cdef bint pump_operation(Shared* t, int32_t at, bint again) noexcept nogil:
+    """Send what an operation may; whether anything was."""
     cdef Operation* op
     cdef int32_t lane = 0
     cdef bint any = False
     lock(t)
     op = t.operations[at]
-    if op == NULL or not op.pump:
+    if op == NULL or not (op.pump or again):
         unlock(t)
         return False
     op.pump = False
@@ -380,75 +384,82 @@ cdef bint pump_operation(Shared* t, int32_t at) noexcept nogil:
     return any
 
 
-cdef inline void pump_again(Shared* t) noexcept nogil:
-    cdef int32_t i
-    t.pausing = False
-    lock(t)
-    for i in range(OPERATIONS):
-        if t.operations[i] != NULL:
-            t.operations[i].pump = True
-    unlock(t)
-
-
 cdef bint pump_lane(Shared* t, Operation* op, int32_t at, bint* any) noexcept nogil:
-    cdef Sending batch[STRIDE]
-    cdef int64_t size, i
-    cdef bint more = True
-    while more:
+    """Send a lane's rows while there is room; False past the last.
+
+    Row by row: one is taken and marked as sent under the mutex, then given to libca. So what an
+    operation that is closed has not marked is never sent.
+    """
+    cdef Request* row
+    cdef chid channel
+    cdef int status
+    while True:
         lock(t)
         if op.closed or at >= op.lane_count:
             unlock(t)
             return False
-        size = take_rows(t, op, &op.lanes[at], batch)
-        if size:
-            op.lanes[at].last = ticks()
+        row = take_row(t, op, &op.lanes[at])
+        channel = NULL if row == NULL else t.slots[row.slot].channel
         unlock(t)
-        more = size == STRIDE
-        for i in range(size):
-            send(t, op, &batch[i])
-        if size:
-            any[0] = True
+        if row == NULL:
+            return True
+        any[0] = True
+        status = send(t, op, row, channel)
+        if status != ECA_NORMAL or op.purpose == WRITE_ONLY:
             lock(t)
-            for i in range(size):
-                after_sending(t, op, &batch[i])
+            after_sending(t, op, row, status)
             unlock(t)
-    return True
 
 
-cdef inline int64_t take_rows(Shared* t, Operation* op, Lane* lane, Sending* batch) noexcept nogil:
-    cdef int64_t size = 0
+cdef inline Request* take_row(Shared* t, Operation* op, Lane* lane) noexcept nogil:
+    """The next row that can be sent, marked as sent; NULL if there is none or no room."""
     cdef int64_t cost
     cdef Request* row
     cdef Slot* slot
-    while size < STRIDE and queued(&lane.queue):
+    cdef Host* host = &t.hosts[lane.host]
+    while queued(&lane.queue):
         row = &op.rows[lane.queue.items[lane.queue.head]]
-        cost = cost_of(row, op.purpose)
-        if lane.under_way > 0 and lane.under_way + cost > WINDOW:
-            break
-        if op.purpose == WRITE_AND_WAIT and lane.recent >= BURST and not next_lap(lane):
-            t.pausing = True
-            break
-        lane.queue.head += 1
-        if row.phase != QUEUED:
-            continue
         slot = &t.slots[row.slot]
-        if slot.state != CONNECTED or slot.channel == NULL:
+        if row.phase != QUEUED:
+            lane.queue.head += 1
+            continue
+        # Not where it was queued for, or of another type by now: encoded again.
+        if (slot.state != CONNECTED or slot.channel == NULL or slot.host != lane.host
+                or (op.purpose != READ and row.subject != slot.subject)):
+            lane.queue.head += 1
             wait_again(t, op, row)
             continue
+        cost = cost_of(row, op.purpose)
+        if not has_room(t, host, cost):
+            return NULL
+        if op.purpose == WRITE_AND_WAIT and lane.recent >= BURST and not next_lap(lane):
+            lane.bursting = t.pausing = True
+            return NULL
+        lane.queue.head += 1
         if op.purpose == READ:
             shape_read(op, row, slot)
-        elif row.subject != slot.subject:
-            wait_again(t, op, row)  # another type by now: encoded again
-            continue
         row.phase = SENT
-        lane.under_way += cost
+        host.handed += cost
+        row.mark = host.handed
+        host.last = lane.last = ticks()
         lane.recent += 1
         row.lap = lane.lap
-        batch[size].row, batch[size].channel = row, slot.channel
-        batch[size].basic, batch[size].count = row.basic, row.count
-        batch[size].cell, batch[size].data = row.cell, row.payload
-        size += 1
-    return size
+        return row
+    return NULL
+
+
+cdef inline bint has_room(Shared* t, Host* host, int64_t cost) noexcept nogil:
+    """Whether a server may be given as much. Once it may not, nobody gives it more until it has taken
+    half of a window, or everything, for what is larger: so small rows do not pass a large one for ever.
+    """
+    cdef int64_t under_way = host.handed - host.taken
+    if not host.waiting and (under_way == 0 or under_way + cost <= WINDOW):
+        return True
+    if not host.waiting:
+        host.waiting = True
+        host.enough = WINDOW // 2 if cost <= WINDOW // 2 else 0
+    doubt_host(t, host)
+    return False
 
 
 cdef inline bint next_lap(Lane* lane) noexcept nogil:
@@ -467,29 +478,94 @@ cdef inline void shape_read(Operation* op, Request* row, Slot* slot) noexcept no
     row.array = slot.count != 1 and not row.long_string
 
 
-cdef inline void send(Shared* t, Operation* op, Sending* it) noexcept nogil:
-    cdef const void* data = &it.cell if it.data == NULL else it.data
-    cdef void* token = token_of(t, it.row - op.rows, op.number)
+cdef inline int send(Shared* t, Operation* op, Request* row, chid channel) noexcept nogil:
+    """Give a row to libca, which copies what it needs. Without the mutex: the row is this thread's."""
+    cdef const void* data = <const void*>row.payload if row.payload != NULL else &row.cell
+    cdef void* token = token_of(t, row - op.rows, op.number)
     if op.purpose == READ:
-        it.status = ca_array_get_callback(
-            it.basic + DBR_TIME, 1 if it.count == 1 else 0, it.channel, on_read, token)
-    elif op.purpose == WRITE_AND_WAIT:
-        it.status = ca_array_put_callback(
-            it.basic, it.count, it.channel, data, on_write, token)
-    else:
-        it.status = ca_array_put(it.basic, it.count, it.channel, data)
+        return ca_array_get_callback(
+            row.basic + DBR_TIME, 1 if row.count == 1 else 0, channel, on_read, token)
+    if op.purpose == WRITE_AND_WAIT:
+        return ca_array_put_callback(row.basic, row.count, channel, data, on_write, token)
+    return ca_array_put(row.basic, row.count, channel, data)
 
 
-cdef inline void after_sending(Shared* t, Operation* op, Sending* it) noexcept nogil:
-    if it.status == ECA_NORMAL and op.purpose != WRITE_ONLY:
-        return
-    if it.row.phase != SENT:
+cdef inline void after_sending(Shared* t, Operation* op, Request* row, int status) noexcept nogil:
+    """Of a row that gets no answer: there is none to a put alone, or libca refused it."""
+    cdef Slot* slot = &t.slots[row.slot]
+    cdef bint same = slot.used and slot.generation == row.generation
+    if op.closed and row.phase == SENT and op.purpose != READ and same:
+        slot.unanswered -= 1  # counted when it was closed
+    if status == ECA_NORMAL and same:
+        doubt_write(t, slot)
+        doubt_host(t, &t.hosts[slot.host])
+    if row.phase != SENT or op.closed:
         return  # settled meanwhile: the channel was removed
-    leave_lane(op, it.row)
-    if it.status == ECA_DISCONN:
-        wait_again(t, op, it.row)  # libca knows before we do
+    leave_lane(op, row)
+    if status == ECA_DISCONN:
+        wait_again(t, op, row)  # libca knows before we do
     else:
-        settle(t, op, it.row, it.status)
+        settle(t, op, row, status)
+
+
+# -- fences: has a server taken what it was given? ------------------------------------------
+
+cdef bint fence_host(Shared* t, int32_t at, bint* sent) noexcept nogil:
+    """Ask one server something where that is to be found out; False past the last."""
+    cdef Host* host
+    cdef chid channel = NULL
+    cdef int16_t basic = 0
+    cdef int32_t reader = -1
+    cdef void* token = NULL
+    cdef bint connected = False
+    lock(t)
+    if at >= t.host_count:
+        unlock(t)
+        return False
+    host = &t.hosts[at]
+    if host.doubted and not host.fencing:
+        host.doubted = False
+        reader = reader_of(t, at, &connected) if host.handed > host.taken else -1
+        if reader >= 0:
+            host.fencing, host.fence = True, host.handed
+            host.fence_number += 1
+            token = token_of(t, at, host.fence_number)
+            channel, basic = t.slots[reader].channel, t.slots[reader].native
+        elif connected and ticks() - host.last > PAUSE:
+            # None of its channels may be read, so nobody can ask. It had time, and gets as much again.
+            note_taken(t, host, host.handed)
+        elif connected:
+            host.doubted = t.pausing = True
+        # Else it is doubted again when it is back.
+    unlock(t)
+    if reader >= 0:
+        sent[0] = True
+        if ca_array_get_callback(basic, 1, channel, on_fence, token) != ECA_NORMAL:
+            lock(t)
+            t.hosts[at].fencing = False
+            t.hosts[at].doubted = t.pausing = True
+            unlock(t)
+    return True
+
+
+cdef int32_t reader_of(Shared* t, int32_t at, bint* connected) noexcept nogil:
+    """A slot by which a server can be asked, or -1; whether any of its channels is connected."""
+    cdef int32_t index = t.hosts[at].reader
+    if index >= 0 and can_ask(t, index, at):
+        return index
+    for index in range(<int32_t>t.capacity):
+        connected[0] |= t.slots[index].used and t.slots[index].host == at and (
+            t.slots[index].state == CONNECTED)
+        if can_ask(t, index, at):
+            t.hosts[at].reader = index
+            return index
+    return -1
+
+
+cdef inline bint can_ask(Shared* t, int32_t index, int32_t at) noexcept nogil:
+    cdef Slot* slot = &t.slots[index]
+    return (slot.used and slot.host == at and slot.state == CONNECTED and slot.channel != NULL
+            and slot.rights & READ_RIGHT)
 
 
 cdef void free_discarded(Shared* t) noexcept nogil:
