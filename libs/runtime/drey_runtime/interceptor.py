@@ -25,6 +25,7 @@ from drey.common.v1 import annotations_pb2
 from drey_core import errors
 from drey_runtime import limits, status, telemetry
 from drey_runtime.auth import Authenticator, Principal, Role, current_principal
+from drey_runtime.stalls import StallGuard
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ def required_role(method: str) -> Role:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """See the module."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
+    def __init__(self, authenticator: Authenticator, guard: StallGuard) -> None:
+        self._authenticator, self._guard = authenticator, guard
 
     async def intercept_service(
         self,
@@ -70,13 +71,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(OPEN_PREFIXES):
             return handler
-        call = _Call(self._authenticator, handler_call_details.method)
+        call = _Call(self._authenticator, self._guard, handler_call_details.method)
         return call.wrap(handler)
 
 
 class _Call:
-    def __init__(self, authenticator: Authenticator, method: str) -> None:
-        self._authenticator = authenticator
+    def __init__(self, authenticator: Authenticator, guard: StallGuard, method: str) -> None:
+        self._authenticator, self._guard = authenticator, guard
         self._method = method
 
     def wrap(self, handler: Any) -> RpcHandler:
@@ -108,14 +109,17 @@ class _Call:
         return run
 
     def _streaming(self, inner: Handler, streaming: bool) -> Handler:
-        async def run(request: Any, context: Context) -> AsyncIterator[Any]:
+        # No generator: gRPC drops one at its `yield` when the client leaves, and it would be
+        # cleaned up at some later time, by another task. A write is cancelled in its place.
+        async def run(request: Any, context: Context) -> None:
             async with _Served(self, context):
                 answers = inner(self._checked(request, streaming), context)
                 if inspect.iscoroutine(answers):  # a method that refuses before it streams
                     answers = await answers
                 async with aclosing(answers):  # its clean-up runs when the call ends, not later
-                    async for message in answers:
-                        yield message
+                    with self._guard.watched(context) as outgoing:
+                        async for message in answers:
+                            await outgoing.write(message)
 
         return run
 
@@ -208,9 +212,13 @@ class _Served:
         found = status.to_status(error)
         code = status.code_of(error)
         self._record(code.name, error.reason.name)
-        await self._context.abort(
-            code, error.message, ((status.STATUS_METADATA, found.SerializeToString()),)
-        )
+        try:
+            await self._context.abort(
+                code, error.message, ((status.STATUS_METADATA, found.SerializeToString()),)
+            )
+        except grpc.aio.InternalError as broken:
+            # the client has left before it could be told, which is what gRPC is about to say
+            raise asyncio.CancelledError from broken
 
     def _record(self, code: str, reason: str = "") -> None:
         elapsed = time.monotonic() - self._begin

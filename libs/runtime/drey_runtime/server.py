@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from drey_runtime.auth import Authenticator
 from drey_runtime.interceptor import HARD_LIMIT_BYTES, CallInterceptor
 from drey_runtime.settings import CommonSettings, is_unix, require_safe_listen
+from drey_runtime.stalls import MAX_WAITING_BYTES, STALL_CUT_S, StallGuard
 
 log = logging.getLogger(__name__)
 
@@ -85,17 +87,20 @@ async def serve(
     reflected: Sequence[str] | None = None,
     public: bool = False,
     grace_s: float = 2.0,
+    stall_cut_s: float = STALL_CUT_S,
 ) -> AsyncIterator[tuple[int, Health]]:
     """Run a server of `services` ((full name, servicer)); gives (port, health).
 
     A server that is not `public` asks its callers for a certificate where `tls_client_ca` is set.
+    A client that takes nothing of what is streamed to it for `stall_cut_s` is cut.
     On leaving, new calls are refused at once and running ones have `grace_s` to end. Raises
     `SettingsError` when `listen` (from the setting `variable`) is not safe, OSError when it
     cannot be bound.
     """
     require_safe_listen(settings, listen, variable)
+    guard = StallGuard(stall_cut_s, MAX_WAITING_BYTES)
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(authenticator)],
+        interceptors=[CallInterceptor(authenticator, guard)],
         options=_OPTIONS,
         maximum_concurrent_rpcs=None,
     )
@@ -117,11 +122,14 @@ async def serve(
     port = _bind(server, settings, listen, public)
     await server.start()
     log.info("listening on port %d", port)
-    try:
-        yield port, health
-    finally:
-        await health.set(False)
-        await server.stop(grace_s)
+    async with asyncio.TaskGroup() as loops:
+        guarding = loops.create_task(guard.run())
+        try:
+            yield port, health
+        finally:
+            await health.set(False)
+            await server.stop(grace_s)
+            guarding.cancel()
 
 
 def _bind(server: grpc.aio.Server, settings: CommonSettings, listen: str, public: bool) -> int:

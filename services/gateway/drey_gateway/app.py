@@ -125,7 +125,7 @@ async def main(settings: Settings, app: App) -> None:
         ring.require_alive(key_id, now_ns())
 
     services: list[tuple[str, object]] = [
-        (MONITOR, MonitorServicer(world, feed.loaded.is_set, ring, seats, settings.stall_cut)),
+        (MONITOR, MonitorServicer(world, feed.loaded.is_set, ring, seats)),
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db, require_alive)),
         (SYSTEM, SystemServicer(world, seats, probes, jobs, require_alive)),
@@ -141,6 +141,7 @@ async def main(settings: Settings, app: App) -> None:
             services,
             extra_handlers=[_forwarder(channels, signer)],
             reflected=[*(name for name, _ in services), *FORWARDED],
+            stall_cut_s=settings.stall_cut,
             public=True,
         )
     )

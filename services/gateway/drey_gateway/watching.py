@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -40,6 +41,7 @@ from drey_gateway.domain.wire import baseline_messages, diff_messages
 from drey_gateway.ports import Resolver
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import now_ns
+from drey_runtime.stalls import outgoing
 
 CHECKPOINT_S = 0.8
 """A checkpoint is promised each second."""
@@ -65,41 +67,52 @@ class News:
         return self._event
 
 
-@dataclass(slots=True, eq=False)
-class Seat:
-    """One running watch."""
-
-    key_id: str
-    writing_since: float | None = None
-
-
 class Seats:
-    """All running watches of this gateway, of which there is a greatest number."""
+    """All running watches and reads of this gateway, of which there is a greatest number."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._seats: set[Seat] = set()
+        self._taken = 0
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return self._taken
 
     @contextmanager
-    def taken(self, seat: Seat) -> Iterator[Seat]:
+    def taken(self) -> Iterator[None]:
         """Hold a seat. Raises `ResourceExhausted` when there is none."""
-        if len(self._seats) >= self._limit:
+        if self._taken >= self._limit:
             raise ResourceExhausted(
-                f"this gateway serves {self._limit} watches already",
+                f"this gateway serves {self._limit} watches and reads already",
                 metadata={"limit": str(self._limit)},
             )
-        self._seats.add(seat)
+        self._taken += 1
         try:
-            yield seat
+            yield
         finally:
-            self.give_up(seat)
+            self._taken -= 1
 
-    def give_up(self, seat: Seat) -> None:
-        """Free a seat before its holder has left; harmless to repeat."""
-        self._seats.discard(seat)
+
+def paced(messages: Iterator[bytes], rows: Sequence[bytes]) -> Iterator[bytes]:
+    """`messages` made of `rows`, while what is kept of them is counted as waiting for the client.
+
+    The rows are shared with others as long as they are the latest; of a client that does not read
+    they soon are not.
+    """
+    answers, first, second = outgoing(), next(messages, None), next(messages, None)
+    if first is not None:
+        yield first
+    if second is None:
+        return
+    left = sum(map(len, rows)) - len(first or b"")
+    try:
+        for message in chain((second,), messages):
+            left -= len(message)
+            if answers is not None:
+                answers.held = max(left, 0)
+            yield message
+    finally:
+        if answers is not None:
+            answers.held = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +223,7 @@ class Watch:
         rows = self._rows(change, stale)
         self._cut()
         token = encode_token(self._token)
-        for message in baseline_messages(rows):
+        for message in paced(baseline_messages(rows), rows):
             yield message
         if keeps:
             # what the client holds may have been told stale or fresh by another gateway
@@ -252,23 +265,21 @@ class Watch:
                 yield message
         now = time.monotonic()
         if now >= self._next_diff:
-            messages = self._diff_now()
-            if messages:
+            for message in self._diff_now():
                 self._next_diff = now + self._wanted.min_interval_s
-            for message in messages:
                 yield message
         if time.monotonic() >= self._next_checkpoint:
             yield self._checkpoint()
 
-    def _diff_now(self) -> list[bytes]:
+    def _diff_now(self) -> Iterator[bytes]:
         """What the client lacks, taken at once: freshness first, then rows that agree with it."""
         stale = self._stale()
-        messages = list(self._freshness_changes(stale))
+        freshness = list(self._freshness_changes(stale))
         change = self._state.diff(self._live.image)
         rows = self._rows(change, stale)
         self._cut()
-        messages += diff_messages(rows, change.merged)
-        return messages
+        yield from freshness
+        yield from paced(diff_messages(rows, change.merged), rows)
 
     async def _wait(self, news: asyncio.Event) -> None:
         now = time.monotonic()
@@ -373,7 +384,8 @@ class Watch:
         if self._wanted.with_metadata and len(joined):
             async for message in self._metadata(selection.rows[joined]):
                 yield message
-        for message in diff_messages(self._rows(Change(joined, 0), self._stale()), 0):
+        new = self._rows(Change(joined, 0), self._stale())
+        for message in paced(diff_messages(new, 0), new):
             yield message
 
     def _left(self, numbers: I8, old: Directory) -> bytes:

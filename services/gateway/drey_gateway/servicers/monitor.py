@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -18,13 +16,12 @@ from drey_gateway import mapping
 from drey_gateway.domain.keys import KeyRing
 from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.watch import Fields
-from drey_gateway.watching import Seat, Seats, Wanted, Watch, World, resolve
-from drey_runtime import status
+from drey_gateway.domain.wire import MESSAGE_BYTES
+from drey_gateway.watching import Seats, Wanted, Watch, World, paced, resolve
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.mapping.selector import selector_from_proto
-
-log = logging.getLogger(__name__)
+from drey_runtime.stalls import outgoing
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _METADATA_ROWS = 500
@@ -40,10 +37,8 @@ class MonitorServicer:
         loaded: Callable[[], bool],
         keys: KeyRing,
         seats: Seats,
-        stall_cut_s: float,
     ) -> None:
-        self._world, self._loaded, self._keys = world, loaded, keys
-        self._seats, self._stall_cut_s = seats, stall_cut_s
+        self._world, self._loaded, self._keys, self._seats = world, loaded, keys, seats
 
     def _require_loaded(self) -> None:
         if not self._loaded():
@@ -62,81 +57,35 @@ class MonitorServicer:
         found.validate()
         rows, not_found = await resolve(self._world, found, request.selector, True)
         directory = live.directory
-        # all at once, before anything waits: the truth of one instant
-        encoded = live.cache(Fields.BOTH).rows(rows, frozenset(self._world.stale()))
-        if not_found:
-            yield pb.GetValuesResponse(not_found=not_found)
-        if request.with_metadata:
-            for start in range(0, len(rows), _METADATA_ROWS):
-                part = rows[start : start + _METADATA_ROWS]
-                yield pb.GetValuesResponse(
-                    metadata=mapping.metadata_rows(part, directory, live.metadata, Fields.BOTH)
-                )
-        for message in chunk(encoded):
-            yield message
+        with self._seats.taken():
+            # all at once, before anything waits: the truth of one instant
+            encoded = live.cache(Fields.BOTH).rows(rows, frozenset(self._world.stale()))
+            if not_found:
+                yield pb.GetValuesResponse(not_found=not_found)
+            if request.with_metadata:
+                for start in range(0, len(rows), _METADATA_ROWS):
+                    part = rows[start : start + _METADATA_ROWS]
+                    yield pb.GetValuesResponse(
+                        metadata=mapping.metadata_rows(part, directory, live.metadata, Fields.BOTH)
+                    )
+            for message in paced(chunk(encoded, MESSAGE_BYTES), encoded):
+                yield message
 
     async def WatchPvs(self, request: pb.WatchPvsRequest, context: Context) -> AsyncIterator[bytes]:
         """See the contract."""
         wanted = _wanted(request)
         self._require_loaded()
-        principal = current_principal.get()
-        seat = Seat(principal.key_id)
+        key_id = current_principal.get().key_id
 
         def alive() -> None:
-            self._keys.require_alive(seat.key_id, now_ns())
+            self._keys.require_alive(key_id, now_ns())
 
-        watch = Watch(self._world, wanted, alive)
-
-        def left(_: object) -> None:
-            self._seats.give_up(seat)
-            watch.leave()
-
-        with self._seats.taken(seat):
-            # a client that left while a message waited for it is noticed here
-            context.add_done_callback(left)  # type: ignore[arg-type]
-            watchdog = asyncio.create_task(self._cut_when_stalled(seat, watch, context, alive))
-            try:
-                async with aclosing(watch.run()) as messages:
-                    async for message in messages:
-                        seat.writing_since = time.monotonic()
-                        yield message
-                        seat.writing_since = None
-            finally:
-                watchdog.cancel()
-
-    async def _cut_when_stalled(
-        self, seat: Seat, watch: Watch, context: Context, alive: Callable[[], None]
-    ) -> None:
-        """End a call whose client takes nothing, or lost its key meanwhile.
-
-        The stream's own task waits inside gRPC for the client then, so the status is set from
-        here; that too waits for a client that never reads again, so its seat is freed before.
-        """
-        while True:
-            await asyncio.sleep(0.5)
-            since = seat.writing_since
-            if since is None:
-                continue
-            error = self._reason_to_cut(time.monotonic() - since, alive)
-            if error is None:
-                continue
-            self._seats.give_up(seat)
-            watch.leave()
-            log.info("a watch is cut: %s", error.message)
-            details = status.to_status(error).SerializeToString()
-            with suppress(grpc.aio.AbortError):
-                await context.abort(
-                    status.code_of(error), error.message, ((status.STATUS_METADATA, details),)
-                )
-            return
-
-    def _reason_to_cut(self, waited: float, alive: Callable[[], None]) -> errors.DreyError | None:
-        if waited > self._stall_cut_s:
-            return errors.ResourceExhausted(
-                f"nothing was read for {waited:.0f} s; connect again with the last token",
-                reason=errors.Reason.READER_TOO_SLOW,
-            )
-        return _failure(alive) if waited > 0.5 else None
+        if (answers := outgoing()) is not None:
+            answers.alive = alive
+        with self._seats.taken():
+            async with aclosing(Watch(self._world, wanted, alive).run()) as messages:
+                async for message in messages:
+                    yield message
 
     def WatchSession(
         self, request_iterator: AsyncIterator[pb.WatchSessionRequest], context: Context
@@ -175,14 +124,6 @@ async def _not_built(message: str) -> AsyncIterator[Any]:
     for text in (message,):
         raise errors.Unimplemented(text)
     yield
-
-
-def _failure(check: Callable[[], None]) -> errors.DreyError | None:
-    try:
-        check()
-    except errors.DreyError as error:
-        return error
-    return None
 
 
 def _wanted(request: pb.WatchPvsRequest) -> Wanted:

@@ -69,7 +69,7 @@ class MonitorServiceServicer:
     def GetValues(self, request, context):
         """Get the latest values of PVs, in chunks under the message limit, in the order of PV number. No
         effect: nothing is read from an IOC. An unknown name does not fail the call; it is in
-        `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE.
+        `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

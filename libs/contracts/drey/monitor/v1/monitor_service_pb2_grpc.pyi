@@ -36,7 +36,7 @@ class MonitorServiceStub:
     GetValues: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.GetValuesRequest, _monitor_service_pb2.GetValuesResponse]
     """Get the latest values of PVs, in chunks under the message limit, in the order of PV number. No
     effect: nothing is read from an IOC. An unknown name does not fail the call; it is in
-    `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE.
+    `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
     """
     WatchPvs: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.WatchPvsRequest, _monitor_service_pb2.WatchPvsResponse]
     """Watch PVs: a baseline, then diffs, with a checkpoint at least once a second. For each PV never
@@ -66,7 +66,7 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     GetValues: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.GetValuesRequest, _monitor_service_pb2.GetValuesResponse]  # type: ignore[assignment]
     """Get the latest values of PVs, in chunks under the message limit, in the order of PV number. No
     effect: nothing is read from an IOC. An unknown name does not fail the call; it is in
-    `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE.
+    `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
     """
     WatchPvs: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.WatchPvsRequest, _monitor_service_pb2.WatchPvsResponse]  # type: ignore[assignment]
     """Watch PVs: a baseline, then diffs, with a checkpoint at least once a second. For each PV never
@@ -99,7 +99,7 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_monitor_service_pb2.GetValuesResponse], _abc.AsyncIterator[_monitor_service_pb2.GetValuesResponse]]:
         """Get the latest values of PVs, in chunks under the message limit, in the order of PV number. No
         effect: nothing is read from an IOC. An unknown name does not fail the call; it is in
-        `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE.
+        `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
