@@ -82,7 +82,12 @@ def _resolve(
 
 
 def list_snapshots(
-    client: Client, *, page_size: int = _PAGE, search: str = "", limit: int = 0
+    client: Client,
+    *,
+    page_size: int = _PAGE,
+    search: str = "",
+    limit: int = 0,
+    include_deleted: bool = False,
 ) -> Iterator[snapshot_pb2.Snapshot]:
     """Snapshots, newest first."""
     from drey.snapshot.v1 import snapshot_service_pb2
@@ -91,12 +96,21 @@ def list_snapshots(
         answer = client.call(
             client.snapshots.ListSnapshots,
             snapshot_service_pb2.ListSnapshotsRequest(
-                page_size=page_size, page_token=token, search=search
+                page_size=page_size,
+                page_token=token,
+                search=search,
+                include_deleted=include_deleted,
             ),
         )
         return answer.snapshots, answer.next_page_token
 
     return client.pages(fetch, limit=limit)
+
+
+def deleted_snapshot_id(client: Client, text: str) -> str:
+    """Id of a deleted snapshot by id, part of an id, or exact title."""
+    found = list_snapshots(client, include_deleted=True)
+    return match_id(text, ((s.id, s.title) for s in found if s.delete_time_ns), what="snapshot")
 
 
 def snapshot_id(client: Client, text: str) -> str:
@@ -187,14 +201,18 @@ def get_pv(client: Client, text: str) -> catalog_service_pb2.GetPvResponse:
     return client.call(client.catalog.GetPv, request)
 
 
-def list_tag_groups(client: Client) -> Iterator[catalog_pb2.TagGroup]:
+def list_tag_groups(
+    client: Client, *, include_deleted: bool = False
+) -> Iterator[catalog_pb2.TagGroup]:
     """Groups of tags by name."""
     from drey.catalog.v1 import catalog_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[catalog_pb2.TagGroup], str]:
         answer = client.call(
             client.catalog.ListTagGroups,
-            catalog_service_pb2.ListTagGroupsRequest(page_size=_PAGE, page_token=token),
+            catalog_service_pb2.ListTagGroupsRequest(
+                page_size=_PAGE, page_token=token, include_deleted=include_deleted
+            ),
         )
         return answer.tag_groups, answer.next_page_token
 

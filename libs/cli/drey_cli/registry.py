@@ -141,7 +141,6 @@ def _selection_parameters() -> list[inspect.Parameter]:
             None,
         ),
         ("devices", many, option("--device", metavar="NAME", help="Any of these devices."), None),
-        ("scope", str, option("--scope", metavar="NAME", help="A saved scope."), ""),
         ("all", bool, option("--all", help="Every PV."), False),
         (
             "names_from",

@@ -23,7 +23,6 @@ class Choice:
     globs: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
-    scope: str = ""
     all: bool = False
     names_from: str = ""
     except_names: list[str] = field(default_factory=list)
@@ -40,13 +39,7 @@ class Choice:
     def chooses(self) -> bool:
         """Something was said that chooses PVs."""
         return bool(
-            self.names
-            or self.globs
-            or self.tags
-            or self.devices
-            or self.scope
-            or self.all
-            or self.names_from
+            self.names or self.globs or self.tags or self.devices or self.all or self.names_from
         )
 
     @property
@@ -61,8 +54,8 @@ class Choice:
         if not self.chooses:
             raise usage_error(
                 "no PVs were chosen",
-                remedy="name them, or choose with --glob, --tag, --device, --scope, --names-from;"
-                " --all says every PV",
+                remedy="name them, or choose with --glob, --tag, --device, --names-from; --all says"
+                " every PV",
             )
         return self.build()
 
@@ -76,9 +69,9 @@ class Choice:
 
         names = [*self.names, *(read_names(self.names_from) if self.names_from else ())]
         exact, wild = split_names(names)
-        if self.all and (exact or wild or self.globs or self.scope):
+        if self.all and (exact or wild or self.globs):
             raise usage_error(
-                "--all is every PV; it cannot be said together with names, --glob or --scope",
+                "--all is every PV; it cannot be said together with names or --glob",
                 field="--all",
             )
         selector = selector_pb2.Selector(
@@ -87,7 +80,6 @@ class Choice:
             globs=[*wild, *self.globs],
             devices=self.devices,
             tags=tag_filters(self.tags, option="--tag"),
-            scope=self.scope,
         )
         if self.excepts:
             _set_except(self, selector)

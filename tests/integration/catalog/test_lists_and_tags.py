@@ -221,3 +221,88 @@ async def test_tags_of_a_pv_are_replaced_by_an_update(machine) -> None:
     new = catalog_pb2.Pv(id=pv.id, tags=[catalog_pb2.TagRef(group="Other", tag="x")])
     after = await update(machine, new, "tags")
     assert [(t.group, t.tag) for t in after.tags] == [("Other", "x")]
+
+
+async def tags_of(service) -> dict[str, list[str]]:
+    pvs = (await service.catalog.ListPvs(rpc.ListPvsRequest())).pvs
+    return {pv.name: [f"{t.group}/{t.tag}" for t in pv.tags] for pv in pvs}
+
+
+async def test_deleted_groups_and_tags_come_back_on_their_pvs(service) -> None:
+    region = [("Region", "LI21")]
+    await create(service, "A", tags=region)
+    await create(service, "B", tags=[*region, ("Region", "LI22")])
+    gone = await create(service, "C", tags=region)
+    before = await tags_of(service)
+    group = (await groups_of(service))["Region"]
+    (li21,) = [t for t in group.tags if t.name == "LI21"]
+    (li22,) = [t for t in group.tags if t.name == "LI22"]
+
+    await service.catalog.DeletePv(rpc.DeletePvRequest(id=gone.id))
+    # one tag alone, then its group with the other
+    await service.catalog.DeleteTag(rpc.DeleteTagRequest(id=li22.id, force=True))
+    await service.catalog.DeleteTagGroup(rpc.DeleteTagGroupRequest(id=group.id, force=True))
+    assert await tags_of(service) == {"A": [], "B": []}
+    assert not await groups_of(service)
+    listed = await service.catalog.ListTagGroups(rpc.ListTagGroupsRequest(include_deleted=True))
+    (dead,) = listed.tag_groups
+    assert dead.delete_time_ns
+    assert [(t.name, bool(t.delete_time_ns)) for t in dead.tags] == [("LI21", True), ("LI22", True)]
+    with refused(StatusCode.NOT_FOUND, "NOT_FOUND", "id"):
+        await service.catalog.UndeleteTag(rpc.UndeleteTagRequest(id=li22.id))
+
+    request = rpc.UndeleteTagGroupRequest(id=group.id, request_id=group.id)
+    for _ in range(2):
+        answer = await service.catalog.UndeleteTagGroup(request)
+        assert answer.pvs_changed == 2
+        assert [(t.id, t.name, t.pv_count) for t in answer.tag_group.tags] == [(li21.id, "LI21", 2)]
+    assert await tags_of(service) == {"A": ["Region/LI21"], "B": ["Region/LI21"]}
+    answer = await service.catalog.UndeleteTag(rpc.UndeleteTagRequest(id=li22.id))
+    assert (answer.tag.name, answer.tag.pv_count, answer.pvs_changed) == ("LI22", 1, 1)
+    undelete = rpc.UndeletePvRequest(id=gone.id)
+    await service.catalog.UndeletePv(undelete)
+    assert await tags_of(service) == before
+    # what lives stays as it is
+    again = await service.catalog.UndeleteTag(rpc.UndeleteTagRequest(id=li22.id))
+    assert again.pvs_changed == 0
+    again = await service.catalog.UndeleteTagGroup(rpc.UndeleteTagGroupRequest(id=group.id))
+    assert again.pvs_changed == 0
+    listed = await service.catalog.ListTagGroups(rpc.ListTagGroupsRequest(include_deleted=True))
+    assert not any(t.delete_time_ns for g in listed.tag_groups for t in (g, *g.tags))
+
+
+async def test_a_name_that_was_taken_again_is_not_undeleted(service) -> None:
+    made = await service.catalog.CreateTagGroup(
+        rpc.CreateTagGroupRequest(tag_group=catalog_pb2.TagGroup(name="G"))
+    )
+    await service.catalog.DeleteTagGroup(rpc.DeleteTagGroupRequest(id=made.tag_group.id))
+    await service.catalog.CreateTagGroup(
+        rpc.CreateTagGroupRequest(tag_group=catalog_pb2.TagGroup(name="g"))
+    )
+    with refused(StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"):
+        await service.catalog.UndeleteTagGroup(rpc.UndeleteTagGroupRequest(id=made.tag_group.id))
+    with refused(StatusCode.NOT_FOUND, "NOT_FOUND"):
+        unknown = rpc.UndeleteTagGroupRequest(id="01980000-0000-7000-8000-000000000000")
+        await service.catalog.UndeleteTagGroup(unknown)
+
+
+async def test_a_bulk_delete_is_undone_in_bulk(service) -> None:
+    made = [await create(service, f"A:{i}") for i in range(4)]
+    await service.catalog.DeletePv(rpc.DeletePvRequest(id=made[0].id))
+    newer = await create(service, "A:0")
+    selector = selector_pb2.Selector(globs=["A:*"])
+    await service.catalog.BatchDeletePvs(rpc.BatchDeletePvsRequest(selector=selector))
+    assert await names(service) == []
+    request = rpc.BatchUndeletePvsRequest(selector=selector, dry_run=True)
+    assert (await service.catalog.BatchUndeletePvs(request)).undeleted == 4
+    assert await names(service) == []
+    request.dry_run = False
+    assert (await service.catalog.BatchUndeletePvs(request)).undeleted == 4
+    found = (await service.catalog.ListPvs(rpc.ListPvsRequest())).pvs
+    assert [pv.id for pv in found] == [newer.id, *(pv.id for pv in made[1:])]
+    # the older of the two called A:0 is a tombstone still, and its name is taken
+    with refused(StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS", "selector"):
+        await service.catalog.BatchUndeletePvs(request)
+    with refused(StatusCode.NOT_FOUND, "NOT_FOUND"):
+        nobody = selector_pb2.Selector(names=["NOBODY"])
+        await service.catalog.BatchUndeletePvs(rpc.BatchUndeletePvsRequest(selector=nobody))

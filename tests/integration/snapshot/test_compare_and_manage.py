@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from dataclasses import replace
 from itertools import pairwise
 
 import grpc
@@ -14,7 +15,7 @@ from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
 from drey.common.v1 import selector_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
-from drey_core.values import Kind, State
+from drey_core.values import Kind, Origin, State
 from drey_runtime.auth import Role
 
 EQUAL = snapshot_pb2.DIFFERENCE_CLASS_EQUAL
@@ -104,7 +105,10 @@ async def test_what_came_and_went_is_neither_equal_nor_lost(site) -> None:
     await site.monitor.publish(lost)
     after = await site.take(gates=snapshot_pb2.Gates(allow_any_missing=True))
     for other in (after.id, None):
-        _, found = await site.compare(before.id, other)
+        summary, _ = await site.compare(before.id, other)
+        assert summary.pvs_outside_scope == 1
+        either = snapshot_pb2.COMPARISON_SCOPE_EITHER
+        _, found = await site.compare(before.id, other, scope=either)
         by_name = {d.name: d for d in found}
         assert cls(by_name["Q1:SP"].setpoint) == snapshot_pb2.DIFFERENCE_CLASS_ONLY_IN_REFERENCE
         assert not by_name["Q1:SP"].setpoint.HasField("other")
@@ -276,3 +280,114 @@ async def test_a_pv_is_seen_through_all_snapshots(site, refused) -> None:
     assert all(p.row.HasField("readback") for p in points)
     nobody = rpc.GetPvHistoryRequest(name="NOBODY")
     assert (await refused(site.snapshots.GetPvHistory(nobody)))[1] == "NOT_FOUND"
+
+
+async def test_a_part_is_compared_within_its_scope(site, refused) -> None:
+    await site.add_pvs(20)
+    await site.fill()
+    part = await site.take(selector=selector_pb2.Selector(names=["Q1:SP", "Q2:SP"]))
+    whole = await site.take()
+    for other in (whole.id, None):
+        summary, differences = await site.compare(part.id, other)
+        assert (summary.pvs, summary.pvs_same, differences) == (2, 2, [])
+        assert summary.scope == snapshot_pb2.COMPARISON_SCOPE_REFERENCE
+        assert summary.pvs_outside_scope == 18
+        summary, differences = await site.compare(
+            part.id, other, scope=snapshot_pb2.COMPARISON_SCOPE_EITHER
+        )
+        assert (summary.pvs, len(differences), summary.pvs_outside_scope) == (20, 18, 0)
+    # what the reference has and the other lacks is missing, and missing is not equal
+    summary, differences = await site.compare(whole.id, part.id)
+    assert (summary.pvs, len(differences), summary.pvs_outside_scope) == (20, 18, 0)
+    summary, differences = await site.compare(
+        whole.id, part.id, scope=snapshot_pb2.COMPARISON_SCOPE_BOTH
+    )
+    assert (summary.pvs, differences, summary.pvs_outside_scope) == (2, [], 18)
+    selector = selector_pb2.Selector(names=["Q1:SP", "Q3:SP"])
+    request = rpc.CompareSnapshotsRequest(
+        reference_id=part.id, other_id=whole.id, selector=selector
+    )
+    assert (await refused(site.snapshots.CompareSnapshots(request)))[1] == "NOT_FOUND"
+    summary, differences = await site.compare(
+        part.id, whole.id, selector=selector, scope=snapshot_pb2.COMPARISON_SCOPE_EITHER
+    )
+    assert (summary.pvs, [d.name for d in differences]) == (2, ["Q3:SP"])
+
+
+async def test_it_is_said_what_a_dead_band_may_hide(site) -> None:
+    await site.add_pvs(3)
+    columns = await site.fill()
+    snapshot = await site.take()
+    assert snapshot.counts.by_monitor == 6
+    read = replace(columns.take(np.arange(2)), origin=np.full(2, Origin.READ, np.uint8))
+    await site.monitor.publish(read)
+    other = await site.take()
+    assert other.counts.by_monitor == 4
+    summary, differences = await site.compare(
+        snapshot.id, other.id, classes=[snapshot_pb2.DIFFERENCE_CLASS_EQUAL]
+    )
+    assert (summary.reference_by_monitor, summary.other_by_monitor) == (6, 4)
+    origins = {channel.other.origin for d in differences for channel in (d.setpoint, d.readback)}
+    assert origins == {value_pb2.VALUE_ORIGIN_MONITOR, value_pb2.VALUE_ORIGIN_READ}
+    summary, _ = await site.compare(snapshot.id)
+    assert summary.other_by_monitor == 4
+
+
+async def test_a_snapshot_shows_what_was_chosen(site) -> None:
+    await site.add_pvs(12)
+    await site.fill()
+    selector = selector_pb2.Selector(
+        globs=["Q1*"], devices=["D0"], tags=[selector_pb2.TagFilter(group="Region", tags=["R1"])]
+    )
+    getattr(selector, "except").names.append("Q9:SP")
+    taken = await site.take(selector=selector)
+    assert taken.selector == selector
+    found = (await site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=taken.id))).snapshot
+    assert found.selector == selector
+    assert not found.selector_shortened
+    (listed,) = (await site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest())).snapshots
+    assert not listed.HasField("selector")
+    answer = await site.snapshots.VerifySnapshot(rpc.VerifySnapshotRequest(id=taken.id))
+    assert answer.intact
+    # one page for all that choose the same
+    again = await site.take(selector=selector)
+    connection = await site.database()
+    hashes = await connection.fetch("SELECT selector_hash FROM snapshot.snapshot")
+    await connection.close()
+    assert len({row[0] for row in hashes}) == 1
+    assert again.selector == selector
+
+
+async def test_a_long_selector_is_shown_by_its_beginning(site) -> None:
+    await site.add_pvs(1100)
+    await site.fill()
+    names = [f"Q{i}:SP" for i in range(1100)]
+    taken = await site.take(selector=selector_pb2.Selector(names=names))
+    assert (list(taken.selector.names), taken.selector_shortened) == (names[:1000], True)
+    assert taken.pv_count == 1100
+
+
+async def test_a_deleted_snapshot_comes_back(site, refused) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    snapshot = await site.take(title="kept")
+    deleted = await site.snapshots.DeleteSnapshot(rpc.DeleteSnapshotRequest(id=snapshot.id))
+    assert deleted.snapshot.delete_time_ns
+    listed = await site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest())
+    assert not listed.snapshots
+    listed = await site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest(include_deleted=True))
+    assert [s.delete_time_ns for s in listed.snapshots] == [deleted.snapshot.delete_time_ns]
+    request = rpc.UndeleteSnapshotRequest(id=snapshot.id, request_id=str(uuid.uuid4()))
+    for _ in range(2):
+        answer = (await site.snapshots.UndeleteSnapshot(request)).snapshot
+        assert (answer.id, answer.title, answer.delete_time_ns) == (snapshot.id, "kept", 0)
+        assert answer.etag not in {snapshot.etag, deleted.snapshot.etag}
+    assert len(await site.rows(snapshot.id)) == 3
+    connection = await site.database()
+    found = await connection.fetchval(
+        "SELECT count(*) FROM audit.entry WHERE action = 'snapshot.undelete'"
+    )
+    await connection.close()
+    assert found == 1
+    unknown = rpc.UndeleteSnapshotRequest(id=str(uuid.uuid4()))
+    assert (await refused(site.snapshots.UndeleteSnapshot(unknown)))[1] == "NOT_FOUND"

@@ -268,9 +268,33 @@ def remove(
     _say_deleted(session, done.deleted, f"deleted {plural(done.deleted, 'PV')}")
 
 
-def _say_deleted(session: Session, count: int, text: str) -> None:
+def undelete(
+    session: Session,
+    choice: Choice,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only say how many it would be.")
+    ] = False,
+) -> None:
+    """Bring deleted PVs back, under their numbers. See them with: drey pv list --deleted."""
+    from drey.catalog.v1 import catalog_service_pb2
+    from drey_cli.render.times import plural
+
+    client = session.client
+    count = client.call(
+        client.catalog.BatchUndeletePvs,
+        catalog_service_pb2.BatchUndeletePvsRequest(
+            selector=choice.required(),
+            dry_run=dry_run,
+            request_id="" if dry_run else new_request_id(),
+        ),
+    ).undeleted
+    text = f"would bring back {plural(count, 'PV')}" if dry_run else f"{plural(count, 'PV')} back"
+    _say_deleted(session, count, text, "undeleted")
+
+
+def _say_deleted(session: Session, count: int, text: str, what: str = "deleted") -> None:
     if session.out.json:
-        session.out.document({"deleted": count})
+        session.out.document({what: count})
     else:
         session.out.text(text)
 
@@ -299,3 +323,4 @@ def register(pv: typer.Typer) -> None:
         chooses=True,
         examples=("drey pv rm OLD:PV", "drey pv rm --device SPARE --dry-run"),
     )(remove)
+    command(pv, "undelete", chooses=True, examples=("drey pv undelete OLD:PV",))(undelete)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -18,9 +18,6 @@ from drey_cli.session import Session, new_request_id
 if TYPE_CHECKING:
     from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 
-FormatName = Literal[
-    "csv", "autosave-req", "burt-req", "phoebus-csv", "phoebus-json", "names", "epics-db"
-]
 CHUNK = 512 * 1024
 _SHOWN_ROWS = 50
 
@@ -28,9 +25,6 @@ _SHOWN_ROWS = 50
 def import_pvs(
     session: Session,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standard input.")],
-    file_format: Annotated[
-        FormatName | None, typer.Option("--format", help="Default: by its content.")
-    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Only say what would be done.")
     ] = False,
@@ -41,11 +35,11 @@ def import_pvs(
         bool, typer.Option("--changes", help="Show changed rows as well, not only refused ones.")
     ] = False,
 ) -> None:
-    """Import a file of PVs: all of it, or, when any row is refused, nothing."""
-    from drey.catalog.v1 import catalog_service_pb2
+    """Import a CSV file of PVs: all of it, or, when any row is refused, nothing."""
+    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 
     options = catalog_service_pb2.ImportOptions(
-        format=_format(file_format),
+        format=catalog_pb2.FILE_FORMAT_CSV,
         dry_run=dry_run,
         keep_existing=keep_existing,
         file_name="" if file == "-" else Path(file).name,
@@ -77,13 +71,6 @@ def _open(file: str) -> BinaryIO:
         return Path(file).open("rb")
     except OSError as error:
         raise usage_error(f"cannot read {file}: {error.strerror}", field="FILE") from error
-
-
-def _format(name: str | None) -> Any:
-    from drey.catalog.v1 import catalog_pb2
-    from drey_cli.render.enums import number_of
-
-    return number_of(catalog_pb2.FileFormat, name or "unspecified")
 
 
 def _exchange(
@@ -143,16 +130,15 @@ def export(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="Default: standard output.")
     ] = "-",
-    file_format: Annotated[FormatName, typer.Option("--format", help="Layout.")] = "csv",
 ) -> None:
-    """Export PVs as a file that `drey pv import` takes back. Without a choice: every PV."""
-    from drey.catalog.v1 import catalog_service_pb2
+    """Export PVs as a CSV file that `drey pv import` takes back. Without a choice: every PV."""
+    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
     from drey.common.v1 import selector_pb2
 
     client = session.client
     request = catalog_service_pb2.ExportPvsRequest(
         selector=choice.optional() or selector_pb2.Selector(all=True),
-        format=_format(file_format),
+        format=catalog_pb2.FILE_FORMAT_CSV,
     )
     with client.stream(client.catalog.ExportPvs, request) as stream:
         chunks = (message.data for message in stream)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 
 SortName = Literal["name", "deviation", "device"]
+ScopeName = Literal["reference", "both", "either"]
 ToleranceName = Literal["snapshot", "catalogue", "given", "exact"]
 _SHOWN = 50
 
@@ -61,11 +62,17 @@ def compare(
     relative: Annotated[
         float | None, typer.Option("--rel", help="This relative tolerance for all.")
     ] = None,
+    within: Annotated[
+        ScopeName, typer.Option("--within", help="PVs of the reference, of both, or of either.")
+    ] = "reference",
     exit_zero: Annotated[
         bool, typer.Option("--exit-zero", help="Exit 0 although differences were found.")
     ] = False,
 ) -> None:
-    """Compare a snapshot with another, or with the live machine. Exit 4 unless all is the same."""
+    """Compare a snapshot with another, or with the live machine. Exit 4 unless all is the same.
+
+    Tags are those of the catalogue as of now: a snapshot does not keep them.
+    """
     from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
     from drey_cli.naming import snapshot_id
     from drey_cli.render.enums import number_of
@@ -79,6 +86,7 @@ def compare(
         classes=[number_of(snapshot_pb2.DifferenceClass, each) for each in only or ()],
         order=number_of(snapshot_service_pb2.DifferenceOrder, sort),
         limit=limit,
+        scope=number_of(snapshot_pb2.ComparisonScope, within),
     )
     if other == "live":
         request.live = True
@@ -143,7 +151,12 @@ def _draw(
     differences: list[snapshot_pb2.PvDifference],
     limit: int,
 ) -> None:
-    from drey_cli.render.snapshots import comparison_table, comparison_verdict, differences_table
+    from drey_cli.render.snapshots import (
+        comparison_notes,
+        comparison_table,
+        comparison_verdict,
+        differences_table,
+    )
 
     out = session.out
     if differences:
@@ -156,6 +169,8 @@ def _draw(
     out.text(f"reference {times[0]}, other {times[1]}", "dim")
     if result.stale_shards:
         out.note(f"{result.stale_shards} shards are stale: their live values may be old", "yellow")
+    for note in comparison_notes(result):
+        out.note(note)
     out.cell(comparison_verdict(result))
 
 

@@ -30,6 +30,7 @@ def list_snapshots(
         str, typer.Option("--since", metavar="TIME", help="ISO time; local unless it says.")
     ] = "",
     before: Annotated[str, typer.Option("--before", metavar="TIME", help="ISO time.")] = "",
+    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted ones as well.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most; 0 is all.")] = 50,
 ) -> None:
     """List snapshots, newest first."""
@@ -44,6 +45,7 @@ def list_snapshots(
         golden_only=golden,
         from_time_ns=parse_time_ns(since, option="--since"),
         to_time_ns=parse_time_ns(before, option="--before"),
+        include_deleted=deleted,
     )
 
     def fetch(token: str) -> tuple[Iterable[snapshot_pb2.Snapshot], str]:
@@ -98,6 +100,7 @@ def read(
 ) -> None:
     """Read the values of a snapshot, whole or in part.
 
+    Names and devices are those of its time, tags those of the catalogue as of now.
     With --json: the snapshot as the first line, then a line for each PV.
     """
     from drey.snapshot.v1 import snapshot_service_pb2

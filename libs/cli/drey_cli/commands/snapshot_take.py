@@ -242,6 +242,30 @@ def remove(
         session.out.document({"snapshots": as_documents(deleted)})
 
 
+def undelete(
+    session: Session,
+    snapshots: Annotated[
+        list[str], typer.Argument(metavar="SNAPSHOT", help="Id, part of it, or exact title.")
+    ],
+) -> None:
+    """Bring deleted snapshots back. See them with: drey snapshot list --deleted."""
+    from drey.snapshot.v1 import snapshot_service_pb2
+    from drey_cli.naming import deleted_snapshot_id
+    from drey_cli.render.documents import as_documents
+
+    client = session.client
+    back = []
+    for identity in dict.fromkeys(deleted_snapshot_id(client, text) for text in snapshots):
+        request = snapshot_service_pb2.UndeleteSnapshotRequest(
+            id=identity, request_id=new_request_id()
+        )
+        back.append(client.call(client.snapshots.UndeleteSnapshot, request).snapshot)
+        if not session.out.json:
+            session.out.text(f"{identity} is back")
+    if session.out.json:
+        session.out.document({"snapshots": as_documents(back)})
+
+
 def register(snapshot: typer.Typer) -> None:
     """Add the commands to `drey snapshot`."""
     command(
@@ -258,3 +282,4 @@ def register(snapshot: typer.Typer) -> None:
         edit
     )
     command(snapshot, "rm", examples=("drey snapshot rm 'test 1' 0192f3a4",))(remove)
+    command(snapshot, "undelete", examples=("drey snapshot undelete 'test 1'",))(undelete)

@@ -208,6 +208,55 @@ def delete(
         session.out.text(f"deleted {what}; {plural(changed, 'PV')} lost a tag")
 
 
+def undelete(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
+) -> None:
+    """Bring back a deleted group with its tags, or one tag, on the PVs that carried them."""
+    from drey.catalog.v1 import catalog_service_pb2
+    from drey_cli.errors import usage_error
+    from drey_cli.naming import list_tag_groups
+    from drey_cli.render.times import plural
+
+    client = session.client
+    name, tags = parse_tag(what, option="GROUP=TAG")
+    if len(tags) > 1:
+        raise usage_error("one tag at a time", field="GROUP=TAG")
+    there = [
+        group
+        for group in list_tag_groups(client, include_deleted=True)
+        if group.name.casefold() == name.casefold() and bool(group.delete_time_ns) != bool(tags)
+    ]
+    dead = [
+        tag
+        for group in there
+        for tag in group.tags
+        if tags and tag.delete_time_ns and tag.name.casefold() == tags[0].casefold()
+    ]
+    if not (dead if tags else there):
+        raise CliError(
+            f"nothing that was deleted is called {what!r}",
+            reason="NOT_FOUND",
+            remedy="a tag of a deleted group comes back with the group",
+        )
+    if tags:
+        latest = max(dead, key=lambda tag: tag.delete_time_ns)
+        changed = client.call(
+            client.catalog.UndeleteTag,
+            catalog_service_pb2.UndeleteTagRequest(id=latest.id, request_id=new_request_id()),
+        ).pvs_changed
+    else:
+        group = max(there, key=lambda group: group.delete_time_ns)
+        changed = client.call(
+            client.catalog.UndeleteTagGroup,
+            catalog_service_pb2.UndeleteTagGroupRequest(id=group.id, request_id=new_request_id()),
+        ).pvs_changed
+    if session.out.json:
+        session.out.document({"pvs_changed": changed})
+    else:
+        session.out.text(f"{what} is back on {plural(changed, 'PV')}")
+
+
 def register(app: typer.Typer) -> None:
     """Add the `tag` commands."""
     tag = typer.Typer(name="tag", no_args_is_help=True, help=SUMMARIES["tag"])
@@ -222,4 +271,5 @@ def register(app: typer.Typer) -> None:
     command(tag, "create", examples=("drey tag create Region=LI21,LI22",))(create)
     command(tag, "rename", examples=("drey tag rename Region=LI21 'Linac 21'",))(rename)
     command(tag, "delete", examples=("drey tag delete Region=LI21 --force",))(delete)
+    command(tag, "undelete", examples=("drey tag undelete Region=LI21",))(undelete)
     app.add_typer(tag)

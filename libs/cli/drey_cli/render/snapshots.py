@@ -12,9 +12,11 @@ from drey_cli.render.times import format_count, format_span, format_time, plural
 from drey_cli.render.values import value_cell
 
 if TYPE_CHECKING:
+    from drey.common.v1 import selector_pb2
     from drey.snapshot.v1 import snapshot_pb2
 
 _BAR = 10
+_NAMES = 10
 _CLASS_STYLE = {
     "equal": "green",
     "within-tolerance": "green",
@@ -42,13 +44,19 @@ def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) ->
         table.add(
             snapshot.id,
             format_time(snapshot.time_ns, utc=utc),
-            Cell(f"★ {snapshot.title}", "yellow") if snapshot.golden else snapshot.title,
+            _title(snapshot),
             format_count(snapshot.pv_count),
             Cell(format_count(lost), "red" if lost else "dim"),
             snapshot.actor.principal,
             " ".join(snapshot.labels),
         )
     return table
+
+
+def _title(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
+    if snapshot.delete_time_ns:
+        return Cell(f"{snapshot.title} (deleted)", "dim")
+    return Cell(f"★ {snapshot.title}", "yellow") if snapshot.golden else snapshot.title
 
 
 def missing(snapshot: snapshot_pb2.Snapshot) -> int:
@@ -73,7 +81,12 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
             f"{short_name(snapshot_pb2.SnapshotSource, snapshot.source)},"
             f" in {format_span(snapshot.duration_ns)}",
         ),
-        ("scope", snapshot.scope or "—"),
+        (
+            "chosen",
+            selector_words(snapshot.selector) + " (shortened)" * snapshot.selector_shortened
+            if snapshot.HasField("selector")
+            else "not kept",
+        ),
         ("PVs", format_count(snapshot.pv_count)),
         (
             "channels",
@@ -89,6 +102,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
         ),
         ("in alarm", format_count(counts.in_alarm)),
         ("suspect clocks", format_count(counts.source_time_suspect)),
+        ("by monitor", format_count(counts.by_monitor) if counts.HasField("by_monitor") else "—"),
         ("oldest value", format_time(skew.oldest_source_time_ns, utc=utc)),
         ("newest value", format_time(skew.newest_source_time_ns, utc=utc)),
         (
@@ -117,6 +131,43 @@ def comparison_table(summary: snapshot_pb2.ComparisonSummary) -> Table:
             format_count(count.readbacks),
         )
     return table
+
+
+def comparison_notes(summary: snapshot_pb2.ComparisonSummary) -> list[str]:
+    """What the counts do not say: who was left out, and how the values are known."""
+    notes = []
+    if summary.pvs_outside_scope:
+        notes.append(
+            f"{plural(summary.pvs_outside_scope, 'PV')} that only one of the two has, left out;"
+            " --within either compares them"
+        )
+    by_monitor = summary.reference_by_monitor, summary.other_by_monitor
+    if any(by_monitor):
+        notes.append(
+            f"known by a monitor: {format_count(by_monitor[0])} values of the reference,"
+            f" {format_count(by_monitor[1])} of the other; a record's dead band may hide a change"
+            " of its size"
+        )
+    return notes
+
+
+def selector_words(selector: selector_pb2.Selector) -> str:
+    """A selector in one line, as it is said on the command line."""
+    said = ["--all"] if selector.all else []
+    names = [*selector.names, *selector.ids, *(f"#{number}" for number in selector.numbers)]
+    said += names[:_NAMES]
+    if len(names) > _NAMES:
+        said.append(f"and {format_count(len(names) - _NAMES)} more")
+    said += [f"--glob {glob}" for glob in selector.globs]
+    said += [f"--device {device}" for device in selector.devices]
+    said += [
+        f"--tag {tag.group}" + "=" * bool(tag.tags) + ",".join(tag.tags) for tag in selector.tags
+    ]
+    if selector.scope:
+        said.append(f"scope {selector.scope}")
+    if selector.HasField("except"):
+        said.append(f"except ({selector_words(getattr(selector, 'except'))})")
+    return " ".join(said)
 
 
 def comparison_verdict(summary: snapshot_pb2.ComparisonSummary) -> Cell:

@@ -227,7 +227,9 @@ def sources_to_proto(found: Effective) -> list[catalog_pb2.PolicySource]:
 
 def tag_to_proto(tag: Tag, count: int) -> catalog_pb2.Tag:
     """A tag with the number of living PVs that carry it."""
-    return catalog_pb2.Tag(id=tag.id, name=tag.name, pv_count=count)
+    return catalog_pb2.Tag(
+        id=tag.id, name=tag.name, pv_count=count, delete_time_ns=tag.delete_time_ns
+    )
 
 
 def group_to_proto(group: TagGroup, counts: dict[int, int]) -> catalog_pb2.TagGroup:
@@ -238,6 +240,7 @@ def group_to_proto(group: TagGroup, counts: dict[int, int]) -> catalog_pb2.TagGr
         description=group.description,
         tags=[tag_to_proto(tag, counts.get(tag.number, 0)) for tag in group.tags],
         etag=group_etag(group),
+        delete_time_ns=group.delete_time_ns,
     )
 
 

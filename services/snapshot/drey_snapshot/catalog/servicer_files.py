@@ -206,6 +206,7 @@ def _answers(plan: Plan, job_id: str = "") -> Iterator[bytes]:
         unchanged=plan.unchanged,
         refused=plan.refused,
         applied=bool(job_id),
+        format=catalog_pb2.FILE_FORMAT_CSV,
         job_id=job_id,
         tag_groups_added=plan.groups_added,
     )

@@ -149,6 +149,19 @@ class PvRpcs:
 
         return await self._parts.writer.run(call_of("BatchDeletePvs", request), decide)
 
+    async def BatchUndeletePvs(
+        self, request: rpc.BatchUndeletePvsRequest, context: Context
+    ) -> bytes:
+        selector = selector_from_proto(request.selector)
+
+        async def decide(scene: Scene) -> Act:
+            names = await pvs.undelete_selected(scene, selector, request.dry_run)
+            response = rpc.BatchUndeletePvsResponse(undeleted=len(names)).SerializeToString()
+            said = {"undeleted": len(names), "first": names[:100]}
+            return Act(response, "pv.batch_undelete", "pvs", None, said)
+
+        return await self._parts.writer.run(call_of("BatchUndeletePvs", request), decide)
+
     async def TagPvs(self, request: rpc.TagPvsRequest, context: Context) -> bytes:
         selector = selector_from_proto(request.selector)
         add, remove = tag_names(request.add), tag_names(request.remove)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey_core.errors import Unimplemented
 from drey_core.token import decode_page_token, query_hash
 from drey_runtime.paging import cut_page
+from drey_snapshot.catalog.adapters.reading import read_tag_tombstones
 from drey_snapshot.catalog.domain.edit import check_etag
+from drey_snapshot.catalog.domain.tags import TagTombstone, with_deleted
 from drey_snapshot.catalog.mapping import (
     check_mask,
     group_etag,
@@ -47,10 +53,12 @@ class TagRpcs:
     async def ListTagGroups(
         self, request: rpc.ListTagGroupsRequest, context: Context
     ) -> rpc.ListTagGroupsResponse:
-        query = query_hash()
+        query = query_hash(request.include_deleted)
         position = decode_page_token(_LIST, query, request.page_token)
         view = await self._parts.catalogue.current()
         groups = view.tags.groups
+        if request.include_deleted:
+            groups = with_deleted(groups, await self._parts.db.read(read_tag_tombstones))
         if position is not None:
             after = (str(position[0]), str(position[1]))
             groups = tuple(g for g in groups if (g.name.casefold(), g.id) > after)
@@ -103,6 +111,33 @@ class TagRpcs:
             return Act(response.SerializeToString(), "tag_group.delete", object, said)
 
         return await self._parts.writer.run(call_of("DeleteTagGroup", request), decide)
+
+    async def UndeleteTagGroup(
+        self, request: rpc.UndeleteTagGroupRequest, context: Context
+    ) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            id = request.id.lower()
+            dead = await read_tag_tombstones(scene.conn, id)
+            group, count = scene.edit.undelete_group(dead, id)
+            made = group_to_proto(group, _counts(scene, dead))
+            response = rpc.UndeleteTagGroupResponse(tag_group=made, pvs_changed=count)
+            said = {"name": group.name, "tags": [tag.name for tag in group.tags], "pvs": count}
+            object = f"tagGroups/{id}"
+            return Act(response.SerializeToString(), "tag_group.undelete", object, None, said)
+
+        return await self._parts.writer.run(call_of("UndeleteTagGroup", request), decide)
+
+    async def UndeleteTag(self, request: rpc.UndeleteTagRequest, context: Context) -> bytes:
+        async def decide(scene: Scene) -> Act:
+            id = request.id.lower()
+            dead = await read_tag_tombstones(scene.conn, id)
+            tag, count = scene.edit.undelete_tag(dead, id)
+            made = tag_to_proto(tag, _counts(scene, dead).get(tag.number, 0))
+            response = rpc.UndeleteTagResponse(tag=made, pvs_changed=count)
+            said = {"name": tag.name, "pvs": count}
+            return Act(response.SerializeToString(), "tag.undelete", f"tags/{id}", None, said)
+
+        return await self._parts.writer.run(call_of("UndeleteTag", request), decide)
 
     async def CreateTag(self, request: rpc.CreateTagRequest, context: Context) -> bytes:
         async def decide(scene: Scene) -> Act:
@@ -169,3 +204,10 @@ class TagRpcs:
             return Act(response.SerializeToString(), "tag.delete", f"tags/{tag.id}", said)
 
         return await self._parts.writer.run(call_of("DeleteTag", request), decide)
+
+
+def _counts(scene: Scene, revived: Sequence[TagTombstone]) -> dict[int, int]:
+    """Living PVs by number of tag once tags have come back."""
+    living = scene.view.table.number
+    back = {t.number: int(np.isin(living, t.pvs).sum()) for t in revived if t.number}
+    return {**back, **scene.view.tag_counts}

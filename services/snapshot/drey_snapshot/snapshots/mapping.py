@@ -18,9 +18,11 @@ from drey_core.errors import DreyError, InvalidArgument, Reason
 from drey_core.ids import parse_uuid
 from drey_core.values import ARRAY, I8
 from drey_runtime.jobs import JobError
-from drey_runtime.mapping.selector import selector_from_proto
+from drey_runtime.mapping.selector import selector_from_proto, selector_to_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.adapters.store import Filter
+from drey_snapshot.snapshots.domain.chosen import decode_selector, shortened
+from drey_snapshot.snapshots.domain.codec import load_text
 from drey_snapshot.snapshots.domain.differences import Order
 from drey_snapshot.snapshots.domain.order import (
     DEFAULT_MAX_AGE_NS,
@@ -31,7 +33,12 @@ from drey_snapshot.snapshots.domain.order import (
 )
 from drey_snapshot.snapshots.domain.records import Record, Source
 from drey_snapshot.snapshots.domain.views import ValuesView
-from drey_snapshot.snapshots.usecases.compare import Compared, CompareOrder, ToleranceSource
+from drey_snapshot.snapshots.usecases.compare import (
+    Compared,
+    CompareOrder,
+    ComparisonScope,
+    ToleranceSource,
+)
 from drey_snapshot.snapshots.usecases.history import HistoryOrder
 
 E = TypeVar("E", bound=IntEnum)
@@ -136,7 +143,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
         record.facts.counts,
         record.facts.skew,
     )
-    return snapshot_pb2.Snapshot(
+    snapshot = snapshot_pb2.Snapshot(
         id=facts.id,
         time_ns=facts.time_ns,
         title=labels.title,
@@ -153,6 +160,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
             never_connected=counts.never_connected,
             in_alarm=counts.in_alarm,
             source_time_suspect=counts.source_time_suspect,
+            by_monitor=counts.by_monitor,
         ),
         skew=snapshot_pb2.Skew(
             oldest_source_time_ns=skew.oldest_source_time_ns,
@@ -173,6 +181,12 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
         scope=facts.scope,
         duration_ns=facts.duration_ns,
     )
+    if record.chosen is not None:
+        selector = decode_selector(load_text([record.chosen])[0])
+        shown = shortened(selector)
+        snapshot.selector.CopyFrom(selector_to_proto(shown))
+        snapshot.selector_shortened = shown is not selector
+    return snapshot
 
 
 def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:
@@ -183,6 +197,7 @@ def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:
         golden_only=request.golden_only,
         from_time_ns=request.from_time_ns,
         to_time_ns=request.to_time_ns,
+        include_deleted=request.include_deleted,
     )
 
 
@@ -278,6 +293,7 @@ def compare_order(request: snapshot_service_pb2.CompareSnapshotsRequest) -> Comp
         classes=frozenset(request.classes),
         order=_known(Order, request.order, "order") or Order.NAME,
         limit=request.limit,
+        scope=_known(ComparisonScope, request.scope, "scope") or ComparisonScope.REFERENCE,
     )
 
 
@@ -296,6 +312,10 @@ def summary_message(compared: Compared) -> snapshot_pb2.ComparisonSummary:
         reference_time_ns=found.reference.view.time_ns,
         other_time_ns=found.other.view.time_ns,
         stale_shards=found.other.view.stale_shards,
+        scope=cast("snapshot_pb2.ComparisonScope.ValueType", int(compared.order.scope)),
+        pvs_outside_scope=compared.outside,
+        reference_by_monitor=found.reference.by_monitor,
+        other_by_monitor=found.other.by_monitor,
     )
 
 

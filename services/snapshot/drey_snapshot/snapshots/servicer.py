@@ -155,6 +155,22 @@ class SnapshotServicer:
                 slot.response = answer.SerializeToString()
         return slot.response or b""
 
+    async def UndeleteSnapshot(
+        self, request: pb.UndeleteSnapshotRequest, context: Context
+    ) -> pb.UndeleteSnapshotResponse | bytes:
+        """As the contract says."""
+        snapshot_id = parse_uuid(request.id, "id")
+        principal = current_principal.get()
+        async with (
+            self._db.transaction() as conn,
+            self._once(conn, "UndeleteSnapshot", request) as slot,
+        ):
+            if slot.seen is None:
+                record = await self._manager.undelete(conn, snapshot_id, principal)
+                answer = pb.UndeleteSnapshotResponse(snapshot=mapping.snapshot_message(record))
+                slot.response = answer.SerializeToString()
+        return slot.response or b""
+
     async def CompareSnapshots(
         self, request: pb.CompareSnapshotsRequest, context: Context
     ) -> AsyncIterator[pb.CompareSnapshotsResponse | bytes]:
@@ -193,7 +209,7 @@ class SnapshotServicer:
         self,
         conn: Connection,
         method: str,
-        request: pb.UpdateSnapshotRequest | pb.DeleteSnapshotRequest,
+        request: pb.UpdateSnapshotRequest | pb.DeleteSnapshotRequest | pb.UndeleteSnapshotRequest,
     ) -> AbstractAsyncContextManager[Slot]:
         return once(
             conn,

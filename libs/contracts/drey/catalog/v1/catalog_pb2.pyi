@@ -85,7 +85,7 @@ class _FileFormat:
 class _FileFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_FORMAT_UNSPECIFIED: _FileFormat.ValueType  # 0
-    """By the server's guess from the content."""
+    """As FILE_FORMAT_CSV, the only one that is built in this version."""
     FILE_FORMAT_CSV: _FileFormat.ValueType  # 1
     """CSV of PVs: Setpoint, Readback, Device, Description, our reserved columns, tag groups."""
     FILE_FORMAT_AUTOSAVE_REQ: _FileFormat.ValueType  # 2
@@ -105,7 +105,7 @@ class FileFormat(_FileFormat, metaclass=_FileFormatEnumTypeWrapper):
     """Layout of a file of PVs."""
 
 FILE_FORMAT_UNSPECIFIED: FileFormat.ValueType  # 0
-"""By the server's guess from the content."""
+"""As FILE_FORMAT_CSV, the only one that is built in this version."""
 FILE_FORMAT_CSV: FileFormat.ValueType  # 1
 """CSV of PVs: Setpoint, Readback, Device, Description, our reserved columns, tag groups."""
 FILE_FORMAT_AUTOSAVE_REQ: FileFormat.ValueType  # 2
@@ -386,6 +386,7 @@ class TagGroup(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_NS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     name: _builtins.str
@@ -394,6 +395,8 @@ class TagGroup(_message.Message):
     """Description for people."""
     etag: _builtins.str
     """Changes with every change of the group or of its tags."""
+    delete_time_ns: _builtins.int
+    """When it was deleted, nanoseconds since 1970 UTC; 0: it lives. Set by the server."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tag]:
         """Tags of the group by name."""
@@ -406,10 +409,11 @@ class TagGroup(_message.Message):
         description: _builtins.str = ...,
         tags: _abc.Iterable[Global___Tag] | None = ...,
         etag: _builtins.str = ...,
+        delete_time_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "etag", b"etag", "id", b"id", "name", b"name", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time_ns", b"delete_time_ns", "description", b"description", "etag", b"etag", "id", b"id", "name", b"name", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -424,22 +428,26 @@ class Tag(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PV_COUNT_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_NS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     name: _builtins.str
     """Unique within the group, case ignored."""
     pv_count: _builtins.int
     """Number of living PVs that carry it; set by the server."""
+    delete_time_ns: _builtins.int
+    """When it was deleted, nanoseconds since 1970 UTC; 0: it lives. Set by the server."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         pv_count: _builtins.int = ...,
+        delete_time_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "pv_count", b"pv_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time_ns", b"delete_time_ns", "id", b"id", "name", b"name", "pv_count", b"pv_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -537,6 +545,7 @@ class ImportSummary(_message.Message):
     APPLIED_FIELD_NUMBER: _builtins.int
     TAG_GROUPS_ADDED_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     """Rows of the file without its header."""
     added: _builtins.int
@@ -551,6 +560,8 @@ class ImportSummary(_message.Message):
     """Whether it was done. False: nothing was changed, being a dry run or because a row was refused."""
     job_id: _builtins.str
     """Job that recorded the import; empty for a dry run."""
+    format: Global___FileFormat.ValueType
+    """Layout as which the file was read."""
     @_builtins.property
     def tag_groups_added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tag groups added, by name."""
@@ -566,10 +577,11 @@ class ImportSummary(_message.Message):
         applied: _builtins.bool = ...,
         tag_groups_added: _abc.Iterable[_builtins.str] | None = ...,
         job_id: _builtins.str = ...,
+        format: Global___FileFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "applied", b"applied", "changed", b"changed", "job_id", b"job_id", "refused", b"refused", "rows", b"rows", "tag_groups_added", b"tag_groups_added", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "applied", b"applied", "changed", b"changed", "format", b"format", "job_id", b"job_id", "refused", b"refused", "rows", b"rows", "tag_groups_added", b"tag_groups_added", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

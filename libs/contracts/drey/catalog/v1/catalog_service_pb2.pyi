@@ -533,6 +533,60 @@ class BatchDeletePvsResponse(_message.Message):
 Global___BatchDeletePvsResponse: _TypeAlias = BatchDeletePvsResponse  # noqa: Y015
 
 @_typing.final
+class BatchUndeletePvsRequest(_message.Message):
+    """Request of BatchUndeletePvs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only count."""
+    request_id: _builtins.str
+    """UUID made by the client; a repeat answers as the first call did."""
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """Which tombstones."""
+
+    def __init__(
+        self,
+        *,
+        selector: _selector_pb2.Selector | None = ...,
+        dry_run: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "request_id", b"request_id", "selector", b"selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUndeletePvsRequest: _TypeAlias = BatchUndeletePvsRequest  # noqa: Y015
+
+@_typing.final
+class BatchUndeletePvsResponse(_message.Message):
+    """Response of BatchUndeletePvs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNDELETED_FIELD_NUMBER: _builtins.int
+    undeleted: _builtins.int
+    """PVs that live again, or would."""
+    def __init__(
+        self,
+        *,
+        undeleted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["undeleted", b"undeleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUndeletePvsResponse: _TypeAlias = BatchUndeletePvsResponse  # noqa: Y015
+
+@_typing.final
 class TagPvsRequest(_message.Message):
     """Request of TagPvs."""
 
@@ -944,19 +998,23 @@ class ListTagGroupsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most groups in the response, 1 to 1000. 0: 100."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
+    include_deleted: _builtins.bool
+    """Deleted groups and tags as well; their `delete_time_ns` is set."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_deleted", b"include_deleted", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1317,6 +1375,114 @@ class DeleteTagResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteTagResponse: _TypeAlias = DeleteTagResponse  # noqa: Y015
+
+@_typing.final
+class UndeleteTagGroupRequest(_message.Message):
+    """Request of UndeleteTagGroup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the group."""
+    request_id: _builtins.str
+    """UUID made by the client; a repeat answers as the first call did."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteTagGroupRequest: _TypeAlias = UndeleteTagGroupRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteTagGroupResponse(_message.Message):
+    """Response of UndeleteTagGroup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_GROUP_FIELD_NUMBER: _builtins.int
+    PVS_CHANGED_FIELD_NUMBER: _builtins.int
+    pvs_changed: _builtins.int
+    """PVs that have a tag of it again."""
+    @_builtins.property
+    def tag_group(self) -> _catalog_pb2.TagGroup:
+        """The group as it is now."""
+
+    def __init__(
+        self,
+        *,
+        tag_group: _catalog_pb2.TagGroup | None = ...,
+        pvs_changed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tag_group", b"tag_group"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pvs_changed", b"pvs_changed", "tag_group", b"tag_group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteTagGroupResponse: _TypeAlias = UndeleteTagGroupResponse  # noqa: Y015
+
+@_typing.final
+class UndeleteTagRequest(_message.Message):
+    """Request of UndeleteTag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the tag."""
+    request_id: _builtins.str
+    """UUID made by the client; a repeat answers as the first call did."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteTagRequest: _TypeAlias = UndeleteTagRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteTagResponse(_message.Message):
+    """Response of UndeleteTag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    PVS_CHANGED_FIELD_NUMBER: _builtins.int
+    pvs_changed: _builtins.int
+    """PVs that have it again."""
+    @_builtins.property
+    def tag(self) -> _catalog_pb2.Tag:
+        """The tag as it is now."""
+
+    def __init__(
+        self,
+        *,
+        tag: _catalog_pb2.Tag | None = ...,
+        pvs_changed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pvs_changed", b"pvs_changed", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteTagResponse: _TypeAlias = UndeleteTagResponse  # noqa: Y015
 
 @_typing.final
 class CreateScopeRequest(_message.Message):

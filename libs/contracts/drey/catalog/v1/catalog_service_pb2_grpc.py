@@ -76,6 +76,11 @@ class CatalogServiceStub:
                 request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUpdatePvsRequest.SerializeToString,
                 response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUpdatePvsResponse.FromString,
                 _registered_method=True)
+        self.BatchUndeletePvs = channel.unary_unary(
+                '/drey.catalog.v1.CatalogService/BatchUndeletePvs',
+                request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsRequest.SerializeToString,
+                response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsResponse.FromString,
+                _registered_method=True)
         self.BatchDeletePvs = channel.unary_unary(
                 '/drey.catalog.v1.CatalogService/BatchDeletePvs',
                 request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchDeletePvsRequest.SerializeToString,
@@ -145,6 +150,16 @@ class CatalogServiceStub:
                 '/drey.catalog.v1.CatalogService/DeleteTag',
                 request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteTagRequest.SerializeToString,
                 response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteTagResponse.FromString,
+                _registered_method=True)
+        self.UndeleteTagGroup = channel.unary_unary(
+                '/drey.catalog.v1.CatalogService/UndeleteTagGroup',
+                request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagGroupRequest.SerializeToString,
+                response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagGroupResponse.FromString,
+                _registered_method=True)
+        self.UndeleteTag = channel.unary_unary(
+                '/drey.catalog.v1.CatalogService/UndeleteTag',
+                request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagRequest.SerializeToString,
+                response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagResponse.FromString,
                 _registered_method=True)
         self.CreateScope = channel.unary_unary(
                 '/drey.catalog.v1.CatalogService/CreateScope',
@@ -220,7 +235,7 @@ class CatalogServiceServicer:
 
     def UndeletePv(self, request, context):
         """Bring a tombstone back to life under its number. Idempotent by `request_id`. Reasons:
-        NOT_FOUND, ALREADY_EXISTS, NOT_IMPLEMENTED.
+        NOT_FOUND, ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,6 +252,16 @@ class CatalogServiceServicer:
     def BatchUpdatePvs(self, request, context):
         """Change many PVs; each item answers for itself. Idempotent by `request_id`. Reasons for an item:
         as UpdatePv.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchUndeletePvs(self, request, context):
+        """Bring back all tombstones that a selector chooses, or count them in a dry run; of several with one
+        name the one that was deleted last. Names, addresses, devices and numbers are those that they had.
+        All in one transaction. Idempotent by `request_id`. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+        ALREADY_EXISTS where a living PV has the name of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -353,6 +378,22 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UndeleteTagGroup(self, request, context):
+        """Bring back a deleted group with the tags that were deleted with it, on the PVs that carried them
+        and live. Idempotent by `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteTag(self, request, context):
+        """Bring back a deleted tag, on the PVs that carried it and live. Its group must live. Idempotent by
+        `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateScope(self, request, context):
         """Save a selector under a name. Idempotent by `request_id`. Reasons: ALREADY_EXISTS,
         EMPTY_SELECTOR, NOT_IMPLEMENTED.
@@ -434,6 +475,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUpdatePvsRequest.FromString,
                     response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUpdatePvsResponse.SerializeToString,
             ),
+            'BatchUndeletePvs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUndeletePvs,
+                    request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsRequest.FromString,
+                    response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsResponse.SerializeToString,
+            ),
             'BatchDeletePvs': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchDeletePvs,
                     request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchDeletePvsRequest.FromString,
@@ -503,6 +549,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.DeleteTag,
                     request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteTagRequest.FromString,
                     response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteTagResponse.SerializeToString,
+            ),
+            'UndeleteTagGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteTagGroup,
+                    request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagGroupRequest.FromString,
+                    response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagGroupResponse.SerializeToString,
+            ),
+            'UndeleteTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteTag,
+                    request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagRequest.FromString,
+                    response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagResponse.SerializeToString,
             ),
             'CreateScope': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateScope,
@@ -748,6 +804,33 @@ class CatalogService:
             '/drey.catalog.v1.CatalogService/BatchUpdatePvs',
             drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUpdatePvsRequest.SerializeToString,
             drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUpdatePvsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchUndeletePvs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.catalog.v1.CatalogService/BatchUndeletePvs',
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsRequest.SerializeToString,
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1126,6 +1209,60 @@ class CatalogService:
             '/drey.catalog.v1.CatalogService/DeleteTag',
             drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteTagRequest.SerializeToString,
             drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteTagGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.catalog.v1.CatalogService/UndeleteTagGroup',
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagGroupRequest.SerializeToString,
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.catalog.v1.CatalogService/UndeleteTag',
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagRequest.SerializeToString,
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteTagResponse.FromString,
             options,
             channel_credentials,
             insecure,

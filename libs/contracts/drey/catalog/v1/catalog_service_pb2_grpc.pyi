@@ -56,7 +56,7 @@ class CatalogServiceStub:
     """
     UndeletePv: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeletePvRequest, _catalog_service_pb2.UndeletePvResponse]
     """Bring a tombstone back to life under its number. Idempotent by `request_id`. Reasons:
-    NOT_FOUND, ALREADY_EXISTS, NOT_IMPLEMENTED.
+    NOT_FOUND, ALREADY_EXISTS.
     """
     BatchCreatePvs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchCreatePvsRequest, _catalog_service_pb2.BatchCreatePvsResponse]
     """Create many PVs; each item answers for itself. Idempotent by `request_id`. Reasons for an item:
@@ -65,6 +65,12 @@ class CatalogServiceStub:
     BatchUpdatePvs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchUpdatePvsRequest, _catalog_service_pb2.BatchUpdatePvsResponse]
     """Change many PVs; each item answers for itself. Idempotent by `request_id`. Reasons for an item:
     as UpdatePv.
+    """
+    BatchUndeletePvs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchUndeletePvsRequest, _catalog_service_pb2.BatchUndeletePvsResponse]
+    """Bring back all tombstones that a selector chooses, or count them in a dry run; of several with one
+    name the one that was deleted last. Names, addresses, devices and numbers are those that they had.
+    All in one transaction. Idempotent by `request_id`. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+    ALREADY_EXISTS where a living PV has the name of one.
     """
     BatchDeletePvs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchDeletePvsRequest, _catalog_service_pb2.BatchDeletePvsResponse]
     """Delete all PVs that a selector chooses, or count them in a dry run. Idempotent by `request_id`.
@@ -118,6 +124,14 @@ class CatalogServiceStub:
     """Delete a tag. Refused while PVs carry it, unless forced. Idempotent by `request_id`. Reasons:
     NOT_FOUND, IN_USE.
     """
+    UndeleteTagGroup: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteTagGroupRequest, _catalog_service_pb2.UndeleteTagGroupResponse]
+    """Bring back a deleted group with the tags that were deleted with it, on the PVs that carried them
+    and live. Idempotent by `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
+    """
+    UndeleteTag: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteTagRequest, _catalog_service_pb2.UndeleteTagResponse]
+    """Bring back a deleted tag, on the PVs that carried it and live. Its group must live. Idempotent by
+    `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
+    """
     CreateScope: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateScopeRequest, _catalog_service_pb2.CreateScopeResponse]
     """Save a selector under a name. Idempotent by `request_id`. Reasons: ALREADY_EXISTS,
     EMPTY_SELECTOR, NOT_IMPLEMENTED.
@@ -163,7 +177,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     UndeletePv: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeletePvRequest, _catalog_service_pb2.UndeletePvResponse]  # type: ignore[assignment]
     """Bring a tombstone back to life under its number. Idempotent by `request_id`. Reasons:
-    NOT_FOUND, ALREADY_EXISTS, NOT_IMPLEMENTED.
+    NOT_FOUND, ALREADY_EXISTS.
     """
     BatchCreatePvs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchCreatePvsRequest, _catalog_service_pb2.BatchCreatePvsResponse]  # type: ignore[assignment]
     """Create many PVs; each item answers for itself. Idempotent by `request_id`. Reasons for an item:
@@ -172,6 +186,12 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     BatchUpdatePvs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchUpdatePvsRequest, _catalog_service_pb2.BatchUpdatePvsResponse]  # type: ignore[assignment]
     """Change many PVs; each item answers for itself. Idempotent by `request_id`. Reasons for an item:
     as UpdatePv.
+    """
+    BatchUndeletePvs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchUndeletePvsRequest, _catalog_service_pb2.BatchUndeletePvsResponse]  # type: ignore[assignment]
+    """Bring back all tombstones that a selector chooses, or count them in a dry run; of several with one
+    name the one that was deleted last. Names, addresses, devices and numbers are those that they had.
+    All in one transaction. Idempotent by `request_id`. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+    ALREADY_EXISTS where a living PV has the name of one.
     """
     BatchDeletePvs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchDeletePvsRequest, _catalog_service_pb2.BatchDeletePvsResponse]  # type: ignore[assignment]
     """Delete all PVs that a selector chooses, or count them in a dry run. Idempotent by `request_id`.
@@ -224,6 +244,14 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     DeleteTag: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteTagRequest, _catalog_service_pb2.DeleteTagResponse]  # type: ignore[assignment]
     """Delete a tag. Refused while PVs carry it, unless forced. Idempotent by `request_id`. Reasons:
     NOT_FOUND, IN_USE.
+    """
+    UndeleteTagGroup: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteTagGroupRequest, _catalog_service_pb2.UndeleteTagGroupResponse]  # type: ignore[assignment]
+    """Bring back a deleted group with the tags that were deleted with it, on the PVs that carried them
+    and live. Idempotent by `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
+    """
+    UndeleteTag: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteTagRequest, _catalog_service_pb2.UndeleteTagResponse]  # type: ignore[assignment]
+    """Bring back a deleted tag, on the PVs that carried it and live. Its group must live. Idempotent by
+    `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
     """
     CreateScope: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateScopeRequest, _catalog_service_pb2.CreateScopeResponse]  # type: ignore[assignment]
     """Save a selector under a name. Idempotent by `request_id`. Reasons: ALREADY_EXISTS,
@@ -303,7 +331,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.UndeletePvResponse, _abc.Awaitable[_catalog_service_pb2.UndeletePvResponse]]:
         """Bring a tombstone back to life under its number. Idempotent by `request_id`. Reasons:
-        NOT_FOUND, ALREADY_EXISTS, NOT_IMPLEMENTED.
+        NOT_FOUND, ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -324,6 +352,18 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.BatchUpdatePvsResponse, _abc.Awaitable[_catalog_service_pb2.BatchUpdatePvsResponse]]:
         """Change many PVs; each item answers for itself. Idempotent by `request_id`. Reasons for an item:
         as UpdatePv.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchUndeletePvs(
+        self,
+        request: _catalog_service_pb2.BatchUndeletePvsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.BatchUndeletePvsResponse, _abc.Awaitable[_catalog_service_pb2.BatchUndeletePvsResponse]]:
+        """Bring back all tombstones that a selector chooses, or count them in a dry run; of several with one
+        name the one that was deleted last. Names, addresses, devices and numbers are those that they had.
+        All in one transaction. Idempotent by `request_id`. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+        ALREADY_EXISTS where a living PV has the name of one.
         """
 
     @_abc_1.abstractmethod
@@ -460,6 +500,26 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.DeleteTagResponse, _abc.Awaitable[_catalog_service_pb2.DeleteTagResponse]]:
         """Delete a tag. Refused while PVs carry it, unless forced. Idempotent by `request_id`. Reasons:
         NOT_FOUND, IN_USE.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteTagGroup(
+        self,
+        request: _catalog_service_pb2.UndeleteTagGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UndeleteTagGroupResponse, _abc.Awaitable[_catalog_service_pb2.UndeleteTagGroupResponse]]:
+        """Bring back a deleted group with the tags that were deleted with it, on the PVs that carried them
+        and live. Idempotent by `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteTag(
+        self,
+        request: _catalog_service_pb2.UndeleteTagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UndeleteTagResponse, _abc.Awaitable[_catalog_service_pb2.UndeleteTagResponse]]:
+        """Bring back a deleted tag, on the PVs that carried it and live. Its group must live. Idempotent by
+        `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod

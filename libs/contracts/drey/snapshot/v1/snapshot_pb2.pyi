@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from drey.common.v1 import actor_pb2 as _actor_pb2
+from drey.common.v1 import selector_pb2 as _selector_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -89,6 +90,34 @@ TOLERANCE_SOURCE_GIVEN: ToleranceSource.ValueType  # 3
 TOLERANCE_SOURCE_EXACT: ToleranceSource.ValueType  # 4
 """None: everything exactly."""
 Global___ToleranceSource: _TypeAlias = ToleranceSource  # noqa: Y015
+
+class _ComparisonScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ComparisonScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ComparisonScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMPARISON_SCOPE_UNSPECIFIED: _ComparisonScope.ValueType  # 0
+    """Those of the reference, as COMPARISON_SCOPE_REFERENCE."""
+    COMPARISON_SCOPE_REFERENCE: _ComparisonScope.ValueType  # 1
+    """The PVs that the reference has; of those that the other has besides, only the number is told."""
+    COMPARISON_SCOPE_BOTH: _ComparisonScope.ValueType  # 2
+    """The PVs that both have."""
+    COMPARISON_SCOPE_EITHER: _ComparisonScope.ValueType  # 3
+    """The PVs that either has."""
+
+class ComparisonScope(_ComparisonScope, metaclass=_ComparisonScopeEnumTypeWrapper):
+    """Which PVs are compared. A selector narrows this down further."""
+
+COMPARISON_SCOPE_UNSPECIFIED: ComparisonScope.ValueType  # 0
+"""Those of the reference, as COMPARISON_SCOPE_REFERENCE."""
+COMPARISON_SCOPE_REFERENCE: ComparisonScope.ValueType  # 1
+"""The PVs that the reference has; of those that the other has besides, only the number is told."""
+COMPARISON_SCOPE_BOTH: ComparisonScope.ValueType  # 2
+"""The PVs that both have."""
+COMPARISON_SCOPE_EITHER: ComparisonScope.ValueType  # 3
+"""The PVs that either has."""
+Global___ComparisonScope: _TypeAlias = ComparisonScope  # noqa: Y015
 
 class _DifferenceClass:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -198,6 +227,7 @@ class StateCounts(_message.Message):
     NEVER_CONNECTED_FIELD_NUMBER: _builtins.int
     IN_ALARM_FIELD_NUMBER: _builtins.int
     SOURCE_TIME_SUSPECT_FIELD_NUMBER: _builtins.int
+    BY_MONITOR_FIELD_NUMBER: _builtins.int
     channels: _builtins.int
     """Channels in the scope."""
     connected: _builtins.int
@@ -210,6 +240,10 @@ class StateCounts(_message.Message):
     """Of the connected: with severity MINOR, MAJOR or INVALID."""
     source_time_suspect: _builtins.int
     """Of the connected: with a source time that is not to be believed."""
+    by_monitor: _builtins.int
+    """Of the connected: known by a monitor and not by a read. A record tells its monitors nothing of a
+    change within its dead band (MDEL), so these may be off by as much. Absent: not counted then.
+    """
     def __init__(
         self,
         *,
@@ -219,12 +253,15 @@ class StateCounts(_message.Message):
         never_connected: _builtins.int = ...,
         in_alarm: _builtins.int = ...,
         source_time_suspect: _builtins.int = ...,
+        by_monitor: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_by_monitor", b"_by_monitor", "by_monitor", b"by_monitor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "connected", b"connected", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "never_connected", b"never_connected", "source_time_suspect", b"source_time_suspect"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_by_monitor", b"_by_monitor", "by_monitor", b"by_monitor", "channels", b"channels", "connected", b"connected", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "never_connected", b"never_connected", "source_time_suspect", b"source_time_suspect"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__by_monitor: _TypeAlias = _typing.Literal["by_monitor"]  # noqa: Y015
+    _WhichOneofArgType__by_monitor: _TypeAlias = _typing.Literal["_by_monitor", b"_by_monitor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__by_monitor) -> _WhichOneofReturnType__by_monitor | None: ...
 
 Global___StateCounts: _TypeAlias = StateCounts  # noqa: Y015
 
@@ -322,6 +359,8 @@ class Snapshot(_message.Message):
     DELETE_TIME_NS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     DURATION_NS_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    SELECTOR_SHORTENED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     time_ns: _builtins.int
@@ -350,6 +389,8 @@ class Snapshot(_message.Message):
     """Saved scope and its version, where one was taken: `injector@3`."""
     duration_ns: _builtins.int
     """Time that taking it needed, nanoseconds."""
+    selector_shortened: _builtins.bool
+    """Set where lists of names, ids and numbers in `selector` are shown by their first 1,000 entries."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels, free words."""
@@ -369,6 +410,12 @@ class Snapshot(_message.Message):
     @_builtins.property
     def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardStamp]:
         """Shards that it was taken from; empty when it was not taken from the image."""
+
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """What was chosen: the selector that it was taken with. Absent in lists, and where it was taken
+        before selectors were kept.
+        """
 
     def __init__(
         self,
@@ -391,10 +438,12 @@ class Snapshot(_message.Message):
         delete_time_ns: _builtins.int = ...,
         scope: _builtins.str = ...,
         duration_ns: _builtins.int = ...,
+        selector: _selector_pb2.Selector | None = ...,
+        selector_shortened: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "counts", b"counts", "skew", b"skew"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "counts", b"counts", "selector", b"selector", "skew", b"skew"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "counts", b"counts", "delete_time_ns", b"delete_time_ns", "digest", b"digest", "duration_ns", b"duration_ns", "etag", b"etag", "golden", b"golden", "id", b"id", "job_id", b"job_id", "labels", b"labels", "pv_count", b"pv_count", "scope", b"scope", "shards", b"shards", "skew", b"skew", "source", b"source", "time_ns", b"time_ns", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "counts", b"counts", "delete_time_ns", b"delete_time_ns", "digest", b"digest", "duration_ns", b"duration_ns", "etag", b"etag", "golden", b"golden", "id", b"id", "job_id", b"job_id", "labels", b"labels", "pv_count", b"pv_count", "scope", b"scope", "selector", b"selector", "selector_shortened", b"selector_shortened", "shards", b"shards", "skew", b"skew", "source", b"source", "time_ns", b"time_ns", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,6 +491,10 @@ class ComparisonSummary(_message.Message):
     REFERENCE_TIME_NS_FIELD_NUMBER: _builtins.int
     OTHER_TIME_NS_FIELD_NUMBER: _builtins.int
     STALE_SHARDS_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    PVS_OUTSIDE_SCOPE_FIELD_NUMBER: _builtins.int
+    REFERENCE_BY_MONITOR_FIELD_NUMBER: _builtins.int
+    OTHER_BY_MONITOR_FIELD_NUMBER: _builtins.int
     pvs: _builtins.int
     """PVs compared."""
     pvs_same: _builtins.int
@@ -458,6 +511,18 @@ class ComparisonSummary(_message.Message):
     """When the other was taken, or the live machine was looked at, nanoseconds since 1970 UTC."""
     stale_shards: _builtins.int
     """Of the live machine: shards that are not fresh. Their channels are compared all the same."""
+    scope: Global___ComparisonScope.ValueType
+    """Which PVs were compared."""
+    pvs_outside_scope: _builtins.int
+    """PVs that only one of the two has, and that were left out because of the scope."""
+    reference_by_monitor: _builtins.int
+    """Channels compared whose value in the reference is known by a monitor. A record tells its
+    monitors nothing of a change within its dead band (MDEL): a difference as small may be hidden.
+    """
+    other_by_monitor: _builtins.int
+    """Channels compared whose value in the other is known by a monitor; of the live machine all are.
+    Each value of a row says itself how it is known, in `origin`.
+    """
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassCount]:
         """Counts of every class that occurs."""
@@ -474,10 +539,14 @@ class ComparisonSummary(_message.Message):
         reference_time_ns: _builtins.int = ...,
         other_time_ns: _builtins.int = ...,
         stale_shards: _builtins.int = ...,
+        scope: Global___ComparisonScope.ValueType = ...,
+        pvs_outside_scope: _builtins.int = ...,
+        reference_by_monitor: _builtins.int = ...,
+        other_by_monitor: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "other_time_ns", b"other_time_ns", "pvs", b"pvs", "pvs_different", b"pvs_different", "pvs_same", b"pvs_same", "pvs_unknown", b"pvs_unknown", "reference_time_ns", b"reference_time_ns", "stale_shards", b"stale_shards", "tolerance_source", b"tolerance_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "other_by_monitor", b"other_by_monitor", "other_time_ns", b"other_time_ns", "pvs", b"pvs", "pvs_different", b"pvs_different", "pvs_outside_scope", b"pvs_outside_scope", "pvs_same", b"pvs_same", "pvs_unknown", b"pvs_unknown", "reference_by_monitor", b"reference_by_monitor", "reference_time_ns", b"reference_time_ns", "scope", b"scope", "stale_shards", b"stale_shards", "tolerance_source", b"tolerance_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

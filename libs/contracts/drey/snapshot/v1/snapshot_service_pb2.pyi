@@ -238,7 +238,10 @@ class ReadSnapshotRequest(_message.Message):
     """Only PVs with a channel that has no value or was disconnected."""
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
-        """Which PVs, by the catalogue as of the snapshot. Absent: all."""
+        """Which PVs. Absent: all. Names, addresses, devices and numbers are those of the catalogue as of
+        the snapshot. Tags, ids and saved scopes are those of the catalogue as of now, which a snapshot
+        does not keep: a PV that was tagged since is chosen, one that lost its tag is not.
+        """
 
     def __init__(
         self,
@@ -404,6 +407,7 @@ class ListSnapshotsRequest(_message.Message):
     GOLDEN_ONLY_FIELD_NUMBER: _builtins.int
     FROM_TIME_NS_FIELD_NUMBER: _builtins.int
     TO_TIME_NS_FIELD_NUMBER: _builtins.int
+    INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most snapshots in the response, 1 to 1000. 0: 100."""
     page_token: _builtins.str
@@ -416,6 +420,8 @@ class ListSnapshotsRequest(_message.Message):
     """Only those taken at this time or later, nanoseconds since 1970 UTC. 0: no bound."""
     to_time_ns: _builtins.int
     """Only those taken before this time, nanoseconds since 1970 UTC. 0: no bound."""
+    include_deleted: _builtins.bool
+    """Deleted ones as well; their `delete_time_ns` is set."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only those that carry all of these labels."""
@@ -430,10 +436,11 @@ class ListSnapshotsRequest(_message.Message):
         golden_only: _builtins.bool = ...,
         from_time_ns: _builtins.int = ...,
         to_time_ns: _builtins.int = ...,
+        include_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_time_ns", b"from_time_ns", "golden_only", b"golden_only", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "search", b"search", "to_time_ns", b"to_time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_time_ns", b"from_time_ns", "golden_only", b"golden_only", "include_deleted", b"include_deleted", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "search", b"search", "to_time_ns", b"to_time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -580,6 +587,56 @@ class DeleteSnapshotResponse(_message.Message):
 Global___DeleteSnapshotResponse: _TypeAlias = DeleteSnapshotResponse  # noqa: Y015
 
 @_typing.final
+class UndeleteSnapshotRequest(_message.Message):
+    """Request of UndeleteSnapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the snapshot."""
+    request_id: _builtins.str
+    """UUID made by the client; a repeat answers as the first call did."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteSnapshotRequest: _TypeAlias = UndeleteSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteSnapshotResponse(_message.Message):
+    """Response of UndeleteSnapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> _snapshot_pb2.Snapshot:
+        """The snapshot, alive."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: _snapshot_pb2.Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteSnapshotResponse: _TypeAlias = UndeleteSnapshotResponse  # noqa: Y015
+
+@_typing.final
 class CompareSnapshotsRequest(_message.Message):
     """Request of CompareSnapshots."""
 
@@ -596,6 +653,7 @@ class CompareSnapshotsRequest(_message.Message):
     CLASSES_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """Id of the reference."""
     other_id: _builtins.str
@@ -610,9 +668,13 @@ class CompareSnapshotsRequest(_message.Message):
     """Order of the rows."""
     limit: _builtins.int
     """Most rows. 0: all."""
+    scope: _snapshot_pb2.ComparisonScope.ValueType
+    """Which PVs are compared."""
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
-        """Which PVs. Absent: all that either has."""
+        """Which PVs of those in the scope. Absent: all. Tags, ids and saved scopes are those of the
+        catalogue as of now, as in ReadSnapshot.
+        """
 
     @_builtins.property
     def setpoint_tolerance(self) -> _value_pb2.Tolerance:
@@ -640,10 +702,11 @@ class CompareSnapshotsRequest(_message.Message):
         classes: _abc.Iterable[_snapshot_pb2.DifferenceClass.ValueType] | None = ...,
         order: Global___DifferenceOrder.ValueType = ...,
         limit: _builtins.int = ...,
+        scope: _snapshot_pb2.ComparisonScope.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "other", b"other", "other_id", b"other_id", "readback_tolerance", b"readback_tolerance", "selector", b"selector", "setpoint_tolerance", b"setpoint_tolerance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "limit", b"limit", "live", b"live", "order", b"order", "other", b"other", "other_id", b"other_id", "readback_tolerance", b"readback_tolerance", "reference_id", b"reference_id", "selector", b"selector", "setpoint_tolerance", b"setpoint_tolerance", "summary_only", b"summary_only", "tolerance_source", b"tolerance_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "limit", b"limit", "live", b"live", "order", b"order", "other", b"other", "other_id", b"other_id", "readback_tolerance", b"readback_tolerance", "reference_id", b"reference_id", "scope", b"scope", "selector", b"selector", "setpoint_tolerance", b"setpoint_tolerance", "summary_only", b"summary_only", "tolerance_source", b"tolerance_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_other: _TypeAlias = _typing.Literal["other_id", "live"]  # noqa: Y015
     _WhichOneofArgType_other: _TypeAlias = _typing.Literal["other", b"other"]  # noqa: Y015

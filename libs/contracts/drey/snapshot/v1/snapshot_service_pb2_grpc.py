@@ -65,6 +65,11 @@ class SnapshotServiceStub:
                 request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.DeleteSnapshotRequest.SerializeToString,
                 response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.DeleteSnapshotResponse.FromString,
                 _registered_method=True)
+        self.UndeleteSnapshot = channel.unary_unary(
+                '/drey.snapshot.v1.SnapshotService/UndeleteSnapshot',
+                request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotRequest.SerializeToString,
+                response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotResponse.FromString,
+                _registered_method=True)
         self.CompareSnapshots = channel.unary_stream(
                 '/drey.snapshot.v1.SnapshotService/CompareSnapshots',
                 request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareSnapshotsRequest.SerializeToString,
@@ -140,9 +145,18 @@ class SnapshotServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UndeleteSnapshot(self, request, context):
+        """Bring a deleted snapshot back; one that lives stays as it is. Idempotent by `request_id`.
+        Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompareSnapshots(self, request, context):
         """Compare a snapshot with another, or with the live machine: the summary first, then the
-        differences asked for, in the order asked for. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
+        differences asked for, in the order asked for. The live machine is what the monitors know of it,
+        which is not what a record holds where its dead band hides a change. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
         INVALID_FIELD, IMAGE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -204,6 +218,11 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.DeleteSnapshot,
                     request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.DeleteSnapshotRequest.FromString,
                     response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.DeleteSnapshotResponse.SerializeToString,
+            ),
+            'UndeleteSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteSnapshot,
+                    request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotRequest.FromString,
+                    response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotResponse.SerializeToString,
             ),
             'CompareSnapshots': grpc.unary_stream_rpc_method_handler(
                     servicer.CompareSnapshots,
@@ -389,6 +408,33 @@ class SnapshotService:
             '/drey.snapshot.v1.SnapshotService/DeleteSnapshot',
             drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.DeleteSnapshotRequest.SerializeToString,
             drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.DeleteSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.snapshot.v1.SnapshotService/UndeleteSnapshot',
+            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotRequest.SerializeToString,
+            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

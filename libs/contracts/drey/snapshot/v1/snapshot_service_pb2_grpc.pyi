@@ -56,9 +56,14 @@ class SnapshotServiceStub:
     """Delete a snapshot, softly: it is not listed any more, and its space is given back by the
     collector later. Idempotent by `request_id`. Reasons: NOT_FOUND, PROTECTED, ETAG_MISMATCH.
     """
+    UndeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.UndeleteSnapshotRequest, _snapshot_service_pb2.UndeleteSnapshotResponse]
+    """Bring a deleted snapshot back; one that lives stays as it is. Idempotent by `request_id`.
+    Reasons: NOT_FOUND.
+    """
     CompareSnapshots: _grpc.UnaryStreamMultiCallable[_snapshot_service_pb2.CompareSnapshotsRequest, _snapshot_service_pb2.CompareSnapshotsResponse]
     """Compare a snapshot with another, or with the live machine: the summary first, then the
-    differences asked for, in the order asked for. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
+    differences asked for, in the order asked for. The live machine is what the monitors know of it,
+    which is not what a record holds where its dead band hides a change. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
     INVALID_FIELD, IMAGE_UNAVAILABLE.
     """
     CompareMany: _grpc.UnaryStreamMultiCallable[_snapshot_service_pb2.CompareManyRequest, _snapshot_service_pb2.CompareManyResponse]
@@ -100,9 +105,14 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """Delete a snapshot, softly: it is not listed any more, and its space is given back by the
     collector later. Idempotent by `request_id`. Reasons: NOT_FOUND, PROTECTED, ETAG_MISMATCH.
     """
+    UndeleteSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.UndeleteSnapshotRequest, _snapshot_service_pb2.UndeleteSnapshotResponse]  # type: ignore[assignment]
+    """Bring a deleted snapshot back; one that lives stays as it is. Idempotent by `request_id`.
+    Reasons: NOT_FOUND.
+    """
     CompareSnapshots: _aio.UnaryStreamMultiCallable[_snapshot_service_pb2.CompareSnapshotsRequest, _snapshot_service_pb2.CompareSnapshotsResponse]  # type: ignore[assignment]
     """Compare a snapshot with another, or with the live machine: the summary first, then the
-    differences asked for, in the order asked for. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
+    differences asked for, in the order asked for. The live machine is what the monitors know of it,
+    which is not what a record holds where its dead band hides a change. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
     INVALID_FIELD, IMAGE_UNAVAILABLE.
     """
     CompareMany: _aio.UnaryStreamMultiCallable[_snapshot_service_pb2.CompareManyRequest, _snapshot_service_pb2.CompareManyResponse]  # type: ignore[assignment]
@@ -179,13 +189,24 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def UndeleteSnapshot(
+        self,
+        request: _snapshot_service_pb2.UndeleteSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshot_service_pb2.UndeleteSnapshotResponse, _abc.Awaitable[_snapshot_service_pb2.UndeleteSnapshotResponse]]:
+        """Bring a deleted snapshot back; one that lives stays as it is. Idempotent by `request_id`.
+        Reasons: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
     def CompareSnapshots(
         self,
         request: _snapshot_service_pb2.CompareSnapshotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_snapshot_service_pb2.CompareSnapshotsResponse], _abc.AsyncIterator[_snapshot_service_pb2.CompareSnapshotsResponse]]:
         """Compare a snapshot with another, or with the live machine: the summary first, then the
-        differences asked for, in the order asked for. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
+        differences asked for, in the order asked for. The live machine is what the monitors know of it,
+        which is not what a record holds where its dead band hides a change. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
         INVALID_FIELD, IMAGE_UNAVAILABLE.
         """
 

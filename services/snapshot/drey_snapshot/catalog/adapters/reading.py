@@ -8,7 +8,14 @@ from drey_runtime.database import Connection
 from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.numbering import last_page
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
-from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup, ordered, tags_ordered
+from drey_snapshot.catalog.domain.tags import (
+    Tag,
+    TagBook,
+    TagGroup,
+    TagTombstone,
+    ordered,
+    tags_ordered,
+)
 
 _CHUNK = 100_000
 _EXPRESSIONS = {
@@ -110,3 +117,13 @@ async def read_tags(conn: Connection, version: int) -> TagBook:
             for row in groups
         ),
     )
+
+
+async def read_tag_tombstones(conn: Connection, id: str | None = None) -> list[TagTombstone]:
+    """Deleted groups and tags: those of an id, as tag or as group with its tags, or all."""
+    rows = await conn.fetch(
+        "SELECT id::text, group_id::text, number, name, description, pvs, delete_time_ns"
+        " FROM catalog.tag_tombstone WHERE $1::uuid IS NULL OR id = $1 OR group_id = $1",
+        id,
+    )
+    return [TagTombstone(**{**row, "pvs": tuple(row["pvs"])}) for row in rows]

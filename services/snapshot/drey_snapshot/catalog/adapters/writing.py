@@ -129,6 +129,19 @@ async def _write_tags(conn: Connection, changes: Changes) -> None:
         await conn.execute(
             "DELETE FROM catalog.tag_group WHERE id = ANY($1::uuid[])", changes.dropped_groups
         )
+    if changes.undeleted_tags:
+        await conn.execute(
+            "DELETE FROM catalog.tag_tombstone WHERE id = ANY($1::uuid[])", changes.undeleted_tags
+        )
+    await conn.executemany(
+        "INSERT INTO catalog.tag_tombstone"
+        " (id, group_id, number, name, description, pvs, delete_time_ns)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        [
+            (t.id, t.group_id, t.number, t.name, t.description, list(t.pvs), t.delete_time_ns)
+            for t in changes.tag_tombstones
+        ],
+    )
     await conn.executemany(
         "INSERT INTO catalog.tag_group (id, name, folded, description, version)"
         " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO UPDATE SET name = excluded.name,"

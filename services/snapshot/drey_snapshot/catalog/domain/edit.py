@@ -7,7 +7,7 @@ written; an operation that raises has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,14 @@ from drey_core.errors import Aborted, AlreadyExists, FailedPrecondition, NotFoun
 from drey_snapshot.catalog.domain.draft import Draft, check, copy_of, differing, draft_of, drafts_of
 from drey_snapshot.catalog.domain.numbering import channel_numbers
 from drey_snapshot.catalog.domain.table import I8, PvTable
-from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup, ordered, tags_ordered
+from drey_snapshot.catalog.domain.tags import (
+    Tag,
+    TagBook,
+    TagGroup,
+    TagTombstone,
+    ordered,
+    tags_ordered,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,9 @@ class Changes:
     renamed_tags: list[Tag] = field(default_factory=list)
     dropped_groups: list[str] = field(default_factory=list)
     dropped_tags: list[int] = field(default_factory=list)
+    tag_tombstones: list[TagTombstone] = field(default_factory=list)
+    undeleted_tags: list[str] = field(default_factory=list)
+    """Ids of groups and tags that are no tombstones any more."""
     tags_changed: bool = False
 
     @property
@@ -264,9 +274,9 @@ class Edit:
         self._keep(draft)
         return draft
 
-    def undelete(self, draft: Draft) -> Draft:
+    def undelete(self, draft: Draft, path: str = "id") -> Draft:
         """Bring a tombstone back, under its number and its channels' numbers."""
-        self._refuse_taken(draft.name, draft.number, "id")
+        self._refuse_taken(draft.name, draft.number, path)
         draft.delete_time_ns = 0
         draft.update_time_ns, draft.version = self.now_ns, self.version
         draft.tags = tuple(n for n in draft.tags if n in self.state.tags.by_number)
@@ -287,7 +297,7 @@ class Edit:
             raise AlreadyExists(
                 f"a PV called {name} is in the catalogue already: change that one, or choose"
                 " another name",
-                field=f"{path}.name" if path != "id" else "id",
+                field=path if path in {"id", "selector"} else f"{path}.name",
                 metadata={"resource": "pv", "name": name},
             )
 
@@ -369,7 +379,11 @@ class Edit:
 
     def delete_group(self, group: TagGroup, force: bool) -> int:
         """Delete a group and its tags; returns how many PVs lost one. Raises IN_USE."""
-        carrying = self._strip({tag.number for tag in group.tags}, force, group.name)
+        carriers = self._pvs_of({tag.number for tag in group.tags})
+        carrying = self._strip(carriers.keys(), force, group.name)
+        self._bury(group.id, group.id, 0, group.name, group.description)
+        for tag in group.tags:
+            self._bury(tag.id, group.id, tag.number, tag.name, "", carriers.get(tag.number, ()))
         del self._groups[group.id]
         del self._group_ids[group.name.casefold()]
         for tag in group.tags:
@@ -399,12 +413,77 @@ class Edit:
 
     def delete_tag(self, group: TagGroup, tag: Tag, force: bool) -> int:
         """Delete a tag; returns how many PVs lost it. Raises IN_USE."""
+        pvs = self._pvs_of({tag.number}).get(tag.number, [])
         carrying = self._strip({tag.number}, force, f"{group.name}/{tag.name}")
+        self._bury(tag.id, group.id, tag.number, tag.name, "", pvs)
         del self._tag_numbers[(group.name.casefold(), tag.name.casefold())]
         rest = tuple(t for t in group.tags if t.number != tag.number)
         self._changes.dropped_tags.append(tag.number)
         self._set_group(replace(group, tags=rest, version=self.version))
         return carrying
+
+    def undelete_group(self, tombstones: Sequence[TagTombstone], id: str) -> tuple[TagGroup, int]:
+        """Bring back a group with the tags that went with it; how many PVs have one again.
+
+        `tombstones` are its own and those of its tags. Raises `NotFound`, `AlreadyExists`.
+        """
+        own = next((t for t in tombstones if t.id == id and not t.number), None)
+        if own is None:
+            return self.group(id), 0
+        self._refuse_group(own.name, "")
+        self._group_ids[own.name.casefold()] = id
+        self._set_group(TagGroup(id, own.name, own.description, self.version))
+        self._changes.undeleted_tags.append(id)
+        changed = {
+            number
+            for t in tombstones
+            if t.number and t.delete_time_ns == own.delete_time_ns
+            for number in self._revive_tag(t)
+        }
+        return self._groups[id], len(changed)
+
+    def undelete_tag(self, tombstones: Sequence[TagTombstone], id: str) -> tuple[Tag, int]:
+        """Bring back a tag of a living group; how many PVs have it again. Raises as for groups."""
+        own = next((t for t in tombstones if t.id == id and t.number), None)
+        if own is None:
+            return self.tag(id)[1], 0
+        group = self._groups.get(own.group_id)
+        if group is None:
+            raise NotFound(
+                f"the group of tag {own.name} is deleted: bring the group back, which brings back"
+                " the tags that were deleted with it",
+                field="id",
+                metadata={"resource": "tag_group", "id": own.group_id},
+            )
+        self._refuse_tag(group, own.name, 0)
+        changed = self._revive_tag(own)
+        return Tag(own.number, own.id, own.name), len(changed)
+
+    def _revive_tag(self, tombstone: TagTombstone) -> set[int]:
+        """Put a tag back into its group and on its PVs; the numbers of these."""
+        self._put_tag(
+            self._groups[tombstone.group_id], Tag(tombstone.number, tombstone.id, tombstone.name)
+        )
+        self._changes.undeleted_tags.append(tombstone.id)
+        rows = np.flatnonzero(np.isin(self.state.table.number, tombstone.pvs)).tolist()
+        for draft in self.at_rows(rows):
+            after = copy_of(draft)
+            after.tags = tuple(sorted({*draft.tags, tombstone.number}))
+            self.update(draft, after)
+        return {int(self.state.table.number[row]) for row in rows}
+
+    def _bury(
+        self,
+        id: str,
+        group_id: str,
+        number: int,
+        name: str,
+        description: str,
+        pvs: Sequence[int] = (),
+    ) -> None:
+        self._changes.tag_tombstones.append(
+            TagTombstone(id, group_id, number, name, description, tuple(pvs), self.now_ns)
+        )
 
     def merge_tags(self, source: tuple[TagGroup, Tag], into: Tag) -> int:
         """Put `into` in the place of a tag on all PVs and delete that; returns how many PVs."""
@@ -447,7 +526,10 @@ class Edit:
     def _add_tag(self, group: TagGroup, name: str) -> Tag:
         tag = Tag(self._next_tag, self._new_id(), name)
         self._next_tag += 1
-        self._tag_numbers[(group.name.casefold(), name.casefold())] = tag.number
+        return self._put_tag(group, tag)
+
+    def _put_tag(self, group: TagGroup, tag: Tag) -> Tag:
+        self._tag_numbers[(group.name.casefold(), tag.name.casefold())] = tag.number
         self._changes.new_tags.append((group.id, tag))
         latest = self._groups[group.id]
         self._set_group(
@@ -469,10 +551,21 @@ class Edit:
         if self._tag_numbers.get(key, number) != number:
             raise _taken("tag", f"{group.name}/{name}", "name")
 
-    def _carriers(self, numbers: set[int]) -> list[int]:
-        return [r for r, tags in enumerate(self.state.table.tags) if not numbers.isdisjoint(tags)]
+    def _pvs_of(self, numbers: Collection[int]) -> dict[int, list[int]]:
+        """Numbers of the living PVs that carry each of some tags, by number of the tag."""
+        found: dict[int, list[int]] = {}
+        table = self.state.table
+        for row in self._carriers(numbers):
+            for number in table.tags[row]:
+                if number in numbers:
+                    found.setdefault(number, []).append(int(table.number[row]))
+        return found
 
-    def _strip(self, numbers: set[int], force: bool, what: str) -> int:
+    def _carriers(self, numbers: Collection[int]) -> list[int]:
+        wanted = frozenset(numbers)
+        return [r for r, tags in enumerate(self.state.table.tags) if not wanted.isdisjoint(tags)]
+
+    def _strip(self, numbers: Collection[int], force: bool, what: str) -> int:
         rows = self._carriers(numbers)
         if rows and not force:
             raise FailedPrecondition(

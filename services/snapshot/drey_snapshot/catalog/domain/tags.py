@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A tag; `number` is what PVs carry."""
+    """A tag; `number` is what PVs carry. Only lists with deleted ones have a `delete_time_ns`."""
 
     number: int
     id: str
     name: str
+    delete_time_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TagGroup:
-    """A group with its tags, ordered by name without case."""
+    """A group with its tags, ordered by name without case. `delete_time_ns` as of tags."""
 
     id: str
     name: str
     description: str
     version: int
     tags: tuple[Tag, ...] = ()
+    delete_time_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TagTombstone:
+    """A deleted group (`number` 0, `group_id` its own) or tag, and the PVs that carried it."""
+
+    id: str
+    group_id: str
+    number: int
+    name: str
+    description: str
+    pvs: tuple[int, ...]
+    delete_time_ns: int
 
 
 @dataclass(frozen=True)
@@ -80,3 +95,22 @@ def ordered(groups: Iterable[TagGroup]) -> tuple[TagGroup, ...]:
 def tags_ordered(tags: Sequence[Tag]) -> tuple[Tag, ...]:
     """Tags by name without case."""
     return tuple(sorted(tags, key=lambda tag: tag.name.casefold()))
+
+
+def with_deleted(
+    groups: Iterable[TagGroup], tombstones: Iterable[TagTombstone]
+) -> tuple[TagGroup, ...]:
+    """Groups with the deleted ones, and with the deleted tags of each."""
+    found = {group.id: group for group in groups}
+    dead = list(tombstones)
+    for t in dead:
+        if not t.number:
+            found[t.id] = TagGroup(t.id, t.name, t.description, 0, (), t.delete_time_ns)
+    gone: dict[str, list[Tag]] = {}
+    for t in dead:
+        if t.number:
+            gone.setdefault(t.group_id, []).append(Tag(t.number, t.id, t.name, t.delete_time_ns))
+    return ordered(
+        replace(group, tags=tags_ordered([*group.tags, *gone.get(group.id, ())]))
+        for group in found.values()
+    )

@@ -7,12 +7,13 @@ from typing import Any
 
 from drey_core.errors import NotFound
 from drey_core.selector import Selector
-from drey_snapshot.catalog.adapters.reading import read_pv
+from drey_runtime.choosing import choose_off_loop
+from drey_snapshot.catalog.adapters.reading import read_pv, read_tombstones
 from drey_snapshot.catalog.domain import policy as policies
-from drey_snapshot.catalog.domain.draft import CONTENT, Draft, copy_of, draft_of
+from drey_snapshot.catalog.domain.draft import CONTENT, Draft, copy_of, draft_of, drafts_of
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.usecases.writer import Act, Scene
-from drey_snapshot.catalog.view import choose
+from drey_snapshot.catalog.view import choose, index_of
 
 TagPair = tuple[str, str]
 
@@ -62,6 +63,21 @@ async def delete_selected(scene: Scene, selector: Selector, dry_run: bool) -> li
         for draft in scene.edit.at_rows(rows.tolist()):
             scene.edit.delete(draft)
     return names
+
+
+async def undelete_selected(scene: Scene, selector: Selector, dry_run: bool) -> list[str]:
+    """Bring back the tombstones chosen, of several of one name the last; their names."""
+    dead = await read_tombstones(scene.conn)
+    index = index_of(dead, scene.view.tags)
+    selection = await choose_off_loop(
+        lambda: index.select(selector), takes_long=selector.takes_long
+    )
+    latest = sorted(selection.rows.tolist(), key=lambda row: int(dead.delete_time_ns[row]))
+    rows = sorted({dead.name[row]: row for row in latest}.values())
+    if not dry_run:
+        for draft in drafts_of(dead, rows):
+            scene.edit.undelete(draft, "selector")
+    return [dead.name[row] for row in rows]
 
 
 async def tag_selected(

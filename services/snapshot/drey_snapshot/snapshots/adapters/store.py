@@ -23,15 +23,21 @@ from drey_snapshot.snapshots.domain.records import (
 T = TypeVar("T")
 
 _RECORD = """
-SELECT s.*, l.title, l.comment, l.labels, l.golden, l.version, l.delete_time_ns
+SELECT s.*, l.title, l.comment, l.labels, l.golden, l.version, l.delete_time_ns, p.data AS chosen
+FROM snapshot.snapshot s JOIN snapshot.label l ON l.snapshot_no = s.no
+LEFT JOIN snapshot.page p ON p.hash = s.selector_hash
+"""
+_LISTED = """
+SELECT s.*, l.title, l.comment, l.labels, l.golden, l.version, l.delete_time_ns, NULL AS chosen
 FROM snapshot.snapshot s JOIN snapshot.label l ON l.snapshot_no = s.no
 """
 # One statement, so that a snapshot costs one round trip before its pages.
 _INSERT = """
 WITH made AS (
     INSERT INTO snapshot.snapshot (id, job_id, time_ns, digest, directory_hash, catalog_version,
-        source, principal, role, scope, pv_count, counts, skew, shards, duration_ns)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+        source, principal, role, scope, pv_count, counts, skew, shards, duration_ns, selector_hash)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
+        $22)
     ON CONFLICT (job_id) DO NOTHING RETURNING no
 ), labelled AS (
     INSERT INTO snapshot.label (snapshot_no, title, comment, labels)
@@ -61,9 +67,9 @@ UPDATE snapshot.label SET title = $2, comment = $3, labels = $4, golden = $5,
 WHERE snapshot_no = $1
 """
 _LIST = (
-    _RECORD
+    _LISTED
     + """
-WHERE l.delete_time_ns = 0
+WHERE (l.delete_time_ns = 0 OR $9)
     AND ($1::bigint IS NULL OR (s.time_ns, s.no) < ($1, $2))
     AND ($3 = '' OR position(lower($3) IN lower(l.title)) > 0
          OR position(lower($3) IN lower(l.comment)) > 0)
@@ -111,6 +117,7 @@ class Filter:
     golden_only: bool = False
     from_time_ns: int = 0
     to_time_ns: int = 0
+    include_deleted: bool = False
     after: tuple[int, int] | None = None
 
 
@@ -157,6 +164,7 @@ class SnapshotStore:
             page_numbers,
             value_hashes,
             times_hashes,
+            facts.selector_hash,
         )
         return no
 
@@ -206,7 +214,7 @@ class SnapshotStore:
         )
 
     async def list_records(self, chosen: Filter, limit: int) -> list[Record]:
-        """Living snapshots, newest first."""
+        """Snapshots, newest first."""
         time_ns, no = chosen.after or (None, None)
 
         async def fetch(conn: Connection) -> list[Row]:
@@ -220,6 +228,7 @@ class SnapshotStore:
                 chosen.from_time_ns,
                 chosen.to_time_ns,
                 limit,
+                chosen.include_deleted,
             )
 
         return [_record(row) for row in await self._read(fetch)]
@@ -290,6 +299,7 @@ def _record(row: Row) -> Record:
         skew=Skew(**json.loads(row["skew"])),
         shards=tuple(ShardStamp(**s) for s in json.loads(row["shards"])),
         duration_ns=row["duration_ns"],
+        selector_hash=row["selector_hash"],
     )
     labels = Labels(
         title=row["title"],
@@ -299,4 +309,4 @@ def _record(row: Row) -> Record:
         version=row["version"],
         delete_time_ns=row["delete_time_ns"],
     )
-    return Record(row["no"], facts, labels)
+    return Record(row["no"], facts, labels, row["chosen"])

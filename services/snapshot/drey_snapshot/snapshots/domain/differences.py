@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from drey_core.compare import CLASSES, Comparison, DifferenceClass, Summary, compare, summarise
 from drey_core.directory import Directory
 from drey_core.pages import PAGE_SHIFT
-from drey_core.values import I8, KIND_NONE, Columns, State
+from drey_core.values import I8, KIND_NONE, Columns, Origin, State
 from drey_snapshot.snapshots.domain.views import DirectoryView, ValuesView
 
 F8 = NDArray[np.float64]
@@ -45,6 +45,14 @@ class Side:
     def directory(self) -> Directory:
         """The directory of the view."""
         return self.view.where.directory
+
+    @property
+    def by_monitor(self) -> int:
+        """Channels of which a monitor told the value: a record's dead band may hide a change."""
+        return sum(
+            int(np.count_nonzero((c.origin == Origin.MONITOR) & (c.state != State.ABSENT)))
+            for c in (self.setpoint, self.readback)
+        )
 
 
 @dataclass(frozen=True)

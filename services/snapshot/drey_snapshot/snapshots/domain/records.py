@@ -27,6 +27,7 @@ class StateCounts:
     never_connected: int
     in_alarm: int
     source_time_suspect: int
+    by_monitor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Facts:
     skew: Skew
     shards: tuple[ShardStamp, ...]
     duration_ns: int
+    selector_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,12 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A snapshot without its values; `no` is its short number in the database."""
+    """A snapshot without its values; `no` is its short number in the database.
+
+    `chosen` is the stored page of its selector; None in lists, and where none was kept.
+    """
 
     no: int
     facts: Facts
     labels: Labels
+    chosen: bytes | None = None

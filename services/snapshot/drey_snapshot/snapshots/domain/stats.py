@@ -6,7 +6,7 @@ import numpy as np
 
 from drey_core.pages import Pages
 from drey_core.times import is_suspect
-from drey_core.values import I8, KIND_NONE, State
+from drey_core.values import I8, KIND_NONE, Origin, State
 from drey_snapshot.snapshots.domain.records import Skew, StateCounts
 
 
@@ -23,6 +23,7 @@ def measure(pages: Pages, now_ns: int) -> tuple[StateCounts, Skew]:
     channels = int(np.count_nonzero(state))
     source = pages.values["source_time"].reshape(-1)[connected]
     receive = pages.times["receive_time"].reshape(-1)[connected]
+    origin = pages.times["origin"].reshape(-1)[connected]
     suspect = is_suspect(source, receive)
     severity = pages.values["severity"].reshape(-1)[connected]
     n_connected, n_disconnected = int(connected.sum()), int(disconnected.sum())
@@ -33,6 +34,7 @@ def measure(pages: Pages, now_ns: int) -> tuple[StateCounts, Skew]:
         never_connected=channels - n_connected - n_disconnected,
         in_alarm=int(np.count_nonzero(severity)),
         source_time_suspect=int(suspect.sum()),
+        by_monitor=int(np.count_nonzero(origin == Origin.MONITOR)),
     )
     return counts, _skew(source[~suspect & (source != 0)], now_ns)
 

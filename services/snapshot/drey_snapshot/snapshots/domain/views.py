@@ -88,6 +88,11 @@ class ValuesView:
         return np.flatnonzero(self.present)
 
     @cached_property
+    def numbers(self) -> I8:
+        """Numbers of the PVs that are in here, ascending."""
+        return self.where.directory.pv_number[self.rows]
+
+    @cached_property
     def index(self) -> SelectorIndex:
         """The PVs that are in here, for selectors."""
         directory = self.where.directory

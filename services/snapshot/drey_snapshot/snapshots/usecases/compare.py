@@ -13,6 +13,7 @@ from drey_core.compare import DifferenceClass
 from drey_core.selector import Selector
 from drey_core.values import I8
 from drey_core.wire import chunk
+from drey_runtime.choosing import choose_off_loop
 from drey_snapshot.snapshots.domain.choosing import Chooser, refuse_unknown
 from drey_snapshot.snapshots.domain.difference_rows import encode_differences
 from drey_snapshot.snapshots.domain.differences import (
@@ -44,6 +45,15 @@ class ToleranceSource(IntEnum):
     EXACT = 4
 
 
+class ComparisonScope(IntEnum):
+    """Which PVs are compared; the numbers of `drey.snapshot.v1.ComparisonScope`."""
+
+    UNSPECIFIED = 0
+    REFERENCE = 1
+    BOTH = 2
+    EITHER = 3
+
+
 @dataclass(frozen=True, slots=True)
 class CompareOrder:
     """A request to compare, checked. `other_id` None: with the live machine."""
@@ -58,14 +68,16 @@ class CompareOrder:
     classes: frozenset[int] = frozenset()
     order: Order = Order.NAME
     limit: int = 0
+    scope: ComparisonScope = ComparisonScope.REFERENCE
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The outcome of a comparison."""
+    """The outcome of a comparison. `outside`: PVs of one side that the scope leaves out."""
 
     order: CompareOrder
     found: Differences
+    outside: int
 
     def difference_chunks(self) -> Iterator[bytes]:
         """`DifferenceChunk` messages of about 1 MiB: the classes asked for, in the order asked."""
@@ -97,7 +109,10 @@ class Comparer:
             order.selector is not None and needs_today(order.selector)
         ):
             today = await self._catalogue.current()
-        numbers = _chosen(order.selector, reference, other, today)
+        numbers, outside = await choose_off_loop(
+            lambda: _chosen(order.selector, order.scope, reference, other, today),
+            takes_long=order.selector is not None and order.selector.takes_long,
+        )
         found = differences(
             reference,
             other,
@@ -105,7 +120,7 @@ class Comparer:
             numbers=numbers,
             exhaustive=not order.summary_only and bool(order.classes & {*SAME}),
         )
-        return Compared(order, found)
+        return Compared(order, found, outside)
 
     async def _view(self, snapshot_id: str, field: str) -> ValuesView:
         return await self._reader.view(await self._reader.living(snapshot_id, field))
@@ -117,20 +132,51 @@ class Comparer:
 
 
 def _chosen(
-    selector: Selector | None, a: ValuesView, b: ValuesView, today: CatalogueView | None
-) -> I8 | None:
-    """Numbers of the PVs of either side that a selector chooses; None: all."""
+    selector: Selector | None,
+    scope: ComparisonScope,
+    reference: ValuesView,
+    other: ValuesView,
+    today: CatalogueView | None,
+) -> tuple[I8 | None, int]:
+    """(numbers of the PVs to compare, None: all of both; how many the scope leaves out).
+
+    A name that nothing within the scope has is refused, never silently left out.
+    """
+    if selector is None and _whole_and_alike(reference, other):
+        return None, 0
+    here, unknown = _of_side(selector, reference, today)
+    there, also = _of_side(selector, other, today)
+    every = np.union1d(here, there)
+    if scope == ComparisonScope.REFERENCE:
+        refuse_unknown(
+            unknown, "the reference", "; the scope of either compares what the other has"
+        )
+        numbers = here
+    else:
+        lacking = set(also)
+        refuse_unknown([name for name in unknown if name in lacking], "the two")
+        numbers = every if scope == ComparisonScope.EITHER else np.intersect1d(here, there)
+    return numbers, len(every) - len(numbers)
+
+
+def _whole_and_alike(a: ValuesView, b: ValuesView) -> bool:
+    """Whether both have every PV of directories that name the same ones: the ordinary case."""
+    return (
+        len(a.rows) == len(a.where.directory)
+        and len(b.rows) == len(b.where.directory)
+        and np.array_equal(a.where.directory.pv_number, b.where.directory.pv_number)
+    )
+
+
+def _of_side(
+    selector: Selector | None, view: ValuesView, today: CatalogueView | None
+) -> tuple[I8, list[str]]:
+    """(numbers of its PVs that a selector chooses, ascending; what it has not)."""
     if selector is None:
-        return None
-    parts, unknown = [], []
-    for view in (a, b):
-        chooser = Chooser(view.index, today_of(today))
-        mask = chooser.choose(selector)
-        parts.append(view.index.numbers[mask])
-        unknown.append(chooser.not_found)
-    also = set(unknown[1])
-    refuse_unknown([name for name in unknown[0] if name in also])
-    return np.union1d(*parts)
+        return view.numbers, []
+    chooser = Chooser(view.index, today_of(today))
+    mask = chooser.choose(selector)
+    return view.numbers[mask], chooser.not_found
 
 
 def _tolerances(

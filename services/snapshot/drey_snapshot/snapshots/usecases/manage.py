@@ -45,7 +45,7 @@ class Manager:
         return record
 
     async def list_records(self, chosen: Filter, limit: int) -> list[Record]:
-        """Living snapshots, newest first."""
+        """Snapshots, newest first."""
         return await self._store.list_records(chosen, limit)
 
     async def update(
@@ -97,6 +97,18 @@ class Manager:
         await self._relabel(conn, record, gone, "snapshot.delete", {}, after, principal)
         return replace(record, labels=gone)
 
+    async def undelete(self, conn: Connection, snapshot_id: str, principal: Principal) -> Record:
+        """Bring back a deleted one, in the caller's transaction; audited. `NotFound`."""
+        record = await self._store.locked(conn, snapshot_id)
+        if record is None:
+            raise no_such_snapshot(snapshot_id, "id")
+        if not record.labels.delete_time_ns:
+            return record
+        back = replace(record.labels, delete_time_ns=0, version=record.labels.version + 1)
+        before = {"delete_time_ns": record.labels.delete_time_ns}
+        await self._relabel(conn, record, back, "snapshot.undelete", before, {}, principal)
+        return replace(record, labels=back)
+
     async def _locked(self, conn: Connection, snapshot_id: str, field: str) -> Record:
         record = await self._store.locked(conn, snapshot_id)
         if record is None or record.labels.delete_time_ns:
@@ -142,6 +154,7 @@ class Manager:
             ("values", [e.value_hash for e in manifest]),
             ("times", [e.times_hash for e in manifest]),
             ("directory", directory),
+            ("selector", [h for h in [record.facts.selector_hash] if h is not None]),
         )
         checked = trees
         for what, hashes in groups:

@@ -25,6 +25,7 @@ from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.live import LiveImage, LiveSource
 from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSource
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
+from drey_snapshot.snapshots.domain.chosen import encode_selector
 from drey_snapshot.snapshots.domain.codec import store_text
 from drey_snapshot.snapshots.domain.gates import (
     Mask,
@@ -101,12 +102,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """The directory part of a snapshot: the hash of its tree, and its pages by hash, that included.
+    """What a snapshot has beside values: the hashes of its directory's tree and of its selector.
 
-    `stored` gives the stored form of some of the pages.
+    `pages` are all of these pages by hash, and `stored` gives the stored form of some of them.
     """
 
     hash: PageHash
+    chosen: PageHash
     entries: tuple[TreeEntry, ...]
     pages: frozenset[PageHash]
     stored: Callable[[Collection[PageHash]], dict[PageHash, bytes]]
@@ -179,7 +181,7 @@ class Taker:
         `finish` is called in the transaction, near its end. Cancelling it leaves nothing behind.
         """
         scope, prepared, metadata = reading.scope, reading.prepared, reading.metadata
-        tree = self._tree(scope, metadata)
+        tree = self._tree(scope, metadata, order.selector)
         facts = Facts(
             id=new_id(),
             job_id=maker.job_id,
@@ -196,6 +198,7 @@ class Taker:
             skew=prepared.skew,
             shards=reading.shards,
             duration_ns=time.monotonic_ns() - reading.begin_ns,
+            selector_hash=tree.chosen,
         )
         labels = Labels(order.title, order.comment, order.labels)
         record = await self._insert(facts, labels, prepared, tree, maker, finish)
@@ -307,7 +310,7 @@ class Taker:
 
     # --- storing ---
 
-    def _tree(self, scope: Scope, metadata: LiveMetadata) -> _Tree:
+    def _tree(self, scope: Scope, metadata: LiveMetadata, selector: Selector) -> _Tree:
         view = scope.view
         entries, forms = [], {}
         for number in scope.page_numbers.tolist():
@@ -319,11 +322,14 @@ class Taker:
         raw = encode_tree(entries)
         tree_hash = hash_bytes(raw)
         forms[tree_hash] = partial(store_text, raw)
+        said = encode_selector(selector)
+        chosen = hash_bytes(said)
+        forms[chosen] = partial(store_text, said)
 
         def stored(hashes: Collection[PageHash]) -> dict[PageHash, bytes]:
             return {h: forms[h]() for h in hashes if h in forms}
 
-        return _Tree(tree_hash, tuple(entries), frozenset(forms), stored)
+        return _Tree(tree_hash, chosen, tuple(entries), frozenset(forms), stored)
 
     async def _insert(
         self,
@@ -359,7 +365,7 @@ class Taker:
                 at_ns=facts.time_ns,
                 request_id=maker.request_id,
             )
-        return Record(no, facts, labels)
+        return Record(no, facts, labels, tree.stored([tree.chosen])[tree.chosen])
 
     async def _insert_pages(
         self, conn: Connection, new: dict[PageHash, bytes], prepared: Prepared, tree: _Tree

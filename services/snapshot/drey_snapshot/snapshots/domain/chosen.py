@@ -1,0 +1,61 @@
+"""The selector of a snapshot as it is stored: equal selectors are equal bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from drey_core.selector import Selector, TagFilter
+
+SHOWN = 1000
+"""Names, ids and numbers that are shown of a selector which has more of them."""
+
+
+def encode_selector(selector: Selector) -> bytes:
+    """JSON by the names of the fields, those that say nothing left out."""
+    return json.dumps(_said(selector), separators=(",", ":"), sort_keys=True).encode()
+
+
+def decode_selector(raw: bytes) -> Selector:
+    """Inverse of `encode_selector`."""
+    return _selector(json.loads(raw))
+
+
+def shortened(selector: Selector) -> Selector:
+    """The selector with the first of its names, ids and numbers; itself where it has few."""
+    inner = selector.except_
+    short = replace(
+        selector,
+        names=selector.names[:SHOWN],
+        ids=selector.ids[:SHOWN],
+        numbers=selector.numbers[:SHOWN],
+        except_=None if inner is None else shortened(inner),
+    )
+    return selector if short == selector else short
+
+
+def _said(selector: Selector) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for field in fields(selector):
+        value = getattr(selector, field.name)
+        if isinstance(value, Selector):
+            said[field.name] = _said(value)
+        elif field.name == "tags" and value:
+            said["tags"] = [[tag.group, list(tag.tags)] for tag in value]
+        elif value:
+            said[field.name] = list(value) if isinstance(value, tuple) else value
+    return said
+
+
+def _selector(said: Mapping[str, Any]) -> Selector:
+    given: dict[str, Any] = {}
+    for name, value in said.items():
+        if name == "except_":
+            given[name] = _selector(value)
+        elif name == "tags":
+            given[name] = tuple(TagFilter(group, tuple(tags)) for group, tags in value)
+        else:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    return Selector(**given)
