@@ -19,6 +19,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import BadSubjectError, MaxPayloadError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
@@ -41,6 +42,12 @@ _LIVED_S = 10.0
 _SAY_AGAIN_S = 10.0
 # the server gives its errors as text, and nothing else
 _REFUSED_SUBSCRIPTION = "permissions violation for subscription"
+
+
+class Unpublishable(Unavailable):
+    """NATS will never take this message, whenever it is tried again."""
+
+    reason = Reason.BUS_UNAVAILABLE
 
 
 class Bus:
@@ -207,6 +214,8 @@ class Bus:
     async def publish(self, subject: str, payload: bytes) -> None:
         """Publish with the current trace in the headers. `Unavailable` when NATS is away.
 
+        `Unpublishable` where the message is too large or the subject is none.
+
         Returns when the bytes are in the connection's buffer; it may wait for a flush when that
         is full.
         """
@@ -214,6 +223,10 @@ class Bus:
             raise self._away()
         try:
             await self.nc.publish(subject, payload, headers=telemetry.headers() or None)
+        except (BadSubjectError, MaxPayloadError) as error:
+            raise Unpublishable(
+                f"NATS does not take a message of {len(payload)} bytes for {subject!r}: {error}"
+            ) from error
         except (NatsError, OSError) as error:
             raise self._away() from error
 

@@ -24,6 +24,9 @@ rpc_seconds = meter.create_histogram(
     "drey.rpc.duration", "s", "Duration of RPCs by method and code"
 )
 loop_seconds = meter.create_histogram("drey.loop.duration", "s", "Duration of one turn of a loop")
+refused_messages = meter.create_counter(
+    "drey.messages.refused", "1", "Messages that could not be what they should be, by subject"
+)
 loop_items = meter.create_counter("drey.loop.items", "1", "What loops worked off, by loop")
 
 

@@ -153,7 +153,9 @@ def test_a_trigger_that_refuses_is_a_defect() -> None:
 
 def test_messages_of_jobs_round_trip() -> None:
     assert decode_changed(encode_changed("j", 2**63)) == ("j", 2**63)
-    assert decode_delivery(encode_delivery("j")) == "j"
+    job_id = "0197c0de-0000-7000-8000-000000000001"
+    assert decode_delivery(encode_delivery(job_id)) == job_id
+    assert decode_delivery(encode_delivery("j")) is None
     assert decode_changed(b"\xff") is None
     assert decode_delivery(b"\xff") is None
     assert decode_delivery(b"") is None

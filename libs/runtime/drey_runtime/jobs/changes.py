@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nats.aio.msg import Msg
 
+from drey_runtime import telemetry
 from drey_runtime.jobs.ports import JobBus
 from drey_runtime.jobs.wire import decode_changed
 
+_log = logging.getLogger(__name__)
 Listener = Callable[[int], None]
 
 
@@ -43,6 +46,9 @@ class Changes:
         changed = decode_changed(message.data)
         if changed is not None:
             self.wake(*changed)
+        else:
+            telemetry.refused_messages.add(1, {"subject": message.subject})
+            _log.error("a change of a job cannot be read", extra={"subject": message.subject})
 
     def wake(self, job_id: str, revision: int) -> None:
         """Tell the listeners of this process."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from drey_core.errors import DreyError, Reason
 
+_REASONS = frozenset(int(reason) for reason in Reason)
+
 
 class JobState(StrEnum):
     """Where a job stands; the values are those of the table."""
@@ -82,6 +84,8 @@ class Job:
         fields = dict(row)
         reason = fields.pop("error_reason")
         message, field = fields.pop("error_message"), fields.pop("error_field")
+        if reason not in _REASONS:  # written by a later version
+            reason = Reason.INTERNAL
         fields["error"] = JobError(Reason(reason), message, field) if reason else None
         fields["state"] = JobState(fields["state"])
         return cls(**fields)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 
+from nats.errors import BadSubjectError, MaxPayloadError
 from nats.errors import Error as NatsError
 from nats.js.api import RetentionPolicy, StreamConfig
 from nats.js.errors import BadRequestError
@@ -13,6 +15,7 @@ from nats.js.errors import BadRequestError
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
 from drey_runtime.backoff import backoff
+from drey_runtime.bus import Unpublishable
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.database import Connection, Database
 from drey_runtime.jobs.ports import JobBus
@@ -20,7 +23,10 @@ from drey_runtime.jobs.wire import stream_name, work_subject
 
 _log = logging.getLogger(__name__)
 _BATCH = 200
+# a batch is one transaction: its session must not stand still for longer than it may
+_BATCH_S = 10.0
 _PUBLISH_S = 3.0
+_FAILED = "UPDATE jobs.outbox SET attempts = attempts + 1 WHERE id = $1"
 
 
 async def enqueue(
@@ -116,28 +122,42 @@ class OutboxRelay:
             return
 
     async def step(self) -> bool:
-        """Publish one batch; whether there may be more. `Unavailable` leaves the rows there."""
+        """Publish one batch; whether there may be more. `Unavailable` leaves the rest there.
+
+        What went out is deleted whatever became of the rest, and what can never go out is thrown
+        away: who waits for it looks by himself. A row that failed comes after those that did not.
+        """
         if not self._bus.connected:
             raise Unavailable("NATS is away", reason=Reason.BUS_UNAVAILABLE)
+        end = time.monotonic() + _BATCH_S
+        failure: Unavailable | asyncio.CancelledError | None = None
         async with self._database.transaction() as conn:
             rows = await self._take(conn)
-            sent: list[int] = []
-            try:
-                for row in rows:
+            done: list[int] = []
+            for row in rows:
+                try:
                     await self._publish(row)
-                    sent.append(row.id)
-            finally:
-                # what was published before a failure must go, though the batch was not whole
-                if sent:
-                    await conn.execute("DELETE FROM jobs.outbox WHERE id = ANY($1)", sent)
-        return len(rows) == _BATCH
+                except Unpublishable as error:
+                    _log.error("a message was thrown away: %s", error.message)
+                    telemetry.refused_messages.add(1, {"subject": row.subject})
+                except (Unavailable, asyncio.CancelledError) as error:
+                    failure = error
+                    await conn.execute(_FAILED, row.id)
+                    break
+                done.append(row.id)
+                if time.monotonic() > end:
+                    break
+            await conn.execute("DELETE FROM jobs.outbox WHERE id = ANY($1)", done)
+        if failure is not None:
+            raise failure
+        return len(rows) == _BATCH or len(done) < len(rows)
 
     async def _take(self, conn: Connection) -> list[_Row]:
         rows = await conn.fetch(
             "SELECT o.id, o.subject, o.payload, o.durable, o.message_id, o.traceparent,"
             " j.state IS NOT NULL AND j.state NOT IN ('queued', 'running') AS over"
             " FROM jobs.outbox o LEFT JOIN jobs.job j ON j.id = o.job_id"
-            " ORDER BY o.id LIMIT $1 FOR UPDATE OF o SKIP LOCKED",
+            " ORDER BY o.attempts, o.id LIMIT $1 FOR UPDATE OF o SKIP LOCKED",
             _BATCH,
         )
         return [_Row(**dict(row)) for row in rows]
@@ -158,6 +178,10 @@ class OutboxRelay:
                     await ensure_stream(self._bus)
                     self._stream_known = True
                 await self._bus.js.publish(subject, row.payload, headers=headers)
+        except (BadSubjectError, MaxPayloadError) as error:
+            raise Unpublishable(
+                f"NATS does not take a message of {len(row.payload)} bytes for {subject!r}: {error}"
+            ) from error
         except (NatsError, TimeoutError, OSError) as error:
             reraise_cancellation()
             self._stream_known = False

@@ -270,10 +270,10 @@ class JobStore:
                 job.owner,
                 job.term,
                 _ns(lease_s),
-                done,
-                total,
-                phase,
-                result,
+                _count(done),
+                _count(total),
+                _clean(phase),
+                _clean(result),
             )
         if row is None:
             raise JobLost(job.id)
@@ -330,14 +330,14 @@ class JobStore:
             job.owner,
             job.term,
             str(state),
-            result,
+            _clean(result),
             int(error.reason) if error else 0,
-            error.field if error else "",
+            _clean(error.field) if error else "",
             _clean(error.message) if error else "",
             now_ns(),
-            job.done if done is None else done,
-            job.total if total is None else total,
-            job.phase if phase is None else phase,
+            job.done if done is None else _count(done),
+            job.total if total is None else _count(total),
+            job.phase if phase is None else _clean(phase),
         )
         return None if row is None else _job(row)
 
@@ -478,6 +478,11 @@ def _job(row: Record | None) -> Job:
     if row is None:
         raise Internal("a statement on jobs.job returned no row")
     return Job.from_row(dict(row))
+
+
+def _count(number: int) -> int:
+    """A number that Postgres can hold."""
+    return max(-(2**63), min(number, 2**63 - 1))
 
 
 def _clean(text: str) -> str:

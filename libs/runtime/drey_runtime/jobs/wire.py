@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from google.protobuf.message import DecodeError
 
 from drey.events.v1 import changes_pb2
@@ -37,8 +39,8 @@ def encode_delivery(job_id: str) -> bytes:
 
 
 def decode_delivery(payload: bytes) -> str | None:
-    """The id, or None for bytes that are no delivery."""
+    """The id, or None for bytes that are no delivery of a job: ids of jobs are UUIDs."""
     try:
-        return changes_pb2.JobDelivery.FromString(payload).job_id or None
-    except DecodeError:
+        return str(UUID(changes_pb2.JobDelivery.FromString(payload).job_id))
+    except (DecodeError, ValueError):
         return None

@@ -19,6 +19,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from drey_core.errors import Unavailable
+from drey_runtime import telemetry
 from drey_runtime.backoff import backoff
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.jobs.model import Claim, Holder, Job, JobLost, JobState, Verdict
@@ -295,8 +296,10 @@ class JobWorker:
     async def _receive(self, message: Msg) -> None:
         job_id = decode_delivery(message.data)
         if job_id is None:
+            telemetry.refused_messages.add(1, {"subject": message.subject})
             _log.error(
-                "a delivery that is none was thrown away", extra={"subject": message.subject}
+                "a delivery that is none was thrown away",
+                extra={"subject": message.subject, "bytes": message.data[:64].hex()},
             )
             await message.term()
         elif not self._begin(job_id, message):
