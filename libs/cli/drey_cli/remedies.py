@@ -29,6 +29,9 @@ _REMEDIES = {
     "READER_TOO_SLOW": "watch fewer PVs, or with a longer --interval",
     "VALUE_TOO_LARGE": "leave that PV out, or read it by itself",
     "INTERNAL": "a defect of the server: give its operators the trace id",
+    "RESOURCE_EXHAUSTED": "end some of the calls that run with this key, or try again in a moment",
+    "MALFORMED_MESSAGE": "client and server are of different versions: compare `drey --version`",
+    "UNKNOWN_METHOD": "this version of the server does not have it yet",
     "APPROVAL_REQUIRED": "a second person has to approve the plan first",
 }
 
@@ -36,6 +39,7 @@ _STATUS_REMEDIES = {
     "UNAVAILABLE": "is the server running there? --server or DREY_SERVER says where",
     "UNAUTHENTICATED": _REMEDIES["UNAUTHENTICATED"],
     "DEADLINE_EXCEEDED": _REMEDIES["DEADLINE_EXCEEDED"],
+    "RESOURCE_EXHAUSTED": _REMEDIES["MESSAGE_TOO_LARGE"],
     "UNIMPLEMENTED": _REMEDIES["NOT_IMPLEMENTED"],
 }
 

@@ -51,14 +51,16 @@ class Reason(IntEnum):
     RESOURCE_EXHAUSTED = 35
     TOKEN_UNKNOWN = 36
     APPROVAL_REQUIRED = 37
+    MALFORMED_MESSAGE = 38
+    UNKNOWN_METHOD = 39
 
 
 class DreyError(Exception):
     """A refusal with its reason.
 
     `field` is the request field at fault, as a path (`selector.names[3]`), or empty;
-    `metadata` goes into `google.rpc.ErrorInfo`; the text is for people and names the PV, the
-    field and the remedy.
+    `metadata` goes into `google.rpc.ErrorInfo`, `retry_after_s` above 0 into
+    `google.rpc.RetryInfo`; the text is for people and names the PV, the field and the remedy.
     """
 
     reason: Reason = Reason.INTERNAL
@@ -70,8 +72,10 @@ class DreyError(Exception):
         reason: Reason | None = None,
         field: str = "",
         metadata: Mapping[str, str] | None = None,
+        retry_after_s: float = 0.0,
     ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.message = message
         self.field = field
         self.metadata = dict(metadata or {})

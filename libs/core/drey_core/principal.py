@@ -15,6 +15,11 @@ class Role(IntEnum):
     RESTORER = 3
     ADMIN = 4
 
+    @property
+    def label(self) -> str:
+        """The one way to write it for people, in the audit and in error metadata: `admin`."""
+        return self.name.lower()
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:

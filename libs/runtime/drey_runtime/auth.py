@@ -51,8 +51,15 @@ current_principal: ContextVar[Principal] = ContextVar("drey_principal")
 class Authenticator(Protocol):
     """Finds out who calls."""
 
-    def authenticate(self, metadata: Mapping[str, str]) -> Principal:
-        """The caller, from lower-case metadata. Raises `Unauthenticated`."""
+    def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
+        """Who calls `/package.Service/Method`, from lower-case metadata.
+
+        Raises `Unauthenticated`.
+        """
+        ...
+
+    def renew(self, principal: Principal) -> Principal:
+        """What a caller who was let in may do by now. Raises `Unauthenticated`: nothing."""
         ...
 
 
@@ -101,7 +108,11 @@ class TokenVerifier:
         """The verifier with the public keys in `path`: a JSON object of issuer and PEM."""
         return cls(json.loads(path.read_text()))
 
-    def authenticate(self, metadata: Mapping[str, str]) -> Principal:
+    def renew(self, principal: Principal) -> Principal:
+        """As `Authenticator`: a token is looked at once; the gateway cuts what it let in."""
+        return principal
+
+    def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
         """As `Authenticator`."""
         token = metadata.get(TOKEN_METADATA)
         if not token:

@@ -1,8 +1,14 @@
-"""The one interceptor in front of every RPC.
+"""The one interceptor in front of every RPC: admit first, read then.
 
-In this order: trace, authenticate, role, size, deadline, limits of each request message; then the
-handler; then errors to status, metrics and one log line. Denied by default: a method without a
-role in the contracts is refused to everybody.
+In this order: who calls, from the headers alone; whether there is a place for the call; the role;
+and only then the first message, which has a deadline. Each message of a request is looked at as
+bytes (size, number of parts), then parsed, then held against its limits; before each message in
+either direction the caller is looked at again, so that nothing passes under a key that has died.
+Errors become status in one place, with metrics and one log line. Denied by default: a method
+without a role in the contracts is refused to everybody.
+
+Every handler is offered to gRPC as one that is sent a stream, because gRPC reads the message of
+any other before it asks anybody.
 """
 
 from __future__ import annotations
@@ -12,26 +18,30 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pool
-from google.protobuf.message import Message
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.trace import SpanKind
 
 from drey.common.v1 import annotations_pb2
 from drey_core import errors
 from drey_runtime import limits, status, telemetry
+from drey_runtime.admission import READING, Admission, Bounds, Room, host_of
 from drey_runtime.auth import Authenticator, Principal, Role, current_principal
-from drey_runtime.stalls import StallGuard
+from drey_runtime.stalls import Outgoing, StallGuard
 
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 4 << 20
-"""Largest request that is taken; the server reads up to `HARD_LIMIT_BYTES` to say so properly."""
-HARD_LIMIT_BYTES = 16 << 20
+"""Largest request that is taken."""
+HARD_LIMIT_BYTES = MAX_REQUEST_BYTES + (256 << 10)
+"""gRPC itself ends a call with a larger one, unread and without a reason; up to here we tell it."""
 
 OPEN_PREFIXES = ("/grpc.health.v1.Health/",)
 """Methods that need no key: probes."""
@@ -48,149 +58,314 @@ def required_role(method: str) -> Role:
     """The least role of `/package.Service/Method`; UNSPECIFIED means nobody may."""
     if method.startswith(_REFLECTION):
         return Role.VIEWER
+    found = _descriptor(method)
+    if found is None:
+        return Role.UNSPECIFIED
+    return Role(found.GetOptions().Extensions[annotations_pb2.required_role])
+
+
+def _descriptor(method: str) -> MethodDescriptor | None:
     service, _, name = method.strip("/").partition("/")
     try:
-        descriptor = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+        return descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
     except KeyError:
-        return Role.UNSPECIFIED
-    return Role(descriptor.GetOptions().Extensions[annotations_pb2.required_role])
+        return None
+
+
+class Calls:
+    """The calls that run now: looked at when the keys have changed."""
+
+    def __init__(self) -> None:
+        self._running: set[_Call] = set()
+
+    def add(self, call: _Call) -> None:
+        """It runs."""
+        self._running.add(call)
+
+    def discard(self, call: _Call) -> None:
+        """It has ended, or is about to."""
+        self._running.discard(call)
+
+    def recheck(self) -> None:
+        """Cut the streams whose caller may not go on."""
+        for call in tuple(self._running):
+            call.cut_unless_allowed()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """See the module."""
 
-    def __init__(self, authenticator: Authenticator, guard: StallGuard) -> None:
-        self._authenticator, self._guard = authenticator, guard
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        guard: StallGuard,
+        bounds: Bounds | None = None,
+        calls: Calls | None = None,
+    ) -> None:
+        self.authenticator, self.guard = authenticator, guard
+        self.admission = Admission(bounds or Bounds())
+        self.calls = calls or Calls()
+        self.reading = _Turns(READING, self.admission.bounds.share)
+        self._wrapped: dict[str, RpcHandler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[RpcHandler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> RpcHandler | None:
+    ) -> RpcHandler:
         """Wrap the handler of one call."""
+        path = handler_call_details.method
+        if path in self._wrapped:
+            return self._wrapped[path]
         handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(OPEN_PREFIXES):
-            return handler
-        call = _Call(self._authenticator, self._guard, handler_call_details.method)
-        return call.wrap(handler)
+        wrapped = self._wrap(path, handler)
+        if handler is not None:  # names that are made up are not kept
+            self._wrapped[path] = wrapped
+        return wrapped
+
+    def _wrap(self, path: str, handler: Any) -> RpcHandler:
+        method = _Method.of(path, handler)
+
+        async def single(_requests: Any, context: Context) -> Any:
+            async with _Call(self, method, context) as call:
+                return await call.answer()
+
+        async def streaming(_requests: Any, context: Context) -> None:
+            async with _Call(self, method, context) as call:
+                await call.answer_stream()
+
+        if handler is not None and not handler.response_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                single, response_serializer=handler.response_serializer
+            )
+        serializer = None if handler is None else handler.response_serializer
+        return grpc.stream_stream_rpc_method_handler(streaming, response_serializer=serializer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """What is the same for all calls of a method."""
+
+    path: str
+    inner: Handler | None
+    parse: Callable[[bytes], Any] | None
+    reads_stream: bool
+    streams_in: bool
+    streams_out: bool
+    open: bool
+    role: Role
+
+    @classmethod
+    def of(cls, path: str, handler: Any) -> _Method:
+        """Of a handler of gRPC; None where nobody serves the method."""
+        found = _descriptor(path)
+        if handler is None:
+            inner = None
+        elif handler.request_streaming:
+            inner = handler.stream_stream or handler.stream_unary
+        else:
+            inner = handler.unary_stream or handler.unary_unary
+        # what is forwarded is a stream to gRPC; its kind is in the contracts
+        return cls(
+            path=path,
+            inner=inner,
+            parse=handler.request_deserializer if handler is not None else None,
+            reads_stream=handler is not None and handler.request_streaming,
+            streams_in=found is not None and found.client_streaming,
+            streams_out=found is not None and found.server_streaming,
+            open=path.startswith(OPEN_PREFIXES),
+            role=required_role(path),
+        )
+
+
+def check_role(principal: Principal, path: str, needed: Role) -> None:
+    """Raise `PermissionDenied` when the role is too small."""
+    if needed != Role.UNSPECIFIED and principal.role >= needed:
+        return
+    wanted = needed.label if needed else "nobody"
+    raise errors.PermissionDenied(
+        f"{path} needs the role {wanted}; {principal.name} is {principal.role.label}",
+        metadata={"role": principal.role.label, "required_role": wanted},
+    )
 
 
 class _Call:
-    def __init__(self, authenticator: Authenticator, guard: StallGuard, method: str) -> None:
-        self._authenticator, self._guard = authenticator, guard
-        self._method = method
+    """One call, from its headers to its status."""
 
-    def wrap(self, handler: Any) -> RpcHandler:
-        serializers = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.request_streaming and handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._streaming(handler.stream_stream, True), **serializers
-            )
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                self._single(handler.stream_unary, True), **serializers
-            )
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._streaming(handler.unary_stream, False), **serializers
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._single(handler.unary_unary, False), **serializers
-        )
-
-    def _single(self, inner: Handler, streaming: bool) -> Handler:
-        async def run(request: Any, context: Context) -> Any:
-            async with _Served(self, context):
-                return await inner(self._checked(request, streaming), context)
-
-        return run
-
-    def _streaming(self, inner: Handler, streaming: bool) -> Handler:
-        # No generator: gRPC drops one at its `yield` when the client leaves, and it would be
-        # cleaned up at some later time, by another task. A write is cancelled in its place.
-        async def run(request: Any, context: Context) -> None:
-            async with _Served(self, context):
-                answers = inner(self._checked(request, streaming), context)
-                if inspect.iscoroutine(answers):  # a method that refuses before it streams
-                    answers = await answers
-                async with aclosing(answers):  # its clean-up runs when the call ends, not later
-                    with self._guard.watched(context) as outgoing:
-                        async for message in answers:
-                            await outgoing.write(message)
-
-        return run
-
-    def _checked(self, request: Any, streaming: bool) -> Any:
-        if streaming:
-            return self._checked_stream(request)
-        check_message(request)
-        return request
-
-    async def _checked_stream(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for request in requests:
-            check_message(request)
-            yield request
-
-    def admit(self, context: Context) -> Principal:
-        """Authenticate, check role and deadline."""
-        metadata = telemetry.metadata_carrier(context.invocation_metadata())
-        principal = self._authenticator.authenticate(metadata)
-        needed = required_role(self._method)
-        if needed == Role.UNSPECIFIED or principal.role < needed:
-            wanted = needed.name.lower() if needed else "nobody"
-            raise errors.PermissionDenied(
-                f"{self._method} needs the role {wanted}; {principal.name} is "
-                f"{principal.role.name.lower()}",
-                metadata={"role": principal.role.name, "required_role": needed.name},
-            )
-        remaining = context.time_remaining()
-        if remaining is not None and remaining <= 0:
-            raise errors.DeadlineExceeded("the deadline was over when the call arrived")
-        return principal
-
-
-def check_message(request: Any) -> None:
-    """Size and limits of one request message (or of its bytes, where it is forwarded)."""
-    size = len(request) if isinstance(request, bytes) else request.ByteSize()
-    if size > MAX_REQUEST_BYTES:
-        raise errors.ResourceExhausted(
-            f"the request has {size} bytes, at most {MAX_REQUEST_BYTES} are taken; split it",
-            reason=errors.Reason.MESSAGE_TOO_LARGE,
-            metadata={"bytes": str(size), "limit": str(MAX_REQUEST_BYTES)},
-        )
-    if isinstance(request, Message):
-        limits.check(request)
-
-
-class _Served:
-    """The frame around one call: span, principal, metrics, and errors to status."""
-
-    def __init__(self, call: _Call, context: Context) -> None:
-        self._call, self._context = call, context
+    def __init__(self, server: CallInterceptor, method: _Method, context: Context) -> None:
+        self._server, self._method, self._context = server, method, context
         self._begin = time.monotonic()
+        self._task = asyncio.current_task()
+        self._principal: Principal | None = None
+        self._accepted = False
+        self._ended_for: errors.DreyError | None = None
+        self._places = ExitStack()
+        self._outgoing: Outgoing | None = None
 
-    async def __aenter__(self) -> None:
+    # --- admission ---
+
+    async def __aenter__(self) -> _Call:
         carrier = telemetry.metadata_carrier(self._context.invocation_metadata())
-        self._span = telemetry.span(self._call._method.strip("/"), carrier, SpanKind.SERVER)
+        self._span = telemetry.span(self._method.path.strip("/"), carrier, SpanKind.SERVER)
         self._span.__enter__()
         try:
-            self._token = current_principal.set(self._call.admit(self._context))
+            self._admit(carrier)
+        except Exception as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise  # not reached: telling the status raises
+        self._server.calls.add(self)
+        return self
+
+    def _admit(self, metadata: dict[str, str]) -> None:
+        """Who calls, is there a place, may they; nothing of the call has been read."""
+        admission, method = self._server.admission, self._method
+        if method.open:
+            peer = host_of(self._context.peer())
+            self._places.enter_context(admission.probes.place(peer, "your address"))
+            return
+        try:
+            principal = self._server.authenticator.authenticate(metadata, method.path)
+        except errors.Unauthenticated:
+            admission.count_refused(host_of(self._context.peer()), self._begin)
+            raise
+        holder = principal.key_id or principal.name
+        if principal.key_id:  # the parts themselves call each other as often as they have to
+            admission.count_call(holder, self._begin)
+        self._hold(admission.calls, holder)
+        if method.inner is None:
+            raise errors.Unimplemented(
+                f"{method.path[:200]} is not served here; server reflection lists what is",
+                reason=errors.Reason.UNKNOWN_METHOD,
+                metadata={"method": method.path[:200]},
+            )
+        check_role(principal, method.path, method.role)
+        if method.streams_in:
+            self._hold(admission.uploads, holder)
+        remaining = self._context.time_remaining()
+        if remaining is not None and remaining <= 0:
+            raise errors.DeadlineExceeded("the deadline was over when the call arrived")
+        self._principal = principal
+        self._holder = holder
+        self._token = current_principal.set(principal)
+
+    def _hold(self, room: Room, holder: str) -> None:
+        self._places.enter_context(room.place(holder, "this key"))
+
+    def _leave(self) -> None:
+        """Give back the places; a call that has been refused may take long to be told so."""
+        self._server.calls.discard(self)
+        self._places.close()
+
+    # --- the caller, again ---
+
+    def _require_allowed(self) -> None:
+        if self._principal is None:
+            return
+        now = self._server.authenticator.renew(self._principal)
+        check_role(now, self._method.path, self._method.role)
+
+    def cut_unless_allowed(self) -> None:
+        """End the call when its caller may not go on.
+
+        A call with one request and one answer that has been accepted is answered: what it did is
+        done, and whoever revokes the key that they call with is told so.
+        """
+        unary = not self._method.streams_in and not self._method.streams_out
+        if (unary and self._accepted) or self._ended_for is not None:
+            return
+        try:
+            self._require_allowed()
         except errors.DreyError as error:
-            try:
-                await self._abort(error)
-            finally:
-                self._span.__exit__(None, None, None)
+            self._ended_for = error
+            if self._outgoing is not None and self._outgoing.since is not None:
+                self._outgoing.cut(error)  # its client may never read again
+            elif self._task is not None:
+                self._task.cancel()
+
+    # --- messages ---
+
+    async def answer(self) -> Any:
+        """The one answer."""
+        return await self._inner()(await self._request(), self._context)
+
+    async def answer_stream(self) -> None:
+        """Send all answers."""
+        answers = self._inner()(await self._request(), self._context)
+        if inspect.iscoroutine(answers):  # refuses before it streams, or writes by itself
+            answers = await answers
+        if answers is None:
+            return
+        async with aclosing(answers):  # its clean-up runs when the call ends, not later
+            with self._server.guard.watched(self._context) as self._outgoing:
+                async for message in answers:
+                    if self._method.streams_out:
+                        self._require_allowed()
+                    await self._outgoing.write(message)
+
+    def _inner(self) -> Handler:
+        assert self._method.inner is not None, "_admit has refused it"
+        return self._method.inner
+
+    async def _request(self) -> Any:
+        first = await self._first()
+        if self._method.reads_stream:
+            return self._stream(first)
+        if first is None:
+            raise errors.InvalidArgument(
+                "the call carries no message; send one, which may be empty",
+                reason=errors.Reason.MALFORMED_MESSAGE,
+            )
+        return self._checked(first)
+
+    async def _first(self) -> bytes | None:
+        seconds = self._server.admission.bounds.first_message_s
+        try:
+            async with asyncio.timeout(seconds):
+                if self._principal is None or self._method.streams_in:
+                    raw = await self._read()
+                else:
+                    async with self._server.reading.turn(self._holder):
+                        raw = await self._read()
+        except TimeoutError as error:
+            raise errors.DeadlineExceeded(
+                f"no whole message came within {seconds:g} s of the call's begin; send it at once"
+            ) from error
+        self._accepted = True
+        return raw
+
+    async def _read(self) -> bytes | None:
+        raw: Any = await self._context.read()
+        if raw is grpc.aio.EOF:
+            return None
+        self._require_allowed()
+        _check_size(raw)
+        return bytes(raw)
+
+    async def _stream(self, first: bytes | None) -> AsyncIterator[Any]:
+        raw = first
+        while raw is not None:
+            yield self._checked(raw)
+            raw = await self._read()
+
+    def _checked(self, raw: bytes) -> Any:
+        return (
+            raw if self._method.parse is None else parse(self._method.path, self._method.parse, raw)
+        )
+
+    # --- the end ---
 
     async def __aexit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
         try:
+            self._leave()
             await self._finish(error)
         finally:
             self._span.__exit__(None, None, None)
 
     async def _finish(self, error: BaseException | None) -> None:
+        if self._ended_for is not None and isinstance(error, asyncio.CancelledError):
+            if self._task is not None:
+                self._task.uncancel()
+            error = self._ended_for
         if error is None:
             self._record("OK")
         elif isinstance(error, errors.DreyError):
@@ -200,7 +375,7 @@ class _Served:
         elif isinstance(error, grpc.aio.AbortError):
             self._record("FORWARDED")
         elif isinstance(error, Exception):
-            log.exception("%s failed", self._call._method, exc_info=error)
+            log.exception("%s failed", self._method.path, exc_info=error)
             trace = telemetry.trace_id()
             internal = errors.Internal(
                 f"a defect in Drey; its log has it under trace {trace}",
@@ -222,7 +397,8 @@ class _Served:
 
     def _record(self, code: str, reason: str = "") -> None:
         elapsed = time.monotonic() - self._begin
-        method = self._call._method
+        # names that callers make up do not become names of metrics
+        method = self._method.path if self._method.inner is not None else "unknown"
         telemetry.rpc_seconds.record(elapsed, {"method": method, "code": code})
         level = logging.WARNING if code == "INTERNAL" else logging.DEBUG
         log.log(
@@ -232,3 +408,51 @@ class _Served:
             code,
             extra={"seconds": round(elapsed, 6), "reason": reason, "code": code},
         )
+
+
+class _Turns:
+    """Whose first message is received now. A key waits for its own turns, not for all others."""
+
+    def __init__(self, turns: int, share: float) -> None:
+        self._most = max(1, int(turns * share))
+        self._all = asyncio.Semaphore(turns)
+        self._of: dict[str, tuple[asyncio.Semaphore, list[None]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, holder: str) -> AsyncIterator[None]:
+        """Wait for a turn and hold it."""
+        mine, users = self._of.setdefault(holder, (asyncio.Semaphore(self._most), []))
+        users.append(None)
+        try:
+            async with mine, self._all:
+                yield
+        finally:
+            users.pop()
+            if not users:
+                self._of.pop(holder, None)
+
+
+def _check_size(raw: bytes) -> None:
+    if len(raw) > MAX_REQUEST_BYTES:
+        raise errors.ResourceExhausted(
+            f"the request has {len(raw)} bytes, at most {MAX_REQUEST_BYTES} are taken; split it",
+            reason=errors.Reason.MESSAGE_TOO_LARGE,
+            metadata={"bytes": str(len(raw)), "limit": str(MAX_REQUEST_BYTES)},
+        )
+
+
+def parse(path: str, from_bytes: Callable[[bytes], Any], raw: bytes) -> Any:
+    """A request of ours within its limits. Raises `InvalidArgument`."""
+    found = _descriptor(path)
+    if found is not None:
+        limits.check_outline(found.input_type, raw)
+    try:
+        request = from_bytes(raw)
+    except DecodeError as error:
+        raise errors.InvalidArgument(
+            f"the bytes are no message of {path}: {error}",
+            reason=errors.Reason.MALFORMED_MESSAGE,
+        ) from error
+    if isinstance(request, Message):
+        limits.check(request)
+    return request

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from drey.common.v1 import annotations_pb2
 from drey_core.errors import InvalidArgument, Reason
@@ -21,6 +22,12 @@ from drey_core.names import name_problem, text_problem
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MAX_DEPTH = 8
+_MAX_ITEMS = 100_000
+"""Of a list whose annotation gives no number; those of numbers are bound by the message's size."""
+_MAX_PARTS = 100_000
+"""Most messages within a request, at any depth."""
+_SMALL_BYTES = 64 << 10
+"""Requests up to here are parsed at once: what they can become is small."""
 
 Check = Callable[[Message, str, int], None]
 
@@ -35,6 +42,77 @@ def _check_message(message: Message, path: str, depth: int) -> None:
         raise InvalidArgument(f"{path} is nested too deep", field=path)
     for field_check in _checks(message.DESCRIPTOR):
         field_check(message, path, depth)
+
+
+# --- before a request is parsed ---
+
+
+def check_outline(descriptor: Descriptor, raw: bytes) -> None:
+    """Raise `InvalidArgument` when `raw` would become far more than its bytes.
+
+    Two bytes make an empty message of a list, and parsed it takes a hundred times that. So lists
+    are counted in an outline, in which messages within a message are left as bytes.
+    """
+    if len(raw) > _SMALL_BYTES:
+        _check_outline(descriptor, raw, "", 0, 0)
+
+
+def _check_outline(descriptor: Descriptor, raw: bytes, path: str, depth: int, parts: int) -> int:
+    """How many messages there are so far, this one and those within it included."""
+    if depth > _MAX_DEPTH:
+        raise InvalidArgument(f"{path} is nested too deep", field=path)
+    outline, fields = _outline(descriptor)
+    try:
+        found = outline.FromString(raw)
+    except DecodeError:
+        return parts  # the parser says so in better words
+    for name, most, inner in fields:
+        items = getattr(found, name)
+        if len(items) > most:
+            _refuse_too_many(f"{path}{name}", len(items), most)
+        if inner is None:
+            continue
+        if parts + len(items) > _MAX_PARTS:
+            _refuse_too_many(f"{path}{name}", parts + len(items), _MAX_PARTS)
+        for item in items:
+            parts = _check_outline(inner, item, f"{path}{name}.", depth + 1, parts + 1)
+    return parts
+
+
+@cache
+def _outline(
+    descriptor: Descriptor,
+) -> tuple[type[Message], tuple[tuple[str, int, Descriptor | None], ...]]:
+    """A message with the lists of texts and the messages of another, as bytes; and their limits."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"outline/{descriptor.full_name}", syntax="proto3"
+    )
+    message = file.message_type.add(name="Outline")
+    fields: list[tuple[str, int, Descriptor | None]] = []
+    for field in descriptor.fields:
+        if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and not field.is_repeated:
+            continue
+        if field.cpp_type not in (
+            FieldDescriptor.CPPTYPE_STRING,
+            FieldDescriptor.CPPTYPE_MESSAGE,
+        ):
+            continue
+        message.field.add(
+            name=field.name,
+            number=field.number,
+            type=FieldDescriptor.TYPE_BYTES,
+            label=FieldDescriptor.LABEL_REPEATED,
+        )
+        limits = field.GetOptions().Extensions[annotations_pb2.limits]
+        most = (limits.max_items or _MAX_ITEMS) if field.is_repeated else _MAX_PARTS
+        fields.append((field.name, most, field.message_type))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    found = pool.FindMessageTypeByName("Outline")
+    return message_factory.GetMessageClass(found), tuple(fields)
+
+
+# --- when it is parsed ---
 
 
 @cache
@@ -86,6 +164,11 @@ def _refuse(path: str, why: str, reason: Reason = Reason.INVALID_FIELD, **metada
     )
 
 
+def _refuse_too_many(path: str, count: int, most: int) -> None:
+    why = f"{count} elements, at most {most} are allowed"
+    _refuse(path, why, Reason.TOO_MANY, limit=str(most))
+
+
 def _field_check(field: FieldDescriptor, limits: annotations_pb2.Limits) -> Check:
     name = field.name
     in_oneof = field.containing_oneof is not None
@@ -117,12 +200,7 @@ def _present(message: Message, field: FieldDescriptor, value: Any) -> bool:
 
 def _check_list(where: str, values: Any, limits: annotations_pb2.Limits) -> None:
     if limits.max_items and len(values) > limits.max_items:
-        _refuse(
-            where,
-            f"{len(values)} elements, at most {limits.max_items} are allowed",
-            Reason.TOO_MANY,
-            limit=str(limits.max_items),
-        )
+        _refuse_too_many(where, len(values), limits.max_items)
     if limits.unique and len(set(values)) != len(values):
         _refuse(where, "has two equal elements")
     if len(values) and isinstance(values[0], str):

@@ -16,23 +16,43 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from drey_runtime.admission import Bounds
 from drey_runtime.auth import Authenticator
-from drey_runtime.interceptor import HARD_LIMIT_BYTES, CallInterceptor
+from drey_runtime.interceptor import HARD_LIMIT_BYTES, CallInterceptor, Calls
 from drey_runtime.settings import CommonSettings, is_unix, require_safe_listen
 from drey_runtime.stalls import MAX_WAITING_BYTES, STALL_CUT_S, StallGuard
 
 log = logging.getLogger(__name__)
 
+_LARGEST_ANSWER = 16 << 20
+"""The parts send each other more than the public 4 MiB at a time."""
+_STREAMS = 1000
+"""Calls of one connection from outside; its client lets further ones wait."""
+_SPARE_CALLS = 200
+"""Calls beyond our own limits that gRPC keeps, for the moment in which they are refused."""
+
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", HARD_LIMIT_BYTES),
-    ("grpc.max_send_message_length", HARD_LIMIT_BYTES),
+    ("grpc.max_send_message_length", _LARGEST_ANSWER),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.so_reuseport", 0),
 )
+
+
+def _server_options(settings: CommonSettings, public: bool) -> list[tuple[str, int]]:
+    """What a connection may do before, and beside, our own limits."""
+    found = [
+        *_OPTIONS,
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", HARD_LIMIT_BYTES),
+        # a message that nobody has asked for waits at its sender, but for one window of 64 KiB
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.max_connection_idle_ms", int(settings.idle_connection * 1000)),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+    ]
+    return [*found, ("grpc.max_concurrent_streams", _STREAMS)] if public else found
 
 
 def _serialize(message: Message | bytes) -> bytes:
@@ -86,12 +106,14 @@ async def serve(
     extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
     reflected: Sequence[str] | None = None,
     public: bool = False,
+    calls: Calls | None = None,
     grace_s: float = 2.0,
     stall_cut_s: float = STALL_CUT_S,
 ) -> AsyncIterator[tuple[int, Health]]:
     """Run a server of `services` ((full name, servicer)); gives (port, health).
 
-    A server that is not `public` asks its callers for a certificate where `tls_client_ca` is set.
+    Whoever knows that keys have changed gives `calls` and tells it to look at them again. A server
+    that is not `public` asks its callers for a certificate where `tls_client_ca` is set.
     A client that takes nothing of what is streamed to it for `stall_cut_s` is cut.
     On leaving, new calls are refused at once and running ones have `grace_s` to end. Raises
     `SettingsError` when `listen` (from the setting `variable`) is not safe, OSError when it
@@ -99,10 +121,18 @@ async def serve(
     """
     require_safe_listen(settings, listen, variable)
     guard = StallGuard(stall_cut_s, MAX_WAITING_BYTES)
+    bounds = Bounds(
+        calls=settings.max_calls,
+        probes=settings.max_probes,
+        share=settings.caller_share,
+        calls_per_s=settings.calls_per_second,
+        refused_per_s=settings.refusals_per_second,
+        first_message_s=settings.first_message,
+    )
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(authenticator, guard)],
-        options=_OPTIONS,
-        maximum_concurrent_rpcs=None,
+        interceptors=[CallInterceptor(authenticator, guard, bounds, calls)],
+        options=_server_options(settings, public),
+        maximum_concurrent_rpcs=bounds.calls + bounds.probes + _SPARE_CALLS,
     )
     names = [name for name, _ in services]
     health = Health(reflected if reflected is not None else names)
@@ -153,6 +183,7 @@ def channel(settings: CommonSettings, target: str, **options: Any) -> grpc.aio.C
     """A channel to another service, by TLS where `tls_ca` is set; a Unix socket needs none."""
     arguments = [
         *_OPTIONS,
+        ("grpc.max_receive_message_length", _LARGEST_ANSWER),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),

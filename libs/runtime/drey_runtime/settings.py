@@ -103,6 +103,40 @@ class CommonSettings(BaseModel):
     allow_insecure_listen: bool = Field(
         False, description="Listen beyond loopback without TLS; only behind something that has it."
     )
+    max_calls: int = Field(
+        4000, ge=10, le=100_000, description="Most calls at a time; further ones are refused."
+    )
+    max_probes: int = Field(
+        256,
+        ge=4,
+        le=10_000,
+        description="Most health calls and watches at a time, which need no key.",
+    )
+    caller_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Largest part of the calls, watches and health calls that one key, or one"
+        " address without a key, may have.",
+    )
+    calls_per_second: float = Field(
+        1000.0, gt=0, description="Calls a second of one key, twice as many at once after a pause."
+    )
+    refusals_per_second: float = Field(
+        50.0,
+        gt=0,
+        description="Calls a second from one address whose key is not known; ten times as many at"
+        " once after a pause.",
+    )
+    first_message: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="Seconds within which the first message of a call has to come.",
+    )
+    idle_connection: float = Field(
+        300.0, ge=1, description="Seconds after which a connection without a call is closed."
+    )
     tls_cert: Path | None = Field(None, description="Certificate chain (PEM) that servers show.")
     tls_key: Path | None = Field(None, description="Private key (PEM) of that certificate.")
     tls_ca: Path | None = Field(

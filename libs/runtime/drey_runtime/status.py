@@ -27,6 +27,7 @@ _CODES: tuple[tuple[type[errors.DreyError], grpc.StatusCode], ...] = (
     (errors.Unimplemented, grpc.StatusCode.UNIMPLEMENTED),
 )
 
+_AWAY_S = 0.5
 STATUS_METADATA = "grpc-status-details-bin"
 
 
@@ -39,7 +40,7 @@ def code_of(error: errors.DreyError) -> grpc.StatusCode:
 
 
 def to_status(error: errors.DreyError) -> status_pb2.Status:
-    """`google.rpc.Status` with `ErrorInfo`, and `BadRequest` where a field is at fault."""
+    """`google.rpc.Status` with `ErrorInfo`; `BadRequest` and `RetryInfo` where they help."""
     code = code_of(error)
     details = [
         error_details_pb2.ErrorInfo(
@@ -54,9 +55,12 @@ def to_status(error: errors.DreyError) -> status_pb2.Status:
             field=error.field, description=error.message
         )
         packed.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+    wait_s = error.retry_after_s
     if code == grpc.StatusCode.UNAVAILABLE:
+        wait_s = wait_s or _AWAY_S
+    if wait_s:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(500)
+        retry.retry_delay.FromMilliseconds(max(1, round(wait_s * 1000)))
         packed.append(_pack(retry))
     return status_pb2.Status(
         code=code_pb2.Code.Value(code.name), message=error.message, details=packed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from nats.aio.msg import Msg
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _CREATE = "/drey.access.v1.AccessService/CreateKey"
 _MAX_REQUEST_ID = 100
+_EXPIRED_S = 0.01
 
 
 class KeyAuthenticator:
@@ -31,7 +33,12 @@ class KeyAuthenticator:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
-    def authenticate(self, metadata: Mapping[str, str]) -> Principal:
+    def renew(self, principal: Principal) -> Principal:
+        """As `Authenticator`."""
+        key = self._ring.require_alive(principal.key_id, now_ns())
+        return replace(principal, role=key.role)
+
+    def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
         """As `Authenticator`."""
         secret = _secret(metadata)
         key = self._ring.find(secret, now_ns())
@@ -104,10 +111,10 @@ class KeyStore:
         await audit.append(
             conn,
             actor=principal.name,
-            role=principal.role.name.lower(),
+            role=principal.role.label,
             action=action,
             object=f"keys/{key.id}",
-            after={"name": key.name, "role": key.role.name.lower(), "prefix": key.prefix},
+            after={"name": key.name, "role": key.role.label, "prefix": key.prefix},
             at_ns=now_ns(),
             request_id=request_id,
         )
@@ -147,13 +154,20 @@ class KeyLoop:
             try:
                 await self._store.load()
                 away = False
-                self._changed()
             except Unavailable as error:
                 if not away:
                     log.warning("keys cannot be read: %s", error.message)
                 away = True
+            self._changed()
             try:
-                async with asyncio.timeout(self._poll_s if self._store.ring.loaded else 0.2):
+                async with asyncio.timeout(self._pause_s()):
                     await self._event.wait()
             except TimeoutError:
                 continue
+
+    def _pause_s(self) -> float:
+        """Until the next look: a key that expires is noticed when it does."""
+        ring, now = self._store.ring, now_ns()
+        pause = self._poll_s if ring.loaded else 0.2
+        expiry = ring.next_expiry(now)
+        return min(pause, (expiry - now) / 1e9 + _EXPIRED_S) if expiry else pause

@@ -42,6 +42,7 @@ from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.image import Image
+from drey_runtime.interceptor import Calls
 from drey_runtime.jobs import JobStore
 from drey_runtime.server import Health, channel, serve
 from drey_runtime.settings import SettingsError
@@ -102,7 +103,13 @@ async def main(settings: Settings, app: App) -> None:
     live, news, ring = Live(settings.shards), News(), KeyRing()
     feed = Feed(live, bus, image, settings.poll, news.tell)
     store = KeyStore(db, bus, ring)
-    keys = KeyLoop(store, bus, settings.poll, news.tell)
+    calls = Calls()
+
+    def keys_changed() -> None:
+        calls.recheck()
+        news.tell()
+
+    keys = KeyLoop(store, bus, settings.poll, keys_changed)
     jobs = JobStore(db, bus)
     world = World(
         live,
@@ -111,7 +118,7 @@ async def main(settings: Settings, app: App) -> None:
         lambda: feed.stale,
         lambda: bus.connected,
     )
-    seats = Seats(settings.max_watchers)
+    seats = Seats(settings.max_watchers, settings.caller_share)
     probes = Probes(
         {
             "postgres": probe_postgres(db),
@@ -143,6 +150,7 @@ async def main(settings: Settings, app: App) -> None:
             reflected=[*(name for name, _ in services), *FORWARDED],
             stall_cut_s=settings.stall_cut,
             public=True,
+            calls=calls,
         )
     )
     app.start(bus)

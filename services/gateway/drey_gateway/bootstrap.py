@@ -41,7 +41,7 @@ async def make_first_key(url: str, name: str = "admin", *, force: bool = False) 
             await audit.append(
                 conn,
                 actor=_ACTOR,
-                role=Role.ADMIN.name.lower(),
+                role=Role.ADMIN.label,
                 action="access.key.create",
                 object=f"keys/{key.id}",
                 after={"name": name, "role": "admin", "prefix": prefix},

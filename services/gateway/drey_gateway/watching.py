@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -21,7 +21,7 @@ from drey.common.v1 import selector_pb2, value_pb2
 from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory
-from drey_core.errors import NotFound, ResourceExhausted, Unavailable
+from drey_core.errors import NotFound, Unavailable
 from drey_core.pages import PAGE_SHIFT
 from drey_core.selector import Selector
 from drey_core.values import I8
@@ -39,6 +39,8 @@ from drey_gateway.domain.watch import (
 )
 from drey_gateway.domain.wire import baseline_messages, diff_messages
 from drey_gateway.ports import Resolver
+from drey_runtime.admission import Room
+from drey_runtime.auth import current_principal
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import now_ns
 from drey_runtime.stalls import outgoing
@@ -68,28 +70,17 @@ class News:
 
 
 class Seats:
-    """All running watches and reads of this gateway, of which there is a greatest number."""
+    """All running watches and reads of this gateway: of so many, one key has a share at most."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
+    def __init__(self, limit: int, share: float = 1.0) -> None:
+        self._room = Room("watches and reads", limit, share)
 
     def __len__(self) -> int:
-        return self._taken
+        return self._room.taken
 
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold a seat. Raises `ResourceExhausted` when there is none."""
-        if self._taken >= self._limit:
-            raise ResourceExhausted(
-                f"this gateway serves {self._limit} watches and reads already",
-                metadata={"limit": str(self._limit)},
-            )
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
+    def taken(self) -> AbstractContextManager[None]:
+        """Hold a seat of the key that calls. Raises `ResourceExhausted` when there is none."""
+        return self._room.place(current_principal.get().key_id, "this key")
 
 
 def paced(messages: Iterator[bytes], rows: Sequence[bytes]) -> Iterator[bytes]:

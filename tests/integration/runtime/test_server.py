@@ -22,7 +22,10 @@ SERVICE = "drey.access.v1.AccessService"
 class ByName:
     """The role is the token."""
 
-    def authenticate(self, metadata: Mapping[str, str]) -> Principal:
+    def renew(self, principal: Principal) -> Principal:
+        return principal
+
+    def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
         token = metadata.get("token", "")
         if not token:
             raise Unauthenticated("no token")
@@ -93,7 +96,7 @@ async def test_nobody_and_too_small(stub: Any) -> None:
         access.ListKeys(access_service_pb2.ListKeysRequest(), **as_role("RESTORER"))
     )
     assert (code, info.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_SMALL")
-    assert info.metadata["required_role"] == "ADMIN"
+    assert info.metadata["required_role"] == "admin"
 
 
 async def test_errors_carry_their_reason(stub: Any) -> None:
@@ -132,9 +135,12 @@ async def test_limits_come_before_the_handler(stub: Any) -> None:
 
 async def test_a_large_request_is_told_its_size(stub: Any) -> None:
     access, _ = stub
-    request = access_service_pb2.ListKeysRequest(page_token="x" * (5 << 20))
+    request = access_service_pb2.ListKeysRequest(page_token="x" * ((4 << 20) + 1))
     code, info, _ = await refused(access.ListKeys(request, **as_role("ADMIN")))
     assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+    request = access_service_pb2.ListKeysRequest(page_token="x" * (5 << 20))
+    code, _, text = await refused(access.ListKeys(request, **as_role("ADMIN")))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text
 
 
 async def test_a_deadline_ends_the_call(stub: Any) -> None:

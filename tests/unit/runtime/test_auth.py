@@ -24,7 +24,7 @@ def keys(tmp_path: Path) -> Path:
 
 def verify(keys: Path, token: str) -> Principal:
     verifier = TokenVerifier.from_file(keys / "trusted.json")
-    return verifier.authenticate({TOKEN_METADATA: token})
+    return verifier.authenticate({TOKEN_METADATA: token}, "")
 
 
 def test_the_gateways_word_is_believed(keys: Path) -> None:

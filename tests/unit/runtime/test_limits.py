@@ -2,12 +2,15 @@ import math
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.internal import encoder
+from google.protobuf.message import Message
 
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.common.v1 import selector_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_core.errors import InvalidArgument, Reason
 from drey_runtime import limits
+from drey_runtime.interceptor import parse
 
 UUID = "01890000-0000-7000-8000-000000000000"
 
@@ -96,3 +99,87 @@ def test_100_000_names_take_well_under_a_second() -> None:
     limits.check(
         snapshot_service_pb2.TakeSnapshotRequest(selector=selector_pb2.Selector(names=names))
     )
+
+
+# --- before it is parsed ---
+
+CATALOG = "/drey.catalog.v1.CatalogService"
+
+
+def delimited(message: type[Message], field: str, raw: bytes) -> bytes:
+    """A length-delimited field as it lies on the wire."""
+    head = message.DESCRIPTOR.fields_by_name[field].number << 3 | 2
+    return encoder._VarintBytes(head) + encoder._VarintBytes(len(raw)) + raw  # type: ignore[attr-defined]
+
+
+def never(_raw: bytes) -> object:
+    raise AssertionError("it was parsed")
+
+
+def refused_unparsed(method: str, raw: bytes) -> InvalidArgument:
+    with pytest.raises(InvalidArgument) as caught:
+        parse(f"{CATALOG}/{method}", never, raw)
+    return caught.value
+
+
+def test_millions_of_empty_messages_are_counted_not_made() -> None:
+    request = catalog_service_pb2.BatchCreatePvsRequest
+    raw = delimited(request, "pvs", b"") * (2 << 20)
+    error = refused_unparsed("BatchCreatePvs", raw)
+    assert (error.reason, error.field) == (Reason.TOO_MANY, "pvs")
+
+
+def test_so_are_those_within_a_message() -> None:
+    group = delimited(catalog_pb2.TagGroup, "tags", b"") * (1 << 20)
+    raw = delimited(catalog_service_pb2.CreateTagGroupRequest, "tag_group", group)
+    error = refused_unparsed("CreateTagGroup", raw)
+    assert (error.reason, error.field) == (Reason.TOO_MANY, "tag_group.tags")
+
+
+def test_so_are_all_of_them_together() -> None:
+    tags = delimited(catalog_pb2.Pv, "tags", b"") * 900
+    raw = delimited(catalog_service_pb2.BatchCreatePvsRequest, "pvs", tags) * 2000
+    assert refused_unparsed("BatchCreatePvs", raw).reason is Reason.TOO_MANY
+
+
+def test_one_message_given_a_million_times_is_refused_too() -> None:
+    raw = delimited(catalog_service_pb2.CreatePvRequest, "pv", b"") * (1 << 20)
+    assert refused_unparsed("CreatePv", raw).reason is Reason.TOO_MANY
+
+
+def test_a_large_request_within_its_limits_is_parsed() -> None:
+    request = catalog_service_pb2.BatchCreatePvsRequest(
+        pvs=[catalog_pb2.Pv(name=f"P{i}" + "x" * 50, setpoint_address=f"P{i}") for i in range(5000)]
+    )
+    raw = request.SerializeToString()
+    assert len(raw) > 64 << 10
+    assert parse(f"{CATALOG}/BatchCreatePvs", request.FromString, raw) == request
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20])
+def test_bytes_that_are_no_message_are_said_to_be_none(size: int) -> None:
+    request = catalog_service_pb2.BatchCreatePvsRequest
+    raw = b"\x0b" * 300 + b"\x0a\xff\xff\xff\xff\x0f" + b"\x00" * size
+    with pytest.raises(InvalidArgument) as caught:
+        parse(f"{CATALOG}/BatchCreatePvs", request.FromString, raw)
+    assert caught.value.reason is Reason.MALFORMED_MESSAGE
+
+
+def test_deep_nesting_costs_nothing() -> None:
+    within = next(
+        field.name
+        for field in selector_pb2.Selector.DESCRIPTOR.fields
+        if field.message_type is selector_pb2.Selector.DESCRIPTOR
+    )
+    request = catalog_service_pb2.ListPvsRequest
+    raw = b""
+    for _ in range(200):
+        raw = delimited(selector_pb2.Selector, within, raw)
+    with pytest.raises(InvalidArgument) as caught:
+        parse(f"{CATALOG}/ListPvs", request.FromString, delimited(request, "selector", raw))
+    assert caught.value.reason is Reason.MALFORMED_MESSAGE
+    raw = b"\x12\x00" * (64 << 10)  # names, far within
+    for _ in range(200):
+        raw = delimited(selector_pb2.Selector, within, raw)
+    error = refused_unparsed("ListPvs", delimited(request, "selector", raw))
+    assert "nested too deep" in error.message

@@ -98,12 +98,18 @@ class KeyRing:
                 return key
         raise Unauthenticated("the key is not known here")
 
-    def require_alive(self, key_id: str, now_ns: int) -> None:
-        """Raise when the key has died since it let its holder in."""
+    def next_expiry(self, now_ns: int) -> int:
+        """When the next of the keys that live expires, in nanoseconds; 0: none does."""
+        ends = (k.expire_time_ns for k in self._by_id.values() if k.alive(now_ns))
+        return min((end for end in ends if end), default=0)
+
+    def require_alive(self, key_id: str, now_ns: int) -> Key:
+        """The key. Raises when it has died since it let its holder in."""
         key = self._by_id.get(key_id)
         if key is None:
             raise Unauthenticated("the key is not known any more", reason=Reason.KEY_REVOKED)
         key.require_alive(now_ns)
+        return key
 
     def get(self, key_id: str) -> Key | None:
         """A key by id."""

@@ -78,7 +78,7 @@ class JobServicer:
             await audit.append(
                 conn,
                 actor=principal.name,
-                role=principal.role.name.lower(),
+                role=principal.role.label,
                 action="job.cancel",
                 object=f"jobs/{found.id}",
                 after={"kind": found.kind, "reason": request.reason},
@@ -97,5 +97,5 @@ def _require_may_cancel(job: Job, principal: Principal) -> None:
     if principal.role < Role.RESTORER and principal.name != job.principal:
         raise PermissionDenied(
             f"the job is {job.principal}'s; only they, a restorer or an admin may cancel it",
-            metadata={"role": principal.role.name, "required_role": Role.RESTORER.name},
+            metadata={"role": principal.role.label, "required_role": Role.RESTORER.label},
         )

@@ -63,7 +63,7 @@ class Plans:
                 await audit.append(
                     conn,
                     actor=principal.name,
-                    role=principal.role.name.lower(),
+                    role=principal.role.label,
                     action="plan.create",
                     object=f"plans/{plan.id}",
                     after={
@@ -111,7 +111,7 @@ class Plans:
             skips=(0, *skips[1:].tolist()),
             exact=request.exact,
             principal=principal.name,
-            role=principal.role.name.lower(),
+            role=principal.role.label,
             comment=request.comment,
             create_time_ns=now,
             expire_time_ns=now + request.lifetime_ns,

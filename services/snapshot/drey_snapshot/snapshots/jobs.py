@@ -168,7 +168,7 @@ class SnapshotJobs:
                 conn,
                 kind=JOB_KIND,
                 principal=principal.name,
-                role=principal.role.name.lower(),
+                role=principal.role.label,
                 payload=payload,
                 total=len(checked.rows),
                 holder=holder,

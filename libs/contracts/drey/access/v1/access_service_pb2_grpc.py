@@ -79,7 +79,8 @@ class AccessServiceServicer:
 
     def RevokeKey(self, request, context):
         """Revoke a key. Effect: no call with it is accepted, at every gateway within a second; running
-        watches with it are cut. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
+        streams with it are cut in either direction (KEY_REVOKED), as they are when it expires
+        (KEY_EXPIRED); a call with one answer that was accepted before is answered. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,8 @@ class AccessServiceStub:
     """List keys by name, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RevokeKeyRequest, _access_service_pb2.RevokeKeyResponse]
     """Revoke a key. Effect: no call with it is accepted, at every gateway within a second; running
-    watches with it are cut. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
+    streams with it are cut in either direction (KEY_REVOKED), as they are when it expires
+    (KEY_EXPIRED); a call with one answer that was accepted before is answered. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
     """
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.WhoAmIRequest, _access_service_pb2.WhoAmIResponse]
     """Say who is asking, and what they may do. No effect."""
@@ -61,7 +62,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """List keys by name, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RevokeKeyRequest, _access_service_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Revoke a key. Effect: no call with it is accepted, at every gateway within a second; running
-    watches with it are cut. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
+    streams with it are cut in either direction (KEY_REVOKED), as they are when it expires
+    (KEY_EXPIRED); a call with one answer that was accepted before is answered. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
     """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_access_service_pb2.WhoAmIRequest, _access_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Say who is asking, and what they may do. No effect."""
@@ -95,7 +97,8 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.RevokeKeyResponse, _abc.Awaitable[_access_service_pb2.RevokeKeyResponse]]:
         """Revoke a key. Effect: no call with it is accepted, at every gateway within a second; running
-        watches with it are cut. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
+        streams with it are cut in either direction (KEY_REVOKED), as they are when it expires
+        (KEY_EXPIRED); a call with one answer that was accepted before is answered. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
         """
 
     @_abc_1.abstractmethod

@@ -100,11 +100,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 34
     """INTERNAL. A defect; the log has it under the trace id. Metadata: `trace_id`."""
     ERROR_REASON_RESOURCE_EXHAUSTED: _ErrorReason.ValueType  # 35
-    """RESOURCE_EXHAUSTED. A limit of the service, such as its number of watchers. Metadata: `limit`."""
+    """RESOURCE_EXHAUSTED. A limit of the service, such as its number of watchers. Metadata: `limit`,
+    and `scope` (`server`, `caller`, `rate`) where it counts calls; `google.rpc.RetryInfo` says when
+    to try again.
+    """
     ERROR_REASON_TOKEN_UNKNOWN: _ErrorReason.ValueType  # 36
     """INVALID_ARGUMENT. A resume token that was altered, or is not one."""
     ERROR_REASON_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION. A second person has to approve first."""
+    ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 38
+    """INVALID_ARGUMENT. The bytes are no message of the method, or there was none."""
+    ERROR_REASON_UNKNOWN_METHOD: _ErrorReason.ValueType  # 39
+    """UNIMPLEMENTED. No method of this name is served here. Metadata: `method`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value is the `reason` of the `google.rpc.ErrorInfo`
@@ -189,11 +196,18 @@ ERROR_REASON_VALUE_TOO_LARGE: ErrorReason.ValueType  # 33
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 34
 """INTERNAL. A defect; the log has it under the trace id. Metadata: `trace_id`."""
 ERROR_REASON_RESOURCE_EXHAUSTED: ErrorReason.ValueType  # 35
-"""RESOURCE_EXHAUSTED. A limit of the service, such as its number of watchers. Metadata: `limit`."""
+"""RESOURCE_EXHAUSTED. A limit of the service, such as its number of watchers. Metadata: `limit`,
+and `scope` (`server`, `caller`, `rate`) where it counts calls; `google.rpc.RetryInfo` says when
+to try again.
+"""
 ERROR_REASON_TOKEN_UNKNOWN: ErrorReason.ValueType  # 36
 """INVALID_ARGUMENT. A resume token that was altered, or is not one."""
 ERROR_REASON_APPROVAL_REQUIRED: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION. A second person has to approve first."""
+ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 38
+"""INVALID_ARGUMENT. The bytes are no message of the method, or there was none."""
+ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 39
+"""UNIMPLEMENTED. No method of this name is served here. Metadata: `method`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

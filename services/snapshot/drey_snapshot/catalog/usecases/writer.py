@@ -84,7 +84,7 @@ class Writer:
                     await audit.append(
                         conn,
                         actor=principal.name,
-                        role=principal.role.name.lower(),
+                        role=principal.role.label,
                         action=act.action,
                         object=act.object,
                         before=act.before,

@@ -90,7 +90,7 @@ class Manager:
             raise PermissionDenied(
                 f"snapshot {snapshot_id} was taken by {record.facts.principal}: deleting what "
                 f"others made needs the role admin",
-                metadata={"role": principal.role.name, "required_role": Role.ADMIN.name},
+                metadata={"role": principal.role.label, "required_role": Role.ADMIN.label},
             )
         gone = replace(record.labels, delete_time_ns=now_ns(), version=record.labels.version + 1)
         after = {"delete_time_ns": gone.delete_time_ns}
@@ -129,7 +129,7 @@ class Manager:
         await audit.append(
             conn,
             actor=principal.name,
-            role=principal.role.name.lower(),
+            role=principal.role.label,
             action=action,
             object=f"snapshots/{record.facts.id}",
             before=before,
