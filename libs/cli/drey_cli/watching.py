@@ -9,7 +9,7 @@ from drey_cli.parts import RowJoiner
 from drey_cli.render.rows import Metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from drey.common.v1 import value_pb2
     from drey.monitor.v1 import monitor_service_pb2, watch_pb2
@@ -84,6 +84,8 @@ class WatchModel:
         if kind == "metadata":
             for row in message.metadata.rows:
                 self.metadata[row.number] = Metadata(row.setpoint, row.readback)
+        if kind == "names":
+            return Change(notice="; ".join(_name_notices(message.names)))
         if kind == "resync_required":
             self.token = ""
             return Change(notice=f"starting anew: {message.resync_required.reason}")
@@ -140,3 +142,10 @@ class WatchModel:
             self.metadata.pop(pv.number, None)
         names = ", ".join(pv.name for pv in left.pvs[:5])
         return Change(notice=f"left the watch: {names}")
+
+
+def _name_notices(names: watch_pb2.NamesUnderstood) -> Iterator[str]:
+    from drey_cli.commands.pv_look import link_text
+
+    yield from map(link_text, names.links)
+    yield from (f"nothing is named {name} so far" for name in names.not_found)

@@ -19,6 +19,20 @@ _JOINERS = "\u200c\u200d"
 """Formats that words of some languages are spelled with."""
 
 
+def record_of(address: str) -> str:
+    """The address without the field that is meant where none is named: `X` and `X.VAL` are one.
+
+    Every other field (`X.DESC`), long strings (`X.VAL$`) and filters are channels of their own.
+    """
+    return address.removesuffix(".VAL")
+
+
+def other_form(address: str) -> str:
+    """How an address may be written as well: `X` for `X.VAL`, and `X.VAL` for `X`."""
+    bare = record_of(address)
+    return bare if bare != address else f"{address}.VAL"
+
+
 def name_problem(name: str) -> str | None:
     """Why `name` cannot be an EPICS name, in words that follow the name, or None if it can.
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.errors import InvalidArgument, NotFound, Reason, Unimplemented
 from drey_core.ids import parse_uuid
+from drey_core.names import other_form
 from drey_core.patterns import MAX_CHARACTERS, Patterns
 from drey_core.search import SearchIndex
 from drey_core.values import I8
@@ -110,6 +112,14 @@ class Selection:
     def count(self) -> int:
         """How many PVs were chosen."""
         return int(np.count_nonzero(self.mask))
+
+
+class Link(NamedTuple):
+    """The PV that a name stands for which is not its own: by its name in another form (role 0), by
+    the address of its setpoint (1) or of its readback (2)."""
+
+    row: int
+    role: int
 
 
 TagMembers = Mapping[str, Mapping[str, I8]]
@@ -210,7 +220,30 @@ class SelectorIndex:
                 for name in more.keys() & set(names):
                     mask[more[name]] = True
         for at in np.flatnonzero(~found).tolist():
-            missing.setdefault(names[at], f"{path}[{at}]")
+            links = self._rows_called(other_form(names[at]))
+            mask[[link.row for link in links]] = True
+            if not links:
+                missing.setdefault(names[at], f"{path}[{at}]")
+
+    def links(self, names: Sequence[str]) -> dict[str, list[Link]]:
+        """Which PVs are meant by names that are not the PVs' own; those of nothing are left out."""
+        found: dict[str, list[Link]] = {}
+        for name in names:
+            hits = self._rows_called(name) or self._rows_called(other_form(name))
+            others = [link for link in hits if self.names[link.row] != name]
+            if others:
+                found[name] = others
+        return found
+
+    def _rows_called(self, name: str) -> list[Link]:
+        """PVs of this name, or with a channel of this address; by name before by address."""
+        found: list[Link] = []
+        for role, (lookup, more) in enumerate(self._name_lookups):
+            row = lookup.get(name, -1)
+            rows = more.get(name) or ([row] if row >= 0 else [])
+            seen = {link.row for link in found if link.role == 0}
+            found += [Link(row, role) for row in rows if row not in seen]
+        return found
 
     def _choose_ids(
         self, ids: Sequence[str], path: str, mask: Mask, missing: dict[str, str]

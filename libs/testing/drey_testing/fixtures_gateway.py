@@ -347,6 +347,8 @@ class WatchClient:
         self.metadata: dict[int, Any] = {}
         self.checkpoints: list[Any] = []
         self.reasons: list[str] = []
+        self.links: dict[str, list[tuple[str, int]]] = {}
+        self.not_found: set[str] = set()
 
     def take(self, message: Any) -> str:
         """Fold one WatchPvsResponse; which part it had."""
@@ -403,6 +405,12 @@ class WatchClient:
     def _metadata(self, found: Any) -> None:
         for row in found.rows:
             self.metadata[row.number] = row
+
+    def _names(self, found: Any) -> None:
+        for asked in {link.asked for link in found.links}:
+            self.links[asked] = [(x.name, x.role) for x in found.links if x.asked == asked]
+        self.not_found -= self.links.keys()
+        self.not_found |= set(found.not_found)
 
     def _resync_required(self, found: Any) -> None:
         self.resyncs.append(found.reason)

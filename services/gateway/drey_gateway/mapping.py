@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from drey.access.v1 import access_pb2
@@ -10,7 +12,7 @@ from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
 from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory, MetadataIndex
-from drey_core.selector import Selector
+from drey_core.selector import Link, Selector
 from drey_core.values import ARRAY, I8, Columns
 from drey_gateway.domain.keys import Key
 from drey_gateway.domain.live import Report, Shard
@@ -140,6 +142,22 @@ def metadata_rows(
             )
         )
     return out
+
+
+def name_links(
+    links: Mapping[str, Sequence[Link]], directory: Directory
+) -> list[watch_pb2.NameLink]:
+    """Names that are not the PVs' own, by row of the directory."""
+    return [
+        watch_pb2.NameLink(
+            asked=asked,
+            number=int(directory.pv_number[row]),
+            name=directory.names[row],
+            role=role,  # type: ignore[arg-type]
+        )
+        for asked, found in links.items()
+        for row, role in found
+    ]
 
 
 def key(found: Key) -> access_pb2.Key:

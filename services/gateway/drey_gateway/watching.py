@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory
 from drey_core.errors import NotFound, Unavailable
 from drey_core.pages import PAGE_SHIFT
-from drey_core.selector import Selector
+from drey_core.selector import Link, Selector
 from drey_core.values import I8
 from drey_gateway import mapping
 from drey_gateway.domain.live import Live
@@ -50,6 +51,7 @@ CHECKPOINT_S = 0.8
 _CATCH_UP_S = 1.0
 _METADATA_ROWS = 500
 _NUMBERS = 100_000
+_NAMES = 2000
 _WARM_ROWS = 8192
 
 
@@ -130,20 +132,41 @@ class World:
     bus_connected: Callable[[], bool]
 
 
+_T = TypeVar("_T")
+
+
+def batched(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Names and links, as many at a time as fit into one message."""
+    return (items[start : start + _NAMES] for start in range(0, len(items), _NAMES))
+
+
+class Resolved(NamedTuple):
+    """What a selector means by the present directory."""
+
+    rows: I8
+    not_found: list[str]
+    links: dict[str, list[Link]]
+    """Names that are not the PVs' own, and the PVs that they stand for."""
+
+
 async def resolve(
     world: World, selector: Selector, message: selector_pb2.Selector, allow_unknown: bool
-) -> tuple[I8, list[str]]:
-    """(rows of the present directory, what nothing has). Raises as the selector's rules say."""
-    if not mapping.needs_catalogue(selector):
-        while True:
-            index = world.live.index
+) -> Resolved:
+    """Rows, and how names are understood. Raises as the selector's rules say."""
+    while True:
+        index = world.live.index
+        if mapping.needs_catalogue(selector):
+            numbers, not_found = await world.resolver.resolve(message, allow_unknown)
+            rows = world.live.directory.rows_of(np.sort(numbers))
+            rows = rows[rows >= 0]
+        else:
             choose = partial(index.select, selector, allow_unknown=allow_unknown)
             chosen = await choose_off_loop(choose, takes_long=selector.takes_long)
-            if world.live.index is index:
-                return chosen.rows, chosen.not_found
-    numbers, not_found = await world.resolver.resolve(message, allow_unknown)
-    rows = world.live.directory.rows_of(np.sort(numbers))
-    return rows[rows >= 0], not_found
+            rows, not_found = chosen.rows, chosen.not_found
+        look_up = partial(index.links, selector.names)
+        links = await choose_off_loop(look_up, takes_long=selector.takes_long)
+        if world.live.index is index:
+            return Resolved(rows, not_found, links)
 
 
 class Watch:
@@ -159,6 +182,9 @@ class Watch:
         self._cache: RowCache | None = None
         self._state: WatchState
         self._token = Token(b"", {}, {})
+        self._links: dict[str, list[watch_pb2.NameLink]] = {}
+        self._not_found: set[str] = set()
+        self._resolved: Resolved
         self._next_checkpoint = 0.0
         self._next_diff = 0.0
 
@@ -201,6 +227,8 @@ class Watch:
         yield _encode(
             baseline_begin=watch_pb2.BaselineBegin(pv_count=len(selection), keeps_state=keeps)
         )
+        for message in self._names_understood():
+            yield message
         if wanted.with_metadata:
             async for message in self._metadata(selection.rows):
                 yield message
@@ -369,7 +397,10 @@ class Watch:
             rows = self._live.directory.rows_of(before.numbers)
             selection = self._adopt(rows[rows >= 0])
             self._catalog_version = -1
+            self._resolved = Resolved(selection.rows, [*self._not_found], {})
         left, joined, _ = self._state.reselect(selection, self._live.image)
+        for message in self._names_understood():
+            yield message
         for start in range(0, len(left), _METADATA_ROWS):
             yield self._left(left[start : start + _METADATA_ROWS], old)
         if self._wanted.with_metadata and len(joined):
@@ -403,12 +434,40 @@ class Watch:
         catalog_version = self._live.catalog_version
         while True:
             directory = self._live.directory
-            rows, _ = await resolve(
+            found = await resolve(
                 self._world, self._wanted.selector, self._wanted.message, allow_unknown
             )
             if directory is self._live.directory:
-                self._catalog_version = catalog_version
-                return self._adopt(rows)
+                self._catalog_version, self._resolved = catalog_version, found
+                return self._adopt(found.rows)
+
+    def _names_understood(self) -> Iterator[bytes]:
+        """What is new of what the client's names mean."""
+        _, missing, named = self._resolved
+        links: dict[str, list[watch_pb2.NameLink]] = {}
+        for link in mapping.name_links(named, self._directory):
+            links.setdefault(link.asked, []).append(link)
+        # a name that was waited for, and is a PV's own
+        for name in self._not_found.difference(missing, links):
+            links[name] = [
+                watch_pb2.NameLink(
+                    asked=name, number=int(self._directory.pv_number[row]), name=name
+                )
+                for row in self._resolved.rows.tolist()
+                if self._directory.names[row] == name
+            ]
+        new = [
+            link
+            for asked, found in links.items()
+            if found != self._links.get(asked)
+            for link in found
+        ]
+        lost = [name for name in missing if name not in self._not_found]
+        self._links, self._not_found = links, set(missing)
+        for part in batched(new):
+            yield _encode(names=watch_pb2.NamesUnderstood(links=part))
+        for gone in batched(lost):
+            yield _encode(names=watch_pb2.NamesUnderstood(not_found=gone))
 
     def _adopt(self, rows: I8) -> Selection:
         """Make a selection of rows of the present directory, and be counted there."""

@@ -178,7 +178,13 @@ class Monitor(monitor_service_pb2_grpc.MonitorServiceServicer):
         self.state = state
 
     def GetValues(self, request, context):
-        unknown = [name for name in request.selector.names if name != "A:SET"]
+        if request.selector.globs:
+            return
+        if "A:RB" in request.selector.names:
+            yield monitor_service_pb2.GetValuesResponse(
+                links=[{"asked": "A:RB", "number": 7, "name": "A:SET", "role": 2}]
+            )
+        unknown = [name for name in request.selector.names if name not in ("A:SET", "A:RB")]
         yield monitor_service_pb2.GetValuesResponse(
             not_found=unknown,
             metadata=[{"number": 7, "name": "A:SET", "setpoint": {"units": "A", "precision": 2}}]
@@ -190,6 +196,10 @@ class Monitor(monitor_service_pb2_grpc.MonitorServiceServicer):
     def WatchPvs(self, request, context):
         self.state.calls.append(request)
         self.state.watches += 1
+        if request.selector.globs:
+            yield monitor_service_pb2.WatchPvsResponse(baseline_begin={})
+            yield monitor_service_pb2.WatchPvsResponse(baseline_end={"token": "t"})
+            return
         response = monitor_service_pb2.WatchPvsResponse
         token = f"t{self.state.watches}"
         keeps = bool(request.token)

@@ -54,6 +54,21 @@ def test_no_choice_is_a_usage_error_and_unknown_services_are_refused(drey):
     assert drey("tag", "groups").code == 1
 
 
+def test_a_choice_of_nothing_is_refused(drey):
+    for arguments in (("get", "NO*"), ("watch", "NO*"), ("get", "NO*", "--json")):
+        refused = drey("pv", *arguments)
+        assert refused.code == 1, arguments
+        assert "nothing in the catalog matches NO*" in refused.err
+    assert "NO" not in drey("pv", "get", "NO*").out
+
+
+def test_a_readback_s_address_is_linked_to_its_pv(drey):
+    shown = drey("pv", "get", "A:RB")
+    assert shown.code == 0 and "A:RB is the readback of A:SET" in shown.out + shown.err
+    (link,) = drey("pv", "get", "A:RB", "--json").json["links"]
+    assert (link["asked"], link["name"]) == ("A:RB", "A:SET")
+
+
 def test_get_formats_by_metadata_and_names_what_is_not_there(drey):
     shown = drey("pv", "get", "A:SET")
     assert shown.code == 0 and "1.23 A" in shown.out

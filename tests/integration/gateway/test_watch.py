@@ -303,6 +303,30 @@ async def test_unknown_names(gateway, admin_key):
         assert set(allowed.client.rows) == {1}
 
 
+async def test_names_that_are_not_the_pvs_own_are_told(gateway, admin_key, publisher):
+    asked = [name_of(1), f"{name_of(2)}:RB", f"{name_of(3)}.VAL", name_of(PVS + 1), "NO:SUCH"]
+    odd = selector_pb2.Selector(names=asked)
+    links = {asked[1]: [(name_of(2), 2)], asked[2]: [(name_of(3), 0)]}
+    async with watching(gateway, admin_key, selector=odd, allow_unknown=True) as running:
+        client = running.client
+        assert set(client.rows) == {1, 2, 3}
+        assert client.links == links
+        assert client.not_found == {name_of(PVS + 1), "NO:SUCH"}
+        await publisher.set_catalog(catalog_pages(PVS + 1))
+        await running.until(lambda c: PVS + 1 in c.rows, "what was waited for")
+        assert client.links == links | {name_of(PVS + 1): [(name_of(PVS + 1), 0)]}
+        assert client.not_found == {"NO:SUCH"}
+    stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
+    call = stub.GetValues(pb.GetValuesRequest(selector=odd), metadata=(("x-api-key", admin_key),))
+    found = [message async for message in call]
+    told = [(x.asked, x.name, x.role) for message in found for x in message.links]
+    assert told == [(asked[1], name_of(2), 2), (asked[2], name_of(3), 0)]
+    assert [name for message in found for name in message.not_found] == ["NO:SUCH"]
+    # the client that names PVs by their own names is told nothing
+    async with watching(gateway, admin_key) as plain:
+        assert not plain.client.links and not plain.client.not_found
+
+
 async def test_get_values(gateway, admin_key):
     stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
     request = pb.GetValuesRequest(

@@ -162,3 +162,34 @@ def test_search(text, rows):
 
 def test_search_of_nothing():
     assert SearchIndex([], []).mask("x").tolist() == []
+
+
+def test_a_record_and_its_val_field_are_one():
+    catalogue = SelectorIndex(
+        numbers=np.array([1, 2, 3, 4]),
+        names=["A", "B.VAL", "C", "C.VAL"],
+        setpoint_addresses=["A:SP", "", "", ""],
+        readback_addresses=["A:RB.VAL", "", "", ""],
+    )
+
+    def rows(*names: str) -> list[int]:
+        return catalogue.select(Selector(names=names)).rows.tolist()
+
+    assert rows("A.VAL") == rows("A:SP.VAL") == rows("A:RB") == [0]
+    assert rows("B") == [1]
+    assert rows("C") == [2] and rows("C.VAL") == [3]
+    for other in ("A.DESC", "A.VAL.VAL", "A.VAL$", "A.val"):
+        with pytest.raises(NotFound):
+            rows(other)
+
+
+def test_names_that_are_not_the_pvs_own_are_linked_to_them():
+    links = index().links
+    assert links(["SR01:QF1", "SR02:BPM", "NONE"]) == {}
+    assert links(["SR01:QF1:RB", "SR01:QF2:SP", "SHARED", "SR02:BPM.VAL", "SHARED.VAL"]) == {
+        "SR01:QF1:RB": [(0, 2)],
+        "SR01:QF2:SP": [(1, 1)],
+        "SHARED": [(1, 2), (2, 2)],
+        "SR02:BPM.VAL": [(3, 0)],
+        "SHARED.VAL": [(1, 2), (2, 2)],
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +41,9 @@ def list_pvs(
         from drey_cli.render.documents import as_documents
 
         session.out.document({"total": found.total, "pvs": as_documents(found.pvs)})
+        refuse_nothing(found.pvs, choice, search)
         return
+    refuse_nothing(found.pvs, choice, search)
     from drey_cli.render.pvs import pvs_table
     from drey_cli.render.times import plural
 
@@ -50,6 +52,19 @@ def list_pvs(
     if len(found.pvs) < found.total:
         table.note = f"{len(found.pvs)} of {table.note}; --limit 0 shows all"
     session.out.table(table)
+
+
+def refuse_nothing(found: Sequence[object], choice: Choice, search: str = "") -> None:
+    """Fail where something was asked for and nothing is chosen by it."""
+    if found or (choice.is_empty and not search):
+        return
+    asked = " ".join([*choice.names, *choice.globs, *choice.devices, *choice.tags, search])
+    raise CliError(
+        f"nothing in the catalog matches {asked}" if asked else "nothing in the catalog is chosen",
+        reason="NOT_FOUND",
+        remedy="see drey pv list --search WORD",
+        code=ExitCode.REFUSED,
+    )
 
 
 class Found:
@@ -161,6 +176,7 @@ class Values:
         self.rows: list[value_pb2.PvRow] = []
         self.metadata: list[watch_pb2.MetadataRow] = []
         self.not_found: list[str] = []
+        self.links: list[watch_pb2.NameLink] = []
 
 
 def get_values(
@@ -178,6 +194,7 @@ def get_values(
             rows.extend(message.rows)
             values.metadata.extend(message.metadata)
             values.not_found.extend(message.not_found)
+            values.links.extend(message.links)
     values.rows.extend(whole_rows(rows))
     return values
 
@@ -194,9 +211,14 @@ def get(
     if session.out.json:
         from drey_cli.render.documents import as_documents
 
-        session.out.document({"rows": as_documents(values.rows), "not_found": values.not_found})
-    else:
+        links = as_documents(values.links)
+        session.out.document(
+            {"rows": as_documents(values.rows), "not_found": values.not_found, "links": links}
+        )
+    elif values.rows:
         _draw_values(session, values, value_only)
+        for link in values.links:
+            session.out.note(link_text(link))
     if values.not_found:
         raise CliError(
             f"nothing is named {', '.join(values.not_found[:10])}"
@@ -205,6 +227,18 @@ def get(
             remedy="see drey pv list --search WORD",
             code=ExitCode.REFUSED,
         )
+    refuse_nothing(values.rows, choice)
+
+
+def link_text(link: watch_pb2.NameLink) -> str:
+    """What a name means that is not the PV's own."""
+    from drey.common.v1 import value_pb2
+
+    if link.role == value_pb2.CHANNEL_ROLE_READBACK:
+        return f"{link.asked} is the readback of {link.name}"
+    if link.role == value_pb2.CHANNEL_ROLE_SETPOINT:
+        return f"{link.asked} is the setpoint of {link.name}"
+    return f"{link.asked} is {link.name}"
 
 
 def _draw_values(session: Session, values: Values, value_only: bool) -> None:

@@ -73,7 +73,7 @@ def watch(
 
     display = _display(session, model)
     with display, Follower(open_stream, silence_s=SILENCE_S) as follower:
-        _follow(follower, model, display, until, count)
+        _follow(follower, model, display, until, count, None if allow_unknown else choice)
 
 
 def _follow(
@@ -82,7 +82,10 @@ def _follow(
     display: Display,
     until: float | None,
     count: int,
+    refused: Choice | None,
 ) -> None:
+    """`refused`: end where this chooses nothing at all, instead of waiting for it."""
+    from drey_cli.commands.pv_look import refuse_nothing
     from drey_cli.following import Lost
 
     seen = 0
@@ -103,6 +106,9 @@ def _follow(
         elif item is not None:
             change = model.apply(item)
             display.changed(item, change)
+            if refused is not None and item.HasField("baseline_end"):
+                refuse_nothing(list(model.rows), refused)
+                refused = None
             if item.HasField("diff"):
                 seen += len(change.rows)
             if count and seen >= count:

@@ -17,7 +17,7 @@ from drey_gateway.domain.keys import KeyRing
 from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.watch import Fields
 from drey_gateway.domain.wire import MESSAGE_BYTES
-from drey_gateway.watching import Seats, Wanted, Watch, World, paced, resolve
+from drey_gateway.watching import Seats, Wanted, Watch, World, batched, paced, resolve
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.mapping.selector import selector_from_proto
@@ -55,19 +55,23 @@ class MonitorServicer:
         live = self._world.live
         found = selector_from_proto(request.selector)
         found.validate()
-        rows, not_found = await resolve(self._world, found, request.selector, True)
+        rows, not_found, named = await resolve(self._world, found, request.selector, True)
         directory = live.directory
+        links = mapping.name_links(named, directory)
         with self._seats.taken():
             # all at once, before anything waits: the truth of one instant
             encoded = live.cache(Fields.BOTH).rows(rows, frozenset(self._world.stale()))
-            if not_found:
-                yield pb.GetValuesResponse(not_found=not_found)
+            for missing in batched(not_found):
+                yield pb.GetValuesResponse(not_found=missing)
+            for part in batched(links):
+                yield pb.GetValuesResponse(links=part)
             if request.with_metadata:
                 for start in range(0, len(rows), _METADATA_ROWS):
-                    part = rows[start : start + _METADATA_ROWS]
-                    yield pb.GetValuesResponse(
-                        metadata=mapping.metadata_rows(part, directory, live.metadata, Fields.BOTH)
+                    chosen = rows[start : start + _METADATA_ROWS]
+                    found_metadata = mapping.metadata_rows(
+                        chosen, directory, live.metadata, Fields.BOTH
                     )
+                    yield pb.GetValuesResponse(metadata=found_metadata)
             for message in paced(chunk(encoded, MESSAGE_BYTES), encoded):
                 yield message
 

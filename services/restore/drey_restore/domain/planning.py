@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.compare import DifferenceClass, compare
+from drey_core.names import record_of
 from drey_core.values import ARRAY, ELEMENT_DTYPE, I8, U1, Columns, Kind, State, as_float64
 from drey_restore.domain.conversion import convert, in_heap
 from drey_restore.domain.items import F8, Labels, PlanItems
@@ -192,11 +193,6 @@ def _refuse_duplicates(addresses: list[str], skips: _Skips) -> None:
         if record in seen:
             skips.skip[row] = Skip.DUPLICATE_ADDRESS
         seen.add(record)
-
-
-def record_of(address: str) -> str:
-    """What an address writes to: `X` and `X.VAL` are the same."""
-    return address.removesuffix(".VAL")
 
 
 def _intern_labels(known: PlanInput) -> tuple[NDArray[np.int32], list[Labels]]:

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from drey_core.errors import FailedPrecondition, Internal, Reason, Unavailable
+from drey_core.names import record_of
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import Execution, count_verdicts, initial_verdicts, replay
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import PlanState, RestoreState
-from drey_restore.domain.planning import record_of
 from drey_restore.domain.records import PlanRecord, RestoreRecord
 from drey_restore.ports import Clock
 from drey_restore.usecases.ending import Ending, outcome_of

@@ -11,6 +11,7 @@ from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey_core.directory import Metadata, MetadataIndex
 from drey_core.errors import DreyError, NotFound, Unavailable
 from drey_core.ids import parse_uuid
+from drey_core.names import other_form
 from drey_core.pages import PAGE_SHIFT
 from drey_core.selector import Selector
 from drey_core.token import decode_page_token, query_hash
@@ -201,7 +202,8 @@ class PvRpcs:
         if request.WhichOneof("key") is None:
             raise invalid("id", "an id or a name is required")
         if request.WhichOneof("key") == "name":
-            row = view.row_by_name.get(require(request.name, "name"), -1)
+            name = require(request.name, "name")
+            row = view.row_by_name.get(name, view.row_by_name.get(other_form(name), -1))
             if row < 0:
                 raise _not_found("name", request.name)
             return draft_of(view.table, row)

@@ -44,8 +44,8 @@ class Selector(_message.Message):
     """A saved scope, by id or by name."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of PVs, or addresses of their channels, exactly. An unknown name is an error that names
-        it, except where the call says otherwise.
+        """Names of PVs, or addresses of their channels, exactly, but that `X` and `X.VAL` are one. An
+        unknown name is an error that names it, except where the call says otherwise.
         """
 
     @_builtins.property

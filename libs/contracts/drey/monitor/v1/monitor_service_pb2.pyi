@@ -60,6 +60,7 @@ class GetValuesResponse(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     NOT_FOUND_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.PvRow]:
         """Values, one row a PV."""
@@ -70,7 +71,11 @@ class GetValuesResponse(_message.Message):
 
     @_builtins.property
     def not_found(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names and ids in the selector that nothing has; in the first message."""
+        """Names and ids in the selector that nothing has; before the values."""
+
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[_watch_pb2.NameLink]:
+        """What the names mean that are not the PVs' own, such as a readback's address; before the values."""
 
     def __init__(
         self,
@@ -78,10 +83,11 @@ class GetValuesResponse(_message.Message):
         rows: _abc.Iterable[_value_pb2.PvRow] | None = ...,
         metadata: _abc.Iterable[_watch_pb2.MetadataRow] | None = ...,
         not_found: _abc.Iterable[_builtins.str] | None = ...,
+        links: _abc.Iterable[_watch_pb2.NameLink] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "not_found", b"not_found", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["links", b"links", "metadata", b"metadata", "not_found", b"not_found", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,6 +160,7 @@ class WatchPvsResponse(_message.Message):
     LEFT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     RESYNC_REQUIRED_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def baseline_begin(self) -> _watch_pb2.BaselineBegin:
         """A baseline begins."""
@@ -190,6 +197,10 @@ class WatchPvsResponse(_message.Message):
     def resync_required(self) -> _watch_pb2.ResyncRequired:
         """The token could not be honoured."""
 
+    @_builtins.property
+    def names(self) -> _watch_pb2.NamesUnderstood:
+        """What names mean that are not the PVs' own, and which mean nothing."""
+
     def __init__(
         self,
         *,
@@ -202,12 +213,13 @@ class WatchPvsResponse(_message.Message):
         left: _watch_pb2.PvsLeft | None = ...,
         metadata: _watch_pb2.MetadataChunk | None = ...,
         resync_required: _watch_pb2.ResyncRequired | None = ...,
+        names: _watch_pb2.NamesUnderstood | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "checkpoint", b"checkpoint", "diff", b"diff", "freshness", b"freshness", "left", b"left", "metadata", b"metadata", "part", b"part", "resync_required", b"resync_required"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "checkpoint", b"checkpoint", "diff", b"diff", "freshness", b"freshness", "left", b"left", "metadata", b"metadata", "names", b"names", "part", b"part", "resync_required", b"resync_required"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "checkpoint", b"checkpoint", "diff", b"diff", "freshness", b"freshness", "left", b"left", "metadata", b"metadata", "part", b"part", "resync_required", b"resync_required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "checkpoint", b"checkpoint", "diff", b"diff", "freshness", b"freshness", "left", b"left", "metadata", b"metadata", "names", b"names", "part", b"part", "resync_required", b"resync_required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["baseline_begin", "baseline", "baseline_end", "diff", "checkpoint", "freshness", "left", "metadata", "resync_required"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["baseline_begin", "baseline", "baseline_end", "diff", "checkpoint", "freshness", "left", "metadata", "resync_required", "names"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 

@@ -137,6 +137,75 @@ class BaselineBegin(_message.Message):
 Global___BaselineBegin: _TypeAlias = BaselineBegin  # noqa: Y015
 
 @_typing.final
+class NameLink(_message.Message):
+    """A PV that is meant by a name which is not its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKED_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    asked: _builtins.str
+    """The name as it was asked for."""
+    number: _builtins.int
+    """Permanent number of the PV."""
+    name: _builtins.str
+    """Name of the PV."""
+    role: _value_pb2.ChannelRole.ValueType
+    """Which of its channels has that address. Unspecified: it is the PV's name itself, or its other
+    form (`X` and `X.VAL` are one).
+    """
+    def __init__(
+        self,
+        *,
+        asked: _builtins.str = ...,
+        number: _builtins.int = ...,
+        name: _builtins.str = ...,
+        role: _value_pb2.ChannelRole.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "name", b"name", "number", b"number", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NameLink: _TypeAlias = NameLink  # noqa: Y015
+
+@_typing.final
+class NamesUnderstood(_message.Message):
+    """How the names of the selector are understood, as far as they are not names of PVs. Sent after the
+    begin of a baseline, and again with what is new when the catalogue changes; what was said last
+    of a name holds. May come in several messages, and never where every name is a PV's own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINKS_FIELD_NUMBER: _builtins.int
+    NOT_FOUND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___NameLink]:
+        """Names that stand for PVs."""
+
+    @_builtins.property
+    def not_found(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names, numbers and ids that nothing has; they are waited for (`allow_unknown`)."""
+
+    def __init__(
+        self,
+        *,
+        links: _abc.Iterable[Global___NameLink] | None = ...,
+        not_found: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["links", b"links", "not_found", b"not_found"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamesUnderstood: _TypeAlias = NamesUnderstood  # noqa: Y015
+
+@_typing.final
 class BaselineChunk(_message.Message):
     """Some rows of a baseline."""
 
