@@ -153,3 +153,7 @@ class Internal(DreyError):
     """A defect of ours."""
 
     reason = Reason.INTERNAL
+
+
+class Malformed(Internal):
+    """Bytes from the bus, the image or the store that are not what they should be."""

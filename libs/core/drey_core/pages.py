@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,12 +25,14 @@ import zstandard
 from numpy.typing import NDArray
 
 from drey_core.distinct import distinct
-from drey_core.errors import Internal
-from drey_core.values import ARRAY, Columns, Kind, heap_mask
+from drey_core.errors import Internal, Malformed, ResourceExhausted
+from drey_core.values import ARRAY, Columns, Kind, Origin, Severity, State, heap_mask, why_malformed
 
 PAGE_SLOTS = 256
 PAGE_SHIFT = 8
 PAGE_MASK = PAGE_SLOTS - 1
+PAGE_LIMIT = 1 << 20
+"""Page numbers lie below: memory is laid out by them, and 268 million channels are enough."""
 
 VALUES_DTYPE = np.dtype(
     [
@@ -362,20 +364,50 @@ def encode_page(pages: Pages, index: int) -> bytes:
     )
 
 
-def fill_pages(pages: Pages, rows: Iterable[int], blobs: Iterable[bytes]) -> None:
-    """Decode image forms into the places `rows` of `pages`. Raises `Internal` on anything else.
+def fill_pages(
+    pages: Pages,
+    rows: Sequence[int],
+    blobs: Iterable[bytes],
+    refuse: Callable[[int, Malformed], None],
+) -> None:
+    """Decode image forms into the places `rows` of `pages`; what is torn stays absent.
 
-    Each of `blobs` is asked for when its turn comes; those before one that is refused are there.
+    Each of `blobs` is asked for when its turn comes. `refuse` is told the row and what is wrong.
     """
     fixed, times = _as_bytes(pages.values), _as_bytes(pages.times)
     for row, blob in zip(rows, blobs, strict=True):
-        heap_end = _HEADER.size + _VALUES_BYTES + _check_header(blob)
+        try:
+            heap_end = _HEADER.size + _VALUES_BYTES + _check_header(blob)
+        except Malformed as error:
+            refuse(row, error)
+            continue
         raw = memoryview(blob)
         at = row * _VALUES_BYTES
         fixed[at : at + _VALUES_BYTES] = raw[_HEADER.size : _HEADER.size + _VALUES_BYTES]
         pages.heaps[row] = blob[_HEADER.size + _VALUES_BYTES : heap_end]
         at = row * _TIMES_BYTES
         times[at : at + _TIMES_BYTES] = raw[heap_end:]
+    for row in _doubtful(pages, rows):
+        why = _why_malformed(pages, row)
+        if why:
+            pages.values[row], pages.times[row], pages.heaps[row] = 0, 0, b""
+            refuse(row, Malformed(f"a torn image page: {why}"))
+
+
+def _doubtful(pages: Pages, rows: Sequence[int]) -> list[int]:
+    """Which pages have to be looked at one by one: with a heap, or with an impossible code."""
+    values = pages.values
+    odd = (values["kind"] > max(Kind)).any(axis=1) | (values["kind"] == Kind.STRING).any(axis=1)
+    odd |= (values["state"] > max(State)).any(axis=1)
+    odd |= (values["severity"] > max(Severity)).any(axis=1)
+    odd |= (pages.times["origin"] > max(Origin)).any(axis=1)
+    return [row for row in rows if odd[row] or pages.heaps[row]]
+
+
+def _why_malformed(pages: Pages, row: int) -> str:
+    page = pages.values[row]
+    codes = (page["kind"], page["state"], pages.times["origin"][row], page["severity"])
+    return why_malformed(*codes, page["data"], pages.heaps[row])
 
 
 def _as_bytes(array: NDArray[Any]) -> memoryview:
@@ -384,13 +416,13 @@ def _as_bytes(array: NDArray[Any]) -> memoryview:
 
 def _check_header(blob: bytes) -> int:
     if len(blob) < _HEADER.size:
-        raise Internal("an image page is shorter than its header")
+        raise Malformed("an image page is shorter than its header")
     magic, version, slots, heap_len = _HEADER.unpack_from(blob)
     if magic != _MAGIC or version != _IMAGE_VERSION or slots != PAGE_SLOTS:
-        raise Internal(f"an image page of unknown form: {magic!r} version {version}")
+        raise Malformed(f"an image page of unknown form: {magic!r} version {version}")
     expected = _HEADER.size + _VALUES_BYTES + heap_len + _TIMES_BYTES
     if len(blob) != expected:
-        raise Internal(f"a torn image page: {len(blob)} bytes instead of {expected}")
+        raise Malformed(f"a torn image page: {len(blob)} bytes instead of {expected}")
     return int(heap_len)
 
 
@@ -442,6 +474,10 @@ def store_values(pages: Pages, index: int) -> bytes:
             pages.heaps[index],
         )
     )
+    if len(raw) > _STORED_LIMIT:
+        raise ResourceExhausted(
+            f"page {pages.numbers[index]} holds {len(raw)} bytes, {_STORED_LIMIT} can be stored"
+        )
     return bytes([_STORED_VALUES]) + zstandard.ZstdCompressor(_COMPRESSION_LEVEL).compress(raw)
 
 
@@ -452,23 +488,29 @@ def store_times(pages: Pages, index: int) -> bytes:
     return bytes([_STORED_TIMES]) + zstandard.ZstdCompressor(_COMPRESSION_LEVEL).compress(raw)
 
 
+_STORED_LIMIT = 1 << 30
+"""No more is unpacked of a page, whatever it claims; 256 arrays of 4 MB."""
 _DECOMPRESSOR = zstandard.ZstdDecompressor()
 
 
 def _inflate(blob: bytes, version: int) -> bytes:
     if not blob or blob[0] != version:
-        raise Internal(f"a stored page of unknown version {blob[:1].hex()}")
+        raise Malformed(f"a stored page of unknown version {blob[:1].hex()}")
+    frame = memoryview(blob)[1:]
     try:
-        return _DECOMPRESSOR.decompress(memoryview(blob)[1:])
+        claimed = zstandard.frame_content_size(frame)
+        if not 0 <= claimed <= _STORED_LIMIT:
+            raise Malformed(f"a stored page that claims {claimed} bytes")
+        return _DECOMPRESSOR.decompress(frame)
     except zstandard.ZstdError as error:
-        raise Internal(f"a stored page cannot be decompressed: {error}") from error
+        raise Malformed(f"a stored page cannot be decompressed: {error}") from error
 
 
 def load_values(blob: bytes) -> tuple[NDArray[Any], bytes]:
     """(one page of `VALUES_DTYPE`, shape (1,), and its heap) from the stored form."""
     raw = _inflate(blob, _STORED_VALUES)
     if len(raw) < _VALUES_BYTES:
-        raise Internal("a stored page is too short")
+        raise Malformed("a stored page is too short")
     page = np.zeros(1, VALUES_DTYPE)
     at = 0
     for name, width in (("kind", 1), ("state", 1), ("severity", 1), ("status", 2)):
@@ -486,7 +528,7 @@ def load_times(blob: bytes) -> NDArray[Any]:
     """One page of `TIMES_DTYPE`, shape (1,), from the stored form."""
     raw = _inflate(blob, _STORED_TIMES)
     if len(raw) != _TIMES_BYTES:
-        raise Internal("a stored page of times has the wrong length")
+        raise Malformed("a stored page of times has the wrong length")
     page = np.zeros(1, TIMES_DTYPE)
     page["receive_time"][0] = _unplanes(raw[: PAGE_SLOTS * 8], "<i8")
     page["origin"][0] = np.frombuffer(raw[PAGE_SLOTS * 8 :], np.uint8)

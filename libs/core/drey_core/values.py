@@ -118,6 +118,41 @@ def heap_mask(kind: U1) -> NDArray[np.bool_]:
     return mask
 
 
+_KINDS = np.zeros(256, bool)
+_KINDS[[*Kind, *(kind | ARRAY for kind in Kind if kind != Kind.NONE)]] = True
+_ELEMENT_BYTES = np.ones(256, np.uint64)
+for _kind, _dtype in ELEMENT_DTYPE.items():
+    _ELEMENT_BYTES[_kind | ARRAY] = _dtype.itemsize
+
+
+def why_malformed(kind: U1, state: U1, origin: U1, severity: U1, data: U8, heap: bytes) -> str:
+    """What is wrong with rows that came from outside, shapes (n,); empty when they can be used.
+
+    Heap values must lie within the heap and share no byte that would make it go further.
+    """
+    if not _KINDS[kind].all():
+        return "a kind that does not exist"
+    if state.max(initial=0) > max(State) or origin.max(initial=0) > max(Origin):
+        return "a state or an origin that does not exist"
+    if severity.max(initial=0) > max(Severity):
+        return "a severity that does not exist"
+    in_heap = np.flatnonzero(heap_mask(kind))
+    cells = data[in_heap]
+    lengths = cells >> np.uint64(32)
+    ends = (cells & np.uint64(0xFFFF_FFFF)) + lengths
+    if int(ends.max(initial=0)) > len(heap) or int(lengths.sum()) > len(heap):
+        return "strings or arrays beyond its heap"
+    if (lengths % _ELEMENT_BYTES[kind[in_heap]]).any():
+        return "an array that ends within an element"
+    for row in in_heap[kind[in_heap] == STRING_ARRAY].tolist():
+        offset, length = int(data[row]) & 0xFFFF_FFFF, int(data[row]) >> 32
+        try:
+            unpack_strings(heap[offset : offset + length])
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
 def heap_ref(offset: int, length: int) -> int:
     """The `data` cell of a value whose `length` bytes start at `offset` of the heap."""
     return length << 32 | offset

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from drey.events.v1.values_pb2 import ValueBatch
 from drey_core.distinct import distinct
-from drey_core.errors import Internal
-from drey_core.pages import page_of
-from drey_core.values import Columns, heap_mask
+from drey_core.errors import Malformed
+from drey_core.pages import PAGE_LIMIT, PAGE_SHIFT, page_of
+from drey_core.values import Columns, heap_mask, why_malformed
+from drey_runtime.edge import parsing, require_stamp
 
 MAX_BATCH_BYTES = 512 << 10
 """Aim for one message; NATS takes 1 MiB by default."""
@@ -64,15 +65,33 @@ def encode_batches(
 
 
 def decode_batch(raw: bytes) -> tuple[ValueBatch, Columns]:
-    """A batch's stamps, and its columns as views. Raises `Internal` on anything torn."""
-    batch = ValueBatch.FromString(raw)
-    arrays: dict[str, Any] = {
-        name: np.frombuffer(getattr(batch, field), dtype) for field, name, dtype in _COLUMNS
-    }
+    """A batch's stamps, and its columns as views. Raises `Malformed` on anything torn."""
+    with parsing("a value batch"):
+        batch = ValueBatch.FromString(raw)
+        arrays: dict[str, Any] = {
+            name: np.frombuffer(getattr(batch, field), dtype) for field, name, dtype in _COLUMNS
+        }
+        large_pages(batch)
+    require_stamp("a value batch", batch.epoch, batch.sequence, batch.directory_version)
     lengths = {len(a) for a in arrays.values()}
     if len(lengths) != 1:
-        raise Internal(f"a value batch whose columns differ in length: {sorted(lengths)}")
-    return batch, Columns(heap=batch.heap, **arrays)
+        raise Malformed(f"a value batch whose columns differ in length: {sorted(lengths)}")
+    columns = Columns(heap=batch.heap, **arrays)
+    why = _why_not_channels(columns.key) or why_malformed(
+        columns.kind, columns.state, columns.origin, columns.severity, columns.data, columns.heap
+    )
+    if why:
+        raise Malformed(f"a value batch with {why}")
+    return batch, columns
+
+
+def _why_not_channels(key: NDArray[np.int64]) -> str:
+    if len(key) == 0:
+        return ""
+    if int(key.min()) <= 0 or int(key.max()) >= PAGE_LIMIT << PAGE_SHIFT:
+        return "channel numbers out of range"
+    ascending = bool((key[1:] > key[:-1]).all())
+    return "" if ascending or len(distinct(key)) == len(key) else "a channel twice"
 
 
 def large_pages(batch: ValueBatch) -> NDArray[np.int64]:

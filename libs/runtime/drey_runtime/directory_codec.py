@@ -8,8 +8,9 @@ import numpy as np
 
 from drey.storage.v1 import pages_pb2
 from drey_core.directory import CatalogPage, MetadataPage
-from drey_core.errors import Internal
-from drey_core.pages import PAGE_SLOTS
+from drey_core.errors import Malformed
+from drey_core.pages import PAGE_LIMIT, PAGE_SLOTS
+from drey_runtime.edge import parsing
 
 
 def encode_catalog(page: CatalogPage) -> bytes:
@@ -29,7 +30,12 @@ def encode_catalog(page: CatalogPage) -> bytes:
 
 
 def decode_catalog(raw: bytes) -> CatalogPage:
-    """Inverse of `encode_catalog`. Raises `Internal` on a torn page."""
+    """Inverse of `encode_catalog`. Raises `Malformed` on a torn page."""
+    with parsing("a catalogue page"):
+        return _catalog(raw)
+
+
+def _catalog(raw: bytes) -> CatalogPage:
     page = pages_pb2.CatalogPage.FromString(raw)
     _check(page.number, page.names, page.addresses, page.devices)
     return CatalogPage(
@@ -65,7 +71,12 @@ def encode_metadata(page: MetadataPage) -> bytes:
 
 
 def decode_metadata(raw: bytes) -> MetadataPage:
-    """Inverse of `encode_metadata`. Raises `Internal` on a torn page."""
+    """Inverse of `encode_metadata`. Raises `Malformed` on a torn page."""
+    with parsing("a metadata page"):
+        return _metadata(raw)
+
+
+def _metadata(raw: bytes) -> MetadataPage:
     page = pages_pb2.MetadataPage.FromString(raw)
     _check(page.number, page.units, page.hosts)
     entries = np.frombuffer(page.enum_entries, "<u2").tolist()
@@ -86,11 +97,13 @@ def decode_metadata(raw: bytes) -> MetadataPage:
 def _column(raw: bytes, dtype: str) -> Any:
     column = np.frombuffer(raw, dtype)
     if len(column) != PAGE_SLOTS:
-        raise Internal(f"a directory page with a column of {len(column)} entries")
+        raise Malformed(f"a directory page with a column of {len(column)} entries")
     return column
 
 
 def _check(number: int, *lists: Any) -> None:
+    if number >= PAGE_LIMIT:
+        raise Malformed(f"a directory page with the number {number}")
     for found in lists:
         if len(found) != PAGE_SLOTS:
-            raise Internal(f"directory page {number} has a list of {len(found)} entries")
+            raise Malformed(f"directory page {number} has a list of {len(found)} entries")

@@ -8,37 +8,77 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey.storage.v1.pages_pb2 import ImagePage
 from drey_core.directory import CatalogPage, MetadataPage
-from drey_core.errors import Aborted, Reason, Unavailable
+from drey_core.epochs import EPOCH_STEP
+from drey_core.errors import Aborted, Malformed, Reason, Unavailable
 from drey_core.pages import Pages, encode_page, fill_pages
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.directory_codec import decode_catalog, decode_metadata
+from drey_runtime.edge import (
+    SEQUENCE_LIMIT,
+    decode_directory_version,
+    decode_heartbeat,
+    note,
+    parsing,
+    require_stamp,
+)
 
-# KEYS[1] is the shard's epoch; the other keys are set to ARGV[2..]. Returns the epoch in force when
-# it is greater than ARGV[1] (nothing is written), else 0. Epochs are compared as strings of 20
-# digits, because numbers of Lua are doubles.
-_FENCED_SET = """
+# KEYS[1] is the shard's epoch, ARGV[1] ours. Returns the epoch in force when it is greater: then
+# nothing is written. Epochs are compared as strings of 20 digits, because numbers of Lua are
+# doubles. One above ARGV[2] was never an owner's, and is overwritten.
+_FENCE = """
 local held = redis.call('GET', KEYS[1])
-if held and held > ARGV[1] then return held end
+if held and #held == 20 and held > ARGV[1] and held <= ARGV[2] then return held end
 if held ~= ARGV[1] then redis.call('SET', KEYS[1], ARGV[1]) end
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
+"""
+# The other keys are set to ARGV[3..].
+_SET = (
+    _FENCE
+    + """
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1]) end
 return '0'
 """
-_CHUNK = 2000
+)
+# A write of many keys is laid beside them in parts, and put in place by one script. What an owner
+# that died leaves beside them goes by itself.
+_STAGE = (
+    _FENCE
+    + """
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', 60) end
+return '0'
+"""
+)
+_COMMIT = (
+    _FENCE
+    + """
+for i = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[i] .. ARGV[3]) == 0 then return 'lost' end
+end
+for i = 2, #KEYS do
+  redis.call('RENAME', KEYS[i] .. ARGV[3], KEYS[i])
+  redis.call('PERSIST', KEYS[i])
+end
+return '0'
+"""
+)
+_PART_KEYS = 2000
+_PART_BYTES = 32 << 20
 _CONNECTIONS = 32
 _WAIT_S = 2.0
 
@@ -68,7 +108,9 @@ class Image:
 
     def __init__(self, redis: Redis, namespace: str) -> None:
         self._redis, self._ns = redis, namespace
-        self._script = redis.register_script(_FENCED_SET)
+        self._set = redis.register_script(_SET)
+        self._stage = redis.register_script(_STAGE)
+        self._commit = redis.register_script(_COMMIT)
 
     @classmethod
     @asynccontextmanager
@@ -103,7 +145,8 @@ class Image:
 
     async def epoch(self, shard: int) -> int:
         """The epoch in force; 0 when the image has none."""
-        return int(await self._get(self._key("shard", shard, "epoch")) or b"0")
+        (raw,) = await self._mget([self._key("shard", shard, "epoch")])
+        return _epoch(raw)
 
     async def claim(self, shard: int, epoch: int) -> None:
         """Refuse every older epoch from here on. Raises `EpochSuperseded` as the writes do."""
@@ -145,22 +188,39 @@ class Image:
         await self._fenced_set(version.shard, version.epoch, items)
 
     async def _fenced_set(self, shard: int, epoch: int, items: Mapping[str, bytes]) -> None:
-        names = list(items)
-        stamp = f"{epoch:020d}"
+        """Set all of `items` or none, and none when a newer owner has the shard."""
+        parts = list(_parts(items))
+        if len(parts) == 1:
+            await self._run(self._set, shard, epoch, items, list(items.values()))
+            return
+        beside = f":next:{epoch}"
+        for names in parts:
+            staged = [name + beside for name in names]
+            await self._run(self._stage, shard, epoch, staged, [items[n] for n in names])
+        await self._run(self._commit, shard, epoch, items, [beside.encode()])
+
+    async def _run(
+        self,
+        script: AsyncScript,
+        shard: int,
+        epoch: int,
+        names: Iterable[str],
+        values: Sequence[bytes],
+    ) -> None:
         with _translated():
-            for start in range(0, max(len(names), 1), _CHUNK):
-                chunk = names[start : start + _CHUNK]
-                held = await self._script(
-                    keys=[self._key("shard", shard, "epoch"), *chunk],
-                    args=[stamp, *(items[n] for n in chunk)],
-                )
-                if held != b"0":
-                    raise EpochSuperseded(shard, int(held), epoch)
+            held = await script(
+                keys=[self._key("shard", shard, "epoch"), *names],
+                args=[f"{epoch:020d}", f"{epoch + EPOCH_STEP:020d}", *values],
+            )
+        if held == b"lost":
+            raise _away("it has lost a part of what was written")
+        if held != b"0":
+            raise EpochSuperseded(shard, int(held), epoch)
 
     # --- reading ---
 
     async def read_pages(self, numbers: Sequence[int]) -> tuple[Pages, PageStamps]:
-        """Pages by number (ascending), those not there with every slot absent."""
+        """Pages by number (ascending), those not there or torn with every slot absent."""
         return _decoded(numbers, await self._mget([self._key("page", n) for n in numbers]))
 
     async def read_shard(self, shard: int, numbers: Sequence[int]) -> tuple[Pages, PageStamps, int]:
@@ -168,34 +228,54 @@ class Image:
         epoch, *raws = await self._mget(
             [self._key("shard", shard, "epoch"), *(self._key("page", n) for n in numbers)]
         )
-        return *_decoded(numbers, raws), int(epoch or b"0")
+        return *_decoded(numbers, raws), _epoch(epoch)
 
     async def heartbeats(self, shards: int) -> list[Heartbeat | None]:
         """The last sign of life of each shard; None for one that never had an owner."""
         raws = await self._mget([self._key("shard", s, "heartbeat") for s in range(shards)])
-        return [Heartbeat.FromString(raw) if raw else None for raw in raws]
+        beats = [_accepted(decode_heartbeat, raw, "image heartbeats") for raw in raws]
+        return [b if b is not None and b.shard == s else None for s, b in enumerate(beats)]
 
     async def directory_versions(self, shards: int) -> list[DirectoryVersion | None]:
         """The directory version of each shard, with all of its pages; None where there is none."""
         raws = await self._mget([self._key("shard", s, "directory") for s in range(shards)])
-        return [DirectoryVersion.FromString(raw) if raw else None for raw in raws]
+        found = [_accepted(decode_directory_version, raw, "image directory") for raw in raws]
+        return [v if v is not None and v.shard == s else None for s, v in enumerate(found)]
 
     async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]:
-        """Catalogue pages by number; those not there are left out."""
+        """Catalogue pages by number; those not there or torn are left out."""
         raws = await self._mget([self._key("catalog", n) for n in numbers])
-        return [decode_catalog(raw) for raw in raws if raw]
+        found = [_accepted(decode_catalog, raw, "image catalogue pages") for raw in raws]
+        return [p for n, p in zip(numbers, found, strict=True) if p is not None and p.number == n]
 
     async def metadata_pages(self, numbers: Sequence[int]) -> list[MetadataPage]:
-        """Metadata pages by number; those not there are left out."""
-        return [decode_metadata(raw) for raw in await self.metadata_bytes(numbers) if raw]
+        """Metadata pages by number; those not there or torn are left out."""
+        raws = await self.metadata_bytes(numbers)
+        found = [metadata_page(n, raw) for n, raw in zip(numbers, raws, strict=True)]
+        return [p for p in found if p is not None]
 
     async def metadata_bytes(self, numbers: Sequence[int]) -> list[bytes | None]:
-        """Encoded metadata pages by number, as they are stored in snapshots."""
+        """Metadata pages by number as they are in the image; give them to `metadata_page`."""
         return await self._mget([self._key("metadata", n) for n in numbers])
 
-    async def _get(self, key: str) -> bytes | None:
-        (found,) = await self._mget([key])
-        return found
+    async def lost_pages(self, numbers: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Which pages are not there: of values, and of the directory (catalogue or metadata)."""
+        kinds = ("page", "catalog", "metadata")
+        keys = [self._key(kind, n) for kind in kinds for n in numbers]
+        if not keys:
+            return [], []
+        with _translated():
+            if await self._redis.exists(*keys) == len(keys):
+                return [], []
+            there = np.array(await self._commands_exists(keys), bool).reshape(3, len(numbers))
+        wanted = np.asarray(numbers)
+        return wanted[~there[0]].tolist(), wanted[~(there[1] & there[2])].tolist()
+
+    async def _commands_exists(self, keys: Sequence[str]) -> list[int]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.exists(key)
+            return await pipeline.execute()
 
     async def _mget(self, keys: list[str]) -> list[bytes | None]:
         if not keys:
@@ -205,27 +285,88 @@ class Image:
         return found
 
 
+_T = TypeVar("_T")
+
+
+def _accepted(decode: Callable[[bytes], _T], raw: bytes | None, source: str) -> _T | None:
+    """What is not there or torn is None; the latter is counted."""
+    if not raw:
+        return None
+    try:
+        return decode(raw)
+    except Malformed as error:
+        note(error, source)
+        return None
+
+
+def metadata_page(number: int, raw: bytes | None) -> MetadataPage | None:
+    """A metadata page of the image; None for one that is not there or torn."""
+    page = _accepted(decode_metadata, raw, "image metadata pages")
+    return page if page is not None and page.number == number else None
+
+
+def _epoch(raw: bytes | None) -> int:
+    """The epoch in force; 0 where there is none, or something that never was one."""
+    if not raw:
+        return 0
+    epoch = int(raw) if len(raw) == 20 and raw.isdigit() else SEQUENCE_LIMIT + 1
+    if epoch > SEQUENCE_LIMIT:
+        note(Malformed(f"an epoch {raw[:32]!r}"), "image epochs")
+        return 0
+    return epoch
+
+
+def _parts(items: Mapping[str, bytes]) -> Iterator[list[str]]:
+    """Names in parts of a bounded number and size; at least one, which may be empty."""
+    part: list[str] = []
+    size = 0
+    for name, raw in items.items():
+        if part and (len(part) == _PART_KEYS or size + len(raw) > _PART_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(name)
+        size += len(raw)
+    yield part
+
+
 def _decoded(numbers: Sequence[int], raws: list[bytes | None]) -> tuple[Pages, PageStamps]:
     n = len(numbers)
     pages = Pages.empty(np.asarray(numbers, np.int64))
     stamps = PageStamps(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int64))
     have = [i for i, raw in enumerate(raws) if raw]
-    fill_pages(pages, have, _bodies(raws, stamps))
+
+    def refuse(row: int, error: Malformed) -> None:
+        note(error, "image pages")
+        stamps.epoch[row] = stamps.sequence[row] = stamps.time_ns[row] = 0
+
+    fill_pages(pages, have, _bodies(numbers, raws, stamps), refuse)
     return pages, stamps
 
 
-def _bodies(raws: list[bytes | None], stamps: PageStamps) -> Iterator[bytes]:
-    """The image forms of the pages that are there, their stamps noted.
+def _bodies(
+    numbers: Sequence[int], raws: list[bytes | None], stamps: PageStamps
+) -> Iterator[bytes]:
+    """The image forms of the pages that are there, their stamps noted; empty for a torn one.
 
     One at a time: fresh memory for all of them takes longer to get than they take to decode.
     """
     for i, raw in enumerate(raws):
         if raw:
-            found = ImagePage.FromString(raw)
+            found = _accepted(_image_page, raw, "image pages")
+            if found is None or found.number != numbers[i]:
+                yield b""
+                continue
             stamps.epoch[i] = found.epoch
             stamps.sequence[i] = found.sequence
             stamps.time_ns[i] = found.time_ns
             yield found.page
+
+
+def _image_page(raw: bytes) -> ImagePage:
+    with parsing("an image page"):
+        found = ImagePage.FromString(raw)
+    require_stamp("an image page", found.epoch, found.sequence)
+    return found
 
 
 @contextmanager
@@ -239,5 +380,5 @@ def _translated() -> Iterator[None]:
     reraise_cancellation()
 
 
-def _away(error: BaseException) -> Unavailable:
+def _away(error: object) -> Unavailable:
     return Unavailable(f"Redis is away: {error}", reason=Reason.IMAGE_UNAVAILABLE)

@@ -25,7 +25,7 @@ rpc_seconds = meter.create_histogram(
 )
 loop_seconds = meter.create_histogram("drey.loop.duration", "s", "Duration of one turn of a loop")
 refused_messages = meter.create_counter(
-    "drey.messages.refused", "1", "Messages that could not be what they should be, by subject"
+    "drey.messages.refused", "1", "What came from bus or image and was thrown away, by subject"
 )
 loop_items = meter.create_counter("drey.loop.items", "1", "What loops worked off, by loop")
 

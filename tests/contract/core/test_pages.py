@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drey_core import pages as codec
-from drey_core.errors import Internal
+from drey_core.errors import Malformed
 from drey_core.pages import PAGE_SLOTS, Pages, PageTable
 from drey_core.values import Columns, heap_mask
 from drey_testing.corpus import columns, hostile_columns
@@ -49,7 +49,11 @@ def through_store(pages: Pages) -> Pages:
 
 def decoded(numbers: np.ndarray, blobs: list[bytes]) -> Pages:
     pages = Pages.empty(np.asarray(numbers, np.int64))
-    codec.fill_pages(pages, range(len(blobs)), blobs)
+
+    def refuse(row: int, error: Malformed) -> None:
+        raise error
+
+    codec.fill_pages(pages, range(len(blobs)), blobs, refuse)
     return pages
 
 
@@ -127,13 +131,13 @@ def test_receive_times_and_origins_are_not_in_the_value_hash():
 def test_a_torn_image_page_is_refused(cut):
     blob = codec.encode_page(pages_of(hostile_columns()), 0)
     torn = blob[: cut % len(blob)]
-    with pytest.raises(Internal):
+    with pytest.raises(Malformed):
         decoded(np.array([0]), [torn])
 
 
 def test_stored_forms_that_are_none_are_refused():
     for bad in (b"", b"\x02abc", b"\x01not zstd"):
-        with pytest.raises(Internal):
+        with pytest.raises(Malformed):
             codec.load_values(bad)
-        with pytest.raises(Internal):
+        with pytest.raises(Malformed):
             codec.load_times(bad)

@@ -12,11 +12,14 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from redis.asyncio import Redis
 
 from drey.common.v1 import selector_pb2
+from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
 from drey_core.directory import MetadataPage
+from drey_core.pages import PAGE_SHIFT, shard_of_page
 from drey_core.values import Columns, State
 from drey_runtime.status import reason_of
 from drey_testing.fixtures_gateway import (
@@ -366,3 +369,73 @@ async def test_a_reader_that_stops_is_cut(rig, admin_key, publisher):
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert reason_of(caught.value)[0] == "READER_TOO_SLOW"
     await other.stop()
+
+
+async def test_poison_on_the_bus_and_in_the_image_ends_nothing(rig, gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        absurd = [
+            ("values", ValueBatch(epoch=2**63, sequence=1)),
+            ("values", ValueBatch(epoch=2**40, sequence=1)),
+            ("values", ValueBatch(epoch=1, sequence=2**60)),
+            ("values", ValueBatch(epoch=1, sequence=2, channels=bytes(16), kinds=bytes(1))),
+            ("values", ValueBatch(epoch=1, sequence=2, shard=77)),
+            ("heartbeats", Heartbeat(epoch=2**63)),
+            ("heartbeats", Heartbeat(epoch=2**40)),
+            ("heartbeats", Heartbeat(epoch=1, sequence=2**60)),
+        ]
+        for kind, message in absurd:
+            await rig.bus.publish(rig.bus.subject(kind, 0), message.SerializeToString())
+        for subject in ("values", "heartbeats", "directory", "catalog"):
+            await rig.bus.publish(rig.bus.subject(subject, 0), b"\xff\xff")
+        await publisher.publish(floats([setpoint(7)], [3.5]))
+        await running.until(lambda c: c.value(7) == 3.5, "a diff")
+        async with Redis.from_url(rig.valkey.url) as redis:
+            await redis.set("test:page:1", b"\xff")
+            await redis.set("test:shard:0:epoch", b"\xff")
+        # it lacks a batch now, and the page where it is
+        await publisher.publish(floats([setpoint(8)], [4.5]), on_bus=False, in_image=False)
+        await publisher.publish(floats([readback(190)], [5.5]))
+        await running.until(lambda c: bool(c.stale), "a shard that lacks a page is stale")
+        await publisher.write_pages()
+        await running.until(lambda c: c.value(8) == 4.5 and not c.stale, "the page is back")
+    other = await rig.gateway()
+    await eventually(other.serving, "another gateway starts")
+
+
+async def test_one_silent_shard_of_three_is_stale_by_message_and_by_row(rig, admin_key):
+    pvs, shards = 600, 3
+    pages = catalog_pages(pvs)
+    publishers = []
+    for shard in range(shards):
+        found = Publisher(rig.bus, rig.image, 1, shard=shard, shards=shards)
+        mine = [p for p in pages if shard_of_page(p.number, shards) == shard]
+        await found.set_catalog(mine)
+        columns = everything(1.0, pvs)
+        owner = shard_of_page(columns.key >> PAGE_SHIFT, shards)
+        await found.publish(columns.take(np.flatnonzero(owner == shard)))
+        found.start()
+        publishers.append(found)
+    gateway = await rig.gateway(shards=str(shards))
+    await eventually(gateway.serving, "ready")
+    page = {pv: setpoint(pv) >> PAGE_SHIFT for pv in range(1, pvs + 1)}
+    silent = {pv for pv in page if shard_of_page(page[pv], shards) == 1}
+    assert 0 < len(silent) < pvs
+    try:
+        async with watching(gateway, admin_key) as running:
+            await running.until(lambda c: not c.stale, "all fresh")
+            await publishers[1].stop()
+            await running.until(lambda c: c.stale == silent, "its PVs are stale, by message")
+            async with watching(gateway, admin_key) as other:
+                by_row = {n for n, r in other.client.rows.items() if r.setpoint.freshness == 2}
+                assert by_row == silent
+                kept = WatchClient()
+                kept.token, kept.rows = other.client.token, dict(other.client.rows)
+            publishers[1].start()
+            await running.until(lambda c: not c.stale, "fresh again")
+            resumed = Running(gateway, admin_key, token=kept.token, client=kept)
+            await resumed.until(lambda c: c.ended_baselines == 1, "resumed")
+            assert kept.kept
+            await resumed.stop()
+    finally:
+        for publisher in publishers:
+            await publisher.stop()

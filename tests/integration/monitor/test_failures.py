@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
+from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.control.v1.control_service_pb2 import GetOwnedShardsRequest, ReleaseShardsRequest
 from drey_core.pages import shard_of_page
 from drey_core.values import State
@@ -352,3 +353,88 @@ async def test_goes_on_without_postgres(tmp_path, ioc):
 
             await eventually(anew, "the same owner under a new epoch")
             assert (await beat_of(rig)).owner == old.owner
+
+
+@pytest.mark.parametrize("torn", [False, True])
+async def test_pages_that_the_image_lost_are_written_again(rig, ioc, torn):
+    monitor = rig.start_monitor()
+    await rig.wait_settled()
+    keys = [f"drey:page:{LIVING[0] >> 8}", "drey:catalog:1", "drey:metadata:1"]
+
+    async def there():
+        pages, _ = await rig.image.lost_pages([1, 2, 3])
+        found = await rig.image.catalog_pages([1]) and await rig.image.metadata_pages([1])
+        _, stamps = await rig.image.read_pages([LIVING[0] >> 8])
+        return not pages and bool(found) and bool(stamps.epoch.all())
+
+    await eventually(there, "all pages written")
+    async with Redis.from_url(rig.valkey.url) as redis:
+        if torn:
+            await redis.set(keys[0], (await redis.get(keys[0]))[:-7])
+        else:
+            await redis.delete(*keys)
+        assert not await there()
+        await eventually(there, "written again")
+    await rig.wait_states(LIVING, State.CONNECTED)
+    assert "the image lost" in monitor.log.read_text()
+
+
+async def test_an_image_put_back_to_an_older_time_is_written_again(rig, ioc):
+    rig.start_monitor()
+    await rig.wait_settled()
+    quiet = LIVING[0] >> 8
+    async with Redis.from_url(rig.valkey.url) as redis:
+        keys = [f"drey:page:{quiet}", "drey:shard:0:heartbeat"]
+        old = await redis.mget(keys)
+        _, before = await rig.image.read_pages([quiet])
+        beat = await beat_of(rig)
+
+        async def later():
+            return (await beat_of(rig)).sequence > beat.sequence
+
+        await eventually(later, "time goes on")
+        await redis.mset(dict(zip(keys, old, strict=True)))
+
+        async def again():
+            _, after = await rig.image.read_pages([quiet])
+            return after.sequence[0] > before.sequence[0]
+
+        await eventually(again, "written again")
+
+
+async def test_poison_on_the_bus_and_in_the_image_ends_nothing(rig, ioc):
+    monitor = rig.start_monitor()
+    await rig.wait_settled()
+    before = await beat_of(rig)
+    poison = Heartbeat(shard=0, epoch=2**63, sequence=2**64 - 1)
+    far = Heartbeat(shard=0, epoch=2**40, sequence=1)
+    for raw in (poison.SerializeToString(), far.SerializeToString(), b"\xff\x00", b""):
+        await rig.bus.publish(rig.bus.subject("heartbeats", 0), raw)
+    async with Redis.from_url(rig.valkey.url) as redis:
+        await redis.set("drey:shard:0:epoch", b"9" * 25)
+        await redis.set("drey:shard:0:heartbeat", poison.SerializeToString())
+        await redis.set("drey:shard:0:directory", b"\xff")
+        await redis.set("drey:page:1", b"\xff")
+
+    async def goes_on():
+        beat = await beat_of(rig)
+        return beat is not None and beat.sequence > before.sequence + 5
+
+    await eventually(goes_on, "the monitor goes on")
+    assert (await beat_of(rig)).epoch == before.epoch
+    assert monitor.process.poll() is None
+    assert (await rig.image.directory_versions(1)) != [None]
+    # whoever comes next is not stopped by it either
+    monitor.process.kill()
+    async with Redis.from_url(rig.valkey.url) as redis:
+        await redis.set("drey:shard:0:epoch", b"9" * 20)
+        await redis.set("drey:page:1", b"\xff")
+        await redis.set("drey:catalog:1", b"\xff")
+    rig.start_monitor()
+
+    async def taken_over():
+        beat = await beat_of(rig)
+        return beat is not None and beat.epoch == before.epoch + 1 and beat.settled
+
+    await eventually(taken_over, "a standby takes over")
+    await rig.wait_states(LIVING, State.CONNECTED)

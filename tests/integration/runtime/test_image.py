@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from redis.asyncio import Redis
 
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
@@ -137,3 +139,71 @@ async def test_more_at_a_time_than_there_are_connections(image: Image, valkey: V
     """Each waits for its turn: 128 shards of two monitors once exhausted the pool."""
     await asyncio.gather(*(image.ping() for _ in range(500)))
     assert await image.epoch(0) == 0
+
+
+async def test_a_large_write_is_all_or_nothing(
+    image: Image, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody sees a half of it, and one whose owner is deposed in between leaves nothing."""
+    numbers = np.arange(1, 4501)
+    pages = PageTable(numbers).taken(np.arange(4500))
+    await image.write_pages(0, 1, 1, 0, pages)
+    seen = set()
+
+    async def look() -> None:
+        while True:
+            _, stamps = await image.read_pages([1, 2300, 4500])
+            seen.add(tuple(stamps.sequence.tolist()))
+
+    looking = asyncio.create_task(look())
+    for sequence in range(2, 8):
+        await image.write_pages(0, 1, sequence, 0, pages)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert {len(set(stamps)) for stamps in seen} == {1}
+
+    async with Image.open(valkey.url, "test") as other:
+        commit = image._commit
+
+        async def deposed_before(**arguments: Any) -> object:
+            await other.claim(0, 2)
+            return await commit(**arguments)
+
+        monkeypatch.setattr(image, "_commit", deposed_before)
+        with pytest.raises(EpochSuperseded):
+            await image.write_pages(0, 1, 99, 0, pages)
+    _, stamps = await image.read_pages(numbers.tolist())
+    assert set(stamps.sequence.tolist()) == {7}
+    async with Redis.from_url(valkey.url) as redis:
+        assert 0 < await redis.ttl("test:page:1:next:1") <= 60
+        assert await redis.ttl("test:page:1") == -1
+
+
+async def test_what_is_torn_is_not_there(image: Image, valkey: Valkey) -> None:
+    pages = table().taken(np.arange(2))
+    await image.write_pages(0, 1, 1, 0, pages)
+    async with Redis.from_url(valkey.url) as redis:
+        whole = await redis.get("test:page:1")
+        other = await redis.get("test:page:3")
+        for raw in (b"\xff", whole[:-3], whole.replace(b"DRYP", b"DRYQ"), other):
+            await redis.set("test:page:1", raw)
+            got, stamps = await image.read_pages([1, 3])
+            assert stamps.epoch.tolist() == [0, 1]
+            assert not got.values["state"][0].any()
+        for key in ("heartbeat", "directory", "epoch"):
+            await redis.set(f"test:shard:0:{key}", b"\xff\xff")
+        await redis.set("test:catalog:1", b"\xff")
+        await redis.set("test:metadata:1", b"\xff")
+    assert await image.heartbeats(1) == [None]
+    assert await image.directory_versions(1) == [None]
+    assert await image.epoch(0) == 0
+    assert await image.catalog_pages([1]) == []
+    assert await image.metadata_pages([1]) == []
+    await image.write_pages(0, 2, 1, 0, pages)
+    assert await image.epoch(0) == 2
+
+
+async def test_lost_pages_are_found(image: Image, valkey: Valkey) -> None:
+    await image.write_pages(0, 1, 1, 0, table().taken(np.arange(2)))
+    assert await image.lost_pages([1, 2, 3]) == ([2], [1, 2, 3])
+    assert await image.lost_pages([]) == ([], [])

@@ -61,6 +61,6 @@ def test_no_change_is_a_batch_too() -> None:
 
 
 def test_a_torn_batch_is_refused() -> None:
-    batch = ValueBatch(channels=bytes(16), kinds=bytes(1))
+    batch = ValueBatch(epoch=1, sequence=1, channels=bytes(16), kinds=bytes(1))
     with pytest.raises(Internal, match="differ in length"):
         batches.decode_batch(batch.SerializeToString())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.epochs import believable
 from drey_core.values import Columns
 from drey_gateway.domain.resume import Point
 
@@ -86,7 +87,7 @@ class ShardStream:
 
     def offer(self, batch: Batch) -> list[Step]:
         """Take a batch; what is to be folded now, in order."""
-        if batch.epoch < self.epoch:
+        if batch.epoch < self.epoch or not believable(batch.epoch, self.epoch):
             self.dropped += 1
             return []
         if batch.epoch > self.epoch:
@@ -118,13 +119,13 @@ class ShardStream:
         self._waiting = deque((b for b in self._waiting if b.epoch == epoch), MAX_WAITING)
 
     def heard(self, epoch: int, sequence: int) -> bool:
-        """Take a sign of life, which says how far the owner has got; False: a deposed owner's.
+        """Take a sign of life, which says how far the owner has got; False: it is not the owner's.
 
         Batches travel on another subject, so what it says has to be here at the next one. What
         waits beyond it at two of them is nobody's: a batch with an absurd number would otherwise
         keep the stream out of step for ever.
         """
-        if epoch < self.epoch:
+        if epoch < self.epoch or not believable(epoch, self.epoch):
             self.dropped += 1
             return False
         if epoch > self.epoch:
@@ -154,7 +155,7 @@ class ShardStream:
         """
         self._seen = max(self._seen, newest)
         in_force = max(fence, newest[0])
-        if in_force > self.epoch:
+        if in_force > self.epoch and believable(in_force, self.epoch):
             self._begin_epoch(in_force)
         if not whole or (self._needed is not None and newest < self._needed):
             return []

@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 
-from drey.events.v1.changes_pb2 import CatalogChanged
 from drey.events.v1.directory_pb2 import DirectoryVersion
-from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.directory import CatalogPage
-from drey_core.errors import Internal, Unavailable
+from drey_core.epochs import believable
+from drey_core.errors import Malformed, Unavailable
 from drey_gateway import mapping
 from drey_gateway.domain.live import Live
 from drey_gateway.ports import ImageReader
@@ -24,6 +22,7 @@ from drey_runtime.backoff import backoff
 from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
+from drey_runtime.edge import decode_catalog_changed, decode_heartbeat, note
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,6 @@ class Feed:
         self._reconnects = 0
         self.loaded = asyncio.Event()
         self.stale: dict[int, str] = {}
-        self.refused = 0
 
     async def subscribe(self) -> None:
         """Begin to listen; may be called while NATS is away."""
@@ -73,16 +71,12 @@ class Feed:
         begin = time.perf_counter()
         try:
             found, columns = decode_batch(message.data)
-        except (DecodeError, Internal, ValueError) as error:
-            self._refuse(f"a value batch that cannot be read: {error}")
-            return
-        if found.shard >= self._live.shard_count:
-            self._refuse(
-                f"a batch of shard {found.shard}; DREY_SHARDS says {self._live.shard_count}"
-            )
+            self._require_shard(found.shard)
+        except Malformed as error:
+            note(error, "value batches")
             return
         stream = self._live.shards[found.shard].stream
-        if found.epoch >= stream.epoch:
+        if found.epoch >= stream.epoch and believable(found.epoch, stream.epoch):
             self._live.shards[found.shard].health.heard(time.monotonic_ns())
         slots = self._live.take(found.shard, mapping.batch(found, columns))
         if not stream.in_sync:
@@ -92,19 +86,17 @@ class Feed:
         telemetry.loop_seconds.record(time.perf_counter() - begin, {"loop": "fold"})
         telemetry.loop_items.add(len(slots), {"loop": "fold"})
 
-    def _refuse(self, why: str) -> None:
-        if self.refused == 0:
-            log.error("%s (further ones are only counted)", why)
-        self.refused += 1
+    def _require_shard(self, shard: int) -> None:
+        if shard >= self._live.shard_count:
+            shards = self._live.shard_count
+            raise Malformed(f"a message of shard {shard}; DREY_SHARDS says {shards}")
 
     async def _on_heartbeat(self, message: Msg) -> None:
         try:
-            beat = Heartbeat.FromString(message.data)
-        except DecodeError as error:
-            self._refuse(f"a heartbeat that cannot be read: {error}")
-            return
-        if beat.shard >= self._live.shard_count:
-            self._refuse(f"a heartbeat of shard {beat.shard}; DREY_SHARDS differs there")
+            beat = decode_heartbeat(message.data)
+            self._require_shard(beat.shard)
+        except Malformed as error:
+            note(error, "heartbeats")
             return
         shard = self._live.shards[beat.shard]
         if not shard.stream.heard(beat.epoch, beat.sequence):
@@ -122,9 +114,9 @@ class Feed:
 
     async def _on_catalog(self, message: Msg) -> None:
         try:
-            version = CatalogChanged.FromString(message.data).version
-        except DecodeError as error:
-            self._refuse(f"a catalogue event that cannot be read: {error}")
+            version = decode_catalog_changed(message.data)
+        except Malformed as error:
+            note(error, "catalogue events")
             return
         self._live.catalog_version = max(self._live.catalog_version, version)
         self._changed()
@@ -207,12 +199,15 @@ class Feed:
         known = {v.shard: v for v in versions if v is not None}
         wanted = [n for v in known.values() for n in self._outdated(v)]
         every = np.array(sorted(n for v in known.values() for n in v.pages), np.int64)
-        lost = np.setdiff1d(np.array(sorted(self._live.directory.pages), np.int64), every)
-        if not known or (not wanted and len(lost) == 0):
+        gone = np.setdiff1d(np.array(sorted(self._live.directory.pages), np.int64), every)
+        if not known or (not wanted and len(gone) == 0):
             # an image that was emptied says nothing about the catalogue
             return
-        catalog = [p for p in await self._image.catalog_pages(wanted) if self._is_news(p)]
+        found = await self._image.catalog_pages(wanted)
+        catalog = [p for p in found if self._is_news(p)]
         metadata = await self._image.metadata_pages(wanted)
+        # a page that the image lost is asked for again until its owner has written it
+        lost = set(wanted) - ({p.number for p in found} & {p.number for p in metadata})
         catalog_version = max((v.catalog_version for v in known.values()), default=0)
         if len(known) < self._live.shard_count:
             every = np.union1d(every, np.array(sorted(self._live.directory.pages), np.int64))
@@ -221,7 +216,8 @@ class Feed:
             if not self._in_sync(number):
                 self._resync[number].set()
         for version in known.values():
-            self._read_versions[version.shard] = _page_versions(version)
+            read = _page_versions(version)
+            self._read_versions[version.shard] = {n: read[n] for n in read.keys() - lost}
         self._changed()
 
     def _outdated(self, version: DirectoryVersion) -> list[int]:

@@ -51,6 +51,7 @@ class ShardState:
         self.merged = 0
         self._table = PageTable(np.zeros(0, np.int64))
         self._pending: list[Columns] = []
+        self._looked = [0, 0]
         self._dirty = np.zeros(0, bool)
         self._inherited = np.zeros((0, PAGE_SLOTS), bool)
         self._heard = np.zeros((0, PAGE_SLOTS), np.uint8)
@@ -171,6 +172,15 @@ class ShardState:
     def mark_unwritten(self, numbers: I8) -> None:
         """These pages did not get into the image after all."""
         self._dirty[np.searchsorted(self.numbers, numbers)] = True
+
+    def next_pages(self, most: int, *, torn: bool = False) -> I8:
+        """Numbers of the next pages to be looked at, all of them in turn; `torn`: a round apart."""
+        n = len(self.numbers)
+        if n == 0:
+            return self.numbers
+        at = (self._looked[torn] + np.arange(min(most, n))) % n
+        self._looked[torn] = int(at[-1]) + 1
+        return self.numbers[np.sort(at)]
 
     def mark_all_unwritten(self) -> None:
         """The image has lost everything."""

@@ -9,6 +9,8 @@ import socket
 import time
 from contextlib import suppress
 
+import numpy as np
+
 from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.errors import Unavailable
 from drey_monitor import mapping
@@ -23,6 +25,10 @@ from drey_runtime.image import EpochSuperseded, Image
 log = logging.getLogger(__name__)
 
 _DEADLINE_S = 1.0
+_LOST_PAGES = 1000
+"""Asked for at each beat; 8,000 pages, a million PVs, take four seconds."""
+_TORN_PAGES = 64
+"""Read and decoded at each beat."""
 
 
 class Heartbeats:
@@ -42,6 +48,7 @@ class Heartbeats:
     ) -> None:
         self._settings, self._hub, self._shards = settings, hub, shards
         self._image, self._bus, self._owned = image, bus, owned
+        self._written: Heartbeat | None = None
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(self) -> None:
@@ -67,28 +74,48 @@ class Heartbeats:
         while True:
             try:
                 await self._look_for_loss()
-                await self._image.write_heartbeat(self.beat())
+                beat = self.beat()
+                await self._image.write_heartbeat(beat)
+                self._written = beat
             except EpochSuperseded as error:
                 if error.epoch > self._owned.state.epoch:
                     raise
             except Unavailable:
                 # said by the image writer, which rewrites everything
+                self._written = None
                 self._owned.rewrite_image()
             await asyncio.sleep(self._settings.heartbeat)
 
     async def _look_for_loss(self) -> None:
-        """Write everything again where the image was emptied behind our back.
+        """Write again what the image lost behind our back, between writes that all succeeded.
 
-        Redis may have been restarted, or flushed, between two writes that both succeeded. The
-        directory key tells: nothing but the directory writer makes it.
+        Redis may have been emptied, or put back to an older time: then our last sign of life is
+        not in it, and everything is written. It may have evicted single pages, or hold torn ones:
+        they are looked for in turn, so many at each beat that none stays lost for long.
         """
         owned = self._owned
+        if self._written is not None:
+            found = (await self._image.heartbeats(self._settings.shards))[owned.shard]
+            if found != self._written and (found is None or found.epoch <= owned.state.epoch):
+                log.warning("the image was emptied; writing shard %d again", owned.shard)
+                owned.rewrite_image()
+                return
         if owned.directory_written is None:
             return
-        found = (await self._image.directory_versions(self._settings.shards))[owned.shard]
-        if found is None or found.epoch < owned.directory_written:
-            log.warning("the image was emptied; writing shard %d again", owned.shard)
-            owned.rewrite_image()
+        looked = owned.state.next_pages(_LOST_PAGES)
+        values, directory = await self._image.lost_pages(looked.tolist())
+        torn = owned.state.next_pages(_TORN_PAGES, torn=True)
+        pages, stamps = await self._image.read_pages(torn.tolist())
+        values += pages.numbers[stamps.epoch == 0].tolist()
+        if values:
+            owned.state.mark_unwritten(np.unique(values))
+            owned.image_wake.set()
+        if directory:
+            owned.directory.mark_all()
+            owned.directory_wake.set()
+        if values or directory:
+            lost = len(set(values) | set(directory))
+            log.warning("the image lost %d pages of shard %d; writing them", lost, owned.shard)
 
     def _settle(self) -> None:
         """Decide whether the search is over; then nothing of the last owner's word is left."""

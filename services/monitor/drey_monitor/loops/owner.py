@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.epochs import believable
 from drey_core.errors import Unavailable
 from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
@@ -104,7 +105,8 @@ class Owner:
                 seen = await self._image.epoch(self._shard)
         except (Unavailable, TimeoutError):
             seen = 0
-        return max(seen, self._rivals.epoch(self._shard))
+        known = self._rivals.epoch(self._shard)
+        return max(seen, known) if believable(seen, known) else known
 
     async def _own(self, term: Term) -> None:
         owned = Owned(self._shard, next_epoch(term.epoch), round(self._settings.settle * 1e9))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 
-from drey.events.v1.values_pb2 import Heartbeat
+from drey_core.epochs import believable
+from drey_core.errors import Malformed
 from drey_monitor.owned import Shards
+from drey_runtime.edge import decode_heartbeat, note
 
 
 class Rivals:
@@ -15,7 +16,6 @@ class Rivals:
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
         self._epochs: dict[int, int] = {}
-        self.malformed = 0
 
     def epoch(self, shard: int) -> int:
         """The greatest epoch heard; 0 where none was."""
@@ -24,11 +24,14 @@ class Rivals:
     async def on_heartbeat(self, message: Msg) -> None:
         """A `Heartbeat` came, possibly our own."""
         try:
-            beat = Heartbeat.FromString(message.data)
-        except DecodeError:
-            self.malformed += 1
+            beat = decode_heartbeat(message.data)
+            owned = self._shards.get(beat.shard)
+            known = max(self.epoch(beat.shard), owned.state.epoch if owned else 0)
+            if not believable(beat.epoch, known):
+                raise Malformed(f"a heartbeat of epoch {beat.epoch}, where {known} is known")
+        except Malformed as error:
+            note(error, "heartbeats")
             return
-        self._epochs[beat.shard] = max(self.epoch(beat.shard), beat.epoch)
-        owned = self._shards.get(beat.shard)
+        self._epochs[beat.shard] = max(known, beat.epoch)
         if owned is not None and beat.epoch > owned.state.epoch:
             self._shards.supersede(owned, beat.epoch)

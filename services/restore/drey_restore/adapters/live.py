@@ -12,8 +12,7 @@ from drey_core.directory import MetadataPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, page_of, shard_of_page
 from drey_core.values import I8, Columns
 from drey_restore.domain.items import F8, Labels
-from drey_runtime.directory_codec import decode_metadata
-from drey_runtime.image import Image
+from drey_runtime.image import Image, metadata_page
 
 _CONTROL_LOW, _CONTROL_HIGH = 6, 7
 
@@ -144,10 +143,11 @@ class LiveMachine:
         pages = dict(self._pages)
         for number, raw in zip(wanted, await self._image.metadata_bytes(wanted), strict=True):
             self._versions.pop(number, None)
-            if raw is None:
+            page = metadata_page(number, raw)
+            if page is None:
                 pages.pop(number, None)
                 continue
-            pages[number] = decode_metadata(raw)
+            pages[number] = page
             if number in versions:
                 self._versions[number] = versions[number]
         self._pages, self._metadata = pages, LiveMetadata(pages)

@@ -8,9 +8,10 @@ import logging
 from nats.aio.msg import Msg
 
 from drey.events.v1.changes_pb2 import CatalogChanged
-from drey_core.errors import Unavailable
+from drey_core.errors import Malformed, Unavailable
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database, is_unavailable
+from drey_runtime.edge import decode_catalog_changed, note
 from drey_snapshot.catalog.adapters.reading import (
     read_changed,
     read_last_page,
@@ -165,7 +166,12 @@ class Catalogue:
             return
 
     async def _on_changed(self, message: Msg) -> None:
-        if CatalogChanged.FromString(message.data).version > self._view.version:
+        try:
+            version = decode_catalog_changed(message.data)
+        except Malformed as error:
+            note(error, "catalogue events")
+            return
+        if version > self._view.version:
             self._woken.set()
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from drey_core.directory import MetadataIndex, MetadataPage
 from drey_core.errors import Unavailable
 from drey_core.pages import PageHash, hash_bytes
-from drey_runtime.directory_codec import decode_metadata
-from drey_runtime.image import Image
+from drey_runtime.image import Image, metadata_page
 from drey_snapshot.snapshots.domain.codec import store_text
 
 Stamp = tuple[int, int]
@@ -87,7 +86,9 @@ class MetadataSource:
 
 
 def _decode(found: list[tuple[int, Stamp, bytes]]) -> dict[int, KnownPage]:
+    pages = ((n, stamp, raw, metadata_page(n, raw)) for n, stamp, raw in found)
     return {
-        n: KnownPage(stamp, hash_bytes(raw), store_text(raw), decode_metadata(raw))
-        for n, stamp, raw in found
+        n: KnownPage(stamp, hash_bytes(raw), store_text(raw), page)
+        for n, stamp, raw, page in pages
+        if page is not None
     }
