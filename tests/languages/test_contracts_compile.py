@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = ROOT / "proto"
-PROJECTS = Path(__file__).parent / "languages"
+PROJECTS = Path(__file__).parent
 GO_CLIENT = ROOT / "docs/how-to/go-client"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drey-tests"
 FETCH_AND_BUILD_S = 1200
