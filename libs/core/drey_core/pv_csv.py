@@ -36,6 +36,7 @@ from drey_core.pv_table import (
     PvTable,
     Tag,
     malformed,
+    split_scheme,
 )
 
 SETPOINT, READBACK, DEVICE, DESCRIPTION = "Setpoint", "Readback", "Device", "Description"
@@ -209,8 +210,14 @@ class _Reader:
         self._problems = problems
 
     def table(self) -> PvTable:
+        protocol = self._parsed(PROTOCOL, _protocol, PvProtocol.UNSPECIFIED)
         setpoint = self._addresses(SETPOINT)
         readback = self._addresses(READBACK)
+        columns = frozenset(self._header.at)
+        if self._take_schemes(SETPOINT, setpoint, protocol) | self._take_schemes(
+            READBACK, readback, protocol
+        ):
+            columns |= {PROTOCOL}
         for line, s, r in zip(self._lines, setpoint, readback, strict=True):
             if not s and not r:
                 self._problems.add(line, SETPOINT, "Setpoint and Readback are both empty")
@@ -224,7 +231,7 @@ class _Reader:
             readback=readback,
             device=self._texts(DEVICE, MAX_DEVICE_BYTES),
             description=self._texts(DESCRIPTION, MAX_DESCRIPTION_BYTES, multiline=True),
-            protocol=self._parsed(PROTOCOL, _protocol, PvProtocol.UNSPECIFIED),
+            protocol=protocol,
             read_only=self._parsed(READ_ONLY, _flag, False),
             setpoint_absolute=tolerances[0],
             setpoint_relative=tolerances[1],
@@ -233,7 +240,7 @@ class _Reader:
             policy=self._policies(),
             tags=self._tags(),
             groups=tuple(self._header.groups),
-            columns=frozenset(self._header.at),
+            columns=columns,
         )
 
     def _cells(self, column: str) -> Sequence[str]:
@@ -253,6 +260,30 @@ class _Reader:
             if problem is not None and cells[at]:
                 self._problems.add(self._lines[at], column, f"{_short(cells[at])} {problem}")
         return cells
+
+    def _take_schemes(self, column: str, addresses: list[str], protocols: list[PvProtocol]) -> bool:
+        """Move the protocol of `pva://NAME` from addresses to protocols; whether there was one."""
+        if "://" not in "\n".join(addresses):
+            return False
+        found = False
+        for at, address in enumerate(addresses):
+            protocol, rest = split_scheme(address)
+            if protocol == PvProtocol.UNSPECIFIED:
+                continue
+            found = True
+            addresses[at] = rest or address
+            if not rest:
+                self._problems.add(self._lines[at], column, f"{_short(address)} names no channel")
+            elif protocols[at] not in (PvProtocol.UNSPECIFIED, protocol):
+                self._problems.add(
+                    self._lines[at],
+                    column,
+                    f"{_short(address)} says {protocol.name.lower()}, the row says"
+                    f" {protocols[at].name.lower()}; both channels of a PV have one protocol",
+                )
+            else:
+                protocols[at] = protocol
+        return found
 
     def _texts(self, column: str, limit: int, *, multiline: bool = False) -> list[str]:
         # equal texts become one object: devices are shared by many PVs

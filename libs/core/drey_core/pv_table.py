@@ -25,6 +25,19 @@ class PvProtocol(IntEnum):
     PVA = 2
 
 
+_SCHEMES = {"ca": PvProtocol.CA, "pva": PvProtocol.PVA}
+
+
+def split_scheme(address: str) -> tuple[PvProtocol, str]:
+    """The protocol that an address begins with, and the rest: `pva://NAME`, as others write it.
+
+    UNSPECIFIED, and the whole, where it begins with none of them.
+    """
+    scheme, mark, rest = address.partition("://")
+    protocol = _SCHEMES.get(scheme.casefold()) if mark else None
+    return (PvProtocol.UNSPECIFIED, address) if protocol is None else (protocol, rest)
+
+
 class CompletionMode(IntEnum):
     """How a write is judged complete; the numbers of `drey.catalog.v1.Completion`."""
 

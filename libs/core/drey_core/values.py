@@ -52,12 +52,16 @@ STRING_ARRAY = int(Kind.STRING) | ARRAY
 
 
 class State(IntEnum):
-    """Connection state of a channel. Absent, disconnected and zero are three things."""
+    """Connection state of a channel. Absent, disconnected and zero are three things.
+
+    UNSUPPORTED: of a protocol that this version does not speak, so nobody has looked for it.
+    """
 
     ABSENT = 0
     NEVER_CONNECTED = 1
     DISCONNECTED = 2
     CONNECTED = 3
+    UNSUPPORTED = 4
 
 
 class Origin(IntEnum):

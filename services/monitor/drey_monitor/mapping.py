@@ -29,6 +29,7 @@ def heartbeat(owned: Owned, pulse: Pulse) -> Heartbeat:
         connected=counts.connected,
         disconnected=counts.disconnected,
         never_connected=counts.never_connected,
+        unsupported=counts.unsupported,
         in_alarm=counts.in_alarm,
         updates_per_s=pulse.updates_per_s,
         merged=state.merged,

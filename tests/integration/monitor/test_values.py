@@ -78,10 +78,16 @@ async def test_heartbeats_count(rig, ioc, channel_access):
     assert not beat.image_failing
 
 
-async def test_an_unanswered_protocol_is_never_connected(rig, ioc):
+async def test_a_protocol_that_is_not_spoken_is_unsupported(rig, ioc):
     rig.directory.set([(1000, "SOME:PVA")], protocol=2)
     rig.directory.set([(1001, "no channel has blanks")])
     rig.start_monitor()
     await rig.wait_settled()
     columns = await rig.read([1000, 1001])
-    assert (columns.state == State.NEVER_CONNECTED).all()
+    assert columns.state.tolist() == [State.UNSUPPORTED, State.NEVER_CONNECTED]
+    (beat,) = await rig.image.heartbeats(1)
+    assert (beat.unsupported, beat.never_connected, beat.disconnected) == (
+        1,
+        2,
+        0,
+    )  # one of the IOC's own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -66,3 +67,34 @@ async def test_the_channels_themselves_are_read(machine, make_process) -> None:
         request.source = snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ
         again = (await site.snapshots.TakeSnapshot(request, timeout=30)).snapshot
         assert again.counts.connected == snapshot.counts.connected
+
+
+async def test_what_was_connected_is_told_from_what_never_was(machine, make_process) -> None:
+    """A reading of a machine that has just gone, with a PV of a protocol that is not spoken."""
+    async with make_process(machine.env) as site:
+        await until_serving(site.channel, 30)
+        there, dead = machine.names("magnet")[0], machine.dead[0]
+        for address in (there, dead, "pva://SOME:PVA"):
+            pv = catalog_pb2.Pv(setpoint_address=address)
+            await site.catalog.CreatePv(
+                catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
+            )
+        request = rpc.TakeSnapshotRequest(
+            selector=EVERYTHING,
+            source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+            gates=snapshot_pb2.Gates(allow_any_missing=True),
+        )
+        request.read_timeout.FromSeconds(3)
+        request.wait.FromSeconds(25)
+        counts = (await site.snapshots.TakeSnapshot(request, timeout=30)).snapshot.counts
+        assert (counts.connected, counts.never_connected, counts.unsupported) == (1, 1, 1)
+        await machine.kill()
+        snapshot = (await site.snapshots.TakeSnapshot(request, timeout=30)).snapshot
+        counts = snapshot.counts
+        assert (counts.disconnected, counts.never_connected, counts.unsupported) == (1, 1, 1)
+        states = {row.name: row.setpoint.state for row in await site.rows(snapshot.id)}
+        assert states == {
+            there: value_pb2.CONNECTION_STATE_DISCONNECTED,
+            dead: value_pb2.CONNECTION_STATE_NEVER_CONNECTED,
+            "SOME:PVA": value_pb2.CONNECTION_STATE_UNSUPPORTED,
+        }

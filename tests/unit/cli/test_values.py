@@ -60,6 +60,9 @@ def test_what_cannot_be_believed_is_marked():
     gone = Value(float64_value=1, state=value_pb2.CONNECTION_STATE_DISCONNECTED)
     assert value_cell(gone).style == "dim red"
     assert alarm_cell(gone).text == "disconnected"
+    other = value_pb2.Value(state=value_pb2.CONNECTION_STATE_UNSUPPORTED)
+    assert alarm_cell(other) == Cell("protocol not supported", "red")
+    assert value_cell(other) == Cell("no value", "dim red")
     high = Value(
         severity=value_pb2.ALARM_SEVERITY_MAJOR,
         status=value_pb2.ALARM_STATUS_HIHI,

@@ -98,6 +98,18 @@ def test_tags(cell, tags):
     assert table_of(f"Setpoint,G\nA,{cell}\n").tags == [tuple(("G", t) for t in tags)]
 
 
+def test_addresses_with_their_protocol():
+    table = table_of("Setpoint,Readback\nca://A,CA://A:RB\npva://B,\nC,pva://D\nE,F\n")
+    assert table.setpoint == ["A", "B", "C", "E"]
+    assert table.readback == ["A:RB", "", "D", "F"]
+    assert table.name == ["A", "B", "C", "E"]
+    none = PvProtocol.UNSPECIFIED
+    assert table.protocol == [PvProtocol.CA, PvProtocol.PVA, PvProtocol.PVA, none]
+    assert "Protocol" in table.columns  # the file speaks of it
+    assert "Protocol" not in table_of("Setpoint\nE\n").columns
+    assert table_of("Setpoint\nhttp://A\n").setpoint == ["http://A"]
+
+
 def test_reserved_columns():
     table = table_of(
         "Setpoint,Readback,name,abs tolerance,Rel Tolerance,Readback Abs Tolerance,"
@@ -132,6 +144,9 @@ def test_reserved_columns():
         ("Setpoint,Readback Abs Tolerance", "A,x", "Readback Abs Tolerance", "not a number"),
         ("Setpoint,Read Only", "A,perhaps", "Read Only", "true nor false"),
         ("Setpoint,Protocol", "A,modbus", "Protocol", "ca and pva"),
+        ("Setpoint,Protocol", "ca://A,pva", "Setpoint", "one protocol"),
+        ("Setpoint,Readback", "ca://A,pva://B", "Readback", "one protocol"),
+        ("Setpoint", "ca://", "Setpoint", "names no channel"),
         ("Setpoint,Restore Completion", "A,soon", "Restore Completion", "put-callback"),
         ("Setpoint,Restore Stage", "A,1.5", "Restore Stage", "whole"),
         ("Setpoint,Restore Stage", "A,9999999999", "Restore Stage", "32 bits"),

@@ -130,6 +130,16 @@ def test_nothing_changed_is_no_batch():
     assert shard(0).cut() is None
 
 
+def test_channels_of_a_protocol_that_is_not_spoken_are_unsupported():
+    state = shard(1)
+    state.add(np.array([256]))
+    state.add(np.array([257]), State.UNSUPPORTED)
+    counts = state.counts()
+    assert (counts.channels, counts.never_connected, counts.unsupported) == (2, 1, 1)
+    assert counts.disconnected == 0
+    assert as_dict(state.cut().columns)[257] == (State.UNSUPPORTED, None)
+
+
 def test_added_channels_are_never_connected_removed_are_absent():
     state = shard(1)
     state.add(np.array([256, 257]))

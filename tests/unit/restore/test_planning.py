@@ -73,25 +73,27 @@ def test_a_difference_is_written() -> None:
 
 def test_the_first_reason_is_given() -> None:
     """Row i breaks the rules i, i + 1, ...; the reasons come in their order."""
-    given = known([1.0] * 8, [2.0] * 8)
+    given = known([1.0] * 9, [2.0] * 9)
     given.deleted[:1] = True
     given.setpoint_channel[:2] = 0
     given.read_only[:3] = True
-    given.stored.kind[:4] = 0
-    given.live.state[:5] = State.DISCONNECTED
-    given.stale[:6] = True
-    given.writable[:7] = False
+    given.protocol[:4] = 2
+    given.stored.kind[:5] = 0
+    given.live.state[:6] = State.DISCONNECTED
+    given.stale[:7] = True
+    given.writable[:8] = False
     assert make_plan(given).skip.tolist() == [
         Skip.DELETED,
         Skip.NO_SETPOINT,
         Skip.READ_ONLY,
+        Skip.UNSUPPORTED,
         Skip.NOT_IN_SNAPSHOT,
         Skip.DISCONNECTED,
         Skip.STALE,
         Skip.NOT_WRITABLE,
         Skip.NONE,
     ]
-    excluded = replace(given, excluded=np.ones(8, bool))
+    excluded = replace(given, excluded=np.ones(9, bool))
     assert set(make_plan(excluded).skip.tolist()) == {Skip.EXCLUDED}
 
 

@@ -96,8 +96,13 @@ def test_a_tree_says_which_pages_there_are() -> None:
 
 def test_counts_add_up_over_the_corpus() -> None:
     pages = hostile_pages()
+    pages.values["state"][0, 40] = State.UNSUPPORTED
+    pages.values["kind"][0, 40] = 0
     counts, skew = measure(pages, NOW)
-    assert counts.channels == counts.connected + counts.disconnected + counts.never_connected
+    assert counts.unsupported == 1
+    assert counts.channels == (
+        counts.connected + counts.disconnected + counts.never_connected + counts.unsupported
+    )
     assert counts.source_time_suspect > 0
     assert 0 < skew.oldest_source_time_ns <= skew.newest_source_time_ns
     assert skew.median_age_ns <= skew.p99_age_ns

@@ -147,7 +147,7 @@ class Walk:
             counts = response.snapshot.counts
             step.facts.update(
                 values=counts.connected,
-                missing=counts.disconnected + counts.never_connected,
+                missing=counts.disconnected + counts.never_connected + counts.unsupported,
                 digest=response.snapshot.digest[:12],
             )
 

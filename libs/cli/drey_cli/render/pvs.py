@@ -134,7 +134,7 @@ def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
     count = metadata.element_count
     pairs: list[tuple[str, Cell | str]] = [
         ("address", metadata.address),
-        ("type", f"{kind}[{count}]" if count > 1 else kind or "never connected"),
+        ("type", f"{kind}[{count}]" if count > 1 else kind or "not known"),
         ("host", metadata.host or "—"),
         ("access", _access(metadata)),
     ]

@@ -61,7 +61,8 @@ def _title(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
 
 def missing(snapshot: snapshot_pb2.Snapshot) -> int:
     """Channels without a value that was connected."""
-    return snapshot.counts.disconnected + snapshot.counts.never_connected
+    counts = snapshot.counts
+    return counts.disconnected + counts.never_connected + counts.unsupported
 
 
 def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
@@ -96,7 +97,12 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
             "missing",
             Cell(
                 f"{format_count(counts.disconnected)} disconnected,"
-                f" {format_count(counts.never_connected)} never connected",
+                f" {format_count(counts.never_connected)} never connected"
+                + (
+                    f", {format_count(counts.unsupported)} of a protocol that is not supported"
+                    if counts.unsupported
+                    else ""
+                ),
                 "red" if lost else "",
             ),
         ),

@@ -19,7 +19,7 @@ _SHOWN_ELEMENTS = 3
 _SHOWN_TEXT = 60
 _FLOATS = {"float64_value": 10, "float32_value": 7, "float64_array": 10, "float32_array": 7}
 _SEVERITY_STYLE = {2: "yellow", 3: "red", 4: "magenta"}
-_NEVER, _DISCONNECTED, _STALE = 1, 2, 2
+_NEVER, _DISCONNECTED, _UNSUPPORTED, _STALE = 1, 2, 4, 2
 
 
 def format_value(
@@ -47,7 +47,7 @@ def value_cell(
     text = format_value(value, metadata)
     if value is None:
         return Cell(text, "dim")
-    if value.state in {_NEVER, _DISCONNECTED}:
+    if value.state in {_NEVER, _DISCONNECTED, _UNSUPPORTED}:
         return Cell(text, "dim red")
     if value.freshness == _STALE:
         return Cell(text, "dim italic")
@@ -62,6 +62,8 @@ def alarm_cell(value: value_pb2.Value | None) -> Cell:
         return Cell("never connected", "red")
     if value.state == _DISCONNECTED:
         return Cell("disconnected", "red")
+    if value.state == _UNSUPPORTED:
+        return Cell("protocol not supported", "red")
     if value.severity <= 1:
         return Cell("stale", "dim italic") if value.freshness == _STALE else Cell("")
     from drey.common.v1 import value_pb2

@@ -98,6 +98,15 @@ def _of_owner(number: int, shard: Shard) -> list[Finding]:
                 "correct their addresses in the catalogue, or start their IOCs",
             )
         )
+    if found.unsupported:
+        out.append(
+            Finding(
+                Level.WARNING,
+                f"{found.unsupported} channels of shard {number} are of a protocol that is not"
+                " spoken here",
+                "give their PVs the protocol ca, if their IOCs serve that too",
+            )
+        )
     if found.disconnected:
         out.append(
             Finding(

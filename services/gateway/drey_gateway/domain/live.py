@@ -32,6 +32,7 @@ class Report:
     connected: int = 0
     disconnected: int = 0
     never_connected: int = 0
+    unsupported: int = 0
     in_alarm: int = 0
     updates_per_s: float = 0.0
     merged: int = 0

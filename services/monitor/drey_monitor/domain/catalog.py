@@ -52,24 +52,29 @@ class Channels:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Channels that go and channels that come. One whose address was corrected is in both."""
+    """Channels that go and channels that come. One whose address was corrected is in both.
+
+    `watchable`: names that a channel can have; `unsupported`: of a protocol that is not built.
+    """
 
     removed: I8
     added: I8
     addresses: list[str]
     watchable: NDArray[np.bool_]
+    unsupported: NDArray[np.bool_]
 
     @classmethod
     def join(cls, parts: list[Change]) -> Change:
         """All of them in order."""
         if not parts:
             none = np.zeros(0, np.int64)
-            return cls(none, none, [], np.zeros(0, bool))
+            return cls(none, none, [], np.zeros(0, bool), np.zeros(0, bool))
         return cls(
             np.concatenate([p.removed for p in parts]),
             np.concatenate([p.added for p in parts]),
             [a for p in parts for a in p.addresses],
             np.concatenate([p.watchable for p in parts]),
+            np.concatenate([p.unsupported for p in parts]),
         )
 
     @property
@@ -88,10 +93,9 @@ def difference(old: ChannelPage | None, new: ChannelPage) -> Change:
     base = new.number << PAGE_SHIFT
     come = np.flatnonzero(lives & ~same)
     addresses = [new.addresses[i] for i in come.tolist()]
-    by_ca = new.protocol[come] != PROTOCOL_PVA
-    return Change(
-        np.flatnonzero(was & ~same) + base, come + base, addresses, by_ca & are_names(addresses)
-    )
+    by_pva = new.protocol[come] == PROTOCOL_PVA
+    gone = np.flatnonzero(was & ~same) + base
+    return Change(gone, come + base, addresses, ~by_pva & are_names(addresses), by_pva)
 
 
 def unchanged(old: ChannelPage, new: ChannelPage) -> NDArray[np.bool_]:

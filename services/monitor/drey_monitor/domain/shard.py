@@ -36,6 +36,7 @@ class Counts:
     connected: int
     disconnected: int
     never_connected: int
+    unsupported: int
     in_alarm: int
     valued: int
 
@@ -93,11 +94,11 @@ class ShardState:
         kept: I8 = channels[keep]
         return kept
 
-    def add(self, channels: I8) -> None:
-        """Channels of known pages begin to live: NEVER_CONNECTED, without a value."""
+    def add(self, channels: I8, state: State = State.NEVER_CONNECTED) -> None:
+        """Channels of known pages begin to live, without a value."""
         if len(channels):
             self._forget_inherited(channels)
-            self._put(_rows(channels, State.NEVER_CONNECTED))
+            self._put(_rows(channels, state))
 
     def remove(self, channels: I8) -> None:
         """Channels end: ABSENT."""
@@ -194,11 +195,13 @@ class ShardState:
         channels = int(np.count_nonzero(state))
         up = int(np.count_nonzero(connected))
         never = int(np.count_nonzero(state == State.NEVER_CONNECTED))
+        unsupported = int(np.count_nonzero(state == State.UNSUPPORTED))
         return Counts(
             channels=channels,
             connected=up,
-            disconnected=channels - up - never,
+            disconnected=channels - up - never - unsupported,
             never_connected=never,
+            unsupported=unsupported,
             in_alarm=int(np.count_nonzero(connected & (values["severity"] != 0))),
             valued=int(np.count_nonzero(connected & (values["kind"] != KIND_NONE))),
         )

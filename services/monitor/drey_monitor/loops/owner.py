@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from drey_core.epochs import believable
 from drey_core.errors import Unavailable
+from drey_core.values import State
 from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.catalog import Change, Channels, difference, unchanged
@@ -239,19 +240,29 @@ class Owner:
         before = state.counts().channels
         state.grow(np.array(list(plan.pages), np.int64))
         state.remove(change.gone)
+        unsupported = change.added[change.unsupported]
+        state.add(unsupported, State.UNSUPPORTED)
         # one that is inherited does not begin as NEVER_CONNECTED
-        state.add(np.setdiff1d(change.added, inherited, assume_unique=True))
+        searched = change.added[~change.unsupported]
+        state.add(np.setdiff1d(searched, inherited, assume_unique=True))
         if len(change.added) * _MANY > before:
             owned.searched = False
             owned.settling.restart()
 
     async def _watch(self, owned: Owned, change: Change) -> None:
         rows = np.flatnonzero(change.watchable)
-        if len(rows) < len(change.added):
+        unsupported = int(np.count_nonzero(change.unsupported))
+        if unsupported:
             log.warning(
-                "shard %d: %d channels are not watched, PVAccess is not built",
+                "shard %d: %d channels are of PVAccess, which is not spoken here",
                 owned.shard,
-                len(change.added) - len(rows),
+                unsupported,
+            )
+        if len(rows) + unsupported < len(change.added):
+            log.warning(
+                "shard %d: %d channels have addresses that no channel can have",
+                owned.shard,
+                len(change.added) - len(rows) - unsupported,
             )
         addresses = [change.addresses[i] for i in rows.tolist()]
         await self._hub.add(owned.shard, change.added[rows], addresses)

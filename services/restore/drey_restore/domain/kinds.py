@@ -24,6 +24,7 @@ class Skip(IntEnum):
     EXCLUDED = 13
     STALE = 14
     DUPLICATE_ADDRESS = 15
+    UNSUPPORTED = 17
 
 
 class Verdict(IntEnum):

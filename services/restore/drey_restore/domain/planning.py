@@ -2,7 +2,7 @@
 
 Reasons in order of precedence; the first that holds is given:
 
-1. EXCLUDED, DELETED, NO_SETPOINT, READ_ONLY: the PV is none to be written at all;
+1. EXCLUDED, DELETED, NO_SETPOINT, READ_ONLY, UNSUPPORTED: the PV is none to be written at all;
 2. NOT_IN_SNAPSHOT: there is no stored value to write;
 3. DISCONNECTED, STALE: the present value is not known;
 4. NOT_WRITABLE, TYPE_CHANGED, COUNT_TOO_LARGE, LABEL_GONE: the channel takes no such value;
@@ -90,10 +90,11 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     skips.where(known.deleted, Skip.DELETED)
     skips.where(known.setpoint_channel == 0, Skip.NO_SETPOINT)
     skips.where(known.read_only, Skip.READ_ONLY)
+    skips.where(known.protocol == PROTOCOL_PVA, Skip.UNSUPPORTED)
     skips.where(_without_value(known.stored), Skip.NOT_IN_SNAPSHOT)
     skips.where(_without_value(known.live), Skip.DISCONNECTED)
     skips.where(known.stale, Skip.STALE)
-    skips.where(~known.writable | (known.protocol == PROTOCOL_PVA), Skip.NOT_WRITABLE)
+    skips.where(~known.writable, Skip.NOT_WRITABLE)
     rows = np.flatnonzero(skips.open)
     converted = convert(
         known.stored,

@@ -16,6 +16,7 @@ from drey_restore.adapters.snapshots import StoredName, StoredValues, align, mer
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
 from drey_restore.domain.items import F8, Labels, PlanItems
+from drey_restore.domain.kinds import Skip
 from drey_restore.domain.planning import PlanInput, make_plan
 from drey_restore.domain.records import PlanRecord
 from drey_restore.ports import Catalog, Clock, Live, Selector, Snapshots
@@ -101,7 +102,7 @@ class Plans:
         digest: str,
     ) -> PlanRecord:
         now = self._clock()
-        skips = np.bincount(items.skip, minlength=16)
+        skips = np.bincount(items.skip, minlength=max(Skip) + 1)
         return PlanRecord(
             id=plan_id,
             digest=digest,

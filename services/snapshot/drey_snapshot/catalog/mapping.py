@@ -11,7 +11,7 @@ from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import errors_pb2, value_pb2
 from drey_core.directory import Metadata
 from drey_core.errors import DreyError, InvalidArgument
-from drey_core.pv_table import NO_POLICY, CompletionMode, Policy
+from drey_core.pv_table import NO_POLICY, CompletionMode, Policy, PvProtocol, split_scheme
 from drey_core.values import ARRAY
 from drey_snapshot.catalog.domain.draft import Draft, copy_of
 from drey_snapshot.catalog.domain.policy import Effective
@@ -59,12 +59,11 @@ def pv_to_proto(draft: Draft, tags: TagBook) -> catalog_pb2.Pv:
 
 def pv_from_proto(pv: catalog_pb2.Pv, path: str = "pv") -> Draft:
     """The content of a PV without its tags; what the server makes is ignored."""
-    draft = Draft(
-        name=pv.name,
-        setpoint_address=pv.setpoint_address,
-        readback_address=pv.readback_address,
-    )
-    for setter in ("protocol", "device", "description", "read_only"):
+    draft = Draft(name=pv.name)
+    for setter in (
+        *("protocol", "setpoint_address", "readback_address"),
+        *("device", "description", "read_only"),
+    ):
         _SETTERS[setter](draft, pv, path)
     _SETTERS["setpoint_tolerance"](draft, pv, path)
     _SETTERS["readback_tolerance"](draft, pv, path)
@@ -84,7 +83,36 @@ def _set_name(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
 
 
 def _set_protocol(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
-    draft.protocol = pv.protocol or catalog_pb2.PROTOCOL_CA
+    draft.protocol = _said_protocol(pv, path) or catalog_pb2.PROTOCOL_CA
+
+
+def _said_protocol(pv: catalog_pb2.Pv, path: str) -> int:
+    """What `protocol` and the addresses say of it (`pva://NAME`); 0 if nothing."""
+    said = pv.protocol or 0
+    for name in ("setpoint_address", "readback_address"):
+        protocol, rest = split_scheme(getattr(pv, name))
+        if protocol == PvProtocol.UNSPECIFIED:
+            continue
+        if not rest:
+            raise invalid(f"{path}.{name}", f"{getattr(pv, name)} names no channel")
+        if said not in (PvProtocol.UNSPECIFIED, protocol):
+            raise invalid(
+                f"{path}.{name}",
+                f"{getattr(pv, name)} is of another protocol than the rest of the PV says;"
+                " both channels of a PV have one protocol",
+            )
+        said = int(protocol)
+    return said
+
+
+def _set_address(name: str) -> Callable[[Draft, catalog_pb2.Pv, str], None]:
+    def set_(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
+        protocol, address = split_scheme(getattr(pv, name))
+        setattr(draft, name, address)
+        if protocol != PvProtocol.UNSPECIFIED:
+            draft.protocol = _said_protocol(pv, path)
+
+    return set_
 
 
 def _set_setpoint_tolerance(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
@@ -116,10 +144,8 @@ _SETTERS: dict[str, Callable[[Draft, catalog_pb2.Pv, str], None]] = {
     "setpoint_tolerance": _set_setpoint_tolerance,
     "readback_tolerance": _set_readback_tolerance,
     "restore_policy": _set_policy,
-    **{
-        name: _set_plain(name)
-        for name in ("setpoint_address", "readback_address", "device", "description", "read_only")
-    },
+    **{name: _set_address(name) for name in ("setpoint_address", "readback_address")},
+    **{name: _set_plain(name) for name in ("device", "description", "read_only")},
 }
 
 

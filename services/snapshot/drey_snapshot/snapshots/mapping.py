@@ -161,6 +161,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
             in_alarm=counts.in_alarm,
             source_time_suspect=counts.source_time_suspect,
             by_monitor=counts.by_monitor,
+            unsupported=counts.unsupported,
         ),
         skew=snapshot_pb2.Skew(
             oldest_source_time_ns=skew.oldest_source_time_ns,

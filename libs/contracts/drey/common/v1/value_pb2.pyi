@@ -170,6 +170,8 @@ class _ConnectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conne
     """Was connected and is not; the value is the last one seen."""
     CONNECTION_STATE_CONNECTED: _ConnectionState.ValueType  # 3
     """Connected."""
+    CONNECTION_STATE_UNSUPPORTED: _ConnectionState.ValueType  # 4
+    """Of a protocol that this server does not speak: nobody has searched for it."""
 
 class ConnectionState(_ConnectionState, metaclass=_ConnectionStateEnumTypeWrapper):
     """Connection of a channel. Absent, disconnected and zero are three different things."""
@@ -182,6 +184,8 @@ CONNECTION_STATE_DISCONNECTED: ConnectionState.ValueType  # 2
 """Was connected and is not; the value is the last one seen."""
 CONNECTION_STATE_CONNECTED: ConnectionState.ValueType  # 3
 """Connected."""
+CONNECTION_STATE_UNSUPPORTED: ConnectionState.ValueType  # 4
+"""Of a protocol that this server does not speak: nobody has searched for it."""
 Global___ConnectionState: _TypeAlias = ConnectionState  # noqa: Y015
 
 class _ValueOrigin:

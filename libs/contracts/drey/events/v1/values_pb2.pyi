@@ -151,6 +151,7 @@ class Heartbeat(_message.Message):
     SETTLED_FIELD_NUMBER: _builtins.int
     CATALOG_VERSION_FIELD_NUMBER: _builtins.int
     IMAGE_FAILING_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Number of the shard."""
     shard_count: _builtins.int
@@ -191,6 +192,8 @@ class Heartbeat(_message.Message):
     """Catalogue version that it follows."""
     image_failing: _builtins.bool
     """The owner cannot reach Redis: the image is not kept."""
+    unsupported: _builtins.int
+    """Of the channels, those of a protocol that the owner does not speak."""
     def __init__(
         self,
         *,
@@ -213,10 +216,11 @@ class Heartbeat(_message.Message):
         settled: _builtins.bool = ...,
         catalog_version: _builtins.int = ...,
         image_failing: _builtins.bool = ...,
+        unsupported: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_version", b"catalog_version", "channel_access", b"channel_access", "channels", b"channels", "connected", b"connected", "directory_version", b"directory_version", "disconnected", b"disconnected", "epoch", b"epoch", "image_failing", b"image_failing", "in_alarm", b"in_alarm", "merged", b"merged", "never_connected", b"never_connected", "owner", b"owner", "sequence", b"sequence", "settled", b"settled", "shard", b"shard", "shard_count", b"shard_count", "tick_ms", b"tick_ms", "time_ns", b"time_ns", "updates_per_s", b"updates_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_version", b"catalog_version", "channel_access", b"channel_access", "channels", b"channels", "connected", b"connected", "directory_version", b"directory_version", "disconnected", b"disconnected", "epoch", b"epoch", "image_failing", b"image_failing", "in_alarm", b"in_alarm", "merged", b"merged", "never_connected", b"never_connected", "owner", b"owner", "sequence", b"sequence", "settled", b"settled", "shard", b"shard", "shard_count", b"shard_count", "tick_ms", b"tick_ms", "time_ns", b"time_ns", "unsupported", b"unsupported", "updates_per_s", b"updates_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

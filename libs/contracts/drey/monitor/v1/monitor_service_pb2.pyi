@@ -482,6 +482,7 @@ class ShardStatus(_message.Message):
     CHANNEL_ACCESS_FIELD_NUMBER: _builtins.int
     TICK_MS_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Instance that owns it: host and process. Empty: nobody."""
     channels: _builtins.int
@@ -504,6 +505,8 @@ class ShardStatus(_message.Message):
     """Period of publishing, milliseconds."""
     directory_version: _builtins.int
     """Version of the directory that it publishes by."""
+    unsupported: _builtins.int
+    """Of the channels, those of a protocol that it does not speak."""
     @_builtins.property
     def state(self) -> _watch_pb2.ShardState:
         """State as the gateway sees it."""
@@ -523,10 +526,11 @@ class ShardStatus(_message.Message):
         channel_access: _builtins.str = ...,
         tick_ms: _builtins.int = ...,
         directory_version: _builtins.int = ...,
+        unsupported: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_access", b"channel_access", "channels", b"channels", "connected", b"connected", "directory_version", b"directory_version", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "merged", b"merged", "never_connected", b"never_connected", "owner", b"owner", "state", b"state", "tick_ms", b"tick_ms", "updates_per_s", b"updates_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_access", b"channel_access", "channels", b"channels", "connected", b"connected", "directory_version", b"directory_version", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "merged", b"merged", "never_connected", b"never_connected", "owner", b"owner", "state", b"state", "tick_ms", b"tick_ms", "unsupported", b"unsupported", "updates_per_s", b"updates_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,6 +61,8 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     """The present value is not to be believed: its monitor is silent."""
     SKIP_REASON_DUPLICATE_ADDRESS: _SkipReason.ValueType  # 15
     """Another PV of the plan writes the same address."""
+    SKIP_REASON_UNSUPPORTED: _SkipReason.ValueType  # 17
+    """Its setpoint is of a protocol that this server does not speak."""
 
 class SkipReason(_SkipReason, metaclass=_SkipReasonEnumTypeWrapper):
     """Why a plan leaves a PV out."""
@@ -97,6 +99,8 @@ SKIP_REASON_STALE: SkipReason.ValueType  # 14
 """The present value is not to be believed: its monitor is silent."""
 SKIP_REASON_DUPLICATE_ADDRESS: SkipReason.ValueType  # 15
 """Another PV of the plan writes the same address."""
+SKIP_REASON_UNSUPPORTED: SkipReason.ValueType  # 17
+"""Its setpoint is of a protocol that this server does not speak."""
 Global___SkipReason: _TypeAlias = SkipReason  # noqa: Y015
 
 class _PlanState:

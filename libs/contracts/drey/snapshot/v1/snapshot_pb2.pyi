@@ -228,14 +228,15 @@ class StateCounts(_message.Message):
     IN_ALARM_FIELD_NUMBER: _builtins.int
     SOURCE_TIME_SUSPECT_FIELD_NUMBER: _builtins.int
     BY_MONITOR_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_FIELD_NUMBER: _builtins.int
     channels: _builtins.int
     """Channels in the scope."""
     connected: _builtins.int
     """With a value, connected."""
     disconnected: _builtins.int
-    """Disconnected, with the last value seen."""
+    """Was connected, or is without giving a value; with the last value seen, where there is one."""
     never_connected: _builtins.int
-    """Never connected, without a value."""
+    """Searched for and never found."""
     in_alarm: _builtins.int
     """Of the connected: with severity MINOR, MAJOR or INVALID."""
     source_time_suspect: _builtins.int
@@ -244,6 +245,8 @@ class StateCounts(_message.Message):
     """Of the connected: known by a monitor and not by a read. A record tells its monitors nothing of a
     change within its dead band (MDEL), so these may be off by as much. Absent: not counted then.
     """
+    unsupported: _builtins.int
+    """Of a protocol that this server does not speak."""
     def __init__(
         self,
         *,
@@ -254,10 +257,11 @@ class StateCounts(_message.Message):
         in_alarm: _builtins.int = ...,
         source_time_suspect: _builtins.int = ...,
         by_monitor: _builtins.int | None = ...,
+        unsupported: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_by_monitor", b"_by_monitor", "by_monitor", b"by_monitor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_by_monitor", b"_by_monitor", "by_monitor", b"by_monitor", "channels", b"channels", "connected", b"connected", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "never_connected", b"never_connected", "source_time_suspect", b"source_time_suspect"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_by_monitor", b"_by_monitor", "by_monitor", b"by_monitor", "channels", b"channels", "connected", b"connected", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "never_connected", b"never_connected", "source_time_suspect", b"source_time_suspect", "unsupported", b"unsupported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__by_monitor: _TypeAlias = _typing.Literal["by_monitor"]  # noqa: Y015
     _WhichOneofArgType__by_monitor: _TypeAlias = _typing.Literal["_by_monitor", b"_by_monitor"]  # noqa: Y015

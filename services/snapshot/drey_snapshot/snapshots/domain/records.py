@@ -28,6 +28,7 @@ class StateCounts:
     in_alarm: int
     source_time_suspect: int
     by_monitor: int | None = None
+    unsupported: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,28 +13,31 @@ from drey_snapshot.snapshots.domain.records import Skew, StateCounts
 def measure(pages: Pages, now_ns: int) -> tuple[StateCounts, Skew]:
     """Counts and skew of the channels that are not absent. Pure; a few passes over the columns.
 
-    A channel that is connected but has no value yet counts as never connected: it has nothing to
-    show. Ages are of the connected at `now_ns`; suspect source times are left out of the skew.
+    A channel that is connected and gives no value counts as disconnected: it is there, or was, and
+    has nothing to show. Ages are of the connected at `now_ns`; suspect source times are left out
+    of the skew.
     """
     state = pages.values["state"].reshape(-1)
     kind = pages.values["kind"].reshape(-1)
     connected = (state == State.CONNECTED) & (kind != KIND_NONE)
-    disconnected = (state == State.DISCONNECTED) & (kind != KIND_NONE)
     channels = int(np.count_nonzero(state))
     source = pages.values["source_time"].reshape(-1)[connected]
     receive = pages.times["receive_time"].reshape(-1)[connected]
     origin = pages.times["origin"].reshape(-1)[connected]
     suspect = is_suspect(source, receive)
     severity = pages.values["severity"].reshape(-1)[connected]
-    n_connected, n_disconnected = int(connected.sum()), int(disconnected.sum())
+    n_connected = int(connected.sum())
+    never = int(np.count_nonzero(state == State.NEVER_CONNECTED))
+    unsupported = int(np.count_nonzero(state == State.UNSUPPORTED))
     counts = StateCounts(
         channels=channels,
         connected=n_connected,
-        disconnected=n_disconnected,
-        never_connected=channels - n_connected - n_disconnected,
+        disconnected=channels - n_connected - never - unsupported,
+        never_connected=never,
         in_alarm=int(np.count_nonzero(severity)),
         source_time_suspect=int(suspect.sum()),
         by_monitor=int(np.count_nonzero(origin == Origin.MONITOR)),
+        unsupported=unsupported,
     )
     return counts, _skew(source[~suspect & (source != 0)], now_ns)
 

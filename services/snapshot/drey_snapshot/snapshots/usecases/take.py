@@ -238,6 +238,7 @@ class Taker:
         if order.source == Source.READ:
             time_ns = now_ns()
             columns = await self._read(scope, scope.channels, order.read_timeout_s)
+            await self._recall(columns)
             return Gathered(_as_pages(scope, [columns]), time_ns, ())
         try:
             live = await self._live.read(scope.page_numbers)
@@ -280,8 +281,25 @@ class Taker:
         image.state[:] = state[kept]
         return Gathered(_as_pages(scope, [image, read.take(~lost)]), now_ns(), stamps)
 
+    async def _recall(self, read: Columns) -> None:
+        """Tell what was connected once from what never was, where only the image knows it.
+
+        The table of this process has seen no more than its own reads.
+        """
+        never = np.flatnonzero(read.state == State.NEVER_CONNECTED)
+        if not len(never):
+            return
+        channels = read.key[never]
+        try:
+            live = await self._live.read(np.unique(channels >> PAGE_SHIFT))
+        except Unavailable:
+            return  # a forced read is for when the image is away
+        seen = live.pages.columns(channels).state
+        known = (seen == State.CONNECTED) | (seen == State.DISCONNECTED)
+        read.state[never[known]] = State.DISCONNECTED
+
     async def _read(self, scope: Scope, channels: I8, timeout: float) -> Columns:
-        """Read channels themselves; those of a protocol that is not spoken were never connected."""
+        """Read channels themselves; those of a protocol that is not spoken are UNSUPPORTED."""
         directory = scope.view.directory
         rows = directory.pv_rows_of_channels(channels)
         setpoint = directory.setpoint_channel[rows] == channels
@@ -297,7 +315,7 @@ class Taker:
         if spoken.all():
             return values
         silent = Columns.empty(len(channels) - len(asked)).with_key(channels[~spoken])
-        silent.state[:] = State.NEVER_CONNECTED
+        silent.state[:] = State.UNSUPPORTED
         return Columns.concat([values, silent])
 
     def _pass_coverage(self, order: TakeOrder, scope: Scope, pages: Pages) -> None:
