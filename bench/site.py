@@ -94,7 +94,8 @@ class Site:
         ) as channel:
             stub = directory_service_pb2_grpc.DirectoryServiceStub(channel)
             request = directory_service_pb2.GetCatalogPagesRequest()
-            metadata = signer.own_metadata()
+            method = "/drey.internal.directory.v1.DirectoryService/GetCatalogPages"
+            metadata = signer.own_metadata("snapshot", method)
             async for response in stub.GetCatalogPages(request, metadata=metadata, timeout=60):
                 pages += response.pages
                 version = response.version

@@ -1,18 +1,20 @@
 """Who is calling, inside the house. Nobody is trusted by address.
 
-The gateway authenticates the caller and passes on a short-lived token that it signs; the services
-verify it with the public keys they were given. Services that call each other sign for themselves,
-and such a token never carries more than the role of a viewer.
+The gateway authenticates the caller and passes on a token that it signs, for one method of one
+part, that lives seconds; the services verify it with the public keys they were given. Services that
+call each other sign for themselves, and such a token never carries more than the role of a viewer.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jwt
 from cryptography.hazmat.primitives import serialization
@@ -26,9 +28,12 @@ from drey_core.principal import Principal, Role
 
 __all__ = [
     "GATEWAY",
+    "LIFETIME_S",
     "REQUEST_METADATA",
+    "SKEW_S",
     "TOKEN_METADATA",
     "Authenticator",
+    "Metadata",
     "Principal",
     "Role",
     "TokenSigner",
@@ -37,11 +42,19 @@ __all__ = [
     "make_keys",
 ]
 
+log = logging.getLogger(__name__)
+
 TOKEN_METADATA = "x-drey-token"
 REQUEST_METADATA = "x-request-id"
-_AUDIENCE = "drey"
-_LIFETIME_S = 60
 GATEWAY = "gateway"
+LIFETIME_S = 10
+"""How long a token may begin a call: it is made when the first message of the call is there."""
+SKEW_S = 5
+"""How far the clocks of two hosts may be apart."""
+_WARN_EVERY_S = 10.0
+_CLAIMS = ["iss", "aud", "mth", "sub", "role", "iat", "exp", "hst"]
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 current_principal: ContextVar[Principal] = ContextVar("drey_principal")
@@ -68,6 +81,7 @@ class TokenSigner:
 
     def __init__(self, issuer: str, key: Ed25519PrivateKey) -> None:
         self._issuer, self._key = issuer, key
+        self._host = socket.gethostname()
 
     @classmethod
     def from_file(cls, issuer: str, path: Path) -> TokenSigner:
@@ -77,39 +91,50 @@ class TokenSigner:
             raise ValueError(f"{path} is not an Ed25519 private key")
         return cls(issuer, key)
 
-    def sign(self, principal: Principal) -> str:
-        """A token for `principal`, good for a minute."""
-        now = int(time.time())
+    def sign(self, principal: Principal, audience: str, method: str) -> str:
+        """A token by which `principal` may begin a call of one method of the part `audience`."""
+        now = time.time()
         claims = {
             "iss": self._issuer,
-            "aud": _AUDIENCE,
+            "aud": audience,
+            "mth": method,
             "sub": principal.name,
             "role": int(principal.role),
             "kid": principal.key_id,
             "rid": principal.request_id,
             "iat": now,
-            "exp": now + _LIFETIME_S,
+            "exp": now + LIFETIME_S,
+            "hst": self._host,
         }
         return jwt.encode(claims, self._key, "EdDSA", headers={"kid": self._issuer})
 
-    def own_metadata(self) -> tuple[tuple[str, str], ...]:
+    def own_metadata(self, audience: str, method: str) -> Metadata:
         """Metadata of a call that the service makes for itself, as a viewer."""
-        return ((TOKEN_METADATA, self.sign(Principal(f"service:{self._issuer}", Role.VIEWER))),)
+        principal = Principal(f"service:{self._issuer}", Role.VIEWER)
+        return ((TOKEN_METADATA, self.sign(principal, audience, method)),)
 
 
 class TokenVerifier:
-    """An `Authenticator` by tokens of trusted issuers."""
+    """An `Authenticator` by tokens of trusted issuers, for the part `audience`."""
 
-    def __init__(self, public_keys: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        public_keys: Mapping[str, str],
+        audience: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._keys = {issuer: _public_key(issuer, pem) for issuer, pem in public_keys.items()}
+        self._audience, self._clock = audience, clock
+        self._host = socket.gethostname()
+        self._warned: dict[str, float] = {}
 
     @classmethod
-    def from_file(cls, path: Path) -> TokenVerifier:
+    def from_file(cls, path: Path, audience: str) -> TokenVerifier:
         """The verifier with the public keys in `path`: a JSON object of issuer and PEM."""
-        return cls(json.loads(path.read_text()))
+        return cls(json.loads(path.read_text()), audience)
 
     def renew(self, principal: Principal) -> Principal:
-        """As `Authenticator`: a token is looked at once; the gateway cuts what it let in."""
+        """As `Authenticator`: a token begins a call; the gateway cuts what it has let in."""
         return principal
 
     def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
@@ -128,18 +153,39 @@ class TokenVerifier:
                 token,
                 key,
                 ["EdDSA"],
-                audience=_AUDIENCE,
+                audience=self._audience,
                 issuer=issuer,
-                leeway=5,
+                # times are looked at below, against a clock of ours and with names
+                options={"verify_exp": False, "verify_iat": False, "require": _CLAIMS},
             )
         except jwt.PyJWTError as error:
             raise Unauthenticated(f"the token is not valid: {error}") from error
+        self._require_present(issuer, claims)
+        if claims["mth"] != method:
+            raise Unauthenticated(f"the token is for {claims['mth']}, not for {method}")
         role = Role(int(claims["role"]))
         if issuer != GATEWAY:
             role = min(role, Role.VIEWER)
         return Principal(
             str(claims["sub"]), role, str(claims.get("kid", "")), str(claims.get("rid", ""))
         )
+
+    def _require_present(self, issuer: str, claims: Mapping[str, Any]) -> None:
+        """Refuse a token of another time, and say whose clock may be wrong."""
+        now = self._clock()
+        ahead, over = float(claims["iat"]) - now, now - float(claims["exp"])
+        if ahead <= SKEW_S and over <= SKEW_S:
+            return
+        found = f"{ahead:.1f} s ahead of" if ahead > SKEW_S else f"{-ahead:.1f} s behind"
+        text = (
+            f"clock skew: a token of {issuer} on {claims['hst']} is {found} the clock of"
+            f" {self._audience} on {self._host}; {SKEW_S} s are tolerated beside the"
+            f" {LIFETIME_S} s that it lives: set both hosts' clocks by NTP"
+        )
+        if now - self._warned.get(issuer, 0.0) > _WARN_EVERY_S:
+            self._warned[issuer] = now
+            log.warning("%s", text)
+        raise Unauthenticated(text, metadata={"issuer": issuer, "skew_s": f"{ahead:.1f}"})
 
 
 def _public_key(issuer: str, pem: str) -> Ed25519PublicKey:

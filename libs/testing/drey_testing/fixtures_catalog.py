@@ -74,10 +74,11 @@ class Keys:
         self._gateway = TokenSigner.from_file("gateway", folder / "gateway.pem")
 
     def metadata(
-        self, role: Role = Role.OPERATOR, name: str = "tester"
+        self, method: str, role: Role = Role.OPERATOR, name: str = "tester"
     ) -> tuple[tuple[str, str], ...]:
-        """Metadata of a call by a user of a role."""
-        return ((TOKEN_METADATA, self._gateway.sign(Principal(name, role))),)
+        """Metadata of a call of a method of the snapshot service by a user of a role."""
+        token = self._gateway.sign(Principal(name, role), "snapshot", method)
+        return ((TOKEN_METADATA, token),)
 
 
 async def until_serving(channel: grpc.aio.Channel, seconds: float = 10.0) -> None:

@@ -34,7 +34,7 @@ from drey_core.directory import ROLE_READBACK, CatalogPage
 from drey_core.errors import DreyError, Unimplemented
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT
 from drey_core.values import Columns
-from drey_runtime.auth import Principal, Role, TokenSigner, TokenVerifier, make_keys
+from drey_runtime.auth import Role, TokenVerifier, make_keys
 from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_catalog
@@ -42,6 +42,7 @@ from drey_runtime.image import Image
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
 from drey_stack import Nats, Valkey
+from drey_testing.signing import in_the_name_of, signed_as_gateway
 
 PVA = 2
 DIRECTORY = "drey.internal.directory.v1.DirectoryService"
@@ -245,7 +246,7 @@ class MonitorRig:
 
     async def start_directory(self) -> None:
         """Serve the directory, on the port it had."""
-        verifier = TokenVerifier.from_file(self.folder / "keys" / "trusted.json")
+        verifier = TokenVerifier.from_file(self.folder / "keys" / "trusted.json", "snapshot")
         self.directory_port, _ = await self._server.enter_async_context(
             serve(
                 self.settings,
@@ -302,11 +303,10 @@ class MonitorRig:
 
     def control(self, monitor: MonitorProcess, role: Role) -> tuple[ControlServiceStub, Any]:
         """A stub of a monitor's control service, and the metadata of a caller with `role`."""
-        signer = TokenSigner.from_file("gateway", self.folder / "keys" / "gateway.pem")
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{monitor.port}")
         self._stack.push_async_callback(channel.close)
-        metadata = (("x-drey-token", signer.sign(Principal("test", role))),)
-        return ControlServiceStub(channel), metadata
+        signed = signed_as_gateway(channel, self.folder / "keys", "monitor")
+        return ControlServiceStub(signed), in_the_name_of("test", role)
 
     async def announce(self) -> None:
         """Publish that the catalogue changed."""

@@ -27,9 +27,10 @@ from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable
 from drey_core.values import Columns, Kind, State
 from drey_core.wire import column_chunks, wrap
 from drey_machine import Machine, SimPv
-from drey_runtime.auth import TOKEN_METADATA, Principal, Role, TokenSigner
+from drey_runtime.auth import Role
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image
+from drey_testing.signing import in_the_name_of
 
 EPOCH = 1
 
@@ -221,8 +222,7 @@ class Site:
     port: int
 
     def metadata(self, name: str = "ann", role: Role = Role.RESTORER) -> Any:
-        signer = TokenSigner.from_file("gateway", self.keys / "gateway.pem")
-        return ((TOKEN_METADATA, signer.sign(Principal(name, role))),)
+        return in_the_name_of(name, role)
 
     async def call(self, method: str, request: Any, **who: Any) -> Any:
         return await getattr(self.stub, method)(request, timeout=60, metadata=self.metadata(**who))

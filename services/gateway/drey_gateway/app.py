@@ -46,6 +46,7 @@ from drey_runtime.interceptor import Calls
 from drey_runtime.jobs import JobStore
 from drey_runtime.server import Health, channel, serve
 from drey_runtime.settings import SettingsError
+from drey_runtime.signed import SignedChannel
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ async def main(settings: Settings, app: App) -> None:
     world = World(
         live,
         news,
-        CatalogResolver(channels["snapshot"], signer),
+        CatalogResolver(SignedChannel.of(channels["snapshot"], signer, "snapshot")),
         lambda: feed.stale,
         lambda: bus.connected,
     )

@@ -82,7 +82,7 @@ class _Method:
     def _metadata(self) -> list[tuple[str, str]]:
         principal = current_principal.get()
         return [
-            (TOKEN_METADATA, self._signer.sign(principal)),
+            (TOKEN_METADATA, self._signer.sign(principal, self._upstream, self._path)),
             (REQUEST_METADATA, principal.request_id),
             *telemetry.headers().items(),
         ]

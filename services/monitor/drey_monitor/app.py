@@ -24,6 +24,7 @@ from drey_runtime.bus import Bus
 from drey_runtime.image import Image
 from drey_runtime.lease import PostgresLease
 from drey_runtime.server import channel, serve
+from drey_runtime.signed import SignedChannel
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ _WAIT_FOR_BUS_S = 0.5
 async def main(settings: Settings, app: App) -> None:
     """Open everything and start every loop; waits for no other part longer than half a second."""
     enter = app.stack.enter_async_context
-    verifier = TokenVerifier.from_file(settings.trusted_keys) if settings.trusted_keys else None
+    verifier = (
+        TokenVerifier.from_file(settings.trusted_keys, "monitor") if settings.trusted_keys else None
+    )
     signer = (
         TokenSigner.from_file("monitor", settings.signing_key) if settings.signing_key else None
     )
@@ -43,7 +46,7 @@ async def main(settings: Settings, app: App) -> None:
             settings,
             settings.listen,
             "DREY_MONITOR_LISTEN",
-            verifier or TokenVerifier({}),
+            verifier or TokenVerifier({}, "monitor"),
             [(SERVICE, ControlServicer(shards))],
         )
     )
@@ -53,7 +56,7 @@ async def main(settings: Settings, app: App) -> None:
     app.start(bus, "bus")
     upstream = await enter(channel(settings, settings.snapshot_target))
     catalog = CatalogFollower(
-        DirectoryClient(upstream, signer),
+        DirectoryClient(SignedChannel.of(upstream, signer, "snapshot")),
         ImageCatalog(image, settings.shards),
         shards,
         settings.shards,

@@ -30,6 +30,7 @@ from drey_runtime.jobs import JobStore, JobWorker, Kind, OutboxRelay
 from drey_runtime.migrate import check_connection
 from drey_runtime.server import channel, serve
 from drey_runtime.settings import SettingsError
+from drey_runtime.signed import SignedChannel
 
 
 async def main(settings: Settings, app: App) -> int:
@@ -40,7 +41,7 @@ async def main(settings: Settings, app: App) -> int:
             " python -m drey_runtime.keys FOLDER gateway snapshot monitor restore"
         )
     signer = TokenSigner.from_file("restore", settings.signing_key)
-    verifier = TokenVerifier.from_file(settings.trusted_keys)
+    verifier = TokenVerifier.from_file(settings.trusted_keys, "restore")
     enter = app.stack.enter_async_context
     database = await enter(
         Database(
@@ -51,7 +52,9 @@ async def main(settings: Settings, app: App) -> int:
     )
     image = await enter(Image.open(settings.redis_url.get_secret_value(), settings.namespace))
     table = await enter(open_table(settings.channel_access, settings.ca_environment()))
-    upstream = await enter(channel(settings, settings.snapshot_target))
+    upstream = SignedChannel.of(
+        await enter(channel(settings, settings.snapshot_target)), signer, "snapshot"
+    )
     bus = Bus.of(settings, "drey-restore")
     jobs = JobStore(database, bus)
 
@@ -67,9 +70,9 @@ async def main(settings: Settings, app: App) -> int:
         owner=f"restore@{socket.gethostname()}:{os.getpid()}",
         lease_s=settings.job_lease,
     )
-    catalog = CatalogClient(upstream, signer)
+    catalog = CatalogClient(upstream)
     live = LiveMachine(image, settings.shards, settings.stale_after)
-    plans = Plans(store, SnapshotClient(upstream, signer), catalog, live, now_ns)
+    plans = Plans(store, SnapshotClient(upstream), catalog, live, now_ns)
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
     await bus.subscribe(bus.subject("directory", "*"), warm.on_event)

@@ -42,7 +42,7 @@ async def main(settings: Settings, app: App) -> None:
             settings,
             settings.listen,
             "DREY_SNAPSHOT_LISTEN",
-            TokenVerifier.from_file(settings.trusted_keys),
+            TokenVerifier.from_file(settings.trusted_keys, "snapshot"),
             services,
         )
     )

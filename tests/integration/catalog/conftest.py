@@ -93,12 +93,16 @@ class Service:
     channel: grpc.aio.Channel
 
 
+def _path(details: grpc.aio.ClientCallDetails) -> str:
+    return details.method.decode() if isinstance(details.method, bytes) else details.method
+
+
 class _Signed:
     def __init__(self, keys: Keys, role: Role) -> None:
         self._keys, self._role = keys, role
 
     def details(self, details):
-        metadata = grpc.aio.Metadata(*self._keys.metadata(self._role))
+        metadata = grpc.aio.Metadata(*self._keys.metadata(_path(details), self._role))
         for key, value in details.metadata or ():
             metadata.add(key, value)
         return details._replace(metadata=metadata, timeout=details.timeout or 30)

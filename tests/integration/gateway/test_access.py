@@ -281,7 +281,7 @@ class FakeSnapshots:
 async def behind(rig: GatewayRig):
     fake = FakeSnapshots()
     settings = CommonSettings()
-    verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json")
+    verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json", "snapshot")
     async with serve(settings, "127.0.0.1:0", "X", verifier, [(SNAPSHOT, fake)]) as (port, health):
         await health.set(True)
         gateway = await rig.gateway(snapshot_target=f"127.0.0.1:{port}")

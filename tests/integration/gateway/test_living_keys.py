@@ -69,13 +69,19 @@ class Behind:
 async def everything(rig: GatewayRig, **settings: str) -> AsyncIterator[tuple[Gateway, Any]]:
     """A gateway with all that is forwarded behind it."""
     parts = {service: Behind(service) for service in FORWARDED}
-    verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json")
+    trusted = rig.folder / "keys" / "trusted.json"
     targets = {}
     async with AsyncExitStack() as stack:
         for name in set(FORWARDED.values()):
             served = [(s, parts[s]) for s, part in FORWARDED.items() if part == name]
             port, _ = await stack.enter_async_context(
-                serve(CommonSettings(), "127.0.0.1:0", "X", verifier, served)
+                serve(
+                    CommonSettings(),
+                    "127.0.0.1:0",
+                    "X",
+                    TokenVerifier.from_file(trusted, name),
+                    served,
+                )
             )
             targets[f"{name}_target"] = f"127.0.0.1:{port}"
         gateway = await rig.gateway(**targets, **settings)

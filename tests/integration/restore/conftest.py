@@ -29,6 +29,7 @@ from drey_runtime.server import serve
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import return_port, take_port, use_loopback
 from drey_testing.restore_world import DirectoryStandIn, Site, SnapshotStandIn, World
+from drey_testing.signing import signed_as_gateway
 
 PVS = 300
 
@@ -130,7 +131,8 @@ async def site(
                     channel = await stack.enter_async_context(
                         grpc.aio.insecure_channel(f"127.0.0.1:{port}")
                     )
-                    found.stub, found.port = rpc.RestoreServiceStub(channel), port
+                    signed = signed_as_gateway(channel, keys, "restore")
+                    found.stub, found.port = rpc.RestoreServiceStub(signed), port
                     await database_ready(found)
                     yield found
                 raise _Over
@@ -156,7 +158,7 @@ async def start_site(
         ("drey.snapshot.v1.SnapshotService", SnapshotStandIn(world)),
         ("drey.internal.directory.v1.DirectoryService", DirectoryStandIn(world)),
     ]
-    verifier = TokenVerifier.from_file(keys / "trusted.json")
+    verifier = TokenVerifier.from_file(keys / "trusted.json", "snapshot")
     port, _ = await stack.enter_async_context(
         serve(base, "127.0.0.1:0", "TEST", verifier, services)
     )

@@ -18,6 +18,7 @@ from drey_restore.settings import Settings
 from drey_runtime.settings import variables
 from drey_stack import free_port
 from drey_testing.restore_world import Site
+from drey_testing.signing import signed_as_gateway
 
 Verdict = restore_pb2.Verdict
 
@@ -46,7 +47,7 @@ async def start(site: Site, log: Path) -> asyncio.subprocess.Process:
             stderr=out,
         )
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-    site.stub = rpc.RestoreServiceStub(channel)
+    site.stub = rpc.RestoreServiceStub(signed_as_gateway(channel, site.keys, "restore"))
     async with asyncio.timeout(20):
         while True:
             try:

@@ -128,8 +128,12 @@ class _Both(grpc.aio.StreamStreamClientInterceptor):
         return await continuation(_signed(details, self._sign), requests)
 
 
+def _path(details: grpc.aio.ClientCallDetails) -> str:
+    return details.method.decode() if isinstance(details.method, bytes) else details.method
+
+
 def _signed(details, sign):
-    metadata = grpc.aio.Metadata(*sign())
+    metadata = grpc.aio.Metadata(*sign(_path(details)))
     for key, value in details.metadata or ():
         metadata.add(key, value)
     return details._replace(metadata=metadata, timeout=details.timeout or 30)
@@ -138,8 +142,8 @@ def _signed(details, sign):
 def connect(
     settings: Settings, keys: Keys, role: Role = Role.OPERATOR, name: str = "tester"
 ) -> grpc.aio.Channel:
-    def sign():
-        return keys.metadata(role, name)
+    def sign(method):
+        return keys.metadata(method, role, name)
 
     return grpc.aio.insecure_channel(
         settings.listen,

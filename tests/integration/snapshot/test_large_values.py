@@ -14,6 +14,7 @@ from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey_core.values import ARRAY, STRING_ARRAY, Columns, Kind, decode_value, pack_strings
 from drey_restore.adapters.snapshots import SnapshotClient
 from drey_runtime.auth import TokenSigner
+from drey_runtime.signed import SignedChannel
 
 WAVEFORM = np.arange(1_300_000, dtype=np.float64)  # 10.4 MB
 TEXT = "é" * 2_500_000  # 5 MB
@@ -100,7 +101,7 @@ async def test_a_plan_gets_them_whole(large) -> None:
     snapshot = await large.take()
     signer = TokenSigner.from_file("snapshot", large.keys.folder / "snapshot.pem")
     async with grpc.aio.insecure_channel(large.settings.listen) as channel:
-        client = SnapshotClient(channel, signer, timeout_s=60)
+        client = SnapshotClient(SignedChannel.of(channel, signer, "snapshot"), timeout_s=60)
         stored = await client.values(snapshot.id, selector_pb2.Selector(all=True))
     assert len(stored.number) == 5
     assert np.array_equal(value(stored.setpoint, 0), WAVEFORM)

@@ -12,7 +12,6 @@ from drey.internal.directory.v1 import directory_service_pb2 as pb
 from drey.internal.directory.v1 import directory_service_pb2_grpc as pb_grpc
 from drey_core import errors
 from drey_core.values import I8
-from drey_runtime.auth import TokenSigner
 from drey_runtime.status import reason_of
 
 _DEADLINE_S = 5.0
@@ -29,9 +28,8 @@ _ERRORS: dict[grpc.StatusCode, type[errors.DreyError]] = {
 class CatalogResolver:
     """A `Resolver` over a channel to the snapshot service."""
 
-    def __init__(self, channel: grpc.aio.Channel, signer: TokenSigner) -> None:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: Any = pb_grpc.DirectoryServiceStub(channel)
-        self._signer = signer
 
     async def resolve(
         self, selector: selector_pb2.Selector, allow_unknown: bool
@@ -40,9 +38,7 @@ class CatalogResolver:
         numbers: list[I8] = []
         not_found: list[str] = []
         request = pb.ResolveChannelsRequest(selector=selector, allow_unknown=allow_unknown)
-        call = self._stub.ResolveChannels(
-            request, timeout=_DEADLINE_S, metadata=self._signer.own_metadata()
-        )
+        call = self._stub.ResolveChannels(request, timeout=_DEADLINE_S)
         try:
             async for part in call:
                 numbers.append(np.array(part.pv_numbers, np.int64))

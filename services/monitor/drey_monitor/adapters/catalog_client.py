@@ -9,7 +9,6 @@ from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServi
 from drey.storage.v1.pages_pb2 import CatalogPage
 from drey_core.errors import Unavailable
 from drey_monitor.ports import CatalogUpdate
-from drey_runtime.auth import TokenSigner
 from drey_runtime.directory_codec import encode_catalog
 from drey_runtime.image import Image
 
@@ -19,9 +18,8 @@ _DEADLINE_S = 10.0
 class DirectoryClient:
     """`CatalogSource` over the snapshot service."""
 
-    def __init__(self, channel: grpc.aio.Channel, signer: TokenSigner | None) -> None:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = DirectoryServiceStub(channel)
-        self._signer = signer
 
     async def fetch(self, since: int) -> CatalogUpdate:
         """See `CatalogSource`."""
@@ -31,7 +29,6 @@ class DirectoryClient:
             call = self._stub.GetCatalogPages(
                 GetCatalogPagesRequest(since_version=since),
                 timeout=_DEADLINE_S,
-                metadata=self._signer.own_metadata() if self._signer else (),
             )
             async for response in call:
                 version = response.version

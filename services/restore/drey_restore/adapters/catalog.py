@@ -12,19 +12,15 @@ from drey.internal.directory.v1 import directory_service_pb2 as pb
 from drey.internal.directory.v1 import directory_service_pb2_grpc as rpc
 from drey_core.directory import CatalogPage, Directory
 from drey_core.values import I8
-from drey_restore.adapters.upstream import metadata, translated
-from drey_runtime.auth import TokenSigner
+from drey_restore.adapters.upstream import translated
 from drey_runtime.directory_codec import decode_catalog
 
 
 class CatalogClient:
     """`DirectoryService` of the snapshot service. Raises `Unavailable` while it is away."""
 
-    def __init__(
-        self, channel: grpc.aio.Channel, signer: TokenSigner, timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float = 10.0) -> None:
         self._stub = rpc.DirectoryServiceStub(channel)
-        self._signer = signer
         self._timeout = timeout_s
         self._pages: dict[int, CatalogPage] = {}
         self._directory = Directory.from_pages(0, [])
@@ -42,7 +38,6 @@ class CatalogClient:
             call = self._stub.GetCatalogPages(
                 pb.GetCatalogPagesRequest(since_version=version),
                 timeout=self._timeout,
-                metadata=metadata(self._signer),
             )
             pages, changed = dict(self._pages), False
             async for part in call:
@@ -65,7 +60,6 @@ class CatalogClient:
             call = self._stub.ResolveChannels(
                 pb.ResolveChannelsRequest(selector=selector, allow_unknown=True),
                 timeout=self._timeout,
-                metadata=metadata(self._signer),
             )
             parts = [np.array(part.pv_numbers, np.int64) async for part in call]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)

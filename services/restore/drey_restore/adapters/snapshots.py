@@ -13,9 +13,8 @@ from drey.snapshot.v1 import snapshot_service_pb2_grpc as rpc
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.errors import Internal
 from drey_core.values import I8, Columns, heap_ref
-from drey_restore.adapters.upstream import metadata, translated
+from drey_restore.adapters.upstream import translated
 from drey_restore.domain.items import Labels
-from drey_runtime.auth import TokenSigner
 
 _SELECTED_AT_ONCE = 50_000
 
@@ -40,11 +39,8 @@ class StoredName:
 class SnapshotClient:
     """`SnapshotService`. Raises `NotFound`, and `Unavailable` while it is away."""
 
-    def __init__(
-        self, channel: grpc.aio.Channel, signer: TokenSigner, timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float = 10.0) -> None:
         self._stub = rpc.SnapshotServiceStub(channel)
-        self._signer = signer
         self._timeout = timeout_s
 
     async def values(
@@ -56,9 +52,7 @@ class SnapshotClient:
         )
         numbers, roles, parts, held = [], [], [], list[bytes]()
         async with translated("snapshot"):
-            call = self._stub.ReadSnapshot(
-                request, timeout=self._timeout, metadata=metadata(self._signer)
-            )
+            call = self._stub.ReadSnapshot(request, timeout=self._timeout)
             async for message in call:
                 if message.HasField("columns") and _is_whole(message.columns, held):
                     number, role, columns = _columns(message.columns)
@@ -81,9 +75,7 @@ class SnapshotClient:
                 with_metadata=True,
             )
             async with translated("snapshot"):
-                call = self._stub.ReadSnapshot(
-                    request, timeout=self._timeout, metadata=metadata(self._signer)
-                )
+                call = self._stub.ReadSnapshot(request, timeout=self._timeout)
                 async for message in call:
                     for pv in message.metadata.pvs:
                         labels = tuple(text.encode() for text in pv.setpoint.enum_labels)

@@ -1,4 +1,4 @@
-"""Calls to other services: our token, a deadline, and their errors as ours."""
+"""Calls to other services: their errors as ours."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import grpc
 
 from drey_core import errors
 from drey_core.errors import DreyError, Reason
-from drey_runtime import status, telemetry
-from drey_runtime.auth import TokenSigner
-
-Metadata = tuple[tuple[str, str], ...]
+from drey_runtime import status
 
 _CLASSES: dict[grpc.StatusCode, type[DreyError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
@@ -25,11 +22,6 @@ _CLASSES: dict[grpc.StatusCode, type[DreyError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.Unavailable,
     grpc.StatusCode.UNIMPLEMENTED: errors.Unimplemented,
 }
-
-
-def metadata(signer: TokenSigner) -> Metadata:
-    """What every call carries: the service's own token, and the trace."""
-    return (*signer.own_metadata(), *telemetry.headers().items())
 
 
 @asynccontextmanager
