@@ -39,6 +39,7 @@ PUBLIC = (
     "drey/monitor/v1/monitor_service.proto",
     "drey/job/v1/job_service.proto",
     "drey/access/v1/access_service.proto",
+    "drey/audit/v1/audit_service.proto",
     "drey/system/v1/system_service.proto",
 )
 _METAVARS = {int: "NUMBER", float: "NUMBER", Path: "PATH"}

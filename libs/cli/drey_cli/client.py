@@ -14,6 +14,7 @@ from drey_cli.settings import Connection
 
 if TYPE_CHECKING:
     from drey.access.v1.access_service_pb2_grpc import AccessServiceStub
+    from drey.audit.v1.audit_service_pb2_grpc import AuditServiceStub
     from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
     from drey.job.v1.job_service_pb2_grpc import JobServiceStub
     from drey.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
@@ -153,6 +154,13 @@ class Client:
         from drey.access.v1.access_service_pb2_grpc import AccessServiceStub
 
         return AccessServiceStub(self._channel)
+
+    @cached_property
+    def audit(self) -> AuditServiceStub:
+        """Who did what."""
+        from drey.audit.v1.audit_service_pb2_grpc import AuditServiceStub
+
+        return AuditServiceStub(self._channel)
 
     @cached_property
     def system(self) -> SystemServiceStub:

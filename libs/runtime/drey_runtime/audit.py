@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,18 +124,61 @@ async def append(
     return seq
 
 
+@dataclass(frozen=True)
+class Head:
+    """The last row of the chain, or an anchor of what it once was."""
+
+    seq: int
+    hash: bytes
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which acts a list shows; what is empty or 0 lets everything pass. Times in nanoseconds."""
+
+    actor: str = ""
+    action_prefix: str = ""
+    object: str = ""
+    from_ns: int = 0
+    to_ns: int = 0
+
+
+_LIST = """
+SELECT * FROM audit.entry
+WHERE ($1::bigint = 0 OR seq < $1) AND ($2 = '' OR actor = $2)
+    AND ($3 = '' OR starts_with(action, $3)) AND ($4 = '' OR object = $4)
+    AND ($5::bigint = 0 OR at_ns >= $5) AND ($6::bigint = 0 OR at_ns < $6)
+ORDER BY seq DESC LIMIT $7
+"""
+
+
 async def entries(
-    conn: Connection, *, before_seq: int = 0, object: str = "", limit: int = 100
+    conn: Connection, wanted: Filter = Filter(), *, before_seq: int = 0, limit: int = 100
 ) -> list[Entry]:
-    """Acts, newest first; those below `before_seq` (0: from the newest), on one object or any."""
+    """Acts, newest first; those below `before_seq` (0: from the newest) that the filter shows."""
     rows = await conn.fetch(
-        "SELECT * FROM audit.entry WHERE ($1::bigint = 0 OR seq < $1)"
-        " AND ($2::text = '' OR object = $2) ORDER BY seq DESC LIMIT $3",
+        _LIST,
         before_seq,
-        object,
+        wanted.actor,
+        wanted.action_prefix,
+        wanted.object,
+        wanted.from_ns,
+        wanted.to_ns,
         limit,
     )
     return [_entry(dict(row)) for row in rows]
+
+
+async def read_head(conn: Connection) -> Head | None:
+    """The last row; None where there is none."""
+    row = await conn.fetchrow("SELECT seq, hash FROM audit.entry ORDER BY seq DESC LIMIT 1")
+    return Head(row["seq"], row["hash"]) if row else None
+
+
+async def read_hash(conn: Connection, seq: int) -> bytes | None:
+    """The hash of a row; None where there is no such row."""
+    found: bytes | None = await conn.fetchval("SELECT hash FROM audit.entry WHERE seq = $1", seq)
+    return found
 
 
 def _entry(row: dict[str, Any]) -> Entry:
@@ -145,12 +188,16 @@ def _entry(row: dict[str, Any]) -> Entry:
     return Entry(**row)
 
 
-async def verify(conn: Connection) -> list[Finding]:
+async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[Finding]:
     """Walk the whole chain; returns what is wrong, empty when nothing is.
 
-    Rows cut off at the end cannot be seen from inside: keep the last (seq, hash) elsewhere.
+    Rows cut off at the end cannot be seen from inside: `anchors`, heads that were kept elsewhere,
+    tell of them.
     """
     findings: list[Finding] = []
+    anchored: dict[int, set[bytes]] = {}
+    for anchor in anchors:
+        anchored.setdefault(anchor.seq, set()).add(anchor.hash)
     previous, expected = GENESIS, 1
     async with conn.transaction(readonly=True):
         async for row in conn.cursor("SELECT * FROM audit.entry ORDER BY seq", prefetch=1000):
@@ -163,5 +210,12 @@ async def verify(conn: Connection) -> list[Finding]:
                 findings.append(Finding(seq, "does not follow the row before it"))
             if chain_hash(stored_previous, **fields) != stored:
                 findings.append(Finding(seq, "its content was changed"))
+            if anchored.get(seq, {stored}) != {stored}:
+                findings.append(Finding(seq, "is not the row that was anchored"))
             previous, expected = stored, seq + 1
+    last = max(anchored, default=0)
+    if last >= expected:
+        findings.append(
+            Finding(expected, f"rows {expected} to {last} were anchored and are cut off")
+        )
     return findings

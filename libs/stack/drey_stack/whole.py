@@ -128,6 +128,7 @@ class Stack:
             **inherited,
             **{variable: part.service_url for variable, part in self._parts.items()},
             "DREY_SHARDS": str(self.options.shards),
+            "DREY_GATEWAY_AUDIT_ANCHORS": str(self.folder / "audit.anchors"),
             "DREY_TRUSTED_KEYS": str(keys / "trusted.json"),
             **{
                 f"DREY_{name.upper()}_TARGET": self._socket_of(name)

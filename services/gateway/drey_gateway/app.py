@@ -10,6 +10,7 @@ import grpc
 
 # The contracts of everything that is served or forwarded have to be in the descriptor pool.
 from drey.access.v1 import access_service_pb2 as _access
+from drey.audit.v1 import audit_service_pb2 as _audit
 from drey.catalog.v1 import catalog_service_pb2 as _catalog
 from drey.job.v1 import job_service_pb2 as _job
 from drey.monitor.v1 import monitor_service_pb2 as _monitor
@@ -30,6 +31,7 @@ from drey_gateway.probes import (
     probe_service,
 )
 from drey_gateway.servicers.access import AccessServicer
+from drey_gateway.servicers.audit import AuditServicer
 from drey_gateway.servicers.jobs import JobServicer
 from drey_gateway.servicers.monitor import MonitorServicer
 from drey_gateway.servicers.system import SystemServicer
@@ -37,6 +39,7 @@ from drey_gateway.settings import Settings
 from drey_gateway.watching import News, Seats, World
 from drey_runtime import migrate
 from drey_runtime.app import App
+from drey_runtime.audit_anchor import AnchorFile, AuditAnchors
 from drey_runtime.auth import GATEWAY, TokenSigner
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
@@ -53,6 +56,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ("drey_runtime", "drey_gateway")
 MONITOR = _monitor.DESCRIPTOR.services_by_name["MonitorService"].full_name
 ACCESS = _access.DESCRIPTOR.services_by_name["AccessService"].full_name
+AUDIT = _audit.DESCRIPTOR.services_by_name["AuditService"].full_name
 JOB = _job.DESCRIPTOR.services_by_name["JobService"].full_name
 SYSTEM = _system.DESCRIPTOR.services_by_name["SystemService"].full_name
 FORWARDED = {
@@ -112,6 +116,10 @@ async def main(settings: Settings, app: App) -> None:
 
     keys = KeyLoop(store, bus, settings.poll, keys_changed)
     jobs = JobStore(db, bus)
+    anchor_file = None
+    if settings.audit_anchors is not None:
+        anchor_file = AnchorFile.open(settings.audit_anchors, settings.signing_key)
+    anchors = AuditAnchors(db, anchor_file, settings.audit_anchor_period)
     world = World(
         live,
         news,
@@ -136,6 +144,7 @@ async def main(settings: Settings, app: App) -> None:
         (MONITOR, MonitorServicer(world, feed.loaded.is_set, ring, seats)),
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db, require_alive)),
+        (AUDIT, AuditServicer(db, anchors)),
         (SYSTEM, SystemServicer(world, seats, probes, jobs, require_alive)),
     ]
     await feed.subscribe()
@@ -158,6 +167,7 @@ async def main(settings: Settings, app: App) -> None:
     app.start(db)
     app.start(feed)
     app.start(keys)
+    app.start(anchors)
     app.start(Readiness(health, feed, ring))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -26,4 +27,12 @@ class Settings(CommonSettings):
         gt=0,
         le=60,
         description="Seconds between looks for keys and directories that no event told of.",
+    )
+    audit_anchors: Path | None = Field(
+        None,
+        description="File to which the head of the audit trail is appended, signed, so that the"
+        " owner of the database cannot cut its end off unseen. Unset: it goes to the log alone.",
+    )
+    audit_anchor_period: float = Field(
+        60.0, ge=0.1, le=86_400, description="Seconds between two anchors of the audit trail."
     )

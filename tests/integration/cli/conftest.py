@@ -12,6 +12,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from drey.access.v1 import access_pb2, access_service_pb2, access_service_pb2_grpc
+from drey.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import errors_pb2, value_pb2
 from drey.job.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
@@ -78,6 +79,7 @@ class State:
     imported: bytes = b""
     take_as_job: bool = False
     hold_restore: threading.Event | None = None
+    cut_off: bool = False
 
     def of(self, kind):
         return [call for call in self.calls if isinstance(call, kind)]
@@ -382,6 +384,25 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
             )
 
 
+class Audit(audit_service_pb2_grpc.AuditServiceServicer):
+    def __init__(self, state):
+        self.state = state
+
+    def ListEvents(self, request, context):
+        self.state.calls.append(request)
+        event = audit_pb2.AuditEvent(sequence=7, action="access.key.create", object="keys/1")
+        event.actor.principal = "ann"
+        event.after_json = '{"name":"ops"}'
+        return audit_service_pb2.ListEventsResponse(events=[event])
+
+    def VerifyChain(self, request, context):
+        answer = audit_service_pb2.VerifyChainResponse(last_sequence=7, anchor_count=3)
+        answer.last_anchor_time.FromNanoseconds(10**18)
+        if self.state.cut_off:
+            answer.findings.add(sequence=5, problem="rows 5 to 7 were anchored and are cut off")
+        return answer
+
+
 class Access(access_service_pb2_grpc.AccessServiceServicer):
     def WhoAmI(self, request, context):
         metadata = dict(context.invocation_metadata())
@@ -426,6 +447,7 @@ def address(state):
     restore_service_pb2_grpc.add_RestoreServiceServicer_to_server(Restores(state), server)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
     access_service_pb2_grpc.add_AccessServiceServicer_to_server(Access(), server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(state), server)
     system_service_pb2_grpc.add_SystemServiceServicer_to_server(System(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

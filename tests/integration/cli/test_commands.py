@@ -3,6 +3,7 @@
 import io
 import json
 
+from drey.audit.v1 import audit_service_pb2
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.restore.v1 import restore_service_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
@@ -214,3 +215,18 @@ def test_names_come_from_standard_input(drey, state, monkeypatch):
     assert drey("tag", "add", "Region=X", "--names-from", "-").code == 0
     selector = state.of(catalog_service_pb2.TagPvsRequest)[0].selector
     assert (list(selector.names), list(selector.globs)) == (["A:SET"], ["B*"])
+
+
+def test_audit_lists_and_verifies(drey, state):
+    listed = drey("audit", "list", "--by", "ann", "--action", "access.", "--since", "2026-01-02")
+    assert "access.key.create" in listed.out and "keys/1" in listed.out
+    (request,) = state.of(audit_service_pb2.ListEventsRequest)
+    assert (request.principal, request.action_prefix) == ("ann", "access.")
+    assert request.from_time.seconds > 1_767_000_000 and not request.HasField("to_time")
+    assert drey("audit", "list", "--json").json["events"][0]["object"] == "keys/1"
+    whole = drey("audit", "verify")
+    assert whole.code == 0 and "7 acts" in whole.out and "3 anchors" in whole.out
+    state.cut_off = True
+    cut = drey("audit", "verify")
+    assert cut.code == 1 and "cut off" in cut.out
+    assert drey("audit", "verify", "--json").json["findings"][0]["sequence"] == "5"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
 from google.protobuf import descriptor_pool, message_factory
@@ -15,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from drey.access.v1 import access_service_pb2 as pb
 from drey.access.v1 import access_service_pb2_grpc as pb_grpc
+from drey.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
 from drey.common.v1 import selector_pb2
 from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
@@ -107,6 +110,52 @@ async def test_life_of_a_key(gateway, admin_key):
     assert not rest.next_page_token
 
 
+async def test_who_did_what_and_that_nobody_took_it_away(rig, admin_key, url, tmp_path):
+    gateway = await rig.gateway(
+        gateway_audit_anchors=str(tmp_path / "anchors"), gateway_audit_anchor_period="0.1"
+    )
+    await eventually(gateway.serving, "ready")
+    _, made = await make_key(gateway, admin_key, 1, "guest")
+    operator, _ = await make_key(gateway, admin_key, 2, "ops")
+    stub: Any = audit_service_pb2_grpc.AuditServiceStub(gateway.channel)
+
+    async def listed(**filters: Any) -> list[int]:
+        request = audit_service_pb2.ListEventsRequest(**filters)
+        answer = await stub.ListEvents(request, metadata=bearer(admin_key))
+        return [event.sequence for event in answer.events]
+
+    assert await listed() == [3, 2, 1]
+    assert await listed(principal="bootstrap") == [1]
+    assert await listed(action_prefix="access.key.", object=f"keys/{made}") == [2]
+    assert await listed(action_prefix="restore.") == []
+    request = audit_service_pb2.ListEventsRequest(page_size=2)
+    page = await stub.ListEvents(request, metadata=bearer(admin_key))
+    request.page_token = page.next_page_token
+    rest = await stub.ListEvents(request, metadata=bearer(admin_key))
+    assert [e.sequence for e in (*page.events, *rest.events)] == [3, 2, 1]
+    assert json.loads(rest.events[0].after_json)["role"] == "admin"
+    assert (await failure(stub.ListEvents(request, metadata=bearer(operator))))[1]
+
+    async def verified() -> audit_service_pb2.VerifyChainResponse:
+        return await stub.VerifyChain(
+            audit_service_pb2.VerifyChainRequest(), metadata=bearer(admin_key)
+        )
+
+    async def anchored() -> bool:
+        lines = (tmp_path / "anchors").read_text().splitlines()
+        return bool(lines) and json.loads(lines[-1])["sequence"] == 3
+
+    await eventually(anchored, "anchored")
+    assert not (await verified()).findings
+    assert (await verified()).last_sequence == 3
+    owner = await asyncpg.connect(url)
+    await owner.execute("ALTER TABLE audit.entry DISABLE TRIGGER USER")
+    await owner.execute("DELETE FROM audit.entry WHERE seq = 3")
+    await owner.close()
+    (finding,) = (await verified()).findings
+    assert "cut off" in finding.problem
+
+
 async def test_the_last_admin_key_stays(gateway, admin_key):
     stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
     listed = await stub.ListKeys(pb.ListKeysRequest(), metadata=bearer(admin_key))
@@ -178,7 +227,7 @@ async def _services(gateway: Gateway, key: str) -> list[str]:
 async def test_roles_of_every_method(gateway, admin_key):
     """By reflection: too small a role, no key, a wrong key; and nothing internal is shown."""
     names = [n for n in await _services(gateway, admin_key) if n.startswith("drey.")]
-    assert set(FORWARDED) < set(names) and len(names) == 7
+    assert set(FORWARDED) < set(names) and len(names) == 8
     keys = {role: (await make_key(gateway, admin_key, role))[0] for role in (1, 2, 3)}
     for name in names:
         for method in descriptor_pool.Default().FindServiceByName(name).methods:

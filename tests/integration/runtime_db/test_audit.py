@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from drey_core.errors import Internal
-from drey_runtime.audit import append, entries, verify
+from drey_runtime.audit import Filter, append, entries, read_head, verify
+from drey_runtime.audit_anchor import LOG_MESSAGE, AnchorFile, AuditAnchors
+from drey_runtime.auth import make_keys
 from drey_runtime.database import Database
+
+from .conftest import until
 
 
 async def act(db: Database, number: int) -> int:
@@ -92,11 +98,98 @@ async def test_entries_are_read_newest_first(db: Database) -> None:
         found = await entries(conn, limit=2)
         assert [entry.seq for entry in found] == [3, 2]
         assert found[0].after == {"n": 3}
+        for wanted, expected in (
+            (Filter(actor="bob"), []),
+            (Filter(actor="ann", action_prefix="pv."), [3, 2, 1]),
+            (Filter(action_prefix="pv_"), []),
+            (Filter(from_ns=2), [3, 2]),
+            (Filter(to_ns=3), [2, 1]),
+        ):
+            assert [entry.seq for entry in await entries(conn, wanted)] == expected
         assert [e.seq for e in await entries(conn, before_seq=2)] == [1]
-        assert [e.seq for e in await entries(conn, object="pvs/2")] == [2]
+        assert [e.seq for e in await entries(conn, Filter(object="pvs/2"))] == [2]
 
 
 async def test_it_needs_a_transaction(db: Database) -> None:
     with pytest.raises(Internal):
         async with db.acquire() as conn:
             await append(conn, actor="a", role="", action="x", object="", at_ns=1)
+
+
+@pytest.fixture
+def anchor_file(tmp_path: Path) -> AnchorFile:
+    make_keys(tmp_path / "keys", ["gateway", "somebody"])
+    return AnchorFile.open(tmp_path / "anchors", tmp_path / "keys" / "gateway.pem")
+
+
+async def problems(db: Database, anchors: AuditAnchors) -> list[str]:
+    """What `VerifyChain` finds."""
+    kept, broken = await anchors.read()
+    async with db.acquire() as conn:
+        found = await verify(conn, [anchor.head for anchor in kept])
+    return broken + [finding.problem for finding in found]
+
+
+async def test_an_end_that_was_cut_off_shows(
+    db: Database, anchor_file: AnchorFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    anchors = AuditAnchors(db, anchor_file, 60)
+    with caplog.at_level(logging.INFO):
+        await anchors.step()
+        for number in range(1, 6):
+            await act(db, number)
+        await anchors.step()
+        await anchors.step()
+    assert [record.message for record in caplog.records] == [LOG_MESSAGE]
+    assert (anchor_file.path.stat().st_mode & 0o777) == 0o600
+    assert len((await anchors.read())[0]) == 1
+    assert await problems(db, anchors) == []
+    await tamper(db, "DELETE FROM audit.entry WHERE seq > 3")
+    assert await findings(db) == [], "from inside it cannot be seen"
+    assert await problems(db, anchors) == ["rows 4 to 5 were anchored and are cut off"]
+    # nor does it help to let it grow again
+    for number in range(6, 10):
+        await act(db, number)
+    assert await problems(db, anchors) == ["is not the row that was anchored"]
+    caplog.clear()
+    await anchors.step()
+    assert "not the one that was anchored" in caplog.text
+    # and a new process, which knows only the file, notices too
+    again = AuditAnchors(db, anchor_file, 60)
+    running = asyncio.create_task(again.run())
+    await until(lambda: caplog.text.count("not the one that was anchored") == 2)
+    running.cancel()
+    await asyncio.wait({running})
+    assert len((await anchors.read())[0]) == 1
+
+
+async def test_an_anchor_that_we_did_not_set_shows(
+    db: Database, anchor_file: AnchorFile, tmp_path: Path
+) -> None:
+    await act(db, 1)
+    other = AnchorFile.open(anchor_file.path, tmp_path / "keys" / "somebody.pem")
+    await AuditAnchors(db, other, 60).step()
+    with anchor_file.path.open("a") as file:
+        file.write('{"sequence": 1}\nno json\n[]\n')
+    anchors = AuditAnchors(db, anchor_file, 60)
+    await anchors.step()
+    assert [problem.split(" of ")[0] for problem in await problems(db, anchors)] == [
+        "line 1",
+        "line 2",
+        "line 3",
+        "line 4",
+    ]
+    assert len((await anchors.read())[0]) == 1
+
+
+async def test_without_a_file_the_log_has_it(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    await act(db, 1)
+    with caplog.at_level(logging.INFO):
+        await AuditAnchors(db, None, 60).step()
+    async with db.acquire() as conn:
+        head = await read_head(conn)
+    assert head is not None
+    (record,) = caplog.records
+    assert (record.sequence, record.hash) == (head.seq, head.hash.hex())  # type: ignore[attr-defined]

@@ -10,5 +10,6 @@ SUMMARIES = {
     "restore": "Put a stored state back: plan, look, run. Only `run` writes to the machine.",
     "job": "Background work: list, follow, stop.",
     "key": "API keys: who may do what.",
+    "audit": "Who did what, and whether the record of it is whole.",
 }
 """A line on each command or group, so that `drey --help` need not import them all."""

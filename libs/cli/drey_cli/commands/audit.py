@@ -1,0 +1,94 @@
+"""`drey audit`: who did what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drey_cli.commands import SUMMARIES
+from drey_cli.exits import ExitCode
+from drey_cli.registry import command
+from drey_cli.session import Session
+
+if TYPE_CHECKING:
+    from drey.audit.v1 import audit_pb2
+
+_VERIFY_S = 600.0
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+
+
+def list_events(
+    session: Session,
+    by: Annotated[str, typer.Option("--by", help="Only acts of this person or key.")] = "",
+    action: Annotated[
+        str, typer.Option("--action", help="Only actions that begin with this: access.key.")
+    ] = "",
+    target: Annotated[str, typer.Option("--object", help="Only acts on this: keys/ID.")] = "",
+    since: Annotated[
+        datetime | None, typer.Option("--since", formats=_TIMES, help="Only from this time on.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--until", formats=_TIMES, help="Only before this time.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Most acts; 0 is all.")] = 50,
+) -> None:
+    """List acts, newest first."""
+    from drey.audit.v1 import audit_service_pb2
+    from drey_cli.render.audit import events_table
+
+    client = session.client
+    request = audit_service_pb2.ListEventsRequest(
+        page_size=min(limit or 1000, 1000), principal=by, action_prefix=action, object=target
+    )
+    if since is not None:
+        request.from_time.FromDatetime(since.astimezone())
+    if until is not None:
+        request.to_time.FromDatetime(until.astimezone())
+
+    def fetch(token: str) -> tuple[Iterable[audit_pb2.AuditEvent], str]:
+        request.page_token = token
+        answer = client.call(client.audit.ListEvents, request)
+        return answer.events, answer.next_page_token
+
+    events = list(client.pages(fetch, limit=limit))
+    if session.out.json:
+        from drey_cli.render.documents import as_documents
+
+        session.out.document({"events": as_documents(events)})
+    else:
+        session.out.table(events_table(events, utc=session.out.utc))
+
+
+def verify(session: Session) -> None:
+    """Compute the hash of every act again, and compare with the anchors outside the database."""
+    from drey.audit.v1 import audit_service_pb2
+    from drey_cli.render.audit import findings_table
+    from drey_cli.render.times import format_time
+
+    client = session.client
+    answer = client.call(
+        client.audit.VerifyChain, audit_service_pb2.VerifyChainRequest(), timeout_s=_VERIFY_S
+    )
+    if session.out.json:
+        session.out.document(answer)
+    elif answer.findings:
+        session.out.table(findings_table(answer.findings))
+    else:
+        anchored = "compared with no anchor: what was cut off at its end would not show"
+        if answer.anchor_count:
+            at = format_time(answer.last_anchor_time.ToNanoseconds(), utc=session.out.utc)
+            anchored = f"compared with {answer.anchor_count} anchors, the last of {at}"
+        session.out.text(f"{answer.last_sequence} acts, the chain is whole; {anchored}")
+    if answer.findings:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `audit` commands."""
+    audit = typer.Typer(name="audit", no_args_is_help=True, help=SUMMARIES["audit"])
+    command(audit, "list", examples=("drey audit list --by ann --action restore.",))(list_events)
+    command(audit, "verify", examples=("drey audit verify",))(verify)
+    app.add_typer(audit)

@@ -1,0 +1,46 @@
+"""The audit trail as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from drey_cli.render.table import Cell, Column, Table
+from drey_cli.render.times import format_time
+
+if TYPE_CHECKING:
+    from drey.audit.v1 import audit_pb2
+
+
+def events_table(events: Iterable[audit_pb2.AuditEvent], *, utc: bool) -> Table:
+    """One line an act."""
+    table = Table(
+        (
+            Column("number"),
+            Column("time"),
+            Column("by"),
+            Column("role"),
+            Column("action"),
+            Column("object"),
+            Column("what there is since", fold=True),
+        )
+    )
+    for event in events:
+        table.add(
+            str(event.sequence),
+            format_time(event.time.ToNanoseconds(), utc=utc),
+            event.actor.principal,
+            event.actor.role,
+            event.action,
+            event.object,
+            event.after_json,
+        )
+    return table
+
+
+def findings_table(findings: Iterable[audit_pb2.ChainFinding]) -> Table:
+    """One line a finding."""
+    table = Table((Column("number"), Column("what is wrong", fold=True)))
+    for finding in findings:
+        table.add(str(finding.sequence or "—"), Cell(finding.problem, "red"))
+    return table
