@@ -6,9 +6,7 @@ What Go needs is built once a version, in the user's cache folder; without `go` 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,50 +16,19 @@ from typing import Any
 
 import pytest
 
+from tests.go import built_client, installed, require_go, run
+
 ROOT = Path(__file__).resolve().parents[2]
-GO_CLIENT = ROOT / "docs/how-to/go-client"
 PROGRAMS = ROOT / "docs/how-to/programs"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drey-tests"
 GRPCURL = ("github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",)
-PLUGINS = (
-    "google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.8",
-    "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1",
-)
 MAGNETS = '{"selector": {"globs": ["QUAD:*", "BEND:*"]}}'
-BUILD_S = 500
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="session")
 def go() -> str:
-    found = shutil.which("go")
-    if found is None:
-        pytest.skip(
-            "NO GO HERE: clients in Go and grpcurl were NOT tested; install Go 1.24 or later"
-        )
-    return found
-
-
-def installed(go: str, tools: tuple[str, ...]) -> Path:
-    """The folder with the programs of some modules, built on first use."""
-    name = "-".join(tool.rsplit("/", 1)[-1].replace("@", "-") for tool in tools)
-    folder = CACHE / name
-    for tool in tools:
-        program = folder / tool.rsplit("/", 1)[-1].partition("@")[0]
-        if not program.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            run([go, "install", tool], env={**os.environ, "GOBIN": str(folder)})
-    return folder
-
-
-def run(command: list[str], timeout: float = BUILD_S, **options: Any) -> str:
-    """Standard output of a command that has to succeed."""
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, check=False, **options
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
+    return require_go()
 
 
 def until(command: list[str], wanted: str, timeout: float = 30.0, **options: Any) -> str:
@@ -89,20 +56,11 @@ def until(command: list[str], wanted: str, timeout: float = 30.0, **options: Any
 # --- Go, generated from the contracts ---
 
 
-def test_client_in_go_reads_and_watches(go: str, running: Any, tmp_path: Path) -> None:
-    plugins = installed(go, PLUGINS)
-    source = tmp_path / "go-client"
-    shutil.copytree(GO_CLIENT, source)
-    search = os.pathsep.join([str(plugins), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": search}
-    contracts = [str(ROOT / "proto"), "--path", str(ROOT / "proto" / "drey")]
-    run(["buf", "generate", *contracts], cwd=source, env=environment)
-    run([go, "build", "-o", "client", "."], cwd=source, env=environment)
+def test_client_in_go_watches(go: str, running: Any, tmp_path: Path) -> None:
     name = first_magnet(running)
-    said = run([str(source / "client"), running.stack.server, running.keys["VIEWER"], name], 60)
-    value, token = said.splitlines()
-    assert re.fullmatch(rf"value {name} -?[0-9.e+-]+ CONNECTION_STATE_CONNECTED", value)
-    assert int(re.fullmatch(r".*token .* has (\d+) characters", token)[1]) > 0  # type: ignore[index]
+    command = [str(built_client(go, tmp_path)), running.stack.server, running.keys["VIEWER"], name]
+    said = until(command, "holding 1 PVs")
+    assert re.search(rf"^{name} setpoint=-?[0-9.e+-]+ readback=", said, re.MULTILINE)
 
 
 def first_magnet(running: Any) -> str:
