@@ -37,6 +37,33 @@ class Slot:
     response: bytes | None = None
 
 
+async def find(
+    conn: Connection, method: str, principal: str, request_id: str, request: bytes
+) -> bytes | None:
+    """The stored answer of this very request; None where there is none yet.
+
+    For work that is done before the transaction, about which `once` then decides. Raises
+    AlreadyExists with REQUEST_ID_REUSED where the id came with another request before.
+    """
+    row = await conn.fetchrow(
+        "SELECT request_hash, response FROM idem.request"
+        " WHERE principal = $1 AND method = $2 AND request_id = $3",
+        principal,
+        method,
+        request_id,
+    )
+    if row is None:
+        return None
+    if row["request_hash"] != hashlib.sha256(request).digest():
+        raise AlreadyExists(
+            f"request_id {request_id!r} was used before with another request: choose a new one",
+            reason=Reason.REQUEST_ID_REUSED,
+            field="request_id",
+        )
+    response: bytes = row["response"]
+    return response
+
+
 @asynccontextmanager
 async def once(
     conn: Connection,
@@ -64,23 +91,10 @@ async def once(
         )
     if not conn.is_in_transaction():
         raise Internal("once() needs a transaction")
-    digest = hashlib.sha256(request).digest()
     await conn.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(principal, method, request_id))
-    row = await conn.fetchrow(
-        "SELECT request_hash, response FROM idem.request"
-        " WHERE principal = $1 AND method = $2 AND request_id = $3",
-        principal,
-        method,
-        request_id,
-    )
-    if row is not None:
-        if row["request_hash"] != digest:
-            raise AlreadyExists(
-                f"request_id {request_id!r} was used before with another request: choose a new one",
-                reason=Reason.REQUEST_ID_REUSED,
-                field="request_id",
-            )
-        yield Slot(seen=row["response"], response=row["response"])
+    seen = await find(conn, method, principal, request_id, request)
+    if seen is not None:
+        yield Slot(seen=seen, response=seen)
         return
     slot = Slot()
     yield slot
@@ -93,7 +107,7 @@ async def once(
         method,
         principal,
         request_id,
-        digest,
+        hashlib.sha256(request).digest(),
         slot.response,
         time.time_ns() if at_ns is None else at_ns,
     )

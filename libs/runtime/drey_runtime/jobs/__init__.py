@@ -6,10 +6,11 @@
 from drey_runtime.jobs.context import JobCancelled, JobContext
 from drey_runtime.jobs.model import Claim, Holder, Job, JobError, JobLost, JobState, Verdict
 from drey_runtime.jobs.outbox import OutboxRelay, enqueue
-from drey_runtime.jobs.store import JobStore, record_job
+from drey_runtime.jobs.store import LEASE_HELD, JobStore, record_job
 from drey_runtime.jobs.worker import JobWorker, Kind, Place
 
 __all__ = [
+    "LEASE_HELD",
     "Claim",
     "Holder",
     "Job",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from drey_core.errors import FailedPrecondition
@@ -24,13 +25,20 @@ class JobContext:
     as `succeed_in` ended it.
     """
 
-    def __init__(self, job: Job, nudge: Callable[[], None], finish: Finish) -> None:
+    def __init__(
+        self,
+        job: Job,
+        nudge: Callable[[], None],
+        finish: Finish,
+        lease_end: Callable[[], float],
+    ) -> None:
         self.job = job
         self.cancelled = asyncio.Event()
         self.done, self.total, self.phase = job.done, job.total, job.phase
         self._result = job.result
         self._nudge = nudge
         self._finish = finish
+        self._lease_end = lease_end
         self.ending = False
         self.ended: Job | None = None
 
@@ -71,6 +79,16 @@ class JobContext:
             raise JobLost(self.job.id)
         self.ended = ended
         return ended
+
+    def check_lease(self) -> None:
+        """Raise JobLost where the lease may be over: somebody else may have the job by now.
+
+        By this host's monotonic clock, which goes on while the process is stopped, so it must be
+        asked right before each act that nobody can take back. The statement that announces such
+        an act asks the database too: see `LEASE_HELD`.
+        """
+        if time.monotonic() >= self._lease_end():
+            raise JobLost(self.job.id)
 
     def check(self) -> None:
         """Raise JobCancelled if somebody asked the job to stop."""

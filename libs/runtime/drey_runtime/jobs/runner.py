@@ -54,7 +54,7 @@ class JobRunner:
         self._lease_end = claimed_at + lease_s
         self._nudged = asyncio.Event()
         self._lost = False
-        self._context = JobContext(job, self._nudged.set, self._finish_in)
+        self._context = JobContext(job, self._nudged.set, self._finish_in, lambda: self._lease_end)
 
     async def run(self) -> None:
         """Run the handler and end the job; when cancelled, give the job back within 5 s.

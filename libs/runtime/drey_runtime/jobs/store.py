@@ -103,6 +103,14 @@ ORDER BY id LIMIT $3
 """
 
 
+LEASE_HELD = (
+    "job.owner = {owner} AND job.term = {term} AND job.state = 'running'"
+    " AND job.lease_until_ns >= jobs.now_ns()"
+)
+"""For a statement that must do nothing once somebody else has the job: true of a row `job` of
+`jobs.job` while this claim of it holds. Lock the row too (FOR SHARE), so that it stays true."""
+
+
 async def record_job(
     conn: Connection,
     *,
