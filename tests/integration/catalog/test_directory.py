@@ -184,3 +184,16 @@ async def test_a_viewer_may_look_but_not_change(service, keys) -> None:
         with refused(StatusCode.PERMISSION_DENIED, "ROLE_TOO_SMALL"):
             await viewer.CreatePv(rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="A")))
     assert await names(service) == []
+
+
+async def test_policies_of_those_that_say_something_are_told(service) -> None:
+    plain = await create(service, "P:1", name="P1")
+    policy = catalog_pb2.RestorePolicy(ramp_rate=0.5, stage=3)
+    ramped = await create(service, "P:2", name="P2", restore_policy=policy)
+    found = {
+        number: said
+        async for part in service.directory.GetRestorePolicies(drpc.GetRestorePoliciesRequest())
+        for number, said in zip(part.pv_numbers, part.policies, strict=True)
+    }
+    assert plain.number not in found
+    assert found == {ramped.number: policy}

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from drey.internal.directory.v1 import directory_service_pb2 as rpc
+from drey_core.pv_table import NO_POLICY
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.catalogue import Catalogue
+from drey_snapshot.catalog.mapping import policy_to_proto
 from drey_snapshot.catalog.rpc import Context
 from drey_snapshot.catalog.view import choose
 
 _BYTES = 1 << 20
 _ROWS = 20_000
 """PVs in one message: their three columns are 480 KB."""
+_POLICIES = 2_000
+"""Policies in one message: each is at most about 1 KB."""
 
 
 class DirectoryServicer:
@@ -64,3 +68,19 @@ class DirectoryServicer:
             )
         for more in names:
             yield rpc.ResolveChannelsResponse(version=view.version, not_found=more)
+
+    async def GetRestorePolicies(
+        self, request: rpc.GetRestorePoliciesRequest, context: Context
+    ) -> AsyncIterator[rpc.GetRestorePoliciesResponse]:
+        table = (await self._catalogue.current()).table
+        rows = [
+            row
+            for row, policy in enumerate(table.policy)
+            if policy is not NO_POLICY and policy != NO_POLICY
+        ]
+        for at in range(0, len(rows), _POLICIES):
+            chunk = rows[at : at + _POLICIES]
+            yield rpc.GetRestorePoliciesResponse(
+                pv_numbers=[table.number[row] for row in chunk],
+                policies=[policy_to_proto(table.policy[row]) for row in chunk],
+            )

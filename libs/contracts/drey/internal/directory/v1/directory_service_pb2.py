@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from drey.catalog.v1 import catalog_pb2 as drey_dot_catalog_dot_v1_dot_catalog__pb2
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
 from drey.common.v1 import selector_pb2 as drey_dot_common_dot_v1_dot_selector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2drey/internal/directory/v1/directory_service.proto\x12\x1a\x64rey.internal.directory.v1\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\"A\n\x16GetCatalogPagesRequest\x12\'\n\rsince_version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x0csinceVersion\"M\n\x17GetCatalogPagesResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12\x14\n\x05pages\x18\x02 \x03(\x0cR\x05pages\"{\n\x16ResolveChannelsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rallow_unknown\x18\x02 \x01(\x08R\x0c\x61llowUnknown\"\xd9\x01\n\x17ResolveChannelsResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12!\n\npv_numbers\x18\x02 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12/\n\x11setpoint_channels\x18\x03 \x03(\x06\x42\x02\x30\x01R\x10setpointChannels\x12/\n\x11readback_channels\x18\x04 \x03(\x06\x42\x02\x30\x01R\x10readbackChannels\x12\x1b\n\tnot_found\x18\x05 \x03(\tR\x08notFound2\xa2\x02\n\x10\x44irectoryService\x12\x85\x01\n\x0fGetCatalogPages\x12\x32.drey.internal.directory.v1.GetCatalogPagesRequest\x1a\x33.drey.internal.directory.v1.GetCatalogPagesResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12\x85\x01\n\x0fResolveChannels\x12\x32.drey.internal.directory.v1.ResolveChannelsRequest\x1a\x33.drey.internal.directory.v1.ResolveChannelsResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x42\xa2\x02\n\x1eorg.drey.internal.directory.v1B\x15\x44irectoryServiceProtoP\x01ZBgithub.com/drey-controls/drey-go/internal/directory/v1;directoryv1\xa2\x02\x05\x44IDVX\xaa\x02\x1a\x44rey.Internal.Directory.V1\xba\x02\x17\x44reyInternalDirectoryV1\xca\x02\x1a\x44rey\\Internal\\Directory\\V1\xe2\x02&Drey\\Internal\\Directory\\V1\\GPBMetadata\xea\x02\x1d\x44rey::Internal::Directory::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2drey/internal/directory/v1/directory_service.proto\x12\x1a\x64rey.internal.directory.v1\x1a\x1d\x64rey/catalog/v1/catalog.proto\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\"\x1b\n\x19GetRestorePoliciesRequest\"{\n\x1aGetRestorePoliciesResponse\x12!\n\npv_numbers\x18\x01 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12:\n\x08policies\x18\x02 \x03(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\x08policies\"A\n\x16GetCatalogPagesRequest\x12\'\n\rsince_version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x0csinceVersion\"M\n\x17GetCatalogPagesResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12\x14\n\x05pages\x18\x02 \x03(\x0cR\x05pages\"{\n\x16ResolveChannelsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rallow_unknown\x18\x02 \x01(\x08R\x0c\x61llowUnknown\"\xd9\x01\n\x17ResolveChannelsResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12!\n\npv_numbers\x18\x02 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12/\n\x11setpoint_channels\x18\x03 \x03(\x06\x42\x02\x30\x01R\x10setpointChannels\x12/\n\x11readback_channels\x18\x04 \x03(\x06\x42\x02\x30\x01R\x10readbackChannels\x12\x1b\n\tnot_found\x18\x05 \x03(\tR\x08notFound2\xb3\x03\n\x10\x44irectoryService\x12\x85\x01\n\x0fGetCatalogPages\x12\x32.drey.internal.directory.v1.GetCatalogPagesRequest\x1a\x33.drey.internal.directory.v1.GetCatalogPagesResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12\x85\x01\n\x0fResolveChannels\x12\x32.drey.internal.directory.v1.ResolveChannelsRequest\x1a\x33.drey.internal.directory.v1.ResolveChannelsResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x12\x8e\x01\n\x12GetRestorePolicies\x12\x35.drey.internal.directory.v1.GetRestorePoliciesRequest\x1a\x36.drey.internal.directory.v1.GetRestorePoliciesResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x30\x01\x42\xa2\x02\n\x1eorg.drey.internal.directory.v1B\x15\x44irectoryServiceProtoP\x01ZBgithub.com/drey-controls/drey-go/internal/directory/v1;directoryv1\xa2\x02\x05\x44IDVX\xaa\x02\x1a\x44rey.Internal.Directory.V1\xba\x02\x17\x44reyInternalDirectoryV1\xca\x02\x1a\x44rey\\Internal\\Directory\\V1\xe2\x02&Drey\\Internal\\Directory\\V1\\GPBMetadata\xea\x02\x1d\x44rey::Internal::Directory::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +35,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.internal.directory.v1.
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\036org.drey.internal.directory.v1B\025DirectoryServiceProtoP\001ZBgithub.com/drey-controls/drey-go/internal/directory/v1;directoryv1\242\002\005DIDVX\252\002\032Drey.Internal.Directory.V1\272\002\027DreyInternalDirectoryV1\312\002\032Drey\\Internal\\Directory\\V1\342\002&Drey\\Internal\\Directory\\V1\\GPBMetadata\352\002\035Drey::Internal::Directory::V1'
+  _globals['_GETRESTOREPOLICIESRESPONSE'].fields_by_name['pv_numbers']._loaded_options = None
+  _globals['_GETRESTOREPOLICIESRESPONSE'].fields_by_name['pv_numbers']._serialized_options = b'0\001'
   _globals['_GETCATALOGPAGESREQUEST'].fields_by_name['since_version']._loaded_options = None
   _globals['_GETCATALOGPAGESREQUEST'].fields_by_name['since_version']._serialized_options = b'0\001'
   _globals['_GETCATALOGPAGESRESPONSE'].fields_by_name['version']._loaded_options = None
@@ -52,14 +55,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIRECTORYSERVICE'].methods_by_name['GetCatalogPages']._serialized_options = b'\220\002\001\220\244&\001'
   _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveChannels']._loaded_options = None
   _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveChannels']._serialized_options = b'\220\002\001\220\244&\001'
-  _globals['_GETCATALOGPAGESREQUEST']._serialized_start=147
-  _globals['_GETCATALOGPAGESREQUEST']._serialized_end=212
-  _globals['_GETCATALOGPAGESRESPONSE']._serialized_start=214
-  _globals['_GETCATALOGPAGESRESPONSE']._serialized_end=291
-  _globals['_RESOLVECHANNELSREQUEST']._serialized_start=293
-  _globals['_RESOLVECHANNELSREQUEST']._serialized_end=416
-  _globals['_RESOLVECHANNELSRESPONSE']._serialized_start=419
-  _globals['_RESOLVECHANNELSRESPONSE']._serialized_end=636
-  _globals['_DIRECTORYSERVICE']._serialized_start=639
-  _globals['_DIRECTORYSERVICE']._serialized_end=929
+  _globals['_DIRECTORYSERVICE'].methods_by_name['GetRestorePolicies']._loaded_options = None
+  _globals['_DIRECTORYSERVICE'].methods_by_name['GetRestorePolicies']._serialized_options = b'\220\002\001\220\244&\001'
+  _globals['_GETRESTOREPOLICIESREQUEST']._serialized_start=178
+  _globals['_GETRESTOREPOLICIESREQUEST']._serialized_end=205
+  _globals['_GETRESTOREPOLICIESRESPONSE']._serialized_start=207
+  _globals['_GETRESTOREPOLICIESRESPONSE']._serialized_end=330
+  _globals['_GETCATALOGPAGESREQUEST']._serialized_start=332
+  _globals['_GETCATALOGPAGESREQUEST']._serialized_end=397
+  _globals['_GETCATALOGPAGESRESPONSE']._serialized_start=399
+  _globals['_GETCATALOGPAGESRESPONSE']._serialized_end=476
+  _globals['_RESOLVECHANNELSREQUEST']._serialized_start=478
+  _globals['_RESOLVECHANNELSREQUEST']._serialized_end=601
+  _globals['_RESOLVECHANNELSRESPONSE']._serialized_start=604
+  _globals['_RESOLVECHANNELSRESPONSE']._serialized_end=821
+  _globals['_DIRECTORYSERVICE']._serialized_start=824
+  _globals['_DIRECTORYSERVICE']._serialized_end=1259
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from drey.catalog.v1 import catalog_pb2 as _catalog_pb2
 from drey.common.v1 import selector_pb2 as _selector_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -18,6 +19,53 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class GetRestorePoliciesRequest(_message.Message):
+    """Request of GetRestorePolicies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRestorePoliciesRequest: _TypeAlias = GetRestorePoliciesRequest  # noqa: Y015
+
+@_typing.final
+class GetRestorePoliciesResponse(_message.Message):
+    """Response of GetRestorePolicies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PV_NUMBERS_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pv_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Permanent numbers of PVs."""
+
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.RestorePolicy]:
+        """The policy of each, with what it says."""
+
+    def __init__(
+        self,
+        *,
+        pv_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        policies: _abc.Iterable[_catalog_pb2.RestorePolicy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "pv_numbers", b"pv_numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRestorePoliciesResponse: _TypeAlias = GetRestorePoliciesResponse  # noqa: Y015
 
 @_typing.final
 class GetCatalogPagesRequest(_message.Message):

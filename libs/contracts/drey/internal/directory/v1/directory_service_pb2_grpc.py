@@ -46,6 +46,11 @@ class DirectoryServiceStub:
                 request_serializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.SerializeToString,
                 response_deserializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.FromString,
                 _registered_method=True)
+        self.GetRestorePolicies = channel.unary_stream(
+                '/drey.internal.directory.v1.DirectoryService/GetRestorePolicies',
+                request_serializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetRestorePoliciesRequest.SerializeToString,
+                response_deserializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetRestorePoliciesResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServiceServicer:
@@ -69,6 +74,14 @@ class DirectoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRestorePolicies(self, request, context):
+        """Get what PVs themselves say of how they are restored, in order of PV number; PVs that say nothing
+        are left out. No effect. Reasons: DATABASE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DirectoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +94,11 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     servicer.ResolveChannels,
                     request_deserializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.FromString,
                     response_serializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.SerializeToString,
+            ),
+            'GetRestorePolicies': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetRestorePolicies,
+                    request_deserializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetRestorePoliciesRequest.FromString,
+                    response_serializer=drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetRestorePoliciesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -139,6 +157,33 @@ class DirectoryService:
             '/drey.internal.directory.v1.DirectoryService/ResolveChannels',
             drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsRequest.SerializeToString,
             drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.ResolveChannelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRestorePolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/drey.internal.directory.v1.DirectoryService/GetRestorePolicies',
+            drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetRestorePoliciesRequest.SerializeToString,
+            drey_dot_internal_dot_directory_dot_v1_dot_directory__service__pb2.GetRestorePoliciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

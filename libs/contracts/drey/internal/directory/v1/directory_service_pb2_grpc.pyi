@@ -43,6 +43,10 @@ class DirectoryServiceStub:
     """Resolve a selector to PVs and their channels, in order of PV number. No effect. Reasons:
     EMPTY_SELECTOR, NOT_FOUND, DATABASE_UNAVAILABLE.
     """
+    GetRestorePolicies: _grpc.UnaryStreamMultiCallable[_directory_service_pb2.GetRestorePoliciesRequest, _directory_service_pb2.GetRestorePoliciesResponse]
+    """Get what PVs themselves say of how they are restored, in order of PV number; PVs that say nothing
+    are left out. No effect. Reasons: DATABASE_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class DirectoryServiceAsyncStub(DirectoryServiceStub):
@@ -58,6 +62,10 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     ResolveChannels: _aio.UnaryStreamMultiCallable[_directory_service_pb2.ResolveChannelsRequest, _directory_service_pb2.ResolveChannelsResponse]  # type: ignore[assignment]
     """Resolve a selector to PVs and their channels, in order of PV number. No effect. Reasons:
     EMPTY_SELECTOR, NOT_FOUND, DATABASE_UNAVAILABLE.
+    """
+    GetRestorePolicies: _aio.UnaryStreamMultiCallable[_directory_service_pb2.GetRestorePoliciesRequest, _directory_service_pb2.GetRestorePoliciesResponse]  # type: ignore[assignment]
+    """Get what PVs themselves say of how they are restored, in order of PV number; PVs that say nothing
+    are left out. No effect. Reasons: DATABASE_UNAVAILABLE.
     """
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -83,6 +91,16 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_directory_service_pb2.ResolveChannelsResponse], _abc.AsyncIterator[_directory_service_pb2.ResolveChannelsResponse]]:
         """Resolve a selector to PVs and their channels, in order of PV number. No effect. Reasons:
         EMPTY_SELECTOR, NOT_FOUND, DATABASE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRestorePolicies(
+        self,
+        request: _directory_service_pb2.GetRestorePoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_directory_service_pb2.GetRestorePoliciesResponse], _abc.AsyncIterator[_directory_service_pb2.GetRestorePoliciesResponse]]:
+        """Get what PVs themselves say of how they are restored, in order of PV number; PVs that say nothing
+        are left out. No effect. Reasons: DATABASE_UNAVAILABLE.
         """
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
