@@ -267,9 +267,7 @@ def _compare_heap_row(
 ) -> None:
     kinds = int(reference.kind[row]), int(other.kind[row])
     families = _family(kinds[0]), _family(kinds[1])
-    if families[0] != families[1] or not (
-        _arrayness_agrees(reference, row, kinds[1]) and _arrayness_agrees(other, row, kinds[0])
-    ):
+    if families[0] != families[1] or not shapes_agree(reference, other, row):
         out.cls[row] = DifferenceClass.TYPE_CHANGED
     elif families[0] == Kind.STRING:
         _write_exact(out, row, _strings(reference, row), _strings(other, row))
@@ -284,7 +282,15 @@ def _family(kind: int) -> int:
     return element if element in (Kind.STRING, Kind.ENUM) else int(Kind.FLOAT64)
 
 
-def _arrayness_agrees(columns: Columns, row: int, other_kind: int) -> bool:
+def shapes_agree(a: Columns, b: Columns, row: int) -> bool:
+    """Whether two values are both scalars, both arrays, or a scalar and an array of one element.
+
+    Who compares and who writes a stored value back ask the same.
+    """
+    return _faces(a, row, int(b.kind[row])) and _faces(b, row, int(a.kind[row]))
+
+
+def _faces(columns: Columns, row: int, other_kind: int) -> bool:
     """An array can face a scalar only when it has one element."""
     kind = int(columns.kind[row])
     if not kind & ARRAY or other_kind & ARRAY:

@@ -53,6 +53,9 @@ class Reason(IntEnum):
     APPROVAL_REQUIRED = 37
     MALFORMED_MESSAGE = 38
     UNKNOWN_METHOD = 39
+    DISCONNECTED = 40
+    NOT_ALL_VERIFIED = 41
+    LABELS_MOVED = 42
 
 
 class DreyError(Exception):

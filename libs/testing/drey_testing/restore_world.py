@@ -53,10 +53,17 @@ class World:
     snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
     tolerances: dict[int, tuple[float, float]] = field(default_factory=dict)
     deleted: set[int] = field(default_factory=set)
+    policies: dict[int, Any] = field(default_factory=dict)
     version: int = 1
     calls: int = 0
     namespace: str = ""
     beats: asyncio.Task[None] | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared, reads of snapshots stand still; `at_gate` says that one does."""
+    at_gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def connect(self) -> None:
         names, channels = [], []
@@ -269,6 +276,9 @@ class SnapshotStandIn:
         return missing
 
     async def ReadSnapshot(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        if not self.world.gate.is_set():
+            self.world.at_gate.set()
+            await self.world.gate.wait()
         found = self.world.snapshots.get(request.id)
         if found is None:
             raise NotFound(f"no snapshot {request.id}", field="id")
@@ -309,6 +319,11 @@ class DirectoryStandIn:
                 version=self.world.version,
                 pages=[encode_catalog(p) for p in self.world.catalog_pages()],
             )
+
+    async def GetRestorePolicies(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield directory_pb.GetRestorePoliciesResponse(
+            pv_numbers=list(self.world.policies), policies=list(self.world.policies.values())
+        )
 
     async def ResolveChannels(self, request: Any, context: Any) -> AsyncIterator[Any]:
         numbers = self.world.resolve(request.selector)

@@ -11,15 +11,17 @@ from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import LiveMachine
 from drey_restore.adapters.snapshots import SnapshotClient
 from drey_restore.adapters.store import SCHEMA_PACKAGES, RestoreStore
+from drey_restore.loops.release import ReleaseLoop
 from drey_restore.loops.settle import SettleLoop
 from drey_restore.loops.warm import WarmLoop
+from drey_restore.ports import Limits
 from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import Settings
 from drey_restore.usecases.ending import Ending
 from drey_restore.usecases.notify import Aborts, Notifier
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import JOB_KIND, Restores
-from drey_restore.usecases.runner import Limits, Runner
+from drey_restore.usecases.runner import Runner
 from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
@@ -31,6 +33,9 @@ from drey_runtime.migrate import check_connection
 from drey_runtime.server import channel, serve
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
+
+_RESERVED_CONNECTIONS = 6
+"""Four restores at a time: what each announces, and its lease."""
 
 
 async def main(settings: Settings, app: App) -> int:
@@ -50,19 +55,29 @@ async def main(settings: Settings, app: App) -> int:
             checks=[lambda conn: check_connection(conn, SCHEMA_PACKAGES)],
         )
     )
+    # restores have connections of their own: those who look or plan cannot keep them waiting
+    reserved = await enter(
+        Database(
+            settings.postgres_url.get_secret_value(),
+            name="drey-restore-run",
+            min_size=2,
+            max_size=_RESERVED_CONNECTIONS,
+        )
+    )
     image = await enter(Image.open(settings.redis_url.get_secret_value(), settings.namespace))
     table = await enter(open_table(settings.channel_access, settings.ca_environment()))
     upstream = SignedChannel.of(
         await enter(channel(settings, settings.snapshot_target)), signer, "snapshot"
     )
     bus = Bus.of(settings, "drey-restore")
-    jobs = JobStore(database, bus)
+    jobs = JobStore(reserved, bus)
 
-    store = RestoreStore(database)
+    store, running = RestoreStore(database), RestoreStore(reserved)
     notifier, aborts = Notifier(), Aborts()
-    ending = Ending(store, notifier, now_ns)
+    ending = Ending(running, notifier, now_ns)
     limits = Limits(settings.connect_timeout, settings.read_timeout, settings.chunk_size)
-    runner = Runner(store, ChannelPool(table), ending, notifier, aborts, limits, now_ns)
+    pool = ChannelPool(table, settings.keep_channels)
+    runner = Runner(running, pool, ending, notifier, aborts, limits, now_ns)
     worker = JobWorker(
         jobs,
         bus,
@@ -72,7 +87,7 @@ async def main(settings: Settings, app: App) -> int:
     )
     catalog = CatalogClient(upstream)
     live = LiveMachine(image, settings.shards, settings.stale_after)
-    plans = Plans(store, SnapshotClient(upstream), catalog, live, now_ns)
+    plans = Plans(store, SnapshotClient(upstream), catalog, live, pool, limits, now_ns)
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
     await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
@@ -81,6 +96,9 @@ async def main(settings: Settings, app: App) -> int:
 
     app.start(bus, "bus")
     app.start(database, "database")
+    app.start(reserved, "database of restores")
+    app.start(pool, "channels")
+    app.start(ReleaseLoop(running, pool, now_ns), "release")
     app.start(OutboxRelay(database, bus), "outbox")
     app.start(worker, "jobs")
     app.start(SettleLoop(restores), "settle")

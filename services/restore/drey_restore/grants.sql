@@ -10,3 +10,5 @@ GRANT SELECT, INSERT, UPDATE ON restore.restore TO :application;
 GRANT SELECT, INSERT ON restore.restore_data, restore.restore_item TO :application;
 -- an intent is written once; what came of it is added
 GRANT SELECT, INSERT, UPDATE (codes, result_time_ns) ON restore.journal TO :application;
+-- a write that may still take place is held once, and let go once
+GRANT SELECT, INSERT, UPDATE (release_time_ns) ON restore.unanswered TO :application;

@@ -6,7 +6,7 @@ lists of bytes; a row is what stands at one place of all of them, joined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -17,6 +17,7 @@ from drey_ca import eca
 from drey_core.errors import Reason, ResourceExhausted
 from drey_core.values import I8, Columns, Kind
 from drey_core.wire import MAX_VALUE_BYTES, chunk, encode_values, varint, wrap
+from drey_restore.domain.explaining import explanations
 from drey_restore.domain.items import F8, Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
 
@@ -39,12 +40,12 @@ def plan_chunks(items: PlanItems, *, writes_only: bool, skips: Sequence[int]) ->
 
 
 def restore_chunks(
-    items: PlanItems, outcome: Outcome, *, verdicts: Sequence[int]
+    items: PlanItems, outcome: Outcome, *, verdicts: Sequence[int], held: Collection[int] = ()
 ) -> Iterator[bytes]:
-    """ReadRestoreResponse messages, by name."""
+    """ReadRestoreResponse messages, by name. `held`: numbers of PVs that may still be written."""
     wanted = np.isin(outcome.verdict, list(verdicts)) if verdicts else np.ones(len(items), bool)
     rows = _by_name(items, wanted)
-    yield from _chunks(rows, lambda part: _restore_items(items, outcome, part))
+    yield from _chunks(rows, lambda part: _restore_items(items, outcome, part, held))
 
 
 def _by_name(items: PlanItems, wanted: NDArray[np.bool_]) -> I8:
@@ -75,7 +76,9 @@ def _plan_items(items: PlanItems, rows: I8) -> list[Field]:
     ]
 
 
-def _restore_items(items: PlanItems, outcome: Outcome, rows: I8) -> list[Field]:
+def _restore_items(
+    items: PlanItems, outcome: Outcome, rows: I8, held: Collection[int]
+) -> list[Field]:
     verdict = outcome.verdict[rows]
     fixed = _fixed(
         [
@@ -99,6 +102,8 @@ def _restore_items(items: PlanItems, outcome: Outcome, rows: I8) -> list[Field]:
             outcome.readback_reached[rows],
             lambda reached: b"" if reached < 0 else _tag(13, 0) + varint(reached),
         ),
+        _varints(14, np.isin(items.number[rows], list(held)).astype(np.int64)),
+        [wrap(15, text.encode()) for text in explanations(items, outcome, rows, held)],
     ]
 
 

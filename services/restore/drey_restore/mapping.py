@@ -103,6 +103,7 @@ def restore_message(restore: RestoreRecord) -> restore_pb2.Restore:
         start_time_ns=restore.start_time_ns,
         end_time_ns=restore.end_time_ns,
         comment=restore.comment,
+        may_still_fire=restore.may_still_fire,
     )
     if restore.error_reason:
         out.error.CopyFrom(_item_error(restore.error_reason, restore.error_message))

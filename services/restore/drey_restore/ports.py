@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from drey_ca.interface import ChannelTable, Slots
 from drey_core.directory import Directory
+from drey_core.pv_table import Policy
 from drey_core.values import I8
 from drey_restore.adapters.live import LiveMetadata, LivePages
 from drey_restore.adapters.snapshots import StoredName, StoredValues
@@ -16,6 +19,15 @@ Selector: TypeAlias = Any
 
 Clock: TypeAlias = Callable[[], int]
 """Nanoseconds since 1970 UTC."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in seconds, and writes sent at a time."""
+
+    connect_s: float
+    read_s: float
+    chunk: int
 
 
 class Snapshots(Protocol):
@@ -42,6 +54,10 @@ class Catalog(Protocol):
         """As of now."""
         ...
 
+    async def policies(self) -> Mapping[int, Policy]:
+        """What PVs themselves say of how they are restored, by PV number."""
+        ...
+
     async def resolve(self, selector: Selector) -> I8:
         """Numbers of the PVs that a selector chooses today."""
         ...
@@ -60,13 +76,21 @@ class Live(Protocol):
 
 
 class Channels(Protocol):
-    """Channels kept open between restores."""
+    """Channels kept open between restores; see `adapters.channels.ChannelPool`."""
 
     @property
     def table(self) -> ChannelTable:
         """The table in which they are."""
         ...
 
-    async def slots(self, addresses: Sequence[str]) -> Slots:
-        """The slot of each address; new ones begin to connect."""
+    def use(self, addresses: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        """Keep channels open during the body; new ones begin to connect."""
+        ...
+
+    def slots(self, addresses: Sequence[str]) -> Slots:
+        """The slot of each address that the caller uses."""
+        ...
+
+    async def renew(self, addresses: Sequence[str]) -> None:
+        """Close and open again, so that what waits on a channel is dropped."""
         ...

@@ -74,9 +74,11 @@ class RestoreServicer:
     ) -> pb.ListPlansResponse:
         """List plans."""
         size = request.page_size or _DEFAULT_PAGE
-        query = query_hash(request.snapshot_id.lower())
+        query = query_hash(request.snapshot_id.lower(), request.principal)
         before = _position("plans", query, request.page_token)
-        found = await self._plans.page(size + 1, before, request.snapshot_id.lower() or None)
+        found = await self._plans.page(
+            size + 1, before, request.snapshot_id.lower() or None, request.principal
+        )
         now = self._clock()
         page, more = cut_page(
             "plans", query, found, size, lambda p: mapping.plan_message(p, now), lambda p: [p.id]
@@ -133,8 +135,10 @@ class RestoreServicer:
         self, request: pb.ReadRestoreRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Read the items of a restore."""
-        items, outcome = await self._restores.items(request.id)
-        for message in item_rows.restore_chunks(items, outcome, verdicts=list(request.verdicts)):
+        items, outcome, held = await self._restores.items(request.id)
+        for message in item_rows.restore_chunks(
+            items, outcome, verdicts=list(request.verdicts), held=held
+        ):
             yield message
             await asyncio.sleep(0)
 

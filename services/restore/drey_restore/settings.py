@@ -27,6 +27,9 @@ class Settings(ChannelAccessSettings):
     chunk_size: int = Field(
         2048, ge=1, le=100_000, description="Writes announced in the journal and sent at a time."
     )
+    keep_channels: float = Field(
+        600.0, ge=1, description="Seconds after which a channel that nothing has used is closed."
+    )
     job_lease: float = Field(
         10.0,
         ge=1,

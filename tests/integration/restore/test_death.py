@@ -6,10 +6,14 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import grpc
 import pytest
+from pydantic import SecretStr
 
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
@@ -101,3 +105,127 @@ async def test_killed_in_the_middle_it_is_interrupted_and_sends_nothing_again(
         if process.returncode is None:
             process.terminate()
             assert await process.wait() == 0, log
+
+
+LOST = ("job was lost", "job was taken", "lease of a job ran out")
+
+
+class Relay:
+    """Stands before Postgres; `hold` keeps what it answers until `release`."""
+
+    def __init__(self, upstream: str) -> None:
+        self._upstream = urlsplit(upstream)
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        host = self._upstream.netloc.rpartition("@")[0]
+        return urlunsplit(self._upstream._replace(netloc=f"{host}@127.0.0.1:{self._port}"))
+
+    def hold(self) -> None:
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    async def __aenter__(self) -> Relay:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        up_reader, up_writer = await asyncio.open_connection(
+            self._upstream.hostname, self._upstream.port
+        )
+        with suppress(asyncio.CancelledError, OSError):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._copy(reader, up_writer, asyncio.Event()))
+                group.create_task(self._copy(up_reader, writer, self._open))
+        for each in (writer, up_writer):
+            each.close()
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
+        while data := await reader.read(65536):
+            if gate is self._open:
+                await gate.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("chunk", [64])
+async def test_stopped_between_the_intent_and_the_write_it_sends_nothing_after_its_lease(
+    dead_site: Site, tmp_path: Path
+) -> None:
+    """Another process ends the restore meanwhile; the one that wakes up knows by its own clock."""
+    site, log = dead_site, tmp_path / "restore.log"
+    snapshot_id = await site.world.take()
+    moved = await site.machine.disturb(20, seed=22)
+    here = await site.machine.read(moved)
+    direct = site.settings
+    async with Relay(site.url) as relay:
+        site.settings = direct.model_copy(update={"postgres_url": SecretStr(relay.url)})
+        paused = await start(site, log)
+        other = None
+        database = await asyncpg.connect(site.url)
+        try:
+            plan = await site.plan(snapshot_id)
+            # the first intent waits for us, so that its answer can be held back
+            await database.execute(
+                "CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$"
+            )
+            await database.execute(
+                "CREATE TRIGGER wait_for_test BEFORE INSERT ON restore.journal"
+                " FOR EACH ROW EXECUTE FUNCTION wait_for_test()"
+            )
+            await database.execute("SELECT pg_advisory_lock(42)")
+            restore = await site.execute(plan)
+            async with asyncio.timeout(20):
+                while not await database.fetchval(
+                    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'"
+                    " AND objid = 42 AND NOT granted)"
+                ):
+                    await asyncio.sleep(0.01)
+            relay.hold()
+            await database.execute("SELECT pg_advisory_unlock(42)")
+            async with asyncio.timeout(20):
+                while not await database.fetchval("SELECT count(*) FROM restore.journal"):
+                    await asyncio.sleep(0.01)
+            paused.send_signal(signal.SIGSTOP)
+            relay.release()
+            site.settings = direct
+            other = await start(site, log)
+            ended = await site.ended(restore.id)
+            assert ended.state == restore_pb2.RESTORE_STATE_INTERRUPTED, ended
+            assert {v.verdict: v.pvs for v in ended.verdicts}[Verdict.VERDICT_UNKNOWN] == 20
+            paused.send_signal(signal.SIGCONT)
+            # it goes on where it was, and finds out that it has lost the job
+            async with asyncio.timeout(30):
+                while not any(words in log.read_text() for words in LOST):
+                    await asyncio.sleep(0.02)
+            paused.terminate()
+            assert await paused.wait() == 0, log
+            assert await site.machine.read(moved) == here
+        finally:
+            await database.close()
+            for process in (paused, other):
+                if process is not None and process.returncode is None:
+                    process.send_signal(signal.SIGCONT)
+                    process.terminate()
+                    await process.wait()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 
 import grpc
 import pytest
 
-from drey.common.v1 import selector_pb2
+from drey.catalog.v1 import catalog_pb2
+from drey.common.v1 import errors_pb2, selector_pb2, value_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
+from drey_core.directory import MetadataPage
 from drey_runtime import status
 from drey_testing.restore_world import Site
 
@@ -125,6 +128,9 @@ async def test_clipped_refused_and_dead_are_told_apart(site: Site) -> None:
     assert results[disp.setpoint].epics_status == "ECA_PUTFAIL"
     assert not ended.all_verified
     assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED
+    assert errors_pb2.ErrorReason.Name(ended.error.reason) == "ERROR_REASON_NOT_ALL_VERIFIED"
+    assert "1 were refused" in ended.error.message
+    assert "look who" in results[pull.setpoint].explanation
     await machine.write({pull.setpoint: 1.0})
 
 
@@ -191,17 +197,114 @@ async def test_empty_expired_and_unknown_are_refused(site: Site) -> None:
     assert await refused(site.call("CreatePlan", edits)) == "NOT_IMPLEMENTED"
 
 
-async def test_silent_monitors_are_not_believed(site: Site) -> None:
+async def test_a_plan_reads_by_itself_and_believes_no_monitor(site: Site) -> None:
+    """A change within a record's dead band is in no image; nor is any where the monitor is dead."""
     snapshot_id = await site.world.take()
-    await site.machine.disturb(2, seed=9)
-    await site.world.publish()
+    moved = await site.machine.disturb(3, seed=9)
+    items = await site.plan_items((await site.plan(snapshot_id)).id, writes_only=True)
+    assert sorted(items) == sorted(moved)
+    origins = {item.current.origin for item in items.values()}
+    assert origins == {value_pb2.VALUE_ORIGIN_READ}
 
     assert site.world.beats is not None
     site.world.beats.cancel()
     await site.world.beat(age_s=10)
+    items = await site.plan_items((await site.plan(snapshot_id)).id, writes_only=True)
+    assert sorted(items) == sorted(moved)
+
+
+async def test_a_policy_that_would_not_be_followed_leaves_the_pv_out(site: Site) -> None:
+    world = site.world
+    snapshot_id = await world.take()
+    moved = await site.machine.disturb(4, seed=10)
+    rows = {row.setpoint: world.number(row) for row in world.rows}
+    ramped, staged, default, quiet = moved
+    world.policies = {
+        rows[ramped]: catalog_pb2.RestorePolicy(ramp_rate=0.5),
+        rows[staged]: catalog_pb2.RestorePolicy(
+            stage=2, completion=catalog_pb2.COMPLETION_DONE_CHANNEL, done_channel="X.DMOV"
+        ),
+        rows[default]: catalog_pb2.RestorePolicy(
+            stage=0, completion=catalog_pb2.COMPLETION_PUT_CALLBACK
+        ),
+    }
     plan = await site.plan(snapshot_id)
-    assert plan.writes == 0
-    assert {s.reason: s.pvs for s in plan.skips}[Skip.SKIP_REASON_STALE] > 200
+    items = await site.plan_items(plan.id)
+    assert items[ramped].skip == items[staged].skip == Skip.SKIP_REASON_POLICY
+    assert "ramp_rate 0.5" in items[ramped].warnings[0]
+    assert [w.split()[4] for w in items[staged].warnings] == ["completion", "stage"]
+    assert {name for name in items if not items[name].skip} == {default, quiet}
+    assert {s.reason: s.pvs for s in plan.skips}[Skip.SKIP_REASON_POLICY] == 2
+    ended = await site.ended((await site.execute(plan)).id)
+    results = await site.items(ended.id)
+    assert results[ramped].skip == Skip.SKIP_REASON_POLICY
+    assert results[default].verdict == results[quiet].verdict == Verdict.VERDICT_VERIFIED
+
+
+async def test_plans_of_others_keep_no_restore_waiting(site: Site) -> None:
+    """Forty plans stand still in the middle; a restore does not need what they wait for."""
+    world = site.world
+    snapshot_id = await world.take()
+    await site.machine.disturb(30, seed=13)
+    plan = await site.plan(snapshot_id)
+    world.gate.clear()
+    others = [asyncio.create_task(site.plan(snapshot_id)) for _ in range(40)]
+    try:
+        await asyncio.wait_for(world.at_gate.wait(), 20)
+        ended = await site.ended((await site.execute(plan)).id)
+        assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED, ended
+        assert verdicts(ended)["VERIFIED"] == 30
+    finally:
+        world.gate.set()
+    made = await asyncio.gather(*others)
+    assert len({each.id for each in made}) == 40
+
+
+async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    moved = await site.machine.disturb(100, seed=14)
+    here = await site.machine.read(moved)
+    plan = await site.plan(snapshot_id)
+    ended = await site.ended((await site.execute(plan, write_timeout={"nanos": 1})).id)
+    assert ended.state == restore_pb2.RESTORE_STATE_INTERRUPTED
+    assert errors_pb2.ErrorReason.Name(ended.error.reason) == "ERROR_REASON_DEADLINE_EXCEEDED"
+    assert verdicts(ended)["NOT_SENT"] == 100
+    assert "100 of 100" in ended.error.message
+    results = await site.items(ended.id)
+    assert "Nothing was sent" in results[moved[0]].explanation
+    assert {n: v["value"] for n, v in (await site.machine.read(moved)).items()} == {
+        n: v["value"] for n, v in here.items()
+    }
+
+
+async def test_moved_labels_are_their_own_refusal(site: Site) -> None:
+    """And no option accepts them."""
+    world = site.world
+    row = next(r for r in world.rows if r.kind == "enum")
+    snapshot_id = await world.take()
+    await site.machine.write({row.setpoint: 5})
+    await world.publish()
+    real = world.metadata_pages
+
+    def other_labels(pretend: Sequence[int] = ()) -> list[MetadataPage]:
+        pages = real(pretend)
+        for page in pages:
+            for slot, labels in page.labels.items():
+                page.labels[slot] = tuple(b"was " + label for label in labels)
+        return pages
+
+    world.metadata_pages = other_labels  # type: ignore[method-assign]
+    world.snapshots[snapshot_id].labels = {
+        n: [f"was {label}" for label in labels]
+        for n, labels in world.snapshots[snapshot_id].labels.items()
+    }
+    await world.publish()
+    plan = await site.plan(snapshot_id, selector=selector_pb2.Selector(names=[row.setpoint]))
+    assert plan.writes == 1
+    ended = await site.ended((await site.execute(plan, accept_moved=True)).id)
+    assert ended.state == restore_pb2.RESTORE_STATE_FAILED
+    assert errors_pb2.ErrorReason.Name(ended.error.reason) == "ERROR_REASON_LABELS_MOVED"
+    assert "accept" not in ended.error.message
 
 
 async def test_lists_are_paged_newest_first(site: Site) -> None:
@@ -249,7 +352,7 @@ async def test_abort_stops_new_writes_and_every_pv_has_a_verdict(site: Site) -> 
     assert again.restore.state == restore_pb2.RESTORE_STATE_ABORTED
 
 
-async def test_dead_channels_are_told_and_the_others_are_written(site: Site) -> None:
+async def test_channels_that_only_the_image_has_are_left_out(site: Site) -> None:
     """Channels that the image has as connected, and that are not there any more."""
     world = site.world
     dead = [row for row in world.rows if row.kind == "dead"]
@@ -257,14 +360,16 @@ async def test_dead_channels_are_told_and_the_others_are_written(site: Site) -> 
     snapshot_id = await world.take()
     numbers = [world.number(row) for row in dead]
     await site.machine.disturb(3, seed=12)
-    pretended = await world.publish(pretend=[2 * n for n in numbers])
+    await world.publish(pretend=[2 * n for n in numbers])
     stored = world.snapshots[snapshot_id].setpoint
     for n in numbers:
         stored.kind[n - 1], stored.state[n - 1] = 11, 3
         stored.data.view("f8")[n - 1] = 4.0
-    assert len(pretended)
     plan = await site.plan(snapshot_id)
-    assert plan.writes == 3 + len(dead)
+    assert plan.writes == 3
+    items = await site.plan_items(plan.id)
+    for row in dead:
+        if row.setpoint:
+            assert items[row.setpoint].skip == Skip.SKIP_REASON_DISCONNECTED
     ended = await site.ended((await site.execute(plan)).id)
-    assert verdicts(ended)["DISCONNECTED"] == len(dead)
     assert verdicts(ended)["VERIFIED"] == 3

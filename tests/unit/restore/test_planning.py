@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from drey_core.compare import DifferenceClass, compare
+from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, Columns, Kind, State
 from drey_restore.domain import blob
 from drey_restore.domain.items import PlanItems
-from drey_restore.domain.kinds import Skip
+from drey_restore.domain.kinds import Completion, Skip
 from drey_restore.domain.planning import PlanInput, make_plan
 
 
@@ -192,3 +194,76 @@ def test_the_digest_covers_every_item() -> None:
 @pytest.mark.parametrize("n", [0, 1])
 def test_small_plans(n: int) -> None:
     assert len(make_plan(known([1.0] * n, [2.0] * n))) == n
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        (Policy(completion=CompletionMode.SENT), "completion"),
+        (Policy(completion=CompletionMode.DONE_CHANNEL, done_channel="X.DMOV"), "completion"),
+        (Policy(timeout_s=30.0), "timeout"),
+        (Policy(settle_s=1.0), "settle"),
+        (Policy(stage=-1), "stage"),
+        (Policy(ramp_rate=0.5), "ramp_rate"),
+        (Policy(ramp_step=0.5), "ramp_step"),
+        (Policy(allowed_low=0.0), "allowed"),
+        (Policy(allowed_high=1.0), "allowed"),
+    ],
+)
+def test_a_policy_that_is_not_followed_leaves_out(policy: Policy, field: str) -> None:
+    given = replace(known([1.0, 1.0, 2.0], [2.0, 2.0, 2.0]), policies={0: policy, 2: policy})
+    plan = make_plan(given)
+    assert plan.skip.tolist() == [Skip.POLICY, Skip.NONE, Skip.EQUAL]
+    assert plan.target.kind[0] == Kind.NONE
+    assert f"its restore policy has {field} " in plan.warnings[0][0]
+    assert 2 not in plan.warnings
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(),
+        Policy(completion=CompletionMode.PUT_CALLBACK, timeout_s=5.0, settle_s=0.0, stage=0),
+        Policy(completion=CompletionMode.READBACK),
+        Policy(done_value=1.0),
+    ],
+)
+def test_a_policy_that_says_what_is_done_anyway_is_no_reason(policy: Policy) -> None:
+    plan = make_plan(replace(known([1.0], [2.0]), policies={0: policy}))
+    assert plan.skip.tolist() == [Skip.NONE]
+    readback = policy.completion == CompletionMode.READBACK
+    assert plan.completion[0] == (Completion.READBACK if readback else Completion.PUT_CALLBACK)
+
+
+@pytest.mark.parametrize(
+    ("stored", "live", "skip"),
+    [
+        (1.5, [2.5], Skip.NONE),
+        ([1.5], 2.5, Skip.NONE),
+        (1.5, [1.5], Skip.EQUAL),
+        ([1.5], 1.5, Skip.EQUAL),
+        (b"a", [b"b"], Skip.NONE),
+        ([b"a"], b"b", Skip.NONE),
+        (1.5, [2.5, 3.5], Skip.TYPE_CHANGED),
+        ([1.5, 2.5], 2.5, Skip.COUNT_TOO_LARGE),
+    ],
+)
+def test_a_scalar_and_an_array_of_one_are_the_same_for_plan_and_compare(
+    stored: object, live: object, skip: Skip
+) -> None:
+    kinds = [_kind(value) for value in (stored, live)]
+    given = known([stored], [live], [kinds[0]], [kinds[1]])
+    plan = make_plan(given)
+    assert plan.skip.tolist() == [skip]
+    cls = compare(given.stored, given.live, np.zeros(1), np.zeros(1)).cls[0]
+    assert (cls == DifferenceClass.TYPE_CHANGED) == (
+        skip in (Skip.TYPE_CHANGED, Skip.COUNT_TOO_LARGE)
+    )
+    if skip == Skip.NONE:
+        assert plan.target.kind[0] == kinds[1]
+
+
+def _kind(value: object) -> int:
+    listed = value if isinstance(value, list) else [value]
+    kind = Kind.STRING if isinstance(listed[0], bytes) else Kind.FLOAT64
+    return int(kind) | (ARRAY if isinstance(value, list) else 0)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import grpc
 import numpy as np
 
+from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import selector_pb2
 from drey.internal.directory.v1 import directory_service_pb2 as pb
 from drey.internal.directory.v1 import directory_service_pb2_grpc as rpc
 from drey_core.directory import CatalogPage, Directory
+from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8
 from drey_restore.adapters.upstream import translated
 from drey_runtime.directory_codec import decode_catalog
@@ -63,3 +66,43 @@ class CatalogClient:
             )
             parts = [np.array(part.pv_numbers, np.int64) async for part in call]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    async def policies(self) -> dict[int, Policy]:
+        """What PVs themselves say of how they are restored, by PV number, as of now."""
+        async with translated("snapshot"):
+            call = self._stub.GetRestorePolicies(
+                pb.GetRestorePoliciesRequest(),
+                timeout=self._timeout,
+            )
+            return {
+                number: _policy(said)
+                async for part in call
+                for number, said in zip(part.pv_numbers, part.policies, strict=True)
+            }
+
+
+def _policy(said: catalog_pb2.RestorePolicy) -> Policy:
+    def optional(name: str) -> float | None:
+        return getattr(said, name) if said.HasField(name) else None  # type: ignore[arg-type]
+
+    def seconds(name: str) -> float | None:
+        if not said.HasField(name):  # type: ignore[arg-type]
+            return None
+        duration = getattr(said, name)
+        return float(duration.seconds + duration.nanos / 1e9)
+
+    low, high = -math.inf, math.inf
+    if said.HasField("allowed"):
+        low, high = said.allowed.low, said.allowed.high
+    return Policy(
+        completion=CompletionMode(said.completion),
+        timeout_s=seconds("timeout"),
+        settle_s=seconds("settle"),
+        stage=said.stage if said.HasField("stage") else None,
+        done_channel=said.done_channel,
+        done_value=optional("done_value"),
+        ramp_rate=optional("ramp_rate"),
+        ramp_step=optional("ramp_step"),
+        allowed_low=None if low == -math.inf else low,
+        allowed_high=None if high == math.inf else high,
+    )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.directory import MetadataPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, page_of, shard_of_page
-from drey_core.values import I8, Columns
-from drey_restore.domain.items import F8, Labels
+from drey_core.values import I8, Columns, State
+from drey_restore.domain.items import F8, Labels, scatter
 from drey_runtime.image import Image, metadata_page
 
 _CONTROL_LOW, _CONTROL_HIGH = 6, 7
@@ -74,6 +74,16 @@ class LiveValues:
     values: Columns
     stale: NDArray[np.bool_]
     metadata: LiveMetadata
+
+    def with_read(self, rows: I8, values: Columns, silent: I8) -> LiveValues:
+        """With `values` that a read of our own gave for `rows`; `silent` gave no answer to one."""
+        merged = scatter(self.values, rows, values.with_key(self.values.key[rows]))
+        state, stale = merged.state.copy(), self.stale.copy()
+        state[silent] = np.where(
+            state[silent] == State.CONNECTED, State.DISCONNECTED, state[silent]
+        )
+        stale[rows] = stale[silent] = False
+        return LiveValues(replace(merged, state=state), stale, self.metadata)
 
 
 @dataclass(frozen=True)

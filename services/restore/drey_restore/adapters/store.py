@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from drey_core.errors import FailedPrecondition, NotFound, Reason
+from drey_core.errors import FailedPrecondition, Internal, NotFound, Reason
 from drey_core.values import I8, as_float64
 from drey_restore.adapters.copy import copy_into, copy_rows
 from drey_restore.domain import blob
 from drey_restore.domain.execution import Batch
 from drey_restore.domain.items import I4, Outcome, PlanItems
 from drey_restore.domain.kinds import TRANSITIONS, RestoreState
-from drey_restore.domain.records import PlanRecord, RestoreRecord
+from drey_restore.domain.records import HeldWrite, PlanRecord, RestoreRecord, Unanswered
 from drey_runtime.database import Connection, Database, Record
+from drey_runtime.jobs import LEASE_HELD, Job, JobLost
 
 SCHEMA_PACKAGES = ("drey_runtime", "drey_restore")
 _EXECUTE_LOCK = 0x64726579_72657374  # "dreyrest"
@@ -25,10 +27,12 @@ SELECT id, digest, snapshot_id, pvs, writes, skips, exact, principal, role, comm
     create_time_ns, expire_time_ns, undoes_restore_id, restore_id FROM restore.plan
 """
 _RESTORE = """
-SELECT r.id, r.plan_id, p.digest AS plan_digest, p.snapshot_id, r.state, r.verdicts, r.principal,
+SELECT r.id, r.plan_id, r.plan_digest, p.snapshot_id, r.state, r.verdicts, r.principal,
     r.role, r.comment, r.job_id, r.start_by_ns, r.write_timeout_ns, r.verify_timeout_ns,
     r.accept_moved, r.create_time_ns, r.abort_requested, r.abort_reason, r.error_reason,
-    r.error_message, r.start_time_ns, r.end_time_ns, r.revision
+    r.error_message, r.start_time_ns, r.end_time_ns, r.revision,
+    (SELECT count(*) FROM restore.unanswered u
+     WHERE u.restore_id = r.id AND u.release_time_ns = 0) AS may_still_fire
 FROM restore.restore r JOIN restore.plan p ON p.id = r.plan_id
 """
 _INSERT_PLAN = """
@@ -38,8 +42,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 """
 _INSERT_RESTORE = """
 INSERT INTO restore.restore (id, plan_id, state, verdicts, principal, role, comment, job_id,
-    start_by_ns, write_timeout_ns, verify_timeout_ns, accept_moved, create_time_ns)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    start_by_ns, write_timeout_ns, verify_timeout_ns, accept_moved, create_time_ns, plan_digest)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 """
 _ADVANCE = """
 UPDATE restore.restore SET state = $2, verdicts = $3, revision = revision + 1,
@@ -50,6 +54,18 @@ _FINISH = """
 UPDATE restore.restore SET state = $2, verdicts = $3, all_verified = $4, error_reason = $5,
     error_message = $6, end_time_ns = $7, revision = revision + 1
 WHERE id = $1 AND state = ANY($8::smallint[])
+"""
+_INTENT = f"""
+INSERT INTO restore.journal (restore_id, batch, rows, numbers, intent_time_ns)
+SELECT r.id, $2, $3, $4, $5 FROM restore.restore r JOIN jobs.job job ON job.id = r.job_id
+WHERE r.id = $1 AND NOT r.abort_requested AND r.end_time_ns = 0
+    AND {LEASE_HELD.format(owner="$6", term="$7")}
+FOR SHARE OF r, job
+"""
+_RESULT = """
+UPDATE restore.journal j SET codes = $3, result_time_ns = $4 FROM restore.restore r
+WHERE j.restore_id = $1 AND j.batch = $2 AND j.codes IS NULL
+    AND r.id = j.restore_id AND r.end_time_ns = 0
 """
 _PLAN_ITEM = (
     *("plan_id", "number", "stage", "current", "target", "delta", "deviation"),
@@ -113,31 +129,42 @@ class RestoreStore:
         return _plan(row, plan_id)
 
     async def plans(
-        self, limit: int, before_id: str | None, snapshot_id: str | None
+        self, limit: int, before_id: str | None, snapshot_id: str | None, principal: str
     ) -> list[PlanRecord]:
-        """Plans, newest first, those made before `before_id`."""
+        """Plans, newest first, those made before `before_id`; of `principal` (empty: anybody)."""
 
         async def fetch(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(
                 f"{_PLAN} WHERE ($1::uuid IS NULL OR id < $1)"
-                " AND ($2::uuid IS NULL OR snapshot_id = $2) ORDER BY id DESC LIMIT $3",
-                *(before_id, snapshot_id, limit),
+                " AND ($2::uuid IS NULL OR snapshot_id = $2) AND ($3 = '' OR principal = $3)"
+                " ORDER BY id DESC LIMIT $4",
+                *(before_id, snapshot_id, principal, limit),
             )
 
         return [_plan(row, "") for row in await self.database.read(fetch)]
 
-    async def plan_items(self, plan_id: str, conn: Connection | None = None) -> PlanItems:
-        """The items of a plan. NotFound."""
+    async def plan_items(
+        self, plan_id: str, digest: str = "", conn: Connection | None = None
+    ) -> PlanItems:
+        """The items of a plan. NotFound.
 
-        async def fetch(conn: Connection) -> bytes | None:
-            sql = "SELECT items FROM restore.plan_data WHERE plan_id = $1"
-            found: bytes | None = await conn.fetchval(sql, plan_id)
-            return found
+        PLAN_DIGEST_MISMATCH where they are not those of which the plan's digest was made, or that
+        is not `digest` (empty: any).
+        """
 
-        packed = await (fetch(conn) if conn is not None else self.database.read(fetch))
-        if packed is None:
+        async def fetch(conn: Connection) -> Record | None:
+            return await conn.fetchrow(
+                "SELECT d.items, p.digest FROM restore.plan_data d"
+                " JOIN restore.plan p ON p.id = d.plan_id WHERE p.id = $1",
+                plan_id,
+            )
+
+        row = await (fetch(conn) if conn is not None else self.database.read(fetch))
+        if row is None:
             raise _no("plan", plan_id)
-        return PlanItems.decode(blob.decompress(packed))
+        return await asyncio.to_thread(
+            _items, plan_id, row["items"], {row["digest"], digest} - {""}
+        )
 
     # ---- restores
 
@@ -152,7 +179,7 @@ class RestoreStore:
             *(restore.id, restore.plan_id, int(restore.state), list(restore.verdicts)),
             *(restore.principal, restore.role, restore.comment, restore.job_id),
             *(restore.start_by_ns, restore.write_timeout_ns, restore.verify_timeout_ns),
-            *(restore.accept_moved, restore.create_time_ns),
+            *(restore.accept_moved, restore.create_time_ns, restore.plan_digest),
         )
         await conn.execute(
             "UPDATE restore.plan SET restore_id = $2 WHERE id = $1", restore.plan_id, restore.id
@@ -195,7 +222,7 @@ class RestoreStore:
         """Note the wish; whoever runs it sees it."""
         await conn.execute(
             "UPDATE restore.restore SET abort_requested = true, abort_reason = $2,"
-            " revision = revision + 1 WHERE id = $1 AND NOT abort_requested",
+            " revision = revision + 1 WHERE id = $1 AND NOT abort_requested AND end_time_ns = 0",
             *(restore_id, reason),
         )
 
@@ -215,12 +242,14 @@ class RestoreStore:
         self,
         conn: Connection,
         restore: RestoreRecord,
-        items: PlanItems,
-        outcome: Outcome,
+        ended: tuple[PlanItems, Outcome] | None,
         *,
         at_ns: int,
     ) -> None:
-        """Store the end: state, counts and error of `restore`, and what became of every item."""
+        """Store the end: state, counts and error of `restore`, and what became of every item.
+
+        None where the items cannot be trusted.
+        """
         status = await conn.execute(
             _FINISH,
             *(restore.id, int(restore.state), list(restore.verdicts), restore.all_verified),
@@ -229,6 +258,9 @@ class RestoreStore:
         )
         if status != "UPDATE 1":
             raise _not_any_more(restore.id, restore.state)
+        if ended is None:
+            return
+        items, outcome = ended
         packed = blob.compress(outcome.encode())
         await conn.execute("INSERT INTO restore.restore_data VALUES ($1, $2)", restore.id, packed)
         rows = items.writes
@@ -262,33 +294,73 @@ class RestoreStore:
         packed = await self.database.read(fetch)
         return None if packed is None else Outcome.decode(blob.decompress(packed))
 
+    # ---- writes that may still take place
+
+    async def hold_unanswered(self, conn: Connection, restore_id: str, held: Unanswered) -> None:
+        """Hold the channels of writes that were sent and never answered."""
+        await conn.execute(
+            "INSERT INTO restore.unanswered"
+            " (restore_id, number, name, address, circuit, sent_time_ns)"
+            " SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[],"
+            " $6::bigint[])",
+            *(restore_id, held.numbers, held.names, held.addresses, held.circuits, held.sent_ns),
+        )
+
+    async def unanswered(
+        self, conn: Connection | None = None, restore_id: str | None = None
+    ) -> list[HeldWrite]:
+        """Writes (of one restore, or of all) that may still take place, oldest restore first."""
+
+        async def fetch(conn: Connection) -> Sequence[Record]:
+            return await conn.fetch(
+                "SELECT u.restore_id, r.principal, u.number, u.name, u.address, u.circuit,"
+                " u.sent_time_ns FROM restore.unanswered u"
+                " JOIN restore.restore r ON r.id = u.restore_id WHERE u.release_time_ns = 0"
+                " AND ($1::uuid IS NULL OR u.restore_id = $1) ORDER BY u.restore_id, u.number",
+                restore_id,
+            )
+
+        rows = await (fetch(conn) if conn is not None else self.database.read(fetch))
+        return [HeldWrite(**dict(row)) for row in rows]
+
+    async def release_unanswered(self, held: Sequence[HeldWrite], at_ns: int) -> None:
+        """Let go of writes whose IOC has answered since. Harmless when repeated."""
+        async with self.database.acquire() as conn:
+            await conn.execute(
+                "UPDATE restore.unanswered u SET release_time_ns = $3"
+                " FROM unnest($1::uuid[], $2::bigint[]) AS answered (restore_id, number)"
+                " WHERE u.restore_id = answered.restore_id AND u.number = answered.number"
+                " AND u.release_time_ns = 0",
+                *([w.restore_id for w in held], [w.number for w in held], at_ns),
+            )
+
     # ---- the journal
 
     async def journal_intent(
-        self, restore_id: str, batch: int, rows: I8, numbers: I8, at_ns: int
+        self, restore_id: str, job: Job, batch: int, rows: I8, numbers: I8, at_ns: int
     ) -> bool:
         """Durable when it returns True: these rows are about to be sent. Once for each batch.
 
-        False, and nothing may be sent, where the restore was asked to stop or has been ended by
-        somebody else: the fence against a process that was taken for dead.
+        False, and nothing may be sent, where the restore was asked to stop. Raises JobLost where
+        this claim of the job is over, or somebody else has ended the restore: the fence against a
+        process that was taken for dead.
         """
         async with self.database.acquire() as conn:
             status = await conn.execute(
-                "INSERT INTO restore.journal (restore_id, batch, rows, numbers, intent_time_ns)"
-                " SELECT id, $2, $3, $4, $5 FROM restore.restore"
-                " WHERE id = $1 AND NOT abort_requested AND end_time_ns = 0 FOR SHARE",
-                *(restore_id, batch, rows.tolist(), numbers.tolist(), at_ns),
+                _INTENT,
+                *(restore_id, batch, rows.tolist(), numbers.tolist(), at_ns, job.owner, job.term),
             )
-        return status == "INSERT 0 1"
+        if status == "INSERT 0 1":
+            return True
+        restore = await self.restore(restore_id)
+        if restore.abort_requested and not restore.state.ended:
+            return False
+        raise JobLost(job.id)
 
     async def journal_result(self, restore_id: str, batch: int, codes: I4, at_ns: int) -> None:
-        """What came of a batch. Harmless when repeated."""
+        """What came of a batch, once; harmless when repeated. Too late once the restore ended."""
         async with self.database.acquire() as conn:
-            await conn.execute(
-                "UPDATE restore.journal SET codes = $3, result_time_ns = $4"
-                " WHERE restore_id = $1 AND batch = $2",
-                *(restore_id, batch, codes.tolist(), at_ns),
-            )
+            await conn.execute(_RESULT, restore_id, batch, codes.tolist(), at_ns)
 
     async def journal(self, restore_id: str) -> list[Batch]:
         """All entries in order."""
@@ -299,6 +371,22 @@ class RestoreStore:
             )
 
         return [_batch(dict(row)) for row in await self.database.read(fetch)]
+
+
+def _items(plan_id: str, packed: bytes, digests: set[str]) -> PlanItems:
+    try:
+        raw = blob.decompress(packed)
+    except Internal:
+        raw = b""
+    if {blob.digest(raw)} != digests:
+        raise FailedPrecondition(
+            f"the items of plan {plan_id} in the database are not those of which its digest was"
+            " made: somebody replaced them. Nothing is written; make a new plan, and find out who"
+            " can write to the database",
+            reason=Reason.PLAN_DIGEST_MISMATCH,
+            metadata={"plan_id": plan_id},
+        )
+    return PlanItems.decode(raw)
 
 
 def _before(state: RestoreState) -> set[RestoreState]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.compare import shapes_agree
 from drey_core.values import (
     ARRAY,
     ELEMENT_DTYPE,
@@ -20,6 +21,7 @@ from drey_core.values import (
     encode_value,
     heap_mask,
     heap_ref,
+    pack_strings,
     unpack_strings,
 )
 from drey_restore.domain.items import Labels
@@ -49,7 +51,7 @@ class _Refused(Exception):
 
 def convert(
     stored: Columns,
-    live_kind: U1,
+    live: Columns,
     live_count: I8,
     rows: I8,
     stored_labels: Mapping[int, Labels],
@@ -57,10 +59,11 @@ def convert(
 ) -> Converted:
     """Convert the given rows of `stored` (n); the others keep their value and have no problem.
 
-    `live_kind` and `live_count` (shapes (n,)) are today's type and greatest number of elements.
+    `live` (n) has today's types, `live_count` (shape (n,)) the greatest number of elements.
     Numbers go to another type only where that holds them exactly; an enum goes by its label where
-    both lists of labels are known and differ.
+    both lists of labels are known and differ; a scalar and an array of one element are the same.
     """
+    live_kind = live.kind
     problem = np.zeros(len(stored), np.uint8)
     data, kind = stored.data.copy(), stored.kind.copy()
     warnings: dict[int, tuple[str, ...]] = {}
@@ -81,7 +84,7 @@ def convert(
     base = len(stored.heap)
     for row in rows[~same].tolist():
         try:
-            bits = _retyped(stored, row, int(live_kind[row]), int(live_count[row]))
+            bits = _retyped(stored, live, row, int(live_count[row]))
         except _Refused as refused:
             problem[row] = refused.reason
             continue
@@ -122,23 +125,24 @@ def _check_counts(stored: Columns, live_count: I8, rows: I8, problem: U1) -> Non
     problem[arrays[counts > live_count[arrays]]] = Skip.COUNT_TOO_LARGE
 
 
-def _retyped(stored: Columns, row: int, kind: int, count: int) -> int | bytes:
-    """Heap bytes or bits of one value in another kind."""
-    old = int(stored.kind[row])
+def _retyped(stored: Columns, live: Columns, row: int, count: int) -> int | bytes:
+    """Heap bytes or bits of one value in the kind that the channel has today."""
+    old, kind = int(stored.kind[row]), int(live.kind[row])
     if _family(old) != _family(kind):
         raise _Refused(Skip.TYPE_CHANGED)
     value = decode_value(old, int(stored.data[row]), stored.heap)
-    if old & ARRAY and not kind & ARRAY:
-        if len(value) != 1:
-            raise _Refused(Skip.COUNT_TOO_LARGE if len(value) else Skip.TYPE_CHANGED)
-        value = value[0]
-    elif kind & ARRAY and not old & ARRAY:
-        raise _Refused(Skip.TYPE_CHANGED)
-    if kind & ARRAY:
-        if len(value) > count:
-            raise _Refused(Skip.COUNT_TOO_LARGE)
-        return _exact_array(value, kind)
-    return _exact_scalar(value, kind)
+    if not shapes_agree(stored, live, row):
+        longer = old & ARRAY and len(value) > 1
+        raise _Refused(Skip.COUNT_TOO_LARGE if longer else Skip.TYPE_CHANGED)
+    if not kind & ARRAY:
+        return _exact_scalar(value[0] if old & ARRAY else value, kind)
+    if not old & ARRAY:
+        value = [value]
+    if len(value) > count:
+        raise _Refused(Skip.COUNT_TOO_LARGE)
+    if kind == _STRING_ARRAY:
+        return pack_strings(value)
+    return _exact_array(np.asarray(value), kind)
 
 
 def _family(kind: int) -> int:

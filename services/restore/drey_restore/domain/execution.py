@@ -13,20 +13,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.errors import Internal
+from drey_core.errors import DeadlineExceeded, DreyError, FailedPrecondition, Internal, Reason
 from drey_core.values import I8, U1
 from drey_restore.domain.items import I4, PlanItems
-from drey_restore.domain.kinds import VERDICTS, Completion, Skip, Verdict
+from drey_restore.domain.kinds import VERDICTS, Completion, RestoreState, Skip, Verdict
 
 ECA_NORMAL = 1
 ECA_TIMEOUT = 80
 ECA_DISCONN = 192
+ECA_NORDACCESS = 368
 ECA_CHANDESTROY = 440
 ECA_UNRESPTMO = 480
 
 Mask = NDArray[np.bool_]
 
+NOT_SENT = 0
+"""In place of an ECA status: announced, and never handed to Channel Access."""
+
 _VERDICT_OF_CODE = {
+    NOT_SENT: Verdict.NOT_SENT,
     ECA_NORMAL: Verdict.WRITTEN,
     ECA_TIMEOUT: Verdict.TIMED_OUT,
     ECA_DISCONN: Verdict.DISCONNECTED,
@@ -70,6 +75,21 @@ def count_verdicts(verdict: U1) -> list[int]:
     return counts
 
 
+def counts_by_journal(initial: list[int], journal: Iterable[Batch]) -> list[int]:
+    """Counts of an ended execution whose items cannot be trusted, by its journal alone."""
+    counts = list(initial)
+    for batch in journal:
+        counts[Verdict.PENDING] -= len(batch.rows)
+        if batch.codes is None:
+            counts[Verdict.UNKNOWN] += len(batch.rows)
+            continue
+        found = count_verdicts(verdicts_of_codes(batch.codes))
+        counts = [a + b for a, b in zip(counts, found, strict=True)]
+    counts[Verdict.NOT_SENT] += counts[Verdict.PENDING]
+    counts[Verdict.PENDING] = 0
+    return counts
+
+
 def all_verified(counts: list[int]) -> bool:
     """Every PV to write was verified, and none was left out but those equal already."""
     good = counts[Verdict.VERIFIED] + counts[Verdict.EQUAL_ALREADY]
@@ -98,6 +118,12 @@ class Execution:
     def anything_sent(self) -> bool:
         """Whether a write was announced."""
         return bool(self.sent_time.any())
+
+    @property
+    def unanswered(self) -> I8:
+        """Rows that were sent, and that nobody has answered."""
+        timed_out = np.isin(self.verdict, (Verdict.TIMED_OUT, Verdict.UNKNOWN))
+        return np.flatnonzero(self.in_flight | timed_out)
 
     @property
     def finished(self) -> int:
@@ -158,6 +184,54 @@ class Execution:
         if wrong.any() or len(np.unique(rows)) != len(rows):
             at = int(rows[wrong][0]) if wrong.any() else int(rows[0])
             raise Internal(f"row {at} of the plan {otherwise}")
+
+
+_UNVERIFIED = {
+    Verdict.WRITTEN: "could not be read back",
+    Verdict.NOT_REACHED: "show another value",
+    Verdict.REFUSED: "were refused",
+    Verdict.TIMED_OUT: "were not answered in time",
+    Verdict.DISCONNECTED: "were not connected",
+    Verdict.UNKNOWN: "have an unknown result",
+}
+
+
+def shortfall(
+    items: PlanItems, execution: Execution, write_timeout_s: float
+) -> tuple[RestoreState, DreyError | None]:
+    """How an execution ends that nobody stopped, and what is missing of it (None: nothing)."""
+    verdict = execution.verdict
+    writes = len(items.writes)
+    unsent = np.flatnonzero(verdict == Verdict.NOT_SENT)
+    if len(unsent):
+        return RestoreState.INTERRUPTED, DeadlineExceeded(
+            f"the write timeout of {write_timeout_s:g} s was over when {len(unsent)} of {writes}"
+            f" PVs had not been sent, the first is {items.names[int(unsent[0])]}; none is sent any"
+            " more. Make a new plan for what is left, or give more time"
+        )
+    if not execution.anything_sent:
+        return RestoreState.INTERRUPTED, all_gone(items)
+    lacking = np.flatnonzero(np.isin(verdict, list(_UNVERIFIED)))
+    if len(lacking) == 0:
+        return RestoreState.COMPLETED, None
+    first = items.names[int(lacking[0])]
+    counts = execution.counts
+    parts = [f"{counts[v]} {text}" for v, text in _UNVERIFIED.items() if counts[v]]
+    return RestoreState.COMPLETED, FailedPrecondition(
+        f"{len(lacking)} of {writes} writes are not verified: {', '.join(parts)}; the first is"
+        f" {first}",
+        reason=Reason.NOT_ALL_VERIFIED,
+    )
+
+
+def all_gone(items: PlanItems) -> FailedPrecondition:
+    """DISCONNECTED: nothing could be sent to any PV of a plan."""
+    rows = items.writes
+    return FailedPrecondition(
+        f"none of the {len(rows)} PVs to write is connected and answers, the first is"
+        f" {items.names[int(rows[0])]}; nothing was sent. Look at their IOCs, then make a new plan",
+        reason=Reason.DISCONNECTED,
+    )
 
 
 def replay(items: PlanItems, journal: Iterable[Batch]) -> Execution:

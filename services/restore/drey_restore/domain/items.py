@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.values import I8, U1, Columns, pack_strings, unpack_strings
+from drey_core.wire import compact_heap
 from drey_restore.domain import blob
 from drey_restore.domain.kinds import Skip
 
@@ -136,8 +137,9 @@ class Outcome:
     """What became of the n items of a plan; every array has n entries, rows as in the plan.
 
     `code` is the ECA status of the write (0: none), times are nanoseconds since 1970 UTC (0:
-    none). `readback_reached`: 1 yes, 0 no, -1 there is none to compare. `before`, `seen` and
-    `readback` have kind NONE where nothing was read.
+    none). `readback_reached`: 1 yes, 0 no, -1 there is none to compare. `moving`: 1 the readback
+    still moved when it was last looked at, 0 it stood still, -1 that is not known. `before`, `seen`
+    and `readback` have kind NONE where nothing was read.
     """
 
     verdict: U1
@@ -145,6 +147,7 @@ class Outcome:
     sent_time: I8
     completion_time: I8
     readback_reached: NDArray[np.int8]
+    moving: NDArray[np.int8]
     before: Columns
     seen: Columns
     readback: Columns
@@ -159,6 +162,7 @@ class Outcome:
             sent_time=np.zeros(n, np.int64),
             completion_time=np.zeros(n, np.int64),
             readback_reached=np.full(n, -1, np.int8),
+            moving=np.full(n, -1, np.int8),
             before=items.current,
             seen=Columns.empty(n),
             readback=Columns.empty(n),
@@ -175,17 +179,21 @@ class Outcome:
     def decode(cls, raw: bytes) -> Outcome:
         """Inverse of `encode`. Raises `Internal` on anything else."""
         s = blob.decode(raw)
+        # outcomes of the first version do not have it
+        s.setdefault("moving", np.full(len(s["verdict"]), -1, np.int8))
         fields: dict[str, Any] = {name: s[name] for name in _OUTCOME}
         fields |= {name: blob.columns_of(name, s) for name in ("before", "seen", "readback")}
         return cls(**fields)
 
 
-_OUTCOME = ("verdict", "code", "sent_time", "completion_time", "readback_reached")
+_OUTCOME = ("verdict", "code", "sent_time", "completion_time", "readback_reached", "moving")
 
 
 def scatter(into: Columns, rows: I8, values: Columns) -> Columns:
-    """`into` with `values[i]` in row `rows[i]`; the heaps are joined."""
+    """`into` with `values[i]` in row `rows[i]`; the heap holds what the rows refer to, no more."""
     both = Columns.concat([into, values])
     index = np.arange(len(into))
     index[rows] = len(into) + np.arange(len(rows))
-    return both.take(index)
+    taken = both.take(index)
+    data, heap = compact_heap(taken)
+    return replace(taken, data=data, heap=heap)

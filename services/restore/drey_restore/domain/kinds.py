@@ -24,7 +24,11 @@ class Skip(IntEnum):
     EXCLUDED = 13
     STALE = 14
     DUPLICATE_ADDRESS = 15
+    POLICY = 16
     UNSUPPORTED = 17
+
+
+SKIPS = max(Skip) + 1
 
 
 class Verdict(IntEnum):

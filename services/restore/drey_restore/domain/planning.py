@@ -7,24 +7,27 @@ Reasons in order of precedence; the first that holds is given:
 3. DISCONNECTED, STALE: the present value is not known;
 4. NOT_WRITABLE, TYPE_CHANGED, COUNT_TOO_LARGE, LABEL_GONE: the channel takes no such value;
 5. EQUAL: it has the value already, so the rest does not matter (NaN equals NaN);
-6. NOT_FINITE, OUT_OF_RANGE: the record would refuse or clip it;
-7. DUPLICATE_ADDRESS: a PV with a smaller number writes the same record's value.
+6. POLICY: its restore policy asks for what a restore would not do;
+7. NOT_FINITE, OUT_OF_RANGE: the record would refuse or clip it;
+8. DUPLICATE_ADDRESS: a PV with a smaller number writes the same record's value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.compare import DifferenceClass, compare
 from drey_core.names import record_of
+from drey_core.pv_table import Policy
 from drey_core.values import ARRAY, ELEMENT_DTYPE, I8, U1, Columns, Kind, State, as_float64
 from drey_restore.domain.conversion import convert, in_heap
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import Completion, Skip
+from drey_restore.domain.policy import completion_of, unfollowed
 
 Mask = NDArray[np.bool_]
 PROTOCOL_PVA = 2
@@ -37,7 +40,7 @@ class PlanInput:
     Ordered by `number`, each once. `deleted`: not in today's catalogue. `stored` and
     `stored_readback` are the snapshot's values (state ABSENT: none). `live` is the present value
     of the setpoint; `stale`: not to be believed. `live_count`: greatest number of elements.
-    Control limits are NaN where there are none.
+    Control limits are NaN where there are none. `policies`: what PVs say themselves, by row.
     """
 
     number: I8
@@ -64,6 +67,7 @@ class PlanInput:
     control_low: F8
     control_high: F8
     excluded: Mask | None = None
+    policies: Mapping[int, Policy] = field(default_factory=dict)
 
 
 class _Skips:
@@ -98,7 +102,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     rows = np.flatnonzero(skips.open)
     converted = convert(
         known.stored,
-        known.live.kind,
+        known.live,
         known.live_count,
         rows,
         known.stored_labels,
@@ -111,9 +115,13 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         compared.cls == DifferenceClass.WITHIN_TOLERANCE
     )
     skips.where(_same_bits(target, known.live, equal) if exact else equal, Skip.EQUAL)
+    warnings = _refuse_policies(known.policies, skips, converted.warnings)
     _refuse_values(target, known, skips)
     _refuse_duplicates(known.addresses, skips)
     left_out = ~skips.open
+    completion = np.full(n, Completion.PUT_CALLBACK, np.uint8)
+    for row, policy in known.policies.items():
+        completion[row] = completion_of(policy)
     label_of, label_sets = _intern_labels(known)
     return PlanItems(
         number=known.number,
@@ -130,11 +138,11 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         delta=0.0 - compared.delta,
         deviation=compared.deviation,
         stage=np.zeros(n, np.int32),
-        completion=np.full(n, Completion.PUT_CALLBACK, np.uint8),
+        completion=completion,
         skip=skips.skip,
         label_of=label_of,
         label_sets=label_sets,
-        warnings=converted.warnings,
+        warnings=warnings,
     )
 
 
@@ -148,6 +156,21 @@ def _blank(columns: Columns, rows: Mask) -> Columns:
     kind, data = columns.kind.copy(), columns.data.copy()
     kind[rows], data[rows] = Kind.NONE, 0
     return replace(columns, kind=kind, data=data)
+
+
+def _refuse_policies(
+    policies: Mapping[int, Policy], skips: _Skips, warnings: dict[int, tuple[str, ...]]
+) -> dict[int, tuple[str, ...]]:
+    """Leave out what would not be restored as its policy says; the warnings with why."""
+    found = dict(warnings)
+    refused = np.zeros(len(skips.skip), bool)
+    for row, policy in policies.items():
+        why = unfollowed(policy)
+        if why and skips.skip[row] == Skip.NONE:
+            refused[row] = True
+            found[row] = (*found.get(row, ()), *why)
+    skips.where(refused, Skip.POLICY)
+    return found
 
 
 def _same_bits(a: Columns, b: Columns, among: Mask) -> Mask:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from drey_core.errors import Reason
 from drey_restore.domain.execution import all_verified
-from drey_restore.domain.kinds import PlanState, RestoreState
+from drey_restore.domain.kinds import VERDICTS, PlanState, RestoreState, Skip, Verdict
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class PlanRecord:
     expire_time_ns: int
     undoes_restore_id: str | None = None
     restore_id: str | None = None
+
+    @property
+    def first_verdicts(self) -> list[int]:
+        """Verdicts of its PVs before anything is sent, by their number."""
+        counts = [0] * VERDICTS
+        counts[Verdict.PENDING] = self.writes
+        counts[Verdict.EQUAL_ALREADY] = self.skips[Skip.EQUAL]
+        counts[Verdict.SKIPPED] = self.pvs - self.writes - self.skips[Skip.EQUAL]
+        return counts
 
     def state(self, now_ns: int) -> PlanState:
         """Where it stands at `now_ns`."""
@@ -61,8 +70,33 @@ class RestoreRecord:
     start_time_ns: int = 0
     end_time_ns: int = 0
     revision: int = 1
+    may_still_fire: int = 0
 
     @property
     def all_verified(self) -> bool:
         """Every PV to write was verified, and none was left out but those equal already."""
         return self.state == RestoreState.COMPLETED and all_verified(list(self.verdicts))
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """Writes that were sent and never answered, as columns; `circuits`: `host:port`, or empty."""
+
+    numbers: list[int]
+    names: list[str]
+    addresses: list[str]
+    circuits: list[str]
+    sent_ns: list[int]
+
+
+@dataclass(frozen=True)
+class HeldWrite:
+    """A write of an ended restore that may still take place, and so holds its channel."""
+
+    restore_id: str
+    principal: str
+    number: int
+    name: str
+    address: str
+    circuit: str
+    sent_time_ns: int

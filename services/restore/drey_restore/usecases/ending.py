@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from drey_core.errors import DreyError, Reason
-from drey_core.values import Columns
+import numpy as np
+
+from drey_core.errors import DreyError, FailedPrecondition, Reason
+from drey_core.values import I8, Columns
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import Execution, replay
+from drey_restore.domain.execution import Execution, counts_by_journal, replay
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState, Verdict
-from drey_restore.domain.records import RestoreRecord
+from drey_restore.domain.records import RestoreRecord, Unanswered
 from drey_restore.ports import Clock
 from drey_restore.usecases.notify import Notifier
 from drey_runtime import audit, telemetry
@@ -42,6 +45,20 @@ def outcome_of(
     )
 
 
+def unanswered_of(
+    items: PlanItems, execution: Execution, rows: I8, circuits: Mapping[int, str]
+) -> Unanswered:
+    """Writes of `rows` that may still take place; `circuits` by row, as far as known."""
+    listed = rows.tolist()
+    return Unanswered(
+        numbers=items.number[rows].tolist(),
+        names=[items.names[row] for row in listed],
+        addresses=[items.addresses[row] for row in listed],
+        circuits=[circuits.get(row, "") for row in listed],
+        sent_ns=execution.sent_time[rows].tolist(),
+    )
+
+
 class Ending:
     """Ends restores, once each."""
 
@@ -51,13 +68,17 @@ class Ending:
     async def end(
         self,
         restore: RestoreRecord,
-        items: PlanItems,
-        outcome: Outcome,
+        outcome: tuple[PlanItems, Outcome] | None,
         counts: list[int],
         state: RestoreState,
         error: DreyError | None = None,
+        held: Unanswered | None = None,
     ) -> RestoreRecord:
-        """Store the end. WRONG_STATE where it has ended before; `Unavailable`: try again."""
+        """Store the end. WRONG_STATE where it has ended before; `Unavailable`: try again.
+
+        `outcome` is None where the items of the plan cannot be trusted. `held` are writes that may
+        still take place.
+        """
         ended = replace(
             restore,
             state=state,
@@ -67,7 +88,9 @@ class Ending:
         )
         at = self._clock()
         async with self._store.database.transaction() as conn:
-            await self._store.finish(conn, ended, items, outcome, at_ns=at)
+            await self._store.finish(conn, ended, outcome, at_ns=at)
+            if held is not None and held.numbers:
+                await self._store.hold_unanswered(conn, restore.id, held)
             await audit.append(
                 conn,
                 actor=restore.principal,
@@ -78,6 +101,7 @@ class Ending:
                 after={
                     "verdicts": {v.name.lower(): counts[v] for v in Verdict if counts[v]},
                     "all_verified": ended.all_verified,
+                    "may_still_fire": len(held.numbers) if held is not None else 0,
                     "error": ended.error_message,
                     "abort_reason": restore.abort_reason,
                 },
@@ -97,11 +121,26 @@ class Ending:
         async with self._store.database.transaction() as conn:
             # from here on no intent is taken, so that the journal read next is all there is
             await self._store.request_abort(conn, restore.id, "")
-        items = await self._store.plan_items(restore.plan_id)
-        execution = replay(items, await self._store.journal(restore.id))
-        execution.close()
-        if execution.anything_sent and state == RestoreState.FAILED:
+        journal = await self._store.journal(restore.id)
+        if journal and state == RestoreState.FAILED:
             state = RestoreState.INTERRUPTED
+        try:
+            items = await self._store.plan_items(restore.plan_id, restore.plan_digest)
+        except FailedPrecondition as mismatch:
+            if mismatch.reason != Reason.PLAN_DIGEST_MISMATCH:
+                raise
+            plan = await self._store.plan(restore.plan_id)
+            counts = counts_by_journal(plan.first_verdicts, journal)
+            return await self.end(restore, None, counts, state, mismatch)
+        execution = replay(items, journal)
+        execution.close()
+        # whether these were sent is not known, so they may be on their way
+        unknown = np.flatnonzero(execution.verdict == Verdict.UNKNOWN)
         return await self.end(
-            restore, items, outcome_of(items, execution), execution.counts, state, error
+            restore,
+            (items, outcome_of(items, execution)),
+            execution.counts,
+            state,
+            error,
+            unanswered_of(items, execution, unknown, {}),
         )

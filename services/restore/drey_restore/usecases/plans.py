@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from drey_core.directory import Directory
-from drey_core.errors import Internal
-from drey_core.values import I8, Kind
+from drey_core.errors import Internal, ResourceExhausted
+from drey_core.pv_table import Policy
+from drey_core.values import I8, Kind, State
 from drey_restore.adapters.live import LiveMetadata, LivePages, LiveValues
 from drey_restore.adapters.snapshots import StoredName, StoredValues, align, merged
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
+from drey_restore.domain.execution import ECA_NORDACCESS, ECA_NORMAL
 from drey_restore.domain.items import F8, Labels, PlanItems
-from drey_restore.domain.kinds import Skip
-from drey_restore.domain.planning import PlanInput, make_plan
+from drey_restore.domain.kinds import SKIPS
+from drey_restore.domain.planning import PROTOCOL_PVA, PlanInput, make_plan
 from drey_restore.domain.records import PlanRecord
-from drey_restore.ports import Catalog, Clock, Live, Selector, Snapshots
+from drey_restore.ports import Catalog, Channels, Clock, Limits, Live, Selector, Snapshots
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
-from drey_runtime.database import Connection
+
+_AT_A_TIME = 2
+_MOST_WAITING = 100
+"""Plans that are being made, or wait for their turn."""
 
 METHOD = "drey.restore.v1.RestoreService/CreatePlan"
 
@@ -45,21 +51,74 @@ class Plans:
     """Use cases of plans."""
 
     def __init__(
-        self, store: RestoreStore, snapshots: Snapshots, catalog: Catalog, live: Live, clock: Clock
+        self,
+        store: RestoreStore,
+        snapshots: Snapshots,
+        catalog: Catalog,
+        live: Live,
+        channels: Channels,
+        limits: Limits,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._snapshots, self._catalog, self._live = snapshots, catalog, live
+        self._channels, self._limits = channels, limits
         self._clock = clock
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
+        self._waiting = 0
 
     async def create(self, request: PlanRequest, principal: Principal) -> PlanRecord:
         """Make and store a plan; a repeat of the request gives the plan of the first one."""
-        database = self._store.database
+        made = await self._seen(request, principal)
+        if made is None:
+            async with self._turn():
+                items = await self.compute(request)
+                digest, packed = await asyncio.to_thread(_pack, items)
+                plan = self._record(request, principal, items, new_id(), digest)
+                made = await self._insert(request, principal, plan, items, packed)
+        return await self._store.plan(made)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of a few that make plans at a time; RESOURCE_EXHAUSTED where too many wait."""
+        if self._waiting >= _MOST_WAITING:
+            raise ResourceExhausted(
+                f"{self._waiting} plans are being made or wait for it: try again in a moment",
+                metadata={"limit": str(_MOST_WAITING)},
+            )
+        self._waiting += 1
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self._waiting -= 1
+
+    async def _seen(self, request: PlanRequest, principal: Principal) -> str | None:
+        """Id of the plan that this very request made before."""
+        if not request.request_id:
+            return None
+        async with self._store.database.acquire() as conn:
+            seen = await idempotency.find(
+                conn, METHOD, principal.name, request.request_id, request.raw
+            )
+        return None if seen is None else seen.decode()
+
+    async def _insert(
+        self,
+        request: PlanRequest,
+        principal: Principal,
+        plan: PlanRecord,
+        items: PlanItems,
+        packed: bytes,
+    ) -> str:
+        """Store a plan, unless a repeat of the request was faster; the id of the one stored."""
         async with (
-            database.transaction() as conn,
+            self._store.database.transaction() as conn,
             idempotency.once(conn, METHOD, principal.name, request.request_id, request.raw) as slot,
         ):
             if slot.seen is None:
-                plan = await self._store_plan(conn, request, principal)
+                await self._store.insert_writes(conn, plan.id, items)
+                await self._store.insert_plan(conn, plan, packed)
                 slot.response = plan.id.encode()
                 await audit.append(
                     conn,
@@ -78,20 +137,7 @@ class Plans:
                 )
         if slot.response is None:
             raise Internal("a plan was not stored")
-        return await self._store.plan(slot.response.decode())
-
-    async def _store_plan(
-        self, conn: Connection, request: PlanRequest, principal: Principal
-    ) -> PlanRecord:
-        """Compute and store it. A thread packs and hashes while Postgres takes the writes."""
-        items = await self.compute(request)
-        plan_id = new_id()
-        (digest, packed), _ = await asyncio.gather(
-            asyncio.to_thread(_pack, items), self._store.insert_writes(conn, plan_id, items)
-        )
-        plan = self._record(request, principal, items, plan_id, digest)
-        await self._store.insert_plan(conn, plan, packed)
-        return plan
+        return slot.response.decode()
 
     def _record(
         self,
@@ -102,7 +148,7 @@ class Plans:
         digest: str,
     ) -> PlanRecord:
         now = self._clock()
-        skips = np.bincount(items.skip, minlength=max(Skip) + 1)
+        skips = np.bincount(items.skip, minlength=SKIPS)
         return PlanRecord(
             id=plan_id,
             digest=digest,
@@ -120,8 +166,9 @@ class Plans:
 
     async def compute(self, request: PlanRequest) -> PlanItems:
         """The items of the plan, from the snapshot, today's catalogue and the live machine."""
-        directory, stored, chosen, live = await asyncio.gather(
+        directory, policies, stored, chosen, live = await asyncio.gather(
             self._catalog.current(),
+            self._catalog.policies(),
             self._snapshots.values(request.snapshot_id, request.selector),
             self._resolve(request.selector),
             self._read_early(request.selector),
@@ -136,8 +183,40 @@ class Plans:
         )
         asked = numbers[(rows < 0) | (stored.setpoint.kind == Kind.ENUM)]
         names = await self._snapshots.names(request.snapshot_id, asked) if len(asked) else {}
-        known = _assemble(directory, rows, channels, stored, live.at(channels), names)
-        return make_plan(known, exact=request.exact)
+        seen = await self._look(directory, rows, stored, live.at(channels))
+        # in a thread, so that a restore that runs meanwhile gets its turns
+        return await asyncio.to_thread(
+            lambda: make_plan(
+                _assemble(directory, rows, channels, stored, seen, names, policies),
+                exact=request.exact,
+            )
+        )
+
+    async def _look(
+        self, directory: Directory, rows: I8, stored: StoredValues, live: LiveValues
+    ) -> LiveValues:
+        """The present values by a read of our own; without an answer it is not known.
+
+        A monitor only hears of changes beyond the dead bands of a record, so what it says does not
+        decide. That it says a channel is not there saves waiting for it.
+        """
+        absent = (live.values.state != State.CONNECTED) & ~live.stale
+        there = ~absent & (rows >= 0) & (stored.setpoint.kind != Kind.NONE)
+        there &= _at(directory.setpoint_channel, rows) != 0
+        there &= _at(directory.protocol.astype(np.int64), rows) != PROTOCOL_PVA
+        there &= _at(directory.read_only.astype(np.int64), rows) == 0
+        asked = np.flatnonzero(there)
+        addresses = [directory.setpoint_address[row] for row in rows[asked].tolist()]
+        table = self._channels.table
+        async with self._channels.use(addresses):
+            slots = self._channels.slots(addresses)
+            up = await table.wait_connected(slots, self._limits.connect_s)
+            connected = [addresses[at] for at in np.flatnonzero(up).tolist()]
+            found = await table.read(self._channels.slots(connected), self._limits.read_s)
+        asked_up = asked[up]
+        read = found.code == ECA_NORMAL
+        silent = np.concatenate([asked[~up], asked_up[~read & (found.code != ECA_NORDACCESS)]])
+        return live.with_read(asked_up[read], found.values.take(read), silent)
 
     async def _read_early(self, selector: Selector | None) -> LivePages | None:
         """Of a whole snapshot: all setpoints, read while the snapshot is on its way."""
@@ -158,10 +237,10 @@ class Plans:
         return await self._store.plan_items(plan_id)
 
     async def page(
-        self, limit: int, before_id: str | None, snapshot_id: str | None
+        self, limit: int, before_id: str | None, snapshot_id: str | None, principal: str
     ) -> list[PlanRecord]:
-        """Up to `limit` plans, newest first."""
-        return await self._store.plans(limit, before_id, snapshot_id)
+        """Up to `limit` plans (of `principal`, or of anybody where it is empty), newest first."""
+        return await self._store.plans(limit, before_id, snapshot_id, principal)
 
 
 def _pack(items: PlanItems) -> tuple[str, bytes]:
@@ -193,6 +272,7 @@ def _assemble(
     stored: StoredValues,
     live: LiveValues,
     names: dict[int, StoredName],
+    policies: Mapping[int, Policy],
 ) -> PlanInput:
     numbers = stored.number.tolist()
     at = live.metadata.rows(channel)
@@ -229,6 +309,7 @@ def _assemble(
         writable=live.metadata.writable(at),
         control_low=low,
         control_high=high,
+        policies={row: policies[n] for row, n in enumerate(numbers) if n in policies},
     )
 
 

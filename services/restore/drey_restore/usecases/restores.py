@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from drey_core.errors import FailedPrecondition, Internal, Reason, Unavailable
-from drey_core.names import record_of
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import Execution, count_verdicts, initial_verdicts, replay
 from drey_restore.domain.items import Outcome, PlanItems
@@ -15,6 +14,7 @@ from drey_restore.domain.kinds import PlanState, RestoreState
 from drey_restore.domain.records import PlanRecord, RestoreRecord
 from drey_restore.ports import Clock
 from drey_restore.usecases.ending import Ending, outcome_of
+from drey_restore.usecases.holding import records_of, refuse_held
 from drey_restore.usecases.notify import Aborts, Notifier
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
@@ -86,7 +86,7 @@ class Restores:
         plan = await self._store.lock_plan(conn, request.plan_id)
         now = self._clock()
         _check_plan(plan, request.digest, now)
-        items = await self._store.plan_items(plan.id, conn)
+        items = await self._store.plan_items(plan.id, request.digest, conn)
         await self._check_held(conn, items)
         role = principal.role.label
         restore_id = new_id()
@@ -138,13 +138,14 @@ class Restores:
         return restore
 
     async def _check_held(self, conn: Connection, items: PlanItems) -> None:
-        """CHANNELS_HELD where an open restore writes one of these records."""
+        """CHANNELS_HELD where another restore writes one of these records, or may still."""
+        refuse_held(await self._store.unanswered(conn), items)
         wanted: set[str] = set()
         for other in await self._store.open_restores(conn):
-            held = await self._store.plan_items(other.plan_id, conn)
+            held = await self._store.plan_items(other.plan_id, conn=conn)
             if not wanted:
-                wanted = _records(items)
-            both = wanted & _records(held)
+                wanted = records_of(items)
+            both = wanted & records_of(held)
             if both:
                 raise FailedPrecondition(
                     f"restore {other.id} of {other.principal} is writing {len(both)} of these"
@@ -210,15 +211,19 @@ class Restores:
         """Up to `limit` restores, newest first."""
         return await self._store.restores(limit, before_id)
 
-    async def items(self, restore_id: str) -> tuple[PlanItems, Outcome]:
-        """The items and what became of them; of a running one what the journal tells so far."""
+    async def items(self, restore_id: str) -> tuple[PlanItems, Outcome, set[int]]:
+        """The items and what became of them; of a running one what the journal tells so far.
+
+        And the numbers of the PVs whose write may still take place.
+        """
         restore = await self._store.restore(restore_id)
-        items = await self._store.plan_items(restore.plan_id)
+        items = await self._store.plan_items(restore.plan_id, restore.plan_digest)
         outcome = await self._store.outcome(restore_id)
         if outcome is None:
             execution: Execution = replay(items, await self._store.journal(restore_id))
             outcome = outcome_of(items, execution)
-        return items, outcome
+        held = await self._store.unanswered(restore_id=restore_id)
+        return items, outcome, {write.number for write in held}
 
     async def watch(self, restore_id: str) -> AsyncGenerator[RestoreRecord, None]:
         """The restore now, then as it changes (merged for a slow reader), until it has ended.
@@ -265,10 +270,6 @@ def _check_plan(plan: PlanRecord, digest: str, now_ns: int) -> None:
         )
     if plan.writes == 0:
         raise FailedPrecondition(f"plan {plan.id} writes nothing", reason=Reason.PLAN_EMPTY)
-
-
-def _records(items: PlanItems) -> set[str]:
-    return {record_of(items.addresses[row]) for row in items.writes.tolist()}
 
 
 def _end_by_job(job: Job) -> tuple[RestoreState, Internal | FailedPrecondition | None]:

@@ -112,6 +112,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. The bytes are no message of the method, or there was none."""
     ERROR_REASON_UNKNOWN_METHOD: _ErrorReason.ValueType  # 39
     """UNIMPLEMENTED. No method of this name is served here. Metadata: `method`."""
+    ERROR_REASON_DISCONNECTED: _ErrorReason.ValueType  # 40
+    """FAILED_PRECONDITION. None of the channels is connected; nothing was sent."""
+    ERROR_REASON_NOT_ALL_VERIFIED: _ErrorReason.ValueType  # 41
+    """FAILED_PRECONDITION. In the `error` of a restore that ran to its end: not every write was
+    verified; the verdicts say which.
+    """
+    ERROR_REASON_LABELS_MOVED: _ErrorReason.ValueType  # 42
+    """FAILED_PRECONDITION. Enum labels of PVs to write have changed since the plan was made, so that
+    its indexes mean something else. Cannot be accepted: make a new plan. Metadata: `moved`,
+    `first_moved`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value is the `reason` of the `google.rpc.ErrorInfo`
@@ -208,6 +219,17 @@ ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 38
 """INVALID_ARGUMENT. The bytes are no message of the method, or there was none."""
 ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 39
 """UNIMPLEMENTED. No method of this name is served here. Metadata: `method`."""
+ERROR_REASON_DISCONNECTED: ErrorReason.ValueType  # 40
+"""FAILED_PRECONDITION. None of the channels is connected; nothing was sent."""
+ERROR_REASON_NOT_ALL_VERIFIED: ErrorReason.ValueType  # 41
+"""FAILED_PRECONDITION. In the `error` of a restore that ran to its end: not every write was
+verified; the verdicts say which.
+"""
+ERROR_REASON_LABELS_MOVED: ErrorReason.ValueType  # 42
+"""FAILED_PRECONDITION. Enum labels of PVs to write have changed since the plan was made, so that
+its indexes mean something else. Cannot be accepted: make a new plan. Metadata: `moved`,
+`first_moved`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -61,6 +61,8 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     """The present value is not to be believed: its monitor is silent."""
     SKIP_REASON_DUPLICATE_ADDRESS: _SkipReason.ValueType  # 15
     """Another PV of the plan writes the same address."""
+    SKIP_REASON_POLICY: _SkipReason.ValueType  # 16
+    """Its restore policy asks for what this version does not do; `warnings` names the field."""
     SKIP_REASON_UNSUPPORTED: _SkipReason.ValueType  # 17
     """Its setpoint is of a protocol that this server does not speak."""
 
@@ -99,6 +101,8 @@ SKIP_REASON_STALE: SkipReason.ValueType  # 14
 """The present value is not to be believed: its monitor is silent."""
 SKIP_REASON_DUPLICATE_ADDRESS: SkipReason.ValueType  # 15
 """Another PV of the plan writes the same address."""
+SKIP_REASON_POLICY: SkipReason.ValueType  # 16
+"""Its restore policy asks for what this version does not do; `warnings` names the field."""
 SKIP_REASON_UNSUPPORTED: SkipReason.ValueType  # 17
 """Its setpoint is of a protocol that this server does not speak."""
 Global___SkipReason: _TypeAlias = SkipReason  # noqa: Y015
@@ -158,7 +162,7 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_REFUSED: _Verdict.ValueType  # 6
     """The IOC refused it; see `epics_status`."""
     VERDICT_TIMED_OUT: _Verdict.ValueType  # 7
-    """Sent; no completion within the time. It may still happen."""
+    """Sent; no completion within the time. Whether it can still take place says `may_still_fire`."""
     VERDICT_DISCONNECTED: _Verdict.ValueType  # 8
     """Not connected when it was to be written; nothing was sent."""
     VERDICT_SKIPPED: _Verdict.ValueType  # 9
@@ -166,7 +170,7 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_UNKNOWN: _Verdict.ValueType  # 10
     """Sent before a crash; whether it happened is not known."""
     VERDICT_NOT_SENT: _Verdict.ValueType  # 11
-    """Not sent, because the restore was stopped before."""
+    """Not sent, because the restore was stopped, or its write deadline passed, before."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What became of one PV. "Done" is only said of what was verified."""
@@ -188,7 +192,7 @@ VERDICT_NOT_REACHED: Verdict.ValueType  # 5
 VERDICT_REFUSED: Verdict.ValueType  # 6
 """The IOC refused it; see `epics_status`."""
 VERDICT_TIMED_OUT: Verdict.ValueType  # 7
-"""Sent; no completion within the time. It may still happen."""
+"""Sent; no completion within the time. Whether it can still take place says `may_still_fire`."""
 VERDICT_DISCONNECTED: Verdict.ValueType  # 8
 """Not connected when it was to be written; nothing was sent."""
 VERDICT_SKIPPED: Verdict.ValueType  # 9
@@ -196,7 +200,7 @@ VERDICT_SKIPPED: Verdict.ValueType  # 9
 VERDICT_UNKNOWN: Verdict.ValueType  # 10
 """Sent before a crash; whether it happened is not known."""
 VERDICT_NOT_SENT: Verdict.ValueType  # 11
-"""Not sent, because the restore was stopped before."""
+"""Not sent, because the restore was stopped, or its write deadline passed, before."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _RestoreState:
@@ -214,13 +218,17 @@ class _RestoreStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestoreS
     RESTORE_STATE_VERIFYING: _RestoreState.ValueType  # 3
     """Reads back."""
     RESTORE_STATE_COMPLETED: _RestoreState.ValueType  # 4
-    """Ran to its end; the verdicts say with what success."""
+    """Everything was sent that could be, and read back. Where not every write was verified `error`
+    says so, with the reason NOT_ALL_VERIFIED.
+    """
     RESTORE_STATE_ABORTED: _RestoreState.ValueType  # 5
     """Stopped by a person; nothing more is sent."""
     RESTORE_STATE_INTERRUPTED: _RestoreState.ValueType  # 6
-    """Its process died; a person chooses resume or undo."""
+    """Cut short: its process died, it lost its database, or its write deadline passed before all was
+    sent; `error` says which. A person chooses resume or undo.
+    """
     RESTORE_STATE_FAILED: _RestoreState.ValueType  # 7
-    """Could not begin; nothing was sent."""
+    """Could not begin; nothing was sent; `error` says why."""
     RESTORE_STATE_PAUSED: _RestoreState.ValueType  # 8
     """Holds where it is."""
 
@@ -236,13 +244,17 @@ RESTORE_STATE_WRITING: RestoreState.ValueType  # 2
 RESTORE_STATE_VERIFYING: RestoreState.ValueType  # 3
 """Reads back."""
 RESTORE_STATE_COMPLETED: RestoreState.ValueType  # 4
-"""Ran to its end; the verdicts say with what success."""
+"""Everything was sent that could be, and read back. Where not every write was verified `error`
+says so, with the reason NOT_ALL_VERIFIED.
+"""
 RESTORE_STATE_ABORTED: RestoreState.ValueType  # 5
 """Stopped by a person; nothing more is sent."""
 RESTORE_STATE_INTERRUPTED: RestoreState.ValueType  # 6
-"""Its process died; a person chooses resume or undo."""
+"""Cut short: its process died, it lost its database, or its write deadline passed before all was
+sent; `error` says which. A person chooses resume or undo.
+"""
 RESTORE_STATE_FAILED: RestoreState.ValueType  # 7
-"""Could not begin; nothing was sent."""
+"""Could not begin; nothing was sent; `error` says why."""
 RESTORE_STATE_PAUSED: RestoreState.ValueType  # 8
 """Holds where it is."""
 Global___RestoreState: _TypeAlias = RestoreState  # noqa: Y015
@@ -282,7 +294,9 @@ class PlanItem(_message.Message):
     """Why it is left out. Unspecified: it is written."""
     @_builtins.property
     def current(self) -> _value_pb2.Value:
-        """Value now. Absent: none."""
+        """Value now. Absent: none. Its `origin` says by what it was known: by a read of the plan's own, or,
+        where the channel gave it no answer, by a monitor; such a PV is left out.
+        """
 
     @_builtins.property
     def target(self) -> _value_pb2.Value:
@@ -501,6 +515,7 @@ class Restore(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     PRE_IMAGE_SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    MAY_STILL_FIRE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     plan_id: _builtins.str
@@ -525,6 +540,10 @@ class Restore(_message.Message):
     """Comment for people."""
     pre_image_snapshot_id: _builtins.str
     """Snapshot of the values before the first write. Empty: not taken."""
+    may_still_fire: _builtins.int
+    """PVs whose write was sent, was never answered, and may still take place, as of now. They are held:
+    no other restore writes them before their IOC has answered.
+    """
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictCount]:
         """PVs by verdict; they add up to the PVs of the plan."""
@@ -535,7 +554,9 @@ class Restore(_message.Message):
 
     @_builtins.property
     def error(self) -> _errors_pb2.ItemError:
-        """Why it failed. Absent: it did not."""
+        """Why it failed, or was cut short, or what is not as it should be at its end. Absent: nothing, or it
+        was aborted by a person.
+        """
 
     def __init__(
         self,
@@ -555,10 +576,11 @@ class Restore(_message.Message):
         error: _errors_pb2.ItemError | None = ...,
         comment: _builtins.str = ...,
         pre_image_snapshot_id: _builtins.str = ...,
+        may_still_fire: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "create_time_ns", b"create_time_ns", "end_time_ns", b"end_time_ns", "error", b"error", "id", b"id", "job_id", b"job_id", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time_ns", b"start_time_ns", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "create_time_ns", b"create_time_ns", "end_time_ns", b"end_time_ns", "error", b"error", "id", b"id", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time_ns", b"start_time_ns", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -583,6 +605,8 @@ class RestoreItem(_message.Message):
     SENT_TIME_NS_FIELD_NUMBER: _builtins.int
     COMPLETION_TIME_NS_FIELD_NUMBER: _builtins.int
     READBACK_REACHED_FIELD_NUMBER: _builtins.int
+    MAY_STILL_FIRE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Permanent number of the PV."""
     name: _builtins.str
@@ -601,6 +625,10 @@ class RestoreItem(_message.Message):
     """When its completion was known, nanoseconds since 1970 UTC; 0: not known."""
     readback_reached: _builtins.bool
     """The readback, too, is within its tolerance of the snapshot's. Absent: there is none to compare."""
+    may_still_fire: _builtins.bool
+    """The write was sent, was never answered, and may still take place, as of now."""
+    explanation: _builtins.str
+    """What the verdict means for this PV, and what to do, in a sentence."""
     @_builtins.property
     def before(self) -> _value_pb2.Value:
         """Value before. Absent: none."""
@@ -633,10 +661,12 @@ class RestoreItem(_message.Message):
         sent_time_ns: _builtins.int = ...,
         completion_time_ns: _builtins.int = ...,
         readback_reached: _builtins.bool | None = ...,
+        may_still_fire: _builtins.bool = ...,
+        explanation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "completion_time_ns", b"completion_time_ns", "epics_status", b"epics_status", "name", b"name", "number", b"number", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "sent_time_ns", b"sent_time_ns", "skip", b"skip", "stage", b"stage", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "completion_time_ns", b"completion_time_ns", "epics_status", b"epics_status", "explanation", b"explanation", "may_still_fire", b"may_still_fire", "name", b"name", "number", b"number", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "sent_time_ns", b"sent_time_ns", "skip", b"skip", "stage", b"stage", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__readback_reached: _TypeAlias = _typing.Literal["readback_reached"]  # noqa: Y015
     _WhichOneofArgType__readback_reached: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached"]  # noqa: Y015

@@ -209,22 +209,26 @@ class ListPlansRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most plans in the response, 1 to 1000. 0: 100."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     snapshot_id: _builtins.str
     """Only plans of this snapshot. Empty: any."""
+    principal: _builtins.str
+    """Only plans that this principal made. Empty: anybody's."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         snapshot_id: _builtins.str = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,7 +335,9 @@ class ExecutePlanRequest(_message.Message):
     digest: _builtins.str
     """Digest of the plan: what was looked at is what is executed."""
     accept_moved: _builtins.bool
-    """Go on although values that would be written have changed since the plan was made."""
+    """Go on although values that would be written have changed since the plan was made. Enum labels
+    that moved are never accepted (LABELS_MOVED).
+    """
     comment: _builtins.str
     """Comment for people."""
     request_id: _builtins.str

@@ -113,8 +113,9 @@ class RestoreServiceServicer:
 
     def CreatePlan(self, request, context):
         """Make a plan from a snapshot. Effect: a plan is stored; nothing is written to the machine.
-        Idempotent by `request_id`. Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR,
-        IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for edits.
+        Every setpoint is read; what the monitors know does not decide. Idempotent by `request_id`.
+        Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR, IMAGE_UNAVAILABLE,
+        RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED for edits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +154,10 @@ class RestoreServiceServicer:
         """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
         repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
-        WRONG_STATE, CHANNELS_HELD, MACHINE_MOVED (in the restore's `error`).
+        WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
+        the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
+        DEADLINE_EXCEEDED, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+        database: nothing is written).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

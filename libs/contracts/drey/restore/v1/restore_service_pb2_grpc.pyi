@@ -35,8 +35,9 @@ class RestoreServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RestoreServiceAsyncStub: ...
     CreatePlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.CreatePlanRequest, _restore_service_pb2.CreatePlanResponse]
     """Make a plan from a snapshot. Effect: a plan is stored; nothing is written to the machine.
-    Idempotent by `request_id`. Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR,
-    IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for edits.
+    Every setpoint is read; what the monitors know does not decide. Idempotent by `request_id`.
+    Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR, IMAGE_UNAVAILABLE,
+    RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED for edits.
     """
     GetPlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.GetPlanRequest, _restore_service_pb2.GetPlanResponse]
     """Get a plan without its items. No effect. Reasons: NOT_FOUND."""
@@ -52,7 +53,10 @@ class RestoreServiceStub:
     """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
     repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
     answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
-    WRONG_STATE, CHANNELS_HELD, MACHINE_MOVED (in the restore's `error`).
+    WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
+    the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
+    DEADLINE_EXCEEDED, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+    database: nothing is written).
     """
     GetRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.GetRestoreRequest, _restore_service_pb2.GetRestoreResponse]
     """Get a restore without its items. No effect. Reasons: NOT_FOUND."""
@@ -86,8 +90,9 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.CreatePlanRequest, _restore_service_pb2.CreatePlanResponse]  # type: ignore[assignment]
     """Make a plan from a snapshot. Effect: a plan is stored; nothing is written to the machine.
-    Idempotent by `request_id`. Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR,
-    IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for edits.
+    Every setpoint is read; what the monitors know does not decide. Idempotent by `request_id`.
+    Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR, IMAGE_UNAVAILABLE,
+    RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED for edits.
     """
     GetPlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.GetPlanRequest, _restore_service_pb2.GetPlanResponse]  # type: ignore[assignment]
     """Get a plan without its items. No effect. Reasons: NOT_FOUND."""
@@ -103,7 +108,10 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
     repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
     answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
-    WRONG_STATE, CHANNELS_HELD, MACHINE_MOVED (in the restore's `error`).
+    WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
+    the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
+    DEADLINE_EXCEEDED, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+    database: nothing is written).
     """
     GetRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.GetRestoreRequest, _restore_service_pb2.GetRestoreResponse]  # type: ignore[assignment]
     """Get a restore without its items. No effect. Reasons: NOT_FOUND."""
@@ -140,8 +148,9 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.CreatePlanResponse, _abc.Awaitable[_restore_service_pb2.CreatePlanResponse]]:
         """Make a plan from a snapshot. Effect: a plan is stored; nothing is written to the machine.
-        Idempotent by `request_id`. Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR,
-        IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for edits.
+        Every setpoint is read; what the monitors know does not decide. Idempotent by `request_id`.
+        Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR, IMAGE_UNAVAILABLE,
+        RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED for edits.
         """
 
     @_abc_1.abstractmethod
@@ -187,7 +196,10 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
         repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
-        WRONG_STATE, CHANNELS_HELD, MACHINE_MOVED (in the restore's `error`).
+        WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
+        the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
+        DEADLINE_EXCEEDED, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+        database: nothing is written).
         """
 
     @_abc_1.abstractmethod

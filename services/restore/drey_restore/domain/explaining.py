@@ -1,0 +1,113 @@
+"""What a verdict means for one PV, and what to do, in words: by what was seen of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import IntEnum
+
+import numpy as np
+
+from drey_core.compare import DifferenceClass, compare
+from drey_core.values import I8, Kind
+from drey_restore.domain.items import Outcome, PlanItems
+from drey_restore.domain.kinds import Verdict
+
+
+class Seen(IntEnum):
+    """Where the setpoint stood when it was read afterwards."""
+
+    NOTHING = 0
+    TARGET = 1
+    OTHER = 2
+
+
+def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[int]) -> list[str]:
+    """A sentence or more for each of `rows`; `held`: numbers of PVs that may still be written."""
+    seen = outcome.seen.take(rows)
+    cls = compare(items.target.take(rows), seen, items.absolute[rows], items.relative[rows]).cls
+    at_target = np.isin(cls, (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE))
+    place = np.where(
+        seen.kind == Kind.NONE, Seen.NOTHING, np.where(at_target, Seen.TARGET, Seen.OTHER)
+    )
+    columns = zip(
+        outcome.verdict[rows].tolist(),
+        place.tolist(),
+        outcome.readback_reached[rows].tolist(),
+        outcome.moving[rows].tolist(),
+        np.isin(items.number[rows], list(held)).tolist(),
+        strict=True,
+    )
+    return [_explain(*row) for row in columns]
+
+
+def _explain(verdict: int, seen: int, reached: int, moving: int, held: bool) -> str:
+    """`reached` and `moving` as in `Outcome`."""
+    if verdict in _SENT_TEXTS:
+        parts = [
+            _SENT_TEXTS[Verdict(verdict)],
+            _setpoint(verdict, seen),
+            _readback(reached, moving),
+        ]
+        parts.append(_advice(verdict, seen, reached, moving, held))
+        return " ".join(part for part in parts if part)
+    return _OTHER_TEXTS[Verdict(verdict)]
+
+
+_SENT_TEXTS = {
+    Verdict.WRITTEN: "Written, and the IOC said that it was done.",
+    Verdict.VERIFIED: "Done: written, and a read afterwards showed the target.",
+    Verdict.NOT_REACHED: "Written, and the IOC said that it was done.",
+    Verdict.TIMED_OUT: "Sent; the IOC did not say in time that it was done.",
+    Verdict.UNKNOWN: "It was about to be sent; whether it was is not known.",
+}
+_OTHER_TEXTS = {
+    Verdict.UNSPECIFIED: "",
+    Verdict.PENDING: "Its turn has not come yet.",
+    Verdict.EQUAL_ALREADY: "It had the value when the plan was made; nothing was sent.",
+    Verdict.REFUSED: "The IOC refused it and it was not written: see the status for the reason.",
+    Verdict.DISCONNECTED: "It was not connected, or did not answer; nothing was sent."
+    " Look at its IOC, then make a new plan.",
+    Verdict.SKIPPED: "The plan left it out; nothing was sent.",
+    Verdict.NOT_SENT: "Nothing was sent: the restore ended before its turn."
+    " Make a new plan for what is left.",
+}
+
+
+def _setpoint(verdict: int, seen: int) -> str:
+    if verdict == Verdict.VERIFIED:
+        return ""
+    if seen == Seen.NOTHING:
+        return "The setpoint could not be read afterwards."
+    if seen == Seen.TARGET:
+        return "The setpoint shows the target."
+    return "The setpoint shows another value."
+
+
+def _readback(reached: int, moving: int) -> str:
+    if reached == 1:
+        return "The readback is where it was in the snapshot."
+    if reached == 0:
+        still = {1: ", and still moves", 0: ", and stands still"}.get(moving, "")
+        return f"The readback is not where it was in the snapshot{still}."
+    return ""
+
+
+def _advice(verdict: int, seen: int, reached: int, moving: int, held: bool) -> str:
+    if held:
+        return (
+            "The write may still take place. The PV is held until its IOC answers: look at the IOC,"
+            " and do not write it by other means."
+        )
+    if reached == 0 and moving == 1:
+        return "Wait until it stands, then compare again."
+    if seen == Seen.NOTHING:
+        return "Look at its IOC, then compare again."
+    if seen == Seen.OTHER and verdict == Verdict.NOT_REACHED:
+        return "The record clipped it, or somebody else wrote: look who."
+    if seen == Seen.OTHER:
+        return "It cannot take place any more: make a new plan."
+    if reached == 0:
+        return "Look at the device."
+    if verdict == Verdict.TIMED_OUT:
+        return "It is done as far as values show; give more time to devices as slow as this."
+    return ""

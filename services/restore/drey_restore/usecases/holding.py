@@ -1,0 +1,44 @@
+"""Writes of ended restores that may still take place: nobody writes their channels before that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from drey_core.errors import FailedPrecondition, Reason
+from drey_core.names import record_of
+from drey_restore.domain.items import PlanItems
+from drey_restore.domain.records import HeldWrite
+
+
+def records_of(items: PlanItems) -> set[str]:
+    """The records that a plan writes."""
+    return {record_of(items.addresses[row]) for row in items.writes.tolist()}
+
+
+def refuse_held(held: Sequence[HeldWrite], items: PlanItems) -> None:
+    """CHANNELS_HELD where a write that may still take place goes to a record of the plan."""
+    if not held:
+        return
+    wanted = records_of(items)
+    for write in held:
+        if record_of(write.address) in wanted:
+            raise held_error(write, "which this plan writes too")
+
+
+def held_error(write: HeldWrite, why: str) -> FailedPrecondition:
+    """By name: which write, whose, since when, and what to do."""
+    sent = datetime.fromtimestamp(write.sent_time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    where = f" ({write.circuit})" if write.circuit else ""
+    return FailedPrecondition(
+        f"restore {write.restore_id} of {write.principal} sent {write.name}, {why}, at {sent}; its"
+        f" IOC{where} has not answered, so that the write may still take place. Nothing was"
+        " written. Look at that IOC; the PV is let go as soon as it answers",
+        reason=Reason.CHANNELS_HELD,
+        metadata={
+            "restore_id": write.restore_id,
+            "held_by": write.principal,
+            "pv": write.name,
+            "may_still_fire": "true",
+        },
+    )

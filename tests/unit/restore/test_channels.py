@@ -1,0 +1,92 @@
+"""Channels stay open between uses, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from drey_ca.interface import Slots
+from drey_restore.adapters.channels import ChannelPool
+
+
+class Table:
+    """Gives slots out in order."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self._next = 0
+
+    async def add(self, names: Sequence[str]) -> Slots:
+        await asyncio.sleep(0)
+        first, self._next = self._next, self._next + len(names)
+        self.names |= dict(zip(range(first, self._next), names, strict=True))
+        return np.arange(first, self._next)
+
+    async def remove(self, slots: Slots) -> None:
+        await asyncio.sleep(0)
+        for slot in slots.tolist():
+            del self.names[slot]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pool() -> tuple[ChannelPool, Any, Clock]:
+    table, clock = Table(), Clock()
+    return ChannelPool(table, 60.0, clock), table, clock  # type: ignore[arg-type]
+
+
+async def test_what_nobody_has_used_for_a_while_is_closed() -> None:
+    channels, table, clock = pool()
+    async with channels.use(["A", "B"]):
+        first = channels.slots(["B", "A"]).tolist()
+    async with channels.use(["B"]):
+        assert channels.slots(["B"]).tolist() == first[:1]
+        clock.now = 61.0
+        await channels.close_idle()
+        assert list(table.names.values()) == ["B"]
+    await channels.close_idle()
+    assert list(table.names.values()) == ["B"]
+    clock.now = 122.0
+    await channels.close_idle()
+    assert (len(channels), table.names) == (0, {})
+
+
+async def test_what_another_uses_stays_open() -> None:
+    channels, table, clock = pool()
+    async with channels.use(["A"]):
+        async with channels.use(["A"]):
+            pass
+        clock.now = 1000.0
+        await channels.close_idle()
+        assert list(table.names.values()) == ["A"]
+
+
+async def test_two_who_open_the_same_share_it() -> None:
+    channels, table, _ = pool()
+
+    async def use() -> list[int]:
+        async with channels.use(["A", "B"]):
+            return channels.slots(["A", "B"]).tolist()
+
+    one, two = await asyncio.gather(use(), use())
+    assert one == two
+    assert len(table.names) == 2
+
+
+async def test_a_renewed_channel_is_another_one() -> None:
+    channels, table, _ = pool()
+    async with channels.use(["A", "B"]):
+        before = channels.slots(["A", "B"]).tolist()
+        await channels.renew(["A"])
+        after = channels.slots(["A", "B"]).tolist()
+        assert after[0] != before[0]
+        assert after[1] == before[1]
+        assert sorted(table.names) == sorted(after)
