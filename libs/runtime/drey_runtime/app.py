@@ -127,6 +127,8 @@ async def _until_stopped(
         app.stopping.set()
         for task in (setup, waiting):
             task.cancel()
+        # what setting up leaves half done it ends before the stack closes under it
+        await asyncio.wait({setup, waiting})
     raise _Stopped
 
 

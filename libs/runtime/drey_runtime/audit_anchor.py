@@ -107,7 +107,7 @@ class AuditAnchors:
         return ([], []) if self._file is None else await asyncio.to_thread(self._file.read)
 
     async def run(self) -> None:
-        """Until cancelled; while Postgres is away nothing grows. OSError ends it: a full disk."""
+        """Until cancelled. While Postgres is away nothing grows; a full disk is tried again."""
         anchors, problems = await self.read()
         for problem in problems:
             log.error("the anchors of the audit trail were touched: %s", problem)
@@ -118,6 +118,8 @@ class AuditAnchors:
                 await self.step()
             except Unavailable as error:
                 log.debug("the audit trail is not anchored now: %s", error.message)
+            except OSError as error:
+                log.error("an anchor of the audit trail cannot be written: %s", error)
             await asyncio.sleep(self._period_s)
 
     async def step(self) -> None:

@@ -193,3 +193,18 @@ async def test_without_a_file_the_log_has_it(
     assert head is not None
     (record,) = caplog.records
     assert (record.sequence, record.hash) == (head.seq, head.hash.hex())  # type: ignore[attr-defined]
+
+
+async def test_a_file_that_cannot_be_written_is_tried_again(
+    db: Database, anchor_file: AnchorFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    await act(db, 1)
+    anchor_file.path.mkdir()
+    anchors = AuditAnchors(db, AnchorFile(anchor_file.path / "x" / "y", anchor_file._key), 0.02)
+    running = asyncio.create_task(anchors.run())
+    await until(lambda: "cannot be written" in caplog.text)
+    (anchor_file.path / "x").mkdir()
+    await until((anchor_file.path / "x" / "y").exists)
+    running.cancel()
+    await asyncio.wait({running})
+    assert len((await anchors.read())[0]) == 1

@@ -6,18 +6,22 @@ import asyncio
 import os
 import shutil
 import struct
-from collections.abc import AsyncIterator
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import psutil
 import pytest
 
 from drey_core.errors import Unavailable
 from drey_runtime import audit
 from drey_runtime.database import Database, open_pool, server_settings
 from drey_runtime.lease import PostgresLease
+from drey_runtime.migrate import apply
 from drey_runtime.settings import SettingsError
 from drey_stack import Postgres, free_port
 
@@ -72,6 +76,45 @@ async def test_a_server_that_is_full_ends_nobody(db: Database, state: str) -> No
     with pytest.raises(Unavailable) as caught:
         await append(db)
     assert caught.value.metadata == {"sqlstate": state}
+
+
+@pytest.fixture
+def small_disk(own_postgres: Postgres) -> Iterator[Path]:
+    """A file system of four megabytes that the server may write to."""
+    folder = Path(tempfile.mkdtemp(prefix="drey-small-"))
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder]
+    if subprocess.run(command, check=False).returncode:
+        folder.rmdir()
+        pytest.skip("only root can mount a file system that is soon full")
+    user = psutil.Process(own_postgres.pid).uids().effective
+    os.chown(folder, user, -1)
+    folder.chmod(0o700)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+        folder.rmdir()
+
+
+async def test_a_disk_that_is_full(own_postgres: Postgres, small_disk: Path) -> None:
+    await apply(own_postgres.url, ["drey_runtime"])
+    admin = await asyncpg.connect(superuser_url(own_postgres))
+    await admin.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+    await admin.execute("ALTER TABLE audit.entry SET TABLESPACE small")
+    async with Database(own_postgres.url) as database:
+        with pytest.raises(Unavailable, match="disk is full") as caught:
+            for number in range(10_000):
+                async with database.transaction() as conn:
+                    words = {"words": os.urandom(20_000).hex(), "number": number}
+                    await audit.append(
+                        conn, actor="a", role="", action="x", object="", at_ns=1, after=words
+                    )
+        assert caught.value.metadata == {"sqlstate": "53100"}
+        await admin.execute("ALTER TABLE audit.entry SET TABLESPACE pg_default")
+        assert await append(database) > 0
+        async with database.acquire() as conn:
+            assert await audit.verify(conn) == []
+    await admin.close()
 
 
 async def test_a_password_that_was_changed_and_set_right_again(own_postgres: Postgres) -> None:
