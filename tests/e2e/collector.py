@@ -33,6 +33,8 @@ class Collector:
     endpoint: str = ""
     spans: list[Seen] = field(default_factory=list)
     metrics: set[tuple[str, str]] = field(default_factory=set)
+    raw: list[str] = field(default_factory=list)
+    """All that came, as text."""
 
 
 def _service(resource: Any) -> str:
@@ -47,6 +49,7 @@ class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
         self._collector = collector
 
     def Export(self, request: Any, context: Any) -> Any:
+        self._collector.raw.append(str(request))
         for group in request.resource_spans:
             service = _service(group.resource)
             for scope in group.scope_spans:
@@ -62,6 +65,7 @@ class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
         self._collector = collector
 
     def Export(self, request: Any, context: Any) -> Any:
+        self._collector.raw.append(str(request))
         for group in request.resource_metrics:
             service = _service(group.resource)
             for scope in group.scope_metrics:

@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-
-pytestmark = pytest.mark.timeout(300)
 
 DREY = [sys.executable, "-m", "drey_cli.main", "demo", "--pvs", "100", "--disturb", "20"]
 
@@ -42,7 +41,7 @@ def test_the_walk_ends_well_and_says_what_it_did(tmp_path: Path) -> None:
         env=_environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -55,21 +54,52 @@ def test_the_walk_ends_well_and_says_what_it_did(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
-@pytest.mark.parametrize("seconds", [0.5, 2.5, 6.0, 12.0])
-def test_an_interrupted_walk_leaves_nothing(tmp_path: Path, seconds: float) -> None:
+class _Moment:
+    """When the signal comes: at a line of the walk, or a while after the start."""
+
+    def __init__(self, after: str = "", seconds: float = 0.0, times: int = 1) -> None:
+        self.after, self.seconds, self.times = after, seconds, times
+
+    def __repr__(self) -> str:
+        return f"{self.after or 'start'}+{self.seconds}x{self.times}"
+
+
+MOMENTS = [
+    _Moment(seconds=0.3),
+    _Moment(seconds=1.5),
+    _Moment(after=" 1. Start", times=3),
+    _Moment(after=" 2. Start", times=2),
+    _Moment(after=" 2. Start", seconds=1.0),
+    _Moment(after=" 5. Take"),
+    _Moment(after=" 9. Restore", seconds=0.5),
+    _Moment(after="11. Read", times=2),
+    # while all is stopped, and while its folder is removed
+    _Moment(after="equal ", times=3),
+    _Moment(after="equal ", seconds=0.6, times=2),
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=repr)
+def test_an_interrupted_walk_leaves_nothing(tmp_path: Path, moment: _Moment) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # short enough for sockets
     process = subprocess.Popen(
         DREY,
-        env=_environment(tmp_path),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        env=_environment(tmp_path) | {"TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
+        text=True,
     )
-    time.sleep(seconds)  # the moment is the parameter: any will do
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode in (130, 0, -signal.SIGINT)
-    end = time.monotonic() + 5
-    while _left(tmp_path.name) and time.monotonic() < end:
-        time.sleep(0.1)
+    assert process.stdout is not None
+    seen = ""
+    while moment.after not in seen and (line := process.stdout.readline()):
+        seen += line
+    time.sleep(moment.seconds)  # the moment is the parameter: any will do
+    for _ in range(moment.times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode in (130, 0, -signal.SIGINT), seen + said
+    assert not list(folder.iterdir()), seen + said
     assert not _left(tmp_path.name)
-    assert not list(tmp_path.iterdir())
+    folder.rmdir()

@@ -231,7 +231,8 @@ class Bus:
             raise self._away() from error
 
     def _away(self) -> Unavailable:
-        return Unavailable(f"NATS at {self._servers[0]} is away", reason=Reason.BUS_UNAVAILABLE)
+        address = self._servers[0].rpartition("@")[2]  # without user and password
+        return Unavailable(f"NATS at {address} is away", reason=Reason.BUS_UNAVAILABLE)
 
     async def subscribe(self, subject: str, handler: MessageHandler) -> None:
         """Call `handler` with every message of `subject` (wildcards allowed), in order.

@@ -27,6 +27,7 @@ CLIENT_VARIABLES = frozenset(
         "DREY_PLAINTEXT",
         "DREY_KEY_FILE",
         "DREY_STATE",
+        "DREY_POSTGRES_OWNER_URL",
         "DREY_PROFILE",
         "DREY_CA",
         "DREY_TLS",

@@ -195,7 +195,7 @@ class Stack:
         outside = [variable for variable in names if variable not in self._parts]
         return "; ".join(
             [f"starting {', '.join(started)}" for _ in started[:1]]
-            + [f"using the server of {variable}" for variable in outside]
+            + [f"using the server that {variable} names" for variable in outside]
         )
 
     async def _start_parts(self) -> None:
@@ -217,6 +217,15 @@ class Stack:
 
     def _socket_of(self, name: str) -> str:
         return f"unix:{self._run_folder.path / name}.sock"
+
+    def channel(self, **options: int) -> grpc.aio.Channel:
+        """A channel to the gateway, which is believed by its own certificate where it has one."""
+        arguments = [("grpc.enable_http_proxy", 0), *options.items()]
+        certificate = self.options.environment.get(_TLS[0])
+        if certificate is None:
+            return grpc.aio.insecure_channel(self.server, options=arguments)
+        credentials = grpc.ssl_channel_credentials(Path(certificate).read_bytes())
+        return grpc.aio.secure_channel(self.server, credentials, options=arguments)
 
     async def _prepare(self) -> None:
         await self._run("drey_runtime.keys", str(self.folder / "keys"), *SERVICES)
@@ -286,8 +295,7 @@ class Stack:
             return
         end = time.monotonic() + _USABLE_S
         metadata = (("authorization", f"Bearer {self.key}"),)
-        options = [("grpc.enable_http_proxy", 0)]
-        async with grpc.aio.insecure_channel(self.server, options=options) as channel:
+        async with self.channel() as channel:
             stub = access_service_pb2_grpc.AccessServiceStub(channel)
             while True:
                 try:

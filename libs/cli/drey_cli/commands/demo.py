@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from drey_cli.commands.up import require_linux
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
 from drey_cli.output import Output
@@ -37,6 +38,7 @@ def demo(
     Exit code 0 only if the restored machine equals the snapshot by an independent read. Nothing
     is left running, and nothing on disk unless --keep says so. It touches no IOC of the site.
     """
+    require_linux()
     from drey_stack import StackError
     from drey_stack.foreground import Interrupted, foreground
 
@@ -59,8 +61,6 @@ def demo(
 
 
 async def _demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | None) -> bool:
-    import grpc
-
     from drey_cli.demo.report import Report
     from drey_cli.demo.walk import Walk
     from drey_stack.simulated import SimulatedMachine
@@ -75,8 +75,7 @@ async def _demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | 
         with report.step("Start Postgres, NATS, Valkey and the four services", "drey up"):
             stack = Stack(StackOptions(folder / "state", epics=machine.environment))
             await started.enter_async_context(stack)
-        options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 16 << 20)]
-        channel = grpc.aio.insecure_channel(stack.server, options=options)
+        channel = stack.channel(**{"grpc.max_receive_message_length": 16 << 20})
         await started.enter_async_context(channel)
         ok = await Walk(channel, stack.key, machine, report).run(disturb)
     if path is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,12 +16,15 @@ from drey_cli.exits import ExitCode
 from drey_cli.output import Output
 
 if TYPE_CHECKING:
+    from drey_stack.simulated import SimulatedMachine
     from drey_stack.whole import Stack
 
 DEFAULT_FOLDER = Path(".drey")
 DEFAULT_PORT = 7100
+_CALL_S = 600.0
 _PASSED_ON = re.compile(
     r"DREY_(LOG_LEVEL|LOG_FORMAT|OTLP_ENDPOINT|TLS_CERT|TLS_KEY|ALLOW_INSECURE_LISTEN"
+    r"|POSTGRES_URL|NATS_\w+|REDIS_URL|NAMESPACE"
     r"|(SNAPSHOT|MONITOR|RESTORE|GATEWAY)_(?!LISTEN|TARGET)\w+)"
 )
 """Settings that a shell may give to `drey up`; the others it makes itself."""
@@ -57,11 +61,14 @@ def up(
     """Start Postgres, NATS, Redis and all services here; Ctrl-C stops everything.
 
     Monitors reach the site's IOCs by the EPICS_CA_* variables of this shell, as any EPICS client
-    does. Settings such as DREY_LOG_LEVEL, DREY_OTLP_ENDPOINT or DREY_MONITOR_TICK are passed on;
-    DREY_TLS_CERT and DREY_TLS_KEY make the gateway speak TLS. The first start makes an admin key
-    and shows it once; `drey` commands in this folder find it by themselves. A second start finds
+    does. DREY_POSTGRES_URL, DREY_NATS_URL and DREY_REDIS_URL name servers from outside, which are
+    used instead of starting one. Settings such as DREY_LOG_LEVEL, DREY_OTLP_ENDPOINT or
+    DREY_MONITOR_TICK are passed on; DREY_TLS_CERT and DREY_TLS_KEY make the gateway speak TLS. The
+    first start makes an admin key and shows it once; `drey` commands in this folder find it by
+    themselves. With --simulate the machine is in the catalogue when it is up. A second start finds
     its data again.
     """
+    require_linux()
     from drey_stack import StackError
     from drey_stack.foreground import Interrupted, foreground
 
@@ -91,7 +98,7 @@ async def _up(
             out.note(f"starting a simulated machine of {simulate} PVs")
             machine = await stack.enter_async_context(SimulatedMachine(state / "machine", simulate))
             epics = machine.environment
-            out.note(f"its catalogue is {machine.catalogue}")
+        settings = _settings_of_the_shell()
         options = StackOptions(
             state,
             listen,
@@ -99,13 +106,53 @@ async def _up(
             shards=shards,
             monitors=monitors,
             epics=epics,
-            environment=_settings_of_the_shell(),
+            environment=settings,
+            postgres_owner_url=os.environ.get("DREY_POSTGRES_OWNER_URL", ""),
             say=out.note,
         )
         running = await stack.enter_async_context(Stack(options))
+        if simulate:
+            await _catalogue(out, running, machine)
         _tell(out, running, state)
         await running.wait_failed()
         await asyncio.Event().wait()
+
+
+async def _catalogue(out: Output, running: Stack, machine: SimulatedMachine) -> None:
+    """Bring the machine's PVs into the catalogue, and see them connected."""
+    import grpc
+
+    from drey_cli.demo.machine import connected_channels, dead_channels, import_catalogue
+    from drey_cli.failures import from_rpc_error
+
+    metadata = (("authorization", f"Bearer {running.key}"),)
+    call: dict[str, Any] = {"metadata": metadata, "timeout": _CALL_S}
+    async with running.channel() as channel:
+        try:
+            summary = await import_catalogue(channel, machine.catalogue, call, keep_existing=True)
+            out.note(
+                f"the catalogue has its {summary.rows} PVs, {summary.added} of them new, "
+                f"from {machine.catalogue}"
+            )
+            wanted, dead = summary.rows, dead_channels(machine.folder)
+            while True:
+                channels, connected = await connected_channels(channel, call)
+                if channels >= wanted and connected >= channels - dead:
+                    return
+                await asyncio.sleep(0.05)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, server=running.server) from error
+
+
+def require_linux() -> None:
+    """Raise the error that says where the stack runs."""
+    if platform.system() != "Linux":
+        raise CliError(
+            f"the stack and the simulated machine run on Linux only, and this is "
+            f"{platform.system() or 'an unknown system'}",
+            reason="STACK_FAILED",
+            remedy="run it on a Linux host; other `drey` commands reach it from here by --server",
+        )
 
 
 def _settings_of_the_shell() -> dict[str, str]:

@@ -10,26 +10,26 @@ import asyncio
 import csv
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import grpc
 
-from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import selector_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
+from drey_cli.demo.machine import connected_channels, dead_channels, import_catalogue
 from drey_cli.demo.report import Report, Step
 from drey_cli.demo.values import plain, same
 from drey_cli.errors import CliError
 from drey_cli.failures import from_rpc_error
 from drey_stack.simulated import SimulatedMachine
 
-_DEADLINE_S = 120.0
-_CHUNK = 512 << 10
+_DEADLINE_S = 600.0
+"""Catches what hangs, on a machine of any pace."""
 _EVERYTHING = selector_pb2.Selector(all=True)
 _ENDED = frozenset(
     {
@@ -49,7 +49,7 @@ class Walk:
     ) -> None:
         self._machine, self._report = machine, report
         self._metadata = (("authorization", f"Bearer {key}"),)
-        self._catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+        self._channel = channel
         self._monitor = monitor_service_pb2_grpc.MonitorServiceStub(channel)
         self._snapshots = snapshot_service_pb2_grpc.SnapshotServiceStub(channel)
         self._restores = restore_service_pb2_grpc.RestoreServiceStub(channel)
@@ -86,12 +86,7 @@ class Walk:
     async def _import(self) -> None:
         path = self._machine.catalogue
         with self._report.step("Import the catalogue", f"drey pv import {path.name}") as step:
-            summary = catalog_pb2.ImportSummary()
-            async for response in self._catalog.ImportPvs(_upload(path), **self._call):
-                if response.HasField("summary"):
-                    summary = response.summary
-            if not summary.applied:
-                raise CliError(f"the import was refused: {summary.refused} rows")
+            summary = await import_catalogue(self._channel, path, self._call)
             self._pvs = summary.rows
             step.facts.update(pvs=summary.rows, added=summary.added, changed=summary.changed)
 
@@ -106,14 +101,10 @@ class Walk:
     async def _settle(self, watching: asyncio.Task[None]) -> None:
         """Wait until the monitors have every channel that is to be had."""
         with self._report.step("Watch it until all is connected", "drey status") as step:
-            dead = _dead_channels(self._machine.folder)
+            dead = dead_channels(self._machine.folder)
             end = time.monotonic() + _DEADLINE_S
             while True:
-                status = await self._monitor.GetMonitorStatus(
-                    monitor_service_pb2.GetMonitorStatusRequest(), **self._call
-                )
-                channels = sum(s.channels for s in status.shards)
-                connected = sum(s.connected for s in status.shards)
+                channels, connected = await connected_channels(self._channel, self._call)
                 whole = channels > 0 and len(self._watched) == self._pvs
                 if whole and connected >= channels - dead:
                     break
@@ -274,26 +265,9 @@ class Walk:
                     yield addresses[row.number], value
 
 
-def _upload(path: Path) -> Iterator[catalog_service_pb2.ImportPvsRequest]:
-    yield catalog_service_pb2.ImportPvsRequest(
-        options=catalog_service_pb2.ImportOptions(
-            format=catalog_pb2.FILE_FORMAT_CSV, file_name=path.name, request_id=str(uuid4())
-        )
-    )
-    content = path.read_bytes()
-    for start in range(0, len(content), _CHUNK):
-        yield catalog_service_pb2.ImportPvsRequest(data=content[start : start + _CHUNK])
-
-
 def _rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _dead_channels(folder: Path) -> int:
-    """Channels in the catalogue that no IOC serves, by the machine's own word."""
-    found = json.loads((folder / "machine.json").read_text())
-    return len(found["dead"])
 
 
 def _tolerances(path: Path) -> dict[str, tuple[float, float]]:
