@@ -8,7 +8,7 @@ import pytest
 from drey_core import pages as core
 from drey_core.errors import Internal
 from drey_core.pages import PageTable
-from drey_core.values import State
+from drey_core.values import State, heap_mask
 from drey_snapshot.snapshots.domain import codec
 from drey_snapshot.snapshots.domain.gates import in_scope
 from drey_snapshot.snapshots.domain.lru import Lru
@@ -52,6 +52,29 @@ def test_what_was_stored_comes_back() -> None:
     assert joined.times.tobytes() == pages.times.tobytes()
     assert joined.heaps == pages.heaps
     assert codec.load_text([codec.store_text(b"a"), codec.store_text(b"")]) == [b"a", b""]
+
+
+def test_single_slots_are_what_the_whole_pages_hold() -> None:
+    pages = hostile_pages()
+    slots = list(range(256))
+    values = codec.load_value_slots(codec.store_values(codec.split_values(pages)), slots)
+    times = codec.load_times_slots(codec.store_times(codec.split_times(pages)), slots)
+    for slot, columns, (receive_time, origin) in zip(slots, values, times, strict=True):
+        whole = pages.columns(pages.numbers * 256 + slot)
+        for name in ("kind", "state", "severity", "status", "source_time"):
+            assert getattr(columns, name).tolist() == getattr(whole, name).tolist(), (slot, name)
+        assert receive_time.tolist() == whole.receive_time.tolist()
+        assert origin.tolist() == whole.origin.tolist()
+        for row in range(3):
+            if heap_mask(columns.kind)[row]:
+                assert columns.heap_bytes(row) == whole.heap_bytes(row)
+            else:
+                assert columns.data[row] == whole.data[row]
+    assert codec.load_value_slots([], [3])[0].kind.tolist() == []
+    with pytest.raises(Internal):
+        codec.load_value_slots([codec.store_text(b"short")], [0])
+    with pytest.raises(Internal):
+        codec.load_times_slots([codec.store_text(b"short")], [0])
 
 
 @pytest.mark.parametrize("blob", [b"", b"\x02abc", b"\x01abc", codec.store_text(b"short")])

@@ -57,5 +57,5 @@ async def setup(context: Context) -> SnapshotServicer:
         reader,
         Comparer(reader, taker, context.catalogue),
         Manager(store),
-        Historian(store, library),
+        Historian(store),
     )

@@ -84,7 +84,7 @@ class Library:
         """A directory, if it is in memory."""
         return self._directories.get(tree_hash)
 
-    async def value_pages(self, hashes: Sequence[PageHash]) -> dict[PageHash, ValuePage]:
+    async def _value_pages(self, hashes: Sequence[PageHash]) -> dict[PageHash, ValuePage]:
         """Value pages by hash."""
         held = {h: page for h in set(hashes) if (page := self._values.get(h)) is not None}
         wanted = [h for h in dict.fromkeys(hashes) if h not in held]
@@ -96,7 +96,7 @@ class Library:
                 held[h] = page
         return held
 
-    async def times_pages(self, hashes: Sequence[PageHash]) -> dict[PageHash, bytes]:
+    async def _times_pages(self, hashes: Sequence[PageHash]) -> dict[PageHash, bytes]:
         """Pages of receive times by hash."""
         held = {h: page for h in set(hashes) if (page := self._times.get(h)) is not None}
         wanted = [h for h in dict.fromkeys(hashes) if h not in held]
@@ -109,8 +109,8 @@ class Library:
         return held
 
     async def _pages(self, manifest: Sequence[ManifestEntry]) -> Pages:
-        values = await self.value_pages([e.value_hash for e in manifest])
-        times = await self.times_pages([e.times_hash for e in manifest])
+        values = await self._value_pages([e.value_hash for e in manifest])
+        times = await self._times_pages([e.times_hash for e in manifest])
         numbers = np.array([e.page for e in manifest], np.int64)
         return join_pages(
             numbers,

@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from drey_core.errors import Internal
-from drey_core.pages import PageHash
+from drey_core.pages import HASH_BYTES, PageHash
+from drey_core.values import I8
 from drey_runtime.database import Connection, Database
 from drey_runtime.database import Record as Row
 from drey_snapshot.snapshots.domain.records import (
@@ -79,14 +82,20 @@ WHERE (l.delete_time_ns = 0 OR $9)
 ORDER BY s.time_ns DESC, s.no DESC LIMIT $8
 """
 )
+# One row of whole columns: a row of Python's own for each page of each snapshot takes longer than
+# Postgres needs to find them.
 _HISTORY = """
-SELECT m.page_no, m.value_hash, m.times_hash, s.no, s.id, s.time_ns, s.directory_hash
-FROM snapshot.manifest m
-JOIN snapshot.snapshot s ON s.no = m.snapshot_no
-JOIN snapshot.label l ON l.snapshot_no = s.no
-WHERE m.page_no = ANY($1::integer[]) AND l.delete_time_ns = 0
-    AND ($2::bigint = 0 OR s.time_ns >= $2) AND ($3::bigint = 0 OR s.time_ns < $3)
-ORDER BY s.time_ns DESC, s.no DESC, m.page_no
+SELECT array_agg(page_no), string_agg(value_hash, ''), string_agg(times_hash, ''),
+    array_agg(no), array_agg(time_ns), string_agg(uuid_send(id), '')
+FROM (
+    SELECT m.page_no, m.value_hash, m.times_hash, s.no, s.time_ns, s.id
+    FROM snapshot.manifest m
+    JOIN snapshot.snapshot s ON s.no = m.snapshot_no
+    JOIN snapshot.label l ON l.snapshot_no = s.no
+    WHERE m.page_no = ANY($1::integer[]) AND l.delete_time_ns = 0
+        AND ($2::bigint = 0 OR s.time_ns >= $2) AND ($3::bigint = 0 OR s.time_ns < $3)
+    ORDER BY s.time_ns DESC, s.no DESC, m.page_no
+) AS found
 """
 
 
@@ -98,14 +107,15 @@ class ManifestEntry(NamedTuple):
     times_hash: PageHash
 
 
-class HistoryEntry(NamedTuple):
-    """One page in one snapshot."""
+class HistoryList(NamedTuple):
+    """Pages in snapshots, newest snapshot first, by page within one; n entries in columns."""
 
-    entry: ManifestEntry
-    no: int
-    id: str
-    time_ns: int
-    directory_hash: PageHash
+    page: I8
+    value_hash: list[PageHash]
+    times_hash: list[PageHash]
+    no: I8
+    time_ns: I8
+    id: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,21 +275,32 @@ class SnapshotStore:
 
         return {row[0]: row[1] for row in await self._read(fetch)}
 
-    async def history(self, pages: Sequence[int], begin: int, end: int) -> list[HistoryEntry]:
-        """Some pages through all living snapshots, newest first: one index range a page."""
+    async def history(self, pages: Sequence[int], begin: int, end: int) -> HistoryList:
+        """Some pages through all living snapshots: one index range a page."""
 
-        async def fetch(conn: Connection) -> list[Row]:
-            return await conn.fetch(_HISTORY, list(pages), begin, end)
+        async def fetch(conn: Connection) -> Row | None:
+            return await conn.fetchrow(_HISTORY, list(pages), begin, end)
 
-        return [
-            HistoryEntry(ManifestEntry(row[0], row[1], row[2]), row[3], row[4], row[5], row[6])
-            for row in await self._read(fetch)
-        ]
+        row = await self._read(fetch)
+        assert row is not None, "an aggregate has one row"
+        page, values, times, no, time_ns, ids = (column or b"" for column in row)
+        return HistoryList(
+            np.array(list(page), np.int64),
+            _cut(values, HASH_BYTES),
+            _cut(times, HASH_BYTES),
+            np.array(list(no), np.int64),
+            np.array(list(time_ns), np.int64),
+            _cut(ids, 16),
+        )
 
     async def _read(self, action: Callable[[Connection], Awaitable[T]]) -> T:
         """Not repeated while Postgres is away: the caller is told at once."""
         async with self.db.acquire() as conn:
             return await action(conn)
+
+
+def _cut(joined: bytes, size: int) -> list[bytes]:
+    return [joined[at : at + size] for at in range(0, len(joined), size)]
 
 
 def _record(row: Row) -> Record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from drey_core.errors import Internal
 from drey_core.pages import HASH_BYTES, PAGE_SLOTS, TIMES_DTYPE, VALUES_DTYPE, PageHash, Pages
+from drey_core.values import Columns, heap_mask, heap_ref
 
 _VERSION = b"\x01"
 _LEVEL = -1
@@ -26,6 +28,8 @@ _WIDE = PAGE_SLOTS * 8
 VALUES_BYTES = VALUES_DTYPE.itemsize
 TIMES_BYTES = TIMES_DTYPE.itemsize
 _NARROW = VALUES_BYTES - 2 * _WIDE
+_SEVERITIES = 3 * PAGE_SLOTS
+"""End of the columns of one byte: kinds, states, severities."""
 
 ValuePage = tuple[bytes, bytes]
 """A page's fixed columns (`VALUES_DTYPE`) as bytes, and its heap."""
@@ -148,6 +152,52 @@ def load_times(blobs: Sequence[bytes]) -> list[bytes]:
     array["origin"] = matrix[:, _WIDE:]
     fixed = array.tobytes()
     return [fixed[at : at + TIMES_BYTES] for at in range(0, len(fixed), TIMES_BYTES)]
+
+
+def load_value_slots(blobs: Sequence[bytes], slots: Sequence[int]) -> list[Columns]:
+    """For each slot its value in each page, a row a page; only these are taken out of the pages.
+
+    Keys, receive times and origins are 0: `load_times_slots` has them. Raises as `load_values`.
+    """
+    raws = _inflate_all(blobs)
+    if any(len(raw) < VALUES_BYTES for raw in raws):
+        raise Internal("a stored page is too short")
+    matrix = _matrix([raw[:VALUES_BYTES] for raw in raws], VALUES_BYTES)
+    return [_value_slot(matrix, raws, slot) for slot in slots]
+
+
+def _value_slot(matrix: NDArray[np.uint8], raws: Sequence[bytes], slot: int) -> Columns:
+    columns = Columns.empty(len(raws))
+    narrow = matrix[:, slot:_SEVERITIES:PAGE_SLOTS]
+    columns.kind[:], columns.state[:], columns.severity[:] = narrow.T
+    status = 3 * PAGE_SLOTS + 2 * slot
+    columns.status[:] = np.ascontiguousarray(matrix[:, status : status + 2]).view("<u2")[:, 0]
+    columns.source_time[:] = _cells(matrix, _NARROW, slot).view("<i8")[:, 0]
+    columns.data[:] = _cells(matrix, _NARROW + _WIDE, slot).view("<u8")[:, 0]
+    parts, length = [], 0
+    for row in np.flatnonzero(heap_mask(columns.kind)).tolist():
+        cell = int(columns.data[row])
+        begin, size = VALUES_BYTES + (cell & 0xFFFF_FFFF), cell >> 32
+        parts.append(raws[row][begin : begin + size])
+        columns.data[row] = heap_ref(length, size)
+        length += size
+    return replace(columns, heap=b"".join(parts))
+
+
+def load_times_slots(
+    blobs: Sequence[bytes], slots: Sequence[int]
+) -> list[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    """For each slot its receive time and its origin in each page. Raises as `load_times`."""
+    raws = _inflate_all(blobs)
+    if any(len(raw) != TIMES_BYTES for raw in raws):
+        raise Internal("a stored page of times has the wrong length")
+    matrix = _matrix(raws, TIMES_BYTES)
+    return [(_cells(matrix, 0, slot).view("<i8")[:, 0], matrix[:, _WIDE + slot]) for slot in slots]
+
+
+def _cells(matrix: NDArray[np.uint8], begin: int, slot: int) -> NDArray[np.uint8]:
+    """The eight bytes of one slot of a column in byte planes, shape (n, 8)."""
+    return np.ascontiguousarray(matrix[:, begin + slot : begin + _WIDE : PAGE_SLOTS])
 
 
 def store_text(raw: bytes) -> bytes:

@@ -1,24 +1,32 @@
-"""One PV through all snapshots: one index range for each of its channels' pages."""
+"""One PV through all snapshots: one index range for each of its channels' pages.
+
+The pages of some snapshots are fetched while those of the snapshots before are taken apart, and of
+each page only the slots of the PV are looked at.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from uuid import UUID
 
 import numpy as np
 
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.errors import NotFound
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageHash
 from drey_core.values import I8, Columns, State
 from drey_core.wire import MAX_CHUNK_BYTES, RowEncoder, chunk, wrap
-from drey_runtime.database import Connection
-from drey_snapshot.snapshots.adapters.library import Library
-from drey_snapshot.snapshots.adapters.store import HistoryEntry, SnapshotStore
-from drey_snapshot.snapshots.domain.codec import join_pages
+from drey_runtime.database import Connection, Record
+from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotStore
+from drey_snapshot.snapshots.domain.codec import load_times_slots, load_value_slots
 
-_SNAPSHOTS_AT_ONCE = 500
+_FIRST_SNAPSHOTS = 8
+_MOST_SNAPSHOTS = 400
+_GROUP_BYTES = 16 << 20
+"""Stored pages held at a time: pages with large arrays come a few snapshots at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +50,25 @@ class _Pv:
     roles: I8
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Entries of some snapshots, and their stored pages."""
+
+    entries: range
+    values: Mapping[PageHash, bytes]
+    times: Mapping[PageHash, bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the pages."""
+        return sum(len(page) for pages in (self.values, self.times) for page in pages.values())
+
+
 class Historian:
     """Reads histories."""
 
-    def __init__(self, store: SnapshotStore, library: Library) -> None:
-        self._store, self._library = store, library
+    def __init__(self, store: SnapshotStore) -> None:
+        self._store = store
 
     async def history(self, order: HistoryOrder) -> AsyncIterator[bytes]:
         """`GetPvHistoryResponse` messages, newest first; deleted PVs too. `NotFound`.
@@ -56,104 +78,141 @@ class Historian:
         """
         pv = await self._find(order)
         pages = np.unique(pv.channels >> PAGE_SHIFT).tolist()
-        entries = await self._store.history(pages, order.from_time_ns, order.to_time_ns)
-        for group in _by_snapshot(entries):
-            values = await self._columns(pv, group)
-            for message in chunk(_points(pv, group, values)):
-                yield message
+        found = await self._store.history(pages, order.from_time_ns, order.to_time_ns)
+        async with aclosing(self._groups(found)) as groups:
+            async for group in groups:
+                points = await asyncio.to_thread(_points, pv, found, group)
+                for message in chunk(points):
+                    yield message
+
+    async def _groups(self, found: HistoryList) -> AsyncGenerator[_Group, None]:
+        """Whole snapshots in groups, the next fetched while the caller looks at one."""
+        starts = np.flatnonzero(np.diff(found.no, prepend=-1)).tolist()
+        ends = [*starts[1:], len(found.no)]
+        at, count = 0, _FIRST_SNAPSHOTS
+        fetching: asyncio.Task[_Group] | None = None
+        try:
+            while fetching is not None or at < len(starts):
+                group = await fetching if fetching is not None else None
+                fetching = None
+                if group is not None:
+                    each = max(group.size // count, 1)
+                    count = min(max(_GROUP_BYTES // each, 1), _MOST_SNAPSHOTS)
+                if at < len(starts):
+                    last = min(at + count, len(starts))
+                    entries = range(starts[at], ends[last - 1])
+                    fetching = asyncio.create_task(self._fetch(found, entries))
+                    at = last
+                if group is not None:
+                    yield group
+        finally:
+            if fetching is not None:
+                fetching.cancel()
+                await asyncio.wait({fetching})
+
+    async def _fetch(self, found: HistoryList, entries: range) -> _Group:
+        first, last = entries.start, entries.stop
+        values, times = await asyncio.gather(
+            self._store.page_data(list(dict.fromkeys(found.value_hash[first:last]))),
+            self._store.page_data(list(dict.fromkeys(found.times_hash[first:last]))),
+        )
+        return _Group(entries, values, times)
 
     async def _find(self, order: HistoryOrder) -> _Pv:
-        async def fetch(conn: Connection) -> _Pv | None:
-            row = await conn.fetchrow(
-                "SELECT number, name FROM catalog.pv WHERE CASE WHEN $1::bigint <> 0"
+        async def fetch(conn: Connection) -> Record | None:
+            return await conn.fetchrow(
+                "SELECT pv.number, pv.name, array_agg(c.number ORDER BY c.number) AS channels,"
+                " array_agg(c.role ORDER BY c.number) AS roles"
+                " FROM (SELECT number, name FROM catalog.pv WHERE CASE WHEN $1::bigint <> 0"
                 " THEN number = $1 ELSE name = $2 END ORDER BY delete_time_ns = 0 DESC,"
-                " number DESC LIMIT 1",
+                " number DESC LIMIT 1) AS pv"
+                " LEFT JOIN catalog.channel c ON c.pv_number = pv.number"
+                " AND ($3::smallint = 0 OR c.role = $3) GROUP BY pv.number, pv.name",
                 order.number,
                 order.name,
-            )
-            if row is None:
-                return None
-            channels = await conn.fetch(
-                "SELECT number, role FROM catalog.channel WHERE pv_number = $1"
-                " AND ($2::smallint = 0 OR role = $2) ORDER BY number",
-                row["number"],
                 order.role,
-            )
-            return _Pv(
-                row["number"],
-                row["name"],
-                np.array([c["number"] for c in channels], np.int64),
-                np.array([c["role"] for c in channels], np.int64),
             )
 
         async with self._store.db.acquire() as conn:
-            found = await fetch(conn)
-        if found is None:
+            row = await fetch(conn)
+        if row is None:
             wanted = order.name if not order.number else str(order.number)
             raise NotFound(
                 f"no PV was ever called {wanted}",
                 field="number" if order.number else "name",
                 metadata={"resource": "pv", "id": wanted},
             )
-        return found
-
-    async def _columns(self, pv: _Pv, group: Sequence[HistoryEntry]) -> list[Columns]:
-        """For setpoint and readback: a row for each snapshot of the group."""
-        values, times = await asyncio.gather(
-            self._library.value_pages([e.entry.value_hash for e in group]),
-            self._library.times_pages([e.entry.times_hash for e in group]),
+        # of a PV that has no channel of the role the join gives one row of nothing
+        channels = [number for number in row["channels"] if number is not None]
+        roles = [role for role in row["roles"] if role is not None]
+        return _Pv(
+            row["number"], row["name"], np.array(channels, np.int64), np.array(roles, np.int64)
         )
-        # All pages of the group as one set: page i of it is entry i.
-        pages = join_pages(
-            np.arange(len(group)),
-            [values[e.entry.value_hash] for e in group],
-            [times[e.entry.times_hash] for e in group],
-        )
-        state = pages.values["state"]
-        number = np.array([e.entry.page for e in group])
-        snapshot = _ranks([e.no for e in group])
-        n = int(snapshot[-1]) + 1
-        out = []
-        for role in (ROLE_SETPOINT, ROLE_READBACK):
-            asked = np.full(n, len(group) << PAGE_SHIFT, np.int64)
-            real = np.zeros(n, np.int64)
-            for channel in pv.channels[pv.roles == role].tolist():
-                slot = channel & PAGE_MASK
-                entry = np.flatnonzero(number == channel >> PAGE_SHIFT)
-                entry = entry[state[entry, slot] != State.ABSENT]
-                asked[snapshot[entry]] = entry << PAGE_SHIFT | slot
-                real[snapshot[entry]] = channel
-            out.append(pages.columns(asked).with_key(real))
-        return out
 
 
-def _ranks(numbers: Sequence[int]) -> I8:
-    """Which of the different ones, in their order, each is; equal ones stand together."""
-    array = np.array(numbers)
-    ranks: I8 = np.cumsum(np.concatenate([[False], array[1:] != array[:-1]]))
-    return ranks
+def _columns(
+    pv: _Pv, found: HistoryList, group: _Group, snapshot: I8, count: int
+) -> tuple[Columns, Columns]:
+    """Setpoint and readback, a row for each of `count` snapshots, `snapshot` of each entry."""
+    first, last = group.entries.start, group.entries.stop
+    pages = found.page[first:last]
+    parts: dict[int, list[Columns]] = {ROLE_SETPOINT: [], ROLE_READBACK: []}
+    ranks: dict[int, list[I8]] = {ROLE_SETPOINT: [], ROLE_READBACK: []}
+    for page in np.unique(pv.channels >> PAGE_SHIFT).tolist():
+        mine = np.flatnonzero(pv.channels >> PAGE_SHIFT == page)
+        entries = np.flatnonzero(pages == page)
+        if len(entries) == 0:
+            continue
+        slots = (pv.channels[mine] & PAGE_MASK).tolist()
+        value_hashes = [found.value_hash[first + e] for e in entries.tolist()]
+        times_hashes = [found.times_hash[first + e] for e in entries.tolist()]
+        blobs, which = _distinct(value_hashes, group.values)
+        values = load_value_slots(blobs, slots)
+        blobs, when = _distinct(times_hashes, group.times)
+        times = load_times_slots(blobs, slots)
+        for channel, columns, (receive_time, origin) in zip(
+            mine.tolist(), values, times, strict=True
+        ):
+            whole = replace(
+                columns.take(which), receive_time=receive_time[when], origin=origin[when]
+            )
+            here = whole.state != State.ABSENT
+            key = np.full(int(here.sum()), pv.channels[channel])
+            role = int(pv.roles[channel])
+            parts[role].append(whole.take(here).with_key(key))
+            ranks[role].append(snapshot[entries[here]])
+    setpoint, readback = (
+        _by_snapshot(parts[role], ranks[role], count) for role in (ROLE_SETPOINT, ROLE_READBACK)
+    )
+    return setpoint, readback
 
 
-def _by_snapshot(entries: Sequence[HistoryEntry]) -> list[list[HistoryEntry]]:
-    """Groups of whole snapshots, in order."""
-    groups: list[list[HistoryEntry]] = []
-    seen = 0
-    last: int | None = None
-    for entry in entries:
-        if entry.no != last:
-            if seen % _SNAPSHOTS_AT_ONCE == 0:
-                groups.append([])
-            seen, last = seen + 1, entry.no
-        groups[-1].append(entry)
-    return groups
+def _distinct(
+    hashes: Sequence[PageHash], pages: Mapping[PageHash, bytes]
+) -> tuple[list[bytes], I8]:
+    """(the different pages among those called so, which of these each is)."""
+    places = {h: i for i, h in enumerate(dict.fromkeys(hashes))}
+    return [pages[h] for h in places], np.array([places[h] for h in hashes], np.int64)
 
 
-def _points(pv: _Pv, group: Sequence[HistoryEntry], values: Sequence[Columns]) -> list[bytes]:
+def _by_snapshot(parts: Sequence[Columns], ranks: Sequence[I8], count: int) -> Columns:
+    """A row for each of `count` snapshots: those of the parts by their ranks, else absent."""
+    every = Columns.concat([Columns.empty(1), *parts])
+    row = np.zeros(count, np.int64)
+    if ranks:
+        rank = np.concatenate(ranks)
+        row[rank] = np.arange(1, len(rank) + 1)
+    return every.take(row)
+
+
+def _points(pv: _Pv, found: HistoryList, group: _Group) -> list[bytes]:
     """The field `points = 1` of each snapshot that has the PV."""
-    setpoint, readback = values
-    firsts = list({e.no: e for e in reversed(group)}.values())[::-1]
-    has = (setpoint.state != State.ABSENT) | (readback.state != State.ABSENT)
-    rows = np.flatnonzero(has)
+    first, last = group.entries.start, group.entries.stop
+    begins = np.diff(found.no[first:last], prepend=-1) != 0
+    snapshot: I8 = np.cumsum(begins) - 1
+    begin = first + np.flatnonzero(begins)
+    setpoint, readback = _columns(pv, found, group, snapshot, len(begin))
+    rows = np.flatnonzero((setpoint.state != State.ABSENT) | (readback.state != State.ABSENT))
     n = len(rows)
     encoder = RowEncoder([pv.name] * n, np.full(n, pv.number, np.int64))
     sp, rb = setpoint.take(rows), readback.take(rows)
@@ -164,12 +223,12 @@ def _points(pv: _Pv, group: Sequence[HistoryEntry], values: Sequence[Columns]) -
         sp_present=sp.state != State.ABSENT,
         rb_present=rb.state != State.ABSENT,
     )
+    entries = begin[rows]
+    times = np.ascontiguousarray(found.time_ns[entries], "<i8").tobytes()
     out: list[bytes] = []
-    for at, row in zip(rows.tolist(), encoded, strict=True):
-        entry = firsts[at]
-        head = (
-            wrap(1, entry.id.encode()) + b"\x11" + entry.time_ns.to_bytes(8, "little", signed=True)
-        )
+    for i, (entry, row) in enumerate(zip(entries.tolist(), encoded, strict=True)):
+        identity = str(UUID(bytes=found.id[entry])).encode()
+        head = wrap(1, identity) + b"\x11" + times[8 * i : 8 * i + 8]
         # A row is field 1 of its own message; here it is field 3. One that was split into parts
         # becomes as many points of the same snapshot.
         fields = [row] if len(row) <= MAX_CHUNK_BYTES else chunk([row], 1)
