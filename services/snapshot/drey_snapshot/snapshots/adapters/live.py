@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from drey_core.pages import Pages, shard_of_page
 from drey_core.values import I8
 from drey_runtime.clock import now_ns
 from drey_runtime.image import Image
+from drey_runtime.together import together
 from drey_snapshot.snapshots.domain.gates import Pulse
 from drey_snapshot.snapshots.domain.records import ShardStamp
 
@@ -43,7 +43,7 @@ class LiveSource:
 
     async def read(self, numbers: I8) -> LiveImage:
         """Pages by number, ascending, and the pulses of their shards."""
-        beats, (pages, _) = await asyncio.gather(
+        beats, (pages, _) = await together(
             self._image.heartbeats(self._shards), self._image.read_pages(numbers.tolist())
         )
         now = now_ns()

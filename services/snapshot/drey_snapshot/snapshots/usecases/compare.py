@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,6 +13,7 @@ from drey_core.selector import Selector
 from drey_core.values import I8
 from drey_core.wire import chunk
 from drey_runtime.choosing import choose_off_loop
+from drey_runtime.together import together
 from drey_snapshot.snapshots.domain.choosing import Chooser, refuse_unknown
 from drey_snapshot.snapshots.domain.difference_rows import encode_differences
 from drey_snapshot.snapshots.domain.differences import (
@@ -101,7 +101,7 @@ class Comparer:
         """Compare. Raises `NotFound`, `InvalidArgument`, or `Unavailable` where a part is away."""
         if order.selector is not None:
             order.selector.validate()
-        reference, other = await asyncio.gather(
+        reference, other = await together(
             self._view(order.reference_id, "reference_id"), self._other(order)
         )
         today = None

@@ -20,6 +20,7 @@ from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageHash
 from drey_core.values import I8, Columns, State
 from drey_core.wire import MAX_CHUNK_BYTES, RowEncoder, chunk, wrap
 from drey_runtime.database import Connection, Record
+from drey_runtime.together import together
 from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotStore
 from drey_snapshot.snapshots.domain.codec import load_times_slots, load_value_slots
 
@@ -112,7 +113,7 @@ class Historian:
 
     async def _fetch(self, found: HistoryList, entries: range) -> _Group:
         first, last = entries.start, entries.stop
-        values, times = await asyncio.gather(
+        values, times = await together(
             self._store.page_data(list(dict.fromkeys(found.value_hash[first:last]))),
             self._store.page_data(list(dict.fromkeys(found.times_hash[first:last]))),
         )

@@ -21,6 +21,7 @@ from drey_runtime import audit
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection
+from drey_runtime.together import together
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.live import LiveImage, LiveSource
 from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSource
@@ -162,7 +163,7 @@ class Taker:
         Raises `FailedPrecondition` where a gate refuses, `Unavailable` where a part is away.
         """
         begin = time.monotonic_ns()
-        gathered, metadata = await asyncio.gather(
+        gathered, metadata = await together(
             self._gather(order, scope), self._metadata.current_or_cached()
         )
         self._pass_coverage(order, scope, gathered.pages)
@@ -443,7 +444,7 @@ class Taker:
         everything = Selector(all=True)
         kept = self._scopes.get(everything)
         guess = np.zeros(0, np.int64) if kept is None else kept.page_numbers
-        view, live, metadata = await asyncio.gather(
+        view, live, metadata = await together(
             self._catalogue.current(), self._live.read(guess), self._metadata.current()
         )
         scope = await self._scope_of(view, everything)
