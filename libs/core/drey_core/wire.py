@@ -722,7 +722,10 @@ def _row_fields(item: bytes) -> Iterator[bytes]:
 
 
 def encode_columns(pv_numbers: I8, roles: U1, columns: Columns) -> bytes:
-    """A whole `ValueColumns` message; all shapes (n,). The heap is laid out anew if it has gaps."""
+    """A whole `ValueColumns` message; all shapes (n,), the columns keyed by channel number.
+
+    The heap is laid out anew if it has gaps.
+    """
     data, heap = compact_heap(columns)
     return b"".join(
         (
@@ -737,6 +740,7 @@ def encode_columns(pv_numbers: I8, roles: U1, columns: Columns) -> bytes:
             wrap(9, np.ascontiguousarray(columns.receive_time, "<i8").tobytes()),
             wrap(10, np.ascontiguousarray(data, "<u8").tobytes()),
             wrap(11, heap),
+            wrap(13, np.ascontiguousarray(columns.key, "<u8").tobytes()),
         )
     )
 
@@ -759,7 +763,7 @@ def compact_heap(columns: Columns) -> tuple[NDArray[np.uint64], bytes]:
     return data, b"".join(parts)
 
 
-_COLUMN_ROW_BYTES = 39
+_COLUMN_ROW_BYTES = 47
 
 
 def column_chunks(

@@ -10,12 +10,17 @@ import asyncpg
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
+from drey.catalog.v1 import catalog_pb2
+from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
 from drey.common.v1 import selector_pb2, value_pb2
 from drey.job.v1 import job_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey_core.values import ARRAY, Kind, State
+from drey_restore.adapters.snapshots import SnapshotClient
+from drey_runtime.auth import TokenSigner
 from drey_runtime.mapping.value import to_proto
 from drey_testing.corpus import hostile_columns
 
@@ -347,3 +352,36 @@ async def test_a_lost_page_among_kept_ones_is_stored_again(site) -> None:
     second = await site.take()
     found = await site.snapshots.VerifySnapshot(rpc.VerifySnapshotRequest(id=second.id))
     assert found.intact, found.findings
+
+
+async def test_what_was_readdressed_since_is_known_from_the_snapshot(site) -> None:
+    await site.add_pvs(4)
+    await site.fill()
+    snapshot = await site.take()
+    pv = (await site.catalog.GetPv(catalog_rpc.GetPvRequest(name="Q1:SP"))).pv
+    update = catalog_rpc.UpdatePvRequest(
+        pv=catalog_pb2.Pv(id=pv.id, setpoint_address="MOVED:SP"),
+        update_mask=FieldMask(paths=["setpoint_address"]),
+    )
+    await site.catalog.UpdatePv(update)
+    await site.follow()
+    today = site.monitor.directory
+    now = {
+        (number, role): int(channel)
+        for role, column in ((1, today.setpoint_channel), (2, today.readback_channel))
+        for number, channel in zip(today.pv_number.tolist(), column.tolist(), strict=True)
+    }
+    request = rpc.ReadSnapshotRequest(id=snapshot.id, form=rpc.VALUE_FORM_COLUMNS)
+    moved = set()
+    async for part in site.snapshots.ReadSnapshot(request):
+        columns = part.columns
+        channels = np.frombuffer(columns.channels, "<u8").tolist()
+        for number, role, channel in zip(columns.pv_numbers, columns.roles, channels, strict=True):
+            if now[number, role] != channel:
+                moved.add((number, role))
+    assert moved == {(pv.number, value_pb2.CHANNEL_ROLE_SETPOINT)}
+    signer = TokenSigner.from_file("snapshot", site.keys.folder / "snapshot.pem")
+    async with grpc.aio.insecure_channel(site.settings.listen) as channel:
+        names = await SnapshotClient(channel, signer).names(snapshot.id, np.array([pv.number]))
+    stored = names[pv.number]
+    assert (stored.setpoint_address, stored.readback_address) == ("Q1:SP", "Q1:RB")

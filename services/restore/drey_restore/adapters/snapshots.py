@@ -30,10 +30,15 @@ class StoredValues:
 
 @dataclass(frozen=True)
 class StoredName:
-    """What a snapshot says of a PV beside its values."""
+    """What a snapshot says of a PV beside its values; addresses empty where it has no such channel.
+
+    An address that is not the catalogue's of now means that the PV was re-addressed since.
+    """
 
     name: str
     setpoint_labels: Labels
+    setpoint_address: str = ""
+    readback_address: str = ""
 
 
 class SnapshotClient:
@@ -64,7 +69,7 @@ class SnapshotClient:
         return _by_role(np.concatenate(numbers), np.concatenate(roles), Columns.concat(parts))
 
     async def names(self, snapshot_id: str, numbers: I8) -> dict[int, StoredName]:
-        """Names and enum labels as of the snapshot, by PV number."""
+        """Names, enum labels and addresses as of the snapshot, by PV number."""
         out: dict[int, StoredName] = {}
         for at in range(0, len(numbers), _SELECTED_AT_ONCE):
             chosen = numbers[at : at + _SELECTED_AT_ONCE].tolist()
@@ -79,7 +84,9 @@ class SnapshotClient:
                 async for message in call:
                     for pv in message.metadata.pvs:
                         labels = tuple(text.encode() for text in pv.setpoint.enum_labels)
-                        out[pv.number] = StoredName(pv.name, labels)
+                        out[pv.number] = StoredName(
+                            pv.name, labels, pv.setpoint.address, pv.readback.address
+                        )
         return out
 
 

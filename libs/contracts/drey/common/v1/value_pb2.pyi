@@ -850,6 +850,7 @@ class ValueColumns(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     HEAP_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
     roles: _builtins.bytes
     """`ChannelRole`, one byte each."""
     types: _builtins.bytes
@@ -865,6 +866,11 @@ class ValueColumns(_message.Message):
     heap: _builtins.bytes
     """Strings and arrays. Array elements are packed little-endian in their own width, enumerations
     in two bytes; a string array is its count and lengths as uint32, then the bytes.
+    """
+    channels: _builtins.bytes
+    """Permanent numbers of the channels that the values are of, uint64, little-endian. A PV whose
+    address is changed gets another channel: where a snapshot has another number than the catalogue
+    has now, the value was taken at another address, which the snapshot's metadata tells.
     """
     @_builtins.property
     def pv_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -906,10 +912,11 @@ class ValueColumns(_message.Message):
         data: _abc.Iterable[_builtins.int] | None = ...,
         heap: _builtins.bytes = ...,
         part: Global___ArrayPart | None = ...,
+        channels: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "heap", b"heap", "origins", b"origins", "part", b"part", "pv_numbers", b"pv_numbers", "receive_times_ns", b"receive_times_ns", "roles", b"roles", "severities", b"severities", "source_times_ns", b"source_times_ns", "states", b"states", "statuses", b"statuses", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "data", b"data", "heap", b"heap", "origins", b"origins", "part", b"part", "pv_numbers", b"pv_numbers", "receive_times_ns", b"receive_times_ns", "roles", b"roles", "severities", b"severities", "source_times_ns", b"source_times_ns", "states", b"states", "statuses", b"statuses", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
