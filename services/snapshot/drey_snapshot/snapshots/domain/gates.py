@@ -110,7 +110,14 @@ def require_coverage(directory: Directory, missing: I8, allowed: int | None) -> 
     """Raise `FailedPrecondition` COVERAGE_TOO_SMALL where more is missing than allowed."""
     if allowed is None or len(missing) <= allowed:
         return
-    raise _too_small(directory, missing, allowed, "PVs have no value or are disconnected")
+    raise _too_small(
+        directory,
+        missing,
+        allowed,
+        "PVs have no value or are disconnected",
+        "to go on, connect them, leave them out of the selection, or allow the gap"
+        " (`gates.max_missing`, `gates.allow_any_missing`), which is recorded by name",
+    )
 
 
 def require_names(
@@ -127,15 +134,21 @@ def require_names(
     lacking = wanted[~np.isin(wanted, scope) | np.isin(wanted, missing)]
     if len(lacking):
         raise _too_small(
-            directory, lacking, 0, "PVs that are required are missing or outside the selection"
+            directory,
+            lacking,
+            0,
+            "PVs that are required are missing or outside the selection",
+            "to go on, connect and select them, or take them off `gates.required_names`",
         )
 
 
-def _too_small(directory: Directory, rows: I8, allowed: int, what: str) -> FailedPrecondition:
+def _too_small(
+    directory: Directory, rows: I8, allowed: int, what: str, remedy: str
+) -> FailedPrecondition:
     names = [directory.names[row] for row in rows[:_SHOWN].tolist()]
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     return FailedPrecondition(
-        f"{len(rows)} {what}, {allowed} may be: {', '.join(names)}{more}",
+        f"{len(rows)} {what}, {allowed} may be: {', '.join(names)}{more}; {remedy}",
         reason=Reason.COVERAGE_TOO_SMALL,
         metadata={
             "missing": str(len(rows)),
