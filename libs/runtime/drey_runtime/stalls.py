@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -49,8 +49,6 @@ class Outgoing:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.peer: str = context.peer()
-        self.alive: Callable[[], None] | None = None
-        """Raises `DreyError` when the call may not go on; asked while a message waits."""
         self.held = 0
         """Bytes that the handler keeps for this client beside the message that waits."""
         self.size = 0
@@ -142,10 +140,10 @@ class StallGuard:
         slow = sorted((o for o in waits if waits[o] > _SLOW_S), key=waits.__getitem__, reverse=True)
         total = sum(o.held + o.size for o in slow)
         for each in slow:
-            error = _failure(each.alive)
-            if error is None and waits[each] > self._cut_s:
+            error = None
+            if waits[each] > self._cut_s:
                 error = _too_slow(f"nothing was read for {waits[each]:.0f} s")
-            elif error is None and total > self._max_bytes:
+            elif total > self._max_bytes:
                 error = _too_slow("too much waits for clients that do not read")
             if error is not None:
                 total -= each.held + each.size
@@ -208,12 +206,3 @@ def _too_slow(why: str) -> ResourceExhausted:
     return ResourceExhausted(
         f"{why}; connect again with the last token", reason=Reason.READER_TOO_SLOW
     )
-
-
-def _failure(check: Callable[[], None] | None) -> DreyError | None:
-    try:
-        if check is not None:
-            check()
-    except DreyError as error:
-        return error
-    return None

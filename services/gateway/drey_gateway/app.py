@@ -42,7 +42,6 @@ from drey_runtime.app import App
 from drey_runtime.audit_anchor import AnchorFile, AuditAnchors
 from drey_runtime.auth import GATEWAY, TokenSigner
 from drey_runtime.bus import Bus
-from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.image import Image
 from drey_runtime.interceptor import Calls
@@ -137,15 +136,12 @@ async def main(settings: Settings, app: App) -> None:
         }
     )
 
-    def require_alive(key_id: str) -> None:
-        ring.require_alive(key_id, now_ns())
-
     services: list[tuple[str, object]] = [
-        (MONITOR, MonitorServicer(world, feed.loaded.is_set, ring, seats)),
+        (MONITOR, MonitorServicer(world, feed.loaded.is_set, seats)),
         (ACCESS, AccessServicer(store)),
-        (JOB, JobServicer(jobs, db, require_alive)),
+        (JOB, JobServicer(jobs, db)),
         (AUDIT, AuditServicer(db, anchors)),
-        (SYSTEM, SystemServicer(world, seats, probes, jobs, require_alive)),
+        (SYSTEM, SystemServicer(world, seats, probes, jobs)),
     ]
     await feed.subscribe()
     await keys.subscribe()

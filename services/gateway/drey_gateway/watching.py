@@ -170,10 +170,10 @@ async def resolve(
 
 
 class Watch:
-    """The stream of one client. `alive` raises when the client may not go on."""
+    """The stream of one client."""
 
-    def __init__(self, world: World, wanted: Wanted, alive: Callable[[], None]) -> None:
-        self._world, self._wanted, self._alive = world, wanted, alive
+    def __init__(self, world: World, wanted: Wanted) -> None:
+        self._world, self._wanted = world, wanted
         self._live = world.live
         self._directory: Directory = self._live.directory
         self._generation = -1
@@ -195,7 +195,6 @@ class Watch:
                 yield message
             while True:
                 news = self._world.news.listen()
-                self._alive()
                 async with aclosing(self._turn()) as messages:
                     async for message in messages:
                         yield message

@@ -22,7 +22,7 @@ from drey_runtime.auth import TokenVerifier
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
 from drey_testing.fixtures_gateway import Gateway, GatewayRig, eventually
-from tests.integration.gateway.test_access import bearer, failure, make_key
+from tests.integration.gateway.test_access import bearer, behind, failure, make_key
 
 CATALOG = "drey.catalog.v1.CatalogService"
 RESTORE = "drey.restore.v1.RestoreService"
@@ -192,6 +192,28 @@ async def test_running_streams_are_cut(rig: GatewayRig, admin_key: str, url: str
             assert await end_of(download) == (code, way)
         for service in (SNAPSHOT, CATALOG):
             await asyncio.wait_for(parts[service].ended.wait(), 5)
+
+
+async def test_a_reader_that_reads_nothing_is_cut_too(rig: GatewayRig, admin_key: str) -> None:
+    async with behind(rig) as (fake, gateway):
+        secret, key_id = await make_key(gateway, admin_key, 4)
+        call = gateway.channel.unary_stream(DOWNLOAD)(
+            snap.ReadSnapshotRequest(id=str(uuid.uuid4())).SerializeToString(),
+            metadata=bearer(secret),
+        )
+        assert await call.read()
+        seen = -1
+
+        async def full() -> bool:
+            nonlocal seen
+            before, seen = seen, fake.sent
+            await asyncio.sleep(0.2)
+            return before == fake.sent
+
+        await eventually(full, "every buffer on the way is full")
+        assert not fake.cancelled.is_set()
+        await revoke(gateway, admin_key, key_id)
+        await asyncio.wait_for(fake.cancelled.wait(), 5)
 
 
 async def test_who_ends_their_own_key_is_told_so(rig: GatewayRig, admin_key: str) -> None:

@@ -13,15 +13,11 @@ from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey_core import errors
 from drey_core.wire import chunk
 from drey_gateway import mapping
-from drey_gateway.domain.keys import KeyRing
 from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.watch import Fields
 from drey_gateway.domain.wire import MESSAGE_BYTES
 from drey_gateway.watching import Seats, Wanted, Watch, World, batched, paced, resolve
-from drey_runtime.auth import current_principal
-from drey_runtime.clock import now_ns
 from drey_runtime.mapping.selector import selector_from_proto
-from drey_runtime.stalls import outgoing
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _METADATA_ROWS = 500
@@ -35,10 +31,9 @@ class MonitorServicer:
         self,
         world: World,
         loaded: Callable[[], bool],
-        keys: KeyRing,
         seats: Seats,
     ) -> None:
-        self._world, self._loaded, self._keys, self._seats = world, loaded, keys, seats
+        self._world, self._loaded, self._seats = world, loaded, seats
 
     def _require_loaded(self) -> None:
         if not self._loaded():
@@ -79,15 +74,8 @@ class MonitorServicer:
         """See the contract."""
         wanted = _wanted(request)
         self._require_loaded()
-        key_id = current_principal.get().key_id
-
-        def alive() -> None:
-            self._keys.require_alive(key_id, now_ns())
-
-        if (answers := outgoing()) is not None:
-            answers.alive = alive
         with self._seats.taken():
-            async with aclosing(Watch(self._world, wanted, alive).run()) as messages:
+            async with aclosing(Watch(self._world, wanted).run()) as messages:
                 async for message in messages:
                     yield message
 
