@@ -21,6 +21,8 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PART = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
 _LATEST = re.compile(r"latest(?:~(\d+))?")
 _PAGE = 1000
+_LISTINGS = {"plan": "drey restore list --plans"}
+"""Commands that list what has none of its own name."""
 
 
 def is_uuid(text: str) -> bool:
@@ -58,9 +60,8 @@ def match_id(text: str, ids: Iterable[tuple[str, str]], *, what: str) -> str:
 
 def not_found(what: str, text: str) -> CliError:
     """The error for something that nothing is named."""
-    return CliError(
-        f"there is no {what} {text!r}", reason="NOT_FOUND", remedy=f"see drey {what} list"
-    )
+    listing = _LISTINGS.get(what, f"drey {what} list")
+    return CliError(f"there is no {what} {text!r}", reason="NOT_FOUND", remedy=f"see {listing}")
 
 
 def _resolve(
@@ -124,16 +125,38 @@ def snapshot_id(client: Client, text: str) -> str:
     return _resolve(text, pairs, what="snapshot")
 
 
-def plan_id(client: Client, text: str) -> str:
-    """Id of a plan by id, part of an id, or `latest`."""
+def own_plan_id(client: Client, text: str) -> str:
+    """Id of a plan by id, part of an id, or `latest`, which is the newest that the caller made."""
+    from drey.access.v1 import access_service_pb2
+
+    if _LATEST.fullmatch(text) is None:
+        return plan_id(client, text)
+    caller = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest()).principal
+    try:
+        return plan_id(client, text, principal=caller)
+    except CliError as error:
+        if error.reason != "NOT_FOUND":
+            raise
+        raise CliError(
+            f"{caller} has no plan {text!r}",
+            reason="NOT_FOUND",
+            remedy="make one: drey restore plan SNAPSHOT; that of another needs its id, see"
+            " drey restore list --plans",
+        ) from error
+
+
+def plan_id(client: Client, text: str, *, principal: str = "") -> str:
+    """Id of a plan (of `principal`, where given) by id, part of an id, or `latest`."""
     from drey.restore.v1 import restore_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[restore_pb2.Plan], str]:
-        answer = client.call(
-            client.restores.ListPlans,
-            restore_service_pb2.ListPlansRequest(page_size=_PAGE, page_token=token),
+        request = restore_service_pb2.ListPlansRequest(
+            page_size=_PAGE, page_token=token, principal=principal
         )
-        return answer.plans, answer.next_page_token
+        answer = client.call(client.restores.ListPlans, request)
+        # a server that does not know the filter gives everybody's
+        found = [p for p in answer.plans if principal in ("", p.actor.principal)]
+        return found, answer.next_page_token
 
     return _resolve(text, lambda: ((p.id, "") for p in client.pages(fetch)), what="plan")
 

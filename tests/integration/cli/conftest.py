@@ -74,6 +74,8 @@ class State:
 
     calls: list = field(default_factory=list)
     restore_verified: bool = True
+    restore_fails: int = 0
+    no_own_plan: bool = False
     watches: int = 0
     drop_first_watch: bool = False
     imported: bytes = b""
@@ -298,9 +300,14 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
             state=restore_pb2.PLAN_STATE_READY,
             pvs=3,
             writes=2,
-            skips=[{"reason": restore_pb2.SKIP_REASON_READ_ONLY, "pvs": 1}],
+            skips=[
+                {"reason": restore_pb2.SKIP_REASON_READ_ONLY, "pvs": 1},
+                {"reason": restore_pb2.SKIP_REASON_POLICY, "pvs": 1},
+            ],
             stages=[{"stage": 0, "writes": 2}],
+            actor={"principal": "alice"},
         )
+        self.newer = restore_pb2.Plan(id=NEW, actor={"principal": "bob"})
 
     def CreatePlan(self, request, context):
         self.state.calls.append(request)
@@ -310,9 +317,26 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
         return restore_service_pb2.GetPlanResponse(plan=self.plan)
 
     def ListPlans(self, request, context):
-        return restore_service_pb2.ListPlansResponse(plans=[self.plan])
+        plans = [self.newer] if self.state.no_own_plan else [self.newer, self.plan]
+        found = [p for p in plans if request.principal in ("", p.actor.principal)]
+        return restore_service_pb2.ListPlansResponse(plans=found)
+
+    def ListRestores(self, request, context):
+        return restore_service_pb2.ListRestoresResponse()
+
+    def GetRestore(self, request, context):
+        writing = self.restore(restore_pb2.RESTORE_STATE_WRITING)
+        return restore_service_pb2.GetRestoreResponse(restore=writing)
 
     def ReadPlan(self, request, context):
+        if restore_pb2.SKIP_REASON_POLICY in request.skips:
+            item = {
+                "name": "B:SET",
+                "skip": restore_pb2.SKIP_REASON_POLICY,
+                "warnings": ["its restore policy has ramp_rate 0.5"],
+            }
+            yield restore_service_pb2.ReadPlanResponse(items=[item])
+            return
         yield restore_service_pb2.ReadPlanResponse(
             items=[{"name": "A:SET", "number": 7, "current": number(1.0), "target": number(2.0)}]
         )
@@ -348,6 +372,12 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
         hold = self.state.hold_restore
         while hold is not None and context.is_active() and not hold.wait(0.02):
             pass
+        if self.state.restore_fails:
+            failed = self.restore(restore_pb2.RESTORE_STATE_FAILED)
+            failed.error.reason = self.state.restore_fails
+            failed.error.message = "nothing was written"
+            yield response(restore=failed)
+            return
         ended = (
             restore_pb2.RESTORE_STATE_ABORTED
             if "aborted" in self.state.calls
@@ -371,6 +401,7 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
                         "name": "A:SET",
                         "verdict": restore_pb2.VERDICT_REFUSED,
                         "epics_status": "ECA_NOWTACCESS",
+                        "explanation": "The IOC refused it",
                     }
                 ]
             )

@@ -5,12 +5,14 @@ import json
 
 from drey.audit.v1 import audit_service_pb2
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_service_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 
 OLD = "01930000-0000-7000-8000-00000000aaaa"
 NEW = "01940000-0000-7000-8000-00000000bbbb"
 PLAN = "01950000-0000-7000-8000-000000000001"
+RESTORE = "01950000-0000-7000-8000-000000000002"
 JOB = "01950000-0000-7000-8000-000000000003"
 
 
@@ -191,9 +193,47 @@ def test_run_executes_by_digest_and_exits_by_the_verdicts(drey, state):
     bad = drey("restore", "run", PLAN, "--yes")
     assert bad.code == 4
     assert "NOT all verified" in bad.out and "ECA_NOWTACCESS" in bad.out
+    assert "The IOC refused it" in bad.out
     other = drey("restore", "run", PLAN, "--yes", "--digest", "e" * 64, "--json")
     assert other.code == 1
     assert json.loads(other.err)["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
+
+
+def test_latest_is_the_newest_plan_of_the_caller(drey, state):
+    found = drey("restore", "run", "latest", "--yes")
+    assert found.code == 0 and "alice" in found.out
+    assert state.of(restore_service_pb2.ExecutePlanRequest)[0].plan_id == PLAN
+    state.no_own_plan = True
+    none = drey("restore", "run", "latest", "--yes", "--json")
+    error = json.loads(none.err)["error"]
+    assert (none.code, error["reason"]) == (1, "NOT_FOUND")
+    assert "alice has no plan" in error["message"] and "needs its id" in error["remedy"]
+    assert len(state.of(restore_service_pb2.ExecutePlanRequest)) == 1
+
+
+def test_a_restore_that_could_not_begin_is_an_error_like_any_other(drey, state):
+    state.restore_fails = errors_pb2.ERROR_REASON_LABELS_MOVED
+    for command in (("run", PLAN, "--yes"), ("watch", RESTORE)):
+        failed = drey("restore", *command)
+        assert failed.code == 1 and "all verified" not in failed.out
+        assert "nothing was written" in failed.err and "accept-moved" not in failed.err
+    as_json = drey("restore", "run", PLAN, "--yes", "--json")
+    error = json.loads(as_json.err)["error"]
+    assert (as_json.code, as_json.out) == (1, "")
+    assert error["reason"] == "LABELS_MOVED" and error["metadata"]["restore_id"] == RESTORE
+
+
+def test_remedies_name_commands_that_exist(drey):
+    for what in (("--plan", "ffffffff"), ("eeeeeeee",)):
+        unknown = drey("restore", "show", *what, "--json")
+        remedy = json.loads(unknown.err)["error"]["remedy"]
+        assert remedy == "see drey restore list --plans"
+        assert drey(*remedy.removeprefix("see drey ").split()).code == 0
+
+
+def test_what_a_policy_keeps_out_is_named(drey):
+    shown = drey("restore", "plan", "latest").out
+    assert "B:SET" in shown and "ramp_rate 0.5" in shown
 
 
 def test_key_secret_goes_to_a_private_file(drey, tmp_path):

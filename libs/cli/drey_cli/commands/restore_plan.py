@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,16 +76,42 @@ def _show_plan(session: Session, made: restore_pb2.Plan, *, limit: int, skips: b
             table.note = f"the first {len(items)} of {format_count(total)}; --limit 0 shows all"
         session.out.table(table)
     session.out.table(plan_facts(made, utc=session.out.utc))
+    if not skips:
+        _show_policies(session, made)
+
+
+def _show_policies(session: Session, made: restore_pb2.Plan) -> None:
+    """Name what is left out because its policy would not be followed: nobody expects that."""
+    from drey.restore.v1 import restore_pb2
+    from drey_cli.render.restores import plan_table
+
+    left_out = sum(s.pvs for s in made.skips if s.reason == restore_pb2.SKIP_REASON_POLICY)
+    if not left_out:
+        return
+    reasons = [restore_pb2.SKIP_REASON_POLICY]
+    table = plan_table(read_plan(session, made.id, writes_only=False, limit=_SHOWN, skips=reasons))
+    table.title = "left out, for their restore policy would not be followed"
+    if left_out > _SHOWN:
+        table.note = f"the first {_SHOWN} of {left_out}; drey restore show --plan {made.id} --all"
+    session.out.table(table)
 
 
 def read_plan(
-    session: Session, plan_id: str, *, writes_only: bool, limit: int = 0
+    session: Session,
+    plan_id: str,
+    *,
+    writes_only: bool,
+    limit: int = 0,
+    skips: Sequence[restore_pb2.SkipReason.ValueType] = (),
 ) -> list[restore_pb2.PlanItem]:
-    """Items of a plan, writes first. `limit` 0: all; else the stream is left early."""
+    """Items of a plan, writes first. `limit` 0: all; else the stream is left early.
+
+    With `skips` those that are left out for one of these reasons.
+    """
     from drey.restore.v1 import restore_service_pb2
 
     client = session.client
-    request = restore_service_pb2.ReadPlanRequest(id=plan_id, writes_only=writes_only)
+    request = restore_service_pb2.ReadPlanRequest(id=plan_id, writes_only=writes_only, skips=skips)
     items: list[restore_pb2.PlanItem] = []
     with client.stream(client.restores.ReadPlan, request) as stream:
         for message in stream:

@@ -26,7 +26,10 @@ _SHOWN = 20
 
 def run(
     session: Session,
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="Id, part of one, or latest.")],
+    plan: Annotated[
+        str,
+        typer.Argument(metavar="PLAN", help="Id, part of one, or latest: your own newest."),
+    ],
     digest: Annotated[
         str, typer.Option("--digest", help="Run it only if this is its digest.")
     ] = "",
@@ -51,12 +54,12 @@ def run(
     not depend on this command.
     """
     from drey.restore.v1 import restore_service_pb2
-    from drey_cli.naming import plan_id
+    from drey_cli.naming import own_plan_id
 
     client = session.client
     found = client.call(
         client.restores.GetPlan,
-        restore_service_pb2.GetPlanRequest(id=plan_id(client, plan)),
+        restore_service_pb2.GetPlanRequest(id=own_plan_id(client, plan)),
     ).plan
     request = restore_service_pb2.ExecutePlanRequest(
         plan_id=found.id,
@@ -183,9 +186,10 @@ def _abort(session: Session, restore_id: str, reason: str) -> restore_pb2.Restor
 
 
 def _end(session: Session, restore: restore_pb2.Restore) -> None:
-    """Show how it ended and exit by it."""
+    """Show how it ended and exit by it. One that could not begin is an error like any other."""
     from drey_cli.commands.restore_plan import show_restore
 
+    refuse_failed(restore)
     if session.out.json:
         from drey_cli.render.documents import as_document
 
@@ -193,6 +197,18 @@ def _end(session: Session, restore: restore_pb2.Restore) -> None:
     else:
         show_restore(session, restore, limit=_SHOWN, everything=False)
     raise typer.Exit(exit_code(restore))
+
+
+def refuse_failed(restore: restore_pb2.Restore) -> None:
+    """Raise the error of a restore that has failed: nothing was written."""
+    from drey_cli.failures import from_item_error
+
+    if state_of(restore) != "failed":
+        return
+    error = from_item_error(restore.error, subject=f"restore {restore.id} failed")
+    error.metadata["restore_id"] = restore.id
+    error.remedy = error.remedy or f"see drey restore show {restore.id}"
+    raise error
 
 
 def exit_code(restore: restore_pb2.Restore) -> ExitCode:
@@ -214,6 +230,7 @@ def watch(session: Session, restore: RestoreArgument = "latest") -> None:
         for last in restore_states(session, identity):
             session.out.line(last)
         if last is not None:
+            refuse_failed(last)
             raise typer.Exit(exit_code(last))
         return
     request = restore_service_pb2.GetRestoreRequest(id=identity)

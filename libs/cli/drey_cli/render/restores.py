@@ -163,6 +163,9 @@ def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
         pairs.append(("took", format_span(restore.end_time_ns - restore.start_time_ns)))
     for name, pvs in verdict_counts(restore).items():
         pairs.append((f"  {name}", Cell(plural(pvs, "PV"), _VERDICT_STYLE.get(name, "red"))))
+    if restore.may_still_fire:
+        held = f"{plural(restore.may_still_fire, 'PV')}, held until their IOCs answer"
+        pairs.append(("may still be written", Cell(held, "bold red")))
     if restore.HasField("error"):
         pairs.append(("error", Cell(restore.error.message, "bold red")))
     if restore.comment:
@@ -205,8 +208,7 @@ def restore_items_table(items: Iterable[restore_pb2.RestoreItem]) -> Table:
     for item in items:
         verdict = short_name(restore_pb2.Verdict, item.verdict)
         notes = [short_name(restore_pb2.SkipReason, item.skip), item.epics_status]
-        if item.HasField("readback_reached") and not item.readback_reached:
-            notes.append("readback not reached")
+        notes.append(item.explanation)
         table.add(
             item.name,
             Cell(verdict, _VERDICT_STYLE.get(verdict, "red")),
