@@ -1,5 +1,7 @@
 """Two hundred watchers of a thousand PVs each at 10 Hz, over gRPC from one gateway process.
 
+Then the same with ten more that read nothing.
+
 The watchers live in two further processes that only receive, and look into one message of twenty
 afterwards. They, the IOC and the monitor share the machine's cores with the gateway.
 """
@@ -27,6 +29,7 @@ _WATCHERS = 200
 _WATCHED = 1_000
 _MOVING = 4_000
 _CROWDS = 2
+_STALLED = 10
 _RATE_HZ = 10.0
 _SETTLE_S = 2.0
 _WINDOW_S = 4.0
@@ -80,7 +83,7 @@ async def _crowd(site: Live, selections: list[list[str]]) -> AsyncIterator[Crowd
 
 @asynccontextmanager
 async def _stalled(site: Live, names: list[str]) -> AsyncIterator[None]:
-    """A watcher that never reads a message."""
+    """A watcher that never reads a message, over a connection of its own."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(site.site.stack.server, options=options) as channel:
         stub = monitor_service_pb2_grpc.MonitorServiceStub(channel)
@@ -131,8 +134,13 @@ async def run(pvs: int, runs: int) -> Result:
         processes |= {f"crowd{i}": psutil.Process(c.process.pid) for i, c in enumerate(crowds)}
         used = asyncio.create_task(shares(processes, _WINDOW_S))
         plain = [await _window(crowds) for _ in range(runs)]
-        async with _stalled(site, selections[0]):
-            stalled = [await _window(crowds) for _ in range(runs)]
+        stalled = []
+        for _ in range(runs):
+            # anew for each window: one that reads nothing is cut after half a minute
+            async with AsyncExitStack() as readers:
+                for names in selections[:_STALLED]:
+                    await readers.enter_async_context(_stalled(site, names))
+                stalled.append(await _window(crowds))
         share = await used
     result.figure("p99_ms", [w["p99_ms"] for w in plain], _TARGET_MS)
     result.figure("p99_with_stalled_ms", [w["p99_ms"] for w in stalled], _TARGET_MS)
@@ -147,5 +155,6 @@ async def run(pvs: int, runs: int) -> Result:
     clients = sum(value for name, value in share.items() if name.startswith("crowd"))
     result.figure("watchers_cpu_share", [clients], None)
     result.notes.append(f"channel access: {mine}; {_WATCHERS} watchers in {_CROWDS} processes")
+    result.notes.append(f"stalled: {_STALLED} more watchers that read nothing")
     result.notes.append("watchers, IOC, monitor and gateway share the cores")
     return result

@@ -45,7 +45,7 @@ MAX_ELEMENT_BYTES = MAX_VALUE_BYTES // 2
 with a larger one is sent as an error."""
 
 _FEW = 4096
-"""Rows of which it is seen by a sum alone whether they fit into one message."""
+"""Rows that are joined before it is known whether they fit."""
 
 Labels = Callable[[int], "tuple[bytes, ...] | None"]
 """Enum labels of a channel by its number; None or empty where they are not known."""
@@ -686,9 +686,12 @@ def chunk(rows: Sequence[bytes], max_bytes: int = MAX_CHUNK_BYTES) -> Iterator[b
     A message exceeds `max_bytes` only by one row field that is larger in itself; rows that were
     split into parts are taken apart here.
     """
-    if 0 < len(rows) <= _FEW and sum(map(len, rows)) <= max_bytes:
-        yield b"".join(rows)
-        return
+    if 0 < len(rows) <= _FEW:
+        whole = [b"".join(rows)]
+        if len(whole[0]) <= max_bytes:
+            yield whole.pop()  # a generator that waits keeps what it names
+            return
+        whole.clear()
     sizes = np.fromiter(map(len, rows), np.int64, len(rows))
     ends = np.cumsum(sizes)
     first = 0

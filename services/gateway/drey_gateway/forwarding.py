@@ -75,9 +75,10 @@ class _Method:
                 raise refusal from None
             raise
         finally:
-            pump.cancel()
             if not call.done():
                 call.cancel()
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
 
     def _metadata(self) -> list[tuple[str, str]]:
         principal = current_principal.get()
