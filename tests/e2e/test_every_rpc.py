@@ -18,6 +18,7 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -323,6 +324,47 @@ def test_garbage_bytes_are_never_a_success(methods: list[MethodDescriptor], call
         answer = call(method, b"\x0a\xff\xff\xff\xff\x0f garbage", timeout=5)
         assert answer.code != grpc.StatusCode.OK, (_label(method), answer)
         assert answer.reason in {"MALFORMED_MESSAGE", "NOT_IMPLEMENTED"}, (_label(method), answer)
+
+
+UNKNOWN = b"\x92\xfa\x01\x01x"  # field 4002
+
+
+def _with_unknown_field(request: Message, chain: tuple[FieldDescriptor, ...]) -> bytes:
+    """The request's bytes with a field of the future in the message that `chain` leads to."""
+    message = request
+    for field in chain:
+        inner = getattr(message, field.name)
+        if field.is_repeated:
+            message = inner[0] if len(inner) else inner.add()
+        else:
+            inner.SetInParent()
+            message = inner
+    message.MergeFromString(UNKNOWN)
+    return request.SerializeToString()
+
+
+def test_a_call_that_acts_refuses_what_it_does_not_know(
+    readers: list[MethodDescriptor], call: Caller
+) -> None:
+    seen = 0
+    for method in readers:
+        nested = [
+            (name, chain)
+            for name, chain in _fields(method.input_type)
+            if chain[-1].message_type is not None
+            and chain[-1].message_type.full_name.startswith("drey.")
+        ]
+        acts = method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
+        for name, chain in [("", ()), *nested]:
+            raw = _with_unknown_field(_valid(method.input_type), chain)
+            answer = call(method, raw, timeout=3)
+            if acts:
+                path = f"{name}[0].4002" if chain and chain[-1].is_repeated else f"{name}.4002"
+                _assert_invalid(answer, _label(method), path.lstrip("."), "UNKNOWN_FIELD")
+                seen += 1
+            else:
+                assert answer.reason != "UNKNOWN_FIELD", (_label(method), answer)
+    assert seen > 60
 
 
 def test_malformed_ids_name_their_field(readers: list[MethodDescriptor], call: Caller) -> None:

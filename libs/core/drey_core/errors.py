@@ -56,6 +56,7 @@ class Reason(IntEnum):
     DISCONNECTED = 40
     NOT_ALL_VERIFIED = 41
     LABELS_MOVED = 42
+    UNKNOWN_FIELD = 43
 
 
 class DreyError(Exception):

@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.trace import SpanKind
 
@@ -454,5 +455,12 @@ def parse(path: str, from_bytes: Callable[[bytes], Any], raw: bytes) -> Any:
             reason=errors.Reason.MALFORMED_MESSAGE,
         ) from error
     if isinstance(request, Message):
+        if found is not None and acts(found):
+            limits.check_known_fields(request, raw)
         limits.check(request)
     return request
+
+
+def acts(method: MethodDescriptor) -> bool:
+    """Whether a call of the method may change something."""
+    return bool(method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS)

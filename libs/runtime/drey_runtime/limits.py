@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, unknown_fields
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
@@ -113,6 +113,44 @@ def _outline(
 
 
 # --- when it is parsed ---
+
+
+def check_known_fields(message: Message, raw: bytes) -> None:
+    """Raise `InvalidArgument` when `raw`, which became `message`, has a field of no name here.
+
+    A call that acts must not be done without what an older server does not know, such as a guard.
+    """
+    size = message.ByteSize()
+    message.DiscardUnknownFields()
+    if message.ByteSize() == size:
+        return
+    path = _unknown_field(type(message).FromString(raw), "")
+    raise InvalidArgument(
+        f"{path} is not known to this server, which would act without it; update the"
+        " server, or leave it out",
+        reason=Reason.UNKNOWN_FIELD,
+        field=path,
+        metadata={"field": path},
+    )
+
+
+def _unknown_field(message: Message, path: str) -> str:
+    """Path of the first unknown field: names as far as they are known, then its number."""
+    for unknown in unknown_fields.UnknownFieldSet(message):
+        return f"{path}{unknown.field_number}"
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if not field.is_repeated:
+            items = [(f"{path}{field.name}.", value)]
+        elif field.message_type.GetOptions().map_entry:
+            continue
+        else:
+            items = [(f"{path}{field.name}[{index}].", item) for index, item in enumerate(value)]
+        for inner, item in items:
+            if found := _unknown_field(item, inner):
+                return found
+    return ""
 
 
 @cache

@@ -183,3 +183,16 @@ def test_deep_nesting_costs_nothing() -> None:
         raw = delimited(selector_pb2.Selector, within, raw)
     error = refused_unparsed("ListPvs", delimited(request, "selector", raw))
     assert "nested too deep" in error.message
+
+
+def test_unknown_fields_are_found_at_any_depth() -> None:
+    future = b"\x92\xfa\x01\x01x"
+    request = catalog_service_pb2.BatchCreatePvsRequest(pvs=[catalog_pb2.Pv(name="a")] * 3)
+    raw = request.SerializeToString()
+    limits.check_known_fields(request.FromString(raw), raw)
+    request.pvs[1].setpoint_tolerance.MergeFromString(future)
+    raw = request.SerializeToString()
+    with pytest.raises(InvalidArgument) as caught:
+        limits.check_known_fields(request.FromString(raw), raw)
+    assert caught.value.reason == Reason.UNKNOWN_FIELD
+    assert caught.value.field == "pvs[1].setpoint_tolerance.4002"

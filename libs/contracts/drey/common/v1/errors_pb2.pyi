@@ -123,6 +123,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     its indexes mean something else. Cannot be accepted: make a new plan. Metadata: `moved`,
     `first_moved`.
     """
+    ERROR_REASON_UNKNOWN_FIELD: _ErrorReason.ValueType  # 43
+    """INVALID_ARGUMENT. A call that acts has a field that this server does not know, and would be done
+    without it. Metadata: `field` (its path, with the number where the name is not known).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value is the `reason` of the `google.rpc.ErrorInfo`
@@ -229,6 +233,10 @@ ERROR_REASON_LABELS_MOVED: ErrorReason.ValueType  # 42
 """FAILED_PRECONDITION. Enum labels of PVs to write have changed since the plan was made, so that
 its indexes mean something else. Cannot be accepted: make a new plan. Metadata: `moved`,
 `first_moved`.
+"""
+ERROR_REASON_UNKNOWN_FIELD: ErrorReason.ValueType  # 43
+"""INVALID_ARGUMENT. A call that acts has a field that this server does not know, and would be done
+without it. Metadata: `field` (its path, with the number where the name is not known).
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
