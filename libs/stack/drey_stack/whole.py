@@ -95,7 +95,7 @@ class Stack:
             socket=True,
             fsync=options.fsync,
             template=options.postgres_template,
-            # three services with a pool of ten, a connection for each monitor, and room
+            # four pools of ten, a connection for each monitor, and room
             settings={"max_connections": str(60 + 2 * max(options.monitors, 20))},
         )
         self.nats = Nats(self.folder / "nats")
