@@ -108,6 +108,21 @@ async def test_a_subscription_that_is_refused_is_no_connection(own_nats: Nats) -
         await hears(speaker, "t.v1.words", ear)
 
 
+async def test_a_server_that_is_retired(own_nats: Nats) -> None:
+    """Lame duck: it lets its clients go one by one, and ends; another takes its place."""
+    duck = 'lame_duck_duration: "30s"\nlame_duck_grace_period: "1ms"\n'
+    reload(own_nats, configuration(own_nats) + duck)
+    async with pair(own_nats.url) as (listener, speaker, ear):
+        assert own_nats.pid is not None
+        psutil.Process(own_nats.pid).send_signal(signal.SIGUSR2)
+        async with asyncio.timeout(60):
+            await own_nats.wait()
+        await own_nats.stop()
+        await own_nats.start()
+        await until(lambda: listener.connected and speaker.connected, 30)
+        await hears(speaker, "t.v1.words", ear)
+
+
 class Injector:
     """Passes a connection on, and can say something of its own to the client."""
 
