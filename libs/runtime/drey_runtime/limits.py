@@ -136,8 +136,9 @@ def check_known_fields(message: Message, raw: bytes) -> None:
 
 def _unknown_field(message: Message, path: str) -> str:
     """Path of the first unknown field: names as far as they are known, then its number."""
-    for unknown in unknown_fields.UnknownFieldSet(message):
-        return f"{path}{unknown.field_number}"
+    unknown = unknown_fields.UnknownFieldSet(message)
+    if len(unknown):
+        return f"{path}{unknown[0].field_number}"
     for field, value in message.ListFields():
         if field.message_type is None:
             continue
