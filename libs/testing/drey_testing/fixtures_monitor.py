@@ -136,6 +136,14 @@ class FakeDirectory:
             yield b""
         raise Unimplemented("ResolveChannels is not part of the rig")
 
+    async def GetRestorePolicies(
+        self, request: object, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[bytes]:
+        """Not part of the rig."""
+        for _ in ():
+            yield b""
+        raise Unimplemented("GetRestorePolicies is not part of the rig")
+
 
 def _copied(page: CatalogPage | None, number: int) -> CatalogPage:
     if page is None:
