@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.directory.v1 import directory_service_pb2
 from drey_core.directory import Directory, MetadataPage
+from drey_core.errors import Unavailable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
 from drey_core.values import I8, Columns, Kind, Origin, State
 from drey_runtime.directory_codec import decode_catalog, encode_metadata
@@ -36,6 +38,9 @@ class FakeMonitor:
         self.directory = Directory.from_pages(0, [])
         self.table = PageTable(np.zeros(0, np.int64))
         self._raw: dict[int, bytes] = {}
+        self._alive: asyncio.Task[None] | None = None
+        self.ahead_ns = 0
+        """By how much the clock of its host is ahead."""
 
     async def follow(self, stub: Any) -> None:
         """Read the catalogue from a `DirectoryServiceStub` as a monitor does.
@@ -95,8 +100,24 @@ class FakeMonitor:
             now = time.time_ns()
             await self.image.write_pages(shard, self.epoch, self.sequence, now, part)
         await self.beat()
+        if self._alive is None:
+            self._alive = asyncio.create_task(self.keep_alive())
 
-    async def beat(self, *, age_ns: int = 0, image_failing: bool = False) -> None:
+    async def __aenter__(self) -> Self:
+        """It lives from the first `rewrite` on."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """It falls silent."""
+        await self.fall_silent()
+
+    async def fall_silent(self) -> None:
+        """No sign of life from here on, but by `beat`."""
+        if self._alive is not None:
+            self._alive.cancel()
+            await asyncio.gather(self._alive, return_exceptions=True)
+
+    async def beat(self, *, image_failing: bool = False) -> None:
         """Signs of life of all shards."""
         for shard in range(self.shards):
             await self.image.write_heartbeat(
@@ -105,7 +126,7 @@ class FakeMonitor:
                     shard_count=self.shards,
                     epoch=self.epoch,
                     sequence=self.sequence,
-                    time_ns=time.time_ns() - age_ns,
+                    time_ns=time.time_ns() + self.ahead_ns,
                     owner="test",
                     settled=True,
                     image_failing=image_failing,
@@ -150,5 +171,6 @@ class FakeMonitor:
     async def keep_alive(self) -> None:
         """Heartbeats until cancelled."""
         while True:
-            await self.beat()
+            with suppress(Unavailable):
+                await self.beat()
             await asyncio.sleep(0.4)

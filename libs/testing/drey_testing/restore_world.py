@@ -122,7 +122,7 @@ class World:
             heap=found.values.heap,
         )
 
-    async def publish(self, *, age_s: float = 0.0, pretend: Sequence[int] = ()) -> Columns:
+    async def publish(self, *, pretend: Sequence[int] = ()) -> Columns:
         """Make the image what the machine is now; of `pretend` say that they are connected."""
         values = await self.read()
         lies = np.isin(values.key, pretend)
@@ -130,7 +130,7 @@ class World:
         table = PageTable(self.pages)
         table.apply(values)
         now = time.time_ns()
-        await self.beat(age_s)
+        await self.beat()
         await self.image.write_pages(0, EPOCH, 1, now, table.taken(np.arange(len(self.pages))))
         pages = self.metadata_pages(pretend)
         version = DirectoryVersion(
@@ -147,10 +147,16 @@ class World:
         )
         return values
 
-    async def beat(self, age_s: float = 0.0) -> None:
-        at = time.time_ns() - int(age_s * 1e9)
+    async def beat(self, *, image_failing: bool = False) -> None:
         await self.image.write_heartbeat(
-            Heartbeat(shard=0, shard_count=1, epoch=EPOCH, sequence=1, time_ns=at)
+            Heartbeat(
+                shard=0,
+                shard_count=1,
+                epoch=EPOCH,
+                sequence=1,
+                time_ns=time.time_ns(),
+                image_failing=image_failing,
+            )
         )
 
     async def beat_for_ever(self) -> None:

@@ -30,6 +30,7 @@ from drey_runtime.database import Database
 from drey_runtime.image import Image
 from drey_runtime.jobs import JobStore, JobWorker, Kind, OutboxRelay
 from drey_runtime.migrate import check_connection
+from drey_runtime.pulse import Pulses
 from drey_runtime.server import channel, serve
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
@@ -86,7 +87,8 @@ async def main(settings: Settings, app: App) -> int:
         lease_s=settings.job_lease,
     )
     catalog = CatalogClient(upstream)
-    live = LiveMachine(image, settings.shards, settings.stale_after)
+    pulses = Pulses(image, settings.shards)
+    live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
     plans = Plans(store, SnapshotClient(upstream), catalog, live, pool, limits, now_ns)
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
@@ -103,6 +105,7 @@ async def main(settings: Settings, app: App) -> int:
     app.start(worker, "jobs")
     app.start(SettleLoop(restores), "settle")
     app.start(warm, "warm")
+    app.start(pulses, "signs of life")
     port, health = await enter(
         serve(settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)])
     )

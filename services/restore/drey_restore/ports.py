@@ -66,7 +66,7 @@ class Catalog(Protocol):
 class Live(Protocol):
     """The machine as the monitors see it."""
 
-    async def read(self, channels: I8, now_ns: int) -> LivePages:
+    async def read(self, channels: I8) -> LivePages:
         """All pages in which the channels lie."""
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -439,3 +440,18 @@ async def test_one_silent_shard_of_three_is_stale_by_message_and_by_row(rig, adm
     finally:
         for publisher in publishers:
             await publisher.stop()
+
+
+async def test_a_gateway_that_starts_believes_no_sign_of_life_that_is_in_the_image(
+    rig, admin_key, publisher
+):
+    """However its time looks: the clock of the dead owner's host may have been ahead."""
+    await publisher.stop()
+    ahead = Heartbeat(shard=0, epoch=1, sequence=1, time_ns=time.time_ns() + 3600 * 10**9)
+    await rig.image.write_heartbeat(ahead)
+    gateway = await rig.gateway()
+    await eventually(gateway.serving, "ready")
+    async with watching(gateway, admin_key) as running:
+        assert {r.setpoint.freshness for r in running.client.rows.values()} == {2}
+        await publisher.beat()
+        await running.until(lambda c: not c.stale, "fresh when its owner is heard of")

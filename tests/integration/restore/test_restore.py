@@ -208,7 +208,7 @@ async def test_a_plan_reads_by_itself_and_believes_no_monitor(site: Site) -> Non
 
     assert site.world.beats is not None
     site.world.beats.cancel()
-    await site.world.beat(age_s=10)
+    await site.world.beat(image_failing=True)
     items = await site.plan_items((await site.plan(snapshot_id)).id, writes_only=True)
     assert sorted(items) == sorted(moved)
 

@@ -247,7 +247,12 @@ class Site:
 async def site_on(parts: Parts, keys: Keys, **more: Any) -> AsyncIterator[Site]:
     settings = make_settings(parts, keys, await new_database(parts), **more)
     redis = Image.open(settings.redis_url.get_secret_value(), settings.namespace)
-    async with running(main, settings), connect(settings, keys) as channel, redis as image:
+    async with (
+        running(main, settings),
+        connect(settings, keys) as channel,
+        redis as image,
+        FakeMonitor(image, settings.shards) as monitor,
+    ):
         await until_serving(channel)
         yield Site(
             settings,
@@ -255,7 +260,7 @@ async def site_on(parts: Parts, keys: Keys, **more: Any) -> AsyncIterator[Site]:
             CatalogServiceStub(channel),
             DirectoryServiceStub(channel),
             SnapshotServiceStub(channel),
-            FakeMonitor(image, settings.shards),
+            monitor,
             channel,
         )
 
@@ -320,7 +325,11 @@ async def make_process(parts: Parts, keys: Keys):
         )
         redis = Image.open(settings.redis_url.get_secret_value(), settings.namespace)
         try:
-            async with connect(settings, keys) as channel, redis as image:
+            async with (
+                connect(settings, keys) as channel,
+                redis as image,
+                FakeMonitor(image) as monitor,
+            ):
                 await until_serving(channel, 30)
                 yield Site(
                     settings,
@@ -328,7 +337,7 @@ async def make_process(parts: Parts, keys: Keys):
                     CatalogServiceStub(channel),
                     DirectoryServiceStub(channel),
                     SnapshotServiceStub(channel),
-                    FakeMonitor(image),
+                    monitor,
                     channel,
                 )
         finally:

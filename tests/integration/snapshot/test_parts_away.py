@@ -72,7 +72,6 @@ async def test_a_job_that_was_never_kicked_is_done_all_the_same(site) -> None:
 
     await site.add_pvs(3)
     await site.fill()
-    alive = asyncio.create_task(site.monitor.keep_alive())
     payload = rpc.TakeSnapshotRequest(selector=EVERYTHING, title="left").SerializeToString()
     async with Database(site.settings.postgres_url.get_secret_value()) as db:
         store = JobStore(db)
@@ -86,7 +85,6 @@ async def test_a_job_that_was_never_kicked_is_done_all_the_same(site) -> None:
             "UPDATE jobs.job SET state = 'queued', end_time_ns = 0 WHERE id = $1", job.id
         )
         again = await store.wait(job.id, 20)
-    alive.cancel()
     assert ended.state == again.state == "succeeded"
     assert ended.result == again.result
     assert await site.count("snapshot.snapshot") == 1

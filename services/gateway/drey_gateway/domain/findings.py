@@ -47,14 +47,17 @@ def of_parts(parts: Iterable[tuple[str, bool, str]]) -> list[Finding]:
     ]
 
 
-def of_shards(shards: Sequence[Shard], stale: Mapping[int, str], now: int) -> list[Finding]:
-    """Findings about shards; `now` is of the monotonic clock."""
+def of_shards(
+    shards: Sequence[Shard], stale: Mapping[int, str], now: int, host: str
+) -> list[Finding]:
+    """Findings about shards; `now` is of the monotonic clock, `host` is this one."""
     out: list[Finding] = []
     for number, shard in enumerate(shards):
         if number in stale:
             out.append(_stale(number, shard, stale[number], now))
             continue
         out += _of_owner(number, shard)
+    out += _of_clocks(shards, host)
     slow = [str(n) for n, s in enumerate(shards) if s.report.channel_access == "aioca"]
     if slow:
         out.append(
@@ -67,6 +70,21 @@ def of_shards(shards: Sequence[Shard], stale: Mapping[int, str], now: int) -> li
             )
         )
     return out
+
+
+def _of_clocks(shards: Sequence[Shard], host: str) -> list[Finding]:
+    """One for each host whose clock differs from ours."""
+    skews = {s.report.owner.rpartition(":")[0]: s.health.skew_ns for s in shards if s.health.skewed}
+    return [
+        Finding(
+            Level.WARNING,
+            f"the clock of {other or 'a monitor'} is {abs(skew) / 1e9:.1f} s"
+            f" {'ahead of' if skew > 0 else 'behind'} that of {host}: receive times are wrong by so"
+            " much, and from 5 s on the services refuse each other's tokens",
+            f"set the clocks of {other or 'its host'} and {host} by NTP",
+        )
+        for other, skew in sorted(skews.items())
+    ]
 
 
 def _stale(number: int, shard: Shard, why: str, now: int) -> Finding:

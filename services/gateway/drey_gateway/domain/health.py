@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 SILENT_AFTER_NS = 1_500_000_000
 """An owner that gave no sign of life for so long is taken for gone; it gives two a second."""
+SKEW_TOLD_NS = 1_000_000_000
+"""Clocks of two hosts that differ by more are told; freshness is judged by our own alone."""
 RESYNC_GRACE_NS = 500_000_000
 """Reading the image takes milliseconds; a stream out of step for longer is stale."""
 
@@ -16,6 +18,8 @@ class ShardHealth:
 
     shard: int
     heard_at: int | None = None
+    skew_ns: int = 0
+    """By how much the owner's clock is ahead of ours, less the way of the message."""
     out_of_sync_since: int | None = None
 
     def heard(self, now: int) -> None:
@@ -28,6 +32,11 @@ class ShardHealth:
             self.out_of_sync_since = None
         elif self.out_of_sync_since is None:
             self.out_of_sync_since = now
+
+    @property
+    def skewed(self) -> bool:
+        """Whether the clocks of the two hosts differ by more than anybody should bear."""
+        return abs(self.skew_ns) > SKEW_TOLD_NS
 
     def age_ms(self, now: int) -> int:
         """Age of the last sign of life; -1: there was none."""

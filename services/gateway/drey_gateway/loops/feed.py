@@ -102,6 +102,7 @@ class Feed:
         if not shard.stream.heard(beat.epoch, beat.sequence):
             return
         shard.health.heard(time.monotonic_ns())
+        shard.health.skew_ns = beat.time_ns - now_ns()
         recovered = shard.report.image_failing and not beat.image_failing
         shard.report = mapping.report(beat)
         if recovered:
@@ -175,15 +176,10 @@ class Feed:
                 pass
 
     async def _first_load(self) -> None:
-        beats = await self._image.heartbeats(self._live.shard_count)
-        wall, clock = now_ns(), time.monotonic_ns()
-        for beat in beats:
-            if beat is None:
-                continue
-            shard = self._live.shards[beat.shard]
-            if shard.health.heard_at is None:
-                shard.report = mapping.report(beat)
-                shard.health.heard(clock - max(wall - beat.time_ns, 0))
+        for beat in await self._image.heartbeats(self._live.shard_count):
+            # it may be old: only one that comes on the bus is a sign of life
+            if beat is not None and self._live.shards[beat.shard].health.heard_at is None:
+                self._live.shards[beat.shard].report = mapping.report(beat)
         for number in range(self._live.shard_count):
             if not await self._read_shard(number):
                 raise Unavailable("the image is away")

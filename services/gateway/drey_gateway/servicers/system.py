@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from socket import gethostname
 from typing import Any
 
 import grpc
@@ -59,7 +60,7 @@ class SystemServicer:
         parts = await self._probes.ask()
         live, stale = self._world.live, self._world.stale()
         found = findings.of_parts([(p.name, p.up, p.detail) for p in parts])
-        found += findings.of_shards(live.shards, stale, time.monotonic_ns())
+        found += findings.of_shards(live.shards, stale, time.monotonic_ns(), gethostname())
         found.sort(key=lambda f: -f.level)
         return pb.SystemSummary(
             healthy=all(f.level < findings.Level.ERROR for f in found),

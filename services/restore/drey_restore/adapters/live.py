@@ -13,6 +13,7 @@ from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, page_of, s
 from drey_core.values import I8, Columns, State
 from drey_restore.domain.items import F8, Labels, scatter
 from drey_runtime.image import Image, metadata_page
+from drey_runtime.pulse import Pulses
 
 _CONTROL_LOW, _CONTROL_HIGH = 6, 7
 
@@ -114,21 +115,21 @@ def pages_of(channels: I8) -> I8:
 class LiveMachine:
     """Reads the image. Raises `Unavailable` (IMAGE_UNAVAILABLE) while Redis is away."""
 
-    def __init__(self, image: Image, shards: int, stale_after_s: float) -> None:
-        self._image, self._shards = image, shards
+    def __init__(self, image: Image, pulses: Pulses, shards: int, stale_after_s: float) -> None:
+        self._image, self._pulses, self._shards = image, pulses, shards
         self._stale_after_ns = int(stale_after_s * 1e9)
         self._pages: dict[int, MetadataPage] = {}
         self._metadata = LiveMetadata({})
         self._versions: dict[int, tuple[int, int]] = {}
         self._lock = asyncio.Lock()
 
-    async def read(self, channels: I8, now_ns: int) -> LivePages:
+    async def read(self, channels: I8) -> LivePages:
         """The pages of channels (0 means none), and their metadata, as of now."""
         numbers = pages_of(channels)
         (pages, _), metadata, silent = await asyncio.gather(
             self._image.read_pages(numbers.tolist()),
             self.metadata(numbers),
-            self._silent_shards(now_ns),
+            self._silent_shards(),
         )
         return LivePages(pages, silent, metadata)
 
@@ -162,12 +163,11 @@ class LiveMachine:
                 self._versions[number] = versions[number]
         self._pages, self._metadata = pages, LiveMetadata(pages)
 
-    async def _silent_shards(self, now_ns: int) -> NDArray[np.bool_]:
-        beats = await self._image.heartbeats(self._shards)
+    async def _silent_shards(self) -> NDArray[np.bool_]:
         return np.array(
             [
-                beat is None or beat.image_failing or now_ns - beat.time_ns > self._stale_after_ns
-                for beat in beats
+                beat is None or beat.image_failing or age is None or age > self._stale_after_ns
+                for beat, age in await self._pulses.read()
             ],
             bool,
         )

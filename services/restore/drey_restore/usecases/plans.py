@@ -177,7 +177,7 @@ class Plans:
         rows = directory.rows_of(numbers)
         channels = _at(directory.setpoint_channel, rows)
         if live is None or not live.covers(channels):
-            live = await self._live.read(channels, self._clock())
+            live = await self._live.read(channels)
         stored = StoredValues(
             numbers, align(stored.setpoint, numbers), align(stored.readback, numbers)
         )
@@ -223,7 +223,7 @@ class Plans:
         channels = self._catalog.known.setpoint_channel
         if selector is not None or len(channels) == 0:
             return None
-        return await self._live.read(channels, self._clock())
+        return await self._live.read(channels)
 
     async def _resolve(self, selector: Selector | None) -> I8:
         return np.zeros(0, np.int64) if selector is None else await self._catalog.resolve(selector)

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from drey_runtime.jobs import JobStore, JobWorker, OutboxRelay
+from drey_runtime.pulse import Pulses
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.live import LiveSource
 from drey_snapshot.snapshots.adapters.metadata import MetadataSource
@@ -34,12 +35,14 @@ async def setup(context: Context) -> SnapshotServicer:
     """
     settings, db = context.settings, context.db
     store = SnapshotStore(db)
+    pulses = Pulses(context.image, settings.shards)
+    context.app.start(pulses, "signs of life")
     library = Library(store)
     taker = Taker(
         store,
         library,
         context.catalogue,
-        LiveSource(context.image, settings.shards),
+        LiveSource(context.image, pulses, settings.shards),
         MetadataSource(context.image, settings.shards),
         CaReader(settings.channel_access, settings.ca_environment(), context.app.stack),
     )

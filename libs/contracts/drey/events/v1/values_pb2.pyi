@@ -163,7 +163,9 @@ class Heartbeat(_message.Message):
     sequence: _builtins.int
     """Sequence of its last batch."""
     time_ns: _builtins.int
-    """When it was made, nanoseconds since 1970 UTC."""
+    """When it was made, nanoseconds since 1970 UTC, by the clock of its host. A consumer judges by
+    change and by its own clock: what it finds when it starts may be old, however this looks.
+    """
     owner: _builtins.str
     """Host and process of the owner."""
     channels: _builtins.int

@@ -191,7 +191,9 @@ class Gates(_message.Message):
     """Any number may be missing; the gaps are recorded by name."""
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
-        """Greatest age of the last sign of life of each shard's monitor. Absent: 2 s."""
+        """Greatest time since a sign of life of each shard's monitor was seen to come, by the clock of the
+        service. Absent: 2 s.
+        """
 
     @_builtins.property
     def required_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -322,7 +324,9 @@ class ShardStamp(_message.Message):
     sequence: _builtins.int
     """Sequence of its last batch in the image."""
     age_ns: _builtins.int
-    """Age of its last sign of life, nanoseconds."""
+    """Time since a sign of life was seen to come, by the clock of the service, nanoseconds; -1: none
+    was.
+    """
     def __init__(
         self,
         *,

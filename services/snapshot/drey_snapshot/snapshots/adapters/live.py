@@ -11,6 +11,7 @@ from drey_core.pages import Pages, shard_of_page
 from drey_core.values import I8
 from drey_runtime.clock import now_ns
 from drey_runtime.image import Image
+from drey_runtime.pulse import Pulses
 from drey_runtime.together import together
 from drey_snapshot.snapshots.domain.gates import Pulse
 from drey_snapshot.snapshots.domain.records import ShardStamp
@@ -38,21 +39,20 @@ class LiveImage:
 class LiveSource:
     """Reads the image; `Unavailable` (IMAGE_UNAVAILABLE) while Redis is away."""
 
-    def __init__(self, image: Image, shards: int) -> None:
-        self._image, self._shards = image, shards
+    def __init__(self, image: Image, pulses: Pulses, shards: int) -> None:
+        self._image, self._pulses, self._shards = image, pulses, shards
 
     async def read(self, numbers: I8) -> LiveImage:
         """Pages by number, ascending, and the pulses of their shards."""
-        beats, (pages, _) = await together(
-            self._image.heartbeats(self._shards), self._image.read_pages(numbers.tolist())
+        pulses, (pages, _) = await together(
+            self._pulses.read(), self._image.read_pages(numbers.tolist())
         )
-        now = now_ns()
         used = np.unique(shard_of_page(numbers, self._shards)).tolist()
-        return LiveImage(pages, [_pulse(s, beats[s], now) for s in used], now, self._shards)
+        return LiveImage(pages, [_pulse(s, *pulses[s]) for s in used], now_ns(), self._shards)
 
 
-def _pulse(shard: int, beat: Heartbeat | None, now: int) -> Pulse:
+def _pulse(shard: int, beat: Heartbeat | None, age_ns: int | None) -> Pulse:
     if beat is None:
         return Pulse(ShardStamp(shard, 0, 0, 0), False, False)
-    stamp = ShardStamp(shard, beat.epoch, beat.sequence, max(now - beat.time_ns, 0))
+    stamp = ShardStamp(shard, beat.epoch, beat.sequence, -1 if age_ns is None else age_ns)
     return Pulse(stamp, True, beat.image_failing)

@@ -20,7 +20,10 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """A shard's last sign of life; `known` is False where it never had an owner."""
+    """A shard's last sign of life; `known` is False where it never had an owner.
+
+    The age is by this process's own clock, since it saw the sign change; -1 where it never did.
+    """
 
     stamp: ShardStamp
     known: bool
@@ -28,7 +31,8 @@ class Pulse:
 
     def fresh(self, max_age_ns: int) -> bool:
         """Whether the image of the shard can be believed."""
-        return self.known and not self.image_failing and self.stamp.age_ns <= max_age_ns
+        alive = self.known and not self.image_failing
+        return alive and 0 <= self.stamp.age_ns <= max_age_ns
 
 
 def require_fresh(pulses: Sequence[Pulse], max_age_ns: int) -> None:
@@ -56,6 +60,8 @@ def _why(pulse: Pulse) -> str:
         return f"shard {shard} has no monitor"
     if pulse.image_failing:
         return f"the monitor of shard {shard} cannot write the image"
+    if pulse.stamp.age_ns < 0:
+        return f"the monitor of shard {shard} gave no sign of life since this service looks for it"
     return f"the monitor of shard {shard} was last heard of {pulse.stamp.age_ns / 1e9:.1f} s ago"
 
 
