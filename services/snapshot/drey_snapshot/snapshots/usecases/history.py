@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from uuid import UUID
 
 import numpy as np
 
@@ -228,10 +227,15 @@ def _points(pv: _Pv, found: HistoryList, group: _Group) -> list[bytes]:
     times = np.ascontiguousarray(found.time_ns[entries], "<i8").tobytes()
     out: list[bytes] = []
     for i, (entry, row) in enumerate(zip(entries.tolist(), encoded, strict=True)):
-        identity = str(UUID(bytes=found.id[entry])).encode()
-        head = wrap(1, identity) + b"\x11" + times[8 * i : 8 * i + 8]
+        head = wrap(1, _identity(found.id[entry])) + b"\x11" + times[8 * i : 8 * i + 8]
         # A row is field 1 of its own message; here it is field 3. One that was split into parts
         # becomes as many points of the same snapshot.
         fields = [row] if len(row) <= MAX_CHUNK_BYTES else chunk([row], 1)
         out += [wrap(1, head + b"\x1a" + field[1:]) for field in fields]
     return out
+
+
+def _identity(raw: bytes) -> bytes:
+    """A UUID in its usual form, without the detour of an object of its own."""
+    h = raw.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}".encode()
