@@ -201,6 +201,9 @@ class Site:
         """A snapshot of everything, unless said otherwise."""
         await self.monitor.beat()
         request = rpc.TakeSnapshotRequest(**{"selector": EVERYTHING, **more})
+        if not request.gates.HasField("max_age"):
+            # how fresh is fresh enough has tests of its own, and the machine may be busy
+            request.gates.max_age.FromSeconds(60)
         response = await self.snapshots.TakeSnapshot(request)
         assert response.HasField("snapshot"), response.job
         return response.snapshot

@@ -22,6 +22,7 @@ from drey_core.values import ARRAY, Kind, State
 from drey_restore.adapters.snapshots import SnapshotClient
 from drey_runtime.auth import TokenSigner
 from drey_runtime.mapping.value import to_proto
+from drey_runtime.signed import SignedChannel
 from drey_runtime.status import reason_of
 from drey_testing.corpus import hostile_columns
 from drey_testing.fixtures_gateway import eventually
@@ -401,6 +402,7 @@ async def test_what_was_readdressed_since_is_known_from_the_snapshot(site) -> No
     assert moved == {(pv.number, value_pb2.CHANNEL_ROLE_SETPOINT)}
     signer = TokenSigner.from_file("snapshot", site.keys.folder / "snapshot.pem")
     async with grpc.aio.insecure_channel(site.settings.listen) as channel:
-        names = await SnapshotClient(channel, signer).names(snapshot.id, np.array([pv.number]))
+        client = SnapshotClient(SignedChannel.of(channel, signer, "snapshot"))
+        names = await client.names(snapshot.id, np.array([pv.number]))
     stored = names[pv.number]
     assert (stored.setpoint_address, stored.readback_address) == ("Q1:SP", "Q1:RB")
