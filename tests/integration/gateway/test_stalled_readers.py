@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from functools import partial
 from typing import Any
 
 import psutil
@@ -10,6 +12,7 @@ import pytest
 
 from drey.common.v1 import selector_pb2
 from drey.monitor.v1 import monitor_service_pb2 as pb
+from drey.snapshot.v1 import snapshot_service_pb2
 from drey_testing.fixtures_gateway import (
     Gateway,
     GatewayRig,
@@ -21,6 +24,7 @@ from drey_testing.fixtures_gateway import (
     setpoint,
 )
 from drey_testing.raw_http2 import StubbornClient
+from tests.integration.gateway.test_access import behind
 from tests.integration.gateway.test_watch import watching
 
 PVS = 4000
@@ -123,3 +127,15 @@ async def test_a_client_that_leaves_is_no_error(served, admin_key):
 
     async with watching(gateway, admin_key):
         assert "Traceback" not in gateway.log and '"ERROR"' not in gateway.log
+
+
+async def test_a_forwarded_stream_that_is_not_read_is_cut(rig, admin_key, monkeypatch):
+    monkeypatch.setattr(rig, "gateway", partial(rig.gateway, gateway_stall_cut="1"))
+    async with behind(rig) as (fake, gateway):
+        request = snapshot_service_pb2.ReadSnapshotRequest(id=str(uuid.uuid4()))
+        async with StubbornClient("127.0.0.1", gateway.port, polite=True) as stubborn:
+            path = "/drey.snapshot.v1.SnapshotService/ReadSnapshot"
+            await stubborn.call(path, request.SerializeToString(), admin_key)
+            await asyncio.wait_for(fake.cancelled.wait(), 60)
+            await asyncio.wait_for(stubborn.closed.wait(), 60)
+        assert "a call is cut" in gateway.log and "Traceback" not in gateway.log

@@ -1,0 +1,84 @@
+"""What waits for clients that do not read is bounded in bytes: the longest wait ends first."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from drey_core.errors import Reason, ResourceExhausted
+from drey_runtime.stalls import StallGuard, close_connection
+
+
+class Deaf:
+    """A call whose client reads nothing."""
+
+    def peer(self) -> str:
+        return "unix:"
+
+    def add_done_callback(self, _callback: Any) -> None:
+        """It never ends."""
+
+    async def send_initial_metadata(self, _metadata: Any) -> None:
+        """Taken at once."""
+
+    async def write(self, _message: bytes) -> None:
+        await asyncio.Event().wait()
+
+
+async def sending(guard: StallGuard, message: bytes, held: int = 0) -> None:
+    with guard.watched(Deaf()) as outgoing:  # type: ignore[arg-type]
+        outgoing.held = held
+        await outgoing.write(message)
+
+
+async def test_too_many_bytes_end_the_longest_wait():
+    guard = StallGuard(cut_s=1e6, max_bytes=1000)
+    looking = asyncio.create_task(guard.run())
+    first = asyncio.create_task(sending(guard, b"x" * 100, held=500))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(sending(guard, b"x" * 600))
+    with pytest.raises(ResourceExhausted) as caught:
+        await first
+    assert caught.value.reason is Reason.READER_TOO_SLOW
+    # what the other waits for is within the bound
+    await asyncio.sleep(0.6)
+    assert not second.done()
+    for task in (second, looking):
+        task.cancel()
+    await asyncio.gather(second, looking, return_exceptions=True)
+
+
+async def test_what_a_cut_call_kept_is_let_go_without_a_collection():
+    class Kept:
+        """What a handler holds."""
+
+    guard, alive = StallGuard(cut_s=0.01, max_bytes=1000), list[Any]()
+    looking = asyncio.create_task(guard.run())
+
+    async def call() -> None:
+        kept = Kept()
+        alive.append(weakref.ref(kept))
+        await sending(guard, b"x")
+
+    gc.disable()
+    try:
+        try:
+            await call()
+        except ResourceExhausted:
+            pass
+        else:
+            raise AssertionError("the call was not cut")
+        assert alive[0]() is None
+    finally:
+        gc.enable()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+
+@pytest.mark.parametrize("peer", ["unix:", "unix:/x", "ipv4:127.0.0.1:1", "ipv6:%5B::1%5D:1", "x"])
+def test_a_peer_that_is_not_connected_is_left_alone(peer):
+    assert not close_connection(peer)
