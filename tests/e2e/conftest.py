@@ -55,7 +55,7 @@ class Running:
     def metadata(self, role: str = "ADMIN") -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self.keys[role]}"),)
 
-    def call(self, role: str = "ADMIN", timeout: float = 20.0) -> dict[str, Any]:
+    def call(self, role: str = "ADMIN", timeout: float = 200.0) -> dict[str, Any]:
         return {"metadata": self.metadata(role), "timeout": timeout}
 
     @property
@@ -70,7 +70,7 @@ class Running:
     def monitor(self) -> monitor_service_pb2_grpc.MonitorServiceStub:
         return monitor_service_pb2_grpc.MonitorServiceStub(self.channel)
 
-    def pump(self, until: Callable[[], bool], seconds: float = 20.0) -> None:
+    def pump(self, until: Callable[[], bool], seconds: float = 300.0) -> None:
         """Drive the stack's event loop (it restarts what dies) until a condition holds."""
 
         async def waiting() -> None:
@@ -181,7 +181,7 @@ def _import(running: Running) -> None:
 
 def _settle(running: Running) -> None:
     dead = len(json.loads((running.machine.folder / "machine.json").read_text())["dead"])
-    end = time.monotonic() + 60
+    end = time.monotonic() + 500
     while time.monotonic() < end:
         status = running.monitor.GetMonitorStatus(
             monitor_service_pb2.GetMonitorStatusRequest(), **running.call()

@@ -10,8 +10,6 @@ from drey.common.v1 import selector_pb2, value_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from tests.e2e.conftest import Running
 
-pytestmark = pytest.mark.timeout(200)
-
 
 @pytest.fixture(scope="module")
 def grpc_channel(running: Running) -> Any:

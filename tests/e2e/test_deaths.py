@@ -16,8 +16,6 @@ from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_stack.part import Part
 from tests.e2e.conftest import EVERYTHING, OPTIONS, Running
 
-pytestmark = pytest.mark.timeout(300)
-
 
 class Watcher:
     """Watches everything in a thread of its own, connecting again with its token when cut."""

@@ -32,8 +32,6 @@ from drey.restore.v1 import restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_service_pb2
 from tests.e2e.conftest import Running
 
-pytestmark = pytest.mark.timeout(300)
-
 ROLES = ("VIEWER", "OPERATOR", "RESTORER", "ADMIN")
 EVERY_CHARACTER = "ABCxyz0189_-:.[]<>;$#@!%&*()=+{}|\\/?,'\"~^`é"
 BAD_NAMES = ("two words", "tab\tbed", "new\nline", "nul\x00", "x" * 501)

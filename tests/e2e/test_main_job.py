@@ -13,7 +13,6 @@ from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_cli.demo.values import plain
 from tests.e2e.conftest import EVERYTHING, Running
 
-pytestmark = pytest.mark.timeout(300)
 DISTURBED = 40
 
 
@@ -50,7 +49,7 @@ def _execute(running: Running, plan: restore_pb2.Plan, request_id: str) -> resto
     )
     restore = _restores(running).ExecutePlan(request, **running.call("RESTORER")).restore
     watch = restore_service_pb2.WatchRestoreRequest(id=restore.id)
-    for response in _restores(running).WatchRestore(watch, **running.call(timeout=90)):
+    for response in _restores(running).WatchRestore(watch, **running.call(timeout=400)):
         restore = response.restore
     return restore
 
@@ -130,7 +129,7 @@ def test_a_forced_read_agrees_with_the_image(running: Running) -> None:
             gates=snapshot_pb2.Gates(allow_any_missing=True),
             request_id=str(uuid4()),
         ),
-        **running.call(timeout=40),
+        **running.call(),
     )
     read = response.snapshot
     assert read.source == snapshot_pb2.SNAPSHOT_SOURCE_READ

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from uuid import uuid4
 
-import pytest
-
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from tests.e2e.conftest import EVERYTHING, Running
 
-pytestmark = pytest.mark.timeout(300)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 

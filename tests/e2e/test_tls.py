@@ -14,8 +14,6 @@ from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey_stack.whole import Stack, StackOptions
 from drey_testing.certificates import Authority
 
-pytestmark = pytest.mark.timeout(200)
-
 
 def test_with_a_certificate_it_speaks_tls_only(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "certificates")

@@ -159,7 +159,7 @@ class Part(ABC):
     # ---- the life cycle
 
     async def _start(self, end: float) -> None:
-        for attempt in range(5):
+        for attempt in range(100):  # 10 s at least, for the last owner to be gone
             if not self.socket:
                 await self._choose_port(end, first=attempt == 0)
             await self.prepare(self._left(end))

@@ -34,7 +34,7 @@ class Terminal:
         except OSError:
             return  # The other end is closed: Linux says so with EIO.
 
-    def wait_for(self, text, timeout_s=20.0):
+    def wait_for(self, text, timeout_s=300.0):
         until = time.monotonic() + timeout_s
         while text not in self.shown:
             assert time.monotonic() < until, self.shown.decode(errors="replace")
