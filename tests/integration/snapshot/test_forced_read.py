@@ -98,3 +98,18 @@ async def test_what_was_connected_is_told_from_what_never_was(machine, make_proc
             dead: value_pb2.CONNECTION_STATE_NEVER_CONNECTED,
             "SOME:PVA": value_pb2.CONNECTION_STATE_UNSUPPORTED,
         }
+
+
+async def test_the_image_tells_what_was_connected_once(site) -> None:
+    """Nobody answers here: the table of this process has never seen any of the channels."""
+    await site.add_pvs(3)
+    await site.fill()
+    await site.monitor.publish(site.monitor.columns(site.monitor.directory.channels[:1]))
+    request = rpc.TakeSnapshotRequest(
+        selector=EVERYTHING,
+        source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+        gates=snapshot_pb2.Gates(allow_any_missing=True),
+    )
+    request.read_timeout.FromMilliseconds(300)
+    counts = (await site.snapshots.TakeSnapshot(request)).snapshot.counts
+    assert (counts.channels, counts.disconnected, counts.never_connected) == (6, 5, 1)
