@@ -175,6 +175,9 @@ class ChannelTable(Protocol):
         in between no answer will: then until the server is back and has answered something that
         was asked after it. Without completion: until the server has answered something that was
         asked after the value. Never blocks. Of removed slots nothing is known: KeyError.
+
+        aioca's table cannot ask a server what it has taken: it says False of writes without
+        completion, and of a lost server's as soon as the channel is back.
         """
         ...
 
