@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from typing import Any
 
 from drey_core.errors import Unavailable
 from drey_monitor.adapters.channels import ChannelHub
@@ -47,7 +48,7 @@ class Ticker:
                 telemetry.loop_seconds.record(time.monotonic() - began, {"loop": "tick"})
         finally:
             if self._dirty is not None:
-                self._dirty.cancel()
+                await _ended(self._dirty)
 
     async def _news(self) -> None:
         """Wait until the table or a shard has something."""
@@ -57,7 +58,7 @@ class Ticker:
         try:
             await asyncio.wait({self._dirty, changed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            changed.cancel()
+            await _ended(changed)
         if self._dirty.done():
             self._dirty.result()
             self._dirty = None
@@ -105,3 +106,9 @@ class Ticker:
             log.debug(
                 "batch", extra={"shard": owned.shard, "seq": cut.sequence, "rows": len(cut.columns)}
             )
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end, so that it leaves nothing behind."""
+    task.cancel()
+    await asyncio.wait({task})

@@ -1,0 +1,21 @@
+"""What holds for all tests."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# A property test draws the same examples in every run, so that a suite that passes on one clone
+# passes on every one, and a failure tells of the code. `DREY_TEST_EXPLORE=20` draws others, and
+# twenty times as many where a test says no number of its own; what fails is kept as an `@example`.
+_TIMES = int(os.environ.get("DREY_TEST_EXPLORE", "1"))
+settings.register_profile(
+    "drey",
+    derandomize=_TIMES == 1,
+    max_examples=200 * _TIMES,
+    deadline=None,
+    database=None,
+    print_blob=True,
+)
+settings.load_profile("drey")
