@@ -113,7 +113,11 @@ def _translate(error: Exception, used: Sequence[Pool | Connection]) -> Unavailab
 
 
 def _is_closed(thing: Pool | Connection) -> bool:
-    return bool(thing.is_closing() if isinstance(thing, asyncpg.Pool) else thing.is_closed())
+    try:
+        return bool(thing.is_closing() if isinstance(thing, asyncpg.Pool) else thing.is_closed())
+    except asyncpg.InterfaceError:
+        # a pool takes a connection that died out of its user's hands: nothing can be asked of it
+        return True
 
 
 def _unavailable(meaning: str, state: str = "") -> Unavailable:

@@ -113,6 +113,15 @@ def test_other_errors_pass(error: Exception) -> None:
     assert caught.value is error
 
 
+def test_a_connection_that_its_pool_took_away_is_lost() -> None:
+    class Detached:
+        def is_closed(self) -> bool:
+            raise asyncpg.InterfaceError("connection has been released back to the pool")
+
+    with pytest.raises(Unavailable), guard(Detached()):  # type: ignore[arg-type]
+        raise asyncpg.InterfaceError("cannot call Connection.execute()")
+
+
 @pytest.mark.parametrize(
     ("state", "remedy"),
     [
