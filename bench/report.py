@@ -8,10 +8,13 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+WITH_PEERS = os.environ.get("DREY_BENCH_PEERS", "1") != "0"
+"""Whether the peers of a benchmark run as well; how ours grow is measured without them."""
 
 
 @dataclass
@@ -36,7 +39,9 @@ class Result:
             self.at_least.add(name)
 
     def peer(self, peer: str, name: str, values: list[float]) -> None:
-        """Add a peer's figure of the same name."""
+        """Add a peer's figure of the same name; nothing when it did not run."""
+        if not values:
+            return
         self.peers.setdefault(peer, {})[name] = statistics.median(values)
         self.runs[f"{peer}/{name}"] = values
 
@@ -113,12 +118,18 @@ async def timed(call: Callable[[], Awaitable[Any]]) -> float:
 
 
 async def in_turn(
-    runs: int, *calls: Callable[[], Awaitable[float]], warm: int = 1
+    runs: int,
+    *calls: Callable[[], Awaitable[float]],
+    peers: Sequence[Callable[[], Awaitable[float]]] = (),
+    warm: int = 1,
 ) -> list[list[float]]:
-    """Run the calls one after the other, `runs` times; the seconds that each gave, by call."""
-    out: list[list[float]] = [[] for _ in calls]
+    """Run the calls one after the other, `runs` times; the seconds that each gave, by call.
+
+    Without peers (see `WITH_PEERS`) theirs are empty.
+    """
+    out: list[list[float]] = [[] for _ in (*calls, *peers)]
     for turn in range(runs + warm):
-        for values, call in zip(out, calls, strict=True):
+        for values, call in zip(out, (*calls, *(peers if WITH_PEERS else ())), strict=WITH_PEERS):
             seconds = await call()
             if turn >= warm:
                 values.append(seconds)

@@ -77,7 +77,7 @@ async def run(pvs: int, runs: int) -> Result:
             await database.fetch(_JOIN)
             return time.perf_counter() - begin
 
-        times = await in_turn(runs, to_summary, to_live_summary, to_last_row, join, warm=2)
+        times = await in_turn(runs, to_summary, to_live_summary, to_last_row, peers=(join,), warm=2)
         await database.close()
     result.figure("summary_s", times[0], 0.03)
     result.figure("live_summary_s", times[1], 0.03)

@@ -32,7 +32,7 @@ async def run(pvs: int, runs: int) -> Result:
             await pool.executemany("INSERT INTO peer VALUES ($1, $2, $3, $4)", rows)
             return time.perf_counter() - begin
 
-        mine, peer = await in_turn(runs, ours, executemany, warm=0)
+        mine, peer = await in_turn(runs, ours, peers=(executemany,), warm=0)
         await pool.close()
     result.figure("total_s", mine, 2.0)
     result.peer("executemany", "total_s", peer)

@@ -53,7 +53,7 @@ async def run(pvs: int, runs: int) -> Result:
             lambda: _stream(found, snapshot.id, rows_form, False),
             lambda: _stream(found, snapshot.id, columns_form, False),
             lambda: _stream(found, snapshot.id, rows_form, True),
-            select,
+            peers=(select,),
             warm=2,
         )
         await database.close()

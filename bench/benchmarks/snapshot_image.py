@@ -7,7 +7,7 @@ import time
 
 import asyncpg
 
-from bench.report import Result, in_turn
+from bench.report import WITH_PEERS, Result, in_turn
 from bench.site import site
 
 _TABLE = (
@@ -58,13 +58,13 @@ async def run(pvs: int, runs: int) -> Result:
             await database.copy_records_to_table("peer", records=records)
             return time.perf_counter() - begin
 
-        mine, many, copied = await in_turn(runs, ours, executemany, copy, warm=2)
-        alone = [await ours() for _ in range(_ALONE)]
+        mine, many, copied = await in_turn(runs, ours, peers=(executemany, copy), warm=2)
+        alone = [await ours() for _ in range(_ALONE if WITH_PEERS else runs)]
         await database.close()
     result.figure("total_s", mine, 0.05)
     result.figure("p95_s", [statistics.quantiles(alone, n=20)[-1]], None)
     result.peer("executemany", "total_s", many)
     result.peer("copy of rows", "total_s", copied)
     result.notes.append("2 channels a PV; peers write to the same Postgres and skip the reading")
-    result.notes.append(f"p95 of {_ALONE} snapshots one after the other, without the peers")
+    result.notes.append(f"p95 of {len(alone)} snapshots one after the other, without the peers")
     return result
