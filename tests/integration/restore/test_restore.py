@@ -238,6 +238,7 @@ async def test_a_policy_that_would_not_be_followed_leaves_the_pv_out(site: Site)
     ended = await site.ended((await site.execute(plan)).id)
     results = await site.items(ended.id)
     assert results[ramped].skip == Skip.SKIP_REASON_POLICY
+    assert "ramp_rate 0.5" in results[ramped].explanation
     assert results[default].verdict == results[quiet].verdict == Verdict.VERDICT_VERIFIED
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from drey_core.compare import DifferenceClass, compare
 from drey_core.values import I8, Kind
 from drey_restore.domain.items import Outcome, PlanItems
-from drey_restore.domain.kinds import Verdict
+from drey_restore.domain.kinds import Skip, Verdict
 
 
 class Seen(IntEnum):
@@ -37,7 +37,11 @@ def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[
         np.isin(items.number[rows], list(held)).tolist(),
         strict=True,
     )
-    return [_explain(*row) for row in columns]
+    texts = [_explain(*row) for row in columns]
+    for at in np.flatnonzero(items.skip[rows] == Skip.POLICY).tolist():
+        why = "; ".join(items.warnings.get(int(rows[at]), ()))
+        texts[at] = f"The plan left it out, and nothing was sent: {why}."
+    return texts
 
 
 def _explain(verdict: int, seen: int, reached: int, moving: int, held: bool) -> str:
