@@ -30,6 +30,7 @@ __all__ = [
     "GATEWAY",
     "LIFETIME_S",
     "REQUEST_METADATA",
+    "AHEAD_S",
     "SKEW_S",
     "TOKEN_METADATA",
     "Authenticator",
@@ -50,7 +51,10 @@ GATEWAY = "gateway"
 LIFETIME_S = 10
 """How long a token may begin a call: it is made when the first message of the call is there."""
 SKEW_S = 5
-"""How far the clocks of two hosts may be apart."""
+"""How far behind ours the clock of who signed may be, beside what a token lives: longer, and what
+somebody took from the wire would be of use to them for longer."""
+AHEAD_S = 60
+"""How far ahead of ours it may be: a token from the future helps nobody."""
 _WARN_EVERY_S = 10.0
 _CLAIMS = ["iss", "aud", "mth", "sub", "role", "iat", "exp", "hst"]
 
@@ -174,13 +178,13 @@ class TokenVerifier:
         """Refuse a token of another time, and say whose clock may be wrong."""
         now = self._clock()
         ahead, over = float(claims["iat"]) - now, now - float(claims["exp"])
-        if ahead <= SKEW_S and over <= SKEW_S:
+        if ahead <= AHEAD_S and over <= SKEW_S:
             return
-        found = f"{ahead:.1f} s ahead of" if ahead > SKEW_S else f"{-ahead:.1f} s behind"
+        found = f"{ahead:.1f} s ahead of" if ahead > 0 else f"{-ahead:.1f} s behind"
         text = (
             f"clock skew: a token of {issuer} on {claims['hst']} is {found} the clock of"
-            f" {self._audience} on {self._host}; {SKEW_S} s are tolerated beside the"
-            f" {LIFETIME_S} s that it lives: set both hosts' clocks by NTP"
+            f" {self._audience} on {self._host}; {LIFETIME_S + SKEW_S} s behind and {AHEAD_S} s"
+            " ahead are tolerated: set both hosts' clocks by NTP"
         )
         if now - self._warned.get(issuer, 0.0) > _WARN_EVERY_S:
             self._warned[issuer] = now
