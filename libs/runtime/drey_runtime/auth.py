@@ -27,10 +27,10 @@ from drey_core.errors import Unauthenticated
 from drey_core.principal import Principal, Role
 
 __all__ = [
+    "AHEAD_S",
     "GATEWAY",
     "LIFETIME_S",
     "REQUEST_METADATA",
-    "AHEAD_S",
     "SKEW_S",
     "TOKEN_METADATA",
     "Authenticator",

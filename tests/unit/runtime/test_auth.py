@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from drey_core.errors import Unauthenticated
 from drey_runtime.auth import (
-    LIFETIME_S,
     AHEAD_S,
+    LIFETIME_S,
     SKEW_S,
     TOKEN_METADATA,
     Principal,
