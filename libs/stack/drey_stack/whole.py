@@ -22,10 +22,11 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import grpc
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
-from drey_stack.errors import StackError
+from drey_stack.errors import ChildFailed, StackError
 from drey_stack.foreground import finish
 from drey_stack.nats import Nats
 from drey_stack.part import Part
@@ -285,9 +286,29 @@ class Stack:
     async def _start_services(self) -> None:
         """All side by side: each starts without the others; the supervisor keeps them."""
         monitors = ["monitor", *(f"monitor-{i}" for i in range(1, self.options.monitors))]
-        names = ("snapshot", *monitors[: self.options.monitors], "restore", "gateway")
+        names = ("snapshot", *monitors[: self.options.monitors], "restore")
         children = [self._child(name, name.partition("-")[0]) for name in names]
-        await _together(*(self.supervisor.start(child) for child in children))
+        started = (self.supervisor.start(child) for child in children)
+        await _together(*started, self._start_gateway())
+
+    async def _start_gateway(self) -> None:
+        """Start it on another port where somebody took the chosen one in the meantime."""
+        while True:
+            try:
+                return await self.supervisor.start(self._child("gateway", "gateway"))
+            except ChildFailed:
+                if self.options.listen or is_free(int(self.server.rpartition(":")[2])):
+                    raise
+                self._choose_address()
+
+    def _listens(self, name: str, port: int) -> bool:
+        """Whether it is the child that listens, and nobody else who would be sent a key."""
+        (child,) = (status for status in self.supervisor.status() if status.name == name)
+        try:
+            found = psutil.Process(child.pid or 0).net_connections(kind="tcp")
+        except psutil.Error:  # it has just ended
+            return False
+        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in found)
 
     async def _until_usable(self) -> None:
         """Wait until the gateway knows the keys: a service serves before all parts answered it."""
@@ -324,6 +345,8 @@ class Stack:
         secure = _TLS[0] in environment
 
         async def ready() -> None:
+            if name == "gateway" and not self._listens(name, int(listen.rpartition(":")[2])):
+                raise ConnectionRefusedError
             await _probe(listen, secure=secure)
 
         return Child(name, [sys.executable, "-m", f"drey_{service}"], environment, None, log, ready)

@@ -1,6 +1,7 @@
 """Servers from outside: those are used that a variable names, and only the others are started."""
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
@@ -78,3 +79,18 @@ async def test_many_shards_and_monitors(tmp_path: Path) -> None:
     options = StackOptions(tmp_path / "state", shards=64, monitors=2, fsync=False)
     async with Stack(options) as running:
         assert await imported(running) == 1
+
+
+async def test_a_port_that_somebody_takes_is_sent_no_key(tmp_path: Path) -> None:
+    with socket.socket() as thief:
+
+        def say(text: str) -> None:
+            if text == "starting the services":
+                thief.bind(("127.0.0.1", int(running.server.rpartition(":")[2])))
+                thief.listen()
+
+        running = Stack(StackOptions(tmp_path / "state", fsync=False, say=say))
+        async with running:
+            taken = thief.getsockname()[1]
+            assert running.server != f"127.0.0.1:{taken}"
+            assert await imported(running) == 1
