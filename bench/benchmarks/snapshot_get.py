@@ -8,7 +8,7 @@ import asyncpg
 
 from bench.report import Result, in_turn
 from bench.site import Site, site
-from drey.common.v1 import value_pb2
+from drey.common.v1 import form_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 
 
@@ -30,8 +30,8 @@ async def _stream(found: Site, snapshot_id: str, form: int, parse: bool) -> floa
 async def run(pvs: int, runs: int) -> Result:
     """The client counts bytes; `rows_parsed_s` is the same with a Python client that parses all."""
     result = Result("snapshot_get", pvs)
-    rows_form = snapshot_service_pb2.VALUE_FORM_ROWS
-    columns_form = snapshot_service_pb2.VALUE_FORM_COLUMNS
+    rows_form = form_pb2.VALUE_FORM_ROWS
+    columns_form = form_pb2.VALUE_FORM_COLUMNS
     async with site(pvs) as found:
         snapshot = await found.take()
         database = await asyncpg.connect(found.stack.postgres.url)

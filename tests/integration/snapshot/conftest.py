@@ -20,7 +20,7 @@ import pytest
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from drey.common.v1 import selector_pb2
+from drey.common.v1 import form_pb2, selector_pb2
 from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
@@ -211,7 +211,7 @@ class Site:
     async def rows(self, snapshot_id: str, **more: Any):
         """All rows of a snapshot."""
         found = []
-        request = rpc.ReadSnapshotRequest(id=snapshot_id, form=rpc.VALUE_FORM_ROWS, **more)
+        request = rpc.ReadSnapshotRequest(id=snapshot_id, form=form_pb2.VALUE_FORM_ROWS, **more)
         async for part in self.snapshots.ReadSnapshot(request):
             found += part.rows.rows
         return found

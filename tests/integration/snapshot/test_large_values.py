@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from drey.common.v1 import errors_pb2, selector_pb2, value_pb2
+from drey.common.v1 import errors_pb2, form_pb2, selector_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey_core.values import ARRAY, STRING_ARRAY, Columns, Kind, decode_value, pack_strings
@@ -50,7 +50,7 @@ def whole(values: list[value_pb2.Value]) -> list:
 async def test_they_are_stored_read_compared_and_found_again(large) -> None:
     snapshot = await large.take()
     assert snapshot.counts.connected == 10
-    request = rpc.ReadSnapshotRequest(id=snapshot.id, form=rpc.VALUE_FORM_ROWS)
+    request = rpc.ReadSnapshotRequest(id=snapshot.id, form=form_pb2.VALUE_FORM_ROWS)
     rows: dict[str, list[value_pb2.PvRow]] = {}
     async for part in large.snapshots.ReadSnapshot(request):
         assert part.ByteSize() < MESSAGE

@@ -14,7 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
-from drey.common.v1 import selector_pb2, value_pb2
+from drey.common.v1 import form_pb2, selector_pb2, value_pb2
 from drey.job.v1 import job_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
@@ -58,7 +58,7 @@ async def test_columns_and_rows_say_the_same(site) -> None:
     await site.add_pvs(300)
     wanted = await site.fill()
     snapshot = await site.take()
-    request = rpc.ReadSnapshotRequest(id=snapshot.id, form=rpc.VALUE_FORM_COLUMNS)
+    request = rpc.ReadSnapshotRequest(id=snapshot.id, form=form_pb2.VALUE_FORM_COLUMNS)
     numbers, data = [], b""
     async for part in site.snapshots.ReadSnapshot(request):
         numbers += part.columns.pv_numbers
@@ -391,7 +391,7 @@ async def test_what_was_readdressed_since_is_known_from_the_snapshot(site) -> No
         for role, column in ((1, today.setpoint_channel), (2, today.readback_channel))
         for number, channel in zip(today.pv_number.tolist(), column.tolist(), strict=True)
     }
-    request = rpc.ReadSnapshotRequest(id=snapshot.id, form=rpc.VALUE_FORM_COLUMNS)
+    request = rpc.ReadSnapshotRequest(id=snapshot.id, form=form_pb2.VALUE_FORM_COLUMNS)
     moved = set()
     async for part in site.snapshots.ReadSnapshot(request):
         columns = part.columns

@@ -103,6 +103,7 @@ def read(
     Names and devices are those of its time, tags those of the catalogue as of now.
     With --json: the snapshot as the first line, then a line for each PV.
     """
+    from drey.common.v1 import form_pb2
     from drey.snapshot.v1 import snapshot_service_pb2
     from drey_cli.naming import snapshot_id
 
@@ -110,7 +111,7 @@ def read(
     request = snapshot_service_pb2.ReadSnapshotRequest(
         id=snapshot_id(client, snapshot),
         selector=choice.optional(),
-        form=snapshot_service_pb2.VALUE_FORM_ROWS,
+        form=form_pb2.VALUE_FORM_ROWS,
         with_metadata=not session.out.json,
         only_missing=only_missing,
     )

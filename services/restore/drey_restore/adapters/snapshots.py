@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import grpc
 import numpy as np
 
-from drey.common.v1 import selector_pb2, value_pb2
+from drey.common.v1 import form_pb2, selector_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey.snapshot.v1 import snapshot_service_pb2_grpc as rpc
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
@@ -53,7 +53,7 @@ class SnapshotClient:
     ) -> StoredValues:
         """The values of a snapshot, or of those PVs of it that a selector chooses."""
         request = pb.ReadSnapshotRequest(
-            id=snapshot_id, selector=selector, form=pb.VALUE_FORM_COLUMNS
+            id=snapshot_id, selector=selector, form=form_pb2.VALUE_FORM_COLUMNS
         )
         numbers, roles, parts, held = [], [], [], list[bytes]()
         async with translated("snapshot"):
@@ -76,7 +76,7 @@ class SnapshotClient:
             request = pb.ReadSnapshotRequest(
                 id=snapshot_id,
                 selector=selector_pb2.Selector(numbers=chosen),
-                form=pb.VALUE_FORM_COLUMNS,
+                form=form_pb2.VALUE_FORM_COLUMNS,
                 with_metadata=True,
             )
             async with translated("snapshot"):

@@ -17,6 +17,7 @@ from drey_core.wire import wrap
 from drey_runtime.auth import current_principal
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import Slot, once
+from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.job import job_to_proto
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import cut_page
@@ -80,8 +81,7 @@ class SnapshotServicer:
         self, request: pb.ReadSnapshotRequest, context: Context
     ) -> AsyncIterator[pb.ReadSnapshotResponse | bytes]:
         """As the contract says."""
-        if request.form not in pb.ValueForm.values():
-            raise mapping.invalid("form", f"{request.form} is not one of its values")
+        as_columns = in_columns(request.form)
         selector = None
         if request.HasField("selector"):
             selector = selector_from_proto(request.selector)
@@ -92,7 +92,7 @@ class SnapshotServicer:
         if request.with_metadata:
             for chunk in mapping.metadata_chunks(reading.view, reading.rows):
                 yield pb.ReadSnapshotResponse(metadata=chunk)
-        if request.form == pb.VALUE_FORM_COLUMNS:
+        if as_columns:
             for columns in reading.column_chunks():
                 yield wrap(_COLUMNS, columns)
         else:

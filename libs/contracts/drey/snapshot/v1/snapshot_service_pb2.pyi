@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from drey.common.v1 import form_pb2 as _form_pb2
 from drey.common.v1 import selector_pb2 as _selector_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from drey.job.v1 import job_pb2 as _job_pb2
@@ -24,30 +25,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _ValueForm:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _ValueFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ValueForm.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    VALUE_FORM_UNSPECIFIED: _ValueForm.ValueType  # 0
-    """As rows."""
-    VALUE_FORM_ROWS: _ValueForm.ValueType  # 1
-    """One row a PV."""
-    VALUE_FORM_COLUMNS: _ValueForm.ValueType  # 2
-    """Packed columns."""
-
-class ValueForm(_ValueForm, metaclass=_ValueFormEnumTypeWrapper):
-    """Form in which values are sent."""
-
-VALUE_FORM_UNSPECIFIED: ValueForm.ValueType  # 0
-"""As rows."""
-VALUE_FORM_ROWS: ValueForm.ValueType  # 1
-"""One row a PV."""
-VALUE_FORM_COLUMNS: ValueForm.ValueType  # 2
-"""Packed columns."""
-Global___ValueForm: _TypeAlias = ValueForm  # noqa: Y015
 
 class _DifferenceOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -230,8 +207,10 @@ class ReadSnapshotRequest(_message.Message):
     ONLY_MISSING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the snapshot."""
-    form: Global___ValueForm.ValueType
-    """Form of the values."""
+    form: _form_pb2.ValueForm.ValueType
+    """Form of the values; the field of the answers that holds them names it. Arrow IPC is not built
+    yet.
+    """
     with_metadata: _builtins.bool
     """Also the metadata of the channels, as of the snapshot, before the values."""
     only_missing: _builtins.bool
@@ -248,7 +227,7 @@ class ReadSnapshotRequest(_message.Message):
         *,
         id: _builtins.str = ...,
         selector: _selector_pb2.Selector | None = ...,
-        form: Global___ValueForm.ValueType = ...,
+        form: _form_pb2.ValueForm.ValueType = ...,
         with_metadata: _builtins.bool = ...,
         only_missing: _builtins.bool = ...,
     ) -> None: ...

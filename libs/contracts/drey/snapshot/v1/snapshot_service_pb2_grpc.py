@@ -116,7 +116,8 @@ class SnapshotServiceServicer:
 
     def ReadSnapshot(self, request, context):
         """Read the values of a snapshot, whole or in part: a header, then chunks of rows, or of columns,
-        in order of PV number. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR.
+        in order of PV number. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR, NOT_IMPLEMENTED for Arrow
+        IPC.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,8 @@ class SnapshotServiceStub:
     """Get what is known about one snapshot, without its values. No effect. Reasons: NOT_FOUND."""
     ReadSnapshot: _grpc.UnaryStreamMultiCallable[_snapshot_service_pb2.ReadSnapshotRequest, _snapshot_service_pb2.ReadSnapshotResponse]
     """Read the values of a snapshot, whole or in part: a header, then chunks of rows, or of columns,
-    in order of PV number. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR.
+    in order of PV number. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR, NOT_IMPLEMENTED for Arrow
+    IPC.
     """
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]
     """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
@@ -93,7 +94,8 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """Get what is known about one snapshot, without its values. No effect. Reasons: NOT_FOUND."""
     ReadSnapshot: _aio.UnaryStreamMultiCallable[_snapshot_service_pb2.ReadSnapshotRequest, _snapshot_service_pb2.ReadSnapshotResponse]  # type: ignore[assignment]
     """Read the values of a snapshot, whole or in part: a header, then chunks of rows, or of columns,
-    in order of PV number. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR.
+    in order of PV number. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR, NOT_IMPLEMENTED for Arrow
+    IPC.
     """
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
@@ -157,7 +159,8 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_snapshot_service_pb2.ReadSnapshotResponse], _abc.AsyncIterator[_snapshot_service_pb2.ReadSnapshotResponse]]:
         """Read the values of a snapshot, whole or in part: a header, then chunks of rows, or of columns,
-        in order of PV number. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR.
+        in order of PV number. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR, NOT_IMPLEMENTED for Arrow
+        IPC.
         """
 
     @_abc_1.abstractmethod
