@@ -1,29 +1,39 @@
-"""A plan to restore everything, beside a loop over PVs in Python."""
+"""A plan to restore everything, by a read of its own, beside a loop over PVs in Python."""
 
 from __future__ import annotations
 
 import time
 from uuid import uuid4
 
+from bench.live import live, ours
+from bench.names import setpoints
 from bench.report import Result, in_turn
-from bench.site import site
+from bench.tables import connected, write_s
 from drey.restore.v1 import restore_service_pb2
+from drey_ca import open_table
+
+_IMAGE_S = 30.0
 
 
 async def run(pvs: int, runs: int) -> Result:
-    """Half of the setpoints have moved; all readbacks have."""
+    """Half of the setpoints have moved, and their readbacks. The first plan connects."""
     result = Result("plan", pvs)
-    async with site(pvs) as found:
-        before = await found.take()
-        await found.drift(setpoints=pvs // 2)
+    mine = await ours()
+    result.notes.append(f"channel access: {mine}; each plan reads every setpoint from the IOC")
+    async with live(pvs, mine, both=True) as found, open_table(mine) as table:
+        slots = await connected(table, setpoints(pvs))
+        site = found.site
+        before = await site.take()
+        await write_s(table, slots[: pvs // 2], 2.0)
+        await found.until_moved(_IMAGE_S)
 
-        async def ours() -> float:
+        async def planned() -> float:
             begin = time.perf_counter()
-            response = await found.restores.CreatePlan(
+            response = await site.restores.CreatePlan(
                 restore_service_pb2.CreatePlanRequest(
                     snapshot_id=before.id, request_id=str(uuid4())
                 ),
-                **found.call,
+                **site.call,
             )
             seconds = time.perf_counter() - begin
             if response.plan.writes != pvs // 2:
@@ -31,21 +41,19 @@ async def run(pvs: int, runs: int) -> Result:
             return seconds
 
         async def loop() -> float:
-            values = found._columns.data.view(float)
-            stored = {k: v + 0.0 for k, v in zip(found._columns.key.tolist(), values, strict=True)}
-            live = dict(stored)
+            channels = site.directory.setpoint_channel.tolist()
+            stored = dict.fromkeys(channels, 1.0)
+            live_values = dict(stored)
             begin = time.perf_counter()
             items = []
-            for name, sp in zip(
-                found.directory.names, found.directory.setpoint_channel.tolist(), strict=True
-            ):
-                old, new = stored[sp], live[sp]
+            for name, channel in zip(site.directory.names, channels, strict=True):
+                old, new = stored[channel], live_values[channel]
                 items.append(
                     {"pv": name, "write": old, "now": new, "skip": abs(old - new) <= 0.001}
                 )
             return time.perf_counter() - begin
 
-        times = await in_turn(runs, ours, peers=(loop,), warm=1)
+        times = await in_turn(runs, planned, peers=(loop,), warm=1)
     result.figure("total_s", times[0], 0.3)
-    result.peer("a loop over dicts, nothing stored", "total_s", times[1])
+    result.peer("a loop over dicts, nothing stored nor read", "total_s", times[1])
     return result
