@@ -97,6 +97,26 @@ def test_an_identity_that_a_double_would_merge_with_another(rules, files):
     assert "PvRow.number" in found
 
 
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        *(("range", "Go"), ("synchronized", "Java"), ("debugger", "TypeScript"), ("impl", "Rust")),
+        *(("decimal", "C#"), ("except", "Python"), ("typealias", "Swift"), ("fun", "Kotlin")),
+    ],
+)
+def test_a_name_that_is_a_keyword_somewhere(rules, files, name, language):
+    field_of(files, "drey/common/v1/selector.proto", "Selector", "excluding").name = name
+    (found,) = rules.problems(files)
+    assert found == f"drey/common/v1/selector.proto: Selector.{name} is a keyword of {language}"
+
+
+def test_an_enum_value_that_is_a_keyword(rules, files):
+    value = file_of(files, "drey/common/v1/value.proto").enum_type[0].value[1]
+    value.name = "DEFAULT"
+    (found,) = rules.problems(files)
+    assert "AlarmSeverity.DEFAULT is a keyword of" in found
+
+
 def test_an_option_with_the_number_of_a_tutorial(rules, files):
     extension = file_of(files, "drey/common/v1/annotations.proto").extension[0]
     extension.number = 50_001

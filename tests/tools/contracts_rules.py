@@ -4,6 +4,7 @@ Plain protoc with the stock plugins of any language must give a client without a
 client must know from the contracts alone which calls it may repeat.
 """
 
+import keyword
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import (
     Descriptor,
+    EnumDescriptor,
     FieldDescriptor,
     FileDescriptor,
     MethodDescriptor,
@@ -39,6 +41,42 @@ IDENTITIES = frozenset({"number", "numbers", "epoch", "sequence", "version", "re
 """Last words of names whose 64 bits are an identity: a double would merge two of them."""
 TUTORIALS = range(50_000, 51_000)
 """Numbers of options that every tutorial uses, and so every second company."""
+KEYWORDS = {
+    "Go": "break case chan const continue default defer else fallthrough for func go goto if import"
+    " interface map package range return select struct switch type var",
+    "Java": "abstract assert boolean break byte case catch char class const continue default do"
+    " double else enum extends false final finally float for goto if implements import instanceof"
+    " int interface long native new null package private protected public return short static"
+    " strictfp super switch synchronized this throw throws transient true try void volatile while",
+    "TypeScript": "await break case catch class const continue debugger default delete do else enum"
+    " export extends false finally for function if implements import in instanceof interface let"
+    " new null package private protected public return static super switch this throw true try"
+    " typeof var void while with yield",
+    "Rust": "abstract as async await become box break const continue crate do dyn else enum extern"
+    " false final fn for gen if impl in let loop macro match mod move mut override priv pub ref"
+    " return self static struct super trait true try type typeof unsafe unsized use virtual where"
+    " while yield",
+    "C#": "abstract as base bool break byte case catch char checked class const continue decimal"
+    " default delegate do double else enum event explicit extern false finally fixed float for"
+    " foreach goto if implicit in int interface internal is lock long namespace new null object"
+    " operator out override params private protected public readonly ref return sbyte sealed short"
+    " sizeof stackalloc static string struct switch this throw true try typeof uint ulong unchecked"
+    " unsafe ushort using virtual void volatile while",
+    "Python": " ".join(keyword.kwlist).lower(),
+    "Kotlin": "as break class continue do else false for fun if in interface is null object package"
+    " return super this throw true try typealias typeof val var when while",
+    "Swift": "any as associatedtype await break case catch class continue default defer deinit do"
+    " else enum extension fallthrough false fileprivate for func guard if import in init inout"
+    " internal is let nil open operator precedencegroup private protocol public repeat rethrows"
+    " return self static struct subscript super switch throw throws true try typealias var where"
+    " while",
+}
+RESERVED = {word: language for language, words in KEYWORDS.items() for word in words.split()}
+STILL_RESERVED = {
+    *("drey.snapshot.v1.class", "drey.compare.v1.class"),
+    *("drey.audit.v1.object", "drey.catalog.v1.protocol"),
+}
+"""Fields by package that are named by a keyword and wait for their second edition."""
 
 
 def built() -> FileDescriptorSet:
@@ -82,6 +120,8 @@ def _of_file(file: FileDescriptor) -> Iterator[str]:
             yield from _of_method(file, method)
     for message in file.message_types_by_name.values():
         yield from _of_message(file, message)
+    for enum in file.enum_types_by_name.values():
+        yield from _of_enum(file, enum)
     for extension in file.extensions_by_name.values():
         if extension.number in TUTORIALS:
             yield f"{file.name}: {extension.name} has the number {extension.number} of tutorials"
@@ -123,8 +163,23 @@ def _of_message(file: FileDescriptor, message: Descriptor) -> Iterator[str]:
         is_identity = field.name.rsplit("_", 1)[-1] in IDENTITIES and field.type in INTEGERS_64
         if is_identity and field.GetOptions().jstype != FieldOptions.JS_STRING:
             yield f"{file.name}: {message.name}.{field.name} needs jstype = JS_STRING"
+        if f"{file.package}.{field.name}" not in STILL_RESERVED:
+            yield from _of_name(file, f"{message.name}.{field.name}")
+    for enum in message.enum_types:
+        yield from _of_enum(file, enum)
     for nested in message.nested_types:
         yield from _of_message(file, nested)
+
+
+def _of_enum(file: FileDescriptor, enum: EnumDescriptor) -> Iterator[str]:
+    for value in enum.values:
+        yield from _of_name(file, f"{enum.name}.{value.name}")
+
+
+def _of_name(file: FileDescriptor, name: str) -> Iterator[str]:
+    language = RESERVED.get(name.rsplit(".", 1)[1].lower())
+    if language is not None:
+        yield f"{file.name}: {name} is a keyword of {language}"
 
 
 def main() -> int:

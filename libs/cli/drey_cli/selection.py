@@ -87,7 +87,7 @@ class Choice:
 
 
 def _set_except(choice: Choice, selector: selector_pb2.Selector) -> None:
-    """Fill `except`, which is a selector too: its names, devices and tags narrow each other.
+    """Fill `excluding`, which is a selector too: its names, devices and tags narrow each other.
 
     A person who excepts a name and a device means both, and a restore that wrote one of them would
     be a disaster: what one selector cannot say is refused, never read the narrow way.
@@ -110,7 +110,7 @@ def _set_except(choice: Choice, selector: selector_pb2.Selector) -> None:
         devices=choice.except_devices,
         tags=tag_filters(choice.except_tags, option="--except-tag"),
     )
-    getattr(selector, "except").CopyFrom(taken_out)
+    selector.excluding.CopyFrom(taken_out)
 
 
 def tag_filters(texts: list[str], *, option: str) -> list[selector_pb2.TagFilter]:

@@ -21,7 +21,7 @@ from drey_core.search import SearchIndex
 from drey_core.values import I8
 
 MAX_NESTING = 4
-"""How many selectors may stand in one another by `except_`, the outermost counted."""
+"""How many selectors may stand in one another by `excluding`, the outermost counted."""
 
 Mask = NDArray[np.bool_]
 
@@ -46,12 +46,12 @@ class Selector:
     devices: tuple[str, ...] = ()
     tags: tuple[TagFilter, ...] = ()
     scope: str = ""
-    except_: Selector | None = None
+    excluding: Selector | None = None
 
     @property
     def takes_long(self) -> bool:
         """Whether choosing may take longer than an event loop should stand still."""
-        inner = self.except_ is not None and self.except_.takes_long
+        inner = self.excluding is not None and self.excluding.takes_long
         return bool(self.globs or self.scope or len(self.names) > 1000 or inner)
 
     @property
@@ -62,7 +62,7 @@ class Selector:
     def validate(self, path: str = "selector") -> None:
         """Refuse a selector that says nothing, contradicts itself or nests too deep.
 
-        Raises `InvalidArgument` with the field: EMPTY_SELECTOR or INVALID_FIELD. An `except_`
+        Raises `InvalidArgument` with the field: EMPTY_SELECTOR or INVALID_FIELD. An `excluding`
         alone says nothing: it would choose nearly everything without saying so.
         """
         self._validate(path, 1)
@@ -92,8 +92,8 @@ class Selector:
                 field=at,
                 metadata={"field": at, "limit": str(MAX_CHARACTERS)},
             )
-        if self.except_ is not None:
-            self.except_._validate(f"{path}.except", depth + 1)
+        if self.excluding is not None:
+            self.excluding._validate(f"{path}.excluding", depth + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +201,8 @@ class SelectorIndex:
             mask &= self._device_mask(selector.devices)
         for i, tags in enumerate(selector.tags):
             mask &= self._tag_mask(tags, f"{path}.tags[{i}]", missing)
-        if selector.except_ is not None:
-            mask &= ~self._choose(selector.except_, f"{path}.except", missing, depth)
+        if selector.excluding is not None:
+            mask &= ~self._choose(selector.excluding, f"{path}.excluding", missing, depth)
         return mask
 
     def _choose_names(

@@ -23,7 +23,7 @@ from drey_runtime.batches import large_pages
 
 def needs_catalogue(found: Selector) -> bool:
     """Whether it speaks of ids, tags or scopes, which only the catalogue's service knows."""
-    inner = found.except_ is not None and needs_catalogue(found.except_)
+    inner = found.excluding is not None and needs_catalogue(found.excluding)
     return bool(found.ids or found.tags or found.scope) or inner
 
 

@@ -339,7 +339,7 @@ async def test_a_snapshot_shows_what_was_chosen(site) -> None:
     selector = selector_pb2.Selector(
         globs=["Q1*"], devices=["D0"], tags=[selector_pb2.TagFilter(group="Region", tags=["R1"])]
     )
-    getattr(selector, "except").names.append("Q9:SP")
+    selector.excluding.names.append("Q9:SP")
     taken = await site.take(selector=selector)
     assert taken.selector == selector
     found = (await site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=taken.id))).snapshot

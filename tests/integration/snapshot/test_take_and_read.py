@@ -214,7 +214,7 @@ async def test_selectors_are_read_by_the_catalogue_as_of_the_snapshot(site) -> N
     assert await names(devices=["D0"]) == {f"Q{i}:SP" for i in range(4)}
     tagged = selector_pb2.TagFilter(group="Region", tags=["R1"])
     assert await names(tags=[tagged]) == {f"Q{i}:SP" for i in range(1, 30, 3)}
-    but = {"except": selector_pb2.Selector(tags=[tagged])}
+    but = {"excluding": selector_pb2.Selector(tags=[tagged])}
     assert await names(devices=["D0"], **but) == {"Q0:SP", "Q2:SP", "Q3:SP"}
     from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
 

@@ -33,7 +33,7 @@ def test_nothing_chosen_is_never_everything():
 def test_an_exception_alone_is_taken_from_all_where_a_choice_is_optional():
     selector = Choice(except_devices=["MOTR", "BPM"]).optional()
     assert selector is not None and selector.all
-    assert list(getattr(selector, "except").devices) == ["MOTR", "BPM"]
+    assert list(selector.excluding.devices) == ["MOTR", "BPM"]
 
 
 def test_exceptions_that_would_narrow_each_other_are_refused():

@@ -18,7 +18,7 @@ def test_selectors_round_trip():
         devices=("D",),
         tags=(TagFilter("g", ("t", "u")), TagFilter("h")),
         scope="s",
-        except_=Selector(all=True, except_=Selector()),
+        excluding=Selector(all=True, excluding=Selector()),
     )
     message = selector_pb2.Selector.FromString(selector_to_proto(selector).SerializeToString())
     assert selector_from_proto(message) == selector
@@ -28,7 +28,7 @@ def test_deep_selectors_are_refused_before_the_stack_is():
     message = selector_pb2.Selector(all=True)
     for _ in range(50):
         outer = selector_pb2.Selector(all=True)
-        getattr(outer, "except").CopyFrom(message)
+        outer.excluding.CopyFrom(message)
         message = outer
     with pytest.raises(InvalidArgument, match="nest"):
         selector_from_proto(message)

@@ -83,9 +83,9 @@ def test_patterns_that_trip_a_matcher_that_tries_again():
 def test_globs_of_one_selector_are_bounded_together():
     Selector(globs=("*" * (MAX_CHARACTERS // 2),) * 2).validate()
     with pytest.raises(InvalidArgument) as refused:
-        Selector(all=True, except_=Selector(globs=("?" * 400,) * 100)).validate()
+        Selector(all=True, excluding=Selector(globs=("?" * 400,) * 100)).validate()
     assert refused.value.reason is Reason.TOO_MANY
-    assert refused.value.field == "selector.except.globs"
+    assert refused.value.field == "selector.excluding.globs"
 
 
 async def test_choices_that_take_long_are_made_beside_the_loop_one_at_a_time():
@@ -123,7 +123,7 @@ async def test_a_choice_that_nobody_waits_for_any_more_still_has_its_turn():
 
 def test_what_takes_long_is_known():
     assert Selector(globs=("*",)).takes_long
-    assert Selector(all=True, except_=Selector(globs=("*",))).takes_long
+    assert Selector(all=True, excluding=Selector(globs=("*",))).takes_long
     assert not Selector(names=("A",), devices=("B",)).takes_long
 
 

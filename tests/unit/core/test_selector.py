@@ -52,11 +52,11 @@ def chosen(selector: Selector, **more) -> list[int]:
         (Selector(tags=(TagFilter("area", ("li21", "LI22")),)), [0, 1, 2]),
         (Selector(tags=(TagFilter("AREA"), TagFilter("kind", ("m",)))), [1, 2]),
         (Selector(names=("SR01:QF1", "SR02:BPM"), devices=("BPM",)), [3]),
-        (Selector(all=True, except_=Selector(devices=("QUAD",))), [3, 4]),
+        (Selector(all=True, excluding=Selector(devices=("QUAD",))), [3, 4]),
         (
             Selector(
                 all=True,
-                except_=Selector(devices=("QUAD",), except_=Selector(names=("SR01:QF1",))),
+                excluding=Selector(devices=("QUAD",), excluding=Selector(names=("SR01:QF1",))),
             ),
             [0, 3, 4],
         ),
@@ -70,11 +70,11 @@ def test_what_is_chosen(selector, rows):
     ("selector", "reason", "field"),
     [
         (Selector(), Reason.EMPTY_SELECTOR, "selector"),
-        (Selector(except_=Selector(all=True)), Reason.EMPTY_SELECTOR, "selector"),
+        (Selector(excluding=Selector(all=True)), Reason.EMPTY_SELECTOR, "selector"),
         (
-            Selector(all=True, except_=Selector()),
+            Selector(all=True, excluding=Selector()),
             Reason.EMPTY_SELECTOR,
-            "selector.except",
+            "selector.excluding",
         ),
         (Selector(all=True, names=("A",)), Reason.INVALID_FIELD, "selector.all"),
         (Selector(globs=("*", "")), Reason.INVALID_FIELD, "selector.globs[1]"),
@@ -91,10 +91,10 @@ def test_what_is_refused(selector, reason, field):
 def test_nesting_has_an_end():
     selector = Selector(all=True)
     for _ in range(3):
-        selector = Selector(all=True, except_=selector)
+        selector = Selector(all=True, excluding=selector)
     selector.validate()
     with pytest.raises(InvalidArgument, match="deeper than 4"):
-        Selector(all=True, except_=selector).validate()
+        Selector(all=True, excluding=selector).validate()
 
 
 def test_unknown_names_are_errors_or_are_listed():

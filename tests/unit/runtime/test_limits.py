@@ -90,7 +90,7 @@ def test_text_without_control_characters_but_with_lines_where_allowed() -> None:
 def test_nesting_ends() -> None:
     selector = selector_pb2.Selector(all=True)
     for _ in range(20):
-        selector = selector_pb2.Selector(**{"all": True, "except": selector})
+        selector = selector_pb2.Selector(**{"all": True, "excluding": selector})
     refused(snapshot_service_pb2.TakeSnapshotRequest(selector=selector))
 
 

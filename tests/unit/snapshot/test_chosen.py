@@ -12,7 +12,7 @@ EVERYTHING = Selector(
     devices=("D",),
     tags=(TagFilter("G"), TagFilter("H", ("x", "y"))),
     scope="s",
-    except_=Selector(all=True, except_=Selector(names=("B",))),
+    excluding=Selector(all=True, excluding=Selector(names=("B",))),
 )
 STORED = (
     '{"devices":["D"],"except_":{"all":true,"except_":{"names":["B"]}},"globs":["*[ab]?"],'
@@ -29,7 +29,7 @@ def test_it_is_written_so_for_ever():
 
 def test_long_lists_are_shortened_at_every_depth():
     names = tuple(f"N{i}" for i in range(SHOWN + 1))
-    long = Selector(names=names, except_=Selector(numbers=tuple(range(2 * SHOWN))))
+    long = Selector(names=names, excluding=Selector(numbers=tuple(range(2 * SHOWN))))
     short = shortened(long)
-    assert (short.names, len(short.except_.numbers)) == (names[:SHOWN], SHOWN)
+    assert (short.names, len(short.excluding.numbers)) == (names[:SHOWN], SHOWN)
     assert shortened(EVERYTHING) is EVERYTHING

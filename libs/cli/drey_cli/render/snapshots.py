@@ -171,8 +171,8 @@ def selector_words(selector: selector_pb2.Selector) -> str:
     ]
     if selector.scope:
         said.append(f"scope {selector.scope}")
-    if selector.HasField("except"):
-        said.append(f"except ({selector_words(getattr(selector, 'except'))})")
+    if selector.HasField("excluding"):
+        said.append(f"except ({selector_words(selector.excluding)})")
     return " ".join(said)
 
 

@@ -23,8 +23,8 @@ def _from_proto(message: selector_pb2.Selector, path: str, depth: int) -> Select
             metadata={"field": path},
         )
     inner = None
-    if message.HasField("except"):
-        inner = _from_proto(getattr(message, "except"), f"{path}.except", depth + 1)
+    if message.HasField("excluding"):
+        inner = _from_proto(message.excluding, f"{path}.excluding", depth + 1)
     return Selector(
         all=message.all,
         names=tuple(message.names),
@@ -34,7 +34,7 @@ def _from_proto(message: selector_pb2.Selector, path: str, depth: int) -> Select
         devices=tuple(message.devices),
         tags=tuple(TagFilter(entry.group, tuple(entry.tags)) for entry in message.tags),
         scope=message.scope,
-        except_=inner,
+        excluding=inner,
     )
 
 
@@ -50,6 +50,6 @@ def selector_to_proto(selector: Selector) -> selector_pb2.Selector:
         tags=[selector_pb2.TagFilter(group=t.group, tags=t.tags) for t in selector.tags],
         scope=selector.scope,
     )
-    if selector.except_ is not None:
-        getattr(message, "except").CopyFrom(selector_to_proto(selector.except_))
+    if selector.excluding is not None:
+        message.excluding.CopyFrom(selector_to_proto(selector.excluding))
     return message

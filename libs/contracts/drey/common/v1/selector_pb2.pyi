@@ -23,7 +23,7 @@ class Selector(_message.Message):
     """Chooses PVs. The same message everywhere: watch, snapshot scope, restore scope, compare, export.
 
     A PV is chosen when any of `names`, `ids`, `numbers`, `globs` or `scope` names it, or when these
-    are all empty; and `devices` (where given) has its device; and each of `tags` holds; and `except`
+    are all empty; and `devices` (where given) has its device; and each of `tags` holds; and `excluding`
     does not choose it. A selector that says nothing is an error, never "everything": say `all`.
     """
 
@@ -37,9 +37,9 @@ class Selector(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
-    EXCEPT_FIELD_NUMBER: _builtins.int
+    EXCLUDING_FIELD_NUMBER: _builtins.int
     all: _builtins.bool
-    """Every living PV. Excludes the explicit fields below, not `devices`, `tags` and `except`."""
+    """Every living PV. Excludes the explicit fields below, not `devices`, `tags` and `excluding`."""
     scope: _builtins.str
     """A saved scope, by id or by name."""
     @_builtins.property
@@ -70,6 +70,10 @@ class Selector(_message.Message):
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagFilter]:
         """Tags: within one entry any of its tags, across entries all of the entries."""
 
+    @_builtins.property
+    def excluding(self) -> Global___Selector:
+        """What is chosen is taken out again. Nests at most 4 deep."""
+
     def __init__(
         self,
         *,
@@ -81,10 +85,11 @@ class Selector(_message.Message):
         devices: _abc.Iterable[_builtins.str] | None = ...,
         tags: _abc.Iterable[Global___TagFilter] | None = ...,
         scope: _builtins.str = ...,
+        excluding: Global___Selector | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["except", b"except"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["excluding", b"excluding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "devices", b"devices", "except", b"except", "globs", b"globs", "ids", b"ids", "names", b"names", "numbers", b"numbers", "scope", b"scope", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "devices", b"devices", "excluding", b"excluding", "globs", b"globs", "ids", b"ids", "names", b"names", "numbers", b"numbers", "scope", b"scope", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,7 +38,7 @@ class Chooser:
         return self._choose(selector, path)
 
     def _choose(self, selector: Selector, path: str) -> Mask:
-        plain = replace(selector, ids=(), scope="", tags=(), except_=None)
+        plain = replace(selector, ids=(), scope="", tags=(), excluding=None)
         by_identity = bool(selector.ids or selector.scope)
         if plain.all or plain.explicit or not by_identity:
             if not (plain.all or plain.explicit or plain.devices):
@@ -56,8 +56,8 @@ class Chooser:
             mask |= named
         for tag in selector.tags:
             mask &= self._of_today(Selector(tags=(tag,)))
-        if selector.except_ is not None:
-            mask &= ~self._choose(selector.except_, f"{path}.except")
+        if selector.excluding is not None:
+            mask &= ~self._choose(selector.excluding, f"{path}.excluding")
         return mask
 
     def _of_today(self, selector: Selector) -> Mask:

@@ -11,10 +11,12 @@ from drey_core.selector import Selector, TagFilter
 
 SHOWN = 1000
 """Names, ids and numbers that are shown of a selector which has more of them."""
+_EXCLUDING = "except_"
+"""What `Selector.excluding` is called in stored bytes, which never change."""
 
 
 def encode_selector(selector: Selector) -> bytes:
-    """JSON by the names of the fields, those that say nothing left out."""
+    """JSON by the names of the fields (but `_EXCLUDING`), those that say nothing left out."""
     return json.dumps(_said(selector), separators=(",", ":"), sort_keys=True).encode()
 
 
@@ -25,13 +27,13 @@ def decode_selector(raw: bytes) -> Selector:
 
 def shortened(selector: Selector) -> Selector:
     """The selector with the first of its names, ids and numbers; itself where it has few."""
-    inner = selector.except_
+    inner = selector.excluding
     short = replace(
         selector,
         names=selector.names[:SHOWN],
         ids=selector.ids[:SHOWN],
         numbers=selector.numbers[:SHOWN],
-        except_=None if inner is None else shortened(inner),
+        excluding=None if inner is None else shortened(inner),
     )
     return selector if short == selector else short
 
@@ -41,7 +43,7 @@ def _said(selector: Selector) -> dict[str, Any]:
     for field in fields(selector):
         value = getattr(selector, field.name)
         if isinstance(value, Selector):
-            said[field.name] = _said(value)
+            said[_EXCLUDING] = _said(value)
         elif field.name == "tags" and value:
             said["tags"] = [[tag.group, list(tag.tags)] for tag in value]
         elif value:
@@ -52,8 +54,8 @@ def _said(selector: Selector) -> dict[str, Any]:
 def _selector(said: Mapping[str, Any]) -> Selector:
     given: dict[str, Any] = {}
     for name, value in said.items():
-        if name == "except_":
-            given[name] = _selector(value)
+        if name == _EXCLUDING:
+            given["excluding"] = _selector(value)
         elif name == "tags":
             given[name] = tuple(TagFilter(group, tuple(tags)) for group, tags in value)
         else:

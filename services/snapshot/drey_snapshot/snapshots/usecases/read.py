@@ -122,7 +122,7 @@ def needs_today(selector: Selector) -> bool:
     """Whether a selector speaks of what only today's catalogue knows."""
     if selector.ids or selector.tags or selector.scope:
         return True
-    return selector.except_ is not None and needs_today(selector.except_)
+    return selector.excluding is not None and needs_today(selector.excluding)
 
 
 def today_of(view: CatalogueView | None) -> Today:
