@@ -724,28 +724,37 @@ def _row_fields(item: bytes) -> Iterator[bytes]:
 # --- columns ------------------------------------------------------------------------------------
 
 
-def encode_columns(pv_numbers: I8, roles: U1, columns: Columns) -> bytes:
+def encode_columns(
+    pv_numbers: I8, roles: U1, columns: Columns, freshness: U1 | None = None
+) -> bytes:
     """A whole `ValueColumns` message; all shapes (n,), the columns keyed by channel number.
 
-    The heap is laid out anew if it has gaps.
+    `freshness` of live values, None for stored ones. The heap is laid out anew if it has gaps.
     """
     data, heap = compact_heap(columns)
-    return b"".join(
-        (
-            wrap(1, np.ascontiguousarray(pv_numbers, "<u8").tobytes()),
-            wrap(2, np.ascontiguousarray(roles, "u1").tobytes()),
-            wrap(3, np.ascontiguousarray(columns.kind).tobytes()),
-            wrap(4, np.ascontiguousarray(columns.state).tobytes()),
-            wrap(5, np.ascontiguousarray(columns.origin).tobytes()),
-            wrap(6, np.ascontiguousarray(columns.severity).tobytes()),
-            wrap(7, np.ascontiguousarray(columns.status, "<u2").tobytes()),
-            wrap(8, np.ascontiguousarray(columns.source_time, "<i8").tobytes()),
-            wrap(9, np.ascontiguousarray(columns.receive_time, "<i8").tobytes()),
-            wrap(10, np.ascontiguousarray(data, "<u8").tobytes()),
-            wrap(11, heap),
-            wrap(13, np.ascontiguousarray(columns.key, "<u8").tobytes()),
-        )
+    has_value = columns.kind != Kind.NONE
+    severity = np.minimum(columns.severity, 0xFE) + np.uint8(1)
+    status = np.minimum(columns.status, 0xFFFE) + np.uint16(1)
+    packed = (
+        (1, pv_numbers, "<i8"),
+        (2, columns.key, "<i8"),
+        (3, roles, "u1"),
+        (4, columns.kind, "u1"),
+        (5, columns.state, "u1"),
+        (6, columns.origin, "u1"),
+        (7, () if freshness is None else freshness, "u1"),
+        (8, severity * has_value, "u1"),
+        (9, status * has_value, "<u2"),
+        (10, columns.source_time, "<i8"),
+        (11, columns.receive_time, "<i8"),
+        (12, data, "<u8"),
     )
+    fields = [
+        wrap(field, np.ascontiguousarray(column, dtype).tobytes())
+        for field, column, dtype in packed
+        if len(column)
+    ]
+    return b"".join((*fields, wrap(13, heap)))
 
 
 def compact_heap(columns: Columns) -> tuple[NDArray[np.uint64], bytes]:
@@ -766,13 +775,17 @@ def compact_heap(columns: Columns) -> tuple[NDArray[np.uint64], bytes]:
     return data, b"".join(parts)
 
 
-_COLUMN_ROW_BYTES = 47
+_COLUMN_ROW_BYTES = 48
 
 
 def column_chunks(
-    pv_numbers: I8, roles: U1, columns: Columns, max_bytes: int = MAX_CHUNK_BYTES
+    pv_numbers: I8,
+    roles: U1,
+    columns: Columns,
+    max_bytes: int = MAX_CHUNK_BYTES,
+    freshness: U1 | None = None,
 ) -> Iterator[bytes]:
-    """`ValueColumns` messages of about `max_bytes` each, rows in order.
+    """`ValueColumns` messages of about `max_bytes` each, rows in order; as `encode_columns`.
 
     A value above `MAX_CHUNK_BYTES` is several messages of one entry, each with a part of its heap.
     """
@@ -786,18 +799,20 @@ def column_chunks(
         last = max(int(np.searchsorted(ends, begin + max_bytes, side="right")), first + 1)
         rows = np.arange(first, last)
         taken = columns.take(rows)
+        fresh = None if freshness is None else freshness[rows]
         if int(lengths[first]) > MAX_CHUNK_BYTES:
-            yield from _column_parts(pv_numbers[rows], roles[rows], taken)
+            yield from _column_parts(pv_numbers[rows], roles[rows], taken, fresh)
         else:
-            yield encode_columns(pv_numbers[rows], roles[rows], taken)
+            yield encode_columns(pv_numbers[rows], roles[rows], taken, fresh)
         first = last
 
 
-def _column_parts(numbers: I8, roles: U1, one: Columns) -> Iterator[bytes]:
+def _column_parts(numbers: I8, roles: U1, one: Columns, freshness: U1 | None) -> Iterator[bytes]:
     """The messages of one large value."""
     raw = one.heap_bytes(0)
     for first in range(0, len(raw), MAX_CHUNK_BYTES):
         heap = raw[first : first + MAX_CHUNK_BYTES]
         data = np.array([heap_ref(0, len(heap))], np.uint64)
         part = b"\x08" + varint(first) + b"\x10" + varint(len(raw))
-        yield encode_columns(numbers, roles, replace(one, data=data, heap=heap)) + wrap(12, part)
+        whole = encode_columns(numbers, roles, replace(one, data=data, heap=heap), freshness)
+        yield whole + wrap(14, part)

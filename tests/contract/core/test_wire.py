@@ -9,9 +9,10 @@ from drey.common.v1 import value_pb2
 from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_core import wire
-from drey_core.errors import Reason
+from drey_core.errors import Malformed, Reason
 from drey_core.times import is_suspect
 from drey_core.values import ARRAY, Columns, Kind, State, pack_strings
+from drey_runtime.mapping.columns import ColumnsReader, ReadColumns
 from drey_runtime.mapping.value import columns_from_proto, from_proto, to_proto
 from drey_testing.corpus import HOSTILE, Case, columns, columns_of, hostile_columns
 
@@ -233,37 +234,58 @@ def test_chunks_hold_all_rows_in_order_within_the_limit(sizes, limit):
     assert all(len(m) <= limit or m in rows for m in messages)
 
 
+def read_columns(raws: list[bytes]) -> list[ReadColumns]:
+    reader = ColumnsReader()
+    found = [reader.read(value_pb2.ValueColumns.FromString(raw)) for raw in raws]
+    return [values for values in found if values is not None]
+
+
 def test_columns_hold_the_corpus():
     cols = hostile_columns()
     picked = cols.take(np.arange(0, len(cols), 2))  # leaves gaps in the heap
-    roles = np.ones(len(picked), np.uint8)
-    chunks = list(wire.column_chunks(np.arange(len(picked)), roles, picked, 2000))
+    numbers = np.arange(len(picked)) + 1000
+    roles = (numbers % 2 + 1).astype("u1")
+    fresh = (numbers % 3).astype("u1")
+    chunks = list(wire.column_chunks(numbers, roles, picked, 2000, fresh))
     assert len(chunks) > 2
     at = 0
-    for raw in chunks:
-        message = value_pb2.ValueColumns.FromString(raw)
-        n = len(message.pv_numbers)
-        back = Columns(
-            key=np.array(message.pv_numbers, np.int64),
-            kind=np.frombuffer(message.types, "u1"),
-            state=np.frombuffer(message.states, "u1"),
-            origin=np.frombuffer(message.origins, "u1"),
-            severity=np.frombuffer(message.severities, "u1"),
-            status=np.frombuffer(message.statuses, "<u2"),
-            source_time=np.array(message.source_times_ns, np.int64),
-            receive_time=np.array(message.receive_times_ns, np.int64),
-            data=np.array(message.data, np.uint64),
-            merged=np.zeros(n, np.uint32),
-            heap=message.heap,
-        )
-        for i in range(n):
-            assert back.key[i] == at + i
+    for part in read_columns(chunks):
+        back, rows = part.columns, slice(at, at + len(part.columns))
+        assert part.pv_numbers.tolist() == numbers[rows].tolist()
+        assert part.roles.tolist() == roles[rows].tolist()
+        assert part.freshness.tolist() == fresh[rows].tolist()
+        for name in ("key", "kind", "state", "origin", "source_time", "receive_time"):
+            assert (getattr(back, name) == getattr(picked, name)[rows]).all(), name
+        for i in range(len(back)):
             assert expected_data(back, i) == expected_data(picked, at + i)
-            assert back.state[i] == picked.state[at + i]
-            assert back.status[i] == picked.status[at + i]
-            assert back.source_time[i] == picked.source_time[at + i]
-        at += n
+        at += len(back)
     assert at == len(picked)
+
+
+def test_severities_and_statuses_are_numbered_alike_in_rows_and_columns():
+    cols = hostile_columns()
+    numbers, roles = np.arange(len(cols)), np.ones(len(cols), np.uint8)
+    values = map(value_pb2.Value.FromString, wire.encode_values(cols, labels=labels_of))
+    said = [(value.severity, min(value.status, 65535)) for value in values]
+    assert (0, 0) in said
+    messages = map(value_pb2.ValueColumns.FromString, wire.column_chunks(numbers, roles, cols))
+    found = [
+        pair
+        for message in messages
+        for pair in zip(message.severities, np.frombuffer(message.statuses, "<u2"), strict=True)
+    ]
+    assert found == said
+
+
+def test_columns_of_unequal_lengths_are_refused():
+    cols = hostile_columns()
+    numbers, roles = np.arange(len(cols)), np.ones(len(cols), np.uint8)
+    for name in ("origins", "statuses", "data", "freshness"):
+        raw = wire.encode_columns(numbers, roles, cols, roles)
+        message = value_pb2.ValueColumns.FromString(raw)
+        setattr(message, name, getattr(message, name)[1:])
+        with pytest.raises(Malformed, match=r"^the columns of values differ in length"):
+            ColumnsReader().read(message)
 
 
 def test_a_large_value_in_columns_comes_in_parts():
@@ -279,15 +301,19 @@ def test_a_large_value_in_columns_comes_in_parts():
     raws = list(wire.column_chunks(np.arange(4) + 1, np.ones(4, np.uint8), cols))
     assert max(map(len, raws)) < 1.1 * wire.MAX_CHUNK_BYTES
     messages = list(map(value_pb2.ValueColumns.FromString, raws))
-    assert [list(m.pv_numbers) for m in messages if not m.HasField("part")] == [[1], [4]]
+    numbers = [np.frombuffer(m.pv_numbers, "<i8").tolist() for m in messages]
+    whole = [n for m, n in zip(messages, numbers, strict=True) if not m.HasField("part")]
+    assert whole == [[1], [4]]
     for number, raw in ((2, big), (3, b"x" * 4_000_000)):
-        parts = [m for m in messages if list(m.pv_numbers) == [number]]
+        parts = [m for m, n in zip(messages, numbers, strict=True) if n == [number]]
         assert b"".join(m.heap for m in parts) == raw
-        assert all(m.data[0] == len(m.heap) << 32 for m in parts)
+        assert all(int.from_bytes(m.data, "little") == len(m.heap) << 32 for m in parts)
         assert [m.part.first_element for m in parts] == [
             sum(len(p.heap) for p in parts[:i]) for i in range(len(parts))
         ]
         assert {m.part.total_elements for m in parts} == {len(raw)}
+    back = [found.columns for found in read_columns(raws)]
+    assert [columns.heap_bytes(0) for columns in back[1:]] == [big, b"x" * 4_000_000, b"small"]
 
 
 def test_values_alone_decode_to_the_same():

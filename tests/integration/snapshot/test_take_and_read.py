@@ -61,8 +61,8 @@ async def test_columns_and_rows_say_the_same(site) -> None:
     request = rpc.ReadSnapshotRequest(id=snapshot.id, form=form_pb2.VALUE_FORM_COLUMNS)
     numbers, data = [], b""
     async for part in site.snapshots.ReadSnapshot(request):
-        numbers += part.columns.pv_numbers
-        data += np.array(part.columns.data, np.uint64).tobytes()
+        numbers += np.frombuffer(part.columns.pv_numbers, "<i8").tolist()
+        data += part.columns.data
     rows = await site.rows(snapshot.id)
     assert numbers == [row.number for row in rows for _ in range(2)]
     flat = [v.float64_value for row in rows for v in (row.setpoint, row.readback)]
@@ -395,8 +395,9 @@ async def test_what_was_readdressed_since_is_known_from_the_snapshot(site) -> No
     moved = set()
     async for part in site.snapshots.ReadSnapshot(request):
         columns = part.columns
-        channels = np.frombuffer(columns.channels, "<u8").tolist()
-        for number, role, channel in zip(columns.pv_numbers, columns.roles, channels, strict=True):
+        channels = np.frombuffer(columns.channels, "<i8").tolist()
+        numbers = np.frombuffer(columns.pv_numbers, "<i8").tolist()
+        for number, role, channel in zip(numbers, columns.roles, channels, strict=True):
             if now[number, role] != channel:
                 moved.add((number, role))
     assert moved == {(pv.number, value_pb2.CHANNEL_ROLE_SETPOINT)}

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import grpc
 import numpy as np
 
-from drey.common.v1 import form_pb2, selector_pb2, value_pb2
+from drey.common.v1 import form_pb2, selector_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey.snapshot.v1 import snapshot_service_pb2_grpc as rpc
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
-from drey_core.errors import Internal
-from drey_core.values import I8, Columns, heap_ref
+from drey_core.values import I8, U1, Columns
 from drey_restore.adapters.upstream import translated
 from drey_restore.domain.items import Labels
+from drey_runtime.mapping.columns import ColumnsReader
 
 _SELECTED_AT_ONCE = 50_000
 
@@ -55,15 +55,15 @@ class SnapshotClient:
         request = pb.ReadSnapshotRequest(
             id=snapshot_id, selector=selector, form=form_pb2.VALUE_FORM_COLUMNS
         )
-        numbers, roles, parts, held = [], [], [], list[bytes]()
+        numbers, roles, parts, reader = [], [], [], ColumnsReader()
         async with translated("snapshot"):
             call = self._stub.ReadSnapshot(request, timeout=self._timeout)
             async for message in call:
-                if message.HasField("columns") and _is_whole(message.columns, held):
-                    number, role, columns = _columns(message.columns)
-                    numbers.append(number)
-                    roles.append(role)
-                    parts.append(columns)
+                found = reader.read(message.columns) if message.HasField("columns") else None
+                if found is not None:
+                    numbers.append(found.pv_numbers)
+                    roles.append(found.roles)
+                    parts.append(replace(found.columns, key=found.pv_numbers))
         if not parts:
             return StoredValues(np.zeros(0, np.int64), Columns.empty(), Columns.empty())
         return _by_role(np.concatenate(numbers), np.concatenate(roles), Columns.concat(parts))
@@ -90,43 +90,7 @@ class SnapshotClient:
         return out
 
 
-def _is_whole(raw: value_pb2.ValueColumns, held: list[bytes]) -> bool:
-    """Whether a message is complete: parts of a large value wait in `held` for the last one."""
-    if not raw.HasField("part"):
-        return True
-    held.append(raw.heap)
-    if raw.part.first_element + len(raw.heap) < raw.part.total_elements:
-        return False
-    raw.heap = b"".join(held)
-    raw.data[0] = heap_ref(0, len(raw.heap))
-    held.clear()
-    return True
-
-
-def _columns(raw: value_pb2.ValueColumns) -> tuple[I8, I8, Columns]:
-    n = len(raw.pv_numbers)
-    number = np.array(raw.pv_numbers, np.uint64).astype(np.int64)
-    columns = Columns(
-        key=number,
-        kind=np.frombuffer(raw.types, np.uint8),
-        state=np.frombuffer(raw.states, np.uint8),
-        origin=np.frombuffer(raw.origins, np.uint8),
-        severity=np.frombuffer(raw.severities, np.uint8),
-        status=np.frombuffer(raw.statuses, "<u2"),
-        source_time=np.array(raw.source_times_ns, np.int64),
-        receive_time=np.array(raw.receive_times_ns, np.int64),
-        data=np.array(raw.data, np.uint64),
-        merged=np.zeros(n, np.uint32),
-        heap=raw.heap,
-    )
-    roles = np.frombuffer(raw.roles, np.uint8).astype(np.int64)
-    lengths = {len(getattr(columns, name)) for name in Columns.__slots__ if name != "heap"}
-    if lengths != {n} or len(roles) != n:
-        raise Internal("the columns of a snapshot differ in length")
-    return number, roles, columns
-
-
-def _by_role(number: I8, roles: I8, columns: Columns) -> StoredValues:
+def _by_role(number: I8, roles: U1, columns: Columns) -> StoredValues:
     setpoint = _ascending(columns.take(np.flatnonzero(roles == ROLE_SETPOINT)))
     readback = _ascending(columns.take(np.flatnonzero(roles == ROLE_READBACK)))
     numbers = setpoint.key

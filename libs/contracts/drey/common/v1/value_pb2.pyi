@@ -832,91 +832,92 @@ Global___PvRow: _TypeAlias = PvRow  # noqa: Y015
 
 @_typing.final
 class ValueColumns(_message.Message):
-    """Values of n channels as packed columns, for plots, analysis and browsers. Every column has n
-    entries; entry i of each belongs to channel i. `bytes` columns are little-endian.
+    """Values of n channels as packed columns, for plots, analysis and browsers. Every column is
+    little-endian `bytes` with n entries of the type that its comment says; entry i of each belongs to
+    channel i. What a `Value` says besides: its `source_time_suspect` follows from the two times, and
+    labels of enumerations are in the metadata.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PV_NUMBERS_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     ORIGINS_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
     SEVERITIES_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
-    SOURCE_TIMES_NS_FIELD_NUMBER: _builtins.int
-    RECEIVE_TIMES_NS_FIELD_NUMBER: _builtins.int
+    SOURCE_TIMES_FIELD_NUMBER: _builtins.int
+    RECEIVE_TIMES_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     HEAP_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
-    CHANNELS_FIELD_NUMBER: _builtins.int
-    roles: _builtins.bytes
-    """`ChannelRole`, one byte each."""
-    types: _builtins.bytes
-    """`ValueType`, one byte each; 64 (0x40) is added for an array. 0: no value has ever come."""
-    states: _builtins.bytes
-    """`ConnectionState`, one byte each."""
-    origins: _builtins.bytes
-    """`ValueOrigin`, one byte each."""
-    severities: _builtins.bytes
-    """EPICS severity 0 to 3 (not `AlarmSeverity`), one byte each."""
-    statuses: _builtins.bytes
-    """EPICS status (not `AlarmStatus`), two bytes each."""
-    heap: _builtins.bytes
-    """Strings and arrays. Array elements are packed little-endian in their own width, enumerations
-    in two bytes; a string array is its count and lengths as uint32, then the bytes.
-    """
+    pv_numbers: _builtins.bytes
+    """Permanent numbers of the PVs, int64: 8 bytes each."""
     channels: _builtins.bytes
-    """Permanent numbers of the channels that the values are of, uint64, little-endian. A PV whose
-    address is changed gets another channel: where a snapshot has another number than the catalogue
-    has now, the value was taken at another address, which the snapshot's metadata tells.
+    """Permanent numbers of the channels that the values are of, int64: 8 bytes each. A PV whose address
+    is changed gets another channel: where a snapshot has another number than the catalog has now,
+    the value was taken at another address, which the snapshot's metadata tells.
     """
-    @_builtins.property
-    def pv_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Permanent number of the PV."""
-
-    @_builtins.property
-    def source_times_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Source times, nanoseconds since 1970 UTC."""
-
-    @_builtins.property
-    def receive_times_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Receive times, nanoseconds since 1970 UTC."""
-
-    @_builtins.property
-    def data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Scalars: the value's bits (integers sign- or zero-extended, float32 in the low half).
-        Strings and arrays: `length << 32 | offset`, in bytes, into `heap`.
-        """
-
+    roles: _builtins.bytes
+    """`ChannelRole`, uint8: one byte each."""
+    types: _builtins.bytes
+    """`ValueType`, uint8: one byte each; 64 (0x40) is added for an array. 0: no value has ever come."""
+    states: _builtins.bytes
+    """`ConnectionState`, uint8: one byte each."""
+    origins: _builtins.bytes
+    """`ValueOrigin`, uint8: one byte each."""
+    freshness: _builtins.bytes
+    """`Freshness`, uint8: one byte each. Empty: these are not live values."""
+    severities: _builtins.bytes
+    """`AlarmSeverity`, uint8: one byte each, numbered as in rows. 0: no value has ever come."""
+    statuses: _builtins.bytes
+    """`AlarmStatus`, uint16: two bytes each, numbered as in rows, 65535 for any above. 0: no value has
+    ever come.
+    """
+    source_times: _builtins.bytes
+    """Source times, int64: 8 bytes each, nanoseconds since 1970 UTC. 0: no value has ever come."""
+    receive_times: _builtins.bytes
+    """Receive times, int64: 8 bytes each, nanoseconds since 1970 UTC. 0: no value has ever come."""
+    data: _builtins.bytes
+    """The values, uint64: 8 bytes each. Scalars: the value's bits (integers sign- or zero-extended,
+    float32 in the low half). Strings and arrays: `length << 32 | offset`, in bytes, into `heap`.
+    """
+    heap: _builtins.bytes
+    """Strings and arrays, one byte after the other. Array elements are packed little-endian in their own
+    width, enumerations in two bytes; a string array is its count and lengths as uint32, then the
+    bytes.
+    """
     @_builtins.property
     def part(self) -> Global___ArrayPart:
         """Set when `heap` is a part of the one value that this message holds: an array or string too large
         for one message. Here the elements are bytes of the heap. The messages with the other parts
-        follow at once, in order.
+        follow at once, in order. Absent: all values are whole.
         """
 
     def __init__(
         self,
         *,
-        pv_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        pv_numbers: _builtins.bytes = ...,
+        channels: _builtins.bytes = ...,
         roles: _builtins.bytes = ...,
         types: _builtins.bytes = ...,
         states: _builtins.bytes = ...,
         origins: _builtins.bytes = ...,
+        freshness: _builtins.bytes = ...,
         severities: _builtins.bytes = ...,
         statuses: _builtins.bytes = ...,
-        source_times_ns: _abc.Iterable[_builtins.int] | None = ...,
-        receive_times_ns: _abc.Iterable[_builtins.int] | None = ...,
-        data: _abc.Iterable[_builtins.int] | None = ...,
+        source_times: _builtins.bytes = ...,
+        receive_times: _builtins.bytes = ...,
+        data: _builtins.bytes = ...,
         heap: _builtins.bytes = ...,
         part: Global___ArrayPart | None = ...,
-        channels: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "data", b"data", "heap", b"heap", "origins", b"origins", "part", b"part", "pv_numbers", b"pv_numbers", "receive_times_ns", b"receive_times_ns", "roles", b"roles", "severities", b"severities", "source_times_ns", b"source_times_ns", "states", b"states", "statuses", b"statuses", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "data", b"data", "freshness", b"freshness", "heap", b"heap", "origins", b"origins", "part", b"part", "pv_numbers", b"pv_numbers", "receive_times", b"receive_times", "roles", b"roles", "severities", b"severities", "source_times", b"source_times", "states", b"states", "statuses", b"statuses", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,78 @@
+"""`drey.common.v1.ValueColumns` to columns; the other way is `drey_core.wire.column_chunks`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey.common.v1 import value_pb2
+from drey_core.errors import Malformed
+from drey_core.values import I8, U1, Columns, heap_ref
+
+
+class ReadColumns(NamedTuple):
+    """Values of n channels, keyed by channel number, with whose they are; all shapes (n,)."""
+
+    pv_numbers: I8
+    roles: U1
+    columns: Columns
+    freshness: U1
+    """`Freshness`; 0 for all where the message has none."""
+
+
+class ColumnsReader:
+    """Reads messages of a stream; the parts of a large value wait for the last one."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+
+    def read(self, message: value_pb2.ValueColumns) -> ReadColumns | None:
+        """The values; None while a part is missing. Raises `Malformed`."""
+        if not message.HasField("part"):
+            return _read(message, message.heap)
+        self._held.append(message.heap)
+        if message.part.first_element + len(message.heap) < message.part.total_elements:
+            return None
+        heap = b"".join(self._held)
+        self._held.clear()
+        found = _read(message, heap)
+        whole = np.array([heap_ref(0, len(heap))], np.uint64)
+        return found._replace(columns=replace(found.columns, data=whole))
+
+
+def _read(message: value_pb2.ValueColumns, heap: bytes) -> ReadColumns:
+    n = len(message.roles)
+
+    def column(raw: bytes, dtype: str) -> NDArray[Any]:
+        if len(raw) != n * np.dtype(dtype).itemsize:
+            raise Malformed("the columns of values differ in length")
+        return np.frombuffer(raw, dtype)
+
+    columns = Columns(
+        key=column(message.channels, "<i8"),
+        kind=column(message.types, "u1"),
+        state=column(message.states, "u1"),
+        origin=column(message.origins, "u1"),
+        severity=_as_epics_counts(column(message.severities, "u1")),
+        status=_as_epics_counts(column(message.statuses, "<u2")),
+        source_time=column(message.source_times, "<i8"),
+        receive_time=column(message.receive_times, "<i8"),
+        data=column(message.data, "<u8"),
+        merged=np.zeros(n, np.uint32),
+        heap=heap,
+    )
+    return ReadColumns(
+        pv_numbers=column(message.pv_numbers, "<i8"),
+        roles=column(message.roles, "u1"),
+        columns=columns,
+        freshness=column(message.freshness or bytes(n), "u1"),
+    )
+
+
+def _as_epics_counts(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Severities or statuses of the contract, where 0 is "no value", as EPICS counts them."""
+    epics: NDArray[Any] = np.maximum(numbers, 1) - 1
+    return epics
