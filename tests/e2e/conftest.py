@@ -25,6 +25,8 @@ from tests.e2e.collector import Collector, collecting
 
 T = TypeVar("T")
 
+SHARDS = 3
+"""The demo, and what is tested with it, has one."""
 PVS = 300
 EVERYTHING = selector_pb2.Selector(all=True)
 OPTIONS = [
@@ -111,7 +113,11 @@ async def _run(
     }
     async with SimulatedMachine(folder / "machine", PVS) as machine:
         options = StackOptions(
-            folder / "state", epics=machine.environment, environment=telemetry, fsync=False
+            folder / "state",
+            epics=machine.environment,
+            environment=telemetry,
+            fsync=False,
+            shards=SHARDS,
         )
         async with Stack(options) as stack:
             ready.set_result((stack, machine))

@@ -23,7 +23,7 @@ from drey.snapshot.v1 import snapshot_service_pb2 as snapshot_pb
 from drey_ca.interface import ChannelTable
 from drey_core.directory import CatalogPage, Directory, MetadataPage
 from drey_core.errors import NotFound
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
 from drey_core.values import Columns, Kind, State
 from drey_core.wire import column_chunks, wrap
 from drey_machine import Machine, SimPv
@@ -50,6 +50,7 @@ class World:
     rows: list[SimPv]
     table: ChannelTable
     image: Image
+    shards: int = 1
     snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
     tolerances: dict[int, tuple[float, float]] = field(default_factory=dict)
     deleted: set[int] = field(default_factory=set)
@@ -131,33 +132,37 @@ class World:
         table.apply(values)
         now = time.time_ns()
         await self.beat()
-        await self.image.write_pages(0, EPOCH, 1, now, table.taken(np.arange(len(self.pages))))
-        pages = self.metadata_pages(pretend)
-        version = DirectoryVersion(
-            shard=0,
-            epoch=EPOCH,
-            version=self.version,
-            pages=self.pages.tolist(),
-            page_versions=[now] * len(self.pages),
-            catalog_version=self.version,
-        )
         catalog = {p.number: encode_catalog(p) for p in self.catalog_pages()}
-        await self.image.write_directory(
-            version, catalog, {p.number: encode_metadata(p) for p in pages}
-        )
+        metadata = {p.number: encode_metadata(p) for p in self.metadata_pages(pretend)}
+        for shard in range(self.shards):
+            mine = np.flatnonzero(shard_of_page(self.pages, self.shards) == shard)
+            await self.image.write_pages(shard, EPOCH, 1, now, table.taken(mine))
+            numbers = self.pages[mine].tolist()
+            version = DirectoryVersion(
+                shard=shard,
+                epoch=EPOCH,
+                version=self.version,
+                pages=numbers,
+                page_versions=[now] * len(numbers),
+                catalog_version=self.version,
+            )
+            await self.image.write_directory(
+                version, {n: catalog[n] for n in numbers}, {n: metadata[n] for n in numbers}
+            )
         return values
 
     async def beat(self, *, image_failing: bool = False) -> None:
-        await self.image.write_heartbeat(
-            Heartbeat(
-                shard=0,
-                shard_count=1,
-                epoch=EPOCH,
-                sequence=1,
-                time_ns=time.time_ns(),
-                image_failing=image_failing,
+        for shard in range(self.shards):
+            await self.image.write_heartbeat(
+                Heartbeat(
+                    shard=shard,
+                    shard_count=self.shards,
+                    epoch=EPOCH,
+                    sequence=1,
+                    time_ns=time.time_ns(),
+                    image_failing=image_failing,
+                )
             )
-        )
 
     async def beat_for_ever(self) -> None:
         while True:

@@ -95,10 +95,18 @@ def chunk() -> int:
 
 
 @pytest.fixture
-async def world(parts: tuple[Postgres, Nats, Valkey], machine: Machine) -> AsyncIterator[World]:
+def shards() -> int:
+    """How many; a test that means anything with several is parametrized by this name."""
+    return 1
+
+
+@pytest.fixture
+async def world(
+    parts: tuple[Postgres, Nats, Valkey], machine: Machine, shards: int
+) -> AsyncIterator[World]:
     namespace = f"t{uuid.uuid4().hex[:12]}"
     async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
-        world = World(list(machine.catalogue_rows()), table, image)
+        world = World(list(machine.catalogue_rows()), table, image, shards)
         world.namespace = namespace
         await world.connect()
         await world.publish()
@@ -169,6 +177,7 @@ async def start_site(
             "nats_url": parts[1].url,
             "redis_url": parts[2].url,
             "namespace": world.namespace,
+            "shards": world.shards,
             "snapshot_target": f"127.0.0.1:{port}",
             "listen": "127.0.0.1:0",
             "channel_access": "aioca",

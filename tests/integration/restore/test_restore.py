@@ -31,6 +31,7 @@ async def refused(awaitable: object) -> str:
     return status.reason_of(caught.value)[0]
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_disturbed_magnets_are_put_back_and_verified(site: Site) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(40, seed=3)
@@ -59,6 +60,7 @@ async def test_disturbed_magnets_are_put_back_and_verified(site: Site) -> None:
     assert results[moved[0]].seen.float64_value == pytest.approx(one.target.float64_value)
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_every_reason_is_given(site: Site) -> None:
     world = site.world
     snapshot_id = await world.take()
@@ -197,6 +199,7 @@ async def test_empty_expired_and_unknown_are_refused(site: Site) -> None:
     assert await refused(site.call("CreatePlan", edits)) == "NOT_IMPLEMENTED"
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_a_plan_reads_by_itself_and_believes_no_monitor(site: Site) -> None:
     """A change within a record's dead band is in no image; nor is any where the monitor is dead."""
     snapshot_id = await site.world.take()

@@ -269,8 +269,14 @@ async def site_on(parts: Parts, keys: Keys, **more: Any) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def site(parts: Parts, keys: Keys) -> AsyncIterator[Site]:
-    async for found in site_on(parts, keys):
+def shards() -> int:
+    """How many; a test that means anything with several is parametrized by this name."""
+    return 1
+
+
+@pytest.fixture
+async def site(parts: Parts, keys: Keys, shards: int) -> AsyncIterator[Site]:
+    async for found in site_on(parts, keys, shards=shards):
         yield found
 
 

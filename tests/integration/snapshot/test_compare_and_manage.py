@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import grpc
 import numpy as np
+import pytest
 
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
@@ -41,6 +42,7 @@ async def _move(site, columns, rows, by, *, role="setpoint") -> list[str]:
     return [directory.names[r] for r in rows]
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_two_snapshots_and_the_live_machine(site) -> None:
     await site.add_pvs(1000)
     columns = await site.fill()

@@ -30,6 +30,7 @@ from drey_testing.fixtures_gateway import eventually
 EVERYTHING = selector_pb2.Selector(all=True)
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_the_hostile_corpus_comes_back_bit_for_bit(site) -> None:
     corpus = hostile_columns()
     await site.add_pvs((len(corpus) + 1) // 2)
@@ -70,6 +71,7 @@ async def test_columns_and_rows_say_the_same(site) -> None:
     assert sorted(flat) == sorted(wanted.data.view(np.float64).tolist())
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_it_says_of_itself_what_it_is(site) -> None:
     await site.add_pvs(10)
     await site.fill()
@@ -85,11 +87,19 @@ async def test_it_says_of_itself_what_it_is(site) -> None:
     assert snapshot.actor.principal == "tester"
     assert snapshot.skew.newest_source_time_ns > 0
     assert len(snapshot.digest) == 64
-    assert [s.shard for s in snapshot.shards] == [0]
+    assert [s.shard for s in snapshot.shards] == [0]  # all of its pages lie there
     same = (await site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=snapshot.id))).snapshot
     assert same == snapshot
 
 
+@pytest.mark.parametrize("shards", [3])
+async def test_it_names_the_shards_that_it_was_taken_from(site) -> None:
+    await site.add_pvs(600)
+    await site.fill()
+    assert [s.shard for s in (await site.take()).shards] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_equal_content_costs_nothing_and_has_an_equal_digest(site) -> None:
     await site.add_pvs(600)
     columns = await site.fill()
@@ -133,6 +143,7 @@ async def test_the_database_refuses_to_change_it(site) -> None:
     await connection.close()
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_an_image_that_is_not_fresh_is_refused(site, refused) -> None:
     await site.add_pvs(3)
     await site.fill()
@@ -164,6 +175,7 @@ async def test_an_image_that_is_not_fresh_is_refused(site, refused) -> None:
     assert (await site.snapshots.TakeSnapshot(request)).HasField("snapshot")
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_gaps_are_refused_or_recorded_by_name(site, refused) -> None:
     await site.add_pvs(20)
     await site.fill()
@@ -187,6 +199,7 @@ async def test_gaps_are_refused_or_recorded_by_name(site, refused) -> None:
     assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == "COVERAGE_TOO_SMALL"
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_a_part_is_only_that_part(site, refused) -> None:
     await site.add_pvs(400)
     await site.fill()
@@ -228,6 +241,7 @@ async def test_selectors_are_read_by_the_catalogue_as_of_the_snapshot(site) -> N
     assert len(await site.rows(snapshot.id)) == 30
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_metadata_comes_as_of_the_snapshot(site) -> None:
     await site.add_pvs(5)
     await site.fill()
