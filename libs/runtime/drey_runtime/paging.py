@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from drey_core.errors import InvalidArgument
 from drey_core.token import Position, encode_page_token
 
 T = TypeVar("T")
@@ -18,6 +19,25 @@ MAX_CHUNK_BYTES = 1 << 20
 """Bytes of the items of one message of a stream."""
 _ITEM_HEAD = 6
 """Tag and length before an item."""
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+
+
+def check_page_size(
+    given: int, *, most: int = MAX_PAGE_SIZE, default: int = DEFAULT_PAGE_SIZE
+) -> int:
+    """Number of items of a page by the `page_size` of a request.
+
+    0 is the default, and more than `most` means `most` (AIP-158): a client that asks for much gets
+    what there is, page by page. Raises `InvalidArgument` where it is negative.
+    """
+    if given < 0:
+        raise InvalidArgument(
+            f"page_size: {given} is negative; 0 is the default, {default}",
+            field="page_size",
+            metadata={"field": "page_size"},
+        )
+    return min(given or default, most)
 
 
 def cut_page(

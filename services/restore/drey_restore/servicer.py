@@ -18,10 +18,9 @@ from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import Restores
 from drey_runtime.auth import current_principal
 from drey_runtime.mapping.job import job_to_proto
-from drey_runtime.paging import cut_page
+from drey_runtime.paging import check_page_size, cut_page
 
 SERVICE = "drey.restore.v1.RestoreService"
-_DEFAULT_PAGE = 100
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -73,7 +72,7 @@ class RestoreServicer:
         self, request: pb.ListPlansRequest, context: Context
     ) -> pb.ListPlansResponse:
         """List plans."""
-        size = request.page_size or _DEFAULT_PAGE
+        size = check_page_size(request.page_size)
         query = query_hash(request.snapshot_id.lower(), request.principal)
         before = _position("plans", query, request.page_token)
         found = await self._plans.page(
@@ -113,7 +112,7 @@ class RestoreServicer:
         self, request: pb.ListRestoresRequest, context: Context
     ) -> pb.ListRestoresResponse:
         """List restores."""
-        size = request.page_size or _DEFAULT_PAGE
+        size = check_page_size(request.page_size)
         query = query_hash()
         found = await self._restores.page(
             size + 1, _position("restores", query, request.page_token)

@@ -43,6 +43,16 @@ async def test_pages_are_keyed_and_stable_under_change(machine) -> None:
     assert ([pv.name for pv in last.pvs], last.next_page_token) == (["V:1"], "")
 
 
+async def test_a_page_size_beyond_the_most_is_the_most(machine) -> None:
+    assert len((await machine.catalog.ListPvs(rpc.ListPvsRequest(page_size=2**31 - 1))).pvs) == 5
+    for call, request in (
+        (machine.catalog.ListPvs, rpc.ListPvsRequest(page_size=-1)),
+        (machine.catalog.ListTagGroups, rpc.ListTagGroupsRequest(page_size=-1)),
+    ):
+        with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "page_size"):
+            await call(request)
+
+
 async def test_tombstones_are_listed_among_the_living(machine) -> None:
     found = (await machine.catalog.ListPvs(rpc.ListPvsRequest(search="quad"))).pvs
     await machine.catalog.DeletePv(rpc.DeletePvRequest(id=found[0].id))

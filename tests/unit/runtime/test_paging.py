@@ -1,12 +1,14 @@
 """Pages cut by number and by bytes: everything once, in order, and nothing too large."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+from drey_core.errors import InvalidArgument
 from drey_core.token import decode_page_token, query_hash
 from drey_runtime import paging
-from drey_runtime.paging import cut_page, in_chunks
+from drey_runtime.paging import check_page_size, cut_page, in_chunks
 
 QUERY = query_hash("all")
 
@@ -49,3 +51,11 @@ def test_chunks_hold_everything_in_order(sizes):
     chunks = list(in_chunks(sizes, lambda size: size, 60))
     assert [size for chunk in chunks for size in chunk] == sizes
     assert all(len(chunk) == 1 or sum(chunk) + 6 * len(chunk) <= 60 for chunk in chunks)
+
+
+def test_a_page_size_is_the_default_or_at_most_the_maximum():
+    assert [check_page_size(given) for given in (0, 1, 1000, 2**31 - 1)] == [100, 1, 1000, 1000]
+    assert check_page_size(6000, most=5000) == 5000
+    with pytest.raises(InvalidArgument) as refused:
+        check_page_size(-1)
+    assert refused.value.field == "page_size"

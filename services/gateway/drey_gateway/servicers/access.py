@@ -15,11 +15,10 @@ from drey_gateway.access import KeyStore
 from drey_gateway.domain.keys import SECRET_BYTES, Key, make_secret
 from drey_runtime.auth import Role, current_principal
 from drey_runtime.clock import new_id, now_ns
-from drey_runtime.paging import cut_page
+from drey_runtime.paging import check_page_size, cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_LIFETIME_NS = 100 * 366 * 24 * 3600 * 10**9
-_DEFAULT_PAGE = 100
 
 
 class AccessServicer:
@@ -63,7 +62,7 @@ class AccessServicer:
         query = query_hash(request.include_dead)
         position = decode_page_token("keys", query, request.page_token)
         after = (str(position[0]), str(position[1])) if position else ("", "")
-        size = request.page_size or _DEFAULT_PAGE
+        size = check_page_size(request.page_size)
         keys = await self._store.page(after, size + 1, request.include_dead)
         page, token = cut_page("keys", query, keys, size, mapping.key, lambda k: [k.name, k.id])
         return pb.ListKeysResponse(keys=page, next_page_token=token)

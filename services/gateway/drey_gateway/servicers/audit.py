@@ -15,10 +15,9 @@ from drey_core.token import Position, decode_page_token, query_hash
 from drey_runtime import audit
 from drey_runtime.audit_anchor import AuditAnchors
 from drey_runtime.database import Connection, Database
-from drey_runtime.paging import cut_page
+from drey_runtime.paging import check_page_size, cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_DEFAULT_PAGE = 100
 _MAX_FINDINGS = 1000
 
 
@@ -44,7 +43,7 @@ class AuditServicer:
         )
         position = decode_page_token("audit", query, request.page_token)
         before = _sequence(position[0]) if position else 0
-        size = request.page_size or _DEFAULT_PAGE
+        size = check_page_size(request.page_size)
 
         async def read(conn: Connection) -> list[audit.Entry]:
             return await audit.entries(conn, wanted, before_seq=before, limit=size + 1)

@@ -18,10 +18,9 @@ from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.jobs import Job, JobState, JobStore
 from drey_runtime.mapping.job import job_kind, job_to_proto
-from drey_runtime.paging import cut_page
+from drey_runtime.paging import check_page_size, cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_DEFAULT_PAGE = 100
 _MAX_WAIT_S = 60.0
 
 
@@ -47,7 +46,7 @@ class JobServicer:
         states = sorted({_state(code) for code in request.states if code})
         query = query_hash(request.kind, states)
         position = decode_page_token("jobs", query, request.page_token)
-        size = request.page_size or _DEFAULT_PAGE
+        size = check_page_size(request.page_size)
         jobs = await self._store.list_jobs(
             kind=job_kind(request.kind),
             states=states,

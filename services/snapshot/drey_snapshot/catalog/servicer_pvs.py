@@ -17,7 +17,7 @@ from drey_core.selector import Selector
 from drey_core.token import decode_page_token, query_hash
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.mapping.selector import selector_from_proto
-from drey_runtime.paging import cut_page
+from drey_runtime.paging import check_page_size, cut_page
 from drey_snapshot.catalog.adapters.reading import read_pv, read_tombstones
 from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.draft import Draft, draft_of
@@ -43,8 +43,8 @@ from drey_snapshot.catalog.view import CatalogueView, choose
 
 log = logging.getLogger(__name__)
 
-_PAGE_SIZE = 100
 _LIST = "pvs"
+_MAX_PAGE = 5000
 MAX_BULK_BYTES = 1 << 20
 """After so many, results name their PVs only: 5,000 of 600 bytes still fit into the message."""
 
@@ -239,7 +239,7 @@ class PvRpcs:
         said = request.selector.SerializeToString(deterministic=True)
         query = query_hash(said, request.search, request.include_deleted)
         after = _after(request.page_token, query)
-        size = request.page_size or _PAGE_SIZE
+        size = check_page_size(request.page_size, most=_MAX_PAGE)
         view = await self._parts.catalogue.current()
         page = await self._page(view, request, selector, after, size)
         pvs, more = cut_page(

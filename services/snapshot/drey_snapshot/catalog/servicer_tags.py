@@ -9,7 +9,7 @@ import numpy as np
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey_core.errors import Unimplemented
 from drey_core.token import decode_page_token, query_hash
-from drey_runtime.paging import cut_page
+from drey_runtime.paging import check_page_size, cut_page
 from drey_snapshot.catalog.adapters.reading import read_tag_tombstones
 from drey_snapshot.catalog.domain.edit import check_etag
 from drey_snapshot.catalog.domain.tags import TagTombstone, with_deleted
@@ -23,7 +23,6 @@ from drey_snapshot.catalog.mapping import (
 from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
 from drey_snapshot.catalog.usecases.writer import Act, Scene
 
-_PAGE_SIZE = 100
 _LIST = "tag_groups"
 _GROUP_PATHS = frozenset({"name", "description"})
 
@@ -62,7 +61,7 @@ class TagRpcs:
         if position is not None:
             after = (str(position[0]), str(position[1]))
             groups = tuple(g for g in groups if (g.name.casefold(), g.id) > after)
-        size = request.page_size or _PAGE_SIZE
+        size = check_page_size(request.page_size)
         page, more = cut_page(
             _LIST,
             query,

@@ -20,7 +20,7 @@ from drey_runtime.idempotency import Slot, once
 from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.job import job_to_proto
 from drey_runtime.mapping.selector import selector_from_proto
-from drey_runtime.paging import cut_page
+from drey_runtime.paging import check_page_size, cut_page
 from drey_snapshot.snapshots import mapping
 from drey_snapshot.snapshots.jobs import SnapshotJobs
 from drey_snapshot.snapshots.usecases.compare import Comparer
@@ -35,7 +35,6 @@ _DEFAULT_WAIT_S = 10.0
 _ANSWER_S = 0.05
 """What is kept of the call's deadline for the answer itself."""
 _ROWS, _COLUMNS, _DIFFERENCES = 3, 4, 2
-_DEFAULT_PAGE = 100
 _LIST = "snapshots"
 
 
@@ -109,7 +108,7 @@ class SnapshotServicer:
         if position is not None:
             time_ns, no = (int(p or 0) for p in position)
             chosen = dataclasses.replace(chosen, after=(time_ns, no))
-        size = request.page_size or _DEFAULT_PAGE
+        size = check_page_size(request.page_size)
         page, more = cut_page(
             _LIST,
             query,

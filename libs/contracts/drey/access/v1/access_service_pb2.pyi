@@ -95,7 +95,7 @@ class ListKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_DEAD_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most keys in the response, 1 to 1000. 0: 100."""
+    """Most keys in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     include_dead: _builtins.bool

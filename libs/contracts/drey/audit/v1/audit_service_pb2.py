@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drey/audit/v1/audit_service.proto\x12\rdrey.audit.v1\x1a\x19\x64rey/audit/v1/audit.proto\x1a drey/common/v1/annotations.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x02\n\x11ListEventsRequest\x12$\n\tpage_size\x18\x01 \x01(\rB\x07\x8a\xa4&\x03@\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12\'\n\tprincipal\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\tprincipal\x12.\n\raction_prefix\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x0c\x61\x63tionPrefix\x12!\n\x06object\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06object\x12\x37\n\tfrom_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"o\n\x12ListEventsResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.drey.audit.v1.AuditEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x14\n\x12VerifyChainRequest\"\xfd\x01\n\x13VerifyChainResponse\x12\x37\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1b.drey.audit.v1.ChainFindingR\x08\x66indings\x12\'\n\rlast_sequence\x18\x02 \x01(\x03\x42\x02\x30\x01R\x0clastSequence\x12\x1b\n\tlast_hash\x18\x03 \x01(\x0cR\x08lastHash\x12!\n\x0c\x61nchor_count\x18\x04 \x01(\x05R\x0b\x61nchorCount\x12\x44\n\x10last_anchor_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0elastAnchorTime2\xf9\x01\n\x0c\x41uditService\x12r\n\nListEvents\x12 .drey.audit.v1.ListEventsRequest\x1a!.drey.audit.v1.ListEventsResponse\"\x1f\x90\x02\x01\x90\xa4&\x04\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit/events\x12u\n\x0bVerifyChain\x12!.drey.audit.v1.VerifyChainRequest\x1a\".drey.audit.v1.VerifyChainResponse\"\x1f\x90\x02\x01\x90\xa4&\x04\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit:verifyB\xbe\x01\n\x11org.drey.audit.v1B\x11\x41uditServiceProtoP\x01Z1github.com/drey-controls/drey-go/audit/v1;auditv1\xa2\x02\x04\x44UVX\xaa\x02\rDrey.Audit.V1\xba\x02\x0b\x44reyAuditV1\xca\x02\rDrey\\Audit\\V1\xe2\x02\x19\x44rey\\Audit\\V1\\GPBMetadata\xea\x02\x0f\x44rey::Audit::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drey/audit/v1/audit_service.proto\x12\rdrey.audit.v1\x1a\x19\x64rey/audit/v1/audit.proto\x1a drey/common/v1/annotations.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x02\n\x11ListEventsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12\'\n\tprincipal\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\tprincipal\x12.\n\raction_prefix\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x0c\x61\x63tionPrefix\x12!\n\x06object\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06object\x12\x37\n\tfrom_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"o\n\x12ListEventsResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.drey.audit.v1.AuditEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x14\n\x12VerifyChainRequest\"\xfd\x01\n\x13VerifyChainResponse\x12\x37\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1b.drey.audit.v1.ChainFindingR\x08\x66indings\x12\'\n\rlast_sequence\x18\x02 \x01(\x03\x42\x02\x30\x01R\x0clastSequence\x12\x1b\n\tlast_hash\x18\x03 \x01(\x0cR\x08lastHash\x12!\n\x0c\x61nchor_count\x18\x04 \x01(\x05R\x0b\x61nchorCount\x12\x44\n\x10last_anchor_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0elastAnchorTime2\xf9\x01\n\x0c\x41uditService\x12r\n\nListEvents\x12 .drey.audit.v1.ListEventsRequest\x1a!.drey.audit.v1.ListEventsResponse\"\x1f\x90\x02\x01\x90\xa4&\x04\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit/events\x12u\n\x0bVerifyChain\x12!.drey.audit.v1.VerifyChainRequest\x1a\".drey.audit.v1.VerifyChainResponse\"\x1f\x90\x02\x01\x90\xa4&\x04\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit:verifyB\xbe\x01\n\x11org.drey.audit.v1B\x11\x41uditServiceProtoP\x01Z1github.com/drey-controls/drey-go/audit/v1;auditv1\xa2\x02\x04\x44UVX\xaa\x02\rDrey.Audit.V1\xba\x02\x0b\x44reyAuditV1\xca\x02\rDrey\\Audit\\V1\xe2\x02\x19\x44rey\\Audit\\V1\\GPBMetadata\xea\x02\x0f\x44rey::Audit::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,6 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.audit.v1.audit_service
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021org.drey.audit.v1B\021AuditServiceProtoP\001Z1github.com/drey-controls/drey-go/audit/v1;auditv1\242\002\004DUVX\252\002\rDrey.Audit.V1\272\002\013DreyAuditV1\312\002\rDrey\\Audit\\V1\342\002\031Drey\\Audit\\V1\\GPBMetadata\352\002\017Drey::Audit::V1'
-  _globals['_LISTEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\212\244&\003@\350\007'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\212\244&\003\030\240\037'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['principal']._loaded_options = None
@@ -53,13 +51,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITSERVICE'].methods_by_name['VerifyChain']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['VerifyChain']._serialized_options = b'\220\002\001\220\244&\004\202\323\344\223\002\022\022\020/v1/audit:verify'
   _globals['_LISTEVENTSREQUEST']._serialized_start=177
-  _globals['_LISTEVENTSREQUEST']._serialized_end=508
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=510
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=621
-  _globals['_VERIFYCHAINREQUEST']._serialized_start=623
-  _globals['_VERIFYCHAINREQUEST']._serialized_end=643
-  _globals['_VERIFYCHAINRESPONSE']._serialized_start=646
-  _globals['_VERIFYCHAINRESPONSE']._serialized_end=899
-  _globals['_AUDITSERVICE']._serialized_start=902
-  _globals['_AUDITSERVICE']._serialized_end=1151
+  _globals['_LISTEVENTSREQUEST']._serialized_end=499
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=501
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=612
+  _globals['_VERIFYCHAINREQUEST']._serialized_start=614
+  _globals['_VERIFYCHAINREQUEST']._serialized_end=634
+  _globals['_VERIFYCHAINRESPONSE']._serialized_start=637
+  _globals['_VERIFYCHAINRESPONSE']._serialized_end=890
+  _globals['_AUDITSERVICE']._serialized_start=893
+  _globals['_AUDITSERVICE']._serialized_end=1142
 # @@protoc_insertion_point(module_scope)

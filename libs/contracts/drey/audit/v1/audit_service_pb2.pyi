@@ -34,7 +34,7 @@ class ListEventsRequest(_message.Message):
     FROM_TIME_FIELD_NUMBER: _builtins.int
     TO_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most events in the response, 1 to 1000. 0: 100."""
+    """Most events in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     principal: _builtins.str

@@ -150,7 +150,7 @@ class ListPvsRequest(_message.Message):
     SEARCH_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most PVs in the response, 1 to 5000. 0: 100."""
+    """Most PVs in the response. 0: 100; more than 5000 means 5000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     search: _builtins.str
@@ -1000,7 +1000,7 @@ class ListTagGroupsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most groups in the response, 1 to 1000. 0: 100."""
+    """Most groups in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     include_deleted: _builtins.bool
@@ -1607,7 +1607,7 @@ class ListScopesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most scopes in the response, 1 to 1000. 0: 100."""
+    """Most scopes in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     def __init__(

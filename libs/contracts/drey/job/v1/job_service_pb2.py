@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/job/v1/job_service.proto\x12\x0b\x64rey.job.v1\x1a drey/common/v1/annotations.proto\x1a\x15\x64rey/job/v1/job.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"X\n\rGetJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12-\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04wait\"4\n\x0eGetJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\"\xc0\x01\n\x0fListJobsRequest\x12$\n\tpage_size\x18\x01 \x01(\rB\x07\x8a\xa4&\x03@\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x14.drey.job.v1.JobKindR\x04kind\x12\x35\n\x06states\x18\x04 \x03(\x0e\x32\x15.drey.job.v1.JobStateB\x06\x8a\xa4&\x02\x10\nR\x06states\"`\n\x10ListJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.drey.job.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"+\n\x0fWatchJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"6\n\x10WatchJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\"O\n\x10\x43\x61ncelJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12!\n\x06reason\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xe8\x07H\x01R\x06reason\"7\n\x11\x43\x61ncelJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job2\xb2\x03\n\nJobService\x12_\n\x06GetJob\x12\x1a.drey.job.v1.GetJobRequest\x1a\x1b.drey.job.v1.GetJobResponse\"\x1c\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/jobs/{id}\x12`\n\x08ListJobs\x12\x1c.drey.job.v1.ListJobsRequest\x1a\x1d.drey.job.v1.ListJobsResponse\"\x17\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12m\n\x08WatchJob\x12\x1c.drey.job.v1.WatchJobRequest\x1a\x1d.drey.job.v1.WatchJobResponse\"\"\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/jobs/{id}:watch0\x01\x12r\n\tCancelJob\x12\x1d.drey.job.v1.CancelJobRequest\x1a\x1e.drey.job.v1.CancelJobResponse\"&\x90\x02\x02\x90\xa4&\x02\x82\xd3\xe4\x93\x02\x19\"\x14/v1/jobs/{id}:cancel:\x01*B\xac\x01\n\x0forg.drey.job.v1B\x0fJobServiceProtoP\x01Z-github.com/drey-controls/drey-go/job/v1;jobv1\xa2\x02\x04\x44JVX\xaa\x02\x0b\x44rey.Job.V1\xba\x02\tDreyJobV1\xca\x02\x0b\x44rey\\Job\\V1\xe2\x02\x17\x44rey\\Job\\V1\\GPBMetadata\xea\x02\rDrey::Job::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/job/v1/job_service.proto\x12\x0b\x64rey.job.v1\x1a drey/common/v1/annotations.proto\x1a\x15\x64rey/job/v1/job.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"X\n\rGetJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12-\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04wait\"4\n\x0eGetJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\"\xb7\x01\n\x0fListJobsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x14.drey.job.v1.JobKindR\x04kind\x12\x35\n\x06states\x18\x04 \x03(\x0e\x32\x15.drey.job.v1.JobStateB\x06\x8a\xa4&\x02\x10\nR\x06states\"`\n\x10ListJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.drey.job.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"+\n\x0fWatchJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"6\n\x10WatchJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\"O\n\x10\x43\x61ncelJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12!\n\x06reason\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xe8\x07H\x01R\x06reason\"7\n\x11\x43\x61ncelJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job2\xb2\x03\n\nJobService\x12_\n\x06GetJob\x12\x1a.drey.job.v1.GetJobRequest\x1a\x1b.drey.job.v1.GetJobResponse\"\x1c\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/jobs/{id}\x12`\n\x08ListJobs\x12\x1c.drey.job.v1.ListJobsRequest\x1a\x1d.drey.job.v1.ListJobsResponse\"\x17\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12m\n\x08WatchJob\x12\x1c.drey.job.v1.WatchJobRequest\x1a\x1d.drey.job.v1.WatchJobResponse\"\"\x90\x02\x01\x90\xa4&\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/jobs/{id}:watch0\x01\x12r\n\tCancelJob\x12\x1d.drey.job.v1.CancelJobRequest\x1a\x1e.drey.job.v1.CancelJobResponse\"&\x90\x02\x02\x90\xa4&\x02\x82\xd3\xe4\x93\x02\x19\"\x14/v1/jobs/{id}:cancel:\x01*B\xac\x01\n\x0forg.drey.job.v1B\x0fJobServiceProtoP\x01Z-github.com/drey-controls/drey-go/job/v1;jobv1\xa2\x02\x04\x44JVX\xaa\x02\x0b\x44rey.Job.V1\xba\x02\tDreyJobV1\xca\x02\x0b\x44rey\\Job\\V1\xe2\x02\x17\x44rey\\Job\\V1\\GPBMetadata\xea\x02\rDrey::Job::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\017org.drey.job.v1B\017JobServiceProtoP\001Z-github.com/drey-controls/drey-go/job/v1;jobv1\242\002\004DJVX\252\002\013Drey.Job.V1\272\002\tDreyJobV1\312\002\013Drey\\Job\\V1\342\002\027Drey\\Job\\V1\\GPBMetadata\352\002\rDrey::Job::V1'
   _globals['_GETJOBREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_GETJOBREQUEST'].fields_by_name['id']._serialized_options = b'\212\244&\004\010\001 \001'
-  _globals['_LISTJOBSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTJOBSREQUEST'].fields_by_name['page_size']._serialized_options = b'\212\244&\003@\350\007'
   _globals['_LISTJOBSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTJOBSREQUEST'].fields_by_name['page_token']._serialized_options = b'\212\244&\003\030\240\037'
   _globals['_LISTJOBSREQUEST'].fields_by_name['states']._loaded_options = None
@@ -63,17 +61,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETJOBRESPONSE']._serialized_start=255
   _globals['_GETJOBRESPONSE']._serialized_end=307
   _globals['_LISTJOBSREQUEST']._serialized_start=310
-  _globals['_LISTJOBSREQUEST']._serialized_end=502
-  _globals['_LISTJOBSRESPONSE']._serialized_start=504
-  _globals['_LISTJOBSRESPONSE']._serialized_end=600
-  _globals['_WATCHJOBREQUEST']._serialized_start=602
-  _globals['_WATCHJOBREQUEST']._serialized_end=645
-  _globals['_WATCHJOBRESPONSE']._serialized_start=647
-  _globals['_WATCHJOBRESPONSE']._serialized_end=701
-  _globals['_CANCELJOBREQUEST']._serialized_start=703
-  _globals['_CANCELJOBREQUEST']._serialized_end=782
-  _globals['_CANCELJOBRESPONSE']._serialized_start=784
-  _globals['_CANCELJOBRESPONSE']._serialized_end=839
-  _globals['_JOBSERVICE']._serialized_start=842
-  _globals['_JOBSERVICE']._serialized_end=1276
+  _globals['_LISTJOBSREQUEST']._serialized_end=493
+  _globals['_LISTJOBSRESPONSE']._serialized_start=495
+  _globals['_LISTJOBSRESPONSE']._serialized_end=591
+  _globals['_WATCHJOBREQUEST']._serialized_start=593
+  _globals['_WATCHJOBREQUEST']._serialized_end=636
+  _globals['_WATCHJOBRESPONSE']._serialized_start=638
+  _globals['_WATCHJOBRESPONSE']._serialized_end=692
+  _globals['_CANCELJOBREQUEST']._serialized_start=694
+  _globals['_CANCELJOBREQUEST']._serialized_end=773
+  _globals['_CANCELJOBRESPONSE']._serialized_start=775
+  _globals['_CANCELJOBRESPONSE']._serialized_end=830
+  _globals['_JOBSERVICE']._serialized_start=833
+  _globals['_JOBSERVICE']._serialized_end=1267
 # @@protoc_insertion_point(module_scope)

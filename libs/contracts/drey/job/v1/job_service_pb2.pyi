@@ -83,7 +83,7 @@ class ListJobsRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most jobs in the response, 1 to 1000. 0: 100."""
+    """Most jobs in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     kind: _job_pb2.JobKind.ValueType

@@ -211,7 +211,7 @@ class ListPlansRequest(_message.Message):
     SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most plans in the response, 1 to 1000. 0: 100."""
+    """Most plans in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     snapshot_id: _builtins.str
@@ -461,7 +461,7 @@ class ListRestoresRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most restores in the response, 1 to 1000. 0: 100."""
+    """Most restores in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     def __init__(

@@ -388,7 +388,7 @@ class ListSnapshotsRequest(_message.Message):
     TO_TIME_NS_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most snapshots in the response, 1 to 1000. 0: 100."""
+    """Most snapshots in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     search: _builtins.str
