@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey.common.v1 import selector_pb2
-from drey.monitor.v1 import monitor_service_pb2
+from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 
 _METHOD = "/drey.monitor.v1.MonitorService/WatchPvs"
 _KEPT = 20_000
@@ -75,7 +75,9 @@ async def watching(
         request_serializer=monitor_service_pb2.WatchPvsRequest.SerializeToString,
         response_deserializer=None,
     )
-    request = monitor_service_pb2.WatchPvsRequest(selector=selector_pb2.Selector(names=list(names)))
+    request = monitor_service_pb2.WatchPvsRequest(
+        spec=watch_pb2.WatchSpec(selector=selector_pb2.Selector(names=list(names)))
+    )
     call = method(request, metadata=metadata)
     found = Watcher()
     running = asyncio.create_task(found.run(call))

@@ -23,7 +23,7 @@ from bench.load import shares
 from bench.names import readbacks
 from bench.report import Result
 from drey.common.v1 import selector_pb2
-from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 
 _WATCHERS = 200
 _WATCHED = 1_000
@@ -87,7 +87,9 @@ async def _stalled(site: Live, names: list[str]) -> AsyncIterator[None]:
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(site.site.stack.server, options=options) as channel:
         stub = monitor_service_pb2_grpc.MonitorServiceStub(channel)
-        request = monitor_service_pb2.WatchPvsRequest(selector=selector_pb2.Selector(names=names))
+        request = monitor_service_pb2.WatchPvsRequest(
+            spec=watch_pb2.WatchSpec(selector=selector_pb2.Selector(names=names))
+        )
         call = stub.WatchPvs(request, metadata=site.site.call["metadata"])
         await call.initial_metadata()
         try:

@@ -56,7 +56,9 @@ class Watcher:
 
     def _watch(self, channel: grpc.Channel) -> None:
         stub = monitor_service_pb2_grpc.MonitorServiceStub(channel)
-        request = monitor_service_pb2.WatchPvsRequest(selector=EVERYTHING, token=self.token)
+        request = monitor_service_pb2.WatchPvsRequest(
+            spec={"selector": EVERYTHING}, token=self.token
+        )
         call = stub.WatchPvs(request, metadata=self._running.metadata())
         for message in call:
             self._fold(message)

@@ -158,9 +158,9 @@ func appendPart(held, more *commonv1.Value) {
 
 // watch is what this client holds, and where it stands.
 type watch struct {
-	selector *commonv1.Selector
-	rows     map[uint64]*commonv1.PvRow
-	token    string
+	spec  *monitorv1.WatchSpec
+	rows  map[uint64]*commonv1.PvRow
+	token string
 }
 
 // replace takes rows: each holds the whole state of its PV, or goes on with a large value of it.
@@ -293,7 +293,7 @@ func (w *watch) follow(server, key string) error {
 	timer := time.AfterFunc(silence, cancel)
 	defer timer.Stop()
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
-	request := &monitorv1.WatchPvsRequest{Selector: w.selector, Token: w.token}
+	request := &monitorv1.WatchPvsRequest{Spec: w.spec, Token: w.token}
 	stream, err := monitorv1.NewMonitorServiceClient(conn).WatchPvs(ctx, request)
 	if err != nil {
 		return err
@@ -322,7 +322,8 @@ func main() {
 	if len(os.Args) < 4 {
 		log.Fatal("usage: client SERVER KEY NAME...")
 	}
-	w := &watch{selector: &commonv1.Selector{Names: os.Args[3:]}, rows: map[uint64]*commonv1.PvRow{}}
+	spec := &monitorv1.WatchSpec{Selector: &commonv1.Selector{Names: os.Args[3:]}}
+	w := &watch{spec: spec, rows: map[uint64]*commonv1.PvRow{}}
 	for {
 		err := w.follow(os.Args[1], os.Args[2])
 		if reasonOf(err) == "TOKEN_UNKNOWN" && w.token != "" {

@@ -106,13 +106,13 @@ class Watch:
     """What this client holds, and where it stands."""
 
     def __init__(self, patterns: list[str]) -> None:
-        self.selector = selector_pb2.Selector(globs=patterns)
+        self.spec = watch_pb2.WatchSpec(selector=selector_pb2.Selector(globs=patterns))
         self.rows: dict[int, value_pb2.PvRow] = {}
         self.token = ""
 
     def request(self) -> monitor_service_pb2.WatchPvsRequest:
         """The first time everything, afterwards what the token lacks."""
-        return monitor_service_pb2.WatchPvsRequest(selector=self.selector, token=self.token)
+        return monitor_service_pb2.WatchPvsRequest(spec=self.spec, token=self.token)
 
     def take(self, message: monitor_service_pb2.WatchPvsResponse) -> None:
         """Fold one message into the state."""

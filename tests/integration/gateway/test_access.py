@@ -206,7 +206,7 @@ async def test_revocation_cuts_watches_at_every_gateway(rig, gateway, admin_key)
     ends = []
     for each in (gateway, second):
         stub: Any = monitor_service_pb2_grpc.MonitorServiceStub(each.channel)
-        request = monitor_service_pb2.WatchPvsRequest(selector=selector_pb2.Selector(all=True))
+        request = monitor_service_pb2.WatchPvsRequest(spec={"selector": {"all": True}})
         ends.append(asyncio.create_task(failure(stub.WatchPvs(request, metadata=bearer(secret)))))
     await asyncio.sleep(0.5)
     access: Any = pb_grpc.AccessServiceStub(gateway.channel)
@@ -287,10 +287,11 @@ async def test_hostile_calls(gateway, admin_key):
     assert (await failure(past))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
     basic = (("authorization", "Basic xyz"),)
     assert (await failure(stub.GetValues(empty, metadata=basic)))[1] == "UNAUTHENTICATED"
-    deadband = monitor_service_pb2.WatchPvsRequest(selector=selector_pb2.Selector(all=True))
-    deadband.deadband.absolute = 1
-    code, reason, _ = await failure(stub.WatchPvs(deadband, metadata=bearer(admin_key)))
-    assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    for field, content in (("deadband", {"absolute": 1}), ("array_limits", {"max_elements": 8})):
+        spec = {"selector": {"all": True}, field: content}
+        unbuilt = monitor_service_pb2.WatchPvsRequest(spec=spec)
+        code, reason, _ = await failure(stub.WatchPvs(unbuilt, metadata=bearer(admin_key)))
+        assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"), field
 
 
 # --- forwarding ---

@@ -82,7 +82,9 @@ def check(rows: dict[int, Any], first: float) -> None:
 async def test_large_values_reach_watchers_and_readers(served):
     gateway, publisher, metadata = served
     everything = selector_pb2.Selector(all=True)
-    watch = client(gateway).WatchPvs(pb.WatchPvsRequest(selector=everything), metadata=metadata)
+    watch = client(gateway).WatchPvs(
+        pb.WatchPvsRequest(spec={"selector": everything}), metadata=metadata
+    )
     rows: dict[int, Any] = {}
 
     async def until_value(pv: int, value: float) -> None:

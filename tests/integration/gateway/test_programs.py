@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from drey.monitor.v1 import monitor_service_pb2 as pb
+from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
 from drey_core.directory import MetadataPage
 from drey_core.errors import InvalidArgument, Reason
 from drey_core.values import ARRAY, Columns, Kind, Origin, State
@@ -122,7 +123,8 @@ async def started(command: list[str]) -> AsyncIterator[Program]:
 
 
 @pytest.fixture
-async def served(rig: GatewayRig):
+async def served(rig: GatewayRig, admin_key: str, program: list[str]):
+    """Ready and fresh; the program is there, whose making may hold up the owner's beat."""
     publisher = rig.publisher()
     await publisher.beat()
     metadata = MetadataPage.empty(PAGE)
@@ -141,6 +143,14 @@ async def served(rig: GatewayRig):
     publisher.start()
     gateway = await rig.gateway()
     await eventually(gateway.serving, "ready")
+    stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
+
+    async def fresh() -> bool:
+        metadata = (("authorization", f"Bearer {admin_key}"),)
+        found = await stub.GetMonitorStatus(pb.GetMonitorStatusRequest(), metadata=metadata)
+        return all(shard.state.fresh for shard in found.shards)
+
+    await eventually(fresh, "values that can be believed")
     yield gateway, publisher
     await publisher.stop()
 

@@ -30,7 +30,7 @@ from tests.integration.gateway.test_watch import watching
 PVS = 4000
 CALLS, CONNECTIONS, ROUNDS = 100, 4, 6
 ALL = selector_pb2.Selector(all=True)
-WATCH = ("/drey.monitor.v1.MonitorService/WatchPvs", pb.WatchPvsRequest(selector=ALL))
+WATCH = ("/drey.monitor.v1.MonitorService/WatchPvs", pb.WatchPvsRequest(spec={"selector": ALL}))
 GET = ("/drey.monitor.v1.MonitorService/GetValues", pb.GetValuesRequest(selector=ALL))
 CHANNELS = [channel for pv in range(1, PVS + 1) for channel in (setpoint(pv), readback(pv))]
 

@@ -51,9 +51,11 @@ class Running:
     def __init__(self, gateway: Gateway, key: str, **request: Any) -> None:
         self.client = request.pop("client", None) or WatchClient()
         stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
-        request = {"selector": ALL, **request}
+        token = request.pop("token", "")
+        spec = {"selector": ALL, **request}
         self.call = stub.WatchPvs(
-            pb.WatchPvsRequest(**request), metadata=(("authorization", f"Bearer {key}"),)
+            pb.WatchPvsRequest(spec=spec, token=token),
+            metadata=(("authorization", f"Bearer {key}"),),
         )
         self.error: grpc.aio.AioRpcError | None = None
         self.task = asyncio.create_task(self._run())
@@ -351,7 +353,7 @@ async def test_a_reader_that_stops_is_cut(rig, admin_key, publisher):
     metadata = (("authorization", f"Bearer {admin_key}"),)
     await publisher.set_catalog(catalog_pages(2000))
     await publisher.publish(everything(0.0, 2000))
-    call = stub.WatchPvs(pb.WatchPvsRequest(selector=ALL), metadata=metadata)
+    call = stub.WatchPvs(pb.WatchPvsRequest(spec={"selector": ALL}), metadata=metadata)
     assert (await call.read()) is not grpc.aio.EOF
     other = Running(gateway, admin_key)
     await other.until(lambda c: len(c.rows) == 2000, "a baseline")

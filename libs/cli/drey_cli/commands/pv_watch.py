@@ -49,25 +49,25 @@ def watch(
     On a terminal a table that stays; into a pipe a line for each change; with --json each message
     of the stream as it came.
     """
-    from drey.monitor.v1 import monitor_service_pb2
+    from drey.monitor.v1 import monitor_service_pb2, watch_pb2
     from drey_cli.following import SILENCE_S, Follower
     from drey_cli.watching import WatchModel
 
-    request = monitor_service_pb2.WatchPvsRequest(
+    spec = watch_pb2.WatchSpec(
         selector=choice.required(),
         with_metadata=not session.out.json,
         allow_unknown=allow_unknown,
     )
-    request.fields = _FIELDS[fields]  # type: ignore[assignment]
+    spec.fields = _FIELDS[fields]  # type: ignore[assignment]
     if interval:
-        request.min_interval.CopyFrom(parse_duration(interval, option="--interval"))
+        spec.min_interval.CopyFrom(parse_duration(interval, option="--interval"))
     until = time.monotonic() + parse_seconds(duration, option="--for") if duration else None
     model = WatchModel()
 
     def open_stream() -> Stream[monitor_service_pb2.WatchPvsResponse]:
         from drey_cli.client import WATCH_TIMEOUT_S
 
-        request.token = model.token
+        request = monitor_service_pb2.WatchPvsRequest(spec=spec, token=model.token)
         client = session.client
         return client.stream(client.monitor.WatchPvs, request, timeout_s=WATCH_TIMEOUT_S)
 

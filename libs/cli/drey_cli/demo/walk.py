@@ -18,7 +18,7 @@ from uuid import uuid4
 import grpc
 
 from drey.common.v1 import selector_pb2
-from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_cli.demo.machine import connected_channels, dead_channels, import_catalogue
@@ -92,7 +92,8 @@ class Walk:
 
     async def _watch(self) -> None:
         """Watch everything from now on, counting what comes."""
-        request = monitor_service_pb2.WatchPvsRequest(selector=_EVERYTHING)
+        spec = watch_pb2.WatchSpec(selector=_EVERYTHING)
+        request = monitor_service_pb2.WatchPvsRequest(spec=spec)
         async for response in self._monitor.WatchPvs(request, metadata=self._metadata):
             self._watched.update(row.number for row in response.baseline.rows)
             self._watched.update(row.number for row in response.diff.rows)

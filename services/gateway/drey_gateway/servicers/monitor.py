@@ -119,25 +119,30 @@ async def _not_built(message: str) -> AsyncIterator[Any]:
 
 
 def _wanted(request: pb.WatchPvsRequest) -> Wanted:
-    if request.HasField("deadband"):
-        raise errors.Unimplemented(
-            "a dead-band is not built in this version; leave it out, and set min_interval to get"
-            " fewer messages",
-            field="deadband",
-        )
-    interval = request.min_interval.ToNanoseconds() / 1e9
+    spec = request.spec
+    for field, instead in (
+        ("deadband", "set min_interval to get fewer messages"),
+        ("array_limits", "leave large arrays out of the selector"),
+    ):
+        if spec.HasField(field):  # type: ignore[arg-type]
+            raise errors.Unimplemented(
+                f"spec.{field} is not built in this version; leave it out, and {instead}",
+                field=f"spec.{field}",
+            )
+    interval = spec.min_interval.ToNanoseconds() / 1e9
     if not 0 <= interval <= _MAX_INTERVAL_S:
         raise errors.InvalidArgument(
-            f"min_interval: {interval} s is not between 0 and an hour", field="min_interval"
+            f"spec.min_interval: {interval} s is not between 0 and an hour",
+            field="spec.min_interval",
         )
-    selector = selector_from_proto(request.selector)
-    selector.validate()
+    selector = selector_from_proto(spec.selector, "spec.selector")
+    selector.validate("spec.selector")
     return Wanted(
         selector=selector,
-        message=request.selector,
-        fields=mapping.fields(request.fields),
+        message=spec.selector,
+        fields=mapping.fields(spec.fields),
         min_interval_s=interval,
-        with_metadata=request.with_metadata,
-        allow_unknown=request.allow_unknown,
+        with_metadata=spec.with_metadata,
+        allow_unknown=spec.allow_unknown,
         token=decode_token(request.token) if request.token else None,
     )

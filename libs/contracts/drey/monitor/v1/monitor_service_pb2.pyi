@@ -9,7 +9,6 @@ from drey.common.v1 import selector_pb2 as _selector_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from drey.monitor.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
@@ -99,47 +98,23 @@ class WatchPvsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SELECTOR_FIELD_NUMBER: _builtins.int
-    FIELDS_FIELD_NUMBER: _builtins.int
-    MIN_INTERVAL_FIELD_NUMBER: _builtins.int
-    DEADBAND_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
-    WITH_METADATA_FIELD_NUMBER: _builtins.int
-    ALLOW_UNKNOWN_FIELD_NUMBER: _builtins.int
-    fields: _watch_pb2.WatchFields.ValueType
-    """Which of their channels."""
     token: _builtins.str
     """Last token seen. Empty: a baseline."""
-    with_metadata: _builtins.bool
-    """Also metadata, at the begin and when it changes."""
-    allow_unknown: _builtins.bool
-    """Names that nothing has are waited for instead of being an error."""
     @_builtins.property
-    def selector(self) -> _selector_pb2.Selector:
-        """Which PVs."""
-
-    @_builtins.property
-    def min_interval(self) -> _duration_pb2.Duration:
-        """Least time between two diffs. Absent: each tick."""
-
-    @_builtins.property
-    def deadband(self) -> _watch_pb2.Deadband:
-        """Dead-band. Absent: every change."""
+    def spec(self) -> _watch_pb2.WatchSpec:
+        """What to watch."""
 
     def __init__(
         self,
         *,
-        selector: _selector_pb2.Selector | None = ...,
-        fields: _watch_pb2.WatchFields.ValueType = ...,
-        min_interval: _duration_pb2.Duration | None = ...,
-        deadband: _watch_pb2.Deadband | None = ...,
+        spec: _watch_pb2.WatchSpec | None = ...,
         token: _builtins.str = ...,
-        with_metadata: _builtins.bool = ...,
-        allow_unknown: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadband", b"deadband", "min_interval", b"min_interval", "selector", b"selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_unknown", b"allow_unknown", "deadband", b"deadband", "fields", b"fields", "min_interval", b"min_interval", "selector", b"selector", "token", b"token", "with_metadata", b"with_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

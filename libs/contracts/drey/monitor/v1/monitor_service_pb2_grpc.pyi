@@ -43,7 +43,7 @@ class MonitorServiceStub:
     an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
     is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-    NOT_IMPLEMENTED for a dead-band.
+    NOT_IMPLEMENTED for a dead-band and for limits of arrays.
     """
     WatchSession: _grpc.StreamStreamMultiCallable[_monitor_service_pb2.WatchSessionRequest, _monitor_service_pb2.WatchSessionResponse]
     """Watch PVs over one stream to which PVs are added and from which they are removed. Reasons: as
@@ -73,7 +73,7 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
     is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-    NOT_IMPLEMENTED for a dead-band.
+    NOT_IMPLEMENTED for a dead-band and for limits of arrays.
     """
     WatchSession: _aio.StreamStreamMultiCallable[_monitor_service_pb2.WatchSessionRequest, _monitor_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """Watch PVs over one stream to which PVs are added and from which they are removed. Reasons: as
@@ -112,7 +112,7 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
         is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
         effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-        NOT_IMPLEMENTED for a dead-band.
+        NOT_IMPLEMENTED for a dead-band and for limits of arrays.
         """
 
     @_abc_1.abstractmethod

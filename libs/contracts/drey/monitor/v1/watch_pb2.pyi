@@ -4,8 +4,10 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from drey.common.v1 import selector_pb2 as _selector_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -51,7 +53,7 @@ class _WatchFields:
 class _WatchFieldsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchFields.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WATCH_FIELDS_UNSPECIFIED: _WatchFields.ValueType  # 0
-    """Both."""
+    """The server's default: both."""
     WATCH_FIELDS_BOTH: _WatchFields.ValueType  # 1
     """Both."""
     WATCH_FIELDS_SETPOINT: _WatchFields.ValueType  # 2
@@ -63,7 +65,7 @@ class WatchFields(_WatchFields, metaclass=_WatchFieldsEnumTypeWrapper):
     """Which of a PV's channels are wanted."""
 
 WATCH_FIELDS_UNSPECIFIED: WatchFields.ValueType  # 0
-"""Both."""
+"""The server's default: both."""
 WATCH_FIELDS_BOTH: WatchFields.ValueType  # 1
 """Both."""
 WATCH_FIELDS_SETPOINT: WatchFields.ValueType  # 2
@@ -490,8 +492,62 @@ class ResyncRequired(_message.Message):
 Global___ResyncRequired: _TypeAlias = ResyncRequired  # noqa: Y015
 
 @_typing.final
+class WatchSpec(_message.Message):
+    """What to watch, and how it is told: what a watch, a session and a saved view hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    DEADBAND_FIELD_NUMBER: _builtins.int
+    ARRAY_LIMITS_FIELD_NUMBER: _builtins.int
+    WITH_METADATA_FIELD_NUMBER: _builtins.int
+    ALLOW_UNKNOWN_FIELD_NUMBER: _builtins.int
+    fields: Global___WatchFields.ValueType
+    """Which of their channels. Unspecified: both."""
+    with_metadata: _builtins.bool
+    """Also metadata, at the begin and when it changes."""
+    allow_unknown: _builtins.bool
+    """Names that nothing has are waited for instead of being an error."""
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """Which PVs. PVs that newly match it join, and those that match it no more leave."""
+
+    @_builtins.property
+    def min_interval(self) -> _duration_pb2.Duration:
+        """Least time between two diffs, up to an hour. Absent: each tick."""
+
+    @_builtins.property
+    def deadband(self) -> Global___Deadband:
+        """Changes that are not sent. Absent: every change is. Not built yet: UNIMPLEMENTED."""
+
+    @_builtins.property
+    def array_limits(self) -> Global___ArrayLimits:
+        """How much of large arrays is sent. Absent: all of them. Not built yet: UNIMPLEMENTED."""
+
+    def __init__(
+        self,
+        *,
+        selector: _selector_pb2.Selector | None = ...,
+        fields: Global___WatchFields.ValueType = ...,
+        min_interval: _duration_pb2.Duration | None = ...,
+        deadband: Global___Deadband | None = ...,
+        array_limits: Global___ArrayLimits | None = ...,
+        with_metadata: _builtins.bool = ...,
+        allow_unknown: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_limits", b"array_limits", "deadband", b"deadband", "min_interval", b"min_interval", "selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_unknown", b"allow_unknown", "array_limits", b"array_limits", "deadband", b"deadband", "fields", b"fields", "min_interval", b"min_interval", "selector", b"selector", "with_metadata", b"with_metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSpec: _TypeAlias = WatchSpec  # noqa: Y015
+
+@_typing.final
 class Deadband(_message.Message):
-    """Changes smaller than this are not sent. At most one of the three counts."""
+    """Changes smaller than this are not sent. Not built yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -501,7 +557,7 @@ class Deadband(_message.Message):
     absolute: _builtins.float
     """In the units of the channel."""
     relative: _builtins.float
-    """As a fraction of the value last sent."""
+    """As a fraction of the value last sent: 0.01 is one per cent."""
     tolerances: _builtins.float
     """In tolerances of the PV."""
     def __init__(
@@ -520,3 +576,31 @@ class Deadband(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Deadband: _TypeAlias = Deadband  # noqa: Y015
+
+@_typing.final
+class ArrayLimits(_message.Message):
+    """How much of large arrays is sent. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ELEMENTS_FIELD_NUMBER: _builtins.int
+    MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    max_elements: _builtins.int
+    """Most elements of an array; the first ones are sent, and the value says how many there are. 0: all."""
+    @_builtins.property
+    def min_interval(self) -> _duration_pb2.Duration:
+        """Least time between two values of an array that has more than one element. Absent: as the watch."""
+
+    def __init__(
+        self,
+        *,
+        max_elements: _builtins.int = ...,
+        min_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_elements", b"max_elements", "min_interval", b"min_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArrayLimits: _TypeAlias = ArrayLimits  # noqa: Y015
