@@ -4,7 +4,8 @@
     python docs/generate.py --check    exit status 1, naming them, where one differs
 
 `errors.md` and `rpc.md` come from the comments and options in `proto/`, `settings.md` from the
-settings classes of the services, `cli.md` from the commands of `drey`. In all other pages the code
+settings classes of the services, `cli.md` from the commands of `drey`, `permissions.md` from the
+table of roles. In all other pages the code
 after a line `<!-- file: PATH -->` is replaced by the file.
 """
 
@@ -28,6 +29,7 @@ from typer.main import get_command
 from drey.common.v1 import annotations_pb2
 from drey_cli.exits import ExitCode
 from drey_cli.main import build
+from drey_core.permissions import ROLES
 from drey_runtime.settings import SERVICES, CommonSettings, variables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,8 +152,8 @@ def rpc(contracts: Contracts) -> str:
     """`rpc.md`."""
     lines = [
         "The gateway serves all of these, with server reflection. Each call carries"
-        " `authorization: Bearer KEY` as metadata. A role includes the roles before it: viewer,"
-        " operator, restorer, admin. *stream* stands where a side sends many messages. Fields of"
+        " `authorization: Bearer KEY` as metadata, and demands a permission, which"
+        " [roles](permissions.md) hold. *stream* stands where a side sends many messages. Fields of"
         " responses are in the files of `proto/`. What is not built answers `UNIMPLEMENTED` with"
         " the reason `NOT_IMPLEMENTED`.",
         "",
@@ -169,12 +171,11 @@ def _service(
     lines = [f"## {service.name}", "", f"`{full}` in `proto/{name}`.", ""]
     lines += [contracts.comment(name, _SERVICE, index), ""]
     for at, method in enumerate(service.method):
-        role = method.options.Extensions[annotations_pb2.required_role]
-        role_name = annotations_pb2.Role.Name(role).removeprefix("ROLE_").lower()
+        permission = method.options.Extensions[annotations_pb2.permission]
         request = ("stream " if method.client_streaming else "") + _short(method.input_type)
         response = ("stream " if method.server_streaming else "") + _short(method.output_type)
         lines += [f"### {service.name}.{method.name}", ""]
-        lines += [f"`{request}` → `{response}`. Role: {role_name}.", ""]
+        lines += [f"`{request}` → `{response}`. Permission: `{permission}`.", ""]
         lines += [contracts.comment(name, _SERVICE, index, _METHOD, at), ""]
         lines += _fields(contracts, method.input_type)
     return lines
@@ -210,6 +211,69 @@ def _limits(field: descriptor_pb2.FieldDescriptorProto) -> str:
         label = found.name.replace("_", " ")
         words.append(label if value is True else f"{label} {value}")
     return ", ".join(words)
+
+
+# --- permissions ---
+
+_INTERNAL = ("control.", "directory.")
+"""Areas of services that are not for clients."""
+
+
+def permissions_page(contracts: Contracts) -> str:
+    """`permissions.md`."""
+    demanded: dict[str, list[str]] = {}
+    for name in PUBLIC:
+        for service in contracts.files[name].service:
+            for method in service.method:
+                permission = method.options.Extensions[annotations_pb2.permission]
+                demanded.setdefault(permission, []).append(f"`{method.name}`")
+    every = sorted(set().union(*(role.permissions for role in ROLES.values())))
+
+    def rows() -> Iterator[Sequence[str]]:
+        for permission in every:
+            if permission.startswith(_INTERNAL):
+                continue
+            held = ("yes" if permission in role.permissions else "" for role in ROLES.values())
+            by = ", ".join(demanded.get(permission, ())) or "an act within a call"
+            yield f"`{permission}`", by, *held
+
+    return _page(
+        "Who may do what",
+        "the table in `libs/core/drey_core/permissions.py`",
+        "A key holds one role or more, and may do what any of them may. What no role of it holds"
+        " is refused with `PERMISSION_DENIED`, and the message names the roles that do. A method"
+        " without a permission is refused to everybody. `drey key roles` shows the roles,"
+        " `drey whoami` what you may do.",
+        "",
+        "## Roles",
+        "",
+        *_table(["role", "what it is for"], ((f"`{r.name}`", r.sentence) for r in ROLES.values())),
+        "A role for some PVs only is not built yet: a grant with a selector answers"
+        " `UNIMPLEMENTED`.",
+        "",
+        "## Keys from before there were permissions",
+        "",
+        "Roles stood in a line until then, each with all that those before it could do. The"
+        " upgrade gives each key the roles that cover what it could do, and nothing more:",
+        "",
+        *_table(
+            ["then", "now"],
+            iter(
+                [
+                    ("viewer", "viewer"),
+                    ("operator", "operator, editor"),
+                    ("restorer", "operator, editor, restorer"),
+                    ("admin", "admin"),
+                ]
+            ),
+        ),
+        "Golden marks are the keeper's now, and approving is the approver's: where the holder of"
+        " an old key did these, make a new key with that role too.",
+        "",
+        "## Permissions",
+        "",
+        *_table(["permission", "demanded by", *ROLES], rows()),
+    )
 
 
 # --- settings ---
@@ -401,6 +465,7 @@ def pages() -> dict[Path, str]:
     return including | {
         REFERENCE / "errors.md": errors(contracts),
         REFERENCE / "rpc.md": rpc(contracts),
+        REFERENCE / "permissions.md": permissions_page(contracts),
         REFERENCE / "settings.md": settings(),
         REFERENCE / "cli.md": cli(),
     }

@@ -77,6 +77,14 @@ def test_a_method_that_does_not_say_whether_it_may_be_repeated(rules, files, nam
     assert problem in found
 
 
+@pytest.mark.parametrize("wrong", ["", "snapshot.get", "catalog.snapshots.get", "snapshot.A.get"])
+def test_a_method_without_a_permission_of_the_right_form(rules, files, wrong):
+    options = method_of(files, "GetSnapshot").options
+    options.Extensions[rules.permission_option] = wrong
+    (found,) = rules.problems(files)
+    assert "GetSnapshot needs a permission of the form snapshot.resource.verb" in found
+
+
 def test_a_method_without_its_route(rules, files):
     options = method_of(files, "GetSnapshot").options
     options.Extensions[annotations_pb2.http].get = "/v1/snapshots/{name}"

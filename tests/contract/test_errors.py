@@ -4,10 +4,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from drey.common.v1 import annotations_pb2, errors_pb2
+from drey.common.v1 import errors_pb2
 from drey_core import errors
 from drey_runtime import status
-from drey_runtime.auth import Role
 
 
 def test_reasons_are_those_of_the_contracts() -> None:
@@ -16,11 +15,6 @@ def test_reasons_are_those_of_the_contracts() -> None:
         for name, number in errors_pb2.ErrorReason.items()
     }
     assert contract == {r.name: int(r) for r in errors.Reason}
-
-
-def test_roles_are_those_of_the_contracts() -> None:
-    contract = {n.removeprefix("ROLE_"): v for n, v in annotations_pb2.Role.items()}
-    assert contract == {r.name: int(r) for r in Role}
 
 
 @pytest.mark.parametrize("kind", errors.DreyError.__subclasses__())

@@ -29,7 +29,7 @@ MADE_BY_THE_SERVER = frozenset(
         ("drey.snapshot.v1.Snapshot", "job_id"),
         ("drey.snapshot.v1.Snapshot", "scope"),
         ("drey.common.v1.Actor", "principal"),
-        ("drey.common.v1.Actor", "role"),
+        ("drey.common.v1.Actor", "roles"),
     }
 )
 """Of a resource that an update carries; what it says of these is not taken."""

@@ -14,11 +14,12 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
+from drey.access.v1 import access_pb2, access_service_pb2, access_service_pb2_grpc
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
-from drey.common.v1 import annotations_pb2, selector_pb2
+from drey.common.v1 import selector_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
+from drey_core.permissions import ADMIN, ROLES
 from drey_stack.simulated import SimulatedMachine
 from drey_stack.whole import Stack, StackOptions
 from tests.e2e.collector import Collector, collecting
@@ -159,10 +160,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def _make_keys(running: Running) -> None:
     stub = access_service_pb2_grpc.AccessServiceStub(running.channel)
-    for role in ("VIEWER", "OPERATOR", "RESTORER", "REVOKED"):
-        number = annotations_pb2.Role.Value("ROLE_" + role.replace("REVOKED", "ADMIN"))
+    for role in (*(name.upper() for name in ROLES if name != ADMIN), "REVOKED"):
+        grant = access_pb2.Grant(role=role.replace("REVOKED", ADMIN).lower())
         created = stub.CreateKey(
-            access_service_pb2.CreateKeyRequest(name=f"test {role}", role=number),
+            access_service_pb2.CreateKeyRequest(name=f"test {role}", grants=[grant]),
             **running.call(),
         )
         running.keys[role] = created.secret

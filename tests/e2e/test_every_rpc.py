@@ -30,9 +30,9 @@ from drey.common.v1 import annotations_pb2
 from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
 from drey.restore.v1 import restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_service_pb2
+from drey_core.permissions import ROLES, holders_of
 from tests.e2e.conftest import Running
 
-ROLES = ("VIEWER", "OPERATOR", "RESTORER", "ADMIN")
 EVERY_CHARACTER = "ABCxyz0189_-:.[]<>;$#@!%&*()=+{}|\\/?,'\"~^`é"
 BAD_NAMES = ("two words", "tab\tbed", "new\nline", "nul\x00", "x" * 501)
 
@@ -255,10 +255,9 @@ def _label(method: MethodDescriptor) -> str:
     return f"{method.containing_service.name}/{method.name}"
 
 
-def test_every_rpc_has_a_role_and_is_documented(methods: list[MethodDescriptor]) -> None:
+def test_every_rpc_has_a_permission_that_somebody_holds(methods: list[MethodDescriptor]) -> None:
     for method in methods:
-        role = method.GetOptions().Extensions[annotations_pb2.required_role]
-        assert role != annotations_pb2.ROLE_UNSPECIFIED, _label(method)
+        assert holders_of(_permission(method)), _label(method)
 
 
 def test_without_a_key_nothing_is_served(methods: list[MethodDescriptor], call: Caller) -> None:
@@ -279,13 +278,16 @@ def test_an_unknown_and_a_revoked_key_are_refused(
         assert answer.reason == "KEY_REVOKED", (_label(method), answer)
 
 
-def test_a_role_too_small_is_refused(methods: list[MethodDescriptor], call: Caller) -> None:
+def _permission(method: MethodDescriptor) -> str:
+    return str(method.GetOptions().Extensions[annotations_pb2.permission])
+
+
+def test_who_lacks_the_permission_is_refused(methods: list[MethodDescriptor], call: Caller) -> None:
     for method in methods:
-        needed = method.GetOptions().Extensions[annotations_pb2.required_role]
-        for role in ROLES[: needed - 1]:
-            answer = call(method, _valid(method.input_type), role=role)
+        for role in set(ROLES) - set(holders_of(_permission(method))):
+            answer = call(method, _valid(method.input_type), role=role.upper())
             assert answer.code == grpc.StatusCode.PERMISSION_DENIED, (_label(method), answer)
-            assert answer.reason == "ROLE_TOO_SMALL", _label(method)
+            assert answer.reason == "PERMISSION_DENIED", _label(method)
 
 
 def _assert_invalid(answer: Answer, label: str, path: str, reason: str = "") -> None:

@@ -31,7 +31,7 @@ def test_with_a_certificate_it_speaks_tls_only(tmp_path: Path) -> None:
             command = [sys.executable, "-m", "drey_cli.main", "--state", str(stack.folder)]
             done = await asyncio.to_thread(
                 subprocess.run,
-                [*command, "key", "whoami", "--json"],
+                [*command, "whoami", "--json"],
                 capture_output=True,
                 text=True,
                 timeout=30,

@@ -22,6 +22,8 @@ from google.protobuf.descriptor import (
 from google.protobuf.descriptor_pb2 import FieldOptions, FileDescriptorSet, MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from drey.common.v1.annotations_pb2 import permission as permission_option
+
 ROOT = Path(__file__).resolve().parents[2]
 FILE_OPTIONS = (
     *("go_package", "java_package", "java_multiple_files", "java_outer_classname"),
@@ -79,6 +81,10 @@ STILL_RESERVED = {
 """Fields by package that are named by a keyword and wait for their second edition."""
 
 
+PERMISSION = re.compile(r"[a-z]+\.[a-z][a-z_]*\.[a-z][a-z_]*")
+"""Area, resource, verb."""
+
+
 def built() -> FileDescriptorSet:
     """The contracts as buf reads them."""
     buf = Path(sys.executable).with_name("buf")
@@ -134,6 +140,10 @@ def _of_method(file: FileDescriptor, method: MethodDescriptor) -> Iterator[str]:
     acts = "request_id" in method.input_type.fields_by_name
     if acts and level == MethodOptions.NO_SIDE_EFFECTS:
         yield f"{file.name}: {method.name} takes a request_id and claims to have no effect"
+    permission = method.GetOptions().Extensions[permission_option]
+    area = file.package.removesuffix(".v1").rsplit(".", 1)[-1]
+    if not PERMISSION.fullmatch(permission) or not permission.startswith(f"{area}."):
+        yield f"{file.name}: {method.name} needs a permission of the form {area}.resource.verb"
     is_public = not file.package.startswith("drey.internal.")
     if is_public and not method.client_streaming:
         yield from _of_http(file, method)

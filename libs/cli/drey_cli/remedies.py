@@ -8,7 +8,7 @@ _REMEDIES = {
     "UNAUTHENTICATED": "give a key with --key, --key-file, DREY_KEY or a profile",
     "KEY_REVOKED": "ask an admin for a new key (drey key create)",
     "KEY_EXPIRED": "ask an admin for a new key (drey key create)",
-    "ROLE_TOO_SMALL": "ask somebody with the role, or an admin for a key that has it",
+    "PERMISSION_DENIED": "ask somebody with the role, or an admin for a key that has it",
     "MESSAGE_TOO_LARGE": "choose fewer PVs at once, or choose by --glob or --tag",
     "DEADLINE_EXCEEDED": "try again with a longer --timeout, or see `drey status`",
     "IMAGE_NOT_FRESH": "see `drey status`; `--source read` reads the channels themselves",

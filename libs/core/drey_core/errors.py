@@ -26,7 +26,7 @@ class Reason(IntEnum):
     UNAUTHENTICATED = 10
     KEY_REVOKED = 11
     KEY_EXPIRED = 12
-    ROLE_TOO_SMALL = 13
+    PERMISSION_DENIED = 13
     MESSAGE_TOO_LARGE = 14
     DEADLINE_EXCEEDED = 15
     IMAGE_NOT_FRESH = 16
@@ -126,7 +126,7 @@ class Unauthenticated(DreyError):
 class PermissionDenied(DreyError):
     """The one who asks may not."""
 
-    reason = Reason.ROLE_TOO_SMALL
+    reason = Reason.PERMISSION_DENIED
 
 
 class ResourceExhausted(DreyError):

@@ -2,7 +2,7 @@
 
 The gateway authenticates the caller and passes on a token that it signs, for one method of one
 part, that lives seconds; the services verify it with the public keys they were given. Services that
-call each other sign for themselves, and such a token never carries more than the role of a viewer.
+call each other sign for themselves, and such a token never carries more than the role viewer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from drey_core.errors import Unauthenticated
-from drey_core.principal import Principal, Role
+from drey_core.permissions import VIEWER
+from drey_core.principal import Principal
 
 __all__ = [
     "AHEAD_S",
@@ -36,7 +37,6 @@ __all__ = [
     "Authenticator",
     "Metadata",
     "Principal",
-    "Role",
     "TokenSigner",
     "TokenVerifier",
     "current_principal",
@@ -56,7 +56,7 @@ somebody took from the wire would be of use to them for longer."""
 AHEAD_S = 60
 """How far ahead of ours it may be: a token from the future helps nobody."""
 _WARN_EVERY_S = 10.0
-_CLAIMS = ["iss", "aud", "mth", "sub", "role", "iat", "exp", "hst"]
+_CLAIMS = ["iss", "aud", "mth", "sub", "roles", "iat", "exp", "hst"]
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -103,7 +103,7 @@ class TokenSigner:
             "aud": audience,
             "mth": method,
             "sub": principal.name,
-            "role": int(principal.role),
+            "roles": list(principal.roles),
             "kid": principal.key_id,
             "rid": principal.request_id,
             "iat": now,
@@ -114,7 +114,7 @@ class TokenSigner:
 
     def own_metadata(self, audience: str, method: str) -> Metadata:
         """Metadata of a call that the service makes for itself, as a viewer."""
-        principal = Principal(f"service:{self._issuer}", Role.VIEWER)
+        principal = Principal(f"service:{self._issuer}", (VIEWER,))
         return ((TOKEN_METADATA, self.sign(principal, audience, method)),)
 
 
@@ -167,11 +167,11 @@ class TokenVerifier:
         self._require_present(issuer, claims)
         if claims["mth"] != method:
             raise Unauthenticated(f"the token is for {claims['mth']}, not for {method}")
-        role = Role(int(claims["role"]))
+        roles = tuple(map(str, claims["roles"]))
         if issuer != GATEWAY:
-            role = min(role, Role.VIEWER)
+            roles = tuple(role for role in roles if role == VIEWER)
         return Principal(
-            str(claims["sub"]), role, str(claims.get("kid", "")), str(claims.get("rid", ""))
+            str(claims["sub"]), roles, str(claims.get("kid", "")), str(claims.get("rid", ""))
         )
 
     def _require_present(self, issuer: str, claims: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """The one interceptor in front of every RPC: admit first, read then.
 
-In this order: who calls, from the headers alone; whether there is a place for the call; the role;
-and only then the first message, which has a deadline. Each message of a request is looked at as
-bytes (size, number of parts), then parsed, then held against its limits; before each message in
-either direction the caller is looked at again, so that nothing passes under a key that has died.
+In this order: who calls, from the headers alone; whether there is a place for the call; the
+permission; and only then the first message, which has a deadline. Each message of a request is
+looked at as bytes (size, number of parts), then parsed, then held against its limits; before each
+message in either direction the caller is looked at again, so that nothing passes under a key that
+has died.
 Errors become status in one place, with metrics and one log line. Denied by default: a method
-without a role in the contracts is refused to everybody.
+without a permission in the contracts is refused to everybody.
 
 Every handler is offered to gRPC as one that is sent a stream, because gRPC reads the message of
 any other before it asks anybody.
@@ -34,7 +35,7 @@ from drey.common.v1 import annotations_pb2
 from drey_core import errors
 from drey_runtime import limits, status, telemetry
 from drey_runtime.admission import READING, Admission, Bounds, Room, host_of
-from drey_runtime.auth import Authenticator, Principal, Role, current_principal
+from drey_runtime.auth import Authenticator, Principal, current_principal
 from drey_runtime.stalls import Outgoing, StallGuard
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ HARD_LIMIT_BYTES = MAX_REQUEST_BYTES + (256 << 10)
 OPEN_PREFIXES = ("/grpc.health.v1.Health/",)
 """Methods that need no key: probes."""
 _REFLECTION = "/grpc.reflection."
+REFLECTION_PERMISSION = "system.contracts.get"
+"""What server reflection demands, whose methods are not ours to annotate."""
 
 # generic in their stubs only
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -55,14 +58,14 @@ Handler = Callable[[Any, Context], Any]
 
 
 @cache
-def required_role(method: str) -> Role:
-    """The least role of `/package.Service/Method`; UNSPECIFIED means nobody may."""
+def permission_of(method: str) -> str:
+    """The permission that `/package.Service/Method` demands; empty: nobody may."""
     if method.startswith(_REFLECTION):
-        return Role.VIEWER
+        return REFLECTION_PERMISSION
     found = _descriptor(method)
     if found is None:
-        return Role.UNSPECIFIED
-    return Role(found.GetOptions().Extensions[annotations_pb2.required_role])
+        return ""
+    return str(found.GetOptions().Extensions[annotations_pb2.permission])
 
 
 def _descriptor(method: str) -> MethodDescriptor | None:
@@ -154,7 +157,7 @@ class _Method:
     streams_in: bool
     streams_out: bool
     open: bool
-    role: Role
+    permission: str
 
     @classmethod
     def of(cls, path: str, handler: Any) -> _Method:
@@ -175,19 +178,8 @@ class _Method:
             streams_in=found is not None and found.client_streaming,
             streams_out=found is not None and found.server_streaming,
             open=path.startswith(OPEN_PREFIXES),
-            role=required_role(path),
+            permission=permission_of(path),
         )
-
-
-def check_role(principal: Principal, path: str, needed: Role) -> None:
-    """Raise `PermissionDenied` when the role is too small."""
-    if needed != Role.UNSPECIFIED and principal.role >= needed:
-        return
-    wanted = needed.label if needed else "nobody"
-    raise errors.PermissionDenied(
-        f"{path} needs the role {wanted}; {principal.name} is {principal.role.label}",
-        metadata={"role": principal.role.label, "required_role": wanted},
-    )
 
 
 class _Call:
@@ -239,7 +231,7 @@ class _Call:
                 reason=errors.Reason.UNKNOWN_METHOD,
                 metadata={"method": method.path[:200]},
             )
-        check_role(principal, method.path, method.role)
+        principal.require(method.permission, method.path)
         if method.streams_in:
             self._hold(admission.uploads, holder)
         remaining = self._context.time_remaining()
@@ -263,7 +255,7 @@ class _Call:
         if self._principal is None:
             return
         now = self._server.authenticator.renew(self._principal)
-        check_role(now, self._method.path, self._method.role)
+        now.require(self._method.permission, self._method.path)
 
     def cut_unless_allowed(self) -> None:
         """End the call when its caller may not go on.

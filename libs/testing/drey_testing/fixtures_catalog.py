@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drey_runtime.app import App
-from drey_runtime.auth import TOKEN_METADATA, Principal, Role, TokenSigner, make_keys
+from drey_runtime.auth import TOKEN_METADATA, Principal, TokenSigner, make_keys
 from drey_runtime.settings import CommonSettings
 from drey_stack.ports import free_port
 
@@ -64,6 +64,10 @@ def loopback() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
+TESTER = ("operator", "editor", "keeper")
+"""Roles of who calls the snapshot service where a test does not say."""
+
+
 class Keys:
     """Keys of a site in a folder, and calls signed by its gateway."""
 
@@ -74,10 +78,10 @@ class Keys:
         self._gateway = TokenSigner.from_file("gateway", folder / "gateway.pem")
 
     def metadata(
-        self, method: str, role: Role = Role.OPERATOR, name: str = "tester"
+        self, method: str, roles: tuple[str, ...] = TESTER, name: str = "tester"
     ) -> tuple[tuple[str, str], ...]:
-        """Metadata of a call of a method of the snapshot service by a user of a role."""
-        token = self._gateway.sign(Principal(name, role), "snapshot", method)
+        """Metadata of a call of a method of the snapshot service by a user with some roles."""
+        token = self._gateway.sign(Principal(name, roles), "snapshot", method)
         return ((TOKEN_METADATA, token),)
 
 

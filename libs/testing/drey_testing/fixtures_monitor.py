@@ -34,7 +34,7 @@ from drey_core.directory import ROLE_READBACK, CatalogPage
 from drey_core.errors import DreyError, Unimplemented
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT
 from drey_core.values import Columns
-from drey_runtime.auth import Role, TokenVerifier, make_keys
+from drey_runtime.auth import TokenVerifier, make_keys
 from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_catalog
@@ -309,7 +309,7 @@ class MonitorRig:
                 monitor.process.kill()
             await monitor.ended()
 
-    def control(self, monitor: MonitorProcess, role: Role) -> tuple[ControlServiceStub, Any]:
+    def control(self, monitor: MonitorProcess, role: str) -> tuple[ControlServiceStub, Any]:
         """A stub of a monitor's control service, and the metadata of a caller with `role`."""
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{monitor.port}")
         self._stack.push_async_callback(channel.close)

@@ -27,7 +27,6 @@ from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
 from drey_core.values import Columns, Kind, State
 from drey_core.wire import column_chunks, wrap
 from drey_machine import Machine, SimPv
-from drey_runtime.auth import Role
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image
 from drey_testing.signing import in_the_name_of
@@ -239,8 +238,10 @@ class Site:
     url: str
     port: int
 
-    def metadata(self, name: str = "ann", role: Role = Role.RESTORER) -> Any:
-        return in_the_name_of(name, role)
+    def metadata(
+        self, name: str = "ann", roles: tuple[str, ...] = ("operator", "restorer", "approver")
+    ) -> Any:
+        return in_the_name_of(name, *roles)
 
     async def call(self, method: str, request: Any, **who: Any) -> Any:
         return await getattr(self.stub, method)(request, timeout=60, metadata=self.metadata(**who))

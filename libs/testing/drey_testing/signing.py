@@ -7,15 +7,15 @@ from typing import cast
 
 import grpc
 
-from drey_runtime.auth import TOKEN_METADATA, Metadata, Principal, Role, TokenSigner
+from drey_runtime.auth import TOKEN_METADATA, Metadata, Principal, TokenSigner
 from drey_runtime.signed import SignedChannel
 
 _AS = "x-test-as"
 
 
-def in_the_name_of(name: str, role: Role) -> Metadata:
+def in_the_name_of(name: str, *roles: str) -> Metadata:
     """Metadata of a call over a channel of `signed_as_gateway`."""
-    return ((_AS, f"{int(role)} {name}"),)
+    return ((_AS, f"{','.join(roles)} {name}"),)
 
 
 def signed_as_gateway(channel: grpc.aio.Channel, keys: Path, audience: str) -> grpc.aio.Channel:
@@ -34,5 +34,5 @@ def signed_as_gateway(channel: grpc.aio.Channel, keys: Path, audience: str) -> g
 
 
 def _principal(text: str) -> Principal:
-    role, _, name = text.partition(" ")
-    return Principal(name, Role(int(role)))
+    roles, _, name = text.partition(" ")
+    return Principal(name, tuple(roles.split(",")))

@@ -36,7 +36,7 @@ class KeyAuthenticator:
     def renew(self, principal: Principal) -> Principal:
         """As `Authenticator`."""
         key = self._ring.require_alive(principal.key_id, now_ns())
-        return replace(principal, role=key.role)
+        return replace(principal, roles=key.roles)
 
     def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
         """As `Authenticator`."""
@@ -45,7 +45,7 @@ class KeyAuthenticator:
         request_id = metadata.get(REQUEST_METADATA, "")
         if not 0 < len(request_id) <= _MAX_REQUEST_ID:
             request_id = new_id()
-        return Principal(key.name, key.role, key.id, request_id)
+        return Principal(key.name, key.roles, key.id, request_id)
 
 
 def _secret(metadata: Mapping[str, str]) -> str:
@@ -111,10 +111,10 @@ class KeyStore:
         await audit.append(
             conn,
             actor=principal.name,
-            role=principal.role.label,
+            role=principal.roles_text,
             action=action,
             object=f"keys/{key.id}",
-            after={"name": key.name, "role": key.role.label, "prefix": key.prefix},
+            after={"name": key.name, "roles": list(key.roles), "prefix": key.prefix},
             at_ns=now_ns(),
             request_id=request_id,
         )

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 
 from drey_core.errors import DreyError, FailedPrecondition, Reason
+from drey_core.permissions import ADMIN
 from drey_gateway.adapters import keys as table
 from drey_gateway.domain.keys import SECRET_BYTES, Key, make_secret
 from drey_runtime import audit, migrate
-from drey_runtime.auth import Role
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import open_pool
 
@@ -28,7 +28,7 @@ async def make_first_key(url: str, name: str = "admin", *, force: bool = False) 
     """The key as its holder sends it. Raises `DreyError` (PROTECTED, ALREADY_EXISTS)."""
     secret, prefix, digest = make_secret(os.urandom(SECRET_BYTES))
     now = now_ns()
-    key = Key(new_id(), name, Role.ADMIN, prefix, digest, now, 0, 0, _ACTOR)
+    key = Key(new_id(), name, (ADMIN,), prefix, digest, now, 0, 0, _ACTOR)
     async with open_pool(url, name="drey-bootstrap", max_size=1) as pool, pool.acquire() as conn:
         await migrate.check_connection(conn, ("drey_runtime", "drey_gateway"))
         async with conn.transaction():
@@ -41,10 +41,10 @@ async def make_first_key(url: str, name: str = "admin", *, force: bool = False) 
             await audit.append(
                 conn,
                 actor=_ACTOR,
-                role=Role.ADMIN.label,
+                role=ADMIN,
                 action="access.key.create",
                 object=f"keys/{key.id}",
-                after={"name": name, "role": "admin", "prefix": prefix},
+                after={"name": name, "roles": [ADMIN], "prefix": prefix},
                 at_ns=now,
             )
     return secret

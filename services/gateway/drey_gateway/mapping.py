@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.access.v1 import access_pb2
 from drey.common.v1 import value_pb2
@@ -12,6 +13,7 @@ from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
 from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory, MetadataIndex
+from drey_core.permissions import Role
 from drey_core.selector import Link, Selector
 from drey_core.values import ARRAY, I8, Columns
 from drey_gateway.domain.keys import Key
@@ -162,15 +164,31 @@ def name_links(
     ]
 
 
+def time_or_none(time_ns: int) -> Timestamp | None:
+    """A time in nanoseconds as a message; None for 0, which says that there is none."""
+    if not time_ns:
+        return None
+    out = Timestamp()
+    out.FromNanoseconds(time_ns)
+    return out
+
+
+def role(found: Role) -> access_pb2.Role:
+    """A role with what it permits."""
+    return access_pb2.Role(
+        name=found.name, description=found.sentence, permissions=sorted(found.permissions)
+    )
+
+
 def key(found: Key) -> access_pb2.Key:
     """A key, without its secret."""
     return access_pb2.Key(
         id=found.id,
         name=found.name,
-        role=int(found.role),  # type: ignore[arg-type]
-        create_time_ns=found.create_time_ns,
-        expire_time_ns=found.expire_time_ns,
-        revoke_time_ns=found.revoke_time_ns,
+        grants=[access_pb2.Grant(role=role) for role in found.roles],
+        create_time=time_or_none(found.create_time_ns),
+        expire_time=time_or_none(found.expire_time_ns),
+        revoke_time=time_or_none(found.revoke_time_ns),
         created_by=found.created_by,
         prefix=found.prefix,
     )

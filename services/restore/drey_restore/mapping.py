@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from drey.common.v1 import actor_pb2, errors_pb2
+from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey_core.errors import InvalidArgument, Reason
 from drey_restore.domain.records import PlanRecord, RestoreRecord
 from drey_restore.usecases.plans import PlanRequest
 from drey_restore.usecases.restores import ExecuteRequest
+from drey_runtime.mapping.actor import actor
 
 _S = 10**9
 _DAY = 86_400 * _S
@@ -74,7 +75,7 @@ def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
             if count
         ],
         stages=[restore_pb2.StageCount(stage=0, writes=plan.writes)] if plan.writes else [],
-        actor=actor_pb2.Actor(principal=plan.principal, role=plan.role),
+        actor=actor(plan.principal, plan.role),
         create_time_ns=plan.create_time_ns,
         expire_time_ns=plan.expire_time_ns,
         comment=plan.comment,
@@ -97,7 +98,7 @@ def restore_message(restore: RestoreRecord) -> restore_pb2.Restore:
             if count
         ],
         all_verified=restore.all_verified,
-        actor=actor_pb2.Actor(principal=restore.principal, role=restore.role),
+        actor=actor(restore.principal, restore.role),
         job_id=restore.job_id,
         create_time_ns=restore.create_time_ns,
         start_time_ns=restore.start_time_ns,

@@ -14,12 +14,11 @@ import pytest
 
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
-from drey_runtime.auth import Role
 from drey_runtime.migrate import apply
 from drey_snapshot.app import main
 from drey_snapshot.settings import Settings
 from drey_stack import Nats, Part, Postgres, Valkey
-from drey_testing.fixtures_catalog import Keys, loopback, running, until_serving
+from drey_testing.fixtures_catalog import TESTER, Keys, loopback, running, until_serving
 
 TEMPLATE = "catalog_template"
 
@@ -85,7 +84,7 @@ def make_settings(parts: Parts, keys: Keys, url: str, namespace: str) -> Setting
 
 @dataclass
 class Service:
-    """A running service, its settings, and stubs whose calls carry the token of an operator."""
+    """A running service, its settings, and stubs whose calls carry a token of `TESTER`."""
 
     settings: Settings
     catalog: CatalogServiceStub
@@ -98,11 +97,11 @@ def _path(details: grpc.aio.ClientCallDetails) -> str:
 
 
 class _Signed:
-    def __init__(self, keys: Keys, role: Role) -> None:
-        self._keys, self._role = keys, role
+    def __init__(self, keys: Keys, roles: tuple[str, ...]) -> None:
+        self._keys, self._roles = keys, roles
 
     def details(self, details):
-        metadata = grpc.aio.Metadata(*self._keys.metadata(_path(details), self._role))
+        metadata = grpc.aio.Metadata(*self._keys.metadata(_path(details), self._roles))
         for key, value in details.metadata or ():
             metadata.add(key, value)
         return details._replace(metadata=metadata, timeout=details.timeout or 30)
@@ -123,10 +122,10 @@ class _Both(_Signed, grpc.aio.StreamStreamClientInterceptor):
         return await continuation(self.details(details), requests)
 
 
-def connect(settings: Settings, keys: Keys, role: Role = Role.OPERATOR) -> grpc.aio.Channel:
+def connect(settings: Settings, keys: Keys, roles: tuple[str, ...] = TESTER) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(
         settings.listen,
-        interceptors=[kind(keys, role) for kind in (_Unary, _Stream, _Both)],
+        interceptors=[kind(keys, roles) for kind in (_Unary, _Stream, _Both)],
         options=[("grpc.max_receive_message_length", 16 << 20)],
     )
 

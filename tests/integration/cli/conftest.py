@@ -444,10 +444,12 @@ class Access(access_service_pb2_grpc.AccessServiceServicer):
                 errors_pb2.ERROR_REASON_UNAUTHENTICATED,
                 "no such key",
             )
-        return access_service_pb2.WhoAmIResponse(principal="alice", role=4)
+        return access_service_pb2.WhoAmIResponse(
+            principal="alice", roles=["admin"], permissions=["access.keys.list"]
+        )
 
     def CreateKey(self, request, context):
-        key = access_pb2.Key(id=OLD, name=request.name, role=request.role)
+        key = access_pb2.Key(id=OLD, name=request.name, grants=request.grants)
         return access_service_pb2.CreateKeyResponse(key=key, secret="the-secret")
 
 

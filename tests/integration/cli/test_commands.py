@@ -17,9 +17,9 @@ JOB = "01950000-0000-7000-8000-000000000003"
 
 
 def test_whoami_sends_the_key(drey, monkeypatch):
-    assert "alice (admin)" in drey("key", "whoami").out
+    assert "alice (admin)" in drey("whoami").out
     monkeypatch.setenv("DREY_KEY", "wrong")
-    refused = drey("key", "whoami", "--json")
+    refused = drey("whoami", "--json")
     assert refused.code == 3
     assert json.loads(refused.err)["error"]["reason"] == "UNAUTHENTICATED"
 

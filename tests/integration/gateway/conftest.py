@@ -18,7 +18,7 @@ from drey_testing.fixtures_gateway import GatewayRig
 TEMPLATE = "drey_template"
 
 
-async def _make_database(part: Postgres, name: str, template: str = "") -> str:
+async def make_database(part: Postgres, name: str, template: str = "") -> str:
     connection = await asyncpg.connect(part.url)
     try:
         suffix = f' TEMPLATE "{template}"' if template else ""
@@ -34,7 +34,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
     async def begin() -> None:
         await part.start()
-        url = await _make_database(part, TEMPLATE)
+        url = await make_database(part, TEMPLATE)
         await apply(url, ["drey_runtime", "drey_gateway"])
 
     with asyncio.Runner() as runner:
@@ -45,7 +45,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @pytest.fixture
 async def url(postgres: Postgres) -> str:
-    return await _make_database(postgres, f"t_{uuid.uuid4().hex}", TEMPLATE)
+    return await make_database(postgres, f"t_{uuid.uuid4().hex}", TEMPLATE)
 
 
 @pytest.fixture

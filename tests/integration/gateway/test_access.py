@@ -26,11 +26,12 @@ from drey.snapshot.v1 import snapshot_service_pb2 as snap
 from drey.snapshot.v1 import snapshot_service_pb2_grpc as snap_grpc
 from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
 from drey_core.errors import NotFound
+from drey_core.permissions import ROLES, holders_of
 from drey_gateway.app import FORWARDED
 from drey_gateway.bootstrap import make_first_key
 from drey_runtime.auth import TokenVerifier, current_principal
 from drey_runtime.database import Database
-from drey_runtime.interceptor import required_role
+from drey_runtime.interceptor import permission_of
 from drey_runtime.jobs import JobStore
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
@@ -73,27 +74,37 @@ async def failure(call: Any) -> tuple[grpc.StatusCode, str, dict[str, str]]:
     return (grpc.StatusCode.OK, "", {})
 
 
-async def make_key(gateway: Gateway, admin: str, role: int, name: str = "") -> tuple[str, str]:
+async def make_key(gateway: Gateway, admin: str, role: str, name: str = "") -> tuple[str, str]:
     stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
-    request = pb.CreateKeyRequest(name=name or f"k{uuid.uuid4().hex}", role=role)  # type: ignore[arg-type]
+    request = pb.CreateKeyRequest(name=name or f"k{uuid.uuid4().hex}", grants=[{"role": role}])
     made = await stub.CreateKey(request, metadata=bearer(admin))
     return made.secret, made.key.id
 
 
 async def test_life_of_a_key(gateway, admin_key):
     stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
-    request = pb.CreateKeyRequest(name="ops", role=2, request_id=str(uuid.uuid4()))
+    request = pb.CreateKeyRequest(
+        name="ops",
+        grants=[{"role": "editor"}, {"role": "operator"}, {"role": "editor"}],
+        request_id=str(uuid.uuid4()),
+    )
     made = await stub.CreateKey(request, metadata=bearer(admin_key))
     again = await stub.CreateKey(request, metadata=bearer(admin_key))
     assert again.key == made.key and again.secret == "" and made.secret.startswith("drey_")
     who = await stub.WhoAmI(pb.WhoAmIRequest(), metadata=bearer(made.secret))
-    assert (who.principal, who.role) == ("ops", 2)
+    assert (who.principal, who.roles) == ("ops", ["operator", "editor"])
+    assert [g.role for g in made.key.grants] == ["operator", "editor"]
+    listed = await stub.ListRoles(pb.ListRolesRequest(), metadata=bearer(made.secret))
+    roles = {role.name: set(role.permissions) for role in listed.roles}
+    assert set(who.permissions) == roles["operator"] | roles["editor"] < roles["admin"]
+    assert list(who.permissions) == sorted(who.permissions)
+    assert all(role.description for role in listed.roles)
     request.request_id = ""
     code, reason, _ = await failure(stub.CreateKey(request, metadata=bearer(admin_key)))
     assert (code, reason) == (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
     revoke = pb.RevokeKeyRequest(id=made.key.id)
     gone = await stub.RevokeKey(revoke, metadata=bearer(admin_key))
-    assert gone.key.revoke_time_ns
+    assert gone.key.HasField("revoke_time") and not gone.key.HasField("expire_time")
     assert await stub.RevokeKey(revoke, metadata=bearer(admin_key)) == gone
     code, reason, _ = await failure(stub.WhoAmI(pb.WhoAmIRequest(), metadata=bearer(made.secret)))
     assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_REVOKED")
@@ -115,8 +126,8 @@ async def test_who_did_what_and_that_nobody_took_it_away(rig, admin_key, url, tm
         gateway_audit_anchors=str(tmp_path / "anchors"), gateway_audit_anchor_period="0.1"
     )
     await eventually(gateway.serving, "ready")
-    _, made = await make_key(gateway, admin_key, 1, "guest")
-    operator, _ = await make_key(gateway, admin_key, 2, "ops")
+    _, made = await make_key(gateway, admin_key, "viewer", "guest")
+    operator, _ = await make_key(gateway, admin_key, "operator", "ops")
     stub: Any = audit_service_pb2_grpc.AuditServiceStub(gateway.channel)
 
     async def listed(**filters: Any) -> list[int]:
@@ -133,7 +144,8 @@ async def test_who_did_what_and_that_nobody_took_it_away(rig, admin_key, url, tm
     request.page_token = page.next_page_token
     rest = await stub.ListEvents(request, metadata=bearer(admin_key))
     assert [e.sequence for e in (*page.events, *rest.events)] == [3, 2, 1]
-    assert json.loads(rest.events[0].after_json)["role"] == "admin"
+    assert json.loads(rest.events[0].after_json)["roles"] == ["admin"]
+    assert [list(e.actor.roles) for e in rest.events] == [["admin"]]
     assert (await failure(stub.ListEvents(request, metadata=bearer(operator))))[1]
 
     async def verified() -> audit_service_pb2.VerifyChainResponse:
@@ -167,11 +179,38 @@ async def test_the_last_admin_key_stays(gateway, admin_key):
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
+@pytest.mark.parametrize(
+    "grants, code, reason, field",
+    [
+        ([], grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "grants"),
+        ([{"role": "god"}], grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "grants"),
+        ([{"role": ""}], grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "grants[0].role"),
+        (
+            [{"role": "viewer"}, {"role": "operator", "selector": {"names": ["A"]}}],
+            grpc.StatusCode.UNIMPLEMENTED,
+            "NOT_IMPLEMENTED",
+            "grants[1].selector",
+        ),
+        (  # an empty selector is no "everything" either
+            [{"role": "operator", "selector": {}}],
+            grpc.StatusCode.UNIMPLEMENTED,
+            "NOT_IMPLEMENTED",
+            "grants[0].selector",
+        ),
+    ],
+)
+async def test_grants_that_cannot_be_are_refused(gateway, admin_key, grants, code, reason, field):
+    stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
+    request = pb.CreateKeyRequest(name="x", grants=grants)
+    found = await failure(stub.CreateKey(request, metadata=bearer(admin_key)))
+    assert (found[0], found[1], found[2].get("field")) == (code, reason, field)
+
+
 async def test_expiry(gateway, admin_key):
     stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
     lifetime = Duration()
     lifetime.FromMilliseconds(300)
-    request = pb.CreateKeyRequest(name="guest", role=1, lifetime=lifetime)
+    request = pb.CreateKeyRequest(name="guest", grants=[{"role": "viewer"}], lifetime=lifetime)
     made = await stub.CreateKey(request, metadata=bearer(admin_key))
 
     async def expired() -> bool:
@@ -196,7 +235,7 @@ async def test_revocation_cuts_watches_at_every_gateway(rig, gateway, admin_key)
     await publisher.set_catalog(catalog_pages(5))
     second = await rig.gateway()
     await eventually(second.serving, "ready")
-    secret, key_id = await make_key(gateway, admin_key, 1)
+    secret, key_id = await make_key(gateway, admin_key, "viewer")
 
     async def known() -> bool:
         stub: Any = pb_grpc.AccessServiceStub(second.channel)
@@ -224,17 +263,17 @@ async def _services(gateway: Gateway, key: str) -> list[str]:
     return [s.name for s in answer.list_services_response.service]
 
 
-async def test_roles_of_every_method(gateway, admin_key):
-    """By reflection: too small a role, no key, a wrong key; and nothing internal is shown."""
+async def test_permissions_of_every_method(gateway, admin_key):
+    """By reflection: roles without it, no key, a wrong key; and nothing internal is shown."""
     names = [n for n in await _services(gateway, admin_key) if n.startswith("drey.")]
     assert set(FORWARDED) < set(names) and len(names) == 8
-    keys = {role: (await make_key(gateway, admin_key, role))[0] for role in (1, 2, 3)}
+    keys = {role: (await make_key(gateway, admin_key, role))[0] for role in ROLES}
     for name in names:
         for method in descriptor_pool.Default().FindServiceByName(name).methods:
             path = f"/{name}/{method.name}"
             empty = message_factory.GetMessageClass(method.input_type)().SerializeToString()
-            needed = int(required_role(path))
-            assert needed, path
+            needed = permission_of(path)
+            assert holders_of(needed), path
 
             async def ask(
                 metadata: Any, path: str = path, raw: bytes = empty, method: Any = method
@@ -251,10 +290,11 @@ async def test_roles_of_every_method(gateway, admin_key):
             assert (await ask(()))[:2] == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
             wrong = bearer(admin_key[:-1] + "~")
             assert (await ask(wrong))[:2] == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
-            if needed > 1:
-                code, reason, found = await ask(bearer(keys[needed - 1]))
-                assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_SMALL"), path
-                assert found["required_role"]
+            for role in set(ROLES) - set(holders_of(needed)):
+                code, reason, found = await ask(bearer(keys[role]))
+                assert code is grpc.StatusCode.PERMISSION_DENIED, (path, role)
+                assert reason == "PERMISSION_DENIED", (path, role)
+                assert (found["permission"], found["roles"]) == (needed, role)
 
 
 async def test_internal_services_are_not_there(gateway, admin_key):
@@ -352,7 +392,7 @@ async def test_forwarding(rig, admin_key):
         assert dict(await call.initial_metadata())["x-first"] == "1"
         assert dict(await call.trailing_metadata())["x-last-bin"] == b"\x00\xff"
         principal, metadata = fake.seen
-        assert (principal.name, int(principal.role)) == ("admin", 4)
+        assert (principal.name, principal.roles) == ("admin", ("admin",))
         assert principal.request_id == "r-1"
         assert "traceparent" in metadata and "authorization" not in metadata
         absent = snap.GetSnapshotRequest(id="0" + str(uuid.uuid4())[1:])
@@ -405,10 +445,10 @@ async def test_jobs(url, gateway, admin_key):
     assert (found.job.kind, found.job.state, found.job.actor.principal) == (1, 1, "somebody")
     watch = stub.WatchJob(job_service_pb2.WatchJobRequest(id=job.id), metadata=bearer(admin_key))
     assert (await watch.read()).job.id == job.id
-    operator, _ = await make_key(gateway, admin_key, 2)
+    operator, _ = await make_key(gateway, admin_key, "operator")
     cancel = job_service_pb2.CancelJobRequest(id=job.id, reason="why not")
     code, reason, _ = await failure(stub.CancelJob(cancel, metadata=bearer(operator)))
-    assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_SMALL")
+    assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
     assert (await stub.CancelJob(cancel, metadata=bearer(admin_key))).job.state == 5
     assert (await asyncio.wait_for(watch.read(), 3)).job.state == 5
     assert await asyncio.wait_for(watch.read(), 3) is grpc.aio.EOF

@@ -110,7 +110,7 @@ async def test_every_refusal_has_a_reason_and_comes_after_the_key(
 
 async def test_one_key_leaves_places_for_others(rig: GatewayRig, admin_key: str) -> None:
     gateway = await ready(rig, max_calls="10")
-    greedy, _ = await make_key(gateway, admin_key, 1)
+    greedy, _ = await make_key(gateway, admin_key, "viewer")
     calls = [opened(gateway, WHO, greedy) for _ in range(5)]
     await asyncio.gather(*(call.wait_for_connection() for call in calls))
 

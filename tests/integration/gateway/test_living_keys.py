@@ -103,7 +103,9 @@ async def short_lived(gateway: Gateway, admin: str, seconds: float) -> str:
     stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
     lifetime = Duration()
     lifetime.FromMilliseconds(int(seconds * 1000))
-    request = pb.CreateKeyRequest(name=f"k{uuid.uuid4().hex}", role=4, lifetime=lifetime)
+    request = pb.CreateKeyRequest(
+        name=f"k{uuid.uuid4().hex}", grants=[{"role": "admin"}], lifetime=lifetime
+    )
     return str((await stub.CreateKey(request, metadata=bearer(admin))).secret)
 
 
@@ -135,7 +137,7 @@ async def test_what_comes_after_the_end_of_the_key_goes_nowhere(
     async with everything(rig) as (gateway, parts):
         key_id = ""
         if way == "KEY_REVOKED":
-            secret, key_id = await make_key(gateway, admin_key, 4)
+            secret, key_id = await make_key(gateway, admin_key, "admin")
         else:
             secret = await short_lived(gateway, admin_key, 3)
         pool = descriptor_pool.Default()
@@ -160,7 +162,7 @@ async def test_what_comes_after_the_end_of_the_key_goes_nowhere(
         assert [part.came for part in parts.values()] == [[] for _ in parts]
 
 
-@pytest.mark.parametrize("way", ["KEY_REVOKED", "KEY_EXPIRED", "ROLE_TOO_SMALL"])
+@pytest.mark.parametrize("way", ["KEY_REVOKED", "KEY_EXPIRED", "PERMISSION_DENIED"])
 async def test_running_streams_are_cut(rig: GatewayRig, admin_key: str, url: str, way: str) -> None:
     """One that sends, one that is sent; both silent when it happens."""
     async with everything(rig, gateway_poll="0.2") as (gateway, parts):
@@ -168,7 +170,7 @@ async def test_running_streams_are_cut(rig: GatewayRig, admin_key: str, url: str
         if way == "KEY_EXPIRED":
             secret = await short_lived(gateway, admin_key, 2)
         else:
-            secret, key_id = await make_key(gateway, admin_key, 4)
+            secret, key_id = await make_key(gateway, admin_key, "admin")
         upload = opened(gateway, UPLOAD, secret)
         await upload.write(b"")
         download = opened(gateway, DOWNLOAD, secret)
@@ -177,15 +179,17 @@ async def test_running_streams_are_cut(rig: GatewayRig, admin_key: str, url: str
         assert await upload.read() == b"" and await download.read() == b""
         if way == "KEY_REVOKED":
             await revoke(gateway, admin_key, key_id)
-        elif way == "ROLE_TOO_SMALL":
+        elif way == "PERMISSION_DENIED":
             connection = await asyncpg.connect(url)
-            await connection.execute("UPDATE access.key SET role = 1 WHERE id = $1", key_id)
+            await connection.execute(
+                "UPDATE access.key SET roles = ARRAY['viewer'] WHERE id = $1", key_id
+            )
             await connection.close()
-        code = {"ROLE_TOO_SMALL": grpc.StatusCode.PERMISSION_DENIED}.get(
+        code = {"PERMISSION_DENIED": grpc.StatusCode.PERMISSION_DENIED}.get(
             way, grpc.StatusCode.UNAUTHENTICATED
         )
         assert await end_of(upload) == (code, way)
-        if way == "ROLE_TOO_SMALL":  # a viewer may go on reading
+        if way == "PERMISSION_DENIED":  # a viewer may go on reading
             assert not download.done()
             download.cancel()
         else:
@@ -196,7 +200,7 @@ async def test_running_streams_are_cut(rig: GatewayRig, admin_key: str, url: str
 
 async def test_a_reader_that_reads_nothing_is_cut_too(rig: GatewayRig, admin_key: str) -> None:
     async with behind(rig) as (fake, gateway):
-        secret, key_id = await make_key(gateway, admin_key, 4)
+        secret, key_id = await make_key(gateway, admin_key, "admin")
         call = gateway.channel.unary_stream(DOWNLOAD)(
             snap.ReadSnapshotRequest(id=str(uuid.uuid4())).SerializeToString(),
             metadata=bearer(secret),
@@ -219,7 +223,7 @@ async def test_a_reader_that_reads_nothing_is_cut_too(rig: GatewayRig, admin_key
 async def test_who_ends_their_own_key_is_told_so(rig: GatewayRig, admin_key: str) -> None:
     gateway = await rig.gateway()
     await eventually(gateway.serving, "ready")
-    secret, key_id = await make_key(gateway, admin_key, 4)
+    secret, key_id = await make_key(gateway, admin_key, "admin")
     await revoke(gateway, secret, key_id)
     assert await says(gateway, secret) == "KEY_REVOKED"
 

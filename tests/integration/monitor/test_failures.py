@@ -14,7 +14,6 @@ from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.control.v1.control_service_pb2 import GetOwnedShardsRequest, ReleaseShardsRequest
 from drey_core.pages import shard_of_page
 from drey_core.values import State
-from drey_runtime.auth import Role
 from drey_runtime.migrate import apply
 from drey_stack import Postgres
 from drey_testing.fixtures_monitor import CHANNELS, LIVING, MonitorRig, eventually
@@ -289,8 +288,8 @@ async def test_ioc_dies_and_comes_back(rig, ioc):
 async def test_shards_are_released_by_call(rig, ioc):
     first = rig.start_monitor()
     await rig.wait_settled()
-    stub, viewer = rig.control(first, Role.VIEWER)
-    _, admin = rig.control(first, Role.ADMIN)
+    stub, viewer = rig.control(first, "viewer")
+    _, admin = rig.control(first, "admin")
     owned = await stub.GetOwnedShards(GetOwnedShardsRequest(), metadata=viewer, timeout=5)
     assert [(s.shard, s.channels) for s in owned.shards] == [(0, len(CHANNELS))]
     with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -26,14 +26,13 @@ from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from drey_core.values import Columns
-from drey_runtime.auth import Role
 from drey_runtime.image import Image
 from drey_runtime.migrate import apply
 from drey_runtime.status import reason_of
 from drey_snapshot.app import main
 from drey_snapshot.settings import Settings
 from drey_stack import Nats, Part, Postgres, Valkey
-from drey_testing.fixtures_catalog import Keys, loopback, running, until_serving
+from drey_testing.fixtures_catalog import TESTER, Keys, loopback, running, until_serving
 from drey_testing.fixtures_snapshot import FakeMonitor, csv_of
 
 TEMPLATE = "snapshot_template"
@@ -140,10 +139,10 @@ def _signed(details, sign):
 
 
 def connect(
-    settings: Settings, keys: Keys, role: Role = Role.OPERATOR, name: str = "tester"
+    settings: Settings, keys: Keys, roles: tuple[str, ...] = TESTER, name: str = "tester"
 ) -> grpc.aio.Channel:
     def sign(method):
-        return keys.metadata(method, role, name)
+        return keys.metadata(method, roles, name)
 
     return grpc.aio.insecure_channel(
         settings.listen,
@@ -154,7 +153,7 @@ def connect(
 
 @dataclass
 class Site:
-    """A running service with its stubs (as operator `tester`), its image, and a database."""
+    """A running service with its stubs (as `tester`), its image, and a database."""
 
     settings: Settings
     keys: Keys
@@ -233,9 +232,9 @@ class Site:
         return await asyncpg.connect(self.settings.postgres_url.get_secret_value())
 
     @asynccontextmanager
-    async def stub(self, role: Role, name: str) -> AsyncIterator[SnapshotServiceStub]:
+    async def stub(self, name: str, *roles: str) -> AsyncIterator[SnapshotServiceStub]:
         """The service as somebody else."""
-        async with connect(self.settings, self.keys, role, name) as channel:
+        async with connect(self.settings, self.keys, roles, name) as channel:
             yield SnapshotServiceStub(channel)
 
     async def count(self, table: str) -> int:

@@ -17,7 +17,6 @@ from drey.common.v1 import selector_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey_core.values import Kind, Origin, State
-from drey_runtime.auth import Role
 
 EQUAL = snapshot_pb2.DIFFERENCE_CLASS_EQUAL
 WITHIN = snapshot_pb2.DIFFERENCE_CLASS_WITHIN_TOLERANCE
@@ -222,8 +221,11 @@ async def test_labels_change_and_golden_ones_stay(site, refused) -> None:
     await site.snapshots.UpdateSnapshot(
         rpc.UpdateSnapshotRequest(snapshot=plain, update_mask={"paths": ["golden"]})
     )
-    async with site.stub(Role.OPERATOR, "somebody else") as other:
-        assert (await refused(other.DeleteSnapshot(delete)))[1] == "ROLE_TOO_SMALL"
+    async with site.stub("somebody else", "operator") as other:
+        code, reason, metadata = await refused(other.DeleteSnapshot(delete))
+        assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        assert metadata["permission"] == "snapshot.snapshots.delete_any"
+        assert metadata["roles"] == "operator"
     gone = (await site.snapshots.DeleteSnapshot(delete)).snapshot
     assert gone.delete_time_ns > 0
     listed = await site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest())
@@ -233,6 +235,31 @@ async def test_labels_change_and_golden_ones_stay(site, refused) -> None:
     assert (await refused(site.snapshots.ReadSnapshot(read)))[1] == "NOT_FOUND"
     kept = await site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=taken.id))
     assert kept.snapshot.delete_time_ns == gone.delete_time_ns
+
+
+async def test_a_golden_mark_is_the_keepers(site, refused) -> None:
+    await site.add_pvs(2)
+    await site.fill()
+    taken = await site.take(title="a")
+
+    def marking(golden: bool, title: str) -> rpc.UpdateSnapshotRequest:
+        change = snapshot_pb2.Snapshot(id=taken.id, golden=golden, title=title)
+        return rpc.UpdateSnapshotRequest(
+            snapshot=change, update_mask={"paths": ["golden", "title"]}
+        )
+
+    async with site.stub("op", "operator") as operator, site.stub("kate", "keeper") as keeper:
+        code, reason, metadata = await refused(operator.UpdateSnapshot(marking(True, "b")))
+        assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        assert metadata["permission"] == "snapshot.golden.set"
+        marked = (await keeper.UpdateSnapshot(marking(True, "a"))).snapshot
+        assert (marked.golden, marked.title) == (True, "a")
+        # a title is the operator's, also beside a mark that stays as it is
+        titled = (await operator.UpdateSnapshot(marking(True, "b"))).snapshot
+        assert (titled.golden, titled.title) == (True, "b")
+        assert (await refused(operator.UpdateSnapshot(marking(False, "b"))))[1] == reason
+        await keeper.UpdateSnapshot(marking(False, "b"))
+        assert (await keeper.DeleteSnapshot(rpc.DeleteSnapshotRequest(id=taken.id))).snapshot
 
 
 async def test_tampering_shows(site) -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from drey_core.errors import InvalidArgument, Reason, Unauthenticated, Unavailable
 from drey_gateway.domain.keys import SECRET_BYTES, Key, KeyRing, make_secret
 from drey_gateway.domain.resume import Token, decode_token, encode_token, selection_hash
-from drey_runtime.auth import Role
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -53,7 +52,7 @@ def test_a_selection_is_what_is_watched():
 
 def _key(expire: int = 0, revoke: int = 0) -> tuple[str, Key]:
     secret, prefix, digest = make_secret(bytes(range(SECRET_BYTES)))
-    return secret, Key("i", "n", Role.VIEWER, prefix, digest, 1, expire, revoke, "x")
+    return secret, Key("i", "n", ("viewer",), prefix, digest, 1, expire, revoke, "x")
 
 
 def test_keys():

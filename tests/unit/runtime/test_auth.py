@@ -15,7 +15,6 @@ from drey_runtime.auth import (
     SKEW_S,
     TOKEN_METADATA,
     Principal,
-    Role,
     TokenSigner,
     TokenVerifier,
     make_keys,
@@ -29,7 +28,7 @@ def keys(tmp_path: Path) -> Path:
 
 
 METHOD = "/drey.restore.v1.RestoreService/ExecutePlan"
-ANN = Principal("ann", Role.RESTORER, "key", "request")
+ANN = Principal("ann", ("operator", "restorer"), "key", "request")
 
 
 def verify(keys: Path, token: str, *, method: str = METHOD, ahead: float = 0.0) -> Principal:
@@ -49,7 +48,11 @@ def test_the_gateways_word_is_believed(keys: Path) -> None:
 
 
 def test_a_service_is_worth_no_more_than_a_viewer(keys: Path) -> None:
-    assert verify(keys, sign(keys, "monitor")).role == Role.VIEWER
+    assert verify(keys, sign(keys, "monitor")).roles == ()
+    own = dict(
+        TokenSigner.from_file("monitor", keys / "monitor.pem").own_metadata("restore", METHOD)
+    )
+    assert verify(keys, own[TOKEN_METADATA]).roles == ("viewer",)
 
 
 def test_a_service_cannot_sign_as_the_gateway(keys: Path) -> None:
@@ -71,7 +74,7 @@ def test_a_token_is_for_one_method_of_one_part(keys: Path) -> None:
         verify(keys, sign(keys, method="/drey.restore.v1.RestoreService/ListPlans"))
 
 
-@pytest.mark.parametrize("claim", ["aud", "mth", "iat", "exp", "hst", "sub", "role", "iss"])
+@pytest.mark.parametrize("claim", ["aud", "mth", "iat", "exp", "hst", "sub", "roles", "iss"])
 def test_a_token_that_lacks_something_is_refused(keys: Path, claim: str) -> None:
     whole = jwt.decode(sign(keys), options={"verify_signature": False})
     del whole[claim]

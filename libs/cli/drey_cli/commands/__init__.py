@@ -10,6 +10,7 @@ SUMMARIES = {
     "restore": "Put a stored state back: plan, look, run. Only `run` writes to the machine.",
     "job": "Background work: list, follow, stop.",
     "key": "API keys: who may do what.",
+    "whoami": "Say who you are to the server, and what you may do.",
     "audit": "Who did what, and whether the record of it is whole.",
 }
 """A line on each command or group, so that `drey --help` need not import them all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,13 +18,18 @@ from drey_cli.session import Session, new_request_id
 if TYPE_CHECKING:
     from drey.access.v1 import access_pb2
 
-RoleName = Literal["viewer", "operator", "restorer", "admin"]
-
 
 def create(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the holder.")],
-    role: Annotated[RoleName, typer.Option("--role", help="What the holder may do.")],
+    roles: Annotated[
+        list[str],
+        typer.Option(
+            "--role",
+            metavar="ROLE",
+            help="What the holder may do; may be repeated. `drey key roles` lists them.",
+        ),
+    ],
     lifetime: Annotated[
         str, typer.Option("--lifetime", metavar="TIME", help="As 30d. Default: for ever.")
     ] = "",
@@ -33,12 +38,12 @@ def create(
     ] = "",
 ) -> None:
     """Create a key. Its secret is shown this once only."""
-    from drey.access.v1 import access_service_pb2
-    from drey.common.v1 import annotations_pb2
-    from drey_cli.render.enums import number_of
+    from drey.access.v1 import access_pb2, access_service_pb2
 
     request = access_service_pb2.CreateKeyRequest(
-        name=name, role=number_of(annotations_pb2.Role, role), request_id=new_request_id()
+        name=name,
+        grants=[access_pb2.Grant(role=role) for role in roles],
+        request_id=new_request_id(),
     )
     if lifetime:
         request.lifetime.CopyFrom(parse_duration(lifetime, option="--lifetime"))
@@ -52,7 +57,7 @@ def create(
     if session.out.json:
         session.out.document(answer)
         return
-    session.out.note(f"key {answer.key.id} for {name} ({role})")
+    session.out.note(f"key {answer.key.id} for {name} ({', '.join(roles)})")
     if target is None:
         session.out.note("the secret, shown this once:")
         session.out.text(answer.secret)
@@ -110,20 +115,23 @@ def _say(session: Session, key: access_pb2.Key) -> None:
         session.out.text(f"revoked the key of {key.name} ({key.id})")
 
 
-def whoami(session: Session) -> None:
-    """Say who you are to the server, and what you may do."""
+def list_roles(
+    session: Session,
+    permissions: Annotated[
+        bool, typer.Option("--permissions", help="With every permission of each.")
+    ] = False,
+) -> None:
+    """List the roles that a key may hold, and what each is for."""
     from drey.access.v1 import access_service_pb2
-    from drey.common.v1 import annotations_pb2
-    from drey_cli.render.enums import short_name
 
     client = session.client
-    answer = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest())
+    answer = client.call(client.access.ListRoles, access_service_pb2.ListRolesRequest())
     if session.out.json:
         session.out.document(answer)
         return
-    role = short_name(annotations_pb2.Role, answer.role)
-    until = f", until {session.time(answer.expire_time_ns)}" if answer.expire_time_ns else ""
-    session.out.text(f"{answer.principal} ({role}{until}) at {client.connection.server}")
+    from drey_cli.render.keys import roles_table
+
+    session.out.table(roles_table(answer.roles, permissions=permissions))
 
 
 def bootstrap(
@@ -177,13 +185,13 @@ def register(app: typer.Typer) -> None:
         key,
         "create",
         examples=(
-            "drey key create alice --role operator --lifetime 90d",
+            "drey key create alice --role operator --role editor --lifetime 90d",
             "drey key create gui --role viewer --out gui.key",
         ),
     )(create)
     command(key, "list")(list_keys)
     command(key, "revoke", examples=("drey key revoke alice",))(revoke)
-    command(key, "whoami")(whoami)
+    command(key, "roles", examples=("drey key roles --permissions",))(list_roles)
     command(
         key, "bootstrap", examples=("drey key bootstrap --postgres-url postgresql://host/drey",)
     )(bootstrap)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table
 from drey_cli.render.times import format_time
 
@@ -15,12 +14,10 @@ if TYPE_CHECKING:
 
 def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:
     """One line a key."""
-    from drey.common.v1 import annotations_pb2
-
     table = Table(
         (
             Column("holder"),
-            Column("role"),
+            Column("roles"),
             Column("begins with"),
             Column("created"),
             Column("by"),
@@ -29,16 +26,26 @@ def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:
         )
     )
     for key in keys:
-        revoked = bool(key.revoke_time_ns)
+        revoked = key.HasField("revoke_time")
         table.add(
             Cell(key.name, "dim strike" if revoked else ""),
-            short_name(annotations_pb2.Role, key.role),
+            ", ".join(grant.role for grant in key.grants),
             f"{key.prefix}…",
-            format_time(key.create_time_ns, utc=utc),
+            format_time(key.create_time.ToNanoseconds(), utc=utc),
             key.created_by,
-            Cell(f"revoked {format_time(key.revoke_time_ns, utc=utc)}", "red")
+            Cell(f"revoked {format_time(key.revoke_time.ToNanoseconds(), utc=utc)}", "red")
             if revoked
-            else format_time(key.expire_time_ns, utc=utc),
+            else format_time(key.expire_time.ToNanoseconds(), utc=utc),
             key.id,
         )
+    return table
+
+
+def roles_table(roles: Iterable[access_pb2.Role], *, permissions: bool) -> Table:
+    """One line a role; with its permissions where they are asked for."""
+    columns = [Column("role"), Column("what it is for", fold=True)]
+    table = Table((*columns, Column("permissions", fold=True)) if permissions else tuple(columns))
+    for role in roles:
+        more = [" ".join(role.permissions)] if permissions else []
+        table.add(role.name, role.description, *more)
     return table

@@ -76,7 +76,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
         ("comment", snapshot.comment or "—"),
         ("labels", " ".join(snapshot.labels) or "—"),
         ("golden", Cell("yes", "yellow") if snapshot.golden else "no"),
-        ("taken by", f"{snapshot.actor.principal} ({snapshot.actor.role})"),
+        ("taken by", f"{snapshot.actor.principal} ({', '.join(snapshot.actor.roles)})"),
         (
             "source",
             f"{short_name(snapshot_pb2.SnapshotSource, snapshot.source)},"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from drey.common.v1 import actor_pb2, errors_pb2
+from drey.common.v1 import errors_pb2
 from drey.job.v1 import job_pb2
 from drey_runtime.jobs import Job
+from drey_runtime.mapping.actor import actor
 
 _KINDS = {
     "snapshot": job_pb2.JOB_KIND_SNAPSHOT,
@@ -26,7 +27,7 @@ def job_to_proto(job: Job) -> job_pb2.Job:
         id=job.id,
         kind=_KINDS.get(job.kind, job_pb2.JOB_KIND_UNSPECIFIED),
         state=job_pb2.JobState.Value(f"JOB_STATE_{job.state.name}"),
-        actor=actor_pb2.Actor(principal=job.principal, role=job.role),
+        actor=actor(job.principal, job.role),
         done=max(job.done, 0),
         total=max(job.total, 0),
         phase=job.phase,

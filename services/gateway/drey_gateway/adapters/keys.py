@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncpg
 
 from drey_core.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
+from drey_core.permissions import ADMIN
 from drey_gateway.domain.keys import Key
-from drey_runtime.auth import Role
 from drey_runtime.database import Connection, Record
 
 _COLUMNS = (
-    "id, name, role, prefix, secret_sha256, create_time_ns, expire_time_ns, revoke_time_ns,"
+    "id, name, roles, prefix, secret_sha256, create_time_ns, expire_time_ns, revoke_time_ns,"
     " created_by"
 )
 _LIVING = "revoke_time_ns = 0 AND (expire_time_ns = 0 OR expire_time_ns > $1)"
@@ -20,7 +20,7 @@ _LOCK = 0x64726579_6B657973  # "dreykeys"
 
 def _key(row: Record) -> Key:
     fields = dict(row)
-    fields["role"] = Role(fields["role"])
+    fields["roles"] = tuple(fields["roles"])
     return Key(**fields)
 
 
@@ -60,7 +60,7 @@ async def insert(conn: Connection, key: Key) -> None:
             f"INSERT INTO access.key ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             key.id,
             key.name,
-            int(key.role),
+            list(key.roles),
             key.prefix,
             key.secret_sha256,
             key.create_time_ns,
@@ -80,7 +80,7 @@ async def living_admins(conn: Connection, now_ns: int) -> int:
     """How many admin keys let somebody in; holds off others that count until the commit."""
     await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     count: int = await conn.fetchval(
-        f"SELECT count(*) FROM access.key WHERE role = $2 AND {_LIVING}", now_ns, int(Role.ADMIN)
+        f"SELECT count(*) FROM access.key WHERE $2 = ANY (roles) AND {_LIVING}", now_ns, ADMIN
     )
     return count
 
@@ -97,7 +97,7 @@ async def revoke(conn: Connection, key_id: str, now_ns: int) -> tuple[Key, bool]
     key = _key(row)
     if key.revoke_time_ns:
         return key, False
-    if key.role is Role.ADMIN and key.alive(now_ns) and admins <= 1:
+    if ADMIN in key.roles and key.alive(now_ns) and admins <= 1:
         raise FailedPrecondition(
             f"{key.name!r} is the last admin key; make another one first",
             reason=Reason.PROTECTED,

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from drey_core.errors import Reason, Unauthenticated, Unavailable
-from drey_core.principal import Role
 
 _FORM = re.compile(r"drey_([A-Za-z0-9]{8})_([A-Za-z0-9_-]{20,100})")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -22,7 +21,7 @@ class Key:
 
     id: str
     name: str
-    role: Role
+    roles: tuple[str, ...]
     prefix: str
     secret_sha256: bytes
     create_time_ns: int

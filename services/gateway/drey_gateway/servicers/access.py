@@ -9,11 +9,12 @@ import grpc
 
 from drey.access.v1 import access_service_pb2 as pb
 from drey_core import errors
+from drey_core.permissions import ROLES, known_roles
 from drey_core.token import decode_page_token, query_hash
 from drey_gateway import mapping
 from drey_gateway.access import KeyStore
 from drey_gateway.domain.keys import SECRET_BYTES, Key, make_secret
-from drey_runtime.auth import Role, current_principal
+from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.paging import check_page_size, cut_page
 
@@ -44,7 +45,7 @@ class AccessServicer:
         key = Key(
             id=new_id(),
             name=request.name,
-            role=Role(request.role),
+            roles=_roles(request),
             prefix=prefix,
             secret_sha256=digest,
             create_time_ns=now,
@@ -74,12 +75,31 @@ class AccessServicer:
         key = await self._store.revoke(request.id, current_principal.get())
         return pb.RevokeKeyResponse(key=mapping.key(key))
 
+    async def ListRoles(
+        self, request: pb.ListRolesRequest, context: Context
+    ) -> pb.ListRolesResponse:
+        """See the contract."""
+        return pb.ListRolesResponse(roles=[mapping.role(role) for role in ROLES.values()])
+
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:
         """See the contract."""
         principal = current_principal.get()
         key = self._store.ring.get(principal.key_id)
         return pb.WhoAmIResponse(
             principal=principal.name,
-            role=int(principal.role),  # type: ignore[arg-type]
-            expire_time_ns=key.expire_time_ns if key else 0,
+            roles=principal.roles,
+            permissions=sorted(principal.permissions),
+            expire_time=mapping.time_or_none(key.expire_time_ns if key else 0),
         )
+
+
+def _roles(request: pb.CreateKeyRequest) -> tuple[str, ...]:
+    for index, grant in enumerate(request.grants):
+        if grant.HasField("selector"):
+            field = f"grants[{index}].selector"
+            raise errors.Unimplemented(
+                f"{field}: a role for some PVs only is not built yet; leave the selector out, and"
+                " the role holds for all",
+                field=field,
+            )
+    return known_roles((grant.role for grant in request.grants), "grants")

@@ -9,12 +9,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.audit.v1 import audit_pb2
 from drey.audit.v1 import audit_service_pb2 as pb
-from drey.common.v1.actor_pb2 import Actor
 from drey_core.errors import InvalidArgument, Reason
 from drey_core.token import Position, decode_page_token, query_hash
 from drey_runtime import audit
 from drey_runtime.audit_anchor import AuditAnchors
 from drey_runtime.database import Connection, Database
+from drey_runtime.mapping.actor import actor
 from drey_runtime.paging import check_page_size, cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -92,7 +92,7 @@ def _event(entry: audit.Entry) -> audit_pb2.AuditEvent:
     return audit_pb2.AuditEvent(
         sequence=entry.seq,
         time=time,
-        actor=Actor(principal=entry.actor, role=entry.role),
+        actor=actor(entry.actor, entry.role),
         action=entry.action,
         object=entry.object,
         request_id=entry.request_id,

@@ -10,13 +10,13 @@ import grpc
 
 from drey.job.v1 import job_pb2
 from drey.job.v1 import job_service_pb2 as pb
-from drey_core.errors import InvalidArgument, PermissionDenied
+from drey_core.errors import InvalidArgument
 from drey_core.token import decode_page_token, query_hash
 from drey_runtime import audit
-from drey_runtime.auth import Principal, Role, current_principal
+from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
-from drey_runtime.jobs import Job, JobState, JobStore
+from drey_runtime.jobs import JobState, JobStore
 from drey_runtime.mapping.job import job_kind, job_to_proto
 from drey_runtime.paging import check_page_size, cut_page
 
@@ -69,13 +69,15 @@ class JobServicer:
     ) -> pb.CancelJobResponse:
         """See the contract."""
         principal = current_principal.get()
-        _require_may_cancel(await self._store.get(request.id), principal)
+        asked = (await self._store.get(request.id)).principal
+        if principal.name != asked:
+            principal.require("job.jobs.cancel_any", f"the job is {asked}'s; cancelling it")
         async with self._db.transaction() as conn:
             found = await self._store.request_cancel(conn, request.id, request.reason)
             await audit.append(
                 conn,
                 actor=principal.name,
-                role=principal.role.label,
+                role=principal.roles_text,
                 action="job.cancel",
                 object=f"jobs/{found.id}",
                 after={"kind": found.kind, "reason": request.reason},
@@ -88,11 +90,3 @@ class JobServicer:
 
 def _state(code: int) -> JobState:
     return JobState[job_pb2.JobState.Name(code).removeprefix("JOB_STATE_")]  # type: ignore[arg-type]
-
-
-def _require_may_cancel(job: Job, principal: Principal) -> None:
-    if principal.role < Role.RESTORER and principal.name != job.principal:
-        raise PermissionDenied(
-            f"the job is {job.principal}'s; only they, a restorer or an admin may cancel it",
-            metadata={"role": principal.role.label, "required_role": Role.RESTORER.label},
-        )

@@ -123,7 +123,7 @@ class Plans:
                 await audit.append(
                     conn,
                     actor=principal.name,
-                    role=principal.role.label,
+                    role=principal.roles_text,
                     action="plan.create",
                     object=f"plans/{plan.id}",
                     after={
@@ -158,7 +158,7 @@ class Plans:
             skips=(0, *skips[1:].tolist()),
             exact=request.exact,
             principal=principal.name,
-            role=principal.role.label,
+            role=principal.roles_text,
             comment=request.comment,
             create_time_ns=now,
             expire_time_ns=now + request.lifetime_ns,

@@ -88,7 +88,7 @@ class Restores:
         _check_plan(plan, request.digest, now)
         items = await self._store.plan_items(plan.id, request.digest, conn)
         await self._check_held(conn, items)
-        role = principal.role.label
+        role = principal.roles_text
         restore_id = new_id()
         job = await self._jobs.create(
             conn,
@@ -172,7 +172,7 @@ class Restores:
             await audit.append(
                 conn,
                 actor=principal.name,
-                role=principal.role.label,
+                role=principal.roles_text,
                 action="restore.abort",
                 object=f"restores/{restore.id}",
                 after={"reason": reason},

@@ -146,7 +146,7 @@ async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
         scene.conn,
         kind=_JOB_KIND,
         principal=principal.name,
-        role=principal.role.label,
+        role=principal.roles_text,
         total=plan.rows,
         result="pvs",
         begin_ns=begin_ns,

@@ -168,7 +168,7 @@ class SnapshotJobs:
                 conn,
                 kind=JOB_KIND,
                 principal=principal.name,
-                role=principal.role.label,
+                role=principal.roles_text,
                 payload=payload,
                 total=len(checked.rows),
                 holder=holder,

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
 
-from drey.common.v1 import actor_pb2, value_pb2
+from drey.common.v1 import value_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_core import errors
 from drey_core.compare import CLASSES, DifferenceClass, Summary
@@ -18,6 +18,7 @@ from drey_core.errors import DreyError, InvalidArgument, Reason
 from drey_core.ids import parse_uuid
 from drey_core.values import ARRAY, I8
 from drey_runtime.jobs import JobError
+from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.selector import selector_from_proto, selector_to_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.adapters.store import Filter
@@ -150,7 +151,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
         comment=labels.comment,
         labels=labels.labels,
         golden=labels.golden,
-        actor=actor_pb2.Actor(principal=facts.principal, role=facts.role),
+        actor=actor(facts.principal, facts.role),
         source=cast("snapshot_pb2.SnapshotSource.ValueType", facts.source),
         pv_count=facts.pv_count,
         counts=snapshot_pb2.StateCounts(

@@ -23,9 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
+from drey.common.v1 import selector_pb2 as drey_dot_common_dot_v1_dot_selector__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/access/v1/access.proto\x12\x0e\x64rey.access.v1\x1a drey/common/v1/annotations.proto\"\x87\x02\n\x03Key\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12(\n\x04role\x18\x03 \x01(\x0e\x32\x14.drey.common.v1.RoleR\x04role\x12$\n\x0e\x63reate_time_ns\x18\x04 \x01(\x10R\x0c\x63reateTimeNs\x12$\n\x0e\x65xpire_time_ns\x18\x05 \x01(\x10R\x0c\x65xpireTimeNs\x12$\n\x0erevoke_time_ns\x18\x06 \x01(\x10R\x0crevokeTimeNs\x12\x1d\n\ncreated_by\x18\x07 \x01(\tR\tcreatedBy\x12\x16\n\x06prefix\x18\x08 \x01(\tR\x06prefixB\xc0\x01\n\x12org.drey.access.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z3github.com/drey-controls/drey-go/access/v1;accessv1\xa2\x02\x04\x44\x41VX\xaa\x02\x0e\x44rey.Access.V1\xba\x02\x0c\x44reyAccessV1\xca\x02\x0e\x44rey\\Access\\V1\xe2\x02\x1a\x44rey\\Access\\V1\\GPBMetadata\xea\x02\x10\x44rey::Access::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/access/v1/access.proto\x12\x0e\x64rey.access.v1\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x04Role\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12 \n\x0bpermissions\x18\x03 \x03(\tR\x0bpermissions\"]\n\x05Grant\x12\x1e\n\x04role\x18\x01 \x01(\tB\n\x8a\xa4&\x06\x08\x01\x18\x64H\x01R\x04role\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\"\xd1\x02\n\x03Key\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12-\n\x06grants\x18\x03 \x03(\x0b\x32\x15.drey.access.v1.GrantR\x06grants\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTime\x12\x1d\n\ncreated_by\x18\x07 \x01(\tR\tcreatedBy\x12\x16\n\x06prefix\x18\x08 \x01(\tR\x06prefixB\xc0\x01\n\x12org.drey.access.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z3github.com/drey-controls/drey-go/access/v1;accessv1\xa2\x02\x04\x44\x41VX\xaa\x02\x0e\x44rey.Access.V1\xba\x02\x0c\x44reyAccessV1\xca\x02\x0e\x44rey\\Access\\V1\xe2\x02\x1a\x44rey\\Access\\V1\\GPBMetadata\xea\x02\x10\x44rey::Access::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +35,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.access.v1.access_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.drey.access.v1B\013AccessProtoP\001Z3github.com/drey-controls/drey-go/access/v1;accessv1\242\002\004DAVX\252\002\016Drey.Access.V1\272\002\014DreyAccessV1\312\002\016Drey\\Access\\V1\342\002\032Drey\\Access\\V1\\GPBMetadata\352\002\020Drey::Access::V1'
+  _globals['_GRANT'].fields_by_name['role']._loaded_options = None
+  _globals['_GRANT'].fields_by_name['role']._serialized_options = b'\212\244&\006\010\001\030dH\001'
   _globals['_KEY'].fields_by_name['name']._loaded_options = None
   _globals['_KEY'].fields_by_name['name']._serialized_options = b'\212\244&\005\030\310\001H\001'
-  _globals['_KEY']._serialized_start=82
-  _globals['_KEY']._serialized_end=345
+  _globals['_ROLE']._serialized_start=145
+  _globals['_ROLE']._serialized_end=239
+  _globals['_GRANT']._serialized_start=241
+  _globals['_GRANT']._serialized_end=334
+  _globals['_KEY']._serialized_start=337
+  _globals['_KEY']._serialized_end=674
 # @@protoc_insertion_point(module_scope)

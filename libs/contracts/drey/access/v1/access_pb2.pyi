@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
-from drey.common.v1 import annotations_pb2 as _annotations_pb2
+from collections import abc as _abc
+from drey.common.v1 import selector_pb2 as _selector_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +21,68 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class Role(_message.Message):
+    """A named set of permissions. Roles are fixed; a key holds one or more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name: `viewer`, `operator`."""
+    description: _builtins.str
+    """What it is for, in a sentence."""
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Permissions that it holds, as `catalog.pvs.update`, sorted."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        permissions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "permissions", b"permissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    """A role that somebody holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """Name of a role, from ListRoles."""
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """The PVs to which it is limited. Absent: all. Not built yet: a grant with one answers
+        UNIMPLEMENTED.
+        """
+
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        selector: _selector_pb2.Selector | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "selector", b"selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
 class Key(_message.Message):
     """An API key. Its secret is shown once, when it is created."""
 
@@ -25,43 +90,51 @@ class Key(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_NS_FIELD_NUMBER: _builtins.int
-    REVOKE_TIME_NS_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     name: _builtins.str
     """Name of its holder: the principal under which acts are recorded. Unique among the living."""
-    role: _annotations_pb2.Role.ValueType
-    """Role."""
-    create_time_ns: _builtins.int
-    """When it was created, nanoseconds since 1970 UTC."""
-    expire_time_ns: _builtins.int
-    """When it expires, nanoseconds since 1970 UTC. 0: never."""
-    revoke_time_ns: _builtins.int
-    """When it was revoked, nanoseconds since 1970 UTC. 0: it was not."""
     created_by: _builtins.str
     """Who created it."""
     prefix: _builtins.str
     """First characters of the secret, to tell keys apart."""
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
+        """What its holder may do: at least one, in the order of ListRoles."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it expires. Absent: never."""
+
+    @_builtins.property
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was revoked. Absent: it was not."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
-        role: _annotations_pb2.Role.ValueType = ...,
-        create_time_ns: _builtins.int = ...,
-        expire_time_ns: _builtins.int = ...,
-        revoke_time_ns: _builtins.int = ...,
+        grants: _abc.Iterable[Global___Grant] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
         prefix: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time_ns", b"create_time_ns", "created_by", b"created_by", "expire_time_ns", b"expire_time_ns", "id", b"id", "name", b"name", "prefix", b"prefix", "revoke_time_ns", b"revoke_time_ns", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "created_by", b"created_by", "expire_time", b"expire_time", "grants", b"grants", "id", b"id", "name", b"name", "prefix", b"prefix", "revoke_time", b"revoke_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

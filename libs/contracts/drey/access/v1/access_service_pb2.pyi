@@ -5,10 +5,10 @@ isort:skip_file
 
 from collections import abc as _abc
 from drey.access.v1 import access_pb2 as _access_pb2
-from drey.common.v1 import annotations_pb2 as _annotations_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -28,15 +28,17 @@ class CreateKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     LIFETIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of its holder."""
-    role: _annotations_pb2.Role.ValueType
-    """Role."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did, without the secret."""
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[_access_pb2.Grant]:
+        """What its holder may do."""
+
     @_builtins.property
     def lifetime(self) -> _duration_pb2.Duration:
         """How long it works. Absent: for ever."""
@@ -45,13 +47,13 @@ class CreateKeyRequest(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        role: _annotations_pb2.Role.ValueType = ...,
+        grants: _abc.Iterable[_access_pb2.Grant] | None = ...,
         lifetime: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime", "name", b"name", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "lifetime", b"lifetime", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -190,6 +192,47 @@ class RevokeKeyResponse(_message.Message):
 Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
 
 @_typing.final
+class ListRolesRequest(_message.Message):
+    """Request of ListRoles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolesRequest: _TypeAlias = ListRolesRequest  # noqa: Y015
+
+@_typing.final
+class ListRolesResponse(_message.Message):
+    """Response of ListRoles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedCompositeFieldContainer[_access_pb2.Role]:
+        """All roles, the least first."""
+
+    def __init__(
+        self,
+        *,
+        roles: _abc.Iterable[_access_pb2.Role] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolesResponse: _TypeAlias = ListRolesResponse  # noqa: Y015
+
+@_typing.final
 class WhoAmIRequest(_message.Message):
     """Request of WhoAmI."""
 
@@ -213,24 +256,34 @@ class WhoAmIResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_NS_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """Name under which acts are recorded."""
-    role: _annotations_pb2.Role.ValueType
-    """Role."""
-    expire_time_ns: _builtins.int
-    """When the key expires, nanoseconds since 1970 UTC. 0: never."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the roles that the key holds, as they are now."""
+
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All that these permit, as `catalog.pvs.update`, sorted: what a screen need not grey."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the key expires. Absent: never."""
+
     def __init__(
         self,
         *,
         principal: _builtins.str = ...,
-        role: _annotations_pb2.Role.ValueType = ...,
-        expire_time_ns: _builtins.int = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        permissions: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time_ns", b"expire_time_ns", "principal", b"principal", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "permissions", b"permissions", "principal", b"principal", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,11 @@ class AccessServiceStub:
                 request_serializer=drey_dot_access_dot_v1_dot_access__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=drey_dot_access_dot_v1_dot_access__service__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.ListRoles = channel.unary_unary(
+                '/drey.access.v1.AccessService/ListRoles',
+                request_serializer=drey_dot_access_dot_v1_dot_access__service__pb2.ListRolesRequest.SerializeToString,
+                response_deserializer=drey_dot_access_dot_v1_dot_access__service__pb2.ListRolesResponse.FromString,
+                _registered_method=True)
         self.WhoAmI = channel.unary_unary(
                 '/drey.access.v1.AccessService/WhoAmI',
                 request_serializer=drey_dot_access_dot_v1_dot_access__service__pb2.WhoAmIRequest.SerializeToString,
@@ -64,7 +69,7 @@ class AccessServiceServicer:
     def CreateKey(self, request, context):
         """Create a key. Effect: the key works at every gateway within a second. Idempotent by
         `request_id`, but a repeat does not show the secret again. Reasons: ALREADY_EXISTS,
-        INVALID_FIELD.
+        INVALID_FIELD for an unknown role, NOT_IMPLEMENTED for a grant with a selector.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,6 +86,13 @@ class AccessServiceServicer:
         """Revoke a key. Effect: no call with it is accepted, at every gateway within a second; running
         streams with it are cut in either direction (KEY_REVOKED), as they are when it expires
         (KEY_EXPIRED); a call with one answer that was accepted before is answered. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoles(self, request, context):
+        """List the roles with their permissions, the least first. No effect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +122,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=drey_dot_access_dot_v1_dot_access__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=drey_dot_access_dot_v1_dot_access__service__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'ListRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoles,
+                    request_deserializer=drey_dot_access_dot_v1_dot_access__service__pb2.ListRolesRequest.FromString,
+                    response_serializer=drey_dot_access_dot_v1_dot_access__service__pb2.ListRolesResponse.SerializeToString,
             ),
             'WhoAmI': grpc.unary_unary_rpc_method_handler(
                     servicer.WhoAmI,
@@ -199,6 +216,33 @@ class AccessService:
             '/drey.access.v1.AccessService/RevokeKey',
             drey_dot_access_dot_v1_dot_access__service__pb2.RevokeKeyRequest.SerializeToString,
             drey_dot_access_dot_v1_dot_access__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.access.v1.AccessService/ListRoles',
+            drey_dot_access_dot_v1_dot_access__service__pb2.ListRolesRequest.SerializeToString,
+            drey_dot_access_dot_v1_dot_access__service__pb2.ListRolesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,7 +36,7 @@ class AccessServiceStub:
     CreateKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CreateKeyRequest, _access_service_pb2.CreateKeyResponse]
     """Create a key. Effect: the key works at every gateway within a second. Idempotent by
     `request_id`, but a repeat does not show the secret again. Reasons: ALREADY_EXISTS,
-    INVALID_FIELD.
+    INVALID_FIELD for an unknown role, NOT_IMPLEMENTED for a grant with a selector.
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListKeysRequest, _access_service_pb2.ListKeysResponse]
     """List keys by name, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
@@ -45,6 +45,8 @@ class AccessServiceStub:
     streams with it are cut in either direction (KEY_REVOKED), as they are when it expires
     (KEY_EXPIRED); a call with one answer that was accepted before is answered. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
     """
+    ListRoles: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListRolesRequest, _access_service_pb2.ListRolesResponse]
+    """List the roles with their permissions, the least first. No effect."""
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.WhoAmIRequest, _access_service_pb2.WhoAmIResponse]
     """Say who is asking, and what they may do. No effect."""
 
@@ -56,7 +58,7 @@ class AccessServiceAsyncStub(AccessServiceStub):
     CreateKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CreateKeyRequest, _access_service_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """Create a key. Effect: the key works at every gateway within a second. Idempotent by
     `request_id`, but a repeat does not show the secret again. Reasons: ALREADY_EXISTS,
-    INVALID_FIELD.
+    INVALID_FIELD for an unknown role, NOT_IMPLEMENTED for a grant with a selector.
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListKeysRequest, _access_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """List keys by name, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
@@ -65,6 +67,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     streams with it are cut in either direction (KEY_REVOKED), as they are when it expires
     (KEY_EXPIRED); a call with one answer that was accepted before is answered. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
     """
+    ListRoles: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListRolesRequest, _access_service_pb2.ListRolesResponse]  # type: ignore[assignment]
+    """List the roles with their permissions, the least first. No effect."""
     WhoAmI: _aio.UnaryUnaryMultiCallable[_access_service_pb2.WhoAmIRequest, _access_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Say who is asking, and what they may do. No effect."""
 
@@ -79,7 +83,7 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_access_service_pb2.CreateKeyResponse, _abc.Awaitable[_access_service_pb2.CreateKeyResponse]]:
         """Create a key. Effect: the key works at every gateway within a second. Idempotent by
         `request_id`, but a repeat does not show the secret again. Reasons: ALREADY_EXISTS,
-        INVALID_FIELD.
+        INVALID_FIELD for an unknown role, NOT_IMPLEMENTED for a grant with a selector.
         """
 
     @_abc_1.abstractmethod
@@ -100,6 +104,14 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         streams with it are cut in either direction (KEY_REVOKED), as they are when it expires
         (KEY_EXPIRED); a call with one answer that was accepted before is answered. Idempotent. Reasons: NOT_FOUND, PROTECTED for the last admin key.
         """
+
+    @_abc_1.abstractmethod
+    def ListRoles(
+        self,
+        request: _access_service_pb2.ListRolesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.ListRolesResponse, _abc.Awaitable[_access_service_pb2.ListRolesResponse]]:
+        """List the roles with their permissions, the least first. No effect."""
 
     @_abc_1.abstractmethod
     def WhoAmI(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n drey/common/v1/annotations.proto\x12\x0e\x64rey.common.v1\x1a google/protobuf/descriptor.proto\"\x9b\x02\n\x06Limits\x12\x1a\n\x08required\x18\x01 \x01(\x08R\x08required\x12\x1b\n\tmax_items\x18\x02 \x01(\rR\x08maxItems\x12\x1b\n\tmax_bytes\x18\x03 \x01(\rR\x08maxBytes\x12\x12\n\x04uuid\x18\x04 \x01(\x08R\x04uuid\x12!\n\x0cnon_negative\x18\x05 \x01(\x08R\x0bnonNegative\x12\x16\n\x06unique\x18\x06 \x01(\x08R\x06unique\x12\x1d\n\nepics_name\x18\x07 \x01(\x08R\tepicsName\x12\x1b\n\tmax_value\x18\x08 \x01(\x04R\x08maxValue\x12\x12\n\x04text\x18\t \x01(\x08R\x04text\x12\x1c\n\tmultiline\x18\n \x01(\x08R\tmultiline*c\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x11\n\rROLE_RESTORER\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04:O\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xc1\xe4\x04 \x01(\x0b\x32\x16.drey.common.v1.LimitsR\x06limits:[\n\rrequired_role\x12\x1e.google.protobuf.MethodOptions\x18\xc2\xe4\x04 \x01(\x0e\x32\x14.drey.common.v1.RoleR\x0crequiredRoleB\xc5\x01\n\x12org.drey.common.v1B\x10\x41nnotationsProtoP\x01Z3github.com/drey-controls/drey-go/common/v1;commonv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0e\x44rey.Common.V1\xba\x02\x0c\x44reyCommonV1\xca\x02\x0e\x44rey\\Common\\V1\xe2\x02\x1a\x44rey\\Common\\V1\\GPBMetadata\xea\x02\x10\x44rey::Common::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n drey/common/v1/annotations.proto\x12\x0e\x64rey.common.v1\x1a google/protobuf/descriptor.proto\"\x9b\x02\n\x06Limits\x12\x1a\n\x08required\x18\x01 \x01(\x08R\x08required\x12\x1b\n\tmax_items\x18\x02 \x01(\rR\x08maxItems\x12\x1b\n\tmax_bytes\x18\x03 \x01(\rR\x08maxBytes\x12\x12\n\x04uuid\x18\x04 \x01(\x08R\x04uuid\x12!\n\x0cnon_negative\x18\x05 \x01(\x08R\x0bnonNegative\x12\x16\n\x06unique\x18\x06 \x01(\x08R\x06unique\x12\x1d\n\nepics_name\x18\x07 \x01(\x08R\tepicsName\x12\x1b\n\tmax_value\x18\x08 \x01(\x04R\x08maxValue\x12\x12\n\x04text\x18\t \x01(\x08R\x04text\x12\x1c\n\tmultiline\x18\n \x01(\x08R\tmultiline:O\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xc1\xe4\x04 \x01(\x0b\x32\x16.drey.common.v1.LimitsR\x06limits:@\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\xc2\xe4\x04 \x01(\tR\npermissionB\xc5\x01\n\x12org.drey.common.v1B\x10\x41nnotationsProtoP\x01Z3github.com/drey-controls/drey-go/common/v1;commonv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0e\x44rey.Common.V1\xba\x02\x0c\x44reyCommonV1\xca\x02\x0e\x44rey\\Common\\V1\xe2\x02\x1a\x44rey\\Common\\V1\\GPBMetadata\xea\x02\x10\x44rey::Common::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,6 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.common.v1.annotations_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.drey.common.v1B\020AnnotationsProtoP\001Z3github.com/drey-controls/drey-go/common/v1;commonv1\242\002\004DCVX\252\002\016Drey.Common.V1\272\002\014DreyCommonV1\312\002\016Drey\\Common\\V1\342\002\032Drey\\Common\\V1\\GPBMetadata\352\002\020Drey::Common::V1'
-  _globals['_ROLE']._serialized_start=372
-  _globals['_ROLE']._serialized_end=471
   _globals['_LIMITS']._serialized_start=87
   _globals['_LIMITS']._serialized_end=370
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,6 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
@@ -18,38 +17,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _Role:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    ROLE_UNSPECIFIED: _Role.ValueType  # 0
-    """Means nothing; a method without a role is refused to everybody."""
-    ROLE_VIEWER: _Role.ValueType  # 1
-    """May look: values, catalogue, snapshots, plans, status."""
-    ROLE_OPERATOR: _Role.ValueType  # 2
-    """May also take snapshots, edit the catalogue and make plans."""
-    ROLE_RESTORER: _Role.ValueType  # 3
-    """May also execute plans, which writes to the machine."""
-    ROLE_ADMIN: _Role.ValueType  # 4
-    """May also manage keys and delete what others made."""
-
-class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """Role that a caller must hold. A role includes all that the roles before it may do."""
-
-ROLE_UNSPECIFIED: Role.ValueType  # 0
-"""Means nothing; a method without a role is refused to everybody."""
-ROLE_VIEWER: Role.ValueType  # 1
-"""May look: values, catalogue, snapshots, plans, status."""
-ROLE_OPERATOR: Role.ValueType  # 2
-"""May also take snapshots, edit the catalogue and make plans."""
-ROLE_RESTORER: Role.ValueType  # 3
-"""May also execute plans, which writes to the machine."""
-ROLE_ADMIN: Role.ValueType  # 4
-"""May also manage keys and delete what others made."""
-Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
@@ -116,8 +83,10 @@ class Limits(_message.Message):
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 LIMITS_FIELD_NUMBER: _builtins.int
-REQUIRED_ROLE_FIELD_NUMBER: _builtins.int
+PERMISSION_FIELD_NUMBER: _builtins.int
 limits: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Limits]
 """Limits of this field."""
-required_role: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Role.ValueType]
-"""Least role that may call this method."""
+permission: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
+"""Permission that a caller must hold, as `catalog.pvs.update`: area (the package), resource, verb.
+A method without one is refused to everybody. `AccessService.ListRoles` tells which roles hold it.
+"""

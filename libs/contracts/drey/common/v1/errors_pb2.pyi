@@ -49,8 +49,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED. The key was revoked."""
     ERROR_REASON_KEY_EXPIRED: _ErrorReason.ValueType  # 12
     """UNAUTHENTICATED. The key has expired."""
-    ERROR_REASON_ROLE_TOO_SMALL: _ErrorReason.ValueType  # 13
-    """PERMISSION_DENIED. The role is too small. Metadata: `role`, `required_role`."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 13
+    """PERMISSION_DENIED. None of the caller's roles holds the permission; the message names the roles
+    that do. Metadata: `permission`, `roles` (the caller's, by comma).
+    """
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 14
     """RESOURCE_EXHAUSTED. The request is larger than 4 MiB. Metadata: `bytes`, `limit`."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 15
@@ -160,8 +162,10 @@ ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 11
 """UNAUTHENTICATED. The key was revoked."""
 ERROR_REASON_KEY_EXPIRED: ErrorReason.ValueType  # 12
 """UNAUTHENTICATED. The key has expired."""
-ERROR_REASON_ROLE_TOO_SMALL: ErrorReason.ValueType  # 13
-"""PERMISSION_DENIED. The role is too small. Metadata: `role`, `required_role`."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 13
+"""PERMISSION_DENIED. None of the caller's roles holds the permission; the message names the roles
+that do. Metadata: `permission`, `roles` (the caller's, by comma).
+"""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 14
 """RESOURCE_EXHAUSTED. The request is larger than 4 MiB. Metadata: `bytes`, `limit`."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 15

@@ -85,8 +85,8 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """Ask a job to stop; it stops at the next safe point and leaves nothing half done. Of a restore:
-        no further write is sent. Idempotent. Reasons: NOT_FOUND, WRONG_STATE, ROLE_TOO_SMALL (only the
-        one who asked for it, a restorer or an admin may).
+        no further write is sent. Idempotent. Reasons: NOT_FOUND, WRONG_STATE, PERMISSION_DENIED (only
+        the one who asked for it may, or who has the permission `job.jobs.cancel_any`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,8 +43,8 @@ class JobServiceStub:
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Ask a job to stop; it stops at the next safe point and leaves nothing half done. Of a restore:
-    no further write is sent. Idempotent. Reasons: NOT_FOUND, WRONG_STATE, ROLE_TOO_SMALL (only the
-    one who asked for it, a restorer or an admin may).
+    no further write is sent. Idempotent. Reasons: NOT_FOUND, WRONG_STATE, PERMISSION_DENIED (only
+    the one who asked for it may, or who has the permission `job.jobs.cancel_any`).
     """
 
 @_typing.type_check_only
@@ -62,8 +62,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Ask a job to stop; it stops at the next safe point and leaves nothing half done. Of a restore:
-    no further write is sent. Idempotent. Reasons: NOT_FOUND, WRONG_STATE, ROLE_TOO_SMALL (only the
-    one who asked for it, a restorer or an admin may).
+    no further write is sent. Idempotent. Reasons: NOT_FOUND, WRONG_STATE, PERMISSION_DENIED (only
+    the one who asked for it may, or who has the permission `job.jobs.cancel_any`).
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -102,8 +102,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
         """Ask a job to stop; it stops at the next safe point and leaves nothing half done. Of a restore:
-        no further write is sent. Idempotent. Reasons: NOT_FOUND, WRONG_STATE, ROLE_TOO_SMALL (only the
-        one who asked for it, a restorer or an admin may).
+        no further write is sent. Idempotent. Reasons: NOT_FOUND, WRONG_STATE, PERMISSION_DENIED (only
+        the one who asked for it may, or who has the permission `job.jobs.cancel_any`).
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -84,7 +84,7 @@ class Writer:
                     await audit.append(
                         conn,
                         actor=principal.name,
-                        role=principal.role.label,
+                        role=principal.roles_text,
                         action=act.action,
                         object=act.object,
                         before=act.before,

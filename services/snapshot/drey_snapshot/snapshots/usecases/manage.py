@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from drey_core.errors import Aborted, FailedPrecondition, Internal, PermissionDenied, Reason
+from drey_core.errors import Aborted, FailedPrecondition, Internal, Reason
 from drey_core.pages import PageHash, hash_bytes
 from drey_runtime import audit
-from drey_runtime.auth import Principal, Role
+from drey_runtime.auth import Principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection
 from drey_snapshot.snapshots.adapters.store import Filter, SnapshotStore
@@ -58,13 +58,17 @@ class Manager:
     ) -> Record:
         """Change some of the labels, by field name, in the caller's transaction.
 
-        Raises `NotFound`, and `Aborted` where `etag` is given and not the current one. Audited.
+        Raises `NotFound`, and `Aborted` where `etag` is given and not the current one,
+        and `PermissionDenied` where the golden mark would change and the caller may not set it.
+        Audited.
         """
         record = await self._locked(conn, snapshot_id, "snapshot.id")
         _check_etag(record, etag)
         before = {name: getattr(record.labels, name) for name in changes}
         if before == dict(changes):
             return record
+        if changes.get("golden", record.labels.golden) != record.labels.golden:
+            principal.require("snapshot.golden.set", "setting or clearing a golden mark")
         changed = replace(record.labels, **changes, version=record.labels.version + 1)
         await self._relabel(conn, record, changed, "snapshot.update", before, changes, principal)
         return replace(record, labels=changed)
@@ -76,7 +80,7 @@ class Manager:
 
         Raises `NotFound`, `Aborted` for an etag that is not the current one, `FailedPrecondition`
         PROTECTED for a golden one, and `PermissionDenied` where somebody else took it and the
-        caller is no admin.
+        caller may not delete those.
         """
         record = await self._locked(conn, snapshot_id, "id")
         _check_etag(record, etag)
@@ -86,11 +90,11 @@ class Manager:
                 reason=Reason.PROTECTED,
                 metadata={"resource": "snapshot", "id": snapshot_id},
             )
-        if principal.role < Role.ADMIN and record.facts.principal != principal.name:
-            raise PermissionDenied(
-                f"snapshot {snapshot_id} was taken by {record.facts.principal}: deleting what "
-                f"others made needs the role admin",
-                metadata={"role": principal.role.label, "required_role": Role.ADMIN.label},
+        if record.facts.principal != principal.name:
+            principal.require(
+                "snapshot.snapshots.delete_any",
+                f"snapshot {snapshot_id} was taken by {record.facts.principal}; deleting what"
+                " others took",
             )
         gone = replace(record.labels, delete_time_ns=now_ns(), version=record.labels.version + 1)
         after = {"delete_time_ns": gone.delete_time_ns}
@@ -129,7 +133,7 @@ class Manager:
         await audit.append(
             conn,
             actor=principal.name,
-            role=principal.role.label,
+            role=principal.roles_text,
             action=action,
             object=f"snapshots/{record.facts.id}",
             before=before,

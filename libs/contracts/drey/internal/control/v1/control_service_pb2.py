@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.drey/internal/control/v1/control_service.proto\x12\x18\x64rey.internal.control.v1\x1a drey/common/v1/annotations.proto\"\x17\n\x15GetOwnedShardsRequest\"x\n\nOwnedShard\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x06\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x06\x42\x02\x30\x01R\x08sequence\x12\x1a\n\x08\x63hannels\x18\x04 \x01(\x04R\x08\x63hannels\"V\n\x16GetOwnedShardsResponse\x12<\n\x06shards\x18\x01 \x03(\x0b\x32$.drey.internal.control.v1.OwnedShardR\x06shards\"\x16\n\x14ReleaseShardsRequest\"3\n\x15ReleaseShardsResponse\x12\x1a\n\x08released\x18\x01 \x01(\rR\x08released2\x89\x02\n\x0e\x43ontrolService\x12|\n\x0eGetOwnedShards\x12/.drey.internal.control.v1.GetOwnedShardsRequest\x1a\x30.drey.internal.control.v1.GetOwnedShardsResponse\"\x07\x90\x02\x01\x90\xa4&\x01\x12y\n\rReleaseShards\x12..drey.internal.control.v1.ReleaseShardsRequest\x1a/.drey.internal.control.v1.ReleaseShardsResponse\"\x07\x90\x02\x02\x90\xa4&\x04\x42\x90\x02\n\x1corg.drey.internal.control.v1B\x13\x43ontrolServiceProtoP\x01Z>github.com/drey-controls/drey-go/internal/control/v1;controlv1\xa2\x02\x05\x44ICVX\xaa\x02\x18\x44rey.Internal.Control.V1\xba\x02\x15\x44reyInternalControlV1\xca\x02\x18\x44rey\\Internal\\Control\\V1\xe2\x02$Drey\\Internal\\Control\\V1\\GPBMetadata\xea\x02\x1b\x44rey::Internal::Control::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.drey/internal/control/v1/control_service.proto\x12\x18\x64rey.internal.control.v1\x1a drey/common/v1/annotations.proto\"\x17\n\x15GetOwnedShardsRequest\"x\n\nOwnedShard\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x06\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x06\x42\x02\x30\x01R\x08sequence\x12\x1a\n\x08\x63hannels\x18\x04 \x01(\x04R\x08\x63hannels\"V\n\x16GetOwnedShardsResponse\x12<\n\x06shards\x18\x01 \x03(\x0b\x32$.drey.internal.control.v1.OwnedShardR\x06shards\"\x16\n\x14ReleaseShardsRequest\"3\n\x15ReleaseShardsResponse\x12\x1a\n\x08released\x18\x01 \x01(\rR\x08released2\xb3\x02\n\x0e\x43ontrolService\x12\x8e\x01\n\x0eGetOwnedShards\x12/.drey.internal.control.v1.GetOwnedShardsRequest\x1a\x30.drey.internal.control.v1.GetOwnedShardsResponse\"\x19\x90\x02\x01\x92\xa4&\x12\x63ontrol.shards.get\x12\x8f\x01\n\rReleaseShards\x12..drey.internal.control.v1.ReleaseShardsRequest\x1a/.drey.internal.control.v1.ReleaseShardsResponse\"\x1d\x90\x02\x02\x92\xa4&\x16\x63ontrol.shards.releaseB\x90\x02\n\x1corg.drey.internal.control.v1B\x13\x43ontrolServiceProtoP\x01Z>github.com/drey-controls/drey-go/internal/control/v1;controlv1\xa2\x02\x05\x44ICVX\xaa\x02\x18\x44rey.Internal.Control.V1\xba\x02\x15\x44reyInternalControlV1\xca\x02\x18\x44rey\\Internal\\Control\\V1\xe2\x02$Drey\\Internal\\Control\\V1\\GPBMetadata\xea\x02\x1b\x44rey::Internal::Control::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OWNEDSHARD'].fields_by_name['sequence']._loaded_options = None
   _globals['_OWNEDSHARD'].fields_by_name['sequence']._serialized_options = b'0\001'
   _globals['_CONTROLSERVICE'].methods_by_name['GetOwnedShards']._loaded_options = None
-  _globals['_CONTROLSERVICE'].methods_by_name['GetOwnedShards']._serialized_options = b'\220\002\001\220\244&\001'
+  _globals['_CONTROLSERVICE'].methods_by_name['GetOwnedShards']._serialized_options = b'\220\002\001\222\244&\022control.shards.get'
   _globals['_CONTROLSERVICE'].methods_by_name['ReleaseShards']._loaded_options = None
-  _globals['_CONTROLSERVICE'].methods_by_name['ReleaseShards']._serialized_options = b'\220\002\002\220\244&\004'
+  _globals['_CONTROLSERVICE'].methods_by_name['ReleaseShards']._serialized_options = b'\220\002\002\222\244&\026control.shards.release'
   _globals['_GETOWNEDSHARDSREQUEST']._serialized_start=110
   _globals['_GETOWNEDSHARDSREQUEST']._serialized_end=133
   _globals['_OWNEDSHARD']._serialized_start=135
@@ -52,5 +52,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASESHARDSRESPONSE']._serialized_start=369
   _globals['_RELEASESHARDSRESPONSE']._serialized_end=420
   _globals['_CONTROLSERVICE']._serialized_start=423
-  _globals['_CONTROLSERVICE']._serialized_end=688
+  _globals['_CONTROLSERVICE']._serialized_end=730
 # @@protoc_insertion_point(module_scope)
