@@ -23,6 +23,7 @@ class PvProtocol(IntEnum):
     UNSPECIFIED = 0
     CA = 1
     PVA = 2
+    LIVE = 3
 
 
 _SCHEMES = {"ca": PvProtocol.CA, "pva": PvProtocol.PVA}

@@ -24,7 +24,11 @@ MAX_PAGE_SIZE = 1000
 
 
 def check_page_size(
-    given: int, *, most: int = MAX_PAGE_SIZE, default: int = DEFAULT_PAGE_SIZE
+    given: int,
+    *,
+    most: int = MAX_PAGE_SIZE,
+    default: int = DEFAULT_PAGE_SIZE,
+    field: str = "page_size",
 ) -> int:
     """Number of items of a page by the `page_size` of a request.
 
@@ -33,9 +37,9 @@ def check_page_size(
     """
     if given < 0:
         raise InvalidArgument(
-            f"page_size: {given} is negative; 0 is the default, {default}",
-            field="page_size",
-            metadata={"field": "page_size"},
+            f"{field}: {given} is negative; 0 is the default, {default}",
+            field=field,
+            metadata={"field": field},
         )
     return min(given or default, most)
 

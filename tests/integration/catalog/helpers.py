@@ -13,8 +13,18 @@ from drey_runtime.status import reason_of
 
 
 async def create(service, setpoint: str = "", readback: str = "", **fields) -> catalog_pb2.Pv:
+    """Add a PV; what is said of channels (`protocol`, `setpoint_tolerance`) is put into these."""
     tags = [catalog_pb2.TagRef(group=g, tag=t) for g, t in fields.pop("tags", ())]
-    pv = catalog_pb2.Pv(setpoint_address=setpoint, readback_address=readback, tags=tags, **fields)
+    protocol = fields.pop("protocol", catalog_pb2.PROTOCOL_UNSPECIFIED)
+    said = {role: fields.pop(f"{role}_tolerance", None) for role in ("setpoint", "readback")}
+    pv = catalog_pb2.Pv(tags=tags, **fields)
+    for role, address in (("setpoint", setpoint), ("readback", readback)):
+        if address:
+            getattr(pv, role).MergeFrom(
+                catalog_pb2.Channel(
+                    address=address, channel_protocol=protocol, tolerance=said[role]
+                )
+            )
     return (await service.catalog.CreatePv(rpc.CreatePvRequest(pv=pv))).pv
 
 

@@ -133,7 +133,7 @@ async def test_two_replicas_read_what_either_wrote(service, keys, parts) -> None
         await until_serving(channel)
         other = CatalogServiceStub(channel)
         for i in range(20):
-            pv = catalog_pb2.Pv(setpoint_address=f"P:{i}")
+            pv = catalog_pb2.Pv(setpoint={"address": f"P:{i}"})
             writer, reader = (service.catalog, other) if i % 2 else (other, service.catalog)
             await writer.CreatePv(rpc.CreatePvRequest(pv=pv))
             assert (await reader.GetPv(rpc.GetPvRequest(name=f"P:{i}"))).pv.number == i + 1
@@ -154,13 +154,15 @@ async def test_reads_go_on_while_postgres_is_away(parts, keys, tmp_path) -> None
         async with running(main, settings), connect(settings, keys) as channel:
             await until_serving(channel)
             catalog = CatalogServiceStub(channel)
-            pv = catalog_pb2.Pv(setpoint_address="A")
+            pv = catalog_pb2.Pv(setpoint={"address": "A"})
             made = (await catalog.CreatePv(rpc.CreatePvRequest(pv=pv))).pv
             assert (await catalog.GetPv(rpc.GetPvRequest(name="A"))).pv == made
             await postgres.kill()
             assert (await catalog.GetPv(rpc.GetPvRequest(name="A"))).pv == made
             with refused(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-                await catalog.CreatePv(rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="B")))
+                await catalog.CreatePv(
+                    rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint={"address": "B"}))
+                )
             directory = DirectoryServiceStub(channel)
             answers = [a async for a in directory.GetCatalogPages(drpc.GetCatalogPagesRequest())]
             assert sum(len(a.pages) for a in answers) == 1
@@ -168,7 +170,7 @@ async def test_reads_go_on_while_postgres_is_away(parts, keys, tmp_path) -> None
             async with asyncio.timeout(15):
                 while True:
                     try:
-                        request = rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="C"))
+                        request = rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint={"address": "C"}))
                         await catalog.CreatePv(request)
                         break
                     except grpc.aio.AioRpcError as error:
@@ -181,7 +183,7 @@ async def test_a_viewer_may_look_but_not_change(service, keys) -> None:
         viewer = CatalogServiceStub(channel)
         assert (await viewer.ListPvs(rpc.ListPvsRequest())).total_size == 0
         with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"):
-            await viewer.CreatePv(rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="A")))
+            await viewer.CreatePv(rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint={"address": "A"})))
     assert await names(service) == []
 
 

@@ -61,7 +61,7 @@ async def test_tombstones_are_listed_among_the_living(machine) -> None:
         page = await machine.catalog.ListPvs(
             rpc.ListPvsRequest(page_size=2, include_deleted=True, page_token=token)
         )
-        seen += [(pv.name, pv.delete_time_ns > 0) for pv in page.pvs]
+        seen += [(pv.name, pv.HasField("delete_time")) for pv in page.pvs]
         token = page.next_page_token
         if not token:
             break
@@ -94,13 +94,13 @@ async def test_pages_and_bulk_answers_fit_into_a_message(service) -> None:
     made: list[catalog_pb2.Pv] = []
     for batch in range(5):
         pvs = [
-            catalog_pb2.Pv(setpoint_address=f"PV:{batch}:{i:03}", description="d" * 10_000)
+            catalog_pb2.Pv(setpoint={"address": f"PV:{batch}:{i:03}"}, description="d" * 10_000)
             for i in range(200)
         ]
         made += pvs
         answer = await service.catalog.BatchCreatePvs(rpc.BatchCreatePvsRequest(pvs=pvs))
         assert answer.ByteSize() < 4 << 20
-        assert [r.pv.name for r in answer.results] == [pv.setpoint_address for pv in pvs]
+        assert [r.pv.name for r in answer.results] == [pv.setpoint.address for pv in pvs]
         assert all(r.pv.etag and r.pv.id for r in answer.results)
     for dead in (False, True):
         request = rpc.ListPvsRequest(page_size=5000, include_deleted=dead)
@@ -112,7 +112,7 @@ async def test_pages_and_bulk_answers_fit_into_a_message(service) -> None:
             request.page_token = page.next_page_token
             if not page.next_page_token:
                 break
-        assert seen == [pv.setpoint_address for pv in made]
+        assert seen == [pv.setpoint.address for pv in made]
 
 
 async def test_a_page_token_of_another_list_is_refused(machine) -> None:
@@ -256,8 +256,11 @@ async def test_deleted_groups_and_tags_come_back_on_their_pvs(service) -> None:
     assert not await groups_of(service)
     listed = await service.catalog.ListTagGroups(rpc.ListTagGroupsRequest(include_deleted=True))
     (dead,) = listed.tag_groups
-    assert dead.delete_time_ns
-    assert [(t.name, bool(t.delete_time_ns)) for t in dead.tags] == [("LI21", True), ("LI22", True)]
+    assert dead.HasField("delete_time")
+    assert [(t.name, t.HasField("delete_time")) for t in dead.tags] == [
+        ("LI21", True),
+        ("LI22", True),
+    ]
     with refused(StatusCode.NOT_FOUND, "NOT_FOUND", "id"):
         await service.catalog.UndeleteTag(rpc.UndeleteTagRequest(id=li22.id))
 
@@ -278,7 +281,7 @@ async def test_deleted_groups_and_tags_come_back_on_their_pvs(service) -> None:
     again = await service.catalog.UndeleteTagGroup(rpc.UndeleteTagGroupRequest(id=group.id))
     assert again.pvs_changed == 0
     listed = await service.catalog.ListTagGroups(rpc.ListTagGroupsRequest(include_deleted=True))
-    assert not any(t.delete_time_ns for g in listed.tag_groups for t in (g, *g.tags))
+    assert not any(t.HasField("delete_time") for g in listed.tag_groups for t in (g, *g.tags))
 
 
 async def test_a_name_that_was_taken_again_is_not_undeleted(service) -> None:

@@ -71,7 +71,9 @@ async def test_it_starts_while_all_is_away_and_recovers(away, keys) -> None:
                 await catalog.ListPvs(rpc.ListPvsRequest())
             await asyncio.gather(*(part.start() for part in parts))
             await until_serving(channel, 20)
-            await catalog.CreatePv(rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address="A")))
+            await catalog.CreatePv(
+                rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint={"address": "A"}))
+            )
             assert (await catalog.ListPvs(rpc.ListPvsRequest())).total_size == 1
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 10) == 0

@@ -94,8 +94,8 @@ class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
             id=PV_ID,
             number=7,
             name="A:SET",
-            setpoint_address="A:SET",
-            readback_address="A:RBV",
+            setpoint={"address": "A:SET"},
+            readback={"address": "A:RBV"},
             device="QUAD",
             etag="e1",
         )

@@ -83,8 +83,8 @@ def test_get_formats_by_metadata_and_names_what_is_not_there(drey):
 def test_set_sends_a_mask_and_the_etag(drey, state):
     assert drey("pv", "set", "A:SET", "--abs", "0.5", "--stage", "2").code == 0
     request = state.of(catalog_service_pb2.UpdatePvRequest)[0]
-    assert list(request.update_mask.paths) == ["setpoint_tolerance", "restore_policy"]
-    assert (request.pv.etag, request.pv.setpoint_tolerance.absolute) == ("e1", 0.5)
+    assert list(request.update_mask.paths) == ["setpoint.tolerance", "restore_policy"]
+    assert (request.pv.etag, request.pv.setpoint.tolerance.absolute) == ("e1", 0.5)
     assert request.pv.restore_policy.stage == 2
     assert drey("pv", "set", "A:SET").code == 2
 

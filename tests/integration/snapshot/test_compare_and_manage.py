@@ -293,9 +293,9 @@ async def test_a_pv_is_seen_through_all_snapshots(site, refused) -> None:
         columns.data[:] = site.monitor.table.columns(columns.key).data
         taken.append(await site.take())
     pv = (await site.catalog.GetPv(catalog_rpc.GetPvRequest(name="Q150:SP"))).pv
-    changed = catalog_pb2.Pv(id=pv.id, setpoint_address="Q150:NEW")
+    changed = catalog_pb2.Pv(id=pv.id, setpoint={"address": "Q150:NEW"})
     await site.catalog.UpdatePv(
-        catalog_rpc.UpdatePvRequest(pv=changed, update_mask={"paths": ["setpoint_address"]})
+        catalog_rpc.UpdatePvRequest(pv=changed, update_mask={"paths": ["setpoint.address"]})
     )
     await site.follow()
     await site.fill(7)

@@ -75,7 +75,7 @@ async def test_what_was_connected_is_told_from_what_never_was(machine, make_proc
         await until_serving(site.channel, 30)
         there, dead = machine.names("magnet")[0], machine.dead[0]
         for address in (there, dead, "pva://SOME:PVA"):
-            pv = catalog_pb2.Pv(setpoint_address=address)
+            pv = catalog_pb2.Pv(setpoint={"address": address})
             await site.catalog.CreatePv(
                 catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
             )

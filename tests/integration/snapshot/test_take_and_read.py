@@ -394,8 +394,8 @@ async def test_what_was_readdressed_since_is_known_from_the_snapshot(site) -> No
     snapshot = await site.take()
     pv = (await site.catalog.GetPv(catalog_rpc.GetPvRequest(name="Q1:SP"))).pv
     update = catalog_rpc.UpdatePvRequest(
-        pv=catalog_pb2.Pv(id=pv.id, setpoint_address="MOVED:SP"),
-        update_mask=FieldMask(paths=["setpoint_address"]),
+        pv=catalog_pb2.Pv(id=pv.id, setpoint={"address": "MOVED:SP"}),
+        update_mask=FieldMask(paths=["setpoint.address"]),
     )
     await site.catalog.UpdatePv(update)
     await site.follow()

@@ -69,14 +69,13 @@ def add(
         raise usage_error("give the address of the setpoint, or --readback ADDRESS, or both")
     pv = catalog_pb2.Pv(
         name=name or "",
-        setpoint_address=setpoint,
-        readback_address=readback,
         device=device or "",
         description=description or "",
         read_only=bool(read_only),
     )
-    if protocol:
-        pv.protocol = _protocol(protocol)
+    for role, address in (("setpoint", setpoint), ("readback", readback)):
+        if address:
+            set_channel(pv, role, address, protocol)
     for text in tag or ():
         group, tags = parse_tag(text, option="--tag")
         pv.tags.extend(catalog_pb2.TagRef(group=group, tag=each) for each in tags)
@@ -93,11 +92,23 @@ def add(
         session.out.text(f"added {answer.pv.name} ({answer.pv.id})")
 
 
-def _protocol(name: str) -> Any:
+def set_channel(
+    pv: catalog_pb2.Pv, role: str, address: str | None, protocol: ProtocolName | None
+) -> list[str]:
+    """Set what was said of a channel; the paths of that."""
     from drey.catalog.v1 import catalog_pb2
     from drey_cli.render.enums import number_of
 
-    return number_of(catalog_pb2.Protocol, name)
+    channel: catalog_pb2.Channel = getattr(pv, role)
+    paths = []
+    if address is not None:
+        channel.address = address
+        paths.append(f"{role}.address")
+    if protocol and channel.address:
+        number: Any = number_of(catalog_pb2.Protocol, protocol)
+        channel.channel_protocol = number
+        paths.append(f"{role}.channel_protocol")
+    return paths
 
 
 def set_tolerance(
@@ -106,7 +117,7 @@ def set_tolerance(
     """Set what was said of a tolerance and keep the rest; whether anything was said."""
     if absolute is None and relative is None:
         return False
-    tolerance = getattr(pv, f"{role}_tolerance")
+    tolerance = getattr(pv, role).tolerance
     # Present even if zero: exact, said on purpose.
     tolerance.SetInParent()
     if absolute is not None:
@@ -183,20 +194,19 @@ def set_pv(
     mask: list[str] = []
     for field, value in (
         ("name", name),
-        ("setpoint_address", setpoint),
-        ("readback_address", readback),
         ("device", device),
         ("description", description),
         ("read_only", read_only),
-        ("protocol", _protocol(protocol) if protocol else None),
     ):
         if value is not None:
             setattr(entry, field, value)
             mask.append(field)
+    for role, address in (("setpoint", setpoint), ("readback", readback)):
+        mask += set_channel(entry, role, address, protocol)
     if set_tolerance(entry, "setpoint", abs_, rel):
-        mask.append("setpoint_tolerance")
+        mask.append("setpoint.tolerance")
     if set_tolerance(entry, "readback", readback_abs, readback_rel):
-        mask.append("readback_tolerance")
+        mask.append("readback.tolerance")
     if no_policy:
         entry.ClearField("restore_policy")
     policy = catalog_pb2.RestorePolicy()

@@ -123,7 +123,7 @@ def show(
     client = session.client
     answer = get_pv(client, pv)
     values = None
-    if not answer.pv.delete_time_ns:
+    if not answer.pv.HasField("delete_time"):
         values = get_values(session, selector_pb2.Selector(ids=[answer.pv.id]))
     effective = None
     if policy:

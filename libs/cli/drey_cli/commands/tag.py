@@ -225,13 +225,13 @@ def undelete(
     there = [
         group
         for group in list_tag_groups(client, include_deleted=True)
-        if group.name.casefold() == name.casefold() and bool(group.delete_time_ns) != bool(tags)
+        if group.name.casefold() == name.casefold() and group.HasField("delete_time") != bool(tags)
     ]
     dead = [
         tag
         for group in there
         for tag in group.tags
-        if tags and tag.delete_time_ns and tag.name.casefold() == tags[0].casefold()
+        if tags and tag.HasField("delete_time") and tag.name.casefold() == tags[0].casefold()
     ]
     if not (dead if tags else there):
         raise CliError(
@@ -240,13 +240,13 @@ def undelete(
             remedy="a tag of a deleted group comes back with the group",
         )
     if tags:
-        latest = max(dead, key=lambda tag: tag.delete_time_ns)
+        latest = max(dead, key=lambda tag: tag.delete_time.ToNanoseconds())
         changed = client.call(
             client.catalog.UndeleteTag,
             catalog_service_pb2.UndeleteTagRequest(id=latest.id, request_id=new_request_id()),
         ).pvs_changed
     else:
-        group = max(there, key=lambda group: group.delete_time_ns)
+        group = max(there, key=lambda group: group.delete_time.ToNanoseconds())
         changed = client.call(
             client.catalog.UndeleteTagGroup,
             catalog_service_pb2.UndeleteTagGroupRequest(id=group.id, request_id=new_request_id()),

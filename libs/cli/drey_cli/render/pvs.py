@@ -22,12 +22,18 @@ def tags_text(pv: catalog_pb2.Pv) -> str:
     return " ".join(f"{group}={','.join(tags)}" for group, tags in groups.items())
 
 
-def tolerance_text(pv: catalog_pb2.Pv, role: str) -> str:
-    """Tolerance of a channel in words; exact where none is given."""
-    field = f"{role}_tolerance"
-    if not pv.HasField(field):  # type: ignore[arg-type]
-        return "exact"
-    tolerance: value_pb2.Tolerance = getattr(pv, field)
+def channel_text(channel: catalog_pb2.Channel) -> str:
+    """Address, protocol and tolerance of a channel in words."""
+    from drey.catalog.v1 import catalog_pb2
+
+    if not channel.address:
+        return "—"
+    protocol = short_name(catalog_pb2.Protocol, channel.channel_protocol) or "ca"
+    return f"{channel.address}  ({protocol}, {tolerance_text(channel.tolerance)})"
+
+
+def tolerance_text(tolerance: value_pb2.Tolerance) -> str:
+    """A tolerance in words; exact where none is given."""
     parts = []
     if tolerance.absolute:
         parts.append(f"±{tolerance.absolute:g}")
@@ -50,8 +56,8 @@ def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
     )
     for pv in pvs:
         table.add(
-            Cell(pv.name, "dim strike" if pv.delete_time_ns else ""),
-            pv.readback_address if pv.readback_address != pv.name else "(itself)",
+            Cell(pv.name, "dim strike" if pv.HasField("delete_time") else ""),
+            pv.readback.address if pv.readback.address != pv.name else "(itself)",
             pv.device,
             tags_text(pv),
             _marks(pv),
@@ -61,33 +67,29 @@ def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
 
 
 def _marks(pv: catalog_pb2.Pv) -> Cell:
-    if pv.delete_time_ns:
+    if pv.HasField("delete_time"):
         return Cell("deleted", "red")
-    if not pv.setpoint_address:
+    if not pv.setpoint.address:
         return Cell("no setpoint", "dim")
     return Cell("read-only", "cyan") if pv.read_only else Cell("")
 
 
 def pv_facts(pv: catalog_pb2.Pv, *, utc: bool) -> Table:
     """Everything the catalogue has of one PV."""
-    from drey.catalog.v1 import catalog_pb2
-
-    protocol = short_name(catalog_pb2.Protocol, pv.protocol) or "ca"
     pairs: list[tuple[str, Cell | str]] = [
-        ("setpoint", f"{pv.setpoint_address or '—'}  ({tolerance_text(pv, 'setpoint')})"),
-        ("readback", f"{pv.readback_address or '—'}  ({tolerance_text(pv, 'readback')})"),
-        ("protocol", protocol),
+        ("setpoint", channel_text(pv.setpoint)),
+        ("readback", channel_text(pv.readback)),
         ("device", pv.device or "—"),
         ("description", pv.description or "—"),
         ("tags", tags_text(pv) or "—"),
         ("read-only", "yes" if pv.read_only else "no"),
         ("id", pv.id),
         ("number", str(pv.number)),
-        ("created", format_time(pv.create_time_ns, utc=utc)),
-        ("changed", format_time(pv.update_time_ns, utc=utc)),
+        ("created", format_time(pv.create_time.ToNanoseconds(), utc=utc)),
+        ("changed", format_time(pv.update_time.ToNanoseconds(), utc=utc)),
     ]
-    if pv.delete_time_ns:
-        pairs.append(("deleted", Cell(format_time(pv.delete_time_ns, utc=utc), "red")))
+    if pv.HasField("delete_time"):
+        pairs.append(("deleted", Cell(format_time(pv.delete_time.ToNanoseconds(), utc=utc), "red")))
     if pv.HasField("restore_policy"):
         pairs.extend(policy_pairs(pv.restore_policy))
     return facts(pairs, title=pv.name)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import errors_pb2, value_pb2
 from drey_core.directory import Metadata
-from drey_core.errors import DreyError, InvalidArgument
+from drey_core.errors import DreyError, InvalidArgument, Unimplemented
 from drey_core.pv_table import NO_POLICY, CompletionMode, Policy, PvProtocol, split_scheme
 from drey_core.values import ARRAY
 from drey_snapshot.catalog.domain.draft import Draft, copy_of
@@ -25,33 +27,45 @@ def invalid(field: str, why: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})
 
 
+def time_of(ns: int) -> Timestamp | None:
+    """A time of the control plane; None for 0, which means "not"."""
+    return Timestamp(seconds=ns // _NS, nanos=ns % _NS) if ns else None
+
+
 # --- PVs ---
+
+_ROLES = ("setpoint", "readback")
 
 
 def pv_to_proto(draft: Draft, tags: TagBook) -> catalog_pb2.Pv:
-    """The PV as clients see it. Exact tolerances and empty policies are absent."""
+    """The PV as clients see it. Channels without an address and empty policies are absent."""
     pv = catalog_pb2.Pv(
         id=draft.id,
         number=draft.number,
         name=draft.name,
-        setpoint_address=draft.setpoint_address,
-        readback_address=draft.readback_address,
-        protocol=draft.protocol,  # type: ignore[arg-type]
+        etag=draft.etag,
         device=draft.device,
         description=draft.description,
         tags=[catalog_pb2.TagRef(group=g, tag=t) for g, t in tags.names(draft.tags)],
         read_only=draft.read_only,
-        etag=draft.etag,
-        create_time_ns=draft.create_time_ns,
-        update_time_ns=draft.update_time_ns,
-        delete_time_ns=draft.delete_time_ns,
+        create_time=time_of(draft.create_time_ns),
+        update_time=time_of(draft.update_time_ns),
+        delete_time=time_of(draft.delete_time_ns),
     )
-    if draft.setpoint_absolute or draft.setpoint_relative:
-        pv.setpoint_tolerance.absolute = draft.setpoint_absolute
-        pv.setpoint_tolerance.relative = draft.setpoint_relative
-    if draft.readback_absolute or draft.readback_relative:
-        pv.readback_tolerance.absolute = draft.readback_absolute
-        pv.readback_tolerance.relative = draft.readback_relative
+    if draft.setpoint_address:
+        channel = pv.setpoint
+        channel.number, channel.address = draft.setpoint_channel, draft.setpoint_address
+        channel.channel_protocol = draft.protocol  # type: ignore[assignment]
+        if draft.setpoint_absolute or draft.setpoint_relative:
+            channel.tolerance.absolute = draft.setpoint_absolute
+            channel.tolerance.relative = draft.setpoint_relative
+    if draft.readback_address:
+        channel = pv.readback
+        channel.number, channel.address = draft.readback_channel, draft.readback_address
+        channel.channel_protocol = draft.protocol  # type: ignore[assignment]
+        if draft.readback_absolute or draft.readback_relative:
+            channel.tolerance.absolute = draft.readback_absolute
+            channel.tolerance.relative = draft.readback_relative
     if draft.policy != NO_POLICY:
         pv.restore_policy.CopyFrom(policy_to_proto(draft.policy))
     return pv
@@ -60,14 +74,7 @@ def pv_to_proto(draft: Draft, tags: TagBook) -> catalog_pb2.Pv:
 def pv_from_proto(pv: catalog_pb2.Pv, path: str = "pv") -> Draft:
     """The content of a PV without its tags; what the server makes is ignored."""
     draft = Draft(name=pv.name)
-    for setter in (
-        *("protocol", "setpoint_address", "readback_address"),
-        *("device", "description", "read_only"),
-    ):
-        _SETTERS[setter](draft, pv, path)
-    _SETTERS["setpoint_tolerance"](draft, pv, path)
-    _SETTERS["readback_tolerance"](draft, pv, path)
-    _SETTERS["restore_policy"](draft, pv, path)
+    _set_fields(draft, pv, _AT_CREATION, path)
     return draft
 
 
@@ -76,53 +83,95 @@ def tag_names(refs: Iterable[catalog_pb2.TagRef]) -> list[tuple[str, str]]:
     return [(ref.group, ref.tag) for ref in refs]
 
 
+def _set_fields(draft: Draft, pv: catalog_pb2.Pv, names: Iterable[str], path: str) -> None:
+    """Put fields of `pv` into the draft, whole channels and parts of them too."""
+    protocols = dict.fromkeys(_ROLES, draft.protocol)
+    for name in names:
+        role, _, part = name.partition(".")
+        if role in _ROLES:
+            channel = _Channel(role, getattr(pv, role), f"{path}.{role}")
+            for each in (part,) if part else _CHANNEL_PARTS:
+                channel.set_part(each, draft, protocols)
+        else:
+            _SETTERS[name](draft, pv, path)
+    for role in _ROLES:
+        changed = any(name.partition(".")[0] == role for name in names)
+        if changed and not getattr(draft, f"{role}_address"):
+            _refuse_orphans(draft, role, f"{path}.{role}")
+    said = {protocols[role] for role in _ROLES if getattr(draft, f"{role}_address")}
+    if len(said) > 1:
+        setpoint, readback = (PvProtocol(protocols[role]).name for role in _ROLES)
+        raise _not_built(
+            f"{path}.readback.channel_protocol",
+            f"a setpoint by {setpoint} with a readback by {readback}: say the same protocol of"
+            " both, or make two PVs",
+        )
+    draft.protocol = said.pop() if said else draft.protocol
+
+
+def _refuse_orphans(draft: Draft, role: str, path: str) -> None:
+    for part in ("absolute", "relative"):
+        if getattr(draft, f"{role}_{part}"):
+            raise invalid(f"{path}.address", "is required where there is a tolerance")
+
+
+def _not_built(field: str, what: str) -> Unimplemented:
+    return Unimplemented(
+        f"{field}: not built in this version: {what}", field=field, metadata={"field": field}
+    )
+
+
+class _Channel:
+    """A channel of a request, put into a draft part by part."""
+
+    def __init__(self, role: str, said: catalog_pb2.Channel, path: str) -> None:
+        self._role, self._said, self._path = role, said, path
+
+    def set_part(self, part: str, draft: Draft, protocols: dict[str, int]) -> None:
+        """One of `_CHANNEL_PARTS`."""
+        if part == "address":
+            scheme, address = split_scheme(self._said.address)
+            setattr(draft, f"{self._role}_address", address)
+            if scheme != PvProtocol.UNSPECIFIED:
+                protocols[self._role] = self._protocol()
+            if not address:
+                self._set_tolerance(draft, 0.0, 0.0)
+        elif part == "channel_protocol":
+            protocols[self._role] = self._protocol()
+        elif part == "tolerance":
+            self._set_tolerance(draft, self._said.tolerance.absolute, self._said.tolerance.relative)
+        elif part == "field" and self._said.field:
+            raise _not_built(f"{self._path}.field", "the value itself is taken, no part of it")
+        elif part == "monitor" and self._said.HasField("monitor"):
+            raise _not_built(f"{self._path}.monitor", "channels are subscribed to by the defaults")
+
+    def _set_tolerance(self, draft: Draft, absolute: float, relative: float) -> None:
+        setattr(draft, f"{self._role}_absolute", absolute)
+        setattr(draft, f"{self._role}_relative", relative)
+
+    def _protocol(self) -> int:
+        """What `channel_protocol` and the address (`pva://NAME`) say; Channel Access if nothing."""
+        scheme, rest = split_scheme(self._said.address)
+        said = int(self._said.channel_protocol)
+        if said == catalog_pb2.PROTOCOL_LIVE:
+            raise _not_built(
+                f"{self._path}.channel_protocol", "there are no PVs computed out of others"
+            )
+        if scheme != PvProtocol.UNSPECIFIED:
+            if not rest:
+                raise invalid(f"{self._path}.address", f"{self._said.address} names no channel")
+            if said not in (PvProtocol.UNSPECIFIED, scheme):
+                raise invalid(
+                    f"{self._path}.address",
+                    f"{self._said.address} is of another protocol than channel_protocol says",
+                )
+        return int(scheme) or said or PvProtocol.CA
+
+
 def _set_name(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
     if not pv.name:
         raise invalid(f"{path}.name", "a PV keeps a name; it cannot become empty")
     draft.name = pv.name
-
-
-def _set_protocol(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
-    draft.protocol = _said_protocol(pv, path) or catalog_pb2.PROTOCOL_CA
-
-
-def _said_protocol(pv: catalog_pb2.Pv, path: str) -> int:
-    """What `protocol` and the addresses say of it (`pva://NAME`); 0 if nothing."""
-    said = pv.protocol or 0
-    for name in ("setpoint_address", "readback_address"):
-        protocol, rest = split_scheme(getattr(pv, name))
-        if protocol == PvProtocol.UNSPECIFIED:
-            continue
-        if not rest:
-            raise invalid(f"{path}.{name}", f"{getattr(pv, name)} names no channel")
-        if said not in (PvProtocol.UNSPECIFIED, protocol):
-            raise invalid(
-                f"{path}.{name}",
-                f"{getattr(pv, name)} is of another protocol than the rest of the PV says;"
-                " both channels of a PV have one protocol",
-            )
-        said = int(protocol)
-    return said
-
-
-def _set_address(name: str) -> Callable[[Draft, catalog_pb2.Pv, str], None]:
-    def set_(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
-        protocol, address = split_scheme(getattr(pv, name))
-        setattr(draft, name, address)
-        if protocol != PvProtocol.UNSPECIFIED:
-            draft.protocol = _said_protocol(pv, path)
-
-    return set_
-
-
-def _set_setpoint_tolerance(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
-    draft.setpoint_absolute = pv.setpoint_tolerance.absolute
-    draft.setpoint_relative = pv.setpoint_tolerance.relative
-
-
-def _set_readback_tolerance(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
-    draft.readback_absolute = pv.readback_tolerance.absolute
-    draft.readback_relative = pv.readback_tolerance.relative
 
 
 def _set_policy(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
@@ -138,15 +187,23 @@ def _set_plain(name: str) -> Callable[[Draft, catalog_pb2.Pv, str], None]:
     return set_
 
 
+def _refuse_given(name: Literal["done", "config"]) -> Callable[[Draft, catalog_pb2.Pv, str], None]:
+    def set_(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
+        if pv.HasField(name):
+            raise _not_built(f"{path}.{name}", "a PV has a setpoint and a readback")
+
+    return set_
+
+
 _SETTERS: dict[str, Callable[[Draft, catalog_pb2.Pv, str], None]] = {
     "name": _set_name,
-    "protocol": _set_protocol,
-    "setpoint_tolerance": _set_setpoint_tolerance,
-    "readback_tolerance": _set_readback_tolerance,
     "restore_policy": _set_policy,
-    **{name: _set_address(name) for name in ("setpoint_address", "readback_address")},
+    "done": _refuse_given("done"),
+    "config": _refuse_given("config"),
     **{name: _set_plain(name) for name in ("device", "description", "read_only")},
 }
+_CHANNEL_PARTS = ("address", "channel_protocol", "field", "tolerance", "monitor")
+_AT_CREATION = (*_ROLES, *(name for name in _SETTERS if name != "name"))
 
 
 def check_mask(paths: Sequence[str], known: Iterable[str], field: str = "update_mask") -> None:
@@ -159,7 +216,9 @@ def check_mask(paths: Sequence[str], known: Iterable[str], field: str = "update_
             raise invalid(field, f"{path[:100]!r} cannot be changed; there are {names}")
 
 
-PV_PATHS = frozenset([*_SETTERS, "tags"])
+PV_PATHS = frozenset(
+    [*_SETTERS, *_ROLES, *(f"{role}.{part}" for role in _ROLES for part in _CHANNEL_PARTS), "tags"]
+)
 """Paths of an update mask of PVs."""
 
 
@@ -168,9 +227,7 @@ def apply_mask(
 ) -> tuple[Draft, list[tuple[str, str]] | None]:
     """(a copy of `before` with the fields of a checked mask, its new tags or None as they are)."""
     after = copy_of(before)
-    for name in paths:
-        if name != "tags":
-            _SETTERS[name](after, pv, path)
+    _set_fields(after, pv, [name for name in paths if name != "tags"], path)
     return after, tag_names(pv.tags) if "tags" in paths else None
 
 
@@ -254,7 +311,7 @@ def sources_to_proto(found: Effective) -> list[catalog_pb2.PolicySource]:
 def tag_to_proto(tag: Tag, count: int) -> catalog_pb2.Tag:
     """A tag with the number of living PVs that carry it."""
     return catalog_pb2.Tag(
-        id=tag.id, name=tag.name, pv_count=count, delete_time_ns=tag.delete_time_ns
+        id=tag.id, name=tag.name, pv_count=count, delete_time=time_of(tag.delete_time_ns)
     )
 
 
@@ -266,7 +323,7 @@ def group_to_proto(group: TagGroup, counts: dict[int, int]) -> catalog_pb2.TagGr
         description=group.description,
         tags=[tag_to_proto(tag, counts.get(tag.number, 0)) for tag in group.tags],
         etag=group_etag(group),
-        delete_time_ns=group.delete_time_ns,
+        delete_time=time_of(group.delete_time_ns),
     )
 
 

@@ -274,9 +274,8 @@ class PvRpcs:
         table = view.table
         channels = (table.setpoint_channel[rows] != 0).sum()
         channels += (table.readback_channel[rows] != 0).sum()
-        names: list[str] = []
-        if request.sample:
-            names = sorted(table.name[row] for row in rows.tolist())[: request.sample]
+        sample = check_page_size(request.sample, most=_MAX_PAGE, default=0, field="sample")
+        names = sorted(table.name[row] for row in rows.tolist())[:sample] if sample else []
         return rpc.ResolveSelectorResponse(pvs=len(rows), channels=int(channels), names=names)
 
     async def GetEffectivePolicy(

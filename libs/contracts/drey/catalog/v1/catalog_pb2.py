@@ -26,9 +26,10 @@ from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotat
 from drey.common.v1 import errors_pb2 as drey_dot_common_dot_v1_dot_errors__pb2
 from drey.common.v1 import value_pb2 as drey_dot_common_dot_v1_dot_value__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/catalog/v1/catalog.proto\x12\x0f\x64rey.catalog.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\"\xff\x05\n\x02Pv\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1a\n\x06number\x18\x02 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x1a\n\x04name\x18\x03 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x04name\x12\x31\n\x10setpoint_address\x18\x04 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x0fsetpointAddress\x12\x31\n\x10readback_address\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x0freadbackAddress\x12\x35\n\x08protocol\x18\x06 \x01(\x0e\x32\x19.drey.catalog.v1.ProtocolR\x08protocol\x12!\n\x06\x64\x65vice\x18\x07 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06\x64\x65vice\x12-\n\x0b\x64\x65scription\x18\x08 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12\x34\n\x04tags\x18\t \x03(\x0b\x32\x17.drey.catalog.v1.TagRefB\x07\x8a\xa4&\x03\x10\xe8\x07R\x04tags\x12H\n\x12setpoint_tolerance\x18\n \x01(\x0b\x32\x19.drey.common.v1.ToleranceR\x11setpointTolerance\x12H\n\x12readback_tolerance\x18\x0b \x01(\x0b\x32\x19.drey.common.v1.ToleranceR\x11readbackTolerance\x12\x1b\n\tread_only\x18\x0c \x01(\x08R\x08readOnly\x12\x45\n\x0erestore_policy\x18\r \x01(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\rrestorePolicy\x12\x1a\n\x04\x65tag\x18\x0e \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12$\n\x0e\x63reate_time_ns\x18\x0f \x01(\x10R\x0c\x63reateTimeNs\x12$\n\x0eupdate_time_ns\x18\x10 \x01(\x10R\x0cupdateTimeNs\x12$\n\x0e\x64\x65lete_time_ns\x18\x11 \x01(\x10R\x0c\x64\x65leteTimeNs\"J\n\x06TagRef\x12!\n\x05group\x18\x01 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x05group\x12\x1d\n\x03tag\x18\x02 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x03tag\"\xc8\x03\n\rRestorePolicy\x12;\n\ncompletion\x18\x01 \x01(\x0e\x32\x1b.drey.catalog.v1.CompletionR\ncompletion\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x31\n\x06settle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06settle\x12\x19\n\x05stage\x18\x04 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12)\n\x0c\x64one_channel\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x0b\x64oneChannel\x12\"\n\ndone_value\x18\x06 \x01(\x01H\x01R\tdoneValue\x88\x01\x01\x12 \n\tramp_rate\x18\x07 \x01(\x01H\x02R\x08rampRate\x88\x01\x01\x12 \n\tramp_step\x18\x08 \x01(\x01H\x03R\x08rampStep\x88\x01\x01\x12/\n\x07\x61llowed\x18\t \x01(\x0b\x32\x15.drey.common.v1.RangeR\x07\x61llowedB\x08\n\x06_stageB\r\n\x0b_done_valueB\x0c\n\n_ramp_rateB\x0c\n\n_ramp_step\"<\n\x0cPolicySource\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\"\xdc\x01\n\x08TagGroup\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12-\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12(\n\x04tags\x18\x04 \x03(\x0b\x32\x14.drey.catalog.v1.TagR\x04tags\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12$\n\x0e\x64\x65lete_time_ns\x18\x06 \x01(\x10R\x0c\x64\x65leteTimeNs\"}\n\x03Tag\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12\x19\n\x08pv_count\x18\x03 \x01(\x04R\x07pvCount\x12$\n\x0e\x64\x65lete_time_ns\x18\x04 \x01(\x10R\x0c\x64\x65leteTimeNs\"\xa7\x01\n\x05Scope\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12-\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12\x1c\n\x07version\x18\x04 \x01(\x04\x42\x02\x30\x01R\x07version\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\"\xb3\x01\n\tImportRow\x12\x12\n\x04line\x18\x01 \x01(\x04R\x04line\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x35\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.drey.catalog.v1.ImportActionR\x06\x61\x63tion\x12\x16\n\x06\x63olumn\x18\x04 \x01(\tR\x06\x63olumn\x12/\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9b\x02\n\rImportSummary\x12\x12\n\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x14\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x04R\x05\x61\x64\x64\x65\x64\x12\x18\n\x07\x63hanged\x18\x03 \x01(\x04R\x07\x63hanged\x12\x1c\n\tunchanged\x18\x04 \x01(\x04R\tunchanged\x12\x18\n\x07refused\x18\x05 \x01(\x04R\x07refused\x12\x18\n\x07\x61pplied\x18\x06 \x01(\x08R\x07\x61pplied\x12(\n\x10tag_groups_added\x18\x07 \x03(\tR\x0etagGroupsAdded\x12\x15\n\x06job_id\x18\x08 \x01(\tR\x05jobId\x12\x33\n\x06\x66ormat\x18\t \x01(\x0e\x32\x1b.drey.catalog.v1.FileFormatR\x06\x66ormat\"`\n\x08PvResult\x12#\n\x02pv\x18\x01 \x01(\x0b\x32\x13.drey.catalog.v1.PvR\x02pv\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror*G\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPROTOCOL_CA\x10\x01\x12\x10\n\x0cPROTOCOL_PVA\x10\x02*\x90\x01\n\nCompletion\x12\x1a\n\x16\x43OMPLETION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OMPLETION_SENT\x10\x01\x12\x1b\n\x17\x43OMPLETION_PUT_CALLBACK\x10\x02\x12\x17\n\x13\x43OMPLETION_READBACK\x10\x03\x12\x1b\n\x17\x43OMPLETION_DONE_CHANNEL\x10\x04*\xe2\x01\n\nFileFormat\x12\x1b\n\x17\x46ILE_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILE_FORMAT_CSV\x10\x01\x12\x1c\n\x18\x46ILE_FORMAT_AUTOSAVE_REQ\x10\x02\x12\x18\n\x14\x46ILE_FORMAT_BURT_REQ\x10\x03\x12\x1b\n\x17\x46ILE_FORMAT_PHOEBUS_CSV\x10\x04\x12\x1c\n\x18\x46ILE_FORMAT_PHOEBUS_JSON\x10\x05\x12\x15\n\x11\x46ILE_FORMAT_NAMES\x10\x06\x12\x18\n\x14\x46ILE_FORMAT_EPICS_DB\x10\x07*\x99\x01\n\x0cImportAction\x12\x1d\n\x19IMPORT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13IMPORT_ACTION_ADDED\x10\x01\x12\x19\n\x15IMPORT_ACTION_CHANGED\x10\x02\x12\x1b\n\x17IMPORT_ACTION_UNCHANGED\x10\x03\x12\x19\n\x15IMPORT_ACTION_REFUSED\x10\x04\x42\xc9\x01\n\x13org.drey.catalog.v1B\x0c\x43\x61talogProtoP\x01Z5github.com/drey-controls/drey-go/catalog/v1;catalogv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0f\x44rey.Catalog.V1\xba\x02\rDreyCatalogV1\xca\x02\x0f\x44rey\\Catalog\\V1\xe2\x02\x1b\x44rey\\Catalog\\V1\\GPBMetadata\xea\x02\x11\x44rey::Catalog::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/catalog/v1/catalog.proto\x12\x0f\x64rey.catalog.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x02\n\x07\x43hannel\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12 \n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x07\x61\x64\x64ress\x12\x44\n\x10\x63hannel_protocol\x18\x03 \x01(\x0e\x32\x19.drey.catalog.v1.ProtocolR\x0f\x63hannelProtocol\x12\x1f\n\x05\x66ield\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05\x66ield\x12\x37\n\ttolerance\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.ToleranceR\ttolerance\x12\x39\n\x07monitor\x18\x06 \x01(\x0b\x32\x1f.drey.catalog.v1.MonitorOptionsR\x07monitor\"\x85\x01\n\x0eMonitorOptions\x12<\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ToleranceR\x08\x64\x65\x61\x64\x62\x61nd\"\xdf\x05\n\x02Pv\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1a\n\x06number\x18\x02 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x1a\n\x04name\x18\x03 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x04name\x12\x1a\n\x04\x65tag\x18\x04 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12\x34\n\x08setpoint\x18\x05 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x08setpoint\x12\x34\n\x08readback\x18\x06 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x08readback\x12,\n\x04\x64one\x18\x07 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x04\x64one\x12\x30\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x06\x63onfig\x12!\n\x06\x64\x65vice\x18\t \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06\x64\x65vice\x12-\n\x0b\x64\x65scription\x18\n \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12\x34\n\x04tags\x18\x0b \x03(\x0b\x32\x17.drey.catalog.v1.TagRefB\x07\x8a\xa4&\x03\x10\xe8\x07R\x04tags\x12\x1b\n\tread_only\x18\x0c \x01(\x08R\x08readOnly\x12\x45\n\x0erestore_policy\x18\r \x01(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\rrestorePolicy\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12;\n\x0b\x64\x65lete_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"J\n\x06TagRef\x12!\n\x05group\x18\x01 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x05group\x12\x1d\n\x03tag\x18\x02 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x03tag\"\xc8\x03\n\rRestorePolicy\x12;\n\ncompletion\x18\x01 \x01(\x0e\x32\x1b.drey.catalog.v1.CompletionR\ncompletion\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x31\n\x06settle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06settle\x12\x19\n\x05stage\x18\x04 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12)\n\x0c\x64one_channel\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x0b\x64oneChannel\x12\"\n\ndone_value\x18\x06 \x01(\x01H\x01R\tdoneValue\x88\x01\x01\x12 \n\tramp_rate\x18\x07 \x01(\x01H\x02R\x08rampRate\x88\x01\x01\x12 \n\tramp_step\x18\x08 \x01(\x01H\x03R\x08rampStep\x88\x01\x01\x12/\n\x07\x61llowed\x18\t \x01(\x0b\x32\x15.drey.common.v1.RangeR\x07\x61llowedB\x08\n\x06_stageB\r\n\x0b_done_valueB\x0c\n\n_ramp_rateB\x0c\n\n_ramp_step\"<\n\x0cPolicySource\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\"\xf3\x01\n\x08TagGroup\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12-\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12(\n\x04tags\x18\x04 \x03(\x0b\x32\x14.drey.catalog.v1.TagR\x04tags\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12;\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"\x94\x01\n\x03Tag\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12\x19\n\x08pv_count\x18\x03 \x01(\x05R\x07pvCount\x12;\n\x0b\x64\x65lete_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"\xa7\x01\n\x05Scope\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12-\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12\x1c\n\x07version\x18\x04 \x01(\x04\x42\x02\x30\x01R\x07version\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\"\xb3\x01\n\tImportRow\x12\x12\n\x04line\x18\x01 \x01(\x05R\x04line\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x35\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.drey.catalog.v1.ImportActionR\x06\x61\x63tion\x12\x16\n\x06\x63olumn\x18\x04 \x01(\tR\x06\x63olumn\x12/\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9b\x02\n\rImportSummary\x12\x12\n\x04rows\x18\x01 \x01(\x05R\x04rows\x12\x14\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x05R\x05\x61\x64\x64\x65\x64\x12\x18\n\x07\x63hanged\x18\x03 \x01(\x05R\x07\x63hanged\x12\x1c\n\tunchanged\x18\x04 \x01(\x05R\tunchanged\x12\x18\n\x07refused\x18\x05 \x01(\x05R\x07refused\x12\x18\n\x07\x61pplied\x18\x06 \x01(\x08R\x07\x61pplied\x12(\n\x10tag_groups_added\x18\x07 \x03(\tR\x0etagGroupsAdded\x12\x15\n\x06job_id\x18\x08 \x01(\tR\x05jobId\x12\x33\n\x06\x66ormat\x18\t \x01(\x0e\x32\x1b.drey.catalog.v1.FileFormatR\x06\x66ormat\"`\n\x08PvResult\x12#\n\x02pv\x18\x01 \x01(\x0b\x32\x13.drey.catalog.v1.PvR\x02pv\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror*Z\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPROTOCOL_CA\x10\x01\x12\x10\n\x0cPROTOCOL_PVA\x10\x02\x12\x11\n\rPROTOCOL_LIVE\x10\x03*\x90\x01\n\nCompletion\x12\x1a\n\x16\x43OMPLETION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OMPLETION_SENT\x10\x01\x12\x1b\n\x17\x43OMPLETION_PUT_CALLBACK\x10\x02\x12\x17\n\x13\x43OMPLETION_READBACK\x10\x03\x12\x1b\n\x17\x43OMPLETION_DONE_CHANNEL\x10\x04*\xe2\x01\n\nFileFormat\x12\x1b\n\x17\x46ILE_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILE_FORMAT_CSV\x10\x01\x12\x1c\n\x18\x46ILE_FORMAT_AUTOSAVE_REQ\x10\x02\x12\x18\n\x14\x46ILE_FORMAT_BURT_REQ\x10\x03\x12\x1b\n\x17\x46ILE_FORMAT_PHOEBUS_CSV\x10\x04\x12\x1c\n\x18\x46ILE_FORMAT_PHOEBUS_JSON\x10\x05\x12\x15\n\x11\x46ILE_FORMAT_NAMES\x10\x06\x12\x18\n\x14\x46ILE_FORMAT_EPICS_DB\x10\x07*\x99\x01\n\x0cImportAction\x12\x1d\n\x19IMPORT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13IMPORT_ACTION_ADDED\x10\x01\x12\x19\n\x15IMPORT_ACTION_CHANGED\x10\x02\x12\x1b\n\x17IMPORT_ACTION_UNCHANGED\x10\x03\x12\x19\n\x15IMPORT_ACTION_REFUSED\x10\x04\x42\xc9\x01\n\x13org.drey.catalog.v1B\x0c\x43\x61talogProtoP\x01Z5github.com/drey-controls/drey-go/catalog/v1;catalogv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0f\x44rey.Catalog.V1\xba\x02\rDreyCatalogV1\xca\x02\x0f\x44rey\\Catalog\\V1\xe2\x02\x1b\x44rey\\Catalog\\V1\\GPBMetadata\xea\x02\x11\x44rey::Catalog::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,24 +37,26 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.catalog.v1.catalog_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023org.drey.catalog.v1B\014CatalogProtoP\001Z5github.com/drey-controls/drey-go/catalog/v1;catalogv1\242\002\004DCVX\252\002\017Drey.Catalog.V1\272\002\rDreyCatalogV1\312\002\017Drey\\Catalog\\V1\342\002\033Drey\\Catalog\\V1\\GPBMetadata\352\002\021Drey::Catalog::V1'
+  _globals['_CHANNEL'].fields_by_name['number']._loaded_options = None
+  _globals['_CHANNEL'].fields_by_name['number']._serialized_options = b'0\001'
+  _globals['_CHANNEL'].fields_by_name['address']._loaded_options = None
+  _globals['_CHANNEL'].fields_by_name['address']._serialized_options = b'\212\244&\0028\001'
+  _globals['_CHANNEL'].fields_by_name['field']._loaded_options = None
+  _globals['_CHANNEL'].fields_by_name['field']._serialized_options = b'\212\244&\005\030\364\003H\001'
   _globals['_PV'].fields_by_name['id']._loaded_options = None
   _globals['_PV'].fields_by_name['id']._serialized_options = b'\212\244&\002 \001'
   _globals['_PV'].fields_by_name['number']._loaded_options = None
   _globals['_PV'].fields_by_name['number']._serialized_options = b'0\001'
   _globals['_PV'].fields_by_name['name']._loaded_options = None
   _globals['_PV'].fields_by_name['name']._serialized_options = b'\212\244&\0028\001'
-  _globals['_PV'].fields_by_name['setpoint_address']._loaded_options = None
-  _globals['_PV'].fields_by_name['setpoint_address']._serialized_options = b'\212\244&\0028\001'
-  _globals['_PV'].fields_by_name['readback_address']._loaded_options = None
-  _globals['_PV'].fields_by_name['readback_address']._serialized_options = b'\212\244&\0028\001'
+  _globals['_PV'].fields_by_name['etag']._loaded_options = None
+  _globals['_PV'].fields_by_name['etag']._serialized_options = b'\212\244&\002\030d'
   _globals['_PV'].fields_by_name['device']._loaded_options = None
   _globals['_PV'].fields_by_name['device']._serialized_options = b'\212\244&\005\030\364\003H\001'
   _globals['_PV'].fields_by_name['description']._loaded_options = None
   _globals['_PV'].fields_by_name['description']._serialized_options = b'\212\244&\007\030\220NH\001P\001'
   _globals['_PV'].fields_by_name['tags']._loaded_options = None
   _globals['_PV'].fields_by_name['tags']._serialized_options = b'\212\244&\003\020\350\007'
-  _globals['_PV'].fields_by_name['etag']._loaded_options = None
-  _globals['_PV'].fields_by_name['etag']._serialized_options = b'\212\244&\002\030d'
   _globals['_TAGREF'].fields_by_name['group']._loaded_options = None
   _globals['_TAGREF'].fields_by_name['group']._serialized_options = b'\212\244&\007\010\001\030\310\001H\001'
   _globals['_TAGREF'].fields_by_name['tag']._loaded_options = None
@@ -82,32 +85,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOPE'].fields_by_name['version']._serialized_options = b'0\001'
   _globals['_SCOPE'].fields_by_name['etag']._loaded_options = None
   _globals['_SCOPE'].fields_by_name['etag']._serialized_options = b'\212\244&\002\030d'
-  _globals['_PROTOCOL']._serialized_start=2626
-  _globals['_PROTOCOL']._serialized_end=2697
-  _globals['_COMPLETION']._serialized_start=2700
-  _globals['_COMPLETION']._serialized_end=2844
-  _globals['_FILEFORMAT']._serialized_start=2847
-  _globals['_FILEFORMAT']._serialized_end=3073
-  _globals['_IMPORTACTION']._serialized_start=3076
-  _globals['_IMPORTACTION']._serialized_end=3229
-  _globals['_PV']._serialized_start=174
-  _globals['_PV']._serialized_end=941
-  _globals['_TAGREF']._serialized_start=943
-  _globals['_TAGREF']._serialized_end=1017
-  _globals['_RESTOREPOLICY']._serialized_start=1020
-  _globals['_RESTOREPOLICY']._serialized_end=1476
-  _globals['_POLICYSOURCE']._serialized_start=1478
-  _globals['_POLICYSOURCE']._serialized_end=1538
-  _globals['_TAGGROUP']._serialized_start=1541
-  _globals['_TAGGROUP']._serialized_end=1761
-  _globals['_TAG']._serialized_start=1763
-  _globals['_TAG']._serialized_end=1888
-  _globals['_SCOPE']._serialized_start=1891
-  _globals['_SCOPE']._serialized_end=2058
-  _globals['_IMPORTROW']._serialized_start=2061
-  _globals['_IMPORTROW']._serialized_end=2240
-  _globals['_IMPORTSUMMARY']._serialized_start=2243
-  _globals['_IMPORTSUMMARY']._serialized_end=2526
-  _globals['_PVRESULT']._serialized_start=2528
-  _globals['_PVRESULT']._serialized_end=2624
+  _globals['_PROTOCOL']._serialized_start=3103
+  _globals['_PROTOCOL']._serialized_end=3193
+  _globals['_COMPLETION']._serialized_start=3196
+  _globals['_COMPLETION']._serialized_end=3340
+  _globals['_FILEFORMAT']._serialized_start=3343
+  _globals['_FILEFORMAT']._serialized_end=3569
+  _globals['_IMPORTACTION']._serialized_start=3572
+  _globals['_IMPORTACTION']._serialized_end=3725
+  _globals['_CHANNEL']._serialized_start=207
+  _globals['_CHANNEL']._serialized_end=497
+  _globals['_MONITOROPTIONS']._serialized_start=500
+  _globals['_MONITOROPTIONS']._serialized_end=633
+  _globals['_PV']._serialized_start=636
+  _globals['_PV']._serialized_end=1371
+  _globals['_TAGREF']._serialized_start=1373
+  _globals['_TAGREF']._serialized_end=1447
+  _globals['_RESTOREPOLICY']._serialized_start=1450
+  _globals['_RESTOREPOLICY']._serialized_end=1906
+  _globals['_POLICYSOURCE']._serialized_start=1908
+  _globals['_POLICYSOURCE']._serialized_end=1968
+  _globals['_TAGGROUP']._serialized_start=1971
+  _globals['_TAGGROUP']._serialized_end=2214
+  _globals['_TAG']._serialized_start=2217
+  _globals['_TAG']._serialized_end=2365
+  _globals['_SCOPE']._serialized_start=2368
+  _globals['_SCOPE']._serialized_end=2535
+  _globals['_IMPORTROW']._serialized_start=2538
+  _globals['_IMPORTROW']._serialized_end=2717
+  _globals['_IMPORTSUMMARY']._serialized_start=2720
+  _globals['_IMPORTSUMMARY']._serialized_end=3003
+  _globals['_PVRESULT']._serialized_start=3005
+  _globals['_PVRESULT']._serialized_end=3101
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from drey.common.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -29,21 +30,29 @@ class _Protocol:
 class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protocol.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PROTOCOL_UNSPECIFIED: _Protocol.ValueType  # 0
-    """Channel Access, the default."""
+    """Channel Access, the default; answers name it."""
     PROTOCOL_CA: _Protocol.ValueType  # 1
     """Channel Access."""
     PROTOCOL_PVA: _Protocol.ValueType  # 2
-    """PVAccess."""
+    """PVAccess. In the catalogue only: nobody searches for such a channel yet, and its values say
+    CONNECTION_STATE_UNSUPPORTED.
+    """
+    PROTOCOL_LIVE: _Protocol.ValueType  # 3
+    """Computed by Drey out of other PVs. Not built yet: refused with NOT_IMPLEMENTED."""
 
 class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper):
-    """Protocol by which a PV's channels are reached."""
+    """Protocol by which a channel is reached."""
 
 PROTOCOL_UNSPECIFIED: Protocol.ValueType  # 0
-"""Channel Access, the default."""
+"""Channel Access, the default; answers name it."""
 PROTOCOL_CA: Protocol.ValueType  # 1
 """Channel Access."""
 PROTOCOL_PVA: Protocol.ValueType  # 2
-"""PVAccess."""
+"""PVAccess. In the catalogue only: nobody searches for such a channel yet, and its values say
+CONNECTION_STATE_UNSUPPORTED.
+"""
+PROTOCOL_LIVE: Protocol.ValueType  # 3
+"""Computed by Drey out of other PVs. Not built yet: refused with NOT_IMPLEMENTED."""
 Global___Protocol: _TypeAlias = Protocol  # noqa: Y015
 
 class _Completion:
@@ -155,6 +164,92 @@ IMPORT_ACTION_REFUSED: ImportAction.ValueType  # 4
 Global___ImportAction: _TypeAlias = ImportAction  # noqa: Y015
 
 @_typing.final
+class Channel(_message.Message):
+    """One channel of a PV: where a value is read, and written where it is the setpoint's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CHANNEL_PROTOCOL_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    MONITOR_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Permanent number, made by the server, never reused; values are stored under it. Another address
+    or protocol gets another number. Ignored in requests.
+    """
+    address: _builtins.str
+    """EPICS name. In requests it may begin with its protocol, as in `pva://NAME`. Empty: there is no
+    such channel, and nothing else may be said of it.
+    """
+    channel_protocol: Global___Protocol.ValueType
+    """Protocol. Channels of one PV have one protocol: different ones are not built yet, and refused with
+    NOT_IMPLEMENTED.
+    """
+    field: _builtins.str
+    """Path of the value within a structure of PVAccess, its parts joined by dots. Empty: `value`; always
+    so with Channel Access. Not built yet: refused with NOT_IMPLEMENTED where it is given.
+    """
+    @_builtins.property
+    def tolerance(self) -> _value_pb2.Tolerance:
+        """Tolerance. Absent: exact."""
+
+    @_builtins.property
+    def monitor(self) -> Global___MonitorOptions:
+        """How it is subscribed to. Absent: by the defaults. Not built yet: refused with NOT_IMPLEMENTED where
+        it is given.
+        """
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        address: _builtins.str = ...,
+        channel_protocol: Global___Protocol.ValueType = ...,
+        field: _builtins.str = ...,
+        tolerance: _value_pb2.Tolerance | None = ...,
+        monitor: Global___MonitorOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["monitor", b"monitor", "tolerance", b"tolerance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "channel_protocol", b"channel_protocol", "field", b"field", "monitor", b"monitor", "number", b"number", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Channel: _TypeAlias = Channel  # noqa: Y015
+
+@_typing.final
+class MonitorOptions(_message.Message):
+    """How a channel is subscribed to. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    DEADBAND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def min_interval(self) -> _duration_pb2.Duration:
+        """Shortest time between two updates. Absent: each is taken."""
+
+    @_builtins.property
+    def deadband(self) -> _value_pb2.Tolerance:
+        """Changes within it are no updates. Absent: the dead band of the record."""
+
+    def __init__(
+        self,
+        *,
+        min_interval: _duration_pb2.Duration | None = ...,
+        deadband: _value_pb2.Tolerance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadband", b"deadband", "min_interval", b"min_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadband", b"deadband", "min_interval", b"min_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MonitorOptions: _TypeAlias = MonitorOptions  # noqa: Y015
+
+@_typing.final
 class Pv(_message.Message):
     """One entry of the catalogue: a setpoint channel, a readback channel, or both."""
 
@@ -163,61 +258,72 @@ class Pv(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    SETPOINT_ADDRESS_FIELD_NUMBER: _builtins.int
-    READBACK_ADDRESS_FIELD_NUMBER: _builtins.int
-    PROTOCOL_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    SETPOINT_FIELD_NUMBER: _builtins.int
+    READBACK_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
-    SETPOINT_TOLERANCE_FIELD_NUMBER: _builtins.int
-    READBACK_TOLERANCE_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
     RESTORE_POLICY_FIELD_NUMBER: _builtins.int
-    ETAG_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
-    UPDATE_TIME_NS_FIELD_NUMBER: _builtins.int
-    DELETE_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     number: _builtins.int
     """Permanent number, made by the server, never reused; rows of values are keyed by it."""
     name: _builtins.str
     """Unique among the living. Absent at creation: the setpoint's address, else the readback's."""
-    setpoint_address: _builtins.str
-    """Address of the setpoint channel. Empty: the PV has none and can never be restored."""
-    readback_address: _builtins.str
-    """Address of the readback channel. Empty: the PV has none."""
-    protocol: Global___Protocol.ValueType
-    """Protocol of both channels."""
+    etag: _builtins.str
+    """Changes with every change of the PV. Given in an update: refused if it is not the current one."""
     device: _builtins.str
     """Device that the PV belongs to, free text. Empty: none."""
     description: _builtins.str
     """Description for people. Empty: none."""
     read_only: _builtins.bool
     """Drey never writes it, whatever the IOC allows."""
-    etag: _builtins.str
-    """Changes with every change of the PV. Given in an update: refused if it is not the current one."""
-    create_time_ns: _builtins.int
-    """When it was created, nanoseconds since 1970 UTC; set by the server."""
-    update_time_ns: _builtins.int
-    """When it was last changed, nanoseconds since 1970 UTC; set by the server."""
-    delete_time_ns: _builtins.int
-    """When it was deleted, nanoseconds since 1970 UTC. 0: it lives. A deleted PV is a tombstone."""
+    @_builtins.property
+    def setpoint(self) -> Global___Channel:
+        """Channel that is written by a restore. Absent: the PV has none and can never be restored."""
+
+    @_builtins.property
+    def readback(self) -> Global___Channel:
+        """Channel that tells what became of the setpoint, or is only read. Absent: the PV has none."""
+
+    @_builtins.property
+    def done(self) -> Global___Channel:
+        """Channel that says whether a setpoint has arrived, such as a motor's `.DMOV`. Not built yet: refused
+        with NOT_IMPLEMENTED where it is given; see `RestorePolicy.done_channel`.
+        """
+
+    @_builtins.property
+    def config(self) -> Global___Channel:
+        """Channel that configures the PV and belongs to it in a snapshot. Not built yet: refused with
+        NOT_IMPLEMENTED where it is given.
+        """
+
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagRef]:
         """Tags, at most one entry a tag, ordered by group and name."""
 
     @_builtins.property
-    def setpoint_tolerance(self) -> _value_pb2.Tolerance:
-        """Tolerance of the setpoint. Absent: exact."""
-
-    @_builtins.property
-    def readback_tolerance(self) -> _value_pb2.Tolerance:
-        """Tolerance of the readback. Absent: exact."""
-
-    @_builtins.property
     def restore_policy(self) -> Global___RestorePolicy:
         """How a restore treats it. Absent: by the defaults of its device and tags."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created; set by the server."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed; set by the server."""
+
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; set by the server. Absent: it lives. A deleted PV is a tombstone."""
 
     def __init__(
         self,
@@ -225,24 +331,23 @@ class Pv(_message.Message):
         id: _builtins.str = ...,
         number: _builtins.int = ...,
         name: _builtins.str = ...,
-        setpoint_address: _builtins.str = ...,
-        readback_address: _builtins.str = ...,
-        protocol: Global___Protocol.ValueType = ...,
+        etag: _builtins.str = ...,
+        setpoint: Global___Channel | None = ...,
+        readback: Global___Channel | None = ...,
+        done: Global___Channel | None = ...,
+        config: Global___Channel | None = ...,
         device: _builtins.str = ...,
         description: _builtins.str = ...,
         tags: _abc.Iterable[Global___TagRef] | None = ...,
-        setpoint_tolerance: _value_pb2.Tolerance | None = ...,
-        readback_tolerance: _value_pb2.Tolerance | None = ...,
         read_only: _builtins.bool = ...,
         restore_policy: Global___RestorePolicy | None = ...,
-        etag: _builtins.str = ...,
-        create_time_ns: _builtins.int = ...,
-        update_time_ns: _builtins.int = ...,
-        delete_time_ns: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["readback_tolerance", b"readback_tolerance", "restore_policy", b"restore_policy", "setpoint_tolerance", b"setpoint_tolerance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "delete_time", b"delete_time", "done", b"done", "readback", b"readback", "restore_policy", b"restore_policy", "setpoint", b"setpoint", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time_ns", b"create_time_ns", "delete_time_ns", b"delete_time_ns", "description", b"description", "device", b"device", "etag", b"etag", "id", b"id", "name", b"name", "number", b"number", "protocol", b"protocol", "read_only", b"read_only", "readback_address", b"readback_address", "readback_tolerance", b"readback_tolerance", "restore_policy", b"restore_policy", "setpoint_address", b"setpoint_address", "setpoint_tolerance", b"setpoint_tolerance", "tags", b"tags", "update_time_ns", b"update_time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "device", b"device", "done", b"done", "etag", b"etag", "id", b"id", "name", b"name", "number", b"number", "read_only", b"read_only", "readback", b"readback", "restore_policy", b"restore_policy", "setpoint", b"setpoint", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,7 +491,7 @@ class TagGroup(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
-    DELETE_TIME_NS_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     name: _builtins.str
@@ -395,11 +500,13 @@ class TagGroup(_message.Message):
     """Description for people."""
     etag: _builtins.str
     """Changes with every change of the group or of its tags."""
-    delete_time_ns: _builtins.int
-    """When it was deleted, nanoseconds since 1970 UTC; 0: it lives. Set by the server."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tag]:
         """Tags of the group by name."""
+
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; set by the server. Absent: it lives."""
 
     def __init__(
         self,
@@ -409,11 +516,11 @@ class TagGroup(_message.Message):
         description: _builtins.str = ...,
         tags: _abc.Iterable[Global___Tag] | None = ...,
         etag: _builtins.str = ...,
-        delete_time_ns: _builtins.int = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time_ns", b"delete_time_ns", "description", b"description", "etag", b"etag", "id", b"id", "name", b"name", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "name", b"name", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,26 +535,28 @@ class Tag(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PV_COUNT_FIELD_NUMBER: _builtins.int
-    DELETE_TIME_NS_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     name: _builtins.str
     """Unique within the group, case ignored."""
     pv_count: _builtins.int
     """Number of living PVs that carry it; set by the server."""
-    delete_time_ns: _builtins.int
-    """When it was deleted, nanoseconds since 1970 UTC; 0: it lives. Set by the server."""
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; set by the server. Absent: it lives."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         pv_count: _builtins.int = ...,
-        delete_time_ns: _builtins.int = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time_ns", b"delete_time_ns", "id", b"id", "name", b"name", "pv_count", b"pv_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "id", b"id", "name", b"name", "pv_count", b"pv_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,7 +34,7 @@ class CreatePvRequest(_message.Message):
     """UUID made by the client; a repeat answers as the first call did."""
     @_builtins.property
     def pv(self) -> _catalog_pb2.Pv:
-        """The PV; `id`, `number`, `etag` and the times are ignored."""
+        """The PV; `id`, `etag`, numbers and times are ignored."""
 
     def __init__(
         self,
@@ -229,7 +229,9 @@ class UpdatePvRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change. Empty is an error."""
+        """Fields to change: those of a PV that are not the server's, and those of its channels, as in
+        `setpoint.address` or `readback.tolerance`. `setpoint` alone is the whole channel. Empty is an error.
+        """
 
     def __init__(
         self,
@@ -835,7 +837,7 @@ class ResolveSelectorRequest(_message.Message):
     SELECTOR_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
     sample: _builtins.int
-    """Most names in the response, 0 to 5000."""
+    """Most names in the response. 0: none; more than 5000 means 5000."""
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
         """The selector."""
@@ -1004,7 +1006,7 @@ class ListTagGroupsRequest(_message.Message):
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     include_deleted: _builtins.bool
-    """Deleted groups and tags as well; their `delete_time_ns` is set."""
+    """Deleted groups and tags as well; their `delete_time` is set."""
     def __init__(
         self,
         *,

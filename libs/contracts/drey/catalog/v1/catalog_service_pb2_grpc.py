@@ -195,7 +195,8 @@ class CatalogServiceServicer:
 
     def CreatePv(self, request, context):
         """Create one PV. Effect: allocates numbers for it and its channels; monitors connect them.
-        Idempotent by `request_id`. Deadline: 5 s is ample. Reasons: INVALID_FIELD, ALREADY_EXISTS.
+        Idempotent by `request_id`. Deadline: 5 s is ample. Reasons: INVALID_FIELD, ALREADY_EXISTS,
+        NOT_IMPLEMENTED for what channels cannot have yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,9 +218,9 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePv(self, request, context):
-        """Change fields of one PV, addresses included; history stays. Effect: a changed address gets a
-        new channel. Idempotent by `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD,
-        ALREADY_EXISTS.
+        """Change fields of one PV, addresses included; history stays. Effect: a changed address or protocol
+        gets a new channel. Idempotent by `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD,
+        ALREADY_EXISTS, NOT_IMPLEMENTED for what channels cannot have yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

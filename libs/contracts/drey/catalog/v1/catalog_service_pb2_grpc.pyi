@@ -37,7 +37,8 @@ class CatalogServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     CreatePv: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreatePvRequest, _catalog_service_pb2.CreatePvResponse]
     """Create one PV. Effect: allocates numbers for it and its channels; monitors connect them.
-    Idempotent by `request_id`. Deadline: 5 s is ample. Reasons: INVALID_FIELD, ALREADY_EXISTS.
+    Idempotent by `request_id`. Deadline: 5 s is ample. Reasons: INVALID_FIELD, ALREADY_EXISTS,
+    NOT_IMPLEMENTED for what channels cannot have yet.
     """
     GetPv: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetPvRequest, _catalog_service_pb2.GetPvResponse]
     """Get one PV by id or by name; tombstones by id only. No effect. Reasons: NOT_FOUND."""
@@ -46,9 +47,9 @@ class CatalogServiceStub:
     Reasons: INVALID_FIELD, MALFORMED_PAGE_TOKEN.
     """
     UpdatePv: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdatePvRequest, _catalog_service_pb2.UpdatePvResponse]
-    """Change fields of one PV, addresses included; history stays. Effect: a changed address gets a
-    new channel. Idempotent by `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD,
-    ALREADY_EXISTS.
+    """Change fields of one PV, addresses included; history stays. Effect: a changed address or protocol
+    gets a new channel. Idempotent by `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD,
+    ALREADY_EXISTS, NOT_IMPLEMENTED for what channels cannot have yet.
     """
     DeletePv: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeletePvRequest, _catalog_service_pb2.DeletePvResponse]
     """Delete one PV: leaves a tombstone, and the snapshots as they are. Idempotent by `request_id`.
@@ -158,7 +159,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePv: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreatePvRequest, _catalog_service_pb2.CreatePvResponse]  # type: ignore[assignment]
     """Create one PV. Effect: allocates numbers for it and its channels; monitors connect them.
-    Idempotent by `request_id`. Deadline: 5 s is ample. Reasons: INVALID_FIELD, ALREADY_EXISTS.
+    Idempotent by `request_id`. Deadline: 5 s is ample. Reasons: INVALID_FIELD, ALREADY_EXISTS,
+    NOT_IMPLEMENTED for what channels cannot have yet.
     """
     GetPv: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetPvRequest, _catalog_service_pb2.GetPvResponse]  # type: ignore[assignment]
     """Get one PV by id or by name; tombstones by id only. No effect. Reasons: NOT_FOUND."""
@@ -167,9 +169,9 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Reasons: INVALID_FIELD, MALFORMED_PAGE_TOKEN.
     """
     UpdatePv: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdatePvRequest, _catalog_service_pb2.UpdatePvResponse]  # type: ignore[assignment]
-    """Change fields of one PV, addresses included; history stays. Effect: a changed address gets a
-    new channel. Idempotent by `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD,
-    ALREADY_EXISTS.
+    """Change fields of one PV, addresses included; history stays. Effect: a changed address or protocol
+    gets a new channel. Idempotent by `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD,
+    ALREADY_EXISTS, NOT_IMPLEMENTED for what channels cannot have yet.
     """
     DeletePv: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeletePvRequest, _catalog_service_pb2.DeletePvResponse]  # type: ignore[assignment]
     """Delete one PV: leaves a tombstone, and the snapshots as they are. Idempotent by `request_id`.
@@ -282,7 +284,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.CreatePvResponse, _abc.Awaitable[_catalog_service_pb2.CreatePvResponse]]:
         """Create one PV. Effect: allocates numbers for it and its channels; monitors connect them.
-        Idempotent by `request_id`. Deadline: 5 s is ample. Reasons: INVALID_FIELD, ALREADY_EXISTS.
+        Idempotent by `request_id`. Deadline: 5 s is ample. Reasons: INVALID_FIELD, ALREADY_EXISTS,
+        NOT_IMPLEMENTED for what channels cannot have yet.
         """
 
     @_abc_1.abstractmethod
@@ -309,9 +312,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.UpdatePvRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.UpdatePvResponse, _abc.Awaitable[_catalog_service_pb2.UpdatePvResponse]]:
-        """Change fields of one PV, addresses included; history stays. Effect: a changed address gets a
-        new channel. Idempotent by `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD,
-        ALREADY_EXISTS.
+        """Change fields of one PV, addresses included; history stays. Effect: a changed address or protocol
+        gets a new channel. Idempotent by `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD,
+        ALREADY_EXISTS, NOT_IMPLEMENTED for what channels cannot have yet.
         """
 
     @_abc_1.abstractmethod

@@ -93,7 +93,7 @@ def check(draft: Draft, path: str) -> None:
     """Rules over more than one field. `path` is that of the PV in the request, without a dot."""
     if not draft.setpoint_address and not draft.readback_address:
         raise _refusal(
-            f"{path}.setpoint_address",
+            f"{path}.setpoint.address",
             "a PV needs the address of a setpoint, of a readback, or both",
         )
     if draft.policy is not NO_POLICY:
@@ -106,7 +106,7 @@ def check(draft: Draft, path: str) -> None:
         raise _refusal(f"{path}.tags", f"more than {MAX_TAGS} tags")
     for (role, part), value in zip(_TOLERANCES, _tolerances(draft), strict=True):
         if not 0 <= value < _INFINITY:
-            field = f"{path}.{role}_tolerance.{part}"
+            field = f"{path}.{role}.tolerance.{part}"
             raise _refusal(field, f"{value} is not a finite number of 0 or more")
 
 
