@@ -23,6 +23,7 @@ import numpy as np
 from bench.names import catalogue_csv
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import selector_pb2
+from drey.compare.v1 import compare_service_pb2_grpc
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.directory.v1 import directory_service_pb2, directory_service_pb2_grpc
@@ -54,6 +55,7 @@ class Site:
         }
         self.catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         self.snapshots = snapshot_service_pb2_grpc.SnapshotServiceStub(channel)
+        self.comparisons = compare_service_pb2_grpc.CompareServiceStub(channel)
         self.restores = restore_service_pb2_grpc.RestoreServiceStub(channel)
         self.directory: Directory
         self.table = PageTable(np.zeros(0, np.int64))

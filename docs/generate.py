@@ -37,6 +37,7 @@ REFERENCE = ROOT / "docs" / "reference"
 PUBLIC = (
     "drey/catalog/v1/catalog_service.proto",
     "drey/snapshot/v1/snapshot_service.proto",
+    "drey/compare/v1/compare_service.proto",
     "drey/restore/v1/restore_service.proto",
     "drey/monitor/v1/monitor_service.proto",
     "drey/job/v1/job_service.proto",

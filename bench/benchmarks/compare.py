@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import asyncpg
 
 from bench.report import Result, in_turn
 from bench.site import Site, site
-from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
+from drey.common.v1 import state_pb2
+from drey.compare.v1 import compare_pb2, compare_service_pb2
 
 _JOIN = (
     "SELECT count(*) FILTER (WHERE a.value = b.value), count(*) FROM peer_a a FULL JOIN peer_b b"
@@ -16,16 +18,35 @@ _JOIN = (
 )
 
 
+def _request(
+    reference: str, *others: str, summary_only: bool = False, **more: Any
+) -> compare_service_pb2.CompareRequest:
+    """`others` are ids; an empty one is the live machine."""
+    return compare_service_pb2.CompareRequest(
+        spec=compare_pb2.ComparisonSpec(
+            reference=state_pb2.StateRef(snapshot_id=reference),
+            others=[
+                state_pb2.StateRef(snapshot_id=other)
+                if other
+                else state_pb2.StateRef(live=state_pb2.LiveState())
+                for other in others
+            ],
+            **more,
+        ),
+        summary_only=summary_only,
+    )
+
+
 async def _compare(
-    found: Site, request: snapshot_service_pb2.CompareSnapshotsRequest
+    found: Site, request: compare_service_pb2.CompareRequest
 ) -> tuple[float, float, int]:
     """Seconds to the summary, seconds to the last row, rows."""
     begin = time.perf_counter()
     first, rows = 0.0, 0
-    async for response in found.snapshots.CompareSnapshots(request, **found.call):
-        if response.HasField("summary"):
+    async for response in found.comparisons.Compare(request, **found.call):
+        if response.HasField("header"):
             first = time.perf_counter() - begin
-        rows += len(response.differences.differences)
+        rows += len(response.rows.rows)
     return first, time.perf_counter() - begin, rows
 
 
@@ -36,20 +57,17 @@ async def run(pvs: int, runs: int) -> Result:
         before = await found.take()
         await found.drift(setpoints=min(200, pvs))
         after = await found.take()
-        request = snapshot_service_pb2.CompareSnapshotsRequest(
-            reference_id=before.id, other_id=after.id, summary_only=True
-        )
-        live = snapshot_service_pb2.CompareSnapshotsRequest(
-            reference_id=before.id, live=True, summary_only=True
-        )
-        everything = snapshot_service_pb2.CompareSnapshotsRequest(
-            reference_id=before.id,
-            other_id=after.id,
+        request = _request(before.id, after.id, summary_only=True)
+        live = _request(before.id, "", summary_only=True)
+        everything = _request(
+            before.id,
+            after.id,
             classes=[
-                snapshot_pb2.DIFFERENCE_CLASS_EQUAL,
-                snapshot_pb2.DIFFERENCE_CLASS_WITHIN_TOLERANCE,
-                snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT,
+                compare_pb2.DIFFERENCE_CLASS_EQUAL,
+                compare_pb2.DIFFERENCE_CLASS_WITHIN_TOLERANCE,
+                compare_pb2.DIFFERENCE_CLASS_DIFFERENT,
             ],
+            with_values=True,
         )
         database = await asyncpg.connect(found.stack.postgres.url)
         for table in ("peer_a", "peer_b"):

@@ -8,6 +8,8 @@ import psutil
 
 from bench.report import Result
 from bench.site import EVERYTHING, Site, catalogue_csv, site
+from drey.common.v1 import state_pb2
+from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_service_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
@@ -21,10 +23,14 @@ async def _work(found: Site) -> None:
     before = await found.take()
     await found.drift(setpoints=min(1000, found.pvs))
     after = await found.take()
-    compare = snapshot_service_pb2.CompareSnapshotsRequest(
-        reference_id=before.id, other_id=after.id
+    compare = compare_service_pb2.CompareRequest(
+        spec=compare_pb2.ComparisonSpec(
+            reference=state_pb2.StateRef(snapshot_id=before.id),
+            others=[state_pb2.StateRef(snapshot_id=after.id)],
+            with_values=True,
+        )
     )
-    async for _ in found.snapshots.CompareSnapshots(compare, **found.call):
+    async for _ in found.comparisons.Compare(compare, **found.call):
         pass
     async for _ in found.snapshots.ReadSnapshot(
         snapshot_service_pb2.ReadSnapshotRequest(id=after.id), **found.call

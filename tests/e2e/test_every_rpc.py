@@ -97,6 +97,8 @@ def _valid(descriptor: Descriptor, depth: int = 0) -> Message:
             inner = _valid(field.message_type, depth + 1)
             if field.message_type.name == "Selector":
                 inner.names.append("NO:SUCH:PV")  # type: ignore[attr-defined]
+            if field.message_type.name == "StateRef":
+                inner.snapshot_id = str(uuid4())  # type: ignore[attr-defined]
             if field.is_repeated:
                 getattr(message, field.name).append(inner)
             else:

@@ -8,6 +8,8 @@ from uuid import uuid4
 import grpc
 import pytest
 
+from drey.common.v1 import state_pb2
+from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_cli.demo.values import plain
@@ -20,19 +22,24 @@ def _restores(running: Running) -> restore_service_pb2_grpc.RestoreServiceStub:
     return restore_service_pb2_grpc.RestoreServiceStub(running.channel)
 
 
-def _summary(running: Running, reference: str) -> snapshot_pb2.ComparisonSummary:
-    request = snapshot_service_pb2.CompareSnapshotsRequest(
-        reference_id=reference, live=True, summary_only=True
+def _summary(running: Running, reference: str) -> compare_pb2.ComparisonSummary:
+    request = compare_service_pb2.CompareRequest(
+        spec=compare_pb2.ComparisonSpec(
+            reference=state_pb2.StateRef(snapshot_id=reference),
+            others=[state_pb2.StateRef(live=state_pb2.LiveState())],
+        ),
+        summary_only=True,
     )
-    (response,) = running.snapshots.CompareSnapshots(request, **running.call())
-    return response.summary
+    stub = compare_service_pb2_grpc.CompareServiceStub(running.channel)
+    header, _ = stub.Compare(request, **running.call())
+    return header.header.summaries[0]
 
 
 def _different_setpoints(running: Running, reference: str) -> int:
     return sum(
         c.setpoints
         for c in _summary(running, reference).counts
-        if getattr(c, "class") == snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT
+        if c.difference_class == compare_pb2.DIFFERENCE_CLASS_DIFFERENT
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from drey.access.v1.access_service_pb2_grpc import AccessServiceStub
     from drey.audit.v1.audit_service_pb2_grpc import AuditServiceStub
     from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+    from drey.compare.v1.compare_service_pb2_grpc import CompareServiceStub
     from drey.job.v1.job_service_pb2_grpc import JobServiceStub
     from drey.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
     from drey.restore.v1.restore_service_pb2_grpc import RestoreServiceStub
@@ -126,6 +127,13 @@ class Client:
         from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 
         return SnapshotServiceStub(self._channel)
+
+    @cached_property
+    def comparisons(self) -> CompareServiceStub:
+        """Comparisons."""
+        from drey.compare.v1.compare_service_pb2_grpc import CompareServiceStub
+
+        return CompareServiceStub(self._channel)
 
     @cached_property
     def restores(self) -> RestoreServiceStub:

@@ -120,12 +120,15 @@ def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Paramet
     )
 
 
-def _selection_parameters() -> list[inspect.Parameter]:
+def _selection_parameters(named: bool) -> list[inspect.Parameter]:
     def option(*names: str, help: str, **kw: Any) -> Any:
         return _option(*names, help=help, panel=SELECTION_PANEL, **kw)
 
     many = list[str] | None
-    names = typer.Argument(metavar="PV", help="Names of PVs or addresses; * and ? make a pattern.")
+    help_ = "Names of PVs or addresses; * and ? make a pattern."
+    names = typer.Argument(metavar="PV", help=help_)
+    if named:
+        names = option("--pv", metavar="PV", help=help_)
     parameters: list[tuple[str, Any, Any, Any]] = [
         ("names", many, names, None),
         (
@@ -184,15 +187,17 @@ def command(
     name: str,
     *,
     chooses: bool = False,
+    named: bool = False,
     examples: Sequence[str] = (),
 ) -> Callable[[F], F]:
     """Register a function as the command `name` of `app`; returns the function as it was.
 
-    `chooses`: the function takes a `Choice` after the session. `examples` are shown by `--help`.
+    `chooses`: the function takes a `Choice` after the session; `named`: names of PVs are given by
+    `--pv`, for the command's own arguments are many. `examples` are shown by `--help`.
     """
 
     def decorate(function: F) -> F:
-        app.command(name, epilog=_epilog(examples))(_with_options(function, chooses))
+        app.command(name, epilog=_epilog(examples))(_with_options(function, chooses, named))
         return function
 
     return decorate
@@ -209,11 +214,11 @@ def _escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def _with_options(function: Callable[..., None], chooses: bool) -> Callable[..., None]:
+def _with_options(function: Callable[..., None], chooses: bool, named: bool) -> Callable[..., None]:
     own = list(inspect.signature(function, eval_str=True).parameters.values())[
         2 if chooses else 1 :
     ]
-    selection = _selection_parameters() if chooses else []
+    selection = _selection_parameters(named) if chooses else []
     context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     common = common_parameters(short=True)
 

@@ -35,14 +35,15 @@ _LOOK = _set("""
     access.roles.list access.self.get
     catalog.policies.get catalog.pvs.export catalog.pvs.get catalog.pvs.list
     catalog.scopes.get catalog.scopes.list catalog.selectors.resolve catalog.tag_groups.list
+    compare.states.compare
     control.shards.get
     directory.channels.resolve directory.pages.get directory.policies.get
     job.jobs.get job.jobs.list job.jobs.watch
     monitor.drift.watch monitor.status.get monitor.values.get monitor.values.watch
     restore.plans.get restore.plans.list restore.plans.read
     restore.restores.get restore.restores.list restore.restores.read restore.restores.watch
-    snapshot.snapshots.compare snapshot.snapshots.get snapshot.snapshots.history
-    snapshot.snapshots.list snapshot.snapshots.read snapshot.snapshots.verify
+    snapshot.snapshots.get snapshot.snapshots.history snapshot.snapshots.list
+    snapshot.snapshots.read snapshot.snapshots.verify
     system.contracts.get system.health.get system.health.watch
 """)
 _OPERATE = _set("""

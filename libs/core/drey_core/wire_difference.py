@@ -1,11 +1,10 @@
-"""Differences as protobuf bytes: `drey.snapshot.v1.PvDifference`, in the manner of `wire`."""
+"""Comparisons as protobuf bytes: `drey.compare.v1.ComparisonRow`, in the manner of `wire`."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from operator import add
 
 import numpy as np
@@ -27,65 +26,147 @@ from drey_core.wire import (
     wrap,
 )
 
-_SHOWN_BYTES = MAX_CHUNK_BYTES // 4
-"""Of each of the four values of a difference, so that they fit into one message together."""
-
-_FIGURES = ((b"\x21", "delta"), (b"\x29", "relative"), (b"\x31", "deviation"))
+_ROW, _DEVICE, _REFERENCE, _CELL = 1, 3, 4, 6
+_OTHER = 2
+_FIGURES = ((b"\x19", "delta"), (b"\x21", "relative"), (b"\x29", "deviation"))
+_FIRST_DIFFERENT = [b"", *(bytes((0x38, index)) for index in range(16))]
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """The setpoints, or the readbacks, of n PVs: what was compared, and the outcome.
+class Values:
+    """Values of n PVs of one role, as one state has them."""
 
-    A row of class UNSPECIFIED is a PV without such a channel.
+    columns: Columns
+    labels: Labels | None = None
+    freshness: int | U1 = 0
+    """`Freshness` of the values where they are of the live machine: one, or shape (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The setpoints, or the readbacks, of n PVs in one comparison, and the other's values.
+
+    A row of class UNSPECIFIED is a PV without such a channel. `other` None: values are not sent.
     """
 
     comparison: Comparison
-    reference: Columns
-    other: Columns
-    reference_labels: Labels | None = None
-    other_labels: Labels | None = None
-    other_freshness: int | U1 = 0
-    """`Freshness` of the other's values where it is the live machine: one, or shape (n,)."""
+    other: Values | None = None
 
 
-def encode_differences(
-    names: Sequence[str], numbers: I8, rows: I8, setpoint: Side | None, readback: Side | None
-) -> list[bytes]:
-    """The field `differences = 1` of each of `rows`, in their order, for `wire.chunk` and `wrap`.
-
-    `names`, `numbers` and the sides have one entry a PV; only those of `rows` are encoded. An
-    array or string above `_SHOWN_BYTES` is shown by its first part.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """n PVs to be encoded: what they are called, the reference's values, and a pair of `Channels`
+    (setpoints, readbacks) for each other. `first_different` has shape (n,), -1 for none.
     """
-    if len(rows) == 0:
+
+    names: Sequence[str]
+    numbers: I8
+    devices: Sequence[str]
+    reference: tuple[Values, Values] | None
+    cells: Sequence[tuple[Channels, Channels]]
+    first_different: I8
+
+
+class _Heads(dict[int, bytes]):
+    """Tag and length of a field by the length of what it holds: looked up without Python."""
+
+    def __init__(self, field: int) -> None:
+        self._tag = bytes((field << 3 | 2,))
+
+    def __missing__(self, size: int) -> bytes:
+        head = self[size] = self._tag + varint(size)
+        return head
+
+
+class _Texts(dict[str, bytes]):
+    """The field of a text that many rows share."""
+
+    def __init__(self, field: int) -> None:
+        self._field = field
+
+    def __missing__(self, text: str) -> bytes:
+        encoded = self[text] = wrap(self._field, text.encode(errors="replace"))
+        return encoded
+
+
+def _wrap_each(field: int, payloads: list[bytes]) -> list[bytes]:
+    """`wire.wrap` of each, at the speed of C."""
+    return list(map(add, map(_Heads(field).__getitem__, map(len, payloads)), payloads))
+
+
+def encode_rows(rows: Rows) -> list[bytes]:
+    """The field `rows = 1` of each PV, in their order, for `wire.chunk` and `wrap`.
+
+    An array or string is shown by its first part where all values of a row would not fit into one
+    message together.
+    """
+    n = len(rows.names)
+    if n == 0:
         return []
-    tails = np.asarray(numbers, "<u8")[rows].tobytes()
+    shown = MAX_CHUNK_BYTES // (2 * (1 + len(rows.cells)))
+    tails = np.asarray(rows.numbers, "<u8").tobytes()
     bodies = [
-        wrap(1, names[row].encode(errors="replace")) + b"\x11" + tails[at : at + 8]
-        for row, at in zip(rows.tolist(), range(0, 8 * len(rows), 8), strict=True)
+        wrap(1, name.encode(errors="replace")) + b"\x11" + tails[at : at + 8]
+        for name, at in zip(rows.names, range(0, 8 * n, 8), strict=True)
     ]
-    for field, side in ((3, setpoint), (4, readback)):
-        if side is not None:
-            bodies = list(map(add, bodies, _channel_fields(field, side, rows, names)))
-    return list(map(wrap, repeat(1), bodies))
+    bodies = list(map(add, bodies, map(_Texts(_DEVICE).__getitem__, rows.devices)))
+    if rows.reference is not None:
+        for field, values in enumerate(rows.reference, _REFERENCE):
+            fields = _reference_fields(field, values, rows.names, shown)
+            bodies = list(map(add, bodies, fields))
+    for setpoint, readback in rows.cells:
+        cell = map(
+            add,
+            _channel_fields(1, setpoint, rows.names, shown),
+            _channel_fields(2, readback, rows.names, shown),
+        )
+        bodies = list(map(add, bodies, _wrap_each(_CELL, list(cell))))
+    first = map(_FIRST_DIFFERENT.__getitem__, (rows.first_different + 1).tolist())
+    return _wrap_each(_ROW, list(map(add, bodies, first)))
 
 
-def _channel_fields(field: int, side: Side, rows: I8, names: Sequence[str]) -> list[bytes]:
+def _reference_fields(field: int, values: Values, names: Sequence[str], shown: int) -> list[bytes]:
+    """The reference's field of one role of each row; `b""` for PVs that have no such channel."""
+    source = _source(values.columns, values.freshness)
+    out = np.empty(len(names), object)
+    every = np.arange(len(names))
+    for group in _groups(source.code):
+        at = every[group]
+        code = int(source.code[at[0]])
+        if code == _ABSENT:
+            out[at] = b""
+        elif code == _SLOW:
+            called = [names[row] for row in at.tolist()]
+            encoded = _value_fields(field, _of_rows(values, at), called, shown)
+            out[at] = np.fromiter(encoded, object, len(encoded))
+        else:
+            template = _TEMPLATES[code]
+            matrix = np.empty((len(at), 2 + template.size), np.uint8)
+            matrix[:, 0], matrix[:, 1] = field << 3 | 2, template.size
+            template.write(matrix, 2, source, at)
+            out[at] = _cut(matrix)
+    fields: list[bytes] = out.tolist()
+    return fields
+
+
+def _channel_fields(
+    field: int, channels: Channels, names: Sequence[str], shown: int
+) -> list[bytes]:
     """The field of one role of each row; `b""` for PVs that have no such channel."""
-    values = _Pair(side, rows)
-    codes = values.codes()
-    out = np.empty(len(rows), object)
-    every = np.arange(len(rows))
+    layout = _Layout(channels)
+    codes = layout.codes()
+    out = np.empty(len(names), object)
+    every = np.arange(len(names))
     for group in _groups(codes):
         at = every[group]
         code = int(codes[at[0]])
         if code == _NOTHING:
             out[at] = b""
         elif code == _ONE_BY_ONE:
-            encoded = _one_by_one(field, side, rows[at], names)
+            encoded = _one_by_one(field, channels, at, names, shown)
             out[at] = np.fromiter(encoded, object, len(encoded))
         else:
-            out[at] = _cut(values.matrix(field, at, code & 7))
+            out[at] = _cut(layout.matrix(field, at, code & 7))
     fields: list[bytes] = out.tolist()
     return fields
 
@@ -93,51 +174,45 @@ def _channel_fields(field: int, side: Side, rows: I8, names: Sequence[str]) -> l
 _NOTHING, _ONE_BY_ONE = -2, -1
 
 
-class _Pair:
-    """The values of rows on both sides, as templates write them."""
+class _Layout:
+    """The channels of one comparison, as templates write them."""
 
-    def __init__(self, side: Side, rows: I8) -> None:
-        self._comparison, self._rows = side.comparison, rows
-        self._sources = [
-            (2, _source(side.reference.take(rows), 0)),
-            (3, _source(side.other.take(rows), _of_rows(side.other_freshness, rows))),
-        ]
-        self._figures = [getattr(side.comparison, name)[rows] for _, name in _FIGURES]
+    def __init__(self, channels: Channels) -> None:
+        self._comparison, other = channels.comparison, channels.other
+        self._other = None if other is None else _source(other.columns, other.freshness)
+        self._figures = [getattr(self._comparison, name) for _, name in _FIGURES]
 
     def codes(self) -> I8:
-        """What decides on the layout: the kinds of both, and in three bits the figures there."""
-        codes = np.zeros(len(self._rows), np.int64)
-        slow = np.zeros(len(self._rows), bool)
-        for _, source in self._sources:
-            codes = codes << 9 | (source.code.astype(np.int64) + 1)
-            slow |= source.code == _SLOW
+        """What decides on the layout: the kind of the value, and in three bits the figures."""
+        comparison = self._comparison
+        codes = np.zeros(len(comparison), np.int64)
+        slow = (comparison.elements_different != 0) | (comparison.largest_at != 0)
+        slow |= comparison.labels_moved
+        if self._other is not None:
+            codes += self._other.code.astype(np.int64) + 1
+            slow |= self._other.code == _SLOW
         codes <<= 3
         for bit, column in enumerate(self._figures):
             codes |= (~np.isnan(column)).astype(np.int64) << bit
-        comparison, rows = self._comparison, self._rows
-        slow |= (comparison.elements_different[rows] != 0) | (comparison.largest_at[rows] != 0)
-        slow |= comparison.labels_moved[rows]
         codes[slow] = _ONE_BY_ONE
-        codes[comparison.cls[rows] == 0] = _NOTHING
+        codes[comparison.cls == 0] = _NOTHING
         return codes
 
     def matrix(self, field: int, at: I8, figures: int) -> U1:
         """The fields of rows of one code, shape (m, bytes of a field)."""
-        layout = [
-            (number, source, _TEMPLATES[int(source.code[at[0]])])
-            for number, source in self._sources
-            if source.code[at[0]] != _ABSENT
-        ]
-        size = 2 + sum(template.size + 2 for *_, template in layout) + 9 * figures.bit_count()
+        template = None
+        if self._other is not None and self._other.code[at[0]] != _ABSENT:
+            template = _TEMPLATES[int(self._other.code[at[0]])]
+        size = 2 + 9 * figures.bit_count() + (template.size + 2 if template else 0)
         head = bytes((field << 3 | 2,)) + varint(size) + b"\x08"
         matrix = np.empty((len(at), len(head) - 1 + size), np.uint8)
         matrix[:, : len(head)] = np.frombuffer(head, np.uint8)
-        matrix[:, len(head)] = self._comparison.cls[self._rows[at]]
+        matrix[:, len(head)] = self._comparison.cls[at]
         start = len(head) + 1
-        for number, source, template in layout:
-            matrix[:, start] = number << 3 | 2
+        if template is not None and self._other is not None:
+            matrix[:, start] = _OTHER << 3 | 2
             matrix[:, start + 1] = template.size
-            template.write(matrix, start + 2, source, at)
+            template.write(matrix, start + 2, self._other, at)
             start += 2 + template.size
         for bit, (tag, _) in enumerate(_FIGURES):
             if figures >> bit & 1:
@@ -152,33 +227,38 @@ def _source(columns: Columns, freshness: int | U1) -> _Source:
     return _Source(columns, freshness, columns.state != State.ABSENT)
 
 
-def _of_rows(freshness: int | U1, rows: I8) -> int | U1:
-    return freshness if isinstance(freshness, int) else freshness[rows]
+def _of_rows(values: Values, rows: I8) -> Values:
+    fresh = values.freshness
+    return Values(
+        values.columns.take(rows), values.labels, fresh if isinstance(fresh, int) else fresh[rows]
+    )
 
 
-def _one_by_one(field: int, side: Side, rows: I8, names: Sequence[str]) -> list[bytes]:
+def _one_by_one(
+    field: int, channels: Channels, rows: I8, names: Sequence[str], shown: int
+) -> list[bytes]:
     """Any values: strings, enums, arrays, odd statuses."""
-    cls = side.comparison.cls[rows].tolist()
-    fresh = _of_rows(side.other_freshness, rows)
-    called = [names[row] for row in rows.tolist()]
-    reference = _value_fields(2, side.reference.take(rows), side.reference_labels, 0, called)
-    other = _value_fields(3, side.other.take(rows), side.other_labels, fresh, called)
-    figures, extras = _figures(side.comparison, rows), _extras(side.comparison, rows)
+    comparison = channels.comparison
+    cls = comparison.cls[rows].tolist()
+    other: list[bytes] = [b""] * len(rows)
+    if channels.other is not None:
+        called = [names[row] for row in rows.tolist()]
+        other = _value_fields(_OTHER, _of_rows(channels.other, rows), called, shown)
+    figures, extras = _figures(comparison, rows), _extras(comparison, rows)
     return [
         wrap(field, b"".join((b"\x08", varint(c), *parts)))
-        for c, *parts in zip(cls, reference, other, figures, extras, strict=True)
+        for c, *parts in zip(cls, other, figures, extras, strict=True)
     ]
 
 
-def _value_fields(
-    field: int, columns: Columns, labels: Labels | None, freshness: int | U1, names: Sequence[str]
-) -> list[bytes]:
-    values = encode_values(columns, freshness, labels=labels)
+def _value_fields(field: int, given: Values, names: Sequence[str], shown: int) -> list[bytes]:
+    columns, labels = given.columns, given.labels
+    values = encode_values(columns, given.freshness, labels=labels)
     source = None
     for row, value in enumerate(values):
-        if len(value) > _SHOWN_BYTES:
-            source = source or _source(columns, freshness)
-            values[row] = next(value_parts(names[row], row, source, _SHOWN_BYTES, labels))
+        if len(value) > shown:
+            source = source or _source(columns, given.freshness)
+            values[row] = next(value_parts(names[row], row, source, shown, labels))
     here = (columns.state != State.ABSENT).tolist()
     return [wrap(field, value) if h else b"" for h, value in zip(here, values, strict=True)]
 
@@ -216,11 +296,11 @@ def _extras(comparison: Comparison, rows: I8) -> list[bytes]:
     for i in np.flatnonzero((beyond != 0) | (at != 0) | moved).tolist():
         out[i] = b"".join(
             (
-                b"\x38",
+                b"\x30",
                 varint(int(beyond[i])),
-                b"\x40",
+                b"\x38",
                 varint(int(at[i])),
-                struct.pack("BB", 0x48, bool(moved[i])),
+                struct.pack("BB", 0x40, bool(moved[i])),
             )
         )
     return out

@@ -12,6 +12,7 @@ import grpc
 from drey.access.v1 import access_service_pb2 as _access
 from drey.audit.v1 import audit_service_pb2 as _audit
 from drey.catalog.v1 import catalog_service_pb2 as _catalog
+from drey.compare.v1 import compare_service_pb2 as _compare
 from drey.job.v1 import job_service_pb2 as _job
 from drey.monitor.v1 import monitor_service_pb2 as _monitor
 from drey.restore.v1 import restore_service_pb2 as _restore
@@ -61,6 +62,7 @@ SYSTEM = _system.DESCRIPTOR.services_by_name["SystemService"].full_name
 FORWARDED = {
     _catalog.DESCRIPTOR.services_by_name["CatalogService"].full_name: "snapshot",
     _snapshot.DESCRIPTOR.services_by_name["SnapshotService"].full_name: "snapshot",
+    _compare.DESCRIPTOR.services_by_name["CompareService"].full_name: "snapshot",
     _restore.DESCRIPTOR.services_by_name["RestoreService"].full_name: "restore",
 }
 """Public services that others serve: a new one needs its name here."""

@@ -23,6 +23,7 @@ from drey_snapshot.settings import Settings
 CATALOG_SERVICE = "drey.catalog.v1.CatalogService"
 DIRECTORY_SERVICE = "drey.internal.directory.v1.DirectoryService"
 SNAPSHOT_SERVICE = "drey.snapshot.v1.SnapshotService"
+COMPARE_SERVICE = "drey.compare.v1.CompareService"
 _GIVE_BACK_S = 30.0
 PACKAGES = ("drey_runtime", "drey_snapshot")
 
@@ -31,10 +32,12 @@ async def main(settings: Settings, app: App) -> None:
     """Open everything, start the loops, serve."""
     keep_little()
     context = await open_context(settings, app)
+    snapshots_servicer, compare_servicer = await snapshots.setup(context)
     services: list[tuple[str, object]] = [
         (CATALOG_SERVICE, CatalogServicer(context)),
         (DIRECTORY_SERVICE, DirectoryServicer(context.catalogue)),
-        (SNAPSHOT_SERVICE, await snapshots.setup(context)),
+        (SNAPSHOT_SERVICE, snapshots_servicer),
+        (COMPARE_SERVICE, compare_servicer),
     ]
     assert settings.trusted_keys is not None, "open_context has checked it"
     _, health = await app.stack.enter_async_context(

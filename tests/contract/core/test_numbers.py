@@ -2,7 +2,7 @@
 
 from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import errors_pb2, value_pb2
-from drey.snapshot.v1 import snapshot_pb2
+from drey.compare.v1 import compare_pb2
 from drey_core.compare import DifferenceClass
 from drey_core.errors import Reason
 from drey_core.pv_table import CompletionMode, PvProtocol
@@ -23,7 +23,7 @@ def renamed(numbers: dict[str, int], zero: str) -> dict[str, int]:
 
 def test_enums_of_the_core_are_those_of_the_contracts():
     assert names(Reason) == contract(errors_pb2.ErrorReason, "ERROR_REASON_")
-    assert names(DifferenceClass) == contract(snapshot_pb2.DifferenceClass, "DIFFERENCE_CLASS_")
+    assert names(DifferenceClass) == contract(compare_pb2.DifferenceClass, "DIFFERENCE_CLASS_")
     assert names(CompletionMode) == contract(catalog_pb2.Completion, "COMPLETION_")
     assert names(PvProtocol) == contract(catalog_pb2.Protocol, "PROTOCOL_")
     kinds = contract(value_pb2.ValueType, "VALUE_TYPE_")

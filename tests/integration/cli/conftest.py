@@ -15,6 +15,7 @@ from drey.access.v1 import access_pb2, access_service_pb2, access_service_pb2_gr
 from drey.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import errors_pb2, value_pb2
+from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb2_grpc
 from drey.job.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
@@ -273,22 +274,32 @@ class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
             yield part(rows={"rows": [row]})
         yield part(rows={"rows": [value_pb2.PvRow(name="X", number=10, setpoint=number(1.0))]})
 
-    def CompareSnapshots(self, request, context):
+
+class Comparisons(compare_service_pb2_grpc.CompareServiceServicer):
+    def __init__(self, state):
+        self.state = state
+
+    def Compare(self, request, context):
         self.state.calls.append(request)
-        same = request.other_id == request.reference_id
-        part = snapshot_service_pb2.CompareSnapshotsResponse
-        yield part(
-            summary=snapshot_pb2.ComparisonSummary(
-                pvs=2, pvs_same=2 if same else 1, pvs_different=0 if same else 1
-            )
-        )
-        if not same:
-            difference = snapshot_pb2.PvDifference(name="A:SET", number=7)
-            difference.setpoint.reference.CopyFrom(number(1.0))
-            difference.setpoint.other.CopyFrom(number(2.0))
-            difference.setpoint.deviation = 10.0
-            setattr(difference.setpoint, "class", snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT)
-            yield part(differences={"differences": [difference]})
+        part = compare_service_pb2.CompareResponse
+        header = compare_pb2.ComparisonHeader()
+        row = compare_pb2.ComparisonRow(name="A:SET", number=7, reference_setpoint=number(1.0))
+        for at, other in enumerate(request.spec.others):
+            same = other == request.spec.reference
+            header.others.add(state=other)
+            header.summaries.add(pvs=2, pvs_same=2 if same else 1, pvs_different=0 if same else 1)
+            channel = row.cells.add().setpoint
+            channel.difference_class = compare_pb2.DIFFERENCE_CLASS_EQUAL
+            if not same:
+                channel.difference_class = compare_pb2.DIFFERENCE_CLASS_DIFFERENT
+                channel.other.CopyFrom(number(2.0))
+                channel.delta, channel.deviation = 1.0 + at, 10.0
+                row.first_different = at
+        header.total_rows = 1
+        yield part(header=header)
+        if row.HasField("first_different"):
+            yield part(rows={"rows": [row]})
+        yield part(end={})
 
 
 class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
@@ -477,6 +488,7 @@ def address(state):
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(state), server)
     monitor_service_pb2_grpc.add_MonitorServiceServicer_to_server(Monitor(state), server)
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(state), server)
+    compare_service_pb2_grpc.add_CompareServiceServicer_to_server(Comparisons(state), server)
     restore_service_pb2_grpc.add_RestoreServiceServicer_to_server(Restores(state), server)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
     access_service_pb2_grpc.add_AccessServiceServicer_to_server(Access(), server)

@@ -6,8 +6,9 @@ import json
 from drey.audit.v1 import audit_service_pb2
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.common.v1 import errors_pb2
+from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey.restore.v1 import restore_service_pb2
-from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
+from drey.snapshot.v1 import snapshot_service_pb2
 
 OLD = "01930000-0000-7000-8000-00000000aaaa"
 NEW = "01940000-0000-7000-8000-00000000bbbb"
@@ -170,11 +171,24 @@ def test_compare_exits_by_what_was_found(drey, state):
     found = drey("snapshot", "compare", "old", "live", "--only", "different", "--sort", "deviation")
     assert found.code == 4
     assert "A:SET" in found.out and "10×" in found.out and "1 different" in found.out
-    request = state.of(snapshot_service_pb2.CompareSnapshotsRequest)[0]
-    assert request.live and request.limit == 50
-    assert list(request.classes) == [snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT]
+    request = state.of(compare_service_pb2.CompareRequest)[0]
+    assert request.spec.others[0].HasField("live") and request.page_size == 50
+    assert list(request.spec.classes) == [compare_pb2.DIFFERENCE_CLASS_DIFFERENT]
+    assert request.spec.with_values
     assert drey("snapshot", "compare", "old", "old").code == 0
     assert drey("snapshot", "compare", "old", "live", "--exit-zero").code == 0
+
+
+def test_several_are_compared_as_a_matrix(drey, state):
+    found = drey("snapshot", "compare", "old", "old", "new", "live", "--limit", "0")
+    assert found.code == 4
+    (line,) = [line for line in found.out.splitlines() if "A:SET" in line]
+    assert "+2" in line and "+3" in line and "live" in line
+    assert found.out.count("PVs compared") == 3
+    request = state.of(compare_service_pb2.CompareRequest)[0]
+    assert len(request.spec.others) == 3 and not request.spec.with_values
+    shown = drey("snapshot", "compare", "live", "new", "--json").json
+    assert len(shown["header"]["summaries"]) == 1 and shown["rows"][0]["name"] == "A:SET"
 
 
 def test_plan_shows_counts_by_stage_and_skips(drey):

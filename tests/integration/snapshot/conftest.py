@@ -20,7 +20,9 @@ import pytest
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from drey.common.v1 import form_pb2, selector_pb2
+from drey.common.v1 import form_pb2, selector_pb2, state_pb2
+from drey.compare.v1 import compare_pb2, compare_service_pb2
+from drey.compare.v1.compare_service_pb2_grpc import CompareServiceStub
 from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
@@ -151,6 +153,13 @@ def connect(
     )
 
 
+def state_of(snapshot_id: str) -> state_pb2.StateRef:
+    """A snapshot, or the live machine where there is no id."""
+    if snapshot_id:
+        return state_pb2.StateRef(snapshot_id=snapshot_id)
+    return state_pb2.StateRef(live=state_pb2.LiveState())
+
+
 @dataclass
 class Site:
     """A running service with its stubs (as `tester`), its image, and a database."""
@@ -160,6 +169,7 @@ class Site:
     catalog: CatalogServiceStub
     directory: DirectoryServiceStub
     snapshots: SnapshotServiceStub
+    comparisons: CompareServiceStub
     monitor: FakeMonitor
     channel: grpc.aio.Channel
     extra: dict[str, Any] = field(default_factory=dict)
@@ -215,17 +225,32 @@ class Site:
             found += part.rows.rows
         return found
 
-    async def compare(self, reference: str, other: str | None = None, **more: Any):
-        """(summary, differences) with another snapshot, or with the live machine."""
-        which = {"other_id": other} if other else {"live": True}
-        request = rpc.CompareSnapshotsRequest(reference_id=reference, **which, **more)
-        summary, found = None, []
-        async for part in self.snapshots.CompareSnapshots(request):
-            if part.HasField("summary"):
-                assert summary is None
-                summary = part.summary
-            found += part.differences.differences
-        return summary, found
+    async def compare_all(
+        self, reference: str, *others: str, size: int = 0, token: str = "", **spec: Any
+    ):
+        """(header, rows, token of the next page) of states by id; "" is the live machine."""
+        request = compare_service_pb2.CompareRequest(
+            spec=compare_pb2.ComparisonSpec(
+                **{
+                    "reference": state_of(reference),
+                    "others": [state_of(other) for other in others],
+                    "with_values": True,
+                    **spec,
+                }
+            ),
+            page_size=size,
+            page_token=token,
+        )
+        parts = [part async for part in self.comparisons.Compare(request)]
+        first, *chunks, last = parts
+        assert first.HasField("header") and last.HasField("end")
+        rows = [row for part in chunks for row in part.rows.rows]
+        return first.header, rows, last.end.next_page_token
+
+    async def compare(self, reference: str, other: str | None = None, **spec: Any):
+        """(summary, rows) with another snapshot, or with the live machine."""
+        header, rows, _ = await self.compare_all(reference, other or "", **spec)
+        return header.summaries[0], rows
 
     async def database(self) -> asyncpg.Connection:
         """A connection of the test's own; close it."""
@@ -246,8 +271,9 @@ class Site:
             await connection.close()
 
 
-async def site_on(parts: Parts, keys: Keys, **more: Any) -> AsyncIterator[Site]:
-    settings = make_settings(parts, keys, await new_database(parts), **more)
+async def site_on(parts: Parts, keys: Keys, url: str = "", **more: Any) -> AsyncIterator[Site]:
+    """A site on a new database, or on the one of a URL."""
+    settings = make_settings(parts, keys, url or await new_database(parts), **more)
     redis = Image.open(settings.redis_url.get_secret_value(), settings.namespace)
     async with (
         running(main, settings),
@@ -262,6 +288,7 @@ async def site_on(parts: Parts, keys: Keys, **more: Any) -> AsyncIterator[Site]:
             CatalogServiceStub(channel),
             DirectoryServiceStub(channel),
             SnapshotServiceStub(channel),
+            CompareServiceStub(channel),
             monitor,
             channel,
         )
@@ -345,6 +372,7 @@ async def make_process(parts: Parts, keys: Keys):
                     CatalogServiceStub(channel),
                     DirectoryServiceStub(channel),
                     SnapshotServiceStub(channel),
+                    CompareServiceStub(channel),
                     monitor,
                     channel,
                 )

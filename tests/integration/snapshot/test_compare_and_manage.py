@@ -13,22 +13,24 @@ import pytest
 
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
-from drey.common.v1 import selector_pb2, value_pb2
+from drey.common.v1 import form_pb2, selector_pb2, state_pb2, value_pb2
+from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey_core.values import Kind, Origin, State
+from tests.integration.snapshot.conftest import state_of
 
-EQUAL = snapshot_pb2.DIFFERENCE_CLASS_EQUAL
-WITHIN = snapshot_pb2.DIFFERENCE_CLASS_WITHIN_TOLERANCE
-DIFFERENT = snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT
+EQUAL = compare_pb2.DIFFERENCE_CLASS_EQUAL
+WITHIN = compare_pb2.DIFFERENCE_CLASS_WITHIN_TOLERANCE
+DIFFERENT = compare_pb2.DIFFERENCE_CLASS_DIFFERENT
 
 
 def counts(summary) -> dict[int, tuple[int, int]]:
-    return {getattr(c, "class"): (c.setpoints, c.readbacks) for c in summary.counts}
+    return {c.difference_class: (c.setpoints, c.readbacks) for c in summary.counts}
 
 
 def cls(channel) -> int:
-    return getattr(channel, "class")
+    return channel.difference_class
 
 
 async def _move(site, columns, rows, by, *, role="setpoint") -> list[str]:
@@ -47,7 +49,7 @@ async def test_two_snapshots_and_the_live_machine(site) -> None:
     columns = await site.fill()
     before = await site.take()
     summary, found = await site.compare(before.id)
-    assert (summary.pvs, summary.pvs_same, summary.stale_shards) == (1000, 1000, 0)
+    assert (summary.pvs, summary.pvs_same) == (1000, 1000)
     assert found == []
     names = await _move(site, columns, [5, 700], 1.0)
     within = await _move(site, columns, [6], 0.0005)
@@ -62,22 +64,24 @@ async def test_two_snapshots_and_the_live_machine(site) -> None:
         }
         assert (summary.pvs, summary.pvs_same, summary.pvs_different) == (1000, 998, 2)
         assert [d.name for d in found] == names
-        assert math.isclose(found[0].setpoint.delta, 1.0, rel_tol=1e-9)
-        assert math.isclose(found[0].setpoint.deviation, 1000.0, rel_tol=1e-6)
-        assert found[0].setpoint.other.float64_value != found[0].setpoint.reference.float64_value
+        assert math.isclose(found[0].cells[0].setpoint.delta, 1.0, rel_tol=1e-9)
+        assert math.isclose(found[0].cells[0].setpoint.deviation, 1000.0, rel_tol=1e-6)
+        assert found[0].cells[0].setpoint.other.float64_value != (
+            found[0].reference_setpoint.float64_value
+        )
         fresh = value_pb2.FRESHNESS_UNSPECIFIED if other else value_pb2.FRESHNESS_FRESH
-        assert found[0].setpoint.other.freshness == fresh
-        assert cls(found[0].readback) == EQUAL
+        assert found[0].cells[0].setpoint.other.freshness == fresh
+        assert cls(found[0].cells[0].readback) == EQUAL
     _, found = await site.compare(before.id, after.id, classes=[WITHIN])
     assert [d.name for d in found] == [*within, site.monitor.directory.names[8]]
-    summary, found = await site.compare(before.id, after.id, classes=[EQUAL], limit=3)
+    _, found, _ = await site.compare_all(before.id, after.id, classes=[EQUAL], size=3)
     assert [d.name for d in found] == sorted(site.monitor.directory.names)[:3]
-    assert found[0].setpoint.delta == 0
-    exact = snapshot_pb2.TOLERANCE_SOURCE_EXACT
+    assert found[0].cells[0].setpoint.delta == 0
+    exact = compare_pb2.TOLERANCE_SOURCE_EXACT
     summary, _ = await site.compare(before.id, after.id, tolerance_source=exact)
     assert summary.pvs_different == 4
     given = {
-        "tolerance_source": snapshot_pb2.TOLERANCE_SOURCE_GIVEN,
+        "tolerance_source": compare_pb2.TOLERANCE_SOURCE_GIVEN,
         "setpoint_tolerance": value_pb2.Tolerance(absolute=2.0),
         "readback_tolerance": value_pb2.Tolerance(absolute=2.0),
     }
@@ -87,9 +91,12 @@ async def test_two_snapshots_and_the_live_machine(site) -> None:
     summary, found = await site.compare(before.id, after.id, selector=some)
     assert (summary.pvs, [d.name for d in found]) == (2, [names[1]])
     _, found = await site.compare(
-        before.id, after.id, classes=[WITHIN, DIFFERENT], order=rpc.DIFFERENCE_ORDER_DEVIATION
+        before.id,
+        after.id,
+        classes=[WITHIN, DIFFERENT],
+        order=compare_pb2.COMPARISON_ORDER_DEVIATION,
     )
-    deviations = [max(d.setpoint.deviation, d.readback.deviation) for d in found]
+    deviations = [max(d.cells[0].setpoint.deviation, d.cells[0].readback.deviation) for d in found]
     assert deviations == sorted(deviations, reverse=True)
 
 
@@ -108,14 +115,14 @@ async def test_what_came_and_went_is_neither_equal_nor_lost(site) -> None:
     for other in (after.id, None):
         summary, _ = await site.compare(before.id, other)
         assert summary.pvs_outside_scope == 1
-        either = snapshot_pb2.COMPARISON_SCOPE_EITHER
+        either = compare_pb2.COMPARISON_SCOPE_ANY
         _, found = await site.compare(before.id, other, scope=either)
-        by_name = {d.name: d for d in found}
-        assert cls(by_name["Q1:SP"].setpoint) == snapshot_pb2.DIFFERENCE_CLASS_ONLY_IN_REFERENCE
+        by_name = {d.name: d.cells[0] for d in found}
+        assert cls(by_name["Q1:SP"].setpoint) == compare_pb2.DIFFERENCE_CLASS_ONLY_IN_REFERENCE
         assert not by_name["Q1:SP"].setpoint.HasField("other")
-        assert cls(by_name["Q100:SP"].setpoint) == snapshot_pb2.DIFFERENCE_CLASS_ONLY_IN_OTHER
+        assert cls(by_name["Q100:SP"].setpoint) == compare_pb2.DIFFERENCE_CLASS_ONLY_IN_OTHER
         gone = by_name["Q0:SP"].readback
-        assert cls(gone) == snapshot_pb2.DIFFERENCE_CLASS_DISCONNECTED_IN_OTHER
+        assert cls(gone) == compare_pb2.DIFFERENCE_CLASS_DISCONNECTED_IN_OTHER
         assert gone.other.state == value_pb2.CONNECTION_STATE_DISCONNECTED
 
 
@@ -135,32 +142,132 @@ async def test_enums_compare_by_label_when_labels_moved(site) -> None:
     summary, found = await site.compare(before.id)
     assert counts(summary)[EQUAL] == (1, 2)
     assert [d.name for d in found] == ["Q1:SP"]
-    assert found[0].setpoint.labels_moved
-    assert found[0].setpoint.reference.enum_value.label == "on"
-    assert found[0].setpoint.other.enum_value.label == "off"
+    assert found[0].cells[0].setpoint.labels_moved
+    assert found[0].reference_setpoint.enum_value.label == "on"
+    assert found[0].cells[0].setpoint.other.enum_value.label == "off"
 
 
 async def test_bad_comparisons_are_refused(site, refused) -> None:
     await site.add_pvs(1)
     await site.fill()
     one = (await site.take()).id
-    C = rpc.CompareSnapshotsRequest
     nan = value_pb2.Tolerance(absolute=math.nan)
     unknown = str(uuid.uuid4())
+    here, live, nothing = state_of(one), state_of(""), state_pb2.StateRef()
+    instant = state_pb2.StateRef(instant_ns=5)
+    run_end = state_pb2.StateRef(run_end=state_pb2.RunEnd(run_id="7"))
     cases = [
-        (C(reference_id=one), "INVALID_FIELD", "other"),
-        (C(reference_id=one, other_id=unknown), "NOT_FOUND", "other_id"),
-        (C(reference_id=unknown, live=True), "NOT_FOUND", "reference_id"),
-        (C(reference_id=one, live=True, selector=selector_pb2.Selector()), "EMPTY_SELECTOR", ""),
-        (C(reference_id=one, live=True, setpoint_tolerance=nan), "INVALID_FIELD", ""),
+        ({"others": []}, "INVALID_FIELD", "spec.others"),
+        ({"others": [here] * 17}, "TOO_MANY", "spec.others"),
+        ({"others": [live, nothing]}, "INVALID_FIELD", "spec.others[1]"),
+        ({"reference": nothing}, "INVALID_FIELD", "spec.reference"),
+        ({"others": [here, state_of(unknown)]}, "NOT_FOUND", "spec.others[1].snapshot_id"),
+        ({"reference": state_of(unknown)}, "NOT_FOUND", "spec.reference.snapshot_id"),
+        ({"others": [instant]}, "NOT_IMPLEMENTED", "spec.others[0].instant_ns"),
+        ({"reference": run_end}, "NOT_IMPLEMENTED", "spec.reference.run_end"),
+        ({"form": form_pb2.VALUE_FORM_COLUMNS}, "NOT_IMPLEMENTED", "spec.form"),
+        ({"selector": selector_pb2.Selector()}, "EMPTY_SELECTOR", "spec.selector"),
+        (
+            {"setpoint_tolerance": nan},
+            "INVALID_FIELD",
+            "spec.setpoint_tolerance.absolute",
+        ),
     ]
-    for request, reason, field in cases:
-        _, found, metadata = await refused(site.snapshots.CompareSnapshots(request))
+    for more, reason, field in cases:
+        spec = compare_pb2.ComparisonSpec(**{"reference": here, "others": [live], **more})
+        request = compare_service_pb2.CompareRequest(spec=spec)
+        _, found, metadata = await refused(site.comparisons.Compare(request))
         assert found == reason, request
-        assert field in metadata.get("field", "")
-    many = rpc.CompareManyRequest(reference_id=one, other_ids=[one])
-    code, reason, _ = await refused(site.snapshots.CompareMany(many))
-    assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+        assert metadata.get("field", field) == field
+    spec = compare_pb2.ComparisonSpec(reference=here, others=[live])
+    request = compare_service_pb2.CompareRequest(spec=spec, page_size=-1)
+    assert (await refused(site.comparisons.Compare(request)))[1] == "INVALID_FIELD"
+
+
+async def test_many_are_compared_with_one(site, refused) -> None:
+    await site.add_pvs(300)
+    columns = await site.fill()
+    taken = [await site.take()]
+    moved = []
+    for row in (5, 250, 5):
+        moved += await _move(site, columns, [row], 1.0 + len(moved))
+        taken.append(await site.take())
+    reference, *others = [snapshot.id for snapshot in taken]
+    header, rows, token = await site.compare_all(reference, *reversed(others), "", reference)
+    assert token == ""
+    assert [o.snapshot_id for o in header.others] == [*reversed(others), "", reference]
+    assert [s.pvs_different for s in header.summaries] == [2, 2, 1, 2, 0]
+    assert [row.name for row in rows] == sorted(moved[:2])
+    by_name = {row.name: row for row in rows}
+    early, late = by_name[moved[0]], by_name[moved[1]]
+    assert [cls(c.setpoint) for c in early.cells] == [DIFFERENT] * 4 + [EQUAL]
+    assert [cls(c.setpoint) for c in late.cells] == [DIFFERENT, DIFFERENT, EQUAL, DIFFERENT, EQUAL]
+    # by time, not by place: the first of those taken, although it stands third
+    assert (early.first_different, late.first_different) == (2, 1)
+    # each cell is what the two alone give
+    for at, other in enumerate([*reversed(others), ""]):
+        summary, alone = await site.compare(reference, other)
+        assert summary == header.summaries[at]
+        for row in alone:
+            assert row.cells[0].setpoint.delta == by_name[row.name].cells[at].setpoint.delta
+            assert row.reference_setpoint == by_name[row.name].reference_setpoint
+    plain = (await site.compare_all(reference, *others, with_values=False))[1]
+    assert not any(row.HasField("reference_setpoint") for row in plain)
+    assert not any(cell.setpoint.HasField("other") for row in plain for cell in row.cells)
+    # the live machine may be the reference as well
+    header, rows, _ = await site.compare_all("", others[0])
+    assert (header.reference.snapshot_id, header.summaries[0].pvs_different) == ("", 2)
+    assert rows[0].reference_setpoint.freshness == value_pb2.FRESHNESS_FRESH
+
+
+async def test_what_only_one_of_many_has_is_named_by_it(site) -> None:
+    await site.add_pvs(4)
+    await site.fill()
+    parts = [
+        (await site.take(selector=selector_pb2.Selector(names=[f"Q{i}:SP" for i in chosen]))).id
+        for chosen in ((0, 1), (1, 2), (1, 3))
+    ]
+    header, rows, _ = await site.compare_all(*parts)
+    assert [row.name for row in rows] == ["Q0:SP"]
+    assert [s.pvs_outside_scope for s in header.summaries] == [1, 1]
+    scope = compare_pb2.COMPARISON_SCOPE_ANY
+    header, rows, _ = await site.compare_all(*parts, scope=scope, classes=[EQUAL])
+    assert ([r.name for r in rows], header.total_rows) == (["Q1:SP"], 1)
+    _, rows, _ = await site.compare_all(*parts, scope=scope)
+    assert [row.name for row in rows] == ["Q0:SP", "Q2:SP", "Q3:SP"]
+    only = compare_pb2.DIFFERENCE_CLASS_ONLY_IN_OTHER
+    assert [cls(c.setpoint) for c in rows[1].cells] == [only, 0]
+    assert [cls(c.setpoint) for c in rows[2].cells] == [0, only]
+    scope = compare_pb2.COMPARISON_SCOPE_COMMON
+    header, rows, _ = await site.compare_all(*parts, scope=scope)
+    assert ([s.pvs for s in header.summaries], rows) == ([1, 1], [])
+
+
+async def test_rows_come_in_pages_in_every_order(site, refused) -> None:
+    await site.add_pvs(40)
+    columns = await site.fill()
+    before = (await site.take()).id
+    for row in range(0, 30, 2):
+        await _move(site, columns, [row], 1.0 + row % 7)
+    after = (await site.take()).id
+    every = [EQUAL, DIFFERENT]
+    for order in compare_pb2.ComparisonOrder.values():
+        more = {"order": order, "classes": every}
+        header, whole, _ = await site.compare_all(before, after, **more)
+        assert (len(whole), header.total_rows) == (40, 40)
+        assert header.order == (order or compare_pb2.COMPARISON_ORDER_NAME)
+        paged, token = [], ""
+        while token or not paged:
+            header, rows, token = await site.compare_all(before, after, size=7, token=token, **more)
+            assert header.total_rows == 40 and len(rows) <= 7
+            paged += rows
+        assert paged == whole
+    _, _, token = await site.compare_all(before, after, size=7)
+    request = compare_service_pb2.CompareRequest(
+        spec=compare_pb2.ComparisonSpec(reference=state_of(before), others=[state_of("")]),
+        page_token=token,
+    )
+    assert (await refused(site.comparisons.Compare(request)))[1] == "MALFORMED_PAGE_TOKEN"
 
 
 async def test_lists_are_paged_and_filtered(site, refused) -> None:
@@ -319,26 +426,27 @@ async def test_a_part_is_compared_within_its_scope(site, refused) -> None:
     for other in (whole.id, None):
         summary, differences = await site.compare(part.id, other)
         assert (summary.pvs, summary.pvs_same, differences) == (2, 2, [])
-        assert summary.scope == snapshot_pb2.COMPARISON_SCOPE_REFERENCE
         assert summary.pvs_outside_scope == 18
         summary, differences = await site.compare(
-            part.id, other, scope=snapshot_pb2.COMPARISON_SCOPE_EITHER
+            part.id, other, scope=compare_pb2.COMPARISON_SCOPE_ANY
         )
         assert (summary.pvs, len(differences), summary.pvs_outside_scope) == (20, 18, 0)
     # what the reference has and the other lacks is missing, and missing is not equal
     summary, differences = await site.compare(whole.id, part.id)
     assert (summary.pvs, len(differences), summary.pvs_outside_scope) == (20, 18, 0)
     summary, differences = await site.compare(
-        whole.id, part.id, scope=snapshot_pb2.COMPARISON_SCOPE_BOTH
+        whole.id, part.id, scope=compare_pb2.COMPARISON_SCOPE_COMMON
     )
     assert (summary.pvs, differences, summary.pvs_outside_scope) == (2, [], 18)
     selector = selector_pb2.Selector(names=["Q1:SP", "Q3:SP"])
-    request = rpc.CompareSnapshotsRequest(
-        reference_id=part.id, other_id=whole.id, selector=selector
+    request = compare_service_pb2.CompareRequest(
+        spec=compare_pb2.ComparisonSpec(
+            reference=state_of(part.id), others=[state_of(whole.id)], selector=selector
+        )
     )
-    assert (await refused(site.snapshots.CompareSnapshots(request)))[1] == "NOT_FOUND"
+    assert (await refused(site.comparisons.Compare(request)))[1] == "NOT_FOUND"
     summary, differences = await site.compare(
-        part.id, whole.id, selector=selector, scope=snapshot_pb2.COMPARISON_SCOPE_EITHER
+        part.id, whole.id, selector=selector, scope=compare_pb2.COMPARISON_SCOPE_ANY
     )
     assert (summary.pvs, [d.name for d in differences]) == (2, ["Q3:SP"])
 
@@ -352,14 +460,18 @@ async def test_it_is_said_what_a_dead_band_may_hide(site) -> None:
     await site.monitor.publish(read)
     other = await site.take()
     assert other.counts.by_monitor == 4
-    summary, differences = await site.compare(
-        snapshot.id, other.id, classes=[snapshot_pb2.DIFFERENCE_CLASS_EQUAL]
+    header, differences, _ = await site.compare_all(
+        snapshot.id, other.id, classes=[compare_pb2.DIFFERENCE_CLASS_EQUAL]
     )
-    assert (summary.reference_by_monitor, summary.other_by_monitor) == (6, 4)
-    origins = {channel.other.origin for d in differences for channel in (d.setpoint, d.readback)}
+    assert (header.reference.by_monitor, header.others[0].by_monitor) == (6, 4)
+    origins = {
+        channel.other.origin
+        for d in differences
+        for channel in (d.cells[0].setpoint, d.cells[0].readback)
+    }
     assert origins == {value_pb2.VALUE_ORIGIN_MONITOR, value_pb2.VALUE_ORIGIN_READ}
-    summary, _ = await site.compare(snapshot.id)
-    assert summary.other_by_monitor == 4
+    header, _, _ = await site.compare_all(snapshot.id, "")
+    assert header.others[0].by_monitor == 4
 
 
 async def test_a_snapshot_shows_what_was_chosen(site) -> None:

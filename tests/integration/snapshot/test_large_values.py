@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from drey.common.v1 import errors_pb2, form_pb2, selector_pb2, value_pb2
-from drey.snapshot.v1 import snapshot_pb2
+from drey.compare.v1 import compare_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey_core.values import ARRAY, STRING_ARRAY, Columns, Kind, decode_value, pack_strings
 from drey_restore.adapters.snapshots import SnapshotClient
@@ -79,9 +79,9 @@ async def test_they_are_stored_read_compared_and_found_again(large) -> None:
     for against in (other.id, None):
         summary, differences = await large.compare(snapshot.id, against)
         assert (summary.pvs_different, [d.name for d in differences]) == (1, ["Q0:SP"])
-        assert differences[0].setpoint.delta == 1
+        assert differences[0].cells[0].setpoint.delta == 1
         assert all(d.ByteSize() < MESSAGE for d in differences)
-        every = [snapshot_pb2.DIFFERENCE_CLASS_EQUAL]
+        every = [compare_pb2.DIFFERENCE_CLASS_EQUAL]
         _, differences = await large.compare(snapshot.id, against, classes=every)
         assert len(differences) == 5
 

@@ -51,8 +51,7 @@ async def test_without_redis_the_image_is_unavailable(own_site, refused) -> None
         site.snapshots.TakeSnapshot(rpc.TakeSnapshotRequest(selector=EVERYTHING))
     )
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "IMAGE_UNAVAILABLE")
-    live = rpc.CompareSnapshotsRequest(reference_id=first.id, live=True)
-    assert (await refused(site.snapshots.CompareSnapshots(live)))[1] == "IMAGE_UNAVAILABLE"
+    assert (await refused(site.compare(first.id)))[1] == "IMAGE_UNAVAILABLE"
     assert len(await site.rows(first.id)) == 3
     # a forced read needs no Redis; here nobody answers, and each channel costs the one deadline
     request = rpc.TakeSnapshotRequest(

@@ -15,6 +15,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
 from drey.common.v1 import form_pb2, selector_pb2, value_pb2
+from drey.compare.v1 import compare_pb2
 from drey.job.v1 import job_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
@@ -345,7 +346,7 @@ async def test_a_large_array_comes_in_parts(site) -> None:
     assert {p.snapshot_id for p in parts} == {snapshot.id}
     elements = [e for p in parts for e in p.row.setpoint.float64_array.elements]
     assert np.array_equal(elements, np.arange(300_000))
-    _, differences = await site.compare(snapshot.id, classes=[snapshot_pb2.DIFFERENCE_CLASS_EQUAL])
+    _, differences = await site.compare(snapshot.id, classes=[compare_pb2.DIFFERENCE_CLASS_EQUAL])
     assert len(differences) == 2
 
 

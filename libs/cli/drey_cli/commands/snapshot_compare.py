@@ -1,4 +1,4 @@
-"""`drey snapshot compare`: two snapshots, or one and the live machine."""
+"""`drey snapshot compare`: snapshots with each other, or with the live machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from drey_cli.commands.snapshot_take import SnapshotArgument
 from drey_cli.errors import usage_error
 from drey_cli.exits import ExitCode
 from drey_cli.registry import command
@@ -15,11 +14,13 @@ from drey_cli.selection import Choice
 from drey_cli.session import Session
 
 if TYPE_CHECKING:
-    from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
+    from drey.common.v1 import state_pb2
+    from drey.compare.v1 import compare_pb2, compare_service_pb2
+    from drey_cli.client import Client
 
 SortName = Literal["name", "deviation", "device"]
-ScopeName = Literal["reference", "both", "either"]
-ToleranceName = Literal["snapshot", "catalogue", "given", "exact"]
+ScopeName = Literal["reference", "common", "any"]
+ToleranceName = Literal["reference", "catalog", "given", "exact"]
 _SHOWN = 50
 
 
@@ -41,8 +42,11 @@ class ClassName(StrEnum):
 def compare(
     session: Session,
     choice: Choice,
-    reference: SnapshotArgument,
-    other: Annotated[str, typer.Argument(metavar="OTHER", help="A snapshot, or live.")] = "live",
+    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="A snapshot, or live.")],
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="OTHER", help="Snapshots, or live; up to 16. Default: live."),
+    ] = None,
     only: Annotated[
         list[ClassName] | None,
         typer.Option("--only", metavar="CLASS", help="Only PVs in these classes; repeat."),
@@ -54,7 +58,7 @@ def compare(
     ] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Only the counts.")] = False,
     tolerances: Annotated[
-        ToleranceName | None, typer.Option("--tolerances", help="Whose. Default: the snapshot's.")
+        ToleranceName | None, typer.Option("--tolerances", help="Whose. Default: the reference's.")
     ] = None,
     absolute: Annotated[
         float | None, typer.Option("--abs", help="This absolute tolerance for all.")
@@ -63,56 +67,62 @@ def compare(
         float | None, typer.Option("--rel", help="This relative tolerance for all.")
     ] = None,
     within: Annotated[
-        ScopeName, typer.Option("--within", help="PVs of the reference, of both, or of either.")
+        ScopeName, typer.Option("--within", help="PVs of the reference, common to all, or of any.")
     ] = "reference",
     exit_zero: Annotated[
         bool, typer.Option("--exit-zero", help="Exit 0 although differences were found.")
     ] = False,
 ) -> None:
-    """Compare a snapshot with another, or with the live machine. Exit 4 unless all is the same.
+    """Compare a snapshot with others, or with the live machine. Exit 4 unless all is the same.
 
+    With several others: a table with one column for each, and the first in which a PV is different.
     Tags are those of the catalogue as of now: a snapshot does not keep them.
     """
-    from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
-    from drey_cli.naming import snapshot_id
+    from drey.compare.v1 import compare_pb2, compare_service_pb2
     from drey_cli.render.enums import number_of
 
     client = session.client
+    names = others or ["live"]
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
-    request = snapshot_service_pb2.CompareSnapshotsRequest(
-        reference_id=snapshot_id(client, reference),
+    spec = compare_pb2.ComparisonSpec(
+        reference=_state(client, reference),
+        others=[_state(client, each) for each in names],
         selector=choice.optional(),
-        summary_only=summary,
-        classes=[number_of(snapshot_pb2.DifferenceClass, each) for each in only or ()],
-        order=number_of(snapshot_service_pb2.DifferenceOrder, sort),
-        limit=limit,
-        scope=number_of(snapshot_pb2.ComparisonScope, within),
+        scope=number_of(compare_pb2.ComparisonScope, within),
+        classes=[number_of(compare_pb2.DifferenceClass, each) for each in only or ()],
+        order=number_of(compare_pb2.ComparisonOrder, sort),
+        with_values=session.out.json or len(names) == 1,
     )
-    if other == "live":
-        request.live = True
-    else:
-        request.other_id = snapshot_id(client, other)
-    _set_tolerances(request, tolerances, absolute, relative)
-    result, differences = _compare(session, request)
+    _set_tolerances(spec, tolerances, absolute, relative)
+    request = compare_service_pb2.CompareRequest(spec=spec, summary_only=summary, page_size=limit)
+    header, rows = _compare(session, request)
     if session.out.json:
         from drey_cli.render.documents import as_document, as_documents
 
-        session.out.document(
-            {"summary": as_document(result), "differences": as_documents(differences)}
-        )
+        session.out.document({"header": as_document(header), "rows": as_documents(rows)})
     else:
-        _draw(session, result, differences, limit)
-    if (result.pvs_different or result.pvs_unknown) and not exit_zero:
+        _draw(session, names, header, rows)
+    unlike = any(each.pvs_different or each.pvs_unknown for each in header.summaries)
+    if unlike and not exit_zero:
         raise typer.Exit(ExitCode.DIFFERENT)
 
 
+def _state(client: Client, text: str) -> state_pb2.StateRef:
+    from drey.common.v1 import state_pb2
+    from drey_cli.naming import snapshot_id
+
+    if text == "live":
+        return state_pb2.StateRef(live=state_pb2.LiveState())
+    return state_pb2.StateRef(snapshot_id=snapshot_id(client, text))
+
+
 def _set_tolerances(
-    request: snapshot_service_pb2.CompareSnapshotsRequest,
+    spec: compare_pb2.ComparisonSpec,
     source: str | None,
     absolute: float | None,
     relative: float | None,
 ) -> None:
-    from drey.snapshot.v1 import snapshot_pb2
+    from drey.compare.v1 import compare_pb2
     from drey_cli.render.enums import number_of
 
     given = absolute is not None or relative is not None
@@ -121,57 +131,66 @@ def _set_tolerances(
     if source == "given" and not given:
         raise usage_error("--tolerances given needs --abs or --rel", field="--tolerances")
     if source or given:
-        request.tolerance_source = number_of(snapshot_pb2.ToleranceSource, source or "given")
+        spec.tolerance_source = number_of(compare_pb2.ToleranceSource, source or "given")
     if given:
-        for tolerance in (request.setpoint_tolerance, request.readback_tolerance):
+        for tolerance in (spec.setpoint_tolerance, spec.readback_tolerance):
             tolerance.SetInParent()
             tolerance.absolute = absolute or 0.0
             tolerance.relative = relative or 0.0
 
 
 def _compare(
-    session: Session, request: snapshot_service_pb2.CompareSnapshotsRequest
-) -> tuple[snapshot_pb2.ComparisonSummary, list[snapshot_pb2.PvDifference]]:
-    from drey.snapshot.v1 import snapshot_pb2
+    session: Session, request: compare_service_pb2.CompareRequest
+) -> tuple[compare_pb2.ComparisonHeader, list[compare_pb2.ComparisonRow]]:
+    from drey.compare.v1 import compare_pb2
 
     client = session.client
-    result = snapshot_pb2.ComparisonSummary()
-    differences: list[snapshot_pb2.PvDifference] = []
-    with client.stream(client.snapshots.CompareSnapshots, request) as stream:
+    header = compare_pb2.ComparisonHeader()
+    rows: list[compare_pb2.ComparisonRow] = []
+    with client.stream(client.comparisons.Compare, request) as stream:
         for message in stream:
-            if message.HasField("summary"):
-                result = message.summary
-            differences.extend(message.differences.differences)
-    return result, differences
+            if message.HasField("header"):
+                header = message.header
+            rows.extend(message.rows.rows)
+    return header, rows
 
 
 def _draw(
     session: Session,
-    result: snapshot_pb2.ComparisonSummary,
-    differences: list[snapshot_pb2.PvDifference],
-    limit: int,
+    names: list[str],
+    header: compare_pb2.ComparisonHeader,
+    rows: list[compare_pb2.ComparisonRow],
 ) -> None:
-    from drey_cli.render.snapshots import (
+    from drey_cli.render.comparisons import (
         comparison_notes,
         comparison_table,
         comparison_verdict,
         differences_table,
+        matrix_table,
     )
 
     out = session.out
-    if differences:
-        table = differences_table(differences)
-        if limit and len(differences) >= limit:
-            table.note = f"the first {limit} PVs; --limit 0 shows all"
+    if rows:
+        table = differences_table(rows) if len(names) == 1 else matrix_table(rows, names)
+        if len(rows) < header.total_rows:
+            table.note = f"the first {len(rows)} PVs of {header.total_rows}; --limit 0 shows all"
         out.table(table)
-    out.table(comparison_table(result))
-    times = (session.time(result.reference_time_ns), session.time(result.other_time_ns))
-    out.text(f"reference {times[0]}, other {times[1]}", "dim")
-    if result.stale_shards:
-        out.note(f"{result.stale_shards} shards are stale: their live values may be old", "yellow")
-    for note in comparison_notes(result):
-        out.note(note)
-    out.cell(comparison_verdict(result))
+    reference = session.time(header.reference.state_time.ToNanoseconds())
+    for name, other, summary in zip(names, header.others, header.summaries, strict=True):
+        if len(names) > 1:
+            out.text(name, "bold")
+        out.table(comparison_table(summary))
+        out.text(
+            f"reference {reference}, other {session.time(other.state_time.ToNanoseconds())}", "dim"
+        )
+        for side in (header.reference, other):
+            if side.stale_shards:
+                out.note(
+                    f"{side.stale_shards} shards are stale: their live values may be old", "yellow"
+                )
+        for note in comparison_notes(summary, header.reference, other):
+            out.note(note)
+        out.cell(comparison_verdict(summary))
 
 
 def register(snapshot: typer.Typer) -> None:
@@ -180,9 +199,11 @@ def register(snapshot: typer.Typer) -> None:
         snapshot,
         "compare",
         chooses=True,
+        named=True,
         examples=(
             "drey snapshot compare latest live",
             "drey snapshot compare golden-2026 latest --only different --limit 20",
+            "drey snapshot compare latest~5 latest~4 latest~3 latest --sort name",
             "drey snapshot compare latest live --device QUAD --abs 0.01 --summary",
         ),
     )(compare)

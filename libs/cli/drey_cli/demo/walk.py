@@ -17,7 +17,8 @@ from uuid import uuid4
 
 import grpc
 
-from drey.common.v1 import selector_pb2
+from drey.common.v1 import selector_pb2, state_pb2
+from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
@@ -52,6 +53,7 @@ class Walk:
         self._channel = channel
         self._monitor = monitor_service_pb2_grpc.MonitorServiceStub(channel)
         self._snapshots = snapshot_service_pb2_grpc.SnapshotServiceStub(channel)
+        self._comparisons = compare_service_pb2_grpc.CompareServiceStub(channel)
         self._restores = restore_service_pb2_grpc.RestoreServiceStub(channel)
         self._snapshot_id = ""
         self._plan = restore_pb2.Plan()
@@ -153,31 +155,31 @@ class Walk:
                 await asyncio.sleep(0.02)
             step.facts.update(changes_seen_by_the_watch=self._updates - before)
 
-    async def _summary(self, request: Any) -> tuple[snapshot_pb2.ComparisonSummary, float, int]:
-        """The summary, the time to it, and the number of rows that followed."""
-        summary, seconds, rows = snapshot_pb2.ComparisonSummary(), 0.0, 0
+    async def _summary(self) -> tuple[compare_pb2.ComparisonSummary, float]:
+        """How the machine compares with the snapshot, and the time to the summary."""
+        request = compare_service_pb2.CompareRequest(
+            spec=compare_pb2.ComparisonSpec(
+                reference=state_pb2.StateRef(snapshot_id=self._snapshot_id),
+                others=[state_pb2.StateRef(live=state_pb2.LiveState())],
+            )
+        )
+        summary, seconds = compare_pb2.ComparisonSummary(), 0.0
         begin = time.perf_counter()
-        async for response in self._snapshots.CompareSnapshots(request, **self._call):
-            if response.HasField("summary"):
-                summary, seconds = response.summary, time.perf_counter() - begin
-            rows += len(response.differences.differences)
-        return summary, seconds, rows
+        async for response in self._comparisons.Compare(request, **self._call):
+            if response.HasField("header"):
+                (summary,), seconds = response.header.summaries, time.perf_counter() - begin
+        return summary, seconds
 
     async def _drift(self, count: int) -> None:
         with self._report.step("See the drift", "drey snapshot compare before live") as step:
             end = time.monotonic() + 10
             while True:
-                summary, seconds, _ = await self._summary(self._compare_request())
+                summary, seconds = await self._summary()
                 if _different_setpoints(summary) >= count or time.monotonic() > end:
                     break
                 await asyncio.sleep(0.05)
             step.seconds = seconds
             step.facts.update(_facts(summary))
-
-    def _compare_request(self) -> snapshot_service_pb2.CompareSnapshotsRequest:
-        return snapshot_service_pb2.CompareSnapshotsRequest(
-            reference_id=self._snapshot_id, live=True
-        )
 
     async def _make_plan(self) -> None:
         with self._report.step("Plan the way back", "drey restore plan before") as step:
@@ -219,7 +221,7 @@ class Walk:
         with self._report.step("Compare again", "drey snapshot compare before live") as step:
             end = time.monotonic() + 10
             while True:
-                summary, seconds, _ = await self._summary(self._compare_request())
+                summary, seconds = await self._summary()
                 if summary.pvs_different == 0 or time.monotonic() > end:
                     break
                 await asyncio.sleep(0.1)
@@ -283,15 +285,15 @@ def _tolerances(path: Path) -> dict[str, tuple[float, float]]:
     }
 
 
-def _different_setpoints(summary: snapshot_pb2.ComparisonSummary) -> int:
+def _different_setpoints(summary: compare_pb2.ComparisonSummary) -> int:
     return sum(
         c.setpoints
         for c in summary.counts
-        if getattr(c, "class") == snapshot_pb2.DIFFERENCE_CLASS_DIFFERENT
+        if c.difference_class == compare_pb2.DIFFERENCE_CLASS_DIFFERENT
     )
 
 
-def _facts(summary: snapshot_pb2.ComparisonSummary) -> dict[str, int]:
+def _facts(summary: compare_pb2.ComparisonSummary) -> dict[str, int]:
     return {
         "same": summary.pvs_same,
         "different": summary.pvs_different,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from drey_cli.render.comparisons import deviation_cell
 from drey_cli.render.enums import short_name
-from drey_cli.render.snapshots import deviation_cell
 from drey_cli.render.table import Cell, Column, Table, facts
 from drey_cli.render.times import format_count, format_span, format_time, plural
 from drey_cli.render.values import value_cell

@@ -1,4 +1,4 @@
-"""SnapshotService: taking, reading, comparing. `setup` builds it from the service's context."""
+"""SnapshotService and CompareService. `setup` builds them from the service's context."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from drey_snapshot.snapshots.adapters.live import LiveSource
 from drey_snapshot.snapshots.adapters.metadata import MetadataSource
 from drey_snapshot.snapshots.adapters.reader import CaReader
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
+from drey_snapshot.snapshots.compare_servicer import CompareServicer
 from drey_snapshot.snapshots.jobs import SnapshotJobs
 from drey_snapshot.snapshots.mapping import JOB_KIND
 from drey_snapshot.snapshots.servicer import SnapshotServicer
@@ -25,11 +26,11 @@ from drey_snapshot.snapshots.usecases.take import Taker
 if TYPE_CHECKING:
     from drey_snapshot.context import Context
 
-__all__ = ["SnapshotServicer", "setup"]
+__all__ = ["CompareServicer", "SnapshotServicer", "setup"]
 
 
-async def setup(context: Context) -> SnapshotServicer:
-    """The servicer, its loops started: the worker of snapshot jobs, and the relay of the outbox.
+async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
+    """The servicers, their loops started: the worker of snapshot jobs, and the relay of the outbox.
 
     Waits for nothing. Channels are opened with the first snapshot that reads them.
     """
@@ -54,11 +55,7 @@ async def setup(context: Context) -> SnapshotServicer:
     context.app.start(worker, "snapshot jobs")
     context.app.start(OutboxRelay(db, context.bus), "outbox")
     reader = Reader(store, library, context.catalogue)
-    return SnapshotServicer(
-        db,
-        jobs,
-        reader,
-        Comparer(reader, taker, context.catalogue),
-        Manager(store),
-        Historian(store),
+    return (
+        SnapshotServicer(db, jobs, reader, Manager(store), Historian(store)),
+        CompareServicer(Comparer(reader, taker, context.catalogue)),
     )

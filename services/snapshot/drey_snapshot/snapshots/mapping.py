@@ -12,10 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from drey.common.v1 import value_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_core import errors
-from drey_core.compare import CLASSES, DifferenceClass, Summary
 from drey_core.directory import Metadata
 from drey_core.errors import DreyError, InvalidArgument, Reason
-from drey_core.ids import parse_uuid
 from drey_core.values import ARRAY, I8
 from drey_runtime.jobs import JobError
 from drey_runtime.mapping.actor import actor
@@ -24,7 +22,6 @@ from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.adapters.store import Filter
 from drey_snapshot.snapshots.domain.chosen import decode_selector, shortened
 from drey_snapshot.snapshots.domain.codec import load_text
-from drey_snapshot.snapshots.domain.differences import Order
 from drey_snapshot.snapshots.domain.order import (
     DEFAULT_MAX_AGE_NS,
     DEFAULT_READ_TIMEOUT_S,
@@ -34,12 +31,6 @@ from drey_snapshot.snapshots.domain.order import (
 )
 from drey_snapshot.snapshots.domain.records import Record, Source
 from drey_snapshot.snapshots.domain.views import ValuesView
-from drey_snapshot.snapshots.usecases.compare import (
-    Compared,
-    CompareOrder,
-    ComparisonScope,
-    ToleranceSource,
-)
 from drey_snapshot.snapshots.usecases.history import HistoryOrder
 
 E = TypeVar("E", bound=IntEnum)
@@ -76,7 +67,7 @@ def take_order(request: snapshot_service_pb2.TakeSnapshotRequest) -> TakeOrder:
             raise invalid("read_timeout", f"must be above 0, at most {MAX_READ_TIMEOUT_S:.0f} s")
     return TakeOrder(
         selector=selector,
-        source=_known(Source, request.source, "source") or Source.IMAGE,
+        source=known_enum(Source, request.source, "source") or Source.IMAGE,
         gates=_gates(request.gates),
         title=request.title,
         comment=request.comment,
@@ -102,7 +93,8 @@ def _labels(labels: Sequence[str], field: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(labels))
 
 
-def _known(cls: type[E], number: int, field: str) -> E:
+def known_enum(cls: type[E], number: int, field: str) -> E:
+    """The member of an enum of the core by its number. Raises `InvalidArgument`."""
     try:
         return cls(number)
     except ValueError as error:
@@ -266,71 +258,7 @@ def _fill(message: value_pb2.ChannelMetadata, address: str, known: Metadata | No
     message.host = known.host
 
 
-# --- comparing ----------------------------------------------------------------------------------
-
-
-def compare_order(request: snapshot_service_pb2.CompareSnapshotsRequest) -> CompareOrder:
-    """The order in a request. Raises `InvalidArgument`."""
-    which = request.WhichOneof("other")
-    if which is None or (which == "live" and not request.live):
-        raise invalid("other", "say what to compare with: `other_id`, or `live`")
-    if which == "other_id" and not request.other_id:
-        raise invalid("other_id", "is empty")
-    selector = None
-    if request.HasField("selector"):
-        selector = selector_from_proto(request.selector)
-        selector.validate()
-    setpoint, readback = request.setpoint_tolerance, request.readback_tolerance
-    for number in request.classes:
-        _known(DifferenceClass, number, "classes")
-    return CompareOrder(
-        reference_id=parse_uuid(request.reference_id, "reference_id"),
-        other_id=parse_uuid(request.other_id, "other_id") if which == "other_id" else None,
-        selector=selector,
-        tolerance_source=_known(ToleranceSource, request.tolerance_source, "tolerance_source")
-        or ToleranceSource.SNAPSHOT,
-        setpoint_tolerance=(setpoint.absolute, setpoint.relative),
-        readback_tolerance=(readback.absolute, readback.relative),
-        summary_only=request.summary_only,
-        classes=frozenset(request.classes),
-        order=_known(Order, request.order, "order") or Order.NAME,
-        limit=request.limit,
-        scope=_known(ComparisonScope, request.scope, "scope") or ComparisonScope.REFERENCE,
-    )
-
-
-def summary_message(compared: Compared) -> snapshot_pb2.ComparisonSummary:
-    """The summary of a comparison."""
-    found, summary = compared.found, compared.found.summary
-    return snapshot_pb2.ComparisonSummary(
-        counts=_class_counts(summary),
-        pvs=summary.pvs,
-        pvs_same=summary.pvs_same,
-        pvs_different=summary.pvs_different,
-        pvs_unknown=summary.pvs_unknown,
-        tolerance_source=cast(
-            "snapshot_pb2.ToleranceSource.ValueType", int(compared.order.tolerance_source)
-        ),
-        reference_time_ns=found.reference.view.time_ns,
-        other_time_ns=found.other.view.time_ns,
-        stale_shards=found.other.view.stale_shards,
-        scope=cast("snapshot_pb2.ComparisonScope.ValueType", int(compared.order.scope)),
-        pvs_outside_scope=compared.outside,
-        reference_by_monitor=found.reference.by_monitor,
-        other_by_monitor=found.other.by_monitor,
-    )
-
-
-def _class_counts(summary: Summary) -> list[snapshot_pb2.ClassCount]:
-    return [
-        snapshot_pb2.ClassCount(
-            **{"class": number},
-            setpoints=summary.setpoints[number],
-            readbacks=summary.readbacks[number],
-        )
-        for number in range(1, CLASSES)
-        if summary.setpoints[number] or summary.readbacks[number]
-    ]
+# --- looking back ------------------------------------------------------------------------------
 
 
 def history_order(request: snapshot_service_pb2.GetPvHistoryRequest) -> HistoryOrder:

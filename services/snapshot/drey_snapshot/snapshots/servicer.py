@@ -23,7 +23,6 @@ from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import check_page_size, cut_page
 from drey_snapshot.snapshots import mapping
 from drey_snapshot.snapshots.jobs import SnapshotJobs
-from drey_snapshot.snapshots.usecases.compare import Comparer
 from drey_snapshot.snapshots.usecases.history import Historian
 from drey_snapshot.snapshots.usecases.manage import Manager
 from drey_snapshot.snapshots.usecases.read import Reader
@@ -34,7 +33,7 @@ SERVICE = "drey.snapshot.v1.SnapshotService"
 _DEFAULT_WAIT_S = 10.0
 _ANSWER_S = 0.05
 """What is kept of the call's deadline for the answer itself."""
-_ROWS, _COLUMNS, _DIFFERENCES = 3, 4, 2
+_ROWS, _COLUMNS = 3, 4
 _LIST = "snapshots"
 
 
@@ -46,12 +45,11 @@ class SnapshotServicer:
         db: Database,
         jobs: SnapshotJobs,
         reader: Reader,
-        comparer: Comparer,
         manager: Manager,
         historian: Historian,
     ) -> None:
         self._db, self._jobs, self._reader = db, jobs, reader
-        self._comparer, self._manager, self._historian = comparer, manager, historian
+        self._manager, self._historian = manager, historian
 
     async def TakeSnapshot(
         self, request: pb.TakeSnapshotRequest, context: Context
@@ -169,21 +167,6 @@ class SnapshotServicer:
                 answer = pb.UndeleteSnapshotResponse(snapshot=mapping.snapshot_message(record))
                 slot.response = answer.SerializeToString()
         return slot.response or b""
-
-    async def CompareSnapshots(
-        self, request: pb.CompareSnapshotsRequest, context: Context
-    ) -> AsyncIterator[pb.CompareSnapshotsResponse | bytes]:
-        """As the contract says."""
-        compared = await self._comparer.compare(mapping.compare_order(request))
-        yield pb.CompareSnapshotsResponse(summary=mapping.summary_message(compared))
-        for chunk in compared.difference_chunks():
-            yield wrap(_DIFFERENCES, chunk)
-
-    async def CompareMany(
-        self, request: pb.CompareManyRequest, context: Context
-    ) -> AsyncIterator[pb.CompareManyResponse]:
-        """Not built."""
-        raise Unimplemented("CompareMany is not built in this version; compare pair by pair")
 
     async def GetPvHistory(
         self, request: pb.GetPvHistoryRequest, context: Context

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SnapshotServiceStub:
-    """Snapshots: taking, reading, comparing.
+    """Snapshots: taking, reading, keeping.
     """
 
     def __init__(self, channel):
@@ -70,16 +70,6 @@ class SnapshotServiceStub:
                 request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotRequest.SerializeToString,
                 response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotResponse.FromString,
                 _registered_method=True)
-        self.CompareSnapshots = channel.unary_stream(
-                '/drey.snapshot.v1.SnapshotService/CompareSnapshots',
-                request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareSnapshotsRequest.SerializeToString,
-                response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareSnapshotsResponse.FromString,
-                _registered_method=True)
-        self.CompareMany = channel.unary_stream(
-                '/drey.snapshot.v1.SnapshotService/CompareMany',
-                request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareManyRequest.SerializeToString,
-                response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareManyResponse.FromString,
-                _registered_method=True)
         self.GetPvHistory = channel.unary_stream(
                 '/drey.snapshot.v1.SnapshotService/GetPvHistory',
                 request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.GetPvHistoryRequest.SerializeToString,
@@ -93,7 +83,7 @@ class SnapshotServiceStub:
 
 
 class SnapshotServiceServicer:
-    """Snapshots: taking, reading, comparing.
+    """Snapshots: taking, reading, keeping.
     """
 
     def TakeSnapshot(self, request, context):
@@ -154,23 +144,6 @@ class SnapshotServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CompareSnapshots(self, request, context):
-        """Compare a snapshot with another, or with the live machine: the summary first, then the
-        differences asked for, in the order asked for. The live machine is what the monitors know of it,
-        which is not what a record holds where its dead band hides a change. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
-        INVALID_FIELD, IMAGE_UNAVAILABLE.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def CompareMany(self, request, context):
-        """Compare up to 16 snapshots with one reference. No effect. Reasons: NOT_FOUND, NOT_IMPLEMENTED.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def GetPvHistory(self, request, context):
         """Read one PV through all snapshots that have it, newest first. No effect. Reasons: NOT_FOUND,
         NOT_IMPLEMENTED.
@@ -225,16 +198,6 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotRequest.FromString,
                     response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotResponse.SerializeToString,
             ),
-            'CompareSnapshots': grpc.unary_stream_rpc_method_handler(
-                    servicer.CompareSnapshots,
-                    request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareSnapshotsRequest.FromString,
-                    response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareSnapshotsResponse.SerializeToString,
-            ),
-            'CompareMany': grpc.unary_stream_rpc_method_handler(
-                    servicer.CompareMany,
-                    request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareManyRequest.FromString,
-                    response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareManyResponse.SerializeToString,
-            ),
             'GetPvHistory': grpc.unary_stream_rpc_method_handler(
                     servicer.GetPvHistory,
                     request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.GetPvHistoryRequest.FromString,
@@ -254,7 +217,7 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SnapshotService:
-    """Snapshots: taking, reading, comparing.
+    """Snapshots: taking, reading, keeping.
     """
 
     @staticmethod
@@ -436,60 +399,6 @@ class SnapshotService:
             '/drey.snapshot.v1.SnapshotService/UndeleteSnapshot',
             drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotRequest.SerializeToString,
             drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UndeleteSnapshotResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CompareSnapshots(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/drey.snapshot.v1.SnapshotService/CompareSnapshots',
-            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareSnapshotsRequest.SerializeToString,
-            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareSnapshotsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CompareMany(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/drey.snapshot.v1.SnapshotService/CompareMany',
-            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareManyRequest.SerializeToString,
-            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.CompareManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SnapshotServiceStub:
-    """Snapshots: taking, reading, comparing."""
+    """Snapshots: taking, reading, keeping."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -61,14 +61,6 @@ class SnapshotServiceStub:
     """Bring a deleted snapshot back; one that lives stays as it is. Idempotent by `request_id`.
     Reasons: NOT_FOUND.
     """
-    CompareSnapshots: _grpc.UnaryStreamMultiCallable[_snapshot_service_pb2.CompareSnapshotsRequest, _snapshot_service_pb2.CompareSnapshotsResponse]
-    """Compare a snapshot with another, or with the live machine: the summary first, then the
-    differences asked for, in the order asked for. The live machine is what the monitors know of it,
-    which is not what a record holds where its dead band hides a change. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
-    INVALID_FIELD, IMAGE_UNAVAILABLE.
-    """
-    CompareMany: _grpc.UnaryStreamMultiCallable[_snapshot_service_pb2.CompareManyRequest, _snapshot_service_pb2.CompareManyResponse]
-    """Compare up to 16 snapshots with one reference. No effect. Reasons: NOT_FOUND, NOT_IMPLEMENTED."""
     GetPvHistory: _grpc.UnaryStreamMultiCallable[_snapshot_service_pb2.GetPvHistoryRequest, _snapshot_service_pb2.GetPvHistoryResponse]
     """Read one PV through all snapshots that have it, newest first. No effect. Reasons: NOT_FOUND,
     NOT_IMPLEMENTED.
@@ -80,7 +72,7 @@ class SnapshotServiceStub:
 
 @_typing.type_check_only
 class SnapshotServiceAsyncStub(SnapshotServiceStub):
-    """Snapshots: taking, reading, comparing."""
+    """Snapshots: taking, reading, keeping."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TakeSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.TakeSnapshotRequest, _snapshot_service_pb2.TakeSnapshotResponse]  # type: ignore[assignment]
@@ -111,14 +103,6 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """Bring a deleted snapshot back; one that lives stays as it is. Idempotent by `request_id`.
     Reasons: NOT_FOUND.
     """
-    CompareSnapshots: _aio.UnaryStreamMultiCallable[_snapshot_service_pb2.CompareSnapshotsRequest, _snapshot_service_pb2.CompareSnapshotsResponse]  # type: ignore[assignment]
-    """Compare a snapshot with another, or with the live machine: the summary first, then the
-    differences asked for, in the order asked for. The live machine is what the monitors know of it,
-    which is not what a record holds where its dead band hides a change. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
-    INVALID_FIELD, IMAGE_UNAVAILABLE.
-    """
-    CompareMany: _aio.UnaryStreamMultiCallable[_snapshot_service_pb2.CompareManyRequest, _snapshot_service_pb2.CompareManyResponse]  # type: ignore[assignment]
-    """Compare up to 16 snapshots with one reference. No effect. Reasons: NOT_FOUND, NOT_IMPLEMENTED."""
     GetPvHistory: _aio.UnaryStreamMultiCallable[_snapshot_service_pb2.GetPvHistoryRequest, _snapshot_service_pb2.GetPvHistoryResponse]  # type: ignore[assignment]
     """Read one PV through all snapshots that have it, newest first. No effect. Reasons: NOT_FOUND,
     NOT_IMPLEMENTED.
@@ -129,7 +113,7 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """
 
 class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Snapshots: taking, reading, comparing."""
+    """Snapshots: taking, reading, keeping."""
 
     @_abc_1.abstractmethod
     def TakeSnapshot(
@@ -200,26 +184,6 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         """Bring a deleted snapshot back; one that lives stays as it is. Idempotent by `request_id`.
         Reasons: NOT_FOUND.
         """
-
-    @_abc_1.abstractmethod
-    def CompareSnapshots(
-        self,
-        request: _snapshot_service_pb2.CompareSnapshotsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_snapshot_service_pb2.CompareSnapshotsResponse], _abc.AsyncIterator[_snapshot_service_pb2.CompareSnapshotsResponse]]:
-        """Compare a snapshot with another, or with the live machine: the summary first, then the
-        differences asked for, in the order asked for. The live machine is what the monitors know of it,
-        which is not what a record holds where its dead band hides a change. No effect. Reasons: NOT_FOUND, EMPTY_SELECTOR,
-        INVALID_FIELD, IMAGE_UNAVAILABLE.
-        """
-
-    @_abc_1.abstractmethod
-    def CompareMany(
-        self,
-        request: _snapshot_service_pb2.CompareManyRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_snapshot_service_pb2.CompareManyResponse], _abc.AsyncIterator[_snapshot_service_pb2.CompareManyResponse]]:
-        """Compare up to 16 snapshots with one reference. No effect. Reasons: NOT_FOUND, NOT_IMPLEMENTED."""
 
     @_abc_1.abstractmethod
     def GetPvHistory(

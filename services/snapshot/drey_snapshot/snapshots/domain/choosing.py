@@ -67,14 +67,20 @@ class Chooser:
         return mask
 
 
-def refuse_unknown(not_found: list[str], where: str = "the snapshot", remedy: str = "") -> None:
+def refuse_unknown(
+    not_found: list[str],
+    where: str = "the snapshot",
+    remedy: str = "",
+    *,
+    field: str = "selector",
+) -> None:
     """Raise `NotFound` naming what a selector asked for and nothing has."""
     if not not_found:
         return
     shown = ", ".join(not_found[:10])
     more = f" and {len(not_found) - 10} more" if len(not_found) > 10 else ""
     raise NotFound(
-        f"selector: nothing in {where} is called {shown}{more}{remedy}",
-        field="selector",
+        f"{field}: nothing in {where} is called {shown}{more}{remedy}",
+        field=field,
         metadata={"resource": "pv", "id": not_found[0], "missing": str(len(not_found))},
     )

@@ -1,45 +1,63 @@
-"""Differences as protobuf bytes: a comparison as `drey_core.wire_difference` takes it."""
+"""Comparisons as protobuf bytes: differences as `drey_core.wire_difference` takes them."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Literal
+
 import numpy as np
 
-from drey_core import wire_difference
+from drey_core.compare import Comparison
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8, U1, Columns
+from drey_core.wire_difference import Channels, Rows, Values, encode_rows
+from drey_snapshot.snapshots.domain.comparisons import Comparisons
 from drey_snapshot.snapshots.domain.differences import Differences, Side
 
 _FRESH, _STALE = 1, 2
+Role = Literal["setpoint", "readback"]
 
 
-def encode_differences(found: Differences, rows: I8, *, live: bool) -> list[bytes]:
-    """The field `differences = 1` of a `DifferenceChunk` for each row, in the order given.
-
-    `live` says that the other is the machine: its values get a freshness. Arrays, and errors, as
-    `drey_core.wire_difference.encode_differences`.
-    """
-    return wire_difference.encode_differences(
-        found.names,
-        found.numbers,
-        rows,
-        _side(found, "setpoint", live),
-        _side(found, "readback", live),
+def encode_comparisons(found: Comparisons, rows: I8, *, with_values: bool) -> list[bytes]:
+    """The field `rows = 1` of a `RowChunk` for each row, in the order given."""
+    listed = rows.tolist()
+    names, devices = found.names, found.devices
+    reference = found.each[0].reference
+    return encode_rows(
+        Rows(
+            [names[row] for row in listed],
+            found.numbers[rows],
+            [devices[row] for row in listed],
+            (_values(reference, "setpoint", rows), _values(reference, "readback", rows))
+            if with_values
+            else None,
+            [
+                (
+                    _channels(one, "setpoint", rows, with_values),
+                    _channels(one, "readback", rows, with_values),
+                )
+                for one in found.each
+            ],
+            found.first_different[rows],
+        )
     )
 
 
-def _side(found: Differences, role: str, live: bool) -> wire_difference.Side:
-    other: Columns = getattr(found.other, role)
-    return wire_difference.Side(
-        getattr(found, role),
-        getattr(found.reference, role),
-        other,
-        found.reference.view.where.metadata.labels,
-        found.other.view.where.metadata.labels,
-        _freshness(found.other, other) if live else 0,
-    )
+def _channels(found: Differences, role: Role, rows: I8, with_values: bool) -> Channels:
+    comparison: Comparison = getattr(found, role)
+    part = Comparison(*(getattr(comparison, each.name)[rows] for each in fields(Comparison)))
+    return Channels(part, _values(found.other, role, rows) if with_values else None)
+
+
+def _values(side: Side, role: Role, rows: I8) -> Values:
+    columns: Columns = getattr(side, role).take(rows)
+    return Values(columns, side.view.where.metadata.labels, _freshness(side, columns))
 
 
 def _freshness(side: Side, columns: Columns) -> int | U1:
+    """Of the live machine; 0 of a snapshot."""
+    if not side.view.live:
+        return 0
     stale = side.view.stale_pages
     if stale is None or len(stale) == 0:
         return _FRESH

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.compare import CLASSES, Comparison, DifferenceClass, Summary, compare, summarise
+from drey_core.compare import Comparison, DifferenceClass, Summary, compare, summarise
 from drey_core.directory import Directory
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8, KIND_NONE, Columns, Origin, State
@@ -21,15 +19,6 @@ Mask = NDArray[np.bool_]
 Tolerances = Callable[[I8], tuple[F8, F8, F8, F8]]
 """Setpoint absolute and relative, readback absolute and relative of PVs by number."""
 SAME = (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE)
-
-
-class Order(IntEnum):
-    """Order of the rows; the numbers of `drey.snapshot.v1.DifferenceOrder`."""
-
-    UNSPECIFIED = 0
-    NAME = 1
-    DEVIATION = 2
-    DEVICE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +44,7 @@ class Side:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Differences:
     """The comparison of n PVs, ordered by number."""
 
@@ -65,41 +54,6 @@ class Differences:
     setpoint: Comparison
     readback: Comparison
     summary: Summary
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Name of each PV, as of the reference where it has it."""
-        return self._texts(self.reference.directory.names, self.other.directory.names)
-
-    @cached_property
-    def devices(self) -> list[str]:
-        """Device of each PV, as `names`."""
-        return self._texts(self.reference.directory.devices, self.other.directory.devices)
-
-    def _texts(self, here: list[str], there: list[str]) -> list[str]:
-        pairs = zip(self.reference.rows.tolist(), self.other.rows.tolist(), strict=True)
-        return [here[a] if a >= 0 else there[b] for a, b in pairs]
-
-    def of_classes(self, classes: Collection[int]) -> I8:
-        """PVs with a channel in one of the classes, ascending."""
-        wanted = np.zeros(CLASSES, bool)
-        wanted[[int(c) for c in classes if c != DifferenceClass.UNSPECIFIED]] = True
-        return np.flatnonzero(wanted[self.setpoint.cls] | wanted[self.readback.cls])
-
-    def ordered(self, rows: I8, order: Order, limit: int) -> I8:
-        """The rows in an order, at most `limit` of them (0: all)."""
-        listed, names = rows.tolist(), self.names
-        if order == Order.DEVICE:
-            devices = self.devices
-            listed.sort(key=lambda at: (devices[at], names[at]))
-        elif order == Order.DEVIATION:
-            with np.errstate(invalid="ignore"):
-                both = np.fmax(self.setpoint.deviation, self.readback.deviation)
-            keys = np.where(np.isnan(both), -np.inf, both)
-            listed.sort(key=lambda at: (-keys[at], names[at]))
-        else:
-            listed.sort(key=names.__getitem__)
-        return np.array(listed[: limit or None], np.int64)
 
 
 def differences(

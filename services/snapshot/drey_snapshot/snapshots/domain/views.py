@@ -51,7 +51,7 @@ class ValuesView:
     """The values of a snapshot, or of the machine now, by row of the directory. Immutable.
 
     `hashes` are the value hashes of the pages in their order, empty where they are not known
-    (live). `stale_pages` are numbers of pages whose monitor cannot be believed now.
+    (`live`). `stale_pages` are numbers of pages whose monitor cannot be believed now.
     """
 
     where: DirectoryView
@@ -60,6 +60,7 @@ class ValuesView:
     hashes: tuple[PageHash, ...] = ()
     stale_shards: int = 0
     stale_pages: I8 | None = None
+    live: bool = False
 
     @cached_property
     def setpoint(self) -> Columns:

@@ -1,25 +1,29 @@
-"""Comparing a snapshot with another, or with the live machine."""
+"""Comparing states of the machine: snapshots, and the live machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import reduce
+from typing import cast
 
 import numpy as np
 
 from drey_core.compare import DifferenceClass
 from drey_core.selector import Selector
+from drey_core.token import Position, decode_page_token, encode_page_token, query_hash
 from drey_core.values import I8
 from drey_core.wire import chunk
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.together import together
 from drey_snapshot.snapshots.domain.choosing import Chooser, refuse_unknown
-from drey_snapshot.snapshots.domain.difference_rows import encode_differences
+from drey_snapshot.snapshots.domain.comparisons import Comparisons, Key, Order
+from drey_snapshot.snapshots.domain.difference_rows import encode_comparisons
 from drey_snapshot.snapshots.domain.differences import (
     SAME,
     Differences,
-    Order,
     Tolerances,
     by_directory,
     constant,
@@ -32,63 +36,94 @@ from drey_snapshot.snapshots.usecases.read import Reader, needs_today, today_of
 from drey_snapshot.snapshots.usecases.take import Taker
 
 _ROWS_AT_ONCE = 2048
+_LIST = "comparison"
 _DEFAULT_CLASSES = frozenset(DifferenceClass) - {*SAME, DifferenceClass.UNSPECIFIED}
 
 
 class ToleranceSource(IntEnum):
-    """What the tolerances are; the numbers of `drey.snapshot.v1.ToleranceSource`."""
+    """What the tolerances are; the numbers of `drey.compare.v1.ToleranceSource`."""
 
     UNSPECIFIED = 0
-    SNAPSHOT = 1
-    CATALOGUE = 2
+    REFERENCE = 1
+    CATALOG = 2
     GIVEN = 3
     EXACT = 4
 
 
 class ComparisonScope(IntEnum):
-    """Which PVs are compared; the numbers of `drey.snapshot.v1.ComparisonScope`."""
+    """Which PVs are compared; the numbers of `drey.compare.v1.ComparisonScope`."""
 
     UNSPECIFIED = 0
     REFERENCE = 1
-    BOTH = 2
-    EITHER = 3
+    COMMON = 2
+    ANY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state to compare, and the field that names it. `snapshot_id` empty: the live machine."""
+
+    snapshot_id: str
+    field: str
 
 
 @dataclass(frozen=True, slots=True)
 class CompareOrder:
-    """A request to compare, checked. `other_id` None: with the live machine."""
+    """A request to compare, checked. `page_size` 0: all rows."""
 
-    reference_id: str
-    other_id: str | None
+    reference: State
+    others: tuple[State, ...]
     selector: Selector | None = None
-    tolerance_source: ToleranceSource = ToleranceSource.SNAPSHOT
+    tolerance_source: ToleranceSource = ToleranceSource.REFERENCE
     setpoint_tolerance: tuple[float, float] = (0.0, 0.0)
     readback_tolerance: tuple[float, float] = (0.0, 0.0)
-    summary_only: bool = False
     classes: frozenset[int] = frozenset()
     order: Order = Order.NAME
-    limit: int = 0
     scope: ComparisonScope = ComparisonScope.REFERENCE
+    with_values: bool = False
+    summary_only: bool = False
+    page_size: int = 0
+    page_token: str = ""
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The reference, and then the others."""
+        return (self.reference, *self.others)
+
+    @property
+    def query(self) -> bytes:
+        """What a page token is bound to: all that decides on the rows and their order."""
+        asked = (
+            *([state.snapshot_id for state in self.states], self.selector, self.scope),
+            *(self.tolerance_source, self.setpoint_tolerance, self.readback_tolerance),
+            *(sorted(self.classes), self.order),
+        )
+        return query_hash(*asked)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The outcome of a comparison. `outside`: PVs of one side that the scope leaves out."""
+    """The outcome of a comparison.
+
+    `outside`: for each other, the PVs of it or of the reference that the scope leaves out. `rows`
+    are those of this page, in order; `total` those of all pages; `next_page_token` empty: the last.
+    """
 
     order: CompareOrder
-    found: Differences
-    outside: int
+    found: Comparisons
+    outside: Sequence[int]
+    rows: I8
+    total: int
+    next_page_token: str
 
-    def difference_chunks(self) -> Iterator[bytes]:
-        """`DifferenceChunk` messages of about 1 MiB: the classes asked for, in the order asked."""
-        if self.order.summary_only:
-            return
-        rows = self.found.of_classes(self.order.classes or _DEFAULT_CLASSES)
-        rows = self.found.ordered(rows, self.order.order, self.order.limit)
-        live = self.order.other_id is None
-        for first in range(0, len(rows), _ROWS_AT_ONCE):
-            part = rows[first : first + _ROWS_AT_ONCE]
-            yield from chunk(encode_differences(self.found, part, live=live))
+    def row_chunks(self) -> Iterator[bytes]:
+        """`RowChunk` messages of about 1 MiB, in the order asked for."""
+        at_once = max(_ROWS_AT_ONCE // len(self.found.each), 1)
+        for first in range(0, len(self.rows), at_once):
+            part = self.rows[first : first + at_once]
+            yield from chunk(
+                encode_comparisons(self.found, part, with_values=self.order.with_values)
+            )
 
 
 class Comparer:
@@ -99,64 +134,100 @@ class Comparer:
 
     async def compare(self, order: CompareOrder) -> Compared:
         """Compare. Raises `NotFound`, `InvalidArgument`, or `Unavailable` where a part is away."""
-        if order.selector is not None:
-            order.selector.validate()
-        reference, other = await together(
-            self._view(order.reference_id, "reference_id"), self._other(order)
-        )
+        position = decode_page_token(_LIST, order.query, order.page_token)
+        reference, *others = await self._views(order.states)
         today = None
-        if order.tolerance_source == ToleranceSource.CATALOGUE or (
+        if order.tolerance_source == ToleranceSource.CATALOG or (
             order.selector is not None and needs_today(order.selector)
         ):
             today = await self._catalogue.current()
         numbers, outside = await choose_off_loop(
-            lambda: _chosen(order.selector, order.scope, reference, other, today),
+            lambda: _chosen(order.selector, order.scope, reference, others, today),
             takes_long=order.selector is not None and order.selector.takes_long,
         )
-        found = differences(
-            reference,
-            other,
-            _tolerances(order, reference, other, today),
-            numbers=numbers,
-            exhaustive=not order.summary_only and bool(order.classes & {*SAME}),
-        )
-        return Compared(order, found, outside)
+        found: list[Differences] = []
+        for other in others:
+            if found:
+                await asyncio.sleep(0)  # each takes some milliseconds of the event loop
+            found.append(
+                differences(
+                    reference,
+                    other,
+                    _tolerances(order, reference, other, today),
+                    numbers=numbers,
+                    exhaustive=not order.summary_only and bool(order.classes & {*SAME}),
+                )
+            )
+        return _compared(order, Comparisons(tuple(found)), outside, position)
 
-    async def _view(self, snapshot_id: str, field: str) -> ValuesView:
-        return await self._reader.view(await self._reader.living(snapshot_id, field))
+    async def _views(self, states: Sequence[State]) -> list[ValuesView]:
+        """A view of each; the same one where two name the same state."""
+        wanted = {state.snapshot_id: state for state in reversed(states)}
+        views = await together(*(self._view(state) for state in wanted.values()))
+        by_id = dict(zip(wanted, views, strict=True))
+        return [by_id[state.snapshot_id] for state in states]
 
-    async def _other(self, order: CompareOrder) -> ValuesView:
-        if order.other_id is None:
+    async def _view(self, state: State) -> ValuesView:
+        if not state.snapshot_id:
             return await self._taker.live_view(DEFAULT_MAX_AGE_NS)
-        return await self._view(order.other_id, "other_id")
+        record = await self._reader.living(state.snapshot_id, state.field)
+        return await self._reader.view(record)
+
+
+def _compared(
+    order: CompareOrder,
+    found: Comparisons,
+    outside: Sequence[int],
+    position: Sequence[Position] | None,
+) -> Compared:
+    """The comparison, with the rows of one page."""
+    rows = found.of_classes(order.classes or _DEFAULT_CLASSES)
+    total = len(rows)
+    if order.summary_only:
+        return Compared(order, found, outside, rows[:0], total, "")
+    rows = found.ordered(rows, order.order)
+    if position is not None:
+        rows = found.after(rows, order.order, cast("Key", tuple(position)))
+    token = ""
+    if 0 < order.page_size < len(rows):
+        rows = rows[: order.page_size]
+        last = found.position(int(rows[-1]), order.order)
+        token = encode_page_token(_LIST, order.query, last)
+    return Compared(order, found, outside, rows, total, token)
 
 
 def _chosen(
     selector: Selector | None,
     scope: ComparisonScope,
     reference: ValuesView,
-    other: ValuesView,
+    others: Sequence[ValuesView],
     today: CatalogueView | None,
-) -> tuple[I8 | None, int]:
-    """(numbers of the PVs to compare, None: all of both; how many the scope leaves out).
+) -> tuple[I8 | None, list[int]]:
+    """(numbers of the PVs to compare, None: all; how many the scope leaves out, for each other).
 
     A name that nothing within the scope has is refused, never silently left out.
     """
-    if selector is None and _whole_and_alike(reference, other):
-        return None, 0
+    if selector is None and all(_whole_and_alike(reference, other) for other in others):
+        return None, [0] * len(others)
     here, unknown = _of_side(selector, reference, today)
-    there, also = _of_side(selector, other, today)
-    every = np.union1d(here, there)
+    there = [_of_side(selector, other, today) for other in others]
     if scope == ComparisonScope.REFERENCE:
         refuse_unknown(
-            unknown, "the reference", "; the scope of either compares what the other has"
+            unknown,
+            "the reference",
+            "; the scope of any compares what the others have",
+            field="spec.selector",
         )
         numbers = here
     else:
-        lacking = set(also)
-        refuse_unknown([name for name in unknown if name in lacking], "the two")
-        numbers = every if scope == ComparisonScope.EITHER else np.intersect1d(here, there)
-    return numbers, len(every) - len(numbers)
+        for _, also in there:
+            lacking = set(also)
+            unknown = [name for name in unknown if name in lacking]
+        refuse_unknown(unknown, "any of the states", field="spec.selector")
+        join = np.union1d if scope == ComparisonScope.ANY else np.intersect1d
+        numbers = reduce(join, (chosen for chosen, _ in there), here)
+    pairs = [np.union1d(here, chosen) for chosen, _ in there]
+    return numbers, [int(np.isin(pair, numbers, invert=True).sum()) for pair in pairs]
 
 
 def _whole_and_alike(a: ValuesView, b: ValuesView) -> bool:
@@ -175,7 +246,7 @@ def _of_side(
     if selector is None:
         return view.numbers, []
     chooser = Chooser(view.index, today_of(today))
-    mask = chooser.choose(selector)
+    mask = chooser.choose(selector, "spec.selector")
     return view.numbers[mask], chooser.not_found
 
 
@@ -183,7 +254,7 @@ def _tolerances(
     order: CompareOrder, a: ValuesView, b: ValuesView, today: CatalogueView | None
 ) -> Tolerances:
     match order.tolerance_source:
-        case ToleranceSource.CATALOGUE:
+        case ToleranceSource.CATALOG:
             assert today is not None, "fetched for this"
             return by_directory(today.directory)
         case ToleranceSource.GIVEN:

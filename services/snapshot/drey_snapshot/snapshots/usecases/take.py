@@ -457,6 +457,7 @@ class Taker:
             live.time_ns,
             stale_shards=sum(not p.fresh(max_age_ns) for p in live.pulses),
             stale_pages=live.stale_pages(max_age_ns),
+            live=True,
         )
 
 

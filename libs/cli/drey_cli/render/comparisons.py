@@ -1,0 +1,174 @@
+"""Comparisons as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from drey_cli.render.enums import short_name
+from drey_cli.render.table import Cell, Column, Table
+from drey_cli.render.times import format_count, plural
+from drey_cli.render.values import value_cell
+
+if TYPE_CHECKING:
+    from drey.common.v1 import value_pb2
+    from drey.compare.v1 import compare_pb2
+
+_BAR = 10
+_CLASS_STYLE = {
+    "equal": "green",
+    "within-tolerance": "green",
+    "different": "bold red",
+    "type-changed": "red",
+    "not-comparable": "yellow",
+}
+
+
+def comparison_table(summary: compare_pb2.ComparisonSummary) -> Table:
+    """Counts of channels by class."""
+    from drey.compare.v1 import compare_pb2
+
+    table = Table(
+        (Column("channels"), Column("setpoints", right=True), Column("readbacks", right=True))
+    )
+    for count in summary.counts:
+        name = short_name(compare_pb2.DifferenceClass, count.difference_class)
+        table.add(
+            Cell(name, _CLASS_STYLE.get(name, "yellow")),
+            format_count(count.setpoints),
+            format_count(count.readbacks),
+        )
+    return table
+
+
+def comparison_notes(
+    summary: compare_pb2.ComparisonSummary,
+    reference: compare_pb2.ResolvedState,
+    other: compare_pb2.ResolvedState,
+) -> list[str]:
+    """What the counts do not say: who was left out, and how the values are known."""
+    notes = []
+    if summary.pvs_outside_scope:
+        notes.append(
+            f"{plural(summary.pvs_outside_scope, 'PV')} that only one of the two has, left out;"
+            " --within any compares them"
+        )
+    by_monitor = reference.by_monitor, other.by_monitor
+    if any(by_monitor):
+        notes.append(
+            f"known by a monitor: {format_count(by_monitor[0])} values of the reference,"
+            f" {format_count(by_monitor[1])} of the other; a record's dead band may hide a change"
+            " of its size"
+        )
+    return notes
+
+
+def comparison_verdict(summary: compare_pb2.ComparisonSummary) -> Cell:
+    """One line that says how it stands. What is unknown is never called the same."""
+    if not (summary.pvs_different or summary.pvs_unknown):
+        return Cell(f"{plural(summary.pvs, 'PV')} compared: all the same", "bold green")
+    text = (
+        f"{plural(summary.pvs, 'PV')} compared: {format_count(summary.pvs_different)} different,"
+        f" {format_count(summary.pvs_unknown)} unknown, {format_count(summary.pvs_same)} the same"
+    )
+    return Cell(text, "bold red" if summary.pvs_different else "bold yellow")
+
+
+def differences_table(rows: Iterable[compare_pb2.ComparisonRow]) -> Table:
+    """One line a channel that is not the same, with a bar of its deviation in tolerances."""
+    table = Table(
+        (
+            Column("PV"),
+            Column(""),
+            Column("reference", right=True),
+            Column("other", right=True),
+            Column("delta", right=True),
+            Column("deviation"),
+            Column("class"),
+        )
+    )
+    for row in rows:
+        (cell,) = row.cells
+        if cell.HasField("setpoint"):
+            here = row.reference_setpoint if row.HasField("reference_setpoint") else None
+            _add_channel(table, row.name, "set", here, cell.setpoint)
+        if cell.HasField("readback"):
+            here = row.reference_readback if row.HasField("reference_readback") else None
+            _add_channel(table, row.name, "read", here, cell.readback)
+    return table
+
+
+def _add_channel(
+    table: Table,
+    name: str,
+    role: str,
+    reference: value_pb2.Value | None,
+    channel: compare_pb2.ChannelDifference,
+) -> None:
+    from drey.compare.v1 import compare_pb2
+
+    kind = short_name(compare_pb2.DifferenceClass, channel.difference_class)
+    if kind in {"", "equal", "within-tolerance"}:
+        return
+    deviation = channel.deviation if channel.HasField("deviation") else None
+    note = kind + (" (labels moved)" if channel.labels_moved else "")
+    if channel.elements_different:
+        note += f" ({plural(channel.elements_different, 'element')}, [{channel.largest_at}])"
+    table.add(
+        name,
+        Cell(role, "dim"),
+        value_cell(reference),
+        value_cell(channel.other if channel.HasField("other") else None),
+        f"{channel.delta:+.6g}" if channel.HasField("delta") else "",
+        deviation_cell(deviation),
+        Cell(note, _CLASS_STYLE.get(kind, "yellow")),
+    )
+
+
+def deviation_cell(deviation: float | None) -> Cell:
+    """A bar, a tolerance short and a thousand long, and the number: `█████ 31.6×`."""
+    if deviation is None:
+        return Cell("")
+    if math.isnan(deviation):
+        return Cell("NaN", "red")
+    if math.isinf(deviation):
+        return Cell("█" * _BAR + " no tolerance", "red")
+    length = _BAR if deviation >= 1000 else round(_BAR * math.log10(max(deviation, 1.0)) / 3)
+    style = "red" if deviation >= 10 else "yellow" if deviation > 1 else ""
+    return Cell(f"{'█' * max(1, length):<{_BAR}} {deviation:.3g}×", style)
+
+
+def matrix_table(rows: Iterable[compare_pb2.ComparisonRow], names: Sequence[str]) -> Table:
+    """One line a channel that is not the same everywhere, a column for each other."""
+    table = Table(
+        (
+            Column("PV"),
+            Column(""),
+            *(Column(name) for name in names),
+            Column("first different"),
+        )
+    )
+    for row in rows:
+        first = names[row.first_different] if row.HasField("first_different") else ""
+        setpoints = [cell.setpoint if cell.HasField("setpoint") else None for cell in row.cells]
+        readbacks = [cell.readback if cell.HasField("readback") else None for cell in row.cells]
+        for role, channels in (("set", setpoints), ("read", readbacks)):
+            cells = [_class_cell(channel) for channel in channels]
+            if any(cell.text for cell in cells):
+                table.add(row.name, Cell(role, "dim"), *cells, first)
+    return table
+
+
+def _class_cell(channel: compare_pb2.ChannelDifference | None) -> Cell:
+    """What one cell of a matrix says: nothing where it is the same."""
+    from drey.compare.v1 import compare_pb2
+
+    if channel is None:
+        return Cell("")
+    kind = short_name(compare_pb2.DifferenceClass, channel.difference_class)
+    if kind == "equal":
+        return Cell("")
+    if kind in {"within-tolerance", "different"} and channel.HasField("delta"):
+        return Cell(f"{channel.delta:+.6g}", _CLASS_STYLE[kind])
+    return Cell(kind, _CLASS_STYLE.get(kind, "yellow"))
