@@ -1,4 +1,4 @@
-"""NATS: value batches, events, and JetStream under one namespace.
+"""NATS: value batches and events under one namespace.
 
 A `Bus` may be made while NATS is away: it connects in the background and reconnects for ever. A
 client that ended, whatever ended it, is replaced by a new one with the same subscriptions.
@@ -21,7 +21,6 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import BadSubjectError, MaxPayloadError
 from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
@@ -42,12 +41,6 @@ _LIVED_S = 10.0
 _SAY_AGAIN_S = 10.0
 # the server gives its errors as text, and nothing else
 _REFUSED_SUBSCRIPTION = "permissions violation for subscription"
-
-
-class Unpublishable(Unavailable):
-    """NATS will never take this message, whenever it is tried again."""
-
-    reason = Reason.BUS_UNAVAILABLE
 
 
 class Bus:
@@ -81,11 +74,6 @@ class Bus:
     def connected(self) -> bool:
         """Whether NATS answers now, and lets us have all that we subscribed to."""
         return bool(self.nc.is_connected) and not self._refused
-
-    @property
-    def js(self) -> JetStreamContext:
-        """JetStream over this connection."""
-        return self.nc.jetstream(timeout=5)
 
     async def run(self) -> None:
         """Keep a client connected, a new one where the last ended; closes it when cancelled."""
@@ -214,7 +202,7 @@ class Bus:
     async def publish(self, subject: str, payload: bytes) -> None:
         """Publish with the current trace in the headers. `Unavailable` when NATS is away.
 
-        `Unpublishable` where the message is too large or the subject is none.
+        And where it never takes the message: that is too large, or the subject is none.
 
         Returns when the bytes are in the connection's buffer; it may wait for a flush when that
         is full.
@@ -224,8 +212,9 @@ class Bus:
         try:
             await self.nc.publish(subject, payload, headers=telemetry.headers() or None)
         except (BadSubjectError, MaxPayloadError) as error:
-            raise Unpublishable(
-                f"NATS does not take a message of {len(payload)} bytes for {subject!r}: {error}"
+            raise Unavailable(
+                f"NATS does not take a message of {len(payload)} bytes for {subject!r}: {error}",
+                reason=Reason.BUS_UNAVAILABLE,
             ) from error
         except (NatsError, OSError) as error:
             raise self._away() from error

@@ -4,7 +4,6 @@ REVOKE ALL ON ALL TABLES IN SCHEMA drey_meta, jobs, audit, idem, lease FROM :app
 
 GRANT SELECT ON drey_meta.migration TO :application;
 GRANT SELECT, INSERT, UPDATE ON jobs.job TO :application;
-GRANT SELECT, INSERT, UPDATE (attempts), DELETE ON jobs.outbox TO :application;
 -- append-only
 GRANT SELECT, INSERT ON audit.entry TO :application;
 -- forgotten by idem.forget() alone, which spares what is young

@@ -116,7 +116,7 @@ async def main(settings: Settings, app: App) -> None:
         news.tell()
 
     keys = KeyLoop(store, bus, settings.poll, keys_changed)
-    jobs = JobStore(db, bus)
+    jobs = JobStore(db)
     anchor_file = None
     if settings.audit_anchors is not None:
         anchor_file = AnchorFile.open(settings.audit_anchors, settings.signing_key)
@@ -165,6 +165,7 @@ async def main(settings: Settings, app: App) -> None:
     app.start(db)
     app.start(feed)
     app.start(keys)
+    app.start(jobs.changes)
     app.start(anchors)
     app.start(Readiness(health, feed, ring))
 

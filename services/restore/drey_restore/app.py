@@ -28,7 +28,7 @@ from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.image import Image
-from drey_runtime.jobs import JobStore, JobWorker, Kind, OutboxRelay
+from drey_runtime.jobs import JobStore, JobWorker, Kind
 from drey_runtime.migrate import check_connection
 from drey_runtime.pulse import Pulses
 from drey_runtime.server import channel, serve
@@ -71,7 +71,7 @@ async def main(settings: Settings, app: App) -> int:
         await enter(channel(settings, settings.snapshot_target)), signer, "snapshot"
     )
     bus = Bus.of(settings, "drey-restore")
-    jobs = JobStore(reserved, bus)
+    jobs = JobStore(reserved)
 
     store, running = RestoreStore(database), RestoreStore(reserved)
     notifier, aborts = Notifier(), Aborts()
@@ -81,7 +81,6 @@ async def main(settings: Settings, app: App) -> int:
     runner = Runner(running, pool, ending, notifier, aborts, limits, now_ns)
     worker = JobWorker(
         jobs,
-        bus,
         {JOB_KIND: Kind(runner.run, runner.interrupted)},
         owner=f"restore@{socket.gethostname()}:{os.getpid()}",
         lease_s=settings.job_lease,
@@ -93,7 +92,7 @@ async def main(settings: Settings, app: App) -> int:
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
     await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
-    restores = Restores(store, jobs, ending, notifier, aborts, worker.kick, now_ns)
+    restores = Restores(store, jobs, ending, notifier, aborts, now_ns)
     servicer = RestoreServicer(plans, restores, now_ns)
 
     app.start(bus, "bus")
@@ -101,7 +100,6 @@ async def main(settings: Settings, app: App) -> int:
     app.start(reserved, "database of restores")
     app.start(pool, "channels")
     app.start(ReleaseLoop(running, pool, now_ns), "release")
-    app.start(OutboxRelay(database, bus), "outbox")
     app.start(worker, "jobs")
     app.start(SettleLoop(restores), "settle")
     app.start(warm, "warm")

@@ -16,8 +16,6 @@ from nats.aio.msg import Msg
 from drey_core.errors import Unavailable
 from drey_runtime import bus as module
 from drey_runtime.bus import Bus
-from drey_runtime.database import Database
-from drey_runtime.jobs import JobContext, JobStore, JobWorker, Kind, OutboxRelay
 from drey_stack import Nats
 
 from .conftest import running, until
@@ -201,30 +199,3 @@ async def test_a_client_whose_reconnecting_died(
         await own_nats.start()
         await until(lambda: listener.connected and speaker.connected, 20)
         await hears(speaker, "t.v1.words", ear)
-
-
-async def test_jobs_are_delivered_by_the_next_client(own_nats: Nats, db: Database) -> None:
-    done: list[str] = []
-
-    async def handler(context: JobContext) -> str:
-        done.append(context.job.id)
-        return ""
-
-    bus = Bus(own_nats.url, "t", "jobs")
-    store = JobStore(db, bus)
-    # it never looks at the table: what it does was delivered
-    worker = JobWorker(store, bus, {"k": Kind(handler)}, owner="w", sweep_s=3600)
-    relay = OutboxRelay(db, bus, poll_s=0.1)
-
-    async def work() -> None:
-        async with db.transaction() as conn:
-            job = await store.create(conn, kind="k", principal="p", role="r", payload=b"")
-        await until(lambda: job.id in done, 30)
-
-    async with running(bus, worker, relay):
-        await bus.wait_connected(10)
-        await work()
-        seen = bus.nc
-        await bus.nc.close()
-        await until(lambda: bus.nc is not seen and bus.connected, 20)
-        await work()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import statistics
 import sys
 import time
@@ -12,24 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from drey_runtime.bus import Bus
 from drey_runtime.database import Database
-from drey_runtime.jobs import Job, JobContext, JobState, JobStore, JobWorker, Kind, OutboxRelay
+from drey_runtime.jobs import Job, JobContext, JobState, JobStore, JobWorker, Kind
 from drey_runtime.migrate import apply
-from drey_stack import Nats, Postgres
+from drey_stack import Postgres
 
 from .conftest import running, until
-from .test_jobs import create, worker
+from .test_jobs import create, listening, until_listening, worker
 
 SCRIPT = str(Path(__file__).with_name("worker_process.py"))
 
 
 @asynccontextmanager
 async def worker_process(
-    url: str, nats: Nats, bus: Bus
+    url: str,
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, SCRIPT, url, nats.url, bus.namespace, stdout=asyncio.subprocess.PIPE
+        sys.executable, SCRIPT, url, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     try:
@@ -41,10 +42,8 @@ async def worker_process(
 
 
 @pytest.mark.parametrize("rerun", [True, False])
-async def test_kill_of_a_worker_in_mid_job(
-    url: str, db: Database, nats_part: Nats, bus: Bus, rerun: bool
-) -> None:
-    store = JobStore(db, bus)
+async def test_kill_of_a_worker_in_mid_job(url: str, db: Database, rerun: bool) -> None:
+    store = JobStore(db)
     kind = "snapshot" if rerun else "restore"
     job = await create(db, store, kind=kind, rerun=rerun)
     began: list[Job] = []
@@ -57,14 +56,13 @@ async def test_kill_of_a_worker_in_mid_job(
     async def interrupted(job: Job) -> None:
         told.append(job)
 
-    async with worker_process(url, nats_part, bus) as (process, lines):
+    async with worker_process(url) as (process, lines):
         async with asyncio.timeout(20):
             assert (await lines.readline()).split() == [job.id.encode(), b"1"]
         others = [
-            worker(JobStore(db, bus), bus, Kind(handler, interrupted), owner=owner)
-            for owner in ("w1", "w2")
+            worker(JobStore(db), Kind(handler, interrupted), owner=owner) for owner in ("w1", "w2")
         ]
-        async with running(*others, OutboxRelay(db, bus)):
+        async with running(*others):
             await asyncio.sleep(1.5)
             assert (await store.get(job.id)).owner.startswith("pid-")
             process.kill()
@@ -81,7 +79,7 @@ async def test_kill_of_a_worker_in_mid_job(
         assert (began, [job.id for job in told]) == ([], [job.id])
 
 
-async def test_postgres_away_in_mid_job(own_postgres: Postgres, bus: Bus) -> None:
+async def test_postgres_away_in_mid_job(own_postgres: Postgres) -> None:
     """The end is stored when Postgres is back within the lease; nothing runs twice."""
     await apply(own_postgres.url, ["drey_runtime"])
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -95,12 +93,10 @@ async def test_postgres_away_in_mid_job(own_postgres: Postgres, bus: Bus) -> Non
         return "snapshots/1"
 
     async with Database(own_postgres.url) as database:
-        store = JobStore(database, bus)
-        one = worker(store, bus, handler, lease_s=20)
-        async with running(one, OutboxRelay(database, bus)):
-            await asyncio.sleep(0)
+        store = JobStore(database)
+        one = worker(store, handler, lease_s=20)
+        async with running(one):
             job = await create(database, store)
-            one.kick(job.id)
             await begun.wait()
             await own_postgres.kill()
             go_on.set()
@@ -110,7 +106,7 @@ async def test_postgres_away_in_mid_job(own_postgres: Postgres, bus: Bus) -> Non
     assert (ended.state, ended.attempts, runs) == (JobState.SUCCEEDED, 1, 1)
 
 
-async def test_a_lease_that_runs_out_stops_the_handler(own_postgres: Postgres, bus: Bus) -> None:
+async def test_a_lease_that_runs_out_stops_the_handler(own_postgres: Postgres) -> None:
     await apply(own_postgres.url, ["drey_runtime"])
     begun, stopped = asyncio.Event(), asyncio.Event()
 
@@ -123,43 +119,53 @@ async def test_a_lease_that_runs_out_stops_the_handler(own_postgres: Postgres, b
         return ""
 
     async with Database(own_postgres.url) as database:
-        store = JobStore(database, bus)
-        one = worker(store, bus, handler, lease_s=0.5)
+        store = JobStore(database)
+        one = worker(store, handler, lease_s=0.5)
         async with running(one):
-            await asyncio.sleep(0)
-            job = await create(database, store)
-            one.kick(job.id)
+            await create(database, store)
             await begun.wait()
             await own_postgres.kill()
             async with asyncio.timeout(10):
                 await stopped.wait()
 
 
-async def test_a_restart_of_nats_loses_nothing(db: Database, tmp_path: Path) -> None:
-    async with Nats(tmp_path / "nats") as part:
-        bus = Bus(part.url, "ns", "test")
-        store = JobStore(db, bus)
+async def another_listens(database: Database, than: int) -> bool:
+    return bool(set(await listening(database)) - {than})
 
-        async def handler(context: JobContext) -> str:
-            return ""
 
-        slow = JobWorker(store, bus, {"snapshot": Kind(handler)}, owner="w", sweep_s=60)
-        async with running(bus, slow, OutboxRelay(db, bus, poll_s=0.05)):
-            await bus.wait_connected(10)
-            first = await create(db, store)
-            assert (await store.wait(first.id, 10)).state is JobState.SUCCEEDED
-            await part.kill()
-            await until(lambda: not bus.connected)
-            second = await create(db, store)
-            await asyncio.sleep(0.3)
-            await part.start()
-            begun = time.perf_counter()
-            assert (await store.wait(second.id, 20)).state is JobState.SUCCEEDED
-            print(f"delivered {time.perf_counter() - begun:.1f} s after NATS came back")
+@pytest.mark.parametrize("how", ["ended", "stands still", "server restarts"])
+async def test_a_connection_that_listens_is_made_anew(own_postgres: Postgres, how: str) -> None:
+    """The worker looks at the table when it listens again, and not on its own."""
+    await apply(own_postgres.url, ["drey_runtime"])
+
+    async def handler(context: JobContext) -> str:
+        return ""
+
+    async with Database(own_postgres.url) as database:
+        store = JobStore(database)
+        async with running(worker(store, handler, sweep_s=3600)):
+            await until_listening(database)
+            [session] = await listening(database)
+            if how == "ended":
+                await database.pool.execute("SELECT pg_terminate_backend($1)", session)
+            elif how == "stands still":
+                os.kill(session, signal.SIGSTOP)
+            else:
+                await own_postgres.kill()
+                await own_postgres.start()
+            try:
+                missed = await create(database, store)
+                assert (await store.wait(missed.id, 30)).state is JobState.SUCCEEDED
+                await until(lambda: another_listens(database, session), 20)
+                heard = await create(database, store)
+                assert (await store.wait(heard.id, 30)).state is JobState.SUCCEEDED
+            finally:
+                if how == "stands still":
+                    os.kill(session, signal.SIGCONT)
 
 
 @pytest.mark.serial
-async def test_overhead_of_a_job(tmp_path: Path, bus: Bus) -> None:
+async def test_overhead_of_a_job(tmp_path: Path) -> None:
     """Create, commit, run nothing, end, all of it fsync'd: printed, and far from slow."""
 
     async def handler(context: JobContext) -> str:
@@ -168,20 +174,19 @@ async def test_overhead_of_a_job(tmp_path: Path, bus: Bus) -> None:
     async with Postgres(tmp_path / "pg") as part:
         await apply(part.url, ["drey_runtime"])
         async with Database(part.url, min_size=4) as database:
-            store = JobStore(database, bus)
-            one = worker(store, bus, handler, sweep_s=60, lease_s=30)
-            async with running(database, one, OutboxRelay(database, bus)):
+            store = JobStore(database)
+            one = worker(store, handler, sweep_s=60, lease_s=30)
+            async with running(database, one):
                 await database.wait_ready(10)
                 times = [await timed(database, store, one) for _ in range(60)]
     median = statistics.median(times[10:])
-    print(f"create + kick + end of a job: median {median * 1e3:.1f} ms, worst {max(times):.3f} s")
+    print(f"create + end of a job: median {median * 1e3:.1f} ms, worst {max(times):.3f} s")
     assert median < 0.2
 
 
 async def timed(database: Database, store: JobStore, one: JobWorker) -> float:
     begun = time.perf_counter()
     job = await create(database, store)
-    one.kick(job.id)
     ended = await store.wait(job.id, 10)
     assert ended.state is JobState.SUCCEEDED
     return time.perf_counter() - begun

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from drey_core.errors import FailedPrecondition
-from drey_runtime.bus import Bus
 from drey_runtime.database import Database
 from drey_runtime.jobs import JobContext, JobLost, JobState, JobStore, JobWorker, Kind, Verdict
 from drey_runtime.jobs.runner import Handler
@@ -19,16 +18,15 @@ KINDS = ["snapshot"]
 
 
 @pytest.fixture
-async def store(db: Database, bus: Bus) -> JobStore:
+async def store(db: Database) -> JobStore:
     async with db.acquire() as conn:
         await conn.execute("CREATE TABLE made (job_id text)")
-    return JobStore(db, bus)
+    return JobStore(db)
 
 
-def worker(store: JobStore, bus: Bus, handler: Handler, *, concurrency: int = 4) -> JobWorker:
+def worker(store: JobStore, handler: Handler, *, concurrency: int = 4) -> JobWorker:
     return JobWorker(
         store,
-        bus,
         {"snapshot": Kind(handler)},
         owner="w1",
         lease_s=0.5,
@@ -51,14 +49,14 @@ async def begin(db: Database, store: JobStore, one: JobWorker) -> str:
         return job.id
 
 
-async def test_a_job_with_a_holder_is_nobody_elses(db: Database, store: JobStore, bus: Bus) -> None:
+async def test_a_job_with_a_holder_is_nobody_elses(db: Database, store: JobStore) -> None:
     go_on = asyncio.Event()
 
     async def handler(context: JobContext) -> str:
         await go_on.wait()
         return "snapshots/1"
 
-    one = worker(store, bus, handler)
+    one = worker(store, handler)
     async with running(one):
         await asyncio.sleep(0)
         job_id = await begin(db, store, one)
@@ -69,11 +67,11 @@ async def test_a_job_with_a_holder_is_nobody_elses(db: Database, store: JobStore
     assert ended.start_time_ns >= ended.create_time_ns > 0
 
 
-async def test_a_holder_that_dies_is_followed_by_another(db: Database, store: JobStore, bus: Bus):
+async def test_a_holder_that_dies_is_followed_by_another(db: Database, store: JobStore):
     async def handler(context: JobContext) -> str:
         return "snapshots/1"
 
-    one = worker(store, bus, handler)
+    one = worker(store, handler)
     async with running(one):
         await asyncio.sleep(0)
         with one.place() as place:
@@ -83,13 +81,11 @@ async def test_a_holder_that_dies_is_followed_by_another(db: Database, store: Jo
     assert (ended.state, ended.attempts) == (JobState.SUCCEEDED, 2)
 
 
-async def test_a_place_that_is_not_used_is_free_again(
-    db: Database, store: JobStore, bus: Bus
-) -> None:
+async def test_a_place_that_is_not_used_is_free_again(db: Database, store: JobStore) -> None:
     async def handler(context: JobContext) -> str:
         return ""
 
-    one = worker(store, bus, handler, concurrency=1)
+    one = worker(store, handler, concurrency=1)
     with one.place() as place:
         assert place is None  # it does not run yet
     async with running(one):
@@ -103,7 +99,7 @@ async def test_a_place_that_is_not_used_is_free_again(
     assert ended.state is JobState.SUCCEEDED
 
 
-async def test_work_and_end_are_committed_together(db: Database, store: JobStore, bus: Bus) -> None:
+async def test_work_and_end_are_committed_together(db: Database, store: JobStore) -> None:
     """Also while the transaction lasts longer than the lease, and beats and claims go on."""
 
     async def handler(context: JobContext) -> str:
@@ -116,7 +112,7 @@ async def test_work_and_end_are_committed_together(db: Database, store: JobStore
             assert (await store.get(context.job.id)).state is JobState.RUNNING
         return "snapshots/1"
 
-    one = worker(store, bus, handler)
+    one = worker(store, handler)
     async with running(one):
         await asyncio.sleep(0)
         ended = await store.wait(await begin(db, store, one), 10)
@@ -125,16 +121,14 @@ async def test_work_and_end_are_committed_together(db: Database, store: JobStore
     assert await made(db) == 1
 
 
-async def test_what_is_rolled_back_has_not_succeeded(
-    db: Database, store: JobStore, bus: Bus
-) -> None:
+async def test_what_is_rolled_back_has_not_succeeded(db: Database, store: JobStore) -> None:
     async def handler(context: JobContext) -> str:
         async with db.transaction() as conn:
             await conn.execute("INSERT INTO made VALUES ($1)", context.job.id)
             await context.succeed_in(conn, "snapshots/1")
             raise FailedPrecondition("changed its mind")
 
-    one = worker(store, bus, handler)
+    one = worker(store, handler)
     async with running(one):
         await asyncio.sleep(0)
         ended = await store.wait(await begin(db, store, one), 5)
@@ -144,7 +138,7 @@ async def test_what_is_rolled_back_has_not_succeeded(
     assert (ended.result, await made(db)) == ("", 0)
 
 
-async def test_who_lost_the_job_stores_nothing(db: Database, store: JobStore, bus: Bus) -> None:
+async def test_who_lost_the_job_stores_nothing(db: Database, store: JobStore) -> None:
     ready, go_on, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def handler(context: JobContext) -> str:
@@ -159,7 +153,7 @@ async def test_who_lost_the_job_stores_nothing(db: Database, store: JobStore, bu
         finally:
             over.set()
 
-    one = JobWorker(store, bus, {"snapshot": Kind(handler)}, owner="w1", lease_s=60, sweep_s=60)
+    one = JobWorker(store, {"snapshot": Kind(handler)}, owner="w1", lease_s=60, sweep_s=60)
     async with running(one):
         await asyncio.sleep(0)
         job_id = await begin(db, store, one)

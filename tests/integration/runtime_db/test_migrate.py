@@ -29,6 +29,7 @@ async def test_applied_once_and_in_order(empty_url: str, package: Path) -> None:
     assert [str(migration) for migration in applied] == [
         "drey_runtime 0001_runtime",
         "drey_runtime 0002_roles",
+        "drey_runtime 0003_job_notices",
         "someservice 0001_first",
         "someservice 0002_second",
     ]

@@ -6,12 +6,11 @@ import asyncio
 import os
 import sys
 
-from drey_runtime.bus import Bus
 from drey_runtime.database import Database
-from drey_runtime.jobs import JobContext, JobStore, JobWorker, Kind, OutboxRelay
+from drey_runtime.jobs import JobContext, JobStore, JobWorker, Kind
 
 
-async def main(url: str, nats_url: str, namespace: str) -> None:
+async def main(url: str) -> None:
     """Run until killed; a job goes on until somebody cancels it."""
 
     async def handler(context: JobContext) -> str:
@@ -20,13 +19,11 @@ async def main(url: str, nats_url: str, namespace: str) -> None:
         await context.cancelled.wait()
         return "snapshots/1"
 
-    bus = Bus(nats_url, namespace, "worker")
-    async with Database(url) as database, asyncio.TaskGroup() as group:
-        store = JobStore(database, bus)
+    async with Database(url) as database:
+        store = JobStore(database)
         kinds = {"snapshot": Kind(handler), "restore": Kind(handler)}
-        worker = JobWorker(store, bus, kinds, owner=f"pid-{os.getpid()}", lease_s=1.0, sweep_s=0.2)
-        for loop in (bus, worker, OutboxRelay(database, bus, poll_s=0.05)):
-            group.create_task(loop.run())
+        owner = f"pid-{os.getpid()}"
+        await JobWorker(store, kinds, owner=owner, lease_s=1.0, sweep_s=0.2).run()
 
 
 if __name__ == "__main__":

@@ -12,14 +12,7 @@ from drey_runtime.audit import GENESIS, canonical, chain_hash
 from drey_runtime.backoff import backoff
 from drey_runtime.database import guard, is_unavailable
 from drey_runtime.jobs import JobState
-from drey_runtime.jobs.wire import (
-    decode_changed,
-    decode_delivery,
-    encode_changed,
-    encode_delivery,
-    stream_name,
-    work_subject,
-)
+from drey_runtime.jobs.changes import JobNotice, decode_notice
 from drey_runtime.lease import lock_key
 from drey_runtime.migrate import migrations_of
 
@@ -160,15 +153,12 @@ def test_a_trigger_that_refuses_is_a_defect() -> None:
         raise asyncpg.PostgresError.new(fields)
 
 
-def test_messages_of_jobs_round_trip() -> None:
-    assert decode_changed(encode_changed("j", 2**63)) == ("j", 2**63)
+def test_a_notice_of_a_job_is_read_or_is_none() -> None:
     job_id = "0197c0de-0000-7000-8000-000000000001"
-    assert decode_delivery(encode_delivery(job_id)) == job_id
-    assert decode_delivery(encode_delivery("j")) is None
-    assert decode_changed(b"\xff") is None
-    assert decode_delivery(b"\xff") is None
-    assert decode_delivery(b"") is None
-    assert (work_subject("snapshot"), stream_name("ns")) == ("work.snapshot", "ns_jobs")
+    assert decode_notice(f"{job_id} 7 queued snapshot") == JobNotice(job_id, 7, True, "snapshot")
+    assert decode_notice(f"{job_id} 8 running a b") == JobNotice(job_id, 8, False, "a b")
+    for text in ("", "j 7 queued snapshot", f"{job_id} x queued snapshot", f"{job_id} 7 queued"):
+        assert decode_notice(text) is None
 
 
 def test_which_states_are_ends() -> None:

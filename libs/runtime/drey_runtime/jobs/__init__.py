@@ -1,11 +1,11 @@
-"""Finite background work: rows in Postgres that say who runs what, JetStream that delivers.
+"""Finite background work: rows in Postgres that say who runs what.
 
-`JobStore` keeps the rows, `OutboxRelay` publishes what a transaction announced, `JobWorker` runs.
+`JobStore` keeps the rows, `JobChanges` hears of them, `JobWorker` runs.
 """
 
+from drey_runtime.jobs.changes import JobChanges
 from drey_runtime.jobs.context import JobCancelled, JobContext
 from drey_runtime.jobs.model import Claim, Holder, Job, JobError, JobLost, JobState, Verdict
-from drey_runtime.jobs.outbox import OutboxRelay, enqueue
 from drey_runtime.jobs.store import LEASE_HELD, JobStore, record_job
 from drey_runtime.jobs.worker import JobWorker, Kind, Place
 
@@ -15,6 +15,7 @@ __all__ = [
     "Holder",
     "Job",
     "JobCancelled",
+    "JobChanges",
     "JobContext",
     "JobError",
     "JobLost",
@@ -22,9 +23,7 @@ __all__ = [
     "JobStore",
     "JobWorker",
     "Kind",
-    "OutboxRelay",
     "Place",
     "Verdict",
-    "enqueue",
     "record_job",
 ]

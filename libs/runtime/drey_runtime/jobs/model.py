@@ -110,16 +110,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Answer to a claim: the job is there with RUN and INTERRUPTED, and is the caller's then.
-
-    `retry_s` says after how many seconds asking again makes sense, with BUSY. `ended` is a job
-    that the claim itself brought to its end (too late, too many attempts, cancelled).
-    """
+    """Answer to a claim: the job is there with RUN and INTERRUPTED, and is the caller's then."""
 
     verdict: Verdict
     job: Job | None = None
-    retry_s: float = 0.0
-    ended: Job | None = None
 
 
 class JobLost(Exception):

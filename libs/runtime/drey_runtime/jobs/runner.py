@@ -54,6 +54,9 @@ class JobRunner:
         self._lease_end = claimed_at + lease_s
         self._nudged = asyncio.Event()
         self._lost = False
+        # our own writes are announced to us as those of others are
+        self._beating = self._concluding = False
+        self._announced = 0
         self._context = JobContext(job, self._nudged.set, self._finish_in, lambda: self._lease_end)
 
     async def run(self) -> None:
@@ -117,6 +120,7 @@ class JobRunner:
 
     async def _conclude(self, body: asyncio.Future[str]) -> None:
         """Write the outcome, again and again while Postgres is away and the lease lasts."""
+        self._concluding = True
         for attempt in range(1_000_000):
             try:
                 await self._write_outcome(body)
@@ -139,8 +143,8 @@ class JobRunner:
             return
         error = body.exception()
         if error is None and self._context.ended is not None:
-            await self._store.announce(self._context.ended)
-        elif error is None:
+            return
+        if error is None:
             await self._finish(JobState.SUCCEEDED, result=body.result())
         elif isinstance(error, JobCancelled):
             await self._finish(JobState.CANCELLED)
@@ -193,6 +197,7 @@ class JobRunner:
 
     async def _give_back(self, body: asyncio.Future[str]) -> None:
         """This process stops: somebody else shall go on at once, without waiting for the lease."""
+        self._concluding = True
         try:
             async with asyncio.timeout(_SHUTDOWN_S):
                 if not body.cancelled():
@@ -210,7 +215,8 @@ class JobRunner:
     # ---- its lease
 
     def _on_change(self, revision: int) -> None:
-        if revision > self._job.revision:
+        self._announced = max(self._announced, revision)
+        if revision > self._job.revision and not (self._beating or self._concluding):
             self._nudged.set()
 
     async def _keep(self) -> None:
@@ -230,7 +236,7 @@ class JobRunner:
                 await self._beat()
                 failures = 0
             except JobLost:
-                if self._ending():
+                if self._ending() or self._concluding:
                     return await _for_ever()
                 _log.warning("job was taken by somebody else", extra={"job": self._job.id})
                 self._lost = True
@@ -256,10 +262,16 @@ class JobRunner:
     async def _beat(self) -> None:
         begun = time.monotonic()
         context = self._context
-        job = await self._store.progress(
-            self._job, self._lease_s, context.done, context.total, context.phase, context.result
-        )
+        self._beating, self._announced = True, 0
+        try:
+            job = await self._store.progress(
+                self._job, self._lease_s, context.done, context.total, context.phase, context.result
+            )
+        finally:
+            self._beating = False
         self._job = job
+        if self._announced > job.revision:
+            self._nudged.set()
         self._lease_end = begun + self._lease_s
         if job.cancel_requested:
             context.cancelled.set()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -21,13 +20,9 @@ from drey_core.errors import (
 from drey_runtime import telemetry
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database, Record
-from drey_runtime.jobs.changes import Changes
+from drey_runtime.jobs.changes import JobChanges, wait_for_event
 from drey_runtime.jobs.model import Claim, Holder, Job, JobError, JobLost, JobState, Verdict
-from drey_runtime.jobs.outbox import enqueue
-from drey_runtime.jobs.ports import JobBus
-from drey_runtime.jobs.wire import encode_changed, encode_delivery, work_subject
 
-_log = logging.getLogger(__name__)
 _POLL_S = 1.0
 
 _CREATE = """
@@ -80,7 +75,7 @@ WHERE id = $1 AND owner = $2 AND term = $3 AND state = 'running' RETURNING *
 _END = """
 UPDATE jobs.job SET state = $2, error_reason = $3, error_message = $4, end_time_ns = $5,
     lease_until_ns = 0, revision = revision + 1
-WHERE id = $1 RETURNING *
+WHERE id = $1
 """
 _CANCEL = """
 UPDATE jobs.job SET cancel_requested = true, cancel_reason = $2, revision = revision + 1,
@@ -97,9 +92,9 @@ ORDER BY id DESC LIMIT $5
 _CLAIMABLE = """
 SELECT id FROM jobs.job
 WHERE kind = ANY($1::text[]) AND state IN ('queued', 'running')
-    AND ((state = 'queued' AND not_before_ns <= jobs.now_ns() AND create_time_ns <= $2)
+    AND ((state = 'queued' AND not_before_ns <= jobs.now_ns())
       OR (state = 'running' AND lease_until_ns < jobs.now_ns()))
-ORDER BY id LIMIT $3
+ORDER BY id LIMIT $2
 """
 
 
@@ -148,12 +143,14 @@ def _ns(seconds: float) -> int:
 
 
 class JobStore:
-    """Jobs in Postgres; `bus` (or None) spreads the news of changes, which polling makes up for."""
+    """Jobs in Postgres. Run `changes` to hear of them at once: a worker does, who only looks must.
 
-    def __init__(self, database: Database, bus: JobBus | None = None) -> None:
+    Without it changes are seen by looking, each second.
+    """
+
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._bus = bus
-        self.changes = Changes(bus)
+        self.changes = JobChanges(database.url)
 
     async def create(
         self,
@@ -171,10 +168,9 @@ class JobStore:
         start_within_s: float | None = None,
         holder: Holder | None = None,
     ) -> Job:
-        """Add a queued job and its delivery in the caller's transaction.
+        """Add a queued job in the caller's transaction; its commit tells the workers.
 
-        After the commit call `JobWorker.kick(job.id)` in a process that runs this kind, or
-        `OutboxRelay.wake()`. `rerun=False` is for work that must not be begun twice: it ends
+        `rerun=False` is for work that must not be begun twice: it ends
         `interrupted` when its worker dies. A job not begun within `start_within_s` fails with
         DEADLINE_EXCEEDED instead of firing late. With a `holder` (see `JobWorker.place`) the job
         is claimed by it already, as its first attempt.
@@ -198,16 +194,7 @@ class JobStore:
             holder.owner if holder else "",
             _ns(holder.lease_s) if holder else 0,
         )
-        job = _job(row)
-        await enqueue(
-            conn,
-            work_subject(kind),
-            encode_delivery(job.id),
-            durable=True,
-            message_id=job.id,
-            job_id=job.id,
-        )
-        return job
+        return _job(row)
 
     async def get(self, job_id: str) -> Job:
         """One job; NotFound where there is none. The id must be a UUID."""
@@ -241,11 +228,11 @@ class JobStore:
 
         return [_job(row) for row in await self._database.read(fetch)]
 
-    async def claimable(self, kinds: Sequence[str], limit: int, grace_s: float = 1.0) -> list[str]:
-        """Ids of open jobs that nobody works on, queued for at least `grace_s`, oldest first."""
+    async def claimable(self, kinds: Sequence[str], limit: int) -> list[str]:
+        """Ids of open jobs that nobody works on, oldest first."""
 
         async def fetch(conn: Connection) -> Sequence[Record]:
-            return await conn.fetch(_CLAIMABLE, list(kinds), now_ns() - _ns(grace_s), limit)
+            return await conn.fetch(_CLAIMABLE, list(kinds), limit)
 
         return [row["id"] for row in await self._database.read(fetch)]
 
@@ -258,14 +245,9 @@ class JobStore:
         async with self._database.acquire() as conn:
             row = await conn.fetchrow(_CLAIM, job_id, owner, _ns(lease_s), now_ns(), list(kinds))
             if row is not None:
-                claim = Claim(Verdict.RUN, _job(row))
-            else:
-                async with conn.transaction():
-                    claim = await _claim_otherwise(conn, job_id, owner, lease_s, kinds)
-        changed = claim.ended or (claim.job if claim.verdict is Verdict.RUN else None)
-        if changed is not None:
-            await self.announce(changed)
-        return claim
+                return Claim(Verdict.RUN, _job(row))
+            async with conn.transaction():
+                return await _claim_otherwise(conn, job_id, owner, lease_s, kinds)
 
     async def progress(
         self, job: Job, lease_s: float, done: int, total: int, phase: str, result: str = ""
@@ -285,10 +267,7 @@ class JobStore:
             )
         if row is None:
             raise JobLost(job.id)
-        fresh = _job(row)
-        if fresh.revision != job.revision:
-            await self.announce(fresh)
-        return fresh
+        return _job(row)
 
     async def finish(
         self,
@@ -309,10 +288,7 @@ class JobStore:
             ended = await self.finish_in(
                 conn, job, state, result=result, error=error, done=done, total=total, phase=phase
             )
-        if ended is None:
-            return await self._finished_before(job)
-        await self.announce(ended)
-        return ended
+        return ended or await self._finished_before(job)
 
     async def finish_in(
         self,
@@ -326,10 +302,7 @@ class JobStore:
         total: int | None = None,
         phase: str | None = None,
     ) -> Job | None:
-        """As `finish`, in the caller's transaction; call `announce` after the commit.
-
-        None where the job is not ours any more.
-        """
+        """As `finish`, in the caller's transaction; None where the job is not ours any more."""
         if not state.ended:
             raise Internal(f"{state} is no end of a job")
         row = await conn.fetchrow(
@@ -364,12 +337,10 @@ class JobStore:
             )
         if row is None:
             raise JobLost(job.id)
-        released = _job(row)
-        await self.announce(released)
-        return released
+        return _job(row)
 
     async def request_cancel(self, conn: Connection, job_id: str, reason: str) -> Job:
-        """Ask a job to stop, in the caller's transaction; call `announce` after the commit.
+        """Ask a job to stop, in the caller's transaction; its commit tells who runs it.
 
         A queued one is cancelled at once. Again: the same answer. NotFound; WRONG_STATE where
         it ended in another way.
@@ -384,30 +355,17 @@ class JobStore:
             raise FailedPrecondition(f"job {job_id} has {job.state} already", field="id")
         return _job(await conn.fetchrow(_CANCEL, job_id, _clean(reason), now_ns()))
 
-    async def announce(self, job: Job) -> None:
-        """Tell who watches that the job changed. Never fails: who misses it looks by itself."""
-        self.changes.wake(job.id, job.revision)
-        if self._bus is None:
-            return
-        try:
-            await self._bus.publish(
-                self._bus.subject("jobs", job.id), encode_changed(job.id, job.revision)
-            )
-        except Unavailable:
-            _log.debug("change of a job not announced: NATS is away")
-
     async def watch(self, job_id: str, *, poll_s: float = _POLL_S) -> AsyncGenerator[Job, None]:
         """The job now, then after changes (those between two looks merged), until it has ended.
 
         NotFound for an unknown job. While Postgres is away it waits, after the first answer.
         """
         changed = asyncio.Event()
-        await self.changes.subscribe()
         with self.changes.listen(job_id, lambda _revision: changed.set()):
             job = await self.get(job_id)
             yield job
             while not job.state.ended:
-                await _wait(changed, poll_s)
+                await wait_for_event(changed, poll_s)
                 changed.clear()
                 try:
                     fresh = await self.get(job_id)
@@ -445,18 +403,18 @@ async def _claim_otherwise(
         return Claim(Verdict.OVER)
     if job.state is JobState.RUNNING:
         if job.lease_until_ns >= now:
-            return Claim(Verdict.BUSY, retry_s=(job.lease_until_ns - now) / 1e9)
+            return Claim(Verdict.BUSY)
         if not job.rerun:
             taken = await conn.fetchrow(_TAKE_OVER, job_id, owner, _ns(lease_s))
             return Claim(Verdict.INTERRUPTED, _job(taken))
     elif job.not_before_ns > now:
-        return Claim(Verdict.BUSY, retry_s=(job.not_before_ns - now) / 1e9)
+        return Claim(Verdict.BUSY)
     refusal = _refusal(job)
     if refusal is None:
         # it became free between the two looks
-        return Claim(Verdict.BUSY, retry_s=0.05)
+        return Claim(Verdict.BUSY)
     state, error = refusal
-    ended = await conn.fetchrow(
+    await conn.execute(
         _END,
         job_id,
         str(state),
@@ -464,7 +422,7 @@ async def _claim_otherwise(
         error.message if error else "",
         now_ns(),
     )
-    return Claim(Verdict.OVER, ended=_job(ended))
+    return Claim(Verdict.OVER)
 
 
 def _refusal(job: Job) -> tuple[JobState, DreyError | None] | None:
@@ -496,11 +454,3 @@ def _count(number: int) -> int:
 def _clean(text: str) -> str:
     """Text that Postgres can hold."""
     return text.replace("\0", "�").encode("utf-8", "replace").decode()
-
-
-async def _wait(event: asyncio.Event, timeout: float) -> None:
-    try:
-        async with asyncio.timeout(timeout):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -84,7 +84,6 @@ class JobServicer:
                 at_ns=now_ns(),
                 request_id=principal.request_id,
             )
-        await self._store.announce(found)
         return pb.CancelJobResponse(job=job_to_proto(found))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from drey_core.errors import FailedPrecondition, Internal, Reason, Unavailable
@@ -52,18 +52,16 @@ class Restores:
         ending: Ending,
         notifier: Notifier,
         aborts: Aborts,
-        kick: Callable[[str], object],
         clock: Clock,
     ) -> None:
         self._store, self._jobs, self._ending = store, jobs, ending
         self._notifier, self._aborts = notifier, aborts
-        self._kick, self._clock = kick, clock
+        self._clock = clock
 
     async def execute(
         self, request: ExecuteRequest, principal: Principal
     ) -> tuple[RestoreRecord, Job]:
         """Begin to execute a plan; a repeat of the request gives the restore of the first one."""
-        first = False
         async with (
             self._store.database.transaction() as conn,
             idempotency.once(conn, METHOD, principal.name, request.request_id, request.raw) as slot,
@@ -71,12 +69,9 @@ class Restores:
             if slot.seen is None:
                 restore = await self._begin(conn, request, principal)
                 slot.response = restore.id.encode()
-                first = True
         if slot.response is None:
             raise Internal("a restore was not stored")
         restore = await self._store.restore(slot.response.decode())
-        if first:
-            self._kick(restore.job_id)
         return restore, await self._jobs.get(restore.job_id)
 
     async def _begin(
@@ -168,7 +163,7 @@ class Restores:
                     metadata={"state": restore.state.name},
                 )
             await self._store.request_abort(conn, restore_id, reason)
-            job = await self._jobs.request_cancel(conn, restore.job_id, reason)
+            await self._jobs.request_cancel(conn, restore.job_id, reason)
             await audit.append(
                 conn,
                 actor=principal.name,
@@ -179,7 +174,6 @@ class Restores:
                 at_ns=self._clock(),
             )
         self._aborts.request(restore_id)
-        await self._jobs.announce(job)
         await self.settle(restore_id)
         self._notifier.wake(restore_id)
         return await self._store.restore(restore_id)

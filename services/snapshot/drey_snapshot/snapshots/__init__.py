@@ -6,7 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from drey_runtime.jobs import JobStore, JobWorker, OutboxRelay
+from drey_runtime.jobs import JobStore, JobWorker
 from drey_runtime.pulse import Pulses
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.live import LiveSource
@@ -30,7 +30,7 @@ __all__ = ["CompareServicer", "SnapshotServicer", "setup"]
 
 
 async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
-    """The servicers, their loops started: the worker of snapshot jobs, and the relay of the outbox.
+    """The servicers, their loops started, among them the worker of snapshot jobs.
 
     Waits for nothing. Channels are opened with the first snapshot that reads them.
     """
@@ -47,13 +47,12 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
         MetadataSource(context.image, settings.shards),
         CaReader(settings.channel_access, settings.ca_environment(), context.app.stack),
     )
-    job_store = JobStore(db, context.bus)
+    job_store = JobStore(db)
     jobs = SnapshotJobs(db, job_store, taker)
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    worker = JobWorker(job_store, context.bus, {JOB_KIND: jobs.kind()}, owner=owner)
+    worker = JobWorker(job_store, {JOB_KIND: jobs.kind()}, owner=owner)
     jobs.attach(worker)
     context.app.start(worker, "snapshot jobs")
-    context.app.start(OutboxRelay(db, context.bus), "outbox")
     reader = Reader(store, library, context.catalogue)
     return (
         SnapshotServicer(db, jobs, reader, Manager(store), Historian(store)),

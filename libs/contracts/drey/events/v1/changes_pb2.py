@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64rey/events/v1/changes.proto\x12\x0e\x64rey.events.v1\".\n\x0e\x43\x61talogChanged\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\"&\n\rAccessChanged\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\"C\n\nJobChanged\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1e\n\x08revision\x18\x02 \x01(\x06\x42\x02\x30\x01R\x08revision\"$\n\x0bJobDelivery\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobIdB\xc1\x01\n\x12org.drey.events.v1B\x0c\x43hangesProtoP\x01Z3github.com/drey-controls/drey-go/events/v1;eventsv1\xa2\x02\x04\x44\x45VX\xaa\x02\x0e\x44rey.Events.V1\xba\x02\x0c\x44reyEventsV1\xca\x02\x0e\x44rey\\Events\\V1\xe2\x02\x1a\x44rey\\Events\\V1\\GPBMetadata\xea\x02\x10\x44rey::Events::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64rey/events/v1/changes.proto\x12\x0e\x64rey.events.v1\".\n\x0e\x43\x61talogChanged\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\"&\n\rAccessChanged\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyIdB\xc1\x01\n\x12org.drey.events.v1B\x0c\x43hangesProtoP\x01Z3github.com/drey-controls/drey-go/events/v1;eventsv1\xa2\x02\x04\x44\x45VX\xaa\x02\x0e\x44rey.Events.V1\xba\x02\x0c\x44reyEventsV1\xca\x02\x0e\x44rey\\Events\\V1\xe2\x02\x1a\x44rey\\Events\\V1\\GPBMetadata\xea\x02\x10\x44rey::Events::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.drey.events.v1B\014ChangesProtoP\001Z3github.com/drey-controls/drey-go/events/v1;eventsv1\242\002\004DEVX\252\002\016Drey.Events.V1\272\002\014DreyEventsV1\312\002\016Drey\\Events\\V1\342\002\032Drey\\Events\\V1\\GPBMetadata\352\002\020Drey::Events::V1'
   _globals['_CATALOGCHANGED'].fields_by_name['version']._loaded_options = None
   _globals['_CATALOGCHANGED'].fields_by_name['version']._serialized_options = b'0\001'
-  _globals['_JOBCHANGED'].fields_by_name['revision']._loaded_options = None
-  _globals['_JOBCHANGED'].fields_by_name['revision']._serialized_options = b'0\001'
   _globals['_CATALOGCHANGED']._serialized_start=48
   _globals['_CATALOGCHANGED']._serialized_end=94
   _globals['_ACCESSCHANGED']._serialized_start=96
   _globals['_ACCESSCHANGED']._serialized_end=134
-  _globals['_JOBCHANGED']._serialized_start=136
-  _globals['_JOBCHANGED']._serialized_end=203
-  _globals['_JOBDELIVERY']._serialized_start=205
-  _globals['_JOBDELIVERY']._serialized_end=241
 # @@protoc_insertion_point(module_scope)
