@@ -78,7 +78,12 @@ class Watcher:
         elif part == "baseline_end":
             self.token = message.baseline_end.token
         elif part == "diff":
-            self.rows.update((r.name, r) for r in message.diff.rows)
+            for row in message.diff.rows:
+                held = self.rows.setdefault(row.name, row)
+                if row.HasField("setpoint"):
+                    held.setpoint.CopyFrom(row.setpoint)
+                if row.HasField("readback"):
+                    held.readback.CopyFrom(row.readback)
             self.diff_rows += len(message.diff.rows)
         elif part == "checkpoint":
             self.token = message.checkpoint.token

@@ -163,20 +163,28 @@ type watch struct {
 	token string
 }
 
-// replace takes rows: each holds the whole state of its PV, or goes on with a large value of it.
+// replaced is what is held of a channel after a row: absent means unchanged.
+func replaced(held, sent *commonv1.Value) *commonv1.Value {
+	switch {
+	case sent == nil:
+		return held
+	case sent.GetPart().GetFirstElement() > 0:
+		appendPart(held, sent)
+		return held
+	}
+	return sent
+}
+
+// replace takes rows: each holds channels that changed, or the next part of a large value.
 func (w *watch) replace(rows []*commonv1.PvRow) {
 	for _, row := range rows {
 		held := w.rows[row.Number]
-		if row.Setpoint.GetPart().GetFirstElement() > 0 || row.Readback.GetPart().GetFirstElement() > 0 {
-			if row.Setpoint != nil {
-				appendPart(held.Setpoint, row.Setpoint)
-			}
-			if row.Readback != nil {
-				appendPart(held.Readback, row.Readback)
-			}
-		} else {
-			w.rows[row.Number], held = row, row
+		if held == nil {
+			held = &commonv1.PvRow{Name: row.Name, Number: row.Number}
+			w.rows[row.Number] = held
 		}
+		held.Setpoint = replaced(held.Setpoint, row.Setpoint)
+		held.Readback = replaced(held.Readback, row.Readback)
 		if isWhole(held.Setpoint) && isWhole(held.Readback) {
 			line := held.Name
 			if held.Setpoint != nil {

@@ -4,7 +4,7 @@
     python watch.py SERVER KEY PATTERN...
 
 The state of the client is a dictionary: PV number to row. A baseline fills it, each difference
-replaces rows in it, and the last token names the instant that it stands for.
+replaces values in it, and the last token names the instant that it stands for.
 """
 
 import json
@@ -138,17 +138,17 @@ class Watch:
                 print("everything comes again:", message.resync_required.reason)
 
     def replace(self, rows: Iterable[value_pb2.PvRow]) -> None:
-        """A row holds the whole state of its PV, or goes on with a large value of it."""
+        """A row holds channels that changed, or the next part of a large value; the others stay."""
         for row in rows:
-            new = roles_of(row)
-            if any(value.part.first_element for value in new.values()):
-                held = roles_of(self.rows[row.number])
-                for role, value in new.items():
-                    append_part(held[role], value)
-            else:
-                self.rows[row.number], held = row, new
-            if all(map(is_whole, held.values())):
-                print(row.name, *(f"{role}={text(value)}" for role, value in held.items()))
+            held = self.rows.setdefault(row.number, value_pb2.PvRow(name=row.name))
+            for role, value in roles_of(row).items():
+                if value.part.first_element:
+                    append_part(getattr(held, role), value)
+                else:
+                    getattr(held, role).CopyFrom(value)
+            values = roles_of(held)
+            if all(map(is_whole, values.values())):
+                print(row.name, *(f"{role}={text(value)}" for role, value in values.items()))
 
     def freshen(self, change: watch_pb2.FreshnessChange) -> None:
         """No value changes by it: only how far the values are to be believed."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 
 FRESH, STALE = 1, 2
+CHANNELS_CHANGED = 3
+"""A PV that leaves, and joins again at once."""
 
 
 @dataclass(slots=True)
@@ -107,9 +109,14 @@ class WatchModel:
         return self._keep(whole)
 
     def _keep(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
-        kept = list(rows)
-        for row in kept:
-            self.rows[row.number] = row
+        """What a row does not hold is as it was; rows as they are now."""
+        kept = []
+        for row in rows:
+            held = self.rows.setdefault(row.number, row)
+            for role in ("setpoint", "readback") if held is not row else ():
+                if row.HasField(role):
+                    getattr(held, role).CopyFrom(getattr(row, role))
+            kept.append(held)
         return kept
 
     def _checkpoint(self, checkpoint: watch_pb2.Checkpoint) -> Change:
@@ -140,7 +147,10 @@ class WatchModel:
         for pv in left.pvs:
             self.rows.pop(pv.number, None)
             self.metadata.pop(pv.number, None)
-        names = ", ".join(pv.name for pv in left.pvs[:5])
+        gone = [pv.name for pv in left.pvs if pv.reason != CHANNELS_CHANGED]
+        if not gone:
+            return Change()
+        names = ", ".join(gone[:5])
         return Change(notice=f"left the watch: {names}")
 
 

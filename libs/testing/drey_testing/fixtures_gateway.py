@@ -368,7 +368,10 @@ class WatchClient:
 
     def _put(self, rows: Any) -> None:
         for row in rows:
-            self.rows[row.number] = row
+            held = self.rows.setdefault(row.number, row)
+            for role, value in row.ListFields() if held is not row else ():
+                if role.message_type is not None:
+                    getattr(held, role.name).CopyFrom(value)
             fresh = [v.freshness for v in (row.setpoint, row.readback) if v.freshness]
             (self.stale.add if 2 in fresh else self.stale.discard)(row.number)
 

@@ -31,6 +31,7 @@ from drey_gateway.domain.live import Live
 from drey_gateway.domain.resume import Token, encode_token
 from drey_gateway.domain.rows import RowCache
 from drey_gateway.domain.watch import (
+    BOTH,
     Change,
     Fields,
     Selection,
@@ -53,6 +54,9 @@ _METADATA_ROWS = 500
 _NUMBERS = 100_000
 _NAMES = 2000
 _WARM_ROWS = 8192
+_DELETED = watch_pb2.LEAVE_REASON_DELETED
+_NOT_SELECTED = watch_pb2.LEAVE_REASON_NOT_SELECTED
+_MOVED = watch_pb2.LEAVE_REASON_CHANNELS_CHANGED
 
 
 class News:
@@ -265,7 +269,8 @@ class Watch:
         """Encode a large selection in pieces, so that others get their turn in between."""
         for start in range(0, len(selection) - _WARM_ROWS, _WARM_ROWS):
             if self._cache is not None:
-                self._cache.rows(selection.rows[start : start + _WARM_ROWS], self._stale())
+                rows = selection.rows[start : start + _WARM_ROWS]
+                self._cache.rows(rows, np.full(len(rows), BOTH), self._stale())
             await asyncio.sleep(0)
 
     # --- one turn ---
@@ -359,7 +364,7 @@ class Watch:
     def _rows(self, change: Change, stale: frozenset[int]) -> list[bytes]:
         if len(change.at) == 0 or self._cache is None:
             return []
-        return self._cache.rows(self._state.selection.rows[change.at], stale)
+        return self._cache.rows(self._state.selection.rows[change.at], change.channels, stale)
 
     def _cut(self) -> None:
         """Note the instant of which everything has just been taken."""
@@ -397,19 +402,24 @@ class Watch:
             selection = self._adopt(rows[rows >= 0])
             self._catalog_version = -1
             self._resolved = Resolved(selection.rows, [*self._not_found], {})
-        left, joined, _ = self._state.reselect(selection, self._live.image)
+        left, moved, joined = self._state.reselect(selection, self._live.image)
         for message in self._names_understood():
             yield message
         for start in range(0, len(left), _METADATA_ROWS):
             yield self._left(left[start : start + _METADATA_ROWS], old)
+        for start in range(0, len(moved), _METADATA_ROWS):
+            yield self._left(moved[start : start + _METADATA_ROWS], old, _MOVED)
         if self._wanted.with_metadata and len(joined):
             async for message in self._metadata(selection.rows[joined]):
                 yield message
-        new = self._rows(Change(joined, 0), self._stale())
+        new = self._rows(Change.whole(joined), self._stale())
         for message in paced(diff_messages(new, 0), new):
             yield message
 
-    def _left(self, numbers: I8, old: Directory) -> bytes:
+    def _left(
+        self, numbers: I8, old: Directory, reason: watch_pb2.LeaveReason.ValueType | None = None
+    ) -> bytes:
+        """`reason`: None for "deleted" or "not selected", whichever it is."""
         here = self._live.directory.rows_of(numbers) >= 0
         rows = old.rows_of(numbers)
         return _encode(
@@ -418,9 +428,7 @@ class Watch:
                     watch_pb2.PvLeft(
                         number=number,
                         name=old.names[row] if row >= 0 else "",
-                        reason=watch_pb2.LEAVE_REASON_NOT_SELECTED
-                        if known
-                        else watch_pb2.LEAVE_REASON_DELETED,
+                        reason=reason or (_NOT_SELECTED if known else _DELETED),
                     )
                     for number, row, known in zip(
                         numbers.tolist(), rows.tolist(), here.tolist(), strict=True

@@ -93,7 +93,12 @@ async def test_large_values_reach_watchers_and_readers(served):
             if part in ("baseline", "diff"):
                 pending.extend(getattr(message, part).rows)
             elif part == "checkpoint":
-                rows.update({row.number: row for row in whole_rows(pending)})
+                for row in whole_rows(pending):
+                    held = rows.setdefault(row.number, row)
+                    if held is not row and row.HasField("setpoint"):
+                        held.setpoint.CopyFrom(row.setpoint)
+                    if held is not row and row.HasField("readback"):
+                        held.readback.CopyFrom(row.readback)
                 pending.clear()
                 if pv in rows and rows[pv].setpoint.float64_value == value:
                     return

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drey.monitor.v1.watch_pb2 import Diff
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
 from drey_core.values import Columns
 from drey_gateway.domain.live import Live
 from drey_gateway.domain.resume import decode_token, encode_token
 from drey_gateway.domain.shard import Batch
-from drey_gateway.domain.watch import Fields, Selection, WatchState, honourable
+from drey_gateway.domain.watch import Change, Fields, Selection, WatchState, honourable
 from drey_testing.fixtures_gateway import floats
 
 PVS = {1: (257, 513), 2: (769, 514), 3: (1281, 770), 4: (1537, 1025)}
@@ -111,24 +112,29 @@ class Client:
             self.held = {}
             change = state.everything(gateway.image)
         self.gateway, self.state = gateway, state
-        self._take(change.at)
+        self._take(change)
 
     def read(self) -> None:
         if self.state is not None and self.gateway is not None:
-            self._take(self.state.diff(self.gateway.image).at)
+            self._take(self.state.diff(self.gateway.image))
 
     def leave(self) -> None:
         self.gateway = self.state = None
 
-    def _take(self, at: Any) -> None:
+    def _take(self, change: Change) -> None:
+        """Fold rows as they are sent: what a row does not hold is as it was."""
         assert self.gateway is not None
         assert self.state is not None
         selection = self.state.selection
-        for channel, value in values(
-            self.gateway, np.concatenate([selection.setpoints[at], selection.readbacks[at]])
-        ):
-            assert value >= self.held.get(channel, -1.0), "an older value after a newer"
-            self.held[channel] = value
+        cache = self.gateway.cache(Fields.BOTH)
+        sent = cache.rows(selection.rows[change.at], change.channels, frozenset())
+        for row in Diff.FromString(b"".join(sent)).rows:
+            for field, channel in zip(("setpoint", "readback"), PVS[row.number], strict=True):
+                held = getattr(row, field)
+                if held.HasField("float64_value"):
+                    value = held.float64_value
+                    assert value >= self.held.get(channel, -1.0), "an older value after a newer"
+                    self.held[channel] = value
         self.token = encode_token(self.gateway.token(selection))
         everything = np.concatenate([selection.setpoints, selection.readbacks])
         assert self.held == dict(values(self.gateway, everything)), "not what the gateway has"

@@ -1,7 +1,9 @@
-"""Rows encoded once: the bytes of a PV's row, shared by every watcher that is sent it.
+"""Rows encoded once: the bytes of a PV's rows, shared by every watcher that is sent them.
 
-Rows are encoded when the first watcher asks, together with all others that changed and that
-anybody watches, in one vectorised go.
+A PV has up to three rows, each encoded when somebody lacks what it holds: its setpoint alone, its
+readback alone, and both. So a setpoint's change sends and encodes no readback. The first watcher
+that asks has them encoded together with those of all others that changed and that anybody watches,
+in one vectorised go.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from drey_core.pages import PAGE_SHIFT, shard_of_page
 from drey_core.values import I8
 from drey_core.wire import RowEncoder
 from drey_gateway.domain.image import LiveImage
-from drey_gateway.domain.watch import Fields
+from drey_gateway.domain.watch import BOTH, READBACK, SETPOINT, Fields
 
 FRESH = 1
 STALE = 2
@@ -42,33 +44,31 @@ class RowCache:
         pages = np.stack([self._setpoint, self._readback]) >> PAGE_SHIFT
         self._shards = shard_of_page(pages, shard_count)
         self._slots = np.stack([image.slots(self._setpoint), image.slots(self._readback)])
-        self._bytes: NDArray[Any] = np.full(n, b"", object)
-        self._as_of = np.full(n, -1, np.int64)
-        self._freshness = np.zeros(n, np.uint8)
+        self._has = (self._setpoint > 0) * SETPOINT + (self._readback > 0) * READBACK
+        # by which channels a row holds (0: none), and PV
+        self._bytes: NDArray[Any] = np.full((BOTH + 1, n), b"", object)
+        self._as_of = np.full((BOTH + 1, n), -1, np.int64)
+        self._freshness = np.zeros((BOTH + 1, n), np.uint8)
         self._watchers = np.zeros(n, np.int32)
-        self._counter = -1
-        self._settled: frozenset[int] | None = None
-        """The stale shards with which all watched rows are as of `_counter`; None: not all are."""
+        self._counter = 0
+        """Of the image, when what is watched was last encoded."""
         self.encoded = 0
 
     def watch(self, rows: I8) -> None:
         """Encode these PVs' rows with the others from now on, each once; `leave` ends it."""
         self._watchers[rows] += 1
-        self._settled = None
 
     def leave(self, rows: I8) -> None:
         """One watcher less for these."""
         self._watchers[rows] -= 1
 
-    def rows(self, rows: I8, stale: frozenset[int]) -> list[bytes]:
-        """The bytes of some PVs' rows as they are now; `stale` are shards."""
-        if self._counter == self._image.counter and stale == self._settled:
-            outdated = not self._watchers[rows].all()
-        else:
-            outdated = bool(self._outdated(rows, self._fresh(rows, stale)).any())
-        if outdated:
-            self._renew(rows, stale)
-        found: list[bytes] = self._bytes[rows].tolist()
+    def rows(self, rows: I8, channels: I8, stale: frozenset[int]) -> list[bytes]:
+        """The bytes of some PVs' rows as they are now, each with those of its `channels` (bits)
+        that it has; `stale` are shards."""
+        held = channels & self._has[rows]
+        if self._outdated(rows, held, self._fresh(rows, stale)).any():
+            self._renew(rows, held, stale)
+        found: list[bytes] = self._bytes[held, rows].tolist()
         return found
 
     def _fresh(self, rows: I8, stale: frozenset[int]) -> NDArray[np.uint8]:
@@ -81,39 +81,46 @@ class RowCache:
         hit = codes[self._shards[:, rows]] & there
         return np.where(hit.any(axis=0), STALE, FRESH).astype(np.uint8)
 
-    def _outdated(self, rows: I8, freshness: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        version = self._image.version[self._slots[:, rows]].max(axis=0)
-        old: NDArray[np.bool_] = version > self._as_of[rows]
-        old |= self._as_of[rows] < 0
-        old |= freshness != self._freshness[rows]
+    def _outdated(self, rows: I8, held: I8, freshness: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        as_of = self._as_of[held, rows]
+        version = np.where(_bits(held), self._image.version[self._slots[:, rows]], 0).max(axis=0)
+        old: NDArray[np.bool_] = (version > as_of) | (as_of < 0)
+        old |= freshness != self._freshness[held, rows]
         return old
 
-    def _renew(self, rows: I8, stale: frozenset[int]) -> None:
-        """Encode what is outdated among `rows` and, once a change, all that is watched."""
-        wanted = np.zeros(len(self._bytes), bool)
-        changed = self._counter != self._image.counter
-        if changed:
-            wanted |= self._watchers > 0
-        self._settled = None
-        wanted[rows] = True
-        chosen = np.flatnonzero(wanted)
-        freshness = self._fresh(chosen, stale)
-        outdated = self._outdated(chosen, freshness)
-        chosen, freshness = chosen[outdated], freshness[outdated]
-        setpoint, readback = self._setpoint[chosen], self._readback[chosen]
+    def _renew(self, rows: I8, held: I8, stale: frozenset[int]) -> None:
+        """Encode what is outdated among these and, once a change, all that is watched."""
+        counter = self._image.counter
+        wanted = np.zeros(self._bytes.shape, bool)
+        if self._counter != counter:
+            watched = np.flatnonzero(self._watchers > 0)
+            changed = self._image.version[self._slots[:, watched]] > self._counter
+            wanted[changed[0] * SETPOINT + changed[1] * READBACK, watched] = True
+            wanted[0] = False
+        wanted[held, rows] = True
+        held, rows = np.nonzero(wanted)
+        freshness = self._fresh(rows, stale)
+        outdated = self._outdated(rows, held, freshness)
+        held, rows, freshness = held[outdated], rows[outdated], freshness[outdated]
+        there = _bits(held)
+        setpoint, readback = np.where(there, np.stack([self._setpoint, self._readback])[:, rows], 0)
         encoded = self._encoder.encode(
-            chosen,
+            rows,
             self._image.columns(setpoint) if setpoint.any() else None,
             self._image.columns(readback) if readback.any() else None,
             freshness,
-            sp_present=setpoint > 0,
-            rb_present=readback > 0,
+            sp_present=there[0],
+            rb_present=there[1],
             labels=self._labels,
         )
-        self._bytes[chosen] = np.fromiter(encoded, object, len(encoded))
-        self._as_of[chosen] = self._image.counter
-        self._freshness[chosen] = freshness
-        self.encoded += len(chosen)
+        self._bytes[held, rows] = np.fromiter(encoded, object, len(encoded))
+        self._as_of[held, rows] = counter
+        self._freshness[held, rows] = freshness
+        self.encoded += len(rows)
         # only now is it so: what could not be encoded would be served as it was, and as new
-        if changed:
-            self._counter, self._settled = self._image.counter, stale
+        self._counter = counter
+
+
+def _bits(held: I8) -> NDArray[np.bool_]:
+    """Whether the setpoint, and whether the readback is held; shape (2, n)."""
+    return np.stack([held & SETPOINT, held & READBACK]) > 0

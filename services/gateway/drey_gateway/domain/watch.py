@@ -13,6 +13,7 @@ from enum import IntEnum
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drey_core.directory import Directory
 from drey_core.pages import PAGE_SHIFT, shard_of_page
@@ -82,12 +83,31 @@ class Selection:
         return selection_hash(self.numbers, self.setpoints, self.readbacks)
 
 
+SETPOINT, READBACK = 1, 2
+BOTH = SETPOINT | READBACK
+"""Which channels of a PV, as bits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a client lacks: positions within the selection, and updates it will never see."""
+    """What a client lacks: positions within the selection, `BOTH` or one of the two for each,
+    and updates it will never see."""
 
     at: I8
-    merged: int
+    channels: I8
+    merged: int = 0
+
+    @classmethod
+    def whole(cls, at: I8) -> Change:
+        """PVs with all their channels."""
+        return cls(at, np.full(len(at), BOTH))
+
+    @classmethod
+    def of(cls, lacking: NDArray[np.bool_], merged: int) -> Change:
+        """By what lacks, shape (2, n): setpoints and readbacks."""
+        channels = lacking[0] * SETPOINT + lacking[1] * READBACK
+        at = np.flatnonzero(channels)
+        return cls(at, channels[at], merged)
 
 
 class WatchState:
@@ -102,7 +122,7 @@ class WatchState:
     def everything(self, image: LiveImage) -> Change:
         """Take all PVs as sent now: a baseline."""
         self._advance(image)
-        return Change(np.arange(len(self.selection)), 0)
+        return Change.whole(np.arange(len(self.selection)))
 
     def since_token(self, image: LiveImage, token: Token, shard_count: int) -> Change:
         """Take what the token lacks as sent now. The token must be `honourable`."""
@@ -114,7 +134,7 @@ class WatchState:
             epochs[number], sequences[number] = epoch, sequence
         lacking = image.stamped_after(selection.slots, epochs[shard], sequences[shard])
         self._advance(image)
-        return Change(np.flatnonzero(lacking.any(axis=0)), 0)
+        return Change.of(lacking, 0)
 
     def diff(self, image: LiveImage) -> Change:
         """Take what changed since the last call as sent now."""
@@ -122,18 +142,18 @@ class WatchState:
         sent = int(np.count_nonzero(lacking))
         if sent == 0:
             self._counter = image.counter
-            return Change(np.zeros(0, np.int64), 0)
+            return Change.of(lacking, 0)
         before = self._seen_updates
         self._advance(image)
         merged = max(self._seen_updates - before - sent, 0)
-        return Change(np.flatnonzero(lacking.any(axis=0)), merged)
+        return Change.of(lacking, merged)
 
     def reselect(self, selection: Selection, image: LiveImage) -> tuple[I8, I8, I8]:
         """Change what is watched.
 
-        Returns (numbers of PVs that left, positions in the new selection of those that joined
-        or whose channels are others now, numbers of PVs that stayed). What changed
-        besides comes with the next diff.
+        Returns (numbers of PVs that left, numbers of those that stayed and whose channels are
+        others now, positions in the new selection of these and of those that joined). What
+        changed besides comes with the next diff.
         """
         old = self.selection
         left = np.setdiff1d(old.numbers, selection.numbers, assume_unique=True)
@@ -148,7 +168,7 @@ class WatchState:
         self.selection = selection
         # those that joined are sent whole; their past is nobody's loss
         self._seen_updates = self._updates(image)
-        return left, np.flatnonzero(joined), stayed
+        return left, stayed[moved], np.flatnonzero(joined)
 
     def _advance(self, image: LiveImage) -> None:
         self._counter = image.counter

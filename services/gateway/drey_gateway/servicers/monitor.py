@@ -8,13 +8,14 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+import numpy as np
 
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey_core import errors
 from drey_core.wire import chunk
 from drey_gateway import mapping
 from drey_gateway.domain.resume import decode_token
-from drey_gateway.domain.watch import Fields
+from drey_gateway.domain.watch import BOTH, Fields
 from drey_gateway.domain.wire import MESSAGE_BYTES
 from drey_gateway.watching import Seats, Wanted, Watch, World, batched, paced, resolve
 from drey_runtime.mapping.selector import selector_from_proto
@@ -55,7 +56,9 @@ class MonitorServicer:
         links = mapping.name_links(named, directory)
         with self._seats.taken():
             # all at once, before anything waits: the truth of one instant
-            encoded = live.cache(Fields.BOTH).rows(rows, frozenset(self._world.stale()))
+            encoded = live.cache(Fields.BOTH).rows(
+                rows, np.full(len(rows), BOTH), frozenset(self._world.stale())
+            )
             for missing in batched(not_found):
                 yield pb.GetValuesResponse(not_found=missing)
             for part in batched(links):

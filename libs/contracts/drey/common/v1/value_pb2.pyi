@@ -808,11 +808,15 @@ class PvRow(_message.Message):
     """Permanent number of the PV, never reused: the identity to key by."""
     @_builtins.property
     def setpoint(self) -> Global___Value:
-        """Value of the setpoint channel. Absent: the PV has none, or it was not asked for."""
+        """Value of the setpoint channel. Absent: the PV has none, or it was not asked for; in a diff of a
+        watch: it is as it was.
+        """
 
     @_builtins.property
     def readback(self) -> Global___Value:
-        """Value of the readback channel. Absent: the PV has none, or it was not asked for."""
+        """Value of the readback channel. Absent: the PV has none, or it was not asked for; in a diff of a
+        watch: it is as it was.
+        """
 
     def __init__(
         self,

@@ -34,6 +34,10 @@ class _LeaveReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeaveReas
     """It was deleted."""
     LEAVE_REASON_NOT_SELECTED: _LeaveReason.ValueType  # 2
     """The selector does not choose it any more."""
+    LEAVE_REASON_CHANNELS_CHANGED: _LeaveReason.ValueType  # 3
+    """It has other channels now, or fewer: forget what is held of it. It joins again at once, with
+    all channels that it has.
+    """
 
 class LeaveReason(_LeaveReason, metaclass=_LeaveReasonEnumTypeWrapper):
     """Why a PV left a watch."""
@@ -44,6 +48,10 @@ LEAVE_REASON_DELETED: LeaveReason.ValueType  # 1
 """It was deleted."""
 LEAVE_REASON_NOT_SELECTED: LeaveReason.ValueType  # 2
 """The selector does not choose it any more."""
+LEAVE_REASON_CHANNELS_CHANGED: LeaveReason.ValueType  # 3
+"""It has other channels now, or fewer: forget what is held of it. It joins again at once, with
+all channels that it has.
+"""
 Global___LeaveReason: _TypeAlias = LeaveReason  # noqa: Y015
 
 class _WatchFields:
@@ -216,7 +224,10 @@ class BaselineChunk(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.PvRow]:
-        """Rows, each PV once (or in consecutive parts, for a large array)."""
+        """Rows, each PV once (or in consecutive parts, for a large array). A row holds all channels that
+        the PV has and that are watched: one that is absent, the PV has not. Where the baseline
+        `keeps_state`, it holds those that changed since the token, as in a diff.
+        """
 
     def __init__(
         self,
@@ -265,7 +276,10 @@ class Diff(_message.Message):
     """Updates that were replaced by newer ones before they could be sent to this watcher."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.PvRow]:
-        """PVs with a new value or state, each once. A row holds the whole state of the PV."""
+        """PVs with a new value or state, each once (or in consecutive parts, for a large array). A row
+        holds the channels that changed, each whole: one that is absent is as it was. A PV that joins
+        the watch comes with all its channels.
+        """
 
     def __init__(
         self,
