@@ -292,6 +292,17 @@ def test_who_lacks_the_permission_is_refused(methods: list[MethodDescriptor], ca
             assert answer.reason == "PERMISSION_DENIED", _label(method)
 
 
+def test_what_is_called_not_built_is_not_and_all_else_is(
+    methods: list[MethodDescriptor], call: Caller
+) -> None:
+    for method in methods:
+        options = method.GetOptions()
+        not_built = options.Extensions[annotations_pb2.not_built]
+        if not_built or options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS:
+            answer = call(method, _valid(method.input_type), timeout=3)
+            assert (answer.reason == "NOT_IMPLEMENTED") == not_built, (_label(method), answer)
+
+
 def _assert_invalid(answer: Answer, label: str, path: str, reason: str = "") -> None:
     """INVALID_ARGUMENT naming the field."""
     assert answer.code == grpc.StatusCode.INVALID_ARGUMENT, (label, path, answer)

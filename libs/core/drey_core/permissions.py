@@ -45,6 +45,7 @@ _LOOK = _set("""
     snapshot.snapshots.get snapshot.snapshots.history snapshot.snapshots.list
     snapshot.snapshots.read snapshot.snapshots.verify
     system.contracts.get system.health.get system.health.watch
+    system.server.get
 """)
 _OPERATE = _set("""
     job.jobs.cancel

@@ -95,6 +95,18 @@ class Health:
             await self.servicer.set(service, state.SERVING if serving else state.NOT_SERVING)
 
 
+def bounds_of(settings: CommonSettings) -> Bounds:
+    """What a server with these settings takes at most."""
+    return Bounds(
+        calls=settings.max_calls,
+        probes=settings.max_probes,
+        share=settings.caller_share,
+        calls_per_s=settings.calls_per_second,
+        refused_per_s=settings.refusals_per_second,
+        first_message_s=settings.first_message,
+    )
+
+
 @asynccontextmanager
 async def serve(
     settings: CommonSettings,
@@ -121,14 +133,7 @@ async def serve(
     """
     require_safe_listen(settings, listen, variable)
     guard = StallGuard(stall_cut_s, MAX_WAITING_BYTES)
-    bounds = Bounds(
-        calls=settings.max_calls,
-        probes=settings.max_probes,
-        share=settings.caller_share,
-        calls_per_s=settings.calls_per_second,
-        refused_per_s=settings.refusals_per_second,
-        first_message_s=settings.first_message,
-    )
+    bounds = bounds_of(settings)
     server = grpc.aio.server(
         interceptors=[CallInterceptor(authenticator, guard, bounds, calls)],
         options=_server_options(settings, public),

@@ -101,7 +101,7 @@ class Publisher:
     ) -> None:
         self.bus, self.image, self.epoch = bus, image, epoch
         self.shard, self.shards = shard, shards
-        self.sequence = 0
+        self.sequence = self.never_connected = 0
         self.table = PageTable(np.zeros(0, np.int64))
         self.catalog: dict[int, CatalogPage] = {}
         self.metadata: dict[int, MetadataPage] = {}
@@ -174,7 +174,8 @@ class Publisher:
             time_ns=time.time_ns(),
             owner="rig:1",
             channels=PAGE_SLOTS,
-            connected=PAGE_SLOTS,
+            connected=PAGE_SLOTS - self.never_connected,
+            never_connected=self.never_connected,
             channel_access="aioca",
             tick_ms=100,
             directory_version=self.version,

@@ -31,6 +31,7 @@ from drey_gateway.probes import (
     probe_redis,
     probe_service,
 )
+from drey_gateway.server_info import server_info
 from drey_gateway.servicers.access import AccessServicer
 from drey_gateway.servicers.audit import AuditServicer
 from drey_gateway.servicers.jobs import JobServicer
@@ -143,8 +144,10 @@ async def main(settings: Settings, app: App) -> None:
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db)),
         (AUDIT, AuditServicer(db, anchors)),
-        (SYSTEM, SystemServicer(world, seats, probes, jobs)),
     ]
+    public = [*(name for name, _ in services), SYSTEM, *FORWARDED]
+    info = server_info(settings, public)
+    services.append((SYSTEM, SystemServicer(world, seats, probes, jobs, info)))
     await feed.subscribe()
     await keys.subscribe()
     _, health = await app.stack.enter_async_context(
@@ -155,7 +158,7 @@ async def main(settings: Settings, app: App) -> None:
             KeyAuthenticator(ring),
             services,
             extra_handlers=[_forwarder(channels, signer)],
-            reflected=[*(name for name, _ in services), *FORWARDED],
+            reflected=public,
             stall_cut_s=settings.stall_cut,
             public=True,
             calls=calls,

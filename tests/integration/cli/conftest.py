@@ -472,7 +472,16 @@ class System(system_service_pb2_grpc.SystemServiceServicer):
                 "pvs": 2,
                 "version": "0.1.0",
                 "parts": [{"name": "postgres", "state": 2, "detail": "refused"}],
-                "findings": [{"level": 3, "text": "Postgres is away", "remedy": "start it"}],
+                "findings": [
+                    {
+                        "code": system_service_pb2.FINDING_CODE_PART_DOWN,
+                        "level": 3,
+                        "part": "postgres",
+                        "since": {"seconds": 1_700_000_000},
+                        "text": "Postgres is away",
+                        "remedy": "start it",
+                    }
+                ],
             }
         )
 

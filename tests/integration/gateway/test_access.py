@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import uuid
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,7 @@ import asyncpg
 import grpc
 import pytest
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.duration_pb2 import Duration
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -27,6 +29,7 @@ from drey.snapshot.v1 import snapshot_service_pb2_grpc as snap_grpc
 from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
 from drey_core.errors import NotFound
 from drey_core.permissions import ROLES, holders_of
+from drey_core.values import State
 from drey_gateway.app import FORWARDED
 from drey_gateway.bootstrap import make_first_key
 from drey_runtime.auth import TokenVerifier, current_principal
@@ -37,7 +40,16 @@ from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
 from drey_runtime.status import reason_of
 from drey_stack import Postgres
-from drey_testing.fixtures_gateway import Gateway, GatewayRig, catalog_pages, eventually
+from drey_testing.fixtures_gateway import (
+    Gateway,
+    GatewayRig,
+    catalog_pages,
+    eventually,
+    floats,
+    name_of,
+    readback,
+    setpoint,
+)
 
 SNAPSHOT = "drey.snapshot.v1.SnapshotService"
 
@@ -485,7 +497,34 @@ async def test_system_summary(rig, gateway, admin_key):
         "restore": False,
     }
     assert (found.pvs, found.channels, found.healthy) == (5, 10, False)
-    assert any("aioca" in f.text for f in found.findings)
+    slow = {f.code: f for f in found.findings}[system_service_pb2.FINDING_CODE_SLOW_CHANNEL_ACCESS]
+    assert (slow.WhichOneof("subject"), slow.host) == ("host", "rig")
+    (down,) = [f for f in found.findings if f.part == "restore"]
+    assert down.code == system_service_pb2.FINDING_CODE_PART_DOWN
+    assert down.since.ToNanoseconds() <= found.time.ToNanoseconds()
+    for part in found.parts:
+        assert part.HasField("latency") == (part.state == system_service_pb2.PART_STATE_UP)
+
+    never = floats([setpoint(3), readback(3), setpoint(5)], [0.0] * 3)
+    never.state[:] = State.NEVER_CONNECTED
+    await publisher.publish(never)
+    publisher.never_connected = 3
+
+    async def named() -> bool:
+        return any(
+            (f.code, f.WhichOneof("subject"), f.shard, list(f.pvs))
+            == (
+                system_service_pb2.FINDING_CODE_NEVER_CONNECTED,
+                "shard",
+                0,
+                [name_of(3), name_of(5)],
+            )
+            for f in (await summary()).findings
+        )
+
+    await eventually(named, "the names of what never connected")
+    (later,) = [f for f in (await summary()).findings if f.part == "restore"]
+    assert later.since == down.since
     await publisher.stop()
     watch = stub.WatchSystemSummary(
         system_service_pb2.WatchSystemSummaryRequest(), metadata=bearer(admin_key)
@@ -495,6 +534,34 @@ async def test_system_summary(rig, gateway, admin_key):
         if any("silent" in f.text for f in answer.summary.findings):
             break
     watch.cancel()
+
+
+async def test_what_this_server_is(gateway, admin_key):
+    secret, _ = await make_key(gateway, admin_key, "viewer")
+    stub: Any = system_service_pb2_grpc.SystemServiceStub(gateway.channel)
+    request = system_service_pb2.GetServerInfoRequest()
+    info = await stub.GetServerInfo(request, metadata=bearer(secret))
+    assert info.version
+    shown = [n for n in await _services(gateway, admin_key) if n.startswith("drey.")]
+    assert list(info.services) == sorted(shown)
+    assert (info.limits.request_bytes, info.limits.first_message.seconds) == (4 << 20, 10)
+    assert info.limits.calls > 0 and info.limits.watches > 0 and 0 < info.limits.key_share <= 1
+    for name in info.not_built:
+        assert (
+            descriptor_pool.Default().FindMethodByName(name).containing_service.full_name in shown
+        )
+    # the revision is what a client computes from what reflection gives it
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(gateway.channel)
+    files: dict[str, bytes] = {}
+    for service in info.services:
+        call = reflection.ServerReflectionInfo(metadata=bearer(secret))
+        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service))
+        await call.done_writing()
+        answer = await call.read()
+        for raw in answer.file_descriptor_response.file_descriptor_proto:
+            files[FileDescriptorProto.FromString(raw).name] = raw
+    ours = b"".join(files[name] for name in sorted(files) if name.startswith("drey/"))
+    assert info.contract_revision == hashlib.sha256(ours).hexdigest()
 
 
 async def test_watching_goes_on_while_postgres_is_away(rig, tmp_path):

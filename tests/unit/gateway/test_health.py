@@ -1,7 +1,16 @@
-"""What is said of clocks that differ; that they never count is tested where freshness is."""
+"""What is said of clocks that differ, and of channels that are away.
 
+That clocks never count is tested where freshness is.
+"""
+
+import numpy as np
+
+from drey.system.v1 import system_service_pb2 as pb
+from drey_core.pages import PAGE_SHIFT, Pages, shard_of_page
+from drey_core.values import State
 from drey_gateway.domain import findings
-from drey_gateway.domain.live import Shard
+from drey_gateway.domain.live import Live, Shard
+from drey_testing.fixtures_gateway import catalog_pages, floats, name_of, setpoint
 
 SECOND = 10**9
 
@@ -13,10 +22,77 @@ def test_clocks_that_differ_are_told_with_both_hosts() -> None:
         shard.health.heard(0)
         shard.health.synced(True, 0)
         shard.health.skew_ns = skew * (SECOND if abs(skew) < 100 else 1)
-    found = findings.of_shards(shards, {}, 0, "gate")
+    found = findings.of_shards(shards, {}, "gate", lambda *_: [])
     (told,) = [f for f in found if "clock" in f.text]
     assert "of b is 9.0 s behind that of gate" in told.text
     assert "b and gate" in told.remedy
     shards[2].health.skew_ns = 0
-    (told,) = [f for f in findings.of_shards(shards, {}, 0, "gate") if "clock" in f.text]
+    (told,) = [
+        f for f in findings.of_shards(shards, {}, "gate", lambda *_: []) if "clock" in f.text
+    ]
     assert "of b is 8.0 s ahead of that of gate" in told.text
+    assert (told.code, told.subject) == (findings.Code.CLOCK_SKEW, findings.Subject("host", "b"))
+
+
+def test_channels_that_are_away_are_named() -> None:
+    """Ten of them at most, and of the shard and the state that the finding is about."""
+    live = Live(2)
+    pages = catalog_pages(400)
+    live.take_directory(pages, [], np.array([p.number for p in pages]), 1)
+    gone = {
+        (shard, state): [
+            pv
+            for pv in range(1, 401)
+            if shard_of_page(setpoint(pv) >> PAGE_SHIFT, 2) == shard and pv % 40 == state
+        ]
+        for shard in (0, 1)
+        for state in (State.NEVER_CONNECTED, State.DISCONNECTED)
+    }
+    for shard in (0, 1):
+        mine = live.pages_of(shard)
+        ones = np.ones(len(mine), np.uint64)
+        live.resynchronise(shard, Pages.empty(mine), ones, ones, 1)
+    for (_, state), pvs in gone.items():
+        columns = floats([setpoint(pv) for pv in pvs], [0.0] * len(pvs))
+        columns.state[:] = state
+        live.image.fold(columns, 1, 2)
+    # a channel that no PV has any more is not named
+    columns = floats([setpoint(401)], [0.0])
+    columns.state[:] = State.NEVER_CONNECTED
+    live.image.fold(columns, 1, 2)
+    for (shard, state), pvs in gone.items():
+        assert live.pvs_in(shard, state, 3) == [name_of(pv) for pv in pvs[:3]]
+        assert live.pvs_in(shard, state, 100) == [name_of(pv) for pv in pvs]
+    assert live.pvs_in(0, State.UNSUPPORTED, 10) == []
+    live.shards[1].report.never_connected = 5
+    found = findings.of_shards(
+        live.shards, {0: "away"}, "gate", lambda shard, state: live.pvs_in(shard, state, 2)
+    )
+    first, second = (name_of(pv) for pv in gone[1, State.NEVER_CONNECTED][:2])
+    stale, never = found
+    assert (stale.code, stale.subject) == (
+        findings.Code.SHARD_STALE,
+        findings.Subject("shard", 0),
+    )
+    assert never.pvs == (first, second)
+    assert never.text == (
+        f"5 channels of shard 1 have never connected, among them of {first}, {second}"
+    )
+
+
+def test_since_when_each_finding_is_found() -> None:
+    since = findings.Since()
+    one, other = findings.of_parts([("redis", False, "refused"), ("nats", False, "refused")])
+    assert since.see([one], 5) == [5]
+    assert since.see([other, one], 6) == [6, 5]
+    assert since.see([other], 7) == [6]
+    assert since.see([one, other], 8) == [8, 6]
+
+
+def test_codes_and_levels_are_those_of_the_contracts() -> None:
+    for ours, theirs, prefix in (
+        (findings.Code, pb.FindingCode, "FINDING_CODE_"),
+        (findings.Level, pb.FindingLevel, "FINDING_LEVEL_"),
+    ):
+        contract = {name.removeprefix(prefix): number for name, number in theirs.items() if number}
+        assert contract == {each.name: int(each) for each in ours}

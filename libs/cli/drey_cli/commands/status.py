@@ -40,7 +40,7 @@ def status(
 def _draw(session: Session, summary: system_service_pb2.SystemSummary) -> None:
     from drey_cli.render.system import health_cell, summary_tables
 
-    for table in summary_tables(summary):
+    for table in summary_tables(summary, utc=session.out.utc):
         session.out.table(table)
     session.out.cell(health_cell(summary))
 

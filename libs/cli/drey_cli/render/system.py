@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table
-from drey_cli.render.times import format_count, plural
+from drey_cli.render.times import format_count, format_time, plural
 
 if TYPE_CHECKING:
     from drey.system.v1 import system_service_pb2
@@ -31,7 +31,7 @@ def parts_table(summary: system_service_pb2.SystemSummary) -> Table:
         table.add(
             part.name,
             Cell(state, "green" if state == "up" else "bold red"),
-            f"{part.latency_us / 1000:.1f} ms" if part.latency_us else "—",
+            f"{part.latency.ToNanoseconds() / 1e6:.1f} ms" if part.HasField("latency") else "—",
             part.detail,
         )
     return table
@@ -78,14 +78,22 @@ def _trouble(count: int) -> Cell:
     return Cell(format_count(count), "yellow" if count else "dim")
 
 
-def findings_table(summary: system_service_pb2.SystemSummary) -> Table:
+def findings_table(summary: system_service_pb2.SystemSummary, *, utc: bool) -> Table:
     """One line a finding, gravest first."""
     from drey.system.v1 import system_service_pb2
 
-    table = Table((Column("finding"), Column("what", fold=True), Column("remedy", fold=True)))
+    table = Table(
+        (
+            Column("finding"),
+            Column("since"),
+            Column("what", fold=True),
+            Column("remedy", fold=True),
+        )
+    )
     for finding in summary.findings:
         level = short_name(system_service_pb2.FindingLevel, finding.level)
-        table.add(Cell(level, _LEVEL_STYLE.get(level, "")), finding.text, finding.remedy)
+        since = format_time(finding.since.ToNanoseconds(), utc=utc)
+        table.add(Cell(level, _LEVEL_STYLE.get(level, "")), since, finding.text, finding.remedy)
     return table
 
 
@@ -100,7 +108,7 @@ def health_cell(summary: system_service_pb2.SystemSummary) -> Cell:
     return Cell(f"{word}: {text}", "bold green" if summary.healthy else "bold red")
 
 
-def summary_tables(summary: system_service_pb2.SystemSummary) -> list[Table]:
+def summary_tables(summary: system_service_pb2.SystemSummary, *, utc: bool) -> list[Table]:
     """The tables that have rows, in reading order."""
-    tables = [parts_table(summary), shards_table(summary), findings_table(summary)]
+    tables = [parts_table(summary), shards_table(summary), findings_table(summary, utc=utc)]
     return [table for table in tables if table.rows]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
+from drey_core.values import State
 from drey_gateway.domain.live import Shard
 
 
@@ -17,20 +19,63 @@ class Level(IntEnum):
     ERROR = 3
 
 
+class Code(IntEnum):
+    """Numbers of `drey.system.v1.FindingCode`."""
+
+    PART_DOWN = 1
+    SHARD_STALE = 2
+    IMAGE_FAILING = 3
+    NEVER_CONNECTED = 4
+    DISCONNECTED = 5
+    UNSUPPORTED_PROTOCOL = 6
+    CLOCK_SKEW = 7
+    SLOW_CHANNEL_ACCESS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a finding is about: the part, the shard or the host of that name or number."""
+
+    kind: Literal["part", "shard", "host"]
+    which: str | int
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know, and its remedy."""
+    """One thing to know, and its remedy. `pvs` names some of those that it is about."""
 
+    code: Code
     level: Level
+    subject: Subject
     text: str
     remedy: str
+    pvs: tuple[str, ...] = ()
+
+
+class Since:
+    """Since when each finding has been found, each time that somebody looked."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[Code, Subject], int] = {}
+
+    def see(self, found: Iterable[Finding], now_ns: int) -> list[int]:
+        """When each was found first; what is not found is forgotten."""
+        keys = [(f.code, f.subject) for f in found]
+        self._since = {key: self._since.get(key, now_ns) for key in keys}
+        return [self._since[key] for key in keys]
+
+
+NAMED = 10
+"""PVs that a finding names at most."""
+Named = Callable[[int, State], Sequence[str]]
+"""Names of some PVs, `NAMED` at most, that have a channel of a shard in a state."""
 
 
 _REMEDIES = {
     "postgres": "start PostgreSQL, or correct DREY_POSTGRES_URL; watching goes on meanwhile",
     "nats": "start NATS, or correct DREY_NATS_URL; values are stale until then",
     "redis": "start Redis, or correct DREY_REDIS_URL; snapshots by forced read still work",
-    "snapshot": "start the snapshot service; without it there are no snapshots and no catalogue",
+    "snapshot": "start the snapshot service; without it there are no snapshots and no catalog",
     "monitor": "start a monitor; without one values are not updated",
     "restore": "start the restore service; without it nothing can be put back",
 }
@@ -40,7 +85,11 @@ def of_parts(parts: Iterable[tuple[str, bool, str]]) -> list[Finding]:
     """Findings about parts: (name, up, detail)."""
     return [
         Finding(
-            Level.ERROR, f"{name} does not answer: {detail}", _REMEDIES.get(name, f"start {name}")
+            Code.PART_DOWN,
+            Level.ERROR,
+            Subject("part", name),
+            f"{name} does not answer: {detail}",
+            _REMEDIES.get(name, f"start {name}"),
         )
         for name, up, detail in parts
         if not up
@@ -48,36 +97,48 @@ def of_parts(parts: Iterable[tuple[str, bool, str]]) -> list[Finding]:
 
 
 def of_shards(
-    shards: Sequence[Shard], stale: Mapping[int, str], now: int, host: str
+    shards: Sequence[Shard], stale: Mapping[int, str], host: str, named: Named
 ) -> list[Finding]:
-    """Findings about shards; `now` is of the monotonic clock, `host` is this one."""
+    """Findings about shards; `host` is this one."""
     out: list[Finding] = []
     for number, shard in enumerate(shards):
         if number in stale:
-            out.append(_stale(number, shard, stale[number], now))
+            out.append(_stale(number, stale[number]))
             continue
-        out += _of_owner(number, shard)
+        out += _of_owner(number, shard, named)
     out += _of_clocks(shards, host)
-    slow = [str(n) for n, s in enumerate(shards) if s.report.channel_access == "aioca"]
-    if slow:
-        out.append(
-            Finding(
-                Level.WARNING,
-                f"channel access runs on aioca, not on the native table (shards {', '.join(slow)}):"
-                " expect some 40,000 updates a second and process",
-                "unless DREY_MONITOR_CHANNEL_ACCESS=aioca was meant, install drey-ca again on the"
-                " monitor's host with a C compiler; the monitor's log says what it lacks",
-            )
+    slow: dict[str, list[str]] = {}
+    for number, shard in enumerate(shards):
+        if shard.report.channel_access == "aioca":
+            slow.setdefault(_host_of(shard), []).append(str(number))
+    out += [
+        Finding(
+            Code.SLOW_CHANNEL_ACCESS,
+            Level.WARNING,
+            Subject("host", other),
+            f"channel access runs on aioca, not on the native table (shards {', '.join(numbers)}):"
+            " expect some 40,000 updates a second and process",
+            "unless DREY_MONITOR_CHANNEL_ACCESS=aioca was meant, install drey-ca again on"
+            f" {other or 'the host of the monitor'} with a C compiler; the monitor's log says what"
+            " it lacks",
         )
+        for other, numbers in sorted(slow.items())
+    ]
     return out
+
+
+def _host_of(shard: Shard) -> str:
+    return shard.report.owner.rpartition(":")[0]
 
 
 def _of_clocks(shards: Sequence[Shard], host: str) -> list[Finding]:
     """One for each host whose clock differs from ours."""
-    skews = {s.report.owner.rpartition(":")[0]: s.health.skew_ns for s in shards if s.health.skewed}
+    skews = {_host_of(s): s.health.skew_ns for s in shards if s.health.skewed}
     return [
         Finding(
+            Code.CLOCK_SKEW,
             Level.WARNING,
+            Subject("host", other),
             f"the clock of {other or 'a monitor'} is {abs(skew) / 1e9:.1f} s"
             f" {'ahead of' if skew > 0 else 'behind'} that of {host}: receive times are wrong by so"
             " much, and from 5 s on the services refuse each other's tokens",
@@ -87,50 +148,54 @@ def _of_clocks(shards: Sequence[Shard], host: str) -> list[Finding]:
     ]
 
 
-def _stale(number: int, shard: Shard, why: str, now: int) -> Finding:
-    age = shard.health.age_ms(now)
-    since = f" for {age / 1000:.0f} s" if age >= 1000 else ""
+def _stale(number: int, why: str) -> Finding:
     return Finding(
+        Code.SHARD_STALE,
         Level.ERROR,
-        f"{why}{since}: the values of shard {number} are stale",
+        Subject("shard", number),
+        f"{why}: the values of shard {number} are stale",
         "see whether a monitor runs and reaches NATS; a standby takes over by itself",
     )
 
 
-def _of_owner(number: int, shard: Shard) -> list[Finding]:
-    out = []
-    found = shard.report
-    if found.image_failing:
+def _of_owner(number: int, shard: Shard, named: Named) -> list[Finding]:
+    out, report, subject = [], shard.report, Subject("shard", number)
+    if report.image_failing:
         out.append(
             Finding(
+                Code.IMAGE_FAILING,
                 Level.ERROR,
+                subject,
                 f"the monitor of shard {number} cannot write the image",
                 "see whether it reaches Redis, and whether Redis has memory left",
             )
         )
-    if found.never_connected:
-        out.append(
-            Finding(
-                Level.WARNING,
-                f"{found.never_connected} channels of shard {number} have never connected",
-                "correct their addresses in the catalogue, or start their IOCs",
-            )
-        )
-    if found.unsupported:
-        out.append(
-            Finding(
-                Level.WARNING,
-                f"{found.unsupported} channels of shard {number} are of a protocol that is not"
-                " spoken here",
-                "give their PVs the protocol ca, if their IOCs serve that too",
-            )
-        )
-    if found.disconnected:
-        out.append(
-            Finding(
-                Level.WARNING,
-                f"{found.disconnected} channels of shard {number} are disconnected",
-                "see whether their IOCs run",
-            )
-        )
+    for count, code, state, what, remedy in (
+        (
+            report.never_connected,
+            Code.NEVER_CONNECTED,
+            State.NEVER_CONNECTED,
+            "have never connected",
+            "correct their addresses in the catalog, or start their IOCs",
+        ),
+        (
+            report.unsupported,
+            Code.UNSUPPORTED_PROTOCOL,
+            State.UNSUPPORTED,
+            "are of a protocol that is not spoken here",
+            "give their PVs the protocol ca, if their IOCs serve that too",
+        ),
+        (
+            report.disconnected,
+            Code.DISCONNECTED,
+            State.DISCONNECTED,
+            "are disconnected",
+            "see whether their IOCs run",
+        ),
+    ):
+        if count:
+            pvs = tuple(named(number, state))
+            some = f", among them of {', '.join(pvs)}" if pvs else ""
+            text = f"{count} channels of shard {number} {what}{some}"
+            out.append(Finding(code, Level.WARNING, subject, text, remedy, pvs))
     return out

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.directory import CatalogPage, Directory, MetadataIndex, MetadataPage
-from drey_core.pages import PAGE_SHIFT, Pages, shard_of_page
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, shard_of_page
 from drey_core.selector import SelectorIndex
-from drey_core.values import I8
+from drey_core.values import I8, State
 from drey_gateway.domain.health import ShardHealth
 from drey_gateway.domain.image import LiveImage
 from drey_gateway.domain.resume import Point, Token
@@ -108,6 +108,20 @@ class Live:
     def _fold(self, steps: Sequence[Step]) -> I8:
         changed = [self.image.fold(s.columns, s.epoch, s.sequence) for s in steps]
         return np.concatenate(changed) if changed else np.zeros(0, np.int64)
+
+    def pvs_in(self, shard: int, state: State, limit: int) -> list[str]:
+        """Names of up to `limit` PVs that have a channel of a shard in a state."""
+        table = self.image.table
+        mine = np.flatnonzero(shard_of_page(table.numbers, self.shard_count) == shard)
+        found = np.flatnonzero(table.pages.values["state"][mine] == state)
+        channels = (table.numbers[mine][found >> PAGE_SHIFT] << PAGE_SHIFT) | (found & PAGE_MASK)
+        names: dict[str, None] = {}
+        for start in range(0, len(channels), PAGE_SLOTS):
+            rows = self.directory.pv_rows_of_channels(channels[start : start + PAGE_SLOTS])
+            names |= dict.fromkeys(self.directory.names[row] for row in rows[rows >= 0].tolist())
+            if len(names) >= limit:
+                break
+        return list(names)[:limit]
 
     # --- the directory ---
 

@@ -13,6 +13,7 @@ import grpc
 from drey.system.v1 import system_service_pb2 as pb
 from drey_core.errors import Unavailable
 from drey_gateway.domain import findings
+from drey_gateway.mapping import time_or_none
 from drey_gateway.probes import PartReport, Probes
 from drey_gateway.servicers.monitor import shard_statuses
 from drey_gateway.watching import Seats, World
@@ -22,6 +23,7 @@ from drey_runtime.jobs import JobState, JobStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_OPEN_JOBS = 1000
+_LOOK_EVERY_S = 1.0
 
 
 class SystemServicer:
@@ -33,9 +35,18 @@ class SystemServicer:
         seats: Seats,
         probes: Probes,
         jobs: JobStore,
+        info: pb.GetServerInfoResponse,
     ) -> None:
         self._world, self._seats, self._probes = world, seats, probes
-        self._jobs = jobs
+        self._jobs, self._info = jobs, info
+        self._since, self._next_look = findings.Since(), 0.0
+        self._found: list[pb.Finding] = []
+
+    async def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: Context
+    ) -> pb.GetServerInfoResponse:
+        """See the contract."""
+        return self._info
 
     async def GetSystemSummary(
         self, request: pb.GetSystemSummaryRequest, context: Context
@@ -58,25 +69,39 @@ class SystemServicer:
 
     async def _summary(self) -> pb.SystemSummary:
         parts = await self._probes.ask()
-        live, stale = self._world.live, self._world.stale()
-        found = findings.of_parts([(p.name, p.up, p.detail) for p in parts])
-        found += findings.of_shards(live.shards, stale, time.monotonic_ns(), gethostname())
-        found.sort(key=lambda f: -f.level)
+        live = self._world.live
+        found = self._findings(parts)
         return pb.SystemSummary(
-            healthy=all(f.level < findings.Level.ERROR for f in found),
+            healthy=all(f.level < pb.FINDING_LEVEL_ERROR for f in found),
             parts=[_part(p) for p in parts],
             shards=shard_statuses(self._world),
-            findings=[
-                pb.Finding(level=int(f.level), text=f.text, remedy=f.remedy)  # type: ignore[arg-type]
-                for f in found
-            ],
+            findings=found,
             pvs=len(live.directory),
             channels=len(live.directory.channels),
             watchers=len(self._seats),
             open_jobs=await self._open_jobs(),
             version=service_version(),
-            time_ns=now_ns(),
+            time=time_or_none(now_ns()),
         )
+
+    def _findings(self, parts: list[PartReport]) -> list[pb.Finding]:
+        """Gravest first; looked for at most once a second, whoever asks and how often."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return self._found
+        self._next_look = now + _LOOK_EVERY_S
+        live = self._world.live
+        found = findings.of_parts([(p.name, p.up, p.detail) for p in parts])
+        found += findings.of_shards(
+            live.shards,
+            self._world.stale(),
+            gethostname(),
+            lambda shard, state: live.pvs_in(shard, state, findings.NAMED),
+        )
+        found.sort(key=lambda f: -f.level)
+        since = self._since.see(found, now_ns())
+        self._found = [_finding(f, at) for f, at in zip(found, since, strict=True)]
+        return self._found
 
     async def _open_jobs(self) -> int:
         """0 while Postgres is away, which is among the parts."""
@@ -91,21 +116,36 @@ class SystemServicer:
 
 
 def _part(found: PartReport) -> pb.Part:
-    return pb.Part(
+    out = pb.Part(
         name=found.name,
         state=pb.PART_STATE_UP if found.up else pb.PART_STATE_DOWN,
         detail=found.detail,
-        latency_us=found.latency_us,
     )
+    if found.latency_ns:
+        out.latency.FromNanoseconds(found.latency_ns)
+    return out
+
+
+def _finding(found: findings.Finding, since_ns: int) -> pb.Finding:
+    out = pb.Finding(
+        code=int(found.code),  # type: ignore[arg-type]
+        level=int(found.level),  # type: ignore[arg-type]
+        text=found.text,
+        remedy=found.remedy,
+        pvs=found.pvs,
+        since=time_or_none(since_ns),
+    )
+    setattr(out, found.subject.kind, found.subject.which)
+    return out
 
 
 def _without_times(summary: pb.SystemSummary) -> bytes:
     """What counts as a change: not the clock, nor how long an answer took."""
     copy = pb.SystemSummary()
     copy.CopyFrom(summary)
-    copy.time_ns = 0
+    copy.ClearField("time")
     for part in copy.parts:
-        part.latency_us = 0
+        part.ClearField("latency")
     for shard in copy.shards:
         shard.state.age_ms = 0
     return copy.SerializeToString(deterministic=True)

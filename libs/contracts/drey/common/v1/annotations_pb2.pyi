@@ -84,9 +84,14 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 LIMITS_FIELD_NUMBER: _builtins.int
 PERMISSION_FIELD_NUMBER: _builtins.int
+NOT_BUILT_FIELD_NUMBER: _builtins.int
 limits: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Limits]
 """Limits of this field."""
 permission: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
 """Permission that a caller must hold, as `catalog.pvs.update`: area (the package), resource, verb.
 A method without one is refused to everybody. `AccessService.ListRoles` tells which roles hold it.
+"""
+not_built: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""The method is in the contracts and not built yet: it answers UNIMPLEMENTED.
+`SystemService.GetServerInfo` lists these.
 """

@@ -6,7 +6,9 @@ isort:skip_file
 from collections import abc as _abc
 from drey.monitor.v1 import monitor_service_pb2 as _monitor_service_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -72,6 +74,58 @@ FINDING_LEVEL_ERROR: FindingLevel.ValueType  # 3
 """Something does not work."""
 Global___FindingLevel: _TypeAlias = FindingLevel  # noqa: Y015
 
+class _FindingCode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FindingCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingCode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FINDING_CODE_UNSPECIFIED: _FindingCode.ValueType  # 0
+    """Means nothing."""
+    FINDING_CODE_PART_DOWN: _FindingCode.ValueType  # 1
+    """A part does not answer. Subject: the part."""
+    FINDING_CODE_SHARD_STALE: _FindingCode.ValueType  # 2
+    """The values of a shard are stale. Subject: the shard."""
+    FINDING_CODE_IMAGE_FAILING: _FindingCode.ValueType  # 3
+    """The monitor of a shard cannot write the image. Subject: the shard."""
+    FINDING_CODE_NEVER_CONNECTED: _FindingCode.ValueType  # 4
+    """Channels of a shard have never connected. Subject: the shard; `pvs` names some."""
+    FINDING_CODE_DISCONNECTED: _FindingCode.ValueType  # 5
+    """Channels of a shard were connected once and are not. Subject: the shard; `pvs` names some."""
+    FINDING_CODE_UNSUPPORTED_PROTOCOL: _FindingCode.ValueType  # 6
+    """Channels of a shard are of a protocol that is not spoken here. Subject: the shard; `pvs` names
+    some.
+    """
+    FINDING_CODE_CLOCK_SKEW: _FindingCode.ValueType  # 7
+    """The clock of a monitor's host differs from that of the gateway. Subject: that host."""
+    FINDING_CODE_SLOW_CHANNEL_ACCESS: _FindingCode.ValueType  # 8
+    """A monitor speaks Channel Access by the slower implementation. Subject: its host."""
+
+class FindingCode(_FindingCode, metaclass=_FindingCodeEnumTypeWrapper):
+    """What a finding says. A client branches on it; texts may change."""
+
+FINDING_CODE_UNSPECIFIED: FindingCode.ValueType  # 0
+"""Means nothing."""
+FINDING_CODE_PART_DOWN: FindingCode.ValueType  # 1
+"""A part does not answer. Subject: the part."""
+FINDING_CODE_SHARD_STALE: FindingCode.ValueType  # 2
+"""The values of a shard are stale. Subject: the shard."""
+FINDING_CODE_IMAGE_FAILING: FindingCode.ValueType  # 3
+"""The monitor of a shard cannot write the image. Subject: the shard."""
+FINDING_CODE_NEVER_CONNECTED: FindingCode.ValueType  # 4
+"""Channels of a shard have never connected. Subject: the shard; `pvs` names some."""
+FINDING_CODE_DISCONNECTED: FindingCode.ValueType  # 5
+"""Channels of a shard were connected once and are not. Subject: the shard; `pvs` names some."""
+FINDING_CODE_UNSUPPORTED_PROTOCOL: FindingCode.ValueType  # 6
+"""Channels of a shard are of a protocol that is not spoken here. Subject: the shard; `pvs` names
+some.
+"""
+FINDING_CODE_CLOCK_SKEW: FindingCode.ValueType  # 7
+"""The clock of a monitor's host differs from that of the gateway. Subject: that host."""
+FINDING_CODE_SLOW_CHANNEL_ACCESS: FindingCode.ValueType  # 8
+"""A monitor speaks Channel Access by the slower implementation. Subject: its host."""
+Global___FindingCode: _TypeAlias = FindingCode  # noqa: Y015
+
 @_typing.final
 class Part(_message.Message):
     """One part of the system: a service, Postgres, NATS, Redis."""
@@ -81,26 +135,28 @@ class Part(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
-    LATENCY_US_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name: `snapshot`, `postgres`."""
     state: Global___PartState.ValueType
     """How it does."""
     detail: _builtins.str
     """What is known of it, for people: version, error."""
-    latency_us: _builtins.int
-    """Time of the last probe's answer, microseconds; 0: it did not answer."""
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """How long the last probe's answer took. Absent: it did not answer."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         state: Global___PartState.ValueType = ...,
         detail: _builtins.str = ...,
-        latency_us: _builtins.int = ...,
+        latency: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "latency_us", b"latency_us", "name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "latency", b"latency", "name", b"name", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -112,27 +168,61 @@ class Finding(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    CODE_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
+    PVS_FIELD_NUMBER: _builtins.int
+    code: Global___FindingCode.ValueType
+    """What it says."""
     level: Global___FindingLevel.ValueType
     """Gravity."""
+    part: _builtins.str
+    """Name of a part, as in `Part.name`."""
+    shard: _builtins.int
+    """Number of a shard."""
+    host: _builtins.str
+    """Name of a host; empty where the monitor does not say it."""
     text: _builtins.str
-    """What is so."""
+    """What is so, for people."""
     remedy: _builtins.str
-    """What to do about it."""
+    """What to do about it, for people."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when this gateway has found it each time that it looked, which is when somebody asks, at
+        most once a second.
+        """
+
+    @_builtins.property
+    def pvs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of some of the PVs that it is about, by their numbers; at most ten. Empty where it is
+        about none, or where they are not known yet.
+        """
+
     def __init__(
         self,
         *,
+        code: Global___FindingCode.ValueType = ...,
         level: Global___FindingLevel.ValueType = ...,
+        part: _builtins.str = ...,
+        shard: _builtins.int = ...,
+        host: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
         text: _builtins.str = ...,
         remedy: _builtins.str = ...,
+        pvs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "part", b"part", "shard", b"shard", "since", b"since", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "remedy", b"remedy", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "host", b"host", "level", b"level", "part", b"part", "pvs", b"pvs", "remedy", b"remedy", "shard", b"shard", "since", b"since", "subject", b"subject", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["part", "shard", "host"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
 
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
@@ -151,21 +241,19 @@ class SystemSummary(_message.Message):
     WATCHERS_FIELD_NUMBER: _builtins.int
     OPEN_JOBS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    TIME_NS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     healthy: _builtins.bool
     """Everything that is needed works."""
     pvs: _builtins.int
-    """PVs in the catalogue."""
+    """PVs in the catalog."""
     channels: _builtins.int
     """Channels of these."""
     watchers: _builtins.int
     """Watches at this gateway."""
     open_jobs: _builtins.int
-    """Jobs queued or running."""
+    """Jobs queued or running, 1000 at most. 0 also while Postgres is away, which is among the parts."""
     version: _builtins.str
     """Version of the gateway."""
-    time_ns: _builtins.int
-    """Time of the gateway, nanoseconds since 1970 UTC."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
         """Parts by name."""
@@ -177,6 +265,10 @@ class SystemSummary(_message.Message):
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
         """Findings, gravest first."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the gateway."""
 
     def __init__(
         self,
@@ -190,15 +282,126 @@ class SystemSummary(_message.Message):
         watchers: _builtins.int = ...,
         open_jobs: _builtins.int = ...,
         version: _builtins.str = ...,
-        time_ns: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "findings", b"findings", "healthy", b"healthy", "open_jobs", b"open_jobs", "parts", b"parts", "pvs", b"pvs", "shards", b"shards", "time_ns", b"time_ns", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "findings", b"findings", "healthy", b"healthy", "open_jobs", b"open_jobs", "parts", b"parts", "pvs", b"pvs", "shards", b"shards", "time", b"time", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SystemSummary: _TypeAlias = SystemSummary  # noqa: Y015
+
+@_typing.final
+class GetServerInfoRequest(_message.Message):
+    """Request of GetServerInfo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
+
+@_typing.final
+class GetServerInfoResponse(_message.Message):
+    """Response of GetServerInfo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    CONTRACT_REVISION_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    NOT_BUILT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Version of the gateway."""
+    contract_revision: _builtins.str
+    """Digest of the public contracts that it serves, 64 hexadecimal digits: SHA-256 over the
+    serialized FileDescriptorProto, as server reflection gives it, of each file of Drey that the
+    services need, in order of the files' names. Equal digests: equal contracts.
+    """
+    @_builtins.property
+    def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the services, as `drey.snapshot.v1.SnapshotService`, sorted."""
+
+    @_builtins.property
+    def not_built(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Methods that are in the contracts and answer UNIMPLEMENTED, as
+        `drey.monitor.v1.MonitorService.WatchDrift`, sorted; all others are built. What of a built
+        method is not is said by the comments of its fields.
+        """
+
+    @_builtins.property
+    def limits(self) -> Global___ServerLimits:
+        """Limits."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        contract_revision: _builtins.str = ...,
+        services: _abc.Iterable[_builtins.str] | None = ...,
+        not_built: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___ServerLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_revision", b"contract_revision", "limits", b"limits", "not_built", b"not_built", "services", b"services", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class ServerLimits(_message.Message):
+    """What one server takes at most."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_BYTES_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    WATCHES_FIELD_NUMBER: _builtins.int
+    KEY_SHARE_FIELD_NUMBER: _builtins.int
+    CALLS_PER_S_FIELD_NUMBER: _builtins.int
+    FIRST_MESSAGE_FIELD_NUMBER: _builtins.int
+    request_bytes: _builtins.int
+    """Largest request, or message of a stream, bytes."""
+    calls: _builtins.int
+    """Calls that may run at the same time, of all keys."""
+    watches: _builtins.int
+    """Watches and reads of values that may run at the same time, of all keys."""
+    key_share: _builtins.float
+    """Share of each of these that one key may hold, above 0 and at most 1."""
+    calls_per_s: _builtins.float
+    """Calls a second that one key may begin, over some seconds."""
+    @_builtins.property
+    def first_message(self) -> _duration_pb2.Duration:
+        """Time within which the first message of a call must come."""
+
+    def __init__(
+        self,
+        *,
+        request_bytes: _builtins.int = ...,
+        calls: _builtins.int = ...,
+        watches: _builtins.int = ...,
+        key_share: _builtins.float = ...,
+        calls_per_s: _builtins.float = ...,
+        first_message: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_message", b"first_message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "calls_per_s", b"calls_per_s", "first_message", b"first_message", "key_share", b"key_share", "request_bytes", b"request_bytes", "watches", b"watches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServerLimits: _TypeAlias = ServerLimits  # noqa: Y015
 
 @_typing.final
 class GetSystemSummaryRequest(_message.Message):

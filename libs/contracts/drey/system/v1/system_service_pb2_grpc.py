@@ -35,6 +35,11 @@ class SystemServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetServerInfo = channel.unary_unary(
+                '/drey.system.v1.SystemService/GetServerInfo',
+                request_serializer=drey_dot_system_dot_v1_dot_system__service__pb2.GetServerInfoRequest.SerializeToString,
+                response_deserializer=drey_dot_system_dot_v1_dot_system__service__pb2.GetServerInfoResponse.FromString,
+                _registered_method=True)
         self.GetSystemSummary = channel.unary_unary(
                 '/drey.system.v1.SystemService/GetSystemSummary',
                 request_serializer=drey_dot_system_dot_v1_dot_system__service__pb2.GetSystemSummaryRequest.SerializeToString,
@@ -50,6 +55,14 @@ class SystemServiceStub:
 class SystemServiceServicer:
     """How the whole does, for dashboards and for the one who is called at night.
     """
+
+    def GetServerInfo(self, request, context):
+        """Say what this server is: version, contracts, what of them is not built, limits. No effect.
+        Answers also when all other parts are away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetSystemSummary(self, request, context):
         """Get the summary. No effect. Answers also when parts are away; it says which.
@@ -68,6 +81,11 @@ class SystemServiceServicer:
 
 def add_SystemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetServerInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerInfo,
+                    request_deserializer=drey_dot_system_dot_v1_dot_system__service__pb2.GetServerInfoRequest.FromString,
+                    response_serializer=drey_dot_system_dot_v1_dot_system__service__pb2.GetServerInfoResponse.SerializeToString,
+            ),
             'GetSystemSummary': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSystemSummary,
                     request_deserializer=drey_dot_system_dot_v1_dot_system__service__pb2.GetSystemSummaryRequest.FromString,
@@ -89,6 +107,33 @@ def add_SystemServiceServicer_to_server(servicer, server):
 class SystemService:
     """How the whole does, for dashboards and for the one who is called at night.
     """
+
+    @staticmethod
+    def GetServerInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.system.v1.SystemService/GetServerInfo',
+            drey_dot_system_dot_v1_dot_system__service__pb2.GetServerInfoRequest.SerializeToString,
+            drey_dot_system_dot_v1_dot_system__service__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetSystemSummary(request,

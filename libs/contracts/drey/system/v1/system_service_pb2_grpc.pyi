@@ -33,6 +33,10 @@ class SystemServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SystemServiceAsyncStub: ...
+    GetServerInfo: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetServerInfoRequest, _system_service_pb2.GetServerInfoResponse]
+    """Say what this server is: version, contracts, what of them is not built, limits. No effect.
+    Answers also when all other parts are away.
+    """
     GetSystemSummary: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetSystemSummaryRequest, _system_service_pb2.GetSystemSummaryResponse]
     """Get the summary. No effect. Answers also when parts are away; it says which."""
     WatchSystemSummary: _grpc.UnaryStreamMultiCallable[_system_service_pb2.WatchSystemSummaryRequest, _system_service_pb2.WatchSystemSummaryResponse]
@@ -43,6 +47,10 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """How the whole does, for dashboards and for the one who is called at night."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetServerInfo: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetServerInfoRequest, _system_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
+    """Say what this server is: version, contracts, what of them is not built, limits. No effect.
+    Answers also when all other parts are away.
+    """
     GetSystemSummary: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetSystemSummaryRequest, _system_service_pb2.GetSystemSummaryResponse]  # type: ignore[assignment]
     """Get the summary. No effect. Answers also when parts are away; it says which."""
     WatchSystemSummary: _aio.UnaryStreamMultiCallable[_system_service_pb2.WatchSystemSummaryRequest, _system_service_pb2.WatchSystemSummaryResponse]  # type: ignore[assignment]
@@ -50,6 +58,16 @@ class SystemServiceAsyncStub(SystemServiceStub):
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     """How the whole does, for dashboards and for the one who is called at night."""
+
+    @_abc_1.abstractmethod
+    def GetServerInfo(
+        self,
+        request: _system_service_pb2.GetServerInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_service_pb2.GetServerInfoResponse, _abc.Awaitable[_system_service_pb2.GetServerInfoResponse]]:
+        """Say what this server is: version, contracts, what of them is not built, limits. No effect.
+        Answers also when all other parts are away.
+        """
 
     @_abc_1.abstractmethod
     def GetSystemSummary(
