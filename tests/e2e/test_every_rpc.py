@@ -499,8 +499,14 @@ def test_tolerances_are_finite_and_not_negative(
     for method in readers:
         for path, chain in _fields(method.input_type):
             if _limits(chain[-1]).non_negative and not any(f.is_repeated for f in chain):
+                is_float = chain[-1].type in (
+                    FieldDescriptor.TYPE_DOUBLE,
+                    FieldDescriptor.TYPE_FLOAT,
+                )
+                if not is_float and bad != -1:  # a number that no integer is
+                    continue
                 request = _valid(method.input_type)
-                _set(request, chain, bad)
+                _set(request, chain, bad if is_float else int(bad))
                 _assert_invalid(call(method, request), _label(method), path, "INVALID_FIELD")
                 seen += 1
     assert seen >= 8
