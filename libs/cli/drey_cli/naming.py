@@ -89,6 +89,7 @@ def list_snapshots(
     search: str = "",
     limit: int = 0,
     include_deleted: bool = False,
+    golden_only: bool = False,
 ) -> Iterator[snapshot_pb2.Snapshot]:
     """Snapshots, newest first."""
     from drey.snapshot.v1 import snapshot_service_pb2
@@ -101,6 +102,7 @@ def list_snapshots(
                 page_token=token,
                 search=search,
                 include_deleted=include_deleted,
+                golden_only=golden_only,
             ),
         )
         return answer.snapshots, answer.next_page_token

@@ -70,7 +70,7 @@ _RESTORE = _set("""
 """)
 _APPROVE = _set("restore.plans.approve")
 _KEEP = _set("""
-    snapshot.golden.set
+    snapshot.golden.clear snapshot.golden.set
     snapshot.snapshots.delete snapshot.snapshots.delete_any snapshot.snapshots.undelete
     snapshot.snapshots.update
 """)
@@ -80,7 +80,7 @@ _ADMINISTER = _set("""
     control.shards.release
 """)
 
-IN_METHODS = _set("job.jobs.cancel_any snapshot.golden.set snapshot.snapshots.delete_any")
+IN_METHODS = _set("job.jobs.cancel_any snapshot.snapshots.delete_any")
 """Permissions that no method demands as such: an act within one does."""
 
 ROLES = {

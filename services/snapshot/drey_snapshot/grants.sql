@@ -11,3 +11,4 @@ GRANT SELECT ON catalog.pv_tag TO :application;
 -- immutable
 GRANT SELECT, INSERT ON snapshot.page, snapshot.snapshot, snapshot.manifest TO :application;
 GRANT SELECT, INSERT, UPDATE ON snapshot.label TO :application;
+GRANT SELECT, INSERT, UPDATE, DELETE ON snapshot.golden TO :application;

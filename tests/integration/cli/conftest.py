@@ -227,7 +227,9 @@ class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
         self.state = state
         self.all = [
             snapshot_pb2.Snapshot(id=NEW, title="new", time_ns=2_000, pv_count=2, etag="s1"),
-            snapshot_pb2.Snapshot(id=OLD, title="old", time_ns=1_000, pv_count=2, golden=True),
+            snapshot_pb2.Snapshot(
+                id=OLD, title="old", time_ns=1_000, pv_count=2, golden_marks=[{"label": "run"}]
+            ),
         ]
 
     def TakeSnapshot(self, request, context):
@@ -255,6 +257,14 @@ class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
 
     def ListSnapshots(self, request, context):
         return snapshot_service_pb2.ListSnapshotsResponse(snapshots=self.all)
+
+    def SetGolden(self, request, context):
+        self.state.calls.append(request)
+        return snapshot_service_pb2.SetGoldenResponse(snapshot=self.all[0], moved_from_id=OLD)
+
+    def ClearGolden(self, request, context):
+        self.state.calls.append(request)
+        return snapshot_service_pb2.ClearGoldenResponse(snapshot=self.all[1])
 
     def UpdateSnapshot(self, request, context):
         self.state.calls.append(request)

@@ -154,10 +154,24 @@ def test_take_follows_the_job_when_it_lasts(drey, state):
 
 
 def test_edit_keeps_other_labels(drey, state):
-    assert drey("snapshot", "edit", "new", "--label", "x", "--golden").code == 0
+    assert drey("snapshot", "edit", "new", "--label", "x", "--title", "y").code == 0
     request = state.of(snapshot_service_pb2.UpdateSnapshotRequest)[0]
-    assert list(request.update_mask.paths) == ["labels", "golden"]
+    assert list(request.update_mask.paths) == ["title", "labels"]
     assert request.snapshot.etag == "s1"
+
+
+def test_a_golden_mark_is_set_cleared_and_listed(drey, state):
+    found = drey("snapshot", "golden", "set", "new", "--label", "run", "--reason", "tuned")
+    assert found.code == 0 and OLD in found.out + found.err
+    request = state.of(snapshot_service_pb2.SetGoldenRequest)[0]
+    assert (request.snapshot_id, request.label, request.reason) == (NEW, "run", "tuned")
+    assert request.request_id
+    assert drey("snapshot", "golden", "clear", "old").code == 0
+    assert state.of(snapshot_service_pb2.ClearGoldenRequest)[0].snapshot_id == OLD
+    assert "run" in drey("snapshot", "golden", "list").out
+    drey("snapshot", "compare", "golden:run", "live")
+    request = state.of(compare_service_pb2.CompareRequest)[0]
+    assert request.spec.reference.golden.label == "run"
 
 
 def test_read_joins_the_parts_of_an_array(drey):

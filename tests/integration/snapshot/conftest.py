@@ -226,7 +226,7 @@ class Site:
         return found
 
     async def compare_all(
-        self, reference: str, *others: str, size: int = 0, token: str = "", **spec: Any
+        self, reference: str, /, *others: str, size: int = 0, token: str = "", **spec: Any
     ):
         """(header, rows, token of the next page) of states by id; "" is the live machine."""
         request = compare_service_pb2.CompareRequest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from dataclasses import replace
@@ -302,32 +303,26 @@ async def test_lists_are_paged_and_filtered(site, refused) -> None:
     assert await ids(to_time_ns=made[1].time_ns) == [made[0].id]
 
 
-async def test_labels_change_and_golden_ones_stay(site, refused) -> None:
+async def test_labels_change_and_deleted_ones_stay(site, refused) -> None:
     await site.add_pvs(1)
     await site.fill()
     taken = await site.take(title="a")
-    mask = {"paths": ["title", "golden"]}
-    change = snapshot_pb2.Snapshot(id=taken.id, title="b", golden=True, etag=taken.etag)
+    change = snapshot_pb2.Snapshot(id=taken.id, title="b", etag=taken.etag)
     request = rpc.UpdateSnapshotRequest(
-        snapshot=change, update_mask=mask, request_id=str(uuid.uuid4())
+        snapshot=change, update_mask={"paths": ["title"]}, request_id=str(uuid.uuid4())
     )
     changed = (await site.snapshots.UpdateSnapshot(request)).snapshot
-    assert (changed.title, changed.golden, changed.digest) == ("b", True, taken.digest)
+    assert (changed.title, changed.digest) == ("b", taken.digest)
     assert changed.etag != taken.etag
     assert (await site.snapshots.UpdateSnapshot(request)).snapshot == changed
     request.request_id = str(uuid.uuid4())
     code, reason, metadata = await refused(site.snapshots.UpdateSnapshot(request))
     assert (code, reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
     assert metadata["etag"] == changed.etag
-    for paths in ([], ["digest"]):
+    for paths in ([], ["digest"], ["golden_marks"]):
         wrong = rpc.UpdateSnapshotRequest(snapshot=change, update_mask={"paths": paths})
         assert (await refused(site.snapshots.UpdateSnapshot(wrong)))[2]["field"] == "update_mask"
     delete = rpc.DeleteSnapshotRequest(id=taken.id)
-    assert (await refused(site.snapshots.DeleteSnapshot(delete)))[1] == "PROTECTED"
-    plain = snapshot_pb2.Snapshot(id=taken.id)
-    await site.snapshots.UpdateSnapshot(
-        rpc.UpdateSnapshotRequest(snapshot=plain, update_mask={"paths": ["golden"]})
-    )
     async with site.stub("somebody else", "operator") as other:
         code, reason, metadata = await refused(other.DeleteSnapshot(delete))
         assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
@@ -344,29 +339,100 @@ async def test_labels_change_and_golden_ones_stay(site, refused) -> None:
     assert kept.snapshot.delete_time_ns == gone.delete_time_ns
 
 
+def marked(snapshot) -> list[tuple[str, str, str]]:
+    return [(m.label, m.reason, m.actor.principal) for m in snapshot.golden_marks]
+
+
 async def test_a_golden_mark_is_the_keepers(site, refused) -> None:
     await site.add_pvs(2)
     await site.fill()
     taken = await site.take(title="a")
-
-    def marking(golden: bool, title: str) -> rpc.UpdateSnapshotRequest:
-        change = snapshot_pb2.Snapshot(id=taken.id, golden=golden, title=title)
-        return rpc.UpdateSnapshotRequest(
-            snapshot=change, update_mask={"paths": ["golden", "title"]}
-        )
-
+    mark = rpc.SetGoldenRequest(snapshot_id=taken.id, reason="tuned")
+    clear = rpc.ClearGoldenRequest(snapshot_id=taken.id)
+    delete = rpc.DeleteSnapshotRequest(id=taken.id)
     async with site.stub("op", "operator") as operator, site.stub("kate", "keeper") as keeper:
-        code, reason, metadata = await refused(operator.UpdateSnapshot(marking(True, "b")))
+        code, reason, metadata = await refused(operator.SetGolden(mark))
         assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         assert metadata["permission"] == "snapshot.golden.set"
-        marked = (await keeper.UpdateSnapshot(marking(True, "a"))).snapshot
-        assert (marked.golden, marked.title) == (True, "a")
-        # a title is the operator's, also beside a mark that stays as it is
-        titled = (await operator.UpdateSnapshot(marking(True, "b"))).snapshot
-        assert (titled.golden, titled.title) == (True, "b")
-        assert (await refused(operator.UpdateSnapshot(marking(False, "b"))))[1] == reason
-        await keeper.UpdateSnapshot(marking(False, "b"))
-        assert (await keeper.DeleteSnapshot(rpc.DeleteSnapshotRequest(id=taken.id))).snapshot
+        snapshot = (await keeper.SetGolden(mark)).snapshot
+        assert marked(snapshot) == [("", "tuned", "kate")]
+        assert snapshot.golden_marks[0].mark_time.seconds > taken.time_ns // 10**9 - 1
+        assert snapshot.etag != taken.etag
+        assert (await refused(operator.ClearGolden(clear)))[1] == reason
+        assert (await refused(keeper.DeleteSnapshot(delete)))[1] == "PROTECTED"
+        assert (await keeper.ClearGolden(clear)).snapshot.golden_marks == []
+        assert (await refused(keeper.ClearGolden(clear)))[1] == "NOT_FOUND"
+        assert (await keeper.DeleteSnapshot(delete)).snapshot
+        assert (await refused(keeper.SetGolden(mark)))[1] == "NOT_FOUND"
+
+
+async def test_there_is_one_golden_for_each_label(site, refused) -> None:
+    await site.add_pvs(3)
+    columns = await site.fill()
+    one = await site.take(title="one")
+    await _move(site, columns, [1], 1.0)
+    two = await site.take(title="two")
+
+    async with site.stub("kate", "keeper") as keeper:
+
+        async def mark(snapshot_id: str, label: str = "", **more: str):
+            return await keeper.SetGolden(
+                rpc.SetGoldenRequest(snapshot_id=snapshot_id, label=label, **more)
+            )
+
+        repeated = str(uuid.uuid4())
+        first = await mark(one.id, request_id=repeated)
+        assert (await mark(one.id, "injector")).moved_from_id == ""
+        moved = await mark(two.id, reason="better")
+        assert moved.moved_from_id == one.id
+        assert marked(moved.snapshot) == [("", "better", "kate")]
+        left = (await site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=one.id))).snapshot
+        assert marked(left) == [("injector", "", "kate")]
+        # losing a mark is a change: who read it before does not overwrite it unseen
+        wrong = mark(one.id, etag=first.snapshot.etag)
+        assert (await refused(wrong))[1] == "ETAG_MISMATCH"
+        assert (await mark(one.id, request_id=repeated)) == first
+        golden = rpc.ListSnapshotsRequest(golden_only=True)
+        listed = (await site.snapshots.ListSnapshots(golden)).snapshots
+        assert [s.id for s in listed] == [two.id, one.id]
+        assert marked(listed[1]) == marked(left)
+        for call in (
+            keeper.SetGolden(rpc.SetGoldenRequest(snapshot_id=one.id, scope="x")),
+            keeper.ClearGolden(rpc.ClearGoldenRequest(snapshot_id=one.id, scope="x")),
+        ):
+            assert (await refused(call))[1] == "NOT_IMPLEMENTED"
+    reference = state_pb2.StateRef(golden=state_pb2.GoldenRef(label="injector"))
+    header, rows, _ = await site.compare_all(
+        "", reference=reference, others=[state_pb2.StateRef(golden=state_pb2.GoldenRef())]
+    )
+    assert (header.reference.snapshot_id, header.others[0].snapshot_id) == (one.id, two.id)
+    assert header.reference.state == reference and len(rows) == 1
+    nobody = state_pb2.StateRef(golden=state_pb2.GoldenRef(label="nobody"))
+    assert (await refused(site.compare_all("", one.id, reference=nobody)))[1] == "NOT_FOUND"
+    connection = await site.database()
+    acts = await connection.fetch(
+        "SELECT action, object FROM audit.entry WHERE action LIKE 'snapshot.golden.%' ORDER BY seq"
+    )
+    await connection.close()
+    assert [tuple(act) for act in acts] == [
+        ("snapshot.golden.set", f"snapshots/{each}") for each in (one.id, one.id, two.id)
+    ]
+
+
+async def test_deleting_and_marking_at_once_keep_the_law(site, refused) -> None:
+    """Whichever is first, no deleted snapshot is golden."""
+    await site.add_pvs(1)
+    await site.fill()
+    async with site.stub("kate", "keeper") as keeper:
+        for _ in range(10):
+            taken = await site.take()
+            await asyncio.gather(
+                keeper.SetGolden(rpc.SetGoldenRequest(snapshot_id=taken.id, label=taken.id)),
+                keeper.DeleteSnapshot(rpc.DeleteSnapshotRequest(id=taken.id)),
+                return_exceptions=True,
+            )
+            found = (await keeper.GetSnapshot(rpc.GetSnapshotRequest(id=taken.id))).snapshot
+            assert bool(found.delete_time_ns) != bool(found.golden_marks)
 
 
 async def test_tampering_shows(site) -> None:

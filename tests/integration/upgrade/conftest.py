@@ -11,9 +11,9 @@ import pytest
 
 from drey_runtime.migrate import apply
 from drey_testing.fixtures_catalog import Keys
-from tests.integration.snapshot.conftest import Parts, Site, keys, parts, site_on
+from tests.integration.snapshot.conftest import Parts, Site, _refused, keys, parts, site_on
 
-__all__ = ["keys", "parts", "upgraded"]
+__all__ = ["_refused", "keys", "parts", "upgraded"]
 
 DUMP = Path(__file__).with_name("first_state.sql")
 

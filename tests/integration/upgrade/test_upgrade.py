@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
-from drey.common.v1 import value_pb2
+from drey.common.v1 import state_pb2, value_pb2
 from drey.compare.v1 import compare_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 
@@ -33,6 +33,22 @@ async def test_snapshots_are_as_they_were(upgraded) -> None:
     assert labels == ["off", "on"]
     deleted = await upgraded.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=FACTS["deleted"]))
     assert deleted.snapshot.delete_time_ns
+
+
+async def test_flags_became_marks(upgraded, refused) -> None:
+    golden = rpc.ListSnapshotsRequest(golden_only=True)
+    listed = (await upgraded.snapshots.ListSnapshots(golden)).snapshots
+    # three were golden: two of one title, and one without a title
+    assert {s.id: [m.label for m in s.golden_marks] for s in listed} == {
+        known["id"]: [known["id"]] for known in SNAPSHOTS[1:]
+    }
+    assert not any(s.golden_marks[0].HasField("mark_time") for s in listed)
+    delete = rpc.DeleteSnapshotRequest(id=SNAPSHOTS[1]["id"])
+    assert (await refused(upgraded.snapshots.DeleteSnapshot(delete)))[1] == "PROTECTED"
+    label = state_pb2.GoldenRef(label=SNAPSHOTS[1]["id"])
+    reference = state_pb2.StateRef(golden=label)
+    header, _, _ = await upgraded.compare_all("", SNAPSHOTS[0]["id"], reference=reference)
+    assert header.reference.snapshot_id == SNAPSHOTS[1]["id"]
 
 
 async def test_snapshots_are_compared(upgraded) -> None:

@@ -2,7 +2,13 @@
 
 import typer
 
-from drey_cli.commands import SUMMARIES, snapshot_compare, snapshot_look, snapshot_take
+from drey_cli.commands import (
+    SUMMARIES,
+    snapshot_compare,
+    snapshot_golden,
+    snapshot_look,
+    snapshot_take,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -15,4 +21,5 @@ def register(app: typer.Typer) -> None:
     snapshot_take.register(snapshot)
     snapshot_look.register(snapshot)
     snapshot_compare.register(snapshot)
+    snapshot_golden.register(snapshot)
     app.add_typer(snapshot)

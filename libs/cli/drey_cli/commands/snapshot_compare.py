@@ -42,10 +42,12 @@ class ClassName(StrEnum):
 def compare(
     session: Session,
     choice: Choice,
-    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="A snapshot, or live.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REFERENCE", help="A snapshot, live, or golden:LABEL.")
+    ],
     others: Annotated[
         list[str] | None,
-        typer.Argument(metavar="OTHER", help="Snapshots, or live; up to 16. Default: live."),
+        typer.Argument(metavar="OTHER", help="As REFERENCE; up to 16. Default: live."),
     ] = None,
     only: Annotated[
         list[ClassName] | None,
@@ -113,6 +115,9 @@ def _state(client: Client, text: str) -> state_pb2.StateRef:
 
     if text == "live":
         return state_pb2.StateRef(live=state_pb2.LiveState())
+    kind, colon, label = text.partition(":")
+    if (kind, colon) == ("golden", ":"):
+        return state_pb2.StateRef(golden=state_pb2.GoldenRef(label=label))
     return state_pb2.StateRef(snapshot_id=snapshot_id(client, text))
 
 
@@ -202,7 +207,7 @@ def register(snapshot: typer.Typer) -> None:
         named=True,
         examples=(
             "drey snapshot compare latest live",
-            "drey snapshot compare golden-2026 latest --only different --limit 20",
+            "drey snapshot compare golden:injector latest --only different --limit 20",
             "drey snapshot compare latest~5 latest~4 latest~3 latest --sort name",
             "drey snapshot compare latest live --device QUAD --abs 0.01 --summary",
         ),

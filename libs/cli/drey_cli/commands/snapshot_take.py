@@ -172,11 +172,8 @@ def edit(
     no_label: Annotated[
         list[str] | None, typer.Option("--no-label", help="Take away; repeat.")
     ] = None,
-    golden: Annotated[
-        bool | None, typer.Option("--golden/--no-golden", help="Known to be good; protected.")
-    ] = None,
 ) -> None:
-    """Change title, comment, labels or golden mark. Values can never be changed."""
+    """Change title, comment or labels. Values can never be changed."""
     from drey.snapshot.v1 import snapshot_service_pb2
     from drey_cli.naming import snapshot_id
     from drey_cli.render.snapshots import snapshot_facts
@@ -199,9 +196,6 @@ def edit(
         kept = [each for each in found.labels if each not in (no_label or ())]
         request.snapshot.labels.extend(dict.fromkeys([*kept, *(label or ())]))
         mask.append("labels")
-    if golden is not None:
-        request.snapshot.golden = golden
-        mask.append("golden")
     if not mask:
         raise usage_error("nothing to change was said", remedy="see drey snapshot edit --help")
     changed = client.call(client.snapshots.UpdateSnapshot, request).snapshot
@@ -278,8 +272,6 @@ def register(snapshot: typer.Typer) -> None:
             "drey snapshot take --device QUAD --source read --allow-missing",
         ),
     )(take)
-    command(snapshot, "edit", examples=("drey snapshot edit latest --golden --label 2026-run3",))(
-        edit
-    )
+    command(snapshot, "edit", examples=("drey snapshot edit latest --label 2026-run3",))(edit)
     command(snapshot, "rm", examples=("drey snapshot rm 'test 1' 0192f3a4",))(remove)
     command(snapshot, "undelete", examples=("drey snapshot undelete 'test 1'",))(undelete)

@@ -46,7 +46,40 @@ def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) ->
 def _title(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
     if snapshot.delete_time_ns:
         return Cell(f"{snapshot.title} (deleted)", "dim")
-    return Cell(f"★ {snapshot.title}", "yellow") if snapshot.golden else snapshot.title
+    return Cell(f"★ {snapshot.title}", "yellow") if snapshot.golden_marks else snapshot.title
+
+
+def _golden(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
+    labels = [mark.label or "yes" for mark in snapshot.golden_marks]
+    return Cell(", ".join(labels), "yellow") if labels else "no"
+
+
+def golden_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Table:
+    """One line a golden mark."""
+    table = Table(
+        (
+            Column("label"),
+            Column("id"),
+            Column("time"),
+            Column("title", fold=True),
+            Column("marked"),
+            Column("by"),
+            Column("reason", fold=True),
+        )
+    )
+    for snapshot in snapshots:
+        for mark in snapshot.golden_marks:
+            marked = mark.mark_time.ToNanoseconds()
+            table.add(
+                mark.label or "—",
+                snapshot.id,
+                format_time(snapshot.time_ns, utc=utc),
+                snapshot.title,
+                format_time(marked, utc=utc) if marked else "—",
+                mark.actor.principal or "—",
+                mark.reason,
+            )
+    return table
 
 
 def missing(snapshot: snapshot_pb2.Snapshot) -> int:
@@ -65,7 +98,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
         ("time", format_time(snapshot.time_ns, utc=utc)),
         ("comment", snapshot.comment or "—"),
         ("labels", " ".join(snapshot.labels) or "—"),
-        ("golden", Cell("yes", "yellow") if snapshot.golden else "no"),
+        ("golden", _golden(snapshot)),
         ("taken by", f"{snapshot.actor.principal} ({', '.join(snapshot.actor.roles)})"),
         (
             "source",

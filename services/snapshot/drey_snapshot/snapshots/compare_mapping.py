@@ -68,7 +68,7 @@ def _state(message: state_pb2.StateRef, field: str) -> State:
     which = message.WhichOneof("state")
     match which:
         case None:
-            raise invalid(field, "says no state: set `snapshot_id`, or `live`")
+            raise invalid(field, "says no state: set `snapshot_id`, `live` or `golden`")
         case "snapshot_id":
             path = f"{field}.snapshot_id"
             if not message.snapshot_id:
@@ -76,6 +76,13 @@ def _state(message: state_pb2.StateRef, field: str) -> State:
             return State(parse_uuid(message.snapshot_id, path), path)
         case "live":
             return State("", f"{field}.live")
+        case "golden" if not message.golden.scope:
+            return State("", f"{field}.golden.label", message.golden.label)
+        case "golden":
+            raise Unimplemented(
+                f"{field}.golden.scope: saved scopes are not built in this version",
+                field=f"{field}.golden.scope",
+            )
         case _:
             raise Unimplemented(
                 f"{field}.{which} is not built in this version", field=f"{field}.{which}"

@@ -29,7 +29,7 @@ from drey_snapshot.snapshots.domain.order import (
     Gates,
     TakeOrder,
 )
-from drey_snapshot.snapshots.domain.records import Record, Source
+from drey_snapshot.snapshots.domain.records import GoldenMark, Record, Source
 from drey_snapshot.snapshots.domain.views import ValuesView
 from drey_snapshot.snapshots.usecases.history import HistoryOrder
 
@@ -37,7 +37,7 @@ E = TypeVar("E", bound=IntEnum)
 Pv = snapshot_service_pb2.PvMetadata
 
 JOB_KIND = "snapshot"
-_EDITABLE = ("title", "comment", "labels", "golden")
+_EDITABLE = ("title", "comment", "labels")
 
 
 def invalid(field: str, message: str) -> InvalidArgument:
@@ -142,7 +142,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
         title=labels.title,
         comment=labels.comment,
         labels=labels.labels,
-        golden=labels.golden,
+        golden_marks=[_golden(mark) for mark in record.golden],
         actor=actor(facts.principal, facts.role),
         source=cast("snapshot_pb2.SnapshotSource.ValueType", facts.source),
         pv_count=facts.pv_count,
@@ -181,6 +181,14 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
         snapshot.selector.CopyFrom(selector_to_proto(shown))
         snapshot.selector_shortened = shown is not selector
     return snapshot
+
+
+def _golden(mark: GoldenMark) -> snapshot_pb2.GoldenMark:
+    message = snapshot_pb2.GoldenMark(scope=mark.scope, label=mark.label, reason=mark.reason)
+    if mark.mark_time_ns:
+        message.actor.CopyFrom(actor(mark.principal, mark.roles))
+        message.mark_time.FromNanoseconds(mark.mark_time_ns)
+    return message
 
 
 def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:

@@ -136,6 +136,46 @@ class SnapshotServicer:
                 slot.response = answer.SerializeToString()
         return slot.response or b""
 
+    async def SetGolden(
+        self, request: pb.SetGoldenRequest, context: Context
+    ) -> pb.SetGoldenResponse | bytes:
+        """As the contract says."""
+        snapshot_id = parse_uuid(request.snapshot_id, "snapshot_id")
+        key = (request.scope, request.label)
+        principal = current_principal.get()
+        async with (
+            self._db.transaction() as conn,
+            self._once(conn, "SetGolden", request) as slot,
+        ):
+            if slot.seen is None:
+                record, moved = await self._manager.set_golden(
+                    conn, snapshot_id, key, request.reason, request.etag, principal
+                )
+                answer = pb.SetGoldenResponse(
+                    snapshot=mapping.snapshot_message(record), moved_from_id=moved
+                )
+                slot.response = answer.SerializeToString()
+        return slot.response or b""
+
+    async def ClearGolden(
+        self, request: pb.ClearGoldenRequest, context: Context
+    ) -> pb.ClearGoldenResponse | bytes:
+        """As the contract says."""
+        snapshot_id = parse_uuid(request.snapshot_id, "snapshot_id")
+        key = (request.scope, request.label)
+        principal = current_principal.get()
+        async with (
+            self._db.transaction() as conn,
+            self._once(conn, "ClearGolden", request) as slot,
+        ):
+            if slot.seen is None:
+                record = await self._manager.clear_golden(
+                    conn, snapshot_id, key, request.reason, request.etag, principal
+                )
+                answer = pb.ClearGoldenResponse(snapshot=mapping.snapshot_message(record))
+                slot.response = answer.SerializeToString()
+        return slot.response or b""
+
     async def DeleteSnapshot(
         self, request: pb.DeleteSnapshotRequest, context: Context
     ) -> pb.DeleteSnapshotResponse | bytes:
@@ -191,7 +231,11 @@ class SnapshotServicer:
         self,
         conn: Connection,
         method: str,
-        request: pb.UpdateSnapshotRequest | pb.DeleteSnapshotRequest | pb.UndeleteSnapshotRequest,
+        request: pb.UpdateSnapshotRequest
+        | pb.SetGoldenRequest
+        | pb.ClearGoldenRequest
+        | pb.DeleteSnapshotRequest
+        | pb.UndeleteSnapshotRequest,
     ) -> AbstractAsyncContextManager[Slot]:
         return once(
             conn,

@@ -138,7 +138,9 @@ class GoldenRef(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
-    """A saved scope, by id or by name. Empty: the golden snapshots of the whole catalog."""
+    """A saved scope, by id or by name. Empty: the golden snapshots of the whole catalog. Scopes are not
+    built yet.
+    """
     label: _builtins.str
     """Label, where a scope has several golden snapshots. Empty: the one without a label."""
     def __init__(

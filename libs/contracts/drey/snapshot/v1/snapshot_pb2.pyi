@@ -9,6 +9,7 @@ from drey.common.v1 import selector_pb2 as _selector_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -227,6 +228,48 @@ class ShardStamp(_message.Message):
 Global___ShardStamp: _TypeAlias = ShardStamp  # noqa: Y015
 
 @_typing.final
+class GoldenMark(_message.Message):
+    """Says that a snapshot is known to be good. There is one for each scope and label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    MARK_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    """Saved scope, by id. Empty: the whole catalog."""
+    label: _builtins.str
+    """Label. Empty: the one without a label."""
+    reason: _builtins.str
+    """Why, for people. Empty: nothing was said."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who set it. Absent: it was set before marks were kept."""
+
+    @_builtins.property
+    def mark_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was set. Absent: it was set before marks were kept."""
+
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        label: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        mark_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "mark_time", b"mark_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "label", b"label", "mark_time", b"mark_time", "reason", b"reason", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoldenMark: _TypeAlias = GoldenMark  # noqa: Y015
+
+@_typing.final
 class Snapshot(_message.Message):
     """An immutable set of values taken at one time."""
 
@@ -237,7 +280,6 @@ class Snapshot(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    GOLDEN_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     PV_COUNT_FIELD_NUMBER: _builtins.int
@@ -252,6 +294,7 @@ class Snapshot(_message.Message):
     DURATION_NS_FIELD_NUMBER: _builtins.int
     SELECTOR_FIELD_NUMBER: _builtins.int
     SELECTOR_SHORTENED_FIELD_NUMBER: _builtins.int
+    GOLDEN_MARKS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     time_ns: _builtins.int
@@ -260,8 +303,6 @@ class Snapshot(_message.Message):
     """Title for people; may be changed, unlike the values."""
     comment: _builtins.str
     """Comment for people."""
-    golden: _builtins.bool
-    """Marked as known to be good; protected from deletion."""
     source: Global___SnapshotSource.ValueType
     """Where the values came from."""
     pv_count: _builtins.int
@@ -273,7 +314,7 @@ class Snapshot(_message.Message):
     job_id: _builtins.str
     """Job that took it."""
     etag: _builtins.str
-    """Changes with every change of title, comment, labels or golden mark."""
+    """Changes with every change of title, comment, labels or golden marks."""
     delete_time_ns: _builtins.int
     """When it was deleted, nanoseconds since 1970 UTC; 0: it lives."""
     scope: _builtins.str
@@ -308,6 +349,10 @@ class Snapshot(_message.Message):
         before selectors were kept.
         """
 
+    @_builtins.property
+    def golden_marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GoldenMark]:
+        """What it is golden for, by scope and label. While there is any it is protected from deletion."""
+
     def __init__(
         self,
         *,
@@ -316,7 +361,6 @@ class Snapshot(_message.Message):
         title: _builtins.str = ...,
         comment: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
-        golden: _builtins.bool = ...,
         actor: _actor_pb2.Actor | None = ...,
         source: Global___SnapshotSource.ValueType = ...,
         pv_count: _builtins.int = ...,
@@ -331,10 +375,11 @@ class Snapshot(_message.Message):
         duration_ns: _builtins.int = ...,
         selector: _selector_pb2.Selector | None = ...,
         selector_shortened: _builtins.bool = ...,
+        golden_marks: _abc.Iterable[Global___GoldenMark] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "counts", b"counts", "selector", b"selector", "skew", b"skew"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "counts", b"counts", "delete_time_ns", b"delete_time_ns", "digest", b"digest", "duration_ns", b"duration_ns", "etag", b"etag", "golden", b"golden", "id", b"id", "job_id", b"job_id", "labels", b"labels", "pv_count", b"pv_count", "scope", b"scope", "selector", b"selector", "selector_shortened", b"selector_shortened", "shards", b"shards", "skew", b"skew", "source", b"source", "time_ns", b"time_ns", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "counts", b"counts", "delete_time_ns", b"delete_time_ns", "digest", b"digest", "duration_ns", b"duration_ns", "etag", b"etag", "golden_marks", b"golden_marks", "id", b"id", "job_id", b"job_id", "labels", b"labels", "pv_count", b"pv_count", "scope", b"scope", "selector", b"selector", "selector_shortened", b"selector_shortened", "shards", b"shards", "skew", b"skew", "source", b"source", "time_ns", b"time_ns", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

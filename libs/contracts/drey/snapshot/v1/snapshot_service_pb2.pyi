@@ -441,7 +441,7 @@ class UpdateSnapshotRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Of `title`, `comment`, `labels` and `golden`. Empty is an error."""
+        """Of `title`, `comment` and `labels`. Empty is an error."""
 
     def __init__(
         self,
@@ -481,6 +481,142 @@ class UpdateSnapshotResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateSnapshotResponse: _TypeAlias = UpdateSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class SetGoldenRequest(_message.Message):
+    """Request of SetGolden."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    snapshot_id: _builtins.str
+    """Id of the snapshot."""
+    scope: _builtins.str
+    """Saved scope, by id or by name. Empty: the whole catalog. Scopes are not built yet."""
+    label: _builtins.str
+    """Label, where a scope has several golden snapshots. Empty: the one without a label."""
+    reason: _builtins.str
+    """Why, for people and for the audit trail. Empty: nothing is said."""
+    etag: _builtins.str
+    """Refused if it is not the snapshot's current one. Empty: whatever it is."""
+    request_id: _builtins.str
+    """UUID made by the client; a repeat answers as the first call did."""
+    def __init__(
+        self,
+        *,
+        snapshot_id: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        label: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "label", b"label", "reason", b"reason", "request_id", b"request_id", "scope", b"scope", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGoldenRequest: _TypeAlias = SetGoldenRequest  # noqa: Y015
+
+@_typing.final
+class SetGoldenResponse(_message.Message):
+    """Response of SetGolden."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    MOVED_FROM_ID_FIELD_NUMBER: _builtins.int
+    moved_from_id: _builtins.str
+    """Id of the snapshot that had this mark before and lost it. Empty: no other had it."""
+    @_builtins.property
+    def snapshot(self) -> _snapshot_pb2.Snapshot:
+        """The snapshot as it is now."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: _snapshot_pb2.Snapshot | None = ...,
+        moved_from_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moved_from_id", b"moved_from_id", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGoldenResponse: _TypeAlias = SetGoldenResponse  # noqa: Y015
+
+@_typing.final
+class ClearGoldenRequest(_message.Message):
+    """Request of ClearGolden."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    snapshot_id: _builtins.str
+    """Id of the snapshot."""
+    scope: _builtins.str
+    """Saved scope, by id or by name. Empty: the whole catalog. Scopes are not built yet."""
+    label: _builtins.str
+    """Label of the mark. Empty: the one without a label."""
+    reason: _builtins.str
+    """Why, for the audit trail. Empty: nothing is said."""
+    etag: _builtins.str
+    """Refused if it is not the snapshot's current one. Empty: whatever it is."""
+    request_id: _builtins.str
+    """UUID made by the client; a repeat answers as the first call did."""
+    def __init__(
+        self,
+        *,
+        snapshot_id: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        label: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "label", b"label", "reason", b"reason", "request_id", b"request_id", "scope", b"scope", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearGoldenRequest: _TypeAlias = ClearGoldenRequest  # noqa: Y015
+
+@_typing.final
+class ClearGoldenResponse(_message.Message):
+    """Response of ClearGolden."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> _snapshot_pb2.Snapshot:
+        """The snapshot as it is now."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: _snapshot_pb2.Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearGoldenResponse: _TypeAlias = ClearGoldenResponse  # noqa: Y015
 
 @_typing.final
 class DeleteSnapshotRequest(_message.Message):

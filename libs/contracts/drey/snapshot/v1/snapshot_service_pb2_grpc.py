@@ -60,6 +60,16 @@ class SnapshotServiceStub:
                 request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UpdateSnapshotRequest.SerializeToString,
                 response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UpdateSnapshotResponse.FromString,
                 _registered_method=True)
+        self.SetGolden = channel.unary_unary(
+                '/drey.snapshot.v1.SnapshotService/SetGolden',
+                request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.SetGoldenRequest.SerializeToString,
+                response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.SetGoldenResponse.FromString,
+                _registered_method=True)
+        self.ClearGolden = channel.unary_unary(
+                '/drey.snapshot.v1.SnapshotService/ClearGolden',
+                request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ClearGoldenRequest.SerializeToString,
+                response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ClearGoldenResponse.FromString,
+                _registered_method=True)
         self.DeleteSnapshot = channel.unary_unary(
                 '/drey.snapshot.v1.SnapshotService/DeleteSnapshot',
                 request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.DeleteSnapshotRequest.SerializeToString,
@@ -121,8 +131,26 @@ class SnapshotServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSnapshot(self, request, context):
-        """Change title, comment, labels or golden mark; values can not be changed. Idempotent by
+        """Change title, comment or labels; values can not be changed. Idempotent by
         `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetGolden(self, request, context):
+        """Mark a snapshot as known to be good, for a scope and label. There is one for each: set again, the
+        mark moves, and the answer says from where. A golden snapshot is protected from deletion. Set
+        again on the same snapshot, actor, time and reason are the new ones. Audited. Idempotent by
+        `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, NOT_IMPLEMENTED for a scope.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearGolden(self, request, context):
+        """Take a golden mark away from a snapshot. Audited. Idempotent by `request_id`. Reasons: NOT_FOUND,
+        also where the snapshot has no such mark, ETAG_MISMATCH, NOT_IMPLEMENTED for a scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +215,16 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.UpdateSnapshot,
                     request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UpdateSnapshotRequest.FromString,
                     response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UpdateSnapshotResponse.SerializeToString,
+            ),
+            'SetGolden': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetGolden,
+                    request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.SetGoldenRequest.FromString,
+                    response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.SetGoldenResponse.SerializeToString,
+            ),
+            'ClearGolden': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearGolden,
+                    request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ClearGoldenRequest.FromString,
+                    response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ClearGoldenResponse.SerializeToString,
             ),
             'DeleteSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSnapshot,
@@ -345,6 +383,60 @@ class SnapshotService:
             '/drey.snapshot.v1.SnapshotService/UpdateSnapshot',
             drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UpdateSnapshotRequest.SerializeToString,
             drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.UpdateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetGolden(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.snapshot.v1.SnapshotService/SetGolden',
+            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.SetGoldenRequest.SerializeToString,
+            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.SetGoldenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearGolden(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.snapshot.v1.SnapshotService/ClearGolden',
+            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ClearGoldenRequest.SerializeToString,
+            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ClearGoldenResponse.FromString,
             options,
             channel_credentials,
             insecure,

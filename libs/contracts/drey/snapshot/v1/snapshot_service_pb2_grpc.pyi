@@ -50,8 +50,18 @@ class SnapshotServiceStub:
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]
     """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     UpdateSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.UpdateSnapshotRequest, _snapshot_service_pb2.UpdateSnapshotResponse]
-    """Change title, comment, labels or golden mark; values can not be changed. Idempotent by
+    """Change title, comment or labels; values can not be changed. Idempotent by
     `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD.
+    """
+    SetGolden: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.SetGoldenRequest, _snapshot_service_pb2.SetGoldenResponse]
+    """Mark a snapshot as known to be good, for a scope and label. There is one for each: set again, the
+    mark moves, and the answer says from where. A golden snapshot is protected from deletion. Set
+    again on the same snapshot, actor, time and reason are the new ones. Audited. Idempotent by
+    `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, NOT_IMPLEMENTED for a scope.
+    """
+    ClearGolden: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ClearGoldenRequest, _snapshot_service_pb2.ClearGoldenResponse]
+    """Take a golden mark away from a snapshot. Audited. Idempotent by `request_id`. Reasons: NOT_FOUND,
+    also where the snapshot has no such mark, ETAG_MISMATCH, NOT_IMPLEMENTED for a scope.
     """
     DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.DeleteSnapshotRequest, _snapshot_service_pb2.DeleteSnapshotResponse]
     """Delete a snapshot, softly: it is not listed any more, and its space is given back by the
@@ -92,8 +102,18 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     UpdateSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.UpdateSnapshotRequest, _snapshot_service_pb2.UpdateSnapshotResponse]  # type: ignore[assignment]
-    """Change title, comment, labels or golden mark; values can not be changed. Idempotent by
+    """Change title, comment or labels; values can not be changed. Idempotent by
     `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD.
+    """
+    SetGolden: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.SetGoldenRequest, _snapshot_service_pb2.SetGoldenResponse]  # type: ignore[assignment]
+    """Mark a snapshot as known to be good, for a scope and label. There is one for each: set again, the
+    mark moves, and the answer says from where. A golden snapshot is protected from deletion. Set
+    again on the same snapshot, actor, time and reason are the new ones. Audited. Idempotent by
+    `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, NOT_IMPLEMENTED for a scope.
+    """
+    ClearGolden: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ClearGoldenRequest, _snapshot_service_pb2.ClearGoldenResponse]  # type: ignore[assignment]
+    """Take a golden mark away from a snapshot. Audited. Idempotent by `request_id`. Reasons: NOT_FOUND,
+    also where the snapshot has no such mark, ETAG_MISMATCH, NOT_IMPLEMENTED for a scope.
     """
     DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.DeleteSnapshotRequest, _snapshot_service_pb2.DeleteSnapshotResponse]  # type: ignore[assignment]
     """Delete a snapshot, softly: it is not listed any more, and its space is given back by the
@@ -161,8 +181,30 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _snapshot_service_pb2.UpdateSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_snapshot_service_pb2.UpdateSnapshotResponse, _abc.Awaitable[_snapshot_service_pb2.UpdateSnapshotResponse]]:
-        """Change title, comment, labels or golden mark; values can not be changed. Idempotent by
+        """Change title, comment or labels; values can not be changed. Idempotent by
         `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def SetGolden(
+        self,
+        request: _snapshot_service_pb2.SetGoldenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshot_service_pb2.SetGoldenResponse, _abc.Awaitable[_snapshot_service_pb2.SetGoldenResponse]]:
+        """Mark a snapshot as known to be good, for a scope and label. There is one for each: set again, the
+        mark moves, and the answer says from where. A golden snapshot is protected from deletion. Set
+        again on the same snapshot, actor, time and reason are the new ones. Audited. Idempotent by
+        `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, NOT_IMPLEMENTED for a scope.
+        """
+
+    @_abc_1.abstractmethod
+    def ClearGolden(
+        self,
+        request: _snapshot_service_pb2.ClearGoldenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshot_service_pb2.ClearGoldenResponse, _abc.Awaitable[_snapshot_service_pb2.ClearGoldenResponse]]:
+        """Take a golden mark away from a snapshot. Audited. Idempotent by `request_id`. Reasons: NOT_FOUND,
+        also where the snapshot has no such mark, ETAG_MISMATCH, NOT_IMPLEMENTED for a scope.
         """
 
     @_abc_1.abstractmethod

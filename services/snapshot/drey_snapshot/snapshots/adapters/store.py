@@ -16,6 +16,7 @@ from drey_runtime.database import Connection, Database
 from drey_runtime.database import Record as Row
 from drey_snapshot.snapshots.domain.records import (
     Facts,
+    GoldenMark,
     Labels,
     Record,
     ShardStamp,
@@ -25,13 +26,20 @@ from drey_snapshot.snapshots.domain.records import (
 
 T = TypeVar("T")
 
-_RECORD = """
-SELECT s.*, l.title, l.comment, l.labels, l.golden, l.version, l.delete_time_ns, p.data AS chosen
+_GOLDEN = """(
+    SELECT json_agg(
+        json_build_object('scope', g.scope, 'label', g.label, 'principal', g.principal,
+            'roles', g.roles, 'reason', g.reason, 'mark_time_ns', g.mark_time_ns)
+        ORDER BY g.scope, g.label)
+    FROM snapshot.golden g WHERE g.snapshot_no = s.no
+) AS golden"""
+_RECORD = f"""
+SELECT s.*, l.title, l.comment, l.labels, l.version, l.delete_time_ns, p.data AS chosen, {_GOLDEN}
 FROM snapshot.snapshot s JOIN snapshot.label l ON l.snapshot_no = s.no
 LEFT JOIN snapshot.page p ON p.hash = s.selector_hash
 """
-_LISTED = """
-SELECT s.*, l.title, l.comment, l.labels, l.golden, l.version, l.delete_time_ns, NULL AS chosen
+_LISTED = f"""
+SELECT s.*, l.title, l.comment, l.labels, l.version, l.delete_time_ns, NULL AS chosen, {_GOLDEN}
 FROM snapshot.snapshot s JOIN snapshot.label l ON l.snapshot_no = s.no
 """
 # One statement, so that a snapshot costs one round trip before its pages.
@@ -65,9 +73,25 @@ SELECT hash FROM unnest($3::bytea[]) AS believed (hash)
 WHERE NOT EXISTS (SELECT FROM snapshot.page WHERE page.hash = believed.hash)
 """
 _RELABEL = """
-UPDATE snapshot.label SET title = $2, comment = $3, labels = $4, golden = $5,
-    delete_time_ns = $6, version = version + 1
+UPDATE snapshot.label SET title = $2, comment = $3, labels = $4,
+    delete_time_ns = $5, version = version + 1
 WHERE snapshot_no = $1
+"""
+_LOCK = """
+SELECT FROM snapshot.label l JOIN snapshot.snapshot s ON s.no = l.snapshot_no
+WHERE s.id = $1 FOR UPDATE OF l
+"""
+_MOVED = """
+UPDATE snapshot.label l SET version = version + 1
+FROM snapshot.golden g JOIN snapshot.snapshot s ON s.no = g.snapshot_no
+WHERE g.scope = $1 AND g.label = $2 AND g.snapshot_no <> $3 AND l.snapshot_no = g.snapshot_no
+RETURNING s.id
+"""
+_MARK = """
+INSERT INTO snapshot.golden (scope, label, snapshot_no, principal, roles, reason, mark_time_ns)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (scope, label) DO UPDATE SET snapshot_no = $3, principal = $4, roles = $5,
+    reason = $6, mark_time_ns = $7
 """
 _LIST = (
     _LISTED
@@ -77,7 +101,7 @@ WHERE (l.delete_time_ns = 0 OR $9)
     AND ($3 = '' OR position(lower($3) IN lower(l.title)) > 0
          OR position(lower($3) IN lower(l.comment)) > 0)
     AND (cardinality($4::text[]) = 0 OR l.labels @> $4)
-    AND (NOT $5 OR l.golden)
+    AND (NOT $5 OR EXISTS (SELECT FROM snapshot.golden g WHERE g.snapshot_no = s.no))
     AND ($6::bigint = 0 OR s.time_ns >= $6) AND ($7::bigint = 0 OR s.time_ns < $7)
 ORDER BY s.time_ns DESC, s.no DESC LIMIT $8
 """
@@ -208,8 +232,44 @@ class SnapshotStore:
 
     async def locked(self, conn: Connection, snapshot_id: str) -> Record | None:
         """A snapshot whose labels nobody else changes until the transaction ends."""
-        row = await conn.fetchrow(_RECORD + " WHERE s.id = $1 FOR UPDATE OF l", snapshot_id)
+        await conn.execute(_LOCK, snapshot_id)
+        # In a statement of its own, which sees what was committed while this one waited.
+        row = await conn.fetchrow(_RECORD + " WHERE s.id = $1", snapshot_id)
         return _record(row) if row else None
+
+    async def golden(self, scope: str, label: str) -> Record | None:
+        """The living snapshot with a golden mark; None where there is none."""
+
+        async def fetch(conn: Connection) -> Row | None:
+            return await conn.fetchrow(
+                _RECORD + " JOIN snapshot.golden m ON m.snapshot_no = s.no"
+                " WHERE m.scope = $1 AND m.label = $2 AND l.delete_time_ns = 0",
+                scope,
+                label,
+            )
+
+        row = await self._read(fetch)
+        return _record(row) if row else None
+
+    async def lock_golden(self, conn: Connection) -> None:
+        """Nobody else sets or clears a golden mark until the transaction ends; others read them."""
+        await conn.execute("LOCK TABLE snapshot.golden IN SHARE ROW EXCLUSIVE MODE")
+
+    async def set_golden(self, conn: Connection, no: int, mark: GoldenMark) -> str:
+        """Set a mark; the id of the other snapshot that had it, whose version grows, or none."""
+        moved: str | None = await conn.fetchval(_MOVED, mark.scope, mark.label, no)
+        await conn.execute(
+            _MARK,
+            *(mark.scope, mark.label, no, mark.principal, mark.roles, mark.reason),
+            mark.mark_time_ns,
+        )
+        return str(moved or "")
+
+    async def clear_golden(self, conn: Connection, scope: str, label: str) -> None:
+        """Take a mark away."""
+        await conn.execute(
+            "DELETE FROM snapshot.golden WHERE scope = $1 AND label = $2", scope, label
+        )
 
     async def relabel(self, conn: Connection, no: int, labels: Labels) -> None:
         """Store changed labels; their version grows by one."""
@@ -219,7 +279,6 @@ class SnapshotStore:
             labels.title,
             labels.comment,
             list(labels.labels),
-            labels.golden,
             labels.delete_time_ns,
         )
 
@@ -326,8 +385,8 @@ def _record(row: Row) -> Record:
         title=row["title"],
         comment=row["comment"],
         labels=tuple(row["labels"]),
-        golden=row["golden"],
         version=row["version"],
         delete_time_ns=row["delete_time_ns"],
     )
-    return Record(row["no"], facts, labels, row["chosen"])
+    marks = tuple(GoldenMark(**mark) for mark in json.loads(row["golden"] or "[]"))
+    return Record(row["no"], facts, labels, row["chosen"], marks)

@@ -74,13 +74,27 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenMark:
+    """What a snapshot is golden for, and who said so; as `drey.snapshot.v1.GoldenMark`.
+
+    `principal` is empty, and the time 0, where it was set before marks were kept.
+    """
+
+    scope: str
+    label: str
+    principal: str
+    roles: str
+    reason: str
+    mark_time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """The part that people may change; `version` is its etag, `delete_time_ns` 0 while it lives."""
 
     title: str = ""
     comment: str = ""
     labels: tuple[str, ...] = ()
-    golden: bool = False
     version: int = 1
     delete_time_ns: int = 0
 
@@ -101,3 +115,4 @@ class Record:
     facts: Facts
     labels: Labels
     chosen: bytes | None = None
+    golden: tuple[GoldenMark, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import reduce
 from typing import cast
@@ -61,10 +61,14 @@ class ComparisonScope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state to compare, and the field that names it. `snapshot_id` empty: the live machine."""
+    """A state to compare, and the field that names it. `snapshot_id` empty: the live machine.
+
+    `golden` is the label of the snapshot that it is to be, until that is looked up; else None.
+    """
 
     snapshot_id: str
     field: str
+    golden: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,7 @@ class Comparer:
 
     async def compare(self, order: CompareOrder) -> Compared:
         """Compare. Raises `NotFound`, `InvalidArgument`, or `Unavailable` where a part is away."""
+        order = await self._resolved(order)
         position = decode_page_token(_LIST, order.query, order.page_token)
         reference, *others = await self._views(order.states)
         today = None
@@ -159,6 +164,19 @@ class Comparer:
                 )
             )
         return _compared(order, Comparisons(tuple(found)), outside, position)
+
+    async def _resolved(self, order: CompareOrder) -> CompareOrder:
+        """The order with the ids of golden snapshots: pages of one are not pages of the next."""
+        if all(state.golden is None for state in order.states):
+            return order
+        reference, *others = [await self._resolve(state) for state in order.states]
+        return replace(order, reference=reference, others=tuple(others))
+
+    async def _resolve(self, state: State) -> State:
+        if state.golden is None:
+            return state
+        record = await self._reader.golden(state.golden, state.field)
+        return State(record.facts.id, state.field)
 
     async def _views(self, states: Sequence[State]) -> list[ValuesView]:
         """A view of each; the same one where two name the same state."""

@@ -77,6 +77,19 @@ class Reader:
             raise no_such_snapshot(snapshot_id, field)
         return record
 
+    async def golden(self, label: str, field: str) -> Record:
+        """The record of the snapshot that is golden under a label; else `NotFound`."""
+        record = await self._store.golden("", label)
+        if record is None:
+            raise NotFound(
+                f"{field}: no snapshot is golden under the label {label!r}"
+                if label
+                else f"{field}: no snapshot is golden without a label",
+                field=field,
+                metadata={"resource": "golden", "id": label},
+            )
+        return record
+
     async def view(self, record: Record) -> ValuesView:
         """The values of a snapshot."""
         return await self._library.view(record)
