@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from drey.common.v1 import selector_pb2, value_pb2
+from drey.common.v1 import form_pb2, selector_pb2, value_pb2
 from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory
@@ -39,7 +39,7 @@ from drey_gateway.domain.watch import (
     honourable,
     stale_numbers,
 )
-from drey_gateway.domain.wire import baseline_messages, diff_messages
+from drey_gateway.domain.wire import Taken, TakenRows, baseline_messages, diff_messages
 from drey_gateway.ports import Resolver
 from drey_runtime.admission import Room
 from drey_runtime.auth import current_principal
@@ -54,6 +54,8 @@ _METADATA_ROWS = 500
 _NUMBERS = 100_000
 _NAMES = 2000
 _WARM_ROWS = 8192
+_NO_ROWS = np.zeros(0, np.int64)
+_ROWS, _COLUMNS = form_pb2.VALUE_FORM_ROWS, form_pb2.VALUE_FORM_COLUMNS
 _DELETED = watch_pb2.LEAVE_REASON_DELETED
 _NOT_SELECTED = watch_pb2.LEAVE_REASON_NOT_SELECTED
 _MOVED = watch_pb2.LEAVE_REASON_CHANNELS_CHANGED
@@ -89,18 +91,18 @@ class Seats:
         return self._room.place(current_principal.get().key_id, "this key")
 
 
-def paced(messages: Iterator[bytes], rows: Sequence[bytes]) -> Iterator[bytes]:
-    """`messages` made of `rows`, while what is kept of them is counted as waiting for the client.
+def paced(messages: Iterator[bytes], taken: Taken) -> Iterator[bytes]:
+    """`messages` made of `taken`, while what is kept of it is counted as waiting for the client.
 
-    The rows are shared with others as long as they are the latest; of a client that does not read
-    they soon are not.
+    Rows are shared with others as long as they are the latest; of a client that does not read they
+    soon are not.
     """
     answers, first, second = outgoing(), next(messages, None), next(messages, None)
     if first is not None:
         yield first
     if second is None:
         return
-    left = sum(map(len, rows)) - len(first or b"")
+    left = taken.size() - len(first or b"")
     try:
         for message in chain((second,), messages):
             left -= len(message)
@@ -119,6 +121,7 @@ class Wanted:
     selector: Selector
     message: selector_pb2.Selector
     fields: Fields
+    in_columns: bool
     min_interval_s: float
     with_metadata: bool
     allow_unknown: bool
@@ -184,6 +187,7 @@ class Watch:
         self._catalog_version = -1
         self._metadata_seen = 0
         self._cache: RowCache | None = None
+        self._watched_rows = _NO_ROWS
         self._state: WatchState
         self._token = Token(b"", {}, {})
         self._links: dict[str, list[watch_pb2.NameLink]] = {}
@@ -210,7 +214,7 @@ class Watch:
         """Stop being counted among those for whom rows are encoded; harmless to repeat."""
         if self._cache is not None:
             self._cache.leave(self._watched_rows)
-            self._cache = None
+        self._cache, self._watched_rows = None, _NO_ROWS
 
     # --- beginning ---
 
@@ -228,7 +232,11 @@ class Watch:
         if not keeps:
             await self._warm(selection)
         yield _encode(
-            baseline_begin=watch_pb2.BaselineBegin(pv_count=len(selection), keeps_state=keeps)
+            baseline_begin=watch_pb2.BaselineBegin(
+                pv_count=len(selection),
+                keeps_state=keeps,
+                form=_COLUMNS if wanted.in_columns else _ROWS,
+            )
         )
         for message in self._names_understood():
             yield message
@@ -242,10 +250,10 @@ class Watch:
             change = self._state.since_token(self._live.image, wanted.token, self._live.shard_count)
         else:
             change = self._state.everything(self._live.image)
-        rows = self._rows(change, stale)
+        taken = self._take(change, stale)
         self._cut()
         token = encode_token(self._token)
-        for message in paced(baseline_messages(rows), rows):
+        for message in paced(baseline_messages(taken), taken):
             yield message
         if keeps:
             # what the client holds may have been told stale or fresh by another gateway
@@ -268,7 +276,7 @@ class Watch:
     async def _warm(self, selection: Selection) -> None:
         """Encode a large selection in pieces, so that others get their turn in between."""
         for start in range(0, len(selection) - _WARM_ROWS, _WARM_ROWS):
-            if self._cache is not None:
+            if self._cache is not None and not self._wanted.in_columns:
                 rows = selection.rows[start : start + _WARM_ROWS]
                 self._cache.rows(rows, np.full(len(rows), BOTH), self._stale())
             await asyncio.sleep(0)
@@ -299,10 +307,10 @@ class Watch:
         stale = self._stale()
         freshness = list(self._freshness_changes(stale))
         change = self._state.diff(self._live.image)
-        rows = self._rows(change, stale)
+        taken = self._take(change, stale)
         self._cut()
         yield from freshness
-        yield from paced(diff_messages(rows, change.merged), rows)
+        yield from paced(diff_messages(taken, change.merged), taken)
 
     async def _wait(self, news: asyncio.Event) -> None:
         now = time.monotonic()
@@ -361,10 +369,13 @@ class Watch:
             for start in range(0, len(numbers), _NUMBERS):
                 yield _freshness(code, reason, numbers=numbers[start : start + _NUMBERS])
 
-    def _rows(self, change: Change, stale: frozenset[int]) -> list[bytes]:
+    def _take(self, change: Change, stale: frozenset[int]) -> Taken:
         if len(change.at) == 0 or self._cache is None:
-            return []
-        return self._cache.rows(self._state.selection.rows[change.at], change.channels, stale)
+            return TakenRows([])
+        rows = self._state.selection.rows[change.at]
+        if self._wanted.in_columns:
+            return self._cache.columns(rows, change.channels, stale)
+        return TakenRows(self._cache.rows(rows, change.channels, stale))
 
     def _cut(self) -> None:
         """Note the instant of which everything has just been taken."""
@@ -412,7 +423,7 @@ class Watch:
         if self._wanted.with_metadata and len(joined):
             async for message in self._metadata(selection.rows[joined]):
                 yield message
-        new = self._rows(Change.whole(joined), self._stale())
+        new = self._take(Change.whole(joined), self._stale())
         for message in paced(diff_messages(new, 0), new):
             yield message
 
@@ -485,8 +496,9 @@ class Watch:
         self.leave()
         self._directory, self._generation = live.directory, live.generation
         self._cache = live.cache(self._wanted.fields)
-        self._watched_rows = rows
-        self._cache.watch(rows)
+        if not self._wanted.in_columns:
+            self._cache.watch(rows)
+            self._watched_rows = rows
         return selection
 
 

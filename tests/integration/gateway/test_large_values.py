@@ -8,12 +8,14 @@ import grpc
 import numpy as np
 import pytest
 
-from drey.common.v1 import selector_pb2
+from drey.common.v1 import form_pb2, selector_pb2
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
 from drey_cli.parts import whole_rows
 from drey_core.errors import Reason
-from drey_core.values import ARRAY, Columns, Kind, Origin, State
+from drey_core.values import ARRAY, Columns, Kind, Origin, State, heap_mask
+from drey_runtime.mapping.columns import ColumnsReader, ReadColumns
+from drey_runtime.mapping.value import from_proto
 from drey_testing.fixtures_gateway import (
     Gateway,
     GatewayRig,
@@ -121,3 +123,85 @@ async def test_large_values_reach_watchers_and_readers(served):
     check(found, 20.0)
     assert found[1].setpoint.float64_value == 3.0
     watch.cancel()
+
+
+def cells(found: ReadColumns) -> dict[tuple[int, int], Any]:
+    """What columns say of each channel, by PV and role."""
+    held = found.columns
+    return {
+        (number, role): (
+            int(held.kind[i]),
+            held.heap_bytes(i) if heap_mask(held.kind[i : i + 1])[0] else int(held.data[i]),
+            int(held.state[i]),
+            int(held.source_time[i]),
+            int(found.freshness[i]),
+        )
+        for i, (number, role) in enumerate(
+            zip(found.pv_numbers.tolist(), found.roles.tolist(), strict=True)
+        )
+    }
+
+
+async def test_columns_say_the_same_as_rows(served):
+    gateway, publisher, metadata = served
+    await publisher.publish(large(10.0))
+    await publisher.publish(floats([setpoint(1), setpoint(2)], [1.0, 2.0]))
+    stub, selector = client(gateway), selector_pb2.Selector(all=True)
+
+    async def read(form: Any) -> list[Any]:
+        request = pb.GetValuesRequest(selector=selector, form=form)
+        return [message async for message in stub.GetValues(request, metadata=metadata)]
+
+    async def arrived() -> bool:
+        got = await read(form_pb2.VALUE_FORM_ROWS)
+        held = {row.number: row for row in whole_rows(row for m in got for row in m.rows)}
+        return held[2].setpoint.float64_value == 2.0 and held[2].setpoint.freshness == 1
+
+    await eventually(arrived, "all that was published")
+    answers = await read(form_pb2.VALUE_FORM_ROWS)
+    in_rows = {
+        (row.number, role): (*from_proto(value), value.state, value.source_time_ns, value.freshness)
+        for row in whole_rows(row for message in answers for row in message.rows)
+        for role, value in ((1, row.setpoint), (2, row.readback))
+        if row.HasField("setpoint" if role == 1 else "readback") and row.number != HUGE
+    }
+    reader, in_columns = ColumnsReader(), dict[tuple[int, int], Any]()
+    for answer in await read(form_pb2.VALUE_FORM_COLUMNS):
+        found = reader.read(answer.columns)
+        in_columns |= cells(found) if found is not None else {}
+    huge = in_columns.pop((HUGE, 1))
+    assert len(huge[1]) > 4_000_000  # which no row can carry
+    in_columns.pop((HUGE, 2), None)
+    assert in_columns == in_rows
+
+    spec = {"selector": selector, "form": form_pb2.VALUE_FORM_COLUMNS}
+    watch = stub.WatchPvs(pb.WatchPvsRequest(spec=spec), metadata=metadata)
+    watched, last = dict[tuple[int, int], Any](), dict[tuple[int, int], Any]()
+    async for message in watch:
+        part = message.WhichOneof("part")
+        if part == "baseline_begin":
+            assert message.baseline_begin.form == form_pb2.VALUE_FORM_COLUMNS
+        elif part in ("baseline", "diff"):
+            assert not getattr(message, part).rows
+            found = reader.read(getattr(message, part).columns)
+            last = cells(found) if found is not None else {}
+            watched |= last
+        elif part == "baseline_end":
+            assert {k: v for k, v in watched.items() if k[0] != HUGE} == in_rows
+            await publisher.publish(floats([setpoint(1)], [7.0]))
+        if part == "diff" and last:
+            break
+    assert list(last) == [(1, 1)] and last[1, 1][1] == int(np.float64(7.0).view(np.uint64))
+    watch.cancel()
+
+
+async def test_a_form_that_is_not_built_is_refused(served):
+    gateway, _, metadata = served
+    stub, spec = client(gateway), {"selector": {"all": True}, "form": form_pb2.VALUE_FORM_ARROW}
+    for call in (
+        stub.GetValues(pb.GetValuesRequest(**spec), metadata=metadata),
+        stub.WatchPvs(pb.WatchPvsRequest(spec=spec), metadata=metadata),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call.read()
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -26,6 +26,7 @@ from drey_gateway.domain.live import Live
 from drey_gateway.domain.resume import decode_token, encode_token
 from drey_gateway.domain.shard import Batch
 from drey_gateway.domain.watch import Change, Fields, Selection, WatchState, honourable
+from drey_runtime.mapping.columns import ColumnsReader
 from drey_testing.fixtures_gateway import floats
 
 PVS = {1: (257, 513), 2: (769, 514), 3: (1281, 770), 4: (1537, 1025)}
@@ -122,19 +123,30 @@ class Client:
         self.gateway = self.state = None
 
     def _take(self, change: Change) -> None:
-        """Fold rows as they are sent: what a row does not hold is as it was."""
+        """Fold what is sent: what it does not hold is as it was. Columns say the same as rows."""
         assert self.gateway is not None
         assert self.state is not None
         selection = self.state.selection
         cache = self.gateway.cache(Fields.BOTH)
-        sent = cache.rows(selection.rows[change.at], change.channels, frozenset())
+        rows = selection.rows[change.at]
+        sent = cache.rows(rows, change.channels, frozenset())
+        in_rows: list[tuple[int, int]] = []
         for row in Diff.FromString(b"".join(sent)).rows:
             for field, channel in zip(("setpoint", "readback"), PVS[row.number], strict=True):
                 held = getattr(row, field)
+                in_rows += [(row.number, channel)] if row.HasField(field) else []
                 if held.HasField("float64_value"):
                     value = held.float64_value
                     assert value >= self.held.get(channel, -1.0), "an older value after a newer"
                     self.held[channel] = value
+        in_columns: list[tuple[int, int]] = []
+        for chunk in cache.columns(rows, change.channels, frozenset()).chunks():
+            found = ColumnsReader().read(Diff.FromString(chunk).columns)
+            assert found is not None
+            in_columns += zip(found.pv_numbers.tolist(), found.columns.key.tolist(), strict=True)
+            for row in np.flatnonzero(found.columns.kind).tolist():
+                assert found.columns.value(row) == self.held[int(found.columns.key[row])]
+        assert in_columns == in_rows
         self.token = encode_token(self.gateway.token(selection))
         everything = np.concatenate([selection.setpoints, selection.readbacks])
         assert self.held == dict(values(self.gateway, everything)), "not what the gateway has"

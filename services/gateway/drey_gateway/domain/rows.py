@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.directory import Directory, LabelSource
+from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, Directory, LabelSource
 from drey_core.pages import PAGE_SHIFT, shard_of_page
 from drey_core.values import I8
 from drey_core.wire import RowEncoder
 from drey_gateway.domain.image import LiveImage
 from drey_gateway.domain.watch import BOTH, READBACK, SETPOINT, Fields
+from drey_gateway.domain.wire import TakenColumns
 
 FRESH = 1
 STALE = 2
@@ -38,6 +39,7 @@ class RowCache:
         n = len(directory)
         none = np.zeros(n, np.int64)
         self._image, self._labels = image, labels
+        self._numbers = directory.pv_number
         self._setpoint = directory.setpoint_channel if fields.setpoint else none
         self._readback = directory.readback_channel if fields.readback else none
         self._encoder = RowEncoder(directory.names, directory.pv_number)
@@ -70,6 +72,19 @@ class RowCache:
             self._renew(rows, held, stale)
         found: list[bytes] = self._bytes[held, rows].tolist()
         return found
+
+    def columns(self, rows: I8, channels: I8, stale: frozenset[int]) -> TakenColumns:
+        """The values of some PVs as they are now, as `rows` but in columns; nothing is kept."""
+        held = channels & self._has[rows]
+        at, role = np.nonzero(_bits(held).T)
+        chosen = rows[at]
+        both = np.stack([self._setpoint, self._readback])
+        return TakenColumns(
+            self._numbers[chosen],
+            np.array([ROLE_SETPOINT, ROLE_READBACK], np.uint8)[role],
+            self._image.columns(both[role, chosen]),
+            self._fresh(rows, stale)[at],
+        )
 
     def _fresh(self, rows: I8, stale: frozenset[int]) -> NDArray[np.uint8]:
         """Freshness of each row."""

@@ -1,26 +1,78 @@
-"""Watch messages from rows already encoded."""
+"""Values taken at one instant, in the form in which they are sent, and the messages of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from drey_core.wire import chunk, varint, wrap
+from drey_core.values import I8, U1, Columns
+from drey_core.wire import chunk, column_chunks, varint, wrap
 
 MESSAGE_BYTES = 256 << 10
 """Bytes that a message aims at: what waits in gRPC for a client that does not read."""
+_COLUMN_BYTES = 48
 _BASELINE = 2
 _DIFF = 4
 _MERGED_TAG = b"\x10"
+_COLUMNS = 3
+"""Of GetValuesResponse, BaselineChunk and Diff alike; `rows` are 1."""
 
 
-def baseline_messages(rows: Sequence[bytes]) -> Iterator[bytes]:
+class Taken(Protocol):
+    """Values of one instant."""
+
+    def size(self) -> int:
+        """Bytes of all messages together, about."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Messages of about `MESSAGE_BYTES`, of any type that has `rows` and `columns`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenRows:
+    """Rows as `RowCache` gives them."""
+
+    rows: Sequence[bytes]
+
+    def size(self) -> int:
+        """See `Taken`."""
+        return sum(map(len, self.rows))
+
+    def chunks(self) -> Iterator[bytes]:
+        """See `Taken`."""
+        return chunk(self.rows, MESSAGE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenColumns:
+    """Columns of channels; all shapes (n,)."""
+
+    pv_numbers: I8
+    roles: U1
+    columns: Columns
+    freshness: U1
+
+    def size(self) -> int:
+        """See `Taken`."""
+        return len(self.columns) * _COLUMN_BYTES + len(self.columns.heap)
+
+    def chunks(self) -> Iterator[bytes]:
+        """See `Taken`."""
+        for part in column_chunks(
+            self.pv_numbers, self.roles, self.columns, MESSAGE_BYTES, self.freshness
+        ):
+            yield wrap(_COLUMNS, part)
+
+
+def baseline_messages(taken: Taken) -> Iterator[bytes]:
     """`WatchPvsResponse` messages of a baseline, each of about `MESSAGE_BYTES`."""
-    return (wrap(_BASELINE, part) for part in chunk(rows, MESSAGE_BYTES))
+    return (wrap(_BASELINE, part) for part in taken.chunks())
 
 
-def diff_messages(rows: Sequence[bytes], merged: int) -> Iterator[bytes]:
+def diff_messages(taken: Taken, merged: int) -> Iterator[bytes]:
     """`WatchPvsResponse` messages of one diff; the first carries what was merged."""
     tail = _MERGED_TAG + varint(merged) if merged else b""
-    for part in chunk(rows, MESSAGE_BYTES):
+    for part in taken.chunks():
         yield wrap(_DIFF, part + tail)
         tail = b""

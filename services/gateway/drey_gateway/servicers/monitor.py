@@ -12,12 +12,12 @@ import numpy as np
 
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey_core import errors
-from drey_core.wire import chunk
 from drey_gateway import mapping
 from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.watch import BOTH, Fields
-from drey_gateway.domain.wire import MESSAGE_BYTES
+from drey_gateway.domain.wire import Taken, TakenRows
 from drey_gateway.watching import Seats, Wanted, Watch, World, batched, paced, resolve
+from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -47,6 +47,7 @@ class MonitorServicer:
         self, request: pb.GetValuesRequest, context: Context
     ) -> AsyncIterator[pb.GetValuesResponse | bytes]:
         """See the contract."""
+        as_columns = in_columns(request.form)
         self._require_loaded()
         live = self._world.live
         found = selector_from_proto(request.selector)
@@ -56,8 +57,12 @@ class MonitorServicer:
         links = mapping.name_links(named, directory)
         with self._seats.taken():
             # all at once, before anything waits: the truth of one instant
-            encoded = live.cache(Fields.BOTH).rows(
-                rows, np.full(len(rows), BOTH), frozenset(self._world.stale())
+            cache, every = live.cache(Fields.BOTH), np.full(len(rows), BOTH)
+            stale = frozenset(self._world.stale())
+            taken: Taken = (
+                cache.columns(rows, every, stale)
+                if as_columns
+                else TakenRows(cache.rows(rows, every, stale))
             )
             for missing in batched(not_found):
                 yield pb.GetValuesResponse(not_found=missing)
@@ -70,7 +75,7 @@ class MonitorServicer:
                         chosen, directory, live.metadata, Fields.BOTH
                     )
                     yield pb.GetValuesResponse(metadata=found_metadata)
-            for message in paced(chunk(encoded, MESSAGE_BYTES), encoded):
+            for message in paced(taken.chunks(), taken):
                 yield message
 
     async def WatchPvs(self, request: pb.WatchPvsRequest, context: Context) -> AsyncIterator[bytes]:
@@ -144,6 +149,7 @@ def _wanted(request: pb.WatchPvsRequest) -> Wanted:
         selector=selector,
         message=spec.selector,
         fields=mapping.fields(spec.fields),
+        in_columns=in_columns(spec.form, "spec.form"),
         min_interval_s=interval,
         with_metadata=spec.with_metadata,
         allow_unknown=spec.allow_unknown,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from drey.common.v1 import errors_pb2 as _errors_pb2
+from drey.common.v1 import form_pb2 as _form_pb2
 from drey.common.v1 import selector_pb2 as _selector_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from drey.monitor.v1 import watch_pb2 as _watch_pb2
@@ -30,8 +31,13 @@ class GetValuesRequest(_message.Message):
 
     SELECTOR_FIELD_NUMBER: _builtins.int
     WITH_METADATA_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     with_metadata: _builtins.bool
     """Also the metadata of the channels, before the values."""
+    form: _form_pb2.ValueForm.ValueType
+    """Form of the values; the field of the answers that holds them names it. Columns hold no names:
+    they are in the metadata. Arrow IPC is not built yet.
+    """
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
         """Which PVs."""
@@ -41,10 +47,11 @@ class GetValuesRequest(_message.Message):
         *,
         selector: _selector_pb2.Selector | None = ...,
         with_metadata: _builtins.bool = ...,
+        form: _form_pb2.ValueForm.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector", "with_metadata", b"with_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "selector", b"selector", "with_metadata", b"with_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -58,15 +65,20 @@ class GetValuesResponse(_message.Message):
 
     ROWS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     NOT_FOUND_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.PvRow]:
-        """Values, one row a PV."""
+        """Values as rows, one a PV. A channel that is absent, the PV has not."""
 
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[_watch_pb2.MetadataRow]:
         """Metadata, where asked for."""
+
+    @_builtins.property
+    def columns(self) -> _value_pb2.ValueColumns:
+        """Values as columns, setpoint before readback of a PV."""
 
     @_builtins.property
     def not_found(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -81,12 +93,13 @@ class GetValuesResponse(_message.Message):
         *,
         rows: _abc.Iterable[_value_pb2.PvRow] | None = ...,
         metadata: _abc.Iterable[_watch_pb2.MetadataRow] | None = ...,
+        columns: _value_pb2.ValueColumns | None = ...,
         not_found: _abc.Iterable[_builtins.str] | None = ...,
         links: _abc.Iterable[_watch_pb2.NameLink] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["links", b"links", "metadata", b"metadata", "not_found", b"not_found", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "links", b"links", "metadata", b"metadata", "not_found", b"not_found", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

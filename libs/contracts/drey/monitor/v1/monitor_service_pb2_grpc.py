@@ -69,7 +69,8 @@ class MonitorServiceServicer:
     def GetValues(self, request, context):
         """Get the latest values of PVs, in chunks under the message limit, in the order of PV number. No
         effect: nothing is read from an IOC. An unknown name does not fail the call; it is in
-        `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
+        `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
+        NOT_IMPLEMENTED for Arrow IPC.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,7 +81,7 @@ class MonitorServiceServicer:
         an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
         is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
         effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-        NOT_IMPLEMENTED for a dead-band and for limits of arrays.
+        NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

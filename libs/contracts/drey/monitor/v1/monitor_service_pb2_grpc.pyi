@@ -36,14 +36,15 @@ class MonitorServiceStub:
     GetValues: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.GetValuesRequest, _monitor_service_pb2.GetValuesResponse]
     """Get the latest values of PVs, in chunks under the message limit, in the order of PV number. No
     effect: nothing is read from an IOC. An unknown name does not fail the call; it is in
-    `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
+    `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
+    NOT_IMPLEMENTED for Arrow IPC.
     """
     WatchPvs: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.WatchPvsRequest, _monitor_service_pb2.WatchPvsResponse]
     """Watch PVs: a baseline, then diffs, with a checkpoint at least once a second. For each PV never
     an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
     is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-    NOT_IMPLEMENTED for a dead-band and for limits of arrays.
+    NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
     """
     WatchSession: _grpc.StreamStreamMultiCallable[_monitor_service_pb2.WatchSessionRequest, _monitor_service_pb2.WatchSessionResponse]
     """Watch PVs over one stream to which PVs are added and from which they are removed. Reasons: as
@@ -66,14 +67,15 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     GetValues: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.GetValuesRequest, _monitor_service_pb2.GetValuesResponse]  # type: ignore[assignment]
     """Get the latest values of PVs, in chunks under the message limit, in the order of PV number. No
     effect: nothing is read from an IOC. An unknown name does not fail the call; it is in
-    `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
+    `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
+    NOT_IMPLEMENTED for Arrow IPC.
     """
     WatchPvs: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.WatchPvsRequest, _monitor_service_pb2.WatchPvsResponse]  # type: ignore[assignment]
     """Watch PVs: a baseline, then diffs, with a checkpoint at least once a second. For each PV never
     an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
     is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-    NOT_IMPLEMENTED for a dead-band and for limits of arrays.
+    NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
     """
     WatchSession: _aio.StreamStreamMultiCallable[_monitor_service_pb2.WatchSessionRequest, _monitor_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """Watch PVs over one stream to which PVs are added and from which they are removed. Reasons: as
@@ -99,7 +101,8 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_monitor_service_pb2.GetValuesResponse], _abc.AsyncIterator[_monitor_service_pb2.GetValuesResponse]]:
         """Get the latest values of PVs, in chunks under the message limit, in the order of PV number. No
         effect: nothing is read from an IOC. An unknown name does not fail the call; it is in
-        `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
+        `not_found`. Reasons: EMPTY_SELECTOR, IMAGE_UNAVAILABLE, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
+        NOT_IMPLEMENTED for Arrow IPC.
         """
 
     @_abc_1.abstractmethod
@@ -112,7 +115,7 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
         is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
         effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-        NOT_IMPLEMENTED for a dead-band and for limits of arrays.
+        NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
         """
 
     @_abc_1.abstractmethod

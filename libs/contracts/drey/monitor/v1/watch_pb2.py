@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
+from drey.common.v1 import form_pb2 as drey_dot_common_dot_v1_dot_form__pb2
 from drey.common.v1 import selector_pb2 as drey_dot_common_dot_v1_dot_selector__pb2
 from drey.common.v1 import value_pb2 as drey_dot_common_dot_v1_dot_value__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/monitor/v1/watch.proto\x12\x0f\x64rey.monitor.v1\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\"\x89\x01\n\nShardState\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x04\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x04\x42\x02\x30\x01R\x08sequence\x12\x15\n\x06\x61ge_ms\x18\x04 \x01(\x03R\x05\x61geMs\x12\x14\n\x05\x66resh\x18\x05 \x01(\x08R\x05\x66resh\"K\n\rBaselineBegin\x12\x19\n\x08pv_count\x18\x01 \x01(\x04R\x07pvCount\x12\x1f\n\x0bkeeps_state\x18\x02 \x01(\x08R\nkeepsState\"\x81\x01\n\x08NameLink\x12\x14\n\x05\x61sked\x18\x01 \x01(\tR\x05\x61sked\x12\x1a\n\x06number\x18\x02 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12/\n\x04role\x18\x04 \x01(\x0e\x32\x1b.drey.common.v1.ChannelRoleR\x04role\"_\n\x0fNamesUnderstood\x12/\n\x05links\x18\x01 \x03(\x0b\x32\x19.drey.monitor.v1.NameLinkR\x05links\x12\x1b\n\tnot_found\x18\x02 \x03(\tR\x08notFound\":\n\rBaselineChunk\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\"#\n\x0b\x42\x61selineEnd\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\"I\n\x04\x44iff\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x16\n\x06merged\x18\x02 \x01(\x04R\x06merged\"\x8a\x01\n\nCheckpoint\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x33\n\x06shards\x18\x02 \x03(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x06shards\x12\x17\n\x07time_ns\x18\x03 \x01(\x10R\x06timeNs\x12\x18\n\x07stalled\x18\x04 \x01(\x08R\x07stalled\"\x97\x01\n\x0f\x46reshnessChange\x12\x37\n\tfreshness\x18\x01 \x01(\x0e\x32\x19.drey.common.v1.FreshnessR\tfreshness\x12\x10\n\x03\x61ll\x18\x02 \x01(\x08R\x03\x61ll\x12!\n\npv_numbers\x18\x03 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\"4\n\x07PvsLeft\x12)\n\x03pvs\x18\x01 \x03(\x0b\x32\x17.drey.monitor.v1.PvLeftR\x03pvs\"n\n\x06PvLeft\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x34\n\x06reason\x18\x03 \x01(\x0e\x32\x1c.drey.monitor.v1.LeaveReasonR\x06reason\"\xb7\x01\n\x0bMetadataRow\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12;\n\x08setpoint\x18\x03 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08setpoint\x12;\n\x08readback\x18\x04 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08readback\"A\n\rMetadataChunk\x12\x30\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x04rows\"(\n\x0eResyncRequired\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"\xff\x02\n\tWatchSpec\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12\x34\n\x06\x66ields\x18\x02 \x01(\x0e\x32\x1c.drey.monitor.v1.WatchFieldsR\x06\x66ields\x12<\n\x0cmin_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x05 \x01(\x0b\x32\x19.drey.monitor.v1.DeadbandR\x08\x64\x65\x61\x64\x62\x61nd\x12?\n\x0c\x61rray_limits\x18\x06 \x01(\x0b\x32\x1c.drey.monitor.v1.ArrayLimitsR\x0b\x61rrayLimits\x12#\n\rwith_metadata\x18\x07 \x01(\x08R\x0cwithMetadata\x12#\n\rallow_unknown\x18\x08 \x01(\x08R\x0c\x61llowUnknown\"\x88\x01\n\x08\x44\x65\x61\x64\x62\x61nd\x12$\n\x08\x61\x62solute\x18\x01 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01H\x00R\x08\x61\x62solute\x12$\n\x08relative\x18\x02 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01H\x00R\x08relative\x12(\n\ntolerances\x18\x03 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01H\x00R\ntolerancesB\x06\n\x04kind\"v\n\x0b\x41rrayLimits\x12)\n\x0cmax_elements\x18\x01 \x01(\x05\x42\x06\x8a\xa4&\x02(\x01R\x0bmaxElements\x12<\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval*\x87\x01\n\x0bLeaveReason\x12\x1c\n\x18LEAVE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14LEAVE_REASON_DELETED\x10\x01\x12\x1d\n\x19LEAVE_REASON_NOT_SELECTED\x10\x02\x12!\n\x1dLEAVE_REASON_CHANNELS_CHANGED\x10\x03*x\n\x0bWatchFields\x12\x1c\n\x18WATCH_FIELDS_UNSPECIFIED\x10\x00\x12\x15\n\x11WATCH_FIELDS_BOTH\x10\x01\x12\x19\n\x15WATCH_FIELDS_SETPOINT\x10\x02\x12\x19\n\x15WATCH_FIELDS_READBACK\x10\x03\x42\xc7\x01\n\x13org.drey.monitor.v1B\nWatchProtoP\x01Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\xa2\x02\x04\x44MVX\xaa\x02\x0f\x44rey.Monitor.V1\xba\x02\rDreyMonitorV1\xca\x02\x0f\x44rey\\Monitor\\V1\xe2\x02\x1b\x44rey\\Monitor\\V1\\GPBMetadata\xea\x02\x11\x44rey::Monitor::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/monitor/v1/watch.proto\x12\x0f\x64rey.monitor.v1\x1a drey/common/v1/annotations.proto\x1a\x19\x64rey/common/v1/form.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\"\x89\x01\n\nShardState\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x04\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x04\x42\x02\x30\x01R\x08sequence\x12\x15\n\x06\x61ge_ms\x18\x04 \x01(\x03R\x05\x61geMs\x12\x14\n\x05\x66resh\x18\x05 \x01(\x08R\x05\x66resh\"z\n\rBaselineBegin\x12\x19\n\x08pv_count\x18\x01 \x01(\x04R\x07pvCount\x12\x1f\n\x0bkeeps_state\x18\x02 \x01(\x08R\nkeepsState\x12-\n\x04\x66orm\x18\x03 \x01(\x0e\x32\x19.drey.common.v1.ValueFormR\x04\x66orm\"\x81\x01\n\x08NameLink\x12\x14\n\x05\x61sked\x18\x01 \x01(\tR\x05\x61sked\x12\x1a\n\x06number\x18\x02 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12/\n\x04role\x18\x04 \x01(\x0e\x32\x1b.drey.common.v1.ChannelRoleR\x04role\"_\n\x0fNamesUnderstood\x12/\n\x05links\x18\x01 \x03(\x0b\x32\x19.drey.monitor.v1.NameLinkR\x05links\x12\x1b\n\tnot_found\x18\x02 \x03(\tR\x08notFound\"r\n\rBaselineChunk\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x36\n\x07\x63olumns\x18\x03 \x01(\x0b\x32\x1c.drey.common.v1.ValueColumnsR\x07\x63olumns\"#\n\x0b\x42\x61selineEnd\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\"\x81\x01\n\x04\x44iff\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x16\n\x06merged\x18\x02 \x01(\x04R\x06merged\x12\x36\n\x07\x63olumns\x18\x03 \x01(\x0b\x32\x1c.drey.common.v1.ValueColumnsR\x07\x63olumns\"\x8a\x01\n\nCheckpoint\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x33\n\x06shards\x18\x02 \x03(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x06shards\x12\x17\n\x07time_ns\x18\x03 \x01(\x10R\x06timeNs\x12\x18\n\x07stalled\x18\x04 \x01(\x08R\x07stalled\"\x97\x01\n\x0f\x46reshnessChange\x12\x37\n\tfreshness\x18\x01 \x01(\x0e\x32\x19.drey.common.v1.FreshnessR\tfreshness\x12\x10\n\x03\x61ll\x18\x02 \x01(\x08R\x03\x61ll\x12!\n\npv_numbers\x18\x03 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\"4\n\x07PvsLeft\x12)\n\x03pvs\x18\x01 \x03(\x0b\x32\x17.drey.monitor.v1.PvLeftR\x03pvs\"n\n\x06PvLeft\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x34\n\x06reason\x18\x03 \x01(\x0e\x32\x1c.drey.monitor.v1.LeaveReasonR\x06reason\"\xb7\x01\n\x0bMetadataRow\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12;\n\x08setpoint\x18\x03 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08setpoint\x12;\n\x08readback\x18\x04 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08readback\"A\n\rMetadataChunk\x12\x30\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x04rows\"(\n\x0eResyncRequired\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"\xae\x03\n\tWatchSpec\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12\x34\n\x06\x66ields\x18\x02 \x01(\x0e\x32\x1c.drey.monitor.v1.WatchFieldsR\x06\x66ields\x12-\n\x04\x66orm\x18\x03 \x01(\x0e\x32\x19.drey.common.v1.ValueFormR\x04\x66orm\x12<\n\x0cmin_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x05 \x01(\x0b\x32\x19.drey.monitor.v1.DeadbandR\x08\x64\x65\x61\x64\x62\x61nd\x12?\n\x0c\x61rray_limits\x18\x06 \x01(\x0b\x32\x1c.drey.monitor.v1.ArrayLimitsR\x0b\x61rrayLimits\x12#\n\rwith_metadata\x18\x07 \x01(\x08R\x0cwithMetadata\x12#\n\rallow_unknown\x18\x08 \x01(\x08R\x0c\x61llowUnknown\"\x88\x01\n\x08\x44\x65\x61\x64\x62\x61nd\x12$\n\x08\x61\x62solute\x18\x01 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01H\x00R\x08\x61\x62solute\x12$\n\x08relative\x18\x02 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01H\x00R\x08relative\x12(\n\ntolerances\x18\x03 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01H\x00R\ntolerancesB\x06\n\x04kind\"v\n\x0b\x41rrayLimits\x12)\n\x0cmax_elements\x18\x01 \x01(\x05\x42\x06\x8a\xa4&\x02(\x01R\x0bmaxElements\x12<\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval*\x87\x01\n\x0bLeaveReason\x12\x1c\n\x18LEAVE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14LEAVE_REASON_DELETED\x10\x01\x12\x1d\n\x19LEAVE_REASON_NOT_SELECTED\x10\x02\x12!\n\x1dLEAVE_REASON_CHANNELS_CHANGED\x10\x03*x\n\x0bWatchFields\x12\x1c\n\x18WATCH_FIELDS_UNSPECIFIED\x10\x00\x12\x15\n\x11WATCH_FIELDS_BOTH\x10\x01\x12\x19\n\x15WATCH_FIELDS_SETPOINT\x10\x02\x12\x19\n\x15WATCH_FIELDS_READBACK\x10\x03\x42\xc7\x01\n\x13org.drey.monitor.v1B\nWatchProtoP\x01Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\xa2\x02\x04\x44MVX\xaa\x02\x0f\x44rey.Monitor.V1\xba\x02\rDreyMonitorV1\xca\x02\x0f\x44rey\\Monitor\\V1\xe2\x02\x1b\x44rey\\Monitor\\V1\\GPBMetadata\xea\x02\x11\x44rey::Monitor::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,42 +59,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEADBAND'].fields_by_name['tolerances']._serialized_options = b'\212\244&\002(\001'
   _globals['_ARRAYLIMITS'].fields_by_name['max_elements']._loaded_options = None
   _globals['_ARRAYLIMITS'].fields_by_name['max_elements']._serialized_options = b'\212\244&\002(\001'
-  _globals['_LEAVEREASON']._serialized_start=2193
-  _globals['_LEAVEREASON']._serialized_end=2328
-  _globals['_WATCHFIELDS']._serialized_start=2330
-  _globals['_WATCHFIELDS']._serialized_end=2450
-  _globals['_SHARDSTATE']._serialized_start=174
-  _globals['_SHARDSTATE']._serialized_end=311
-  _globals['_BASELINEBEGIN']._serialized_start=313
-  _globals['_BASELINEBEGIN']._serialized_end=388
-  _globals['_NAMELINK']._serialized_start=391
-  _globals['_NAMELINK']._serialized_end=520
-  _globals['_NAMESUNDERSTOOD']._serialized_start=522
-  _globals['_NAMESUNDERSTOOD']._serialized_end=617
-  _globals['_BASELINECHUNK']._serialized_start=619
-  _globals['_BASELINECHUNK']._serialized_end=677
-  _globals['_BASELINEEND']._serialized_start=679
-  _globals['_BASELINEEND']._serialized_end=714
-  _globals['_DIFF']._serialized_start=716
-  _globals['_DIFF']._serialized_end=789
-  _globals['_CHECKPOINT']._serialized_start=792
-  _globals['_CHECKPOINT']._serialized_end=930
-  _globals['_FRESHNESSCHANGE']._serialized_start=933
-  _globals['_FRESHNESSCHANGE']._serialized_end=1084
-  _globals['_PVSLEFT']._serialized_start=1086
-  _globals['_PVSLEFT']._serialized_end=1138
-  _globals['_PVLEFT']._serialized_start=1140
-  _globals['_PVLEFT']._serialized_end=1250
-  _globals['_METADATAROW']._serialized_start=1253
-  _globals['_METADATAROW']._serialized_end=1436
-  _globals['_METADATACHUNK']._serialized_start=1438
-  _globals['_METADATACHUNK']._serialized_end=1503
-  _globals['_RESYNCREQUIRED']._serialized_start=1505
-  _globals['_RESYNCREQUIRED']._serialized_end=1545
-  _globals['_WATCHSPEC']._serialized_start=1548
-  _globals['_WATCHSPEC']._serialized_end=1931
-  _globals['_DEADBAND']._serialized_start=1934
-  _globals['_DEADBAND']._serialized_end=2070
-  _globals['_ARRAYLIMITS']._serialized_start=2072
-  _globals['_ARRAYLIMITS']._serialized_end=2190
+  _globals['_LEAVEREASON']._serialized_start=2427
+  _globals['_LEAVEREASON']._serialized_end=2562
+  _globals['_WATCHFIELDS']._serialized_start=2564
+  _globals['_WATCHFIELDS']._serialized_end=2684
+  _globals['_SHARDSTATE']._serialized_start=201
+  _globals['_SHARDSTATE']._serialized_end=338
+  _globals['_BASELINEBEGIN']._serialized_start=340
+  _globals['_BASELINEBEGIN']._serialized_end=462
+  _globals['_NAMELINK']._serialized_start=465
+  _globals['_NAMELINK']._serialized_end=594
+  _globals['_NAMESUNDERSTOOD']._serialized_start=596
+  _globals['_NAMESUNDERSTOOD']._serialized_end=691
+  _globals['_BASELINECHUNK']._serialized_start=693
+  _globals['_BASELINECHUNK']._serialized_end=807
+  _globals['_BASELINEEND']._serialized_start=809
+  _globals['_BASELINEEND']._serialized_end=844
+  _globals['_DIFF']._serialized_start=847
+  _globals['_DIFF']._serialized_end=976
+  _globals['_CHECKPOINT']._serialized_start=979
+  _globals['_CHECKPOINT']._serialized_end=1117
+  _globals['_FRESHNESSCHANGE']._serialized_start=1120
+  _globals['_FRESHNESSCHANGE']._serialized_end=1271
+  _globals['_PVSLEFT']._serialized_start=1273
+  _globals['_PVSLEFT']._serialized_end=1325
+  _globals['_PVLEFT']._serialized_start=1327
+  _globals['_PVLEFT']._serialized_end=1437
+  _globals['_METADATAROW']._serialized_start=1440
+  _globals['_METADATAROW']._serialized_end=1623
+  _globals['_METADATACHUNK']._serialized_start=1625
+  _globals['_METADATACHUNK']._serialized_end=1690
+  _globals['_RESYNCREQUIRED']._serialized_start=1692
+  _globals['_RESYNCREQUIRED']._serialized_end=1732
+  _globals['_WATCHSPEC']._serialized_start=1735
+  _globals['_WATCHSPEC']._serialized_end=2165
+  _globals['_DEADBAND']._serialized_start=2168
+  _globals['_DEADBAND']._serialized_end=2304
+  _globals['_ARRAYLIMITS']._serialized_start=2306
+  _globals['_ARRAYLIMITS']._serialized_end=2424
 # @@protoc_insertion_point(module_scope)

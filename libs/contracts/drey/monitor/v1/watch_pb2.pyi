@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from drey.common.v1 import form_pb2 as _form_pb2
 from drey.common.v1 import selector_pb2 as _selector_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
@@ -128,19 +129,23 @@ class BaselineBegin(_message.Message):
 
     PV_COUNT_FIELD_NUMBER: _builtins.int
     KEEPS_STATE_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     pv_count: _builtins.int
     """PVs watched."""
     keeps_state: _builtins.bool
     """Only what changed since the client's token follows; the rest of what it holds is right."""
+    form: _form_pb2.ValueForm.ValueType
+    """Form of the values of this watch: rows or columns."""
     def __init__(
         self,
         *,
         pv_count: _builtins.int = ...,
         keeps_state: _builtins.bool = ...,
+        form: _form_pb2.ValueForm.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keeps_state", b"keeps_state", "pv_count", b"pv_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "keeps_state", b"keeps_state", "pv_count", b"pv_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,11 +222,12 @@ Global___NamesUnderstood: _TypeAlias = NamesUnderstood  # noqa: Y015
 
 @_typing.final
 class BaselineChunk(_message.Message):
-    """Some rows of a baseline."""
+    """Some values of a baseline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.PvRow]:
         """Rows, each PV once (or in consecutive parts, for a large array). A row holds all channels that
@@ -229,14 +235,21 @@ class BaselineChunk(_message.Message):
         `keeps_state`, it holds those that changed since the token, as in a diff.
         """
 
+    @_builtins.property
+    def columns(self) -> _value_pb2.ValueColumns:
+        """The same as columns: the channels of a PV stand together, setpoint first. A channel that has no
+        entry at the end of the baseline, the PV has not.
+        """
+
     def __init__(
         self,
         *,
         rows: _abc.Iterable[_value_pb2.PvRow] | None = ...,
+        columns: _value_pb2.ValueColumns | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +285,7 @@ class Diff(_message.Message):
 
     ROWS_FIELD_NUMBER: _builtins.int
     MERGED_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     merged: _builtins.int
     """Updates that were replaced by newer ones before they could be sent to this watcher."""
     @_builtins.property
@@ -281,15 +295,20 @@ class Diff(_message.Message):
         the watch comes with all its channels.
         """
 
+    @_builtins.property
+    def columns(self) -> _value_pb2.ValueColumns:
+        """The same as columns: the channels that changed."""
+
     def __init__(
         self,
         *,
         rows: _abc.Iterable[_value_pb2.PvRow] | None = ...,
         merged: _builtins.int = ...,
+        columns: _value_pb2.ValueColumns | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["merged", b"merged", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "merged", b"merged", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -513,6 +532,7 @@ class WatchSpec(_message.Message):
 
     SELECTOR_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     MIN_INTERVAL_FIELD_NUMBER: _builtins.int
     DEADBAND_FIELD_NUMBER: _builtins.int
     ARRAY_LIMITS_FIELD_NUMBER: _builtins.int
@@ -520,6 +540,10 @@ class WatchSpec(_message.Message):
     ALLOW_UNKNOWN_FIELD_NUMBER: _builtins.int
     fields: Global___WatchFields.ValueType
     """Which of their channels. Unspecified: both."""
+    form: _form_pb2.ValueForm.ValueType
+    """Form of the values; the begin of the baseline names it. Columns hold no names: they are in the
+    metadata. Arrow IPC is not built yet.
+    """
     with_metadata: _builtins.bool
     """Also metadata, at the begin and when it changes."""
     allow_unknown: _builtins.bool
@@ -545,6 +569,7 @@ class WatchSpec(_message.Message):
         *,
         selector: _selector_pb2.Selector | None = ...,
         fields: Global___WatchFields.ValueType = ...,
+        form: _form_pb2.ValueForm.ValueType = ...,
         min_interval: _duration_pb2.Duration | None = ...,
         deadband: Global___Deadband | None = ...,
         array_limits: Global___ArrayLimits | None = ...,
@@ -553,7 +578,7 @@ class WatchSpec(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["array_limits", b"array_limits", "deadband", b"deadband", "min_interval", b"min_interval", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_unknown", b"allow_unknown", "array_limits", b"array_limits", "deadband", b"deadband", "fields", b"fields", "min_interval", b"min_interval", "selector", b"selector", "with_metadata", b"with_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_unknown", b"allow_unknown", "array_limits", b"array_limits", "deadband", b"deadband", "fields", b"fields", "form", b"form", "min_interval", b"min_interval", "selector", b"selector", "with_metadata", b"with_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
