@@ -33,7 +33,7 @@ def _set(text: str) -> frozenset[str]:
 
 _LOOK = _set("""
     access.roles.list access.self.get
-    catalog.policies.get catalog.pvs.export catalog.pvs.get catalog.pvs.list
+    catalog.devices.list catalog.policies.get catalog.pvs.export catalog.pvs.get catalog.pvs.list
     catalog.scopes.get catalog.scopes.list catalog.selectors.resolve catalog.tag_groups.list
     compare.states.compare
     control.shards.get
@@ -56,7 +56,8 @@ _OPERATE = _set("""
 _EDIT = _set("""
     catalog.pvs.create catalog.pvs.delete catalog.pvs.import catalog.pvs.tag catalog.pvs.undelete
     catalog.pvs.update
-    catalog.scopes.create catalog.scopes.delete catalog.scopes.update
+    catalog.scopes.create catalog.scopes.delete catalog.scopes.undelete
+    catalog.scopes.update
     catalog.tag_groups.create catalog.tag_groups.delete catalog.tag_groups.undelete
     catalog.tag_groups.update
     catalog.tags.create catalog.tags.delete catalog.tags.merge catalog.tags.undelete

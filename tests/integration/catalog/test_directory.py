@@ -64,9 +64,7 @@ async def test_only_pages_that_changed_come_and_emptied_ones_do(service) -> None
     assert sorted(found) == [1, 3, 5]
     assert await pages(service, version) == (version, {})
     last = [f"P:{i}" for i in range(512, 600)]
-    await service.catalog.BatchDeletePvs(
-        rpc.BatchDeletePvsRequest(selector=selector_pb2.Selector(names=last))
-    )
+    await service.catalog.PurgePvs(rpc.PurgePvsRequest(selector=selector_pb2.Selector(names=last)))
     later, found = await pages(service, version)
     assert later == version + 1
     assert list(found) == [5]

@@ -150,9 +150,7 @@ async def test_an_export_is_imported_to_the_same(service) -> None:
     rows, summary = await import_(service, content)
     assert (list(rows), summary.unchanged) == ([], 5)
     before = {pv.name: pv for pv in (await service.catalog.ListPvs(rpc.ListPvsRequest())).pvs}
-    await service.catalog.BatchDeletePvs(
-        rpc.BatchDeletePvsRequest(selector=selector_pb2.Selector(all=True))
-    )
+    await service.catalog.PurgePvs(rpc.PurgePvsRequest(selector=selector_pb2.Selector(all=True)))
     await import_(service, content)
     for pv in (await service.catalog.ListPvs(rpc.ListPvsRequest())).pvs:
         old = before[pv.name]

@@ -53,6 +53,33 @@ async def test_a_page_size_beyond_the_most_is_the_most(machine) -> None:
             await call(request)
 
 
+async def test_devices_are_counted_searched_and_paged(machine) -> None:
+    for i in range(4):
+        await create(machine, f"X:{i}", device=f"Dev_{i}")
+    seen, token = [], ""
+    while True:
+        page = await machine.catalog.ListDevices(
+            rpc.ListDevicesRequest(page_size=4, page_token=token)
+        )
+        seen += [(device.name, device.pv_count) for device in page.devices]
+        assert page.total_size == (0 if token else 6)
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == [("BPM", 2), *((f"Dev_{i}", 1) for i in range(4)), ("QUAD", 2)]
+
+    async def devices(**said) -> list[tuple[str, int]]:
+        answer = await machine.catalog.ListDevices(rpc.ListDevicesRequest(**said))
+        return [(device.name, device.pv_count) for device in answer.devices]
+
+    assert await devices(search="dev_ ?_1") == [("Dev_1", 1)]
+    chosen = selector_pb2.Selector(names=["V:1", "B:1:X", "X:3"])
+    assert await devices(selector=chosen) == [("BPM", 1), ("Dev_3", 1)]
+    assert await devices(selector=chosen, search="b") == [("BPM", 1)]
+    with refused(StatusCode.NOT_FOUND, "NOT_FOUND"):
+        await devices(selector=selector_pb2.Selector(names=["NO"]))
+
+
 async def test_tombstones_are_listed_among_the_living(machine) -> None:
     found = (await machine.catalog.ListPvs(rpc.ListPvsRequest(search="quad"))).pvs
     await machine.catalog.DeletePv(rpc.DeletePvRequest(id=found[0].id))
@@ -207,10 +234,19 @@ async def test_tags_are_made_renamed_merged_and_deleted(machine) -> None:
     ).tag
     with refused(StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"):
         await machine.catalog.CreateTag(rpc.CreateTagRequest(tag_group_id=area.id, name="NEW"))
-    renamed = (
-        await machine.catalog.UpdateTag(rpc.UpdateTagRequest(id=area.tags[0].id, name="first"))
-    ).tag
-    assert (renamed.name, renamed.pv_count) == ("first", 1)
+    change = rpc.UpdateTagRequest(
+        tag=catalog_pb2.Tag(id=area.tags[0].id, name="first", etag=area.tags[0].etag),
+        update_mask={"paths": ["name"]},
+    )
+    renamed = (await machine.catalog.UpdateTag(change)).tag
+    assert (renamed.name, renamed.pv_count, renamed.tag_group_id) == ("first", 1, area.id)
+    assert renamed.etag != area.tags[0].etag
+    change.tag.name = "second"
+    with refused(StatusCode.ABORTED, "ETAG_MISMATCH", "tag.etag"):
+        await machine.catalog.UpdateTag(change)
+    del change.update_mask.paths[:]
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "update_mask"):
+        await machine.catalog.UpdateTag(change)
     merged = (
         await machine.catalog.MergeTags(
             rpc.MergeTagsRequest(from_id=area.tags[1].id, into_id=area.tags[0].id)
@@ -219,9 +255,21 @@ async def test_tags_are_made_renamed_merged_and_deleted(machine) -> None:
     assert (merged.name, merged.pv_count) == ("first", 2)
     with refused(StatusCode.FAILED_PRECONDITION, "IN_USE"):
         await machine.catalog.DeleteTag(rpc.DeleteTagRequest(id=merged.id))
-    await machine.catalog.DeleteTag(rpc.DeleteTagRequest(id=made.id))
+    with refused(StatusCode.ABORTED, "ETAG_MISMATCH"):
+        await machine.catalog.DeleteTag(rpc.DeleteTagRequest(id=made.id, etag="old"))
+    await machine.catalog.DeleteTag(rpc.DeleteTagRequest(id=made.id, etag=made.etag))
+    with refused(StatusCode.ABORTED, "ETAG_MISMATCH"):
+        await machine.catalog.DeleteTagGroup(
+            rpc.DeleteTagGroupRequest(id=area.id, etag=area.etag, force=True)
+        )
+    move = rpc.UpdateTagRequest(
+        tag=catalog_pb2.Tag(id=merged.id, tag_group_id=area.id),
+        update_mask={"paths": ["tag_group_id"]},
+    )
+    assert (await machine.catalog.UpdateTag(move)).tag == merged
+    move.tag.tag_group_id = merged.id
     with refused(StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"):
-        await machine.catalog.UpdateTag(rpc.UpdateTagRequest(id=merged.id, tag_group_id=area.id))
+        await machine.catalog.UpdateTag(move)
     tags = {tag.name: tag.pv_count for tag in (await groups_of(machine))["Area"].tags}
     assert tags == {"first": 2, "A2": 1, "A3": 1, "A4": 1}
 
@@ -304,7 +352,7 @@ async def test_a_bulk_delete_is_undone_in_bulk(service) -> None:
     await service.catalog.DeletePv(rpc.DeletePvRequest(id=made[0].id))
     newer = await create(service, "A:0")
     selector = selector_pb2.Selector(globs=["A:*"])
-    await service.catalog.BatchDeletePvs(rpc.BatchDeletePvsRequest(selector=selector))
+    await service.catalog.PurgePvs(rpc.PurgePvsRequest(selector=selector))
     assert await names(service) == []
     request = rpc.BatchUndeletePvsRequest(selector=selector, dry_run=True)
     assert (await service.catalog.BatchUndeletePvs(request)).undeleted == 4

@@ -204,19 +204,20 @@ async def test_bulk_calls_answer_per_item(service) -> None:
     assert [(t.name, t.pv_count) for g in groups for t in g.tags] == [("T", 2)]
 
 
-async def test_bulk_delete_by_selector(service) -> None:
-    for name in ("A:1", "A:2", "B:1"):
-        await create(service, name)
+async def test_purge_by_selector(service) -> None:
+    for name, readback in (("A:2", "A:2:RB"), ("A:1", ""), ("B:1", "")):
+        await create(service, name, readback)
     selector = selector_pb2.Selector(globs=["A:*"])
-    request = rpc.BatchDeletePvsRequest(selector=selector, dry_run=True)
-    assert (await service.catalog.BatchDeletePvs(request)).deleted == 2
+    request = rpc.PurgePvsRequest(selector=selector, dry_run=True)
+    would = await service.catalog.PurgePvs(request)
+    assert (would.pvs, would.channels, list(would.names)) == (2, 3, ["A:1", "A:2"])
     assert await names(service) == ["A:1", "A:2", "B:1"]
     request.dry_run = False
-    assert (await service.catalog.BatchDeletePvs(request)).deleted == 2
+    assert await service.catalog.PurgePvs(request) == would
     assert await names(service) == ["B:1"]
-    empty = rpc.BatchDeletePvsRequest(selector=selector_pb2.Selector())
+    empty = rpc.PurgePvsRequest(selector=selector_pb2.Selector())
     with refused(StatusCode.INVALID_ARGUMENT, "EMPTY_SELECTOR"):
-        await service.catalog.BatchDeletePvs(empty)
+        await service.catalog.PurgePvs(empty)
 
 
 async def test_a_database_that_came_back_older_is_read_anew(service) -> None:
@@ -275,8 +276,8 @@ async def test_every_change_is_in_the_audit(service) -> None:
 async def test_the_effective_policy_says_where_it_comes_from(service) -> None:
     made = await create(service, "A", restore_policy=catalog_pb2.RestorePolicy(stage=2))
     answer = await service.catalog.GetEffectivePolicy(rpc.GetEffectivePolicyRequest(id=made.id))
-    sources = {s.field: s.source for s in answer.sources}
-    assert (sources["stage"], sources["timeout"]) == ("pv", "default")
+    sources = {s.policy_field: s.WhichOneof("source") for s in answer.sources}
+    assert (sources["stage"], sources["timeout"]) == ("pv", "built_in")
     assert answer.policy.stage == 2
     assert answer.policy.timeout == Duration(seconds=5)
     assert answer.policy.completion == catalog_pb2.COMPLETION_PUT_CALLBACK

@@ -126,9 +126,15 @@ class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
         self.state.calls.append(request)
         return catalog_service_pb2.UpdatePvResponse(pv=request.pv)
 
-    def BatchDeletePvs(self, request, context):
+    def ListDevices(self, request, context):
         self.state.calls.append(request)
-        return catalog_service_pb2.BatchDeletePvsResponse(deleted=3)
+        return catalog_service_pb2.ListDevicesResponse(
+            devices=[catalog_pb2.Device(name="QUAD", pv_count=2)] if request.search != "no" else []
+        )
+
+    def PurgePvs(self, request, context):
+        self.state.calls.append(request)
+        return catalog_service_pb2.PurgePvsResponse(pvs=3)
 
     def TagPvs(self, request, context):
         self.state.calls.append(request)

@@ -93,9 +93,16 @@ def test_set_sends_a_mask_and_the_etag(drey, state):
 def test_rm_asks_first_and_dry_run_changes_nothing(drey, state):
     assert drey("pv", "rm", "--device", "QUAD").code == 2
     assert "would delete 3 PVs" in drey("pv", "rm", "--device", "QUAD", "--dry-run").out
-    assert all(call.dry_run for call in state.of(catalog_service_pb2.BatchDeletePvsRequest))
+    assert all(call.dry_run for call in state.of(catalog_service_pb2.PurgePvsRequest))
     assert drey("pv", "rm", "--device", "QUAD", "--yes").code == 0
-    assert state.of(catalog_service_pb2.BatchDeletePvsRequest)[-1].request_id
+    assert state.of(catalog_service_pb2.PurgePvsRequest)[-1].request_id
+
+
+def test_devices_are_listed(drey, state):
+    done = drey("pv", "devices", "--tag", "Region=LI21")
+    assert (done.code, done.out.split()[-2:]) == (0, ["QUAD", "2"])
+    assert state.of(catalog_service_pb2.ListDevicesRequest)[-1].selector.tags[0].group == "Region"
+    assert drey("pv", "devices", "--search", "no").code != 0
 
 
 def test_import_streams_chunks_and_shows_refused_rows(drey, state, tmp_path):

@@ -258,10 +258,10 @@ def remove(
 
     client, selector = session.client, choice.required()
 
-    def call(dry: bool) -> catalog_service_pb2.BatchDeletePvsResponse:
+    def call(dry: bool) -> catalog_service_pb2.PurgePvsResponse:
         return client.call(
-            client.catalog.BatchDeletePvs,
-            catalog_service_pb2.BatchDeletePvsRequest(
+            client.catalog.PurgePvs,
+            catalog_service_pb2.PurgePvsRequest(
                 selector=selector, dry_run=dry, request_id="" if dry else new_request_id()
             ),
         )
@@ -269,13 +269,13 @@ def remove(
     if dry_run or not yes:
         would = call(True)
         if dry_run:
-            _say_deleted(session, would.deleted, f"would delete {plural(would.deleted, 'PV')}")
+            _say_deleted(session, would.pvs, f"would delete {plural(would.pvs, 'PV')}")
             return
-        if not session.out.confirm(f"Delete {plural(would.deleted, 'PV')}?", yes=yes):
+        if not session.out.confirm(f"Delete {plural(would.pvs, 'PV')}?", yes=yes):
             session.out.note("nothing was changed")
             raise typer.Exit(1)
     done = call(False)
-    _say_deleted(session, done.deleted, f"deleted {plural(done.deleted, 'PV')}")
+    _say_deleted(session, done.pvs, f"deleted {plural(done.pvs, 'PV')}")
 
 
 def undelete(

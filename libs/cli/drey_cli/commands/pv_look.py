@@ -1,4 +1,4 @@
-"""`drey pv list|show|get`: looking at PVs."""
+"""`drey pv list|devices|show|get`: looking at PVs."""
 
 from __future__ import annotations
 
@@ -52,6 +52,39 @@ def list_pvs(
     if len(found.pvs) < found.total:
         table.note = f"{len(found.pvs)} of {table.note}; --limit 0 shows all"
     session.out.table(table)
+
+
+def list_devices(
+    session: Session,
+    choice: Choice,
+    search: Annotated[
+        str, typer.Option("--search", "-s", help="Words in the name of the device; * and ?.")
+    ] = "",
+) -> None:
+    """List the devices that PVs give, with how many PVs give each."""
+    from drey.catalog.v1 import catalog_service_pb2
+
+    client, selector = session.client, choice.optional()
+
+    def fetch(token: str) -> tuple[Iterable[catalog_pb2.Device], str]:
+        answer = client.call(
+            client.catalog.ListDevices,
+            catalog_service_pb2.ListDevicesRequest(
+                page_size=1000, page_token=token, selector=selector, search=search
+            ),
+        )
+        return answer.devices, answer.next_page_token
+
+    found = list(client.pages(fetch, limit=0))
+    if session.out.json:
+        from drey_cli.render.documents import as_documents
+
+        session.out.document({"devices": as_documents(found)})
+    else:
+        from drey_cli.render.pvs import devices_table
+
+        session.out.table(devices_table(found))
+    refuse_nothing(found, choice, search)
 
 
 def refuse_nothing(found: Sequence[object], choice: Choice, search: str = "") -> None:
@@ -149,7 +182,7 @@ def _draw_pv(
     values: Values | None,
     effective: catalog_service_pb2.GetEffectivePolicyResponse | None,
 ) -> None:
-    from drey_cli.render.pvs import channel_facts, policy_pairs, pv_facts
+    from drey_cli.render.pvs import channel_facts, policy_pairs, pv_facts, source_text
     from drey_cli.render.rows import Metadata, rows_table
     from drey_cli.render.table import facts
 
@@ -162,7 +195,7 @@ def _draw_pv(
         metadata = {answer.pv.number: Metadata(answer.setpoint_metadata, answer.readback_metadata)}
         out.table(rows_table(values.rows, metadata, utc=out.utc, title="now"))
     if effective is not None:
-        sources = {source.field: source.source for source in effective.sources}
+        sources = {s.policy_field: source_text(s) for s in effective.sources}
         pairs = policy_pairs(effective.policy)
         out.table(facts(pairs, title="a restore treats it so"))
         note = "  ".join(f"{field} from {source}" for field, source in sources.items())
@@ -269,6 +302,7 @@ def register(pv: typer.Typer) -> None:
             "drey pv list --search 'bpm x' --json",
         ),
     )(list_pvs)
+    command(pv, "devices", chooses=True, examples=("drey pv devices --search quad",))(list_devices)
     command(pv, "show", examples=("drey pv show QUAD:LI21:201:BDES --policy",))(show)
     command(
         pv,

@@ -138,12 +138,12 @@ def rename(
     group_name, tags = parse_tag(what, option="GROUP=TAG")
     group = _group(session, group_name)
     if tags:
-        client.call(
-            client.catalog.UpdateTag,
-            catalog_service_pb2.UpdateTagRequest(
-                id=_tag_id(group, tags[0]), name=name, request_id=new_request_id()
-            ),
+        tag = _tag_of(group, tags[0])
+        change = catalog_service_pb2.UpdateTagRequest(
+            tag=catalog_pb2.Tag(id=tag.id, name=name, etag=tag.etag), request_id=new_request_id()
         )
+        change.update_mask.paths.append("name")
+        client.call(client.catalog.UpdateTag, change)
     else:
         request = catalog_service_pb2.UpdateTagGroupRequest(
             tag_group=catalog_pb2.TagGroup(id=group.id, name=name, etag=group.etag),
@@ -158,10 +158,10 @@ def rename(
         session.out.text(f"renamed to {name}")
 
 
-def _tag_id(group: catalog_pb2.TagGroup, name: str) -> str:
+def _tag_of(group: catalog_pb2.TagGroup, name: str) -> catalog_pb2.Tag:
     for tag in group.tags:
         if tag.name.casefold() == name.casefold():
-            return tag.id
+            return tag
     raise CliError(
         f"group {group.name!r} has no tag {name!r}",
         reason="NOT_FOUND",
@@ -192,7 +192,7 @@ def delete(
         changed = client.call(
             client.catalog.DeleteTag,
             catalog_service_pb2.DeleteTagRequest(
-                id=_tag_id(group, tags[0]), force=force, request_id=new_request_id()
+                id=_tag_of(group, tags[0]).id, force=force, request_id=new_request_id()
             ),
         ).pvs_changed
     else:

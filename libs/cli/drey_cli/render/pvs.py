@@ -66,6 +66,14 @@ def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
     return table
 
 
+def devices_table(devices: Iterable[catalog_pb2.Device]) -> Table:
+    """One line a device."""
+    table = Table((Column("device"), Column("PVs")))
+    for device in devices:
+        table.add(device.name, str(device.pv_count))
+    return table
+
+
 def _marks(pv: catalog_pb2.Pv) -> Cell:
     if pv.HasField("delete_time"):
         return Cell("deleted", "red")
@@ -119,6 +127,16 @@ def policy_pairs(policy: catalog_pb2.RestorePolicy) -> list[tuple[str, Cell | st
         if text:
             pairs.append((f"restore: {name}", text))
     return pairs
+
+
+def source_text(source: catalog_pb2.PolicySource) -> str:
+    """Who says a field of a policy."""
+    who = source.WhichOneof("source")
+    if who == "device":
+        return f"device {source.device}"
+    if who == "tag":
+        return f"tag {source.tag.group}={source.tag.tag}"
+    return "the PV" if who == "pv" else "the defaults"
 
 
 def _seconds(policy: catalog_pb2.RestorePolicy, name: str) -> str:

@@ -13,6 +13,7 @@ from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import errors_pb2, value_pb2
 from drey_core.directory import Metadata
 from drey_core.errors import DreyError, InvalidArgument, Unimplemented
+from drey_core.pages import hash_bytes
 from drey_core.pv_table import NO_POLICY, CompletionMode, Policy, PvProtocol, split_scheme
 from drey_core.values import ARRAY
 from drey_snapshot.catalog.domain.draft import Draft, copy_of
@@ -301,18 +302,33 @@ def _duration(seconds: float) -> Duration:
 
 
 def sources_to_proto(found: Effective) -> list[catalog_pb2.PolicySource]:
-    """Where each field of an effective policy came from."""
-    return [catalog_pb2.PolicySource(field=f, source=s) for f, s in found.sources]
+    """Where each field of an effective policy came from: the PV, or Drey itself."""
+    return [
+        catalog_pb2.PolicySource(policy_field=name, pv=catalog_pb2.PolicyOfPv())
+        if own
+        else catalog_pb2.PolicySource(policy_field=name, built_in=catalog_pb2.PolicyOfDrey())
+        for name, own in found.sources
+    ]
 
 
 # --- tags ---
 
 
-def tag_to_proto(tag: Tag, count: int) -> catalog_pb2.Tag:
-    """A tag with the number of living PVs that carry it."""
+def tag_to_proto(group_id: str, tag: Tag, count: int) -> catalog_pb2.Tag:
+    """A tag of a group with the number of living PVs that carry it."""
     return catalog_pb2.Tag(
-        id=tag.id, name=tag.name, pv_count=count, delete_time=time_of(tag.delete_time_ns)
+        id=tag.id,
+        name=tag.name,
+        tag_group_id=group_id,
+        pv_count=count,
+        etag=tag_etag(group_id, tag),
+        delete_time=time_of(tag.delete_time_ns),
     )
+
+
+def tag_etag(group_id: str, tag: Tag) -> str:
+    """Of what can be changed of a tag: its name and its group."""
+    return hash_bytes(f"{group_id} {tag.name}".encode())[:8].hex()
 
 
 def group_to_proto(group: TagGroup, counts: dict[int, int]) -> catalog_pb2.TagGroup:
@@ -321,7 +337,7 @@ def group_to_proto(group: TagGroup, counts: dict[int, int]) -> catalog_pb2.TagGr
         id=group.id,
         name=group.name,
         description=group.description,
-        tags=[tag_to_proto(tag, counts.get(tag.number, 0)) for tag in group.tags],
+        tags=[tag_to_proto(group.id, tag, counts.get(tag.number, 0)) for tag in group.tags],
         etag=group_etag(group),
         delete_time=time_of(group.delete_time_ns),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
 
@@ -37,14 +38,24 @@ from drey_snapshot.catalog.mapping import (
 )
 from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
 from drey_snapshot.catalog.usecases import pvs
-from drey_snapshot.catalog.usecases.listing import Key, Page, key_of, list_all, list_living
+from drey_snapshot.catalog.usecases.listing import (
+    Key,
+    Page,
+    key_of,
+    list_all,
+    list_living,
+    search_devices,
+)
 from drey_snapshot.catalog.usecases.writer import Act, Scene
-from drey_snapshot.catalog.view import CatalogueView, choose
+from drey_snapshot.catalog.view import CatalogueView, choose, count_devices
 
 log = logging.getLogger(__name__)
 
 _LIST = "pvs"
 _MAX_PAGE = 5000
+_DEVICES = "devices"
+_MAX_NAMES = 1000
+"""Names in the response of a purge."""
 MAX_BULK_BYTES = 1 << 20
 """After so many, results name their PVs only: 5,000 of 600 bytes still fit into the message."""
 
@@ -139,16 +150,18 @@ class PvRpcs:
 
         return await self._parts.writer.run(call_of("BatchUpdatePvs", request), decide)
 
-    async def BatchDeletePvs(self, request: rpc.BatchDeletePvsRequest, context: Context) -> bytes:
+    async def PurgePvs(self, request: rpc.PurgePvsRequest, context: Context) -> bytes:
         selector = selector_from_proto(request.selector)
 
         async def decide(scene: Scene) -> Act:
-            names = await pvs.delete_selected(scene, selector, request.dry_run)
-            response = rpc.BatchDeletePvsResponse(deleted=len(names)).SerializeToString()
-            said = {"deleted": len(names), "first": names[:100]}
-            return Act(response, "pv.batch_delete", "pvs", said, None)
+            gone = await pvs.purge(scene, selector, request.dry_run)
+            channels = sum(bool(d.setpoint_channel) + bool(d.readback_channel) for d in gone)
+            names = [draft.name for draft in gone[:_MAX_NAMES]]
+            response = rpc.PurgePvsResponse(pvs=len(gone), channels=channels, names=names)
+            said = {"purged": len(gone), "first": names[:100]}
+            return Act(response.SerializeToString(), "pv.purge", "pvs", said, None)
 
-        return await self._parts.writer.run(call_of("BatchDeletePvs", request), decide)
+        return await self._parts.writer.run(call_of("PurgePvs", request), decide)
 
     async def BatchUndeletePvs(
         self, request: rpc.BatchUndeletePvsRequest, context: Context
@@ -265,6 +278,35 @@ class PvRpcs:
         dead = await self._parts.db.read(read_tombstones)
         every = partial(list_all, view, dead, selector, request.search, after, size)
         return await choose_off_loop(every, takes_long=takes_long)
+
+    async def ListDevices(
+        self, request: rpc.ListDevicesRequest, context: Context
+    ) -> rpc.ListDevicesResponse:
+        said = request.selector.SerializeToString(deterministic=True)
+        query = query_hash(said, request.search)
+        position = decode_page_token(_DEVICES, query, request.page_token)
+        size = check_page_size(request.page_size)
+        view = await self._parts.catalogue.current()
+        counts = view.device_counts
+        if request.HasField("selector"):
+            rows, _ = await choose(view, selector_from_proto(request.selector))
+            counts = count_devices([view.table.device[row] for row in rows.tolist()])
+        found = await choose_off_loop(
+            partial(search_devices, counts, request.search), takes_long=bool(request.search)
+        )
+        first = 0 if position is None else bisect_right(found, str(position[0]))
+        devices, more = cut_page(
+            _DEVICES,
+            query,
+            found[first : first + size + 1],
+            size,
+            lambda name: catalog_pb2.Device(name=name, pv_count=counts[name]),
+            lambda name: [name],
+        )
+        response = rpc.ListDevicesResponse(devices=devices, next_page_token=more)
+        if position is None:
+            response.total_size = len(found)
+        return response
 
     async def ResolveSelector(
         self, request: rpc.ResolveSelectorRequest, context: Context

@@ -31,3 +31,6 @@ class ScopeRpcs:
 
     async def DeleteScope(self, request: Message, context: Context) -> bytes:
         _refuse()
+
+    async def UndeleteScope(self, request: Message, context: Context) -> bytes:
+        _refuse()

@@ -18,12 +18,14 @@ from drey_snapshot.catalog.mapping import (
     group_etag,
     group_to_proto,
     invalid,
+    tag_etag,
     tag_to_proto,
 )
 from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
 from drey_snapshot.catalog.usecases.writer import Act, Scene
 
 _LIST = "tag_groups"
+_TAG_PATHS = frozenset({"name", "tag_group_id"})
 _GROUP_PATHS = frozenset({"name", "description"})
 
 
@@ -58,6 +60,7 @@ class TagRpcs:
         groups = view.tags.groups
         if request.include_deleted:
             groups = with_deleted(groups, await self._parts.db.read(read_tag_tombstones))
+        total = len(groups) if position is None else 0
         if position is not None:
             after = (str(position[0]), str(position[1]))
             groups = tuple(g for g in groups if (g.name.casefold(), g.id) > after)
@@ -70,7 +73,7 @@ class TagRpcs:
             lambda group: group_to_proto(group, view.tag_counts),
             lambda group: (group.name.casefold(), group.id),
         )
-        return rpc.ListTagGroupsResponse(tag_groups=page, next_page_token=more)
+        return rpc.ListTagGroupsResponse(tag_groups=page, next_page_token=more, total_size=total)
 
     async def UpdateTagGroup(self, request: rpc.UpdateTagGroupRequest, context: Context) -> bytes:
         asked, paths = request.tag_group, request.update_mask.paths
@@ -103,6 +106,7 @@ class TagRpcs:
     async def DeleteTagGroup(self, request: rpc.DeleteTagGroupRequest, context: Context) -> bytes:
         async def decide(scene: Scene) -> Act:
             group = scene.edit.group(request.id.lower())
+            check_etag(request.etag, group_etag(group), "etag")
             count = scene.edit.delete_group(group, request.force)
             response = rpc.DeleteTagGroupResponse(pvs_changed=count)
             said = {"name": group.name, "tags": [tag.name for tag in group.tags], "pvs": count}
@@ -131,7 +135,8 @@ class TagRpcs:
             id = request.id.lower()
             dead = await read_tag_tombstones(scene.conn, id)
             tag, count = scene.edit.undelete_tag(dead, id)
-            made = tag_to_proto(tag, _counts(scene, dead).get(tag.number, 0))
+            group, _ = scene.edit.tag(id)
+            made = tag_to_proto(group.id, tag, _counts(scene, dead).get(tag.number, 0))
             response = rpc.UndeleteTagResponse(tag=made, pvs_changed=count)
             said = {"name": tag.name, "pvs": count}
             return Act(response.SerializeToString(), "tag.undelete", f"tags/{id}", None, said)
@@ -142,27 +147,32 @@ class TagRpcs:
         async def decide(scene: Scene) -> Act:
             group = scene.edit.group(request.tag_group_id.lower(), "tag_group_id")
             tag = scene.edit.create_tag(group, request.name)
-            response = rpc.CreateTagResponse(tag=tag_to_proto(tag, 0))
+            response = rpc.CreateTagResponse(tag=tag_to_proto(group.id, tag, 0))
             said = {"group": group.name, "name": tag.name}
             return Act(response.SerializeToString(), "tag.create", f"tags/{tag.id}", None, said)
 
         return await self._parts.writer.run(call_of("CreateTag", request), decide)
 
     async def UpdateTag(self, request: rpc.UpdateTagRequest, context: Context) -> bytes:
-        if request.tag_group_id:
-            raise Unimplemented(
-                "moving a tag to another group is not built in this version: create it there, put"
-                " it on the PVs with TagPvs, and delete this one",
-                field="tag_group_id",
-            )
-        if not request.name:
-            raise invalid("name", "there is nothing to change; give the new name")
+        asked, paths = request.tag, request.update_mask.paths
+        require(asked.id, "tag.id")
+        check_mask(paths, _TAG_PATHS)
+        if "name" in paths:
+            require(asked.name, "tag.name")
 
         async def decide(scene: Scene) -> Act:
-            group, before = scene.edit.tag(request.id.lower())
-            after = scene.edit.rename_tag(group, before, request.name)
+            group, before = scene.edit.tag(asked.id.lower(), "tag.id")
+            check_etag(asked.etag, tag_etag(group.id, before), "tag.etag")
+            if "tag_group_id" in paths and asked.tag_group_id.lower() != group.id:
+                raise Unimplemented(
+                    "moving a tag to another group is not built in this version: create it there,"
+                    " put it on the PVs with TagPvs, and delete this one",
+                    field="tag.tag_group_id",
+                )
+            name = asked.name if "name" in paths else before.name
+            after = scene.edit.rename_tag(group, before, name)
             count = scene.view.tag_counts.get(after.number, 0)
-            response = rpc.UpdateTagResponse(tag=tag_to_proto(after, count))
+            response = rpc.UpdateTagResponse(tag=tag_to_proto(group.id, after, count))
             return Act(
                 response.SerializeToString(),
                 "tag.update",
@@ -183,7 +193,7 @@ class TagRpcs:
             changed = scene.edit.merge_tags(source, into)
             either = {source[1].number, into.number}
             count = sum(not either.isdisjoint(tags) for tags in scene.view.table.tags)
-            response = rpc.MergeTagsResponse(tag=tag_to_proto(into, count))
+            response = rpc.MergeTagsResponse(tag=tag_to_proto(group.id, into, count))
             return Act(
                 response.SerializeToString(),
                 "tag.merge",
@@ -197,6 +207,7 @@ class TagRpcs:
     async def DeleteTag(self, request: rpc.DeleteTagRequest, context: Context) -> bytes:
         async def decide(scene: Scene) -> Act:
             group, tag = scene.edit.tag(request.id.lower())
+            check_etag(request.etag, tag_etag(group.id, tag), "etag")
             count = scene.edit.delete_tag(group, tag, request.force)
             response = rpc.DeleteTagResponse(pvs_changed=count)
             said = {"group": group.name, "name": tag.name, "pvs": count}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,6 +98,18 @@ class CatalogueView:
     def tag_counts(self) -> dict[int, int]:
         """Living PVs by number of tag."""
         return {number: len(rows) for number, rows in tag_rows(self.table).items()}
+
+    @cached_property
+    def device_counts(self) -> dict[str, int]:
+        """Living PVs by device."""
+        return count_devices(self.table.device)
+
+
+def count_devices(devices: Iterable[str]) -> dict[str, int]:
+    """How many PVs give each device; those that give none are left out."""
+    counts = Counter(devices)
+    counts.pop("", None)
+    return counts
 
 
 async def choose(

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from drey.common.v1 import errors_pb2 as _errors_pb2
+from drey.common.v1 import selector_pb2 as _selector_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -34,7 +35,7 @@ class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protocol.Val
     PROTOCOL_CA: _Protocol.ValueType  # 1
     """Channel Access."""
     PROTOCOL_PVA: _Protocol.ValueType  # 2
-    """PVAccess. In the catalogue only: nobody searches for such a channel yet, and its values say
+    """PVAccess. In the catalog only: nobody searches for such a channel yet, and its values say
     CONNECTION_STATE_UNSUPPORTED.
     """
     PROTOCOL_LIVE: _Protocol.ValueType  # 3
@@ -48,7 +49,7 @@ PROTOCOL_UNSPECIFIED: Protocol.ValueType  # 0
 PROTOCOL_CA: Protocol.ValueType  # 1
 """Channel Access."""
 PROTOCOL_PVA: Protocol.ValueType  # 2
-"""PVAccess. In the catalogue only: nobody searches for such a channel yet, and its values say
+"""PVAccess. In the catalog only: nobody searches for such a channel yet, and its values say
 CONNECTION_STATE_UNSUPPORTED.
 """
 PROTOCOL_LIVE: Protocol.ValueType  # 3
@@ -251,7 +252,7 @@ Global___MonitorOptions: _TypeAlias = MonitorOptions  # noqa: Y015
 
 @_typing.final
 class Pv(_message.Message):
-    """One entry of the catalogue: a setpoint channel, a readback channel, or both."""
+    """One entry of the catalog: a setpoint channel, a readback channel, or both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -456,29 +457,109 @@ Global___RestorePolicy: _TypeAlias = RestorePolicy  # noqa: Y015
 
 @_typing.final
 class PolicySource(_message.Message):
-    """Where one part of an effective policy came from."""
+    """Where one field of an effective policy came from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    FIELD_FIELD_NUMBER: _builtins.int
-    SOURCE_FIELD_NUMBER: _builtins.int
-    field: _builtins.str
+    POLICY_FIELD_FIELD_NUMBER: _builtins.int
+    PV_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    BUILT_IN_FIELD_NUMBER: _builtins.int
+    policy_field: _builtins.str
     """Name of the field of `RestorePolicy`."""
-    source: _builtins.str
-    """`pv`, `device:NAME`, `tag:GROUP/NAME` or `default`."""
+    device: _builtins.str
+    """Defaults of its device, by name. Not built yet."""
+    @_builtins.property
+    def pv(self) -> Global___PolicyOfPv:
+        """The PV itself."""
+
+    @_builtins.property
+    def tag(self) -> Global___TagRef:
+        """Defaults of one of its tags. Not built yet."""
+
+    @_builtins.property
+    def built_in(self) -> Global___PolicyOfDrey:
+        """What holds where nothing else says anything."""
+
     def __init__(
         self,
         *,
-        field: _builtins.str = ...,
-        source: _builtins.str = ...,
+        policy_field: _builtins.str = ...,
+        pv: Global___PolicyOfPv | None = ...,
+        device: _builtins.str = ...,
+        tag: Global___TagRef | None = ...,
+        built_in: Global___PolicyOfDrey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "device", b"device", "pv", b"pv", "source", b"source", "tag", b"tag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "device", b"device", "policy_field", b"policy_field", "pv", b"pv", "source", b"source", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["pv", "device", "tag", "built_in"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___PolicySource: _TypeAlias = PolicySource  # noqa: Y015
+
+@_typing.final
+class PolicyOfPv(_message.Message):
+    """The `restore_policy` of a PV as the source of a field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PolicySource: _TypeAlias = PolicySource  # noqa: Y015
+Global___PolicyOfPv: _TypeAlias = PolicyOfPv  # noqa: Y015
+
+@_typing.final
+class PolicyOfDrey(_message.Message):
+    """What Drey does by itself as the source of a field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyOfDrey: _TypeAlias = PolicyOfDrey  # noqa: Y015
+
+@_typing.final
+class Device(_message.Message):
+    """What PVs belong to, by the name that they give."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PV_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, as the PVs say it; case counts."""
+    pv_count: _builtins.int
+    """Number of living PVs that say it, of those asked for."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        pv_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pv_count", b"pv_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Device: _TypeAlias = Device  # noqa: Y015
 
 @_typing.final
 class TagGroup(_message.Message):
@@ -534,14 +615,22 @@ class Tag(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    TAG_GROUP_ID_FIELD_NUMBER: _builtins.int
     PV_COUNT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     name: _builtins.str
     """Unique within the group, case ignored."""
+    tag_group_id: _builtins.str
+    """Id of its group; set by the server."""
     pv_count: _builtins.int
     """Number of living PVs that carry it; set by the server."""
+    etag: _builtins.str
+    """Other than that of any other name or group of the tag. Given in an update: refused if it is not
+    the current one.
+    """
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
         """When it was deleted; set by the server. Absent: it lives."""
@@ -551,12 +640,14 @@ class Tag(_message.Message):
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
+        tag_group_id: _builtins.str = ...,
         pv_count: _builtins.int = ...,
+        etag: _builtins.str = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "id", b"id", "name", b"name", "pv_count", b"pv_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "etag", b"etag", "id", b"id", "name", b"name", "pv_count", b"pv_count", "tag_group_id", b"tag_group_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,41 +655,129 @@ Global___Tag: _TypeAlias = Tag  # noqa: Y015
 
 @_typing.final
 class Scope(_message.Message):
-    """A named, versioned selector."""
+    """A named, versioned choice of PVs. Not built yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    VERSION_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     name: _builtins.str
     """Unique, case ignored."""
     description: _builtins.str
-    """Description for people."""
+    """Description for people. Empty: none."""
     version: _builtins.int
-    """Version, from 1, grows with every change of the selector; set by the server."""
+    """Version, from 1, grows with every change of `spec`; set by the server. A snapshot keeps the one
+    that it was taken of.
+    """
     etag: _builtins.str
-    """Changes with every change."""
+    """Changes with every change. Given in an update: refused if it is not the current one."""
+    @_builtins.property
+    def spec(self) -> Global___ScopeSpec:
+        """Which PVs. Absent in lists of scopes."""
+
+    @_builtins.property
+    def version_time(self) -> _timestamp_pb2.Timestamp:
+        """When that version was made; set by the server."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created; set by the server."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed; set by the server."""
+
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; set by the server. Absent: it lives."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         description: _builtins.str = ...,
+        spec: Global___ScopeSpec | None = ...,
         version: _builtins.int = ...,
+        version_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "spec", b"spec", "update_time", b"update_time", "version_time", b"version_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "etag", b"etag", "id", b"id", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "name", b"name", "spec", b"spec", "update_time", b"update_time", "version", b"version", "version_time", b"version_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
+
+@_typing.final
+class ScopeSpec(_message.Message):
+    """What a scope chooses. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    LIST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """By rule: what it chooses changes with the catalog."""
+
+    @_builtins.property
+    def list(self) -> Global___PvList:
+        """One by one: no other PV comes in by itself."""
+
+    def __init__(
+        self,
+        *,
+        selector: _selector_pb2.Selector | None = ...,
+        list: Global___PvList | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["list", b"list", "selector", b"selector", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["list", b"list", "selector", b"selector", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["selector", "list"]  # noqa: Y015
+    _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
+
+Global___ScopeSpec: _TypeAlias = ScopeSpec  # noqa: Y015
+
+@_typing.final
+class PvList(_message.Message):
+    """PVs one by one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PV_NUMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pv_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Permanent numbers of the PVs, so that a PV that is renamed stays."""
+
+    def __init__(
+        self,
+        *,
+        pv_numbers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pv_numbers", b"pv_numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PvList: _TypeAlias = PvList  # noqa: Y015
 
 @_typing.final
 class ImportRow(_message.Message):

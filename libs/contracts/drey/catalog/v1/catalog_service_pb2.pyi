@@ -481,8 +481,8 @@ class BatchUpdatePvsResponse(_message.Message):
 Global___BatchUpdatePvsResponse: _TypeAlias = BatchUpdatePvsResponse  # noqa: Y015
 
 @_typing.final
-class BatchDeletePvsRequest(_message.Message):
-    """Request of BatchDeletePvs."""
+class PurgePvsRequest(_message.Message):
+    """Request of PurgePvs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -510,29 +510,39 @@ class BatchDeletePvsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BatchDeletePvsRequest: _TypeAlias = BatchDeletePvsRequest  # noqa: Y015
+Global___PurgePvsRequest: _TypeAlias = PurgePvsRequest  # noqa: Y015
 
 @_typing.final
-class BatchDeletePvsResponse(_message.Message):
-    """Response of BatchDeletePvs."""
+class PurgePvsResponse(_message.Message):
+    """Response of PurgePvs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DELETED_FIELD_NUMBER: _builtins.int
-    deleted: _builtins.int
+    PVS_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    pvs: _builtins.int
     """PVs deleted, or that would be."""
+    channels: _builtins.int
+    """Channels of these, which monitors let go."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the first 1000 of them, in order of name."""
+
     def __init__(
         self,
         *,
-        deleted: _builtins.int = ...,
+        pvs: _builtins.int = ...,
+        channels: _builtins.int = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "names", b"names", "pvs", b"pvs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BatchDeletePvsResponse: _TypeAlias = BatchDeletePvsResponse  # noqa: Y015
+Global___PurgePvsResponse: _TypeAlias = PurgePvsResponse  # noqa: Y015
 
 @_typing.final
 class BatchUndeletePvsRequest(_message.Message):
@@ -829,6 +839,74 @@ class ExportPvsResponse(_message.Message):
 Global___ExportPvsResponse: _TypeAlias = ExportPvsResponse  # noqa: Y015
 
 @_typing.final
+class ListDevicesRequest(_message.Message):
+    """Request of ListDevices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most devices in the response. 0: 100; more than 1000 means 1000."""
+    page_token: _builtins.str
+    """Token of the page, from the response before. Empty: the first."""
+    search: _builtins.str
+    """Text that must occur in the name of the device, as in ListPvs. Empty: no filter."""
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """PVs whose devices are listed and counted. Absent: all."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        selector: _selector_pb2.Selector | None = ...,
+        search: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "search", b"search", "selector", b"selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDevicesRequest: _TypeAlias = ListDevicesRequest  # noqa: Y015
+
+@_typing.final
+class ListDevicesResponse(_message.Message):
+    """Response of ListDevices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty: this was the last."""
+    total_size: _builtins.int
+    """Number of all that match, on the first page only."""
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Device]:
+        """Devices by name."""
+
+    def __init__(
+        self,
+        *,
+        devices: _abc.Iterable[_catalog_pb2.Device] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDevicesResponse: _TypeAlias = ListDevicesResponse  # noqa: Y015
+
+@_typing.final
 class ResolveSelectorRequest(_message.Message):
     """Request of ResolveSelector."""
 
@@ -1030,8 +1108,11 @@ class ListTagGroupsResponse(_message.Message):
 
     TAG_GROUPS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty: this was the last."""
+    total_size: _builtins.int
+    """Number of all that match, on the first page only."""
     @_builtins.property
     def tag_groups(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.TagGroup]:
         """Groups by name."""
@@ -1041,10 +1122,11 @@ class ListTagGroupsResponse(_message.Message):
         *,
         tag_groups: _abc.Iterable[_catalog_pb2.TagGroup] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tag_groups", b"tag_groups"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tag_groups", b"tag_groups", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1116,11 +1198,14 @@ class DeleteTagGroupRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the group."""
     force: _builtins.bool
     """Delete although PVs carry tags of it."""
+    etag: _builtins.str
+    """Refused if it is not the current one. Empty: whatever it is."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
     def __init__(
@@ -1128,11 +1213,12 @@ class DeleteTagGroupRequest(_message.Message):
         *,
         id: _builtins.str = ...,
         force: _builtins.bool = ...,
+        etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1220,29 +1306,31 @@ class UpdateTagRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    TAG_GROUP_ID_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    """Id of the tag."""
-    name: _builtins.str
-    """New name. Empty: as it is."""
-    tag_group_id: _builtins.str
-    """Group to move it to, by id. Empty: as it is."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
+    @_builtins.property
+    def tag(self) -> _catalog_pb2.Tag:
+        """The tag by its id; its `etag`, where given, must be the current one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Of `name` and `tag_group_id`; a change of the latter moves the tag, which is not built yet. Empty
+        is an error.
+        """
+
     def __init__(
         self,
         *,
-        id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        tag_group_id: _builtins.str = ...,
+        tag: _catalog_pb2.Tag | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "request_id", b"request_id", "tag_group_id", b"tag_group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tag", b"tag", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1334,11 +1422,14 @@ class DeleteTagRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the tag."""
     force: _builtins.bool
     """Delete although PVs carry it."""
+    etag: _builtins.str
+    """Refused if it is not the current one. Empty: whatever it is."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
     def __init__(
@@ -1346,11 +1437,12 @@ class DeleteTagRequest(_message.Message):
         *,
         id: _builtins.str = ...,
         force: _builtins.bool = ...,
+        etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1493,28 +1585,22 @@ class CreateScopeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SCOPE_FIELD_NUMBER: _builtins.int
-    SELECTOR_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
     @_builtins.property
     def scope(self) -> _catalog_pb2.Scope:
-        """The scope."""
-
-    @_builtins.property
-    def selector(self) -> _selector_pb2.Selector:
-        """Its selector."""
+        """The scope; `id`, `version`, `etag` and the times are ignored."""
 
     def __init__(
         self,
         *,
         scope: _catalog_pb2.Scope | None = ...,
-        selector: _selector_pb2.Selector | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "selector", b"selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "scope", b"scope", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1553,7 +1639,7 @@ class GetScopeRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Id of the scope."""
+    """Id of the scope; finds tombstones too."""
     version: _builtins.int
     """Version. 0: the newest."""
     def __init__(
@@ -1577,24 +1663,18 @@ class GetScopeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SCOPE_FIELD_NUMBER: _builtins.int
-    SELECTOR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def scope(self) -> _catalog_pb2.Scope:
-        """The scope."""
-
-    @_builtins.property
-    def selector(self) -> _selector_pb2.Selector:
-        """Its selector as of the version."""
+        """The scope, with `spec`, `version` and `version_time` as of the version asked for."""
 
     def __init__(
         self,
         *,
         scope: _catalog_pb2.Scope | None = ...,
-        selector: _selector_pb2.Selector | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "selector", b"selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1608,19 +1688,27 @@ class ListScopesRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most scopes in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
+    search: _builtins.str
+    """Text that must occur in name or description, as in ListPvs. Empty: no filter."""
+    include_deleted: _builtins.bool
+    """Tombstones as well; their `delete_time` is set."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        search: _builtins.str = ...,
+        include_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_deleted", b"include_deleted", "page_size", b"page_size", "page_token", b"page_token", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1634,21 +1722,25 @@ class ListScopesResponse(_message.Message):
 
     SCOPES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty: this was the last."""
+    total_size: _builtins.int
+    """Number of all that match, on the first page only."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Scope]:
-        """Scopes by name."""
+        """Scopes by name, without `spec`."""
 
     def __init__(
         self,
         *,
         scopes: _abc.Iterable[_catalog_pb2.Scope] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "scopes", b"scopes", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1661,34 +1753,28 @@ class UpdateScopeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SCOPE_FIELD_NUMBER: _builtins.int
-    SELECTOR_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
     @_builtins.property
     def scope(self) -> _catalog_pb2.Scope:
-        """The scope by its id; its `etag`, where given, must be the current one."""
-
-    @_builtins.property
-    def selector(self) -> _selector_pb2.Selector:
-        """New selector. Absent: as it is."""
+        """The scope by its id, with the new values; its `etag`, where given, must be the current one."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Of `name` and `description`."""
+        """Of `name`, `description` and `spec`. Empty is an error."""
 
     def __init__(
         self,
         *,
         scope: _catalog_pb2.Scope | None = ...,
-        selector: _selector_pb2.Selector | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "selector", b"selector", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "scope", b"scope", "selector", b"selector", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "scope", b"scope", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1725,20 +1811,24 @@ class DeleteScopeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the scope."""
+    etag: _builtins.str
+    """Refused if it is not the current one. Empty: whatever it is."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1753,7 +1843,7 @@ class DeleteScopeResponse(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def scope(self) -> _catalog_pb2.Scope:
-        """The scope that went."""
+        """The tombstone."""
 
     def __init__(
         self,
@@ -1767,3 +1857,53 @@ class DeleteScopeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteScopeResponse: _TypeAlias = DeleteScopeResponse  # noqa: Y015
+
+@_typing.final
+class UndeleteScopeRequest(_message.Message):
+    """Request of UndeleteScope."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the tombstone."""
+    request_id: _builtins.str
+    """UUID made by the client; a repeat answers as the first call did."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteScopeRequest: _TypeAlias = UndeleteScopeRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteScopeResponse(_message.Message):
+    """Response of UndeleteScope."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scope(self) -> _catalog_pb2.Scope:
+        """The scope as it is now."""
+
+    def __init__(
+        self,
+        *,
+        scope: _catalog_pb2.Scope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteScopeResponse: _TypeAlias = UndeleteScopeResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """The catalogue of PVs and their tags. Reads never write; each change is atomic, is in the audit
+    """The catalog of PVs and their tags. Reads never write; each change is atomic, is in the audit
     with the caller's name, and reaches the monitors and running watches within two seconds.
     """
 
@@ -81,10 +81,10 @@ class CatalogServiceStub:
                 request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsRequest.SerializeToString,
                 response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsResponse.FromString,
                 _registered_method=True)
-        self.BatchDeletePvs = channel.unary_unary(
-                '/drey.catalog.v1.CatalogService/BatchDeletePvs',
-                request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchDeletePvsRequest.SerializeToString,
-                response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchDeletePvsResponse.FromString,
+        self.PurgePvs = channel.unary_unary(
+                '/drey.catalog.v1.CatalogService/PurgePvs',
+                request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.PurgePvsRequest.SerializeToString,
+                response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.PurgePvsResponse.FromString,
                 _registered_method=True)
         self.TagPvs = channel.unary_unary(
                 '/drey.catalog.v1.CatalogService/TagPvs',
@@ -100,6 +100,11 @@ class CatalogServiceStub:
                 '/drey.catalog.v1.CatalogService/ExportPvs',
                 request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ExportPvsRequest.SerializeToString,
                 response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ExportPvsResponse.FromString,
+                _registered_method=True)
+        self.ListDevices = channel.unary_unary(
+                '/drey.catalog.v1.CatalogService/ListDevices',
+                request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ListDevicesRequest.SerializeToString,
+                response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ListDevicesResponse.FromString,
                 _registered_method=True)
         self.ResolveSelector = channel.unary_unary(
                 '/drey.catalog.v1.CatalogService/ResolveSelector',
@@ -186,10 +191,15 @@ class CatalogServiceStub:
                 request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteScopeRequest.SerializeToString,
                 response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteScopeResponse.FromString,
                 _registered_method=True)
+        self.UndeleteScope = channel.unary_unary(
+                '/drey.catalog.v1.CatalogService/UndeleteScope',
+                request_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteScopeRequest.SerializeToString,
+                response_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteScopeResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
-    """The catalogue of PVs and their tags. Reads never write; each change is atomic, is in the audit
+    """The catalog of PVs and their tags. Reads never write; each change is atomic, is in the audit
     with the caller's name, and reaches the monitors and running watches within two seconds.
     """
 
@@ -268,9 +278,10 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def BatchDeletePvs(self, request, context):
-        """Delete all PVs that a selector chooses, or count them in a dry run. Idempotent by `request_id`.
-        Reasons: EMPTY_SELECTOR, NOT_FOUND.
+    def PurgePvs(self, request, context):
+        """Delete all PVs that a selector chooses, or say in a dry run which; each leaves a tombstone, and
+        BatchUndeletePvs brings them back. All in one transaction. Idempotent by `request_id`. Deadline:
+        30 s for a whole machine. Reasons: EMPTY_SELECTOR, NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -297,6 +308,14 @@ class CatalogServiceServicer:
     def ExportPvs(self, request, context):
         """Export PVs as a file, in chunks of bytes in order. No effect. Reasons: EMPTY_SELECTOR,
         NOT_IMPLEMENTED for a format that cannot be written yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDevices(self, request, context):
+        """List the devices that PVs give, ordered by name, paged by key; PVs that give none are not counted.
+        No effect. Reasons: INVALID_FIELD, NOT_FOUND, MALFORMED_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -342,7 +361,7 @@ class CatalogServiceServicer:
 
     def DeleteTagGroup(self, request, context):
         """Delete a group and its tags. Refused while PVs carry them, unless forced. Idempotent by
-        `request_id`. Reasons: NOT_FOUND, IN_USE.
+        `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, IN_USE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -357,7 +376,7 @@ class CatalogServiceServicer:
 
     def UpdateTag(self, request, context):
         """Rename a tag, or move it to another group. Idempotent by `request_id`. Reasons: NOT_FOUND,
-        ALREADY_EXISTS, NOT_IMPLEMENTED for moving.
+        ETAG_MISMATCH, ALREADY_EXISTS, INVALID_FIELD, NOT_IMPLEMENTED for moving.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -365,7 +384,7 @@ class CatalogServiceServicer:
 
     def MergeTags(self, request, context):
         """Put one tag in the place of another on all PVs, and delete the other. Idempotent by
-        `request_id`. Reasons: NOT_FOUND, NOT_IMPLEMENTED.
+        `request_id`. Reasons: NOT_FOUND, INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -373,7 +392,7 @@ class CatalogServiceServicer:
 
     def DeleteTag(self, request, context):
         """Delete a tag. Refused while PVs carry it, unless forced. Idempotent by `request_id`. Reasons:
-        NOT_FOUND, IN_USE.
+        NOT_FOUND, ETAG_MISMATCH, IN_USE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -396,38 +415,49 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateScope(self, request, context):
-        """Save a selector under a name. Idempotent by `request_id`. Reasons: ALREADY_EXISTS,
-        EMPTY_SELECTOR, NOT_IMPLEMENTED.
+        """Save a choice of PVs under a name. Not built yet. Idempotent by `request_id`. Reasons:
+        NOT_IMPLEMENTED; later ALREADY_EXISTS, EMPTY_SELECTOR, NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetScope(self, request, context):
-        """Get a scope, now or as of a version. No effect. Reasons: NOT_FOUND, NOT_IMPLEMENTED.
+        """Get a scope, now or as of a version. Not built yet. No effect. Reasons: NOT_IMPLEMENTED; later
+        NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListScopes(self, request, context):
-        """List scopes by name, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
+        """List scopes by name, paged by key. Not built yet. No effect. Reasons: NOT_IMPLEMENTED; later
+        INVALID_FIELD, MALFORMED_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateScope(self, request, context):
-        """Change a scope; a changed selector makes a new version. Idempotent by `request_id`. Reasons:
-        NOT_FOUND, ETAG_MISMATCH, NOT_IMPLEMENTED.
+        """Change a scope; a changed `spec` makes a new version, and the old ones stay. Not built yet.
+        Idempotent by `request_id`. Reasons: NOT_IMPLEMENTED; later NOT_FOUND, ETAG_MISMATCH,
+        ALREADY_EXISTS, EMPTY_SELECTOR.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteScope(self, request, context):
-        """Delete a scope; snapshots keep the version they took. Idempotent by `request_id`. Reasons:
-        NOT_FOUND, NOT_IMPLEMENTED.
+        """Delete a scope: leaves a tombstone, and snapshots keep the version that they took. Not built yet.
+        Idempotent by `request_id`. Reasons: NOT_IMPLEMENTED; later NOT_FOUND, ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteScope(self, request, context):
+        """Bring a deleted scope back with its versions. Not built yet. Idempotent by `request_id`. Reasons:
+        NOT_IMPLEMENTED; later NOT_FOUND, ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -481,10 +511,10 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsRequest.FromString,
                     response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchUndeletePvsResponse.SerializeToString,
             ),
-            'BatchDeletePvs': grpc.unary_unary_rpc_method_handler(
-                    servicer.BatchDeletePvs,
-                    request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchDeletePvsRequest.FromString,
-                    response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchDeletePvsResponse.SerializeToString,
+            'PurgePvs': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgePvs,
+                    request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.PurgePvsRequest.FromString,
+                    response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.PurgePvsResponse.SerializeToString,
             ),
             'TagPvs': grpc.unary_unary_rpc_method_handler(
                     servicer.TagPvs,
@@ -500,6 +530,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ExportPvs,
                     request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ExportPvsRequest.FromString,
                     response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ExportPvsResponse.SerializeToString,
+            ),
+            'ListDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDevices,
+                    request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ListDevicesRequest.FromString,
+                    response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ListDevicesResponse.SerializeToString,
             ),
             'ResolveSelector': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveSelector,
@@ -586,6 +621,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteScopeRequest.FromString,
                     response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteScopeResponse.SerializeToString,
             ),
+            'UndeleteScope': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteScope,
+                    request_deserializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteScopeRequest.FromString,
+                    response_serializer=drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteScopeResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'drey.catalog.v1.CatalogService', rpc_method_handlers)
@@ -595,7 +635,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """The catalogue of PVs and their tags. Reads never write; each change is atomic, is in the audit
+    """The catalog of PVs and their tags. Reads never write; each change is atomic, is in the audit
     with the caller's name, and reaches the monitors and running watches within two seconds.
     """
 
@@ -843,7 +883,7 @@ class CatalogService:
             _registered_method=True)
 
     @staticmethod
-    def BatchDeletePvs(request,
+    def PurgePvs(request,
             target,
             options=(),
             channel_credentials=None,
@@ -856,9 +896,9 @@ class CatalogService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/drey.catalog.v1.CatalogService/BatchDeletePvs',
-            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchDeletePvsRequest.SerializeToString,
-            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchDeletePvsResponse.FromString,
+            '/drey.catalog.v1.CatalogService/PurgePvs',
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.PurgePvsRequest.SerializeToString,
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.PurgePvsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -940,6 +980,33 @@ class CatalogService:
             '/drey.catalog.v1.CatalogService/ExportPvs',
             drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ExportPvsRequest.SerializeToString,
             drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ExportPvsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.catalog.v1.CatalogService/ListDevices',
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ListDevicesRequest.SerializeToString,
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.ListDevicesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1399,6 +1466,33 @@ class CatalogService:
             '/drey.catalog.v1.CatalogService/DeleteScope',
             drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteScopeRequest.SerializeToString,
             drey_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteScopeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteScope(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.catalog.v1.CatalogService/UndeleteScope',
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteScopeRequest.SerializeToString,
+            drey_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteScopeResponse.FromString,
             options,
             channel_credentials,
             insecure,

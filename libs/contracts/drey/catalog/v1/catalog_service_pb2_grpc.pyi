@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """The catalogue of PVs and their tags. Reads never write; each change is atomic, is in the audit
+    """The catalog of PVs and their tags. Reads never write; each change is atomic, is in the audit
     with the caller's name, and reaches the monitors and running watches within two seconds.
     """
 
@@ -73,9 +73,10 @@ class CatalogServiceStub:
     All in one transaction. Idempotent by `request_id`. Reasons: EMPTY_SELECTOR, NOT_FOUND,
     ALREADY_EXISTS where a living PV has the name of one.
     """
-    BatchDeletePvs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchDeletePvsRequest, _catalog_service_pb2.BatchDeletePvsResponse]
-    """Delete all PVs that a selector chooses, or count them in a dry run. Idempotent by `request_id`.
-    Reasons: EMPTY_SELECTOR, NOT_FOUND.
+    PurgePvs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.PurgePvsRequest, _catalog_service_pb2.PurgePvsResponse]
+    """Delete all PVs that a selector chooses, or say in a dry run which; each leaves a tombstone, and
+    BatchUndeletePvs brings them back. All in one transaction. Idempotent by `request_id`. Deadline:
+    30 s for a whole machine. Reasons: EMPTY_SELECTOR, NOT_FOUND.
     """
     TagPvs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.TagPvsRequest, _catalog_service_pb2.TagPvsResponse]
     """Add tags to, and remove them from, all PVs that a selector chooses. Tags and groups that are
@@ -90,6 +91,10 @@ class CatalogServiceStub:
     ExportPvs: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.ExportPvsRequest, _catalog_service_pb2.ExportPvsResponse]
     """Export PVs as a file, in chunks of bytes in order. No effect. Reasons: EMPTY_SELECTOR,
     NOT_IMPLEMENTED for a format that cannot be written yet.
+    """
+    ListDevices: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListDevicesRequest, _catalog_service_pb2.ListDevicesResponse]
+    """List the devices that PVs give, ordered by name, paged by key; PVs that give none are not counted.
+    No effect. Reasons: INVALID_FIELD, NOT_FOUND, MALFORMED_PAGE_TOKEN.
     """
     ResolveSelector: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveSelectorRequest, _catalog_service_pb2.ResolveSelectorResponse]
     """Say which PVs a selector chooses: their number, and the first of them. No effect. Reasons:
@@ -109,21 +114,21 @@ class CatalogServiceStub:
     """
     DeleteTagGroup: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteTagGroupRequest, _catalog_service_pb2.DeleteTagGroupResponse]
     """Delete a group and its tags. Refused while PVs carry them, unless forced. Idempotent by
-    `request_id`. Reasons: NOT_FOUND, IN_USE.
+    `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, IN_USE.
     """
     CreateTag: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateTagRequest, _catalog_service_pb2.CreateTagResponse]
     """Create a tag in a group. Idempotent by `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS."""
     UpdateTag: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateTagRequest, _catalog_service_pb2.UpdateTagResponse]
     """Rename a tag, or move it to another group. Idempotent by `request_id`. Reasons: NOT_FOUND,
-    ALREADY_EXISTS, NOT_IMPLEMENTED for moving.
+    ETAG_MISMATCH, ALREADY_EXISTS, INVALID_FIELD, NOT_IMPLEMENTED for moving.
     """
     MergeTags: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.MergeTagsRequest, _catalog_service_pb2.MergeTagsResponse]
     """Put one tag in the place of another on all PVs, and delete the other. Idempotent by
-    `request_id`. Reasons: NOT_FOUND, NOT_IMPLEMENTED.
+    `request_id`. Reasons: NOT_FOUND, INVALID_FIELD.
     """
     DeleteTag: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteTagRequest, _catalog_service_pb2.DeleteTagResponse]
     """Delete a tag. Refused while PVs carry it, unless forced. Idempotent by `request_id`. Reasons:
-    NOT_FOUND, IN_USE.
+    NOT_FOUND, ETAG_MISMATCH, IN_USE.
     """
     UndeleteTagGroup: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteTagGroupRequest, _catalog_service_pb2.UndeleteTagGroupResponse]
     """Bring back a deleted group with the tags that were deleted with it, on the PVs that carried them
@@ -134,25 +139,34 @@ class CatalogServiceStub:
     `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
     """
     CreateScope: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateScopeRequest, _catalog_service_pb2.CreateScopeResponse]
-    """Save a selector under a name. Idempotent by `request_id`. Reasons: ALREADY_EXISTS,
-    EMPTY_SELECTOR, NOT_IMPLEMENTED.
+    """Save a choice of PVs under a name. Not built yet. Idempotent by `request_id`. Reasons:
+    NOT_IMPLEMENTED; later ALREADY_EXISTS, EMPTY_SELECTOR, NOT_FOUND.
     """
     GetScope: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetScopeRequest, _catalog_service_pb2.GetScopeResponse]
-    """Get a scope, now or as of a version. No effect. Reasons: NOT_FOUND, NOT_IMPLEMENTED."""
+    """Get a scope, now or as of a version. Not built yet. No effect. Reasons: NOT_IMPLEMENTED; later
+    NOT_FOUND.
+    """
     ListScopes: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListScopesRequest, _catalog_service_pb2.ListScopesResponse]
-    """List scopes by name, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED."""
+    """List scopes by name, paged by key. Not built yet. No effect. Reasons: NOT_IMPLEMENTED; later
+    INVALID_FIELD, MALFORMED_PAGE_TOKEN.
+    """
     UpdateScope: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateScopeRequest, _catalog_service_pb2.UpdateScopeResponse]
-    """Change a scope; a changed selector makes a new version. Idempotent by `request_id`. Reasons:
-    NOT_FOUND, ETAG_MISMATCH, NOT_IMPLEMENTED.
+    """Change a scope; a changed `spec` makes a new version, and the old ones stay. Not built yet.
+    Idempotent by `request_id`. Reasons: NOT_IMPLEMENTED; later NOT_FOUND, ETAG_MISMATCH,
+    ALREADY_EXISTS, EMPTY_SELECTOR.
     """
     DeleteScope: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteScopeRequest, _catalog_service_pb2.DeleteScopeResponse]
-    """Delete a scope; snapshots keep the version they took. Idempotent by `request_id`. Reasons:
-    NOT_FOUND, NOT_IMPLEMENTED.
+    """Delete a scope: leaves a tombstone, and snapshots keep the version that they took. Not built yet.
+    Idempotent by `request_id`. Reasons: NOT_IMPLEMENTED; later NOT_FOUND, ETAG_MISMATCH.
+    """
+    UndeleteScope: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteScopeRequest, _catalog_service_pb2.UndeleteScopeResponse]
+    """Bring a deleted scope back with its versions. Not built yet. Idempotent by `request_id`. Reasons:
+    NOT_IMPLEMENTED; later NOT_FOUND, ALREADY_EXISTS.
     """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
-    """The catalogue of PVs and their tags. Reads never write; each change is atomic, is in the audit
+    """The catalog of PVs and their tags. Reads never write; each change is atomic, is in the audit
     with the caller's name, and reaches the monitors and running watches within two seconds.
     """
 
@@ -195,9 +209,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     All in one transaction. Idempotent by `request_id`. Reasons: EMPTY_SELECTOR, NOT_FOUND,
     ALREADY_EXISTS where a living PV has the name of one.
     """
-    BatchDeletePvs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchDeletePvsRequest, _catalog_service_pb2.BatchDeletePvsResponse]  # type: ignore[assignment]
-    """Delete all PVs that a selector chooses, or count them in a dry run. Idempotent by `request_id`.
-    Reasons: EMPTY_SELECTOR, NOT_FOUND.
+    PurgePvs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.PurgePvsRequest, _catalog_service_pb2.PurgePvsResponse]  # type: ignore[assignment]
+    """Delete all PVs that a selector chooses, or say in a dry run which; each leaves a tombstone, and
+    BatchUndeletePvs brings them back. All in one transaction. Idempotent by `request_id`. Deadline:
+    30 s for a whole machine. Reasons: EMPTY_SELECTOR, NOT_FOUND.
     """
     TagPvs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.TagPvsRequest, _catalog_service_pb2.TagPvsResponse]  # type: ignore[assignment]
     """Add tags to, and remove them from, all PVs that a selector chooses. Tags and groups that are
@@ -212,6 +227,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ExportPvs: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.ExportPvsRequest, _catalog_service_pb2.ExportPvsResponse]  # type: ignore[assignment]
     """Export PVs as a file, in chunks of bytes in order. No effect. Reasons: EMPTY_SELECTOR,
     NOT_IMPLEMENTED for a format that cannot be written yet.
+    """
+    ListDevices: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListDevicesRequest, _catalog_service_pb2.ListDevicesResponse]  # type: ignore[assignment]
+    """List the devices that PVs give, ordered by name, paged by key; PVs that give none are not counted.
+    No effect. Reasons: INVALID_FIELD, NOT_FOUND, MALFORMED_PAGE_TOKEN.
     """
     ResolveSelector: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveSelectorRequest, _catalog_service_pb2.ResolveSelectorResponse]  # type: ignore[assignment]
     """Say which PVs a selector chooses: their number, and the first of them. No effect. Reasons:
@@ -231,21 +250,21 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     DeleteTagGroup: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteTagGroupRequest, _catalog_service_pb2.DeleteTagGroupResponse]  # type: ignore[assignment]
     """Delete a group and its tags. Refused while PVs carry them, unless forced. Idempotent by
-    `request_id`. Reasons: NOT_FOUND, IN_USE.
+    `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, IN_USE.
     """
     CreateTag: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateTagRequest, _catalog_service_pb2.CreateTagResponse]  # type: ignore[assignment]
     """Create a tag in a group. Idempotent by `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS."""
     UpdateTag: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateTagRequest, _catalog_service_pb2.UpdateTagResponse]  # type: ignore[assignment]
     """Rename a tag, or move it to another group. Idempotent by `request_id`. Reasons: NOT_FOUND,
-    ALREADY_EXISTS, NOT_IMPLEMENTED for moving.
+    ETAG_MISMATCH, ALREADY_EXISTS, INVALID_FIELD, NOT_IMPLEMENTED for moving.
     """
     MergeTags: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.MergeTagsRequest, _catalog_service_pb2.MergeTagsResponse]  # type: ignore[assignment]
     """Put one tag in the place of another on all PVs, and delete the other. Idempotent by
-    `request_id`. Reasons: NOT_FOUND, NOT_IMPLEMENTED.
+    `request_id`. Reasons: NOT_FOUND, INVALID_FIELD.
     """
     DeleteTag: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteTagRequest, _catalog_service_pb2.DeleteTagResponse]  # type: ignore[assignment]
     """Delete a tag. Refused while PVs carry it, unless forced. Idempotent by `request_id`. Reasons:
-    NOT_FOUND, IN_USE.
+    NOT_FOUND, ETAG_MISMATCH, IN_USE.
     """
     UndeleteTagGroup: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteTagGroupRequest, _catalog_service_pb2.UndeleteTagGroupResponse]  # type: ignore[assignment]
     """Bring back a deleted group with the tags that were deleted with it, on the PVs that carried them
@@ -256,24 +275,33 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     `request_id`. Reasons: NOT_FOUND, ALREADY_EXISTS.
     """
     CreateScope: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateScopeRequest, _catalog_service_pb2.CreateScopeResponse]  # type: ignore[assignment]
-    """Save a selector under a name. Idempotent by `request_id`. Reasons: ALREADY_EXISTS,
-    EMPTY_SELECTOR, NOT_IMPLEMENTED.
+    """Save a choice of PVs under a name. Not built yet. Idempotent by `request_id`. Reasons:
+    NOT_IMPLEMENTED; later ALREADY_EXISTS, EMPTY_SELECTOR, NOT_FOUND.
     """
     GetScope: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetScopeRequest, _catalog_service_pb2.GetScopeResponse]  # type: ignore[assignment]
-    """Get a scope, now or as of a version. No effect. Reasons: NOT_FOUND, NOT_IMPLEMENTED."""
+    """Get a scope, now or as of a version. Not built yet. No effect. Reasons: NOT_IMPLEMENTED; later
+    NOT_FOUND.
+    """
     ListScopes: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListScopesRequest, _catalog_service_pb2.ListScopesResponse]  # type: ignore[assignment]
-    """List scopes by name, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED."""
+    """List scopes by name, paged by key. Not built yet. No effect. Reasons: NOT_IMPLEMENTED; later
+    INVALID_FIELD, MALFORMED_PAGE_TOKEN.
+    """
     UpdateScope: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateScopeRequest, _catalog_service_pb2.UpdateScopeResponse]  # type: ignore[assignment]
-    """Change a scope; a changed selector makes a new version. Idempotent by `request_id`. Reasons:
-    NOT_FOUND, ETAG_MISMATCH, NOT_IMPLEMENTED.
+    """Change a scope; a changed `spec` makes a new version, and the old ones stay. Not built yet.
+    Idempotent by `request_id`. Reasons: NOT_IMPLEMENTED; later NOT_FOUND, ETAG_MISMATCH,
+    ALREADY_EXISTS, EMPTY_SELECTOR.
     """
     DeleteScope: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteScopeRequest, _catalog_service_pb2.DeleteScopeResponse]  # type: ignore[assignment]
-    """Delete a scope; snapshots keep the version they took. Idempotent by `request_id`. Reasons:
-    NOT_FOUND, NOT_IMPLEMENTED.
+    """Delete a scope: leaves a tombstone, and snapshots keep the version that they took. Not built yet.
+    Idempotent by `request_id`. Reasons: NOT_IMPLEMENTED; later NOT_FOUND, ETAG_MISMATCH.
+    """
+    UndeleteScope: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteScopeRequest, _catalog_service_pb2.UndeleteScopeResponse]  # type: ignore[assignment]
+    """Bring a deleted scope back with its versions. Not built yet. Idempotent by `request_id`. Reasons:
+    NOT_IMPLEMENTED; later NOT_FOUND, ALREADY_EXISTS.
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The catalogue of PVs and their tags. Reads never write; each change is atomic, is in the audit
+    """The catalog of PVs and their tags. Reads never write; each change is atomic, is in the audit
     with the caller's name, and reaches the monitors and running watches within two seconds.
     """
 
@@ -370,13 +398,14 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def BatchDeletePvs(
+    def PurgePvs(
         self,
-        request: _catalog_service_pb2.BatchDeletePvsRequest,
+        request: _catalog_service_pb2.PurgePvsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_catalog_service_pb2.BatchDeletePvsResponse, _abc.Awaitable[_catalog_service_pb2.BatchDeletePvsResponse]]:
-        """Delete all PVs that a selector chooses, or count them in a dry run. Idempotent by `request_id`.
-        Reasons: EMPTY_SELECTOR, NOT_FOUND.
+    ) -> _typing.Union[_catalog_service_pb2.PurgePvsResponse, _abc.Awaitable[_catalog_service_pb2.PurgePvsResponse]]:
+        """Delete all PVs that a selector chooses, or say in a dry run which; each leaves a tombstone, and
+        BatchUndeletePvs brings them back. All in one transaction. Idempotent by `request_id`. Deadline:
+        30 s for a whole machine. Reasons: EMPTY_SELECTOR, NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -409,6 +438,16 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.ExportPvsResponse], _abc.AsyncIterator[_catalog_service_pb2.ExportPvsResponse]]:
         """Export PVs as a file, in chunks of bytes in order. No effect. Reasons: EMPTY_SELECTOR,
         NOT_IMPLEMENTED for a format that cannot be written yet.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDevices(
+        self,
+        request: _catalog_service_pb2.ListDevicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListDevicesResponse, _abc.Awaitable[_catalog_service_pb2.ListDevicesResponse]]:
+        """List the devices that PVs give, ordered by name, paged by key; PVs that give none are not counted.
+        No effect. Reasons: INVALID_FIELD, NOT_FOUND, MALFORMED_PAGE_TOKEN.
         """
 
     @_abc_1.abstractmethod
@@ -464,7 +503,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteTagGroupResponse, _abc.Awaitable[_catalog_service_pb2.DeleteTagGroupResponse]]:
         """Delete a group and its tags. Refused while PVs carry them, unless forced. Idempotent by
-        `request_id`. Reasons: NOT_FOUND, IN_USE.
+        `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, IN_USE.
         """
 
     @_abc_1.abstractmethod
@@ -482,7 +521,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.UpdateTagResponse, _abc.Awaitable[_catalog_service_pb2.UpdateTagResponse]]:
         """Rename a tag, or move it to another group. Idempotent by `request_id`. Reasons: NOT_FOUND,
-        ALREADY_EXISTS, NOT_IMPLEMENTED for moving.
+        ETAG_MISMATCH, ALREADY_EXISTS, INVALID_FIELD, NOT_IMPLEMENTED for moving.
         """
 
     @_abc_1.abstractmethod
@@ -492,7 +531,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.MergeTagsResponse, _abc.Awaitable[_catalog_service_pb2.MergeTagsResponse]]:
         """Put one tag in the place of another on all PVs, and delete the other. Idempotent by
-        `request_id`. Reasons: NOT_FOUND, NOT_IMPLEMENTED.
+        `request_id`. Reasons: NOT_FOUND, INVALID_FIELD.
         """
 
     @_abc_1.abstractmethod
@@ -502,7 +541,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteTagResponse, _abc.Awaitable[_catalog_service_pb2.DeleteTagResponse]]:
         """Delete a tag. Refused while PVs carry it, unless forced. Idempotent by `request_id`. Reasons:
-        NOT_FOUND, IN_USE.
+        NOT_FOUND, ETAG_MISMATCH, IN_USE.
         """
 
     @_abc_1.abstractmethod
@@ -531,8 +570,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.CreateScopeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.CreateScopeResponse, _abc.Awaitable[_catalog_service_pb2.CreateScopeResponse]]:
-        """Save a selector under a name. Idempotent by `request_id`. Reasons: ALREADY_EXISTS,
-        EMPTY_SELECTOR, NOT_IMPLEMENTED.
+        """Save a choice of PVs under a name. Not built yet. Idempotent by `request_id`. Reasons:
+        NOT_IMPLEMENTED; later ALREADY_EXISTS, EMPTY_SELECTOR, NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -541,7 +580,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.GetScopeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetScopeResponse, _abc.Awaitable[_catalog_service_pb2.GetScopeResponse]]:
-        """Get a scope, now or as of a version. No effect. Reasons: NOT_FOUND, NOT_IMPLEMENTED."""
+        """Get a scope, now or as of a version. Not built yet. No effect. Reasons: NOT_IMPLEMENTED; later
+        NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListScopes(
@@ -549,7 +590,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ListScopesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListScopesResponse, _abc.Awaitable[_catalog_service_pb2.ListScopesResponse]]:
-        """List scopes by name, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED."""
+        """List scopes by name, paged by key. Not built yet. No effect. Reasons: NOT_IMPLEMENTED; later
+        INVALID_FIELD, MALFORMED_PAGE_TOKEN.
+        """
 
     @_abc_1.abstractmethod
     def UpdateScope(
@@ -557,8 +600,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.UpdateScopeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.UpdateScopeResponse, _abc.Awaitable[_catalog_service_pb2.UpdateScopeResponse]]:
-        """Change a scope; a changed selector makes a new version. Idempotent by `request_id`. Reasons:
-        NOT_FOUND, ETAG_MISMATCH, NOT_IMPLEMENTED.
+        """Change a scope; a changed `spec` makes a new version, and the old ones stay. Not built yet.
+        Idempotent by `request_id`. Reasons: NOT_IMPLEMENTED; later NOT_FOUND, ETAG_MISMATCH,
+        ALREADY_EXISTS, EMPTY_SELECTOR.
         """
 
     @_abc_1.abstractmethod
@@ -567,8 +611,18 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.DeleteScopeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteScopeResponse, _abc.Awaitable[_catalog_service_pb2.DeleteScopeResponse]]:
-        """Delete a scope; snapshots keep the version they took. Idempotent by `request_id`. Reasons:
-        NOT_FOUND, NOT_IMPLEMENTED.
+        """Delete a scope: leaves a tombstone, and snapshots keep the version that they took. Not built yet.
+        Idempotent by `request_id`. Reasons: NOT_IMPLEMENTED; later NOT_FOUND, ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteScope(
+        self,
+        request: _catalog_service_pb2.UndeleteScopeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UndeleteScopeResponse, _abc.Awaitable[_catalog_service_pb2.UndeleteScopeResponse]]:
+        """Bring a deleted scope back with its versions. Not built yet. Idempotent by `request_id`. Reasons:
+        NOT_IMPLEMENTED; later NOT_FOUND, ALREADY_EXISTS.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

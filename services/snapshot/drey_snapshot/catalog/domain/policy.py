@@ -89,10 +89,10 @@ def _refusal(field: str, why: str) -> InvalidArgument:
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """The policy that holds, and the source (`pv` or `default`) of each field of the contract."""
+    """The policy that holds, and for each field of the contract whether the PV itself says it."""
 
     policy: Policy
-    sources: tuple[tuple[str, str], ...]
+    sources: tuple[tuple[str, bool], ...]
 
 
 _CONTRACT_NAMES = {"timeout_s": "timeout", "settle_s": "settle", "allowed_low": "allowed"}
@@ -101,12 +101,12 @@ _CONTRACT_NAMES = {"timeout_s": "timeout", "settle_s": "settle", "allowed_low": 
 def effective(own: Policy) -> Effective:
     """What holds for a PV whose own policy is `own`."""
     chosen: dict[str, Any] = {}
-    sources: dict[str, str] = {}
+    sources: dict[str, bool] = {}
     for name in _NAMES:
         value = getattr(own, name)
         said = value != _ABSENT[name]
         chosen[name] = value if said else getattr(DEFAULTS, name)
         contract = "allowed" if name == "allowed_high" else _CONTRACT_NAMES.get(name, name)
         if said or contract not in sources:
-            sources[contract] = "pv" if said else "default"
+            sources[contract] = said
     return Effective(Policy(**chosen), tuple(sources.items()))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from drey_core.search import SearchIndex
 from drey_core.selector import Selector
 from drey_snapshot.catalog.domain.draft import Draft, draft_of, drafts_of
 from drey_snapshot.catalog.domain.table import Bools, PvTable
@@ -84,6 +86,14 @@ def _mask(
     if search.strip():
         mask = mask & view.index.search(search)
     return mask
+
+
+def search_devices(counts: Mapping[str, int], search: str) -> list[str]:
+    """Names of devices in which all words of a search occur, in order."""
+    names = sorted(counts)
+    if not search.strip():
+        return names
+    return [names[at] for at in np.flatnonzero(SearchIndex(names).mask(search)).tolist()]
 
 
 def key_of(draft: Draft) -> Key:

@@ -55,14 +55,14 @@ async def undelete(scene: Scene, id: str, encode: Callable[[Draft], bytes]) -> A
     return Act(encode(draft), "pv.undelete", f"pvs/{id}", None, after)
 
 
-async def delete_selected(scene: Scene, selector: Selector, dry_run: bool) -> list[str]:
-    """Tombstones of all PVs chosen; their names, in order of number."""
+async def purge(scene: Scene, selector: Selector, dry_run: bool) -> list[Draft]:
+    """Tombstones of all PVs chosen, or in a dry run what would become some; in order of name."""
     rows, _ = await choose(scene.view, selector)
-    names = [scene.view.table.name[row] for row in rows.tolist()]
+    drafts = scene.edit.at_rows(rows.tolist())
     if not dry_run:
-        for draft in scene.edit.at_rows(rows.tolist()):
+        for draft in drafts:
             scene.edit.delete(draft)
-    return names
+    return sorted(drafts, key=lambda draft: draft.name)
 
 
 async def undelete_selected(scene: Scene, selector: Selector, dry_run: bool) -> list[str]:
