@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import add
+from operator import add, methodcaller
 
 import numpy as np
 
@@ -26,7 +26,8 @@ from drey_core.wire import (
     wrap,
 )
 
-_ROW, _DEVICE, _REFERENCE, _CELL = 1, 3, 4, 6
+_ROW, _NAME, _DEVICE, _REFERENCE, _CELL = 1, 1, 3, 4, 6
+_NUMBER_TAG = 0x11
 _OTHER = 2
 _FIGURES = ((b"\x19", "delta"), (b"\x21", "relative"), (b"\x29", "deviation"))
 _FIRST_DIFFERENT = [b"", *(bytes((0x38, index)) for index in range(16))]
@@ -104,11 +105,10 @@ def encode_rows(rows: Rows) -> list[bytes]:
     if n == 0:
         return []
     shown = MAX_CHUNK_BYTES // (2 * (1 + len(rows.cells)))
-    tails = np.asarray(rows.numbers, "<u8").tobytes()
-    bodies = [
-        wrap(1, name.encode(errors="replace")) + b"\x11" + tails[at : at + 8]
-        for name, at in zip(rows.names, range(0, 8 * n, 8), strict=True)
-    ]
+    numbers = np.full((n, 9), _NUMBER_TAG, np.uint8)
+    numbers[:, 1:] = np.ascontiguousarray(rows.numbers, "<u8").view(np.uint8).reshape(-1, 8)
+    names = _wrap_each(_NAME, list(map(methodcaller("encode", "utf-8", "replace"), rows.names)))
+    bodies = list(map(add, names, _cut(numbers).tolist()))
     bodies = list(map(add, bodies, map(_Texts(_DEVICE).__getitem__, rows.devices)))
     if rows.reference is not None:
         for field, values in enumerate(rows.reference, _REFERENCE):
