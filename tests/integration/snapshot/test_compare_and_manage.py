@@ -282,6 +282,7 @@ async def test_lists_are_paged_and_filtered(site, refused) -> None:
     while True:
         request = rpc.ListSnapshotsRequest(page_size=3, page_token=token)
         page = await site.snapshots.ListSnapshots(request)
+        assert page.total_size == (0 if found else 7)
         found += page.snapshots
         token = page.next_page_token
         if not token:
@@ -299,6 +300,19 @@ async def test_lists_are_paged_and_filtered(site, refused) -> None:
     assert await ids(search="_") == []
     assert await ids(labels=["night"]) == [made[i].id for i in (5, 3, 1)]
     assert await ids(golden_only=True) == []
+    assert await ids(digest=made[2].digest.upper()) == [s.id for s in reversed(made)]
+    assert await ids(digest="0" * 64) == []
+    assert len(await ids(principal="tester")) == 7
+    assert await ids(principal="nobody") == []
+    assert await ids(scope="injector@3") == []
+    page = await site.snapshots.ListSnapshots(
+        rpc.ListSnapshotsRequest(page_size=2, labels=["night"])
+    )
+    assert (len(page.snapshots), page.total_size) == (2, 3)
+    wrong = rpc.ListSnapshotsRequest(digest="xyz")
+    assert (await refused(site.snapshots.ListSnapshots(wrong)))[1] == "INVALID_FIELD"
+    held = rpc.ListSnapshotsRequest(pv="Q0:SP")
+    assert (await refused(site.snapshots.ListSnapshots(held)))[1] == "NOT_IMPLEMENTED"
     assert await ids(from_time_ns=made[5].time_ns) == [made[6].id, made[5].id]
     assert await ids(to_time_ns=made[1].time_ns) == [made[0].id]
 

@@ -26,6 +26,8 @@ def list_snapshots(
     search: Annotated[str, typer.Option("--search", "-s", help="Text in title or comment.")] = "",
     label: Annotated[list[str] | None, typer.Option("--label", help="Has all of them.")] = None,
     golden: Annotated[bool, typer.Option("--golden", help="Only golden ones.")] = False,
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Only those taken by.")] = "",
+    digest: Annotated[str, typer.Option("--digest", help="Only those of equal content.")] = "",
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="ISO time; local unless it says.")
     ] = "",
@@ -43,6 +45,8 @@ def list_snapshots(
         search=search,
         labels=label or [],
         golden_only=golden,
+        principal=by,
+        digest=digest,
         from_time_ns=parse_time_ns(since, option="--since"),
         to_time_ns=parse_time_ns(before, option="--before"),
         include_deleted=deleted,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import TypeVar, cast
@@ -37,6 +38,7 @@ E = TypeVar("E", bound=IntEnum)
 Pv = snapshot_service_pb2.PvMetadata
 
 JOB_KIND = "snapshot"
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _EDITABLE = ("title", "comment", "labels")
 
 
@@ -192,7 +194,15 @@ def _golden(mark: GoldenMark) -> snapshot_pb2.GoldenMark:
 
 
 def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:
-    """The filter of a list."""
+    """The filter of a list. Raises `InvalidArgument`, and `Unimplemented` for a PV held."""
+    if request.pv:
+        raise errors.Unimplemented(
+            "pv: listing the snapshots that hold a PV is not built in this version; the history of"
+            " the PV names them",
+            field="pv",
+        )
+    if request.digest and not _DIGEST.fullmatch(request.digest):
+        raise invalid("digest", "is not 64 hexadecimal digits")
     return Filter(
         search=request.search,
         labels=tuple(dict.fromkeys(request.labels)),
@@ -200,6 +210,9 @@ def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:
         from_time_ns=request.from_time_ns,
         to_time_ns=request.to_time_ns,
         include_deleted=request.include_deleted,
+        scope=request.scope,
+        principal=request.principal,
+        digest=bytes.fromhex(request.digest) if request.digest else None,
     )
 
 

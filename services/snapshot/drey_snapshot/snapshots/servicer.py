@@ -115,7 +115,10 @@ class SnapshotServicer:
             mapping.snapshot_message,
             lambda record: [record.facts.time_ns, record.no],
         )
-        return pb.ListSnapshotsResponse(snapshots=page, next_page_token=more)
+        total = 0
+        if position is None:
+            total = await self._manager.count_records(chosen) if more else len(page)
+        return pb.ListSnapshotsResponse(snapshots=page, next_page_token=more, total_size=total)
 
     async def UpdateSnapshot(
         self, request: pb.UpdateSnapshotRequest, context: Context

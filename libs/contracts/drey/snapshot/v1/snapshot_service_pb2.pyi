@@ -358,6 +358,10 @@ class ListSnapshotsRequest(_message.Message):
     FROM_TIME_NS_FIELD_NUMBER: _builtins.int
     TO_TIME_NS_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PV_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most snapshots in the response. 0: 100; more than 1000 means 1000."""
     page_token: _builtins.str
@@ -372,6 +376,16 @@ class ListSnapshotsRequest(_message.Message):
     """Only those taken before this time, nanoseconds since 1970 UTC. 0: no bound."""
     include_deleted: _builtins.bool
     """Deleted ones as well; their `delete_time_ns` is set."""
+    scope: _builtins.str
+    """Only those taken of this saved scope, as `Snapshot.scope` has it. Empty: no filter."""
+    principal: _builtins.str
+    """Only those that this person or key took, exactly. Empty: no filter."""
+    digest: _builtins.str
+    """Only those with this digest, that is of equal content; 64 hexadecimal digits. Empty: no filter."""
+    pv: _builtins.str
+    """Only those that hold this PV, by name or id. Not built yet: GetPvHistory tells it. Empty: no
+    filter.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only those that carry all of these labels."""
@@ -387,10 +401,14 @@ class ListSnapshotsRequest(_message.Message):
         from_time_ns: _builtins.int = ...,
         to_time_ns: _builtins.int = ...,
         include_deleted: _builtins.bool = ...,
+        scope: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        pv: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_time_ns", b"from_time_ns", "golden_only", b"golden_only", "include_deleted", b"include_deleted", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "search", b"search", "to_time_ns", b"to_time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "from_time_ns", b"from_time_ns", "golden_only", b"golden_only", "include_deleted", b"include_deleted", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "pv", b"pv", "scope", b"scope", "search", b"search", "to_time_ns", b"to_time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,8 +422,13 @@ class ListSnapshotsResponse(_message.Message):
 
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty: this was the last."""
+    total_size: _builtins.int
+    """Snapshots that the filters choose, on all pages together. With the first page only; 0 with the
+    others, for counting is what grows with the number of snapshots.
+    """
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Snapshot]:
         """Snapshots, newest first."""
@@ -415,10 +438,11 @@ class ListSnapshotsResponse(_message.Message):
         *,
         snapshots: _abc.Iterable[_snapshot_pb2.Snapshot] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -124,7 +124,8 @@ class SnapshotServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshots(self, request, context):
-        """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN.
+        """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD,
+        NOT_IMPLEMENTED for a filter that is not built yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class SnapshotServiceStub:
     IPC.
     """
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]
-    """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+    """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD,
+    NOT_IMPLEMENTED for a filter that is not built yet.
+    """
     UpdateSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.UpdateSnapshotRequest, _snapshot_service_pb2.UpdateSnapshotResponse]
     """Change title, comment or labels; values can not be changed. Idempotent by
     `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD.
@@ -100,7 +102,9 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     IPC.
     """
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
-    """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+    """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD,
+    NOT_IMPLEMENTED for a filter that is not built yet.
+    """
     UpdateSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.UpdateSnapshotRequest, _snapshot_service_pb2.UpdateSnapshotResponse]  # type: ignore[assignment]
     """Change title, comment or labels; values can not be changed. Idempotent by
     `request_id`. Reasons: NOT_FOUND, ETAG_MISMATCH, INVALID_FIELD.
@@ -173,7 +177,9 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _snapshot_service_pb2.ListSnapshotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_snapshot_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_snapshot_service_pb2.ListSnapshotsResponse]]:
-        """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+        """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD,
+        NOT_IMPLEMENTED for a filter that is not built yet.
+        """
 
     @_abc_1.abstractmethod
     def UpdateSnapshot(

@@ -93,9 +93,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (scope, label) DO UPDATE SET snapshot_no = $3, principal = $4, roles = $5,
     reason = $6, mark_time_ns = $7
 """
-_LIST = (
-    _LISTED
-    + """
+_CHOSEN = """
 WHERE (l.delete_time_ns = 0 OR $9)
     AND ($1::bigint IS NULL OR (s.time_ns, s.no) < ($1, $2))
     AND ($3 = '' OR position(lower($3) IN lower(l.title)) > 0
@@ -103,9 +101,16 @@ WHERE (l.delete_time_ns = 0 OR $9)
     AND (cardinality($4::text[]) = 0 OR l.labels @> $4)
     AND (NOT $5 OR EXISTS (SELECT FROM snapshot.golden g WHERE g.snapshot_no = s.no))
     AND ($6::bigint = 0 OR s.time_ns >= $6) AND ($7::bigint = 0 OR s.time_ns < $7)
-ORDER BY s.time_ns DESC, s.no DESC LIMIT $8
+    AND ($10 = '' OR s.scope = $10) AND ($11 = '' OR s.principal = $11)
+    AND ($12::bytea IS NULL OR s.digest = $12)
 """
-)
+_LIST = _LISTED + _CHOSEN + "ORDER BY s.time_ns DESC, s.no DESC LIMIT $8"
+_COUNT = f"""
+SELECT count(*) FROM (
+    SELECT FROM snapshot.snapshot s JOIN snapshot.label l ON l.snapshot_no = s.no
+    {_CHOSEN} LIMIT $8
+) AS chosen
+"""
 # One row of whole columns: a row of Python's own for each page of each snapshot takes longer than
 # Postgres needs to find them.
 _HISTORY = """
@@ -152,6 +157,9 @@ class Filter:
     from_time_ns: int = 0
     to_time_ns: int = 0
     include_deleted: bool = False
+    scope: str = ""
+    principal: str = ""
+    digest: bytes | None = None
     after: tuple[int, int] | None = None
 
 
@@ -284,23 +292,21 @@ class SnapshotStore:
 
     async def list_records(self, chosen: Filter, limit: int) -> list[Record]:
         """Snapshots, newest first."""
-        time_ns, no = chosen.after or (None, None)
 
         async def fetch(conn: Connection) -> list[Row]:
-            return await conn.fetch(
-                _LIST,
-                time_ns,
-                no,
-                chosen.search,
-                list(chosen.labels),
-                chosen.golden_only,
-                chosen.from_time_ns,
-                chosen.to_time_ns,
-                limit,
-                chosen.include_deleted,
-            )
+            return await conn.fetch(_LIST, *_arguments(chosen, limit))
 
         return [_record(row) for row in await self._read(fetch)]
+
+    async def count_records(self, chosen: Filter, most: int) -> int:
+        """How many there are, `most` where there are more."""
+
+        async def fetch(conn: Connection) -> Row | None:
+            return await conn.fetchrow(_COUNT, *_arguments(chosen, most))
+
+        row = await self._read(fetch)
+        assert row is not None, "an aggregate has one row"
+        return int(row[0])
 
     async def manifest(self, no: int) -> list[ManifestEntry]:
         """The pages of a snapshot, by page number: one index range."""
@@ -356,6 +362,16 @@ class SnapshotStore:
         """Not repeated while Postgres is away: the caller is told at once."""
         async with self.db.acquire() as conn:
             return await action(conn)
+
+
+def _arguments(chosen: Filter, limit: int) -> tuple[object, ...]:
+    """What `_CHOSEN` and its limit take, by number."""
+    return (
+        *(chosen.after or (None, None)),
+        *(chosen.search, list(chosen.labels), chosen.golden_only),
+        *(chosen.from_time_ns, chosen.to_time_ns, limit, chosen.include_deleted),
+        *(chosen.scope, chosen.principal, chosen.digest),
+    )
 
 
 def _cut(joined: bytes, size: int) -> list[bytes]:

@@ -55,6 +55,10 @@ class Manager:
         """Snapshots, newest first."""
         return await self._store.list_records(chosen, limit)
 
+    async def count_records(self, chosen: Filter) -> int:
+        """How many there are of them on all pages; as many as an int32 holds, at most."""
+        return await self._store.count_records(chosen, 2**31 - 1)
+
     async def update(
         self,
         conn: Connection,
