@@ -74,7 +74,7 @@ KEYWORDS = {
     " while",
 }
 RESERVED = {word: language for language, words in KEYWORDS.items() for word in words.split()}
-STILL_RESERVED = {"drey.snapshot.v1.class", "drey.compare.v1.class", "drey.audit.v1.object"}
+STILL_RESERVED = {"drey.audit.v1.object"}
 """Fields by package that are named by a keyword and wait for their second edition."""
 
 

@@ -13,8 +13,8 @@ from drey_runtime.migrate import check_connection
 from drey_runtime.server import serve
 from drey_runtime.settings import SettingsError
 from drey_snapshot import snapshots
-from drey_snapshot.catalog.catalogue import Catalogue
 from drey_snapshot.catalog.directory_servicer import DirectoryServicer
+from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.servicer import CatalogServicer
 from drey_snapshot.context import Context
 from drey_snapshot.health import HealthLoop
@@ -35,7 +35,7 @@ async def main(settings: Settings, app: App) -> None:
     snapshots_servicer, compare_servicer = await snapshots.setup(context)
     services: list[tuple[str, object]] = [
         (CATALOG_SERVICE, CatalogServicer(context)),
-        (DIRECTORY_SERVICE, DirectoryServicer(context.catalogue)),
+        (DIRECTORY_SERVICE, DirectoryServicer(context.catalog)),
         (SNAPSHOT_SERVICE, snapshots_servicer),
         (COMPARE_SERVICE, compare_servicer),
     ]
@@ -50,7 +50,7 @@ async def main(settings: Settings, app: App) -> None:
         )
     )
     app.start(GiveBack(_GIVE_BACK_S), "memory")
-    app.start(HealthLoop(context.db, context.catalogue, health), "health")
+    app.start(HealthLoop(context.db, context.catalog, health), "health")
 
 
 async def open_context(settings: Settings, app: App) -> Context:
@@ -76,12 +76,12 @@ async def open_context(settings: Settings, app: App) -> Context:
     image = await app.stack.enter_async_context(
         Image.open(settings.redis_url.get_secret_value(), settings.namespace)
     )
-    catalogue = Catalogue(db, bus, settings.catalogue_poll)
+    catalog = LiveCatalog(db, bus, settings.catalogue_poll)
     app.start(db, "database")
     app.start(bus, "bus")
-    app.start(catalogue, "catalogue")
+    app.start(catalog, "catalog")
     app.start(Housekeeping(db), "housekeeping")
-    return Context(settings, app, db, bus, image, signer, catalogue)
+    return Context(settings, app, db, bus, image, signer, catalog)
 
 
 async def _check_migrations(connection: Connection) -> None:

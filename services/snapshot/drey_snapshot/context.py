@@ -9,7 +9,7 @@ from drey_runtime.auth import TokenSigner
 from drey_runtime.bus import Bus
 from drey_runtime.database import Database
 from drey_runtime.image import Image
-from drey_snapshot.catalog.catalogue import Catalogue
+from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.settings import Settings
 
 
@@ -26,4 +26,4 @@ class Context:
     bus: Bus
     image: Image
     signer: TokenSigner | None
-    catalogue: Catalogue
+    catalog: LiveCatalog

@@ -6,7 +6,7 @@ import asyncio
 
 from drey_runtime.database import Database
 from drey_runtime.server import Health
-from drey_snapshot.catalog.catalogue import Catalogue
+from drey_snapshot.catalog.live_catalog import LiveCatalog
 
 _EVERY_S = 0.2
 
@@ -18,14 +18,14 @@ class HealthLoop:
     away does not make it unready: reads of the catalogue go on, and what needs Postgres says so.
     """
 
-    def __init__(self, db: Database, catalogue: Catalogue, health: Health) -> None:
-        self._db, self._catalogue, self._health = db, catalogue, health
+    def __init__(self, db: Database, catalog: LiveCatalog, health: Health) -> None:
+        self._db, self._catalog, self._health = db, catalog, health
 
     async def run(self) -> None:
         """Until cancelled."""
         said: bool | None = None
         while True:
-            serving = self._catalogue.loaded
+            serving = self._catalog.loaded
             if serving != said:
                 await self._health.set(serving)
                 said = serving

@@ -17,7 +17,7 @@ from drey_snapshot.catalog.domain.draft import Draft, copy_of, draft_of
 from drey_snapshot.catalog.domain.edit import Changes, Counters, Edit, State
 from drey_snapshot.catalog.domain.pages import build_pages, pages_of
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
-from drey_snapshot.catalog.view import CatalogueView
+from drey_snapshot.catalog.view import CatalogView
 
 
 def table_of(drafts: list[Draft]) -> PvTable:
@@ -29,7 +29,7 @@ class Memory:
     """A catalogue without a database: applies what edits would write."""
 
     def __init__(self) -> None:
-        self.view = CatalogueView.empty()
+        self.view = CatalogView.empty()
         self.counters = Counters(1, 0, 0, 1)
         self.rows: dict[int, Draft] = {}
         self.channels: set[int] = set()
@@ -104,7 +104,7 @@ def test_steps_and_a_fresh_load_give_the_same(steps: list[tuple[str, str, str, s
     memory.commit(edit)
     view = memory.view
     living = [draft for draft in memory.rows.values() if not draft.delete_time_ns]
-    fresh = CatalogueView.empty().advanced(view.version, table_of(living), view.tags)
+    fresh = CatalogView.empty().advanced(view.version, table_of(living), view.tags)
     assert [draft_of(view.table, i) for i in range(len(view.table))] == [
         draft_of(fresh.table, i) for i in range(len(fresh.table))
     ]

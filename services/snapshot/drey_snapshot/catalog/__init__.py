@@ -1,1 +1,1 @@
-"""The catalogue of PVs: its columns in memory, its rows in Postgres, its two services."""
+"""The catalog of PVs: its columns in memory, its rows in Postgres, its two services."""

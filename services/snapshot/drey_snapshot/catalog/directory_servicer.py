@@ -1,4 +1,4 @@
-"""`drey.internal.directory.v1.DirectoryService`: the catalogue in columns, for our own parts."""
+"""`drey.internal.directory.v1.DirectoryService`: the catalog in columns, for our own parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from drey.internal.directory.v1 import directory_service_pb2 as rpc
 from drey_core.pv_table import NO_POLICY
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
-from drey_snapshot.catalog.catalogue import Catalogue
+from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.mapping import policy_to_proto
 from drey_snapshot.catalog.rpc import Context
 from drey_snapshot.catalog.view import choose
@@ -23,13 +23,13 @@ _POLICIES = 2_000
 class DirectoryServicer:
     """Answers from memory, also while Postgres is away."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalog: LiveCatalog) -> None:
+        self._catalog = catalog
 
     async def GetCatalogPages(
         self, request: rpc.GetCatalogPagesRequest, context: Context
     ) -> AsyncIterator[rpc.GetCatalogPagesResponse]:
-        view = await self._catalogue.current()
+        view = await self._catalog.current()
         since = request.since_version
         # a caller from another time (a restored database, say) gets everything
         everything = since > view.version
@@ -52,7 +52,7 @@ class DirectoryServicer:
     async def ResolveChannels(
         self, request: rpc.ResolveChannelsRequest, context: Context
     ) -> AsyncIterator[rpc.ResolveChannelsResponse]:
-        view = await self._catalogue.current()
+        view = await self._catalog.current()
         selector = selector_from_proto(request.selector)
         rows, not_found = await choose(view, selector, request.allow_unknown)
         directory = view.directory
@@ -72,7 +72,7 @@ class DirectoryServicer:
     async def GetRestorePolicies(
         self, request: rpc.GetRestorePoliciesRequest, context: Context
     ) -> AsyncIterator[rpc.GetRestorePoliciesResponse]:
-        table = (await self._catalogue.current()).table
+        table = (await self._catalog.current()).table
         rows = [
             row
             for row, policy in enumerate(table.policy)

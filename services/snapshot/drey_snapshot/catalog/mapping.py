@@ -1,4 +1,4 @@
-"""Between the contracts and the domain of the catalogue."""
+"""Between the contracts and the domain of the catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts of the catalogue's servicer share."""
+"""What the parts of the catalog's servicer share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from drey_core.errors import InvalidArgument
 from drey_runtime.database import Database
 from drey_runtime.image import Image
-from drey_snapshot.catalog.catalogue import Catalogue
+from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.usecases.writer import Call, Writer
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,7 +23,7 @@ class Parts:
 
     db: Database
     image: Image
-    catalogue: Catalogue
+    catalog: LiveCatalog
     writer: Writer
     import_limit: int
 

@@ -18,7 +18,7 @@ class CatalogServicer(PvRpcs, TagRpcs, FileRpcs, ScopeRpcs):
         self._parts = Parts(
             context.db,
             context.image,
-            context.catalogue,
-            Writer(context.db, context.catalogue),
+            context.catalog,
+            Writer(context.db, context.catalog),
             context.settings.import_limit,
         )

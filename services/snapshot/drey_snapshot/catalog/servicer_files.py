@@ -27,7 +27,7 @@ from drey_snapshot.catalog.rpc import Context, Parts
 from drey_snapshot.catalog.usecases import importing
 from drey_snapshot.catalog.usecases.importing import Action, Plan
 from drey_snapshot.catalog.usecases.writer import Act, Call, Scene
-from drey_snapshot.catalog.view import CatalogueView, choose
+from drey_snapshot.catalog.view import CatalogView, choose
 
 _CHUNK = 1 << 20
 _JOB_KIND = "import"
@@ -45,7 +45,7 @@ class FileRpcs:
     ) -> AsyncIterator[bytes]:
         for answer in await self._import(requests):
             yield answer
-        # what a file of PVs takes for a moment is several times the catalogue
+        # what a file of PVs takes for a moment is several times the catalog
         await give_back()
 
     async def _import(self, requests: AsyncIterator[rpc.ImportPvsRequest]) -> Iterator[bytes]:
@@ -55,7 +55,7 @@ class FileRpcs:
         if parsed.problems:
             return _answers(importing.refuse(parsed))
         if options.dry_run:
-            view = await self._parts.catalogue.current()
+            view = await self._parts.catalog.current()
             plan = await asyncio.to_thread(_rehearse, view, parsed, options.keep_existing)
             return _answers(plan)
         return _unpack(await self._apply(options, content, parsed))
@@ -123,7 +123,7 @@ class FileRpcs:
         self, request: rpc.ExportPvsRequest, context: Context
     ) -> AsyncIterator[rpc.ExportPvsResponse]:
         _check_format(request.format, "format")
-        view = await self._parts.catalogue.current()
+        view = await self._parts.catalog.current()
         rows, _ = await choose(view, selector_from_proto(request.selector))
         order = sorted(rows.tolist(), key=view.table.name.__getitem__)
         content = await asyncio.to_thread(lambda: write_pvs(_file_table(view, order)))
@@ -153,7 +153,7 @@ async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
     )
 
 
-def _rehearse(view: CatalogueView, parsed: ParsedPvs, keep_existing: bool) -> Plan:
+def _rehearse(view: CatalogView, parsed: ParsedPvs, keep_existing: bool) -> Plan:
     """What an import would do. The edit is thrown away, so its numbers do not matter."""
     state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
     highest = int(view.table.number.max(initial=0))
@@ -162,7 +162,7 @@ def _rehearse(view: CatalogueView, parsed: ParsedPvs, keep_existing: bool) -> Pl
     return importing.decide(edit, parsed.table, keep_existing)
 
 
-def _file_table(view: CatalogueView, rows: list[int]) -> FileTable:
+def _file_table(view: CatalogView, rows: list[int]) -> FileTable:
     table = view.table
     at = np.array(rows, np.int64)
     names = {tags: tuple(view.tags.names(tags)) for tags in set(table.tags)}

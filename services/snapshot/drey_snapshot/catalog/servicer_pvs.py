@@ -47,7 +47,7 @@ from drey_snapshot.catalog.usecases.listing import (
     search_devices,
 )
 from drey_snapshot.catalog.usecases.writer import Act, Scene
-from drey_snapshot.catalog.view import CatalogueView, choose, count_devices
+from drey_snapshot.catalog.view import CatalogView, choose, count_devices
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class PvRpcs:
     # --- reading ---
 
     async def GetPv(self, request: rpc.GetPvRequest, context: Context) -> rpc.GetPvResponse:
-        view = await self._parts.catalogue.current()
+        view = await self._parts.catalog.current()
         draft = await self._find(view, request)
         response = rpc.GetPvResponse(pv=pv_to_proto(draft, view.tags))
         channels = (draft.setpoint_channel, draft.readback_channel)
@@ -211,7 +211,7 @@ class PvRpcs:
             response.readback_metadata.CopyFrom(found)
         return response
 
-    async def _find(self, view: CatalogueView, request: rpc.GetPvRequest) -> Draft:
+    async def _find(self, view: CatalogView, request: rpc.GetPvRequest) -> Draft:
         if request.WhichOneof("key") is None:
             raise invalid("id", "an id or a name is required")
         if request.WhichOneof("key") == "name":
@@ -222,7 +222,7 @@ class PvRpcs:
             return draft_of(view.table, row)
         return await self._by_id(view, parse_uuid(request.id, "id"))
 
-    async def _by_id(self, view: CatalogueView, id: str) -> Draft:
+    async def _by_id(self, view: CatalogView, id: str) -> Draft:
         """The PV of an id, living or not."""
         row = view.row_by_id.get(id, -1)
         if row >= 0:
@@ -253,7 +253,7 @@ class PvRpcs:
         query = query_hash(said, request.search, request.include_deleted)
         after = _after(request.page_token, query)
         size = check_page_size(request.page_size, most=_MAX_PAGE)
-        view = await self._parts.catalogue.current()
+        view = await self._parts.catalog.current()
         page = await self._page(view, request, selector, after, size)
         pvs, more = cut_page(
             _LIST, query, page.drafts, size, lambda d: pv_to_proto(d, view.tags), key_of
@@ -265,7 +265,7 @@ class PvRpcs:
 
     async def _page(
         self,
-        view: CatalogueView,
+        view: CatalogView,
         request: rpc.ListPvsRequest,
         selector: Selector | None,
         after: Key | None,
@@ -286,7 +286,7 @@ class PvRpcs:
         query = query_hash(said, request.search)
         position = decode_page_token(_DEVICES, query, request.page_token)
         size = check_page_size(request.page_size)
-        view = await self._parts.catalogue.current()
+        view = await self._parts.catalog.current()
         counts = view.device_counts
         if request.HasField("selector"):
             rows, _ = await choose(view, selector_from_proto(request.selector))
@@ -311,7 +311,7 @@ class PvRpcs:
     async def ResolveSelector(
         self, request: rpc.ResolveSelectorRequest, context: Context
     ) -> rpc.ResolveSelectorResponse:
-        view = await self._parts.catalogue.current()
+        view = await self._parts.catalog.current()
         rows, _ = await choose(view, selector_from_proto(request.selector))
         table = view.table
         channels = (table.setpoint_channel[rows] != 0).sum()
@@ -323,7 +323,7 @@ class PvRpcs:
     async def GetEffectivePolicy(
         self, request: rpc.GetEffectivePolicyRequest, context: Context
     ) -> rpc.GetEffectivePolicyResponse:
-        view = await self._parts.catalogue.current()
+        view = await self._parts.catalog.current()
         draft = await self._by_id(view, request.id.lower())
         found = policies.effective(draft.policy)
         return rpc.GetEffectivePolicyResponse(

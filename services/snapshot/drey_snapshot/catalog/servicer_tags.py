@@ -56,7 +56,7 @@ class TagRpcs:
     ) -> rpc.ListTagGroupsResponse:
         query = query_hash(request.include_deleted)
         position = decode_page_token(_LIST, query, request.page_token)
-        view = await self._parts.catalogue.current()
+        view = await self._parts.catalog.current()
         groups = view.tags.groups
         if request.include_deleted:
             groups = with_deleted(groups, await self._parts.db.read(read_tag_tombstones))

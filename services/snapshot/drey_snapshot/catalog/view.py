@@ -1,4 +1,4 @@
-"""The catalogue as of one version: immutable, shared by all readers."""
+"""The catalog as of one version: immutable, shared by all readers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from drey_snapshot.catalog.domain.tags import TagBook
 
 
 @dataclass(frozen=True)
-class CatalogueView:
+class CatalogView:
     """The living PVs in columns, and their pages.
 
     Rows of `table` and of `directory` are the same, ordered by PV number. `page_bytes` are
@@ -38,14 +38,14 @@ class CatalogueView:
     page_versions: dict[int, int]
 
     @classmethod
-    def empty(cls) -> CatalogueView:
+    def empty(cls) -> CatalogView:
         """Nothing at all, version 0."""
         table = PvTable.empty()
         return cls(0, table, TagBook(), directory_of(0, table, {}), {}, {}, {})
 
     def advanced(
         self, version: int, changed: PvTable, tags: TagBook, pages: Iterable[int] = ()
-    ) -> CatalogueView:
+    ) -> CatalogView:
         """This view with changed (and deleted) PVs, and the pages that they touch, renewed.
 
         `pages` are built beside these, empty where nothing is on them.
@@ -58,7 +58,7 @@ class CatalogueView:
         hashes = {number: hash_bytes(raw) for number, raw in encoded.items()}
         new = {n: version for n, h in hashes.items() if self.page_hashes.get(n) != h}
         all_pages = {**self.directory.pages, **built}
-        return CatalogueView(
+        return CatalogView(
             version=version,
             table=table,
             tags=tags,
@@ -113,9 +113,9 @@ def count_devices(devices: Iterable[str]) -> dict[str, int]:
 
 
 async def choose(
-    view: CatalogueView, selector: Selector, allow_unknown: bool = False
+    view: CatalogView, selector: Selector, allow_unknown: bool = False
 ) -> tuple[I8, list[str]]:
-    """As `CatalogueView.select`, beside the event loop where it takes long."""
+    """As `CatalogView.select`, beside the event loop where it takes long."""
     return await choose_off_loop(
         lambda: view.select(selector, allow_unknown), takes_long=selector.takes_long
     )

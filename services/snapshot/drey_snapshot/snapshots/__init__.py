@@ -42,7 +42,7 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
     taker = Taker(
         store,
         library,
-        context.catalogue,
+        context.catalog,
         LiveSource(context.image, pulses, settings.shards),
         MetadataSource(context.image, settings.shards),
         CaReader(settings.channel_access, settings.ca_environment(), context.app.stack),
@@ -53,8 +53,8 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
     worker = JobWorker(job_store, {JOB_KIND: jobs.kind()}, owner=owner)
     jobs.attach(worker)
     context.app.start(worker, "snapshot jobs")
-    reader = Reader(store, library, context.catalogue)
+    reader = Reader(store, library, context.catalog)
     return (
         SnapshotServicer(db, jobs, reader, Manager(store), Historian(store)),
-        CompareServicer(Comparer(reader, taker, context.catalogue)),
+        CompareServicer(Comparer(reader, taker, context.catalog)),
     )

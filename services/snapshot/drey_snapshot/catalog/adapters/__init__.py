@@ -1,1 +1,1 @@
-"""SQL of the catalogue."""
+"""SQL of the catalog."""

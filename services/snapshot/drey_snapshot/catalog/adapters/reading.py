@@ -1,4 +1,4 @@
-"""Reading the catalogue out of Postgres, as columns."""
+"""Reading the catalog out of Postgres, as columns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ARRAYS = ", ".join(
 
 
 async def read_version(conn: Connection, *, lock: bool = False) -> tuple[int, int]:
-    """(version, tags_version); with `lock` no other transaction changes the catalogue till commit.
+    """(version, tags_version); with `lock` no other transaction changes the catalog till commit.
 
     Waits for the lock as long as the command's time limit allows.
     """

@@ -1,4 +1,4 @@
-"""Writing a change of the catalogue into Postgres, in bulk, within the caller's transaction."""
+"""Writing a change of the catalog into Postgres, in bulk, within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SETS = ", ".join(f"{name} = new.{name}" for name in COLUMNS if name not in ("nu
 
 
 async def read_counters(conn: Connection) -> Counters:
-    """The next numbers; read under the catalogue's lock."""
+    """The next numbers; read under the catalog's lock."""
     row = await conn.fetchrow(
         "SELECT next_pv, next_setpoint, next_readback, next_tag FROM catalog.version"
     )
@@ -35,7 +35,7 @@ async def read_counters(conn: Connection) -> Counters:
 
 
 async def write(conn: Connection, changes: Changes) -> None:
-    """Write everything and the new version. The transaction holds the catalogue's lock."""
+    """Write everything and the new version. The transaction holds the catalog's lock."""
     if changes.tags_changed:
         await _write_tags(conn, changes)
     if changes.updated:

@@ -1,4 +1,4 @@
-"""One PV on its way into the catalogue."""
+"""One PV on its way into the catalog."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A change of the catalogue in the making: everything is decided here, nothing is written.
+"""A change of the catalog in the making: everything is decided here, nothing is written.
 
 An `Edit` begins from a view that is exactly the state of the database, because the transaction
-holds the catalogue's lock. It gives out numbers, keeps names unique and remembers what is to be
+holds the catalog's lock. It gives out numbers, keeps names unique and remembers what is to be
 written; an operation that raises has changed nothing.
 """
 
@@ -295,7 +295,7 @@ class Edit:
         holder = self.number_of_name(name)
         if holder not in (0, number):
             raise AlreadyExists(
-                f"a PV called {name} is in the catalogue already: change that one, or choose"
+                f"a PV called {name} is in the catalog already: change that one, or choose"
                 " another name",
                 field=path if path in {"id", "selector"} else f"{path}.name",
                 metadata={"resource": "pv", "name": name},

@@ -1,4 +1,4 @@
-"""Catalogue pages from the columns of PVs."""
+"""Catalog pages from the columns of PVs."""
 
 from __future__ import annotations
 

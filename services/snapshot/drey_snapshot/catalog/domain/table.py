@@ -1,4 +1,4 @@
-"""PVs as columns, ordered by number. What the catalogue holds in memory."""
+"""PVs as columns, ordered by number. What the catalog holds in memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DTYPES: dict[str, Any] = {
 class PvTable:
     """n PVs. Arrays have shape (n,), lists n elements; channel 0 means "has none".
 
-    `tags` are numbers of tags, ascending; `version` is that of the catalogue in which the PV last
+    `tags` are numbers of tags, ascending; `version` is that of the catalog in which the PV last
     changed; `delete_time_ns` is 0 for the living.
     """
 

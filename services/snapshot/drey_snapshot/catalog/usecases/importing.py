@@ -1,4 +1,4 @@
-"""Import of a file of PVs: what each row means for the catalogue, decided row by row in memory."""
+"""Import of a file of PVs: what each row means for the catalog, decided row by row in memory."""
 
 from __future__ import annotations
 

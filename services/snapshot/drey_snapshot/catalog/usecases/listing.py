@@ -12,7 +12,7 @@ from drey_core.search import SearchIndex
 from drey_core.selector import Selector
 from drey_snapshot.catalog.domain.draft import Draft, draft_of, drafts_of
 from drey_snapshot.catalog.domain.table import Bools, PvTable
-from drey_snapshot.catalog.view import CatalogueView, index_of
+from drey_snapshot.catalog.view import CatalogView, index_of
 
 Key = tuple[str, int]
 """Name and number of a PV: what a list is ordered by."""
@@ -27,7 +27,7 @@ class Page:
 
 
 def list_living(
-    view: CatalogueView, selector: Selector | None, search: str, after: Key | None, size: int
+    view: CatalogView, selector: Selector | None, search: str, after: Key | None, size: int
 ) -> Page:
     """A page of the living PVs. Errors as `SelectorIndex.select`."""
     order = view.name_order
@@ -45,7 +45,7 @@ def list_living(
 
 
 def list_all(
-    view: CatalogueView,
+    view: CatalogView,
     tombstones: PvTable,
     selector: Selector | None,
     search: str,
@@ -78,7 +78,7 @@ def list_all(
 
 
 def _mask(
-    view: CatalogueView, selector: Selector | None, search: str, allow_unknown: bool = False
+    view: CatalogView, selector: Selector | None, search: str, allow_unknown: bool = False
 ) -> Bools:
     mask: Bools = np.ones(len(view.table), bool)
     if selector is not None:

@@ -1,4 +1,4 @@
-"""One change of the catalogue: lock, decide, write, audit, commit, announce."""
+"""One change of the catalog: lock, decide, write, audit, commit, announce."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import once
 from drey_snapshot.catalog.adapters.writing import read_counters, write
-from drey_snapshot.catalog.catalogue import Catalogue
 from drey_snapshot.catalog.domain.edit import Changes, Edit, State
-from drey_snapshot.catalog.view import CatalogueView
+from drey_snapshot.catalog.live_catalog import LiveCatalog
+from drey_snapshot.catalog.view import CatalogView
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Scene:
     """What a decision is made in: the edit, the view that it begins from, the transaction."""
 
     edit: Edit
-    view: CatalogueView
+    view: CatalogView
     conn: Connection
 
 
@@ -53,15 +53,15 @@ Decide = Callable[[Scene], Awaitable[Act]]
 class Writer:
     """Runs decisions one after the other, each in a transaction of its own."""
 
-    def __init__(self, db: Database, catalogue: Catalogue) -> None:
-        self._db, self._catalogue = db, catalogue
+    def __init__(self, db: Database, catalog: LiveCatalog) -> None:
+        self._db, self._catalog = db, catalog
         # changes take their turn here rather than on the pool's connections, which others need
         self._turn = asyncio.Lock()
 
     async def run(self, call: Call, decide: Decide) -> bytes:
         """The response: of `decide`, or of the first call with this request id.
 
-        Effects in this order: the catalogue's lock, the decision, rows, audit, commit, event. An
+        Effects in this order: the catalog's lock, the decision, rows, audit, commit, event. An
         error in any of them leaves nothing behind. Raises `Unavailable` while Postgres is away,
         or where another change holds the lock for longer than commands may take.
         """
@@ -73,7 +73,7 @@ class Writer:
             once(conn, call.method, principal.name, call.request_id, call.request) as slot,
         ):
             if slot.seen is None:
-                view = await self._catalogue.locked(conn)
+                view = await self._catalog.locked(conn)
                 state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
                 edit = Edit(state, await read_counters(conn), now_ns(), new_id, new_ids)
                 act = await decide(Scene(edit, view, conn))
@@ -95,7 +95,7 @@ class Writer:
                 slot.response = act.response
         if written is not None:
             if written.only_adds:
-                self._catalogue.note_written(view.version, written.version, written.added)
-            await self._catalogue.announce(written.version)
+                self._catalog.note_written(view.version, written.version, written.added)
+            await self._catalog.announce(written.version)
         assert slot.response is not None, "decide gave one, or the first call did"
         return slot.response

@@ -1,4 +1,4 @@
-"""The catalogue in memory: loaded once, then renewed by version."""
+"""The catalog in memory: loaded once, then renewed by version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from drey_snapshot.catalog.adapters.reading import (
 )
 from drey_snapshot.catalog.domain.table import PvTable
 from drey_snapshot.catalog.domain.tags import TagBook
-from drey_snapshot.catalog.view import CatalogueView
+from drey_snapshot.catalog.view import CatalogView
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _INLINE_ROWS = 2000
 _CHECK_S = 2.0
 
 
-class Catalogue:
+class LiveCatalog:
     """Gives the current view. Run it in the task group: it follows the changes of others too.
 
     A view never changes; who needs one state throughout keeps the view it began with.
@@ -37,22 +37,22 @@ class Catalogue:
 
     def __init__(self, db: Database, bus: Bus, poll_s: float = 1.0) -> None:
         self._db, self._bus, self._poll_s = db, bus, poll_s
-        self._view = CatalogueView.empty()
+        self._view = CatalogView.empty()
         self._lock = asyncio.Lock()
         self._woken = asyncio.Event()
         self._written: tuple[int, int, PvTable] | None = None
 
     @property
     def loaded(self) -> bool:
-        """Whether the catalogue was read at least once."""
+        """Whether the catalog was read at least once."""
         return self._view.version > 0
 
     @property
-    def cached(self) -> CatalogueView:
+    def cached(self) -> CatalogView:
         """The view as last seen, without asking Postgres; version 0 before the first load."""
         return self._view
 
-    async def current(self) -> CatalogueView:
+    async def current(self) -> CatalogView:
         """The view of the version in Postgres now, so that everybody reads what was written.
 
         While Postgres is away the view last seen is given, at once where that is known and within
@@ -70,7 +70,7 @@ class Catalogue:
                 return self._view
             raise
 
-    async def _until(self, version: int) -> CatalogueView:
+    async def _until(self, version: int) -> CatalogView:
         """The view, renewed where it is not of `version`; callers wait for one renewal."""
         if self._view.version == version:
             return self._view
@@ -85,7 +85,7 @@ class Catalogue:
             ):
                 return await self._renew(conn, *await read_version(conn))
 
-    async def locked(self, conn: Connection) -> CatalogueView:
+    async def locked(self, conn: Connection) -> CatalogView:
         """The view as it is in the transaction of `conn`; no other changes it until its end.
 
         At most one caller at a time, or all connections may end up waiting for each other.
@@ -96,7 +96,7 @@ class Catalogue:
         async with self._lock:
             return await self._renew(conn, version, tags_version)
 
-    async def _renew(self, conn: Connection, version: int, tags_version: int) -> CatalogueView:
+    async def _renew(self, conn: Connection, version: int, tags_version: int) -> CatalogView:
         """Read what changed since the view and put it in place. The caller holds the lock."""
         old = self._view
         if old.version == version:
@@ -104,11 +104,11 @@ class Catalogue:
         if old.version > version:
             # The version was read after the view: the database came back older than it was.
             log.warning(
-                "the catalogue went back from version %d to %d: it is read anew",
+                "the catalog went back from version %d to %d: it is read anew",
                 old.version,
                 version,
             )
-            old = CatalogueView.empty()
+            old = CatalogView.empty()
         changed = await self._changed(conn, old.version, version)
         tags = old.tags
         if tags.version != tags_version:
@@ -144,17 +144,17 @@ class Catalogue:
             event = CatalogChanged(version=version).SerializeToString()
             await self._bus.publish(self._bus.subject("catalog"), event)
         except Unavailable as error:
-            log.info("a change of the catalogue was not announced: %s", error.message)
+            log.info("a change of the catalog was not announced: %s", error.message)
 
     async def run(self) -> None:
-        """Follow the catalogue until cancelled, by event and by polling."""
+        """Follow the catalog until cancelled, by event and by polling."""
         await self._bus.subscribe(self._bus.subject("catalog"), self._on_changed)
         while True:
             if self._db.ready:
                 try:
                     await self.current()
                 except (Unavailable, TimeoutError) as error:
-                    log.warning("the catalogue cannot be read: %s", error)
+                    log.warning("the catalog cannot be read: %s", error)
             self._woken.clear()
             await self._wait()
 
@@ -169,15 +169,15 @@ class Catalogue:
         try:
             version = decode_catalog_changed(message.data)
         except Malformed as error:
-            note(error, "catalogue events")
+            note(error, "catalog events")
             return
         if version > self._view.version:
             self._woken.set()
 
 
 def _advance(
-    old: CatalogueView, version: int, changed: PvTable, tags: TagBook, pages: range
-) -> CatalogueView:
+    old: CatalogView, version: int, changed: PvTable, tags: TagBook, pages: range
+) -> CatalogView:
     view = old.advanced(version, changed, tags, pages)
     # built here, in the thread, rather than by the first caller in the loop
     _ = view.index, view.row_by_name, view.row_by_id
