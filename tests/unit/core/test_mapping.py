@@ -3,7 +3,7 @@
 import pytest
 
 from drey.common.v1 import selector_pb2, value_pb2
-from drey_core.errors import InvalidArgument
+from drey_core.errors import InvalidArgument, Unimplemented
 from drey_core.selector import Selector, TagFilter
 from drey_runtime.mapping.selector import selector_from_proto, selector_to_proto
 from drey_runtime.mapping.value import from_proto
@@ -48,4 +48,12 @@ def test_deep_selectors_are_refused_before_the_stack_is():
 )
 def test_values_that_do_not_fit_are_refused(value):
     with pytest.raises(InvalidArgument):
+        from_proto(value)
+
+
+@pytest.mark.parametrize("kind", ["structure", "table", "nd_array"])
+def test_values_of_kinds_that_are_not_built_are_refused(kind):
+    value = value_pb2.Value()
+    getattr(value, kind).SetInParent()
+    with pytest.raises(Unimplemented, match=f"^{kind}: "):
         from_proto(value)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from drey.common.v1 import value_pb2
-from drey_core.errors import InvalidArgument
+from drey_core.errors import InvalidArgument, Unimplemented
 from drey_core.values import ARRAY, ELEMENT_DTYPE, Columns, Kind, heap_ref, pack_strings
 from drey_core.wire import Labels, encode_value_message
 
@@ -25,6 +25,7 @@ _SCALARS: dict[str, int] = {
 _ARRAYS: dict[str, int] = {
     f"{kind.name.lower()}_array": int(kind) for kind in Kind if kind != Kind.NONE
 }
+_NOT_BUILT = ("structure", "table", "nd_array")
 _PACKED: dict[int, str] = {
     Kind.INT8: "<i4",
     Kind.INT16: "<i4",
@@ -45,7 +46,8 @@ def from_proto(value: value_pb2.Value) -> tuple[int, int | bytes]:
     """(kind, data bits or heap bytes) of the value that a message holds; (0, 0) for none.
 
     Raises `InvalidArgument` for a part of an array, for an error in the place of a value, for
-    numbers beyond their type and for a string array that uses both of its lists.
+    numbers beyond their type and for a string array that uses both of its lists; `Unimplemented`
+    for structures, tables and arrays of several dimensions.
     """
     if value.HasField("part"):
         raise InvalidArgument("a part of an array is not a value", field="part")
@@ -54,6 +56,11 @@ def from_proto(value: value_pb2.Value) -> tuple[int, int | bytes]:
         return int(Kind.NONE), 0
     if which == "unsent":
         raise InvalidArgument(f"not a value: {value.unsent.message}", field=which)
+    if which in _NOT_BUILT:
+        raise Unimplemented(
+            f"{which}: such values are not built in this version; give a scalar or an array",
+            field=which,
+        )
     if which in _SCALARS:
         return _SCALARS[which], _scalar_bits(value, which)
     if which == "enum_value":

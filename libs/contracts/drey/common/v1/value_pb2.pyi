@@ -104,9 +104,23 @@ class _AlarmStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmStat
     """EPICS 20, READ_ACCESS."""
     ALARM_STATUS_WRITE_ACCESS: _AlarmStatus.ValueType  # 22
     """EPICS 21, WRITE_ACCESS."""
+    ALARM_STATUS_PVA_DEVICE: _AlarmStatus.ValueType  # 101
+    """PVAccess 1, device. Not built yet, as all of PVAccess; its 0 is NO_ALARM."""
+    ALARM_STATUS_PVA_DRIVER: _AlarmStatus.ValueType  # 102
+    """PVAccess 2, driver. Not built yet."""
+    ALARM_STATUS_PVA_RECORD: _AlarmStatus.ValueType  # 103
+    """PVAccess 3, record. Not built yet."""
+    ALARM_STATUS_PVA_DB: _AlarmStatus.ValueType  # 104
+    """PVAccess 4, database. Not built yet."""
+    ALARM_STATUS_PVA_CONF: _AlarmStatus.ValueType  # 105
+    """PVAccess 5, configuration. Not built yet."""
+    ALARM_STATUS_PVA_UNDEFINED: _AlarmStatus.ValueType  # 106
+    """PVAccess 6, undefined. Not built yet."""
+    ALARM_STATUS_PVA_CLIENT: _AlarmStatus.ValueType  # 107
+    """PVAccess 7, client. Not built yet."""
 
 class AlarmStatus(_AlarmStatus, metaclass=_AlarmStatusEnumTypeWrapper):
-    """Alarm status of EPICS: the `epicsAlarmCondition` plus one."""
+    """Alarm status of EPICS: the `epicsAlarmCondition` plus one, and what PVAccess has besides."""
 
 ALARM_STATUS_UNSPECIFIED: AlarmStatus.ValueType  # 0
 """Means nothing; no value has come yet."""
@@ -154,6 +168,20 @@ ALARM_STATUS_READ_ACCESS: AlarmStatus.ValueType  # 21
 """EPICS 20, READ_ACCESS."""
 ALARM_STATUS_WRITE_ACCESS: AlarmStatus.ValueType  # 22
 """EPICS 21, WRITE_ACCESS."""
+ALARM_STATUS_PVA_DEVICE: AlarmStatus.ValueType  # 101
+"""PVAccess 1, device. Not built yet, as all of PVAccess; its 0 is NO_ALARM."""
+ALARM_STATUS_PVA_DRIVER: AlarmStatus.ValueType  # 102
+"""PVAccess 2, driver. Not built yet."""
+ALARM_STATUS_PVA_RECORD: AlarmStatus.ValueType  # 103
+"""PVAccess 3, record. Not built yet."""
+ALARM_STATUS_PVA_DB: AlarmStatus.ValueType  # 104
+"""PVAccess 4, database. Not built yet."""
+ALARM_STATUS_PVA_CONF: AlarmStatus.ValueType  # 105
+"""PVAccess 5, configuration. Not built yet."""
+ALARM_STATUS_PVA_UNDEFINED: AlarmStatus.ValueType  # 106
+"""PVAccess 6, undefined. Not built yet."""
+ALARM_STATUS_PVA_CLIENT: AlarmStatus.ValueType  # 107
+"""PVAccess 7, client. Not built yet."""
 Global___AlarmStatus: _TypeAlias = AlarmStatus  # noqa: Y015
 
 class _ConnectionState:
@@ -320,6 +348,8 @@ class _ChannelRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChannelRo
     """The setpoint."""
     CHANNEL_ROLE_READBACK: _ChannelRole.ValueType  # 2
     """The readback."""
+    CHANNEL_ROLE_THIRD: _ChannelRole.ValueType  # 3
+    """What tells that a movement is done, or another channel by configuration. Not built yet."""
 
 class ChannelRole(_ChannelRole, metaclass=_ChannelRoleEnumTypeWrapper):
     """Which channel of a PV."""
@@ -330,6 +360,8 @@ CHANNEL_ROLE_SETPOINT: ChannelRole.ValueType  # 1
 """The setpoint."""
 CHANNEL_ROLE_READBACK: ChannelRole.ValueType  # 2
 """The readback."""
+CHANNEL_ROLE_THIRD: ChannelRole.ValueType  # 3
+"""What tells that a movement is done, or another channel by configuration. Not built yet."""
 Global___ChannelRole: _TypeAlias = ChannelRole  # noqa: Y015
 
 @_typing.final
@@ -631,6 +663,11 @@ class Value(_message.Message):
     ENUM_ARRAY_FIELD_NUMBER: _builtins.int
     STRING_ARRAY_FIELD_NUMBER: _builtins.int
     UNSENT_FIELD_NUMBER: _builtins.int
+    STRUCTURE_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    ND_ARRAY_FIELD_NUMBER: _builtins.int
+    ALARM_MESSAGE_FIELD_NUMBER: _builtins.int
+    USER_TAG_FIELD_NUMBER: _builtins.int
     severity: Global___AlarmSeverity.ValueType
     """Alarm severity. Unspecified: no value has come yet."""
     status: Global___AlarmStatus.ValueType
@@ -679,6 +716,12 @@ class Value(_message.Message):
     """32-bit unsigned integer."""
     uint8_array: _builtins.bytes
     """Array of 8-bit unsigned integers, one byte each."""
+    alarm_message: _builtins.str
+    """What the alarm says in words, UTF-8 with replacement. Empty: nothing. Not built yet."""
+    user_tag: _builtins.int
+    """User tag of the time stamp, at many sites the number of the machine's pulse. Absent: there is
+    none. Not built yet.
+    """
     @_builtins.property
     def part(self) -> Global___ArrayPart:
         """Set when `data` is a part of a larger array or string."""
@@ -741,6 +784,18 @@ class Value(_message.Message):
         1.75 MB within an array. Names the PV.
         """
 
+    @_builtins.property
+    def structure(self) -> Global___StructureValue:
+        """Structure. Not built yet."""
+
+    @_builtins.property
+    def table(self) -> Global___TableValue:
+        """Table. Not built yet."""
+
+    @_builtins.property
+    def nd_array(self) -> Global___NdArray:
+        """Array of several dimensions, such as an image. Not built yet."""
+
     def __init__(
         self,
         *,
@@ -781,16 +836,172 @@ class Value(_message.Message):
         enum_array: Global___UInt32Array | None = ...,
         string_array: Global___StringArray | None = ...,
         unsent: _errors_pb2.ItemError | None = ...,
+        structure: Global___StructureValue | None = ...,
+        table: Global___TableValue | None = ...,
+        nd_array: Global___NdArray | None = ...,
+        alarm_message: _builtins.str = ...,
+        user_tag: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "part", b"part", "raw_string_value", b"raw_string_value", "string_array", b"string_array", "string_value", b"string_value", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_user_tag", b"_user_tag", "bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "nd_array", b"nd_array", "part", b"part", "raw_string_value", b"raw_string_value", "string_array", b"string_array", "string_value", b"string_value", "structure", b"structure", "table", b"table", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent", "user_tag", b"user_tag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "freshness", b"freshness", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "origin", b"origin", "part", b"part", "raw_string_value", b"raw_string_value", "receive_time_ns", b"receive_time_ns", "severity", b"severity", "source_time_ns", b"source_time_ns", "source_time_suspect", b"source_time_suspect", "state", b"state", "status", b"status", "string_array", b"string_array", "string_value", b"string_value", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_tag", b"_user_tag", "alarm_message", b"alarm_message", "bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "freshness", b"freshness", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "nd_array", b"nd_array", "origin", b"origin", "part", b"part", "raw_string_value", b"raw_string_value", "receive_time_ns", b"receive_time_ns", "severity", b"severity", "source_time_ns", b"source_time_ns", "source_time_suspect", b"source_time_suspect", "state", b"state", "status", b"status", "string_array", b"string_array", "string_value", b"string_value", "structure", b"structure", "table", b"table", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent", "user_tag", b"user_tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["float64_value", "int32_value", "enum_value", "float32_value", "string_value", "int64_value", "uint64_value", "raw_string_value", "bool_value", "int8_value", "int16_value", "uint8_value", "uint16_value", "uint32_value", "float64_array", "float32_array", "int32_array", "int16_array", "int8_array", "uint8_array", "uint16_array", "uint32_array", "int64_array", "uint64_array", "bool_array", "enum_array", "string_array", "unsent"]  # noqa: Y015
+    _WhichOneofReturnType__user_tag: _TypeAlias = _typing.Literal["user_tag"]  # noqa: Y015
+    _WhichOneofArgType__user_tag: _TypeAlias = _typing.Literal["_user_tag", b"_user_tag"]  # noqa: Y015
+    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["float64_value", "int32_value", "enum_value", "float32_value", "string_value", "int64_value", "uint64_value", "raw_string_value", "bool_value", "int8_value", "int16_value", "uint8_value", "uint16_value", "uint32_value", "float64_array", "float32_array", "int32_array", "int16_array", "int8_array", "uint8_array", "uint16_array", "uint32_array", "int64_array", "uint64_array", "bool_array", "enum_array", "string_array", "unsent", "structure", "table", "nd_array"]  # noqa: Y015
     _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_tag) -> _WhichOneofReturnType__user_tag | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_data) -> _WhichOneofReturnType_data | None: ...
 
 Global___Value: _TypeAlias = Value  # noqa: Y015
+
+@_typing.final
+class StructureValue(_message.Message):
+    """Structure: named values. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_ID_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    type_id: _builtins.str
+    """Name of its type, such as `epics:nt/NTScalar:1.0`. Empty: it has none."""
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___StructureField]:
+        """The fields, in their order."""
+
+    def __init__(
+        self,
+        *,
+        type_id: _builtins.str = ...,
+        fields: _abc.Iterable[Global___StructureField] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "type_id", b"type_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StructureValue: _TypeAlias = StructureValue  # noqa: Y015
+
+@_typing.final
+class StructureField(_message.Message):
+    """Field of a structure. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the field."""
+    @_builtins.property
+    def value(self) -> Global___Value:
+        """Its value, with `data` alone set."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: Global___Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StructureField: _TypeAlias = StructureField  # noqa: Y015
+
+@_typing.final
+class TableValue(_message.Message):
+    """Table: columns of equal length. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableColumn]:
+        """The columns, in their order."""
+
+    def __init__(
+        self,
+        *,
+        columns: _abc.Iterable[Global___TableColumn] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableValue: _TypeAlias = TableValue  # noqa: Y015
+
+@_typing.final
+class TableColumn(_message.Message):
+    """Column of a table. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Title for people."""
+    name: _builtins.str
+    """Name of the field."""
+    @_builtins.property
+    def cells(self) -> Global___Value:
+        """The cells: an array, with `data` alone set."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        name: _builtins.str = ...,
+        cells: Global___Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "label", b"label", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableColumn: _TypeAlias = TableColumn  # noqa: Y015
+
+@_typing.final
+class NdArray(_message.Message):
+    """Array of several dimensions. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHAPE_FIELD_NUMBER: _builtins.int
+    ELEMENTS_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
+    codec: _builtins.str
+    """How the elements are compressed, such as `lz4`. Empty: they are not."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sizes of the dimensions, the one that runs fastest first."""
+
+    @_builtins.property
+    def elements(self) -> Global___Value:
+        """The elements: an array of as many as the sizes' product, with `data` alone set."""
+
+    def __init__(
+        self,
+        *,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+        elements: Global___Value | None = ...,
+        codec: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elements", b"elements"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "elements", b"elements", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NdArray: _TypeAlias = NdArray  # noqa: Y015
 
 @_typing.final
 class PvRow(_message.Message):
