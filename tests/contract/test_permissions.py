@@ -55,9 +55,10 @@ def test_what_a_line_of_roles_ran_together_is_apart() -> None:
 
 
 def test_a_viewer_changes_nothing() -> None:
+    own = {"drey.monitor.v1.MonitorService.ModifyWatch"}  # changes the stream that the caller holds
     for method in _methods():
         permission = method.GetOptions().Extensions[annotations_pb2.permission]
-        if permission in ROLES["viewer"].permissions:
+        if permission in ROLES["viewer"].permissions and method.full_name not in own:
             assert method.GetOptions().idempotency_level == 1, method.full_name
 
 

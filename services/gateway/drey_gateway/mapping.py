@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.access.v1 import access_pb2
@@ -71,9 +72,17 @@ def shard_state(number: int, shard: Shard, fresh: bool, now: int) -> watch_pb2.S
         shard=number,
         epoch=epoch,
         sequence=sequence,
-        age_ms=shard.health.age_ms(now),
+        age=_duration(shard.health.age_ms(now)),
         fresh=fresh,
     )
+
+
+def _duration(milliseconds: int | None) -> Duration | None:
+    if milliseconds is None:
+        return None
+    found = Duration()
+    found.FromMilliseconds(milliseconds)
+    return found
 
 
 def shard_status(number: int, shard: Shard, fresh: bool, now: int) -> monitor_pb2.ShardStatus:
@@ -91,7 +100,7 @@ def shard_status(number: int, shard: Shard, fresh: bool, now: int) -> monitor_pb
         updates_per_s=found.updates_per_s,
         merged=found.merged,
         channel_access=found.channel_access,
-        tick_ms=found.tick_ms,
+        tick=_duration(found.tick_ms or None),
         directory_version=found.directory_version,
     )
 

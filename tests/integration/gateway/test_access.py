@@ -344,6 +344,19 @@ async def test_hostile_calls(gateway, admin_key):
         unbuilt = monitor_service_pb2.WatchPvsRequest(spec=spec)
         code, reason, _ = await failure(stub.WatchPvs(unbuilt, metadata=bearer(admin_key)))
         assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"), field
+    drift = monitor_service_pb2.WatchDriftRequest(
+        spec={"reference": {"snapshot_id": str(uuid.uuid4())}}
+    )
+    change = monitor_service_pb2.ModifyWatchRequest(
+        session="s", subscription="a", change=1, add={"all": True}
+    )
+    for method, request in (
+        (stub.OpenWatch, monitor_service_pb2.OpenWatchRequest()),
+        (stub.ModifyWatch, change),
+        (stub.WatchDrift, drift),
+    ):
+        code, reason, _ = await failure(method(request, metadata=bearer(admin_key)))
+        assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"), request
 
 
 # --- forwarding ---

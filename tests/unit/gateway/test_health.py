@@ -8,6 +8,7 @@ import numpy as np
 from drey.system.v1 import system_service_pb2 as pb
 from drey_core.pages import PAGE_SHIFT, Pages, shard_of_page
 from drey_core.values import State
+from drey_gateway import mapping
 from drey_gateway.domain import findings
 from drey_gateway.domain.live import Live, Shard
 from drey_testing.fixtures_gateway import catalog_pages, floats, name_of, setpoint
@@ -96,3 +97,13 @@ def test_codes_and_levels_are_those_of_the_contracts() -> None:
     ):
         contract = {name.removeprefix(prefix): number for name, number in theirs.items() if number}
         assert contract == {each.name: int(each) for each in ours}
+
+
+def test_an_age_and_a_tick_are_told_only_of_who_was_heard_of() -> None:
+    shard = Shard(0)
+    assert not mapping.shard_state(0, shard, False, 5_000_000_000).HasField("age")
+    assert not mapping.shard_status(0, shard, False, 5_000_000_000).HasField("tick")
+    shard.health.heard(3_000_000_000)
+    shard.report.tick_ms = 100
+    told = mapping.shard_status(0, shard, True, 5_000_000_000)
+    assert (told.state.age.ToMilliseconds(), told.tick.ToMilliseconds()) == (2000, 100)

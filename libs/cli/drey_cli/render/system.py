@@ -62,7 +62,7 @@ def shards_table(summary: system_service_pb2.SystemSummary) -> Table:
             Cell("fresh", "green") if state.fresh else Cell("stale", "bold yellow"),
             Cell(shard.owner) if shard.owner else Cell("nobody", "red"),
             str(state.epoch),
-            f"{state.age_ms} ms",
+            f"{state.age.ToMilliseconds()} ms" if state.HasField("age") else "never",
             format_count(shard.channels),
             format_count(shard.connected),
             _trouble(shard.disconnected),

@@ -38,9 +38,9 @@ class ShardHealth:
         """Whether the clocks of the two hosts differ by more than anybody should bear."""
         return abs(self.skew_ns) > SKEW_TOLD_NS
 
-    def age_ms(self, now: int) -> int:
-        """Age of the last sign of life; -1: there was none."""
-        return -1 if self.heard_at is None else max(now - self.heard_at, 0) // 1_000_000
+    def age_ms(self, now: int) -> int | None:
+        """Age of the last sign of life; None: there was none."""
+        return None if self.heard_at is None else max(now - self.heard_at, 0) // 1_000_000
 
     def why_stale(self, now: int, bus_connected: bool) -> str:
         """Why its values are stale; empty when they are fresh."""

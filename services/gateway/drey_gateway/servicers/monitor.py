@@ -87,12 +87,20 @@ class MonitorServicer:
                 async for message in messages:
                     yield message
 
-    def WatchSession(
-        self, request_iterator: AsyncIterator[pb.WatchSessionRequest], context: Context
-    ) -> AsyncIterator[pb.WatchSessionResponse]:
+    def OpenWatch(
+        self, request: pb.OpenWatchRequest, context: Context
+    ) -> AsyncIterator[pb.OpenWatchResponse]:
         """See the contract."""
         return _not_built(
-            "WatchSession is not built in this version; open a WatchPvs for each set of PVs"
+            "OpenWatch is not built in this version; open a WatchPvs for each set of PVs"
+        )
+
+    async def ModifyWatch(
+        self, request: pb.ModifyWatchRequest, context: Context
+    ) -> pb.ModifyWatchResponse:
+        """See the contract."""
+        raise errors.Unimplemented(
+            "ModifyWatch is not built in this version; open a WatchPvs for each set of PVs"
         )
 
     def WatchDrift(

@@ -147,5 +147,5 @@ def _without_times(summary: pb.SystemSummary) -> bytes:
     for part in copy.parts:
         part.ClearField("latency")
     for shard in copy.shards:
-        shard.state.age_ms = 0
+        shard.state.ClearField("age")
     return copy.SerializeToString(deterministic=True)

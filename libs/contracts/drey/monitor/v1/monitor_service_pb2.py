@@ -26,12 +26,14 @@ from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotat
 from drey.common.v1 import errors_pb2 as drey_dot_common_dot_v1_dot_errors__pb2
 from drey.common.v1 import form_pb2 as drey_dot_common_dot_v1_dot_form__pb2
 from drey.common.v1 import selector_pb2 as drey_dot_common_dot_v1_dot_selector__pb2
+from drey.common.v1 import state_pb2 as drey_dot_common_dot_v1_dot_state__pb2
 from drey.common.v1 import value_pb2 as drey_dot_common_dot_v1_dot_value__pb2
 from drey.monitor.v1 import watch_pb2 as drey_dot_monitor_dot_v1_dot_watch__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drey/monitor/v1/monitor_service.proto\x12\x0f\x64rey.monitor.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x19\x64rey/common/v1/form.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1b\x64rey/monitor/v1/watch.proto\x1a\x1cgoogle/api/annotations.proto\"\xa4\x01\n\x10GetValuesRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rwith_metadata\x18\x02 \x01(\x08R\x0cwithMetadata\x12-\n\x04\x66orm\x18\x03 \x01(\x0e\x32\x19.drey.common.v1.ValueFormR\x04\x66orm\"\xfe\x01\n\x11GetValuesResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x38\n\x08metadata\x18\x02 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x08metadata\x12\x36\n\x07\x63olumns\x18\x03 \x01(\x0b\x32\x1c.drey.common.v1.ValueColumnsR\x07\x63olumns\x12\x1b\n\tnot_found\x18\x04 \x03(\tR\x08notFound\x12/\n\x05links\x18\x05 \x03(\x0b\x32\x19.drey.monitor.v1.NameLinkR\x05links\"i\n\x0fWatchPvsRequest\x12\x36\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.drey.monitor.v1.WatchSpecB\x06\x8a\xa4&\x02\x08\x01R\x04spec\x12\x1e\n\x05token\x18\x02 \x01(\tB\x08\x8a\xa4&\x04\x18\xa0\x8d\x06R\x05token\"\x86\x05\n\x10WatchPvsResponse\x12G\n\x0e\x62\x61seline_begin\x18\x01 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineBeginH\x00R\rbaselineBegin\x12<\n\x08\x62\x61seline\x18\x02 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineChunkH\x00R\x08\x62\x61seline\x12\x41\n\x0c\x62\x61seline_end\x18\x03 \x01(\x0b\x32\x1c.drey.monitor.v1.BaselineEndH\x00R\x0b\x62\x61selineEnd\x12+\n\x04\x64iff\x18\x04 \x01(\x0b\x32\x15.drey.monitor.v1.DiffH\x00R\x04\x64iff\x12=\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1b.drey.monitor.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tfreshness\x18\x06 \x01(\x0b\x32 .drey.monitor.v1.FreshnessChangeH\x00R\tfreshness\x12.\n\x04left\x18\x07 \x01(\x0b\x32\x18.drey.monitor.v1.PvsLeftH\x00R\x04left\x12<\n\x08metadata\x18\x08 \x01(\x0b\x32\x1e.drey.monitor.v1.MetadataChunkH\x00R\x08metadata\x12J\n\x0fresync_required\x18\t \x01(\x0b\x32\x1f.drey.monitor.v1.ResyncRequiredH\x00R\x0eresyncRequired\x12\x38\n\x05names\x18\n \x01(\x0b\x32 .drey.monitor.v1.NamesUnderstoodH\x00R\x05namesB\x06\n\x04part\"\x8f\x01\n\x13WatchSessionRequest\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12*\n\x03\x61\x64\x64\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x03\x61\x64\x64\x12\x30\n\x06remove\x18\x03 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x06remove\"\x8a\x01\n\x14WatchSessionResponse\x12\x39\n\x05watch\x18\x01 \x01(\x0b\x32!.drey.monitor.v1.WatchPvsResponseH\x00R\x05watch\x12/\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.drey.monitor.v1.SessionAckH\x00R\x03\x61\x63kB\x06\n\x04part\"Y\n\nSessionAck\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9c\x01\n\x11WatchDriftRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\nsnapshotId\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12&\n\nhysteresis\x18\x03 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01R\nhysteresis\"\x99\x01\n\x12WatchDriftResponse\x12\x1c\n\tdifferent\x18\x01 \x01(\x04R\tdifferent\x12\x18\n\x07unknown\x18\x02 \x01(\x04R\x07unknown\x12\x33\n\x07\x65ntered\x18\x03 \x03(\x0b\x32\x19.drey.monitor.v1.DriftRowR\x07\x65ntered\x12\x16\n\x04left\x18\x04 \x03(\x06\x42\x02\x30\x01R\x04left\"\x82\x01\n\x08\x44riftRow\x12)\n\x04live\x18\x01 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x04live\x12-\n\x06stored\x18\x02 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x06stored\x12\x1c\n\tdeviation\x18\x03 \x01(\x01R\tdeviation\"\x19\n\x17GetMonitorStatusRequest\"P\n\x18GetMonitorStatusResponse\x12\x34\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\"\xc7\x03\n\x0bShardStatus\x12\x31\n\x05state\x18\x01 \x01(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x05state\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08\x63hannels\x18\x03 \x01(\x04R\x08\x63hannels\x12\x1c\n\tconnected\x18\x04 \x01(\x04R\tconnected\x12\"\n\x0c\x64isconnected\x18\x05 \x01(\x04R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\x06 \x01(\x04R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x07 \x01(\x04R\x07inAlarm\x12\"\n\rupdates_per_s\x18\x08 \x01(\x01R\x0bupdatesPerS\x12\x16\n\x06merged\x18\t \x01(\x04R\x06merged\x12%\n\x0e\x63hannel_access\x18\n \x01(\tR\rchannelAccess\x12\x17\n\x07tick_ms\x18\x0b \x01(\rR\x06tickMs\x12/\n\x11\x64irectory_version\x18\x0c \x01(\x04\x42\x02\x30\x01R\x10\x64irectoryVersion\x12 \n\x0bunsupported\x18\r \x01(\x04R\x0bunsupported2\xdd\x05\n\x0eMonitorService\x12\x88\x01\n\tGetValues\x12!.drey.monitor.v1.GetValuesRequest\x1a\".drey.monitor.v1.GetValuesResponse\"2\x90\x02\x01\x92\xa4&\x12monitor.values.get\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/values:get:\x01*0\x01\x12\x89\x01\n\x08WatchPvs\x12 .drey.monitor.v1.WatchPvsRequest\x1a!.drey.monitor.v1.WatchPvsResponse\"6\x90\x02\x01\x92\xa4&\x14monitor.values.watch\x82\xd3\xe4\x93\x02\x15\"\x10/v1/values:watch:\x01*0\x01\x12\x80\x01\n\x0cWatchSession\x12$.drey.monitor.v1.WatchSessionRequest\x1a%.drey.monitor.v1.WatchSessionResponse\"\x1f\x90\x02\x01\x92\xa4&\x14monitor.values.watch\x98\xa4&\x01(\x01\x30\x01\x12\x91\x01\n\nWatchDrift\x12\".drey.monitor.v1.WatchDriftRequest\x1a#.drey.monitor.v1.WatchDriftResponse\"8\x90\x02\x01\x92\xa4&\x13monitor.drift.watch\x98\xa4&\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/drift:watch:\x01*0\x01\x12\x9c\x01\n\x10GetMonitorStatus\x12(.drey.monitor.v1.GetMonitorStatusRequest\x1a).drey.monitor.v1.GetMonitorStatusResponse\"3\x90\x02\x01\x92\xa4&\x12monitor.status.get\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/monitor/statusB\xd0\x01\n\x13org.drey.monitor.v1B\x13MonitorServiceProtoP\x01Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\xa2\x02\x04\x44MVX\xaa\x02\x0f\x44rey.Monitor.V1\xba\x02\rDreyMonitorV1\xca\x02\x0f\x44rey\\Monitor\\V1\xe2\x02\x1b\x44rey\\Monitor\\V1\\GPBMetadata\xea\x02\x11\x44rey::Monitor::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drey/monitor/v1/monitor_service.proto\x12\x0f\x64rey.monitor.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x19\x64rey/common/v1/form.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/state.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1b\x64rey/monitor/v1/watch.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa4\x01\n\x10GetValuesRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rwith_metadata\x18\x02 \x01(\x08R\x0cwithMetadata\x12-\n\x04\x66orm\x18\x03 \x01(\x0e\x32\x19.drey.common.v1.ValueFormR\x04\x66orm\"\xfe\x01\n\x11GetValuesResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\x12\x38\n\x08metadata\x18\x02 \x03(\x0b\x32\x1c.drey.monitor.v1.MetadataRowR\x08metadata\x12\x36\n\x07\x63olumns\x18\x03 \x01(\x0b\x32\x1c.drey.common.v1.ValueColumnsR\x07\x63olumns\x12\x1b\n\tnot_found\x18\x04 \x03(\tR\x08notFound\x12/\n\x05links\x18\x05 \x03(\x0b\x32\x19.drey.monitor.v1.NameLinkR\x05links\"i\n\x0fWatchPvsRequest\x12\x36\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.drey.monitor.v1.WatchSpecB\x06\x8a\xa4&\x02\x08\x01R\x04spec\x12\x1e\n\x05token\x18\x02 \x01(\tB\x08\x8a\xa4&\x04\x18\xa0\x8d\x06R\x05token\"\x86\x05\n\x10WatchPvsResponse\x12G\n\x0e\x62\x61seline_begin\x18\x01 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineBeginH\x00R\rbaselineBegin\x12<\n\x08\x62\x61seline\x18\x02 \x01(\x0b\x32\x1e.drey.monitor.v1.BaselineChunkH\x00R\x08\x62\x61seline\x12\x41\n\x0c\x62\x61seline_end\x18\x03 \x01(\x0b\x32\x1c.drey.monitor.v1.BaselineEndH\x00R\x0b\x62\x61selineEnd\x12+\n\x04\x64iff\x18\x04 \x01(\x0b\x32\x15.drey.monitor.v1.DiffH\x00R\x04\x64iff\x12=\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1b.drey.monitor.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tfreshness\x18\x06 \x01(\x0b\x32 .drey.monitor.v1.FreshnessChangeH\x00R\tfreshness\x12.\n\x04left\x18\x07 \x01(\x0b\x32\x18.drey.monitor.v1.PvsLeftH\x00R\x04left\x12<\n\x08metadata\x18\x08 \x01(\x0b\x32\x1e.drey.monitor.v1.MetadataChunkH\x00R\x08metadata\x12J\n\x0fresync_required\x18\t \x01(\x0b\x32\x1f.drey.monitor.v1.ResyncRequiredH\x00R\x0eresyncRequired\x12\x38\n\x05names\x18\n \x01(\x0b\x32 .drey.monitor.v1.NamesUnderstoodH\x00R\x05namesB\x06\n\x04part\"_\n\x10OpenWatchRequest\x12K\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x1d.drey.monitor.v1.SubscriptionB\x06\x8a\xa4&\x02\x10\x64R\rsubscriptions\"\x85\x01\n\x0cSubscription\x12\x1d\n\x04name\x18\x01 \x01(\tB\t\x8a\xa4&\x05\x08\x01\x18\xc8\x01R\x04name\x12\x36\n\x04spec\x18\x02 \x01(\x0b\x32\x1a.drey.monitor.v1.WatchSpecB\x06\x8a\xa4&\x02\x08\x01R\x04spec\x12\x1e\n\x05token\x18\x03 \x01(\tB\x08\x8a\xa4&\x04\x18\xa0\x8d\x06R\x05token\"\xe4\x01\n\x11OpenWatchResponse\x12\"\n\x0csubscription\x18\x01 \x01(\tR\x0csubscription\x12\x38\n\x06opened\x18\x02 \x01(\x0b\x32\x1e.drey.monitor.v1.SessionOpenedH\x00R\x06opened\x12\x39\n\x05watch\x18\x03 \x01(\x0b\x32!.drey.monitor.v1.WatchPvsResponseH\x00R\x05watch\x12.\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x1a.drey.monitor.v1.ChangeAckH\x00R\x03\x61\x63kB\x06\n\x04part\")\n\rSessionOpened\x12\x18\n\x07session\x18\x01 \x01(\tR\x07session\"X\n\tChangeAck\x12\x1a\n\x06\x63hange\x18\x01 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\xde\x02\n\x12ModifyWatchRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\x8a\xa4&\x05\x08\x01\x18\xc8\x01R\x07session\x12-\n\x0csubscription\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x08\x01\x18\xc8\x01R\x0csubscription\x12\x1a\n\x06\x63hange\x18\x03 \x01(\x04\x42\x02\x30\x01R\x06\x63hange\x12,\n\x03\x61\x64\x64\x18\x04 \x01(\x0b\x32\x18.drey.common.v1.SelectorH\x00R\x03\x61\x64\x64\x12\x32\n\x06remove\x18\x05 \x01(\x0b\x32\x18.drey.common.v1.SelectorH\x00R\x06remove\x12\x36\n\x07replace\x18\x06 \x01(\x0b\x32\x1a.drey.monitor.v1.WatchSpecH\x00R\x07replace\x12\x34\n\x03\x65nd\x18\x07 \x01(\x0b\x32 .drey.monitor.v1.SubscriptionEndH\x00R\x03\x65ndB\x08\n\x06\x61\x63tion\"\x11\n\x0fSubscriptionEnd\"\x15\n\x13ModifyWatchResponse\"\x96\x02\n\tDriftSpec\x12>\n\treference\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.StateRefB\x06\x8a\xa4&\x02\x08\x01R\treference\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12&\n\nhysteresis\x18\x03 \x01(\x01\x42\x06\x8a\xa4&\x02(\x01R\nhysteresis\x12-\n\x04\x66orm\x18\x04 \x01(\x0e\x32\x19.drey.common.v1.ValueFormR\x04\x66orm\x12<\n\x0cmin_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\"k\n\x11WatchDriftRequest\x12\x36\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.drey.monitor.v1.DriftSpecB\x06\x8a\xa4&\x02\x08\x01R\x04spec\x12\x1e\n\x05token\x18\x02 \x01(\tB\x08\x8a\xa4&\x04\x18\xa0\x8d\x06R\x05token\"\xd3\x04\n\x12WatchDriftResponse\x12\x44\n\x0e\x62\x61seline_begin\x18\x01 \x01(\x0b\x32\x1b.drey.monitor.v1.DriftBeginH\x00R\rbaselineBegin\x12\x39\n\x08\x62\x61seline\x18\x02 \x01(\x0b\x32\x1b.drey.monitor.v1.DriftChunkH\x00R\x08\x62\x61seline\x12\x41\n\x0c\x62\x61seline_end\x18\x03 \x01(\x0b\x32\x1c.drey.monitor.v1.BaselineEndH\x00R\x0b\x62\x61selineEnd\x12\x37\n\x07\x63hanged\x18\x04 \x01(\x0b\x32\x1b.drey.monitor.v1.DriftChunkH\x00R\x07\x63hanged\x12\x30\n\x04left\x18\x05 \x01(\x0b\x32\x1a.drey.monitor.v1.DriftLeftH\x00R\x04left\x12\x39\n\x07summary\x18\x06 \x01(\x0b\x32\x1d.drey.monitor.v1.DriftSummaryH\x00R\x07summary\x12=\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x1b.drey.monitor.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tfreshness\x18\x08 \x01(\x0b\x32 .drey.monitor.v1.FreshnessChangeH\x00R\tfreshness\x12J\n\x0fresync_required\x18\t \x01(\x0b\x32\x1f.drey.monitor.v1.ResyncRequiredH\x00R\x0eresyncRequiredB\x06\n\x04part\"w\n\nDriftBegin\x12\x19\n\x08pv_count\x18\x01 \x01(\x05R\x07pvCount\x12\x1f\n\x0bkeeps_state\x18\x02 \x01(\x08R\nkeepsState\x12-\n\x04\x66orm\x18\x03 \x01(\x0e\x32\x19.drey.common.v1.ValueFormR\x04\x66orm\"t\n\nDriftChunk\x12-\n\x04rows\x18\x01 \x03(\x0b\x32\x19.drey.monitor.v1.DriftRowR\x04rows\x12\x37\n\x07\x63olumns\x18\x02 \x01(\x0b\x32\x1d.drey.monitor.v1.DriftColumnsR\x07\x63olumns\"\x9c\x01\n\x08\x44riftRow\x12)\n\x04live\x18\x01 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x04live\x12-\n\x06stored\x18\x02 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x06stored\x12\x1c\n\tdeviation\x18\x03 \x01(\x01R\tdeviation\x12\x18\n\x07\x65ntered\x18\x04 \x01(\x08R\x07\x65ntered\"\xb0\x01\n\x0c\x44riftColumns\x12\x30\n\x04live\x18\x01 \x01(\x0b\x32\x1c.drey.common.v1.ValueColumnsR\x04live\x12\x34\n\x06stored\x18\x02 \x01(\x0b\x32\x1c.drey.common.v1.ValueColumnsR\x06stored\x12\x1e\n\ndeviations\x18\x03 \x01(\x0cR\ndeviations\x12\x18\n\x07\x65ntered\x18\x04 \x01(\x0cR\x07\x65ntered\".\n\tDriftLeft\x12!\n\npv_numbers\x18\x01 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\"b\n\x0c\x44riftSummary\x12\x1c\n\tdifferent\x18\x01 \x01(\x05R\tdifferent\x12\x18\n\x07unknown\x18\x02 \x01(\x05R\x07unknown\x12\x1a\n\x08\x63ompared\x18\x03 \x01(\x05R\x08\x63ompared\"\x19\n\x17GetMonitorStatusRequest\"P\n\x18GetMonitorStatusResponse\x12\x34\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\"\xdd\x03\n\x0bShardStatus\x12\x31\n\x05state\x18\x01 \x01(\x0b\x32\x1b.drey.monitor.v1.ShardStateR\x05state\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08\x63hannels\x18\x03 \x01(\x05R\x08\x63hannels\x12\x1c\n\tconnected\x18\x04 \x01(\x05R\tconnected\x12\"\n\x0c\x64isconnected\x18\x05 \x01(\x05R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\x06 \x01(\x05R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x07 \x01(\x05R\x07inAlarm\x12\"\n\rupdates_per_s\x18\x08 \x01(\x01R\x0bupdatesPerS\x12\x16\n\x06merged\x18\t \x01(\x03R\x06merged\x12%\n\x0e\x63hannel_access\x18\n \x01(\tR\rchannelAccess\x12-\n\x04tick\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationR\x04tick\x12/\n\x11\x64irectory_version\x18\x0c \x01(\x04\x42\x02\x30\x01R\x10\x64irectoryVersion\x12 \n\x0bunsupported\x18\r \x01(\x05R\x0bunsupported2\x92\x07\n\x0eMonitorService\x12\x88\x01\n\tGetValues\x12!.drey.monitor.v1.GetValuesRequest\x1a\".drey.monitor.v1.GetValuesResponse\"2\x90\x02\x01\x92\xa4&\x12monitor.values.get\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/values:get:\x01*0\x01\x12\x89\x01\n\x08WatchPvs\x12 .drey.monitor.v1.WatchPvsRequest\x1a!.drey.monitor.v1.WatchPvsResponse\"6\x90\x02\x01\x92\xa4&\x14monitor.values.watch\x82\xd3\xe4\x93\x02\x15\"\x10/v1/values:watch:\x01*0\x01\x12\x91\x01\n\tOpenWatch\x12!.drey.monitor.v1.OpenWatchRequest\x1a\".drey.monitor.v1.OpenWatchResponse\";\x90\x02\x01\x92\xa4&\x14monitor.values.watch\x98\xa4&\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/sessions:open:\x01*0\x01\x12\xa1\x01\n\x0bModifyWatch\x12#.drey.monitor.v1.ModifyWatchRequest\x1a$.drey.monitor.v1.ModifyWatchResponse\"G\x90\x02\x02\x92\xa4&\x14monitor.values.watch\x98\xa4&\x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/sessions/{session}:modify:\x01*\x12\x91\x01\n\nWatchDrift\x12\".drey.monitor.v1.WatchDriftRequest\x1a#.drey.monitor.v1.WatchDriftResponse\"8\x90\x02\x01\x92\xa4&\x13monitor.drift.watch\x98\xa4&\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/drift:watch:\x01*0\x01\x12\x9c\x01\n\x10GetMonitorStatus\x12(.drey.monitor.v1.GetMonitorStatusRequest\x1a).drey.monitor.v1.GetMonitorStatusResponse\"3\x90\x02\x01\x92\xa4&\x12monitor.status.get\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/monitor/statusB\xd0\x01\n\x13org.drey.monitor.v1B\x13MonitorServiceProtoP\x01Z5github.com/drey-controls/drey-go/monitor/v1;monitorv1\xa2\x02\x04\x44MVX\xaa\x02\x0f\x44rey.Monitor.V1\xba\x02\rDreyMonitorV1\xca\x02\x0f\x44rey\\Monitor\\V1\xe2\x02\x1b\x44rey\\Monitor\\V1\\GPBMetadata\xea\x02\x11\x44rey::Monitor::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,54 +47,94 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHPVSREQUEST'].fields_by_name['spec']._serialized_options = b'\212\244&\002\010\001'
   _globals['_WATCHPVSREQUEST'].fields_by_name['token']._loaded_options = None
   _globals['_WATCHPVSREQUEST'].fields_by_name['token']._serialized_options = b'\212\244&\004\030\240\215\006'
-  _globals['_WATCHSESSIONREQUEST'].fields_by_name['change']._loaded_options = None
-  _globals['_WATCHSESSIONREQUEST'].fields_by_name['change']._serialized_options = b'0\001'
-  _globals['_SESSIONACK'].fields_by_name['change']._loaded_options = None
-  _globals['_SESSIONACK'].fields_by_name['change']._serialized_options = b'0\001'
-  _globals['_WATCHDRIFTREQUEST'].fields_by_name['snapshot_id']._loaded_options = None
-  _globals['_WATCHDRIFTREQUEST'].fields_by_name['snapshot_id']._serialized_options = b'\212\244&\004\010\001 \001'
-  _globals['_WATCHDRIFTREQUEST'].fields_by_name['hysteresis']._loaded_options = None
-  _globals['_WATCHDRIFTREQUEST'].fields_by_name['hysteresis']._serialized_options = b'\212\244&\002(\001'
-  _globals['_WATCHDRIFTRESPONSE'].fields_by_name['left']._loaded_options = None
-  _globals['_WATCHDRIFTRESPONSE'].fields_by_name['left']._serialized_options = b'0\001'
+  _globals['_OPENWATCHREQUEST'].fields_by_name['subscriptions']._loaded_options = None
+  _globals['_OPENWATCHREQUEST'].fields_by_name['subscriptions']._serialized_options = b'\212\244&\002\020d'
+  _globals['_SUBSCRIPTION'].fields_by_name['name']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['name']._serialized_options = b'\212\244&\005\010\001\030\310\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['spec']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['spec']._serialized_options = b'\212\244&\002\010\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['token']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['token']._serialized_options = b'\212\244&\004\030\240\215\006'
+  _globals['_CHANGEACK'].fields_by_name['change']._loaded_options = None
+  _globals['_CHANGEACK'].fields_by_name['change']._serialized_options = b'0\001'
+  _globals['_MODIFYWATCHREQUEST'].fields_by_name['session']._loaded_options = None
+  _globals['_MODIFYWATCHREQUEST'].fields_by_name['session']._serialized_options = b'\212\244&\005\010\001\030\310\001'
+  _globals['_MODIFYWATCHREQUEST'].fields_by_name['subscription']._loaded_options = None
+  _globals['_MODIFYWATCHREQUEST'].fields_by_name['subscription']._serialized_options = b'\212\244&\005\010\001\030\310\001'
+  _globals['_MODIFYWATCHREQUEST'].fields_by_name['change']._loaded_options = None
+  _globals['_MODIFYWATCHREQUEST'].fields_by_name['change']._serialized_options = b'0\001'
+  _globals['_DRIFTSPEC'].fields_by_name['reference']._loaded_options = None
+  _globals['_DRIFTSPEC'].fields_by_name['reference']._serialized_options = b'\212\244&\002\010\001'
+  _globals['_DRIFTSPEC'].fields_by_name['hysteresis']._loaded_options = None
+  _globals['_DRIFTSPEC'].fields_by_name['hysteresis']._serialized_options = b'\212\244&\002(\001'
+  _globals['_WATCHDRIFTREQUEST'].fields_by_name['spec']._loaded_options = None
+  _globals['_WATCHDRIFTREQUEST'].fields_by_name['spec']._serialized_options = b'\212\244&\002\010\001'
+  _globals['_WATCHDRIFTREQUEST'].fields_by_name['token']._loaded_options = None
+  _globals['_WATCHDRIFTREQUEST'].fields_by_name['token']._serialized_options = b'\212\244&\004\030\240\215\006'
+  _globals['_DRIFTLEFT'].fields_by_name['pv_numbers']._loaded_options = None
+  _globals['_DRIFTLEFT'].fields_by_name['pv_numbers']._serialized_options = b'0\001'
   _globals['_SHARDSTATUS'].fields_by_name['directory_version']._loaded_options = None
   _globals['_SHARDSTATUS'].fields_by_name['directory_version']._serialized_options = b'0\001'
   _globals['_MONITORSERVICE'].methods_by_name['GetValues']._loaded_options = None
   _globals['_MONITORSERVICE'].methods_by_name['GetValues']._serialized_options = b'\220\002\001\222\244&\022monitor.values.get\202\323\344\223\002\023\"\016/v1/values:get:\001*'
   _globals['_MONITORSERVICE'].methods_by_name['WatchPvs']._loaded_options = None
   _globals['_MONITORSERVICE'].methods_by_name['WatchPvs']._serialized_options = b'\220\002\001\222\244&\024monitor.values.watch\202\323\344\223\002\025\"\020/v1/values:watch:\001*'
-  _globals['_MONITORSERVICE'].methods_by_name['WatchSession']._loaded_options = None
-  _globals['_MONITORSERVICE'].methods_by_name['WatchSession']._serialized_options = b'\220\002\001\222\244&\024monitor.values.watch\230\244&\001'
+  _globals['_MONITORSERVICE'].methods_by_name['OpenWatch']._loaded_options = None
+  _globals['_MONITORSERVICE'].methods_by_name['OpenWatch']._serialized_options = b'\220\002\001\222\244&\024monitor.values.watch\230\244&\001\202\323\344\223\002\026\"\021/v1/sessions:open:\001*'
+  _globals['_MONITORSERVICE'].methods_by_name['ModifyWatch']._loaded_options = None
+  _globals['_MONITORSERVICE'].methods_by_name['ModifyWatch']._serialized_options = b'\220\002\002\222\244&\024monitor.values.watch\230\244&\001\202\323\344\223\002\"\"\035/v1/sessions/{session}:modify:\001*'
   _globals['_MONITORSERVICE'].methods_by_name['WatchDrift']._loaded_options = None
   _globals['_MONITORSERVICE'].methods_by_name['WatchDrift']._serialized_options = b'\220\002\001\222\244&\023monitor.drift.watch\230\244&\001\202\323\344\223\002\024\"\017/v1/drift:watch:\001*'
   _globals['_MONITORSERVICE'].methods_by_name['GetMonitorStatus']._loaded_options = None
   _globals['_MONITORSERVICE'].methods_by_name['GetMonitorStatus']._serialized_options = b'\220\002\001\222\244&\022monitor.status.get\202\323\344\223\002\024\022\022/v1/monitor/status'
-  _globals['_GETVALUESREQUEST']._serialized_start=267
-  _globals['_GETVALUESREQUEST']._serialized_end=431
-  _globals['_GETVALUESRESPONSE']._serialized_start=434
-  _globals['_GETVALUESRESPONSE']._serialized_end=688
-  _globals['_WATCHPVSREQUEST']._serialized_start=690
-  _globals['_WATCHPVSREQUEST']._serialized_end=795
-  _globals['_WATCHPVSRESPONSE']._serialized_start=798
-  _globals['_WATCHPVSRESPONSE']._serialized_end=1444
-  _globals['_WATCHSESSIONREQUEST']._serialized_start=1447
-  _globals['_WATCHSESSIONREQUEST']._serialized_end=1590
-  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1593
-  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1731
-  _globals['_SESSIONACK']._serialized_start=1733
-  _globals['_SESSIONACK']._serialized_end=1822
-  _globals['_WATCHDRIFTREQUEST']._serialized_start=1825
-  _globals['_WATCHDRIFTREQUEST']._serialized_end=1981
-  _globals['_WATCHDRIFTRESPONSE']._serialized_start=1984
-  _globals['_WATCHDRIFTRESPONSE']._serialized_end=2137
-  _globals['_DRIFTROW']._serialized_start=2140
-  _globals['_DRIFTROW']._serialized_end=2270
-  _globals['_GETMONITORSTATUSREQUEST']._serialized_start=2272
-  _globals['_GETMONITORSTATUSREQUEST']._serialized_end=2297
-  _globals['_GETMONITORSTATUSRESPONSE']._serialized_start=2299
-  _globals['_GETMONITORSTATUSRESPONSE']._serialized_end=2379
-  _globals['_SHARDSTATUS']._serialized_start=2382
-  _globals['_SHARDSTATUS']._serialized_end=2837
-  _globals['_MONITORSERVICE']._serialized_start=2840
-  _globals['_MONITORSERVICE']._serialized_end=3573
+  _globals['_GETVALUESREQUEST']._serialized_start=327
+  _globals['_GETVALUESREQUEST']._serialized_end=491
+  _globals['_GETVALUESRESPONSE']._serialized_start=494
+  _globals['_GETVALUESRESPONSE']._serialized_end=748
+  _globals['_WATCHPVSREQUEST']._serialized_start=750
+  _globals['_WATCHPVSREQUEST']._serialized_end=855
+  _globals['_WATCHPVSRESPONSE']._serialized_start=858
+  _globals['_WATCHPVSRESPONSE']._serialized_end=1504
+  _globals['_OPENWATCHREQUEST']._serialized_start=1506
+  _globals['_OPENWATCHREQUEST']._serialized_end=1601
+  _globals['_SUBSCRIPTION']._serialized_start=1604
+  _globals['_SUBSCRIPTION']._serialized_end=1737
+  _globals['_OPENWATCHRESPONSE']._serialized_start=1740
+  _globals['_OPENWATCHRESPONSE']._serialized_end=1968
+  _globals['_SESSIONOPENED']._serialized_start=1970
+  _globals['_SESSIONOPENED']._serialized_end=2011
+  _globals['_CHANGEACK']._serialized_start=2013
+  _globals['_CHANGEACK']._serialized_end=2101
+  _globals['_MODIFYWATCHREQUEST']._serialized_start=2104
+  _globals['_MODIFYWATCHREQUEST']._serialized_end=2454
+  _globals['_SUBSCRIPTIONEND']._serialized_start=2456
+  _globals['_SUBSCRIPTIONEND']._serialized_end=2473
+  _globals['_MODIFYWATCHRESPONSE']._serialized_start=2475
+  _globals['_MODIFYWATCHRESPONSE']._serialized_end=2496
+  _globals['_DRIFTSPEC']._serialized_start=2499
+  _globals['_DRIFTSPEC']._serialized_end=2777
+  _globals['_WATCHDRIFTREQUEST']._serialized_start=2779
+  _globals['_WATCHDRIFTREQUEST']._serialized_end=2886
+  _globals['_WATCHDRIFTRESPONSE']._serialized_start=2889
+  _globals['_WATCHDRIFTRESPONSE']._serialized_end=3484
+  _globals['_DRIFTBEGIN']._serialized_start=3486
+  _globals['_DRIFTBEGIN']._serialized_end=3605
+  _globals['_DRIFTCHUNK']._serialized_start=3607
+  _globals['_DRIFTCHUNK']._serialized_end=3723
+  _globals['_DRIFTROW']._serialized_start=3726
+  _globals['_DRIFTROW']._serialized_end=3882
+  _globals['_DRIFTCOLUMNS']._serialized_start=3885
+  _globals['_DRIFTCOLUMNS']._serialized_end=4061
+  _globals['_DRIFTLEFT']._serialized_start=4063
+  _globals['_DRIFTLEFT']._serialized_end=4109
+  _globals['_DRIFTSUMMARY']._serialized_start=4111
+  _globals['_DRIFTSUMMARY']._serialized_end=4209
+  _globals['_GETMONITORSTATUSREQUEST']._serialized_start=4211
+  _globals['_GETMONITORSTATUSREQUEST']._serialized_end=4236
+  _globals['_GETMONITORSTATUSRESPONSE']._serialized_start=4238
+  _globals['_GETMONITORSTATUSRESPONSE']._serialized_end=4318
+  _globals['_SHARDSTATUS']._serialized_start=4321
+  _globals['_SHARDSTATUS']._serialized_end=4798
+  _globals['_MONITORSERVICE']._serialized_start=4801
+  _globals['_MONITORSERVICE']._serialized_end=5715
 # @@protoc_insertion_point(module_scope)

@@ -7,9 +7,11 @@ from collections import abc as _abc
 from drey.common.v1 import errors_pb2 as _errors_pb2
 from drey.common.v1 import form_pb2 as _form_pb2
 from drey.common.v1 import selector_pb2 as _selector_pb2
+from drey.common.v1 import state_pb2 as _state_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from drey.monitor.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
@@ -214,74 +216,130 @@ class WatchPvsResponse(_message.Message):
 Global___WatchPvsResponse: _TypeAlias = WatchPvsResponse  # noqa: Y015
 
 @_typing.final
-class WatchSessionRequest(_message.Message):
-    """Request of WatchSession."""
+class OpenWatchRequest(_message.Message):
+    """Request of OpenWatch. Not built yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CHANGE_FIELD_NUMBER: _builtins.int
-    ADD_FIELD_NUMBER: _builtins.int
-    REMOVE_FIELD_NUMBER: _builtins.int
-    change: _builtins.int
-    """Number of this change, chosen by the client, growing."""
+    SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def add(self) -> _selector_pb2.Selector:
-        """PVs to add."""
-
-    @_builtins.property
-    def remove(self) -> _selector_pb2.Selector:
-        """PVs to remove."""
+    def subscriptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subscription]:
+        """Subscriptions to begin with. Empty: none, they come by ModifyWatch."""
 
     def __init__(
         self,
         *,
-        change: _builtins.int = ...,
-        add: _selector_pb2.Selector | None = ...,
-        remove: _selector_pb2.Selector | None = ...,
+        subscriptions: _abc.Iterable[Global___Subscription] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "remove", b"remove"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "change", b"change", "remove", b"remove"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscriptions", b"subscriptions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchSessionRequest: _TypeAlias = WatchSessionRequest  # noqa: Y015
+Global___OpenWatchRequest: _TypeAlias = OpenWatchRequest  # noqa: Y015
 
 @_typing.final
-class WatchSessionResponse(_message.Message):
-    """Response of WatchSession."""
+class Subscription(_message.Message):
+    """One watch of a session. Not built yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    NAME_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name within the session, chosen by the client."""
+    token: _builtins.str
+    """Last token seen of it. Empty: a baseline."""
+    @_builtins.property
+    def spec(self) -> _watch_pb2.WatchSpec:
+        """What to watch."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        spec: _watch_pb2.WatchSpec | None = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "spec", b"spec", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Subscription: _TypeAlias = Subscription  # noqa: Y015
+
+@_typing.final
+class OpenWatchResponse(_message.Message):
+    """Response of OpenWatch. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
     WATCH_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
+    subscription: _builtins.str
+    """Name of the subscription that it is of. Empty: it is of the session, or of all subscriptions that
+    have these PVs; PVs that are watched at different rates name theirs.
+    """
+    @_builtins.property
+    def opened(self) -> Global___SessionOpened:
+        """The session is open; first message."""
+
     @_builtins.property
     def watch(self) -> Global___WatchPvsResponse:
         """As in WatchPvs."""
 
     @_builtins.property
-    def ack(self) -> Global___SessionAck:
+    def ack(self) -> Global___ChangeAck:
         """A change was applied, or refused."""
 
     def __init__(
         self,
         *,
+        subscription: _builtins.str = ...,
+        opened: Global___SessionOpened | None = ...,
         watch: Global___WatchPvsResponse | None = ...,
-        ack: Global___SessionAck | None = ...,
+        ack: Global___ChangeAck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "part", b"part", "watch", b"watch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "opened", b"opened", "part", b"part", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "part", b"part", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "opened", b"opened", "part", b"part", "subscription", b"subscription", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["watch", "ack"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["opened", "watch", "ack"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
-Global___WatchSessionResponse: _TypeAlias = WatchSessionResponse  # noqa: Y015
+Global___OpenWatchResponse: _TypeAlias = OpenWatchResponse  # noqa: Y015
 
 @_typing.final
-class SessionAck(_message.Message):
-    """Answer to a change of a session."""
+class SessionOpened(_message.Message):
+    """Begins a session. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Id of the session, for ModifyWatch; good until the stream ends."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOpened: _TypeAlias = SessionOpened  # noqa: Y015
+
+@_typing.final
+class ChangeAck(_message.Message):
+    """Answer in the stream to a change of a subscription. Not built yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -291,7 +349,7 @@ class SessionAck(_message.Message):
     """Number of the change."""
     @_builtins.property
     def error(self) -> _errors_pb2.ItemError:
-        """Why it was refused. Absent: it was applied."""
+        """Why it was refused. Absent: what follows is as changed."""
 
     def __init__(
         self,
@@ -305,35 +363,165 @@ class SessionAck(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SessionAck: _TypeAlias = SessionAck  # noqa: Y015
+Global___ChangeAck: _TypeAlias = ChangeAck  # noqa: Y015
 
 @_typing.final
-class WatchDriftRequest(_message.Message):
-    """Request of WatchDrift."""
+class ModifyWatchRequest(_message.Message):
+    """Request of ModifyWatch. Not built yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
-    SELECTOR_FIELD_NUMBER: _builtins.int
-    HYSTERESIS_FIELD_NUMBER: _builtins.int
-    snapshot_id: _builtins.str
-    """Id of the snapshot."""
-    hysteresis: _builtins.float
-    """A difference ends only when the deviation falls below this many tolerances. 0: 1."""
+    SESSION_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Id of the session, from its first message."""
+    subscription: _builtins.str
+    """Name of the subscription."""
+    change: _builtins.int
+    """Number of this change, chosen by the client, growing over all changes of the session from 1."""
     @_builtins.property
-    def selector(self) -> _selector_pb2.Selector:
-        """Which PVs. Absent: all of the snapshot."""
+    def add(self) -> _selector_pb2.Selector:
+        """PVs to add to it."""
+
+    @_builtins.property
+    def remove(self) -> _selector_pb2.Selector:
+        """PVs to remove from it."""
+
+    @_builtins.property
+    def replace(self) -> _watch_pb2.WatchSpec:
+        """It watches this from now on; a subscription that there is not yet begins."""
+
+    @_builtins.property
+    def end(self) -> Global___SubscriptionEnd:
+        """It ends."""
 
     def __init__(
         self,
         *,
-        snapshot_id: _builtins.str = ...,
+        session: _builtins.str = ...,
+        subscription: _builtins.str = ...,
+        change: _builtins.int = ...,
+        add: _selector_pb2.Selector | None = ...,
+        remove: _selector_pb2.Selector | None = ...,
+        replace: _watch_pb2.WatchSpec | None = ...,
+        end: Global___SubscriptionEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "add", b"add", "end", b"end", "remove", b"remove", "replace", b"replace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "add", b"add", "change", b"change", "end", b"end", "remove", b"remove", "replace", b"replace", "session", b"session", "subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["add", "remove", "replace", "end"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___ModifyWatchRequest: _TypeAlias = ModifyWatchRequest  # noqa: Y015
+
+@_typing.final
+class SubscriptionEnd(_message.Message):
+    """Ends a subscription. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionEnd: _TypeAlias = SubscriptionEnd  # noqa: Y015
+
+@_typing.final
+class ModifyWatchResponse(_message.Message):
+    """Response of ModifyWatch. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModifyWatchResponse: _TypeAlias = ModifyWatchResponse  # noqa: Y015
+
+@_typing.final
+class DriftSpec(_message.Message):
+    """What difference to watch. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    HYSTERESIS_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    hysteresis: _builtins.float
+    """A difference ends only when the deviation falls below this many tolerances, 0 to 1. 0: 1."""
+    form: _form_pb2.ValueForm.ValueType
+    """Form of the values; the begin of the baseline names it."""
+    @_builtins.property
+    def reference(self) -> _state_pb2.StateRef:
+        """What the live machine is compared with; not the live machine itself."""
+
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """Which PVs. Absent: all that the reference has."""
+
+    @_builtins.property
+    def min_interval(self) -> _duration_pb2.Duration:
+        """Least time between two messages of changes. Absent: each tick."""
+
+    def __init__(
+        self,
+        *,
+        reference: _state_pb2.StateRef | None = ...,
         selector: _selector_pb2.Selector | None = ...,
         hysteresis: _builtins.float = ...,
+        form: _form_pb2.ValueForm.ValueType = ...,
+        min_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval", "reference", b"reference", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hysteresis", b"hysteresis", "selector", b"selector", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "hysteresis", b"hysteresis", "min_interval", b"min_interval", "reference", b"reference", "selector", b"selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftSpec: _TypeAlias = DriftSpec  # noqa: Y015
+
+@_typing.final
+class WatchDriftRequest(_message.Message):
+    """Request of WatchDrift. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Last token seen. Empty: a baseline."""
+    @_builtins.property
+    def spec(self) -> Global___DriftSpec:
+        """What to watch."""
+
+    def __init__(
+        self,
+        *,
+        spec: Global___DriftSpec | None = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,60 +529,161 @@ Global___WatchDriftRequest: _TypeAlias = WatchDriftRequest  # noqa: Y015
 
 @_typing.final
 class WatchDriftResponse(_message.Message):
-    """Response of WatchDrift."""
+    """Response of WatchDrift. Not built yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DIFFERENT_FIELD_NUMBER: _builtins.int
-    UNKNOWN_FIELD_NUMBER: _builtins.int
-    ENTERED_FIELD_NUMBER: _builtins.int
+    BASELINE_BEGIN_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    BASELINE_END_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
-    different: _builtins.int
-    """PVs that differ now."""
-    unknown: _builtins.int
-    """PVs of which it is not known."""
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    RESYNC_REQUIRED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def entered(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftRow]:
+    def baseline_begin(self) -> Global___DriftBegin:
+        """A baseline begins."""
+
+    @_builtins.property
+    def baseline(self) -> Global___DriftChunk:
+        """PVs that differ."""
+
+    @_builtins.property
+    def baseline_end(self) -> _watch_pb2.BaselineEnd:
+        """The baseline is complete."""
+
+    @_builtins.property
+    def changed(self) -> Global___DriftChunk:
         """PVs that entered or changed among the differences."""
 
     @_builtins.property
-    def left(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Permanent numbers of PVs that left the differences."""
+    def left(self) -> Global___DriftLeft:
+        """PVs that left the differences."""
+
+    @_builtins.property
+    def summary(self) -> Global___DriftSummary:
+        """How many differ; after a baseline, and when it changes."""
+
+    @_builtins.property
+    def checkpoint(self) -> _watch_pb2.Checkpoint:
+        """Sign of life."""
+
+    @_builtins.property
+    def freshness(self) -> _watch_pb2.FreshnessChange:
+        """Values became stale, or fresh again."""
+
+    @_builtins.property
+    def resync_required(self) -> _watch_pb2.ResyncRequired:
+        """The token could not be honoured."""
 
     def __init__(
         self,
         *,
-        different: _builtins.int = ...,
-        unknown: _builtins.int = ...,
-        entered: _abc.Iterable[Global___DriftRow] | None = ...,
-        left: _abc.Iterable[_builtins.int] | None = ...,
+        baseline_begin: Global___DriftBegin | None = ...,
+        baseline: Global___DriftChunk | None = ...,
+        baseline_end: _watch_pb2.BaselineEnd | None = ...,
+        changed: Global___DriftChunk | None = ...,
+        left: Global___DriftLeft | None = ...,
+        summary: Global___DriftSummary | None = ...,
+        checkpoint: _watch_pb2.Checkpoint | None = ...,
+        freshness: _watch_pb2.FreshnessChange | None = ...,
+        resync_required: _watch_pb2.ResyncRequired | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "changed", b"changed", "checkpoint", b"checkpoint", "freshness", b"freshness", "left", b"left", "part", b"part", "resync_required", b"resync_required", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["different", b"different", "entered", b"entered", "left", b"left", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "changed", b"changed", "checkpoint", b"checkpoint", "freshness", b"freshness", "left", b"left", "part", b"part", "resync_required", b"resync_required", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["baseline_begin", "baseline", "baseline_end", "changed", "left", "summary", "checkpoint", "freshness", "resync_required"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___WatchDriftResponse: _TypeAlias = WatchDriftResponse  # noqa: Y015
 
 @_typing.final
+class DriftBegin(_message.Message):
+    """Begins a baseline of differences: what the client held before is to be dropped, unless
+    `keeps_state`. Not built yet.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PV_COUNT_FIELD_NUMBER: _builtins.int
+    KEEPS_STATE_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    pv_count: _builtins.int
+    """PVs compared."""
+    keeps_state: _builtins.bool
+    """Only what changed since the client's token follows; the rest of what it holds is right."""
+    form: _form_pb2.ValueForm.ValueType
+    """Form of the values: rows or columns."""
+    def __init__(
+        self,
+        *,
+        pv_count: _builtins.int = ...,
+        keeps_state: _builtins.bool = ...,
+        form: _form_pb2.ValueForm.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "keeps_state", b"keeps_state", "pv_count", b"pv_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftBegin: _TypeAlias = DriftBegin  # noqa: Y015
+
+@_typing.final
+class DriftChunk(_message.Message):
+    """Some PVs that differ, each once, in one of the two forms. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftRow]:
+        """As rows."""
+
+    @_builtins.property
+    def columns(self) -> Global___DriftColumns:
+        """As columns."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___DriftRow] | None = ...,
+        columns: Global___DriftColumns | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftChunk: _TypeAlias = DriftChunk  # noqa: Y015
+
+@_typing.final
 class DriftRow(_message.Message):
-    """One PV that drifted."""
+    """One PV that drifted. Not built yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LIVE_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     DEVIATION_FIELD_NUMBER: _builtins.int
+    ENTERED_FIELD_NUMBER: _builtins.int
     deviation: _builtins.float
     """Largest deviation of the two channels, in tolerances."""
+    entered: _builtins.bool
+    """It was no difference before."""
     @_builtins.property
     def live(self) -> _value_pb2.PvRow:
-        """The values now."""
+        """The values now; both channels."""
 
     @_builtins.property
     def stored(self) -> _value_pb2.PvRow:
-        """The values in the snapshot."""
+        """The values of the reference; both channels."""
 
     def __init__(
         self,
@@ -402,14 +691,107 @@ class DriftRow(_message.Message):
         live: _value_pb2.PvRow | None = ...,
         stored: _value_pb2.PvRow | None = ...,
         deviation: _builtins.float = ...,
+        entered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviation", b"deviation", "live", b"live", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviation", b"deviation", "entered", b"entered", "live", b"live", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DriftRow: _TypeAlias = DriftRow  # noqa: Y015
+
+@_typing.final
+class DriftColumns(_message.Message):
+    """Channels of PVs that drifted, as columns of n entries. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIVE_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    DEVIATIONS_FIELD_NUMBER: _builtins.int
+    ENTERED_FIELD_NUMBER: _builtins.int
+    deviations: _builtins.bytes
+    """Deviations in tolerances, float64: 8 bytes each, little-endian."""
+    entered: _builtins.bytes
+    """Whether the PV was no difference before, uint8: one byte each, 0 or 1."""
+    @_builtins.property
+    def live(self) -> _value_pb2.ValueColumns:
+        """The values now."""
+
+    @_builtins.property
+    def stored(self) -> _value_pb2.ValueColumns:
+        """The values of the reference, entry by entry of the same channels."""
+
+    def __init__(
+        self,
+        *,
+        live: _value_pb2.ValueColumns | None = ...,
+        stored: _value_pb2.ValueColumns | None = ...,
+        deviations: _builtins.bytes = ...,
+        entered: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "stored", b"stored"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviations", b"deviations", "entered", b"entered", "live", b"live", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftColumns: _TypeAlias = DriftColumns  # noqa: Y015
+
+@_typing.final
+class DriftLeft(_message.Message):
+    """PVs that left the differences. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PV_NUMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pv_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Permanent numbers of the PVs."""
+
+    def __init__(
+        self,
+        *,
+        pv_numbers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pv_numbers", b"pv_numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftLeft: _TypeAlias = DriftLeft  # noqa: Y015
+
+@_typing.final
+class DriftSummary(_message.Message):
+    """How many PVs differ. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENT_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    different: _builtins.int
+    """PVs that differ now."""
+    unknown: _builtins.int
+    """PVs of which it is not known: disconnected, or of no value in the reference."""
+    compared: _builtins.int
+    """PVs compared."""
+    def __init__(
+        self,
+        *,
+        different: _builtins.int = ...,
+        unknown: _builtins.int = ...,
+        compared: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "different", b"different", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftSummary: _TypeAlias = DriftSummary  # noqa: Y015
 
 @_typing.final
 class GetMonitorStatusRequest(_message.Message):
@@ -468,7 +850,7 @@ class ShardStatus(_message.Message):
     UPDATES_PER_S_FIELD_NUMBER: _builtins.int
     MERGED_FIELD_NUMBER: _builtins.int
     CHANNEL_ACCESS_FIELD_NUMBER: _builtins.int
-    TICK_MS_FIELD_NUMBER: _builtins.int
+    TICK_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
     UNSUPPORTED_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
@@ -489,8 +871,6 @@ class ShardStatus(_message.Message):
     """Updates that newer ones replaced within a tick, since the owner started."""
     channel_access: _builtins.str
     """Channel Access implementation: `aioca` or `native`."""
-    tick_ms: _builtins.int
-    """Period of publishing, milliseconds."""
     directory_version: _builtins.int
     """Version of the directory that it publishes by."""
     unsupported: _builtins.int
@@ -498,6 +878,10 @@ class ShardStatus(_message.Message):
     @_builtins.property
     def state(self) -> _watch_pb2.ShardState:
         """State as the gateway sees it."""
+
+    @_builtins.property
+    def tick(self) -> _duration_pb2.Duration:
+        """Period of publishing. Absent: no owner has been heard of."""
 
     def __init__(
         self,
@@ -512,13 +896,13 @@ class ShardStatus(_message.Message):
         updates_per_s: _builtins.float = ...,
         merged: _builtins.int = ...,
         channel_access: _builtins.str = ...,
-        tick_ms: _builtins.int = ...,
+        tick: _duration_pb2.Duration | None = ...,
         directory_version: _builtins.int = ...,
         unsupported: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state", "tick", b"tick"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_access", b"channel_access", "channels", b"channels", "connected", b"connected", "directory_version", b"directory_version", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "merged", b"merged", "never_connected", b"never_connected", "owner", b"owner", "state", b"state", "tick_ms", b"tick_ms", "unsupported", b"unsupported", "updates_per_s", b"updates_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_access", b"channel_access", "channels", b"channels", "connected", b"connected", "directory_version", b"directory_version", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "merged", b"merged", "never_connected", b"never_connected", "owner", b"owner", "state", b"state", "tick", b"tick", "unsupported", b"unsupported", "updates_per_s", b"updates_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,10 +45,15 @@ class MonitorServiceStub:
                 request_serializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchPvsRequest.SerializeToString,
                 response_deserializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchPvsResponse.FromString,
                 _registered_method=True)
-        self.WatchSession = channel.stream_stream(
-                '/drey.monitor.v1.MonitorService/WatchSession',
-                request_serializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchSessionRequest.SerializeToString,
-                response_deserializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchSessionResponse.FromString,
+        self.OpenWatch = channel.unary_stream(
+                '/drey.monitor.v1.MonitorService/OpenWatch',
+                request_serializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.OpenWatchRequest.SerializeToString,
+                response_deserializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.OpenWatchResponse.FromString,
+                _registered_method=True)
+        self.ModifyWatch = channel.unary_unary(
+                '/drey.monitor.v1.MonitorService/ModifyWatch',
+                request_serializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.ModifyWatchRequest.SerializeToString,
+                response_deserializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.ModifyWatchResponse.FromString,
                 _registered_method=True)
         self.WatchDrift = channel.unary_stream(
                 '/drey.monitor.v1.MonitorService/WatchDrift',
@@ -87,17 +92,34 @@ class MonitorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WatchSession(self, request_iterator, context):
-        """Watch PVs over one stream to which PVs are added and from which they are removed. Reasons: as
-        WatchPvs, and NOT_IMPLEMENTED.
+    def OpenWatch(self, request, context):
+        """Open a session: one stream over which several watches come, its subscriptions, added and removed
+        by ModifyWatch while it lives; a browser can hold it. Begins with the session's id. Of each
+        subscription what WatchPvs sends, in its order; a change is acknowledged in the stream by its
+        number. Lives until the client leaves, who opens another one afterwards: subscriptions go on
+        from their tokens. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, READER_TOO_SLOW,
+        RESOURCE_EXHAUSTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModifyWatch(self, request, context):
+        """Change a subscription of an open session: PVs join, leave, or its specification becomes another
+        one, or it ends. Changes are applied in the order of their numbers; one that is not greater than
+        the last applied does nothing, so a lost answer is sent again. The answer says that it was
+        taken; the stream, when it holds. A session is of the key that opened it, and of nobody else.
+        Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND, EMPTY_SELECTOR.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchDrift(self, request, context):
-        """Watch the difference between the live machine and a snapshot. Reasons: NOT_FOUND,
-        EMPTY_SELECTOR, NOT_IMPLEMENTED.
+        """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
+        that enter, change and leave the differences, with a checkpoint at least once a second. Lives
+        until the client leaves. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND,
+        EMPTY_SELECTOR, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,10 +146,15 @@ def add_MonitorServiceServicer_to_server(servicer, server):
                     request_deserializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchPvsRequest.FromString,
                     response_serializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchPvsResponse.SerializeToString,
             ),
-            'WatchSession': grpc.stream_stream_rpc_method_handler(
-                    servicer.WatchSession,
-                    request_deserializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchSessionRequest.FromString,
-                    response_serializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchSessionResponse.SerializeToString,
+            'OpenWatch': grpc.unary_stream_rpc_method_handler(
+                    servicer.OpenWatch,
+                    request_deserializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.OpenWatchRequest.FromString,
+                    response_serializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.OpenWatchResponse.SerializeToString,
+            ),
+            'ModifyWatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModifyWatch,
+                    request_deserializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.ModifyWatchRequest.FromString,
+                    response_serializer=drey_dot_monitor_dot_v1_dot_monitor__service__pb2.ModifyWatchResponse.SerializeToString,
             ),
             'WatchDrift': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchDrift,
@@ -206,7 +233,7 @@ class MonitorService:
             _registered_method=True)
 
     @staticmethod
-    def WatchSession(request_iterator,
+    def OpenWatch(request,
             target,
             options=(),
             channel_credentials=None,
@@ -216,12 +243,39 @@ class MonitorService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
+        return grpc.experimental.unary_stream(
+            request,
             target,
-            '/drey.monitor.v1.MonitorService/WatchSession',
-            drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchSessionRequest.SerializeToString,
-            drey_dot_monitor_dot_v1_dot_monitor__service__pb2.WatchSessionResponse.FromString,
+            '/drey.monitor.v1.MonitorService/OpenWatch',
+            drey_dot_monitor_dot_v1_dot_monitor__service__pb2.OpenWatchRequest.SerializeToString,
+            drey_dot_monitor_dot_v1_dot_monitor__service__pb2.OpenWatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModifyWatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.monitor.v1.MonitorService/ModifyWatch',
+            drey_dot_monitor_dot_v1_dot_monitor__service__pb2.ModifyWatchRequest.SerializeToString,
+            drey_dot_monitor_dot_v1_dot_monitor__service__pb2.ModifyWatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,13 +46,26 @@ class MonitorServiceStub:
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
     NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
     """
-    WatchSession: _grpc.StreamStreamMultiCallable[_monitor_service_pb2.WatchSessionRequest, _monitor_service_pb2.WatchSessionResponse]
-    """Watch PVs over one stream to which PVs are added and from which they are removed. Reasons: as
-    WatchPvs, and NOT_IMPLEMENTED.
+    OpenWatch: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.OpenWatchRequest, _monitor_service_pb2.OpenWatchResponse]
+    """Open a session: one stream over which several watches come, its subscriptions, added and removed
+    by ModifyWatch while it lives; a browser can hold it. Begins with the session's id. Of each
+    subscription what WatchPvs sends, in its order; a change is acknowledged in the stream by its
+    number. Lives until the client leaves, who opens another one afterwards: subscriptions go on
+    from their tokens. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, READER_TOO_SLOW,
+    RESOURCE_EXHAUSTED.
+    """
+    ModifyWatch: _grpc.UnaryUnaryMultiCallable[_monitor_service_pb2.ModifyWatchRequest, _monitor_service_pb2.ModifyWatchResponse]
+    """Change a subscription of an open session: PVs join, leave, or its specification becomes another
+    one, or it ends. Changes are applied in the order of their numbers; one that is not greater than
+    the last applied does nothing, so a lost answer is sent again. The answer says that it was
+    taken; the stream, when it holds. A session is of the key that opened it, and of nobody else.
+    Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND, EMPTY_SELECTOR.
     """
     WatchDrift: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.WatchDriftRequest, _monitor_service_pb2.WatchDriftResponse]
-    """Watch the difference between the live machine and a snapshot. Reasons: NOT_FOUND,
-    EMPTY_SELECTOR, NOT_IMPLEMENTED.
+    """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
+    that enter, change and leave the differences, with a checkpoint at least once a second. Lives
+    until the client leaves. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND,
+    EMPTY_SELECTOR, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
     """
     GetMonitorStatus: _grpc.UnaryUnaryMultiCallable[_monitor_service_pb2.GetMonitorStatusRequest, _monitor_service_pb2.GetMonitorStatusResponse]
     """Say how the monitoring does: shards, owners, connections, rates. No effect. Reasons:
@@ -77,13 +90,26 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
     NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
     """
-    WatchSession: _aio.StreamStreamMultiCallable[_monitor_service_pb2.WatchSessionRequest, _monitor_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
-    """Watch PVs over one stream to which PVs are added and from which they are removed. Reasons: as
-    WatchPvs, and NOT_IMPLEMENTED.
+    OpenWatch: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.OpenWatchRequest, _monitor_service_pb2.OpenWatchResponse]  # type: ignore[assignment]
+    """Open a session: one stream over which several watches come, its subscriptions, added and removed
+    by ModifyWatch while it lives; a browser can hold it. Begins with the session's id. Of each
+    subscription what WatchPvs sends, in its order; a change is acknowledged in the stream by its
+    number. Lives until the client leaves, who opens another one afterwards: subscriptions go on
+    from their tokens. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, READER_TOO_SLOW,
+    RESOURCE_EXHAUSTED.
+    """
+    ModifyWatch: _aio.UnaryUnaryMultiCallable[_monitor_service_pb2.ModifyWatchRequest, _monitor_service_pb2.ModifyWatchResponse]  # type: ignore[assignment]
+    """Change a subscription of an open session: PVs join, leave, or its specification becomes another
+    one, or it ends. Changes are applied in the order of their numbers; one that is not greater than
+    the last applied does nothing, so a lost answer is sent again. The answer says that it was
+    taken; the stream, when it holds. A session is of the key that opened it, and of nobody else.
+    Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND, EMPTY_SELECTOR.
     """
     WatchDrift: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.WatchDriftRequest, _monitor_service_pb2.WatchDriftResponse]  # type: ignore[assignment]
-    """Watch the difference between the live machine and a snapshot. Reasons: NOT_FOUND,
-    EMPTY_SELECTOR, NOT_IMPLEMENTED.
+    """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
+    that enter, change and leave the differences, with a checkpoint at least once a second. Lives
+    until the client leaves. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND,
+    EMPTY_SELECTOR, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
     """
     GetMonitorStatus: _aio.UnaryUnaryMultiCallable[_monitor_service_pb2.GetMonitorStatusRequest, _monitor_service_pb2.GetMonitorStatusResponse]  # type: ignore[assignment]
     """Say how the monitoring does: shards, owners, connections, rates. No effect. Reasons:
@@ -119,13 +145,30 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def WatchSession(
+    def OpenWatch(
         self,
-        request_iterator: _MaybeAsyncIterator[_monitor_service_pb2.WatchSessionRequest],
+        request: _monitor_service_pb2.OpenWatchRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_monitor_service_pb2.WatchSessionResponse], _abc.AsyncIterator[_monitor_service_pb2.WatchSessionResponse]]:
-        """Watch PVs over one stream to which PVs are added and from which they are removed. Reasons: as
-        WatchPvs, and NOT_IMPLEMENTED.
+    ) -> _typing.Union[_abc.Iterator[_monitor_service_pb2.OpenWatchResponse], _abc.AsyncIterator[_monitor_service_pb2.OpenWatchResponse]]:
+        """Open a session: one stream over which several watches come, its subscriptions, added and removed
+        by ModifyWatch while it lives; a browser can hold it. Begins with the session's id. Of each
+        subscription what WatchPvs sends, in its order; a change is acknowledged in the stream by its
+        number. Lives until the client leaves, who opens another one afterwards: subscriptions go on
+        from their tokens. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, READER_TOO_SLOW,
+        RESOURCE_EXHAUSTED.
+        """
+
+    @_abc_1.abstractmethod
+    def ModifyWatch(
+        self,
+        request: _monitor_service_pb2.ModifyWatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_service_pb2.ModifyWatchResponse, _abc.Awaitable[_monitor_service_pb2.ModifyWatchResponse]]:
+        """Change a subscription of an open session: PVs join, leave, or its specification becomes another
+        one, or it ends. Changes are applied in the order of their numbers; one that is not greater than
+        the last applied does nothing, so a lost answer is sent again. The answer says that it was
+        taken; the stream, when it holds. A session is of the key that opened it, and of nobody else.
+        Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND, EMPTY_SELECTOR.
         """
 
     @_abc_1.abstractmethod
@@ -134,8 +177,10 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _monitor_service_pb2.WatchDriftRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_monitor_service_pb2.WatchDriftResponse], _abc.AsyncIterator[_monitor_service_pb2.WatchDriftResponse]]:
-        """Watch the difference between the live machine and a snapshot. Reasons: NOT_FOUND,
-        EMPTY_SELECTOR, NOT_IMPLEMENTED.
+        """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
+        that enter, change and leave the differences, with a checkpoint at least once a second. Lives
+        until the client leaves. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND,
+        EMPTY_SELECTOR, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod

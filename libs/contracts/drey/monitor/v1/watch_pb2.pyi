@@ -92,7 +92,7 @@ class ShardState(_message.Message):
     SHARD_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
-    AGE_MS_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Number of the shard."""
@@ -100,22 +100,24 @@ class ShardState(_message.Message):
     """Epoch of its owner; 0: it never had one."""
     sequence: _builtins.int
     """Sequence of the last batch applied within that epoch."""
-    age_ms: _builtins.int
-    """Age of the last sign of life of its owner, milliseconds."""
     fresh: _builtins.bool
     """Its values can be believed to be the present ones."""
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """Age of the last sign of life of its owner. Absent: there was none."""
+
     def __init__(
         self,
         *,
         shard: _builtins.int = ...,
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
-        age_ms: _builtins.int = ...,
+        age: _duration_pb2.Duration | None = ...,
         fresh: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "epoch", b"epoch", "fresh", b"fresh", "sequence", b"sequence", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "epoch", b"epoch", "fresh", b"fresh", "sequence", b"sequence", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
