@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 GO_CLIENT = ROOT / "docs/how-to/go-client"
+GO_DIGEST = ROOT / "docs/how-to/go-digest"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drey-tests"
 PLUGINS = (
     "google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.8",
@@ -52,11 +53,11 @@ def installed(go: str, tools: tuple[str, ...]) -> Path:
     return folder
 
 
-def built_client(go: str, folder: Path) -> Path:
-    """The client of the documents, generated and built in `folder` as they say."""
+def built_client(go: str, folder: Path, origin: Path = GO_CLIENT) -> Path:
+    """A client of the documents, generated and built in `folder` as they say."""
     plugins = installed(go, PLUGINS)
-    source = folder / "go-client"
-    shutil.copytree(GO_CLIENT, source)
+    source = folder / origin.name
+    shutil.copytree(origin, source)
     search = os.pathsep.join([str(plugins), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": search}
     contracts = [str(ROOT / "proto"), "--path", str(ROOT / "proto" / "drey")]

@@ -11,7 +11,7 @@ from bench.site import EVERYTHING, Site, catalogue_csv, site
 from drey.common.v1 import state_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
-from drey.restore.v1 import restore_service_pb2
+from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 
 _TARGETS = {"snapshot": 200.0, "restore": 200.0, "gateway": 250.0}
@@ -37,7 +37,10 @@ async def _work(found: Site) -> None:
     ):
         pass
     await found.restores.CreatePlan(
-        restore_service_pb2.CreatePlanRequest(snapshot_id=before.id, request_id=str(uuid4())),
+        restore_service_pb2.CreatePlanRequest(
+            spec=restore_pb2.PlanSpec(state=state_pb2.StateRef(snapshot_id=before.id)),
+            request_id=str(uuid4()),
+        ),
         **found.call,
     )
     values = monitor_service_pb2_grpc.MonitorServiceStub(found.channel).GetValues(

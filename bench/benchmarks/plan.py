@@ -9,7 +9,8 @@ from bench.live import live, ours
 from bench.names import setpoints
 from bench.report import Result, in_turn
 from bench.tables import connected, write_s
-from drey.restore.v1 import restore_service_pb2
+from drey.common.v1 import state_pb2
+from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey_ca import open_table
 
 _IMAGE_S = 30.0
@@ -31,7 +32,8 @@ async def run(pvs: int, runs: int) -> Result:
             begin = time.perf_counter()
             response = await site.restores.CreatePlan(
                 restore_service_pb2.CreatePlanRequest(
-                    snapshot_id=before.id, request_id=str(uuid4())
+                    spec=restore_pb2.PlanSpec(state=state_pb2.StateRef(snapshot_id=before.id)),
+                    request_id=str(uuid4()),
                 ),
                 **site.call,
             )

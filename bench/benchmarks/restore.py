@@ -10,6 +10,7 @@ from bench.live import Live, live, ours
 from bench.names import setpoints
 from bench.report import Result
 from bench.tables import connected, write_s
+from drey.common.v1 import state_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey_ca import open_table
 
@@ -20,7 +21,10 @@ _IMAGE_S = 30.0
 async def _plan(site: Live, snapshot_id: str) -> restore_pb2.Plan:
     """A plan that writes every setpoint."""
     response = await site.site.restores.CreatePlan(
-        restore_service_pb2.CreatePlanRequest(snapshot_id=snapshot_id, request_id=str(uuid4())),
+        restore_service_pb2.CreatePlanRequest(
+            spec=restore_pb2.PlanSpec(state=state_pb2.StateRef(snapshot_id=snapshot_id)),
+            request_id=str(uuid4()),
+        ),
         **site.site.call,
     )
     plan: restore_pb2.Plan = response.plan

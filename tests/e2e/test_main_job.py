@@ -45,7 +45,8 @@ def _different_setpoints(running: Running, reference: str) -> int:
 
 def _plan(running: Running, snapshot_id: str) -> restore_pb2.Plan:
     request = restore_service_pb2.CreatePlanRequest(
-        snapshot_id=snapshot_id, request_id=str(uuid4())
+        spec=restore_pb2.PlanSpec(state=state_pb2.StateRef(snapshot_id=snapshot_id)),
+        request_id=str(uuid4()),
     )
     return _restores(running).CreatePlan(request, **running.call()).plan
 

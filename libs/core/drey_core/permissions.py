@@ -40,6 +40,7 @@ _LOOK = _set("""
     directory.channels.resolve directory.pages.get directory.policies.get
     job.jobs.get job.jobs.list job.jobs.watch
     monitor.drift.watch monitor.status.get monitor.values.get monitor.values.watch
+    restore.approvals.list
     restore.plans.get restore.plans.list restore.plans.read
     restore.restores.get restore.restores.list restore.restores.read restore.restores.watch
     snapshot.snapshots.get snapshot.snapshots.history snapshot.snapshots.list
@@ -69,7 +70,7 @@ _RESTORE = _set("""
     restore.plans.create restore.plans.execute
     restore.restores.abort restore.restores.pause restore.restores.resume
 """)
-_APPROVE = _set("restore.plans.approve")
+_APPROVE = _set("restore.plans.approve restore.plans.reject")
 _KEEP = _set("""
     snapshot.golden.clear snapshot.golden.set
     snapshot.snapshots.delete snapshot.snapshots.delete_any snapshot.snapshots.undelete
@@ -106,7 +107,7 @@ ROLES = {
             " restores; cancels any job.",
             _LOOK | _RESTORE,
         ),
-        Role("approver", "Approves plans.", _LOOK | _APPROVE),
+        Role("approver", "Approves plans, or rejects them.", _LOOK | _APPROVE),
         Role(
             "keeper",
             "Sets and clears golden marks; labels and deletes snapshots, whoever took them.",

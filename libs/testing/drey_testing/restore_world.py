@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from drey.common.v1 import value_pb2
+from drey.common.v1 import state_pb2, value_pb2
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.directory.v1 import directory_service_pb2 as directory_pb
@@ -250,8 +250,10 @@ class Site:
         call = getattr(self.stub, method)(request, timeout=60, metadata=self.metadata())
         return [message async for message in call]
 
-    async def plan(self, snapshot_id: str, **more: Any) -> restore_pb2.Plan:
-        request = pb.CreatePlanRequest(snapshot_id=snapshot_id, **more)
+    async def plan(self, snapshot_id: str, request_id: str = "", **more: Any) -> restore_pb2.Plan:
+        state = state_pb2.StateRef(snapshot_id=snapshot_id)
+        spec = restore_pb2.PlanSpec(state=state, **more)
+        request = pb.CreatePlanRequest(spec=spec, request_id=request_id)
         found: restore_pb2.Plan = (await self.call("CreatePlan", request)).plan
         return found
 

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from drey_ca import eca
 from drey_core.errors import Reason, ResourceExhausted
+from drey_core.pv_table import Policy
 from drey_core.values import I8, Columns, Kind
 from drey_core.wire import MAX_VALUE_BYTES, chunk, encode_values, varint, wrap
+from drey_restore.adapters.specs import policy_message
 from drey_restore.domain.explaining import explanations
-from drey_restore.domain.items import F8, Outcome, PlanItems
+from drey_restore.domain.items import F8, Labels, Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
 
 _ROWS_AT_ONCE = 2_000
@@ -65,14 +67,25 @@ def _plan_items(items: PlanItems, rows: I8) -> list[Field]:
         _fixed([(1, "<u8", items.number[rows])]),
         _texts(2, items.names, rows),
         _texts(3, items.addresses, rows),
-        _values(4, items, items.current, rows),
-        _values(5, items, items.target, rows),
-        _optional_doubles(6, items.delta[rows]),
-        _optional_doubles(7, items.deviation[rows]),
-        _varints(8, items.stage[rows]),
-        _varints(9, items.completion[rows]),
-        _varints(10, items.skip[rows]),
-        _warnings(11, items, rows),
+        _texts(4, items.readback_addresses, rows),
+        _values(5, items, items.current, rows, items.labels),
+        _values(6, items, items.stored, rows, items.stored_labels),
+        _values(7, items, items.target, rows, items.labels),
+        _optional_doubles(8, items.delta[rows]),
+        _optional_doubles(9, items.deviation[rows]),
+        _varints(10, items.stage[rows]),
+        _each(
+            items.policy_of[rows], [_policy(11, policy) for policy in items.policies].__getitem__
+        ),
+        _fixed([(1, "<f8", items.absolute[rows]), (2, "<f8", items.relative[rows])], 14),
+        _fixed(
+            [(1, "<f8", items.readback_absolute[rows]), (2, "<f8", items.readback_relative[rows])],
+            15,
+        ),
+        _values(16, items, items.stored_readback, rows),
+        _each(items.label_of[rows], [*_labels(17, items), b""].__getitem__),
+        _varints(18, items.skip[rows]),
+        _warnings(19, items, rows),
     ]
 
 
@@ -80,24 +93,19 @@ def _restore_items(
     items: PlanItems, outcome: Outcome, rows: I8, held: Collection[int]
 ) -> list[Field]:
     verdict = outcome.verdict[rows]
-    fixed = _fixed(
-        [
-            (1, "<u8", items.number[rows]),
-            (11, "<i8", outcome.sent_time[rows]),
-            (12, "<i8", outcome.completion_time[rows]),
-        ]
-    )
     return [
-        fixed,
+        _fixed([(1, "<u8", items.number[rows])]),
         _texts(2, items.names, rows),
         _varints(3, verdict),
         _varints(4, np.where(verdict == Verdict.SKIPPED, items.skip[rows], 0)),
-        _values(5, items, outcome.before, rows),
-        _values(6, items, items.target, rows),
-        _values(7, items, outcome.seen, rows),
-        _values(8, items, outcome.readback, rows, labelled=False),
+        _values(5, items, outcome.before, rows, items.labels),
+        _values(6, items, items.target, rows, items.labels),
+        _values(7, items, outcome.seen, rows, items.labels),
+        _values(8, items, outcome.readback, rows),
         _each(outcome.code[rows], lambda code: wrap(9, eca.name(code).encode()) if code else b""),
         _varints(10, items.stage[rows]),
+        _times(11, outcome.sent_time[rows]),
+        _times(12, outcome.completion_time[rows]),
         _each(
             outcome.readback_reached[rows],
             lambda reached: b"" if reached < 0 else _tag(13, 0) + varint(reached),
@@ -111,15 +119,15 @@ def _tag(number: int, wire_type: int) -> bytes:
     return varint(number << 3 | wire_type)
 
 
-def _fixed(fields: Sequence[tuple[int, str, NDArray[Any]]]) -> Field:
-    """Fields of 8 bytes each, (number, type, column), joined."""
+def _fixed(fields: Sequence[tuple[int, str, NDArray[Any]]], within: int = 0) -> Field:
+    """Fields of 8 bytes each, (number, type, column), joined; in a message `within` unless 0."""
     layout = [part for n, kind, _ in fields for part in ((f"tag{n}", "u1"), (f"field{n}", kind))]
     table = np.zeros(len(fields[0][2]), np.dtype(layout))
     for number, _, column in fields:
         table[f"tag{number}"] = _tag(number, 1)[0]
         table[f"field{number}"] = column
     cut: Field = table.view(f"V{table.dtype.itemsize}").tolist()
-    return cut
+    return list(map(wrap, repeat(within), cut)) if within else cut
 
 
 def _optional_doubles(number: int, column: F8) -> Field:
@@ -138,7 +146,29 @@ def _each(column: NDArray[Any], encode: Callable[[int], bytes]) -> Field:
 
 def _varints(number: int, column: NDArray[Any]) -> Field:
     tag = _tag(number, 0)
-    return _each(column, lambda entry: tag + varint(entry))
+    return _each(column, lambda entry: tag + varint(entry & 0xFFFF_FFFF_FFFF_FFFF))
+
+
+def _times(number: int, column: I8) -> Field:
+    """Timestamps of nanoseconds since 1970 UTC; nothing where 0 stands for none."""
+
+    def one(at_ns: int) -> bytes:
+        seconds, nanos = divmod(at_ns, 10**9)
+        return wrap(number, _tag(1, 0) + varint(seconds) + _tag(2, 0) + varint(nanos))
+
+    return _each(column, lambda at_ns: one(at_ns) if at_ns else b"")
+
+
+def _policy(number: int, policy: Policy) -> bytes:
+    return wrap(number, policy_message(policy).SerializeToString())
+
+
+def _labels(number: int, items: PlanItems) -> list[bytes]:
+    """Each list of labels as a repeated field."""
+    return [
+        b"".join(wrap(number, label.decode(errors="replace").encode()) for label in labels)
+        for labels in items.label_sets
+    ]
 
 
 def _texts(number: int, texts: list[str], rows: I8) -> Field:
@@ -156,11 +186,15 @@ def _warnings(number: int, items: PlanItems, rows: I8) -> Field:
 
 
 def _values(
-    number: int, items: PlanItems, columns: Columns, rows: I8, *, labelled: bool = True
+    number: int,
+    items: PlanItems,
+    columns: Columns,
+    rows: I8,
+    labels: Callable[[int], Labels] | None = None,
 ) -> Field:
     """`Value` of each row. Raises `ResourceExhausted` (VALUE_TOO_LARGE) naming the PV."""
     taken = columns.take(rows).with_key(rows)
-    raws = encode_values(taken, labels=items.labels if labelled else None)
+    raws = encode_values(taken, labels=labels)
     if sum(map(len, raws)) > _LARGEST:
         _refuse_large(items, rows, raws)
     out = list(map(wrap, repeat(number), raws))

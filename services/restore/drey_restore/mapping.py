@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
-from drey_core.errors import InvalidArgument, Reason
-from drey_restore.domain.records import PlanRecord, RestoreRecord
+from drey_core.errors import InvalidArgument, Reason, Unimplemented
+from drey_core.token import query_hash
+from drey_restore.adapters.specs import rules_of
+from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.usecases.plans import PlanRequest
 from drey_restore.usecases.restores import ExecuteRequest
 from drey_runtime.mapping.actor import actor
+from drey_runtime.mapping.times import timestamp
 
 _S = 10**9
 _DAY = 86_400 * _S
 
 
 def _duration(
-    request: object, name: str, default_ns: int, most_ns: int, *, least_ns: int = 0
+    request: object,
+    name: str,
+    default_ns: int,
+    most_ns: int,
+    *,
+    least_ns: int = 0,
+    within: str = "",
 ) -> int:
     """A Duration field in nanoseconds; INVALID_FIELD outside `least_ns` to `most_ns`."""
     if not request.HasField(name):  # type: ignore[attr-defined]
@@ -23,6 +32,7 @@ def _duration(
     value = getattr(request, name)
     found = int(value.seconds) * _S + int(value.nanos)
     if not least_ns <= found <= most_ns:
+        name = within + name
         raise InvalidArgument(
             f"{name}: {found / _S:g} s is not between {least_ns / _S:g} s and {most_ns / _S:g} s",
             field=name,
@@ -31,14 +41,67 @@ def _duration(
     return found
 
 
+def _missing(path: str) -> InvalidArgument:
+    return InvalidArgument(f"{path}: is required", field=path, metadata={"field": path})
+
+
+def _not_built(path: str) -> Unimplemented:
+    return Unimplemented(
+        f"{path} is not built in this version", field=path, metadata={"field": path}
+    )
+
+
+_ListRequest = restore_service_pb2.ListPlansRequest | restore_service_pb2.ListRestoresRequest
+
+
+def list_query(request: _ListRequest) -> bytes:
+    """What a page token belongs to: the filters of a list."""
+    asked = type(request).FromString(request.SerializeToString())
+    asked.ClearField("page_size")
+    asked.ClearField("page_token")
+    return query_hash(asked.SerializeToString(deterministic=True))
+
+
+def chosen(request: _ListRequest) -> Chosen:
+    """The filters of a list. Raises `Unimplemented` for a PV."""
+    for name in ("pv_name", "pv_number"):
+        if getattr(request, name):
+            raise _not_built(name)
+    return Chosen(
+        snapshot_id=request.snapshot_id.lower() or None,
+        principal=request.principal,
+        states=list(map(int, request.states)) or None,
+        from_ns=request.from_time.ToNanoseconds() if request.HasField("from_time") else None,
+        to_ns=request.to_time.ToNanoseconds() if request.HasField("to_time") else None,
+    )
+
+
 def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
     """What CreatePlan asks for. Raises `InvalidArgument`."""
+    spec = request.spec
+    source = spec.WhichOneof("source")
+    if source is None:
+        raise _missing("spec.state")
+    if source != "state":
+        raise _not_built(f"spec.{source}")
+    state = spec.state.WhichOneof("state")
+    if state is None:
+        raise _missing("spec.state.snapshot_id")
+    if state != "snapshot_id":
+        raise _not_built(f"spec.state.{state}")
+    for name in ("edits", "guards", "gates"):
+        if getattr(spec, name):
+            raise _not_built(f"spec.{name}")
+    if spec.HasField("rollback"):
+        raise _not_built("spec.rollback")
     return PlanRequest(
-        snapshot_id=request.snapshot_id.lower(),
-        selector=request.selector if request.HasField("selector") else None,
-        exact=request.exact,
-        lifetime_ns=_duration(request, "lifetime", 900 * _S, _DAY, least_ns=1),
-        comment=request.comment,
+        snapshot_id=spec.state.snapshot_id.lower(),
+        selector=spec.selector if spec.HasField("selector") else None,
+        exact=spec.exact,
+        lifetime_ns=_duration(spec, "lifetime", 900 * _S, _DAY, least_ns=1, within="spec."),
+        comment=spec.comment,
+        rules=rules_of(spec),
+        spec=spec.SerializeToString(deterministic=True),
         request_id=request.request_id,
         raw=request.SerializeToString(deterministic=True),
     )
@@ -47,13 +110,18 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
 def execute_request(request: restore_service_pb2.ExecutePlanRequest) -> ExecuteRequest:
     """What ExecutePlan asks for. Raises `InvalidArgument`."""
     hour = 3600 * _S
+    if request.HasField("these"):
+        raise _not_built("these")
+    if request.max_unreachable < 0:
+        raise InvalidArgument("max_unreachable: is negative", field="max_unreachable")
     return ExecuteRequest(
         plan_id=request.plan_id.lower(),
         digest=request.digest,
         start_deadline_ns=_duration(request, "start_deadline", 30 * _S, hour, least_ns=1),
         write_timeout_ns=_duration(request, "write_timeout", 10 * _S, hour, least_ns=1),
         verify_timeout_ns=_duration(request, "verify_timeout", 10 * _S, hour),
-        accept_moved=request.accept_moved,
+        accept_moved=request.HasField("all"),
+        max_unreachable=request.max_unreachable if request.HasField("max_unreachable") else None,
         comment=request.comment,
         request_id=request.request_id,
         raw=request.SerializeToString(deterministic=True),
@@ -65,6 +133,8 @@ def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
     return restore_pb2.Plan(
         id=plan.id,
         digest=plan.digest,
+        digest_recipe=plan.recipe,
+        spec=restore_pb2.PlanSpec.FromString(plan.spec) if plan.spec else None,
         snapshot_id=plan.snapshot_id,
         state=int(plan.state(now_ns)),  # type: ignore[arg-type]
         pvs=plan.pvs,
@@ -76,9 +146,8 @@ def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
         ],
         stages=[restore_pb2.StageCount(stage=0, writes=plan.writes)] if plan.writes else [],
         actor=actor(plan.principal, plan.role),
-        create_time_ns=plan.create_time_ns,
-        expire_time_ns=plan.expire_time_ns,
-        comment=plan.comment,
+        create_time=timestamp(plan.create_time_ns),
+        expire_time=timestamp(plan.expire_time_ns),
         undoes_restore_id=plan.undoes_restore_id or "",
         restore_id=plan.restore_id or "",
     )
@@ -100,9 +169,9 @@ def restore_message(restore: RestoreRecord) -> restore_pb2.Restore:
         all_verified=restore.all_verified,
         actor=actor(restore.principal, restore.role),
         job_id=restore.job_id,
-        create_time_ns=restore.create_time_ns,
-        start_time_ns=restore.start_time_ns,
-        end_time_ns=restore.end_time_ns,
+        create_time=timestamp(restore.create_time_ns),
+        start_time=timestamp(restore.start_time_ns),
+        end_time=timestamp(restore.end_time_ns),
         comment=restore.comment,
         may_still_fire=restore.may_still_fire,
     )

@@ -11,7 +11,7 @@ import grpc
 
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_core import errors
-from drey_core.token import decode_page_token, query_hash
+from drey_core.token import decode_page_token
 from drey_restore import item_rows, mapping
 from drey_restore.ports import Clock
 from drey_restore.usecases.plans import Plans
@@ -44,8 +44,6 @@ class RestoreServicer:
         self, request: pb.CreatePlanRequest, context: Context
     ) -> pb.CreatePlanResponse:
         """Make a plan."""
-        if request.edits:
-            raise _not_built("editing values of a plan")
         plan = await self._plans.create(mapping.plan_request(request), current_principal.get())
         return pb.CreatePlanResponse(plan=mapping.plan_message(plan, self._clock()))
 
@@ -73,11 +71,9 @@ class RestoreServicer:
     ) -> pb.ListPlansResponse:
         """List plans."""
         size = check_page_size(request.page_size)
-        query = query_hash(request.snapshot_id.lower(), request.principal)
+        query = mapping.list_query(request)
         before = _position("plans", query, request.page_token)
-        found = await self._plans.page(
-            size + 1, before, request.snapshot_id.lower() or None, request.principal
-        )
+        found = await self._plans.page(size + 1, before, mapping.chosen(request))
         now = self._clock()
         page, more = cut_page(
             "plans", query, found, size, lambda p: mapping.plan_message(p, now), lambda p: [p.id]
@@ -87,6 +83,18 @@ class RestoreServicer:
     async def ApprovePlan(
         self, request: pb.ApprovePlanRequest, context: Context
     ) -> pb.ApprovePlanResponse:
+        """Not built."""
+        raise _not_built("approval by a second person")
+
+    async def RejectPlan(
+        self, request: pb.RejectPlanRequest, context: Context
+    ) -> pb.RejectPlanResponse:
+        """Not built."""
+        raise _not_built("approval by a second person")
+
+    async def ListApprovals(
+        self, request: pb.ListApprovalsRequest, context: Context
+    ) -> pb.ListApprovalsResponse:
         """Not built."""
         raise _not_built("approval by a second person")
 
@@ -113,10 +121,9 @@ class RestoreServicer:
     ) -> pb.ListRestoresResponse:
         """List restores."""
         size = check_page_size(request.page_size)
-        query = query_hash()
-        found = await self._restores.page(
-            size + 1, _position("restores", query, request.page_token)
-        )
+        query = mapping.list_query(request)
+        before = _position("restores", query, request.page_token)
+        found = await self._restores.page(size + 1, before, mapping.chosen(request))
         page, more = cut_page(
             "restores", query, found, size, mapping.restore_message, lambda r: [r.id]
         )
@@ -159,9 +166,3 @@ class RestoreServicer:
     ) -> pb.ResumeRestoreResponse:
         """Not built."""
         raise _not_built("resuming a restore")
-
-    async def CreateUndoPlan(
-        self, request: pb.CreateUndoPlanRequest, context: Context
-    ) -> pb.CreateUndoPlanResponse:
-        """Not built."""
-        raise _not_built("the plan of the way back")

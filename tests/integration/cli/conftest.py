@@ -21,6 +21,7 @@ from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
+from drey_cli.digests import plan_digest
 from drey_cli.main import run
 
 KEY = "drey-test-key"
@@ -77,6 +78,8 @@ class State:
     restore_verified: bool = True
     restore_fails: int = 0
     no_own_plan: bool = False
+    digest: str = ""
+    replaced: bool = False
     watches: int = 0
     drop_first_watch: bool = False
     imported: bytes = b""
@@ -323,7 +326,7 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
         self.state = state
         self.plan = restore_pb2.Plan(
             id=PLAN,
-            digest="d" * 64,
+            digest_recipe=2,
             state=restore_pb2.PLAN_STATE_READY,
             pvs=3,
             writes=2,
@@ -334,6 +337,10 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
             stages=[{"stage": 0, "writes": 2}],
             actor={"principal": "alice"},
         )
+        self.items = [{"name": "A:SET", "number": 7, "current": number(1.0), "target": number(2.0)}]
+        read = [restore_pb2.PlanItem(**item) for item in self.items]
+        self.plan.digest = plan_digest(self.plan, read)
+        state.digest = self.plan.digest
         self.newer = restore_pb2.Plan(id=NEW, actor={"principal": "bob"})
 
     def CreatePlan(self, request, context):
@@ -364,9 +371,10 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
             }
             yield restore_service_pb2.ReadPlanResponse(items=[item])
             return
-        yield restore_service_pb2.ReadPlanResponse(
-            items=[{"name": "A:SET", "number": 7, "current": number(1.0), "target": number(2.0)}]
-        )
+        items = self.items
+        if self.state.replaced:
+            items = [{**items[0], "target": number(77.0)}]
+        yield restore_service_pb2.ReadPlanResponse(items=items)
 
     def ExecutePlan(self, request, context):
         self.state.calls.append(request)

@@ -223,7 +223,7 @@ def test_run_executes_by_digest_and_exits_by_the_verdicts(drey, state):
     good = drey("restore", "run", PLAN, "--yes")
     assert good.code == 0 and "all verified" in good.out
     request = state.of(restore_service_pb2.ExecutePlanRequest)[0]
-    assert request.digest == "d" * 64 and request.request_id
+    assert request.digest == state.digest and request.request_id
     state.restore_verified = False
     bad = drey("restore", "run", PLAN, "--yes")
     assert bad.code == 4
@@ -232,6 +232,14 @@ def test_run_executes_by_digest_and_exits_by_the_verdicts(drey, state):
     other = drey("restore", "run", PLAN, "--yes", "--digest", "e" * 64, "--json")
     assert other.code == 1
     assert json.loads(other.err)["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
+
+
+def test_run_refuses_a_plan_whose_items_are_not_those_of_its_digest(drey, state):
+    state.replaced = True
+    refused = drey("restore", "run", PLAN, "--yes", "--json")
+    assert refused.code == 1
+    assert json.loads(refused.err)["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
+    assert state.of(restore_service_pb2.ExecutePlanRequest) == []
 
 
 def test_latest_is_the_newest_plan_of_the_caller(drey, state):

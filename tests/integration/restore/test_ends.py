@@ -184,11 +184,11 @@ async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
         assert item.may_still_fire
         assert "may still take place" in item.explanation
         # the same PV: refused at once, by name
-        error = await refusal(site.execute(again, accept_moved=True))
+        error = await refusal(site.execute(again, all=pb.AllMoved()))
         name, details = status.reason_of(error)
         assert (name, details["pv"], details["held_by"]) == ("CHANNELS_HELD", SLOW, "ann")
         # another on the same circuit, which is silent: refused when it is looked at
-        other = await executed(site, one, accept_moved=True)
+        other = await executed(site, one, all=pb.AllMoved())
         assert other.state == restore_pb2.RESTORE_STATE_FAILED
         assert reason(other) == "CHANNELS_HELD"
         assert SLOW in other.error.message
@@ -201,8 +201,38 @@ async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
             await asyncio.sleep(0.1)
     assert not (await site.items(restore.id))[SLOW].may_still_fire
     await until_done(site)
-    free = await executed(site, again, accept_moved=True, write_timeout={"seconds": 30})
+    free = await executed(site, again, all=pb.AllMoved(), write_timeout={"seconds": 30})
     assert counts(free).get("VERIFIED", 0) == len(FAST) + 1, free
+
+
+@pytest.mark.timeout(240)
+async def test_more_unreachable_than_allowed_are_refused_before_the_first_write(
+    running: Site, machine: Ioc
+) -> None:
+    site = running
+    snapshot_id = await site.world.take()
+    await write(site, FAST[:3], 1.0)
+    plan = await site.plan(snapshot_id)
+    again = await site.plan(snapshot_id)
+    assert plan.writes == 3
+    machine.kill()
+    machine.start(f'record(ao, "{FAST[2]}") {{ field(VAL, "1") field(UDF, "0") }}')
+    async with asyncio.timeout(90):  # until the service has found it again
+        while not (await site.plan_items((await site.plan(snapshot_id)).id))[FAST[2]].HasField(
+            "target"
+        ):
+            await asyncio.sleep(0.2)
+    slots = np.array([site.world.slots[site.world.names.index(FAST[2])]], np.int64)
+    assert (await site.world.table.wait_connected(slots, 30)).all()
+    ended = await executed(site, plan, max_unreachable=1)
+    assert (ended.state, reason(ended)) == (restore_pb2.RESTORE_STATE_FAILED, "DISCONNECTED")
+    assert f"2 of the PVs to write are not connected or do not answer, the first is {FAST[0]}" in (
+        ended.error.message
+    )
+    assert (await values(site, FAST[2:3]))[FAST[2]] == 1.0
+    ended = await executed(site, again, max_unreachable=2, all=pb.AllMoved())
+    assert counts(ended)["DISCONNECTED"] == 2
+    assert (await values(site, FAST[2:3]))[FAST[2]] == 0.0
 
 
 @pytest.mark.timeout(120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ import pytest
 
 from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_pb2
+from drey.restore.v1 import restore_service_pb2 as pb
 from drey_restore.domain import blob
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
@@ -81,6 +83,48 @@ async def test_nothing_of_a_plan_or_a_journal_is_changed_or_deleted(site: Site) 
         result = "UPDATE restore.journal SET codes = codes, result_time_ns = 1"
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await conn.execute(result)
+
+
+async def test_a_plan_of_the_recipe_before_is_read_and_not_executed(site: Site) -> None:
+    """Its digest is over the stored bytes; nobody else can compute it."""
+    snapshot_id = await site.world.take()
+    await site.machine.disturb(3, seed=44)
+    plan = await site.plan(snapshot_id)
+    items = await site.plan_items(plan.id)
+    async with connected(site) as conn:
+        packed = await conn.fetchval(
+            "SELECT items FROM restore.plan_data WHERE plan_id = $1", plan.id
+        )
+        sections = blob.decode(blob.decompress(packed))
+        first = {
+            name: section
+            for name, section in sections.items()
+            if name not in ("policies", "policy_of", "stored_label_of")
+            and not name.startswith("stored.")
+        }
+        raw = blob.encode(first | {"completion": np.full(len(items), 2, np.uint8)})
+        digest = hashlib.blake2b(raw, digest_size=32).hexdigest()
+        for table in ("plan", "plan_data"):
+            await conn.execute(f"ALTER TABLE restore.{table} DISABLE TRIGGER USER")
+        await conn.execute(
+            "UPDATE restore.plan_data SET items = $2 WHERE plan_id = $1",
+            *(plan.id, blob.compress(raw)),
+        )
+        await conn.execute(
+            "UPDATE restore.plan SET recipe = 1, spec = '', digest = $2 WHERE id = $1",
+            *(plan.id, digest),
+        )
+        for table in ("plan", "plan_data"):
+            await conn.execute(f"ALTER TABLE restore.{table} ENABLE TRIGGER USER")
+    found = (await site.call("GetPlan", pb.GetPlanRequest(id=plan.id))).plan
+    assert (found.digest_recipe, found.state) == (1, restore_pb2.PLAN_STATE_EXPIRED)
+    read = await site.plan_items(plan.id)
+    for name, item in items.items():
+        item.ClearField("stored")
+        assert read[name] == item, name
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await site.execute(found)
+    assert status.reason_of(refused.value)[0] == "PLAN_EXPIRED"
 
 
 async def test_items_that_were_replaced_are_not_begun_nor_shown(site: Site) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 import pytest
 
 from drey.catalog.v1 import catalog_pb2
-from drey.common.v1 import errors_pb2, selector_pb2, value_pb2
+from drey.common.v1 import errors_pb2, selector_pb2, state_pb2, value_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
+from drey_cli import digests
 from drey_core.directory import MetadataPage
 from drey_runtime import status
 from drey_testing.restore_world import Site
@@ -151,7 +153,7 @@ async def test_a_machine_that_moved_is_not_written_to(site: Site) -> None:
         n: v["value"] for n, v in here.items()
     }
     again = await site.plan(snapshot_id)
-    accepted = await site.ended((await site.execute(again, accept_moved=True)).id)
+    accepted = await site.ended((await site.execute(again, all=pb.AllMoved())).id)
     assert verdicts(accepted)["VERIFIED"] == 5
 
 
@@ -186,17 +188,41 @@ async def test_empty_expired_and_unknown_are_refused(site: Site) -> None:
     assert await refused(site.execute(empty)) == "PLAN_EMPTY"
     await site.machine.disturb(1, seed=8)
     await site.world.publish()
-    short = pb.CreatePlanRequest(snapshot_id=snapshot_id)
-    short.lifetime.FromMilliseconds(1)
+    state = state_pb2.StateRef(snapshot_id=snapshot_id)
+    short = pb.CreatePlanRequest(spec=restore_pb2.PlanSpec(state=state))
+    short.spec.lifetime.FromMilliseconds(1)
     plan = (await site.call("CreatePlan", short)).plan
     await asyncio.sleep(0.01)
     assert await refused(site.execute(plan)) == "PLAN_EXPIRED"
     unknown = pb.GetRestoreRequest(id=str(uuid.uuid4()))
     assert await refused(site.call("GetRestore", unknown)) == "NOT_FOUND"
-    edits = pb.CreatePlanRequest(
-        snapshot_id=snapshot_id, edits=[restore_pb2.ValueEdit(name="X", scale=2)]
-    )
-    assert await refused(site.call("CreatePlan", edits)) == "NOT_IMPLEMENTED"
+
+
+@pytest.mark.parametrize(
+    ("path", "spec"),
+    [
+        ("spec.undo", {"undo": {"restore_id": str(uuid.uuid4())}}),
+        ("spec.values", {"values": {"values": [{"name": "X", "value": {"int32_value": 1}}]}}),
+        ("spec.state.live", {"state": {"live": {}}}),
+        ("spec.state.instant_ns", {"state": {"instant_ns": 1}}),
+        ("spec.state.run_end", {"state": {"run_end": {"run_id": "1", "edge": 1}}}),
+        ("spec.edits", {"edits": [{"selector": {"names": ["X"]}, "linear": {"scale": 2}}]}),
+        ("spec.guards", {"guards": [{"expression": "X > 1"}]}),
+        ("spec.gates", {"gates": [{"max_failed": 1}]}),
+        ("spec.rollback", {"rollback": {}}),
+    ],
+)
+async def test_what_is_not_built_is_refused_with_its_path(
+    site: Site, path: str, spec: dict[str, Any]
+) -> None:
+    state = {"state": {"snapshot_id": str(uuid.uuid4())}}
+    if not {"undo", "values"} & set(spec):
+        spec = state | spec
+    request = pb.CreatePlanRequest(spec=restore_pb2.PlanSpec(**spec))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await site.call("CreatePlan", request)
+    assert status.reason_of(caught.value)[0] == "NOT_IMPLEMENTED"
+    assert path in str(caught.value.details())
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -281,6 +307,51 @@ async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: Site) -> N
     }
 
 
+async def test_lists_are_filtered(site: Site) -> None:
+    first, second = await site.world.take(), await site.world.take()
+    await site.machine.disturb(2, seed=62)
+    await site.world.publish()
+    plans = [await site.plan(snapshot_id) for snapshot_id in (first, second, second)]
+    restore = await site.ended((await site.execute(plans[2])).id)
+
+    async def listed(**filters: Any) -> list[str]:
+        answer = await site.call("ListPlans", pb.ListPlansRequest(**filters))
+        known = {plan.id for plan in plans}
+        return [plan.id for plan in answer.plans if plan.id in known]
+
+    async def restores(**filters: Any) -> list[str]:
+        answer = await site.call("ListRestores", pb.ListRestoresRequest(**filters))
+        return [each.id for each in answer.restores if each.id == restore.id]
+
+    assert await listed(snapshot_id=first) == [plans[0].id]
+    assert await listed(states=["PLAN_STATE_EXECUTED"]) == [plans[2].id]
+    assert await listed(states=["PLAN_STATE_READY"]) == [plans[1].id, plans[0].id]
+    assert await listed(from_time=plans[1].create_time, to_time=plans[2].create_time) == [
+        plans[1].id
+    ]
+    assert await listed(principal="nobody") == []
+    assert await restores(snapshot_id=second, principal="ann") == [restore.id]
+    assert await restores(snapshot_id=first) == []
+    assert await restores(states=["RESTORE_STATE_COMPLETED"]) == [restore.id]
+    assert await restores(states=["RESTORE_STATE_FAILED"]) == []
+    assert await restores(to_time=restore.create_time) == []
+    assert await refused(listed(pv_name="X")) == "NOT_IMPLEMENTED"
+    assert await refused(restores(pv_number=1)) == "NOT_IMPLEMENTED"
+
+
+async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    await site.machine.disturb(20, seed=63)
+    plan = await site.plan(snapshot_id, comment="back", exact=True)
+    assert plan.spec.state.snapshot_id == plan.snapshot_id == snapshot_id
+    assert (plan.spec.comment, plan.spec.exact, plan.digest_recipe) == ("back", True, 2)
+    items = await site.plan_items(plan.id)
+    assert digests.plan_digest(plan, items.values()) == plan.digest
+    written = [item for item in items.values() if item.HasField("target")]
+    assert all(item.HasField("stored") and item.policy.completion for item in written)
+    assert any(item.enum_labels for item in items.values())
+
+
 async def test_moved_labels_are_their_own_refusal(site: Site) -> None:
     """And no option accepts them."""
     world = site.world
@@ -305,7 +376,7 @@ async def test_moved_labels_are_their_own_refusal(site: Site) -> None:
     await world.publish()
     plan = await site.plan(snapshot_id, selector=selector_pb2.Selector(names=[row.setpoint]))
     assert plan.writes == 1
-    ended = await site.ended((await site.execute(plan, accept_moved=True)).id)
+    ended = await site.ended((await site.execute(plan, all=pb.AllMoved())).id)
     assert ended.state == restore_pb2.RESTORE_STATE_FAILED
     assert errors_pb2.ErrorReason.Name(ended.error.reason) == "ERROR_REASON_LABELS_MOVED"
     assert "accept" not in ended.error.message

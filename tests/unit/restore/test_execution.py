@@ -25,6 +25,7 @@ def items_of(skips: list[int]) -> PlanItems:
         addresses=[f"PV:{i}:SP" for i in range(n)],
         readback_addresses=[""] * n,
         current=Columns.empty(n),
+        stored=Columns.empty(n),
         target=Columns.empty(n),
         stored_readback=Columns.empty(n),
         absolute=zeros,
@@ -34,9 +35,10 @@ def items_of(skips: list[int]) -> PlanItems:
         delta=zeros,
         deviation=zeros,
         stage=np.zeros(n, np.int32),
-        completion=np.full(n, 2, np.uint8),
+        policy_of=np.zeros(n, np.int32),
         skip=np.array(skips, np.uint8),
         label_of=np.full(n, -1, np.int32),
+        stored_label_of=np.full(n, -1, np.int32),
         warnings={0: ("mind the gap", "and the step")} if n else {},
     )
 

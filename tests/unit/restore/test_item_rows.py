@@ -7,17 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from drey.catalog.v1 import catalog_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_ca import eca
 from drey_core.directory import MetadataPage
 from drey_core.errors import ResourceExhausted
+from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, Columns, Kind, State
 from drey_core.wire import MAX_VALUE_BYTES
 from drey_restore import item_rows
 from drey_restore.adapters.live import LiveMetadata
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
+from drey_restore.domain.policy import DEFAULT
 
 N = 6
 
@@ -38,6 +41,7 @@ def plan() -> PlanItems:
         addresses=[f"SP:{i}" for i in range(N)],
         readback_addresses=[""] * N,
         current=values(1.0, 2, b"\xff\x00", np.arange(3.0), None, b"x"),
+        stored=values(2.0, 3, b"text", np.arange(3.0) + 1, 4.0, None),
         target=values(2.0, 3, b"text", np.arange(3.0) + 1, None, None),
         stored_readback=Columns.empty(N),
         absolute=np.zeros(N),
@@ -47,9 +51,11 @@ def plan() -> PlanItems:
         delta=np.array([1.0, 1.0, nan, 1.0, nan, nan]),
         deviation=np.array([np.inf, 2.0, nan, 0.5, nan, nan]),
         stage=np.array([300, 0, 0, 0, 0, 0], np.int32),
-        completion=np.full(N, 2, np.uint8),
+        policy_of=np.array([1, 0, 0, 0, 0, 0], np.int32),
         skip=np.array([0, 0, 0, 0, Skip.DISCONNECTED, Skip.EQUAL], np.uint8),
         label_of=np.full(N, -1, np.int32),
+        stored_label_of=np.full(N, -1, np.int32),
+        policies=[DEFAULT, Policy(CompletionMode.READBACK, 1.5, stage=0, allowed_low=-1.0)],
         warnings={1: ("one", "two")},
     )
 
@@ -64,7 +70,12 @@ def test_items_of_a_plan() -> None:
     found = read_plan(plan())
     assert [item.name for item in found] == ["c", "d", "e", "f", "b", "ä"]
     c, d, e, f, b, _ = found
-    assert (f.number, f.address, f.stage, f.completion, f.skip) == (1, "SP:0", 300, 2, 0)
+    assert (f.number, f.address, f.stage, f.skip) == (1, "SP:0", 300, 0)
+    assert (f.policy.completion, f.policy.timeout.ToMilliseconds()) == (3, 1500)
+    assert (f.policy.HasField("stage"), f.policy.HasField("settle")) == (True, False)
+    assert (f.policy.allowed.low, f.policy.allowed.high) == (-1.0, np.inf)
+    assert e.policy == catalog_pb2.RestorePolicy(completion=catalog_pb2.COMPLETION_PUT_CALLBACK)
+    assert (b.stored.float64_value, b.HasField("target")) == (4.0, False)
     assert (f.current.float64_value, f.target.float64_value) == (1.0, 2.0)
     assert (f.delta, f.deviation) == (1.0, np.inf)
     assert list(e.warnings) == ["one", "two"]
@@ -94,9 +105,10 @@ def test_items_of_a_restore() -> None:
     by_name = {item.name: item for item in found}
     assert list(by_name) == sorted(by_name)
     f, e, b = by_name["f"], by_name["e"], by_name["b"]
-    assert (f.verdict, f.skip, f.sent_time_ns, f.stage) == (4, 0, 2**61, 300)
+    assert (f.verdict, f.skip, f.send_time.ToNanoseconds(), f.stage) == (4, 0, 2**61, 300)
     assert (f.before.float64_value, f.target.float64_value, f.seen.float64_value) == (1.0, 2.0, 2.0)
     assert (f.readback_reached, e.readback_reached) == (True, False)
+    assert not by_name["d"].HasField("complete_time")
     assert not by_name["d"].HasField("readback_reached")
     assert e.epics_status == eca.name(80)
     assert (int(b.skip), b.epics_status) == (Skip.DISCONNECTED, "")

@@ -39,19 +39,22 @@ def plan(
 
     Nothing is written to the machine. Without a choice of PVs: all of the snapshot.
     """
-    from drey.restore.v1 import restore_service_pb2
+    from drey.common.v1 import state_pb2
+    from drey.restore.v1 import restore_pb2, restore_service_pb2
     from drey_cli.naming import snapshot_id
 
     client = session.client
     request = restore_service_pb2.CreatePlanRequest(
-        snapshot_id=snapshot_id(client, snapshot),
-        selector=choice.optional(),
-        exact=exact,
-        comment=comment,
+        spec=restore_pb2.PlanSpec(
+            state=state_pb2.StateRef(snapshot_id=snapshot_id(client, snapshot)),
+            selector=choice.optional(),
+            exact=exact,
+            comment=comment,
+        ),
         request_id=new_request_id(),
     )
     if lifetime:
-        request.lifetime.CopyFrom(parse_duration(lifetime, option="--lifetime"))
+        request.spec.lifetime.CopyFrom(parse_duration(lifetime, option="--lifetime"))
     made = client.call(client.restores.CreatePlan, request).plan
     _show_plan(session, made, limit=limit, skips=False)
     if made.writes:

@@ -37,6 +37,10 @@ def run(
     accept_moved: Annotated[
         bool, typer.Option("--accept-moved", help="Although values moved since the plan.")
     ] = False,
+    max_unreachable: Annotated[
+        int,
+        typer.Option("--max-unreachable", help="Only if at most so many are. Default: not all."),
+    ] = -1,
     start_deadline: Annotated[
         str, typer.Option("--start-deadline", metavar="TIME", help="Begin by then. Default 30s.")
     ] = "",
@@ -64,7 +68,7 @@ def run(
     request = restore_service_pb2.ExecutePlanRequest(
         plan_id=found.id,
         digest=digest or found.digest,
-        accept_moved=accept_moved,
+        all=restore_service_pb2.AllMoved() if accept_moved else None,
         comment=comment,
         request_id=new_request_id(),
     )
@@ -76,10 +80,37 @@ def run(
         if text:
             option = "--" + name.replace("_", "-")
             getattr(request, name).CopyFrom(parse_duration(text, option=option))
+    if max_unreachable >= 0:
+        request.max_unreachable = max_unreachable
+    check_digest(session, found)
     _confirm(session, found, yes=yes)
     answer = client.call(client.restores.ExecutePlan, request)
     restore = _follow(session, answer.restore)
     _end(session, restore)
+
+
+def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
+    """Refuse a plan whose items are not those of its digest, as computed here."""
+    from drey_cli.commands.restore_plan import read_plan
+    from drey_cli.digests import RECIPE, plan_digest
+
+    if plan.digest_recipe != RECIPE:
+        raise CliError(
+            f"the digest of plan {plan.id} is of recipe {plan.digest_recipe}, this program knows"
+            f" {RECIPE}",
+            reason="PLAN_DIGEST_MISMATCH",
+            remedy="make a new plan, with a drey of the server's version",
+            code=ExitCode.REFUSED,
+        )
+    found = plan_digest(plan, read_plan(session, plan.id, writes_only=False))
+    if found != plan.digest:
+        raise CliError(
+            f"what was read of plan {plan.id} has the digest {found}, not {plan.digest}:"
+            " nothing was written",
+            reason="PLAN_DIGEST_MISMATCH",
+            remedy="make a new plan, and find out who changed this one",
+            code=ExitCode.REFUSED,
+        )
 
 
 def _confirm(session: Session, plan: restore_pb2.Plan, *, yes: bool) -> None:

@@ -185,7 +185,10 @@ class Walk:
         with self._report.step("Plan the way back", "drey restore plan before") as step:
             response = await self._restores.CreatePlan(
                 restore_service_pb2.CreatePlanRequest(
-                    snapshot_id=self._snapshot_id, request_id=str(uuid4())
+                    spec=restore_pb2.PlanSpec(
+                        state=state_pb2.StateRef(snapshot_id=self._snapshot_id)
+                    ),
+                    request_id=str(uuid4()),
                 ),
                 **self._call,
             )

@@ -12,6 +12,8 @@ from drey_cli.render.times import format_count, format_span, format_time, plural
 from drey_cli.render.values import value_cell
 
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from drey.restore.v1 import restore_pb2
 
 _VERDICT_STYLE = {
@@ -24,6 +26,10 @@ _VERDICT_STYLE = {
 _DONE = frozenset({"verified", "equal-already"})
 
 
+def _time(at: Timestamp, utc: bool) -> str:
+    return format_time(at.ToNanoseconds(), utc=utc)
+
+
 def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     """All that is known of a plan beside its items."""
     from drey.restore.v1 import restore_pb2
@@ -34,8 +40,11 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
         ("snapshot", plan.snapshot_id),
         ("state", Cell(state, "green" if state == "ready" else "yellow")),
         ("digest", plan.digest),
-        ("made by", f"{plan.actor.principal}, {format_time(plan.create_time_ns, utc=utc)}"),
-        ("expires", format_time(plan.expire_time_ns, utc=utc)),
+        (
+            "made by",
+            f"{plan.actor.principal}, {_time(plan.create_time, utc)}",
+        ),
+        ("expires", _time(plan.expire_time, utc)),
         ("writes", Cell(f"{format_count(plan.writes)} of {plural(plan.pvs, 'PV')}", "bold")),
     ]
     for stage in plan.stages:
@@ -43,8 +52,8 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     for skip in plan.skips:
         reason = short_name(restore_pb2.SkipReason, skip.reason)
         pairs.append((f"  {reason}", Cell(plural(skip.pvs, "PV"), skip_style(reason))))
-    if plan.comment:
-        pairs.append(("comment", plan.comment))
+    if plan.spec.comment:
+        pairs.append(("comment", plan.spec.comment))
     if plan.restore_id:
         pairs.append(("restore", plan.restore_id))
     return facts(pairs)
@@ -102,12 +111,12 @@ def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
     for plan in plans:
         table.add(
             plan.id,
-            format_time(plan.create_time_ns, utc=utc),
+            _time(plan.create_time, utc),
             short_name(restore_pb2.PlanState, plan.state),
             format_count(plan.writes),
             format_count(plan.pvs),
             plan.actor.principal,
-            plan.comment,
+            plan.spec.comment,
         )
     return table
 
@@ -128,7 +137,7 @@ def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Tab
     for restore in restores:
         table.add(
             restore.id,
-            format_time(restore.create_time_ns, utc=utc),
+            _time(restore.create_time, utc),
             short_name(restore_pb2.RestoreState, restore.state),
             Cell("all verified", "green") if restore.all_verified else verdicts_text(restore),
             restore.actor.principal,
@@ -157,10 +166,14 @@ def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
         ("plan", restore.plan_id),
         ("snapshot", restore.snapshot_id),
         ("state", short_name(restore_pb2.RestoreState, restore.state)),
-        ("by", f"{restore.actor.principal}, {format_time(restore.create_time_ns, utc=utc)}"),
+        (
+            "by",
+            f"{restore.actor.principal}, {_time(restore.create_time, utc)}",
+        ),
     ]
-    if restore.start_time_ns and restore.end_time_ns:
-        pairs.append(("took", format_span(restore.end_time_ns - restore.start_time_ns)))
+    if restore.HasField("start_time") and restore.HasField("end_time"):
+        took = restore.end_time.ToNanoseconds() - restore.start_time.ToNanoseconds()
+        pairs.append(("took", format_span(took)))
     for name, pvs in verdict_counts(restore).items():
         pairs.append((f"  {name}", Cell(plural(pvs, "PV"), _VERDICT_STYLE.get(name, "red"))))
     if restore.may_still_fire:

@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
+from drey.restore.v1 import restore_pb2
 from drey_core.errors import FailedPrecondition, Internal, NotFound, Reason
 from drey_core.values import I8, as_float64
 from drey_restore.adapters.copy import copy_into, copy_rows
+from drey_restore.adapters.specs import rules_of
 from drey_restore.domain import blob
+from drey_restore.domain.digest import plan_digest
 from drey_restore.domain.execution import Batch
 from drey_restore.domain.items import I4, Outcome, PlanItems
-from drey_restore.domain.kinds import TRANSITIONS, RestoreState
-from drey_restore.domain.records import HeldWrite, PlanRecord, RestoreRecord, Unanswered
+from drey_restore.domain.kinds import TRANSITIONS, PlanState, RestoreState
+from drey_restore.domain.records import Chosen, HeldWrite, PlanRecord, RestoreRecord, Unanswered
 from drey_runtime.database import Connection, Database, Record
 from drey_runtime.jobs import LEASE_HELD, Job, JobLost
 
@@ -24,26 +28,32 @@ _EXECUTE_LOCK = 0x64726579_72657374  # "dreyrest"
 
 _PLAN = """
 SELECT id, digest, snapshot_id, pvs, writes, skips, exact, principal, role, comment,
-    create_time_ns, expire_time_ns, undoes_restore_id, restore_id FROM restore.plan
+    create_time_ns, expire_time_ns, undoes_restore_id, restore_id, recipe, spec FROM restore.plan
 """
 _RESTORE = """
 SELECT r.id, r.plan_id, r.plan_digest, p.snapshot_id, r.state, r.verdicts, r.principal,
     r.role, r.comment, r.job_id, r.start_by_ns, r.write_timeout_ns, r.verify_timeout_ns,
-    r.accept_moved, r.create_time_ns, r.abort_requested, r.abort_reason, r.error_reason,
-    r.error_message, r.start_time_ns, r.end_time_ns, r.revision,
+    r.accept_moved, r.max_unreachable, r.create_time_ns, r.abort_requested, r.abort_reason,
+    r.error_reason, r.error_message, r.start_time_ns, r.end_time_ns, r.revision,
     (SELECT count(*) FROM restore.unanswered u
      WHERE u.restore_id = r.id AND u.release_time_ns = 0) AS may_still_fire
 FROM restore.restore r JOIN restore.plan p ON p.id = r.plan_id
 """
+_PLAN_STATE = f"""
+CASE WHEN restore_id IS NOT NULL THEN {PlanState.EXECUTED:d}
+    WHEN recipe = 1 OR expire_time_ns <= $8::bigint THEN {PlanState.EXPIRED:d}
+    ELSE {PlanState.READY:d} END
+"""
 _INSERT_PLAN = """
 INSERT INTO restore.plan (id, digest, snapshot_id, pvs, writes, skips, exact, principal, role,
-    comment, create_time_ns, expire_time_ns, undoes_restore_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    comment, create_time_ns, expire_time_ns, undoes_restore_id, recipe, spec)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 """
 _INSERT_RESTORE = """
 INSERT INTO restore.restore (id, plan_id, state, verdicts, principal, role, comment, job_id,
-    start_by_ns, write_timeout_ns, verify_timeout_ns, accept_moved, create_time_ns, plan_digest)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    start_by_ns, write_timeout_ns, verify_timeout_ns, accept_moved, create_time_ns, plan_digest,
+    max_unreachable)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 """
 _ADVANCE = """
 UPDATE restore.restore SET state = $2, verdicts = $3, revision = revision + 1,
@@ -92,6 +102,7 @@ class RestoreStore:
             *(plan.id, plan.digest, plan.snapshot_id, plan.pvs, plan.writes, list(plan.skips)),
             *(plan.exact, plan.principal, plan.role, plan.comment),
             *(plan.create_time_ns, plan.expire_time_ns, plan.undoes_restore_id),
+            *(plan.recipe, plan.spec),
         )
         await conn.execute("INSERT INTO restore.plan_data VALUES ($1, $2)", plan.id, packed)
 
@@ -129,16 +140,20 @@ class RestoreStore:
         return _plan(row, plan_id)
 
     async def plans(
-        self, limit: int, before_id: str | None, snapshot_id: str | None, principal: str
+        self, limit: int, before_id: str | None, chosen: Chosen, now_ns: int
     ) -> list[PlanRecord]:
-        """Plans, newest first, those made before `before_id`; of `principal` (empty: anybody)."""
+        """Plans that are chosen, newest first, those made before `before_id`."""
 
         async def fetch(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(
                 f"{_PLAN} WHERE ($1::uuid IS NULL OR id < $1)"
                 " AND ($2::uuid IS NULL OR snapshot_id = $2) AND ($3 = '' OR principal = $3)"
+                " AND ($5::bigint IS NULL OR create_time_ns >= $5)"
+                " AND ($6::bigint IS NULL OR create_time_ns < $6)"
+                f" AND ($7::smallint[] IS NULL OR {_PLAN_STATE} = ANY($7::smallint[]))"
                 " ORDER BY id DESC LIMIT $4",
-                *(before_id, snapshot_id, principal, limit),
+                *(before_id, chosen.snapshot_id, chosen.principal, limit),
+                *(chosen.from_ns, chosen.to_ns, chosen.states, now_ns),
             )
 
         return [_plan(row, "") for row in await self.database.read(fetch)]
@@ -154,17 +169,15 @@ class RestoreStore:
 
         async def fetch(conn: Connection) -> Record | None:
             return await conn.fetchrow(
-                "SELECT d.items, p.digest FROM restore.plan_data d"
-                " JOIN restore.plan p ON p.id = d.plan_id WHERE p.id = $1",
+                f"SELECT plan.*, d.items FROM ({_PLAN} WHERE id = $1) plan"
+                " JOIN restore.plan_data d ON d.plan_id = plan.id",
                 plan_id,
             )
 
         row = await (fetch(conn) if conn is not None else self.database.read(fetch))
         if row is None:
             raise _no("plan", plan_id)
-        return await asyncio.to_thread(
-            _items, plan_id, row["items"], {row["digest"], digest} - {""}
-        )
+        return await asyncio.to_thread(_items, _plan(row, plan_id), row["items"], digest)
 
     # ---- restores
 
@@ -180,6 +193,7 @@ class RestoreStore:
             *(restore.principal, restore.role, restore.comment, restore.job_id),
             *(restore.start_by_ns, restore.write_timeout_ns, restore.verify_timeout_ns),
             *(restore.accept_moved, restore.create_time_ns, restore.plan_digest),
+            restore.max_unreachable,
         )
         await conn.execute(
             "UPDATE restore.plan SET restore_id = $2 WHERE id = $1", restore.plan_id, restore.id
@@ -207,13 +221,21 @@ class RestoreStore:
         row = await conn.fetchrow(f"{_RESTORE} WHERE r.id = $1 FOR UPDATE OF r", restore_id)
         return _restore(row, restore_id)
 
-    async def restores(self, limit: int, before_id: str | None) -> list[RestoreRecord]:
-        """Restores, newest first, those made before `before_id`."""
+    async def restores(
+        self, limit: int, before_id: str | None, chosen: Chosen
+    ) -> list[RestoreRecord]:
+        """Restores that are chosen, newest first, those made before `before_id`."""
 
         async def fetch(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(
-                f"{_RESTORE} WHERE ($1::uuid IS NULL OR r.id < $1) ORDER BY r.id DESC LIMIT $2",
-                *(before_id, limit),
+                f"{_RESTORE} WHERE ($1::uuid IS NULL OR r.id < $1)"
+                " AND ($2::uuid IS NULL OR p.snapshot_id = $2) AND ($3 = '' OR r.principal = $3)"
+                " AND ($5::bigint IS NULL OR r.create_time_ns >= $5)"
+                " AND ($6::bigint IS NULL OR r.create_time_ns < $6)"
+                " AND ($7::smallint[] IS NULL OR r.state = ANY($7))"
+                " ORDER BY r.id DESC LIMIT $4",
+                *(before_id, chosen.snapshot_id, chosen.principal, limit),
+                *(chosen.from_ns, chosen.to_ns, chosen.states),
             )
 
         return [_restore(row, "") for row in await self.database.read(fetch)]
@@ -373,20 +395,22 @@ class RestoreStore:
         return [_batch(dict(row)) for row in await self.database.read(fetch)]
 
 
-def _items(plan_id: str, packed: bytes, digests: set[str]) -> PlanItems:
+def _items(plan: PlanRecord, packed: bytes, asked: str) -> PlanItems:
     try:
         raw = blob.decompress(packed)
+        items = PlanItems.decode(raw)
+        found = blob.digest(raw) if plan.recipe == 1 else plan_digest(plan, items)
     except Internal:
-        raw = b""
-    if {blob.digest(raw)} != digests:
+        found = ""
+    if {found} != {plan.digest, asked or plan.digest}:
         raise FailedPrecondition(
-            f"the items of plan {plan_id} in the database are not those of which its digest was"
+            f"the items of plan {plan.id} in the database are not those of which its digest was"
             " made: somebody replaced them. Nothing is written; make a new plan, and find out who"
             " can write to the database",
             reason=Reason.PLAN_DIGEST_MISMATCH,
-            metadata={"plan_id": plan_id},
+            metadata={"plan_id": plan.id},
         )
-    return PlanItems.decode(raw)
+    return items
 
 
 def _before(state: RestoreState) -> set[RestoreState]:
@@ -411,7 +435,12 @@ def _plan(row: Record | None, plan_id: str) -> PlanRecord:
         raise _no("plan", plan_id)
     fields: dict[str, Any] = dict(row)
     fields["skips"] = tuple(fields["skips"])
-    return PlanRecord(**fields)
+    fields.pop("items", None)
+    try:
+        rules = rules_of(restore_pb2.PlanSpec.FromString(fields["spec"]))
+    except DecodeError as error:
+        raise Internal(f"the stored specification of plan {row['id']} is damaged") from error
+    return PlanRecord(rules=rules, **fields)
 
 
 def _restore(row: Record | None, restore_id: str) -> RestoreRecord:

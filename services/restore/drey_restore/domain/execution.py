@@ -234,6 +234,17 @@ def all_gone(items: PlanItems) -> FailedPrecondition:
     )
 
 
+def too_many_gone(items: PlanItems, lost: I8, most: int) -> FailedPrecondition:
+    """DISCONNECTED: more PVs are unreachable than whoever executes the plan allows."""
+    first = items.names[int(lost[0])]
+    return FailedPrecondition(
+        f"{len(lost)} of the PVs to write are not connected or do not answer, the first is {first};"
+        f" {most} may be. Nothing was sent. Look at their IOCs, or allow more",
+        reason=Reason.DISCONNECTED,
+        metadata={"unreachable": str(len(lost)), "first_unreachable": first},
+    )
+
+
 def replay(items: PlanItems, journal: Iterable[Batch]) -> Execution:
     """The execution as the journal tells it, not closed."""
     execution = Execution(items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.errors import Internal
+from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8, U1, Columns, pack_strings, unpack_strings
 from drey_core.wire import compact_heap
 from drey_restore.domain import blob
 from drey_restore.domain.kinds import Skip
+from drey_restore.domain.policy import DEFAULT, policy_bytes, policy_of_bytes
 
 F8 = NDArray[np.float64]
 I4 = NDArray[np.int32]
@@ -27,7 +31,8 @@ class PlanItems:
     `current`, `target` and `stored_readback` are keyed by channel number (0: none); a target of
     kind NONE is left out. `absolute`/`relative` are the setpoint's tolerance. `delta` is target
     minus current, `deviation` its size in tolerances, NaN where they are not numbers.
-    `label_sets[label_of[i]]` are the live enum labels of setpoint i (-1: none).
+    `label_sets[label_of[i]]` are the live enum labels of setpoint i (-1: none), and those of
+    `stored_label_of` the labels as of the stored value. `policies[policy_of[i]]` is followed.
     """
 
     number: I8
@@ -35,6 +40,7 @@ class PlanItems:
     addresses: list[str]
     readback_addresses: list[str]
     current: Columns
+    stored: Columns
     target: Columns
     stored_readback: Columns
     absolute: F8
@@ -44,9 +50,11 @@ class PlanItems:
     delta: F8
     deviation: F8
     stage: I4
-    completion: U1
+    policy_of: I4
     skip: U1
     label_of: I4
+    stored_label_of: I4
+    policies: list[Policy] = field(default_factory=lambda: [DEFAULT])
     label_sets: list[Labels] = field(default_factory=list)
     warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
@@ -58,6 +66,11 @@ class PlanItems:
         """Rows that are written, in the order of writing: by stage, then as they lie."""
         rows = np.flatnonzero(self.skip == Skip.NONE)
         return rows[np.argsort(self.stage[rows], kind="stable")]
+
+    @cached_property
+    def completion(self) -> U1:
+        """How the completion of each is judged."""
+        return np.array([int(p.completion) for p in self.policies], np.uint8)[self.policy_of]
 
     @cached_property
     def name_section(self) -> bytes:
@@ -74,8 +87,13 @@ class PlanItems:
         at = int(self.label_of[row])
         return self.label_sets[at] if at >= 0 else ()
 
+    def stored_labels(self, row: int) -> Labels:
+        """Enum labels of a row's setpoint as of the stored value; empty where it has none."""
+        at = int(self.stored_label_of[row])
+        return self.label_sets[at] if at >= 0 else ()
+
     def encode(self) -> bytes:
-        """Canonical bytes: what the digest covers."""
+        """Bytes for the database."""
         rows = sorted(self.warnings)
         texts = ["\n".join(self.warnings[row]) for row in rows]
         sections: dict[str, blob.Section] = {
@@ -88,6 +106,7 @@ class PlanItems:
             "warnings": blob.text_section(texts),
             "label_sizes": np.array([len(s) for s in self.label_sets], np.int64),
             "labels": pack_strings([label for s in self.label_sets for label in s]),
+            "policies": pack_strings([policy_bytes(policy) for policy in self.policies]),
         }
         for name in _COLUMNS:
             sections |= blob.columns_sections(name, getattr(self, name))
@@ -96,7 +115,14 @@ class PlanItems:
     @classmethod
     def decode(cls, raw: bytes) -> PlanItems:
         """Inverse of `encode`. Raises `Internal` on anything else."""
-        s = blob.decode(raw)
+        try:
+            return cls._decode(blob.decode(raw))
+        except (KeyError, ValueError, IndexError, TypeError, OverflowError, struct.error) as error:
+            raise Internal(f"stored items of a plan are damaged: {error!r}") from error
+
+    @classmethod
+    def _decode(cls, s: dict[str, blob.Section]) -> PlanItems:
+        _complete(s)
         rows = np.asarray(s["warning_rows"]).tolist()
         texts = blob.texts_of(s["warnings"])
         labels = unpack_strings(bytes(s["labels"]))
@@ -112,9 +138,25 @@ class PlanItems:
             addresses=blob.texts_of(s["addresses"]),
             readback_addresses=blob.texts_of(s["readback_addresses"]),
             label_sets=sets,
+            policies=[policy_of_bytes(raw) for raw in unpack_strings(bytes(s["policies"]))],
             warnings={r: tuple(t.split("\n")) for r, t in zip(rows, texts, strict=True)},
             **fields,
         )
+
+
+def _complete(s: dict[str, blob.Section]) -> None:
+    """Add what the first version did not store."""
+    if "policies" in s:
+        return
+    completion = np.asarray(s["completion"])
+    followed = sorted(set(completion.tolist()))
+    s["policies"] = pack_strings(
+        [policy_bytes(Policy(completion=CompletionMode(each))) for each in followed]
+    )
+    s["policy_of"] = np.searchsorted(followed, completion).astype(np.int32)
+    n = len(completion)
+    s["stored_label_of"] = np.full(n, -1, np.int32)
+    s |= blob.columns_sections("stored", Columns.empty(n))
 
 
 _ARRAYS = (
@@ -125,11 +167,12 @@ _ARRAYS = (
     "delta",
     "deviation",
     "stage",
-    "completion",
+    "policy_of",
     "skip",
     "label_of",
+    "stored_label_of",
 )
-_COLUMNS = ("current", "target", "stored_readback")
+_COLUMNS = ("current", "stored", "target", "stored_readback")
 
 
 @dataclass(frozen=True)

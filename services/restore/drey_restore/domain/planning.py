@@ -26,8 +26,8 @@ from drey_core.pv_table import Policy
 from drey_core.values import ARRAY, ELEMENT_DTYPE, I8, U1, Columns, Kind, State, as_float64
 from drey_restore.domain.conversion import convert, in_heap
 from drey_restore.domain.items import F8, Labels, PlanItems
-from drey_restore.domain.kinds import Completion, Skip
-from drey_restore.domain.policy import completion_of, unfollowed
+from drey_restore.domain.kinds import Skip
+from drey_restore.domain.policy import DEFAULT, effective, unfollowed
 
 Mask = NDArray[np.bool_]
 PROTOCOL_PVA = 2
@@ -119,16 +119,22 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     _refuse_values(target, known, skips)
     _refuse_duplicates(known.addresses, skips)
     left_out = ~skips.open
-    completion = np.full(n, Completion.PUT_CALLBACK, np.uint8)
+    policies = {DEFAULT: 0}
+    policy_of = np.zeros(n, np.int32)
     for row, policy in known.policies.items():
-        completion[row] = completion_of(policy)
-    label_of, label_sets = _intern_labels(known)
+        policy_of[row] = policies.setdefault(effective(policy), len(policies))
+    label_sets: dict[Labels, int] = {}
+    label_of = _intern_labels(known.live, known.live_labels, label_sets)
+    stored_label_of = _intern_labels(
+        known.stored, lambda row: known.stored_labels.get(row, ()), label_sets
+    )
     return PlanItems(
         number=known.number,
         names=known.names,
         addresses=known.addresses,
         readback_addresses=known.readback_addresses,
         current=known.live.with_key(known.setpoint_channel),
+        stored=known.stored.with_key(known.setpoint_channel),
         target=_blank(target, left_out).with_key(known.setpoint_channel),
         stored_readback=known.stored_readback.with_key(known.readback_channel),
         absolute=known.absolute,
@@ -138,10 +144,12 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         delta=0.0 - compared.delta,
         deviation=compared.deviation,
         stage=np.zeros(n, np.int32),
-        completion=completion,
+        policy_of=policy_of,
         skip=skips.skip,
         label_of=label_of,
-        label_sets=label_sets,
+        stored_label_of=stored_label_of,
+        policies=list(policies),
+        label_sets=list(label_sets),
         warnings=warnings,
     )
 
@@ -219,12 +227,13 @@ def _refuse_duplicates(addresses: list[str], skips: _Skips) -> None:
         seen.add(record)
 
 
-def _intern_labels(known: PlanInput) -> tuple[NDArray[np.int32], list[Labels]]:
-    """Each list of labels once, and which one a row has."""
-    label_of = np.full(len(known.number), -1, np.int32)
-    sets: dict[Labels, int] = {}
-    for row in np.flatnonzero(known.live.kind & ~np.uint8(ARRAY) == Kind.ENUM).tolist():
-        labels = known.live_labels(row)
+def _intern_labels(
+    columns: Columns, labels_of: Callable[[int], Labels], sets: dict[Labels, int]
+) -> NDArray[np.int32]:
+    """Which list of labels each row has (-1: none); each list once in `sets`."""
+    label_of = np.full(len(columns), -1, np.int32)
+    for row in np.flatnonzero(columns.kind & ~np.uint8(ARRAY) == Kind.ENUM).tolist():
+        labels = labels_of(row)
         if labels:
             label_of[row] = sets.setdefault(labels, len(sets))
-    return label_of, list(sets)
+    return label_of

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
+from math import inf, isnan, nan
+
 from drey_core.pv_table import CompletionMode, Policy
-from drey_restore.domain.kinds import Completion
 
 _DEFAULT_TIMEOUT_S = 5.0
 _FOLLOWED = (CompletionMode.UNSPECIFIED, CompletionMode.PUT_CALLBACK, CompletionMode.READBACK)
@@ -37,8 +40,52 @@ def unfollowed(policy: Policy) -> tuple[str, ...]:
     )
 
 
-def completion_of(policy: Policy) -> Completion:
-    """How the completion of its writes is judged, where the policy is followed."""
-    if policy.completion == CompletionMode.READBACK:
-        return Completion.READBACK
-    return Completion.PUT_CALLBACK
+def effective(policy: Policy) -> Policy:
+    """What a PV says, with the server's defaults."""
+    if policy.completion != CompletionMode.UNSPECIFIED:
+        return policy
+    return replace(policy, completion=CompletionMode.PUT_CALLBACK)
+
+
+DEFAULT = effective(Policy())
+
+_HEAD = struct.Struct("<iqqBiI")
+_TAIL = struct.Struct("<5d")
+_NUMBERS = ("done_value", "ramp_rate", "ramp_step", "allowed_low", "allowed_high")
+_S = 10**9
+
+
+def policy_bytes(policy: Policy) -> bytes:
+    """Canonical bytes of a policy: they are stored, and lie within the digest of a plan."""
+    done = policy.done_channel.encode("utf-8", "replace")
+    times = (policy.timeout_s, policy.settle_s)
+    timeout, settle = (-1 if time is None else round(time * _S) for time in times)
+    stage = policy.stage
+    head = _HEAD.pack(
+        int(policy.completion), timeout, settle, stage is not None, stage or 0, len(done)
+    )
+    numbers = [getattr(policy, name) for name in _NUMBERS]
+    if (policy.allowed_low, policy.allowed_high) != (None, None):
+        # an end of the range that is none is infinite, as in the contract
+        numbers[3] = -inf if numbers[3] is None else numbers[3]
+        numbers[4] = inf if numbers[4] is None else numbers[4]
+    return head + done + _TAIL.pack(*(nan if number is None else number for number in numbers))
+
+
+def policy_of_bytes(raw: bytes) -> Policy:
+    """Inverse of `policy_bytes`. Raises `struct.error` or `ValueError` on anything else."""
+    completion, timeout, settle, has_stage, stage, length = _HEAD.unpack_from(raw)
+    done = raw[_HEAD.size : _HEAD.size + length].decode()
+    numbers = _TAIL.unpack(raw[_HEAD.size + length :])
+    found = {
+        name: None if isnan(number) else number
+        for name, number in zip(_NUMBERS, numbers, strict=True)
+    }
+    return Policy(
+        completion=CompletionMode(completion),
+        timeout_s=None if timeout < 0 else timeout / _S,
+        settle_s=None if settle < 0 else settle / _S,
+        stage=stage if has_stage else None,
+        done_channel=done,
+        **found,
+    )

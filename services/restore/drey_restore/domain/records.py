@@ -10,8 +10,46 @@ from drey_restore.domain.kinds import VERDICTS, PlanState, RestoreState, Skip, V
 
 
 @dataclass(frozen=True)
+class Guard:
+    """A condition over PVs."""
+
+    expression: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What must hold after a stage: at most so many failed, or a guard (both None: nothing)."""
+
+    after_stage: int
+    max_failed: int | None = None
+    guard: Guard | None = None
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """When a restore goes back on its own; `max_failed` None: never for failures."""
+
+    max_failed: int | None = None
+    on_guard: bool = False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a plan, which lie within its digest."""
+
+    guards: tuple[Guard, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    rollback: Rollback | None = None
+
+
+@dataclass(frozen=True)
 class PlanRecord:
-    """A plan. `skips` by the number of the reason; times in nanoseconds since 1970 UTC."""
+    """A plan. `skips` by the number of the reason; times in nanoseconds since 1970 UTC.
+
+    `spec` is what it was made of, as a message of the contract; `recipe` that of its digest, 1 of
+    those that nobody else can compute.
+    """
 
     id: str
     digest: str
@@ -27,6 +65,9 @@ class PlanRecord:
     expire_time_ns: int
     undoes_restore_id: str | None = None
     restore_id: str | None = None
+    recipe: int = 2
+    spec: bytes = b""
+    rules: Rules = Rules()
 
     @property
     def first_verdicts(self) -> list[int]:
@@ -41,7 +82,9 @@ class PlanRecord:
         """Where it stands at `now_ns`."""
         if self.restore_id is not None:
             return PlanState.EXECUTED
-        return PlanState.READY if now_ns < self.expire_time_ns else PlanState.EXPIRED
+        if self.recipe == 1 or now_ns >= self.expire_time_ns:
+            return PlanState.EXPIRED
+        return PlanState.READY
 
 
 @dataclass(frozen=True)
@@ -63,6 +106,7 @@ class RestoreRecord:
     verify_timeout_ns: int
     accept_moved: bool
     create_time_ns: int
+    max_unreachable: int | None = None
     abort_requested: bool = False
     abort_reason: str = ""
     error_reason: Reason = Reason.UNSPECIFIED
@@ -76,6 +120,17 @@ class RestoreRecord:
     def all_verified(self) -> bool:
         """Every PV to write was verified, and none was left out but those equal already."""
         return self.state == RestoreState.COMPLETED and all_verified(list(self.verdicts))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which plans or restores a list shows; None or empty: any. Times in nanoseconds, half open."""
+
+    snapshot_id: str | None = None
+    principal: str = ""
+    states: list[int] | None = None
+    from_ns: int | None = None
+    to_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from drey_restore.adapters.live import LiveMetadata, LivePages, LiveValues
 from drey_restore.adapters.snapshots import StoredName, StoredValues, align, merged
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
+from drey_restore.domain.digest import RECIPE, plan_digest
 from drey_restore.domain.execution import ECA_NORDACCESS, ECA_NORMAL
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import SKIPS
 from drey_restore.domain.planning import PROTOCOL_PVA, PlanInput, make_plan
-from drey_restore.domain.records import PlanRecord
+from drey_restore.domain.records import Chosen, PlanRecord, Rules
 from drey_restore.ports import Catalog, Channels, Clock, Limits, Live, Selector, Snapshots
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
@@ -36,13 +37,18 @@ METHOD = "drey.restore.v1.RestoreService/CreatePlan"
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What is asked for. `raw` are the request's bytes, by which a repeat is known."""
+    """What is asked for.
+
+    `spec` is all of it as it came; `raw` are the request's bytes, by which a repeat is known.
+    """
 
     snapshot_id: str
     selector: Selector | None
     exact: bool
     lifetime_ns: int
     comment: str
+    rules: Rules
+    spec: bytes
     request_id: str
     raw: bytes
 
@@ -73,8 +79,8 @@ class Plans:
         if made is None:
             async with self._turn():
                 items = await self.compute(request)
-                digest, packed = await asyncio.to_thread(_pack, items)
-                plan = self._record(request, principal, items, new_id(), digest)
+                plan = self._record(request, principal, items, new_id())
+                plan, packed = await asyncio.to_thread(_pack, plan, items)
                 made = await self._insert(request, principal, plan, items, packed)
         return await self._store.plan(made)
 
@@ -145,13 +151,13 @@ class Plans:
         principal: Principal,
         items: PlanItems,
         plan_id: str,
-        digest: str,
     ) -> PlanRecord:
+        """The plan, but for its digest."""
         now = self._clock()
         skips = np.bincount(items.skip, minlength=SKIPS)
         return PlanRecord(
             id=plan_id,
-            digest=digest,
+            digest="",
             snapshot_id=request.snapshot_id,
             pvs=len(items),
             writes=int(skips[0]),
@@ -162,6 +168,9 @@ class Plans:
             comment=request.comment,
             create_time_ns=now,
             expire_time_ns=now + request.lifetime_ns,
+            recipe=RECIPE,
+            spec=request.spec,
+            rules=request.rules,
         )
 
     async def compute(self, request: PlanRequest) -> PlanItems:
@@ -236,17 +245,15 @@ class Plans:
         """Its items. NotFound."""
         return await self._store.plan_items(plan_id)
 
-    async def page(
-        self, limit: int, before_id: str | None, snapshot_id: str | None, principal: str
-    ) -> list[PlanRecord]:
-        """Up to `limit` plans (of `principal`, or of anybody where it is empty), newest first."""
-        return await self._store.plans(limit, before_id, snapshot_id, principal)
+    async def page(self, limit: int, before_id: str | None, chosen: Chosen) -> list[PlanRecord]:
+        """Up to `limit` plans of those chosen, newest first."""
+        return await self._store.plans(limit, before_id, chosen, self._clock())
 
 
-def _pack(items: PlanItems) -> tuple[str, bytes]:
-    """(digest, what is stored)."""
-    raw = items.encode()
-    return blob.digest(raw), blob.compress(raw)
+def _pack(plan: PlanRecord, items: PlanItems) -> tuple[PlanRecord, bytes]:
+    """(the plan with its digest, its items as they are stored)."""
+    plan = replace(plan, digest=plan_digest(plan, items))
+    return plan, blob.compress(items.encode())
 
 
 def _at(column: I8, rows: I8) -> I8:

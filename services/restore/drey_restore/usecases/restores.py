@@ -11,7 +11,7 @@ from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import Execution, count_verdicts, initial_verdicts, replay
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import PlanState, RestoreState
-from drey_restore.domain.records import PlanRecord, RestoreRecord
+from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.ports import Clock
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.holding import records_of, refuse_held
@@ -37,6 +37,7 @@ class ExecuteRequest:
     write_timeout_ns: int
     verify_timeout_ns: int
     accept_moved: bool
+    max_unreachable: int | None
     comment: str
     request_id: str
     raw: bytes
@@ -111,6 +112,7 @@ class Restores:
             write_timeout_ns=request.write_timeout_ns,
             verify_timeout_ns=request.verify_timeout_ns,
             accept_moved=request.accept_moved,
+            max_unreachable=request.max_unreachable,
             create_time_ns=now,
         )
         await self._store.insert_restore(conn, restore)
@@ -126,6 +128,7 @@ class Restores:
                 "snapshot_id": plan.snapshot_id,
                 "writes": plan.writes,
                 "accept_moved": request.accept_moved,
+                "max_unreachable": request.max_unreachable,
             },
             at_ns=now,
             request_id=request.request_id,
@@ -201,9 +204,9 @@ class Restores:
         """One restore. NotFound."""
         return await self._store.restore(restore_id)
 
-    async def page(self, limit: int, before_id: str | None) -> list[RestoreRecord]:
-        """Up to `limit` restores, newest first."""
-        return await self._store.restores(limit, before_id)
+    async def page(self, limit: int, before_id: str | None, chosen: Chosen) -> list[RestoreRecord]:
+        """Up to `limit` restores of those chosen, newest first."""
+        return await self._store.restores(limit, before_id, chosen)
 
     async def items(self, restore_id: str) -> tuple[PlanItems, Outcome, set[int]]:
         """The items and what became of them; of a running one what the journal tells so far.
@@ -260,7 +263,8 @@ def _check_plan(plan: PlanRecord, digest: str, now_ns: int) -> None:
         )
     if state == PlanState.EXPIRED:
         raise FailedPrecondition(
-            f"plan {plan.id} has expired; make a new one", reason=Reason.PLAN_EXPIRED
+            f"plan {plan.id} has expired, or was made by an older server; make a new one",
+            reason=Reason.PLAN_EXPIRED,
         )
     if plan.writes == 0:
         raise FailedPrecondition(f"plan {plan.id} writes nothing", reason=Reason.PLAN_EMPTY)

@@ -25,6 +25,7 @@ from drey_restore.domain.execution import (
     Execution,
     all_gone,
     shortfall,
+    too_many_gone,
 )
 from drey_restore.domain.items import I4, PlanItems, scatter
 from drey_restore.domain.kinds import RestoreState, Verdict
@@ -205,8 +206,11 @@ class _One:
         self._refuse_silent_circuits(up[~there], held)
         lost = np.setdiff1d(rows, up[there])
         self._execution.disconnected(lost)
+        most = self._restore.max_unreachable
         if len(lost) == len(rows):
             raise all_gone(self._items)
+        if most is not None and len(lost) > most:
+            raise too_many_gone(self._items, lost, most)
         read = found.code == ECA_NORMAL
         self._before = scatter(self._before, up[read], found.values.take(read))
         self._check_moved(up[read], found.values.take(read))

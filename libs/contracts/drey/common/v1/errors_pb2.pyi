@@ -115,7 +115,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNKNOWN_METHOD: _ErrorReason.ValueType  # 39
     """UNIMPLEMENTED. No method of this name is served here. Metadata: `method`."""
     ERROR_REASON_DISCONNECTED: _ErrorReason.ValueType  # 40
-    """FAILED_PRECONDITION. None of the channels is connected; nothing was sent."""
+    """FAILED_PRECONDITION. None of the channels is connected, or fewer than whoever executes the plan
+    demands; nothing was sent. Metadata: `unreachable`, `first_unreachable`.
+    """
     ERROR_REASON_NOT_ALL_VERIFIED: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION. In the `error` of a restore that ran to its end: not every write was
     verified; the verdicts say which.
@@ -228,7 +230,9 @@ ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 38
 ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 39
 """UNIMPLEMENTED. No method of this name is served here. Metadata: `method`."""
 ERROR_REASON_DISCONNECTED: ErrorReason.ValueType  # 40
-"""FAILED_PRECONDITION. None of the channels is connected; nothing was sent."""
+"""FAILED_PRECONDITION. None of the channels is connected, or fewer than whoever executes the plan
+demands; nothing was sent. Metadata: `unreachable`, `first_unreachable`.
+"""
 ERROR_REASON_NOT_ALL_VERIFIED: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION. In the `error` of a restore that ran to its end: not every write was
 verified; the verdicts say which.

@@ -7,9 +7,13 @@ from collections import abc as _abc
 from drey.catalog.v1 import catalog_pb2 as _catalog_pb2
 from drey.common.v1 import actor_pb2 as _actor_pb2
 from drey.common.v1 import errors_pb2 as _errors_pb2
+from drey.common.v1 import selector_pb2 as _selector_pb2
+from drey.common.v1 import state_pb2 as _state_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -139,6 +143,38 @@ PLAN_STATE_WAITS_FOR_APPROVAL: PlanState.ValueType  # 4
 """Waits for the approval of a second person."""
 Global___PlanState: _TypeAlias = PlanState  # noqa: Y015
 
+class _ApprovalState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApprovalState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVAL_STATE_UNSPECIFIED: _ApprovalState.ValueType  # 0
+    """Means nothing."""
+    APPROVAL_STATE_PENDING: _ApprovalState.ValueType  # 1
+    """Nobody has decided."""
+    APPROVAL_STATE_APPROVED: _ApprovalState.ValueType  # 2
+    """A second person has approved the digest."""
+    APPROVAL_STATE_REJECTED: _ApprovalState.ValueType  # 3
+    """A second person has rejected it; the plan is never executed."""
+    APPROVAL_STATE_EXPIRED: _ApprovalState.ValueType  # 4
+    """Its time is over: the plan has to be approved anew."""
+
+class ApprovalState(_ApprovalState, metaclass=_ApprovalStateEnumTypeWrapper):
+    """Where an approval stands."""
+
+APPROVAL_STATE_UNSPECIFIED: ApprovalState.ValueType  # 0
+"""Means nothing."""
+APPROVAL_STATE_PENDING: ApprovalState.ValueType  # 1
+"""Nobody has decided."""
+APPROVAL_STATE_APPROVED: ApprovalState.ValueType  # 2
+"""A second person has approved the digest."""
+APPROVAL_STATE_REJECTED: ApprovalState.ValueType  # 3
+"""A second person has rejected it; the plan is never executed."""
+APPROVAL_STATE_EXPIRED: ApprovalState.ValueType  # 4
+"""Its time is over: the plan has to be approved anew."""
+Global___ApprovalState: _TypeAlias = ApprovalState  # noqa: Y015
+
 class _Verdict:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -260,20 +296,343 @@ RESTORE_STATE_PAUSED: RestoreState.ValueType  # 8
 Global___RestoreState: _TypeAlias = RestoreState  # noqa: Y015
 
 @_typing.final
+class PlanSpec(_message.Message):
+    """What a plan is made of: where to, for which PVs, and under which rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    EDITS_FIELD_NUMBER: _builtins.int
+    GUARDS_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
+    ROLLBACK_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    exact: _builtins.bool
+    """Also write what is within tolerance, where it is not equal bit for bit."""
+    comment: _builtins.str
+    """Comment for people."""
+    @_builtins.property
+    def state(self) -> _state_pb2.StateRef:
+        """A state of the machine: a snapshot. Any other is not built yet."""
+
+    @_builtins.property
+    def undo(self) -> Global___UndoOf:
+        """The way back of a restore: what it wrote, where nobody has changed it since. Not built yet."""
+
+    @_builtins.property
+    def values(self) -> Global___ValueSet:
+        """Given values. Not built yet."""
+
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """Which PVs. Absent: all of the source."""
+
+    @_builtins.property
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanEdit]:
+        """Changes of what is written, in order; of two for one PV the later counts. Not built yet."""
+
+    @_builtins.property
+    def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Guard]:
+        """What must hold while it runs; one that fails stops new writes at once. Not built yet."""
+
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageGate]:
+        """What must hold between stages. Not built yet."""
+
+    @_builtins.property
+    def rollback(self) -> Global___Rollback:
+        """When it goes back on its own. Absent: never. Not built yet."""
+
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """How long the plan may be executed. Absent: 15 minutes. At most a day."""
+
+    def __init__(
+        self,
+        *,
+        state: _state_pb2.StateRef | None = ...,
+        undo: Global___UndoOf | None = ...,
+        values: Global___ValueSet | None = ...,
+        selector: _selector_pb2.Selector | None = ...,
+        exact: _builtins.bool = ...,
+        edits: _abc.Iterable[Global___PlanEdit] | None = ...,
+        guards: _abc.Iterable[Global___Guard] | None = ...,
+        gates: _abc.Iterable[Global___StageGate] | None = ...,
+        rollback: Global___Rollback | None = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime", "rollback", b"rollback", "selector", b"selector", "source", b"source", "state", b"state", "undo", b"undo", "values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "edits", b"edits", "exact", b"exact", "gates", b"gates", "guards", b"guards", "lifetime", b"lifetime", "rollback", b"rollback", "selector", b"selector", "source", b"source", "state", b"state", "undo", b"undo", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["state", "undo", "values"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___PlanSpec: _TypeAlias = PlanSpec  # noqa: Y015
+
+@_typing.final
+class UndoOf(_message.Message):
+    """The way back of a restore."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESTORE_ID_FIELD_NUMBER: _builtins.int
+    restore_id: _builtins.str
+    """Id of the restore."""
+    def __init__(
+        self,
+        *,
+        restore_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["restore_id", b"restore_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoOf: _TypeAlias = UndoOf  # noqa: Y015
+
+@_typing.final
+class ValueSet(_message.Message):
+    """Values that the caller gives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___PvValue]:
+        """One value for each PV."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[Global___PvValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValueSet: _TypeAlias = ValueSet  # noqa: Y015
+
+@_typing.final
+class PvValue(_message.Message):
+    """One value that the caller gives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the PV."""
+    @_builtins.property
+    def value(self) -> _value_pb2.Value:
+        """Value to write; only its data counts."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _value_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PvValue: _TypeAlias = PvValue  # noqa: Y015
+
+@_typing.final
+class PlanEdit(_message.Message):
+    """A change of what is written to some PVs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LINEAR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """Which PVs; those that the plan does not select are not added by it."""
+
+    @_builtins.property
+    def value(self) -> _value_pb2.Value:
+        """This value instead of that of the source; only its data counts."""
+
+    @_builtins.property
+    def linear(self) -> Global___LinearEdit:
+        """The value of the source, scaled and moved."""
+
+    def __init__(
+        self,
+        *,
+        selector: _selector_pb2.Selector | None = ...,
+        value: _value_pb2.Value | None = ...,
+        linear: Global___LinearEdit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit", "linear", b"linear", "selector", b"selector", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit", "linear", b"linear", "selector", b"selector", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_edit: _TypeAlias = _typing.Literal["value", "linear"]  # noqa: Y015
+    _WhichOneofArgType_edit: _TypeAlias = _typing.Literal["edit", b"edit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_edit) -> _WhichOneofReturnType_edit | None: ...
+
+Global___PlanEdit: _TypeAlias = PlanEdit  # noqa: Y015
+
+@_typing.final
+class LinearEdit(_message.Message):
+    """value * scale + offset, of numbers and of each element of an array of numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    """Factor. Absent: 1."""
+    offset: _builtins.float
+    """Added after scaling, in the units of the channel. Absent: 0."""
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float | None = ...,
+        offset: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "_scale", b"_scale", "offset", b"offset", "scale", b"scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "_scale", b"_scale", "offset", b"offset", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
+
+Global___LinearEdit: _TypeAlias = LinearEdit  # noqa: Y015
+
+@_typing.final
+class Guard(_message.Message):
+    """A condition over PVs. One that cannot be known counts as one that fails."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    """The condition: `SR:CURRENT < 0.1 and MODE == "MD"`."""
+    description: _builtins.str
+    """What it is for, for people."""
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expression", b"expression"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guard: _TypeAlias = Guard  # noqa: Y015
+
+@_typing.final
+class StageGate(_message.Message):
+    """What must hold after a stage before the next one begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_STAGE_FIELD_NUMBER: _builtins.int
+    MAX_FAILED_FIELD_NUMBER: _builtins.int
+    MUST_HOLD_FIELD_NUMBER: _builtins.int
+    after_stage: _builtins.int
+    """The stage after which it is looked at."""
+    max_failed: _builtins.int
+    """Most writes of the stage that are not verified; 0: every one must be. Not negative."""
+    @_builtins.property
+    def must_hold(self) -> Global___Guard:
+        """A condition over PVs."""
+
+    def __init__(
+        self,
+        *,
+        after_stage: _builtins.int = ...,
+        max_failed: _builtins.int = ...,
+        must_hold: Global___Guard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "max_failed", b"max_failed", "must_hold", b"must_hold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_stage", b"after_stage", "condition", b"condition", "max_failed", b"max_failed", "must_hold", b"must_hold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_condition: _TypeAlias = _typing.Literal["max_failed", "must_hold"]  # noqa: Y015
+    _WhichOneofArgType_condition: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_condition) -> _WhichOneofReturnType_condition | None: ...
+
+Global___StageGate: _TypeAlias = StageGate  # noqa: Y015
+
+@_typing.final
+class Rollback(_message.Message):
+    """When a restore goes back on its own, in reverse order of the stages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_FAILED_FIELD_NUMBER: _builtins.int
+    ON_GUARD_FIELD_NUMBER: _builtins.int
+    max_failed: _builtins.int
+    """After more failures than so many. Absent: never for failures. Not negative."""
+    on_guard: _builtins.bool
+    """When a guard fails."""
+    def __init__(
+        self,
+        *,
+        max_failed: _builtins.int | None = ...,
+        on_guard: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_failed", b"_max_failed", "max_failed", b"max_failed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_failed", b"_max_failed", "max_failed", b"max_failed", "on_guard", b"on_guard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_failed: _TypeAlias = _typing.Literal["max_failed"]  # noqa: Y015
+    _WhichOneofArgType__max_failed: _TypeAlias = _typing.Literal["_max_failed", b"_max_failed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_failed) -> _WhichOneofReturnType__max_failed | None: ...
+
+Global___Rollback: _TypeAlias = Rollback  # noqa: Y015
+
+@_typing.final
 class PlanItem(_message.Message):
-    """One PV of a plan: a write, or the reason why not."""
+    """One PV of a plan: a write, or the reason why not. All of it lies within the digest of the plan."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NUMBER_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    READBACK_ADDRESS_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     DEVIATION_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
-    COMPLETION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_SOURCES_FIELD_NUMBER: _builtins.int
+    RAMP_STEPS_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    READBACK_TOLERANCE_FIELD_NUMBER: _builtins.int
+    STORED_READBACK_FIELD_NUMBER: _builtins.int
+    ENUM_LABELS_FIELD_NUMBER: _builtins.int
     SKIP_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
@@ -281,26 +640,63 @@ class PlanItem(_message.Message):
     name: _builtins.str
     """Name of the PV."""
     address: _builtins.str
-    """Address that is written."""
+    """Address that is written. Empty: it has no setpoint."""
+    readback_address: _builtins.str
+    """Address that is read back. Empty: it has no readback."""
     delta: _builtins.float
     """target - current. Absent: not numbers."""
     deviation: _builtins.float
     """|delta| in tolerances. Absent: not numbers; infinite where the tolerance is 0."""
     stage: _builtins.int
-    """Stage in which it is written."""
-    completion: _catalog_pb2.Completion.ValueType
-    """How its completion is judged."""
+    """Stage in which it is written, lowest first."""
     skip: Global___SkipReason.ValueType
     """Why it is left out. Unspecified: it is written."""
     @_builtins.property
     def current(self) -> _value_pb2.Value:
-        """Value now. Absent: none. Its `origin` says by what it was known: by a read of the plan's own, or,
-        where the channel gave it no answer, by a monitor; such a PV is left out.
+        """Value now, with its time and alarm. Absent: none. Its `origin` says by what it was known: by a
+        read of the plan's own, or, where the channel gave it no answer, by a monitor; such a PV is left
+        out.
         """
+
+    @_builtins.property
+    def stored(self) -> _value_pb2.Value:
+        """Value of the source, as it was stored, with its alarm. Absent: none."""
 
     @_builtins.property
     def target(self) -> _value_pb2.Value:
         """Value to write, in the type of the channel. Absent: it is left out."""
+
+    @_builtins.property
+    def policy(self) -> _catalog_pb2.RestorePolicy:
+        """How its write is done and judged: what the PV says, and the server's defaults. A time that is
+        absent is that of ExecutePlan.
+        """
+
+    @_builtins.property
+    def policy_sources(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.PolicySource]:
+        """Where the parts of the policy came from. Not built yet: empty."""
+
+    @_builtins.property
+    def ramp_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Values to be written before the target, in order. Not built yet: empty."""
+
+    @_builtins.property
+    def tolerance(self) -> _value_pb2.Tolerance:
+        """Tolerance of the setpoint, by which it is compared and verified."""
+
+    @_builtins.property
+    def readback_tolerance(self) -> _value_pb2.Tolerance:
+        """Tolerance of the readback."""
+
+    @_builtins.property
+    def stored_readback(self) -> _value_pb2.Value:
+        """Value of the readback in the source, by which the readback is verified. Absent: none."""
+
+    @_builtins.property
+    def enum_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels of an enumeration at the setpoint, as of now. The first write is not sent where they are
+        others then. Empty: none, or not known.
+        """
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -312,18 +708,26 @@ class PlanItem(_message.Message):
         number: _builtins.int = ...,
         name: _builtins.str = ...,
         address: _builtins.str = ...,
+        readback_address: _builtins.str = ...,
         current: _value_pb2.Value | None = ...,
+        stored: _value_pb2.Value | None = ...,
         target: _value_pb2.Value | None = ...,
         delta: _builtins.float | None = ...,
         deviation: _builtins.float | None = ...,
         stage: _builtins.int = ...,
-        completion: _catalog_pb2.Completion.ValueType = ...,
+        policy: _catalog_pb2.RestorePolicy | None = ...,
+        policy_sources: _abc.Iterable[_catalog_pb2.PolicySource] | None = ...,
+        ramp_steps: _abc.Iterable[_builtins.float] | None = ...,
+        tolerance: _value_pb2.Tolerance | None = ...,
+        readback_tolerance: _value_pb2.Tolerance | None = ...,
+        stored_readback: _value_pb2.Value | None = ...,
+        enum_labels: _abc.Iterable[_builtins.str] | None = ...,
         skip: Global___SkipReason.ValueType = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_deviation", b"_deviation", "current", b"current", "delta", b"delta", "deviation", b"deviation", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_deviation", b"_deviation", "current", b"current", "delta", b"delta", "deviation", b"deviation", "policy", b"policy", "readback_tolerance", b"readback_tolerance", "stored", b"stored", "stored_readback", b"stored_readback", "target", b"target", "tolerance", b"tolerance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_deviation", b"_deviation", "address", b"address", "completion", b"completion", "current", b"current", "delta", b"delta", "deviation", b"deviation", "name", b"name", "number", b"number", "skip", b"skip", "stage", b"stage", "target", b"target", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_deviation", b"_deviation", "address", b"address", "current", b"current", "delta", b"delta", "deviation", b"deviation", "enum_labels", b"enum_labels", "name", b"name", "number", b"number", "policy", b"policy", "policy_sources", b"policy_sources", "ramp_steps", b"ramp_steps", "readback_address", b"readback_address", "readback_tolerance", b"readback_tolerance", "skip", b"skip", "stage", b"stage", "stored", b"stored", "stored_readback", b"stored_readback", "target", b"target", "tolerance", b"tolerance", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delta: _TypeAlias = _typing.Literal["delta"]  # noqa: Y015
     _WhichOneofArgType__delta: _TypeAlias = _typing.Literal["_delta", b"_delta"]  # noqa: Y015
@@ -390,12 +794,56 @@ Global___StageCount: _TypeAlias = StageCount  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
-    """An immutable list of the writes that a restore would make."""
+    """An immutable list of the writes that a restore would make.
+
+    Its digest is made so that any client can compute it from GetPlan and ReadPlan. It is SHA-256 over
+    the following, in this order. Numbers are little-endian: u8, u16, u32 and u64 without a sign, i32
+    and i64 with one, f64 of IEEE 754. Every NaN is 0x7ff8000000000000, within values too, of a float32
+    0x7fc00000: not every language keeps another. A `text` is its length in
+    bytes as u32, then its bytes in UTF-8. Times are i64, nanoseconds since 1970 UTC.
+
+    First the plan:
+
+     1. the text `drey.restore.v1.Plan`, and u32 2, the number of the recipe;
+     2. the texts `id`, `snapshot_id`, `undoes_restore_id`, `actor.principal` and `spec.comment`;
+     3. the times `create_time` and `expire_time`;
+     4. u32, the number of `spec.guards`; then of each the texts `expression` and `description`;
+     5. u32, the number of `spec.gates`; then of each i32 `after_stage`, and u8 1 and i32 `max_failed`,
+        or u8 2 and the texts of `must_hold` as in 4, or u8 0 where it has no condition;
+     6. u8 0 where there is no `spec.rollback`, else u8 1, i32 `max_failed` (-1: absent), u8 `on_guard`;
+     7. u32, the number of items: `pvs`.
+
+    Then, of all items in ascending order of `number`, column by column: of each of the following the
+    entries of all items. A column of `bytes` (or of texts, in UTF-8) is the lengths of all entries in
+    bytes, u32 each, and then all the entries. A truth is u8.
+
+     1. `number` u64; `name`, `address`, `readback_address` texts;
+     2. the values `current`, `stored`, `target`, `stored_readback`, one after the other; of each the
+        columns `ValueType` u8 (64 added for an array; 0: absent, and so are all the other entries),
+        `state` u8, `origin` u8, `severity` u8, `status` u32 (the numbers of the contract),
+        `source_time_ns` i64, `receive_time_ns` i64; data u64: of a scalar its bits, integers with a
+        sign extended to 64 bits, of a float32 its 32 bits, of an enumeration its index, of a boolean 0
+        or 1, of all others 0; bytes: of a string its bytes, of an array its elements, each in its own
+        width (booleans 1 byte, enumerations 2), of an array of strings u32 their number, u32 the length
+        in bytes of each, then their bytes, of all others none; `label` texts, of the scalar enumeration;
+     3. `delta` f64 and `deviation` f64 (NaN: absent), `stage` i32, `skip` u8;
+     4. `tolerance.absolute`, `tolerance.relative`, `readback_tolerance.absolute`,
+        `readback_tolerance.relative`, f64 each;
+     5. bytes of `policy`: i32 `completion`; i64 `timeout` and i64 `settle` in nanoseconds (-1: absent);
+        u8 whether there is a `stage`, i32 `stage` (0: absent); the text `done_channel`; f64 `done_value`,
+        `ramp_rate`, `ramp_step`, `allowed.low`, `allowed.high` (NaN: absent);
+     6. bytes of `ramp_steps`: f64 each; bytes of `enum_labels`: a text each; bytes of `warnings`: a text
+        each.
+
+    What the selector, the edits and `exact` of the specification did is in the items.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    DIGEST_RECIPE_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PVS_FIELD_NUMBER: _builtins.int
@@ -403,33 +851,34 @@ class Plan(_message.Message):
     SKIPS_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_NS_FIELD_NUMBER: _builtins.int
-    COMMENT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     UNDOES_RESTORE_ID_FIELD_NUMBER: _builtins.int
     RESTORE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     digest: _builtins.str
-    """Hash over all items, 64 hexadecimal digits. Executing needs it."""
+    """Hash by the recipe above, 64 hexadecimal digits in lower case. Executing and approving need it."""
+    digest_recipe: _builtins.int
+    """Number of the recipe: 2. Of a plan of recipe 1, made by an older server, nobody else can compute the
+    digest, and it can not be executed any more.
+    """
     snapshot_id: _builtins.str
-    """Snapshot that it restores."""
+    """Snapshot that it restores. Empty: another source."""
     state: Global___PlanState.ValueType
     """Where it stands."""
     pvs: _builtins.int
     """PVs in the selection."""
     writes: _builtins.int
     """PVs to write."""
-    create_time_ns: _builtins.int
-    """When it was made, nanoseconds since 1970 UTC."""
-    expire_time_ns: _builtins.int
-    """When it expires, nanoseconds since 1970 UTC."""
-    comment: _builtins.str
-    """Comment for people."""
     undoes_restore_id: _builtins.str
     """Restore that this plan would undo. Empty: none."""
     restore_id: _builtins.str
     """Restore that executed it. Empty: none."""
+    @_builtins.property
+    def spec(self) -> Global___PlanSpec:
+        """What it was made of, as it was asked for."""
+
     @_builtins.property
     def skips(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkipCount]:
         """PVs left out, by reason."""
@@ -442,11 +891,21 @@ class Plan(_message.Message):
     def actor(self) -> _actor_pb2.Actor:
         """Who made it."""
 
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it expires."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         digest: _builtins.str = ...,
+        digest_recipe: _builtins.int = ...,
+        spec: Global___PlanSpec | None = ...,
         snapshot_id: _builtins.str = ...,
         state: Global___PlanState.ValueType = ...,
         pvs: _builtins.int = ...,
@@ -454,19 +913,86 @@ class Plan(_message.Message):
         skips: _abc.Iterable[Global___SkipCount] | None = ...,
         stages: _abc.Iterable[Global___StageCount] | None = ...,
         actor: _actor_pb2.Actor | None = ...,
-        create_time_ns: _builtins.int = ...,
-        expire_time_ns: _builtins.int = ...,
-        comment: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
         undoes_restore_id: _builtins.str = ...,
         restore_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "create_time_ns", b"create_time_ns", "digest", b"digest", "expire_time_ns", b"expire_time_ns", "id", b"id", "pvs", b"pvs", "restore_id", b"restore_id", "skips", b"skips", "snapshot_id", b"snapshot_id", "stages", b"stages", "state", b"state", "undoes_restore_id", b"undoes_restore_id", "writes", b"writes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "digest", b"digest", "digest_recipe", b"digest_recipe", "expire_time", b"expire_time", "id", b"id", "pvs", b"pvs", "restore_id", b"restore_id", "skips", b"skips", "snapshot_id", b"snapshot_id", "spec", b"spec", "stages", b"stages", "state", b"state", "undoes_restore_id", b"undoes_restore_id", "writes", b"writes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    """The decision of a second person on a plan. Not built yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REQUESTER_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """UUIDv7, made by the server."""
+    plan_id: _builtins.str
+    """Plan that it is about."""
+    digest: _builtins.str
+    """Digest of that plan, which the approver's own client has computed."""
+    state: Global___ApprovalState.ValueType
+    """Where it stands."""
+    reason: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def requester(self) -> _actor_pb2.Actor:
+        """Who asks for it: who made the plan."""
+
+    @_builtins.property
+    def approver(self) -> _actor_pb2.Actor:
+        """Who decided. Absent: nobody yet."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided. Absent: not yet."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the approval, or the wish for one, expires; not after the plan."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        state: Global___ApprovalState.ValueType = ...,
+        requester: _actor_pb2.Actor | None = ...,
+        approver: _actor_pb2.Actor | None = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "create_time", b"create_time", "decide_time", b"decide_time", "expire_time", b"expire_time", "requester", b"requester"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "create_time", b"create_time", "decide_time", b"decide_time", "digest", b"digest", "expire_time", b"expire_time", "id", b"id", "plan_id", b"plan_id", "reason", b"reason", "requester", b"requester", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
 
 @_typing.final
 class VerdictCount(_message.Message):
@@ -509,9 +1035,9 @@ class Restore(_message.Message):
     ALL_VERIFIED_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
-    START_TIME_NS_FIELD_NUMBER: _builtins.int
-    END_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     PRE_IMAGE_SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
@@ -530,12 +1056,6 @@ class Restore(_message.Message):
     """Every PV to write was verified, and none was left out but those equal already."""
     job_id: _builtins.str
     """Job that runs it."""
-    create_time_ns: _builtins.int
-    """Nanoseconds since 1970 UTC."""
-    start_time_ns: _builtins.int
-    """First write, nanoseconds since 1970 UTC; 0: none yet."""
-    end_time_ns: _builtins.int
-    """Nanoseconds since 1970 UTC; 0: not ended."""
     comment: _builtins.str
     """Comment for people."""
     pre_image_snapshot_id: _builtins.str
@@ -551,6 +1071,18 @@ class Restore(_message.Message):
     @_builtins.property
     def actor(self) -> _actor_pb2.Actor:
         """Who executes it."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """First write. Absent: none yet."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended. Absent: it has not."""
 
     @_builtins.property
     def error(self) -> _errors_pb2.ItemError:
@@ -570,17 +1102,17 @@ class Restore(_message.Message):
         all_verified: _builtins.bool = ...,
         actor: _actor_pb2.Actor | None = ...,
         job_id: _builtins.str = ...,
-        create_time_ns: _builtins.int = ...,
-        start_time_ns: _builtins.int = ...,
-        end_time_ns: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
         error: _errors_pb2.ItemError | None = ...,
         comment: _builtins.str = ...,
         pre_image_snapshot_id: _builtins.str = ...,
         may_still_fire: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "create_time_ns", b"create_time_ns", "end_time_ns", b"end_time_ns", "error", b"error", "id", b"id", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time_ns", b"start_time_ns", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time", b"start_time", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,8 +1134,8 @@ class RestoreItem(_message.Message):
     READBACK_FIELD_NUMBER: _builtins.int
     EPICS_STATUS_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
-    SENT_TIME_NS_FIELD_NUMBER: _builtins.int
-    COMPLETION_TIME_NS_FIELD_NUMBER: _builtins.int
+    SEND_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     READBACK_REACHED_FIELD_NUMBER: _builtins.int
     MAY_STILL_FIRE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
@@ -619,10 +1151,6 @@ class RestoreItem(_message.Message):
     """EPICS status of the write, as EPICS names it: `ECA_NOWTACCESS`. Empty: not sent."""
     stage: _builtins.int
     """Stage in which it was written."""
-    sent_time_ns: _builtins.int
-    """When it was sent, nanoseconds since 1970 UTC; 0: not sent."""
-    completion_time_ns: _builtins.int
-    """When its completion was known, nanoseconds since 1970 UTC; 0: not known."""
     readback_reached: _builtins.bool
     """The readback, too, is within its tolerance of the snapshot's. Absent: there is none to compare."""
     may_still_fire: _builtins.bool
@@ -645,6 +1173,14 @@ class RestoreItem(_message.Message):
     def readback(self) -> _value_pb2.Value:
         """Value of the readback by the read afterwards. Absent: not read, or none."""
 
+    @_builtins.property
+    def send_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was sent. Absent: not sent."""
+
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """When its completion was known. Absent: not known."""
+
     def __init__(
         self,
         *,
@@ -658,61 +1194,18 @@ class RestoreItem(_message.Message):
         readback: _value_pb2.Value | None = ...,
         epics_status: _builtins.str = ...,
         stage: _builtins.int = ...,
-        sent_time_ns: _builtins.int = ...,
-        completion_time_ns: _builtins.int = ...,
+        send_time: _timestamp_pb2.Timestamp | None = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
         readback_reached: _builtins.bool | None = ...,
         may_still_fire: _builtins.bool = ...,
         explanation: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "completion_time_ns", b"completion_time_ns", "epics_status", b"epics_status", "explanation", b"explanation", "may_still_fire", b"may_still_fire", "name", b"name", "number", b"number", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "sent_time_ns", b"sent_time_ns", "skip", b"skip", "stage", b"stage", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "epics_status", b"epics_status", "explanation", b"explanation", "may_still_fire", b"may_still_fire", "name", b"name", "number", b"number", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "skip", b"skip", "stage", b"stage", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__readback_reached: _TypeAlias = _typing.Literal["readback_reached"]  # noqa: Y015
     _WhichOneofArgType__readback_reached: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__readback_reached) -> _WhichOneofReturnType__readback_reached | None: ...
 
 Global___RestoreItem: _TypeAlias = RestoreItem  # noqa: Y015
-
-@_typing.final
-class ValueEdit(_message.Message):
-    """Value that an operator sets in a plan in place of the snapshot's."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    SCALE_FIELD_NUMBER: _builtins.int
-    OFFSET_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Name of the PV."""
-    scale: _builtins.float
-    """Factor on the stored value. Absent: 1."""
-    offset: _builtins.float
-    """Added to the stored value after scaling. Absent: 0."""
-    @_builtins.property
-    def value(self) -> _value_pb2.Value:
-        """Value to write instead."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        value: _value_pb2.Value | None = ...,
-        scale: _builtins.float | None = ...,
-        offset: _builtins.float | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "_scale", b"_scale", "offset", b"offset", "scale", b"scale", "value", b"value"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "_scale", b"_scale", "name", b"name", "offset", b"offset", "scale", b"scale", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
-    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
-    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
-    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
-
-Global___ValueEdit: _TypeAlias = ValueEdit  # noqa: Y015

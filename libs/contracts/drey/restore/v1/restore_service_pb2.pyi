@@ -10,6 +10,7 @@ from drey.restore.v1 import restore_pb2 as _restore_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -28,47 +29,23 @@ class CreatePlanRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
-    SELECTOR_FIELD_NUMBER: _builtins.int
-    EXACT_FIELD_NUMBER: _builtins.int
-    LIFETIME_FIELD_NUMBER: _builtins.int
-    COMMENT_FIELD_NUMBER: _builtins.int
-    EDITS_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    snapshot_id: _builtins.str
-    """Id of the snapshot."""
-    exact: _builtins.bool
-    """Also write what is within tolerance, where it is not equal bit for bit."""
-    comment: _builtins.str
-    """Comment for people."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
     @_builtins.property
-    def selector(self) -> _selector_pb2.Selector:
-        """Which PVs. Absent: all of the snapshot."""
-
-    @_builtins.property
-    def lifetime(self) -> _duration_pb2.Duration:
-        """How long the plan may be executed. Absent: 15 minutes. At most a day."""
-
-    @_builtins.property
-    def edits(self) -> _containers.RepeatedCompositeFieldContainer[_restore_pb2.ValueEdit]:
-        """Values to write in place of the snapshot's."""
+    def spec(self) -> _restore_pb2.PlanSpec:
+        """What to plan."""
 
     def __init__(
         self,
         *,
-        snapshot_id: _builtins.str = ...,
-        selector: _selector_pb2.Selector | None = ...,
-        exact: _builtins.bool = ...,
-        lifetime: _duration_pb2.Duration | None = ...,
-        comment: _builtins.str = ...,
-        edits: _abc.Iterable[_restore_pb2.ValueEdit] | None = ...,
+        spec: _restore_pb2.PlanSpec | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime", "selector", b"selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "edits", b"edits", "exact", b"exact", "lifetime", b"lifetime", "request_id", b"request_id", "selector", b"selector", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,14 +187,35 @@ class ListPlansRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    PV_NAME_FIELD_NUMBER: _builtins.int
+    PV_NUMBER_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most plans in the response. 0: 100; more than 1000 means 1000."""
+    """Most plans in the response; more than 1000 means 1000. 0: 100. Not negative."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
     snapshot_id: _builtins.str
     """Only plans of this snapshot. Empty: any."""
     principal: _builtins.str
     """Only plans that this principal made. Empty: anybody's."""
+    pv_name: _builtins.str
+    """Only plans that write this PV, by its name. Empty: any."""
+    pv_number: _builtins.int
+    """Only plans that write this PV, by its permanent number. 0: any."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_restore_pb2.PlanState.ValueType]:
+        """Only these states. Empty: any."""
+
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Only plans made at this time or later. Absent: no limit."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """Only plans made before this time. Absent: no limit."""
+
     def __init__(
         self,
         *,
@@ -225,10 +223,15 @@ class ListPlansRequest(_message.Message):
         page_token: _builtins.str = ...,
         snapshot_id: _builtins.str = ...,
         principal: _builtins.str = ...,
+        states: _abc.Iterable[_restore_pb2.PlanState.ValueType] | None = ...,
+        pv_name: _builtins.str = ...,
+        pv_number: _builtins.int = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "pv_name", b"pv_name", "pv_number", b"pv_number", "snapshot_id", b"snapshot_id", "states", b"states", "to_time", b"to_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -270,23 +273,33 @@ class ApprovePlanRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the plan."""
     digest: _builtins.str
-    """Digest of the plan."""
+    """Digest of the plan, as the approver's own client computed it."""
+    reason: _builtins.str
+    """Why, for people."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """How long the approval holds. Absent: as long as the plan."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         digest: _builtins.str = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "id", b"id", "lifetime", b"lifetime", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,23 +311,141 @@ class ApprovePlanResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PLAN_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def plan(self) -> _restore_pb2.Plan:
-        """The plan."""
+    def approval(self) -> _restore_pb2.Approval:
+        """The approval."""
 
     def __init__(
         self,
         *,
-        plan: _restore_pb2.Plan | None = ...,
+        approval: _restore_pb2.Approval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApprovePlanResponse: _TypeAlias = ApprovePlanResponse  # noqa: Y015
+
+@_typing.final
+class RejectPlanRequest(_message.Message):
+    """Request of RejectPlan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the plan."""
+    reason: _builtins.str
+    """Why, for people."""
+    request_id: _builtins.str
+    """UUID made by the client; a repeat answers as the first call did."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectPlanRequest: _TypeAlias = RejectPlanRequest  # noqa: Y015
+
+@_typing.final
+class RejectPlanResponse(_message.Message):
+    """Response of RejectPlan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def approval(self) -> _restore_pb2.Approval:
+        """The approval that was refused."""
+
+    def __init__(
+        self,
+        *,
+        approval: _restore_pb2.Approval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectPlanResponse: _TypeAlias = RejectPlanResponse  # noqa: Y015
+
+@_typing.final
+class ListApprovalsRequest(_message.Message):
+    """Request of ListApprovals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most approvals in the response; more than 1000 means 1000. 0: 100. Not negative."""
+    page_token: _builtins.str
+    """Token of the page, from the response before. Empty: the first."""
+    plan_id: _builtins.str
+    """Only those of this plan. Empty: any."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_restore_pb2.ApprovalState.ValueType]:
+        """Only these states. Empty: any."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        states: _abc.Iterable[_restore_pb2.ApprovalState.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApprovalsRequest: _TypeAlias = ListApprovalsRequest  # noqa: Y015
+
+@_typing.final
+class ListApprovalsResponse(_message.Message):
+    """Response of ListApprovals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty: this was the last."""
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_restore_pb2.Approval]:
+        """Approvals, newest first."""
+
+    def __init__(
+        self,
+        *,
+        approvals: _abc.Iterable[_restore_pb2.Approval] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApprovalsResponse: _TypeAlias = ListApprovalsResponse  # noqa: Y015
 
 @_typing.final
 class ExecutePlanRequest(_message.Message):
@@ -327,16 +458,18 @@ class ExecutePlanRequest(_message.Message):
     START_DEADLINE_FIELD_NUMBER: _builtins.int
     WRITE_TIMEOUT_FIELD_NUMBER: _builtins.int
     VERIFY_TIMEOUT_FIELD_NUMBER: _builtins.int
-    ACCEPT_MOVED_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    THESE_FIELD_NUMBER: _builtins.int
+    MAX_UNREACHABLE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Id of the plan."""
     digest: _builtins.str
     """Digest of the plan: what was looked at is what is executed."""
-    accept_moved: _builtins.bool
-    """Go on although values that would be written have changed since the plan was made. Enum labels
-    that moved are never accepted (LABELS_MOVED).
+    max_unreachable: _builtins.int
+    """Most PVs to write that may be unreachable before the first write; where there are more, nothing
+    is written (DISCONNECTED). Not negative. Absent: any number but all.
     """
     comment: _builtins.str
     """Comment for people."""
@@ -356,6 +489,14 @@ class ExecutePlanRequest(_message.Message):
     def verify_timeout(self) -> _duration_pb2.Duration:
         """How long verification waits for readbacks to reach their values. Absent: 10 s."""
 
+    @_builtins.property
+    def all(self) -> Global___AllMoved:
+        """Of all."""
+
+    @_builtins.property
+    def these(self) -> _selector_pb2.Selector:
+        """Of these. Not built yet."""
+
     def __init__(
         self,
         *,
@@ -364,17 +505,43 @@ class ExecutePlanRequest(_message.Message):
         start_deadline: _duration_pb2.Duration | None = ...,
         write_timeout: _duration_pb2.Duration | None = ...,
         verify_timeout: _duration_pb2.Duration | None = ...,
-        accept_moved: _builtins.bool = ...,
+        all: Global___AllMoved | None = ...,
+        these: _selector_pb2.Selector | None = ...,
+        max_unreachable: _builtins.int | None = ...,
         comment: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_deadline", b"start_deadline", "verify_timeout", b"verify_timeout", "write_timeout", b"write_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_unreachable", b"_max_unreachable", "accept_moved", b"accept_moved", "all", b"all", "max_unreachable", b"max_unreachable", "start_deadline", b"start_deadline", "these", b"these", "verify_timeout", b"verify_timeout", "write_timeout", b"write_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_moved", b"accept_moved", "comment", b"comment", "digest", b"digest", "plan_id", b"plan_id", "request_id", b"request_id", "start_deadline", b"start_deadline", "verify_timeout", b"verify_timeout", "write_timeout", b"write_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_unreachable", b"_max_unreachable", "accept_moved", b"accept_moved", "all", b"all", "comment", b"comment", "digest", b"digest", "max_unreachable", b"max_unreachable", "plan_id", b"plan_id", "request_id", b"request_id", "start_deadline", b"start_deadline", "these", b"these", "verify_timeout", b"verify_timeout", "write_timeout", b"write_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_unreachable: _TypeAlias = _typing.Literal["max_unreachable"]  # noqa: Y015
+    _WhichOneofArgType__max_unreachable: _TypeAlias = _typing.Literal["_max_unreachable", b"_max_unreachable"]  # noqa: Y015
+    _WhichOneofReturnType_accept_moved: _TypeAlias = _typing.Literal["all", "these"]  # noqa: Y015
+    _WhichOneofArgType_accept_moved: _TypeAlias = _typing.Literal["accept_moved", b"accept_moved"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_unreachable) -> _WhichOneofReturnType__max_unreachable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_accept_moved) -> _WhichOneofReturnType_accept_moved | None: ...
+
+Global___ExecutePlanRequest: _TypeAlias = ExecutePlanRequest  # noqa: Y015
+
+@_typing.final
+class AllMoved(_message.Message):
+    """All PVs whose values moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExecutePlanRequest: _TypeAlias = ExecutePlanRequest  # noqa: Y015
+Global___AllMoved: _TypeAlias = AllMoved  # noqa: Y015
 
 @_typing.final
 class ExecutePlanResponse(_message.Message):
@@ -460,19 +627,53 @@ class ListRestoresRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    PV_NAME_FIELD_NUMBER: _builtins.int
+    PV_NUMBER_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most restores in the response. 0: 100; more than 1000 means 1000."""
+    """Most restores in the response; more than 1000 means 1000. 0: 100. Not negative."""
     page_token: _builtins.str
     """Token of the page, from the response before. Empty: the first."""
+    snapshot_id: _builtins.str
+    """Only restores of this snapshot. Empty: any."""
+    principal: _builtins.str
+    """Only restores that this principal executes. Empty: anybody's."""
+    pv_name: _builtins.str
+    """Only restores that write this PV, by its name. Empty: any."""
+    pv_number: _builtins.int
+    """Only restores that write this PV, by its permanent number. 0: any."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_restore_pb2.RestoreState.ValueType]:
+        """Only these states. Empty: any."""
+
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Only restores made at this time or later. Absent: no limit."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """Only restores made before this time. Absent: no limit."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        states: _abc.Iterable[_restore_pb2.RestoreState.ValueType] | None = ...,
+        pv_name: _builtins.str = ...,
+        pv_number: _builtins.int = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "pv_name", b"pv_name", "pv_number", b"pv_number", "snapshot_id", b"snapshot_id", "states", b"states", "to_time", b"to_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -749,53 +950,3 @@ class ResumeRestoreResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeRestoreResponse: _TypeAlias = ResumeRestoreResponse  # noqa: Y015
-
-@_typing.final
-class CreateUndoPlanRequest(_message.Message):
-    """Request of CreateUndoPlan."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RESTORE_ID_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    restore_id: _builtins.str
-    """Id of the restore."""
-    request_id: _builtins.str
-    """UUID made by the client; a repeat answers as the first call did."""
-    def __init__(
-        self,
-        *,
-        restore_id: _builtins.str = ...,
-        request_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "restore_id", b"restore_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateUndoPlanRequest: _TypeAlias = CreateUndoPlanRequest  # noqa: Y015
-
-@_typing.final
-class CreateUndoPlanResponse(_message.Message):
-    """Response of CreateUndoPlan."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PLAN_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def plan(self) -> _restore_pb2.Plan:
-        """The plan of the way back."""
-
-    def __init__(
-        self,
-        *,
-        plan: _restore_pb2.Plan | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateUndoPlanResponse: _TypeAlias = CreateUndoPlanResponse  # noqa: Y015

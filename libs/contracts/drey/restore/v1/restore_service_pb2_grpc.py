@@ -60,6 +60,16 @@ class RestoreServiceStub:
                 request_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ApprovePlanRequest.SerializeToString,
                 response_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ApprovePlanResponse.FromString,
                 _registered_method=True)
+        self.RejectPlan = channel.unary_unary(
+                '/drey.restore.v1.RestoreService/RejectPlan',
+                request_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.RejectPlanRequest.SerializeToString,
+                response_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.RejectPlanResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/drey.restore.v1.RestoreService/ListApprovals',
+                request_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
         self.ExecutePlan = channel.unary_unary(
                 '/drey.restore.v1.RestoreService/ExecutePlan',
                 request_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ExecutePlanRequest.SerializeToString,
@@ -100,11 +110,6 @@ class RestoreServiceStub:
                 request_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ResumeRestoreRequest.SerializeToString,
                 response_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ResumeRestoreResponse.FromString,
                 _registered_method=True)
-        self.CreateUndoPlan = channel.unary_unary(
-                '/drey.restore.v1.RestoreService/CreateUndoPlan',
-                request_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.CreateUndoPlanRequest.SerializeToString,
-                response_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.CreateUndoPlanResponse.FromString,
-                _registered_method=True)
 
 
 class RestoreServiceServicer:
@@ -112,10 +117,11 @@ class RestoreServiceServicer:
     """
 
     def CreatePlan(self, request, context):
-        """Make a plan from a snapshot. Effect: a plan is stored; nothing is written to the machine.
+        """Make a plan. Effect: a plan is stored; nothing is written to the machine.
         Every setpoint is read; what the monitors know does not decide. Idempotent by `request_id`.
         Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR, IMAGE_UNAVAILABLE,
-        RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED for edits.
+        RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED, with the path of the
+        field, for what is not built yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +150,24 @@ class RestoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApprovePlan(self, request, context):
-        """Approve a plan as the second person. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, NOT_IMPLEMENTED.
+        """Approve a plan as the second person: nobody approves their own. Idempotent by `request_id`. Not
+        built yet. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectPlan(self, request, context):
+        """Reject a plan as the second person: it is never executed. Idempotent by `request_id`. Not built
+        yet. Reasons: NOT_FOUND, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """List approvals, those that wait for a decision too, newest first, paged. No effect. Not built
+        yet. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,14 +238,6 @@ class RestoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CreateUndoPlan(self, request, context):
-        """Make the plan of the way back, for what was written and nobody has changed since. Reasons:
-        NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_RestoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -250,6 +265,16 @@ def add_RestoreServiceServicer_to_server(servicer, server):
                     servicer.ApprovePlan,
                     request_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ApprovePlanRequest.FromString,
                     response_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ApprovePlanResponse.SerializeToString,
+            ),
+            'RejectPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectPlan,
+                    request_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.RejectPlanRequest.FromString,
+                    response_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.RejectPlanResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ListApprovalsResponse.SerializeToString,
             ),
             'ExecutePlan': grpc.unary_unary_rpc_method_handler(
                     servicer.ExecutePlan,
@@ -290,11 +315,6 @@ def add_RestoreServiceServicer_to_server(servicer, server):
                     servicer.ResumeRestore,
                     request_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ResumeRestoreRequest.FromString,
                     response_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.ResumeRestoreResponse.SerializeToString,
-            ),
-            'CreateUndoPlan': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateUndoPlan,
-                    request_deserializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.CreateUndoPlanRequest.FromString,
-                    response_serializer=drey_dot_restore_dot_v1_dot_restore__service__pb2.CreateUndoPlanResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -433,6 +453,60 @@ class RestoreService:
             '/drey.restore.v1.RestoreService/ApprovePlan',
             drey_dot_restore_dot_v1_dot_restore__service__pb2.ApprovePlanRequest.SerializeToString,
             drey_dot_restore_dot_v1_dot_restore__service__pb2.ApprovePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.restore.v1.RestoreService/RejectPlan',
+            drey_dot_restore_dot_v1_dot_restore__service__pb2.RejectPlanRequest.SerializeToString,
+            drey_dot_restore_dot_v1_dot_restore__service__pb2.RejectPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.restore.v1.RestoreService/ListApprovals',
+            drey_dot_restore_dot_v1_dot_restore__service__pb2.ListApprovalsRequest.SerializeToString,
+            drey_dot_restore_dot_v1_dot_restore__service__pb2.ListApprovalsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -649,33 +723,6 @@ class RestoreService:
             '/drey.restore.v1.RestoreService/ResumeRestore',
             drey_dot_restore_dot_v1_dot_restore__service__pb2.ResumeRestoreRequest.SerializeToString,
             drey_dot_restore_dot_v1_dot_restore__service__pb2.ResumeRestoreResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CreateUndoPlan(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/drey.restore.v1.RestoreService/CreateUndoPlan',
-            drey_dot_restore_dot_v1_dot_restore__service__pb2.CreateUndoPlanRequest.SerializeToString,
-            drey_dot_restore_dot_v1_dot_restore__service__pb2.CreateUndoPlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,10 +34,11 @@ class RestoreServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RestoreServiceAsyncStub: ...
     CreatePlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.CreatePlanRequest, _restore_service_pb2.CreatePlanResponse]
-    """Make a plan from a snapshot. Effect: a plan is stored; nothing is written to the machine.
+    """Make a plan. Effect: a plan is stored; nothing is written to the machine.
     Every setpoint is read; what the monitors know does not decide. Idempotent by `request_id`.
     Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR, IMAGE_UNAVAILABLE,
-    RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED for edits.
+    RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED, with the path of the
+    field, for what is not built yet.
     """
     GetPlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.GetPlanRequest, _restore_service_pb2.GetPlanResponse]
     """Get a plan without its items. No effect. Reasons: NOT_FOUND."""
@@ -48,7 +49,17 @@ class RestoreServiceStub:
     ListPlans: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ListPlansRequest, _restore_service_pb2.ListPlansResponse]
     """List plans, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     ApprovePlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ApprovePlanRequest, _restore_service_pb2.ApprovePlanResponse]
-    """Approve a plan as the second person. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, NOT_IMPLEMENTED."""
+    """Approve a plan as the second person: nobody approves their own. Idempotent by `request_id`. Not
+    built yet. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+    """
+    RejectPlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.RejectPlanRequest, _restore_service_pb2.RejectPlanResponse]
+    """Reject a plan as the second person: it is never executed. Idempotent by `request_id`. Not built
+    yet. Reasons: NOT_FOUND, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+    """
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ListApprovalsRequest, _restore_service_pb2.ListApprovalsResponse]
+    """List approvals, those that wait for a decision too, newest first, paged. No effect. Not built
+    yet. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
+    """
     ExecutePlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ExecutePlanRequest, _restore_service_pb2.ExecutePlanResponse]
     """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
     repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
@@ -78,10 +89,6 @@ class RestoreServiceStub:
     """Continue a paused or interrupted restore; what was sent is never sent again. Reasons:
     NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
     """
-    CreateUndoPlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.CreateUndoPlanRequest, _restore_service_pb2.CreateUndoPlanResponse]
-    """Make the plan of the way back, for what was written and nobody has changed since. Reasons:
-    NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
-    """
 
 @_typing.type_check_only
 class RestoreServiceAsyncStub(RestoreServiceStub):
@@ -89,10 +96,11 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.CreatePlanRequest, _restore_service_pb2.CreatePlanResponse]  # type: ignore[assignment]
-    """Make a plan from a snapshot. Effect: a plan is stored; nothing is written to the machine.
+    """Make a plan. Effect: a plan is stored; nothing is written to the machine.
     Every setpoint is read; what the monitors know does not decide. Idempotent by `request_id`.
     Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR, IMAGE_UNAVAILABLE,
-    RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED for edits.
+    RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED, with the path of the
+    field, for what is not built yet.
     """
     GetPlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.GetPlanRequest, _restore_service_pb2.GetPlanResponse]  # type: ignore[assignment]
     """Get a plan without its items. No effect. Reasons: NOT_FOUND."""
@@ -103,7 +111,17 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     ListPlans: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ListPlansRequest, _restore_service_pb2.ListPlansResponse]  # type: ignore[assignment]
     """List plans, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     ApprovePlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ApprovePlanRequest, _restore_service_pb2.ApprovePlanResponse]  # type: ignore[assignment]
-    """Approve a plan as the second person. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, NOT_IMPLEMENTED."""
+    """Approve a plan as the second person: nobody approves their own. Idempotent by `request_id`. Not
+    built yet. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+    """
+    RejectPlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.RejectPlanRequest, _restore_service_pb2.RejectPlanResponse]  # type: ignore[assignment]
+    """Reject a plan as the second person: it is never executed. Idempotent by `request_id`. Not built
+    yet. Reasons: NOT_FOUND, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+    """
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ListApprovalsRequest, _restore_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """List approvals, those that wait for a decision too, newest first, paged. No effect. Not built
+    yet. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
+    """
     ExecutePlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ExecutePlanRequest, _restore_service_pb2.ExecutePlanResponse]  # type: ignore[assignment]
     """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
     repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
@@ -133,10 +151,6 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     """Continue a paused or interrupted restore; what was sent is never sent again. Reasons:
     NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
     """
-    CreateUndoPlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.CreateUndoPlanRequest, _restore_service_pb2.CreateUndoPlanResponse]  # type: ignore[assignment]
-    """Make the plan of the way back, for what was written and nobody has changed since. Reasons:
-    NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
-    """
 
 class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """Putting a stored state back: plan, execute, verify. The only service that writes to a machine."""
@@ -147,10 +161,11 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.CreatePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.CreatePlanResponse, _abc.Awaitable[_restore_service_pb2.CreatePlanResponse]]:
-        """Make a plan from a snapshot. Effect: a plan is stored; nothing is written to the machine.
+        """Make a plan. Effect: a plan is stored; nothing is written to the machine.
         Every setpoint is read; what the monitors know does not decide. Idempotent by `request_id`.
         Deadline: 10 s is ample. Reasons: NOT_FOUND, EMPTY_SELECTOR, IMAGE_UNAVAILABLE,
-        RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED for edits.
+        RESOURCE_EXHAUSTED where too many plans are being made, NOT_IMPLEMENTED, with the path of the
+        field, for what is not built yet.
         """
 
     @_abc_1.abstractmethod
@@ -185,7 +200,29 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.ApprovePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.ApprovePlanResponse, _abc.Awaitable[_restore_service_pb2.ApprovePlanResponse]]:
-        """Approve a plan as the second person. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, NOT_IMPLEMENTED."""
+        """Approve a plan as the second person: nobody approves their own. Idempotent by `request_id`. Not
+        built yet. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+        """
+
+    @_abc_1.abstractmethod
+    def RejectPlan(
+        self,
+        request: _restore_service_pb2.RejectPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_restore_service_pb2.RejectPlanResponse, _abc.Awaitable[_restore_service_pb2.RejectPlanResponse]]:
+        """Reject a plan as the second person: it is never executed. Idempotent by `request_id`. Not built
+        yet. Reasons: NOT_FOUND, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _restore_service_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_restore_service_pb2.ListApprovalsResponse, _abc.Awaitable[_restore_service_pb2.ListApprovalsResponse]]:
+        """List approvals, those that wait for a decision too, newest first, paged. No effect. Not built
+        yet. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
+        """
 
     @_abc_1.abstractmethod
     def ExecutePlan(
@@ -261,16 +298,6 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.ResumeRestoreResponse, _abc.Awaitable[_restore_service_pb2.ResumeRestoreResponse]]:
         """Continue a paused or interrupted restore; what was sent is never sent again. Reasons:
-        NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
-        """
-
-    @_abc_1.abstractmethod
-    def CreateUndoPlan(
-        self,
-        request: _restore_service_pb2.CreateUndoPlanRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_restore_service_pb2.CreateUndoPlanResponse, _abc.Awaitable[_restore_service_pb2.CreateUndoPlanResponse]]:
-        """Make the plan of the way back, for what was written and nobody has changed since. Reasons:
         NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
         """
 

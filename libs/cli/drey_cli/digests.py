@@ -1,0 +1,205 @@
+"""The digest of a plan, computed from what was read of it: nobody's word is taken for it.
+
+The recipe stands at the message `Plan` of the contract.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+    from drey.catalog.v1 import catalog_pb2
+    from drey.common.v1 import value_pb2
+    from drey.restore.v1 import restore_pb2
+
+RECIPE = 2
+_NAN = float("nan")
+_ARRAY = 64
+# data of a Value: (number of the ValueType, format of a scalar's bits or of an array's elements)
+_SCALARS = {
+    "bool_value": (1, "<Q"),
+    "int8_value": (2, "<q"),
+    "int16_value": (3, "<q"),
+    "int32_value": (4, "<q"),
+    "int64_value": (5, "<q"),
+    "uint8_value": (6, "<Q"),
+    "uint16_value": (7, "<Q"),
+    "uint32_value": (8, "<Q"),
+    "uint64_value": (9, "<Q"),
+}
+_ARRAYS = {
+    "bool_array": (1, "?"),
+    "int8_array": (2, "b"),
+    "int16_array": (3, "h"),
+    "int32_array": (4, "i"),
+    "int64_array": (5, "q"),
+    "uint16_array": (7, "H"),
+    "uint32_array": (8, "I"),
+    "uint64_array": (9, "Q"),
+    "float32_array": (10, "f"),
+    "float64_array": (11, "d"),
+    "enum_array": (12, "H"),
+}
+
+
+def plan_digest(plan: restore_pb2.Plan, items: Iterable[restore_pb2.PlanItem]) -> str:
+    """Digest of a plan by all its items, in any order."""
+    rows = sorted(items, key=lambda item: item.number)
+    found = hashlib.sha256(_head(plan, len(rows)))
+
+    def column(entry: Callable[[restore_pb2.PlanItem], bytes]) -> None:
+        found.update(b"".join(map(entry, rows)))
+
+    def cells(entry: Callable[[restore_pb2.PlanItem], bytes]) -> None:
+        entries = list(map(entry, rows))
+        found.update(struct.pack(f"<{len(entries)}I", *map(len, entries)) + b"".join(entries))
+
+    column(lambda item: struct.pack("<Q", item.number))
+    cells(lambda item: item.name.encode())
+    cells(lambda item: item.address.encode())
+    cells(lambda item: item.readback_address.encode())
+    for name in ("current", "stored", "target", "stored_readback"):
+        values = [_value(getattr(item, name)) for item in rows]
+        for at in range(8):
+            found.update(b"".join(value[at] for value in values))
+        for at in (8, 9):
+            entries = [value[at] for value in values]
+            found.update(struct.pack(f"<{len(entries)}I", *map(len, entries)) + b"".join(entries))
+    column(lambda item: _double(item.delta if item.HasField("delta") else _NAN))
+    column(lambda item: _double(item.deviation if item.HasField("deviation") else _NAN))
+    column(lambda item: struct.pack("<i", item.stage))
+    column(lambda item: struct.pack("<B", item.skip))
+    column(lambda item: _double(item.tolerance.absolute))
+    column(lambda item: _double(item.tolerance.relative))
+    column(lambda item: _double(item.readback_tolerance.absolute))
+    column(lambda item: _double(item.readback_tolerance.relative))
+    cells(lambda item: _policy(item.policy))
+    cells(lambda item: b"".join(map(_double, item.ramp_steps)))
+    cells(lambda item: b"".join(map(_text, item.enum_labels)))
+    cells(lambda item: b"".join(map(_text, item.warnings)))
+    return found.hexdigest()
+
+
+def _head(plan: restore_pb2.Plan, items: int) -> bytes:
+    spec = plan.spec
+    parts = [_text("drey.restore.v1.Plan"), struct.pack("<I", RECIPE)]
+    parts += map(_text, (plan.id, plan.snapshot_id, plan.undoes_restore_id))
+    parts += map(_text, (plan.actor.principal, spec.comment))
+    times = (plan.create_time.ToNanoseconds(), plan.expire_time.ToNanoseconds())
+    parts += [struct.pack("<qq", *times), struct.pack("<I", len(spec.guards))]
+    parts += map(_guard, spec.guards)
+    parts.append(struct.pack("<I", len(spec.gates)))
+    for gate in spec.gates:
+        parts.append(struct.pack("<i", gate.after_stage))
+        match gate.WhichOneof("condition"):
+            case "max_failed":
+                parts.append(struct.pack("<Bi", 1, gate.max_failed))
+            case "must_hold":
+                parts.append(b"\2" + _guard(gate.must_hold))
+            case _:
+                parts.append(b"\0")
+    back = spec.rollback
+    if spec.HasField("rollback"):
+        most = back.max_failed if back.HasField("max_failed") else -1
+        parts.append(struct.pack("<BiB", 1, most, back.on_guard))
+    else:
+        parts.append(b"\0")
+    return b"".join([*parts, struct.pack("<I", items)])
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()
+    return struct.pack("<I", len(raw)) + raw
+
+
+def _double(number: float) -> bytes:
+    return struct.pack("<d", _one_nan(number))
+
+
+def _one_nan(number: float) -> float:
+    return _NAN if math.isnan(number) else number
+
+
+def _guard(guard: restore_pb2.Guard) -> bytes:
+    return _text(guard.expression) + _text(guard.description)
+
+
+def _policy(policy: catalog_pb2.RestorePolicy) -> bytes:
+    def ns(name: str, duration: Duration) -> int:
+        return duration.ToNanoseconds() if policy.HasField(name) else -1  # type: ignore[arg-type]
+
+    def number(name: str) -> float:
+        return getattr(policy, name) if policy.HasField(name) else _NAN  # type: ignore[arg-type]
+
+    allowed = policy.HasField("allowed")
+    return b"".join(
+        (
+            struct.pack("<i", policy.completion),
+            struct.pack("<qq", ns("timeout", policy.timeout), ns("settle", policy.settle)),
+            struct.pack("<Bi", policy.HasField("stage"), policy.stage),
+            _text(policy.done_channel),
+            *(_double(number(name)) for name in ("done_value", "ramp_rate", "ramp_step")),
+            _double(policy.allowed.low if allowed else _NAN),
+            _double(policy.allowed.high if allowed else _NAN),
+        )
+    )
+
+
+def _value(value: value_pb2.Value) -> tuple[bytes, ...]:
+    """The entries of one value in the ten columns of values."""
+    kind, data, payload, label = _data(value)
+    if kind == 0:
+        return b"\0", b"\0", b"\0", b"\0", bytes(4), bytes(8), bytes(8), bytes(8), b"", b""
+    return (
+        struct.pack("<B", kind),
+        struct.pack("<B", value.state),
+        struct.pack("<B", value.origin),
+        struct.pack("<B", value.severity),
+        struct.pack("<I", value.status),
+        struct.pack("<q", value.source_time_ns),
+        struct.pack("<q", value.receive_time_ns),
+        data,
+        payload,
+        label,
+    )
+
+
+def _data(value: value_pb2.Value) -> tuple[int, bytes, bytes, bytes]:
+    """(type, bits of a scalar, bytes of what is none, label)."""
+    name = value.WhichOneof("data")
+    nothing = bytes(8)
+    match name:
+        case None | "unsent":
+            return 0, nothing, b"", b""
+        case "enum_value":
+            found = value.enum_value
+            return 12, struct.pack("<Q", found.index), b"", found.label.encode()
+        case "string_value":
+            return 13, nothing, value.string_value.encode(), b""
+        case "raw_string_value":
+            return 13, nothing, value.raw_string_value, b""
+        case "uint8_array":
+            return 6 | _ARRAY, nothing, value.uint8_array, b""
+        case "string_array":
+            texts = value.string_array
+            raws = list(texts.raw_elements) or [text.encode() for text in texts.elements]
+            lengths = struct.pack(f"<{len(raws) + 1}I", len(raws), *map(len, raws))
+            return 13 | _ARRAY, nothing, lengths + b"".join(raws), b""
+        case "float32_value":
+            return 10, struct.pack("<fI", _one_nan(value.float32_value), 0), b"", b""
+        case "float64_value":
+            return 11, _double(value.float64_value), b"", b""
+    if name in _SCALARS:
+        kind, form = _SCALARS[name]
+        return kind, struct.pack(form, getattr(value, name)), b"", b""
+    kind, form = _ARRAYS[name]
+    elements = getattr(value, name).elements
+    if form in "fd":
+        elements = list(map(_one_nan, elements))
+    return kind | _ARRAY, nothing, struct.pack(f"<{len(elements)}{form}", *elements), b""

@@ -1,0 +1,61 @@
+"""Specifications, policies and times of the contract, and what the domain makes of them."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from drey.catalog.v1 import catalog_pb2
+from drey.restore.v1 import restore_pb2
+from drey_core.pv_table import Policy
+from drey_restore.domain.records import Gate, Guard, Rollback, Rules
+
+_S = 10**9
+
+
+def rules_of(spec: restore_pb2.PlanSpec) -> Rules:
+    """The rules of a plan."""
+    back = spec.rollback
+    most = back.max_failed if back.HasField("max_failed") else None
+    return Rules(
+        guards=tuple(map(_guard, spec.guards)),
+        gates=tuple(map(_gate, spec.gates)),
+        rollback=Rollback(most, back.on_guard) if spec.HasField("rollback") else None,
+    )
+
+
+def _guard(guard: restore_pb2.Guard) -> Guard:
+    return Guard(guard.expression, guard.description)
+
+
+def _gate(gate: restore_pb2.StageGate) -> Gate:
+    return Gate(
+        gate.after_stage,
+        gate.max_failed if gate.HasField("max_failed") else None,
+        _guard(gate.must_hold) if gate.HasField("must_hold") else None,
+    )
+
+
+def policy_message(policy: Policy) -> catalog_pb2.RestorePolicy:
+    """A policy with what it says."""
+    message = catalog_pb2.RestorePolicy(
+        completion=int(policy.completion),  # type: ignore[arg-type]
+        timeout=_duration(policy.timeout_s),
+        settle=_duration(policy.settle_s),
+        stage=policy.stage,
+        done_channel=policy.done_channel,
+        done_value=policy.done_value,
+        ramp_rate=policy.ramp_rate,
+        ramp_step=policy.ramp_step,
+    )
+    low, high = policy.allowed_low, policy.allowed_high
+    if low is not None or high is not None:
+        message.allowed.low = float("-inf") if low is None else low
+        message.allowed.high = float("inf") if high is None else high
+    return message
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    whole, nanos = divmod(round(seconds * _S), _S)
+    return Duration(seconds=whole, nanos=nanos)

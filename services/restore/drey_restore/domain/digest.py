@@ -1,0 +1,178 @@
+"""The digest of a plan: what is looked at is what is executed.
+
+The recipe stands at the message `Plan` of the contract, and any client computes the same from what
+it reads. This is the one implementation that the service uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_core.values import ARRAY, I8, Columns, Kind, heap_mask
+from drey_restore.domain.items import F8, I4, Labels, PlanItems
+from drey_restore.domain.policy import policy_bytes
+from drey_restore.domain.records import Guard, PlanRecord, Rules
+
+RECIPE = 2
+_NANS = (
+    (Kind.FLOAT64, "<f8", np.uint64(0x7FF8_0000_0000_0000)),
+    (Kind.FLOAT32, "<f4", np.uint64(0x7FC0_0000)),
+)
+"""Kinds with NaN: numpy type, and the one NaN of the digest: not every language keeps others."""
+_TITLE = "drey.restore.v1.Plan"
+
+
+def plan_digest(plan: PlanRecord, items: PlanItems) -> str:
+    """SHA-256 over the canonical bytes, 64 hexadecimal digits."""
+    found = hashlib.sha256()
+    for part in canonical(plan, items):
+        found.update(part)
+    return found.hexdigest()
+
+
+def canonical(plan: PlanRecord, items: PlanItems) -> Iterator[bytes]:
+    """The canonical bytes, in parts: the plan, then its items column by column."""
+    yield _text(_TITLE) + struct.pack("<I", RECIPE)
+    head = (plan.id, plan.snapshot_id, plan.undoes_restore_id or "", plan.principal, plan.comment)
+    yield b"".join(map(_text, head))
+    yield struct.pack("<qq", plan.create_time_ns, plan.expire_time_ns)
+    yield _rules(plan.rules)
+    yield struct.pack("<I", len(items))
+    yield items.number.astype("<u8").tobytes()
+    for texts in (items.names, items.addresses, items.readback_addresses):
+        yield from _texts(texts)
+    yield from _values(items.current, items.label_of, items.label_sets)
+    yield from _values(items.stored, items.stored_label_of, items.label_sets)
+    yield from _values(items.target, items.label_of, items.label_sets)
+    yield from _values(items.stored_readback, None, ())
+    yield _floats(items.delta)
+    yield _floats(items.deviation)
+    yield items.stage.astype("<i4").tobytes()
+    yield items.skip.tobytes()
+    yield _floats(items.absolute)
+    yield _floats(items.relative)
+    yield _floats(items.readback_absolute)
+    yield _floats(items.readback_relative)
+    yield from _cells(_of_each(items.policy_of, items.policies, policy_bytes))
+    yield from _cells([b""] * len(items))  # ramp steps
+    yield from _cells(_of_each(items.label_of, items.label_sets, _labels))
+    yield from _cells(
+        [b"".join(map(_text, items.warnings.get(row, ()))) for row in range(len(items))]
+        if items.warnings
+        else [b""] * len(items)
+    )
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode("utf-8", "replace")
+    return struct.pack("<I", len(raw)) + raw
+
+
+def _rules(rules: Rules) -> bytes:
+    parts = [struct.pack("<I", len(rules.guards)), *map(_guard, rules.guards)]
+    parts.append(struct.pack("<I", len(rules.gates)))
+    for gate in rules.gates:
+        parts.append(struct.pack("<i", gate.after_stage))
+        if gate.max_failed is not None:
+            parts.append(struct.pack("<Bi", 1, gate.max_failed))
+        else:
+            parts.append(b"\0" if gate.guard is None else b"\2" + _guard(gate.guard))
+    back = rules.rollback
+    if back is None:
+        parts.append(b"\0")
+    else:
+        most = -1 if back.max_failed is None else back.max_failed
+        parts.append(struct.pack("<BiB", 1, most, back.on_guard))
+    return b"".join(parts)
+
+
+def _guard(guard: Guard) -> bytes:
+    return _text(guard.expression) + _text(guard.description)
+
+
+def _floats(column: F8) -> bytes:
+    return np.where(np.isnan(column), np.nan, column).astype("<f8").tobytes()
+
+
+def _cells(cells: Sequence[bytes]) -> Iterator[bytes]:
+    """A column of bytes: the length of each, then all."""
+    yield np.fromiter(map(len, cells), "<u4", len(cells)).tobytes()
+    yield b"".join(cells)
+
+
+def _texts(texts: list[str]) -> Iterator[bytes]:
+    if "".join(texts).isascii():
+        yield np.fromiter(map(len, texts), "<u4", len(texts)).tobytes()
+        yield "".join(texts).encode()
+    else:
+        yield from _cells([text.encode("utf-8", "replace") for text in texts])
+
+
+def _of_each(index: I4, listed: Sequence[Any], encode: Any) -> list[bytes]:
+    """`encode(listed[i])` of each index, nothing where it is -1."""
+    encoded = [*map(encode, listed), b""]
+    return [encoded[at] for at in index.tolist()]
+
+
+def _labels(labels: Iterable[bytes]) -> bytes:
+    return b"".join(_text(label.decode(errors="replace")) for label in labels)
+
+
+def _values(columns: Columns, label_of: I4 | None, sets: Sequence[Labels]) -> Iterator[bytes]:
+    there = columns.kind != Kind.NONE
+
+    def column(values: NDArray[Any], dtype: str) -> bytes:
+        return np.where(there, values, 0).astype(dtype).tobytes()
+
+    yield columns.kind.tobytes()
+    yield column(columns.state, "u1")
+    yield column(columns.origin, "u1")
+    yield column(columns.severity.astype(np.uint16) + 1, "u1")
+    yield column(columns.status.astype(np.uint32) + 1, "<u4")
+    yield column(columns.source_time, "<i8")
+    yield column(columns.receive_time, "<i8")
+    in_heap = heap_mask(columns.kind)
+    data = np.where(there & ~in_heap, columns.data, np.uint64(0))
+    short = (columns.kind == Kind.FLOAT32) | (columns.kind == Kind.ENUM)
+    data[short] &= np.uint64(0xFFFF_FFFF)
+    truths = columns.kind == Kind.BOOL
+    data[truths] = data[truths] != 0
+    for kind, form, nan in _NANS:
+        of_kind = np.flatnonzero(columns.kind == kind)
+        data[of_kind[np.isnan(data[of_kind].astype(form.replace("f", "u")).view(form))]] = nan
+    yield data.astype("<u8").tobytes()
+    cells = [b""] * len(columns)
+    for row in np.flatnonzero(in_heap).tolist():
+        cells[row] = _elements(int(columns.kind[row]), columns.heap_bytes(row))
+    yield from _cells(cells)
+    yield from _cells(_value_labels(columns, label_of, sets))
+
+
+def _elements(kind: int, raw: bytes) -> bytes:
+    """A string or an array; one NaN for all, and 0 or 1 for truths."""
+    if kind == Kind.BOOL | ARRAY:
+        return bytes((np.frombuffer(raw, "u1") != 0).tobytes())
+    for of, form, _ in _NANS:
+        if kind == of | ARRAY:
+            found = np.frombuffer(raw, form)
+            return bytes(np.where(np.isnan(found), np.array(np.nan, form), found).tobytes())
+    return raw
+
+
+def _value_labels(columns: Columns, label_of: I4 | None, sets: Sequence[Labels]) -> list[bytes]:
+    """The label of each scalar enumeration that has one."""
+    out = [b""] * len(columns)
+    if label_of is None:
+        return out
+    rows: I8 = np.flatnonzero((columns.kind == Kind.ENUM) & (label_of >= 0))
+    for row in rows.tolist():
+        labels, index = sets[int(label_of[row])], int(columns.data[row]) & 0xFFFF_FFFF
+        if index < len(labels):
+            out[row] = labels[index].decode(errors="replace").encode()
+    return out
