@@ -210,7 +210,7 @@ class Monitor(monitor_service_pb2_grpc.MonitorServiceServicer):
     def WatchPvs(self, request, context):
         self.state.calls.append(request)
         self.state.watches += 1
-        if request.selector.globs:
+        if request.spec.selector.globs:
             yield monitor_service_pb2.WatchPvsResponse(baseline_begin={})
             yield monitor_service_pb2.WatchPvsResponse(baseline_end={"token": "t"})
             return
