@@ -19,7 +19,8 @@ from drey.common.v1 import selector_pb2
 from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
-from drey_core.directory import MetadataPage
+from drey.monitor.v1 import watch_pb2
+from drey_core.directory import ROLE_READBACK, MetadataPage
 from drey_core.pages import PAGE_SHIFT, shard_of_page
 from drey_core.values import Columns, State
 from drey_runtime.status import reason_of
@@ -256,6 +257,21 @@ async def test_catalogue_changes_in_a_running_watch(gateway, admin_key, publishe
         await running.until(lambda c: PVS + 2 in c.rows, "both join")
         await running.until(lambda c: 4 not in c.rows, "one leaves")
         assert [(p.number, p.name, p.reason) for p in running.client.left] == [(4, name_of(4), 1)]
+
+
+async def test_a_pv_that_loses_its_readback_comes_anew(gateway, admin_key, publisher):
+    async with watching(gateway, admin_key) as running:
+        assert running.client.rows[4].HasField("readback")
+        pages = catalog_pages(PVS)
+        for page in pages:
+            page.pv_number[(page.pv_number == 4) & (page.role == ROLE_READBACK)] = 0
+        await publisher.set_catalog(pages)
+        await running.until(
+            lambda c: 4 in c.rows and not c.rows[4].HasField("readback"), "without a readback"
+        )
+        assert running.client.value(4) == 1.0
+        moved = watch_pb2.LEAVE_REASON_CHANNELS_CHANGED
+        assert [(p.number, p.reason) for p in running.client.left] == [(4, moved)]
 
 
 async def test_metadata_at_the_begin_and_when_it_changes(gateway, admin_key, publisher):

@@ -85,3 +85,21 @@ def test_freshness_and_stalling_are_told_once():
     assert model.apply(Response(checkpoint={"stalled": True, "token": "x"})).notice
     assert not model.apply(Response(checkpoint={"stalled": True})).notice
     assert model.token == "x"
+
+
+def test_a_diff_changes_what_it_holds_and_no_other_channel():
+    model = WatchModel()
+    both = value_pb2.PvRow(
+        number=7, name="A", setpoint={"float64_value": 1.0}, readback={"float64_value": 2.0}
+    )
+    baseline(model, both)
+    change = model.apply(
+        Response(diff={"rows": [{"number": 7, "name": "A", "setpoint": {"float64_value": 3.0}}]})
+    )
+    for row in (model.rows[7], *change.rows):
+        assert (row.setpoint.float64_value, row.readback.float64_value) == (3.0, 2.0)
+    # it has other channels now: it leaves, without a word to people, and comes without a readback
+    left = Response(left={"pvs": [{"number": 7, "name": "A", "reason": 3}]})
+    assert model.apply(left).notice == ""
+    model.apply(Response(diff={"rows": [{"number": 7, "name": "A", "setpoint": {}}]}))
+    assert not model.rows[7].HasField("readback")
