@@ -132,7 +132,7 @@ async def test_an_import_is_found_again_as_a_job(service) -> None:
         store = JobStore(db)
         jobs = [await store.get(first), await store.get(second)]
         assert [job.id for job in await store.list_jobs()] == [second, first]
-        assert await store.claimable(["import"], 10, grace_s=0) == []
+        assert await store.claimable(["import"], 10) == []
     for job in jobs:
         assert (job.kind, job.state, job.done, job.total) == ("import", JobState.SUCCEEDED, 3, 3)
         assert job.principal
