@@ -17,6 +17,7 @@ def test_a_snapshot_is_one_trace_through_gateway_and_service(running: Running) -
     response = running.snapshots.TakeSnapshot(
         snapshot_service_pb2.TakeSnapshotRequest(
             selector=EVERYTHING,
+            source=snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ,
             gates=snapshot_pb2.Gates(allow_any_missing=True),
             request_id=str(uuid4()),
         ),

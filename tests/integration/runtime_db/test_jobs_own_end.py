@@ -1,4 +1,4 @@
-"""Jobs that are claimed as they are created, and that end in their handler's transaction."""
+"""Jobs that end in their handler's transaction, or are noted in that of the work itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import asyncio
 
 import pytest
 
-from drey_core.errors import FailedPrecondition
+from drey_core.errors import FailedPrecondition, NotFound
+from drey_runtime.clock import new_id
 from drey_runtime.database import Database
-from drey_runtime.jobs import JobContext, JobLost, JobState, JobStore, JobWorker, Kind, Verdict
+from drey_runtime.jobs import (
+    JobContext,
+    JobLost,
+    JobState,
+    JobStore,
+    JobWorker,
+    Kind,
+    Verdict,
+    record_job,
+)
 from drey_runtime.jobs.runner import Handler
 
 from .conftest import running
@@ -24,15 +34,8 @@ async def store(db: Database) -> JobStore:
     return JobStore(db)
 
 
-def worker(store: JobStore, handler: Handler, *, concurrency: int = 4) -> JobWorker:
-    return JobWorker(
-        store,
-        {"snapshot": Kind(handler)},
-        owner="w1",
-        lease_s=0.5,
-        sweep_s=0.1,
-        concurrency=concurrency,
-    )
+def worker(store: JobStore, handler: Handler) -> JobWorker:
+    return JobWorker(store, {"snapshot": Kind(handler)}, owner="w1", lease_s=0.5, sweep_s=0.1)
 
 
 async def made(db: Database) -> int:
@@ -40,63 +43,21 @@ async def made(db: Database) -> int:
         return await conn.fetchval("SELECT count(*) FROM made")
 
 
-async def begin(db: Database, store: JobStore, one: JobWorker) -> str:
-    with one.place() as place:
-        assert place is not None
-        job = await create(db, store, holder=place.holder)
-        assert (job.state, job.attempts, job.term) == (JobState.RUNNING, 1, 1)
-        place.begin(job)
-        return job.id
-
-
-async def test_a_job_with_a_holder_is_nobody_elses(db: Database, store: JobStore) -> None:
-    go_on = asyncio.Event()
-
-    async def handler(context: JobContext) -> str:
-        await go_on.wait()
-        return "snapshots/1"
-
-    one = worker(store, handler)
-    async with running(one):
-        await asyncio.sleep(0)
-        job_id = await begin(db, store, one)
-        assert (await store.claim(job_id, "w2", 5, KINDS)).verdict is Verdict.BUSY
-        go_on.set()
-        ended = await store.wait(job_id, 5)
-    assert (ended.state, ended.attempts, ended.owner) == (JobState.SUCCEEDED, 1, "w1")
-    assert ended.start_time_ns >= ended.create_time_ns > 0
-
-
-async def test_a_holder_that_dies_is_followed_by_another(db: Database, store: JobStore):
-    async def handler(context: JobContext) -> str:
-        return "snapshots/1"
-
-    one = worker(store, handler)
-    async with running(one):
-        await asyncio.sleep(0)
-        with one.place() as place:
-            assert place is not None
-            job = await create(db, store, holder=place.holder)  # and dies before it begins
-        ended = await store.wait(job.id, 10)
-    assert (ended.state, ended.attempts) == (JobState.SUCCEEDED, 2)
-
-
-async def test_a_place_that_is_not_used_is_free_again(db: Database, store: JobStore) -> None:
-    async def handler(context: JobContext) -> str:
-        return ""
-
-    one = worker(store, handler, concurrency=1)
-    with one.place() as place:
-        assert place is None  # it does not run yet
-    async with running(one):
-        await asyncio.sleep(0)
-        with pytest.raises(ZeroDivisionError), one.place() as place:
-            assert place is not None
-            with one.place() as second:
-                assert second is None
+async def test_work_that_is_done_is_noted_with_it(db: Database, store: JobStore) -> None:
+    fields = {"kind": "snapshot", "principal": "ann", "role": "operator", "begin_ns": 5}
+    with pytest.raises(ZeroDivisionError):
+        async with db.transaction() as conn:
+            undone = await record_job(conn, total=7, result="snapshots/1", **fields)
             raise ZeroDivisionError
-        ended = await store.wait(await begin(db, store, one), 5)
-    assert ended.state is JobState.SUCCEEDED
+    with pytest.raises(NotFound):
+        await store.get(undone.id)
+    async with db.transaction() as conn:
+        made = await record_job(conn, total=7, result="snapshots/2", job_id=new_id(), **fields)
+    assert await store.get(made.id) == made
+    assert (made.state, made.attempts, made.result) == (JobState.SUCCEEDED, 1, "snapshots/2")
+    assert (made.done, made.total, made.start_time_ns) == (7, 7, 5)
+    assert made.end_time_ns > made.create_time_ns == 5
+    assert (await store.claim(made.id, "w", 5, KINDS)).verdict is Verdict.OVER
 
 
 async def test_work_and_end_are_committed_together(db: Database, store: JobStore) -> None:
@@ -114,8 +75,7 @@ async def test_work_and_end_are_committed_together(db: Database, store: JobStore
 
     one = worker(store, handler)
     async with running(one):
-        await asyncio.sleep(0)
-        ended = await store.wait(await begin(db, store, one), 10)
+        ended = await store.wait((await create(db, store)).id, 10)
     assert (ended.state, ended.attempts) == (JobState.SUCCEEDED, 1)
     assert (ended.result, ended.done, ended.phase) == ("snapshots/1", 1, "storing")
     assert await made(db) == 1
@@ -130,8 +90,7 @@ async def test_what_is_rolled_back_has_not_succeeded(db: Database, store: JobSto
 
     one = worker(store, handler)
     async with running(one):
-        await asyncio.sleep(0)
-        ended = await store.wait(await begin(db, store, one), 5)
+        ended = await store.wait((await create(db, store)).id, 5)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.message == "changed its mind"
@@ -155,8 +114,7 @@ async def test_who_lost_the_job_stores_nothing(db: Database, store: JobStore) ->
 
     one = JobWorker(store, {"snapshot": Kind(handler)}, owner="w1", lease_s=60, sweep_s=60)
     async with running(one):
-        await asyncio.sleep(0)
-        job_id = await begin(db, store, one)
+        job_id = (await create(db, store)).id
         await ready.wait()
         await expire(db, await store.get(job_id))
         taken = await store.claim(job_id, "w2", 60, KINDS)

@@ -64,8 +64,8 @@ async def test_without_redis_the_image_is_unavailable(own_site, refused) -> None
     assert taken.counts.never_connected == 6
 
 
-async def test_a_job_that_was_never_kicked_is_done_all_the_same(site) -> None:
-    """Its maker died between the commit and the start: the row and its delivery remain."""
+async def test_a_job_whose_maker_died_is_done_all_the_same(site) -> None:
+    """Its maker died between the commit and the start: the row remains."""
     from drey_runtime.database import Database
     from drey_runtime.jobs import JobStore
 
@@ -79,7 +79,7 @@ async def test_a_job_that_was_never_kicked_is_done_all_the_same(site) -> None:
                 conn, kind="snapshot", principal="gone", role="operator", payload=payload
             )
         ended = await store.wait(job.id, 20)
-        # delivered once more, as after a worker's death behind its last commit: no second one
+        # queued once more, as after a worker's death behind its last commit: no second one
         await db.pool.execute(
             "UPDATE jobs.job SET state = 'queued', end_time_ns = 0 WHERE id = $1", job.id
         )

@@ -284,17 +284,73 @@ async def test_a_repeat_of_a_request_makes_no_second_snapshot(site, refused) -> 
         assert (await refused(site.snapshots.TakeSnapshot(bad)))[1] == "IMAGE_NOT_FRESH"
 
 
-async def test_without_waiting_the_job_is_the_answer(site) -> None:
+@pytest.mark.parametrize("wait_s", [0, 10])
+async def test_from_the_image_job_and_snapshot_are_made_at_once(site, wait_s: int) -> None:
     await site.add_pvs(3)
     await site.fill()
     request = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    request.wait.FromSeconds(wait_s)
+    response = await site.snapshots.TakeSnapshot(request)
+    job = response.job
+    assert (job.kind, job.state) == (job_pb2.JOB_KIND_SNAPSHOT, job_pb2.JOB_STATE_SUCCEEDED)
+    assert job.result == f"snapshots/{response.snapshot.id}"
+    assert response.snapshot.job_id == job.id
+    assert (job.done, job.total) == (3, 3)
+    repeated = await site.snapshots.TakeSnapshot(request)
+    assert (repeated.job, repeated.snapshot.id) == (job, response.snapshot.id)
+    assert await site.count("jobs.job WHERE kind = 'snapshot'") == 1
+
+
+async def test_without_waiting_the_job_is_the_answer(site) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    request = rpc.TakeSnapshotRequest(
+        selector=EVERYTHING,
+        source=snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ,
+        gates=snapshot_pb2.Gates(allow_any_missing=True),
+        request_id=str(uuid.uuid4()),
+    )
+    request.read_timeout.FromMilliseconds(300)
     request.wait.FromSeconds(0)
     response = await site.snapshots.TakeSnapshot(request)
     assert response.job.kind == job_pb2.JOB_KIND_SNAPSHOT
-    request.wait.FromSeconds(10)
+    request.wait.FromSeconds(20)
     response = await site.snapshots.TakeSnapshot(request)
     assert response.job.state == job_pb2.JOB_STATE_SUCCEEDED
     assert response.job.result == f"snapshots/{response.snapshot.id}"
+
+
+async def test_what_is_refused_or_ends_before_its_commit_leaves_nothing(site, refused) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    request = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    connection = await site.database()
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE jobs.job IN EXCLUSIVE MODE")
+            call = site.snapshots.TakeSnapshot(request)
+            await until_waits(connection)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+    finally:
+        await connection.close()
+    await site.monitor.fall_silent()
+    await site.monitor.beat(image_failing=True)
+    assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == "IMAGE_NOT_FRESH"
+    assert await site.count("jobs.job WHERE kind = 'snapshot'") == 0
+    assert await site.count("snapshot.snapshot") == 0
+    await site.monitor.beat()
+    assert (await site.snapshots.TakeSnapshot(request)).snapshot.id
+
+
+async def until_waits(connection) -> None:
+    """Until another session waits for a lock of this one."""
+    async with asyncio.timeout(20):
+        while not await connection.fetchval(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'jobs.job'::regclass"
+        ):
+            await asyncio.sleep(0.01)
 
 
 async def test_bad_requests_are_refused_with_the_field(site, refused) -> None:

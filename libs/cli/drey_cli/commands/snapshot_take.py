@@ -70,7 +70,7 @@ def take(
         str, typer.Option("--read-timeout", metavar="TIME", help="For all reads. Default 5s.")
     ] = "",
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Answer with the job instead of the snapshot.")
+        bool, typer.Option("--no-wait", help="Do not wait for reads: answer with the job.")
     ] = False,
 ) -> None:
     """Take a snapshot. Refused, rather than taken with gaps, unless you allow gaps."""

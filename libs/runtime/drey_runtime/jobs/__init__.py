@@ -5,14 +5,13 @@
 
 from drey_runtime.jobs.changes import JobChanges
 from drey_runtime.jobs.context import JobCancelled, JobContext
-from drey_runtime.jobs.model import Claim, Holder, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
 from drey_runtime.jobs.store import LEASE_HELD, JobStore, record_job
-from drey_runtime.jobs.worker import JobWorker, Kind, Place
+from drey_runtime.jobs.worker import JobWorker, Kind
 
 __all__ = [
     "LEASE_HELD",
     "Claim",
-    "Holder",
     "Job",
     "JobCancelled",
     "JobChanges",
@@ -23,7 +22,6 @@ __all__ = [
     "JobStore",
     "JobWorker",
     "Kind",
-    "Place",
     "Verdict",
     "record_job",
 ]

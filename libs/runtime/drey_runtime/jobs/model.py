@@ -91,14 +91,6 @@ class Job:
         return cls(**fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who works on a job from its first moment, and for how many seconds he has it."""
-
-    owner: str
-    lease_s: float
-
-
 class Verdict(Enum):
     """What a claim came to."""
 

@@ -21,24 +21,21 @@ from drey_runtime import telemetry
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database, Record
 from drey_runtime.jobs.changes import JobChanges, wait_for_event
-from drey_runtime.jobs.model import Claim, Holder, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
 
 _POLL_S = 1.0
 
 _CREATE = """
 INSERT INTO jobs.job (id, kind, state, principal, role, payload, total, result, rerun,
-    max_attempts, start_by_ns, create_time_ns, trace_id, traceparent,
-    owner, attempts, term, lease_until_ns, start_time_ns)
-VALUES ($1, $2, CASE WHEN $15::bigint > 0 THEN 'running' ELSE 'queued' END, $3, $4, $5, $6, $7,
-    $8, $9, $10, $11, $12, $13, $14, ($15 > 0)::int, ($15 > 0)::int,
-    CASE WHEN $15 > 0 THEN jobs.now_ns() + $15 ELSE 0 END,
-    CASE WHEN $15 > 0 THEN $11::bigint ELSE 0 END)
+    max_attempts, start_by_ns, create_time_ns, trace_id, traceparent)
+VALUES ($1, $2, 'queued', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 RETURNING *
 """
 _RECORD = """
 INSERT INTO jobs.job (id, kind, state, principal, role, payload, done, total, result, attempts,
     create_time_ns, start_time_ns, end_time_ns, trace_id, traceparent)
 VALUES ($1, $2, 'succeeded', $3, $4, '', $5, $5, $6, 1, $7, $7, $8, $9, $10)
+RETURNING *
 """
 # the ordinary case of a claim; everything else is looked at under a row lock
 _CLAIM = """
@@ -115,16 +112,16 @@ async def record_job(
     total: int,
     result: str,
     begin_ns: int,
-) -> str:
-    """Note work that is done in the caller's transaction as a job that has succeeded; its id.
+    job_id: str | None = None,
+) -> Job:
+    """Note work that is done in the caller's transaction as a job that has succeeded.
 
     For work that its caller waits for in any case: nobody sees it before it is done, and where
     it fails there is no job. `begin_ns` is when it began.
     """
-    job_id = new_id()
-    await conn.execute(
+    row = await conn.fetchrow(
         _RECORD,
-        job_id,
+        job_id or new_id(),
         kind,
         principal,
         role,
@@ -135,7 +132,7 @@ async def record_job(
         telemetry.trace_id(),
         telemetry.headers().get("traceparent", ""),
     )
-    return job_id
+    return _job(row)
 
 
 def _ns(seconds: float) -> int:
@@ -166,14 +163,12 @@ class JobStore:
         rerun: bool = True,
         max_attempts: int = 5,
         start_within_s: float | None = None,
-        holder: Holder | None = None,
     ) -> Job:
         """Add a queued job in the caller's transaction; its commit tells the workers.
 
         `rerun=False` is for work that must not be begun twice: it ends
         `interrupted` when its worker dies. A job not begun within `start_within_s` fails with
-        DEADLINE_EXCEEDED instead of firing late. With a `holder` (see `JobWorker.place`) the job
-        is claimed by it already, as its first attempt.
+        DEADLINE_EXCEEDED instead of firing late.
         """
         now = now_ns()
         row = await conn.fetchrow(
@@ -191,8 +186,6 @@ class JobStore:
             now,
             telemetry.trace_id(),
             telemetry.headers().get("traceparent", ""),
-            holder.owner if holder else "",
-            _ns(holder.lease_s) if holder else 0,
         )
         return _job(row)
 

@@ -10,33 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from drey_core.errors import Unavailable
 from drey_runtime.jobs.changes import JobNotice, wait_for_event
-from drey_runtime.jobs.model import Holder, Job, JobLost, Verdict
+from drey_runtime.jobs.model import Job, JobLost, Verdict
 from drey_runtime.jobs.runner import JobRunner, Kind
 from drey_runtime.jobs.store import JobStore
 
 __all__ = ["JobWorker", "Kind"]
 
 _log = logging.getLogger(__name__)
-
-
-class Place:
-    """A place of a worker, kept for a job that is about to be created; see `JobWorker.place`."""
-
-    def __init__(self, worker: JobWorker, holder: Holder) -> None:
-        self.holder = holder
-        self.used = False
-        self._worker = worker
-        self._since = time.monotonic()
-
-    def begin(self, job: Job) -> None:
-        """Run the job, created with this `holder` and committed. Does not block."""
-        self._worker.begin_claimed(job, self._since)
-        self.used = True
 
 
 class JobWorker:
@@ -67,30 +51,6 @@ class JobWorker:
         self._sweep_now = asyncio.Event()
         self._turned_away = False
 
-    @contextmanager
-    def place(self) -> Iterator[Place | None]:
-        """Keep a place for a job that the body creates with `place.holder` and begins.
-
-        Spares the claim. None: no place or not running; create the job without a holder then.
-        """
-        if self._group is None or self._free <= 0:
-            self._turned_away = True
-            yield None
-            return
-        self._free -= 1
-        place = Place(self, Holder(self._owner, self._lease_s))
-        try:
-            yield place
-        finally:
-            if not place.used:
-                self._vacate()
-
-    def begin_claimed(self, job: Job, claimed_at: float) -> None:
-        """Run a job that is ours, in a place that was taken for it. For `Place`."""
-        if self._group is None:
-            raise Unavailable("this process is stopping; the job is begun elsewhere")
-        self._group.create_task(self._work_claimed(job, claimed_at), name=f"job {job.id}")
-
     async def run(self) -> None:
         """Work until cancelled; running jobs are given back then, within five seconds."""
         changes = self._store.changes
@@ -117,18 +77,9 @@ class JobWorker:
         try:
             await self._try(job_id)
         finally:
-            self._vacate()
-
-    async def _work_claimed(self, job: Job, claimed_at: float) -> None:
-        try:
-            await self._run_claimed(Verdict.RUN, job, claimed_at)
-        finally:
-            self._vacate()
-
-    def _vacate(self) -> None:
-        self._free += 1
-        if self._turned_away:
-            self._sweep_now.set()
+            self._free += 1
+            if self._turned_away:
+                self._sweep_now.set()
 
     # ---- one job
 

@@ -142,7 +142,7 @@ def _check_format(format: int, field: str) -> None:
 async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
     """The job by which an import is found again."""
     principal = current_principal.get()
-    return await record_job(
+    job = await record_job(
         scene.conn,
         kind=_JOB_KIND,
         principal=principal.name,
@@ -151,6 +151,7 @@ async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
         result="pvs",
         begin_ns=begin_ns,
     )
+    return job.id
 
 
 def _rehearse(view: CatalogView, parsed: ParsedPvs, keep_existing: bool) -> Plan:

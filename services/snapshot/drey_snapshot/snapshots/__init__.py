@@ -51,7 +51,6 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
     jobs = SnapshotJobs(db, job_store, taker)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     worker = JobWorker(job_store, {JOB_KIND: jobs.kind()}, owner=owner)
-    jobs.attach(worker)
     context.app.start(worker, "snapshot jobs")
     reader = Reader(store, library, context.catalog)
     return (

@@ -47,7 +47,7 @@ class TakeSnapshotRequest(_message.Message):
     comment: _builtins.str
     """Comment for people."""
     request_id: _builtins.str
-    """UUID made by the client; a repeat answers as the first call did."""
+    """UUID made by the client; a repeat answers with the job of the first call."""
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
         """Which PVs."""
@@ -66,7 +66,7 @@ class TakeSnapshotRequest(_message.Message):
 
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """How long the call waits for the job to end. Absent: 10 s. 0: not at all."""
+        """How long the call waits for a job in the background to end. Absent: 10 s. 0: not at all."""
 
     def __init__(
         self,

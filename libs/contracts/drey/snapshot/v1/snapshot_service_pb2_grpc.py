@@ -98,10 +98,12 @@ class SnapshotServiceServicer:
 
     def TakeSnapshot(self, request, context):
         """Take a snapshot. Effect: a job, which makes one snapshot or none. Idempotent by `request_id`.
-        Deadline: that of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+        From the image it is taken within the call, all or nothing: the job has ended in the answer, and
+        there is none where a gate refuses or the call ends before. Channels are read by a job in the
+        background: the deadline of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
         IMAGE_NOT_FRESH, COVERAGE_TOO_SMALL, DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-        NOT_IMPLEMENTED for a source that cannot be used yet. A refusal by a gate is in the job's
-        `error` too.
+        NOT_IMPLEMENTED for a source that cannot be used yet. What refuses
+        a job in the background is in its `error` too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

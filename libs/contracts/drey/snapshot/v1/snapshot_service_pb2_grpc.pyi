@@ -35,10 +35,12 @@ class SnapshotServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SnapshotServiceAsyncStub: ...
     TakeSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.TakeSnapshotRequest, _snapshot_service_pb2.TakeSnapshotResponse]
     """Take a snapshot. Effect: a job, which makes one snapshot or none. Idempotent by `request_id`.
-    Deadline: that of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+    From the image it is taken within the call, all or nothing: the job has ended in the answer, and
+    there is none where a gate refuses or the call ends before. Channels are read by a job in the
+    background: the deadline of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
     IMAGE_NOT_FRESH, COVERAGE_TOO_SMALL, DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-    NOT_IMPLEMENTED for a source that cannot be used yet. A refusal by a gate is in the job's
-    `error` too.
+    NOT_IMPLEMENTED for a source that cannot be used yet. What refuses
+    a job in the background is in its `error` too.
     """
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.GetSnapshotRequest, _snapshot_service_pb2.GetSnapshotResponse]
     """Get what is known about one snapshot, without its values. No effect. Reasons: NOT_FOUND."""
@@ -89,10 +91,12 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     TakeSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.TakeSnapshotRequest, _snapshot_service_pb2.TakeSnapshotResponse]  # type: ignore[assignment]
     """Take a snapshot. Effect: a job, which makes one snapshot or none. Idempotent by `request_id`.
-    Deadline: that of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+    From the image it is taken within the call, all or nothing: the job has ended in the answer, and
+    there is none where a gate refuses or the call ends before. Channels are read by a job in the
+    background: the deadline of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
     IMAGE_NOT_FRESH, COVERAGE_TOO_SMALL, DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-    NOT_IMPLEMENTED for a source that cannot be used yet. A refusal by a gate is in the job's
-    `error` too.
+    NOT_IMPLEMENTED for a source that cannot be used yet. What refuses
+    a job in the background is in its `error` too.
     """
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.GetSnapshotRequest, _snapshot_service_pb2.GetSnapshotResponse]  # type: ignore[assignment]
     """Get what is known about one snapshot, without its values. No effect. Reasons: NOT_FOUND."""
@@ -146,10 +150,12 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_snapshot_service_pb2.TakeSnapshotResponse, _abc.Awaitable[_snapshot_service_pb2.TakeSnapshotResponse]]:
         """Take a snapshot. Effect: a job, which makes one snapshot or none. Idempotent by `request_id`.
-        Deadline: that of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+        From the image it is taken within the call, all or nothing: the job has ended in the answer, and
+        there is none where a gate refuses or the call ends before. Channels are read by a job in the
+        background: the deadline of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
         IMAGE_NOT_FRESH, COVERAGE_TOO_SMALL, DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-        NOT_IMPLEMENTED for a source that cannot be used yet. A refusal by a gate is in the job's
-        `error` too.
+        NOT_IMPLEMENTED for a source that cannot be used yet. What refuses
+        a job in the background is in its `error` too.
         """
 
     @_abc_1.abstractmethod
