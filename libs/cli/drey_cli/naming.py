@@ -129,21 +129,36 @@ def snapshot_id(client: Client, text: str) -> str:
 
 def own_plan_id(client: Client, text: str) -> str:
     """Id of a plan by id, part of an id, or `latest`, which is the newest that the caller made."""
+    return _own(
+        client,
+        text,
+        plan_id,
+        "plan",
+        "make one: drey restore plan SNAPSHOT; that of another needs its id, see"
+        " drey restore list --plans",
+    )
+
+
+def own_restore_id(client: Client, text: str) -> str:
+    """Id of a restore by id, part of an id, or `latest`, the newest that the caller executes."""
+    remedy = "that of another needs its id, see drey restore list"
+    return _own(client, text, restore_id, "restore", remedy)
+
+
+def _own(client: Client, text: str, resolve: Callable[..., str], what: str, remedy: str) -> str:
+    """As `resolve`, but `latest` is the caller's: nobody acts on what is another's by accident."""
     from drey.access.v1 import access_service_pb2
 
     if _LATEST.fullmatch(text) is None:
-        return plan_id(client, text)
+        return resolve(client, text)
     caller = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest()).principal
     try:
-        return plan_id(client, text, principal=caller)
+        return resolve(client, text, principal=caller)
     except CliError as error:
         if error.reason != "NOT_FOUND":
             raise
         raise CliError(
-            f"{caller} has no plan {text!r}",
-            reason="NOT_FOUND",
-            remedy="make one: drey restore plan SNAPSHOT; that of another needs its id, see"
-            " drey restore list --plans",
+            f"{caller} has no {what} {text!r}", reason="NOT_FOUND", remedy=remedy
         ) from error
 
 
@@ -163,14 +178,16 @@ def plan_id(client: Client, text: str, *, principal: str = "") -> str:
     return _resolve(text, lambda: ((p.id, "") for p in client.pages(fetch)), what="plan")
 
 
-def restore_id(client: Client, text: str) -> str:
-    """Id of a restore by id, part of an id, or `latest`."""
+def restore_id(client: Client, text: str, *, principal: str = "") -> str:
+    """Id of a restore (of `principal`, where given) by id, part of an id, or `latest`."""
     from drey.restore.v1 import restore_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[restore_pb2.Restore], str]:
         answer = client.call(
             client.restores.ListRestores,
-            restore_service_pb2.ListRestoresRequest(page_size=_PAGE, page_token=token),
+            restore_service_pb2.ListRestoresRequest(
+                page_size=_PAGE, page_token=token, principal=principal
+            ),
         )
         return answer.restores, answer.next_page_token
 

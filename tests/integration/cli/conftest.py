@@ -79,6 +79,7 @@ class State:
     restore_fails: int = 0
     no_own_plan: bool = False
     digest: str = ""
+    restores_listed: bool = False
     replaced: bool = False
     watches: int = 0
     drop_first_watch: bool = False
@@ -356,7 +357,14 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
         return restore_service_pb2.ListPlansResponse(plans=found)
 
     def ListRestores(self, request, context):
-        return restore_service_pb2.ListRestoresResponse()
+        restores = [
+            {"id": NEW, "actor": {"principal": "bob"}},
+            {"id": RESTORE, "actor": {"principal": "alice"}},
+        ]
+        if not self.state.restores_listed:
+            restores = []
+        found = [r for r in restores if request.principal in ("", r["actor"]["principal"])]
+        return restore_service_pb2.ListRestoresResponse(restores=found)
 
     def GetRestore(self, request, context):
         writing = self.restore(restore_pb2.RESTORE_STATE_WRITING)
@@ -421,7 +429,7 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
         yield response(restore=self.restore(ended))
 
     def AbortRestore(self, request, context):
-        self.state.calls.append("aborted")
+        self.state.calls += ["aborted", request]
         if self.state.hold_restore is not None:
             self.state.hold_restore.set()
         return restore_service_pb2.AbortRestoreResponse(

@@ -254,6 +254,15 @@ def test_latest_is_the_newest_plan_of_the_caller(drey, state):
     assert len(state.of(restore_service_pb2.ExecutePlanRequest)) == 1
 
 
+def test_abort_latest_is_the_newest_restore_of_the_caller(drey, state):
+    none = drey("restore", "abort", "latest", "--json")
+    assert none.code == 1
+    assert "alice has no restore" in json.loads(none.err)["error"]["message"]
+    state.restores_listed = True
+    assert drey("restore", "abort", "latest").code == 0
+    assert [r.id for r in state.of(restore_service_pb2.AbortRestoreRequest)] == [RESTORE]
+
+
 def test_a_restore_that_could_not_begin_is_an_error_like_any_other(drey, state):
     state.restore_fails = errors_pb2.ERROR_REASON_LABELS_MOVED
     for command in (("run", PLAN, "--yes"), ("watch", RESTORE)):

@@ -274,11 +274,14 @@ def abort(
     restore: RestoreArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the audit.")] = "",
 ) -> None:
-    """Stop a restore: no further write is sent; what is in flight is finished and read back."""
-    from drey_cli.naming import restore_id
+    """Stop a restore: no further write is sent; what is in flight is finished and read back.
+
+    latest is your own newest; that of another needs its id.
+    """
+    from drey_cli.naming import own_restore_id
     from drey_cli.render.restores import restore_facts
 
-    stopped = _abort(session, restore_id(session.client, restore), reason)
+    stopped = _abort(session, own_restore_id(session.client, restore), reason)
     if session.out.json:
         session.out.document(stopped)
     else:
