@@ -232,15 +232,19 @@ def test_a_folder_of_another_version_is_closed_and_one_that_was_moved_is_found(h
 
 
 def test_a_reader_that_leaves_gets_its_line_and_leaves_nothing_running(home: Path) -> None:
-    done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m drey_cli.main up | head -1; exit ${{PIPESTATUS[0]}}"],
+    """Such as `| head -1`. What it says next ends `drey up`; after the last line Ctrl-C does."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "drey_cli.main", "up"],
         cwd=home,
         env=_environment(home),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=HANGS_S,
-        check=False,
-    )
-    assert done.stdout.startswith("Drey is up at ")
-    assert "Traceback" not in done.stderr
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Drey is up at ")
+        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=HANGS_S)
+    assert "Traceback" not in said
     assert list((home / "tmp").iterdir()) == []

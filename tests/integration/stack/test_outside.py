@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import grpc
 import pytest
 
 from drey.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
@@ -29,10 +30,14 @@ async def imported(stack: Stack) -> int:
         monitor = monitor_service_pb2_grpc.MonitorServiceStub(channel)
         chosen = selector_pb2.Selector(all=True)
         request = monitor_service_pb2.GetValuesRequest(selector=chosen)
-        while True:  # the gateway hears of it in a moment
-            found = [
-                row async for answer in monitor.GetValues(request, **call) for row in answer.rows
-            ]
+        while True:  # the gateway reads the image, and hears of it, in a moment
+            try:
+                answers = monitor.GetValues(request, **call)
+                found = [row async for answer in answers for row in answer.rows]
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+                found = []
             if found:
                 break
             await asyncio.sleep(0.05)

@@ -48,7 +48,8 @@ class Feed:
         self._read_versions: dict[int, dict[int, tuple[int, int]]] = {}
         self._reconnects = 0
         self.loaded = asyncio.Event()
-        self.stale: dict[int, str] = {}
+        # Nobody has been heard of yet: what is asked before the first look is told so.
+        self.stale = live.stale_shards(time.monotonic_ns(), bus.connected)
 
     async def subscribe(self) -> None:
         """Begin to listen; may be called while NATS is away."""
