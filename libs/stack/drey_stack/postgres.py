@@ -2,7 +2,7 @@
 
 Postgres refuses to run as root. As root, it runs as `nobody`, with none of root's rights. Where
 that user cannot get through the folders above (all lies below /root, say), it is handed its data
-folder as an open descriptor, and runs a copy of the programs (ADR 8). No user is made, and nothing
+folder as an open descriptor, and runs a copy of the programs (ADR 10). No user is made, and nothing
 that exists changes its mode. As a plain user, it runs as that user.
 """
 
