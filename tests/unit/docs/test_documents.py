@@ -95,6 +95,7 @@ def test_settings_named_exist(generator: ModuleType) -> None:
         "DREY_PLAINTEXT",
         "DREY_CA_NATIVE",
         "DREY_BENCH_CHANNEL_ACCESS",
+        "DREY_TEST_EXPLORE",
     }
     for service in SERVICES:
         settings = importlib.import_module(f"drey_{service}.settings").Settings
