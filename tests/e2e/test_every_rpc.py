@@ -128,7 +128,9 @@ def _set(message: Message, chain: tuple[FieldDescriptor, ...], value: Any) -> No
         if field.is_repeated:
             message = target[0] if len(target) else target.add()
         else:
-            target.SetInParent()
+            if not message.HasField(field.name):
+                target.CopyFrom(_valid(field.message_type))
+                target.SetInParent()
             message = target
     last = chain[-1]
     if last.is_repeated:

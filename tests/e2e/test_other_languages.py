@@ -104,7 +104,17 @@ def test_readme_says_each_command_once() -> None:
 
 def test_grpcurl_lists_every_public_service(grpcurl: Any) -> None:
     said = run(grpcurl("list"), 60).split()
-    areas = ("access", "audit", "catalog", "job", "monitor", "restore", "snapshot", "system")
+    areas = (
+        "access",
+        "audit",
+        "catalog",
+        "compare",
+        "job",
+        "monitor",
+        "restore",
+        "snapshot",
+        "system",
+    )
     wanted = {f"drey.{area}.v1.{area.title()}Service" for area in areas}
     assert wanted <= set(said)
     assert {s for s in said if s.startswith("drey.")} == wanted

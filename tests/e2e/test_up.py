@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 import psutil
 import pytest
@@ -136,7 +137,9 @@ def test_the_commands_of_readme_and_tutorial_in_order(home: Path) -> None:
             fine = {REFUSED} if refused else {0, DIFFERENT, TIMED_OUT, 130}
             assert done.returncode in fine, f"{command}: {done.stdout}{done.stderr}"
         (watch,) = (c for c in _commands("docs/how-to/watch-from-a-program.md") if "watch.py" in c)
-        done = shell.run(watch.replace("docs/", f"{ROOT}/docs/").replace("python ", "python -u "))
+        program = "docs/how-to/programs/watch.py"
+        watch = watch.replace(program, quote(f"{ROOT}/{program}"))
+        done = shell.run(watch.replace("python ", "python -u "))
         assert "QUAD:LI20:" in done.stdout, done.stderr
 
 

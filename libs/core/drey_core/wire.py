@@ -560,6 +560,8 @@ class RowEncoder:
         return encoded
 
     def _prefixed(self, pv_index: I8, bodies: list[bytes], sizes: I8) -> list[bytes]:
+        # by row and not by PV: a PV may stand here twice, with other values of another size
+        prefixes = self._prefixes[pv_index]
         stale = self._prefix_for[pv_index] != sizes
         if stale.any():
             index, size = pv_index[stale], sizes[stale]
@@ -568,9 +570,10 @@ class RowEncoder:
                 heads = _HEADS[length].tolist()
             else:
                 heads = [_ROW_TAG + varint(n) for n in length.tolist()]
-            self._prefixes[index] = _objects(list(map(add, heads, self._parts[index].tolist())))
+            prefixes[stale] = _objects(list(map(add, heads, self._parts[index].tolist())))
+            self._prefixes[index] = prefixes[stale]
             self._prefix_for[index] = size
-        return list(map(add, self._prefixes[pv_index].tolist(), bodies))
+        return list(map(add, prefixes.tolist(), bodies))
 
     def _split_row(
         self, pv: int, row: int, sources: list[tuple[int, _Source]], labels: Labels | None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from shlex import quote
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_watch_draws_a_table(address):
 
 def test_a_reader_that_goes_away_is_no_traceback(address):
     done = subprocess.run(
-        f"{sys.executable} -m drey_cli.main pv export --server {address} | true",
+        f"{quote(sys.executable)} -m drey_cli.main pv export --server {address} | true",
         shell=True,
         capture_output=True,
         text=True,

@@ -88,7 +88,7 @@ async def test_what_is_immutable_refuses_the_application(application) -> None:
         "CREATE SCHEMA mine",
         "DELETE FROM idem.request",
         "DELETE FROM lease.epoch",
-        "UPDATE access.key SET role = 4",
+        "UPDATE access.key SET roles = '{admin}'",
         "DELETE FROM catalog.pv",
         "INSERT INTO drey_meta.migration VALUES ('a', 1, 'b', 'c')",
     ],

@@ -267,7 +267,7 @@ def tables(draw) -> PvTable:
         readback=readback,
         device=many(TEXT),
         description=many(st.text(SHOWN)),
-        protocol=many(st.sampled_from(PvProtocol)),
+        protocol=many(st.sampled_from(sorted({*PvProtocol} - {PvProtocol.LIVE}))),  # not built yet
         read_only=many(st.booleans()),
         setpoint_absolute=np.array(many(NOT_NEGATIVE), float),
         setpoint_relative=np.array(many(NOT_NEGATIVE), float),

@@ -43,8 +43,8 @@ def test_ids_are_uuids() -> None:
 
 @pytest.mark.parametrize("name", ["a b", "a\tb", "a\x00", "x" * 501, "é" * 251])
 def test_names_that_cannot_be(name: str) -> None:
-    request = catalog_service_pb2.CreatePvRequest(pv=catalog_pb2.Pv(setpoint_address=name))
-    assert refused(request).field == "pv.setpoint_address"
+    request = catalog_service_pb2.CreatePvRequest(pv=catalog_pb2.Pv(setpoint={"address": name}))
+    assert refused(request).field == "pv.setpoint.address"
 
 
 def test_the_path_names_the_element() -> None:
@@ -65,14 +65,16 @@ def test_lists_have_an_end() -> None:
 def test_tolerances(bad: float) -> None:
     tolerance = value_pb2.Tolerance(relative=bad)
     request = catalog_service_pb2.CreatePvRequest(
-        pv=catalog_pb2.Pv(name="a", readback_tolerance=tolerance)
+        pv=catalog_pb2.Pv(name="a", readback={"tolerance": tolerance})
     )
-    assert refused(request).field == "pv.readback_tolerance.relative"
+    assert refused(request).field == "pv.readback.tolerance.relative"
 
 
 def test_unknown_enum_numbers() -> None:
-    request = catalog_service_pb2.CreatePvRequest(pv=catalog_pb2.Pv(name="a", protocol=77))  # type: ignore[arg-type]
-    assert refused(request).field == "pv.protocol"
+    request = catalog_service_pb2.CreatePvRequest(
+        pv=catalog_pb2.Pv(name="a", setpoint={"channel_protocol": 77})
+    )
+    assert refused(request).field == "pv.setpoint.channel_protocol"
 
 
 def test_text_without_control_characters_but_with_lines_where_allowed() -> None:
@@ -149,7 +151,10 @@ def test_one_message_given_a_million_times_is_refused_too() -> None:
 
 def test_a_large_request_within_its_limits_is_parsed() -> None:
     request = catalog_service_pb2.BatchCreatePvsRequest(
-        pvs=[catalog_pb2.Pv(name=f"P{i}" + "x" * 50, setpoint_address=f"P{i}") for i in range(5000)]
+        pvs=[
+            catalog_pb2.Pv(name=f"P{i}" + "x" * 50, setpoint={"address": f"P{i}"})
+            for i in range(5000)
+        ]
     )
     raw = request.SerializeToString()
     assert len(raw) > 64 << 10
@@ -190,9 +195,9 @@ def test_unknown_fields_are_found_at_any_depth() -> None:
     request = catalog_service_pb2.BatchCreatePvsRequest(pvs=[catalog_pb2.Pv(name="a")] * 3)
     raw = request.SerializeToString()
     limits.check_known_fields(request.FromString(raw), raw)
-    request.pvs[1].setpoint_tolerance.MergeFromString(future)
+    request.pvs[1].setpoint.tolerance.MergeFromString(future)
     raw = request.SerializeToString()
     with pytest.raises(InvalidArgument) as caught:
         limits.check_known_fields(request.FromString(raw), raw)
     assert caught.value.reason == Reason.UNKNOWN_FIELD
-    assert caught.value.field == "pvs[1].setpoint_tolerance.4002"
+    assert caught.value.field == "pvs[1].setpoint.tolerance.4002"
