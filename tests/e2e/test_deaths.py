@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from uuid import uuid4
 
 import grpc
@@ -74,16 +74,11 @@ class Watcher:
             if not message.baseline_begin.keeps_state:
                 self.rows.clear()
         elif part == "baseline":
-            self.rows.update((r.name, r) for r in message.baseline.rows)
+            self._hold(message.baseline.rows)
         elif part == "baseline_end":
             self.token = message.baseline_end.token
         elif part == "diff":
-            for row in message.diff.rows:
-                held = self.rows.setdefault(row.name, row)
-                if row.HasField("setpoint"):
-                    held.setpoint.CopyFrom(row.setpoint)
-                if row.HasField("readback"):
-                    held.readback.CopyFrom(row.readback)
+            self._hold(message.diff.rows)
             self.diff_rows += len(message.diff.rows)
         elif part == "checkpoint":
             self.token = message.checkpoint.token
@@ -91,6 +86,14 @@ class Watcher:
             self.stalled.append(message.checkpoint.stalled)
         elif part == "freshness":
             self.freshness.append(message.freshness.freshness)
+
+    def _hold(self, rows: Iterable[value_pb2.PvRow]) -> None:
+        """A row has the channels that changed; the others are as they were."""
+        for row in rows:
+            held = self.rows.setdefault(row.name, row)
+            for role in ("setpoint", "readback"):
+                if row.HasField(role):  # type: ignore[arg-type]
+                    getattr(held, role).CopyFrom(getattr(row, role))
 
 
 @pytest.fixture
