@@ -9,12 +9,18 @@ from typing import Any, TypeVar, overload
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
 
 
 @overload
 async def together(a: Awaitable[A], b: Awaitable[B], /) -> tuple[A, B]: ...
 @overload
 async def together(a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /) -> tuple[A, B, C]: ...
+@overload
+async def together(
+    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], e: Awaitable[E], /
+) -> tuple[A, B, C, D, E]: ...
 async def together(*work: Awaitable[Any]) -> tuple[Any, ...]:
     """The results in order. Raises the first error, once all the others were cancelled and ended.
 

@@ -14,6 +14,7 @@ from drey_core.values import I8, Columns, State
 from drey_restore.domain.items import F8, Labels, scatter
 from drey_runtime.image import Image, metadata_page
 from drey_runtime.pulse import Pulses
+from drey_runtime.together import together
 
 _CONTROL_LOW, _CONTROL_HIGH = 6, 7
 
@@ -126,7 +127,7 @@ class LiveMachine:
     async def read(self, channels: I8) -> LivePages:
         """The pages of channels (0 means none), and their metadata, as of now."""
         numbers = pages_of(channels)
-        (pages, _), metadata, silent = await asyncio.gather(
+        (pages, _), metadata, silent = await together(
             self._image.read_pages(numbers.tolist()),
             self.metadata(numbers),
             self._silent_shards(),

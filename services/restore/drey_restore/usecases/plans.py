@@ -27,6 +27,7 @@ from drey_restore.ports import Catalog, Channels, Clock, Limits, Live, Selector,
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
+from drey_runtime.together import together
 
 _AT_A_TIME = 2
 _MOST_WAITING = 100
@@ -175,7 +176,7 @@ class Plans:
 
     async def compute(self, request: PlanRequest) -> PlanItems:
         """The items of the plan, from the snapshot, today's catalogue and the live machine."""
-        directory, policies, stored, chosen, live = await asyncio.gather(
+        directory, policies, stored, chosen, live = await together(
             self._catalog.current(),
             self._catalog.policies(),
             self._snapshots.values(request.snapshot_id, request.selector),
