@@ -34,6 +34,7 @@ MessageHandler = Callable[[Msg], Awaitable[None]]
 _PENDING_MESSAGES = 4096
 _PENDING_BYTES = 256 << 20
 _FLUSH_S = 2
+_CLOSE_S = 2
 _LOOK_S = 0.5
 # a client that has not found back for so long is not trusted to do it any more
 _GIVE_UP_S = 15.0
@@ -93,8 +94,15 @@ class Bus:
             await self._close_client()
 
     async def _close_client(self) -> None:
-        with suppress(NatsError, TimeoutError, OSError):
-            await asyncio.wait_for(self.nc.close(), 2)
+        """Close it in a task of its own: what it raises, a cancellation too, ends nothing here."""
+        closing = asyncio.create_task(self.nc.close())
+        try:
+            done, _ = await asyncio.wait([closing], timeout=_CLOSE_S)
+        finally:
+            closing.cancel()
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._say(f"closing the client: {error or type(error).__name__}")
 
     async def _until_lost(self) -> str:
         """Wait until this client is of no use any more; why that is."""

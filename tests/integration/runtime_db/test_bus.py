@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from drey_core.errors import Unavailable
@@ -186,16 +187,29 @@ async def test_whatever_the_server_says(own_nats: Nats, text: str) -> None:
             await hears(speaker, "t.v1.words", ear)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 20])
 async def test_a_client_whose_reconnecting_died(
-    own_nats: Nats, monkeypatch: pytest.MonkeyPatch
+    own_nats: Nats, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
+    """Whichever step of the reconnecting is cancelled, its own close among them."""
     monkeypatch.setattr(module, "_GIVE_UP_S", 0.3)
+    lose = Client._process_op_err
+    ending: list[asyncio.Task[None]] = []
+
+    async def end_it(client: Client) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if client._reconnection_task is not None:
+            client._reconnection_task.cancel()
+
+    async def lose_and_end(client: Client, error: Exception) -> None:
+        await lose(client, error)
+        ending.append(asyncio.create_task(end_it(client)))
+
+    monkeypatch.setattr(Client, "_process_op_err", lose_and_end)
     async with pair(own_nats.url) as (listener, speaker, ear):
         await own_nats.kill()
         await until(lambda: not listener.connected)
-        for task in asyncio.all_tasks():
-            if "_attempt_reconnect" in repr(task.get_coro()):
-                task.cancel()
         await own_nats.start()
-        await until(lambda: listener.connected and speaker.connected, 20)
+        await until(lambda: len(ending) >= 2 and listener.connected and speaker.connected, 20)
         await hears(speaker, "t.v1.words", ear)
