@@ -1,4 +1,4 @@
-"""A live site: an IOC, the whole stack, its catalogue, and monitors started by the benchmark."""
+"""A live site: an IOC, the whole stack, its catalog, and monitors started by the benchmark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 
 from bench.ioc import Ioc, ioc
 from bench.listener import Listener, listening
-from bench.names import catalogue_csv
+from bench.names import catalog_csv
 from bench.site import Site, opened
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey_ca import open_table
@@ -29,7 +29,7 @@ PEER = "aioca"
 _VALUES_S = 90.0
 _QUIET_S = 0.6
 _STANDBY_S = 2.0
-"""A standby is ready when started; give it the time to load its catalogue, as it has in life."""
+"""A standby is ready when started; give it the time to load its catalog, as it has in life."""
 
 
 async def ours() -> str:
@@ -79,7 +79,7 @@ class Live:
                 await asyncio.sleep(_QUIET_S)
 
     async def until_known(self) -> None:
-        """Wait until the gateway can be asked for the last PV of the catalogue."""
+        """Wait until the gateway can be asked for the last PV of the catalog."""
         stub = monitor_service_pb2_grpc.MonitorServiceStub(self.site.channel)
         request = monitor_service_pb2.GetValuesRequest()
         request.selector.names.append(self.site.directory.names[-1])
@@ -132,7 +132,7 @@ async def live(
     groups: int = 10,
     monitors: int = 1,
 ) -> AsyncIterator[Live]:
-    """IOC, stack and catalogue; with `monitors` running and every value published."""
+    """IOC, stack and catalog; with `monitors` running and every value published."""
     async with AsyncExitStack() as resources:
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="drey-bench-")))
         source = await resources.enter_async_context(
@@ -142,7 +142,7 @@ async def live(
         environment = {f"DREY_{name}_CHANNEL_ACCESS": implementation for name in services}
         options = StackOptions(folder, monitors=0, environment=environment)
         site = await resources.enter_async_context(opened(options, pvs))
-        await site.import_csv(catalogue_csv(pvs, both=both))
+        await site.import_csv(catalog_csv(pvs, both=both))
         await site.load_directory()
         listener = await resources.enter_async_context(listening(site.stack.nats.url))
         found = Live(site, source, listener)

@@ -18,7 +18,7 @@ def setpoints(pvs: int) -> list[str]:
     return [f"{pv_name(i)}:BDES" for i in range(pvs)]
 
 
-def catalogue_csv(pvs: int, *, both: bool = True) -> bytes:
+def catalog_csv(pvs: int, *, both: bool = True) -> bytes:
     """A file of `pvs` PVs in the layout of the importer; without setpoints unless `both`."""
     lines = [
         "Setpoint,Readback,Device,Description,Region,Area,Abs Tolerance,Readback Abs Tolerance"

@@ -1,4 +1,4 @@
-"""A site to measure on: the real stack, a catalogue of n PVs, and an image without an IOC.
+"""A site to measure on: the real stack, a catalog of n PVs, and an image without an IOC.
 
 Every PV has a setpoint and a readback, so n PVs are 2n channels. The image is written by this
 process as a monitor writes it, heartbeats included; `drift` moves all readbacks and some
@@ -20,7 +20,7 @@ from uuid import uuid4
 import grpc
 import numpy as np
 
-from bench.names import catalogue_csv
+from bench.names import catalog_csv
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import selector_pb2
 from drey.compare.v1 import compare_service_pb2_grpc
@@ -37,7 +37,7 @@ from drey_runtime.directory_codec import decode_catalog, encode_metadata
 from drey_runtime.image import Image
 from drey_stack.whole import Stack, StackOptions
 
-__all__ = ["EVERYTHING", "Site", "catalogue_csv", "opened", "site"]
+__all__ = ["EVERYTHING", "Site", "catalog_csv", "opened", "site"]
 
 EVERYTHING = selector_pb2.Selector(all=True)
 _CHUNK = 512 << 10
@@ -63,7 +63,7 @@ class Site:
         self._sequence = 0
         self._columns = Columns.empty()
 
-    # --- catalogue ---
+    # --- catalog ---
 
     async def import_csv(self, content: bytes) -> catalog_pb2.ImportSummary:
         """Import a file by RPC."""
@@ -86,7 +86,7 @@ class Site:
         return summary
 
     async def load_directory(self) -> None:
-        """Ask for the catalogue's pages as a monitor does."""
+        """Ask for the catalog's pages as a monitor does."""
         signer = TokenSigner.from_file("monitor", self.stack.folder / "keys" / "monitor.pem")
         target = self.stack.environment["DREY_SNAPSHOT_TARGET"]
         pages: list[bytes] = []
@@ -231,7 +231,7 @@ async def site(pvs: int, *, with_image: bool = True) -> AsyncIterator[Site]:
         if not with_image:
             yield found
             return
-        await found.import_csv(catalogue_csv(pvs))
+        await found.import_csv(catalog_csv(pvs))
         await found.load_directory()
         await found.publish_all()
         alive = asyncio.create_task(found.keep_alive())

@@ -122,7 +122,7 @@ def _selections(names: list[str]) -> list[list[str]]:
 
 
 async def run(pvs: int, runs: int) -> Result:
-    """A catalogue of `pvs`, of which 4,000 move at 10 Hz."""
+    """A catalog of `pvs`, of which 4,000 move at 10 Hz."""
     result = Result("fanout", pvs)
     mine, moving = await ours(), min(_MOVING, pvs)
     async with live(pvs, mine, moving=moving) as site, AsyncExitStack() as stack:

@@ -7,7 +7,7 @@ import time
 import asyncpg
 
 from bench.report import Result, in_turn
-from bench.site import catalogue_csv, site
+from bench.site import catalog_csv, site
 
 
 async def run(pvs: int, runs: int) -> Result:
@@ -21,7 +21,7 @@ async def run(pvs: int, runs: int) -> Result:
         async def ours() -> float:
             nonlocal turn
             turn += 1
-            content = catalogue_csv(pvs).replace(b"QUAD:LI", b"Q%d:LI" % turn)
+            content = catalog_csv(pvs).replace(b"QUAD:LI", b"Q%d:LI" % turn)
             begin = time.perf_counter()
             await found.import_csv(content)
             return time.perf_counter() - begin

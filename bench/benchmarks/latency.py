@@ -51,7 +51,7 @@ async def _idle(implementation: str, source: Ioc, moving: int) -> float:
 
 
 async def run(pvs: int, runs: int) -> Result:
-    """A catalogue of `pvs`, of which 4,000 move at 10 Hz in ten groups, and are watched."""
+    """A catalog of `pvs`, of which 4,000 move at 10 Hz in ten groups, and are watched."""
     result = Result("latency", pvs)
     mine, moving = await ours(), min(_WATCHED, pvs)
     result.notes.append(f"channel access: {mine}; every row of {_WINDOW_S:g} s a run, parsed later")

@@ -7,7 +7,7 @@ from uuid import uuid4
 import psutil
 
 from bench.report import Result
-from bench.site import EVERYTHING, Site, catalogue_csv, site
+from bench.site import EVERYTHING, Site, catalog_csv, site
 from drey.common.v1 import state_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
@@ -55,7 +55,7 @@ async def run(pvs: int, runs: int) -> Result:
     result = Result("memory", pvs)
     seen: dict[str, list[float]] = {name: [] for name in _TARGETS}
     async with site(pvs) as found:
-        await found.import_csv(catalogue_csv(pvs))  # the same file again, as sites do
+        await found.import_csv(catalog_csv(pvs))  # the same file again, as sites do
         for _ in range(runs):
             await _work(found)
             for status in found.stack.supervisor.status():

@@ -127,7 +127,7 @@ async def _run(
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The stack: catalogue imported, every channel that is to be had connected.
+    """The stack: catalog imported, every channel that is to be had connected.
 
     Its event loop runs only inside `pump` and `do`, in the main thread, to which the children
     belong; the services are processes of their own and do not need it.
@@ -172,7 +172,7 @@ def _make_keys(running: Running) -> None:
 
 
 def _import(running: Running) -> None:
-    content = running.machine.catalogue.read_bytes()
+    content = running.machine.catalog.read_bytes()
     requests = [
         catalog_service_pb2.ImportPvsRequest(
             options=catalog_service_pb2.ImportOptions(

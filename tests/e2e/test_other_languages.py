@@ -64,7 +64,7 @@ def test_client_in_go_watches(go: str, running: Any, tmp_path: Path) -> None:
 
 
 def first_magnet(running: Any) -> str:
-    lines = running.machine.catalogue.read_text().splitlines()
+    lines = running.machine.catalog.read_text().splitlines()
     return next(line.split(",")[0] for line in lines if line.startswith(("QUAD", "BEND")))
 
 

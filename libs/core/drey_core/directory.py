@@ -1,6 +1,6 @@
 """The directory: which channel is what. Assembled from pages, in columns.
 
-A `Directory` is immutable; a change of the catalogue makes a new one. Every array that speaks of
+A `Directory` is immutable; a change of the catalog makes a new one. Every array that speaks of
 PVs has shape (n_pvs,) and is ordered by PV number; channel 0 means "has none".
 """
 
@@ -26,7 +26,7 @@ I8 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class CatalogPage:
-    """What the catalogue says of the 256 channels of one page; arrays of shape (256,)."""
+    """What the catalog says of the 256 channels of one page; arrays of shape (256,)."""
 
     number: int
     pv_number: I8
@@ -168,7 +168,7 @@ class MetadataIndex:
 
 @dataclass(frozen=True)
 class Directory:
-    """All PVs of a set of catalogue pages, ordered by PV number."""
+    """All PVs of a set of catalog pages, ordered by PV number."""
 
     version: int
     pv_number: I8

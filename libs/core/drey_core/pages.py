@@ -72,7 +72,7 @@ _N = TypeVar("_N", int, NDArray[np.int64])
 def shard_of_page(page: _N, shards: int) -> _N:
     """The shard of a page, or of each of an array: pairs of pages (1, 2), (3, 4), … in turn.
 
-    The catalogue puts setpoints on the first and readbacks on the second page of a pair, so both
+    The catalog puts setpoints on the first and readbacks on the second page of a pair, so both
     channels of a PV mostly have one owner, and shards share the readbacks evenly.
     """
     return ((page - 1) >> 1) % shards

@@ -1,4 +1,4 @@
-"""PVs as columns: what a file of PVs holds, before it is known to the catalogue."""
+"""PVs as columns: what a file of PVs holds, before it is known to the catalog."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ ScopeOf = Callable[[str], "Selector | None"]
 
 
 class SelectorIndex:
-    """The living PVs of one version of the catalogue, indexed for selectors.
+    """The living PVs of one version of the catalog, indexed for selectors.
 
     All columns have n entries, one a PV; an empty address or device means that it has none.
     Immutable, and its lookups are built on first use.
@@ -373,7 +373,7 @@ def _not_found(missing: Mapping[str, str]) -> NotFound:
     shown = ", ".join(list(missing)[:10])
     more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
     return NotFound(
-        f"nothing in the catalogue is called {shown}{more}",
+        f"nothing in the catalog is called {shown}{more}",
         field=missing[first],
         metadata={"resource": "pv", "id": first, "missing": str(len(missing))},
     )

@@ -442,7 +442,7 @@ _HEADS[:] = [_ROW_TAG + varint(length) for length in range(4096)]
 class RowEncoder:
     """Encodes rows of a fixed list of PVs, keeping what does not change: names and numbers.
 
-    Not thread-safe. Make a new one when the catalogue changes.
+    Not thread-safe. Make a new one when the catalog changes.
     """
 
     def __init__(self, names: Sequence[str], numbers: I8) -> None:

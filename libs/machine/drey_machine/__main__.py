@@ -12,7 +12,7 @@ from drey_machine.ioc import Serving, serve, write_atomically
 
 def _serve(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m drey_machine")
-    parser.add_argument("--pvs", type=int, default=2_000, help="catalogue PVs, 20 to 200,000")
+    parser.add_argument("--pvs", type=int, default=2_000, help="catalog PVs, 20 to 200,000")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=0.0, help="Hz of the fast magnets")

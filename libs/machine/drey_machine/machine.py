@@ -19,7 +19,7 @@ _MODULE = "drey_machine"
 
 
 class Machine:
-    """An IOC process on a loopback port (a free one if 0), with `pvs` catalogue PVs.
+    """An IOC process on a loopback port (a free one if 0), with `pvs` catalog PVs.
 
     Its ports stay the same over restarts. Nothing of EPICS is loaded into this process, so a CA
     client may live here (with `env` in its environment before it is first used). Use from the
@@ -53,7 +53,7 @@ class Machine:
 
     @property
     def csv_path(self) -> Path:
-        """The catalogue; written when the machine starts."""
+        """The catalog; written when the machine starts."""
         return self.folder / "machine.csv"
 
     @property
@@ -68,7 +68,7 @@ class Machine:
 
     @property
     def dead(self) -> list[str]:
-        """Channels in the catalogue that nobody serves."""
+        """Channels in the catalog that nobody serves."""
         return self.plant.dead
 
     @property
@@ -80,8 +80,8 @@ class Machine:
         """Setpoint channels (or readbacks, where there are no setpoints) of a kind. KeyError."""
         return self.plant.names(kind)
 
-    def catalogue_rows(self) -> tuple[SimPv, ...]:
-        """Every catalogue PV with its kind."""
+    def catalog_rows(self) -> tuple[SimPv, ...]:
+        """Every catalog PV with its kind."""
         return self.plant.rows
 
     async def start(self, deadline: float = 60.0, *, variant: str | None = None) -> None:

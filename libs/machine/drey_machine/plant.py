@@ -144,7 +144,7 @@ _SHAPES: dict[str, tuple[str, str, str, str, float]] = {
 
 @dataclass(frozen=True)
 class Plant:
-    """All PVs of a machine of `pvs` catalogue entries (20 to 200,000).
+    """All PVs of a machine of `pvs` catalog entries (20 to 200,000).
 
     ValueError outside that range. `rows` holds magnets first, then the other kinds.
     """
@@ -200,7 +200,7 @@ class Plant:
         return [row.readback for row in self.rows if row.readback and row.kind != "dead"]
 
     def csv(self) -> str:
-        """The catalogue as CSV text, layout as in use at LCLS."""
+        """The catalog as CSV text, layout as in use at LCLS."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)

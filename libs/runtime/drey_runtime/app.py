@@ -75,7 +75,7 @@ def run(name: str, settings_class: type[S], main: Callable[[S, App], Awaitable[N
         sys.exit(2)
     logs.configure(name, settings.log_level, settings.log_format)
     telemetry.configure(name, service_version(), settings.otlp_endpoint)
-    # The catalogue and the image are many objects that live long and hold no cycles, an import
+    # The catalog and the image are many objects that live long and hold no cycles, an import
     # makes hundreds of thousands: looking through all of them every few thousand allocations
     # costs tens of milliseconds at a time.
     gc.set_threshold(50_000, 20, 100)

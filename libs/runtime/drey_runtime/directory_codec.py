@@ -14,7 +14,7 @@ from drey_runtime.edge import parsing
 
 
 def encode_catalog(page: CatalogPage) -> bytes:
-    """A catalogue page; equal pages give equal bytes."""
+    """A catalog page; equal pages give equal bytes."""
     return pages_pb2.CatalogPage(
         number=page.number,
         pv_numbers=page.pv_number.astype("<i8").tobytes(),
@@ -31,7 +31,7 @@ def encode_catalog(page: CatalogPage) -> bytes:
 
 def decode_catalog(raw: bytes) -> CatalogPage:
     """Inverse of `encode_catalog`. Raises `Malformed` on a torn page."""
-    with parsing("a catalogue page"):
+    with parsing("a catalog page"):
         return _catalog(raw)
 
 

@@ -73,6 +73,6 @@ def decode_directory_version(raw: bytes) -> DirectoryVersion:
 
 
 def decode_catalog_changed(raw: bytes) -> int:
-    """The catalogue's new version. Raises `Malformed`."""
-    with parsing("a catalogue event"):
+    """The catalog's new version. Raises `Malformed`."""
+    with parsing("a catalog event"):
         return CatalogChanged.FromString(raw).version

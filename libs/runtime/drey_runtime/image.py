@@ -243,9 +243,9 @@ class Image:
         return [v if v is not None and v.shard == s else None for s, v in enumerate(found)]
 
     async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]:
-        """Catalogue pages by number; those not there or torn are left out."""
+        """Catalog pages by number; those not there or torn are left out."""
         raws = await self._mget([self._key("catalog", n) for n in numbers])
-        found = [_accepted(decode_catalog, raw, "image catalogue pages") for raw in raws]
+        found = [_accepted(decode_catalog, raw, "image catalog pages") for raw in raws]
         return [p for n, p in zip(numbers, found, strict=True) if p is not None and p.number == n]
 
     async def metadata_pages(self, numbers: Sequence[int]) -> list[MetadataPage]:
@@ -259,7 +259,7 @@ class Image:
         return await self._mget([self._key("metadata", n) for n in numbers])
 
     async def lost_pages(self, numbers: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Which pages are not there: of values, and of the directory (catalogue or metadata)."""
+        """Which pages are not there: of values, and of the directory (catalog or metadata)."""
         kinds = ("page", "catalog", "metadata")
         keys = [self._key(kind, n) for kind in kinds for n in numbers]
         if not keys:

@@ -29,7 +29,7 @@ class SimulatedMachine:
         self._process: Process | None = None
         self._lock: int | None = None
         self.environment: dict[str, str] = {}
-        self.catalogue = self.folder / "machine.csv"
+        self.catalog = self.folder / "machine.csv"
 
     async def __aenter__(self) -> SimulatedMachine:
         """Start it; returns when it serves.

@@ -317,7 +317,7 @@ class MonitorRig:
         return ControlServiceStub(signed), in_the_name_of("test", role)
 
     async def announce(self) -> None:
-        """Publish that the catalogue changed."""
+        """Publish that the catalog changed."""
         event = CatalogChanged(version=self.directory.version)
         await self.bus.publish(self.bus.subject("catalog"), event.SerializeToString())
 

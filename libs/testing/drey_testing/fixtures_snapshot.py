@@ -22,7 +22,7 @@ from drey_runtime.image import Image
 
 
 def csv_of(pvs: int, first: int = 0) -> bytes:
-    """A catalogue of PVs `Q0:SP`/`Q0:RB` and on, with tolerances 0.001 and 0.05."""
+    """A catalog of PVs `Q0:SP`/`Q0:RB` and on, with tolerances 0.001 and 0.05."""
     lines = ["Setpoint,Readback,Device,Region,Abs Tolerance,Readback Abs Tolerance"]
     for i in range(first, first + pvs):
         lines.append(f"Q{i}:SP,Q{i}:RB,D{i // 4},R{i % 3},0.001,0.05")
@@ -43,7 +43,7 @@ class FakeMonitor:
         """By how much the clock of its host is ahead."""
 
     async def follow(self, stub: Any) -> None:
-        """Read the catalogue from a `DirectoryServiceStub` as a monitor does.
+        """Read the catalog from a `DirectoryServiceStub` as a monitor does.
 
         New channels appear as never connected.
         """

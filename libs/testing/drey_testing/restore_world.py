@@ -1,4 +1,4 @@
-"""A machine, its image, and stand-ins for the snapshot service, with one catalogue."""
+"""A machine, its image, and stand-ins for the snapshot service, with one catalog."""
 
 from __future__ import annotations
 

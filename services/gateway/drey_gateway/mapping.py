@@ -24,9 +24,9 @@ from drey_gateway.domain.watch import Fields
 from drey_runtime.batches import large_pages
 
 
-def needs_catalogue(found: Selector) -> bool:
-    """Whether it speaks of ids, tags or scopes, which only the catalogue's service knows."""
-    inner = found.excluding is not None and needs_catalogue(found.excluding)
+def needs_catalog(found: Selector) -> bool:
+    """Whether it speaks of ids, tags or scopes, which only the catalog's service knows."""
+    inner = found.excluding is not None and needs_catalog(found.excluding)
     return bool(found.ids or found.tags or found.scope) or inner
 
 

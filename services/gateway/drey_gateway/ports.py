@@ -35,7 +35,7 @@ class ImageReader(Protocol):
         ...
 
     async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]:
-        """Catalogue pages."""
+        """Catalog pages."""
         ...
 
     async def metadata_pages(self, numbers: Sequence[int]) -> list[MetadataPage]:

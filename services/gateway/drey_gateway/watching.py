@@ -162,7 +162,7 @@ async def resolve(
     """Rows, and how names are understood. Raises as the selector's rules say."""
     while True:
         index = world.live.index
-        if mapping.needs_catalogue(selector):
+        if mapping.needs_catalog(selector):
             numbers, not_found = await world.resolver.resolve(message, allow_unknown)
             rows = world.live.directory.rows_of(np.sort(numbers))
             rows = rows[rows >= 0]
@@ -287,7 +287,7 @@ class Watch:
         live = self._live
         if live.generation != self._generation or (
             live.catalog_version != self._catalog_version
-            and mapping.needs_catalogue(self._wanted.selector)
+            and mapping.needs_catalog(self._wanted.selector)
         ):
             async for message in self._reselect():
                 yield message
@@ -402,7 +402,7 @@ class Watch:
             yield message
 
     async def _reselect(self) -> AsyncIterator[bytes]:
-        """The catalogue changed: PVs leave, and join with their rows."""
+        """The catalog changed: PVs leave, and join with their rows."""
         before, old = self._state.selection, self._directory
         try:
             selection = await self._select(True)

@@ -65,7 +65,7 @@ async def main(settings: Settings, app: App) -> None:
     rivals = Rivals(shards)
     await bus.subscribe(bus.subject("catalog"), catalog.on_event)
     await bus.subscribe(bus.subject("heartbeats", "*"), rivals.on_heartbeat)
-    app.start(catalog, "catalogue")
+    app.start(catalog, "catalog")
     app.start(Readiness(health, catalog, bus, image), "readiness")
     app.start(Ticker(hub, shards, image, settings.tick), "tick")
     await _wait_for_bus(bus)

@@ -57,7 +57,7 @@ def directory_version(
 
 
 def catalog_channels(raw: bytes) -> Channels:
-    """The channels of an encoded page of the catalogue. Raises `Internal` on a torn page.
+    """The channels of an encoded page of the catalog. Raises `Internal` on a torn page.
 
     Names, devices and tolerances are left where they are: a monitor only passes them on.
     """
@@ -69,7 +69,7 @@ def catalog_channels(raw: bytes) -> Channels:
         list(page.addresses),
     )
     if {len(found.pv_number), len(found.protocol), len(found.addresses)} != {PAGE_SLOTS}:
-        raise Internal(f"catalogue page {page.number} has a column that is not of 256 entries")
+        raise Internal(f"catalog page {page.number} has a column that is not of 256 entries")
     return found
 
 

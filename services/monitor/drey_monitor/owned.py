@@ -45,7 +45,7 @@ class Owned:
         self.settling = Settling(settle_ns)
         self.rate = Rate()
         self.followed: dict[int, bytes] = {}
-        """Encoded pages of the catalogue whose channels are watched."""
+        """Encoded pages of the catalog whose channels are watched."""
         self._early: list[Columns] | None = []
         """Values that came while the past was still being read; None once it was."""
         self.outgoing: asyncio.Queue[list[bytes]] = asyncio.Queue(_WAITING_BATCHES)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class CatalogUpdate:
-    """Pages of the catalogue, encoded, by number. `whole`: pages not in it do not exist."""
+    """Pages of the catalog, encoded, by number. `whole`: pages not in it do not exist."""
 
     version: int
     pages: Mapping[int, bytes]
@@ -17,7 +17,7 @@ class CatalogUpdate:
 
 
 class CatalogSource(Protocol):
-    """Where the catalogue comes from."""
+    """Where the catalog comes from."""
 
     async def fetch(self, since: int) -> CatalogUpdate:
         """What changed since a version; 0 asks for all. `Unavailable` within ten seconds."""

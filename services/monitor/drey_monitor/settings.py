@@ -31,7 +31,7 @@ class Settings(ChannelAccessSettings):
         1.0,
         gt=0,
         le=60,
-        description="Seconds between looks for changes of the catalogue that no event told of.",
+        description="Seconds between looks for changes of the catalog that no event told of.",
     )
     settle: float = Field(
         1.0,

@@ -43,7 +43,7 @@ class Snapshots(Protocol):
 
 
 class Catalog(Protocol):
-    """Today's catalogue."""
+    """Today's catalog."""
 
     @property
     def known(self) -> Directory:

@@ -76,7 +76,7 @@ async def open_context(settings: Settings, app: App) -> Context:
     image = await app.stack.enter_async_context(
         Image.open(settings.redis_url.get_secret_value(), settings.namespace)
     )
-    catalog = LiveCatalog(db, bus, settings.catalogue_poll)
+    catalog = LiveCatalog(db, bus, settings.catalog_poll)
     app.start(db, "database")
     app.start(bus, "bus")
     app.start(catalog, "catalog")

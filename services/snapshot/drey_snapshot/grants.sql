@@ -1,4 +1,4 @@
--- What the services may do with catalogue and snapshots; `drey_runtime.migrate` runs it.
+-- What the services may do with catalog and snapshots; `drey_runtime.migrate` runs it.
 GRANT USAGE ON SCHEMA catalog, snapshot TO :application;
 REVOKE ALL ON ALL TABLES IN SCHEMA catalog, snapshot FROM :application;
 

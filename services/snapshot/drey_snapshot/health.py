@@ -1,4 +1,4 @@
-"""Says whether the service serves: it does once it has a catalogue to answer from."""
+"""Says whether the service serves: it does once it has a catalog to answer from."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _EVERY_S = 0.2
 class HealthLoop:
     """Keeps `grpc.health.v1` true to the facts.
 
-    Not serving until Postgres answered and the catalogue was loaded. After that a Postgres that is
-    away does not make it unready: reads of the catalogue go on, and what needs Postgres says so.
+    Not serving until Postgres answered and the catalog was loaded. After that a Postgres that is
+    away does not make it unready: reads of the catalog go on, and what needs Postgres says so.
     """
 
     def __init__(self, db: Database, catalog: LiveCatalog, health: Health) -> None:

@@ -15,11 +15,11 @@ class Settings(ChannelAccessSettings):
     service: ClassVar[str] = "snapshot"
 
     listen: str = Field("127.0.0.1:7101", description="Address on which the service listens.")
-    catalogue_poll: float = Field(
+    catalog_poll: float = Field(
         1.0,
         gt=0,
         le=60,
-        description="Seconds between looks for changes of the catalogue that no event told of.",
+        description="Seconds between looks for changes of the catalog that no event told of.",
     )
     import_limit: int = Field(
         256 << 20, ge=1 << 20, description="Most bytes of a file of PVs that is imported."

@@ -1,4 +1,4 @@
-"""Calls that many tests of the catalogue make."""
+"""Calls that many tests of the catalog make."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ async def test_a_malformed_token(gateway, admin_key, token):
     assert reason_of(running.error)[0] == "TOKEN_UNKNOWN"
 
 
-async def test_catalogue_changes_in_a_running_watch(gateway, admin_key, publisher):
+async def test_catalog_changes_in_a_running_watch(gateway, admin_key, publisher):
     glob = selector_pb2.Selector(globs=["PV:*"])
     async with watching(gateway, admin_key, selector=glob) as running:
         pages = catalog_pages(PVS + 2)

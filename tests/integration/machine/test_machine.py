@@ -46,10 +46,10 @@ async def test_every_kind_is_served_and_only_the_dead_are_dead(machine: Machine)
     assert severities <= {1, 2, 3} and severities
 
 
-async def test_catalogue(machine: Machine):
+async def test_catalog(machine: Machine):
     with machine.csv_path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["Setpoint"] for row in rows] == [row.setpoint for row in machine.catalogue_rows()]
+    assert [row["Setpoint"] for row in rows] == [row.setpoint for row in machine.catalog_rows()]
     assert rows[0]["Setpoint"] == "QUAD:LI20:101:BDES" and rows[0]["Region"] == "Injector"
 
 
@@ -59,7 +59,7 @@ async def test_disturbed_magnets_move_and_settle_within_tolerance(machine: Machi
     assert len(set(moved)) == 20
     after = await machine.read(machine.names("magnet"))
     assert {n for n in after if after[n]["value"] != before[n]["value"]} == set(moved)
-    rows = [row for row in machine.catalogue_rows() if row.setpoint in set(moved)]
+    rows = [row for row in machine.catalog_rows() if row.setpoint in set(moved)]
     for _ in range(10):
         now = await machine.read([row.readback for row in rows])
         off = [abs(now[r.readback]["value"] - after[r.setpoint]["value"]) for r in rows]

@@ -219,7 +219,7 @@ async def test_continued_process_publishes_nothing_old(rig, ioc):
     assert [b for b, _ in rig.listener.batches[seen:] if b.epoch < taken.epoch] == []
 
 
-async def test_catalogue_changes_within_two_seconds(rig, ioc):
+async def test_catalog_changes_within_two_seconds(rig, ioc):
     rig.start_monitor()
     await rig.wait_settled()
     before = {c: len(rig.listener.rows_of(c)) for c in (256, 259)}

@@ -106,7 +106,7 @@ async def world(
 ) -> AsyncIterator[World]:
     namespace = f"t{uuid.uuid4().hex[:12]}"
     async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
-        world = World(list(machine.catalogue_rows()), table, image, shards)
+        world = World(list(machine.catalog_rows()), table, image, shards)
         world.namespace = namespace
         await world.connect()
         await world.publish()

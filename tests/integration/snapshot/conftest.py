@@ -175,7 +175,7 @@ class Site:
     extra: dict[str, Any] = field(default_factory=dict)
 
     async def add_pvs(self, n: int, first: int = 0) -> None:
-        """n PVs with setpoint and readback, in catalogue and image."""
+        """n PVs with setpoint and readback, in catalog and image."""
 
         async def requests():
             options = catalog_rpc.ImportOptions(format=catalog_pb2.FILE_FORMAT_CSV)
@@ -193,7 +193,7 @@ class Site:
         await self.follow()
 
     async def follow(self) -> None:
-        """Make the image follow the catalogue."""
+        """Make the image follow the catalog."""
         await self.monitor.follow(self.directory)
         await self.monitor.describe()
         await self.monitor.rewrite()

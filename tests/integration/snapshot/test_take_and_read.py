@@ -215,7 +215,7 @@ async def test_a_part_is_only_that_part(site, refused) -> None:
     assert (await refused(site.snapshots.ReadSnapshot(other)))[1] == "NOT_FOUND"
 
 
-async def test_selectors_are_read_by_the_catalogue_as_of_the_snapshot(site) -> None:
+async def test_selectors_are_read_by_the_catalog_as_of_the_snapshot(site) -> None:
     await site.add_pvs(30)
     await site.fill()
     snapshot = await site.take()
@@ -235,7 +235,7 @@ async def test_selectors_are_read_by_the_catalogue_as_of_the_snapshot(site) -> N
     pv = (await site.catalog.GetPv(catalog_rpc.GetPvRequest(name="Q5:SP"))).pv
     assert await names(ids=[pv.id]) == {"Q5:SP"}
     assert await names(numbers=[pv.number]) == {"Q5:SP"}
-    # what happens to the catalogue afterwards does not touch it
+    # what happens to the catalog afterwards does not touch it
     request = catalog_rpc.DeletePvRequest(id=pv.id)
     await site.catalog.DeletePv(request)
     assert await names(names=["Q5:SP"]) == {"Q5:SP"}

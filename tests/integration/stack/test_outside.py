@@ -17,7 +17,7 @@ from drey_stack.whole import Stack, StackOptions
 
 
 async def imported(stack: Stack) -> int:
-    """Bring one PV into the catalogue, which goes through Postgres, NATS and Redis."""
+    """Bring one PV into the catalog, which goes through Postgres, NATS and Redis."""
     call = {"metadata": (("authorization", f"Bearer {stack.key}"),), "timeout": 300}
     options = catalog_service_pb2.ImportOptions(format="FILE_FORMAT_CSV", request_id=str(uuid4()))
     requests = [

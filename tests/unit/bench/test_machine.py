@@ -3,7 +3,7 @@
 import csv
 import io
 
-from bench.names import catalogue_csv, readbacks, setpoints
+from bench.names import catalog_csv, readbacks, setpoints
 from bench.softioc import database
 
 
@@ -11,15 +11,15 @@ def _names(text: str) -> set[str]:
     return {line.split('"')[1] for line in text.splitlines()}
 
 
-def test_every_channel_of_the_catalogue_has_a_record() -> None:
-    rows = list(csv.DictReader(io.StringIO(catalogue_csv(30).decode())))
+def test_every_channel_of_the_catalog_has_a_record() -> None:
+    rows = list(csv.DictReader(io.StringIO(catalog_csv(30).decode())))
     served = _names(database(30, 2, 0, True))
     assert {row["Setpoint"] for row in rows} == set(setpoints(30)) <= served
     assert {row["Readback"] for row in rows} == set(readbacks(30)) <= served
 
 
-def test_a_catalogue_of_readbacks_has_no_setpoints() -> None:
-    rows = list(csv.DictReader(io.StringIO(catalogue_csv(3, both=False).decode())))
+def test_a_catalog_of_readbacks_has_no_setpoints() -> None:
+    rows = list(csv.DictReader(io.StringIO(catalog_csv(3, both=False).decode())))
     assert [row["Setpoint"] for row in rows] == [""] * 3
     assert [row["Readback"] for row in rows] == readbacks(3)
 

@@ -1,4 +1,4 @@
-"""Laws of the catalogue in memory: stepwise changes give what a fresh load would."""
+"""Laws of the catalog in memory: stepwise changes give what a fresh load would."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table_of(drafts: list[Draft]) -> PvTable:
 
 
 class Memory:
-    """A catalogue without a database: applies what edits would write."""
+    """A catalog without a database: applies what edits would write."""
 
     def __init__(self) -> None:
         self.view = CatalogView.empty()

@@ -130,14 +130,14 @@ def test_saved_scopes():
 @settings(max_examples=200, deadline=None)
 def test_globs_match_as_fnmatch_does(glob, names):
     blank = [""] * len(names)
-    catalogue = SelectorIndex(
+    catalog = SelectorIndex(
         numbers=np.arange(len(names)),
         names=names,
         setpoint_addresses=blank,
         readback_addresses=blank,
     )
     expected = [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, glob)]
-    assert catalogue.select(Selector(globs=(glob,))).rows.tolist() == expected
+    assert catalog.select(Selector(globs=(glob,))).rows.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_search_of_nothing():
 
 
 def test_a_record_and_its_val_field_are_one():
-    catalogue = SelectorIndex(
+    catalog = SelectorIndex(
         numbers=np.array([1, 2, 3, 4]),
         names=["A", "B.VAL", "C", "C.VAL"],
         setpoint_addresses=["A:SP", "", "", ""],
@@ -173,7 +173,7 @@ def test_a_record_and_its_val_field_are_one():
     )
 
     def rows(*names: str) -> list[int]:
-        return catalogue.select(Selector(names=names)).rows.tolist()
+        return catalog.select(Selector(names=names)).rows.tolist()
 
     assert rows("A.VAL") == rows("A:SP.VAL") == rows("A:RB") == [0]
     assert rows("B") == [1]

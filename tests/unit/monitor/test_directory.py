@@ -33,7 +33,7 @@ def info(n: int, unit: bytes = b"mA", labels: tuple[bytes, ...] = ()) -> InfoCol
     )
 
 
-def test_catalogue_grows_the_version_at_once():
+def test_catalog_grows_the_version_at_once():
     state = DirectoryState()
     state.set_catalog(7, {0: b"a", 3: b"b"})
     assert (state.version, state.catalog_version) == (1, 7)
@@ -74,7 +74,7 @@ def test_metadata_is_collected():
     assert page.precision.tolist()[1:5] == [-1, 3, 3, 3]
 
 
-def test_metadata_beside_a_catalogue_change_has_its_version():
+def test_metadata_beside_a_catalog_change_has_its_version():
     state = DirectoryState()
     state.set_catalog(1, {0: b"a", 1: b"b"})
     state.cut()

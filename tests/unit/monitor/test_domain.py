@@ -264,7 +264,7 @@ def test_a_lost_inherited_channel_keeps_its_value():
     assert as_dict(state.cut().columns) == {2: (State.DISCONNECTED, b"two")}
 
 
-def test_what_left_the_catalogue_is_absent():
+def test_what_left_the_catalog_is_absent():
     state = ShardState(0, 2)
     pages, same = left_by_the_last_owner()
     same[:] = False
@@ -273,7 +273,7 @@ def test_what_left_the_catalogue_is_absent():
     assert state.counts().channels == 0
 
 
-# --- the catalogue ---
+# --- the catalog ---
 
 
 def page(**addresses: str) -> CatalogPage:

@@ -1,4 +1,4 @@
-"""The loop that keeps the catalogue at hand: it looks at once, upon news, and after failures."""
+"""The loop that keeps the catalog at hand: it looks at once, upon news, and after failures."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ EDGES: dict[str, tuple[bytes, Callable[[bytes], Any], Any]] = {
     "batch": (batch(), use_batch, ValueBatch),
     "image page": (image_page(), use_image_page, pages_pb2.ImagePage),
     "stored page": (stored_page(), use_stored, None),
-    "catalogue page": (encode_catalog(catalog_pages(4)[0]), use_catalog, pages_pb2.CatalogPage),
+    "catalog page": (encode_catalog(catalog_pages(4)[0]), use_catalog, pages_pb2.CatalogPage),
     "metadata page": (metadata_page(), use_metadata, pages_pb2.MetadataPage),
     "heartbeat": (
         Heartbeat(shard=0, epoch=3, sequence=4, owner="h:1").SerializeToString(),
@@ -151,7 +151,7 @@ EDGES: dict[str, tuple[bytes, Callable[[bytes], Any], Any]] = {
         use_version,
         DirectoryVersion,
     ),
-    "catalogue event": (
+    "catalog event": (
         CatalogChanged(version=7).SerializeToString(),
         edge.decode_catalog_changed,
         CatalogChanged,

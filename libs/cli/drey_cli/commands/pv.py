@@ -1,4 +1,4 @@
-"""`drey pv`: the catalogue of PVs, and their live values."""
+"""`drey pv`: the catalog of PVs, and their live values."""
 
 import typer
 

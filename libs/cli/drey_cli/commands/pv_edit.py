@@ -1,4 +1,4 @@
-"""`drey pv add|set|rm`: changing the catalogue. None of these writes to the machine."""
+"""`drey pv add|set|rm`: changing the catalog. None of these writes to the machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ReadOnly = Annotated[
     bool | None,
     typer.Option("--read-only/--writable", help="Whether Drey must never write it."),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="Name in the catalogue.")]
+Name = Annotated[str | None, typer.Option("--name", help="Name in the catalog.")]
 
 
 def add(
@@ -62,7 +62,7 @@ def add(
     readback_abs: ReadAbs = None,
     readback_rel: ReadRel = None,
 ) -> None:
-    """Add a PV to the catalogue; monitors connect it within two seconds."""
+    """Add a PV to the catalog; monitors connect it within two seconds."""
     from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 
     if not (setpoint or readback):
@@ -182,7 +182,7 @@ def set_pv(
         ),
     ] = False,
 ) -> None:
-    """Change fields of a PV in the catalogue. The machine is not written.
+    """Change fields of a PV in the catalog. The machine is not written.
 
     Only what is said is changed, and only if nobody changed the PV in between.
     """
@@ -252,7 +252,7 @@ def remove(
         bool, typer.Option("--dry-run", "-n", help="Only say how many it would be.")
     ] = False,
 ) -> None:
-    """Delete PVs from the catalogue. Each leaves a tombstone; snapshots keep their values."""
+    """Delete PVs from the catalog. Each leaves a tombstone; snapshots keep their values."""
     from drey.catalog.v1 import catalog_service_pb2
     from drey_cli.render.times import plural
 

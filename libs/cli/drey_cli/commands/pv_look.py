@@ -34,7 +34,7 @@ def list_pvs(
         typer.Option("--limit", min=0, help="Most PVs; 0 is all. Default: 200, all with --json."),
     ] = None,
 ) -> None:
-    """List PVs of the catalogue by name."""
+    """List PVs of the catalog by name."""
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
     found = fetch_pvs(session, choice.optional(), search=search, deleted=deleted, limit=limit)
     if session.out.json:

@@ -78,7 +78,7 @@ def compare(
     """Compare a snapshot with others, or with the live machine. Exit 4 unless all is the same.
 
     With several others: a table with one column for each, and the first in which a PV is different.
-    Tags are those of the catalogue as of now: a snapshot does not keep them.
+    Tags are those of the catalog as of now: a snapshot does not keep them.
     """
     from drey.compare.v1 import compare_pb2, compare_service_pb2
     from drey_cli.render.enums import number_of

@@ -104,7 +104,7 @@ def read(
 ) -> None:
     """Read the values of a snapshot, whole or in part.
 
-    Names and devices are those of its time, tags those of the catalogue as of now.
+    Names and devices are those of its time, tags those of the catalog as of now.
     With --json: the snapshot as the first line, then a line for each PV.
     """
     from drey.common.v1 import form_pb2

@@ -175,7 +175,7 @@ def delete(
     force: Force = False,
     yes: Yes = False,
 ) -> None:
-    """Delete a group with its tags, or one tag of it, from the catalogue."""
+    """Delete a group with its tags, or one tag of it, from the catalog."""
     from drey.catalog.v1 import catalog_service_pb2
     from drey_cli.errors import usage_error
     from drey_cli.render.times import plural

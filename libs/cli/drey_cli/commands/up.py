@@ -65,7 +65,7 @@ def up(
     used instead of starting one. Settings such as DREY_LOG_LEVEL, DREY_OTLP_ENDPOINT or
     DREY_MONITOR_TICK are passed on; DREY_TLS_CERT and DREY_TLS_KEY make the gateway speak TLS. The
     first start makes an admin key and shows it once; `drey` commands in this folder find it by
-    themselves. With --simulate the machine is in the catalogue when it is up. A second start finds
+    themselves. With --simulate the machine is in the catalog when it is up. A second start finds
     its data again.
     """
     require_linux()
@@ -112,27 +112,27 @@ async def _up(
         )
         running = await stack.enter_async_context(Stack(options))
         if simulate:
-            await _catalogue(out, running, machine)
+            await _catalog(out, running, machine)
         _tell(out, running, state)
         await running.wait_failed()
         await asyncio.Event().wait()
 
 
-async def _catalogue(out: Output, running: Stack, machine: SimulatedMachine) -> None:
-    """Bring the machine's PVs into the catalogue, and see them connected."""
+async def _catalog(out: Output, running: Stack, machine: SimulatedMachine) -> None:
+    """Bring the machine's PVs into the catalog, and see them connected."""
     import grpc
 
-    from drey_cli.demo.machine import connected_channels, dead_channels, import_catalogue
+    from drey_cli.demo.machine import connected_channels, dead_channels, import_catalog
     from drey_cli.failures import from_rpc_error
 
     metadata = (("authorization", f"Bearer {running.key}"),)
     call: dict[str, Any] = {"metadata": metadata, "timeout": _CALL_S}
     async with running.channel() as channel:
         try:
-            summary = await import_catalogue(channel, machine.catalogue, call, keep_existing=True)
+            summary = await import_catalog(channel, machine.catalog, call, keep_existing=True)
             out.note(
-                f"the catalogue has its {summary.rows} PVs, {summary.added} of them new, "
-                f"from {machine.catalogue}"
+                f"the catalog has its {summary.rows} PVs, {summary.added} of them new, "
+                f"from {machine.catalog}"
             )
             wanted, dead = summary.rows, dead_channels(machine.folder)
             while True:

@@ -1,4 +1,4 @@
-"""The simulated machine in Drey: its PVs in the catalogue, its channels connected."""
+"""The simulated machine in Drey: its PVs in the catalog, its channels connected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drey_cli.errors import CliError
 _CHUNK = 512 << 10
 
 
-async def import_catalogue(
+async def import_catalog(
     channel: grpc.aio.Channel,
     path: Path,
     call: dict[str, Any],
@@ -57,6 +57,6 @@ def _upload(path: Path, keep_existing: bool) -> Iterator[catalog_service_pb2.Imp
 
 
 def dead_channels(folder: Path) -> int:
-    """Channels in the catalogue that no IOC serves, by the machine's own word."""
+    """Channels in the catalog that no IOC serves, by the machine's own word."""
     found = json.loads((folder / "machine.json").read_text())
     return len(found["dead"])

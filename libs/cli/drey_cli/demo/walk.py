@@ -22,7 +22,7 @@ from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from drey_cli.demo.machine import connected_channels, dead_channels, import_catalogue
+from drey_cli.demo.machine import connected_channels, dead_channels, import_catalog
 from drey_cli.demo.report import Report, Step
 from drey_cli.demo.values import plain, same
 from drey_cli.errors import CliError
@@ -86,9 +86,9 @@ class Walk:
             raise from_rpc_error(error) from error
 
     async def _import(self) -> None:
-        path = self._machine.catalogue
-        with self._report.step("Import the catalogue", f"drey pv import {path.name}") as step:
-            summary = await import_catalogue(self._channel, path, self._call)
+        path = self._machine.catalog
+        with self._report.step("Import the catalog", f"drey pv import {path.name}") as step:
+            summary = await import_catalog(self._channel, path, self._call)
             self._pvs = summary.rows
             step.facts.update(pvs=summary.rows, added=summary.added, changed=summary.changed)
 
@@ -238,7 +238,7 @@ class Walk:
             path = self._machine.folder / "read.json"
             await self._machine.run("read", "--setpoints", "--json", str(path))
             read: dict[str, Any] = json.loads(path.read_text())
-            tolerances = _tolerances(self._machine.catalogue)
+            tolerances = _tolerances(self._machine.catalog)
             wrong, right, unread = [], 0, 0
             async for address, stored in self._stored_setpoints():
                 found = read.get(address)

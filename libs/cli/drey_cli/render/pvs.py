@@ -1,4 +1,4 @@
-"""Catalogue entries as tables."""
+"""Catalog entries as tables."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _marks(pv: catalog_pb2.Pv) -> Cell:
 
 
 def pv_facts(pv: catalog_pb2.Pv, *, utc: bool) -> Table:
-    """Everything the catalogue has of one PV."""
+    """Everything the catalog has of one PV."""
     pairs: list[tuple[str, Cell | str]] = [
         ("setpoint", channel_text(pv.setpoint)),
         ("readback", channel_text(pv.readback)),

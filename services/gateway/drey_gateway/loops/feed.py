@@ -118,7 +118,7 @@ class Feed:
         try:
             version = decode_catalog_changed(message.data)
         except Malformed as error:
-            note(error, "catalogue events")
+            note(error, "catalog events")
             return
         self._live.catalog_version = max(self._live.catalog_version, version)
         self._changed()
@@ -198,7 +198,7 @@ class Feed:
         every = np.array(sorted(n for v in known.values() for n in v.pages), np.int64)
         gone = np.setdiff1d(np.array(sorted(self._live.directory.pages), np.int64), every)
         if not known or (not wanted and len(gone) == 0):
-            # an image that was emptied says nothing about the catalogue
+            # an image that was emptied says nothing about the catalog
             return
         found = await self._image.catalog_pages(wanted)
         catalog = [p for p in found if self._is_news(p)]

@@ -1,4 +1,4 @@
-"""The catalogue from `DirectoryService`, and from the image where that is away."""
+"""The catalog from `DirectoryService`, and from the image where that is away."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DirectoryClient:
                 pages.update((_number(raw), raw) for raw in response.pages)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(
-                f"the catalogue cannot be read: {error.code().name}: {error.details()}"
+                f"the catalog cannot be read: {error.code().name}: {error.details()}"
             ) from error
         return CatalogUpdate(version, pages, whole=since == 0)
 

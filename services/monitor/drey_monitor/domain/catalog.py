@@ -1,4 +1,4 @@
-"""What a change of the catalogue means for the channels of a page."""
+"""What a change of the catalog means for the channels of a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROTOCOL_PVA = 2
 
 
 class ChannelPage(Protocol):
-    """What of a page of the catalogue concerns its channels. Arrays of shape (256,)."""
+    """What of a page of the catalog concerns its channels. Arrays of shape (256,)."""
 
     @property
     def number(self) -> int:

@@ -1,4 +1,4 @@
-"""The directory of one shard: pages of the catalogue and of metadata, and their versions."""
+"""The directory of one shard: pages of the catalog and of metadata, and their versions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DirectoryState:
         return sorted(self._catalog)
 
     def set_catalog(self, version: int, pages: Mapping[int, bytes]) -> None:
-        """Follow the catalogue to `version`; `pages` are those that changed, encoded.
+        """Follow the catalog to `version`; `pages` are those that changed, encoded.
 
         The directory's version grows at once, so that batches cut from here on ask for it.
         """

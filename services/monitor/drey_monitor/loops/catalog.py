@@ -1,4 +1,4 @@
-"""Follows the catalogue: by event, and by looking in case an event was lost."""
+"""Follows the catalog: by event, and by looking in case an event was lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class CatalogFollower:
-    """The whole catalogue in memory, encoded; tells owned shards when their pages change.
+    """The whole catalog in memory, encoded; tells owned shards when their pages change.
 
     Until the directory service has answered for the first time, what the last owners left in the
     image serves instead: a monitor starts without the other services.
@@ -55,7 +55,7 @@ class CatalogFollower:
                 await self._look()
             except Unavailable as error:
                 if not self._away:
-                    log.warning("the catalogue cannot be followed: %s", error.message)
+                    log.warning("the catalog cannot be followed: %s", error.message)
                 self._away = True
                 await self._use_fallback()
             with suppress(TimeoutError):
@@ -65,10 +65,10 @@ class CatalogFollower:
     async def _look(self) -> None:
         update = await self._source.fetch(self.version if self._answered else 0)
         if update.version < self.version and self._answered:
-            # another catalogue, restored from a backup: nothing known of it holds
+            # another catalog, restored from a backup: nothing known of it holds
             update = await self._source.fetch(0)
         if self._away:
-            log.info("the catalogue can be followed again")
+            log.info("the catalog can be followed again")
         self._answered, self._away = True, False
         self.apply(update)
 
@@ -78,7 +78,7 @@ class CatalogFollower:
         with suppress(Unavailable):
             update = await self._fallback.fetch(0)
             if update.pages:
-                log.warning("using the catalogue of version %d from the image", update.version)
+                log.warning("using the catalog of version %d from the image", update.version)
                 self.apply(update)
 
     def apply(self, update: CatalogUpdate) -> None:

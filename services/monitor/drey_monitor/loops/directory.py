@@ -23,7 +23,7 @@ _DEADLINE_S = 1.0
 
 
 class DirectoryWriter:
-    """Writes what changed, at once for the catalogue, each `period` for metadata.
+    """Writes what changed, at once for the catalog, each `period` for metadata.
 
     The image first and NATS after it: who hears of a version finds its pages. While Redis is away
     nothing is announced.

@@ -47,7 +47,7 @@ class _Released(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the catalogue of one version means for a shard: its pages that changed."""
+    """What the catalog of one version means for a shard: its pages that changed."""
 
     version: int
     pages: Mapping[int, bytes]
@@ -195,7 +195,7 @@ class Owner:
         owned.begin()
 
     async def _follow(self, owned: Owned) -> None:
-        """Make the channels what the catalogue says, after each change."""
+        """Make the channels what the catalog says, after each change."""
         while True:
             owned.searched = True
             await owned.catalog_wake.wait()
@@ -206,7 +206,7 @@ class Owner:
             await self._watch(owned, plan.change)
 
     def _plan(self, owned: Owned) -> _Plan:
-        """What is to be done to follow the catalogue as it is now; later changes wake again."""
+        """What is to be done to follow the catalog as it is now; later changes wake again."""
         owned.catalog_wake.clear()
         raw = self._catalog.raw
         mine = pages_of_shard(raw, self._shard, self._settings.shards)

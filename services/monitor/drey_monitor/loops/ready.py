@@ -19,7 +19,7 @@ _PERIOD_S = 0.5
 class Readiness:
     """ "" serves while the process lives; the service serves while values can leave it.
 
-    That takes a catalogue, and NATS or Redis. A standby without a shard is ready.
+    That takes a catalog, and NATS or Redis. A standby without a shard is ready.
     """
 
     def __init__(self, health: Health, catalog: CatalogFollower, bus: Bus, image: Image) -> None:

@@ -1,4 +1,4 @@
-"""Today's catalogue, kept in memory and brought up to date before each use."""
+"""Today's catalog, kept in memory and brought up to date before each use."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class CatalogClient:
 
     @property
     def known(self) -> Directory:
-        """The catalogue as it was last; out of date by what changed since, empty at first."""
+        """The catalog as it was last; out of date by what changed since, empty at first."""
         return self._directory
 
     async def current(self) -> Directory:
-        """The catalogue as of now; pages that did not change are not read again."""
+        """The catalog as of now; pages that did not change are not read again."""
         async with self._lock, translated("snapshot"):
             version = self._directory.version
             call = self._stub.GetCatalogPages(
@@ -45,7 +45,7 @@ class CatalogClient:
             pages, changed = dict(self._pages), False
             async for part in call:
                 if part.version < version:
-                    # another catalogue, restored from a backup: nothing known of it holds
+                    # another catalog, restored from a backup: nothing known of it holds
                     pages, changed = {}, True
                 version = part.version
                 for raw in part.pages:

@@ -32,7 +32,7 @@ class StoredValues:
 class StoredName:
     """What a snapshot says of a PV beside its values; addresses empty where it has no such channel.
 
-    An address that is not the catalogue's of now means that the PV was re-addressed since.
+    An address that is not the catalog's of now means that the PV was re-addressed since.
     """
 
     name: str

@@ -37,7 +37,7 @@ PROTOCOL_PVA = 2
 class PlanInput:
     """What is known of the n PVs of a selection; every array and list has n entries.
 
-    Ordered by `number`, each once. `deleted`: not in today's catalogue. `stored` and
+    Ordered by `number`, each once. `deleted`: not in today's catalog. `stored` and
     `stored_readback` are the snapshot's values (state ABSENT: none). `live` is the present value
     of the setpoint; `stale`: not to be believed. `live_count`: greatest number of elements.
     Control limits are NaN where there are none. `policies`: what PVs say themselves, by row.

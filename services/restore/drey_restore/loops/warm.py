@@ -1,4 +1,4 @@
-"""Keeps the catalogue and the metadata of its channels at hand, so that no plan waits for them."""
+"""Keeps the catalog and the metadata of its channels at hand, so that no plan waits for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WarmLoop:
         self._away = False
 
     async def on_event(self, message: Msg) -> None:
-        """The catalogue, or what monitors know of channels, has changed."""
+        """The catalog, or what monitors know of channels, has changed."""
         self._event.set()
 
     async def run(self) -> None:
@@ -47,7 +47,7 @@ class WarmLoop:
                 self._away = False
             except DreyError as error:
                 if not self._away:
-                    log.warning("the catalogue cannot be followed: %s", error.message)
+                    log.warning("the catalog cannot be followed: %s", error.message)
                 self._away, wait = True, _RETRY_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):

@@ -175,7 +175,7 @@ class Plans:
         )
 
     async def compute(self, request: PlanRequest) -> PlanItems:
-        """The items of the plan, from the snapshot, today's catalogue and the live machine."""
+        """The items of the plan, from the snapshot, today's catalog and the live machine."""
         directory, policies, stored, chosen, live = await together(
             self._catalog.current(),
             self._catalog.policies(),

@@ -1,4 +1,4 @@
-"""What the use cases need of the catalogue and of the control system."""
+"""What the use cases need of the catalog and of the control system."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from drey_core.selector import Selector
 from drey_core.values import I8, Columns
 
 
-class CatalogueView(Protocol):
-    """One version of the catalogue."""
+class CatalogVersion(Protocol):
+    """One version of the catalog."""
 
     @property
     def version(self) -> int:
@@ -26,7 +26,7 @@ class CatalogueView(Protocol):
 
     @property
     def page_bytes(self) -> Mapping[int, bytes]:
-        """Encoded catalogue pages by number."""
+        """Encoded catalog pages by number."""
         ...
 
     @property
@@ -39,10 +39,10 @@ class CatalogueView(Protocol):
         ...
 
 
-class Catalogue(Protocol):
-    """The catalogue as it is now."""
+class CatalogReader(Protocol):
+    """The catalog as it is now."""
 
-    async def current(self) -> CatalogueView:
+    async def current(self) -> CatalogVersion:
         """The version in Postgres, or the last one seen while it is away."""
         ...
 
@@ -54,6 +54,6 @@ class ChannelReader(Protocol):
         """Values keyed by channel, a row for each in the order asked; one deadline for all.
 
         A row without a value has kind NONE and the state that says why. `living` are all
-        channels of the catalogue: connections to others are given up.
+        channels of the catalog: connections to others are given up.
         """
         ...

@@ -18,13 +18,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CatalogChanged(_message.Message):
-    """The catalogue changed. NATS subject `{namespace}.v1.catalog`."""
+    """The catalog changed. NATS subject `{namespace}.v1.catalog`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """Version of the catalogue now; consumers that have an older one ask `DirectoryService`."""
+    """Version of the catalog now; consumers that have an older one ask `DirectoryService`."""
     def __init__(
         self,
         *,

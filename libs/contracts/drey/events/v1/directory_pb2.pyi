@@ -39,7 +39,7 @@ class DirectoryVersion(_message.Message):
     version: _builtins.int
     """Grows with every change within the epoch."""
     catalog_version: _builtins.int
-    """Version of the catalogue that it follows."""
+    """Version of the catalog that it follows."""
     @_builtins.property
     def pages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Pages that changed with this version, or, in Redis, all pages of the shard."""

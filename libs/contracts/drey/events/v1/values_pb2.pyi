@@ -191,7 +191,7 @@ class Heartbeat(_message.Message):
     settled: _builtins.bool
     """Every channel of the directory was searched for, and those found have their first value."""
     catalog_version: _builtins.int
-    """Catalogue version that it follows."""
+    """Catalog version that it follows."""
     image_failing: _builtins.bool
     """The owner cannot reach Redis: the image is not kept."""
     unsupported: _builtins.int

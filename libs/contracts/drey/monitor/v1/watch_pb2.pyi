@@ -192,7 +192,7 @@ Global___NameLink: _TypeAlias = NameLink  # noqa: Y015
 @_typing.final
 class NamesUnderstood(_message.Message):
     """How the names of the selector are understood, as far as they are not names of PVs. Sent after the
-    begin of a baseline, and again with what is new when the catalogue changes; what was said last
+    begin of a baseline, and again with what is new when the catalog changes; what was said last
     of a name holds. May come in several messages, and never where every name is a PV's own.
     """
 

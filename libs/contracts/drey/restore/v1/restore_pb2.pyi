@@ -38,7 +38,7 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     SKIP_REASON_EQUAL: _SkipReason.ValueType  # 1
     """The machine has the value already, within tolerance."""
     SKIP_REASON_READ_ONLY: _SkipReason.ValueType  # 2
-    """The catalogue says read-only."""
+    """The catalog says read-only."""
     SKIP_REASON_NO_SETPOINT: _SkipReason.ValueType  # 3
     """The PV has no setpoint."""
     SKIP_REASON_DISCONNECTED: _SkipReason.ValueType  # 4
@@ -48,7 +48,7 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     SKIP_REASON_NOT_IN_SNAPSHOT: _SkipReason.ValueType  # 6
     """The snapshot has no value of it, or only one from before a disconnection."""
     SKIP_REASON_DELETED: _SkipReason.ValueType  # 7
-    """The PV is not in the catalogue any more."""
+    """The PV is not in the catalog any more."""
     SKIP_REASON_TYPE_CHANGED: _SkipReason.ValueType  # 8
     """The type has changed so that the stored value cannot be written."""
     SKIP_REASON_COUNT_TOO_LARGE: _SkipReason.ValueType  # 9
@@ -78,7 +78,7 @@ SKIP_REASON_UNSPECIFIED: SkipReason.ValueType  # 0
 SKIP_REASON_EQUAL: SkipReason.ValueType  # 1
 """The machine has the value already, within tolerance."""
 SKIP_REASON_READ_ONLY: SkipReason.ValueType  # 2
-"""The catalogue says read-only."""
+"""The catalog says read-only."""
 SKIP_REASON_NO_SETPOINT: SkipReason.ValueType  # 3
 """The PV has no setpoint."""
 SKIP_REASON_DISCONNECTED: SkipReason.ValueType  # 4
@@ -88,7 +88,7 @@ SKIP_REASON_NOT_WRITABLE: SkipReason.ValueType  # 5
 SKIP_REASON_NOT_IN_SNAPSHOT: SkipReason.ValueType  # 6
 """The snapshot has no value of it, or only one from before a disconnection."""
 SKIP_REASON_DELETED: SkipReason.ValueType  # 7
-"""The PV is not in the catalogue any more."""
+"""The PV is not in the catalog any more."""
 SKIP_REASON_TYPE_CHANGED: SkipReason.ValueType  # 8
 """The type has changed so that the stored value cannot be written."""
 SKIP_REASON_COUNT_TOO_LARGE: SkipReason.ValueType  # 9

@@ -188,8 +188,8 @@ class ReadSnapshotRequest(_message.Message):
     """Only PVs with a channel that has no value or was disconnected."""
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
-        """Which PVs. Absent: all. Names, addresses, devices and numbers are those of the catalogue as of
-        the snapshot. Tags, ids and saved scopes are those of the catalogue as of now, which a snapshot
+        """Which PVs. Absent: all. Names, addresses, devices and numbers are those of the catalog as of
+        the snapshot. Tags, ids and saved scopes are those of the catalog as of now, which a snapshot
         does not keep: a PV that was tagged since is chosen, one that lost its tag is not.
         """
 

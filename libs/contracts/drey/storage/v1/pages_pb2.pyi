@@ -69,7 +69,7 @@ Global___ImagePage: _TypeAlias = ImagePage  # noqa: Y015
 
 @_typing.final
 class CatalogPage(_message.Message):
-    """What the catalogue says of the 256 channels of a page. In columns of 256 entries; entry i belongs
+    """What the catalog says of the 256 channels of a page. In columns of 256 entries; entry i belongs
     to channel 256 * number + i; bytes columns are little-endian. Redis key
     `{namespace}:catalog:{page}`, written by the shard's owner; it also lies in snapshots.
     """
@@ -95,7 +95,7 @@ class CatalogPage(_message.Message):
     protocols: _builtins.bytes
     """`drey.catalog.v1.Protocol`, uint8."""
     read_only: _builtins.bytes
-    """Read-only by the catalogue, uint8."""
+    """Read-only by the catalog, uint8."""
     absolute_tolerances: _builtins.bytes
     """Absolute tolerances, float64."""
     relative_tolerances: _builtins.bytes

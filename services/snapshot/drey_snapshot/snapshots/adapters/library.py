@@ -136,7 +136,7 @@ class Library:
 
 
 def names_hash(entries: Sequence[TreeEntry]) -> PageHash:
-    """What the catalogue's part of a tree is called by."""
+    """What the catalog's part of a tree is called by."""
     return hash_bytes(b"".join(e.catalog for e in sorted(entries, key=lambda e: e.page)))
 
 

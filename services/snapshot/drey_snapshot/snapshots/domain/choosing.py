@@ -1,4 +1,4 @@
-"""Choosing PVs of a snapshot by the catalogue as of the snapshot."""
+"""Choosing PVs of a snapshot by the catalog as of the snapshot."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from drey_core.values import I8
 
 Mask = NDArray[np.bool_]
 Today = Callable[[Selector], tuple[I8, list[str]]]
-"""Numbers of the PVs that a selector chooses by today's catalogue, and what nothing has."""
+"""Numbers of the PVs that a selector chooses by today's catalog, and what nothing has."""
 
 
 class Chooser:
     """Evaluates selectors over the PVs of one snapshot.
 
     Names, addresses, globs, devices and numbers are those of the snapshot. A snapshot does not
-    keep ids, tags and saved scopes: these are taken from today's catalogue, and what they choose
+    keep ids, tags and saved scopes: these are taken from today's catalog, and what they choose
     there is looked for here by number.
     """
 

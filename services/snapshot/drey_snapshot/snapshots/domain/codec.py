@@ -1,7 +1,7 @@
 """The stored form of many pages at once, and what pages are called by: their hashes.
 
 Byte for byte what `drey_core.pages.store_values` and its kin write and read for one page, done
-for all pages in a few numpy calls. Pages of text (catalogue, metadata, trees) are stored as a
+for all pages in a few numpy calls. Pages of text (catalog, metadata, trees) are stored as a
 version byte and zstd of their bytes.
 """
 

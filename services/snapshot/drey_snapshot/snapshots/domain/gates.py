@@ -132,8 +132,7 @@ def require_names(
     """Refuse where a PV that must be there is unknown, outside the scope, or missing."""
     if unknown:
         raise NotFound(
-            "gates.required_names: nothing in the catalogue is called "
-            + ", ".join(unknown[:_SHOWN]),
+            "gates.required_names: nothing in the catalog is called " + ", ".join(unknown[:_SHOWN]),
             field="gates.required_names",
             metadata={"resource": "pv", "id": unknown[0]},
         )

@@ -1,6 +1,6 @@
-"""The directory of a snapshot as one page: which catalogue and metadata pages it has.
+"""The directory of a snapshot as one page: which catalog and metadata pages it has.
 
-The tree is the list of (page number, hash of the catalogue page, hash of the metadata page) by
+The tree is the list of (page number, hash of the catalog page, hash of the metadata page) by
 page number, 68 bytes each after a header; no metadata is the hash of zeros. An unchanged directory
 has the same tree and costs a snapshot one hash.
 

@@ -31,7 +31,7 @@ from drey_snapshot.snapshots.domain.differences import (
 )
 from drey_snapshot.snapshots.domain.order import DEFAULT_MAX_AGE_NS
 from drey_snapshot.snapshots.domain.views import ValuesView
-from drey_snapshot.snapshots.ports import Catalogue, CatalogueView
+from drey_snapshot.snapshots.ports import CatalogReader, CatalogVersion
 from drey_snapshot.snapshots.usecases.read import Reader, needs_today, today_of
 from drey_snapshot.snapshots.usecases.take import Taker
 
@@ -133,8 +133,8 @@ class Compared:
 class Comparer:
     """Compares."""
 
-    def __init__(self, reader: Reader, taker: Taker, catalogue: Catalogue) -> None:
-        self._reader, self._taker, self._catalogue = reader, taker, catalogue
+    def __init__(self, reader: Reader, taker: Taker, catalog: CatalogReader) -> None:
+        self._reader, self._taker, self._catalog = reader, taker, catalog
 
     async def compare(self, order: CompareOrder) -> Compared:
         """Compare. Raises `NotFound`, `InvalidArgument`, or `Unavailable` where a part is away."""
@@ -145,7 +145,7 @@ class Comparer:
         if order.tolerance_source == ToleranceSource.CATALOG or (
             order.selector is not None and needs_today(order.selector)
         ):
-            today = await self._catalogue.current()
+            today = await self._catalog.current()
         numbers, outside = await choose_off_loop(
             lambda: _chosen(order.selector, order.scope, reference, others, today),
             takes_long=order.selector is not None and order.selector.takes_long,
@@ -219,7 +219,7 @@ def _chosen(
     scope: ComparisonScope,
     reference: ValuesView,
     others: Sequence[ValuesView],
-    today: CatalogueView | None,
+    today: CatalogVersion | None,
 ) -> tuple[I8 | None, list[int]]:
     """(numbers of the PVs to compare, None: all; how many the scope leaves out, for each other).
 
@@ -258,7 +258,7 @@ def _whole_and_alike(a: ValuesView, b: ValuesView) -> bool:
 
 
 def _of_side(
-    selector: Selector | None, view: ValuesView, today: CatalogueView | None
+    selector: Selector | None, view: ValuesView, today: CatalogVersion | None
 ) -> tuple[I8, list[str]]:
     """(numbers of its PVs that a selector chooses, ascending; what it has not)."""
     if selector is None:
@@ -269,7 +269,7 @@ def _of_side(
 
 
 def _tolerances(
-    order: CompareOrder, a: ValuesView, b: ValuesView, today: CatalogueView | None
+    order: CompareOrder, a: ValuesView, b: ValuesView, today: CatalogVersion | None
 ) -> Tolerances:
     match order.tolerance_source:
         case ToleranceSource.CATALOG:

@@ -18,7 +18,7 @@ from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.choosing import Chooser, Today, refuse_unknown
 from drey_snapshot.snapshots.domain.records import Record
 from drey_snapshot.snapshots.domain.views import ValuesView
-from drey_snapshot.snapshots.ports import Catalogue, CatalogueView
+from drey_snapshot.snapshots.ports import CatalogReader, CatalogVersion
 
 _ROWS_AT_ONCE = 8192
 """Rows encoded between two looks at the event loop: some 10 ms."""
@@ -67,8 +67,8 @@ class Reading:
 class Reader:
     """Finds snapshots and what was asked of them."""
 
-    def __init__(self, store: SnapshotStore, library: Library, catalogue: Catalogue) -> None:
-        self._store, self._library, self._catalogue = store, library, catalogue
+    def __init__(self, store: SnapshotStore, library: Library, catalog: CatalogReader) -> None:
+        self._store, self._library, self._catalog = store, library, catalog
 
     async def living(self, snapshot_id: str, field: str = "id") -> Record:
         """The record of a snapshot that was not deleted; else `NotFound`."""
@@ -118,8 +118,8 @@ class Reader:
             rows = rows[view.missing[rows]]
         return Reading(record, view, rows)
 
-    async def _today(self, selector: Selector) -> CatalogueView | None:
-        return await self._catalogue.current() if needs_today(selector) else None
+    async def _today(self, selector: Selector) -> CatalogVersion | None:
+        return await self._catalog.current() if needs_today(selector) else None
 
 
 def no_such_snapshot(snapshot_id: str, field: str) -> NotFound:
@@ -132,14 +132,14 @@ def no_such_snapshot(snapshot_id: str, field: str) -> NotFound:
 
 
 def needs_today(selector: Selector) -> bool:
-    """Whether a selector speaks of what only today's catalogue knows."""
+    """Whether a selector speaks of what only today's catalog knows."""
     if selector.ids or selector.tags or selector.scope:
         return True
     return selector.excluding is not None and needs_today(selector.excluding)
 
 
-def today_of(view: CatalogueView | None) -> Today:
-    """Selectors evaluated by today's catalogue, as PV numbers."""
+def today_of(view: CatalogVersion | None) -> Today:
+    """Selectors evaluated by today's catalog, as PV numbers."""
 
     def choose(selector: Selector) -> tuple[I8, list[str]]:
         assert view is not None, "needs_today has said that it is not needed"

@@ -43,7 +43,7 @@ from drey_snapshot.snapshots.domain.prepared import Prepared, prepare
 from drey_snapshot.snapshots.domain.records import Facts, Labels, Record, ShardStamp, Source
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, encode_tree
 from drey_snapshot.snapshots.domain.views import DirectoryView, Names, ValuesView
-from drey_snapshot.snapshots.ports import Catalogue, CatalogueView, ChannelReader
+from drey_snapshot.snapshots.ports import CatalogReader, CatalogVersion, ChannelReader
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Scope:
     `slots` are those of the channels, shape (pages, 256).
     """
 
-    view: CatalogueView
+    view: CatalogVersion
     rows: I8
     channels: I8
     page_numbers: I8
@@ -122,20 +122,20 @@ class Taker:
         self,
         store: SnapshotStore,
         library: Library,
-        catalogue: Catalogue,
+        catalog: CatalogReader,
         live: LiveSource,
         metadata: MetadataSource,
         reader: ChannelReader,
     ) -> None:
         self._store, self._library = store, library
-        self._catalogue, self._live, self._metadata = catalogue, live, metadata
+        self._catalog, self._live, self._metadata = catalog, live, metadata
         self._reader = reader
         # Hashes believed to be in the database, because a transaction that stored or met them was
         # committed: their pages need not be compressed and sent. Each snapshot asks all the same
         # whether they are there, for a database can come back older than it was.
         self._known: Lru[PageHash, None] = Lru(_KNOWN_HASHES)
         self._names: Names | None = None
-        # Of one version of the catalogue, for a scope keeps that version in memory.
+        # Of one version of the catalog, for a scope keeps that version in memory.
         self._scopes: Lru[Selector, Scope] = Lru(_SCOPES)
         self._scopes_version = 0
 
@@ -155,7 +155,7 @@ class Taker:
 
     async def scope(self, order: TakeOrder) -> Scope:
         """The PVs of an order; kept for a while, as the same are taken again and again."""
-        return await self._scope_of(await self._catalogue.current(), order.selector)
+        return await self._scope_of(await self._catalog.current(), order.selector)
 
     async def read(self, order: TakeOrder, scope: Scope) -> Reading:
         """Gather the values, pass the gates, and hash. Cancelling it leaves nothing behind.
@@ -214,7 +214,7 @@ class Taker:
 
     # --- gathering ---
 
-    async def _scope_of(self, view: CatalogueView, selector: Selector) -> Scope:
+    async def _scope_of(self, view: CatalogVersion, selector: Selector) -> Scope:
         if self._scopes_version != view.version:
             self._scopes, self._scopes_version = Lru(_SCOPES), view.version
         scope = self._scopes.get(selector)
@@ -227,7 +227,7 @@ class Taker:
         return scope
 
     @staticmethod
-    def _find_scope(view: CatalogueView, selector: Selector) -> Scope:
+    def _find_scope(view: CatalogVersion, selector: Selector) -> Scope:
         rows, _ = view.select(selector)
         directory = view.directory
         both = np.concatenate([directory.setpoint_channel[rows], directory.readback_channel[rows]])
@@ -431,7 +431,7 @@ class Taker:
         view = ValuesView(where, prepared.pages, record.facts.time_ns, tuple(prepared.value_hashes))
         self._library.keep(record.facts.id, view)
 
-    def _names_of(self, view: CatalogueView) -> Names:
+    def _names_of(self, view: CatalogVersion) -> Names:
         if self._names is None or self._names.directory is not view.directory:
             self._names = Names(view.directory)
         return self._names
@@ -440,12 +440,12 @@ class Taker:
 
     async def live_view(self, max_age_ns: int) -> ValuesView:
         """The machine as the image has it now. `Unavailable` while Redis is away."""
-        # the catalogue rarely changes: the image is read beside the question whether it has
+        # the catalog rarely changes: the image is read beside the question whether it has
         everything = Selector(all=True)
         kept = self._scopes.get(everything)
         guess = np.zeros(0, np.int64) if kept is None else kept.page_numbers
         view, live, metadata = await together(
-            self._catalogue.current(), self._live.read(guess), self._metadata.current()
+            self._catalog.current(), self._live.read(guess), self._metadata.current()
         )
         scope = await self._scope_of(view, everything)
         if not np.array_equal(scope.page_numbers, guess):

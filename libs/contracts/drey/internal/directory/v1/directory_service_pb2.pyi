@@ -157,7 +157,7 @@ class ResolveChannelsResponse(_message.Message):
     READBACK_CHANNELS_FIELD_NUMBER: _builtins.int
     NOT_FOUND_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """Version of the catalogue that it was resolved by."""
+    """Version of the catalog that it was resolved by."""
     @_builtins.property
     def pv_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Permanent numbers of the PVs."""

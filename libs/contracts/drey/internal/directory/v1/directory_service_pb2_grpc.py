@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DirectoryServiceStub:
-    """Internal: the catalogue in columns, for the other services. Served by the snapshot service; not
+    """Internal: the catalog in columns, for the other services. Served by the snapshot service; not
     forwarded by the gateway.
     """
 
@@ -54,12 +54,12 @@ class DirectoryServiceStub:
 
 
 class DirectoryServiceServicer:
-    """Internal: the catalogue in columns, for the other services. Served by the snapshot service; not
+    """Internal: the catalog in columns, for the other services. Served by the snapshot service; not
     forwarded by the gateway.
     """
 
     def GetCatalogPages(self, request, context):
-        """Get the pages of the catalogue that changed since a version, in order of page. No effect.
+        """Get the pages of the catalog that changed since a version, in order of page. No effect.
         Reasons: DATABASE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -109,7 +109,7 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DirectoryService:
-    """Internal: the catalogue in columns, for the other services. Served by the snapshot service; not
+    """Internal: the catalog in columns, for the other services. Served by the snapshot service; not
     forwarded by the gateway.
     """
 

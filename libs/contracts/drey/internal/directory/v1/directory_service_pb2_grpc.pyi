@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DirectoryServiceStub:
-    """Internal: the catalogue in columns, for the other services. Served by the snapshot service; not
+    """Internal: the catalog in columns, for the other services. Served by the snapshot service; not
     forwarded by the gateway.
     """
 
@@ -36,7 +36,7 @@ class DirectoryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DirectoryServiceAsyncStub: ...
     GetCatalogPages: _grpc.UnaryStreamMultiCallable[_directory_service_pb2.GetCatalogPagesRequest, _directory_service_pb2.GetCatalogPagesResponse]
-    """Get the pages of the catalogue that changed since a version, in order of page. No effect.
+    """Get the pages of the catalog that changed since a version, in order of page. No effect.
     Reasons: DATABASE_UNAVAILABLE.
     """
     ResolveChannels: _grpc.UnaryStreamMultiCallable[_directory_service_pb2.ResolveChannelsRequest, _directory_service_pb2.ResolveChannelsResponse]
@@ -50,13 +50,13 @@ class DirectoryServiceStub:
 
 @_typing.type_check_only
 class DirectoryServiceAsyncStub(DirectoryServiceStub):
-    """Internal: the catalogue in columns, for the other services. Served by the snapshot service; not
+    """Internal: the catalog in columns, for the other services. Served by the snapshot service; not
     forwarded by the gateway.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCatalogPages: _aio.UnaryStreamMultiCallable[_directory_service_pb2.GetCatalogPagesRequest, _directory_service_pb2.GetCatalogPagesResponse]  # type: ignore[assignment]
-    """Get the pages of the catalogue that changed since a version, in order of page. No effect.
+    """Get the pages of the catalog that changed since a version, in order of page. No effect.
     Reasons: DATABASE_UNAVAILABLE.
     """
     ResolveChannels: _aio.UnaryStreamMultiCallable[_directory_service_pb2.ResolveChannelsRequest, _directory_service_pb2.ResolveChannelsResponse]  # type: ignore[assignment]
@@ -69,7 +69,7 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     """
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Internal: the catalogue in columns, for the other services. Served by the snapshot service; not
+    """Internal: the catalog in columns, for the other services. Served by the snapshot service; not
     forwarded by the gateway.
     """
 
@@ -79,7 +79,7 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_service_pb2.GetCatalogPagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_directory_service_pb2.GetCatalogPagesResponse], _abc.AsyncIterator[_directory_service_pb2.GetCatalogPagesResponse]]:
-        """Get the pages of the catalogue that changed since a version, in order of page. No effect.
+        """Get the pages of the catalog that changed since a version, in order of page. No effect.
         Reasons: DATABASE_UNAVAILABLE.
         """
 
