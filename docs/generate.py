@@ -28,7 +28,7 @@ from typer.main import get_command
 
 from drey.common.v1 import annotations_pb2
 from drey_cli.exits import ExitCode
-from drey_cli.main import build
+from drey_cli.main import build, every_command
 from drey_core.permissions import ROLES
 from drey_runtime.settings import SERVICES, CommonSettings, variables
 
@@ -368,9 +368,9 @@ def cli() -> str:
         *_options([p for p in root.params if _is_common(p)]),
     ]
     lines += ["## Choosing PVs", "", "Commands that say so below take these.", ""]
-    choosing = (each for _, command in _walk(root, ()) if (each := _choosing(command)))
+    choosing = (each for _, command in every_command() if (each := _choosing(command)))
     lines += _options(next(choosing))
-    for words, command in _walk(root, ()):
+    for words, command in every_command():
         lines += _command(words, command)
     return _page("The command `drey`", "the commands themselves", *lines)
 
@@ -378,24 +378,15 @@ def cli() -> str:
 def _choosing(command: Any) -> list[Any]:
     """The parameters by which a command chooses PVs; empty where it doesn't."""
     found = [p for p in command.params if _panel(p) == "Choosing PVs"]
-    return [p for p in command.params if found and p.name == "names"] + found
-
-
-def _walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command that does something, by its words."""
-    children = getattr(command, "commands", None)
-    if not children:
-        yield words, command
-        return
-    for name, child in children.items():
-        yield from _walk(child, (*words, name))
+    return [p for p in command.params if found and p.name == "choice_names"] + found
 
 
 def _command(words: tuple[str, ...], command: Any) -> list[str]:
     chooses = _choosing(command)
     lines = [f"## drey {' '.join(words)}", "", _plain(command.help or ""), ""]
     if chooses:
-        lines += ["Chooses PVs: see above.", ""]
+        by_option = chooses[0].param_type_name == "option"
+        lines += [f"Chooses PVs: see above{'; names by `--pv`' * by_option}.", ""]
     own = [p for p in command.params if not (_is_common(p) or p in chooses or p.name == "help")]
     return lines + (_options(own) if own else [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from drey_cli.contracts import errors_pb2
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
 from drey_cli.remedies import remedy_for
@@ -11,7 +12,6 @@ from drey_cli.remedies import remedy_for
 if TYPE_CHECKING:
     import grpc
 
-    from drey.common.v1 import errors_pb2
 
 DOMAIN = "drey"
 _PREFIX = "ERROR_REASON_"
@@ -71,7 +71,6 @@ def _details(call: grpc.Call) -> tuple[str, dict[str, str], str, str]:
 
 def reason_name(reason: int) -> str:
     """Name of an `ErrorReason` without its prefix; numbers unknown here as `REASON_N`."""
-    from drey.common.v1 import errors_pb2
 
     known = errors_pb2.ErrorReason.values()
     if reason not in known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from drey_cli.contracts import job_pb2, job_service_pb2
 from drey_cli.errors import CliError
 from drey_cli.failures import from_item_error
 from drey_cli.following import follow_to_end
@@ -12,14 +13,12 @@ from drey_cli.render.jobs import ENDED, job_state, progress_text
 from drey_cli.render.table import escape
 
 if TYPE_CHECKING:
-    from drey.job.v1 import job_pb2, job_service_pb2
     from drey_cli.client import Stream
     from drey_cli.session import Session
 
 
 def job_states(session: Session, job_id: str) -> Iterator[job_pb2.Job]:
     """Each state of a job until it has ended, across broken connections."""
-    from drey.job.v1 import job_service_pb2
     from drey_cli.client import WATCH_TIMEOUT_S
 
     client = session.client

@@ -1,87 +1,86 @@
 """Entry point of `drey`: the tree of commands, and how each run of it ends."""
 
-import importlib
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
-from drey_cli.commands import SUMMARIES
 from drey_cli.errors import CliError
 from drey_cli.exits import EXIT_CODE_HELP, ExitCode
 from drey_cli.output import Output
-from drey_cli.registry import common_parameters, take_common
+from drey_cli.registry import command_app, option_group, take_group, with_signature
+from drey_cli.settings import CommonOptions
 
-# A distribution of the client alone may leave the stack's own commands out.
+COMMANDS = (
+    *("up", "demo", "status", "pv", "tag", "snapshot", "restore", "job", "key", "whoami", "audit"),
+)
 OPTIONAL = frozenset({"up", "demo"})
+"""A distribution of the client alone may leave the stack's own commands out."""
 
 
-def build(words: Sequence[str] | None = None) -> typer.Typer:
-    """The application. Each module of `commands` has `register(app)`.
+class LazyGroup(TyperGroup):
+    """Loads a command when it is named, for loading all takes longer than most of them run.
 
-    `words`: the command line; a command that is not among them is only a line of help then, for
-    importing them all takes longer than most of them run. None: all of them whole.
+    The way is that of Click's documents, "Lazily Loading Subcommands": the group answers what
+    there is, and what each one is.
     """
-    app = typer.Typer(
-        name="drey",
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        epilog=EXIT_CODE_HELP,
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the modules of `commands`, in the order of `--help`."""
+        return [
+            name
+            for name in COMMANDS
+            if name not in OPTIONAL or find_spec(f"drey_cli.commands.{name}") is not None
+        ]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a module: its `app`."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = get_command(import_module(f"drey_cli.commands.{cmd_name}").app)
+        command.name = cmd_name
+        return command
+
+
+def build() -> typer.Typer:
+    """The application; its commands are loaded as they are named."""
+    app = command_app(
+        name="drey", cls=LazyGroup, epilog=EXIT_CODE_HELP, context_settings=_HELP_OPTIONS
     )
-    app.callback()(_root())
-    for name, summary in SUMMARIES.items():
-        if name in OPTIONAL and find_spec(f"drey_cli.commands.{name}") is None:
-            continue
-        if words is None or name in words:
-            importlib.import_module(f"drey_cli.commands.{name}").register(app)
-        else:
-            app.command(name, help=summary)(_not_loaded)
+    app.callback()(with_signature(_root, _root, _root_parameters()))
     return app
 
 
-def _not_loaded() -> None:
-    """Stands for a command that the command line does not name."""
-    raise AssertionError("a command ran that the command line does not name")
+_HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
-def _root() -> Any:
-    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    version = inspect.Parameter(
-        "version",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=False,
-        annotation=_version_annotation(),
-    )
+def every_command() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each command that does something, by its words; for tests and documents."""
 
-    def root(**values: Any) -> None:
-        """Watch a machine that runs on EPICS, snapshot it, compare, and put a state back.
+    def walk(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+        if not isinstance(command, TyperGroup):
+            yield words, command
+            return
+        context = typer.Context(command)
+        for name in command.list_commands(context):
+            yield from walk((*words, name), command.get_command(context, name))
 
-        Every command takes the options below as well, before or after its own.
-        """
-        ctx: typer.Context = values.pop("ctx")
-        values.pop("version")
-        ctx.obj = take_common(values)
-
-    parameters = [context, version, *common_parameters(short=False)]
-    root.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    root.__annotations__ = {each.name: each.annotation for each in parameters}
-    return root
+    return walk((), get_command(build()))
 
 
-def _version_annotation() -> Any:
-    from typing import Annotated
+def _root(ctx: typer.Context, version: bool, **values: Any) -> None:
+    """Watch a machine that runs on EPICS, snapshot it, compare, and put a state back.
 
-    return Annotated[
-        bool,
-        typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
-    ]
+    Every command takes the options below as well, before or after its own.
+    """
+    ctx.obj = take_group(values, "common", CommonOptions)
 
 
 def _show_version(value: bool) -> None:
@@ -92,18 +91,26 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-def _words(arguments: Sequence[str]) -> Sequence[str] | None:
-    """The words that can name commands; None (all) while a shell asks for completions."""
-    return None if "_DREY_COMPLETE" in os.environ else arguments
+def _root_parameters() -> list[inspect.Parameter]:
+    version = inspect.Parameter(
+        "version",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[
+            bool,
+            typer.Option(
+                "--version", help="Show the version.", is_eager=True, callback=_show_version
+            ),
+        ],
+    )
+    return [version, *option_group("common", CommonOptions, hidden=False)]
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status. Nothing is raised but defects."""
     out = Output(json="--json" in arguments)
     try:
-        result = get_command(build(_words(arguments))).main(
-            list(arguments), prog_name="drey", standalone_mode=False
-        )
+        result = get_command(build()).main(list(arguments), prog_name="drey", standalone_mode=False)
         # Here, where a reader that has gone is no traceback.
         sys.stdout.flush()
     except typer.Abort:

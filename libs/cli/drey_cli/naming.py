@@ -6,15 +6,22 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from drey_cli.contracts import (
+    access_pb2,
+    access_service_pb2,
+    catalog_pb2,
+    catalog_service_pb2,
+    job_pb2,
+    job_service_pb2,
+    restore_pb2,
+    restore_service_pb2,
+    snapshot_pb2,
+    snapshot_service_pb2,
+)
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
 
 if TYPE_CHECKING:
-    from drey.access.v1 import access_pb2
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
-    from drey.job.v1 import job_pb2
-    from drey.restore.v1 import restore_pb2
-    from drey.snapshot.v1 import snapshot_pb2
     from drey_cli.client import Client
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -92,7 +99,6 @@ def list_snapshots(
     golden_only: bool = False,
 ) -> Iterator[snapshot_pb2.Snapshot]:
     """Snapshots, newest first."""
-    from drey.snapshot.v1 import snapshot_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[snapshot_pb2.Snapshot], str]:
         answer = client.call(
@@ -147,7 +153,6 @@ def own_restore_id(client: Client, text: str) -> str:
 
 def _own(client: Client, text: str, resolve: Callable[..., str], what: str, remedy: str) -> str:
     """As `resolve`, but `latest` is the caller's: nobody acts on what is another's by accident."""
-    from drey.access.v1 import access_service_pb2
 
     if _LATEST.fullmatch(text) is None:
         return resolve(client, text)
@@ -164,7 +169,6 @@ def _own(client: Client, text: str, resolve: Callable[..., str], what: str, reme
 
 def plan_id(client: Client, text: str, *, principal: str = "") -> str:
     """Id of a plan (of `principal`, where given) by id, part of an id, or `latest`."""
-    from drey.restore.v1 import restore_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[restore_pb2.Plan], str]:
         request = restore_service_pb2.ListPlansRequest(
@@ -180,7 +184,6 @@ def plan_id(client: Client, text: str, *, principal: str = "") -> str:
 
 def restore_id(client: Client, text: str, *, principal: str = "") -> str:
     """Id of a restore (of `principal`, where given) by id, part of an id, or `latest`."""
-    from drey.restore.v1 import restore_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[restore_pb2.Restore], str]:
         answer = client.call(
@@ -196,7 +199,6 @@ def restore_id(client: Client, text: str, *, principal: str = "") -> str:
 
 def job_id(client: Client, text: str) -> str:
     """Id of a job by id, part of an id, or `latest`."""
-    from drey.job.v1 import job_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[job_pb2.Job], str]:
         answer = client.call(
@@ -210,7 +212,6 @@ def job_id(client: Client, text: str) -> str:
 
 def list_keys(client: Client, *, include_dead: bool = False) -> Iterator[access_pb2.Key]:
     """Keys by name."""
-    from drey.access.v1 import access_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[access_pb2.Key], str]:
         answer = client.call(
@@ -233,7 +234,6 @@ def key_id(client: Client, text: str) -> str:
 
 def get_pv(client: Client, text: str) -> catalog_service_pb2.GetPvResponse:
     """A PV with its metadata, by name or by id."""
-    from drey.catalog.v1 import catalog_service_pb2
 
     request = (
         catalog_service_pb2.GetPvRequest(id=text.lower())
@@ -247,7 +247,6 @@ def list_tag_groups(
     client: Client, *, include_deleted: bool = False
 ) -> Iterator[catalog_pb2.TagGroup]:
     """Groups of tags by name."""
-    from drey.catalog.v1 import catalog_service_pb2
 
     def fetch(token: str) -> tuple[Iterable[catalog_pb2.TagGroup], str]:
         answer = client.call(

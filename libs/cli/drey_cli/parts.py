@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from drey.common.v1 import value_pb2
-
+from drey_cli.contracts import value_pb2
 
 _FLAT = ("uint8_array", "string_value", "raw_string_value")
 """Kinds that are no messages."""

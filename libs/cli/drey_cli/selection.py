@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from drey_cli.errors import usage_error
 
@@ -15,20 +17,47 @@ if TYPE_CHECKING:
 _WILD = frozenset("*?")
 
 
+_NAMES_HELP = "Names of PVs or addresses; * and ? make a pattern."
+
+
+def _choosing(*names: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Choosing PVs", **more)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was said about which PVs."""
+    """Options that say which PVs."""
 
-    names: list[str] = field(default_factory=list)
-    globs: list[str] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    devices: list[str] = field(default_factory=list)
-    all: bool = False
-    names_from: str = ""
-    except_names: list[str] = field(default_factory=list)
-    except_globs: list[str] = field(default_factory=list)
-    except_tags: list[str] = field(default_factory=list)
-    except_devices: list[str] = field(default_factory=list)
+    names: Annotated[list[str], typer.Argument(metavar="PV", help=_NAMES_HELP)] = field(
+        default_factory=list
+    )
+    globs: Annotated[
+        list[str],
+        _choosing("--glob", metavar="PATTERN", help="Pattern: *, ?, or one of \\[abc]."),
+    ] = field(default_factory=list)
+    tags: Annotated[
+        list[str],
+        _choosing("--tag", metavar="GROUP=TAG[,TAG]", help="Any of the tags; repeated: each."),
+    ] = field(default_factory=list)
+    devices: Annotated[
+        list[str], _choosing("--device", metavar="NAME", help="Any of these devices.")
+    ] = field(default_factory=list)
+    all: Annotated[bool, _choosing("--all", help="Every PV.")] = False
+    names_from: Annotated[
+        str, _choosing("--names-from", metavar="FILE", help="Names, one a line; - is stdin.")
+    ] = ""
+    except_names: Annotated[
+        list[str], _choosing("--except", metavar="PV", help="Take out this name or pattern.")
+    ] = field(default_factory=list)
+    except_globs: Annotated[
+        list[str], _choosing("--except-glob", metavar="PATTERN", help="Take out by pattern.")
+    ] = field(default_factory=list)
+    except_tags: Annotated[
+        list[str], _choosing("--except-tag", metavar="GROUP=TAG[,TAG]", help="Take out by tag.")
+    ] = field(default_factory=list)
+    except_devices: Annotated[
+        list[str], _choosing("--except-device", metavar="NAME", help="Take out by device.")
+    ] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -84,6 +113,15 @@ class Choice:
         if self.excepts:
             _set_except(self, selector)
         return selector
+
+
+@dataclass(frozen=True, slots=True)
+class NamedChoice(Choice):
+    """The same for a command whose own arguments are many: names of PVs are given by `--pv`."""
+
+    names: Annotated[list[str], _choosing("--pv", metavar="PV", help=_NAMES_HELP)] = field(
+        default_factory=list
+    )
 
 
 def _set_except(choice: Choice, selector: selector_pb2.Selector) -> None:

@@ -15,7 +15,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from drey_cli.durations import parse_seconds
 from drey_cli.errors import CliError, usage_error
@@ -27,22 +29,79 @@ _KNOWN = frozenset({"server", "key", "key_file", "tls", "ca", "timeout", "plaint
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
+def _common(*names: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Output and connection", **more)
+
+
+def _hidden(*names: str, **more: Any) -> Any:
+    """An option that `drey --help` explains, and the help of a command leaves out."""
+    return _common(*names, hidden=True, **more)
+
+
 @dataclass(frozen=True, slots=True)
 class CommonOptions:
-    """What was said on the command line, at the root or at the command. None: not said."""
+    """Options of every command, said at the root or at the command. None: not said."""
 
-    server: str | None = None
-    key: str | None = None
-    key_file: str | None = None
-    profile: str | None = None
-    state: str | None = None
-    tls: bool | None = None
-    ca: str | None = None
-    plaintext: bool | None = None
-    timeout: str | None = None
-    json: bool | None = None
-    utc: bool | None = None
-    color: bool | None = None
+    json: Annotated[
+        bool | None,
+        _common("--json", help="One JSON document; streams give one JSON document a line."),
+    ] = None
+    utc: Annotated[bool | None, _common("--utc", help="Times in UTC, to the nanosecond.")] = None
+    server: Annotated[
+        str | None,
+        _common("--server", metavar="HOST:PORT", help="The server. (env DREY_SERVER)"),
+    ] = None
+    key: Annotated[
+        str | None, _hidden("--key", metavar="SECRET", help="API key. (env DREY_KEY)")
+    ] = None
+    key_file: Annotated[
+        str | None,
+        _hidden(
+            "--key-file", metavar="FILE", help="File that holds the API key. (env DREY_KEY_FILE)"
+        ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        _hidden(
+            "--profile",
+            metavar="NAME",
+            help="Profile of ~/.config/drey/config.toml. (env DREY_PROFILE)",
+        ),
+    ] = None
+    state: Annotated[
+        str | None,
+        _hidden(
+            "--state",
+            metavar="DIR",
+            help="State folder of a `drey up`; ./.drey is found by itself. (env DREY_STATE)",
+        ),
+    ] = None
+    tls: Annotated[
+        bool | None, _hidden("--tls/--no-tls", help="Connect by TLS. (env DREY_TLS)")
+    ] = None
+    ca: Annotated[
+        str | None,
+        _hidden(
+            "--ca", metavar="FILE", help="Certificates to trust, PEM; means --tls. (env DREY_CA)"
+        ),
+    ] = None
+    plaintext: Annotated[
+        bool | None,
+        _hidden(
+            "--plaintext", help="Send the key without TLS to another host. (env DREY_PLAINTEXT)"
+        ),
+    ] = None
+    timeout: Annotated[
+        str | None,
+        _common(
+            "--timeout",
+            metavar="TIME",
+            help="Deadline of each call, such as 5s; default 30s. (env DREY_TIMEOUT)",
+        ),
+    ] = None
+    color: Annotated[bool | None, _hidden("--color/--no-color", help="Force colour, or none.")] = (
+        None
+    )
 
     def over(self, other: CommonOptions) -> CommonOptions:
         """These options, and those of `other` where these say nothing."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from drey_cli.contracts import monitor_service_pb2, value_pb2, watch_pb2
 from drey_cli.parts import RowJoiner
 from drey_cli.render.rows import Metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from drey.common.v1 import value_pb2
-    from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 
 FRESH, STALE = 1, 2
 CHANNELS_CHANGED = 3

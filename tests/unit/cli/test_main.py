@@ -1,42 +1,47 @@
 """The tree of commands: help, exit codes, what the root knows without importing."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-import typer
 
-from drey_cli.commands import SUMMARIES
-from drey_cli.main import build, run
+from drey_cli.main import COMMANDS, every_command, run
 
-
-def groups(app: typer.Typer):
-    return {group.name or group.typer_instance.info.name for group in app.registered_groups}
+ROOT = Path(__file__).resolve().parents[3]
+OPTION = re.compile(r"(?<=[`, ])(--[a-z][a-z-]*)(?=[`, ])")
 
 
-def test_every_summary_is_a_command_and_every_group_has_its_summary():
-    app = build()
-    commands = {command.name for command in app.registered_commands}
-    assert commands | groups(app) == set(SUMMARIES)
-    for group in app.registered_groups:
-        info = group.typer_instance.info
-        assert info.help == SUMMARIES[info.name]
+def test_every_module_that_is_named_is_a_command_with_a_summary(capsys):
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f" {name} " in shown
 
 
-def walk(command, path=()):
-    children = getattr(command, "commands", None)
-    if children is None:
-        yield path, command
-        return
-    for name, child in children.items():
-        yield from walk(child, (*path, name))
+def test_a_command_loads_no_other(address_nowhere):
+    code = (
+        "import sys; from drey_cli.main import run; run(sys.argv[1:]);"
+        "print(sorted(m for m in sys.modules if m.startswith('drey_cli.commands.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "whoami", *address_nowhere],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "['drey_cli.commands.whoami']"
+
+
+@pytest.fixture
+def address_nowhere():
+    return ["--server", "127.0.0.1:1", "--timeout", "2s"]
 
 
 def test_every_command_has_help_and_json(capsys):
-    from typer.main import get_command
-
-    for path, command in walk(get_command(build())):
+    for path, command in every_command():
         assert command.help, path
         if path[0] in {"up", "demo"}:
             continue
@@ -44,6 +49,25 @@ def test_every_command_has_help_and_json(capsys):
         assert {"--json", "--utc", "--server", "--key", "--timeout"} <= options, path
         assert run([*path, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out
+
+
+def test_commands_and_options_are_those_of_the_reference():
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    head, *sections = re.split(r"^## drey (.+)$", text, flags=re.MULTILINE)
+    shared = set(OPTION.findall(head))
+    written = {
+        tuple(words.split()): set(OPTION.findall(section))
+        for words, section in zip(sections[::2], sections[1::2], strict=True)
+    }
+    built = {
+        words: {name for p in command.params for name in [*p.opts, *p.secondary_opts]}
+        for words, command in every_command()
+    }
+    assert set(written) == set(built)
+    for words, options in built.items():
+        said = {each for each in options if each.startswith("--")} - {"--help"}
+        assert written[words] <= said, words
+        assert said - written[words] <= shared, words
 
 
 def test_wrong_usage_is_two_and_json_errors_are_json(capsys):

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from drey_cli.commands import SUMMARIES
+from drey_cli.contracts import audit_pb2, audit_service_pb2
 from drey_cli.exits import ExitCode
-from drey_cli.registry import command
+from drey_cli.registry import command, command_app
+from drey_cli.render.audit import events_table, findings_table
+from drey_cli.render.documents import as_documents
+from drey_cli.render.times import format_time
 from drey_cli.session import Session
 
-if TYPE_CHECKING:
-    from drey.audit.v1 import audit_pb2
+app = command_app("Who did what, and whether the record of it is whole.")
+
 
 _VERIFY_S = 600.0
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 
 
+@command(app, "list", examples=("drey audit list --by ann --action restore.",))
 def list_events(
     session: Session,
     by: Annotated[str, typer.Option("--by", help="Only acts of this person or key.")] = "",
@@ -36,8 +40,6 @@ def list_events(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most acts; 0 is all.")] = 50,
 ) -> None:
     """List acts, newest first."""
-    from drey.audit.v1 import audit_service_pb2
-    from drey_cli.render.audit import events_table
 
     client = session.client
     request = audit_service_pb2.ListEventsRequest(
@@ -55,18 +57,14 @@ def list_events(
 
     events = list(client.pages(fetch, limit=limit))
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         session.out.document({"events": as_documents(events)})
     else:
         session.out.table(events_table(events, utc=session.out.utc))
 
 
+@command(app, "verify", examples=("drey audit verify",))
 def verify(session: Session) -> None:
     """Compute the hash of every act again, and compare with the anchors outside the database."""
-    from drey.audit.v1 import audit_service_pb2
-    from drey_cli.render.audit import findings_table
-    from drey_cli.render.times import format_time
 
     client = session.client
     answer = client.call(
@@ -84,11 +82,3 @@ def verify(session: Session) -> None:
         session.out.text(f"{answer.last_sequence} acts, the chain is whole; {anchored}")
     if answer.findings:
         raise typer.Exit(ExitCode.REFUSED)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `audit` commands."""
-    audit = typer.Typer(name="audit", no_args_is_help=True, help=SUMMARIES["audit"])
-    command(audit, "list", examples=("drey audit list --by ann --action restore.",))(list_events)
-    command(audit, "verify", examples=("drey audit verify",))(verify)
-    app.add_typer(audit)

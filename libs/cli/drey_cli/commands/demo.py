@@ -15,13 +15,12 @@ from drey_cli.commands.up import require_linux
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
 from drey_cli.output import Output
+from drey_cli.registry import command_app
+
+app = command_app()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("demo")(demo)
-
-
+@app.command("demo")
 def demo(
     pvs: Annotated[int, typer.Option(min=20, max=200_000, help="PVs of the machine.")] = 2000,
     disturb: Annotated[int, typer.Option(min=1, help="PVs to disturb.")] = 200,
@@ -32,11 +31,11 @@ def demo(
         Path | None, typer.Option(help="Keep the state in this new folder, to look at.")
     ] = None,
 ) -> None:
-    """Start everything with a simulated machine and walk the main job: watch, snapshot, disturb,
-    compare, plan, restore, verify.
+    """Start everything with a simulated machine and walk the main job.
 
-    Exit code 0 only if the restored machine equals the snapshot by an independent read. Nothing
-    is left running, and nothing on disk unless --keep says so. It touches no IOC of the site.
+    Watch, snapshot, disturb, compare, plan, restore, verify. Exit code 0 only if the restored
+    machine equals the snapshot by an independent read. Nothing is left running, and nothing on disk
+    unless --keep says so. It touches no IOC of the site.
     """
     require_linux()
     from drey_stack import StackError

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from drey_cli.commands import SUMMARIES
+from drey_cli.contracts import job_pb2, job_service_pb2
 from drey_cli.exits import ExitCode
-from drey_cli.registry import command
+from drey_cli.naming import job_id
+from drey_cli.registry import command, command_app
+from drey_cli.render.documents import as_documents
+from drey_cli.render.enums import number_of
+from drey_cli.render.jobs import job_facts, job_state, jobs_table
 from drey_cli.session import Session
 
-if TYPE_CHECKING:
-    from drey.job.v1 import job_pb2
+app = command_app("Background work: list, follow, stop.")
+
 
 KindName = Literal["snapshot", "restore", "import"]
 JobArgument = Annotated[
@@ -33,6 +37,7 @@ class StateName(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+@command(app, "list", examples=("drey job list --status running --status queued",))
 def list_jobs(
     session: Session,
     kind: Annotated[KindName | None, typer.Option("--kind", help="Only this kind.")] = None,
@@ -42,9 +47,6 @@ def list_jobs(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most jobs; 0 is all.")] = 50,
 ) -> None:
     """List jobs, newest first."""
-    from drey.job.v1 import job_pb2, job_service_pb2
-    from drey_cli.render.enums import number_of
-    from drey_cli.render.jobs import jobs_table
 
     client = session.client
     request = job_service_pb2.ListJobsRequest(page_size=min(limit or 1000, 1000))
@@ -59,17 +61,14 @@ def list_jobs(
 
     jobs = list(client.pages(fetch, limit=limit))
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         session.out.document({"jobs": as_documents(jobs)})
     else:
         session.out.table(jobs_table(jobs, utc=session.out.utc))
 
 
+@command(app, "show", examples=("drey job show latest",))
 def show(session: Session, job: JobArgument) -> None:
     """Show one job."""
-    from drey.job.v1 import job_service_pb2
-    from drey_cli.naming import job_id
 
     client = session.client
     request = job_service_pb2.GetJobRequest(id=job_id(client, job))
@@ -77,7 +76,6 @@ def show(session: Session, job: JobArgument) -> None:
 
 
 def _show(session: Session, job: job_pb2.Job) -> None:
-    from drey_cli.render.jobs import job_facts
 
     if session.out.json:
         session.out.document(job)
@@ -85,11 +83,10 @@ def _show(session: Session, job: job_pb2.Job) -> None:
         session.out.table(job_facts(job, utc=session.out.utc))
 
 
+@command(app, "watch", examples=("drey job watch latest",))
 def watch(session: Session, job: JobArgument) -> None:
     """Follow a job to its end. Leaving by Ctrl-C stops nothing."""
     from drey_cli.following_jobs import follow_job, job_states
-    from drey_cli.naming import job_id
-    from drey_cli.render.jobs import job_facts, job_state
 
     identity = job_id(session.client, job)
     if session.out.json:
@@ -103,14 +100,13 @@ def watch(session: Session, job: JobArgument) -> None:
         raise typer.Exit(ExitCode.REFUSED)
 
 
+@command(app, "cancel", examples=("drey job cancel latest --reason 'wrong scope'",))
 def cancel(
     session: Session,
     job: JobArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the audit.")] = "",
 ) -> None:
     """Ask a job to stop at its next safe point."""
-    from drey.job.v1 import job_service_pb2
-    from drey_cli.naming import job_id
 
     client = session.client
     answer = client.call(
@@ -118,13 +114,3 @@ def cancel(
         job_service_pb2.CancelJobRequest(id=job_id(client, job), reason=reason),
     )
     _show(session, answer.job)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `job` commands."""
-    job = typer.Typer(name="job", no_args_is_help=True, help=SUMMARIES["job"])
-    command(job, "list", examples=("drey job list --status running --status queued",))(list_jobs)
-    command(job, "show", examples=("drey job show latest",))(show)
-    command(job, "watch", examples=("drey job watch latest",))(watch)
-    command(job, "cancel", examples=("drey job cancel latest --reason 'wrong scope'",))(cancel)
-    app.add_typer(job)

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from drey_cli.commands import SUMMARIES
+from drey_cli import naming
+from drey_cli.contracts import access_pb2, access_service_pb2
 from drey_cli.durations import parse_duration
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
-from drey_cli.registry import command
+from drey_cli.naming import key_id
+from drey_cli.registry import command, command_app
+from drey_cli.render.documents import as_documents
+from drey_cli.render.keys import keys_table, roles_table
 from drey_cli.session import Session, new_request_id
 
-if TYPE_CHECKING:
-    from drey.access.v1 import access_pb2
+app = command_app("API keys: who may do what.")
 
 
+@command(
+    app,
+    "create",
+    examples=(
+        "drey key create alice --role operator --role editor --lifetime 90d",
+        "drey key create gui --role viewer --out gui.key",
+    ),
+)
 def create(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the holder.")],
@@ -38,7 +49,6 @@ def create(
     ] = "",
 ) -> None:
     """Create a key. Its secret is shown this once only."""
-    from drey.access.v1 import access_pb2, access_service_pb2
 
     request = access_service_pb2.CreateKeyRequest(
         name=name,
@@ -72,32 +82,28 @@ def _secret_file(path: str) -> int:
         raise CliError(f"cannot create {path}: {error.strerror}", field="--out") from error
 
 
+@command(app, "list")
 def list_keys(
     session: Session,
     dead: Annotated[bool, typer.Option("--dead", help="Revoked and expired ones too.")] = False,
 ) -> None:
     """List keys by the name of the holder."""
-    from drey_cli import naming
 
     keys = list(naming.list_keys(session.client, include_dead=dead))
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         session.out.document({"keys": as_documents(keys)})
         return
-    from drey_cli.render.keys import keys_table
 
     session.out.table(keys_table(keys, utc=session.out.utc))
 
 
+@command(app, "revoke", examples=("drey key revoke alice",))
 def revoke(
     session: Session,
     key: Annotated[str, typer.Argument(metavar="KEY", help="Holder, id, or part of the id.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Revoke a key: no gateway accepts it a second later, and its watches are cut."""
-    from drey.access.v1 import access_service_pb2
-    from drey_cli.naming import key_id
 
     client = session.client
     identity = key_id(client, key)
@@ -115,6 +121,7 @@ def _say(session: Session, key: access_pb2.Key) -> None:
         session.out.text(f"revoked the key of {key.name} ({key.id})")
 
 
+@command(app, "roles", examples=("drey key roles --permissions",))
 def list_roles(
     session: Session,
     permissions: Annotated[
@@ -122,18 +129,17 @@ def list_roles(
     ] = False,
 ) -> None:
     """List the roles that a key may hold, and what each is for."""
-    from drey.access.v1 import access_service_pb2
 
     client = session.client
     answer = client.call(client.access.ListRoles, access_service_pb2.ListRolesRequest())
     if session.out.json:
         session.out.document(answer)
         return
-    from drey_cli.render.keys import roles_table
 
     session.out.table(roles_table(answer.roles, permissions=permissions))
 
 
+@command(app, "bootstrap", examples=("drey key bootstrap --postgres-url postgresql://host/drey",))
 def bootstrap(
     session: Session,
     postgres_url: Annotated[
@@ -176,23 +182,3 @@ def bootstrap(
         session.out.document({"secret": secret})
     else:
         session.out.text(secret)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `key` commands."""
-    key = typer.Typer(name="key", no_args_is_help=True, help=SUMMARIES["key"])
-    command(
-        key,
-        "create",
-        examples=(
-            "drey key create alice --role operator --role editor --lifetime 90d",
-            "drey key create gui --role viewer --out gui.key",
-        ),
-    )(create)
-    command(key, "list")(list_keys)
-    command(key, "revoke", examples=("drey key revoke alice",))(revoke)
-    command(key, "roles", examples=("drey key roles --permissions",))(list_roles)
-    command(
-        key, "bootstrap", examples=("drey key bootstrap --postgres-url postgresql://host/drey",)
-    )(bootstrap)
-    app.add_typer(key)

@@ -2,85 +2,160 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import typer
 
+from drey_cli.contracts import catalog_pb2, catalog_service_pb2
 from drey_cli.durations import parse_duration
 from drey_cli.errors import usage_error
+from drey_cli.naming import get_pv
 from drey_cli.registry import command
+from drey_cli.render.enums import number_of
+from drey_cli.render.times import plural
 from drey_cli.selection import Choice, parse_tag
 from drey_cli.session import Session, new_request_id
 
-if TYPE_CHECKING:
-    from drey.catalog.v1 import catalog_pb2
+app = typer.Typer()
+
 
 ProtocolName = Literal["ca", "pva"]
 CompletionName = Literal["sent", "put-callback", "readback", "done-channel"]
-_POLICY_PANEL = "How a restore treats it"
-
-SetAbs = Annotated[
-    float | None, typer.Option("--abs", help="Absolute tolerance of the setpoint, in its units.")
-]
-SetRel = Annotated[
-    float | None, typer.Option("--rel", help="Relative tolerance of the setpoint; 0.01 is 1 %.")
-]
-ReadAbs = Annotated[
-    float | None, typer.Option("--readback-abs", help="Absolute tolerance of the readback.")
-]
-ReadRel = Annotated[
-    float | None, typer.Option("--readback-rel", help="Relative tolerance of the readback.")
-]
-Protocol = Annotated[
-    ProtocolName | None, typer.Option("--protocol", help="Channel Access or PVAccess.")
-]
-Device = Annotated[str | None, typer.Option("--device", help="Device; empty for none.")]
-Description = Annotated[str | None, typer.Option("--description", help="Text for people.")]
-ReadOnly = Annotated[
-    bool | None,
-    typer.Option("--read-only/--writable", help="Whether Drey must never write it."),
-]
-Name = Annotated[str | None, typer.Option("--name", help="Name in the catalog.")]
 
 
+def _policy(*names: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="How a restore treats it", **more)
+
+
+@dataclass(frozen=True, slots=True)
+class PvOptions:
+    """Options that say what an entry holds. None: not said."""
+
+    name: Annotated[str | None, typer.Option("--name", help="Name in the catalog.")] = None
+    protocol: Annotated[
+        ProtocolName | None, typer.Option("--protocol", help="Channel Access or PVAccess.")
+    ] = None
+    device: Annotated[str | None, typer.Option("--device", help="Device; empty for none.")] = None
+    description: Annotated[str | None, typer.Option("--description", help="Text for people.")] = (
+        None
+    )
+    read_only: Annotated[
+        bool | None,
+        typer.Option("--read-only/--writable", help="Whether Drey must never write it."),
+    ] = None
+    setpoint_abs: Annotated[
+        float | None,
+        typer.Option("--abs", help="Absolute tolerance of the setpoint, in its units."),
+    ] = None
+    setpoint_rel: Annotated[
+        float | None,
+        typer.Option("--rel", help="Relative tolerance of the setpoint; 0.01 is 1 %."),
+    ] = None
+    readback_abs: Annotated[
+        float | None, typer.Option("--readback-abs", help="Absolute tolerance of the readback.")
+    ] = None
+    readback_rel: Annotated[
+        float | None, typer.Option("--readback-rel", help="Relative tolerance of the readback.")
+    ] = None
+
+    def fill(self, pv: catalog_pb2.Pv, setpoint: str | None, readback: str | None) -> list[str]:
+        """Set what was said in an entry, and keep the rest; the paths of what was said."""
+        paths = []
+        for field in ("name", "device", "description", "read_only"):
+            value = getattr(self, field)
+            if value is not None:
+                setattr(pv, field, value)
+                paths.append(field)
+        for role, address in (("setpoint", setpoint), ("readback", readback)):
+            channel: catalog_pb2.Channel = getattr(pv, role)
+            if address is not None:
+                channel.address = address
+                paths.append(f"{role}.address")
+            if self.protocol and channel.address:
+                channel.channel_protocol = number_of(catalog_pb2.Protocol, self.protocol)
+                paths.append(f"{role}.channel_protocol")
+        for role in ("setpoint", "readback"):
+            absolute, relative = getattr(self, f"{role}_abs"), getattr(self, f"{role}_rel")
+            if absolute is None and relative is None:
+                continue
+            tolerance = getattr(pv, role).tolerance
+            # Present even if zero: exact, said on purpose.
+            tolerance.SetInParent()
+            if absolute is not None:
+                tolerance.absolute = absolute
+            if relative is not None:
+                tolerance.relative = relative
+            paths.append(f"{role}.tolerance")
+        return paths
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """Options that say how a restore treats a PV. None: not said."""
+
+    completion: Annotated[
+        CompletionName | None, _policy("--completion", help="How completion is judged.")
+    ] = None
+    timeout: Annotated[str | None, _policy("--write-timeout", help="How long it may take.")] = None
+    settle: Annotated[
+        str | None, _policy("--settle", help="How long it must stay in tolerance.")
+    ] = None
+    stage: Annotated[int | None, _policy("--stage", help="Lowest is written first.")] = None
+    done_channel: Annotated[str | None, _policy("--done-channel", help="Says when it is done.")] = (
+        None
+    )
+    done_value: Annotated[float | None, _policy("--done-value", help="Value that means done.")] = (
+        None
+    )
+    no_policy: Annotated[bool, _policy("--no-policy", help="Back to the defaults first.")] = False
+
+    def fill(self, pv: catalog_pb2.Pv) -> list[str]:
+        """Set what was said in the policy of an entry, and keep the rest; the path, if any."""
+        policy = catalog_pb2.RestorePolicy()
+        if self.completion:
+            policy.completion = number_of(catalog_pb2.Completion, self.completion)
+        if self.timeout is not None:
+            policy.timeout.CopyFrom(parse_duration(self.timeout, option="--write-timeout"))
+        if self.settle is not None:
+            policy.settle.CopyFrom(parse_duration(self.settle, option="--settle"))
+        for field in ("stage", "done_channel", "done_value"):
+            if getattr(self, field) is not None:
+                setattr(policy, field, getattr(self, field))
+        if self.no_policy:
+            pv.ClearField("restore_policy")
+        if policy.ByteSize():
+            pv.restore_policy.MergeFrom(policy)
+        return ["restore_policy"] if policy.ByteSize() or self.no_policy else []
+
+
+@command(
+    app,
+    "add",
+    examples=(
+        "drey pv add QUAD:LI21:201:BDES --readback QUAD:LI21:201:BACT --abs 0.01",
+        "drey pv add --readback BPMS:LI21:201:X --device BPM --tag Region=LI21",
+    ),
+)
 def add(
     session: Session,
+    options: PvOptions,
     setpoint: Annotated[
         str, typer.Argument(metavar="[SETPOINT]", help="Address of the setpoint channel.")
     ] = "",
     readback: Annotated[str, typer.Option("--readback", help="Address of the readback.")] = "",
-    name: Name = None,
-    protocol: Protocol = None,
-    device: Device = None,
-    description: Description = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", metavar="GROUP=TAG[,TAG]", help="Tags to carry.")
     ] = None,
-    read_only: ReadOnly = None,
-    abs_: SetAbs = None,
-    rel: SetRel = None,
-    readback_abs: ReadAbs = None,
-    readback_rel: ReadRel = None,
 ) -> None:
     """Add a PV to the catalog; monitors connect it within two seconds."""
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
-
     if not (setpoint or readback):
         raise usage_error("give the address of the setpoint, or --readback ADDRESS, or both")
-    pv = catalog_pb2.Pv(
-        name=name or "",
-        device=device or "",
-        description=description or "",
-        read_only=bool(read_only),
-    )
-    for role, address in (("setpoint", setpoint), ("readback", readback)):
-        if address:
-            set_channel(pv, role, address, protocol)
+    pv = catalog_pb2.Pv()
+    options.fill(pv, setpoint or None, readback or None)
     for text in tag or ():
         group, tags = parse_tag(text, option="--tag")
         pv.tags.extend(catalog_pb2.TagRef(group=group, tag=each) for each in tags)
-    set_tolerance(pv, "setpoint", abs_, rel)
-    set_tolerance(pv, "readback", readback_abs, readback_rel)
     client = session.client
     answer = client.call(
         client.catalog.CreatePv,
@@ -92,140 +167,33 @@ def add(
         session.out.text(f"added {answer.pv.name} ({answer.pv.id})")
 
 
-def set_channel(
-    pv: catalog_pb2.Pv, role: str, address: str | None, protocol: ProtocolName | None
-) -> list[str]:
-    """Set what was said of a channel; the paths of that."""
-    from drey.catalog.v1 import catalog_pb2
-    from drey_cli.render.enums import number_of
-
-    channel: catalog_pb2.Channel = getattr(pv, role)
-    paths = []
-    if address is not None:
-        channel.address = address
-        paths.append(f"{role}.address")
-    if protocol and channel.address:
-        number: Any = number_of(catalog_pb2.Protocol, protocol)
-        channel.channel_protocol = number
-        paths.append(f"{role}.channel_protocol")
-    return paths
-
-
-def set_tolerance(
-    pv: catalog_pb2.Pv, role: str, absolute: float | None, relative: float | None
-) -> bool:
-    """Set what was said of a tolerance and keep the rest; whether anything was said."""
-    if absolute is None and relative is None:
-        return False
-    tolerance = getattr(pv, role).tolerance
-    # Present even if zero: exact, said on purpose.
-    tolerance.SetInParent()
-    if absolute is not None:
-        tolerance.absolute = absolute
-    if relative is not None:
-        tolerance.relative = relative
-    return True
-
-
+@command(
+    app,
+    "set",
+    examples=(
+        "drey pv set QUAD:LI21:201:BDES --abs 0.01 --description 'Quad 201'",
+        "drey pv set MOTR:LI21:1 --completion done-channel --done-channel MOTR:LI21:1.DMOV",
+    ),
+)
 def set_pv(
     session: Session,
     pv: Annotated[str, typer.Argument(metavar="PV", help="Name or id.")],
-    name: Name = None,
+    options: PvOptions,
+    policy: PolicyOptions,
     setpoint: Annotated[
         str | None, typer.Option("--setpoint", help="Address of the setpoint; empty for none.")
     ] = None,
     readback: Annotated[
         str | None, typer.Option("--readback", help="Address of the readback; empty for none.")
     ] = None,
-    protocol: Protocol = None,
-    device: Device = None,
-    description: Description = None,
-    read_only: ReadOnly = None,
-    abs_: SetAbs = None,
-    rel: SetRel = None,
-    readback_abs: ReadAbs = None,
-    readback_rel: ReadRel = None,
-    completion: Annotated[
-        CompletionName | None,
-        typer.Option(
-            "--completion", help="How completion is judged.", rich_help_panel=_POLICY_PANEL
-        ),
-    ] = None,
-    write_timeout: Annotated[
-        str | None,
-        typer.Option(
-            "--write-timeout", help="How long it may take.", rich_help_panel=_POLICY_PANEL
-        ),
-    ] = None,
-    settle: Annotated[
-        str | None,
-        typer.Option(
-            "--settle", help="How long it must stay in tolerance.", rich_help_panel=_POLICY_PANEL
-        ),
-    ] = None,
-    stage: Annotated[
-        int | None,
-        typer.Option("--stage", help="Lowest is written first.", rich_help_panel=_POLICY_PANEL),
-    ] = None,
-    done_channel: Annotated[
-        str | None,
-        typer.Option("--done-channel", help="Says when it is done.", rich_help_panel=_POLICY_PANEL),
-    ] = None,
-    done_value: Annotated[
-        float | None,
-        typer.Option("--done-value", help="Value that means done.", rich_help_panel=_POLICY_PANEL),
-    ] = None,
-    no_policy: Annotated[
-        bool,
-        typer.Option(
-            "--no-policy", help="Back to the defaults first.", rich_help_panel=_POLICY_PANEL
-        ),
-    ] = False,
 ) -> None:
     """Change fields of a PV in the catalog. The machine is not written.
 
     Only what is said is changed, and only if nobody changed the PV in between.
     """
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
-    from drey_cli.naming import get_pv
-
     client = session.client
     entry = get_pv(client, pv).pv
-    mask: list[str] = []
-    for field, value in (
-        ("name", name),
-        ("device", device),
-        ("description", description),
-        ("read_only", read_only),
-    ):
-        if value is not None:
-            setattr(entry, field, value)
-            mask.append(field)
-    for role, address in (("setpoint", setpoint), ("readback", readback)):
-        mask += set_channel(entry, role, address, protocol)
-    if set_tolerance(entry, "setpoint", abs_, rel):
-        mask.append("setpoint.tolerance")
-    if set_tolerance(entry, "readback", readback_abs, readback_rel):
-        mask.append("readback.tolerance")
-    if no_policy:
-        entry.ClearField("restore_policy")
-    policy = catalog_pb2.RestorePolicy()
-    if completion:
-        policy.completion = _completion(completion)
-    if write_timeout is not None:
-        policy.timeout.CopyFrom(parse_duration(write_timeout, option="--write-timeout"))
-    if settle is not None:
-        policy.settle.CopyFrom(parse_duration(settle, option="--settle"))
-    if stage is not None:
-        policy.stage = stage
-    if done_channel is not None:
-        policy.done_channel = done_channel
-    if done_value is not None:
-        policy.done_value = done_value
-    if policy.ByteSize() or no_policy:
-        if policy.ByteSize():
-            entry.restore_policy.MergeFrom(policy)
-        mask.append("restore_policy")
+    mask = [*options.fill(entry, setpoint, readback), *policy.fill(entry)]
     if not mask:
         raise usage_error("nothing to change was said", remedy="see drey pv set --help")
     request = catalog_service_pb2.UpdatePvRequest(pv=entry, request_id=new_request_id())
@@ -237,13 +205,7 @@ def set_pv(
         session.out.text(f"changed {answer.pv.name}: {', '.join(mask)}")
 
 
-def _completion(name: str) -> Any:
-    from drey.catalog.v1 import catalog_pb2
-    from drey_cli.render.enums import number_of
-
-    return number_of(catalog_pb2.Completion, name)
-
-
+@command(app, "rm", examples=("drey pv rm OLD:PV", "drey pv rm --device SPARE --dry-run"))
 def remove(
     session: Session,
     choice: Choice,
@@ -253,8 +215,6 @@ def remove(
     ] = False,
 ) -> None:
     """Delete PVs from the catalog. Each leaves a tombstone; snapshots keep their values."""
-    from drey.catalog.v1 import catalog_service_pb2
-    from drey_cli.render.times import plural
 
     client, selector = session.client, choice.required()
 
@@ -278,6 +238,7 @@ def remove(
     _say_deleted(session, done.pvs, f"deleted {plural(done.pvs, 'PV')}")
 
 
+@command(app, "undelete", examples=("drey pv undelete OLD:PV",))
 def undelete(
     session: Session,
     choice: Choice,
@@ -286,8 +247,6 @@ def undelete(
     ] = False,
 ) -> None:
     """Bring deleted PVs back, under their numbers. See them with: drey pv list --deleted."""
-    from drey.catalog.v1 import catalog_service_pb2
-    from drey_cli.render.times import plural
 
     client = session.client
     count = client.call(
@@ -307,30 +266,3 @@ def _say_deleted(session: Session, count: int, text: str, what: str = "deleted")
         session.out.document({what: count})
     else:
         session.out.text(text)
-
-
-def register(pv: typer.Typer) -> None:
-    """Add the commands to `drey pv`."""
-    command(
-        pv,
-        "add",
-        examples=(
-            "drey pv add QUAD:LI21:201:BDES --readback QUAD:LI21:201:BACT --abs 0.01",
-            "drey pv add --readback BPMS:LI21:201:X --device BPM --tag Region=LI21",
-        ),
-    )(add)
-    command(
-        pv,
-        "set",
-        examples=(
-            "drey pv set QUAD:LI21:201:BDES --abs 0.01 --description 'Quad 201'",
-            "drey pv set MOTR:LI21:1 --completion done-channel --done-channel MOTR:LI21:1.DMOV",
-        ),
-    )(set_pv)
-    command(
-        pv,
-        "rm",
-        chooses=True,
-        examples=("drey pv rm OLD:PV", "drey pv rm --device SPARE --dry-run"),
-    )(remove)
-    command(pv, "undelete", chooses=True, examples=("drey pv undelete OLD:PV",))(undelete)

@@ -5,23 +5,36 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated, BinaryIO
 
 import typer
 
+from drey_cli.contracts import catalog_pb2, catalog_service_pb2, selector_pb2
 from drey_cli.errors import CliError, usage_error
 from drey_cli.exits import ExitCode
 from drey_cli.registry import command
+from drey_cli.render.documents import as_document, as_documents
+from drey_cli.render.imports import import_table, summary_cell
+from drey_cli.render.times import plural
 from drey_cli.selection import Choice
 from drey_cli.session import Session, new_request_id
 
-if TYPE_CHECKING:
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+app = typer.Typer()
+
 
 CHUNK = 512 * 1024
 _SHOWN_ROWS = 50
 
 
+@command(
+    app,
+    "import",
+    examples=(
+        "drey pv import machine.csv --dry-run",
+        "drey pv import machine.csv",
+        "zcat machine.csv.gz | drey pv import -",
+    ),
+)
 def import_pvs(
     session: Session,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standard input.")],
@@ -36,7 +49,6 @@ def import_pvs(
     ] = False,
 ) -> None:
     """Import a CSV file of PVs: all of it, or, when any row is refused, nothing."""
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 
     options = catalog_service_pb2.ImportOptions(
         format=catalog_pb2.FILE_FORMAT_CSV,
@@ -54,8 +66,6 @@ def import_pvs(
 
         rows, summary = _exchange(session, options, source, sent)
     if session.out.json:
-        from drey_cli.render.documents import as_document, as_documents
-
         session.out.document({"rows": as_documents(rows), "summary": as_document(summary)})
     else:
         _draw_import(session, rows, summary, show_changes)
@@ -79,7 +89,6 @@ def _exchange(
     source: BinaryIO,
     sent: Callable[[int], None],
 ) -> tuple[list[catalog_pb2.ImportRow], catalog_pb2.ImportSummary]:
-    from drey.catalog.v1 import catalog_service_pb2
 
     def requests() -> Iterator[catalog_service_pb2.ImportPvsRequest]:
         yield catalog_service_pb2.ImportPvsRequest(options=options)
@@ -110,8 +119,6 @@ def _draw_import(
     summary: catalog_pb2.ImportSummary,
     show_changes: bool,
 ) -> None:
-    from drey_cli.render.imports import import_table, summary_cell
-    from drey_cli.render.times import plural
 
     shown = [row for row in rows if show_changes or row.HasField("error")]
     if shown:
@@ -124,6 +131,14 @@ def _draw_import(
         session.out.text(f"new tag groups: {', '.join(summary.tag_groups_added)}")
 
 
+@command(
+    app,
+    "export",
+    examples=(
+        "drey pv export -o machine.csv",
+        "drey pv export --tag Region=LI21 > li21.csv",
+    ),
+)
 def export(
     session: Session,
     choice: Choice,
@@ -132,8 +147,6 @@ def export(
     ] = "-",
 ) -> None:
     """Export PVs as a CSV file that `drey pv import` takes back. Without a choice: every PV."""
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
-    from drey.common.v1 import selector_pb2
 
     client = session.client
     request = catalog_service_pb2.ExportPvsRequest(
@@ -167,22 +180,3 @@ def write_whole(path: Path, chunks: Iterator[bytes]) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return count
-
-
-def register(pv: typer.Typer) -> None:
-    """Add the commands to `drey pv`."""
-    command(
-        pv,
-        "import",
-        examples=(
-            "drey pv import machine.csv --dry-run",
-            "drey pv import machine.csv",
-            "zcat machine.csv.gz | drey pv import -",
-        ),
-    )(import_pvs)
-    command(
-        pv,
-        "export",
-        chooses=True,
-        examples=("drey pv export -o machine.csv", "drey pv export --tag Region=LI21 > li21.csv"),
-    )(export)

@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from drey_cli.contracts import (
+    catalog_pb2,
+    catalog_service_pb2,
+    monitor_service_pb2,
+    selector_pb2,
+    value_pb2,
+    watch_pb2,
+)
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
+from drey_cli.naming import get_pv
+from drey_cli.parts import whole_rows
 from drey_cli.registry import command
+from drey_cli.render.documents import as_document, as_documents
+from drey_cli.render.pvs import (
+    channel_facts,
+    devices_table,
+    policy_pairs,
+    pv_facts,
+    pvs_table,
+    source_text,
+)
+from drey_cli.render.rows import NO_METADATA, Metadata, metadata_by_number, rows_table
+from drey_cli.render.table import facts
+from drey_cli.render.times import plural
+from drey_cli.render.values import format_value
 from drey_cli.selection import Choice
 from drey_cli.session import Session
 
-if TYPE_CHECKING:
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
-    from drey.common.v1 import selector_pb2, value_pb2
-    from drey.monitor.v1 import watch_pb2
+app = typer.Typer()
+
 
 _PAGE = 5000
 _SHOWN = 200
 
 
+@command(
+    app,
+    "list",
+    examples=(
+        "drey pv list",
+        "drey pv list --tag Region=LI21,LI22 --device QUAD",
+        "drey pv list --search 'bpm x' --json",
+    ),
+)
 def list_pvs(
     session: Session,
     choice: Choice,
@@ -38,14 +68,10 @@ def list_pvs(
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
     found = fetch_pvs(session, choice.optional(), search=search, deleted=deleted, limit=limit)
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         session.out.document({"total": found.total, "pvs": as_documents(found.pvs)})
         refuse_nothing(found.pvs, choice, search)
         return
     refuse_nothing(found.pvs, choice, search)
-    from drey_cli.render.pvs import pvs_table
-    from drey_cli.render.times import plural
 
     table = pvs_table(found.pvs)
     table.note = plural(found.total, "PV")
@@ -54,6 +80,7 @@ def list_pvs(
     session.out.table(table)
 
 
+@command(app, "devices", examples=("drey pv devices --search quad",))
 def list_devices(
     session: Session,
     choice: Choice,
@@ -62,7 +89,6 @@ def list_devices(
     ] = "",
 ) -> None:
     """List the devices that PVs give, with how many PVs give each."""
-    from drey.catalog.v1 import catalog_service_pb2
 
     client, selector = session.client, choice.optional()
 
@@ -77,12 +103,8 @@ def list_devices(
 
     found = list(client.pages(fetch, limit=0))
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         session.out.document({"devices": as_documents(found)})
     else:
-        from drey_cli.render.pvs import devices_table
-
         session.out.table(devices_table(found))
     refuse_nothing(found, choice, search)
 
@@ -117,7 +139,6 @@ def fetch_pvs(
     limit: int = 0,
 ) -> Found:
     """PVs page by page. `limit` 0: all."""
-    from drey.catalog.v1 import catalog_service_pb2
 
     client, found = session.client, Found()
 
@@ -141,6 +162,7 @@ def fetch_pvs(
     return found
 
 
+@command(app, "show", examples=("drey pv show QUAD:LI21:201:BDES --policy",))
 def show(
     session: Session,
     pv: Annotated[str, typer.Argument(metavar="PV", help="Name or id.")],
@@ -149,9 +171,6 @@ def show(
     ] = False,
 ) -> None:
     """Show one PV: its entry, its channels, its values now."""
-    from drey.catalog.v1 import catalog_service_pb2
-    from drey.common.v1 import selector_pb2
-    from drey_cli.naming import get_pv
 
     client = session.client
     answer = get_pv(client, pv)
@@ -165,8 +184,6 @@ def show(
             catalog_service_pb2.GetEffectivePolicyRequest(id=answer.pv.id),
         )
     if session.out.json:
-        from drey_cli.render.documents import as_document
-
         document = as_document(answer)
         document["values"] = as_document(values.rows[0]) if values and values.rows else None
         if effective is not None:
@@ -182,9 +199,6 @@ def _draw_pv(
     values: Values | None,
     effective: catalog_service_pb2.GetEffectivePolicyResponse | None,
 ) -> None:
-    from drey_cli.render.pvs import channel_facts, policy_pairs, pv_facts, source_text
-    from drey_cli.render.rows import Metadata, rows_table
-    from drey_cli.render.table import facts
 
     out = session.out
     out.table(pv_facts(answer.pv, utc=out.utc))
@@ -216,8 +230,6 @@ def get_values(
     session: Session, selector: selector_pb2.Selector, *, with_metadata: bool = False
 ) -> Values:
     """Live values of what a selector chooses, arrays whole."""
-    from drey.monitor.v1 import monitor_service_pb2
-    from drey_cli.parts import whole_rows
 
     client, values = session.client, Values()
     request = monitor_service_pb2.GetValuesRequest(selector=selector, with_metadata=with_metadata)
@@ -232,6 +244,15 @@ def get_values(
     return values
 
 
+@command(
+    app,
+    "get",
+    examples=(
+        "drey pv get QUAD:LI21:201:BDES",
+        "drey pv get 'QUAD:LI21:*' --except '*:BCON'",
+        "drey pv get --value QUAD:LI21:201:BDES",
+    ),
+)
 def get(
     session: Session,
     choice: Choice,
@@ -242,8 +263,6 @@ def get(
     """Show the latest values, as the monitors have them. Nothing is read from an IOC."""
     values = get_values(session, choice.required(), with_metadata=not session.out.json)
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         links = as_documents(values.links)
         session.out.document(
             {"rows": as_documents(values.rows), "not_found": values.not_found, "links": links}
@@ -265,7 +284,6 @@ def get(
 
 def link_text(link: watch_pb2.NameLink) -> str:
     """What a name means that is not the PV's own."""
-    from drey.common.v1 import value_pb2
 
     if link.role == value_pb2.CHANNEL_ROLE_READBACK:
         return f"{link.asked} is the readback of {link.name}"
@@ -275,8 +293,6 @@ def link_text(link: watch_pb2.NameLink) -> str:
 
 
 def _draw_values(session: Session, values: Values, value_only: bool) -> None:
-    from drey_cli.render.rows import NO_METADATA, metadata_by_number, rows_table
-    from drey_cli.render.values import format_value
 
     metadata = metadata_by_number(values.metadata)
     if not value_only:
@@ -288,29 +304,3 @@ def _draw_values(session: Session, values: Values, value_only: bool) -> None:
         session.out.text(
             format_value(getattr(row, role), getattr(known, role), units=False, full=True)
         )
-
-
-def register(pv: typer.Typer) -> None:
-    """Add the commands to `drey pv`."""
-    command(
-        pv,
-        "list",
-        chooses=True,
-        examples=(
-            "drey pv list",
-            "drey pv list --tag Region=LI21,LI22 --device QUAD",
-            "drey pv list --search 'bpm x' --json",
-        ),
-    )(list_pvs)
-    command(pv, "devices", chooses=True, examples=("drey pv devices --search quad",))(list_devices)
-    command(pv, "show", examples=("drey pv show QUAD:LI21:201:BDES --policy",))(show)
-    command(
-        pv,
-        "get",
-        chooses=True,
-        examples=(
-            "drey pv get QUAD:LI21:201:BDES",
-            "drey pv get 'QUAD:LI21:*' --except '*:BCON'",
-            "drey pv get --value QUAD:LI21:201:BDES",
-        ),
-    )(get)

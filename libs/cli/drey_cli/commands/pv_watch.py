@@ -7,26 +7,38 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from drey_cli.contracts import monitor_service_pb2, value_pb2, watch_pb2
 from drey_cli.durations import parse_duration, parse_seconds
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
 from drey_cli.registry import command
+from drey_cli.render.rows import NO_METADATA, row_cells, rows_table
+from drey_cli.render.table import Cell, escape, text_of
 from drey_cli.selection import Choice
 from drey_cli.session import Session
+from drey_cli.watching import WatchModel
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from drey.common.v1 import value_pb2
-    from drey.monitor.v1 import monitor_service_pb2
     from drey_cli.client import Stream
     from drey_cli.watching import Change, WatchModel
 
+app = typer.Typer()
 FieldsName = Literal["both", "setpoint", "readback"]
 _REDRAW_S = 0.25
 _FIELDS = {"both": 1, "setpoint": 2, "readback": 3}
 
 
+@command(
+    app,
+    "watch",
+    examples=(
+        "drey pv watch QUAD:LI21:201:BDES BPMS:LI21:201:X",
+        "drey pv watch --tag Region=LI21 --interval 1s",
+        "drey pv watch --device BPM --json --for 10s > bpm.jsonl",
+    ),
+)
 def watch(
     session: Session,
     choice: Choice,
@@ -49,9 +61,7 @@ def watch(
     On a terminal a table that stays; into a pipe a line for each change; with --json each message
     of the stream as it came.
     """
-    from drey.monitor.v1 import monitor_service_pb2, watch_pb2
     from drey_cli.following import SILENCE_S, Follower
-    from drey_cli.watching import WatchModel
 
     spec = watch_pb2.WatchSpec(
         selector=choice.required(),
@@ -131,8 +141,6 @@ class Display:
 
     def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
         """A message came."""
-        from drey_cli.render.rows import NO_METADATA, row_cells
-        from drey_cli.render.table import text_of
 
         out = self.session.out
         for row in change.rows:
@@ -207,8 +215,6 @@ class LiveDisplay(Display):
         from rich.text import Text
 
         from drey_cli.output import rich_table
-        from drey_cli.render.rows import rows_table
-        from drey_cli.render.table import escape
 
         model = self.model
         room = max(3, self.session.out.console.size.height - 6)
@@ -216,8 +222,6 @@ class LiveDisplay(Display):
         table = rows_table(rows, model.metadata, utc=self.session.out.utc)
         for at, row in enumerate(rows):
             if row.number in self._recent:
-                from drey_cli.render.table import Cell
-
                 table.rows[at] = [Cell(row.name, "bold green"), *table.rows[at][1:]]
         hidden = len(model.rows) - len(rows)
         more = f" · {hidden} more not shown" if hidden else ""
@@ -252,17 +256,3 @@ def _display(session: Session, model: WatchModel) -> Display:
 
 if TYPE_CHECKING:
     from drey_cli.following import Follower
-
-
-def register(pv: typer.Typer) -> None:
-    """Add the command to `drey pv`."""
-    command(
-        pv,
-        "watch",
-        chooses=True,
-        examples=(
-            "drey pv watch QUAD:LI21:201:BDES BPMS:LI21:201:X",
-            "drey pv watch --tag Region=LI21 --interval 1s",
-            "drey pv watch --device BPM --json --for 10s > bpm.jsonl",
-        ),
-    )(watch)

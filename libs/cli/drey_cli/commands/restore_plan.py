@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from drey_cli.commands.snapshot_take import SnapshotArgument
+from drey_cli.contracts import restore_pb2, restore_service_pb2, state_pb2
 from drey_cli.durations import parse_duration
 from drey_cli.errors import CliError
+from drey_cli.naming import plan_id, restore_id, snapshot_id
 from drey_cli.registry import command
+from drey_cli.render.documents import as_document, as_documents
+from drey_cli.render.restores import (
+    plan_facts,
+    plan_table,
+    plans_table,
+    restore_facts,
+    restore_items_table,
+    restore_verdict,
+    restores_table,
+)
+from drey_cli.render.times import format_count
 from drey_cli.selection import Choice
 from drey_cli.session import Session, new_request_id
-
-if TYPE_CHECKING:
-    from drey.restore.v1 import restore_pb2
 
 _SHOWN = 50
 
@@ -39,9 +49,6 @@ def plan(
 
     Nothing is written to the machine. Without a choice of PVs: all of the snapshot.
     """
-    from drey.common.v1 import state_pb2
-    from drey.restore.v1 import restore_pb2, restore_service_pb2
-    from drey_cli.naming import snapshot_id
 
     client = session.client
     request = restore_service_pb2.CreatePlanRequest(
@@ -62,12 +69,8 @@ def plan(
 
 
 def _show_plan(session: Session, made: restore_pb2.Plan, *, limit: int, skips: bool) -> None:
-    from drey_cli.render.restores import plan_facts, plan_table
-    from drey_cli.render.times import format_count
 
     if session.out.json:
-        from drey_cli.render.documents import as_document, as_documents
-
         items = read_plan(session, made.id, writes_only=False)
         session.out.document({"plan": as_document(made), "items": as_documents(items)})
         return
@@ -85,8 +88,6 @@ def _show_plan(session: Session, made: restore_pb2.Plan, *, limit: int, skips: b
 
 def _show_policies(session: Session, made: restore_pb2.Plan) -> None:
     """Name what is left out because its policy would not be followed: nobody expects that."""
-    from drey.restore.v1 import restore_pb2
-    from drey_cli.render.restores import plan_table
 
     left_out = sum(s.pvs for s in made.skips if s.reason == restore_pb2.SKIP_REASON_POLICY)
     if not left_out:
@@ -111,7 +112,6 @@ def read_plan(
 
     With `skips` those that are left out for one of these reasons.
     """
-    from drey.restore.v1 import restore_service_pb2
 
     client = session.client
     request = restore_service_pb2.ReadPlanRequest(id=plan_id, writes_only=writes_only, skips=skips)
@@ -140,8 +140,6 @@ def show(
     ] = False,
 ) -> None:
     """Show a restore with its verdicts, or a plan with its items."""
-    from drey.restore.v1 import restore_service_pb2
-    from drey_cli.naming import plan_id, restore_id
 
     client = session.client
     if not is_plan:
@@ -166,11 +164,8 @@ def show_restore(
     session: Session, restore: restore_pb2.Restore, *, limit: int, everything: bool
 ) -> None:
     """Draw a restore: the PVs that are not verified, the counts, the verdict in a line."""
-    from drey_cli.render.restores import restore_facts, restore_items_table, restore_verdict
 
     if session.out.json:
-        from drey_cli.render.documents import as_document, as_documents
-
         items = read_restore(session, restore.id, everything=True)
         session.out.document({"restore": as_document(restore), "items": as_documents(items)})
         return
@@ -188,7 +183,6 @@ def read_restore(
     session: Session, restore_id: str, *, everything: bool, limit: int = 0
 ) -> list[restore_pb2.RestoreItem]:
     """Items of a restore by name; without `everything` those that are not as they should be."""
-    from drey.restore.v1 import restore_pb2, restore_service_pb2
 
     fine = {restore_pb2.VERDICT_VERIFIED, restore_pb2.VERDICT_EQUAL_ALREADY, 0}
     verdicts = [each for each in restore_pb2.Verdict.values() if each not in fine]
@@ -214,9 +208,6 @@ def list_restores(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most; 0 is all.")] = 50,
 ) -> None:
     """List restores, or plans, newest first."""
-    from drey.restore.v1 import restore_service_pb2
-    from drey_cli.render.documents import as_documents
-    from drey_cli.render.restores import plans_table, restores_table
 
     client, size = session.client, min(limit or 1000, 1000)
 
@@ -253,7 +244,6 @@ def register(restore: typer.Typer) -> None:
     command(
         restore,
         "plan",
-        chooses=True,
         examples=(
             "drey restore plan latest",
             "drey restore plan golden-2026 --tag Region=LI21 --except 'MOTR:*'",

@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from drey_cli.contracts import restore_pb2, restore_service_pb2
+from drey_cli.digests import RECIPE, plan_digest
 from drey_cli.durations import parse_duration
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
+from drey_cli.failures import from_item_error
+from drey_cli.naming import own_plan_id, own_restore_id, restore_id
 from drey_cli.registry import command
+from drey_cli.render.documents import as_document
+from drey_cli.render.enums import short_name
+from drey_cli.render.restores import plan_facts, restore_facts, verdict_counts
+from drey_cli.render.times import plural
 from drey_cli.session import Session, new_request_id
 
 if TYPE_CHECKING:
-    from drey.restore.v1 import restore_pb2, restore_service_pb2
     from drey_cli.client import Stream
 
 RestoreArgument = Annotated[
@@ -57,8 +64,6 @@ def run(
     Exit 0 only if every PV was verified, 4 if not. Ctrl-C asks whether to abort; the restore does
     not depend on this command.
     """
-    from drey.restore.v1 import restore_service_pb2
-    from drey_cli.naming import own_plan_id
 
     client = session.client
     found = client.call(
@@ -92,7 +97,6 @@ def run(
 def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
     """Refuse a plan whose items are not those of its digest, as computed here."""
     from drey_cli.commands.restore_plan import read_plan
-    from drey_cli.digests import RECIPE, plan_digest
 
     if plan.digest_recipe != RECIPE:
         raise CliError(
@@ -114,8 +118,6 @@ def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
 
 
 def _confirm(session: Session, plan: restore_pb2.Plan, *, yes: bool) -> None:
-    from drey_cli.render.restores import plan_facts
-    from drey_cli.render.times import plural
 
     if not session.out.json:
         session.out.table(plan_facts(plan, utc=session.out.utc))
@@ -127,7 +129,6 @@ def _confirm(session: Session, plan: restore_pb2.Plan, *, yes: bool) -> None:
 
 def restore_states(session: Session, restore_id: str) -> Iterator[restore_pb2.Restore]:
     """Each state of a restore until it has ended, across broken connections."""
-    from drey.restore.v1 import restore_service_pb2
     from drey_cli.client import WATCH_TIMEOUT_S
     from drey_cli.following import follow_to_end
 
@@ -148,8 +149,6 @@ def restore_states(session: Session, restore_id: str) -> Iterator[restore_pb2.Re
 
 def state_of(restore: restore_pb2.Restore) -> str:
     """State of a restore as its short name."""
-    from drey.restore.v1 import restore_pb2
-    from drey_cli.render.enums import short_name
 
     return short_name(restore_pb2.RestoreState, restore.state)
 
@@ -179,7 +178,6 @@ def _follow(session: Session, restore: restore_pb2.Restore) -> restore_pb2.Resto
 
 def restore_progress(restore: restore_pb2.Restore) -> tuple[int, int | None]:
     """PVs done and in all, for the bar: while verifying, those that have their last verdict."""
-    from drey_cli.render.restores import verdict_counts
 
     counts = verdict_counts(restore)
     total = sum(counts.values())
@@ -207,7 +205,6 @@ def _interrupted(session: Session, restore_id: str) -> None:
 
 
 def _abort(session: Session, restore_id: str, reason: str) -> restore_pb2.Restore:
-    from drey.restore.v1 import restore_service_pb2
 
     client = session.client
     return client.call(
@@ -222,8 +219,6 @@ def _end(session: Session, restore: restore_pb2.Restore) -> None:
 
     refuse_failed(restore)
     if session.out.json:
-        from drey_cli.render.documents import as_document
-
         session.out.document({"restore": as_document(restore)})
     else:
         show_restore(session, restore, limit=_SHOWN, everything=False)
@@ -232,7 +227,6 @@ def _end(session: Session, restore: restore_pb2.Restore) -> None:
 
 def refuse_failed(restore: restore_pb2.Restore) -> None:
     """Raise the error of a restore that has failed: nothing was written."""
-    from drey_cli.failures import from_item_error
 
     if state_of(restore) != "failed":
         return
@@ -251,8 +245,6 @@ def exit_code(restore: restore_pb2.Restore) -> ExitCode:
 
 def watch(session: Session, restore: RestoreArgument = "latest") -> None:
     """Follow a restore to its end. Leaving by Ctrl-C stops nothing unless you say abort."""
-    from drey.restore.v1 import restore_service_pb2
-    from drey_cli.naming import restore_id
 
     client = session.client
     identity = restore_id(client, restore)
@@ -278,8 +270,6 @@ def abort(
 
     latest is your own newest; that of another needs its id.
     """
-    from drey_cli.naming import own_restore_id
-    from drey_cli.render.restores import restore_facts
 
     stopped = _abort(session, own_restore_id(session.client, restore), reason)
     if session.out.json:

@@ -7,16 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from drey_cli.contracts import compare_pb2, compare_service_pb2, state_pb2
 from drey_cli.errors import usage_error
 from drey_cli.exits import ExitCode
+from drey_cli.naming import snapshot_id
 from drey_cli.registry import command
-from drey_cli.selection import Choice
+from drey_cli.render.comparisons import (
+    comparison_notes,
+    comparison_table,
+    comparison_verdict,
+    differences_table,
+    matrix_table,
+)
+from drey_cli.render.documents import as_document, as_documents
+from drey_cli.render.enums import number_of
+from drey_cli.selection import NamedChoice
 from drey_cli.session import Session
 
 if TYPE_CHECKING:
-    from drey.common.v1 import state_pb2
-    from drey.compare.v1 import compare_pb2, compare_service_pb2
     from drey_cli.client import Client
+
+app = typer.Typer()
 
 SortName = Literal["name", "deviation", "device"]
 ScopeName = Literal["reference", "common", "any"]
@@ -39,9 +50,19 @@ class ClassName(StrEnum):
     NOT_COMPARABLE = "not-comparable"
 
 
+@command(
+    app,
+    "compare",
+    examples=(
+        "drey snapshot compare latest live",
+        "drey snapshot compare golden:injector latest --only different --limit 20",
+        "drey snapshot compare latest~5 latest~4 latest~3 latest --sort name",
+        "drey snapshot compare latest live --device QUAD --abs 0.01 --summary",
+    ),
+)
 def compare(
     session: Session,
-    choice: Choice,
+    choice: NamedChoice,
     reference: Annotated[
         str, typer.Argument(metavar="REFERENCE", help="A snapshot, live, or golden:LABEL.")
     ],
@@ -80,8 +101,6 @@ def compare(
     With several others: a table with one column for each, and the first in which a PV is different.
     Tags are those of the catalog as of now: a snapshot does not keep them.
     """
-    from drey.compare.v1 import compare_pb2, compare_service_pb2
-    from drey_cli.render.enums import number_of
 
     client = session.client
     names = others or ["live"]
@@ -99,8 +118,6 @@ def compare(
     request = compare_service_pb2.CompareRequest(spec=spec, summary_only=summary, page_size=limit)
     header, rows = _compare(session, request)
     if session.out.json:
-        from drey_cli.render.documents import as_document, as_documents
-
         session.out.document({"header": as_document(header), "rows": as_documents(rows)})
     else:
         _draw(session, names, header, rows)
@@ -110,8 +127,6 @@ def compare(
 
 
 def _state(client: Client, text: str) -> state_pb2.StateRef:
-    from drey.common.v1 import state_pb2
-    from drey_cli.naming import snapshot_id
 
     if text == "live":
         return state_pb2.StateRef(live=state_pb2.LiveState())
@@ -127,8 +142,6 @@ def _set_tolerances(
     absolute: float | None,
     relative: float | None,
 ) -> None:
-    from drey.compare.v1 import compare_pb2
-    from drey_cli.render.enums import number_of
 
     given = absolute is not None or relative is not None
     if given and source not in {None, "given"}:
@@ -147,7 +160,6 @@ def _set_tolerances(
 def _compare(
     session: Session, request: compare_service_pb2.CompareRequest
 ) -> tuple[compare_pb2.ComparisonHeader, list[compare_pb2.ComparisonRow]]:
-    from drey.compare.v1 import compare_pb2
 
     client = session.client
     header = compare_pb2.ComparisonHeader()
@@ -166,13 +178,6 @@ def _draw(
     header: compare_pb2.ComparisonHeader,
     rows: list[compare_pb2.ComparisonRow],
 ) -> None:
-    from drey_cli.render.comparisons import (
-        comparison_notes,
-        comparison_table,
-        comparison_verdict,
-        differences_table,
-        matrix_table,
-    )
 
     out = session.out
     if rows:
@@ -196,19 +201,3 @@ def _draw(
         for note in comparison_notes(summary, header.reference, other):
             out.note(note)
         out.cell(comparison_verdict(summary))
-
-
-def register(snapshot: typer.Typer) -> None:
-    """Add the command to `drey snapshot`."""
-    command(
-        snapshot,
-        "compare",
-        chooses=True,
-        named=True,
-        examples=(
-            "drey snapshot compare latest live",
-            "drey snapshot compare golden:injector latest --only different --limit 20",
-            "drey snapshot compare latest~5 latest~4 latest~3 latest --sort name",
-            "drey snapshot compare latest live --device QUAD --abs 0.01 --summary",
-        ),
-    )(compare)

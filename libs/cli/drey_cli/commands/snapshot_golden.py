@@ -7,8 +7,14 @@ from typing import Annotated
 import typer
 
 from drey_cli.commands.snapshot_take import SnapshotArgument
-from drey_cli.registry import command
+from drey_cli.contracts import snapshot_service_pb2
+from drey_cli.naming import list_snapshots, snapshot_id
+from drey_cli.registry import command, command_app
+from drey_cli.render.documents import as_documents
+from drey_cli.render.snapshots import golden_table, snapshot_facts
 from drey_cli.session import Session, new_request_id
+
+app = command_app("Which snapshots are known to be good.")
 
 LabelOption = Annotated[
     str, typer.Option("--label", "-l", help="Tells several golden snapshots apart.")
@@ -16,13 +22,18 @@ LabelOption = Annotated[
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why; it is audited.")]
 
 
+@command(
+    app,
+    "set",
+    examples=(
+        "drey snapshot golden set latest --reason 'after tuning'",
+        "drey snapshot golden set 'run 3' --label injector",
+    ),
+)
 def set_golden(
     session: Session, snapshot: SnapshotArgument, label: LabelOption = "", reason: ReasonOption = ""
 ) -> None:
     """Mark a snapshot as golden. There is one for each label: the mark moves to it."""
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.naming import snapshot_id
-    from drey_cli.render.snapshots import snapshot_facts
 
     client = session.client
     request = snapshot_service_pb2.SetGoldenRequest(
@@ -40,13 +51,11 @@ def set_golden(
         session.out.note(f"the mark was taken from {answer.moved_from_id}")
 
 
+@command(app, "clear", examples=("drey snapshot golden clear latest --label injector",))
 def clear_golden(
     session: Session, snapshot: SnapshotArgument, label: LabelOption = "", reason: ReasonOption = ""
 ) -> None:
     """Take a golden mark away from a snapshot."""
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.naming import snapshot_id
-    from drey_cli.render.snapshots import snapshot_facts
 
     client = session.client
     request = snapshot_service_pb2.ClearGoldenRequest(
@@ -62,35 +71,12 @@ def clear_golden(
         session.out.table(snapshot_facts(answer.snapshot, utc=session.out.utc))
 
 
+@command(app, "list", examples=("drey snapshot golden list",))
 def list_golden(session: Session) -> None:
     """List golden snapshots with their marks."""
-    from drey_cli.naming import list_snapshots
-    from drey_cli.render.snapshots import golden_table
 
     found = list(list_snapshots(session.client, golden_only=True))
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         session.out.document({"snapshots": as_documents(found)})
     else:
         session.out.table(golden_table(found, utc=session.out.utc))
-
-
-def register(snapshot: typer.Typer) -> None:
-    """Add the commands to `drey snapshot`."""
-    golden = typer.Typer(
-        name="golden", no_args_is_help=True, help="Which snapshots are known to be good."
-    )
-    command(
-        golden,
-        "set",
-        examples=(
-            "drey snapshot golden set latest --reason 'after tuning'",
-            "drey snapshot golden set 'run 3' --label injector",
-        ),
-    )(set_golden)
-    command(golden, "clear", examples=("drey snapshot golden clear latest --label injector",))(
-        clear_golden
-    )
-    command(golden, "list", examples=("drey snapshot golden list",))(list_golden)
-    snapshot.add_typer(golden)

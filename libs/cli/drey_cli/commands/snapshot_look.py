@@ -9,18 +9,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drey_cli.commands.snapshot_take import SnapshotArgument
+from drey_cli.contracts import form_pb2, snapshot_pb2, snapshot_service_pb2, value_pb2
 from drey_cli.errors import usage_error
 from drey_cli.exits import ExitCode
+from drey_cli.naming import snapshot_id
+from drey_cli.parts import whole_rows
 from drey_cli.registry import command
+from drey_cli.render.documents import as_document, as_documents
+from drey_cli.render.rows import Metadata, metadata_by_number, rows_table
+from drey_cli.render.snapshots import snapshot_facts, snapshots_table
+from drey_cli.render.times import plural
 from drey_cli.selection import Choice
 from drey_cli.session import Session
 
 if TYPE_CHECKING:
-    from drey.common.v1 import value_pb2
-    from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
     from drey_cli.client import Stream
 
+app = typer.Typer()
 
+
+@command(
+    app,
+    "list",
+    examples=(
+        "drey snapshot list --golden",
+        "drey snapshot list --since 2026-11-20T08:00",
+    ),
+)
 def list_snapshots(
     session: Session,
     search: Annotated[str, typer.Option("--search", "-s", help="Text in title or comment.")] = "",
@@ -36,8 +51,6 @@ def list_snapshots(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most; 0 is all.")] = 50,
 ) -> None:
     """List snapshots, newest first."""
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.render.snapshots import snapshots_table
 
     client = session.client
     request = snapshot_service_pb2.ListSnapshotsRequest(
@@ -59,8 +72,6 @@ def list_snapshots(
 
     found = list(client.pages(fetch, limit=limit))
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         session.out.document({"snapshots": as_documents(found)})
     else:
         session.out.table(snapshots_table(found, utc=session.out.utc))
@@ -79,11 +90,9 @@ def parse_time_ns(text: str, *, option: str) -> int:
     return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
 
 
+@command(app, "show", examples=("drey snapshot show latest",))
 def show(session: Session, snapshot: SnapshotArgument) -> None:
     """Show what is known of a snapshot, without its values."""
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.naming import snapshot_id
-    from drey_cli.render.snapshots import snapshot_facts
 
     client = session.client
     request = snapshot_service_pb2.GetSnapshotRequest(id=snapshot_id(client, snapshot))
@@ -94,6 +103,15 @@ def show(session: Session, snapshot: SnapshotArgument) -> None:
         session.out.table(snapshot_facts(answer.snapshot, utc=session.out.utc))
 
 
+@command(
+    app,
+    "read",
+    examples=(
+        "drey snapshot read latest --device QUAD",
+        "drey snapshot read 'before shift 2' --json > values.jsonl",
+        "drey snapshot read latest --only-missing",
+    ),
+)
 def read(
     session: Session,
     choice: Choice,
@@ -107,9 +125,6 @@ def read(
     Names and devices are those of its time, tags those of the catalog as of now.
     With --json: the snapshot as the first line, then a line for each PV.
     """
-    from drey.common.v1 import form_pb2
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.naming import snapshot_id
 
     client = session.client
     request = snapshot_service_pb2.ReadSnapshotRequest(
@@ -129,8 +144,6 @@ def read(
 def _read_lines(
     session: Session, stream: Stream[snapshot_service_pb2.ReadSnapshotResponse]
 ) -> None:
-    from drey_cli.parts import whole_rows
-    from drey_cli.render.documents import as_document
 
     def rows() -> Iterator[value_pb2.PvRow]:
         for message in stream:
@@ -145,9 +158,6 @@ def _read_lines(
 def _read_table(
     session: Session, stream: Stream[snapshot_service_pb2.ReadSnapshotResponse]
 ) -> None:
-    from drey_cli.parts import whole_rows
-    from drey_cli.render.rows import Metadata, metadata_by_number, rows_table
-    from drey_cli.render.times import plural
 
     rows: list[value_pb2.PvRow] = []
     metadata: dict[int, Metadata] = {}
@@ -163,11 +173,10 @@ def _read_table(
     session.out.table(table)
 
 
+@command(app, "verify", examples=("drey snapshot verify latest",))
 def verify(session: Session, snapshot: SnapshotArgument) -> None:
     """Check every stored page of a snapshot against its hash. Exit 4 if it is not intact."""
-    from drey.snapshot.v1 import snapshot_service_pb2
     from drey_cli.client import STREAM_TIMEOUT_S
-    from drey_cli.naming import snapshot_id
 
     client = session.client
     answer = client.call(
@@ -185,24 +194,3 @@ def verify(session: Session, snapshot: SnapshotArgument) -> None:
             session.out.text(f"  {finding}")
     if not answer.intact:
         raise typer.Exit(ExitCode.DIFFERENT)
-
-
-def register(snapshot: typer.Typer) -> None:
-    """Add the commands to `drey snapshot`."""
-    command(
-        snapshot,
-        "list",
-        examples=("drey snapshot list --golden", "drey snapshot list --since 2026-11-20T08:00"),
-    )(list_snapshots)
-    command(snapshot, "show", examples=("drey snapshot show latest",))(show)
-    command(
-        snapshot,
-        "read",
-        chooses=True,
-        examples=(
-            "drey snapshot read latest --device QUAD",
-            "drey snapshot read 'before shift 2' --json > values.jsonl",
-            "drey snapshot read latest --only-missing",
-        ),
-    )(read)
-    command(snapshot, "verify", examples=("drey snapshot verify latest",))(verify)

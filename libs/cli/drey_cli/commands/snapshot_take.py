@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from drey_cli.contracts import job_pb2, snapshot_pb2, snapshot_service_pb2
 from drey_cli.durations import parse_duration, parse_seconds, to_duration
 from drey_cli.errors import CliError, usage_error
 from drey_cli.exits import ExitCode
+from drey_cli.naming import deleted_snapshot_id, snapshot_id
 from drey_cli.registry import command
+from drey_cli.render.documents import as_document, as_documents
+from drey_cli.render.enums import number_of
+from drey_cli.render.jobs import ENDED, job_facts, job_state
+from drey_cli.render.snapshots import missing, snapshot_facts
+from drey_cli.render.times import plural
 from drey_cli.selection import Choice
 from drey_cli.session import Session, new_request_id
 
-if TYPE_CHECKING:
-    from drey.job.v1 import job_pb2
-    from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
+app = typer.Typer()
+
 
 SourceName = Literal["image", "read", "image-then-read"]
 SnapshotArgument = Annotated[
@@ -25,6 +31,15 @@ _GATES_PANEL = "What must hold"
 _FIRST_WAIT_S = 2.0
 
 
+@command(
+    app,
+    "take",
+    examples=(
+        "drey snapshot take --all --title 'before shift 2'",
+        "drey snapshot take --tag Region=LI21 --max-missing 10",
+        "drey snapshot take --device QUAD --source read --allow-missing",
+    ),
+)
 def take(
     session: Session,
     choice: Choice,
@@ -74,12 +89,9 @@ def take(
     ] = False,
 ) -> None:
     """Take a snapshot. Refused, rather than taken with gaps, unless you allow gaps."""
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.render.enums import number_of
 
     if allow_missing and max_missing is not None:
         raise usage_error("say --max-missing or --allow-missing, not both", field="--max-missing")
-    from drey.snapshot.v1 import snapshot_pb2
 
     request = snapshot_service_pb2.TakeSnapshotRequest(
         selector=choice.required(),
@@ -107,7 +119,6 @@ def _take(
     session: Session, request: snapshot_service_pb2.TakeSnapshotRequest, *, no_wait: bool
 ) -> None:
     from drey_cli.following_jobs import check_job, follow_job
-    from drey_cli.render.jobs import ENDED, job_facts, job_state
 
     client = session.client
     answer = client.call(
@@ -131,7 +142,6 @@ def _take(
 
 
 def _made_by(session: Session, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
-    from drey.snapshot.v1 import snapshot_service_pb2
 
     kind, _, identity = job.result.partition("/")
     if kind != "snapshots" or not identity:
@@ -142,8 +152,6 @@ def _made_by(session: Session, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
 
 
 def _show_taken(session: Session, snapshot: snapshot_pb2.Snapshot) -> None:
-    from drey_cli.render.snapshots import missing, snapshot_facts
-    from drey_cli.render.times import plural
 
     if session.out.json:
         session.out.document({"snapshot": _document(snapshot)})
@@ -158,11 +166,11 @@ def _show_taken(session: Session, snapshot: snapshot_pb2.Snapshot) -> None:
 
 
 def _document(snapshot: snapshot_pb2.Snapshot) -> dict[str, object]:
-    from drey_cli.render.documents import as_document
 
     return as_document(snapshot)
 
 
+@command(app, "edit", examples=("drey snapshot edit latest --label 2026-run3",))
 def edit(
     session: Session,
     snapshot: SnapshotArgument,
@@ -174,9 +182,6 @@ def edit(
     ] = None,
 ) -> None:
     """Change title, comment or labels. Values can never be changed."""
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.naming import snapshot_id
-    from drey_cli.render.snapshots import snapshot_facts
 
     client = session.client
     found = client.call(
@@ -205,6 +210,7 @@ def edit(
         session.out.table(snapshot_facts(changed, utc=session.out.utc))
 
 
+@command(app, "rm", examples=("drey snapshot rm 'test 1' 0192f3a4",))
 def remove(
     session: Session,
     snapshots: Annotated[
@@ -213,10 +219,6 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete snapshots. Golden ones are protected."""
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.naming import snapshot_id
-    from drey_cli.render.documents import as_documents
-    from drey_cli.render.times import plural
 
     client = session.client
     # All names are resolved before the first is deleted: `latest` must not move meanwhile.
@@ -236,6 +238,7 @@ def remove(
         session.out.document({"snapshots": as_documents(deleted)})
 
 
+@command(app, "undelete", examples=("drey snapshot undelete 'test 1'",))
 def undelete(
     session: Session,
     snapshots: Annotated[
@@ -243,9 +246,6 @@ def undelete(
     ],
 ) -> None:
     """Bring deleted snapshots back. See them with: drey snapshot list --deleted."""
-    from drey.snapshot.v1 import snapshot_service_pb2
-    from drey_cli.naming import deleted_snapshot_id
-    from drey_cli.render.documents import as_documents
 
     client = session.client
     back = []
@@ -258,20 +258,3 @@ def undelete(
             session.out.text(f"{identity} is back")
     if session.out.json:
         session.out.document({"snapshots": as_documents(back)})
-
-
-def register(snapshot: typer.Typer) -> None:
-    """Add the commands to `drey snapshot`."""
-    command(
-        snapshot,
-        "take",
-        chooses=True,
-        examples=(
-            "drey snapshot take --all --title 'before shift 2'",
-            "drey snapshot take --tag Region=LI21 --max-missing 10",
-            "drey snapshot take --device QUAD --source read --allow-missing",
-        ),
-    )(take)
-    command(snapshot, "edit", examples=("drey snapshot edit latest --label 2026-run3",))(edit)
-    command(snapshot, "rm", examples=("drey snapshot rm 'test 1' 0192f3a4",))(remove)
-    command(snapshot, "undelete", examples=("drey snapshot undelete 'test 1'",))(undelete)

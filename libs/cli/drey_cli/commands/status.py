@@ -6,21 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from drey_cli.contracts import system_service_pb2
 from drey_cli.exits import ExitCode
-from drey_cli.registry import command
+from drey_cli.registry import command, command_app
+from drey_cli.render.system import health_cell, summary_tables
 from drey_cli.session import Session
 
 if TYPE_CHECKING:
-    from drey.system.v1 import system_service_pb2
     from drey_cli.client import Stream
 
+app = command_app()
 
+
+@command(app, "status", examples=("drey status", "drey status --json | jq .summary.healthy"))
 def status(
     session: Session,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until Ctrl-C.")] = False,
 ) -> None:
     """Show how the whole does: services, shards, findings. Exit 1 unless it is healthy."""
-    from drey.system.v1 import system_service_pb2
 
     if watch:
         _watch(session)
@@ -38,7 +41,6 @@ def status(
 
 
 def _draw(session: Session, summary: system_service_pb2.SystemSummary) -> None:
-    from drey_cli.render.system import health_cell, summary_tables
 
     for table in summary_tables(summary, utc=session.out.utc):
         session.out.table(table)
@@ -46,7 +48,6 @@ def _draw(session: Session, summary: system_service_pb2.SystemSummary) -> None:
 
 
 def _watch(session: Session) -> None:
-    from drey.system.v1 import system_service_pb2
     from drey_cli.client import WATCH_TIMEOUT_S
     from drey_cli.following import Follower, Lost
 
@@ -70,10 +71,3 @@ def _watch(session: Session) -> None:
                 if session.out.is_terminal:
                     session.out.console.clear()
                 _draw(session, item.summary)
-
-
-def register(app: typer.Typer) -> None:
-    """Add `status`."""
-    command(app, "status", examples=("drey status", "drey status --json | jq .summary.healthy"))(
-        status
-    )

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from drey_cli.commands import SUMMARIES
-from drey_cli.errors import CliError
-from drey_cli.registry import command
+from drey_cli.contracts import catalog_pb2, catalog_service_pb2
+from drey_cli.errors import CliError, usage_error
+from drey_cli.naming import list_tag_groups, tag_group
+from drey_cli.registry import command, command_app
+from drey_cli.render.documents import as_documents
+from drey_cli.render.table import Column, Table
+from drey_cli.render.times import plural
 from drey_cli.selection import Choice, parse_tag
 from drey_cli.session import Session, new_request_id
 
-if TYPE_CHECKING:
-    from drey.catalog.v1 import catalog_pb2
+app = command_app("Tags of PVs, in groups.")
+
 
 TagArgument = Annotated[str, typer.Argument(metavar="GROUP=TAG[,TAG]", help="Group and tags.")]
 Force = Annotated[bool, typer.Option("--force", help="Although PVs carry it.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
+@command(app, "add", examples=("drey tag add Region=LI21 --glob '*:LI21:*'",))
 def add(session: Session, choice: Choice, tag: TagArgument) -> None:
     """Put tags on PVs. Groups and tags that are not there are created."""
     _tag(session, choice, tag, adds=True)
 
 
+@command(app, "rm", examples=("drey tag rm Region=LI21 --device SPARE",))
 def remove(session: Session, choice: Choice, tag: TagArgument) -> None:
     """Take tags off PVs. The tags themselves stay."""
     _tag(session, choice, tag, adds=False)
 
 
 def _tag(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
-    from drey_cli.errors import usage_error
-    from drey_cli.render.times import plural
 
     group, names = parse_tag(text, option="GROUP=TAG")
     if not names:
@@ -55,15 +58,12 @@ def _tag(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
         session.out.text(f"{plural(answer.matched, 'PV')} chosen, {answer.changed} changed")
 
 
+@command(app, "groups")
 def groups(session: Session) -> None:
     """List all groups with their tags, and how many PVs carry each."""
-    from drey_cli.naming import list_tag_groups
-    from drey_cli.render.table import Column, Table
 
     found = list(list_tag_groups(session.client))
     if session.out.json:
-        from drey_cli.render.documents import as_documents
-
         session.out.document({"tag_groups": as_documents(found)})
         return
     table = Table(
@@ -81,14 +81,13 @@ def groups(session: Session) -> None:
     session.out.table(table)
 
 
+@command(app, "create", examples=("drey tag create Region=LI21,LI22",))
 def create(
     session: Session,
     group: Annotated[str, typer.Argument(metavar="GROUP[=TAG,...]", help="Group, with tags.")],
     description: Annotated[str, typer.Option("--description", help="Text for people.")] = "",
 ) -> None:
     """Create a group, with tags; in a group that is there, create the tags."""
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
-    from drey_cli.naming import list_tag_groups
 
     client = session.client
     name, tags = parse_tag(group, option="GROUP")
@@ -121,18 +120,17 @@ def create(
 
 
 def _group(session: Session, name: str) -> catalog_pb2.TagGroup:
-    from drey_cli.naming import tag_group
 
     return tag_group(session.client, name)
 
 
+@command(app, "rename", examples=("drey tag rename Region=LI21 'Linac 21'",))
 def rename(
     session: Session,
     what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="New name.")],
 ) -> None:
     """Rename a group, or a tag of a group."""
-    from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 
     client = session.client
     group_name, tags = parse_tag(what, option="GROUP=TAG")
@@ -169,6 +167,7 @@ def _tag_of(group: catalog_pb2.TagGroup, name: str) -> catalog_pb2.Tag:
     )
 
 
+@command(app, "delete", examples=("drey tag delete Region=LI21 --force",))
 def delete(
     session: Session,
     what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
@@ -176,9 +175,6 @@ def delete(
     yes: Yes = False,
 ) -> None:
     """Delete a group with its tags, or one tag of it, from the catalog."""
-    from drey.catalog.v1 import catalog_service_pb2
-    from drey_cli.errors import usage_error
-    from drey_cli.render.times import plural
 
     client = session.client
     group_name, tags = parse_tag(what, option="GROUP=TAG")
@@ -208,15 +204,12 @@ def delete(
         session.out.text(f"deleted {what}; {plural(changed, 'PV')} lost a tag")
 
 
+@command(app, "undelete", examples=("drey tag undelete Region=LI21",))
 def undelete(
     session: Session,
     what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
 ) -> None:
     """Bring back a deleted group with its tags, or one tag, on the PVs that carried them."""
-    from drey.catalog.v1 import catalog_service_pb2
-    from drey_cli.errors import usage_error
-    from drey_cli.naming import list_tag_groups
-    from drey_cli.render.times import plural
 
     client = session.client
     name, tags = parse_tag(what, option="GROUP=TAG")
@@ -255,21 +248,3 @@ def undelete(
         session.out.document({"pvs_changed": changed})
     else:
         session.out.text(f"{what} is back on {plural(changed, 'PV')}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `tag` commands."""
-    tag = typer.Typer(name="tag", no_args_is_help=True, help=SUMMARIES["tag"])
-    command(tag, "groups")(groups)
-    command(
-        tag,
-        "add",
-        chooses=True,
-        examples=("drey tag add Region=LI21 --glob '*:LI21:*'",),
-    )(add)
-    command(tag, "rm", chooses=True, examples=("drey tag rm Region=LI21 --device SPARE",))(remove)
-    command(tag, "create", examples=("drey tag create Region=LI21,LI22",))(create)
-    command(tag, "rename", examples=("drey tag rename Region=LI21 'Linac 21'",))(rename)
-    command(tag, "delete", examples=("drey tag delete Region=LI21 --force",))(delete)
-    command(tag, "undelete", examples=("drey tag undelete Region=LI21",))(undelete)
-    app.add_typer(tag)

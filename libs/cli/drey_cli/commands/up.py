@@ -14,6 +14,7 @@ import typer
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
 from drey_cli.output import Output
+from drey_cli.registry import command_app
 
 if TYPE_CHECKING:
     from drey_stack.simulated import SimulatedMachine
@@ -30,11 +31,7 @@ _PASSED_ON = re.compile(
 """Settings that a shell may give to `drey up`; the others it makes itself."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("up", epilog=_EPILOG)(up)
-
-
+app = command_app()
 _EPILOG = """[bold]Examples[/bold]
 
   $ drey up
@@ -45,6 +42,7 @@ _EPILOG = """[bold]Examples[/bold]
 """
 
 
+@app.command("up", epilog=_EPILOG)
 def up(
     state: Annotated[
         Path, typer.Option(help="State folder: databases, keys, logs, ports.", envvar="DREY_STATE")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import typer
-
-from drey_cli.registry import command
+from drey_cli.contracts import access_service_pb2
+from drey_cli.registry import command, command_app
 from drey_cli.session import Session
 
+app = command_app()
 
+
+@command(app, "whoami")
 def whoami(session: Session) -> None:
     """Say who you are to the server, and what you may do."""
-    from drey.access.v1 import access_service_pb2
 
     client = session.client
     answer = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest())
@@ -23,8 +24,3 @@ def whoami(session: Session) -> None:
     roles = ", ".join(answer.roles)
     session.out.text(f"{answer.principal} ({roles}{until}) at {client.connection.server}")
     session.out.note(f"may: {' '.join(answer.permissions)}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "whoami")(whoami)

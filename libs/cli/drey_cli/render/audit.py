@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from drey_cli.contracts import audit_pb2
 from drey_cli.render.table import Cell, Column, Table
 from drey_cli.render.times import format_time
-
-if TYPE_CHECKING:
-    from drey.audit.v1 import audit_pb2
 
 
 def events_table(events: Iterable[audit_pb2.AuditEvent], *, utc: bool) -> Table:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from drey_cli.contracts import compare_pb2, value_pb2
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table
 from drey_cli.render.times import format_count, plural
 from drey_cli.render.values import value_cell
-
-if TYPE_CHECKING:
-    from drey.common.v1 import value_pb2
-    from drey.compare.v1 import compare_pb2
 
 _BAR = 10
 _CLASS_STYLE = {
@@ -27,7 +23,6 @@ _CLASS_STYLE = {
 
 def comparison_table(summary: compare_pb2.ComparisonSummary) -> Table:
     """Counts of channels by class."""
-    from drey.compare.v1 import compare_pb2
 
     table = Table(
         (Column("channels"), Column("setpoints", right=True), Column("readbacks", right=True))
@@ -106,7 +101,6 @@ def _add_channel(
     reference: value_pb2.Value | None,
     channel: compare_pb2.ChannelDifference,
 ) -> None:
-    from drey.compare.v1 import compare_pb2
 
     kind = short_name(compare_pb2.DifferenceClass, channel.difference_class)
     if kind in {"", "equal", "within-tolerance"}:
@@ -162,7 +156,6 @@ def matrix_table(rows: Iterable[compare_pb2.ComparisonRow], names: Sequence[str]
 
 def _class_cell(channel: compare_pb2.ChannelDifference | None) -> Cell:
     """What one cell of a matrix says: nothing where it is the same."""
-    from drey.compare.v1 import compare_pb2
 
     if channel is None:
         return Cell("")

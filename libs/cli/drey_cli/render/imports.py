@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from drey_cli.contracts import catalog_pb2
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table
 from drey_cli.render.times import format_count, plural
-
-if TYPE_CHECKING:
-    from drey.catalog.v1 import catalog_pb2
 
 _STYLES = {"added": "green", "changed": "yellow", "refused": "red"}
 
 
 def import_table(rows: Iterable[catalog_pb2.ImportRow]) -> Table:
     """Rows by line, with the column at fault and why."""
-    from drey.catalog.v1 import catalog_pb2
 
     table = Table(
         (

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from drey_cli.contracts import job_pb2
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table, facts
 from drey_cli.render.times import format_span, format_time
-
-if TYPE_CHECKING:
-    from drey.job.v1 import job_pb2
 
 _STYLE = {
     "succeeded": "green",
@@ -24,7 +21,6 @@ ENDED = frozenset({"succeeded", "failed", "cancelled", "interrupted"})
 
 def job_state(job: job_pb2.Job) -> str:
     """State of a job as its short name."""
-    from drey.job.v1 import job_pb2
 
     return short_name(job_pb2.JobState, job.state)
 
@@ -43,7 +39,6 @@ def progress_text(job: job_pb2.Job) -> str:
 
 def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
     """One line a job."""
-    from drey.job.v1 import job_pb2
 
     table = Table(
         (
@@ -71,7 +66,6 @@ def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
 
 def job_facts(job: job_pb2.Job, *, utc: bool) -> Table:
     """All that is known of a job."""
-    from drey.job.v1 import job_pb2
 
     pairs: list[tuple[str, Cell | str]] = [
         ("job", job.id),

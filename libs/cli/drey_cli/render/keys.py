@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from drey_cli.contracts import access_pb2
 from drey_cli.render.table import Cell, Column, Table
 from drey_cli.render.times import format_time
-
-if TYPE_CHECKING:
-    from drey.access.v1 import access_pb2
 
 
 def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:

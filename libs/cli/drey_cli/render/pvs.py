@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from drey_cli.contracts import catalog_pb2, value_pb2
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table, escape, facts
 from drey_cli.render.times import format_time
-
-if TYPE_CHECKING:
-    from drey.catalog.v1 import catalog_pb2
-    from drey.common.v1 import value_pb2
 
 
 def tags_text(pv: catalog_pb2.Pv) -> str:
@@ -24,7 +20,6 @@ def tags_text(pv: catalog_pb2.Pv) -> str:
 
 def channel_text(channel: catalog_pb2.Channel) -> str:
     """Address, protocol and tolerance of a channel in words."""
-    from drey.catalog.v1 import catalog_pb2
 
     if not channel.address:
         return "—"
@@ -105,7 +100,6 @@ def pv_facts(pv: catalog_pb2.Pv, *, utc: bool) -> Table:
 
 def policy_pairs(policy: catalog_pb2.RestorePolicy) -> list[tuple[str, Cell | str]]:
     """What a restore policy says, field by field; absent fields are left out."""
-    from drey.catalog.v1 import catalog_pb2
 
     pairs: list[tuple[str, Cell | str]] = []
     for name, text in (
@@ -148,7 +142,6 @@ def _seconds(policy: catalog_pb2.RestorePolicy, name: str) -> str:
 
 def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
     """What the monitor knows of a channel."""
-    from drey.common.v1 import value_pb2
 
     kind = short_name(value_pb2.ValueType, metadata.native_type)
     count = metadata.element_count

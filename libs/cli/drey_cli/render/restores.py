@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from drey_cli.contracts import restore_pb2
 from drey_cli.render.comparisons import deviation_cell
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table, facts
@@ -14,7 +15,6 @@ from drey_cli.render.values import value_cell
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from drey.restore.v1 import restore_pb2
 
 _VERDICT_STYLE = {
     "verified": "green",
@@ -32,7 +32,6 @@ def _time(at: Timestamp, utc: bool) -> str:
 
 def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     """All that is known of a plan beside its items."""
-    from drey.restore.v1 import restore_pb2
 
     state = short_name(restore_pb2.PlanState, plan.state)
     pairs: list[tuple[str, Cell | str]] = [
@@ -66,7 +65,6 @@ def skip_style(reason: str) -> str:
 
 def plan_table(items: Iterable[restore_pb2.PlanItem]) -> Table:
     """Writes by stage, then what is left out and why."""
-    from drey.restore.v1 import restore_pb2
 
     table = Table(
         (
@@ -95,7 +93,6 @@ def plan_table(items: Iterable[restore_pb2.PlanItem]) -> Table:
 
 def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
     """One line a plan."""
-    from drey.restore.v1 import restore_pb2
 
     table = Table(
         (
@@ -123,7 +120,6 @@ def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
 
 def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Table:
     """One line a restore."""
-    from drey.restore.v1 import restore_pb2
 
     table = Table(
         (
@@ -147,7 +143,6 @@ def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Tab
 
 def verdict_counts(restore: restore_pb2.Restore) -> dict[str, int]:
     """PVs by verdict, by short name, in the order of the contract."""
-    from drey.restore.v1 import restore_pb2
 
     return {short_name(restore_pb2.Verdict, count.verdict): count.pvs for count in restore.verdicts}
 
@@ -159,7 +154,6 @@ def verdicts_text(restore: restore_pb2.Restore) -> str:
 
 def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
     """All that is known of a restore beside its items."""
-    from drey.restore.v1 import restore_pb2
 
     pairs: list[tuple[str, Cell | str]] = [
         ("restore", restore.id),
@@ -205,7 +199,6 @@ def restore_verdict(restore: restore_pb2.Restore) -> Cell:
 
 def restore_items_table(items: Iterable[restore_pb2.RestoreItem]) -> Table:
     """One line a PV of a restore."""
-    from drey.restore.v1 import restore_pb2
 
     table = Table(
         (

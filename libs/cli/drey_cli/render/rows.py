@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from drey_cli.contracts import value_pb2
 from drey_cli.render.table import Cell, Column, Table
 from drey_cli.render.times import format_time
 from drey_cli.render.values import alarm_cell, value_cell
-
-if TYPE_CHECKING:
-    from drey.common.v1 import value_pb2
 
 
 class Metadata(NamedTuple):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from drey_cli.contracts import selector_pb2, snapshot_pb2
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table, facts
 from drey_cli.render.times import format_count, format_span, format_time
-
-if TYPE_CHECKING:
-    from drey.common.v1 import selector_pb2
-    from drey.snapshot.v1 import snapshot_pb2
 
 _NAMES = 10
 
@@ -90,7 +86,6 @@ def missing(snapshot: snapshot_pb2.Snapshot) -> int:
 
 def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
     """All that is known of a snapshot beside its values."""
-    from drey.snapshot.v1 import snapshot_pb2
 
     counts, skew, lost = snapshot.counts, snapshot.skew, missing(snapshot)
     pairs: list[tuple[str, Cell | str]] = [

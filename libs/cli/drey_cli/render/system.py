@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from drey_cli.contracts import system_service_pb2
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table
 from drey_cli.render.times import format_count, format_time, plural
-
-if TYPE_CHECKING:
-    from drey.system.v1 import system_service_pb2
 
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
 def parts_table(summary: system_service_pb2.SystemSummary) -> Table:
     """One line a part of the system."""
-    from drey.system.v1 import system_service_pb2
 
     table = Table(
         (
@@ -80,7 +75,6 @@ def _trouble(count: int) -> Cell:
 
 def findings_table(summary: system_service_pb2.SystemSummary, *, utc: bool) -> Table:
     """One line a finding, gravest first."""
-    from drey.system.v1 import system_service_pb2
 
     table = Table(
         (

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from drey_cli.contracts import value_pb2
 from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, escape
-
-if TYPE_CHECKING:
-    from drey.common.v1 import value_pb2
 
 NO_CHANNEL = "—"
 NO_VALUE = "no value"
@@ -66,7 +63,6 @@ def alarm_cell(value: value_pb2.Value | None) -> Cell:
         return Cell("protocol not supported", "red")
     if value.severity <= 1:
         return Cell("stale", "dim italic") if value.freshness == _STALE else Cell("")
-    from drey.common.v1 import value_pb2
 
     severity = short_name(value_pb2.AlarmSeverity, value.severity).upper()
     status = short_name(value_pb2.AlarmStatus, value.status).upper() if value.status > 1 else ""
