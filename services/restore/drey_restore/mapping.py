@@ -11,7 +11,7 @@ from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.usecases.plans import PlanRequest
 from drey_restore.usecases.restores import ExecuteRequest
 from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import timestamp
+from drey_runtime.mapping.times import time_bound, timestamp
 
 _S = 10**9
 _DAY = 86_400 * _S
@@ -71,8 +71,8 @@ def chosen(request: _ListRequest) -> Chosen:
         snapshot_id=request.snapshot_id.lower() or None,
         principal=request.principal,
         states=list(map(int, request.states)) or None,
-        from_ns=request.from_time.ToNanoseconds() if request.HasField("from_time") else None,
-        to_ns=request.to_time.ToNanoseconds() if request.HasField("to_time") else None,
+        from_ns=time_bound(request, "from_time"),
+        to_ns=time_bound(request, "to_time"),
     )
 
 

@@ -8,7 +8,7 @@ from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey.common.v1 import selector_pb2
 from drey_runtime.database import Database
-from drey_runtime.jobs import JobState, JobStore
+from drey_runtime.jobs import ImportResult, JobFilter, JobState, JobStore
 from tests.integration.catalog.helpers import create, import_, names, refused
 
 CSV = b"""Setpoint,Readback,Device,Description,Region,Area,Subsystem
@@ -131,11 +131,12 @@ async def test_an_import_is_found_again_as_a_job(service) -> None:
     async with Database(service.settings.postgres_url.get_secret_value()) as db:
         store = JobStore(db)
         jobs = [await store.get(first), await store.get(second)]
-        assert [job.id for job in await store.list_jobs()] == [second, first]
+        assert [job.id for job in await store.list_jobs(JobFilter())] == [second, first]
         assert await store.claimable(["import"], 10) == []
-    for job in jobs:
+    for job, counts in zip(jobs, ((3, 0, 0), (0, 0, 3)), strict=True):
         assert (job.kind, job.state, job.done, job.total) == ("import", JobState.SUCCEEDED, 3, 3)
         assert job.principal
+        assert ImportResult.from_text(job.result) == ImportResult(3, *counts)
         assert 0 < job.create_time_ns <= job.end_time_ns
 
 

@@ -454,7 +454,7 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
     def WatchJob(self, request, context):
         for state, done in ((job_pb2.JOB_STATE_RUNNING, 1), (job_pb2.JOB_STATE_SUCCEEDED, 2)):
             yield job_service_pb2.WatchJobResponse(
-                job=job_pb2.Job(id=JOB, state=state, done=done, total=2, result=f"snapshots/{NEW}")
+                job=job_pb2.Job(id=JOB, state=state, done=done, total=2, snapshot_id=NEW)
             )
 
 

@@ -15,6 +15,7 @@ import pytest
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from drey.access.v1 import access_service_pb2 as pb
@@ -33,9 +34,11 @@ from drey_core.values import State
 from drey_gateway.app import FORWARDED
 from drey_gateway.bootstrap import make_first_key
 from drey_runtime.auth import TokenVerifier, current_principal
+from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Database
 from drey_runtime.interceptor import permission_of
-from drey_runtime.jobs import JobStore
+from drey_runtime.jobs import ImportResult, JobStore, record_job
+from drey_runtime.mapping.times import timestamp
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
 from drey_runtime.status import reason_of
@@ -52,6 +55,9 @@ from drey_testing.fixtures_gateway import (
 )
 
 SNAPSHOT = "drey.snapshot.v1.SnapshotService"
+START_OF_TIME = Timestamp(seconds=-62_135_596_800)
+END_OF_TIME = Timestamp(seconds=253_402_300_799)
+"""As far as a Timestamp reaches: more nanoseconds than 64 bits hold."""
 
 
 def bearer(key: str) -> tuple[tuple[str, str], ...]:
@@ -151,6 +157,7 @@ async def test_who_did_what_and_that_nobody_took_it_away(rig, admin_key, url, tm
     assert await listed(principal="bootstrap") == [1]
     assert await listed(action_prefix="access.key.", object=f"keys/{made}") == [2]
     assert await listed(action_prefix="restore.") == []
+    assert await listed(to_time=END_OF_TIME, from_time=START_OF_TIME) == [3, 2, 1]
     request = audit_service_pb2.ListEventsRequest(page_size=2)
     page = await stub.ListEvents(request, metadata=bearer(admin_key))
     request.page_token = page.next_page_token
@@ -481,6 +488,57 @@ async def test_jobs(url, gateway, admin_key):
         job_service_pb2.ListJobsRequest(states=[5]), metadata=bearer(admin_key)
     )
     assert [j.id for j in listed.jobs] == [job.id]
+    assert listed.jobs[0].HasField("create_time") and not listed.jobs[0].HasField("start_time")
+
+
+async def test_jobs_are_listed_by_filters_and_pages(url, gateway, admin_key):
+    """Every filter is looked up by the database, and the pages are those of the filtered list."""
+    stub: Any = job_service_pb2_grpc.JobServiceStub(gateway.channel)
+    made = []
+    summary = ImportResult(rows=5, added=2, changed=1, unchanged=2)
+    async with Database(url) as db, db.transaction() as conn:
+        for number in range(6):
+            job = await record_job(
+                conn,
+                kind="import" if number % 2 else "snapshot",
+                principal="ann" if number < 4 else "bob",
+                role="operator",
+                total=number,
+                result=summary.to_text() if number % 2 else f"snapshots/{new_id()}",
+                begin_ns=now_ns(),
+            )
+            made.append(job)
+
+    async def listed(**filters: Any) -> tuple[list[int], int]:
+        request = job_service_pb2.ListJobsRequest(**filters)
+        found, totals = [], []
+        while True:
+            answer = await stub.ListJobs(request, metadata=bearer(admin_key))
+            found += [job.total for job in answer.jobs]
+            totals.append(answer.total_size)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                assert not any(totals[1:])
+                return found, totals[0]
+
+    assert await listed() == ([5, 4, 3, 2, 1, 0], 6)
+    assert await listed(page_size=2, principal="ann") == ([3, 2, 1, 0], 4)
+    assert await listed(kind=3, page_size=1) == ([5, 3, 1], 3)
+    assert await listed(kind=3, principal="ann", states=[3, 4]) == ([3, 1], 2)
+    assert await listed(kind=4) == ([], 0)
+    middle = timestamp(made[3].create_time_ns)
+    assert await listed(from_time=middle) == ([5, 4, 3], 3)
+    assert await listed(to_time=middle, page_size=2) == ([2, 1, 0], 3)
+    assert await listed(from_time=middle, to_time=middle) == ([], 0)
+    assert await listed(from_time=START_OF_TIME, to_time=END_OF_TIME, page_size=4)
+    get = job_service_pb2.GetJobRequest(id=made[1].id)
+    job = (await stub.GetJob(get, metadata=bearer(admin_key))).job
+    assert (job.WhichOneof("result"), job.import_summary.added) == ("import_summary", 2)
+    request = job_service_pb2.ListJobsRequest(page_size=1, principal="ann")
+    request.page_token = (await stub.ListJobs(request, metadata=bearer(admin_key))).next_page_token
+    request.principal = "bob"
+    _, reason, _ = await failure(stub.ListJobs(request, metadata=bearer(admin_key)))
+    assert reason == "MALFORMED_PAGE_TOKEN"
 
 
 async def test_system_summary(rig, gateway, admin_key):

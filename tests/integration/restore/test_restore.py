@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import errors_pb2, selector_pb2, state_pb2, value_pb2
@@ -335,6 +336,8 @@ async def test_lists_are_filtered(site: Site) -> None:
     assert await restores(states=["RESTORE_STATE_COMPLETED"]) == [restore.id]
     assert await restores(states=["RESTORE_STATE_FAILED"]) == []
     assert await restores(to_time=restore.create_time) == []
+    # as far as a Timestamp reaches, which is beyond 64 bits of nanoseconds
+    assert await restores(to_time=Timestamp(seconds=253_402_300_799)) == [restore.id]
     assert await refused(listed(pv_name="X")) == "NOT_IMPLEMENTED"
     assert await refused(restores(pv_number=1)) == "NOT_IMPLEMENTED"
 

@@ -13,6 +13,7 @@ from drey_runtime.jobs import (
     Job,
     JobChanges,
     JobContext,
+    JobFilter,
     JobLost,
     JobState,
     JobStore,
@@ -144,12 +145,12 @@ async def test_kinds_of_others_and_unknown_ids_are_left_alone(
 async def test_lists_are_newest_first_and_paged(db: Database, store: JobStore) -> None:
     made = [await create(db, store, kind="snapshot" if n % 2 else "restore") for n in range(6)]
     ids = [job.id for job in reversed(made)]
-    first = await store.list_jobs(limit=4)
-    second = await store.list_jobs(limit=4, before=first[-1].id)
+    first = await store.list_jobs(JobFilter(), limit=4)
+    second = await store.list_jobs(JobFilter(), limit=4, before=first[-1].id)
     assert [job.id for job in first + second] == ids
-    assert len(await store.list_jobs(kind="restore")) == 3
+    assert len(await store.list_jobs(JobFilter(kind="restore"))) == 3
     await store.claim(ids[0], "w", 5, KINDS)
-    running_jobs = await store.list_jobs(states=[JobState.RUNNING, JobState.FAILED])
+    running_jobs = await store.list_jobs(JobFilter(states=[JobState.RUNNING, JobState.FAILED]))
     assert [job.id for job in running_jobs] == ids[:1]
 
 

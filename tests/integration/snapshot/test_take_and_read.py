@@ -293,7 +293,7 @@ async def test_from_the_image_job_and_snapshot_are_made_at_once(site, wait_s: in
     response = await site.snapshots.TakeSnapshot(request)
     job = response.job
     assert (job.kind, job.state) == (job_pb2.JOB_KIND_SNAPSHOT, job_pb2.JOB_STATE_SUCCEEDED)
-    assert job.result == f"snapshots/{response.snapshot.id}"
+    assert job.snapshot_id == response.snapshot.id
     assert response.snapshot.job_id == job.id
     assert (job.done, job.total) == (3, 3)
     repeated = await site.snapshots.TakeSnapshot(request)
@@ -317,7 +317,7 @@ async def test_without_waiting_the_job_is_the_answer(site) -> None:
     request.wait.FromSeconds(20)
     response = await site.snapshots.TakeSnapshot(request)
     assert response.job.state == job_pb2.JOB_STATE_SUCCEEDED
-    assert response.job.result == f"snapshots/{response.snapshot.id}"
+    assert response.job.snapshot_id == response.snapshot.id
 
 
 async def test_what_is_refused_or_ends_before_its_commit_leaves_nothing(site, refused) -> None:

@@ -44,12 +44,13 @@ def list_jobs(
     status: Annotated[
         list[StateName] | None, typer.Option("--status", help="Only these states; repeat.")
     ] = None,
+    by: Annotated[str, typer.Option("--by", help="Only those that this key or person made.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most jobs; 0 is all.")] = 50,
 ) -> None:
     """List jobs, newest first."""
 
     client = session.client
-    request = job_service_pb2.ListJobsRequest(page_size=min(limit or 1000, 1000))
+    request = job_service_pb2.ListJobsRequest(page_size=min(limit or 1000, 1000), principal=by)
     if kind:
         request.kind = number_of(job_pb2.JobKind, kind)
     request.states.extend(number_of(job_pb2.JobState, each) for each in status or ())

@@ -143,11 +143,10 @@ def _take(
 
 def _made_by(session: Session, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
 
-    kind, _, identity = job.result.partition("/")
-    if kind != "snapshots" or not identity:
-        raise CliError(f"job {job.id} made no snapshot: {job.result!r}", reason="INTERNAL")
+    if not job.snapshot_id:
+        raise CliError(f"job {job.id} made no snapshot", reason="INTERNAL")
     client = session.client
-    request = snapshot_service_pb2.GetSnapshotRequest(id=identity)
+    request = snapshot_service_pb2.GetSnapshotRequest(id=job.snapshot_id)
     return client.call(client.snapshots.GetSnapshot, request).snapshot
 
 

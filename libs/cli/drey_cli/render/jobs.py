@@ -37,6 +37,20 @@ def progress_text(job: job_pb2.Job) -> str:
     return f"{job.phase} {amount}".strip()
 
 
+def result_text(job: job_pb2.Job) -> str:
+    """What a job made or works on, as the commands name it."""
+    match job.WhichOneof("result"):
+        case "snapshot_id":
+            return f"snapshot {job.snapshot_id}"
+        case "restore_id":
+            return f"restore {job.restore_id}"
+        case "import_summary":
+            done = job.import_summary
+            return f"{done.added} added, {done.changed} changed, {done.unchanged} unchanged"
+        case _:
+            return ""
+
+
 def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
     """One line a job."""
 
@@ -54,12 +68,12 @@ def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
     for job in jobs:
         table.add(
             job.id,
-            format_time(job.create_time_ns, utc=utc),
+            format_time(job.create_time.ToNanoseconds(), utc=utc),
             short_name(job_pb2.JobKind, job.kind),
             state_cell(job),
             progress_text(job),
             job.actor.principal,
-            Cell(job.error.message, "red") if job.HasField("error") else job.result,
+            Cell(job.error.message, "red") if job.HasField("error") else result_text(job),
         )
     return table
 
@@ -72,15 +86,16 @@ def job_facts(job: job_pb2.Job, *, utc: bool) -> Table:
         ("kind", short_name(job_pb2.JobKind, job.kind)),
         ("state", state_cell(job)),
         ("progress", progress_text(job) or "—"),
-        ("result", job.result or "—"),
+        ("result", result_text(job) or "—"),
         ("by", job.actor.principal),
         ("attempts", str(job.attempts)),
-        ("created", format_time(job.create_time_ns, utc=utc)),
-        ("begun", format_time(job.start_time_ns, utc=utc)),
-        ("ended", format_time(job.end_time_ns, utc=utc)),
+        ("created", format_time(job.create_time.ToNanoseconds(), utc=utc)),
+        ("begun", format_time(job.start_time.ToNanoseconds(), utc=utc)),
+        ("ended", format_time(job.end_time.ToNanoseconds(), utc=utc)),
     ]
-    if job.start_time_ns and job.end_time_ns:
-        pairs.append(("took", format_span(job.end_time_ns - job.start_time_ns)))
+    if job.HasField("start_time") and job.HasField("end_time"):
+        span_ns = job.end_time.ToNanoseconds() - job.start_time.ToNanoseconds()
+        pairs.append(("took", format_span(span_ns)))
     if job.HasField("error"):
         pairs.append(("error", Cell(job.error.message, "bold red")))
     if job.trace_id:

@@ -10,6 +10,7 @@ from typing import Any
 from drey_core.errors import DreyError, Reason
 
 _REASONS = frozenset(int(reason) for reason in Reason)
+_IMPORT = "import/"
 
 
 class JobState(StrEnum):
@@ -43,11 +44,33 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What an import did, in rows of its file and in PVs; kept in `Job.result` as text."""
+
+    rows: int
+    added: int
+    changed: int
+    unchanged: int
+
+    def to_text(self) -> str:
+        """As `Job.result` keeps it."""
+        return f"{_IMPORT}{self.rows},{self.added},{self.changed},{self.unchanged}"
+
+    @classmethod
+    def from_text(cls, result: str) -> ImportResult | None:
+        """Inverse of `to_text`; None for the result of anything else."""
+        if not result.startswith(_IMPORT):
+            return None
+        return cls(*map(int, result.removeprefix(_IMPORT).split(",")))
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A row of `jobs.job` as it was read. Times in nanoseconds since 1970 UTC, 0: not yet.
 
     `attempts` counts how often a worker has begun it; `term` grows with each claim and fences
     the writes of whoever had it before; `revision` grows with each change that can be seen.
+    `result` is `snapshots/{id}`, `restores/{id}`, an `ImportResult` as text, or empty.
     """
 
     id: str

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
+from uuid import UUID
 
 from drey_core.errors import (
     DeadlineExceeded,
@@ -24,6 +26,10 @@ from drey_runtime.jobs.changes import JobChanges, wait_for_event
 from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
 
 _POLL_S = 1.0
+_LATEST_NS = 2**63 - 1
+_ID_SLACK_NS = 86_400 * 10**9
+"""By how much the time in a job's id may differ from when it was made, with room: no more than the
+work lasted that was recorded at its end."""
 
 _CREATE = """
 INSERT INTO jobs.job (id, kind, state, principal, role, payload, total, result, rerun,
@@ -80,12 +86,15 @@ UPDATE jobs.job SET cancel_requested = true, cancel_reason = $2, revision = revi
     end_time_ns = CASE WHEN state = 'queued' THEN $3::bigint ELSE 0 END
 WHERE id = $1 RETURNING *
 """
-_LIST = """
-SELECT * FROM jobs.job
+# An id begins with the time at which it was made, which bounds the rows that are looked at.
+_CHOSEN = """
 WHERE ($1::uuid IS NULL OR id < $1) AND ($2 = '' OR kind = $2)
     AND (cardinality($3::text[]) = 0 OR state = ANY($3)) AND ($4 = '' OR principal = $4)
-ORDER BY id DESC LIMIT $5
+    AND ($5::uuid IS NULL OR id >= $5) AND ($6::uuid IS NULL OR id < $6)
+    AND create_time_ns >= $7 AND create_time_ns < $8
 """
+_LIST = f"SELECT * FROM jobs.job {_CHOSEN} ORDER BY id DESC LIMIT $9"
+_COUNT = f"SELECT count(*) FROM (SELECT FROM jobs.job {_CHOSEN} LIMIT $9) AS chosen"
 _CLAIMABLE = """
 SELECT id FROM jobs.job
 WHERE kind = ANY($1::text[]) AND state IN ('queued', 'running')
@@ -137,6 +146,34 @@ async def record_job(
 
 def _ns(seconds: float) -> int:
     return int(seconds * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows. What is empty lets everything pass; None is no bound."""
+
+    kind: str = ""
+    states: Sequence[JobState] = ()
+    principal: str = ""
+    from_ns: int | None = None
+    to_ns: int | None = None
+
+    def arguments(self, before: str | None) -> tuple[object, ...]:
+        """What `_CHOSEN` takes, by number."""
+        from_ns = max(self.from_ns or 0, 0)
+        to_ns = _LATEST_NS if self.to_ns is None else max(self.to_ns, 0)
+        return (
+            *(before, self.kind, [str(state) for state in self.states], self.principal),
+            None if self.from_ns is None else _first_id(from_ns - _ID_SLACK_NS),
+            None if self.to_ns is None else _first_id(to_ns + _ID_SLACK_NS),
+            *(min(from_ns, _LATEST_NS), min(to_ns, _LATEST_NS)),
+        )
+
+
+def _first_id(time_ns: int) -> str:
+    """The lowest id that a job made at a time can have."""
+    milliseconds = min(max(time_ns, 0) // 1_000_000, 2**48 - 1)
+    return str(UUID(int=milliseconds << 80))
 
 
 class JobStore:
@@ -201,25 +238,23 @@ class JobStore:
         return _job(row)
 
     async def list_jobs(
-        self,
-        *,
-        kind: str = "",
-        states: Sequence[JobState] = (),
-        principal: str = "",
-        before: str | None = None,
-        limit: int = 100,
+        self, chosen: JobFilter, *, before: str | None = None, limit: int = 100
     ) -> list[Job]:
-        """Jobs, newest first: those older than the id `before`, of a kind, in one of the states.
-
-        Filters that are empty let everything pass. The next page's `before` is the last id.
-        """
+        """Jobs, newest first: those older than the id `before`, the last one of the page before."""
 
         async def fetch(conn: Connection) -> Sequence[Record]:
-            return await conn.fetch(
-                _LIST, before, kind, [str(state) for state in states], principal, limit
-            )
+            return await conn.fetch(_LIST, *chosen.arguments(before), limit)
 
         return [_job(row) for row in await self._database.read(fetch)]
+
+    async def count_jobs(self, chosen: JobFilter, most: int) -> int:
+        """How many there are, `most` where there are more."""
+
+        async def fetch(conn: Connection) -> int:
+            count: int = await conn.fetchval(_COUNT, *chosen.arguments(None), most)
+            return count
+
+        return await self._database.read(fetch)
 
     async def claimable(self, kinds: Sequence[str], limit: int) -> list[str]:
         """Ids of open jobs that nobody works on, oldest first."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
+_INT64 = 2**63 - 1
 
 
 def timestamp(at_ns: int) -> Timestamp | None:
@@ -11,3 +14,11 @@ def timestamp(at_ns: int) -> Timestamp | None:
         return None
     seconds, nanos = divmod(at_ns, 10**9)
     return Timestamp(seconds=seconds, nanos=nanos)
+
+
+def time_bound(request: Message, field: str) -> int | None:
+    """A bound of a list in nanoseconds since 1970 UTC, within 64 bits; None where it is absent."""
+    if not request.HasField(field):
+        return None
+    given: Timestamp = getattr(request, field)
+    return min(max(given.ToNanoseconds(), -_INT64), _INT64)

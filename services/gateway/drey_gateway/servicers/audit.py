@@ -15,6 +15,7 @@ from drey_runtime import audit
 from drey_runtime.audit_anchor import AuditAnchors
 from drey_runtime.database import Connection, Database
 from drey_runtime.mapping.actor import actor
+from drey_runtime.mapping.times import time_bound
 from drey_runtime.paging import check_page_size, cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -35,8 +36,8 @@ class AuditServicer:
             request.principal,
             request.action_prefix,
             request.object,
-            request.from_time.ToNanoseconds() if request.HasField("from_time") else 0,
-            request.to_time.ToNanoseconds() if request.HasField("to_time") else 0,
+            time_bound(request, "from_time") or 0,
+            time_bound(request, "to_time") or 0,
         )
         query = query_hash(
             wanted.actor, wanted.action_prefix, wanted.object, wanted.from_ns, wanted.to_ns

@@ -16,12 +16,14 @@ from drey_runtime import audit
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
-from drey_runtime.jobs import JobState, JobStore
+from drey_runtime.jobs import JobFilter, JobState, JobStore
 from drey_runtime.mapping.job import job_kind, job_to_proto
+from drey_runtime.mapping.times import time_bound
 from drey_runtime.paging import check_page_size, cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_WAIT_S = 60.0
+_MOST_COUNTED = 10_000
 
 
 class JobServicer:
@@ -43,18 +45,23 @@ class JobServicer:
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """See the contract."""
-        states = sorted({_state(code) for code in request.states if code})
-        query = query_hash(request.kind, states)
-        position = decode_page_token("jobs", query, request.page_token)
-        size = check_page_size(request.page_size)
-        jobs = await self._store.list_jobs(
+        chosen = JobFilter(
             kind=job_kind(request.kind),
-            states=states,
-            before=str(position[0]) if position else None,
-            limit=size + 1,
+            states=tuple(sorted({_state(code) for code in request.states if code})),
+            principal=request.principal,
+            from_ns=time_bound(request, "from_time"),
+            to_ns=time_bound(request, "to_time"),
         )
+        query = query_hash(chosen)
+        position = decode_page_token("jobs", query, request.page_token)
+        before = str(position[0]) if position else None
+        size = check_page_size(request.page_size)
+        jobs = await self._store.list_jobs(chosen, before=before, limit=size + 1)
         page, token = cut_page("jobs", query, jobs, size, job_to_proto, lambda job: [job.id])
-        return pb.ListJobsResponse(jobs=page, next_page_token=token)
+        total = 0
+        if before is None:
+            total = await self._store.count_jobs(chosen, _MOST_COUNTED) if token else len(page)
+        return pb.ListJobsResponse(jobs=page, next_page_token=token, total_size=total)
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context

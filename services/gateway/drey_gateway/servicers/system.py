@@ -19,9 +19,10 @@ from drey_gateway.servicers.monitor import shard_statuses
 from drey_gateway.watching import Seats, World
 from drey_runtime.app import service_version
 from drey_runtime.clock import now_ns
-from drey_runtime.jobs import JobState, JobStore
+from drey_runtime.jobs import JobFilter, JobState, JobStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_OPEN = JobFilter(states=(JobState.QUEUED, JobState.RUNNING))
 _MAX_OPEN_JOBS = 1000
 _LOOK_EVERY_S = 1.0
 
@@ -107,12 +108,9 @@ class SystemServicer:
         """0 while Postgres is away, which is among the parts."""
         try:
             async with asyncio.timeout(1.0):
-                jobs = await self._jobs.list_jobs(
-                    states=(JobState.QUEUED, JobState.RUNNING), limit=_MAX_OPEN_JOBS
-                )
+                return await self._jobs.count_jobs(_OPEN, _MAX_OPEN_JOBS)
         except (Unavailable, TimeoutError):
             return 0
-        return len(jobs)
 
 
 def _part(found: PartReport) -> pb.Part:

@@ -18,7 +18,7 @@ from drey_core.pv_table import PvTable as FileTable
 from drey_runtime.app_memory import give_back
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
-from drey_runtime.jobs import record_job
+from drey_runtime.jobs import ImportResult, record_job
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.domain.edit import Counters, Edit, State
@@ -148,7 +148,7 @@ async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
         principal=principal.name,
         role=principal.roles_text,
         total=plan.rows,
-        result="pvs",
+        result=ImportResult(plan.rows, plan.added, plan.changed, plan.unchanged).to_text(),
         begin_ns=begin_ns,
     )
     return job.id

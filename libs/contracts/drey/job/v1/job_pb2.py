@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from drey.common.v1 import actor_pb2 as drey_dot_common_dot_v1_dot_actor__pb2
 from drey.common.v1 import errors_pb2 as drey_dot_common_dot_v1_dot_errors__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64rey/job/v1/job.proto\x12\x0b\x64rey.job.v1\x1a\x1a\x64rey/common/v1/actor.proto\x1a\x1b\x64rey/common/v1/errors.proto\"\xc3\x03\n\x03Job\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x14.drey.job.v1.JobKindR\x04kind\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x15.drey.job.v1.JobStateR\x05state\x12+\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12\x12\n\x04\x64one\x18\x05 \x01(\x04R\x04\x64one\x12\x14\n\x05total\x18\x06 \x01(\x04R\x05total\x12\x14\n\x05phase\x18\x07 \x01(\tR\x05phase\x12\x16\n\x06result\x18\x08 \x01(\tR\x06result\x12/\n\x05\x65rror\x18\t \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\x12\x1a\n\x08\x61ttempts\x18\n \x01(\rR\x08\x61ttempts\x12$\n\x0e\x63reate_time_ns\x18\x0b \x01(\x10R\x0c\x63reateTimeNs\x12\"\n\rstart_time_ns\x18\x0c \x01(\x10R\x0bstartTimeNs\x12\x1e\n\x0b\x65nd_time_ns\x18\r \x01(\x10R\tendTimeNs\x12\x19\n\x08trace_id\x18\x0e \x01(\tR\x07traceId*e\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_KIND_SNAPSHOT\x10\x01\x12\x14\n\x10JOB_KIND_RESTORE\x10\x02\x12\x13\n\x0fJOB_KIND_IMPORT\x10\x03*\xb5\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x19\n\x15JOB_STATE_INTERRUPTED\x10\x06\x42\xa5\x01\n\x0forg.drey.job.v1B\x08JobProtoP\x01Z-github.com/drey-controls/drey-go/job/v1;jobv1\xa2\x02\x04\x44JVX\xaa\x02\x0b\x44rey.Job.V1\xba\x02\tDreyJobV1\xca\x02\x0b\x44rey\\Job\\V1\xe2\x02\x17\x44rey\\Job\\V1\\GPBMetadata\xea\x02\rDrey::Job::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64rey/job/v1/job.proto\x12\x0b\x64rey.job.v1\x1a\x1a\x64rey/common/v1/actor.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\rImportSummary\x12\x12\n\x04rows\x18\x01 \x01(\x05R\x04rows\x12\x14\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x05R\x05\x61\x64\x64\x65\x64\x12\x18\n\x07\x63hanged\x18\x03 \x01(\x05R\x07\x63hanged\x12\x1c\n\tunchanged\x18\x04 \x01(\x05R\tunchanged\"\x9b\x05\n\x03Job\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x14.drey.job.v1.JobKindR\x04kind\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x15.drey.job.v1.JobStateR\x05state\x12+\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12\x12\n\x04\x64one\x18\x0f \x01(\x03R\x04\x64one\x12\x14\n\x05total\x18\x10 \x01(\x03R\x05total\x12\x14\n\x05phase\x18\x07 \x01(\tR\x05phase\x12!\n\x0bsnapshot_id\x18\x11 \x01(\tH\x00R\nsnapshotId\x12\x1f\n\nrestore_id\x18\x12 \x01(\tH\x00R\trestoreId\x12\x43\n\x0eimport_summary\x18\x13 \x01(\x0b\x32\x1a.drey.job.v1.ImportSummaryH\x00R\rimportSummary\x12/\n\x05\x65rror\x18\t \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\x12\x1a\n\x08\x61ttempts\x18\n \x01(\x05R\x08\x61ttempts\x12;\n\x0b\x63reate_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x39\n\nstart_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x19\n\x08trace_id\x18\x0e \x01(\tR\x07traceIdB\x08\n\x06resultJ\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07J\x04\x08\x08\x10\tJ\x04\x08\x0b\x10\x0e*\xaa\x01\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_KIND_SNAPSHOT\x10\x01\x12\x14\n\x10JOB_KIND_RESTORE\x10\x02\x12\x13\n\x0fJOB_KIND_IMPORT\x10\x03\x12\x16\n\x12JOB_KIND_PROCEDURE\x10\x04\x12\x13\n\x0fJOB_KIND_EXPORT\x10\x05\x12\x16\n\x12JOB_KIND_RETENTION\x10\x06*\xb5\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x19\n\x15JOB_STATE_INTERRUPTED\x10\x06\x42\xa5\x01\n\x0forg.drey.job.v1B\x08JobProtoP\x01Z-github.com/drey-controls/drey-go/job/v1;jobv1\xa2\x02\x04\x44JVX\xaa\x02\x0b\x44rey.Job.V1\xba\x02\tDreyJobV1\xca\x02\x0b\x44rey\\Job\\V1\xe2\x02\x17\x44rey\\Job\\V1\\GPBMetadata\xea\x02\rDrey::Job::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +35,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.job.v1.job_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017org.drey.job.v1B\010JobProtoP\001Z-github.com/drey-controls/drey-go/job/v1;jobv1\242\002\004DJVX\252\002\013Drey.Job.V1\272\002\tDreyJobV1\312\002\013Drey\\Job\\V1\342\002\027Drey\\Job\\V1\\GPBMetadata\352\002\rDrey::Job::V1'
-  _globals['_JOBKIND']._serialized_start=549
-  _globals['_JOBKIND']._serialized_end=650
-  _globals['_JOBSTATE']._serialized_start=653
-  _globals['_JOBSTATE']._serialized_end=834
-  _globals['_JOB']._serialized_start=96
-  _globals['_JOB']._serialized_end=547
+  _globals['_JOBKIND']._serialized_start=914
+  _globals['_JOBKIND']._serialized_end=1084
+  _globals['_JOBSTATE']._serialized_start=1087
+  _globals['_JOBSTATE']._serialized_end=1268
+  _globals['_IMPORTSUMMARY']._serialized_start=128
+  _globals['_IMPORTSUMMARY']._serialized_end=241
+  _globals['_JOB']._serialized_start=244
+  _globals['_JOB']._serialized_end=911
 # @@protoc_insertion_point(module_scope)

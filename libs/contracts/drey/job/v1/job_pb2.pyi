@@ -7,6 +7,7 @@ from drey.common.v1 import actor_pb2 as _actor_pb2
 from drey.common.v1 import errors_pb2 as _errors_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -33,6 +34,12 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     """Executes a plan."""
     JOB_KIND_IMPORT: _JobKind.ValueType  # 3
     """Imports a file."""
+    JOB_KIND_PROCEDURE: _JobKind.ValueType  # 4
+    """Runs a procedure of devices. Not built yet."""
+    JOB_KIND_EXPORT: _JobKind.ValueType  # 5
+    """Writes an export. Not built yet."""
+    JOB_KIND_RETENTION: _JobKind.ValueType  # 6
+    """Deletes what a retention policy does not keep. Not built yet."""
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper):
     """What a job does."""
@@ -45,6 +52,12 @@ JOB_KIND_RESTORE: JobKind.ValueType  # 2
 """Executes a plan."""
 JOB_KIND_IMPORT: JobKind.ValueType  # 3
 """Imports a file."""
+JOB_KIND_PROCEDURE: JobKind.ValueType  # 4
+"""Runs a procedure of devices. Not built yet."""
+JOB_KIND_EXPORT: JobKind.ValueType  # 5
+"""Writes an export. Not built yet."""
+JOB_KIND_RETENTION: JobKind.ValueType  # 6
+"""Deletes what a retention policy does not keep. Not built yet."""
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 class _JobState:
@@ -60,7 +73,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
     """A worker has it."""
     JOB_STATE_SUCCEEDED: _JobState.ValueType  # 3
-    """Done; `result` names what it made. Of a restore this says only that it ran to its end."""
+    """Done; `result` says what it made. Of a restore this says only that it ran to its end."""
     JOB_STATE_FAILED: _JobState.ValueType  # 4
     """Could not be done; `error` says why."""
     JOB_STATE_CANCELLED: _JobState.ValueType  # 5
@@ -78,7 +91,7 @@ JOB_STATE_QUEUED: JobState.ValueType  # 1
 JOB_STATE_RUNNING: JobState.ValueType  # 2
 """A worker has it."""
 JOB_STATE_SUCCEEDED: JobState.ValueType  # 3
-"""Done; `result` names what it made. Of a restore this says only that it ran to its end."""
+"""Done; `result` says what it made. Of a restore this says only that it ran to its end."""
 JOB_STATE_FAILED: JobState.ValueType  # 4
 """Could not be done; `error` says why."""
 JOB_STATE_CANCELLED: JobState.ValueType  # 5
@@ -86,6 +99,40 @@ JOB_STATE_CANCELLED: JobState.ValueType  # 5
 JOB_STATE_INTERRUPTED: JobState.ValueType  # 6
 """Its worker died and it must not be repeated on its own; a person decides."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
+
+@_typing.final
+class ImportSummary(_message.Message):
+    """What an import did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows of the file that say something."""
+    added: _builtins.int
+    """PVs that were added."""
+    changed: _builtins.int
+    """PVs that were changed."""
+    unchanged: _builtins.int
+    """PVs that were as the file says already."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        added: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        unchanged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "rows", b"rows", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSummary: _TypeAlias = ImportSummary  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
@@ -100,12 +147,14 @@ class Job(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    RESTORE_ID_FIELD_NUMBER: _builtins.int
+    IMPORT_SUMMARY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
-    START_TIME_NS_FIELD_NUMBER: _builtins.int
-    END_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
@@ -114,21 +163,17 @@ class Job(_message.Message):
     state: Global___JobState.ValueType
     """Where it stands."""
     done: _builtins.int
-    """Units of work done."""
+    """Units of work done, of those that `kind` counts: PVs, rows of a file."""
     total: _builtins.int
     """Units of work in all; 0 while not known."""
     phase: _builtins.str
     """What it is doing, a word or two for people: `reading`, `storing`."""
-    result: _builtins.str
-    """Resource that it made or works on: `snapshots/{id}`, `restores/{id}`. Empty: none yet."""
+    snapshot_id: _builtins.str
+    """The snapshot that it took, by id."""
+    restore_id: _builtins.str
+    """The restore that it runs, by id; there as soon as it is queued."""
     attempts: _builtins.int
     """How often a worker has begun it."""
-    create_time_ns: _builtins.int
-    """Nanoseconds since 1970 UTC."""
-    start_time_ns: _builtins.int
-    """Nanoseconds since 1970 UTC; 0: not begun."""
-    end_time_ns: _builtins.int
-    """Nanoseconds since 1970 UTC; 0: not ended."""
     trace_id: _builtins.str
     """Trace under which it runs, 32 hexadecimal digits; empty when it is not traced."""
     @_builtins.property
@@ -136,8 +181,24 @@ class Job(_message.Message):
         """Who asked for it."""
 
     @_builtins.property
+    def import_summary(self) -> Global___ImportSummary:
+        """What the import did. Absent for imports made before this was kept."""
+
+    @_builtins.property
     def error(self) -> _errors_pb2.ItemError:
         """Why it failed. Absent: it did not."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When a worker first began it. Absent: not begun."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended. Absent: not ended."""
 
     def __init__(
         self,
@@ -149,18 +210,22 @@ class Job(_message.Message):
         done: _builtins.int = ...,
         total: _builtins.int = ...,
         phase: _builtins.str = ...,
-        result: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        restore_id: _builtins.str = ...,
+        import_summary: Global___ImportSummary | None = ...,
         error: _errors_pb2.ItemError | None = ...,
         attempts: _builtins.int = ...,
-        create_time_ns: _builtins.int = ...,
-        start_time_ns: _builtins.int = ...,
-        end_time_ns: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
         trace_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "import_summary", b"import_summary", "restore_id", b"restore_id", "result", b"result", "snapshot_id", b"snapshot_id", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "attempts", b"attempts", "create_time_ns", b"create_time_ns", "done", b"done", "end_time_ns", b"end_time_ns", "error", b"error", "id", b"id", "kind", b"kind", "phase", b"phase", "result", b"result", "start_time_ns", b"start_time_ns", "state", b"state", "total", b"total", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "attempts", b"attempts", "create_time", b"create_time", "done", b"done", "end_time", b"end_time", "error", b"error", "id", b"id", "import_summary", b"import_summary", "kind", b"kind", "phase", b"phase", "restore_id", b"restore_id", "result", b"result", "snapshot_id", b"snapshot_id", "start_time", b"start_time", "state", b"state", "total", b"total", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["snapshot_id", "restore_id", "import_summary"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015

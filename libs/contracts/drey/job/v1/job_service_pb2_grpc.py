@@ -69,7 +69,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN.
+        """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

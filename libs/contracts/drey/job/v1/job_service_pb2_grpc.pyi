@@ -36,7 +36,7 @@ class JobServiceStub:
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Get one job. No effect. Reasons: NOT_FOUND."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
-    """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+    """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
     """Follow one job: its state at once, then each change (merged when the reader is slow), until it
     has ended. Several may watch. No effect. Reasons: NOT_FOUND.
@@ -55,7 +55,7 @@ class JobServiceAsyncStub(JobServiceStub):
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Get one job. No effect. Reasons: NOT_FOUND."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+    """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD."""
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Follow one job: its state at once, then each change (merged when the reader is slow), until it
     has ended. Several may watch. No effect. Reasons: NOT_FOUND.
@@ -83,7 +83,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListJobsResponse, _abc.Awaitable[_job_service_pb2.ListJobsResponse]]:
-        """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+        """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD."""
 
     @_abc_1.abstractmethod
     def WatchJob(
