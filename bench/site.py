@@ -30,7 +30,7 @@ from drey.internal.directory.v1 import directory_service_pb2, directory_service_
 from drey.restore.v1 import restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_core.directory import Directory, MetadataPage
-from drey_core.pages import PageTable
+from drey_core.page_table import PageTable
 from drey_core.values import Columns, Kind, Origin, State
 from drey_runtime.auth import TokenSigner
 from drey_runtime.directory_codec import decode_catalog, encode_metadata

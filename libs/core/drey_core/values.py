@@ -142,24 +142,48 @@ def why_malformed(kind: U1, state: U1, origin: U1, severity: U1, data: U8, heap:
         return "a severity that does not exist"
     in_heap = np.flatnonzero(heap_mask(kind))
     cells = data[in_heap]
-    lengths = cells >> np.uint64(32)
-    ends = (cells & np.uint64(0xFFFF_FFFF)) + lengths
+    lengths = cells >> _LENGTH_SHIFT
+    ends = (cells & _OFFSET) + lengths
     if int(ends.max(initial=0)) > len(heap) or int(lengths.sum()) > len(heap):
         return "strings or arrays beyond its heap"
     if (lengths % _ELEMENT_BYTES[kind[in_heap]]).any():
         return "an array that ends within an element"
-    for row in in_heap[kind[in_heap] == STRING_ARRAY].tolist():
-        offset, length = int(data[row]) & 0xFFFF_FFFF, int(data[row]) >> 32
+    for raw in unpack_heap(cells[kind[in_heap] == STRING_ARRAY], heap):
         try:
-            unpack_strings(heap[offset : offset + length])
+            unpack_strings(raw)
         except ValueError as error:
             return str(error)
     return ""
 
 
+HEAP_LIMIT = 0xFFFF_FFFF
+"""Most bytes of a heap: an offset is 32 bits of a `data` cell."""
+_OFFSET = np.uint64(HEAP_LIMIT)
+_LENGTH_SHIFT = np.uint64(32)
+
+
 def heap_ref(offset: int, length: int) -> int:
     """The `data` cell of a value whose `length` bytes start at `offset` of the heap."""
     return length << 32 | offset
+
+
+def heap_slice(cell: int) -> slice:
+    """Where in the heap the bytes are to which a `data` cell refers."""
+    offset = cell & HEAP_LIMIT
+    return slice(offset, offset + (cell >> 32))
+
+
+def pack_heap(values: Sequence[bytes]) -> tuple[U8, bytes]:
+    """(`data` cells, heap) of values laid out in their order without gaps."""
+    lengths = np.fromiter(map(len, values), np.uint64, len(values))
+    return lengths << _LENGTH_SHIFT | (np.cumsum(lengths) - lengths), b"".join(values)
+
+
+def unpack_heap(cells: U8, heap: bytes) -> list[bytes]:
+    """The bytes to which `cells`, of strings and arrays, refer."""
+    return [
+        heap[(cell & HEAP_LIMIT) : (cell & HEAP_LIMIT) + (cell >> 32)] for cell in cells.tolist()
+    ]
 
 
 def pack_strings(strings: Sequence[bytes]) -> bytes:
@@ -271,8 +295,7 @@ def decode_value(kind: int, data: int, heap: bytes | memoryview) -> Any:
         return None
     if not (kind & ARRAY or kind == Kind.STRING):
         return bits_scalar(kind, data)
-    length, offset = data >> 32, data & 0xFFFF_FFFF
-    raw = bytes(heap[offset : offset + length])
+    raw = bytes(heap[heap_slice(data)])
     if kind == Kind.STRING:
         return raw
     if kind == STRING_ARRAY:
@@ -356,11 +379,26 @@ class Columns:
         """The same values under other keys."""
         return replace(self, key=key)
 
+    def heap_lengths(self) -> I8:
+        """How many bytes of the heap each row takes; 0 for scalars."""
+        lengths = np.where(heap_mask(self.kind), self.data >> _LENGTH_SHIFT, np.uint64(0))
+        return lengths.astype(np.int64)
+
     def heap_bytes(self, row: int) -> bytes:
         """The heap bytes of one row that is a string or an array."""
-        cell = int(self.data[row])
-        offset = cell & 0xFFFF_FFFF
-        return self.heap[offset : offset + (cell >> 32)]
+        return self.heap[heap_slice(int(self.data[row]))]
+
+    def compacted(self) -> Columns:
+        """The same rows, their heap holding what they refer to and nothing else."""
+        if not self.heap:
+            return self
+        rows = np.flatnonzero(heap_mask(self.kind))
+        cells = self.data[rows]
+        if int((cells >> _LENGTH_SHIFT).sum()) == len(self.heap):
+            return self
+        data = self.data.copy()
+        data[rows], heap = pack_heap(unpack_heap(cells, self.heap))
+        return replace(self, data=data, heap=heap)
 
     def value(self, row: int) -> Any:
         """One value as `decode_value` gives it; for the edge only."""
@@ -378,7 +416,7 @@ class Columns:
             moved = np.where(heap_mask(part.kind), part.data + np.uint64(at), part.data)
             datas.append(moved)
             at += len(part.heap)
-        if at > 0xFFFF_FFFF:
+        if at > HEAP_LIMIT:
             raise ValueError("a heap cannot exceed 4 GiB")
 
         def join(name: str) -> Any:

@@ -734,7 +734,7 @@ def encode_columns(
 
     `freshness` of live values, None for stored ones. The heap is laid out anew if it has gaps.
     """
-    data, heap = compact_heap(columns)
+    compacted = columns.compacted()
     has_value = columns.kind != Kind.NONE
     severity = np.minimum(columns.severity, 0xFE) + np.uint8(1)
     status = np.minimum(columns.status, 0xFFFE) + np.uint16(1)
@@ -750,32 +750,14 @@ def encode_columns(
         (9, status * has_value, "<u2"),
         (10, columns.source_time, "<i8"),
         (11, columns.receive_time, "<i8"),
-        (12, data, "<u8"),
+        (12, compacted.data, "<u8"),
     )
     fields = [
         wrap(field, np.ascontiguousarray(column, dtype).tobytes())
         for field, column, dtype in packed
         if len(column)
     ]
-    return b"".join((*fields, wrap(13, heap)))
-
-
-def compact_heap(columns: Columns) -> tuple[NDArray[np.uint64], bytes]:
-    """(data, heap) with a heap that holds what the rows refer to and nothing else."""
-    rows = np.flatnonzero(heap_mask(columns.kind))
-    if len(rows) == 0:
-        return columns.data, b""
-    cells = columns.data[rows]
-    lengths = cells >> np.uint64(32)
-    if int(lengths.sum()) == len(columns.heap):
-        return columns.data, columns.heap
-    data, parts, at = columns.data.copy(), [], 0
-    for row in rows.tolist():
-        raw = columns.heap_bytes(row)
-        data[row] = heap_ref(at, len(raw))
-        parts.append(raw)
-        at += len(raw)
-    return data, b"".join(parts)
+    return b"".join((*fields, wrap(13, compacted.heap)))
 
 
 _COLUMN_ROW_BYTES = 48
@@ -792,9 +774,8 @@ def column_chunks(
 
     A value above `MAX_CHUNK_BYTES` is several messages of one entry, each with a part of its heap.
     """
-    lengths = np.where(heap_mask(columns.kind), columns.data >> np.uint64(32), np.uint64(0))
-    sizes = lengths.astype(np.int64)
-    sizes += _COLUMN_ROW_BYTES
+    lengths = columns.heap_lengths()
+    sizes = lengths + _COLUMN_ROW_BYTES
     ends = np.cumsum(sizes)
     first = 0
     while first < len(sizes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from drey.events.v1.values_pb2 import ValueBatch
 from drey_core.distinct import distinct
 from drey_core.errors import Malformed
 from drey_core.pages import PAGE_LIMIT, PAGE_SHIFT, page_of
-from drey_core.values import Columns, heap_mask, why_malformed
+from drey_core.values import Columns, why_malformed
 from drey_runtime.edge import parsing, require_stamp
 
 MAX_BATCH_BYTES = 512 << 10
@@ -100,18 +99,12 @@ def large_pages(batch: ValueBatch) -> NDArray[np.int64]:
 
 
 def _without_large(columns: Columns) -> tuple[Columns, NDArray[np.int64]]:
-    big = np.flatnonzero(_sizes(columns) > MAX_BUS_VALUE) if columns.heap else ()
+    big = np.flatnonzero(columns.heap_lengths() > MAX_BUS_VALUE) if columns.heap else ()
     if not len(big):
         return columns, np.zeros(0, np.int64)
     kept = np.ones(len(columns), bool)
     kept[big] = False
     return _compact(columns, np.flatnonzero(kept)), distinct(page_of(columns.key[big]))
-
-
-def _sizes(columns: Columns) -> NDArray[np.int64]:
-    """Heap bytes of each row."""
-    sizes = np.where(heap_mask(columns.kind), columns.data >> np.uint64(32), np.uint64(0))
-    return sizes.astype(np.int64)
 
 
 def _slices(columns: Columns) -> list[tuple[int, int]]:
@@ -120,7 +113,7 @@ def _slices(columns: Columns) -> list[tuple[int, int]]:
     if not columns.heap:
         step = MAX_BATCH_BYTES // _ROW_BYTES
         return [(at, min(at + step, n)) for at in range(0, max(n, 1), step)]
-    ends = np.cumsum(_sizes(columns) + _ROW_BYTES)
+    ends = np.cumsum(columns.heap_lengths() + _ROW_BYTES)
     out = []
     start = base = 0
     while start < n:
@@ -133,18 +126,7 @@ def _slices(columns: Columns) -> list[tuple[int, int]]:
 def _compact(columns: Columns, rows: NDArray[np.int64] | slice) -> Columns:
     """Rows with a heap of their own; views of the columns where `rows` is a slice."""
     chosen = _sliced(columns, rows) if isinstance(rows, slice) else columns.take(rows)
-    if not columns.heap:
-        return chosen
-    in_heap = np.flatnonzero(heap_mask(chosen.kind))
-    if len(in_heap) == 0:
-        return replace(chosen, heap=b"")
-    parts, at, data = [], 0, chosen.data.copy()
-    for row in in_heap.tolist():
-        raw = chosen.heap_bytes(row)
-        parts.append(raw)
-        data[row] = len(raw) << 32 | at
-        at += len(raw)
-    return replace(chosen, data=data, heap=b"".join(parts))
+    return chosen.compacted()
 
 
 def _sliced(columns: Columns, rows: slice) -> Columns:

@@ -27,7 +27,8 @@ from drey.storage.v1.pages_pb2 import ImagePage
 from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.epochs import EPOCH_STEP
 from drey_core.errors import Aborted, Malformed, Reason, Unavailable
-from drey_core.pages import Pages, encode_page, fill_pages
+from drey_core.page_image import encode_page, fill_pages
+from drey_core.pages import Pages
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.directory_codec import decode_catalog, decode_metadata
 from drey_runtime.edge import (

@@ -22,7 +22,8 @@ from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage, MetadataPage
 from drey_core.errors import Unavailable
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, PageTable
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS
 from drey_core.values import Columns, Kind, Origin, State
 from drey_runtime.auth import make_keys
 from drey_runtime.batches import encode_batches

@@ -15,7 +15,8 @@ from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.directory.v1 import directory_service_pb2
 from drey_core.directory import Directory, MetadataPage
 from drey_core.errors import Unavailable
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, shard_of_page
 from drey_core.values import I8, Columns, Kind, Origin, State
 from drey_runtime.directory_codec import decode_catalog, encode_metadata
 from drey_runtime.image import Image

@@ -23,7 +23,8 @@ from drey.snapshot.v1 import snapshot_service_pb2 as snapshot_pb
 from drey_ca.interface import ChannelTable
 from drey_core.directory import CatalogPage, Directory, MetadataPage
 from drey_core.errors import NotFound
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, shard_of_page
 from drey_core.values import Columns, Kind, State
 from drey_core.wire import column_chunks, wrap
 from drey_machine import Machine, SimPv

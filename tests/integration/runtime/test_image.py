@@ -14,7 +14,8 @@ from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.errors import Reason, Unavailable
-from drey_core.pages import PageTable, encode_page
+from drey_core.page_image import encode_page
+from drey_core.page_table import PageTable
 from drey_core.values import ARRAY, Columns, Kind
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import EpochSuperseded, Image

@@ -20,7 +20,8 @@ import pytest
 
 from drey.monitor.v1.watch_pb2 import Diff
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageTable, shard_of_page
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, shard_of_page
 from drey_core.values import Columns
 from drey_gateway.domain.live import Live
 from drey_gateway.domain.resume import decode_token, encode_token
@@ -72,8 +73,8 @@ class Image:
         if owner.epoch < self.fence:
             return
         self.fence = owner.epoch
-        for index in indices:
-            self.table.replace_page(index, owner.table.taken(np.array([index])))
+        places = np.array(indices, np.int64)
+        self.table.replace_pages(places, owner.table.taken(places))
         self.epoch[indices], self.sequence[indices] = owner.epoch, owner.sequence
 
 

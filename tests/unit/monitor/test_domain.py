@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drey_core.directory import CatalogPage
-from drey_core.pages import PAGE_SLOTS, Pages, PageTable
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_SLOTS, Pages
 from drey_core.values import Columns, Kind, State
 from drey_monitor.domain.catalog import Change, difference, unchanged
-from drey_monitor.domain.merging import compacted, latest
+from drey_monitor.domain.merging import latest
 from drey_monitor.domain.ownership import (
     has_room,
     next_epoch,
@@ -93,7 +94,7 @@ def test_compacting_changes_no_value(part, data):
         data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool
     )
     chosen = columns.take(mask)
-    got = compacted(chosen)
+    got = chosen.compacted()
     assert as_dict(got) == as_dict(chosen)
     used = sum(len(got.heap_bytes(i)) for i in range(len(got)) if got.kind[i] == Kind.STRING)
     assert used == len(got.heap)

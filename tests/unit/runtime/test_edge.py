@@ -17,7 +17,9 @@ from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
 from drey.storage.v1 import pages_pb2
 from drey_core.directory import CatalogPage, Directory, MetadataIndex, MetadataPage
 from drey_core.errors import Malformed
-from drey_core.pages import PageTable, encode_page, load_times, load_values, store_values
+from drey_core.page_image import encode_page
+from drey_core.page_storage import load_times, load_values, split_values, store_values
+from drey_core.page_table import PageTable
 from drey_core.values import ARRAY, Columns, Kind
 from drey_core.wire import RowEncoder
 from drey_gateway import mapping
@@ -62,7 +64,7 @@ def image_page() -> bytes:
 def stored_page() -> bytes:
     table = PageTable(np.array([1]))
     table.apply(columns())
-    return store_values(table.taken(np.array([0])), 0)
+    return store_values(split_values(table.taken(np.array([0]))))[0]
 
 
 def metadata_page() -> bytes:
@@ -127,7 +129,7 @@ def use_metadata(raw: bytes) -> None:
 
 
 def use_stored(raw: bytes) -> None:
-    load_values(raw)
+    load_values([raw])
 
 
 def use_version(raw: bytes) -> None:
@@ -245,7 +247,7 @@ def test_a_bomb_is_not_unpacked(load: Callable[[bytes], Any], version: int) -> N
     # a frame header that claims four gigabytes
     claimed = bomb[:4] + b"\xe0" + (2**32).to_bytes(8, "little") + b"\x01\x00\x00"
     with pytest.raises(Malformed):
-        load(bytes([version]) + claimed)
+        load([bytes([version]) + claimed])
 
 
 def test_what_is_thrown_away_is_said_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

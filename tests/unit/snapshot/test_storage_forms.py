@@ -1,15 +1,14 @@
-"""What is stored is, byte for byte, what the core's codec of single pages writes and reads."""
+"""What is stored of a snapshot: pages, trees, and what is counted over them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from drey_core import pages as core
+from drey_core import page_storage as storage
 from drey_core.errors import Internal
-from drey_core.pages import PageTable
+from drey_core.page_table import PageTable
 from drey_core.values import State, heap_mask
-from drey_snapshot.snapshots.domain import codec
 from drey_snapshot.snapshots.domain.gates import in_scope
 from drey_snapshot.snapshots.domain.lru import Lru
 from drey_snapshot.snapshots.domain.prepared import prepare
@@ -33,32 +32,23 @@ def hostile_pages():
     return table.taken(np.arange(3))
 
 
-def test_pages_are_stored_as_the_core_stores_them() -> None:
-    pages = hostile_pages()
-    values, times = codec.split_values(pages), codec.split_times(pages)
-    assert codec.store_values(values) == [core.store_values(pages, i) for i in range(3)]
-    assert codec.store_times(times) == [core.store_times(pages, i) for i in range(3)]
-    assert codec.value_hashes(pages) == [core.value_hash(pages, i) for i in range(3)]
-    assert [core.hash_bytes(t) for t in times] == [core.times_hash(pages, i) for i in range(3)]
-
-
 def test_what_was_stored_comes_back() -> None:
     pages = hostile_pages()
-    values, times = codec.split_values(pages), codec.split_times(pages)
-    assert codec.load_values(codec.store_values(values)) == values
-    assert codec.load_times(codec.store_times(times)) == times
-    joined = codec.join_pages(pages.numbers, values, times)
+    values, times = storage.split_values(pages), storage.split_times(pages)
+    assert storage.load_values(storage.store_values(values)) == values
+    assert storage.load_times(storage.store_times(times)) == times
+    joined = storage.join_pages(pages.numbers, values, times)
     assert joined.values.tobytes() == pages.values.tobytes()
     assert joined.times.tobytes() == pages.times.tobytes()
     assert joined.heaps == pages.heaps
-    assert codec.load_text([codec.store_text(b"a"), codec.store_text(b"")]) == [b"a", b""]
+    assert storage.load_text([storage.store_text(b"a"), storage.store_text(b"")]) == [b"a", b""]
 
 
 def test_single_slots_are_what_the_whole_pages_hold() -> None:
     pages = hostile_pages()
     slots = list(range(256))
-    values = codec.load_value_slots(codec.store_values(codec.split_values(pages)), slots)
-    times = codec.load_times_slots(codec.store_times(codec.split_times(pages)), slots)
+    values = storage.load_value_slots(storage.store_values(storage.split_values(pages)), slots)
+    times = storage.load_times_slots(storage.store_times(storage.split_times(pages)), slots)
     for slot, columns, (receive_time, origin) in zip(slots, values, times, strict=True):
         whole = pages.columns(pages.numbers * 256 + slot)
         for name in ("kind", "state", "severity", "status", "source_time"):
@@ -70,19 +60,19 @@ def test_single_slots_are_what_the_whole_pages_hold() -> None:
                 assert columns.heap_bytes(row) == whole.heap_bytes(row)
             else:
                 assert columns.data[row] == whole.data[row]
-    assert codec.load_value_slots([], [3])[0].kind.tolist() == []
+    assert storage.load_value_slots([], [3])[0].kind.tolist() == []
     with pytest.raises(Internal):
-        codec.load_value_slots([codec.store_text(b"short")], [0])
+        storage.load_value_slots([storage.store_text(b"short")], [0])
     with pytest.raises(Internal):
-        codec.load_times_slots([codec.store_text(b"short")], [0])
+        storage.load_times_slots([storage.store_text(b"short")], [0])
 
 
-@pytest.mark.parametrize("blob", [b"", b"\x02abc", b"\x01abc", codec.store_text(b"short")])
+@pytest.mark.parametrize("blob", [b"", b"\x02abc", b"\x01abc", storage.store_text(b"short")])
 def test_what_is_no_page_is_refused(blob: bytes) -> None:
     with pytest.raises(Internal):
-        codec.load_values([blob])
+        storage.load_values([blob])
     with pytest.raises(Internal):
-        codec.load_times([blob])
+        storage.load_times([blob])
 
 
 def test_nothing_is_stored_for_pages_without_a_channel_or_known_already() -> None:

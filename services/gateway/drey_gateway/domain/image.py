@@ -18,7 +18,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, PageTable
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages
 from drey_core.values import I8, Columns, heap_mask
 
 U8 = NDArray[np.uint64]

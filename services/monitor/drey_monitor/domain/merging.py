@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from drey_core.values import Columns, heap_mask
+from drey_core.values import Columns
 
 
 def latest(parts: Sequence[Columns]) -> Columns:
@@ -27,19 +27,5 @@ def latest(parts: Sequence[Columns]) -> Columns:
     if len(chosen) == len(joined):
         return chosen
     total = np.add.reduceat(joined.merged[order].astype(np.int64), first) + (last - first)
-    return compacted(replace(chosen, merged=np.minimum(total, 0xFFFF_FFFF).astype(np.uint32)))
-
-
-def compacted(columns: Columns) -> Columns:
-    """The same rows, their heap without what other rows left in it."""
-    if not columns.heap:
-        return columns
-    rows = np.flatnonzero(heap_mask(columns.kind))
-    used = int((columns.data[rows] >> np.uint64(32)).sum())
-    if used == len(columns.heap):
-        return columns
-    parts = [columns.heap_bytes(row) for row in rows.tolist()]
-    sizes = np.fromiter(map(len, parts), np.uint64, len(parts))
-    data = columns.data.copy()
-    data[rows] = sizes << np.uint64(32) | (np.cumsum(sizes, dtype=np.uint64) - sizes)
-    return replace(columns, data=data, heap=b"".join(parts))
+    merged = np.minimum(total, 0xFFFF_FFFF).astype(np.uint32)
+    return replace(chosen, merged=merged).compacted()

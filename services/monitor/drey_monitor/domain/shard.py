@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, PageTable
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages
 from drey_core.values import KIND_NONE, Columns, State
-from drey_monitor.domain.merging import compacted, latest
+from drey_monitor.domain.merging import latest
 
 I8 = NDArray[np.int64]
 
@@ -117,7 +118,7 @@ class ShardState:
         self.merged += merged
         rows = self._without_hollow(columns)
         if len(rows):
-            self._put(compacted(rows))
+            self._put(rows.compacted())
 
     def settle(self) -> None:
         """The search is over: inherited channels that have not answered are DISCONNECTED."""
@@ -134,7 +135,7 @@ class ShardState:
             column[hollow] = 0
         rows.source_time[hollow] = 0
         rows.receive_time[hollow] = 0
-        self._put(compacted(rows))
+        self._put(rows.compacted())
 
     @property
     def pending(self) -> bool:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from drey_core.errors import Internal
 from drey_core.values import Columns, pack_strings
-from drey_core.wire import compact_heap
 
 MAGIC = b"DRRS\x01"
 _HEAD = struct.Struct("<B8sQ")
@@ -127,14 +126,12 @@ def texts_of(section: Section) -> list[str]:
 
 def columns_sections(prefix: str, columns: Columns) -> dict[str, Section]:
     """The sections of columns, the heap laid out without gaps."""
-    data, heap = compact_heap(columns)
+    columns = columns.compacted()
     sections: dict[str, Section] = {
         f"{prefix}.{name}": getattr(columns, name).astype(dtype, copy=False)
         for name, dtype in _COLUMNS
-        if name != "data"
     }
-    sections[f"{prefix}.data"] = np.asarray(data, "<u8")
-    sections[f"{prefix}.heap"] = heap
+    sections[f"{prefix}.heap"] = columns.heap
     return sections
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from drey_core.errors import Internal
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8, U1, Columns, pack_strings, unpack_strings
-from drey_core.wire import compact_heap
 from drey_restore.domain import blob
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.policy import DEFAULT, policy_bytes, policy_of_bytes
@@ -237,6 +236,4 @@ def scatter(into: Columns, rows: I8, values: Columns) -> Columns:
     both = Columns.concat([into, values])
     index = np.arange(len(into))
     index[rows] = len(into) + np.arange(len(rows))
-    taken = both.take(index)
-    data, heap = compact_heap(taken)
-    return replace(taken, data=data, heap=heap)
+    return both.take(index).compacted()

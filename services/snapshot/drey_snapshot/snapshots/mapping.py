@@ -15,6 +15,7 @@ from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_core import errors
 from drey_core.directory import Metadata
 from drey_core.errors import DreyError, InvalidArgument, Reason
+from drey_core.page_storage import load_text
 from drey_core.values import ARRAY, I8
 from drey_runtime.jobs import JobError
 from drey_runtime.mapping.actor import actor
@@ -22,7 +23,6 @@ from drey_runtime.mapping.selector import selector_from_proto, selector_to_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.adapters.store import Filter
 from drey_snapshot.snapshots.domain.chosen import decode_selector, shortened
-from drey_snapshot.snapshots.domain.codec import load_text
 from drey_snapshot.snapshots.domain.order import (
     DEFAULT_MAX_AGE_NS,
     DEFAULT_READ_TIMEOUT_S,

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from drey_core.directory import Directory, MetadataIndex
-from drey_core.pages import PageHash, Pages, hash_bytes
-from drey_runtime.directory_codec import decode_catalog, decode_metadata
-from drey_snapshot.snapshots.adapters.store import ManifestEntry, SnapshotStore
-from drey_snapshot.snapshots.domain.codec import (
+from drey_core.page_storage import (
     ValuePage,
     join_pages,
     load_text,
     load_times,
     load_values,
 )
+from drey_core.pages import PageHash, Pages, hash_bytes
+from drey_runtime.directory_codec import decode_catalog, decode_metadata
+from drey_snapshot.snapshots.adapters.store import ManifestEntry, SnapshotStore
 from drey_snapshot.snapshots.domain.lru import Lru
 from drey_snapshot.snapshots.domain.records import Record
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, decode_tree

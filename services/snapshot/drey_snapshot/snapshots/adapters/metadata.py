@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from drey_core.directory import MetadataIndex, MetadataPage
 from drey_core.errors import Unavailable
+from drey_core.page_storage import store_text
 from drey_core.pages import PageHash, hash_bytes
 from drey_runtime.image import Image, metadata_page
-from drey_snapshot.snapshots.domain.codec import store_text
 
 Stamp = tuple[int, int]
 """Epoch of the owner and version of the page."""

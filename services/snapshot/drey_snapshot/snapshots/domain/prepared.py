@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drey_core.pages import PageHash, Pages
-from drey_core.values import I8
-from drey_snapshot.snapshots.domain.codec import (
+from drey_core.page_storage import (
     split_times,
     split_values,
     store_times,
@@ -17,6 +15,8 @@ from drey_snapshot.snapshots.domain.codec import (
     times_hashes,
     value_hashes,
 )
+from drey_core.pages import PageHash, Pages
+from drey_core.values import I8
 from drey_snapshot.snapshots.domain.records import Skew, StateCounts
 from drey_snapshot.snapshots.domain.stats import measure
 from drey_snapshot.snapshots.domain.tree import digest_of

@@ -15,13 +15,13 @@ import numpy as np
 
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.errors import NotFound
+from drey_core.page_storage import load_times_slots, load_value_slots
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageHash
 from drey_core.values import I8, Columns, State
 from drey_core.wire import MAX_CHUNK_BYTES, RowEncoder, chunk, wrap
 from drey_runtime.database import Connection, Record
 from drey_runtime.together import together
 from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotStore
-from drey_snapshot.snapshots.domain.codec import load_times_slots, load_value_slots
 
 _FIRST_SNAPSHOTS = 8
 _MOST_SNAPSHOTS = 400

@@ -15,13 +15,13 @@ from drey_core.errors import (
     Reason,
     Unimplemented,
 )
+from drey_core.page_storage import hash_values, load_text, load_times, load_values
 from drey_core.pages import PageHash, hash_bytes
 from drey_runtime import audit
 from drey_runtime.auth import Principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection
 from drey_snapshot.snapshots.adapters.store import Filter, SnapshotStore
-from drey_snapshot.snapshots.domain.codec import hash_values, load_text, load_times, load_values
 from drey_snapshot.snapshots.domain.records import GoldenMark, Labels, Record
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, decode_tree, digest_of
 from drey_snapshot.snapshots.usecases.read import no_such_snapshot

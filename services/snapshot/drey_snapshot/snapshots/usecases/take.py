@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from drey_core.errors import InvalidArgument, Unavailable, Unimplemented
-from drey_core.pages import PAGE_SHIFT, PageHash, Pages, PageTable, hash_bytes
+from drey_core.page_storage import store_text
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_SHIFT, PageHash, Pages, hash_bytes
 from drey_core.selector import Selector
 from drey_core.values import I8, KIND_NONE, Columns, State
 from drey_runtime import audit
@@ -27,7 +29,6 @@ from drey_snapshot.snapshots.adapters.live import LiveImage, LiveSource
 from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSource
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.chosen import encode_selector
-from drey_snapshot.snapshots.domain.codec import store_text
 from drey_snapshot.snapshots.domain.gates import (
     Mask,
     in_scope,

@@ -1,8 +1,12 @@
-"""The stored form of many pages at once, and what pages are called by: their hashes.
+"""The stored form of pages: compressed bytes, as they lie in Postgres, and their hashes.
 
-Byte for byte what `drey_core.pages.store_values` and its kin write and read for one page, done
-for all pages in a few numpy calls. Pages of text (catalog, metadata, trees) are stored as a
-version byte and zstd of their bytes.
+Versioned and readable for ever; all pages of a snapshot in a few numpy calls. Values and times lie
+apart: the hash of the values leaves out receive times and origins, so that a fail-over of monitors,
+which changes those only, makes no new value page.
+
+A stored page is a version (1 byte) and zstd of its columns. Columns of 8-byte numbers are stored as
+byte planes (all first bytes, then all second bytes, ...), which is what makes time stamps and
+readings compress. Pages of text (catalog, metadata, trees) are a version and zstd of their bytes.
 """
 
 from __future__ import annotations
@@ -16,9 +20,17 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from drey_core.errors import Internal
-from drey_core.pages import HASH_BYTES, PAGE_SLOTS, TIMES_DTYPE, VALUES_DTYPE, PageHash, Pages
-from drey_core.values import Columns, heap_mask, heap_ref
+from drey_core.errors import Malformed, ResourceExhausted
+from drey_core.pages import (
+    HASH_BYTES,
+    PAGE_SLOTS,
+    TIMES_DTYPE,
+    VALUES_DTYPE,
+    PageHash,
+    Pages,
+    hash_bytes,
+)
+from drey_core.values import Columns, heap_mask, heap_slice, pack_heap
 
 _VERSION = b"\x01"
 _LEVEL = -1
@@ -28,6 +40,8 @@ _WIDE = PAGE_SLOTS * 8
 VALUES_BYTES = VALUES_DTYPE.itemsize
 TIMES_BYTES = TIMES_DTYPE.itemsize
 _NARROW = VALUES_BYTES - 2 * _WIDE
+_STORED_LIMIT = 1 << 30
+"""No more is stored or unpacked of a page, whatever it claims; 256 arrays of 4 MB."""
 _SEVERITIES = 3 * PAGE_SLOTS
 """End of the columns of one byte: kinds, states, severities."""
 
@@ -61,7 +75,7 @@ def join_pages(
 
 
 def hash_values(fixed: bytes | memoryview, heap: bytes) -> PageHash:
-    """As `drey_core.pages.value_hash`: receive times and origins are no part of it."""
+    """The address of a page's values; receive times and origins are no part of it."""
     digest = hashlib.blake2b(fixed, digest_size=HASH_BYTES)
     if heap:
         digest.update(heap)
@@ -75,9 +89,9 @@ def value_hashes(pages: Pages) -> list[PageHash]:
 
 
 def times_hashes(pages: Pages) -> list[PageHash]:
-    """Each page's `drey_core.pages.times_hash`."""
+    """The address of each page's receive times and origins."""
     fixed = pages.times.view(np.uint8).reshape(len(pages), TIMES_BYTES)
-    return [hashlib.blake2b(row.data, digest_size=HASH_BYTES).digest() for row in fixed]
+    return [hash_bytes(row.tobytes()) for row in fixed]
 
 
 def store_values(pages: Sequence[ValuePage]) -> list[bytes]:
@@ -99,10 +113,20 @@ def store_values(pages: Sequence[ValuePage]) -> list[bytes]:
     )
     raw = matrix.tobytes()
     compress = zstandard.ZstdCompressor(_LEVEL).compress
+    heaps = [_checked_heap(heap) for _, heap in pages]
     return [
-        _VERSION + compress(raw[i * VALUES_BYTES : (i + 1) * VALUES_BYTES] + pages[i][1])
+        _VERSION + compress(raw[i * VALUES_BYTES : (i + 1) * VALUES_BYTES] + heaps[i])
         for i in range(n)
     ]
+
+
+def _checked_heap(heap: bytes) -> bytes:
+    if len(heap) > _STORED_LIMIT - VALUES_BYTES:
+        raise ResourceExhausted(
+            f"the strings and arrays of 256 consecutive channels take {len(heap)} bytes, and"
+            f" {_STORED_LIMIT} can be stored; leave some of their PVs out of the snapshot"
+        )
+    return heap
 
 
 def store_times(pages: Sequence[bytes]) -> list[bytes]:
@@ -118,12 +142,12 @@ def store_times(pages: Sequence[bytes]) -> list[bytes]:
 
 
 def load_values(blobs: Sequence[bytes]) -> list[ValuePage]:
-    """Value pages from their stored forms. Raises `Internal` for what is none."""
+    """Value pages from their stored forms. Raises `Malformed` for what is none."""
     if not blobs:
         return []
     raws = _inflate_all(blobs)
     if any(len(raw) < VALUES_BYTES for raw in raws):
-        raise Internal("a stored page is too short")
+        raise Malformed("a stored page is too short")
     matrix = _matrix([raw[:VALUES_BYTES] for raw in raws], VALUES_BYTES)
     array = np.zeros(len(raws), VALUES_DTYPE)
     array["kind"] = matrix[:, :PAGE_SLOTS]
@@ -140,12 +164,12 @@ def load_values(blobs: Sequence[bytes]) -> list[ValuePage]:
 
 
 def load_times(blobs: Sequence[bytes]) -> list[bytes]:
-    """Pages of receive times from their stored forms. Raises `Internal` for what is none."""
+    """Pages of receive times from their stored forms. Raises `Malformed` for what is none."""
     if not blobs:
         return []
     raws = _inflate_all(blobs)
     if any(len(raw) != TIMES_BYTES for raw in raws):
-        raise Internal("a stored page of times has the wrong length")
+        raise Malformed("a stored page of times has the wrong length")
     matrix = _matrix(raws, TIMES_BYTES)
     array = np.zeros(len(raws), TIMES_DTYPE)
     array["receive_time"] = _unplanes(matrix[:, :_WIDE]).view("<i8")
@@ -161,7 +185,7 @@ def load_value_slots(blobs: Sequence[bytes], slots: Sequence[int]) -> list[Colum
     """
     raws = _inflate_all(blobs)
     if any(len(raw) < VALUES_BYTES for raw in raws):
-        raise Internal("a stored page is too short")
+        raise Malformed("a stored page is too short")
     matrix = _matrix([raw[:VALUES_BYTES] for raw in raws], VALUES_BYTES)
     return [_value_slot(matrix, raws, slot) for slot in slots]
 
@@ -174,14 +198,12 @@ def _value_slot(matrix: NDArray[np.uint8], raws: Sequence[bytes], slot: int) -> 
     columns.status[:] = np.ascontiguousarray(matrix[:, status : status + 2]).view("<u2")[:, 0]
     columns.source_time[:] = _cells(matrix, _NARROW, slot).view("<i8")[:, 0]
     columns.data[:] = _cells(matrix, _NARROW + _WIDE, slot).view("<u8")[:, 0]
-    parts, length = [], 0
-    for row in np.flatnonzero(heap_mask(columns.kind)).tolist():
-        cell = int(columns.data[row])
-        begin, size = VALUES_BYTES + (cell & 0xFFFF_FFFF), cell >> 32
-        parts.append(raws[row][begin : begin + size])
-        columns.data[row] = heap_ref(length, size)
-        length += size
-    return replace(columns, heap=b"".join(parts))
+    rows = np.flatnonzero(heap_mask(columns.kind))
+    # in a page's bytes its heap comes after its columns
+    cells = (columns.data[rows] + np.uint64(VALUES_BYTES)).tolist()
+    values = [raws[row][heap_slice(cell)] for row, cell in zip(rows.tolist(), cells, strict=True)]
+    columns.data[rows], heap = pack_heap(values)
+    return replace(columns, heap=heap)
 
 
 def load_times_slots(
@@ -190,7 +212,7 @@ def load_times_slots(
     """For each slot its receive time and its origin in each page. Raises as `load_times`."""
     raws = _inflate_all(blobs)
     if any(len(raw) != TIMES_BYTES for raw in raws):
-        raise Internal("a stored page of times has the wrong length")
+        raise Malformed("a stored page of times has the wrong length")
     matrix = _matrix(raws, TIMES_BYTES)
     return [(_cells(matrix, 0, slot).view("<i8")[:, 0], matrix[:, _WIDE + slot]) for slot in slots]
 
@@ -206,7 +228,7 @@ def store_text(raw: bytes) -> bytes:
 
 
 def load_text(blobs: Sequence[bytes]) -> list[bytes]:
-    """Directory pages or trees from their stored forms. Raises `Internal` for what is none."""
+    """Directory pages or trees from their stored forms. Raises `Malformed` for what is none."""
     return _inflate_all(blobs)
 
 
@@ -229,9 +251,16 @@ def _matrix(raws: Sequence[bytes], width: int) -> NDArray[np.uint8]:
 
 def _inflate_all(blobs: Sequence[bytes]) -> list[bytes]:
     decompress = zstandard.ZstdDecompressor().decompress
-    if any(blob[:1] != _VERSION for blob in blobs):
-        raise Internal("a stored page of unknown version")
-    try:
-        return [decompress(memoryview(blob)[1:]) for blob in blobs]
-    except zstandard.ZstdError as error:
-        raise Internal(f"a stored page cannot be decompressed: {error}") from error
+    raws = []
+    for blob in blobs:
+        if blob[:1] != _VERSION:
+            raise Malformed(f"a stored page of unknown version {blob[:1].hex()}")
+        frame = memoryview(blob)[1:]
+        try:
+            claimed = zstandard.frame_content_size(frame)
+            if not 0 <= claimed <= _STORED_LIMIT:
+                raise Malformed(f"a stored page that claims {claimed} bytes")
+            raws.append(decompress(frame))
+        except zstandard.ZstdError as error:
+            raise Malformed(f"a stored page cannot be decompressed: {error}") from error
+    return raws
