@@ -35,6 +35,21 @@ def decode_catalog(raw: bytes) -> CatalogPage:
         return _catalog(raw)
 
 
+def check_catalog(raw: bytes) -> int:
+    """The number of an encoded catalog page that is whole. Raises `Malformed` on a torn one.
+
+    For who passes pages on as they are: a third of the work of `decode_catalog`.
+    """
+    with parsing("a catalog page"):
+        page = pages_pb2.CatalogPage.FromString(raw)
+    _check(page.number, page.names, page.addresses, page.devices, page.roles, page.protocols)
+    _check(page.number, page.read_only)
+    for column in (page.pv_numbers, page.absolute_tolerances, page.relative_tolerances):
+        if len(column) != 8 * PAGE_SLOTS:
+            raise Malformed(f"directory page {page.number} has a column of {len(column)} bytes")
+    return int(page.number)
+
+
 def _catalog(raw: bytes) -> CatalogPage:
     page = pages_pb2.CatalogPage.FromString(raw)
     _check(page.number, page.names, page.addresses, page.devices)

@@ -8,7 +8,7 @@ import socket
 
 from drey_ca import open_table
 from drey_core.errors import Unavailable
-from drey_monitor.adapters.catalog_client import DirectoryClient, ImageCatalog
+from drey_monitor.adapters.catalog_client import ImageCatalog, directory_client
 from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.owner import Owner
@@ -56,7 +56,7 @@ async def main(settings: Settings, app: App) -> None:
     app.start(bus, "bus")
     upstream = await enter(channel(settings, settings.snapshot_target))
     catalog = CatalogFollower(
-        DirectoryClient(SignedChannel.of(upstream, signer, "snapshot")),
+        directory_client(SignedChannel.of(upstream, signer, "snapshot")),
         ImageCatalog(image, settings.shards),
         shards,
         settings.shards,

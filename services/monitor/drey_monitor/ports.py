@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class CatalogUpdate:
-    """Pages of the catalog, encoded, by number. `whole`: pages not in it do not exist."""
-
-    version: int
-    pages: Mapping[int, bytes]
-    whole: bool
+from drey_runtime.upstream import CatalogUpdate
 
 
 class CatalogSource(Protocol):
-    """Where the catalog comes from."""
+    """Where the catalog comes from, in encoded pages."""
 
-    async def fetch(self, since: int) -> CatalogUpdate:
+    async def fetch(self, since: int) -> CatalogUpdate[bytes]:
         """What changed since a version; 0 asks for all. `Unavailable` within ten seconds."""
         ...

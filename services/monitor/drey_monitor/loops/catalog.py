@@ -12,8 +12,9 @@ from drey_core.directory import CatalogPage
 from drey_core.errors import Unavailable
 from drey_core.pages import shard_of_page
 from drey_monitor.owned import Shards
-from drey_monitor.ports import CatalogSource, CatalogUpdate
+from drey_monitor.ports import CatalogSource
 from drey_runtime.directory_codec import encode_catalog
+from drey_runtime.upstream import CatalogUpdate
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +65,6 @@ class CatalogFollower:
 
     async def _look(self) -> None:
         update = await self._source.fetch(self.version if self._answered else 0)
-        if update.version < self.version and self._answered:
-            # another catalog, restored from a backup: nothing known of it holds
-            update = await self._source.fetch(0)
         if self._away:
             log.info("the catalog can be followed again")
         self._answered, self._away = True, False
@@ -81,7 +79,7 @@ class CatalogFollower:
                 log.warning("using the catalog of version %d from the image", update.version)
                 self.apply(update)
 
-    def apply(self, update: CatalogUpdate) -> None:
+    def apply(self, update: CatalogUpdate[bytes]) -> None:
         """Make the update what is known, and wake the shards concerned."""
         pages = dict(update.pages)
         if update.whole:

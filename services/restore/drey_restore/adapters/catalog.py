@@ -15,8 +15,8 @@ from drey.internal.directory.v1 import directory_service_pb2_grpc as rpc
 from drey_core.directory import CatalogPage, Directory
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8
-from drey_restore.adapters.upstream import translated
 from drey_runtime.directory_codec import decode_catalog
+from drey_runtime.upstream import CatalogPagesClient, translated
 
 
 class CatalogClient:
@@ -24,6 +24,7 @@ class CatalogClient:
 
     def __init__(self, channel: grpc.aio.Channel, timeout_s: float = 10.0) -> None:
         self._stub = rpc.DirectoryServiceStub(channel)
+        self._reader = CatalogPagesClient(channel, _numbered, timeout_s)
         self._timeout = timeout_s
         self._pages: dict[int, CatalogPage] = {}
         self._directory = Directory.from_pages(0, [])
@@ -36,24 +37,11 @@ class CatalogClient:
 
     async def current(self) -> Directory:
         """The catalog as of now; pages that did not change are not read again."""
-        async with self._lock, translated("snapshot"):
-            version = self._directory.version
-            call = self._stub.GetCatalogPages(
-                pb.GetCatalogPagesRequest(since_version=version),
-                timeout=self._timeout,
-            )
-            pages, changed = dict(self._pages), False
-            async for part in call:
-                if part.version < version:
-                    # another catalog, restored from a backup: nothing known of it holds
-                    pages, changed = {}, True
-                version = part.version
-                for raw in part.pages:
-                    page = decode_catalog(raw)
-                    pages[page.number] = page
-                    changed = True
-            if changed:
-                self._directory = Directory.from_pages(version, list(pages.values()))
+        async with self._lock:
+            update = await self._reader.fetch(self._directory.version)
+            pages = dict(update.pages) if update.whole else {**self._pages, **update.pages}
+            if update.pages or update.version < self._directory.version:
+                self._directory = Directory.from_pages(update.version, list(pages.values()))
                 self._pages = pages
             return self._directory
 
@@ -79,6 +67,11 @@ class CatalogClient:
                 async for part in call
                 for number, said in zip(part.pv_numbers, part.policies, strict=True)
             }
+
+
+def _numbered(raw: bytes) -> tuple[int, CatalogPage]:
+    page = decode_catalog(raw)
+    return page.number, page
 
 
 def _policy(said: catalog_pb2.RestorePolicy) -> Policy:

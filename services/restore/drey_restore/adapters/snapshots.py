@@ -12,9 +12,9 @@ from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey.snapshot.v1 import snapshot_service_pb2_grpc as rpc
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.values import I8, U1, Columns
-from drey_restore.adapters.upstream import translated
 from drey_restore.domain.items import Labels
 from drey_runtime.mapping.columns import ColumnsReader
+from drey_runtime.upstream import translated
 
 _SELECTED_AT_ONCE = 50_000
 
