@@ -72,6 +72,11 @@ def decode_directory_version(raw: bytes) -> DirectoryVersion:
     return found
 
 
+def encode_catalog_changed(version: int) -> bytes:
+    """The event that says that the catalog has a new version."""
+    return CatalogChanged(version=version).SerializeToString()
+
+
 def decode_catalog_changed(raw: bytes) -> int:
     """The catalog's new version. Raises `Malformed`."""
     with parsing("a catalog event"):

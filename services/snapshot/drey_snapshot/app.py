@@ -34,7 +34,10 @@ async def main(settings: Settings, app: App) -> None:
     context = await open_context(settings, app)
     snapshots_servicer, compare_servicer = await snapshots.setup(context)
     services: list[tuple[str, object]] = [
-        (CATALOG_SERVICE, CatalogServicer(context)),
+        (
+            CATALOG_SERVICE,
+            CatalogServicer(context.db, context.image, context.catalog, settings.import_limit),
+        ),
         (DIRECTORY_SERVICE, DirectoryServicer(context.catalog)),
         (SNAPSHOT_SERVICE, snapshots_servicer),
         (COMPARE_SERVICE, compare_servicer),

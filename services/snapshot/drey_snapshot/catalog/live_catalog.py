@@ -7,11 +7,10 @@ import logging
 
 from nats.aio.msg import Msg
 
-from drey.events.v1.changes_pb2 import CatalogChanged
 from drey_core.errors import Malformed, Unavailable
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database, is_unavailable
-from drey_runtime.edge import decode_catalog_changed, note
+from drey_runtime.edge import decode_catalog_changed, encode_catalog_changed, note
 from drey_snapshot.catalog.adapters.reading import (
     read_changed,
     read_last_page,
@@ -141,8 +140,7 @@ class LiveCatalog:
     async def announce(self, version: int) -> None:
         """Tell everybody of a version; lost news is made good by everybody's own polling."""
         try:
-            event = CatalogChanged(version=version).SerializeToString()
-            await self._bus.publish(self._bus.subject("catalog"), event)
+            await self._bus.publish(self._bus.subject("catalog"), encode_catalog_changed(version))
         except Unavailable as error:
             log.info("a change of the catalog was not announced: %s", error.message)
 
