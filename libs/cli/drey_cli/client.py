@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import grpc
 
@@ -46,6 +46,16 @@ class Client:
 
     Every call blocks until its answer or its deadline, and raises `CliError` when it is refused.
     """
+
+    catalog: CatalogServiceStub
+    snapshots: SnapshotServiceStub
+    comparisons: CompareServiceStub
+    restores: RestoreServiceStub
+    monitor: MonitorServiceStub
+    jobs: JobServiceStub
+    access: AccessServiceStub
+    audit: AuditServiceStub
+    system: SystemServiceStub
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -114,68 +124,49 @@ class Client:
             if not token:
                 return
 
-    @cached_property
-    def catalog(self) -> CatalogServiceStub:
-        """PVs, tags, import and export."""
-        from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+    def list_items(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Q, R],
+        request: Q,
+        field: str,
+        *,
+        limit: int = 0,
+        most: int = 1000,
+    ) -> Iterator[Any]:
+        """Items of a paged list, from the field of the answers that holds them.
 
-        return CatalogServiceStub(self._channel)
+        `limit` 0: all; `most`: items of a page. Changes the request.
+        """
+        paged: Any = request
+        paged.page_size = min(limit or most, most)
 
-    @cached_property
-    def snapshots(self) -> SnapshotServiceStub:
-        """Snapshots."""
-        from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+        def fetch(token: str) -> tuple[Iterable[Any], str]:
+            paged.page_token = token
+            answer: Any = self.call(method, request)
+            return getattr(answer, field), answer.next_page_token
 
-        return SnapshotServiceStub(self._channel)
+        return self.pages(fetch, limit=limit)
 
-    @cached_property
-    def comparisons(self) -> CompareServiceStub:
-        """Comparisons."""
-        from drey.compare.v1.compare_service_pb2_grpc import CompareServiceStub
+    def __getattr__(self, name: str) -> Any:
+        area, service = _SERVICES[name]
+        module = import_module(f"drey.{area}.v1.{area}_service_pb2_grpc")
+        stub = getattr(module, f"{service}Stub")(self._channel)
+        setattr(self, name, stub)
+        return stub
 
-        return CompareServiceStub(self._channel)
 
-    @cached_property
-    def restores(self) -> RestoreServiceStub:
-        """Plans and restores."""
-        from drey.restore.v1.restore_service_pb2_grpc import RestoreServiceStub
-
-        return RestoreServiceStub(self._channel)
-
-    @cached_property
-    def monitor(self) -> MonitorServiceStub:
-        """Live values."""
-        from drey.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
-
-        return MonitorServiceStub(self._channel)
-
-    @cached_property
-    def jobs(self) -> JobServiceStub:
-        """Background work."""
-        from drey.job.v1.job_service_pb2_grpc import JobServiceStub
-
-        return JobServiceStub(self._channel)
-
-    @cached_property
-    def access(self) -> AccessServiceStub:
-        """Keys and roles."""
-        from drey.access.v1.access_service_pb2_grpc import AccessServiceStub
-
-        return AccessServiceStub(self._channel)
-
-    @cached_property
-    def audit(self) -> AuditServiceStub:
-        """Who did what."""
-        from drey.audit.v1.audit_service_pb2_grpc import AuditServiceStub
-
-        return AuditServiceStub(self._channel)
-
-    @cached_property
-    def system(self) -> SystemServiceStub:
-        """Health of the whole."""
-        from drey.system.v1.system_service_pb2_grpc import SystemServiceStub
-
-        return SystemServiceStub(self._channel)
+_SERVICES = {
+    "catalog": ("catalog", "CatalogService"),
+    "snapshots": ("snapshot", "SnapshotService"),
+    "comparisons": ("compare", "CompareService"),
+    "restores": ("restore", "RestoreService"),
+    "monitor": ("monitor", "MonitorService"),
+    "jobs": ("job", "JobService"),
+    "access": ("access", "AccessService"),
+    "audit": ("audit", "AuditService"),
+    "system": ("system", "SystemService"),
+}
+"""Attributes of a client, each a stub that is made when it is first used."""
 
 
 class _Call(Protocol[R_co]):

@@ -9,44 +9,52 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from drey_cli.commands import SUMMARIES
 from drey_cli.errors import CliError
 from drey_cli.exits import EXIT_CODE_HELP, ExitCode
 from drey_cli.output import Output
 from drey_cli.registry import command_app, option_group, take_group, with_signature
 from drey_cli.settings import CommonOptions
 
-COMMANDS = (
-    *("up", "demo", "status", "pv", "tag", "snapshot", "restore", "job", "key", "whoami", "audit"),
-)
 OPTIONAL = frozenset({"up", "demo"})
 """A distribution of the client alone may leave the stack's own commands out."""
 
 
 class LazyGroup(TyperGroup):
-    """Loads a command when it is named, for loading all takes longer than most of them run.
+    """Loads a command when the command line names it: loading all takes longer than most run.
 
-    The way is that of Click's documents, "Lazily Loading Subcommands": the group answers what
-    there is, and what each one is.
+    The way is that of Click's documents, "Lazily Loading Subcommands". For `--help` there is a
+    line on each.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the modules of `commands`, in the order of `--help`."""
         return [
             name
-            for name in COMMANDS
+            for name in SUMMARIES
             if name not in OPTIONAL or find_spec(f"drey_cli.commands.{name}") is not None
         ]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a module: its `app`."""
+        """A command as `--help` shows it; None where there is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = get_command(import_module(f"drey_cli.commands.{cmd_name}").app)
-        command.name = cmd_name
-        return command
+        return TyperCommand(cmd_name, help=SUMMARIES[cmd_name])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is named, loaded, and the words after it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, None if command is None or name is None else load_command(name), rest
+
+
+def load_command(name: str) -> Any:
+    """The command of a module."""
+    command = get_command(import_module(f"drey_cli.commands.{name}").app)
+    command.name = name
+    return command
 
 
 def build() -> typer.Typer:
@@ -72,7 +80,8 @@ def every_command() -> Iterator[tuple[tuple[str, ...], Any]]:
         for name in command.list_commands(context):
             yield from walk((*words, name), command.get_command(context, name))
 
-    return walk((), get_command(build()))
+    for name in SUMMARIES:
+        yield from walk((name,), load_command(name))
 
 
 def _root(ctx: typer.Context, version: bool, **values: Any) -> None:

@@ -11,9 +11,7 @@ from drey_cli.contracts import (
     access_service_pb2,
     catalog_pb2,
     catalog_service_pb2,
-    job_pb2,
     job_service_pb2,
-    restore_pb2,
     restore_service_pb2,
     snapshot_pb2,
     snapshot_service_pb2,
@@ -83,8 +81,8 @@ def _resolve(
     if latest is None:
         return match_id(text, newest_first(), what=what)
     wanted = int(latest[1] or 0)
-    for at, (identity, _) in enumerate(newest_first()):
-        if at == wanted:
+    for index, (identity, _) in enumerate(newest_first()):
+        if index == wanted:
             return identity
     raise not_found(what, text)
 
@@ -93,27 +91,15 @@ def list_snapshots(
     client: Client,
     *,
     page_size: int = _PAGE,
-    search: str = "",
-    limit: int = 0,
     include_deleted: bool = False,
     golden_only: bool = False,
 ) -> Iterator[snapshot_pb2.Snapshot]:
     """Snapshots, newest first."""
 
-    def fetch(token: str) -> tuple[Iterable[snapshot_pb2.Snapshot], str]:
-        answer = client.call(
-            client.snapshots.ListSnapshots,
-            snapshot_service_pb2.ListSnapshotsRequest(
-                page_size=page_size,
-                page_token=token,
-                search=search,
-                include_deleted=include_deleted,
-                golden_only=golden_only,
-            ),
-        )
-        return answer.snapshots, answer.next_page_token
-
-    return client.pages(fetch, limit=limit)
+    request = snapshot_service_pb2.ListSnapshotsRequest(
+        include_deleted=include_deleted, golden_only=golden_only
+    )
+    return client.list_items(client.snapshots.ListSnapshots, request, "snapshots", most=page_size)
 
 
 def deleted_snapshot_id(client: Client, text: str) -> str:
@@ -170,59 +156,44 @@ def _own(client: Client, text: str, resolve: Callable[..., str], what: str, reme
 def plan_id(client: Client, text: str, *, principal: str = "") -> str:
     """Id of a plan (of `principal`, where given) by id, part of an id, or `latest`."""
 
-    def fetch(token: str) -> tuple[Iterable[restore_pb2.Plan], str]:
-        request = restore_service_pb2.ListPlansRequest(
-            page_size=_PAGE, page_token=token, principal=principal
-        )
-        answer = client.call(client.restores.ListPlans, request)
-        # a server that does not know the filter gives everybody's
-        found = [p for p in answer.plans if principal in ("", p.actor.principal)]
-        return found, answer.next_page_token
+    request = restore_service_pb2.ListPlansRequest(principal=principal)
 
-    return _resolve(text, lambda: ((p.id, "") for p in client.pages(fetch)), what="plan")
+    def listed() -> Iterator[tuple[str, str]]:
+        for plan in client.list_items(client.restores.ListPlans, request, "plans"):
+            # a server that does not know the filter gives everybody's
+            if principal in ("", plan.actor.principal):
+                yield plan.id, ""
+
+    return _resolve(text, listed, what="plan")
 
 
 def restore_id(client: Client, text: str, *, principal: str = "") -> str:
     """Id of a restore (of `principal`, where given) by id, part of an id, or `latest`."""
 
-    def fetch(token: str) -> tuple[Iterable[restore_pb2.Restore], str]:
-        answer = client.call(
-            client.restores.ListRestores,
-            restore_service_pb2.ListRestoresRequest(
-                page_size=_PAGE, page_token=token, principal=principal
-            ),
-        )
-        return answer.restores, answer.next_page_token
+    request = restore_service_pb2.ListRestoresRequest(principal=principal)
 
-    return _resolve(text, lambda: ((r.id, "") for r in client.pages(fetch)), what="restore")
+    def listed() -> Iterator[tuple[str, str]]:
+        found = client.list_items(client.restores.ListRestores, request, "restores")
+        return ((restore.id, "") for restore in found)
+
+    return _resolve(text, listed, what="restore")
 
 
 def job_id(client: Client, text: str) -> str:
     """Id of a job by id, part of an id, or `latest`."""
 
-    def fetch(token: str) -> tuple[Iterable[job_pb2.Job], str]:
-        answer = client.call(
-            client.jobs.ListJobs,
-            job_service_pb2.ListJobsRequest(page_size=_PAGE, page_token=token),
-        )
-        return answer.jobs, answer.next_page_token
+    def listed() -> Iterator[tuple[str, str]]:
+        request = job_service_pb2.ListJobsRequest()
+        return ((job.id, "") for job in client.list_items(client.jobs.ListJobs, request, "jobs"))
 
-    return _resolve(text, lambda: ((j.id, "") for j in client.pages(fetch)), what="job")
+    return _resolve(text, listed, what="job")
 
 
 def list_keys(client: Client, *, include_dead: bool = False) -> Iterator[access_pb2.Key]:
     """Keys by name."""
 
-    def fetch(token: str) -> tuple[Iterable[access_pb2.Key], str]:
-        answer = client.call(
-            client.access.ListKeys,
-            access_service_pb2.ListKeysRequest(
-                page_size=_PAGE, page_token=token, include_dead=include_dead
-            ),
-        )
-        return answer.keys, answer.next_page_token
-
-    return client.pages(fetch)
+    request = access_service_pb2.ListKeysRequest(include_dead=include_dead)
+    return client.list_items(client.access.ListKeys, request, "keys")
 
 
 def key_id(client: Client, text: str) -> str:
@@ -248,16 +219,8 @@ def list_tag_groups(
 ) -> Iterator[catalog_pb2.TagGroup]:
     """Groups of tags by name."""
 
-    def fetch(token: str) -> tuple[Iterable[catalog_pb2.TagGroup], str]:
-        answer = client.call(
-            client.catalog.ListTagGroups,
-            catalog_service_pb2.ListTagGroupsRequest(
-                page_size=_PAGE, page_token=token, include_deleted=include_deleted
-            ),
-        )
-        return answer.tag_groups, answer.next_page_token
-
-    return client.pages(fetch)
+    request = catalog_service_pb2.ListTagGroupsRequest(include_deleted=include_deleted)
+    return client.list_items(client.catalog.ListTagGroups, request, "tag_groups")
 
 
 def tag_group(client: Client, name: str) -> catalog_pb2.TagGroup:

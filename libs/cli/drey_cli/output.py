@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from drey_cli.errors import CliError, usage_error
+from drey_cli.render.documents import as_document
 from drey_cli.render.table import Cell, Table, escape, plain_lines, text_of
 
 if TYPE_CHECKING:
@@ -227,14 +228,21 @@ def rich_table(table: Table) -> RichTable:
 
 
 def _dump(document: Mapping[str, Any] | Message, *, indent: int | None) -> str:
-    if not isinstance(document, Mapping):
-        from drey_cli.render.documents import as_document
-
-        document = as_document(document)
-    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_plain(document), indent=indent, ensure_ascii=False, allow_nan=False)
     if text.isprintable():
         return text
     # Only the strings of a document hold such characters, besides the line ends of its layout.
     return "".join(
         char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
     )
+
+
+def _plain(document: Any) -> Any:
+    """Messages in a document, and in its lists, as dictionaries."""
+    if isinstance(document, Mapping):
+        return {name: _plain(value) for name, value in document.items()}
+    if isinstance(document, str | int | float | None):
+        return document
+    if hasattr(document, "DESCRIPTOR"):
+        return as_document(document)
+    return [_plain(each) for each in document]

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from drey_cli.main import COMMANDS, every_command, run
+from drey_cli.commands import SUMMARIES
+from drey_cli.main import every_command, load_command, run
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTION = re.compile(r"(?<=[`, ])(--[a-z][a-z-]*)(?=[`, ])")
 
 
-def test_every_module_that_is_named_is_a_command_with_a_summary(capsys):
+def test_the_root_says_of_each_command_what_it_says_itself(capsys):
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
-    for name in COMMANDS:
+    for name, summary in SUMMARIES.items():
         assert f" {name} " in shown
+        assert load_command(name).help.partition("\n")[0] == summary
 
 
 def test_a_command_loads_no_other(address_nowhere):

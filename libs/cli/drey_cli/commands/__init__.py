@@ -1,1 +1,16 @@
 """The commands, by module: each has `app`, and loads gRPC only when a command of it runs."""
+
+SUMMARIES = {
+    "up": "Start Postgres, NATS, Redis and all services here; Ctrl-C stops everything.",
+    "demo": "Start everything with a simulated machine and walk the main job.",
+    "status": "Show how the whole does: services, shards, findings. Exit 1 unless it is healthy.",
+    "pv": "PVs: the catalog, its files, and the live values.",
+    "tag": "Tags of PVs, in groups.",
+    "snapshot": "Snapshots: take, look, compare. Named by id, part of one, `latest`, or title.",
+    "restore": "Put a stored state back: plan, look, run. Only `run` writes to the machine.",
+    "job": "Background work: list, follow, stop.",
+    "key": "API keys: who may do what.",
+    "whoami": "Say who you are to the server, and what you may do.",
+    "audit": "Who did what, and whether the record of it is whole.",
+}
+"""A line on each module, so that `drey --help` need not load them all."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import audit_pb2, audit_service_pb2
 from drey_cli.exits import ExitCode
 from drey_cli.registry import command, command_app
@@ -16,7 +17,7 @@ from drey_cli.render.documents import as_documents
 from drey_cli.render.times import format_time
 from drey_cli.session import Session
 
-app = command_app("Who did what, and whether the record of it is whole.")
+app = command_app(SUMMARIES["audit"])
 
 
 _VERIFY_S = 600.0

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal
 
 import typer
 
+from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import job_pb2, job_service_pb2
 from drey_cli.exits import ExitCode
 from drey_cli.naming import job_id
 from drey_cli.registry import command, command_app
-from drey_cli.render.documents import as_documents
 from drey_cli.render.enums import number_of
 from drey_cli.render.jobs import job_facts, job_state, jobs_table
 from drey_cli.session import Session
 
-app = command_app("Background work: list, follow, stop.")
+app = command_app(SUMMARIES["job"])
 
 
 KindName = Literal["snapshot", "restore", "import"]
@@ -50,21 +49,13 @@ def list_jobs(
     """List jobs, newest first."""
 
     client = session.client
-    request = job_service_pb2.ListJobsRequest(page_size=min(limit or 1000, 1000), principal=by)
+    request = job_service_pb2.ListJobsRequest(principal=by)
     if kind:
         request.kind = number_of(job_pb2.JobKind, kind)
     request.states.extend(number_of(job_pb2.JobState, each) for each in status or ())
 
-    def fetch(token: str) -> tuple[Iterable[job_pb2.Job], str]:
-        request.page_token = token
-        answer = client.call(client.jobs.ListJobs, request)
-        return answer.jobs, answer.next_page_token
-
-    jobs = list(client.pages(fetch, limit=limit))
-    if session.out.json:
-        session.out.document({"jobs": as_documents(jobs)})
-    else:
-        session.out.table(jobs_table(jobs, utc=session.out.utc))
+    jobs = list(client.list_items(client.jobs.ListJobs, request, "jobs", limit=limit))
+    session.show({"jobs": jobs}, lambda: jobs_table(jobs, utc=session.out.utc))
 
 
 @command(app, "show", examples=("drey job show latest",))
@@ -78,10 +69,7 @@ def show(session: Session, job: JobArgument) -> None:
 
 def _show(session: Session, job: job_pb2.Job) -> None:
 
-    if session.out.json:
-        session.out.document(job)
-    else:
-        session.out.table(job_facts(job, utc=session.out.utc))
+    session.show(job, lambda: job_facts(job, utc=session.out.utc))
 
 
 @command(app, "watch", examples=("drey job watch latest",))

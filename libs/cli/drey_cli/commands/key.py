@@ -9,17 +9,17 @@ from typing import Annotated
 import typer
 
 from drey_cli import naming
+from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import access_pb2, access_service_pb2
 from drey_cli.durations import parse_duration
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
 from drey_cli.naming import key_id
 from drey_cli.registry import command, command_app
-from drey_cli.render.documents import as_documents
 from drey_cli.render.keys import keys_table, roles_table
 from drey_cli.session import Session, new_request_id
 
-app = command_app("API keys: who may do what.")
+app = command_app(SUMMARIES["key"])
 
 
 @command(
@@ -90,11 +90,7 @@ def list_keys(
     """List keys by the name of the holder."""
 
     keys = list(naming.list_keys(session.client, include_dead=dead))
-    if session.out.json:
-        session.out.document({"keys": as_documents(keys)})
-        return
-
-    session.out.table(keys_table(keys, utc=session.out.utc))
+    session.show({"keys": keys}, lambda: keys_table(keys, utc=session.out.utc))
 
 
 @command(app, "revoke", examples=("drey key revoke alice",))
@@ -107,18 +103,13 @@ def revoke(
 
     client = session.client
     identity = key_id(client, key)
-    if not session.out.confirm(f"Revoke {key} ({identity})?", yes=yes):
-        session.out.note("nothing was changed")
-        raise typer.Exit(ExitCode.REFUSED)
+    session.confirm(f"Revoke {key} ({identity})?", yes=yes)
     answer = client.call(client.access.RevokeKey, access_service_pb2.RevokeKeyRequest(id=identity))
     _say(session, answer.key)
 
 
 def _say(session: Session, key: access_pb2.Key) -> None:
-    if session.out.json:
-        session.out.document(key)
-    else:
-        session.out.text(f"revoked the key of {key.name} ({key.id})")
+    session.show(key, lambda: f"revoked the key of {key.name} ({key.id})")
 
 
 @command(app, "roles", examples=("drey key roles --permissions",))
@@ -132,11 +123,7 @@ def list_roles(
 
     client = session.client
     answer = client.call(client.access.ListRoles, access_service_pb2.ListRolesRequest())
-    if session.out.json:
-        session.out.document(answer)
-        return
-
-    session.out.table(roles_table(answer.roles, permissions=permissions))
+    session.show(answer, lambda: roles_table(answer.roles, permissions=permissions))
 
 
 @command(app, "bootstrap", examples=("drey key bootstrap --postgres-url postgresql://host/drey",))
@@ -178,7 +165,4 @@ def bootstrap(
     if done.returncode:
         raise typer.Exit(ExitCode.REFUSED if done.returncode > 0 else ExitCode.INTERRUPTED)
     secret = done.stdout.strip()
-    if session.out.json:
-        session.out.document({"secret": secret})
-    else:
-        session.out.text(secret)
+    session.show({"secret": secret}, lambda: secret)

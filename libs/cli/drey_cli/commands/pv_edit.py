@@ -161,10 +161,7 @@ def add(
         client.catalog.CreatePv,
         catalog_service_pb2.CreatePvRequest(pv=pv, request_id=new_request_id()),
     )
-    if session.out.json:
-        session.out.document(answer)
-    else:
-        session.out.text(f"added {answer.pv.name} ({answer.pv.id})")
+    session.show(answer, lambda: f"added {answer.pv.name} ({answer.pv.id})")
 
 
 @command(
@@ -199,10 +196,7 @@ def set_pv(
     request = catalog_service_pb2.UpdatePvRequest(pv=entry, request_id=new_request_id())
     request.update_mask.paths.extend(mask)
     answer = client.call(client.catalog.UpdatePv, request)
-    if session.out.json:
-        session.out.document(answer)
-    else:
-        session.out.text(f"changed {answer.pv.name}: {', '.join(mask)}")
+    session.show(answer, lambda: f"changed {answer.pv.name}: {', '.join(mask)}")
 
 
 @command(app, "rm", examples=("drey pv rm OLD:PV", "drey pv rm --device SPARE --dry-run"))
@@ -218,7 +212,7 @@ def remove(
 
     client, selector = session.client, choice.required()
 
-    def call(dry: bool) -> catalog_service_pb2.PurgePvsResponse:
+    def purge_pvs(dry: bool) -> catalog_service_pb2.PurgePvsResponse:
         return client.call(
             client.catalog.PurgePvs,
             catalog_service_pb2.PurgePvsRequest(
@@ -227,14 +221,12 @@ def remove(
         )
 
     if dry_run or not yes:
-        would = call(True)
+        would = purge_pvs(True)
         if dry_run:
             _say_deleted(session, would.pvs, f"would delete {plural(would.pvs, 'PV')}")
             return
-        if not session.out.confirm(f"Delete {plural(would.pvs, 'PV')}?", yes=yes):
-            session.out.note("nothing was changed")
-            raise typer.Exit(1)
-    done = call(False)
+        session.confirm(f"Delete {plural(would.pvs, 'PV')}?", yes=yes)
+    done = purge_pvs(False)
     _say_deleted(session, done.pvs, f"deleted {plural(done.pvs, 'PV')}")
 
 
@@ -262,7 +254,4 @@ def undelete(
 
 
 def _say_deleted(session: Session, count: int, text: str, what: str = "deleted") -> None:
-    if session.out.json:
-        session.out.document({what: count})
-    else:
-        session.out.text(text)
+    session.show({what: count}, lambda: text)

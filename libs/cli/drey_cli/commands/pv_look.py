@@ -92,20 +92,9 @@ def list_devices(
 
     client, selector = session.client, choice.optional()
 
-    def fetch(token: str) -> tuple[Iterable[catalog_pb2.Device], str]:
-        answer = client.call(
-            client.catalog.ListDevices,
-            catalog_service_pb2.ListDevicesRequest(
-                page_size=1000, page_token=token, selector=selector, search=search
-            ),
-        )
-        return answer.devices, answer.next_page_token
-
-    found = list(client.pages(fetch, limit=0))
-    if session.out.json:
-        session.out.document({"devices": as_documents(found)})
-    else:
-        session.out.table(devices_table(found))
+    request = catalog_service_pb2.ListDevicesRequest(selector=selector, search=search)
+    found = list(client.list_items(client.catalog.ListDevices, request, "devices"))
+    session.show({"devices": found}, lambda: devices_table(found))
     refuse_nothing(found, choice, search)
 
 

@@ -10,7 +10,6 @@ from drey_cli.commands.snapshot_take import SnapshotArgument
 from drey_cli.contracts import snapshot_service_pb2
 from drey_cli.naming import list_snapshots, snapshot_id
 from drey_cli.registry import command, command_app
-from drey_cli.render.documents import as_documents
 from drey_cli.render.snapshots import golden_table, snapshot_facts
 from drey_cli.session import Session, new_request_id
 
@@ -65,10 +64,7 @@ def clear_golden(
         request_id=new_request_id(),
     )
     answer = client.call(client.snapshots.ClearGolden, request)
-    if session.out.json:
-        session.out.document(answer)
-    else:
-        session.out.table(snapshot_facts(answer.snapshot, utc=session.out.utc))
+    session.show(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
 
 
 @command(app, "list", examples=("drey snapshot golden list",))
@@ -76,7 +72,4 @@ def list_golden(session: Session) -> None:
     """List golden snapshots with their marks."""
 
     found = list(list_snapshots(session.client, golden_only=True))
-    if session.out.json:
-        session.out.document({"snapshots": as_documents(found)})
-    else:
-        session.out.table(golden_table(found, utc=session.out.utc))
+    session.show({"snapshots": found}, lambda: golden_table(found, utc=session.out.utc))

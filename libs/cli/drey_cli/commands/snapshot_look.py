@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from drey_cli.commands.snapshot_take import SnapshotArgument
-from drey_cli.contracts import form_pb2, snapshot_pb2, snapshot_service_pb2, value_pb2
+from drey_cli.contracts import form_pb2, snapshot_service_pb2, value_pb2
 from drey_cli.errors import usage_error
 from drey_cli.exits import ExitCode
 from drey_cli.naming import snapshot_id
 from drey_cli.parts import whole_rows
 from drey_cli.registry import command
-from drey_cli.render.documents import as_document, as_documents
+from drey_cli.render.documents import as_document
 from drey_cli.render.rows import Metadata, metadata_by_number, rows_table
 from drey_cli.render.snapshots import snapshot_facts, snapshots_table
 from drey_cli.render.times import plural
@@ -54,7 +54,6 @@ def list_snapshots(
 
     client = session.client
     request = snapshot_service_pb2.ListSnapshotsRequest(
-        page_size=min(limit or 1000, 1000),
         search=search,
         labels=label or [],
         golden_only=golden,
@@ -65,16 +64,10 @@ def list_snapshots(
         include_deleted=deleted,
     )
 
-    def fetch(token: str) -> tuple[Iterable[snapshot_pb2.Snapshot], str]:
-        request.page_token = token
-        answer = client.call(client.snapshots.ListSnapshots, request)
-        return answer.snapshots, answer.next_page_token
-
-    found = list(client.pages(fetch, limit=limit))
-    if session.out.json:
-        session.out.document({"snapshots": as_documents(found)})
-    else:
-        session.out.table(snapshots_table(found, utc=session.out.utc))
+    found = list(
+        client.list_items(client.snapshots.ListSnapshots, request, "snapshots", limit=limit)
+    )
+    session.show({"snapshots": found}, lambda: snapshots_table(found, utc=session.out.utc))
 
 
 def parse_time_ns(text: str, *, option: str) -> int:
@@ -97,10 +90,7 @@ def show(session: Session, snapshot: SnapshotArgument) -> None:
     client = session.client
     request = snapshot_service_pb2.GetSnapshotRequest(id=snapshot_id(client, snapshot))
     answer = client.call(client.snapshots.GetSnapshot, request)
-    if session.out.json:
-        session.out.document(answer)
-    else:
-        session.out.table(snapshot_facts(answer.snapshot, utc=session.out.utc))
+    session.show(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
 
 
 @command(

@@ -9,10 +9,9 @@ import typer
 from drey_cli.contracts import job_pb2, snapshot_pb2, snapshot_service_pb2
 from drey_cli.durations import parse_duration, parse_seconds, to_duration
 from drey_cli.errors import CliError, usage_error
-from drey_cli.exits import ExitCode
 from drey_cli.naming import deleted_snapshot_id, snapshot_id
 from drey_cli.registry import command
-from drey_cli.render.documents import as_document, as_documents
+from drey_cli.render.documents import as_documents
 from drey_cli.render.enums import number_of
 from drey_cli.render.jobs import ENDED, job_facts, job_state
 from drey_cli.render.snapshots import missing, snapshot_facts
@@ -153,7 +152,7 @@ def _made_by(session: Session, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
 def _show_taken(session: Session, snapshot: snapshot_pb2.Snapshot) -> None:
 
     if session.out.json:
-        session.out.document({"snapshot": _document(snapshot)})
+        session.out.document({"snapshot": snapshot})
         return
     session.out.table(snapshot_facts(snapshot, utc=session.out.utc))
     if lost := missing(snapshot):
@@ -162,11 +161,6 @@ def _show_taken(session: Session, snapshot: snapshot_pb2.Snapshot) -> None:
             f" drey snapshot read {snapshot.id} --only-missing",
             "yellow",
         )
-
-
-def _document(snapshot: snapshot_pb2.Snapshot) -> dict[str, object]:
-
-    return as_document(snapshot)
 
 
 @command(app, "edit", examples=("drey snapshot edit latest --label 2026-run3",))
@@ -203,10 +197,7 @@ def edit(
     if not mask:
         raise usage_error("nothing to change was said", remedy="see drey snapshot edit --help")
     changed = client.call(client.snapshots.UpdateSnapshot, request).snapshot
-    if session.out.json:
-        session.out.document({"snapshot": _document(changed)})
-    else:
-        session.out.table(snapshot_facts(changed, utc=session.out.utc))
+    session.show({"snapshot": changed}, lambda: snapshot_facts(changed, utc=session.out.utc))
 
 
 @command(app, "rm", examples=("drey snapshot rm 'test 1' 0192f3a4",))
@@ -222,9 +213,7 @@ def remove(
     client = session.client
     # All names are resolved before the first is deleted: `latest` must not move meanwhile.
     ids = list(dict.fromkeys(snapshot_id(client, text) for text in snapshots))
-    if not session.out.confirm(f"Delete {plural(len(ids), 'snapshot')}?", yes=yes):
-        session.out.note("nothing was changed")
-        raise typer.Exit(ExitCode.REFUSED)
+    session.confirm(f"Delete {plural(len(ids), 'snapshot')}?", yes=yes)
     deleted = []
     for identity in ids:
         request = snapshot_service_pb2.DeleteSnapshotRequest(

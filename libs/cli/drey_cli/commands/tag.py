@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2
 from drey_cli.errors import CliError, usage_error
 from drey_cli.naming import list_tag_groups, tag_group
@@ -16,7 +17,7 @@ from drey_cli.render.times import plural
 from drey_cli.selection import Choice, parse_tag
 from drey_cli.session import Session, new_request_id
 
-app = command_app("Tags of PVs, in groups.")
+app = command_app(SUMMARIES["tag"])
 
 
 TagArgument = Annotated[str, typer.Argument(metavar="GROUP=TAG[,TAG]", help="Group and tags.")]
@@ -52,10 +53,7 @@ def _tag(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
             request_id=new_request_id(),
         ),
     )
-    if session.out.json:
-        session.out.document(answer)
-    else:
-        session.out.text(f"{plural(answer.matched, 'PV')} chosen, {answer.changed} changed")
+    session.show(answer, lambda: f"{plural(answer.matched, 'PV')} chosen, {answer.changed} changed")
 
 
 @command(app, "groups")
@@ -113,10 +111,7 @@ def create(
                 request_id=new_request_id(),
             ),
         ).tag_group
-    if session.out.json:
-        session.out.document(made)
-    else:
-        session.out.text(f"{made.name}: {', '.join(tag.name for tag in made.tags) or 'no tags'}")
+    session.show(made, lambda: f"{made.name}: {', '.join(t.name for t in made.tags) or 'no tags'}")
 
 
 def _group(session: Session, name: str) -> catalog_pb2.TagGroup:
@@ -150,10 +145,7 @@ def rename(
         request.update_mask.paths.append("name")
         client.call(client.catalog.UpdateTagGroup, request)
     made = _group(session, group.id)
-    if session.out.json:
-        session.out.document(made)
-    else:
-        session.out.text(f"renamed to {name}")
+    session.show(made, lambda: f"renamed to {name}")
 
 
 def _tag_of(group: catalog_pb2.TagGroup, name: str) -> catalog_pb2.Tag:
@@ -181,9 +173,7 @@ def delete(
     if len(tags) > 1:
         raise usage_error("one tag at a time", field="GROUP=TAG")
     group = _group(session, group_name)
-    if not session.out.confirm(f"Delete {what}?", yes=yes):
-        session.out.note("nothing was changed")
-        raise typer.Exit(1)
+    session.confirm(f"Delete {what}?", yes=yes)
     if tags:
         changed = client.call(
             client.catalog.DeleteTag,
@@ -198,10 +188,9 @@ def delete(
                 id=group.id, force=force, request_id=new_request_id()
             ),
         ).pvs_changed
-    if session.out.json:
-        session.out.document({"pvs_changed": changed})
-    else:
-        session.out.text(f"deleted {what}; {plural(changed, 'PV')} lost a tag")
+    session.show(
+        {"pvs_changed": changed}, lambda: f"deleted {what}; {plural(changed, 'PV')} lost a tag"
+    )
 
 
 @command(app, "undelete", examples=("drey tag undelete Region=LI21",))
@@ -244,7 +233,4 @@ def undelete(
             client.catalog.UndeleteTagGroup,
             catalog_service_pb2.UndeleteTagGroupRequest(id=group.id, request_id=new_request_id()),
         ).pvs_changed
-    if session.out.json:
-        session.out.document({"pvs_changed": changed})
-    else:
-        session.out.text(f"{what} is back on {plural(changed, 'PV')}")
+    session.show({"pvs_changed": changed}, lambda: f"{what} is back on {plural(changed, 'PV')}")

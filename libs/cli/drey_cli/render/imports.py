@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from drey_cli.contracts import catalog_pb2
 from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, Column, Table
+from drey_cli.render.table import Cell, Table, number_field, table_of, text_field
 from drey_cli.render.times import format_count, plural
 
 _STYLES = {"added": "green", "changed": "yellow", "refused": "red"}
@@ -15,25 +15,18 @@ _STYLES = {"added": "green", "changed": "yellow", "refused": "red"}
 def import_table(rows: Iterable[catalog_pb2.ImportRow]) -> Table:
     """Rows by line, with the column at fault and why."""
 
-    table = Table(
-        (
-            Column("line", right=True),
-            Column("column"),
-            Column("PV"),
-            Column("what"),
-            Column("why", fold=True),
-        )
-    )
-    for row in rows:
+    def action_cell(row: catalog_pb2.ImportRow) -> Cell:
         action = short_name(catalog_pb2.ImportAction, row.action)
-        table.add(
-            str(row.line),
-            row.column or row.error.field,
-            row.name,
-            Cell(action, _STYLES.get(action, "")),
-            row.error.message,
-        )
-    return table
+        return Cell(action, _STYLES.get(action, ""))
+
+    return table_of(
+        rows,
+        number_field("line", lambda row: str(row.line)),
+        text_field("column", lambda row: row.column or row.error.field),
+        text_field("PV", lambda row: row.name),
+        text_field("what", action_cell),
+        text_field("why", lambda row: row.error.message, fold=True),
+    )
 
 
 def summary_cell(summary: catalog_pb2.ImportSummary) -> Cell:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from drey_cli.contracts import catalog_pb2, value_pb2
 from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, Column, Table, escape, facts
-from drey_cli.render.times import format_time
+from drey_cli.render.table import Cell, Table, escape, facts, number_field, table_of, text_field
+from drey_cli.render.times import format_count, format_time
 
 
 def tags_text(pv: catalog_pb2.Pv) -> str:
@@ -39,34 +39,29 @@ def tolerance_text(tolerance: value_pb2.Tolerance) -> str:
 
 def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
     """One line a PV."""
-    table = Table(
-        (
-            Column("PV"),
-            Column("readback"),
-            Column("device"),
-            Column("tags", fold=True),
-            Column("marks"),
-            Column("description", fold=True),
-        )
+    return table_of(
+        pvs,
+        text_field(
+            "PV", lambda pv: Cell(pv.name, "dim strike" if pv.HasField("delete_time") else "")
+        ),
+        text_field(
+            "readback",
+            lambda pv: pv.readback.address if pv.readback.address != pv.name else "(itself)",
+        ),
+        text_field("device", lambda pv: pv.device),
+        text_field("tags", tags_text, fold=True),
+        text_field("marks", _marks),
+        text_field("description", lambda pv: pv.description, fold=True),
     )
-    for pv in pvs:
-        table.add(
-            Cell(pv.name, "dim strike" if pv.HasField("delete_time") else ""),
-            pv.readback.address if pv.readback.address != pv.name else "(itself)",
-            pv.device,
-            tags_text(pv),
-            _marks(pv),
-            escape(pv.description),
-        )
-    return table
 
 
 def devices_table(devices: Iterable[catalog_pb2.Device]) -> Table:
     """One line a device."""
-    table = Table((Column("device"), Column("PVs")))
-    for device in devices:
-        table.add(device.name, str(device.pv_count))
-    return table
+    return table_of(
+        devices,
+        text_field("device", lambda device: device.name),
+        number_field("PVs", lambda device: format_count(device.pv_count)),
+    )
 
 
 def _marks(pv: catalog_pb2.Pv) -> Cell:

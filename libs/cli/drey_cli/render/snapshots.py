@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from drey_cli.contracts import selector_pb2, snapshot_pb2
 from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, Column, Table, facts
+from drey_cli.render.table import Cell, Table, facts, number_field, table_of, text_field
 from drey_cli.render.times import format_count, format_span, format_time
 
 _NAMES = 10
@@ -14,29 +14,21 @@ _NAMES = 10
 
 def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Table:
     """One line a snapshot."""
-    table = Table(
-        (
-            Column("id"),
-            Column("time"),
-            Column("title", fold=True),
-            Column("PVs", right=True),
-            Column("missing", right=True),
-            Column("by"),
-            Column("labels", fold=True),
-        )
+    return table_of(
+        snapshots,
+        text_field("id", lambda snapshot: snapshot.id),
+        text_field("time", lambda snapshot: format_time(snapshot.time_ns, utc=utc)),
+        text_field("title", _title, fold=True),
+        number_field("PVs", lambda snapshot: format_count(snapshot.pv_count)),
+        number_field("missing", _missing_cell),
+        text_field("by", lambda snapshot: snapshot.actor.principal),
+        text_field("labels", lambda snapshot: " ".join(snapshot.labels), fold=True),
     )
-    for snapshot in snapshots:
-        lost = missing(snapshot)
-        table.add(
-            snapshot.id,
-            format_time(snapshot.time_ns, utc=utc),
-            _title(snapshot),
-            format_count(snapshot.pv_count),
-            Cell(format_count(lost), "red" if lost else "dim"),
-            snapshot.actor.principal,
-            " ".join(snapshot.labels),
-        )
-    return table
+
+
+def _missing_cell(snapshot: snapshot_pb2.Snapshot) -> Cell:
+    lost = missing(snapshot)
+    return Cell(format_count(lost), "red" if lost else "dim")
 
 
 def _title(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
@@ -52,30 +44,16 @@ def _golden(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
 
 def golden_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Table:
     """One line a golden mark."""
-    table = Table(
-        (
-            Column("label"),
-            Column("id"),
-            Column("time"),
-            Column("title", fold=True),
-            Column("marked"),
-            Column("by"),
-            Column("reason", fold=True),
-        )
+    return table_of(
+        [(snapshot, mark) for snapshot in snapshots for mark in snapshot.golden_marks],
+        text_field("label", lambda pair: pair[1].label or "—"),
+        text_field("id", lambda pair: pair[0].id),
+        text_field("time", lambda pair: format_time(pair[0].time_ns, utc=utc)),
+        text_field("title", lambda pair: pair[0].title, fold=True),
+        text_field("marked", lambda pair: format_time(pair[1].mark_time.ToNanoseconds(), utc=utc)),
+        text_field("by", lambda pair: pair[1].actor.principal or "—"),
+        text_field("reason", lambda pair: pair[1].reason, fold=True),
     )
-    for snapshot in snapshots:
-        for mark in snapshot.golden_marks:
-            marked = mark.mark_time.ToNanoseconds()
-            table.add(
-                mark.label or "—",
-                snapshot.id,
-                format_time(snapshot.time_ns, utc=utc),
-                snapshot.title,
-                format_time(marked, utc=utc) if marked else "—",
-                mark.actor.principal or "—",
-                mark.reason,
-            )
-    return table
 
 
 def missing(snapshot: snapshot_pb2.Snapshot) -> int:

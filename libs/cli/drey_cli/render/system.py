@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drey_cli.contracts import system_service_pb2
 from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, Column, Table
+from drey_cli.render.table import Cell, Table, number_field, table_of, text_field
 from drey_cli.render.times import format_count, format_time, plural
 
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
@@ -13,60 +13,64 @@ _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 def parts_table(summary: system_service_pb2.SystemSummary) -> Table:
     """One line a part of the system."""
 
-    table = Table(
-        (
-            Column("part"),
-            Column("state"),
-            Column("answers in", right=True),
-            Column("detail", fold=True),
-        )
-    )
-    for part in summary.parts:
+    def state_cell(part: system_service_pb2.Part) -> Cell:
         state = short_name(system_service_pb2.PartState, part.state)
-        table.add(
-            part.name,
-            Cell(state, "green" if state == "up" else "bold red"),
-            f"{part.latency.ToNanoseconds() / 1e6:.1f} ms" if part.HasField("latency") else "—",
-            part.detail,
-        )
-    return table
+        return Cell(state, "green" if state == "up" else "bold red")
 
+    def latency(part: system_service_pb2.Part) -> str:
+        known = part.HasField("latency")
+        return f"{part.latency.ToNanoseconds() / 1e6:.1f} ms" if known else "—"
 
-def shards_table(summary: system_service_pb2.SystemSummary) -> Table:
-    """One line a shard."""
-    table = Table(
-        (
-            Column("shard", right=True),
-            Column("state"),
-            Column("owner"),
-            Column("epoch", right=True),
-            Column("age", right=True),
-            Column("channels", right=True),
-            Column("connected", right=True),
-            Column("disconnected", right=True),
-            Column("never", right=True),
-            Column("in alarm", right=True),
-            Column("updates/s", right=True),
-            Column("access"),
-        )
+    return table_of(
+        summary.parts,
+        text_field("part", lambda part: part.name),
+        text_field("state", state_cell),
+        number_field("answers in", latency),
+        text_field("detail", lambda part: part.detail, fold=True),
     )
-    for shard in summary.shards:
-        state = shard.state
-        table.add(
-            str(state.shard),
-            Cell("fresh", "green") if state.fresh else Cell("stale", "bold yellow"),
-            Cell(shard.owner) if shard.owner else Cell("nobody", "red"),
-            str(state.epoch),
-            f"{state.age.ToMilliseconds()} ms" if state.HasField("age") else "never",
-            format_count(shard.channels),
-            format_count(shard.connected),
-            _trouble(shard.disconnected),
-            _trouble(shard.never_connected),
-            _trouble(shard.in_alarm),
-            f"{shard.updates_per_s:,.0f}".replace(",", "\u202f"),
-            Cell(shard.channel_access, "yellow" if shard.channel_access == "aioca" else ""),
-        )
-    return table
+
+
+def owners_table(summary: system_service_pb2.SystemSummary) -> Table:
+    """Who owns each shard, and how it does."""
+    return table_of(
+        summary.shards,
+        number_field("shard", lambda shard: str(shard.state.shard)),
+        text_field(
+            "state",
+            lambda shard: (
+                Cell("fresh", "green") if shard.state.fresh else Cell("stale", "bold yellow")
+            ),
+        ),
+        text_field("owner", lambda shard: shard.owner or Cell("nobody", "red"), fold=True),
+        number_field("epoch", lambda shard: str(shard.state.epoch)),
+        number_field(
+            "age",
+            lambda shard: (
+                f"{shard.state.age.ToMilliseconds()} ms" if shard.state.HasField("age") else "never"
+            ),
+        ),
+        number_field("updates/s", lambda shard: format_count(round(shard.updates_per_s))),
+        text_field(
+            "access",
+            lambda shard: Cell(
+                shard.channel_access, "yellow" if shard.channel_access == "aioca" else ""
+            ),
+        ),
+    )
+
+
+def channels_table(summary: system_service_pb2.SystemSummary) -> Table:
+    """Channels of each shard by their connection."""
+    return table_of(
+        summary.shards,
+        number_field("shard", lambda shard: str(shard.state.shard)),
+        number_field("channels", lambda shard: format_count(shard.channels)),
+        number_field("connected", lambda shard: format_count(shard.connected)),
+        number_field("disconnected", lambda shard: _trouble(shard.disconnected)),
+        number_field("never", lambda shard: _trouble(shard.never_connected)),
+        number_field("unsupported", lambda shard: _trouble(shard.unsupported)),
+        number_field("in alarm", lambda shard: _trouble(shard.in_alarm)),
+    )
 
 
 def _trouble(count: int) -> Cell:
@@ -76,19 +80,17 @@ def _trouble(count: int) -> Cell:
 def findings_table(summary: system_service_pb2.SystemSummary, *, utc: bool) -> Table:
     """One line a finding, gravest first."""
 
-    table = Table(
-        (
-            Column("finding"),
-            Column("since"),
-            Column("what", fold=True),
-            Column("remedy", fold=True),
-        )
-    )
-    for finding in summary.findings:
+    def level_cell(finding: system_service_pb2.Finding) -> Cell:
         level = short_name(system_service_pb2.FindingLevel, finding.level)
-        since = format_time(finding.since.ToNanoseconds(), utc=utc)
-        table.add(Cell(level, _LEVEL_STYLE.get(level, "")), since, finding.text, finding.remedy)
-    return table
+        return Cell(level, _LEVEL_STYLE.get(level, ""))
+
+    return table_of(
+        summary.findings,
+        text_field("finding", level_cell),
+        text_field("since", lambda each: format_time(each.since.ToNanoseconds(), utc=utc)),
+        text_field("what", lambda each: each.text, fold=True),
+        text_field("remedy", lambda each: each.remedy, fold=True),
+    )
 
 
 def health_cell(summary: system_service_pb2.SystemSummary) -> Cell:
@@ -104,5 +106,10 @@ def health_cell(summary: system_service_pb2.SystemSummary) -> Cell:
 
 def summary_tables(summary: system_service_pb2.SystemSummary, *, utc: bool) -> list[Table]:
     """The tables that have rows, in reading order."""
-    tables = [parts_table(summary), shards_table(summary), findings_table(summary, utc=utc)]
+    tables = [
+        parts_table(summary),
+        owners_table(summary),
+        channels_table(summary),
+        findings_table(summary, utc=utc),
+    ]
     return [table for table in tables if table.rows]

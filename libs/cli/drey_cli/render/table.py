@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Cell(NamedTuple):
@@ -39,6 +41,31 @@ class Table:
         if len(cells) != len(self.columns):
             raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
         self.rows.append(cells)
+
+
+class Field(NamedTuple, Generic[T]):
+    """A column, and what a row shows in it."""
+
+    column: Column
+    cell: Callable[[T], Cell | str]
+
+
+def text_field(title: str, cell: Callable[[T], Cell | str], *, fold: bool = False) -> Field[T]:
+    """A column of text; `fold` where it may be cut to fit a terminal."""
+    return Field(Column(title, fold=fold), cell)
+
+
+def number_field(title: str, cell: Callable[[T], Cell | str]) -> Field[T]:
+    """A column of numbers, to the right."""
+    return Field(Column(title, right=True), cell)
+
+
+def table_of(items: Iterable[T], *fields: Field[T], title: str = "") -> Table:
+    """A table with a row for each item."""
+    table = Table([field.column for field in fields], title=title)
+    for item in items:
+        table.rows.append([field.cell(item) for field in fields])
+    return table
 
 
 def escape(text: str, *, keep: str = "") -> str:
