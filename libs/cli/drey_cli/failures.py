@@ -71,7 +71,6 @@ def _details(call: grpc.Call) -> tuple[str, dict[str, str], str, str]:
 
 def reason_name(reason: int) -> str:
     """Name of an `ErrorReason` without its prefix; numbers unknown here as `REASON_N`."""
-
     known = errors_pb2.ErrorReason.values()
     if reason not in known:
         return f"REASON_{reason}"

@@ -95,7 +95,6 @@ def list_snapshots(
     golden_only: bool = False,
 ) -> Iterator[snapshot_pb2.Snapshot]:
     """Snapshots, newest first."""
-
     request = snapshot_service_pb2.ListSnapshotsRequest(
         include_deleted=include_deleted, golden_only=golden_only
     )
@@ -139,7 +138,6 @@ def own_restore_id(client: Client, text: str) -> str:
 
 def _own(client: Client, text: str, resolve: Callable[..., str], what: str, remedy: str) -> str:
     """As `resolve`, but `latest` is the caller's: nobody acts on what is another's by accident."""
-
     if _LATEST.fullmatch(text) is None:
         return resolve(client, text)
     caller = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest()).principal
@@ -155,7 +153,6 @@ def _own(client: Client, text: str, resolve: Callable[..., str], what: str, reme
 
 def plan_id(client: Client, text: str, *, principal: str = "") -> str:
     """Id of a plan (of `principal`, where given) by id, part of an id, or `latest`."""
-
     request = restore_service_pb2.ListPlansRequest(principal=principal)
 
     def listed() -> Iterator[tuple[str, str]]:
@@ -169,7 +166,6 @@ def plan_id(client: Client, text: str, *, principal: str = "") -> str:
 
 def restore_id(client: Client, text: str, *, principal: str = "") -> str:
     """Id of a restore (of `principal`, where given) by id, part of an id, or `latest`."""
-
     request = restore_service_pb2.ListRestoresRequest(principal=principal)
 
     def listed() -> Iterator[tuple[str, str]]:
@@ -191,7 +187,6 @@ def job_id(client: Client, text: str) -> str:
 
 def list_keys(client: Client, *, include_dead: bool = False) -> Iterator[access_pb2.Key]:
     """Keys by name."""
-
     request = access_service_pb2.ListKeysRequest(include_dead=include_dead)
     return client.list_items(client.access.ListKeys, request, "keys")
 
@@ -205,7 +200,6 @@ def key_id(client: Client, text: str) -> str:
 
 def get_pv(client: Client, text: str) -> catalog_service_pb2.GetPvResponse:
     """A PV with its metadata, by name or by id."""
-
     request = (
         catalog_service_pb2.GetPvRequest(id=text.lower())
         if is_uuid(text)
@@ -218,7 +212,6 @@ def list_tag_groups(
     client: Client, *, include_deleted: bool = False
 ) -> Iterator[catalog_pb2.TagGroup]:
     """Groups of tags by name."""
-
     request = catalog_service_pb2.ListTagGroupsRequest(include_deleted=include_deleted)
     return client.list_items(client.catalog.ListTagGroups, request, "tag_groups")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from drey_cli.errors import CliError, usage_error
 from drey_cli.render.documents import as_document
-from drey_cli.render.table import Cell, Table, escape, plain_lines, text_of
+from drey_cli.render.table import Cell, Table, escape, least_width, plain_lines, text_of
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -106,7 +106,7 @@ class Output:
         if table.title:
             self.text(table.title, "bold")
         if sys.stdout.isatty() and len(table.rows) <= _LONG_TABLE:
-            self.console.print(rich_table(table))
+            self.console.print(rich_table(table, self.console.width))
         elif table.rows or any(column.title for column in table.columns):
             lines = plain_lines(table)
             headed = any(column.title for column in table.columns)
@@ -205,20 +205,25 @@ class Output:
         return Live(renderable, console=self.console, auto_refresh=False, screen=False)
 
 
-def rich_table(table: Table) -> RichTable:
-    """The table for rich. Cells are text, never markup."""
+def rich_table(table: Table, width: int) -> RichTable:
+    """The table for rich, at most `width` wide. Cells are text, never markup.
+
+    Only the columns that may be folded become narrower, but where the others alone are too wide:
+    then each cell is folded, for a name or an id that is cut off is of no use.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     headed = any(column.title for column in table.columns)
+    fold_all = least_width(table) > width
     drawn = RichTable(box=box.SIMPLE_HEAD if headed else None, show_header=headed, pad_edge=False)
     for column in table.columns:
         drawn.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
-            no_wrap=not column.fold,
-            overflow="fold" if column.fold else "ellipsis",
+            no_wrap=not (column.fold or fold_all),
+            overflow="fold",
         )
     for row in table.rows:
         drawn.add_row(

@@ -27,6 +27,7 @@ from drey_cli.main import run
 KEY = "drey-test-key"
 OLD = "01930000-0000-7000-8000-00000000aaaa"
 NEW = "01940000-0000-7000-8000-00000000bbbb"
+DEAD = "01920000-0000-7000-8000-00000000cccc"
 PV_ID = "01930000-0000-7000-8000-000000000001"
 PLAN = "01950000-0000-7000-8000-000000000001"
 RESTORE = "01950000-0000-7000-8000-000000000002"
@@ -139,6 +140,38 @@ class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
     def PurgePvs(self, request, context):
         self.state.calls.append(request)
         return catalog_service_pb2.PurgePvsResponse(pvs=3)
+
+    def BatchUndeletePvs(self, request, context):
+        self.state.calls.append(request)
+        return catalog_service_pb2.BatchUndeletePvsResponse(undeleted=2)
+
+    def ListTagGroups(self, request, context):
+        self.state.calls.append(request)
+        dead = {"seconds": 5}
+        groups = [
+            {"id": "g1", "name": "Region", "tags": [{"id": "t1", "name": "LI21"}]},
+            {"id": "g2", "name": "Old", "delete_time": dead, "tags": [{"id": "t9", "name": "X"}]},
+        ]
+        if request.include_deleted:
+            groups[0]["tags"] += [
+                {"id": "t2", "name": "LI22", "delete_time": {"seconds": 3}},
+                {"id": "t3", "name": "LI22", "delete_time": {"seconds": 4}},
+            ]
+        else:
+            groups = groups[:1]
+        return catalog_service_pb2.ListTagGroupsResponse(tag_groups=groups)
+
+    def UndeleteTag(self, request, context):
+        self.state.calls.append(request)
+        return catalog_service_pb2.UndeleteTagResponse(pvs_changed=4)
+
+    def UndeleteTagGroup(self, request, context):
+        self.state.calls.append(request)
+        return catalog_service_pb2.UndeleteTagGroupResponse(pvs_changed=9)
+
+    def CreateTag(self, request, context):
+        self.state.calls.append(request)
+        return catalog_service_pb2.CreateTagResponse()
 
     def TagPvs(self, request, context):
         self.state.calls.append(request)
@@ -265,7 +298,14 @@ class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
                 return snapshot_service_pb2.GetSnapshotResponse(snapshot=snapshot)
         return refuse(context, code_pb2.NOT_FOUND, errors_pb2.ERROR_REASON_NOT_FOUND, "none")
 
+    def UndeleteSnapshot(self, request, context):
+        self.state.calls.append(request)
+        return snapshot_service_pb2.UndeleteSnapshotResponse(snapshot={"id": request.id})
+
     def ListSnapshots(self, request, context):
+        if request.include_deleted:
+            dead = snapshot_pb2.Snapshot(id=DEAD, title="dead", delete_time_ns=5)
+            return snapshot_service_pb2.ListSnapshotsResponse(snapshots=[*self.all, dead])
         return snapshot_service_pb2.ListSnapshotsResponse(snapshots=self.all)
 
     def SetGolden(self, request, context):
@@ -503,6 +543,15 @@ class System(system_service_pb2_grpc.SystemServiceServicer):
                 "healthy": False,
                 "pvs": 2,
                 "version": "0.1.0",
+                "shards": [
+                    {
+                        "state": {"shard": 3, "fresh": True},
+                        "owner": "monitor-0",
+                        "channels": 1234,
+                        "connected": 1200,
+                        "unsupported": 34,
+                    }
+                ],
                 "parts": [{"name": "postgres", "state": 2, "detail": "refused"}],
                 "findings": [
                     {

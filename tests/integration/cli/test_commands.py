@@ -12,6 +12,7 @@ from drey.snapshot.v1 import snapshot_service_pb2
 
 OLD = "01930000-0000-7000-8000-00000000aaaa"
 NEW = "01940000-0000-7000-8000-00000000bbbb"
+DEAD = "01920000-0000-7000-8000-00000000cccc"
 PLAN = "01950000-0000-7000-8000-000000000001"
 RESTORE = "01950000-0000-7000-8000-000000000002"
 JOB = "01950000-0000-7000-8000-000000000003"
@@ -55,7 +56,7 @@ def test_refusals_show_reason_field_and_remedy(drey):
 def test_no_choice_is_a_usage_error_and_unknown_services_are_refused(drey):
     assert drey("pv", "get").code == 2
     assert drey("pv", "nonsense").code == 2
-    assert drey("tag", "groups").code == 1
+    assert drey("pv", "show", "A:SET", "--policy").code == 1
 
 
 def test_a_choice_of_nothing_is_refused(drey):
@@ -96,6 +97,46 @@ def test_rm_asks_first_and_dry_run_changes_nothing(drey, state):
     assert all(call.dry_run for call in state.of(catalog_service_pb2.PurgePvsRequest))
     assert drey("pv", "rm", "--device", "QUAD", "--yes").code == 0
     assert state.of(catalog_service_pb2.PurgePvsRequest)[-1].request_id
+
+
+def test_deleted_pvs_come_back_and_dry_run_changes_nothing(drey, state):
+    assert drey("pv", "undelete").code == 2
+    assert "would bring back 2 PVs" in drey("pv", "undelete", "A:SET", "--dry-run").out
+    assert drey("pv", "undelete", "A:SET", "B*", "--json").json == {"undeleted": 2}
+    dry, done = state.of(catalog_service_pb2.BatchUndeletePvsRequest)
+    assert dry.dry_run and not dry.request_id
+    assert done.request_id and not done.dry_run
+    assert (list(done.selector.names), list(done.selector.globs)) == (["A:SET"], ["B*"])
+
+
+def test_of_several_deleted_tags_the_last_one_comes_back(drey, state):
+    assert "LI22 is back on 4 PVs" in drey("tag", "undelete", "Region=LI22").out
+    (request,) = state.of(catalog_service_pb2.UndeleteTagRequest)
+    assert request.id == "t3" and request.request_id
+    assert drey("tag", "undelete", "old", "--json").json == {"pvs_changed": 9}
+    (request,) = state.of(catalog_service_pb2.UndeleteTagGroupRequest)
+    assert request.id == "g2"
+    for living in ("Region=LI21", "Region", "Nothing"):
+        refused = drey("tag", "undelete", living)
+        assert refused.code == 1 and living in refused.err and "remedy" in refused.err
+    assert drey("tag", "undelete", "Region=LI21,LI22").code == 2
+
+
+def test_deleted_snapshots_come_back_by_title_and_part_of_the_id(drey, state):
+    assert "is back" in drey("snapshot", "undelete", "dead").out
+    assert drey("snapshot", "undelete", "cccc", "--json").json["snapshots"][0]["id"] == DEAD
+    requests = state.of(snapshot_service_pb2.UndeleteSnapshotRequest)
+    assert [request.id for request in requests] == [DEAD, DEAD]
+    assert all(request.request_id for request in requests)
+    assert drey("snapshot", "undelete", "old").code == 1
+
+
+def test_groups_show_their_tags_and_json_names_what_it_holds(drey, state):
+    shown = drey("tag", "groups").out
+    assert "Region" in shown and "LI21" in shown
+    made = drey("tag", "create", "region=LI23", "--json")
+    assert made.json["tag_group"]["name"] == "Region"
+    assert state.of(catalog_service_pb2.CreateTagRequest)[0].tag_group_id == "g1"
 
 
 def test_devices_are_listed(drey, state):
@@ -300,6 +341,8 @@ def test_status_is_not_ok_when_the_whole_is_not(drey):
     result = drey("status")
     assert result.code == 1
     assert "Postgres is away" in result.out and "NOT healthy" in result.out
+    (head, row) = [line.split() for line in result.out.splitlines() if "monitor" not in line][3:5]
+    assert dict(zip(head, row, strict=False))["UNSUPPORTED"] == "34", result.out
 
 
 def test_names_come_from_standard_input(drey, state, monkeypatch):

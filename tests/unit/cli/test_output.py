@@ -8,9 +8,11 @@ import re
 import pytest
 
 from drey.common.v1 import value_pb2
+from drey.snapshot.v1 import snapshot_pb2
 from drey_cli.errors import CliError
 from drey_cli.output import Output
 from drey_cli.render.rows import rows_table
+from drey_cli.render.snapshots import snapshots_table
 from drey_cli.render.table import Cell, Column, Table
 from drey_runtime.logs import TextFormatter
 from drey_testing.corpus import HOSTILE_CHARACTERS
@@ -91,3 +93,39 @@ def test_lines_of_a_log_stay_lines():
     record = logging.LogRecord("x", logging.INFO, "", 0, "no PV %s", (f"{TEXT}\nforged",), None)
     line = TextFormatter("test").format(record)
     assert not set(line) & {*HOSTILE, "\n"}
+
+
+SNAPSHOTS = [
+    snapshot_pb2.Snapshot(
+        id=f"01930000-0000-7000-8000-00000000{number:04x}",
+        title="a title of some length, as people write them",
+        time_ns=1_700_000_000_123_456_789,
+        pv_count=40_000,
+        labels=["machine-studies", "2026-run3"],
+    )
+    for number in range(3)
+]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_table_fits_the_terminal_and_nothing_of_it_is_cut_off(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    written = Written(monkeypatch, is_terminal=True)
+    Output(color=False).table(snapshots_table(SNAPSHOTS, utc=True))
+    lines = written.text().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in written.text()
+    shown = "".join(lines).replace(" ", "")
+    if width >= 200:
+        assert all(snapshot.id in shown for snapshot in SNAPSHOTS)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_pipe_gets_whole_lines_whatever_the_terminal(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    written = Written(monkeypatch, is_terminal=False)
+    Output().table(snapshots_table(SNAPSHOTS, utc=True))
+    head, *rows = written.text().splitlines()
+    assert head.startswith("ID")
+    for row, snapshot in zip(rows, SNAPSHOTS, strict=True):
+        assert row.startswith(snapshot.id) and row.endswith("machine-studies 2026-run3")

@@ -47,7 +47,6 @@ def list_jobs(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most jobs; 0 is all.")] = 50,
 ) -> None:
     """List jobs, newest first."""
-
     client = session.client
     request = job_service_pb2.ListJobsRequest(principal=by)
     if kind:
@@ -61,7 +60,6 @@ def list_jobs(
 @command(app, "show", examples=("drey job show latest",))
 def show(session: Session, job: JobArgument) -> None:
     """Show one job."""
-
     client = session.client
     request = job_service_pb2.GetJobRequest(id=job_id(client, job))
     _show(session, client.call(client.jobs.GetJob, request).job)
@@ -69,7 +67,7 @@ def show(session: Session, job: JobArgument) -> None:
 
 def _show(session: Session, job: job_pb2.Job) -> None:
 
-    session.show(job, lambda: job_facts(job, utc=session.out.utc))
+    session.show({"job": job}, lambda: job_facts(job, utc=session.out.utc))
 
 
 @command(app, "watch", examples=("drey job watch latest",))
@@ -81,7 +79,7 @@ def watch(session: Session, job: JobArgument) -> None:
     if session.out.json:
         last = None
         for last in job_states(session, identity):
-            session.out.line(last)
+            session.out.line({"job": last})
     else:
         last = follow_job(session, identity)
         session.out.table(job_facts(last, utc=session.out.utc))
@@ -96,7 +94,6 @@ def cancel(
     reason: Annotated[str, typer.Option("--reason", help="Why, for the audit.")] = "",
 ) -> None:
     """Ask a job to stop at its next safe point."""
-
     client = session.client
     answer = client.call(
         client.jobs.CancelJob,

@@ -49,7 +49,6 @@ def create(
     ] = "",
 ) -> None:
     """Create a key. Its secret is shown this once only."""
-
     request = access_service_pb2.CreateKeyRequest(
         name=name,
         grants=[access_pb2.Grant(role=role) for role in roles],
@@ -88,7 +87,6 @@ def list_keys(
     dead: Annotated[bool, typer.Option("--dead", help="Revoked and expired ones too.")] = False,
 ) -> None:
     """List keys by the name of the holder."""
-
     keys = list(naming.list_keys(session.client, include_dead=dead))
     session.show({"keys": keys}, lambda: keys_table(keys, utc=session.out.utc))
 
@@ -100,16 +98,13 @@ def revoke(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Revoke a key: no gateway accepts it a second later, and its watches are cut."""
-
     client = session.client
     identity = key_id(client, key)
     session.confirm(f"Revoke {key} ({identity})?", yes=yes)
     answer = client.call(client.access.RevokeKey, access_service_pb2.RevokeKeyRequest(id=identity))
-    _say(session, answer.key)
-
-
-def _say(session: Session, key: access_pb2.Key) -> None:
-    session.show(key, lambda: f"revoked the key of {key.name} ({key.id})")
+    session.show(
+        {"key": answer.key}, lambda: f"revoked the key of {answer.key.name} ({answer.key.id})"
+    )
 
 
 @command(app, "roles", examples=("drey key roles --permissions",))
@@ -120,7 +115,6 @@ def list_roles(
     ] = False,
 ) -> None:
     """List the roles that a key may hold, and what each is for."""
-
     client = session.client
     answer = client.call(client.access.ListRoles, access_service_pb2.ListRolesRequest())
     session.show(answer, lambda: roles_table(answer.roles, permissions=permissions))

@@ -209,7 +209,6 @@ def remove(
     ] = False,
 ) -> None:
     """Delete PVs from the catalog. Each leaves a tombstone; snapshots keep their values."""
-
     client, selector = session.client, choice.required()
 
     def purge_pvs(dry: bool) -> catalog_service_pb2.PurgePvsResponse:
@@ -239,7 +238,6 @@ def undelete(
     ] = False,
 ) -> None:
     """Bring deleted PVs back, under their numbers. See them with: drey pv list --deleted."""
-
     client = session.client
     count = client.call(
         client.catalog.BatchUndeletePvs,

@@ -49,7 +49,6 @@ def import_pvs(
     ] = False,
 ) -> None:
     """Import a CSV file of PVs: all of it, or, when any row is refused, nothing."""
-
     options = catalog_service_pb2.ImportOptions(
         format=catalog_pb2.FILE_FORMAT_CSV,
         dry_run=dry_run,
@@ -147,7 +146,6 @@ def export(
     ] = "-",
 ) -> None:
     """Export PVs as a CSV file that `drey pv import` takes back. Without a choice: every PV."""
-
     client = session.client
     request = catalog_service_pb2.ExportPvsRequest(
         selector=choice.optional() or selector_pb2.Selector(all=True),

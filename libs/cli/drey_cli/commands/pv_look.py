@@ -89,7 +89,6 @@ def list_devices(
     ] = "",
 ) -> None:
     """List the devices that PVs give, with how many PVs give each."""
-
     client, selector = session.client, choice.optional()
 
     request = catalog_service_pb2.ListDevicesRequest(selector=selector, search=search)
@@ -128,7 +127,6 @@ def fetch_pvs(
     limit: int = 0,
 ) -> Found:
     """PVs page by page. `limit` 0: all."""
-
     client, found = session.client, Found()
 
     def fetch(token: str) -> tuple[Iterable[catalog_pb2.Pv], str]:
@@ -160,7 +158,6 @@ def show(
     ] = False,
 ) -> None:
     """Show one PV: its entry, its channels, its values now."""
-
     client = session.client
     answer = get_pv(client, pv)
     values = None
@@ -219,7 +216,6 @@ def get_values(
     session: Session, selector: selector_pb2.Selector, *, with_metadata: bool = False
 ) -> Values:
     """Live values of what a selector chooses, arrays whole."""
-
     client, values = session.client, Values()
     request = monitor_service_pb2.GetValuesRequest(selector=selector, with_metadata=with_metadata)
     rows: list[value_pb2.PvRow] = []
@@ -273,7 +269,6 @@ def get(
 
 def link_text(link: watch_pb2.NameLink) -> str:
     """What a name means that is not the PV's own."""
-
     if link.role == value_pb2.CHANNEL_ROLE_READBACK:
         return f"{link.asked} is the readback of {link.name}"
     if link.role == value_pb2.CHANNEL_ROLE_SETPOINT:

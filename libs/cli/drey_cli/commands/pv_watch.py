@@ -141,7 +141,6 @@ class Display:
 
     def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
         """A message came."""
-
         out = self.session.out
         for row in change.rows:
             known = self.model.metadata.get(row.number, NO_METADATA)
@@ -217,18 +216,19 @@ class LiveDisplay(Display):
         from drey_cli.output import rich_table
 
         model = self.model
-        room = max(3, self.session.out.console.size.height - 6)
+        size = self.session.out.console.size
+        room = max(3, size.height - 6)
         rows = sorted(model.rows.values(), key=_by_name)[:room]
         table = rows_table(rows, model.metadata, utc=self.session.out.utc)
-        for at, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if row.number in self._recent:
-                table.rows[at] = [Cell(row.name, "bold green"), *table.rows[at][1:]]
+                table.rows[index] = [Cell(row.name, "bold green"), *table.rows[index][1:]]
         hidden = len(model.rows) - len(rows)
         more = f" · {hidden} more not shown" if hidden else ""
         status, style = watch_status(model)
         line = f"{status} · {len(model.rows)} PVs · {model.updates} updates"
         line += f" · {model.merged} merged{more}"
-        parts: list[RenderableType] = [rich_table(table), Text(line, style)]
+        parts: list[RenderableType] = [rich_table(table, size.width), Text(line, style)]
         return Group(*parts, Text(escape(self._notice), "dim")) if self._notice else Group(*parts)
 
 

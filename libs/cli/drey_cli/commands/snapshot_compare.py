@@ -101,7 +101,6 @@ def compare(
     With several others: a table with one column for each, and the first in which a PV is different.
     Tags are those of the catalog as of now: a snapshot does not keep them.
     """
-
     client = session.client
     names = others or ["live"]
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)

@@ -33,7 +33,6 @@ def set_golden(
     session: Session, snapshot: SnapshotArgument, label: LabelOption = "", reason: ReasonOption = ""
 ) -> None:
     """Mark a snapshot as golden. There is one for each label: the mark moves to it."""
-
     client = session.client
     request = snapshot_service_pb2.SetGoldenRequest(
         snapshot_id=snapshot_id(client, snapshot),
@@ -55,7 +54,6 @@ def clear_golden(
     session: Session, snapshot: SnapshotArgument, label: LabelOption = "", reason: ReasonOption = ""
 ) -> None:
     """Take a golden mark away from a snapshot."""
-
     client = session.client
     request = snapshot_service_pb2.ClearGoldenRequest(
         snapshot_id=snapshot_id(client, snapshot),
@@ -70,6 +68,5 @@ def clear_golden(
 @command(app, "list", examples=("drey snapshot golden list",))
 def list_golden(session: Session) -> None:
     """List golden snapshots with their marks."""
-
     found = list(list_snapshots(session.client, golden_only=True))
     session.show({"snapshots": found}, lambda: golden_table(found, utc=session.out.utc))

@@ -51,7 +51,6 @@ def list_snapshots(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most; 0 is all.")] = 50,
 ) -> None:
     """List snapshots, newest first."""
-
     client = session.client
     request = snapshot_service_pb2.ListSnapshotsRequest(
         search=search,
@@ -86,7 +85,6 @@ def parse_time_ns(text: str, *, option: str) -> int:
 @command(app, "show", examples=("drey snapshot show latest",))
 def show(session: Session, snapshot: SnapshotArgument) -> None:
     """Show what is known of a snapshot, without its values."""
-
     client = session.client
     request = snapshot_service_pb2.GetSnapshotRequest(id=snapshot_id(client, snapshot))
     answer = client.call(client.snapshots.GetSnapshot, request)
@@ -115,7 +113,6 @@ def read(
     Names and devices are those of its time, tags those of the catalog as of now.
     With --json: the snapshot as the first line, then a line for each PV.
     """
-
     client = session.client
     request = snapshot_service_pb2.ReadSnapshotRequest(
         id=snapshot_id(client, snapshot),

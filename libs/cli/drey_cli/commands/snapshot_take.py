@@ -88,7 +88,6 @@ def take(
     ] = False,
 ) -> None:
     """Take a snapshot. Refused, rather than taken with gaps, unless you allow gaps."""
-
     if allow_missing and max_missing is not None:
         raise usage_error("say --max-missing or --allow-missing, not both", field="--max-missing")
 
@@ -175,7 +174,6 @@ def edit(
     ] = None,
 ) -> None:
     """Change title, comment or labels. Values can never be changed."""
-
     client = session.client
     found = client.call(
         client.snapshots.GetSnapshot,
@@ -209,7 +207,6 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete snapshots. Golden ones are protected."""
-
     client = session.client
     # All names are resolved before the first is deleted: `latest` must not move meanwhile.
     ids = list(dict.fromkeys(snapshot_id(client, text) for text in snapshots))
@@ -234,7 +231,6 @@ def undelete(
     ],
 ) -> None:
     """Bring deleted snapshots back. See them with: drey snapshot list --deleted."""
-
     client = session.client
     back = []
     for identity in dict.fromkeys(deleted_snapshot_id(client, text) for text in snapshots):

@@ -24,7 +24,6 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until Ctrl-C.")] = False,
 ) -> None:
     """Show how the whole does: services, shards, findings. Exit 1 unless it is healthy."""
-
     if watch:
         _watch(session)
         return

@@ -11,9 +11,8 @@ from drey_cli.contracts import catalog_pb2, catalog_service_pb2
 from drey_cli.errors import CliError, usage_error
 from drey_cli.naming import list_tag_groups, tag_group
 from drey_cli.registry import command, command_app
-from drey_cli.render.documents import as_documents
 from drey_cli.render.table import Column, Table
-from drey_cli.render.times import plural
+from drey_cli.render.times import format_count, plural
 from drey_cli.selection import Choice, parse_tag
 from drey_cli.session import Session, new_request_id
 
@@ -22,6 +21,7 @@ app = command_app(SUMMARIES["tag"])
 
 TagArgument = Annotated[str, typer.Argument(metavar="GROUP=TAG[,TAG]", help="Group and tags.")]
 Force = Annotated[bool, typer.Option("--force", help="Although PVs carry it.")]
+_DESCRIPTION = Column("description", fold=True)
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -59,24 +59,17 @@ def _tag(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
 @command(app, "groups")
 def groups(session: Session) -> None:
     """List all groups with their tags, and how many PVs carry each."""
-
     found = list(list_tag_groups(session.client))
-    if session.out.json:
-        session.out.document({"tag_groups": as_documents(found)})
-        return
-    table = Table(
-        (
-            Column("group"),
-            Column("tag"),
-            Column("PVs", right=True),
-            Column("description", fold=True),
-        )
-    )
-    for group in found:
-        table.add(group.name, "", "", group.description)
-        for tag in group.tags:
-            table.add("", tag.name, str(tag.pv_count), "")
-    session.out.table(table)
+
+    def draw() -> Table:
+        table = Table((Column("group"), Column("tag"), Column("PVs", right=True), _DESCRIPTION))
+        for group in found:
+            table.add(group.name, "", "", group.description)
+            for tag in group.tags:
+                table.add("", tag.name, format_count(tag.pv_count), "")
+        return table
+
+    session.show({"tag_groups": found}, draw)
 
 
 @command(app, "create", examples=("drey tag create Region=LI21,LI22",))
@@ -86,37 +79,30 @@ def create(
     description: Annotated[str, typer.Option("--description", help="Text for people.")] = "",
 ) -> None:
     """Create a group, with tags; in a group that is there, create the tags."""
-
     client = session.client
     name, tags = parse_tag(group, option="GROUP")
-    there = [g for g in list_tag_groups(client) if g.name.casefold() == name.casefold()]
-    if there and tags:
+    same_name = [g for g in list_tag_groups(client) if g.name.casefold() == name.casefold()]
+    if same_name and tags:
         for tag in tags:
             client.call(
                 client.catalog.CreateTag,
                 catalog_service_pb2.CreateTagRequest(
-                    tag_group_id=there[0].id, name=tag, request_id=new_request_id()
+                    tag_group_id=same_name[0].id, name=tag, request_id=new_request_id()
                 ),
             )
-        made = _group(session, there[0].id)
+        made = tag_group(client, same_name[0].id)
     else:
+        wanted = catalog_pb2.TagGroup(
+            name=name, description=description, tags=[catalog_pb2.Tag(name=tag) for tag in tags]
+        )
         made = client.call(
             client.catalog.CreateTagGroup,
             catalog_service_pb2.CreateTagGroupRequest(
-                tag_group=catalog_pb2.TagGroup(
-                    name=name,
-                    description=description,
-                    tags=[catalog_pb2.Tag(name=tag) for tag in tags],
-                ),
-                request_id=new_request_id(),
+                tag_group=wanted, request_id=new_request_id()
             ),
         ).tag_group
-    session.show(made, lambda: f"{made.name}: {', '.join(t.name for t in made.tags) or 'no tags'}")
-
-
-def _group(session: Session, name: str) -> catalog_pb2.TagGroup:
-
-    return tag_group(session.client, name)
+    names = ", ".join(tag.name for tag in made.tags) or "no tags"
+    session.show({"tag_group": made}, lambda: f"{made.name}: {names}")
 
 
 @command(app, "rename", examples=("drey tag rename Region=LI21 'Linac 21'",))
@@ -126,10 +112,9 @@ def rename(
     name: Annotated[str, typer.Argument(metavar="NAME", help="New name.")],
 ) -> None:
     """Rename a group, or a tag of a group."""
-
     client = session.client
-    group_name, tags = parse_tag(what, option="GROUP=TAG")
-    group = _group(session, group_name)
+    group_name, tags = _parse_one(what)
+    group = tag_group(client, group_name)
     if tags:
         tag = _tag_of(group, tags[0])
         change = catalog_service_pb2.UpdateTagRequest(
@@ -144,8 +129,18 @@ def rename(
         )
         request.update_mask.paths.append("name")
         client.call(client.catalog.UpdateTagGroup, request)
-    made = _group(session, group.id)
-    session.show(made, lambda: f"renamed to {name}")
+    made = tag_group(session.client, group.id)
+    session.show({"tag_group": made}, lambda: f"renamed to {name}")
+
+
+def _parse_one(what: str) -> tuple[str, list[str]]:
+    """A group, and the one tag that is named, or none."""
+    group, tags = parse_tag(what, option="GROUP=TAG")
+    if len(tags) > 1:
+        raise usage_error(
+            f"{what} names {len(tags)} tags", field="GROUP=TAG", remedy="give one tag at a time"
+        )
+    return group, tags
 
 
 def _tag_of(group: catalog_pb2.TagGroup, name: str) -> catalog_pb2.Tag:
@@ -167,12 +162,9 @@ def delete(
     yes: Yes = False,
 ) -> None:
     """Delete a group with its tags, or one tag of it, from the catalog."""
-
     client = session.client
-    group_name, tags = parse_tag(what, option="GROUP=TAG")
-    if len(tags) > 1:
-        raise usage_error("one tag at a time", field="GROUP=TAG")
-    group = _group(session, group_name)
+    group_name, tags = _parse_one(what)
+    group = tag_group(client, group_name)
     session.confirm(f"Delete {what}?", yes=yes)
     if tags:
         changed = client.call(
@@ -199,23 +191,20 @@ def undelete(
     what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
 ) -> None:
     """Bring back a deleted group with its tags, or one tag, on the PVs that carried them."""
-
     client = session.client
-    name, tags = parse_tag(what, option="GROUP=TAG")
-    if len(tags) > 1:
-        raise usage_error("one tag at a time", field="GROUP=TAG")
-    there = [
+    name, tags = _parse_one(what)
+    candidates = [
         group
         for group in list_tag_groups(client, include_deleted=True)
         if group.name.casefold() == name.casefold() and group.HasField("delete_time") != bool(tags)
     ]
     dead = [
         tag
-        for group in there
+        for group in candidates
         for tag in group.tags
         if tags and tag.HasField("delete_time") and tag.name.casefold() == tags[0].casefold()
     ]
-    if not (dead if tags else there):
+    if not (dead if tags else candidates):
         raise CliError(
             f"nothing that was deleted is called {what!r}",
             reason="NOT_FOUND",
@@ -228,7 +217,7 @@ def undelete(
             catalog_service_pb2.UndeleteTagRequest(id=latest.id, request_id=new_request_id()),
         ).pvs_changed
     else:
-        group = max(there, key=lambda group: group.delete_time.ToNanoseconds())
+        group = max(candidates, key=lambda group: group.delete_time.ToNanoseconds())
         changed = client.call(
             client.catalog.UndeleteTagGroup,
             catalog_service_pb2.UndeleteTagGroupRequest(id=group.id, request_id=new_request_id()),

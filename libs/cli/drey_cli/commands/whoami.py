@@ -12,7 +12,6 @@ app = command_app()
 @command(app, "whoami")
 def whoami(session: Session) -> None:
     """Say who you are to the server, and what you may do."""
-
     client = session.client
     answer = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest())
     if session.out.json:

@@ -23,7 +23,6 @@ _CLASS_STYLE = {
 
 def comparison_table(summary: compare_pb2.ComparisonSummary) -> Table:
     """Counts of channels by class."""
-
     table = Table(
         (Column("channels"), Column("setpoints", right=True), Column("readbacks", right=True))
     )
@@ -156,7 +155,6 @@ def matrix_table(rows: Iterable[compare_pb2.ComparisonRow], names: Sequence[str]
 
 def _class_cell(channel: compare_pb2.ChannelDifference | None) -> Cell:
     """What one cell of a matrix says: nothing where it is the same."""
-
     if channel is None:
         return Cell("")
     kind = short_name(compare_pb2.DifferenceClass, channel.difference_class)

@@ -21,7 +21,6 @@ ENDED = frozenset({"succeeded", "failed", "cancelled", "interrupted"})
 
 def job_state(job: job_pb2.Job) -> str:
     """State of a job as its short name."""
-
     return short_name(job_pb2.JobState, job.state)
 
 
@@ -53,7 +52,6 @@ def result_text(job: job_pb2.Job) -> str:
 
 def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
     """One line a job."""
-
     table = Table(
         (
             Column("job"),
@@ -80,7 +78,6 @@ def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
 
 def job_facts(job: job_pb2.Job, *, utc: bool) -> Table:
     """All that is known of a job."""
-
     pairs: list[tuple[str, Cell | str]] = [
         ("job", job.id),
         ("kind", short_name(job_pb2.JobKind, job.kind)),

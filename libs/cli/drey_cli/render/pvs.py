@@ -20,7 +20,6 @@ def tags_text(pv: catalog_pb2.Pv) -> str:
 
 def channel_text(channel: catalog_pb2.Channel) -> str:
     """Address, protocol and tolerance of a channel in words."""
-
     if not channel.address:
         return "—"
     protocol = short_name(catalog_pb2.Protocol, channel.channel_protocol) or "ca"
@@ -95,7 +94,6 @@ def pv_facts(pv: catalog_pb2.Pv, *, utc: bool) -> Table:
 
 def policy_pairs(policy: catalog_pb2.RestorePolicy) -> list[tuple[str, Cell | str]]:
     """What a restore policy says, field by field; absent fields are left out."""
-
     pairs: list[tuple[str, Cell | str]] = []
     for name, text in (
         ("completion", short_name(catalog_pb2.Completion, policy.completion)),
@@ -137,7 +135,6 @@ def _seconds(policy: catalog_pb2.RestorePolicy, name: str) -> str:
 
 def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
     """What the monitor knows of a channel."""
-
     kind = short_name(value_pb2.ValueType, metadata.native_type)
     count = metadata.element_count
     pairs: list[tuple[str, Cell | str]] = [

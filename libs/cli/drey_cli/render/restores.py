@@ -32,7 +32,6 @@ def _time(at: Timestamp, utc: bool) -> str:
 
 def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     """All that is known of a plan beside its items."""
-
     state = short_name(restore_pb2.PlanState, plan.state)
     pairs: list[tuple[str, Cell | str]] = [
         ("plan", plan.id),
@@ -65,7 +64,6 @@ def skip_style(reason: str) -> str:
 
 def plan_table(items: Iterable[restore_pb2.PlanItem]) -> Table:
     """Writes by stage, then what is left out and why."""
-
     table = Table(
         (
             Column("stage", right=True),
@@ -93,7 +91,6 @@ def plan_table(items: Iterable[restore_pb2.PlanItem]) -> Table:
 
 def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
     """One line a plan."""
-
     table = Table(
         (
             Column("plan"),
@@ -120,7 +117,6 @@ def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
 
 def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Table:
     """One line a restore."""
-
     table = Table(
         (
             Column("restore"),
@@ -143,7 +139,6 @@ def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Tab
 
 def verdict_counts(restore: restore_pb2.Restore) -> dict[str, int]:
     """PVs by verdict, by short name, in the order of the contract."""
-
     return {short_name(restore_pb2.Verdict, count.verdict): count.pvs for count in restore.verdicts}
 
 
@@ -154,7 +149,6 @@ def verdicts_text(restore: restore_pb2.Restore) -> str:
 
 def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
     """All that is known of a restore beside its items."""
-
     pairs: list[tuple[str, Cell | str]] = [
         ("restore", restore.id),
         ("plan", restore.plan_id),
@@ -199,7 +193,6 @@ def restore_verdict(restore: restore_pb2.Restore) -> Cell:
 
 def restore_items_table(items: Iterable[restore_pb2.RestoreItem]) -> Table:
     """One line a PV of a restore."""
-
     table = Table(
         (
             Column("PV"),

@@ -64,7 +64,6 @@ def missing(snapshot: snapshot_pb2.Snapshot) -> int:
 
 def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
     """All that is known of a snapshot beside its values."""
-
     counts, skew, lost = snapshot.counts, snapshot.skew, missing(snapshot)
     pairs: list[tuple[str, Cell | str]] = [
         ("id", snapshot.id),

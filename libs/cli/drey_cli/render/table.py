@@ -24,6 +24,8 @@ class Column(NamedTuple):
     fold: bool = False
 
 
+_FOLDED = 12
+"""Width down to which a column is folded before the others are."""
 Row = Sequence["Cell | str"]
 
 
@@ -96,11 +98,20 @@ def plain_lines(table: Table) -> list[str]:
     body = [[text_of(cell) for cell in row] for row in table.rows]
     widths = [len(title) for title in heading]
     for row in body:
-        for at, text in enumerate(row):
-            widths[at] = max(widths[at], len(text))
+        widths = [max(width, len(text)) for width, text in zip(widths, row, strict=True)]
     lines = [_line(heading, widths, table.columns)]
     lines.extend(_line(row, widths, table.columns) for row in body)
     return lines
+
+
+def least_width(table: Table) -> int:
+    """Characters of a line in which only the columns that may be folded are narrow."""
+    total = 0
+    for index, column in enumerate(table.columns):
+        texts = [column.title, *(text_of(row[index]) for row in table.rows)]
+        widest = max(map(len, texts))
+        total += min(widest, _FOLDED) if column.fold else widest
+    return total + 2 * len(table.columns)
 
 
 def _line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
