@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
@@ -71,6 +72,7 @@ def flatten_options(
     return [*own, *grouped], groups
 
 
+@cache
 def option_group(group: str, kind: type[Any], *, hidden: bool = True) -> list[inspect.Parameter]:
     """A parameter for each field, named `GROUP_FIELD`; `hidden`: leave out what is marked so."""
     hints = get_type_hints(kind, include_extras=True)

@@ -8,8 +8,6 @@ environment goes to DREY_SERVER where that is set, and never to a server that on
 current folder names; such a file counts only where nobody else can have written it.
 """
 
-from __future__ import annotations
-
 import os
 import tomllib
 from collections.abc import Mapping
@@ -103,7 +101,7 @@ class CommonOptions:
         None
     )
 
-    def over(self, other: CommonOptions) -> CommonOptions:
+    def over(self, other: "CommonOptions") -> "CommonOptions":
         """These options, and those of `other` where these say nothing."""
         return CommonOptions(
             **{
