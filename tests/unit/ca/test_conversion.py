@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drey_ca import _dbr as ca
-from drey_ca._decode import Event, decode, metadata
 from drey_ca._encode import convert, encode
 from drey_ca.eca import ECA, name
-from drey_core.values import Columns, Kind
+from drey_core.values import Columns
 
 SEVERITY = {"WARNING": 0, "SUCCESS": 1, "ERROR": 2, "INFO": 3, "SEVERE": 4, "FATAL": 6}
 
@@ -82,20 +80,3 @@ def test_an_integer_becomes_an_equal_double_or_is_refused(number):
     out, fits = convert(np.array([number], np.int64), np.dtype("<f8"))
     assert bool(fits[0]) == (int(float(number)) == number)
     assert not fits[0] or int(out[0]) == number
-
-
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 10**9 - 1))
-def test_a_double_event_is_decoded_bit_for_bit(cell, seconds, nanoseconds):
-    raw = struct.pack("<hhII4xQ", 3, 2, seconds, nanoseconds, cell)
-    no = np.zeros(1, np.bool_)
-    got = decode([Event(ca.DBR_DOUBLE, 1, 5, raw)], no, no)
-    assert (got.kind[0], int(got.data[0])) == (Kind.FLOAT64, cell)
-    assert int(got.source_time[0]) == (seconds + 631_152_000) * 10**9 + nanoseconds
-    assert (got.status[0], got.severity[0]) == (3, 2)
-
-
-def test_metadata_of_a_char_and_an_enum():
-    char = metadata(ca.DBR_CHAR, struct.pack("<hh8s8B", 0, 0, b"mA", *range(8)))
-    assert (char.precision, char.units, char.limits) == (-1, b"mA", tuple(range(8)))
-    labels = b"".join(label.ljust(26, b"\0") for label in [b"off", b"\xe9", *[b""] * 14])
-    assert metadata(ca.DBR_ENUM, struct.pack("<hhh", 0, 0, 2) + labels).labels == (b"off", b"\xe9")

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from drey_core.values import Kind
 
 DBR_STRING, DBR_SHORT, DBR_FLOAT, DBR_ENUM, DBR_CHAR, DBR_LONG, DBR_DOUBLE = range(7)
-TIME, CTRL = 14, 28
-
-ELEMENT_SIZE = np.array([40, 2, 4, 2, 1, 4, 8], np.int64)
-TIME_OFFSET = (12, 14, 12, 14, 15, 12, 16)
-"""Where the first element lies in `dbr_time_*`, by basic type."""
-
 SCALAR_KIND = (
     Kind.STRING,
     Kind.INT16,
@@ -35,11 +27,6 @@ LIMITS = (
     "control_low",
 )
 """Columns of `InfoColumns` in the order in which EPICS lays the limits out."""
-
-
-def time_size(basic: int, count: int) -> int:
-    """Bytes of a `dbr_time_*` structure with `count` elements of type `basic`."""
-    return TIME_OFFSET[basic] + count * int(ELEMENT_SIZE[basic])
 
 
 def dbr_type(kind: Kind) -> int:

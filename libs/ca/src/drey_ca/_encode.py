@@ -40,10 +40,15 @@ class Wire:
     cell: NDArray[np.uint64]
     blob: list[bytes | None]
 
-    def size(self) -> NDArray[np.int64]:
-        """Payload bytes of each row."""
-        size: NDArray[np.int64] = self.count * dbr.ELEMENT_SIZE[self.basic]
-        return size
+
+def wire_array(wire: Wire, row: int) -> tuple[int, int, NDArray[Any]]:
+    """ECA code, DBR type and elements of one row; no elements unless ECA_NORMAL."""
+    code, basic, blob = int(wire.code[row]), int(wire.basic[row]), wire.blob[row]
+    element = np.dtype(_NATIVE[basic])
+    if code != ECA_NORMAL:
+        return code, basic, np.zeros(0, element)
+    raw = wire.cell[row].tobytes()[: element.itemsize] if blob is None else blob
+    return code, basic, np.frombuffer(raw, element)
 
 
 def convert(source: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -1,38 +1,158 @@
-"""The channel table over `aioca`'s Channel Access context and `epicscorelibs`' libca."""
+"""The channel table over `aioca`, through its public functions, as its other users call them.
+
+It is the fallback where the native table cannot be built, and the independent reference of the
+conformance suite. This package's README lists what aioca cannot do.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-from collections.abc import Sequence
-from dataclasses import replace
+import os
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
+from typing import Any, NamedTuple
 
+import aioca
 import numpy as np
+from epicscorelibs.ca import cadef
 from numpy.typing import NDArray
 
 from drey_ca import _dbr as dbr
-from drey_ca import _libca as ca
 from drey_ca import _process
-from drey_ca._decode import Event, decode
-from drey_ca._encode import Wire, encode
-from drey_ca._inbox import Connection, Inbox
-from drey_ca._metadata import MetadataFetcher
-from drey_ca._operation import Operation, ReadOperation, WriteOperation
-from drey_ca._store import Store, join_heap
-from drey_ca.eca import ECA, ECA_NORMAL, name
+from drey_ca._encode import encode, wire_array
+from drey_ca.eca import ECA
 from drey_ca.interface import InfoColumns, ReadResult, Slots, TableStats
 from drey_ca.names import checked_names
 from drey_core.errors import InvalidArgument
-from drey_core.values import Columns, Kind, Origin, State
+from drey_core.values import (
+    ARRAY,
+    STRING_ARRAY,
+    Columns,
+    Kind,
+    Origin,
+    State,
+    heap_ref,
+    pack_strings,
+    scalar_bits,
+)
 
 _STRIDE = 1_000
-"""Channels made or cleared between two turns of the event loop."""
+"""Channels made, removed or looked at between two turns of the event loop."""
+
+_WINDOW = 1_000
+"""Requests under way to one server: an IOC loses completions that find its queue of 2,000 full."""
+
+_LOOK_S = 0.5
+"""Between two looks at what aioca does not report, at `_STRIDE` channels each."""
+
+_RETRY_S = 0.05
+_IS_CONNECTED = 2
+_PENDING = -1
+_LIMITS = {
+    "display_high": "upper_disp_limit",
+    "display_low": "lower_disp_limit",
+    "alarm_high": "upper_alarm_limit",
+    "warning_high": "upper_warning_limit",
+    "warning_low": "lower_warning_limit",
+    "alarm_low": "lower_alarm_limit",
+    "control_high": "upper_ctrl_limit",
+    "control_low": "lower_ctrl_limit",
+}
+"""Columns of `InfoColumns`, and what aioca calls them."""
+
+_open_tables: set[AiocaTable] = set()
+_attached: list[bool] = []
 
 
 def is_attached() -> bool:
     """Whether the process's one aioca context exists: it has read its environment for good."""
-    return ca.is_attached()
+    return bool(_attached)
+
+
+class _Value(NamedTuple):
+    kind: int = 0
+    data: int = 0
+    blob: bytes | None = None
+    severity: int = 0
+    status: int = 0
+    source_time: int = 0
+    receive_time: int = 0
+
+
+class _Metadata(NamedTuple):
+    precision: int = -1
+    limits: tuple[float, ...] = (float("nan"),) * len(_LIMITS)
+    units: bytes = b""
+    labels: tuple[bytes, ...] = ()
+
+
+_NO_VALUE, _NO_METADATA = _Value(), _Metadata()
+
+
+class _BadCount(Exception):
+    """More elements than the channel has."""
+
+
+@dataclass(slots=True, eq=False)
+class _Channel:
+    """One slot. `connection` grows when a connection is lost: what its monitors say is old then."""
+
+    name: str
+    slot: int
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    follower: asyncio.Task[None] | None = None
+    monitors: dict[str, aioca.Subscription] = field(default_factory=dict)
+    connection: int = 0
+    removed: bool = False
+    wanted: bool = False
+    state: int = int(State.NEVER_CONNECTED)
+    state_time: int = 0
+    native: int = -1
+    count: int = 0
+    readable: bool = False
+    writable: bool = False
+    host: str = ""
+    metadata: _Metadata = _NO_METADATA
+    value: _Value = _NO_VALUE
+    unseen: bool = False
+    merged: int = 0
+    dropped: int = 0
+    unanswered: int = 0
+
+    @property
+    def long_string(self) -> bool:
+        return self.name.endswith("$")
+
+    @property
+    def kind(self) -> int:
+        if self.native < 0:
+            return int(Kind.NONE)
+        if self.long_string:
+            return int(Kind.STRING)
+        return int(dbr.SCALAR_KIND[self.native]) | (ARRAY if self.count != 1 else 0)
+
+    def close_monitors(self) -> None:
+        for monitor in self.monitors.values():
+            monitor.close()
+        self.monitors.clear()
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """One row of a bulk call. `handed`: libca has it; `abandoned`: and had when the call ended."""
+
+    channel: _Channel
+    is_write: bool
+    code: int = _PENDING
+    handed: bool = False
+    abandoned: bool = False
+    value: _Value = _NO_VALUE
+    task: asyncio.Task[None] | None = None
 
 
 class AiocaTable:
@@ -40,20 +160,21 @@ class AiocaTable:
 
     def __init__(self) -> None:
         self._process = _process.claim()
-        ca.attach()
-        self._store = Store()
-        self._inbox = Inbox(asyncio.get_running_loop(), self._on_burst)
-        self._fetcher = MetadataFetcher(self._store, self._inbox.metadata_callback)
-        self._names: dict[int, bytes] = {}
-        self._hosts: dict[str, int] = {}
-        self._operations: dict[int, Operation] = {}
-        self._operation_number = 0
+        aioca.get_channel_infos()  # makes the context, with the environment as it is now
+        _attached[:] = [True]
+        self._channels: dict[int, _Channel] = {}
+        self._free: deque[int] = deque()
+        self._dirty: dict[int, None] = {}
+        self._info_dirty: set[int] = set()
         self._wake = asyncio.Event()
-        self._connection_waiters: list[tuple[Slots, asyncio.Event]] = []
-        self._late = 0
-        self._unanswered: dict[int, int] = {}
-        self._merged = 0
+        self._requests: set[_Request] = set()
+        self._windows: dict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_WINDOW)
+        )
+        self._updates = self._merged = self._bad_events = self._late = 0
         self._closed = False
+        _open_tables.add(self)
+        self._looker = asyncio.create_task(self._look_around(), name="look at CA rights")
 
     async def __aenter__(self) -> AiocaTable:
         return self
@@ -76,430 +197,516 @@ class AiocaTable:
     async def add(self, names: Sequence[str]) -> Slots:
         """See `ChannelTable.add`. Cancelled half-way, it takes back what it had made."""
         self._check_open()
-        raw = checked_names(names)
-        slots = self._store.allocate([text.endswith(b"$") for text in raw])
-        listed = slots.tolist()
-        self._names.update(zip(listed, raw, strict=True))
+        checked_names(names)
+        made: list[_Channel] = []
         try:
-            for at in range(0, len(listed), _STRIDE):
-                for slot in listed[at : at + _STRIDE]:
-                    self._create(slot)
-                ca.flush_io()
-                await asyncio.sleep(0)
-                self._check_open()
+            for index, name in enumerate(names):
+                if index % _STRIDE == _STRIDE - 1:
+                    await asyncio.sleep(0)
+                    self._check_open()
+                made.append(await self._make_channel(name))
         except BaseException:
-            if not self._closed:
-                self._drop(listed)
+            self._drop(made)
             raise
-        return slots
+        return np.array([channel.slot for channel in made], np.int64)
 
-    def _create(self, slot: int) -> None:
-        handle = ctypes.c_void_p()
-        text, inbox = self._names[slot], self._inbox
-        token = self._store.token(slot)
-        status = ca.create_channel(text, inbox.connection_callback, token, 0, handle)
-        if status != ECA_NORMAL:
-            raise InvalidArgument(
-                f"no channel can be made for {text.decode()!r}: {name(status)}", field="names"
-            )
-        self._store.chid[slot] = handle.value or 0
-        ca.replace_access_rights_event(handle, inbox.access_callback)
+    async def _make_channel(self, name: str) -> _Channel:
+        try:
+            await aioca.connect(name, wait=False, timeout=None)
+        except cadef.CAException as error:
+            raise InvalidArgument(f"no channel can be made for {name!r}: {error}") from error
+        # All slots given out are in use or free, so the next new one is their number.
+        number = len(self._channels) + len(self._free)
+        channel = _Channel(name, self._free.popleft() if self._free else number)
+        self._channels[channel.slot] = channel
+        channel.follower = asyncio.create_task(self._follow(channel), name=f"follow {name}")
+        return channel
 
     async def remove(self, slots: Slots) -> None:
-        """See `ChannelTable.remove`. Cancelled half-way, the rest remain."""
+        """See `ChannelTable.remove`. aioca keeps their connections until the last table closes."""
         self._check_open()
-        listed = np.unique(self._store.check(slots)).tolist()
-        for at in range(0, len(listed), _STRIDE):
-            self._drop([s for s in listed[at : at + _STRIDE] if s in self._names])
+        gone = list(dict.fromkeys(self._of(slots)))
+        for start in range(0, len(gone), _STRIDE):
+            self._drop(gone[start : start + _STRIDE])
             await asyncio.sleep(0)
-            if self._closed:
-                return
 
-    def _drop(self, slots: list[int]) -> None:
-        """Clear the channels; libca ends their subscriptions and requests with them."""
-        store = self._store
-        tokens = [store.token(slot) for slot in slots]
-        for slot in slots:
-            if store.chid[slot]:
-                ca.clear_channel(int(store.chid[slot]))
-            self._names.pop(slot, None)
-        ca.flush_io()
-        self._inbox.forget(tokens)
-        store.release(np.array(slots, np.int64))
-        self._forget_writes(set(slots))
-        self._fetcher.finished(tokens)
-        gone = set(slots)
-        for operation in list(self._operations.values()):
-            operation.removed(gone)
-        self._tell_connection_waiters()
+    def _drop(self, channels: list[_Channel]) -> None:
+        for channel in channels:
+            if channel.removed:
+                continue
+            channel.removed = True
+            channel.close_monitors()
+            if channel.follower is not None:
+                channel.follower.cancel()
+            channel.up.set()
+            del self._channels[channel.slot]
+            self._free.append(channel.slot)
+            self._dirty.pop(channel.slot, None)
+            self._info_dirty.discard(channel.slot)
+        self._end_requests(lambda request: request.channel.removed)
 
-    def _forget_writes(self, slots: set[int]) -> None:
-        """They were removed, or their server is back: earlier answers do not come any more."""
-        self._unanswered = {t: s for t, s in self._unanswered.items() if s not in slots}
+    def _end_requests(self, which: Callable[[_Request], bool]) -> None:
+        """End requests whose channel is no more. A write that libca has may still happen."""
+        for request in [request for request in self._requests if which(request)]:
+            if request.code == _PENDING:
+                sent = request.is_write and request.handed
+                request.code = int(ECA.TIMEOUT if sent else ECA.CHANDESTROY)
+            if request.task is not None:
+                request.task.cancel()
 
     async def wait_connected(self, slots: Slots, timeout: float) -> NDArray[np.bool_]:
         """See `ChannelTable.wait_connected`. Of slots removed meanwhile: False."""
         self._check_open()
-        rows = self._store.check(slots).copy()
-        waiter = (rows, asyncio.Event())
-        if not self._connected(rows).all():
-            self._connection_waiters.append(waiter)
-            try:
-                async with asyncio.timeout(max(timeout, 0)):
-                    await waiter[1].wait()
-            except TimeoutError:
-                pass  # the answer says which are missing
-            finally:
-                self._connection_waiters = [w for w in self._connection_waiters if w is not waiter]
-        return self._connected(rows)
+        channels = self._of(slots)
+        try:
+            async with asyncio.timeout(max(timeout, 0)):
+                while missing := [channel for channel in channels if not channel.up.is_set()]:
+                    for channel in missing:
+                        await channel.up.wait()
+        except TimeoutError:
+            pass  # the answer says which are missing
+        up = [channel.state == State.CONNECTED and not channel.removed for channel in channels]
+        return np.array(up, np.bool_)
 
-    def _connected(self, rows: Slots) -> NDArray[np.bool_]:
-        up: NDArray[np.bool_] = (self._store.state[rows] == State.CONNECTED) & self._store.used[
-            rows
-        ]
-        return up
+    async def _follow(self, channel: _Channel) -> None:
+        """Keep what is known of a channel: through every connection, until it is cancelled."""
+        while True:
+            self._on_connected(channel, await _connected_info(channel.name))
+            await channel.lost.wait()
+            channel.lost.clear()
+            channel.close_monitors()  # libca would go on with them in the type of before
 
-    def _tell_connection_waiters(self) -> None:
-        for rows, event in self._connection_waiters:
-            if (self._connected(rows) | ~self._store.used[rows]).all():
-                event.set()
+    def _on_connected(self, channel: _Channel, info: aioca.CAInfo) -> None:
+        if (info.datatype, info.count) != (channel.native, channel.count):
+            channel.value, channel.unseen, channel.metadata = _NO_VALUE, False, _NO_METADATA
+        channel.native, channel.count, channel.host = info.datatype, info.count, info.host
+        channel.readable, channel.writable = bool(info.read), bool(info.write)
+        channel.state, channel.state_time = int(State.CONNECTED), time.time_ns()
+        channel.unanswered = 0
+        self._mark(channel, value=True, info=True)
+        self._open_monitors(channel)
+        channel.up.set()
 
-    # -- subscriptions ----------------------------------------------------------------------
+    def _on_lost(self, channel: _Channel) -> None:
+        channel.connection += 1
+        channel.state, channel.state_time = int(State.DISCONNECTED), time.time_ns()
+        channel.up.clear()
+        channel.lost.set()
+        self._mark(channel, value=True, info=True)
+
+    async def _look_around(self) -> None:
+        """Look for what aioca does not report: rights that change, monitors that it has ended."""
+        waiting: deque[_Channel] = deque()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            waiting = waiting or deque(self._channels.values())
+            for _ in range(min(_STRIDE, len(waiting))):
+                channel = waiting.popleft()
+                if channel.state == State.CONNECTED and not channel.removed:
+                    await self._look_at(channel)
+
+    async def _look_at(self, channel: _Channel) -> None:
+        info = await _info_now(channel.name)
+        if info is None:
+            self._on_lost(channel)
+            return
+        rights = bool(info.read), bool(info.write)
+        if rights != (channel.readable, channel.writable):
+            channel.readable, channel.writable = rights
+            self._mark(channel, info=True)
+        for use, monitor in list(channel.monitors.items()):
+            if monitor.state == monitor.CLOSED:  # aioca ends it when an event has no good value
+                self._bad_events += channel.readable
+                del channel.monitors[use]
+        self._open_monitors(channel)
+
+    # -- values -----------------------------------------------------------------------------
 
     async def subscribe(self, slots: Slots) -> None:
         """See `ChannelTable.subscribe`."""
         self._check_open()
-        rows = np.unique(self._store.check(slots))
-        self._store.wanted[rows] = True
-        now = rows[self._connected(rows) & (self._store.value_sub[rows] == 0)].tolist()
-        for at in range(0, len(now), _STRIDE):
-            part = np.array(now[at : at + _STRIDE], np.int64)
-            still = self._connected(part) & (self._store.value_sub[part] == 0)
-            self._subscribe(part[still & self._store.wanted[part]].tolist())
-            await asyncio.sleep(0)
-            if self._closed:
-                return
+        for channel in self._of(slots):
+            channel.wanted = True
+            if channel.state == State.CONNECTED:
+                self._open_monitors(channel)
 
-    def _subscribe(self, slots: list[int]) -> None:
-        store, inbox = self._store, self._inbox
-        for slot in slots:
-            native, chid = int(store.native[slot]), int(store.chid[slot])
-            token = store.token(slot)
-            want = 1 if store.count[slot] == 1 else 0
-            store.value_sub[slot] = _subscription(
-                native + dbr.TIME,
-                want,
-                chid,
-                ca.DBE_VALUE | ca.DBE_ALARM,
-                inbox.value_callback,
-                token,
+    def _open_monitors(self, channel: _Channel) -> None:
+        """Of properties, which also tells that a connection is lost, and of the value."""
+        if not channel.readable:
+            return
+        connection = channel.connection
+
+        def listener(take: Callable[[_Channel, Any], None]) -> Callable[[Any], None]:
+            def on_event(event: Any) -> None:
+                if channel.removed or channel.connection != connection:
+                    return
+                if event.ok:
+                    take(channel, event)
+                else:
+                    self._on_lost(channel)
+
+            return on_event
+
+        if "properties" not in channel.monitors:
+            channel.monitors["properties"] = aioca.camonitor(
+                channel.name,
+                listener(self._on_properties),
+                events=aioca.DBE_PROPERTY,
+                datatype=channel.native,
+                format=aioca.FORMAT_CTRL,
+                count=1,
+                notify_disconnect=True,
             )
-            if native != dbr.DBR_STRING:
-                # Its first event is the metadata as of now, and comes again on reconnection.
-                store.property_sub[slot] = _subscription(
-                    native + dbr.CTRL, 1, chid, ca.DBE_PROPERTY, inbox.property_callback, token
-                )
-        ca.flush_io()
+        if channel.wanted and "value" not in channel.monitors:
+            channel.dropped = 0
+            channel.monitors["value"] = aioca.camonitor(
+                channel.name,
+                listener(self._on_value),
+                datatype=_datatype(channel.name, channel.native),
+                format=aioca.FORMAT_TIME,
+                notify_disconnect=True,
+            )
 
-    def _unsubscribe(self, slot: int) -> None:
-        for column in (self._store.value_sub, self._store.property_sub):
-            if column[slot]:
-                ca.clear_subscription(int(column[slot]))
-                column[slot] = 0
+    def _on_value(self, channel: _Channel, event: Any) -> None:
+        try:
+            value = _decoded(event)
+        except _BadCount:
+            self._bad_events += 1
+            return
+        dropped = channel.monitors["value"].dropped_callbacks
+        replaced = dropped - channel.dropped
+        channel.dropped = dropped
+        channel.merged += replaced + channel.unseen
+        self._updates += replaced + 1
+        channel.value, channel.unseen = value, True
+        self._mark(channel, value=True)
+
+    def _on_properties(self, channel: _Channel, event: Any) -> None:
+        metadata = _Metadata(
+            getattr(event, "precision", -1),
+            tuple(float(getattr(event, theirs, "nan")) for theirs in _LIMITS.values()),
+            getattr(event, "units", "").encode(),
+            tuple(label.encode() for label in getattr(event, "enums", ())),
+        )
+        if repr(metadata) != repr(channel.metadata):  # NaN is not equal to itself
+            channel.metadata = metadata
+            self._mark(channel, info=True)
+
+    def _mark(self, channel: _Channel, *, value: bool = False, info: bool = False) -> None:
+        if value:
+            self._dirty[channel.slot] = None
+        if info:
+            self._info_dirty.add(channel.slot)
+        self._wake.set()
 
     async def wait_dirty(self) -> None:
         """See `ChannelTable.wait_dirty`."""
         self._check_open()
-        if not self._has_news():
+        await asyncio.sleep(0)  # events reach this table by turns of the loop only
+        while not (self._dirty or self._info_dirty):
             self._wake.clear()
             await self._wake.wait()
             self._check_open()
 
-    def _has_news(self) -> bool:
-        store = self._store
-        return self._inbox.has_values or bool(store.dirty.any() or store.info_dirty.any())
-
     def drain(self, max_heap: int = 64 << 20) -> Columns:
         """See `ChannelTable.drain`."""
         self._check_open()
-        self._take_values()
-        out = self._store.take_dirty(max_heap)
-        self._merged += int(out.merged.sum())
-        return out
+        chosen: list[_Channel] = []
+        room = max_heap
+        for slot in list(self._dirty):  # what was left by the last drain comes first
+            channel = self._channels[slot]
+            size = len(channel.value.blob or b"")
+            if size > room and room != max_heap:
+                continue
+            room -= size
+            del self._dirty[slot]
+            chosen.append(channel)
+        chosen.sort(key=lambda channel: channel.slot)
+        columns = _columns(chosen, [channel.value for channel in chosen], Origin.MONITOR)
+        columns.merged[:] = [min(channel.merged, 0xFFFF_FFFF) for channel in chosen]
+        for channel in chosen:
+            self._merged += channel.merged
+            channel.merged, channel.unseen = 0, False
+        return columns
 
     def drain_info(self) -> Slots:
         """See `ChannelTable.drain_info`."""
         self._check_open()
-        slots = np.flatnonzero(self._store.info_dirty)
-        self._store.info_dirty[slots] = False
-        return slots
+        slots, self._info_dirty = sorted(self._info_dirty), set()
+        return np.array(slots, np.int64)
 
     def info(self, slots: Slots) -> InfoColumns:
         """See `ChannelTable.info`."""
         self._check_open()
-        return self._store.info(self._store.check(slots))
-
-    # -- what libca said --------------------------------------------------------------------
-
-    def _on_burst(self) -> None:
-        if self._closed:
-            return
-        self._take_connections()
-        self._take_metadata()
-        self._take_replies()
-        if self._has_news():
-            self._wake.set()
-
-    def _take_values(self) -> None:
-        """Decode what waits. Values that are not of the channel's type and count are dropped."""
-        taken = self._inbox.take_values()
-        store = self._store
-        bad = 0
-        slots, events, merged = [], [], []
-        for token, (event, replaced) in taken.items():
-            slot = store.slot(token)
-            if slot < 0:
-                continue
-            if store.native[slot] == event.basic and _agreed(event, int(store.count[slot])):
-                slots.append(slot)
-                events.append(event)
-                merged.append(replaced)
-            else:
-                bad += 1
-        self._inbox.refuse(bad)
-        if not slots:
-            return
-        rows = np.array(slots, np.int64)
-        got = decode(events, store.long_string[rows], store.is_array(rows))
-        store.store(rows, got, [e.received for e in events], merged)
-
-    def _take_connections(self) -> None:
-        connections, rights = self._inbox.take_connections()
-        if connections:
-            # Values that came before a loss of connection are the last known ones.
-            self._take_values()
-            pairs = [(self._store.slot(token), c) for token, c in connections.items()]
-            alive = [(slot, c) for slot, c in pairs if slot >= 0]
-            self._lose([(slot, c) for slot, c in alive if not c.up])
-            self._gain([(slot, c) for slot, c in alive if c.up])
-        self._take_rights(rights)
-
-    def _take_rights(self, rights: dict[int, int]) -> None:
-        store = self._store
-        readable = []
-        for token, right in rights.items():
-            slot = store.slot(token)
-            # libca withdraws all rights of a lost channel; what was last known stays instead.
-            if slot >= 0 and store.state[slot] == State.CONNECTED and store.rights[slot] != right:
-                if right & ~store.rights[slot] & 1:
-                    readable.append(slot)
-                store.rights[slot] = right
-                store.info_dirty[slot] = True
-        # Who could not read on connection has no metadata yet.
-        self._fetcher.request(readable)
-
-    def _lose(self, pairs: list[tuple[int, Connection]]) -> None:
-        slots = [slot for slot, _ in pairs]
-        self._store.state[slots] = State.DISCONNECTED
-        self._store.state_time[slots] = [c.at for _, c in pairs]
-        self._store.dirty[slots] = True
-
-    def _gain(self, pairs: list[tuple[int, Connection]]) -> None:
-        if not pairs:
-            return
-        store = self._store
-        slots = np.array([slot for slot, _ in pairs], np.int64)
-        native = np.array([c.native for _, c in pairs], np.int64)
-        count = np.array([c.elements for _, c in pairs], np.int64)
-        known = store.native[slots] >= 0
-        changed = known & ((store.native[slots] != native) | (store.count[slots] != count))
-        self._retype(slots[changed])
-        store.native[slots], store.count[slots] = native, count
-        store.state_time[slots] = [c.at for _, c in pairs]
-        store.rights[slots] = [c.rights for _, c in pairs]
-        store.host_id[slots] = [self._host_id(c.host) for _, c in pairs]
-        for slot, connection in pairs:
-            store.host[slot] = connection.host
-            long_string = self._names[slot].endswith(b"$") and connection.native == dbr.DBR_CHAR
-            store.long_string[slot] = long_string
-        store.state[slots] = State.CONNECTED
-        self._forget_writes(set(slots.tolist()))
-        store.dirty[slots] = True
-        store.info_dirty[slots] = True
-        wanted = store.wanted[slots]
-        self._subscribe(slots[wanted & (store.value_sub[slots] == 0)].tolist())
-        self._fetcher.request(slots[~wanted].tolist())
-        self._tell_connection_waiters()
-        for operation in list(self._operations.values()):
-            operation.connected(slots.tolist())
-
-    def _retype(self, slots: Slots) -> None:
-        """The server came back with another type: nothing of the old one stays."""
-        for slot in slots.tolist():
-            self._unsubscribe(slot)
-        self._store.forget_value(slots)
-        self._store.forget_metadata(slots)
-
-    def _host_id(self, host: str) -> int:
-        return self._hosts.setdefault(host, len(self._hosts))
-
-    def _take_metadata(self) -> None:
-        replies = self._inbox.take_metadata()
-        for reply in replies:
-            slot = self._store.slot(reply.token)
-            fits = slot >= 0 and self._store.native[slot] == reply.basic
-            if reply.raw is not None and fits:
-                self._store.store_metadata(slot, reply.basic, reply.raw)
-        asked = [reply.token for reply in replies if reply.requested]
-        if asked:
-            self._fetcher.finished(asked)
-
-    def _take_replies(self) -> None:
-        room: set[tuple[Operation, int]] = set()
-        for reply in self._inbox.take_replies():
-            operation = self._operations.get(reply.token >> 32)
-            if operation is None:
-                self._late += 1
-                if reply.status != ECA.DISCONN:
-                    self._unanswered.pop(reply.token, None)
-                continue
-            host = operation.reply(reply.token & 0xFFFF_FFFF, reply)
-            if host is not None:
-                room.add((operation, host))
-        for operation, host in room:
-            operation.pump(host)
+        every = self._of(slots)
+        limits = np.array([channel.metadata.limits for channel in every]).reshape(-1, len(_LIMITS))
+        return InfoColumns(
+            slot=np.array([channel.slot for channel in every], np.int64),
+            kind=np.array([channel.kind for channel in every], np.uint8),
+            count=np.array([channel.count for channel in every], np.int64),
+            state_time=np.array([channel.state_time for channel in every], np.int64),
+            readable=np.array([channel.readable for channel in every], np.bool_),
+            writable=np.array([channel.writable for channel in every], np.bool_),
+            precision=np.array([channel.metadata.precision for channel in every], np.int16),
+            units=[channel.metadata.units for channel in every],
+            labels=[channel.metadata.labels for channel in every],
+            host=[channel.host for channel in every],
+            **{ours: limits[:, index].copy() for index, ours in enumerate(_LIMITS)},
+        )
 
     # -- bulk requests ----------------------------------------------------------------------
 
     async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
-        """See `ChannelTable.read`. ValueError too for a `kind` asked of a long string."""
+        """See `ChannelTable.read`."""
         self._check_open()
-        rows = self._store.check(slots).copy()
-        basic = None if kind is None else self._asked(rows, kind)
-        callback = self._inbox.read_callback
-        operation = ReadOperation(self._store, rows, self._next_number(), callback, basic)
-        await self._run(operation, timeout)
-        return self._result(operation)
+        channels = self._of(slots)
+        asked = None if kind is None else dbr.dbr_type(kind)
+        texts = [channel.slot for channel in channels if channel.long_string]
+        if asked is not None and texts:
+            raise ValueError(f"the long string in slot {texts[0]} takes no kind")
+        requests = [_Request(channel, is_write=False) for channel in channels]
+        await self._run(requests, [self._get(request, asked) for request in requests], timeout)
+        values = _columns(channels, [request.value for request in requests], Origin.READ)
+        return ReadResult(values, self._codes(requests, ECA.TIMEOUT))
 
-    def _asked(self, rows: Slots, kind: Kind) -> int:
-        """The DBR type of `kind`."""
-        basic = dbr.dbr_type(kind)
-        texts = rows[self._store.long_string[rows]]
-        if len(texts):
-            address = self._names[int(texts[0])].decode("utf-8", "backslashreplace")
-            raise ValueError(f"the long string {address!r} takes no kind")
-        return basic
+    async def _get(self, request: _Request, asked: int | None) -> None:
+        """Until there is an answer: what was lost with a connection is asked again."""
+        name = request.channel.name
+
+        async def get(info: aioca.CAInfo) -> int:
+            datatype = _datatype(name, info.datatype if asked is None else asked)
+            try:
+                got = await aioca.caget(
+                    name, datatype=datatype, format=aioca.FORMAT_TIME, timeout=None
+                )
+                request.value = _decoded(got)
+            except aioca.CANothing as error:
+                return int(error.errorcode)
+            except (AssertionError, IndexError, _BadCount) as error:  # aioca's ways to say so
+                self._bad_events += 1
+                return int(ECA.BADTYPE if isinstance(error, AssertionError) else ECA.BADCOUNT)
+            return int(ECA.NORMAL)
+
+        await self._ask(request, get)
 
     async def write(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
     ) -> NDArray[np.int32]:
         """See `ChannelTable.write`. ECA_TIMEOUT also where the server was lost after sending."""
         self._check_open()
-        rows = self._store.check(slots).copy()
-        if len(values) != len(rows):
-            raise ValueError(f"{len(values)} values for {len(rows)} slots")
-        store = self._store
+        channels = self._of(slots)
+        if len(values) != len(channels):
+            raise ValueError(f"{len(values)} values for {len(channels)} slots")
+        rows = _EncodedRows(channels, values)
+        requests = [_Request(channel, is_write=True) for channel in channels]
+        puts = [self._put(request, rows, i, completion) for i, request in enumerate(requests)]
+        await self._run(requests, puts, timeout)
+        return self._codes(requests, ECA.UNRESPTMO)
 
-        def encoder(which: NDArray[np.int64]) -> Wire:
-            at = rows[which]
-            part = values.take(which)
-            return encode(part, store.native[at], store.count[at], store.long_string[at])
+    async def _put(self, request: _Request, rows: _EncodedRows, row: int, completion: bool) -> None:
+        """Until it is handed over and answered, in whichever call's time that is."""
+        channel = request.channel
 
-        operation = WriteOperation(
-            store, rows, self._next_number(), self._inbox.write_callback, encoder, completion
-        )
+        async def put(info: aioca.CAInfo) -> int:
+            code, datatype, array = rows.get(row, info)
+            if code != ECA.NORMAL:
+                return code
+            request.handed = True  # `caput` gives it to libca before it lets anybody else run
+            try:
+                await aioca.caput(
+                    channel.name, array, datatype=datatype, wait=completion, timeout=None
+                )
+            except aioca.CANothing as error:
+                if error.errorcode != ECA.DISCONN:
+                    return int(error.errorcode)
+                channel.unanswered += not request.abandoned
+                request.abandoned = False
+                return int(ECA.TIMEOUT)
+            except cadef.CAException:
+                request.handed = False
+                raise
+            return int(ECA.NORMAL)
+
+        await self._ask(request, put)
+        if request.abandoned:
+            self._late += 1
+            channel.unanswered = max(channel.unanswered - 1, 0)
+
+    async def _ask(
+        self, request: _Request, attempt: Callable[[aioca.CAInfo], Awaitable[int]]
+    ) -> None:
+        """Ask the server in its turn, again where it is lost before it has the question."""
+        name = request.channel.name
+        while True:
+            info = await _connected_info(name)
+            async with self._windows[info.host]:
+                try:
+                    code = await attempt(await _connected_info(name))
+                except cadef.CAException as error:  # by libca, at once: nothing was sent
+                    code = int(error.status)
+                except cadef.Disconnected:
+                    code = int(ECA.DISCONN)
+            if code != ECA.DISCONN:
+                if request.code == _PENDING:
+                    request.code = code
+                return
+            await asyncio.sleep(_RETRY_S)
+
+    async def _run(self, requests: list[_Request], work: list[Any], timeout: float) -> None:
+        """Do it all at once, until the deadline. Writes that libca has by then go on alone."""
+        for request, each in zip(requests, work, strict=True):
+            request.task = asyncio.create_task(each)
+            request.task.add_done_callback(partial(self._forget, request))
+        self._requests.update(requests)
+        tasks = [request.task for request in requests if request.task is not None]
         try:
-            await self._run(operation, timeout)
+            if tasks:
+                await asyncio.wait(tasks, timeout=max(timeout, 0))
         finally:
-            if not self._closed:
-                self._unanswered |= operation.unanswered()
-        return operation.code
+            for request, task in zip(requests, tasks, strict=True):
+                if task.done():
+                    if not task.cancelled():
+                        task.result()
+                elif request.is_write and request.handed and request.code == _PENDING:
+                    request.abandoned, request.code = True, int(ECA.TIMEOUT)
+                    request.channel.unanswered += 1
+                else:
+                    task.cancel()
+
+    def _codes(self, requests: list[_Request], late: ECA) -> NDArray[np.int32]:
+        """What became of each; `late` of those whose server is there and had no time for them."""
+        for request in requests:
+            if request.code == _PENDING:
+                up = request.channel.state == State.CONNECTED
+                request.code = int(late if up else ECA.DISCONN)
+        return np.array([request.code for request in requests], np.int32)
+
+    def _forget(self, request: _Request, _: asyncio.Task[None]) -> None:
+        self._requests.discard(request)
 
     def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
         """See `ChannelTable.unanswered`."""
         self._check_open()
-        rows = self._store.check(slots)
-        out: NDArray[np.bool_] = np.isin(rows, list(self._unanswered.values()))
-        return out
-
-    def _next_number(self) -> int:
-        self._operation_number = self._operation_number % 0x7FFF_FFFF + 1
-        return self._operation_number
-
-    async def _run(self, operation: Operation, timeout: float) -> None:
-        self._operations[operation.number] = operation
-        try:
-            operation.start()
-            await operation.finish(timeout)
-        finally:
-            operation.stop()
-            self._operations.pop(operation.number, None)
-
-    def _result(self, operation: ReadOperation) -> ReadResult:
-        store, slots = self._store, operation.slots
-        out = Columns.empty(len(slots)).with_key(slots)
-        # A slot removed and given out again while we waited is another channel by now.
-        gone = operation.code == ECA.CHANDESTROY
-        out.state[:] = np.where(gone, State.ABSENT, store.state[slots])
-        at = np.array(sorted(operation.events), np.int64)
-        if not len(at):
-            return ReadResult(out, operation.code)
-        events = [operation.events[i] for i in at.tolist()]
-        rows = slots[at]
-        # What the channel is now may differ from what it was when it was asked.
-        array = operation.asked_count[at] != 1
-        long_string = store.long_string[rows] & np.array([e.basic == dbr.DBR_CHAR for e in events])
-        got = decode(events, long_string, array & ~long_string)
-        heaped = [i for i, blob in enumerate(got.blob) if blob is not None]
-        heap, got.data[heaped] = join_heap(heaped, got.blob)
-        out.kind[at], out.data[at] = got.kind, got.data
-        out.severity[at], out.status[at] = got.severity, got.status
-        out.source_time[at] = got.source_time
-        out.receive_time[at] = [e.received for e in events]
-        out.state[at], out.origin[at] = State.CONNECTED, Origin.READ
-        return ReadResult(replace(out, heap=heap), operation.code)
+        return np.array([channel.unanswered > 0 for channel in self._of(slots)], np.bool_)
 
     # -- the rest ---------------------------------------------------------------------------
 
     def stats(self) -> TableStats:
         """See `ChannelTable.stats`. `merged` counts as rows are drained."""
-        used = self._store.used
-        connected = self._store.state[used] == State.CONNECTED
+        every = self._channels.values()
         return TableStats(
-            channels=int(used.sum()),
-            connected=int(connected.sum()),
-            subscribed=int(self._store.wanted[used].sum()),
-            updates=self._inbox.updates,
+            channels=len(every),
+            connected=sum(channel.state == State.CONNECTED for channel in every),
+            subscribed=sum(channel.wanted for channel in every),
+            updates=self._updates,
             merged=self._merged,
-            bad_events=self._inbox.bad_events,
+            bad_events=self._bad_events,
             late_completions=self._late,
         )
 
     async def close(self) -> None:
         """See `ChannelTable.close`. Reads and writes under way end with ECA_CHANDESTROY."""
+        if self._closed:
+            return
         self._closed = True
+        _open_tables.discard(self)
         self._wake.set()
-        for rows, event in self._connection_waiters:
-            del rows
-            event.set()
-        listed = list(self._names)
-        for at in range(0, len(listed), _STRIDE):
-            self._drop([s for s in listed[at : at + _STRIDE] if s in self._names])
-            await asyncio.sleep(0)
+        self._looker.cancel()
+        tasks = [self._looker, *(r.task for r in self._requests if r.task is not None)]
+        tasks += [c.follower for c in self._channels.values() if c.follower is not None]
+        self._end_requests(lambda _: True)
+        if os.getpid() == self._process:
+            self._drop(list(self._channels.values()))
+            if not _open_tables:
+                aioca.purge_channel_caches()
+        await asyncio.wait(tasks)
+
+    def _of(self, slots: Slots) -> list[_Channel]:
+        return [self._channels[slot] for slot in np.asarray(slots, np.int64).reshape(-1).tolist()]
 
     def _check_open(self) -> None:
-        _process.check(self._process)
         if self._closed:
             raise RuntimeError("the channel table is closed")
+        _process.check(self._process)
 
 
-def _agreed(event: Event, count: int) -> bool:
-    """Whether an event has as many elements as a channel of `count` may have."""
-    return event.elements == 1 if count == 1 else event.elements <= count
+class _EncodedRows:
+    """What a write sends, encoded for the channels' types, and again where they change."""
+
+    def __init__(self, channels: list[_Channel], values: Columns) -> None:
+        self._values = values
+        self._shapes = [(channel.native, channel.count) for channel in channels]
+        self._long_string = np.array([channel.long_string for channel in channels], np.bool_)
+        shapes = np.array(self._shapes, np.int64).reshape(-1, 2)
+        self._wire = encode(values, shapes[:, 0], shapes[:, 1], self._long_string)
+
+    def get(self, row: int, info: aioca.CAInfo) -> tuple[int, int, NDArray[Any]]:
+        """ECA code, DBR type and elements of a row."""
+        if self._shapes[row] == (info.datatype, info.count):
+            return wire_array(self._wire, row)
+        one = np.array([row])
+        native, count = np.array([info.datatype]), np.array([info.count])
+        wire = encode(self._values.take(one), native, count, self._long_string[one])
+        return wire_array(wire, 0)
 
 
-def _subscription(kind: int, count: int, chid: int, mask: int, callback: object, token: int) -> int:
-    """A new subscription's id, or 0 if the channel is lost: it is made on reconnection then."""
-    handle = ctypes.c_void_p()
-    status = ca.create_subscription(kind, count, chid, mask, callback, token, handle)
-    return handle.value or 0 if status == ECA_NORMAL else 0
+async def _info_now(name: str) -> aioca.CAInfo | None:
+    """What libca says of a channel, or None where it is not connected; lets nobody else run."""
+    info = await aioca.cainfo(name, wait=False, timeout=None, throw=False)
+    usable = info.ok and info.state == _IS_CONNECTED and info.datatype < len(dbr.SCALAR_KIND)
+    return info if usable else None
+
+
+async def _connected_info(name: str) -> aioca.CAInfo:
+    """The same when it is connected; the caller goes on before anything else runs."""
+    while True:
+        await aioca.connect(name, timeout=None)
+        info = await _info_now(name)
+        if info is not None:
+            return info
+        await asyncio.sleep(_RETRY_S)
+
+
+def _datatype(name: str, basic: int) -> Any:
+    """What to ask aioca for: texts as bytes, since as `str` they lose what is not UTF-8."""
+    if name.endswith("$"):
+        return aioca.DBR_CHAR_BYTES
+    return bytes if basic == dbr.DBR_STRING else basic
+
+
+def _decoded(event: Any) -> _Value:
+    """A value of aioca's in `FORMAT_TIME`. Raises `_BadCount`."""
+    kind, data, blob = int(dbr.SCALAR_KIND[event.datatype]), 0, None
+    if isinstance(event, bytes):
+        kind, blob = int(Kind.STRING), bytes(event)
+    elif event.element_count == 1:
+        data = scalar_bits(kind, event)
+    elif len(event) > event.element_count:
+        raise _BadCount
+    elif kind == Kind.STRING:
+        kind, blob = STRING_ARRAY, pack_strings(event.tolist())
+    else:
+        kind, blob = kind | ARRAY, event.tobytes()
+    seconds, nanoseconds = event.raw_stamp
+    source_time = seconds * 10**9 + nanoseconds
+    return _Value(kind, data, blob, event.severity, event.status, source_time, time.time_ns())
+
+
+def _columns(channels: list[_Channel], values: Iterable[_Value], origin: Origin) -> Columns:
+    """One row a channel. Without a value it has no origin either."""
+    columns = Columns.empty(len(channels))
+    heap: list[bytes] = []
+    size = 0
+    for row, (channel, value) in enumerate(zip(channels, values, strict=True)):
+        columns.key[row], columns.state[row] = channel.slot, channel.state
+        columns.kind[row] = value.kind
+        columns.origin[row] = origin if value.kind else Origin.NONE
+        columns.severity[row], columns.status[row] = value.severity, value.status
+        columns.source_time[row] = value.source_time
+        columns.receive_time[row] = value.receive_time
+        columns.data[row] = value.data
+        if value.blob is not None:
+            columns.data[row] = heap_ref(size, len(value.blob))
+            heap.append(value.blob)
+            size += len(value.blob)
+    return replace(columns, heap=b"".join(heap))

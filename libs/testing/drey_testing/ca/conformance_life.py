@@ -18,6 +18,7 @@ from drey_ca.interface import ChannelTable, Slots
 from drey_core.values import ARRAY, Kind, State
 from drey_testing.ca import records
 from drey_testing.ca.ioc import Ioc
+from drey_testing.ca.known import told_text
 from drey_testing.ca.suite import WAIT, columns, connected, drained_until, info_until, seen_value
 
 _CHANGING = (
@@ -171,7 +172,7 @@ class LifeConformance:
         await info_until(table, lambda: table.info(slots).units == [b"mA"])
         try:
             for field, value, column, wanted in [
-                ("EGU", b"\xb0C", "units", b"\xb0C"),
+                ("EGU", b"\xb0C", "units", told_text(table, b"\xb0C")),
                 ("HOPR", 77.0, "display_high", 77),
                 ("LOPR", -77.0, "display_low", -77),
                 ("DRVH", 66.0, "control_high", 66),
