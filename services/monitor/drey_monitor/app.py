@@ -11,9 +11,9 @@ from drey_core.errors import Unavailable
 from drey_monitor.adapters.catalog_client import ImageCatalog, directory_client
 from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.loops.catalog import CatalogFollower
+from drey_monitor.loops.epochs import EpochListener
 from drey_monitor.loops.owner import Owner
 from drey_monitor.loops.ready import Readiness
-from drey_monitor.loops.rivals import Rivals
 from drey_monitor.loops.tick import Ticker
 from drey_monitor.owned import Shards
 from drey_monitor.servicer import SERVICE, ControlServicer
@@ -62,9 +62,9 @@ async def main(settings: Settings, app: App) -> None:
         settings.shards,
         settings.catalog_poll,
     )
-    rivals = Rivals(shards)
+    epochs = EpochListener(shards)
     await bus.subscribe(bus.subject("catalog"), catalog.on_event)
-    await bus.subscribe(bus.subject("heartbeats", "*"), rivals.on_heartbeat)
+    await bus.subscribe(bus.subject("heartbeats", "*"), epochs.on_heartbeat)
     app.start(catalog, "catalog")
     app.start(Readiness(health, catalog, bus, image), "readiness")
     app.start(Ticker(hub, shards, image, settings.tick), "tick")
@@ -74,7 +74,7 @@ async def main(settings: Settings, app: App) -> None:
     )
     for shard in range(settings.shards):
         app.start(
-            Owner(shard, settings, lease, shards, hub, catalog, rivals, image, bus),
+            Owner(shard, settings, lease, shards, hub, catalog, epochs, image, bus),
             f"shard {shard}",
         )
 

@@ -62,15 +62,15 @@ def catalog_channels(raw: bytes) -> Channels:
     Names, devices and tolerances are left where they are: a monitor only passes them on.
     """
     page = CatalogPage.FromString(raw)
-    found = Channels(
+    channels = Channels(
         page.number,
         np.frombuffer(page.pv_numbers, "<i8"),
         np.frombuffer(page.protocols, "u1"),
         list(page.addresses),
     )
-    if {len(found.pv_number), len(found.protocol), len(found.addresses)} != {PAGE_SLOTS}:
+    if {len(channels.pv_number), len(channels.protocol), len(channels.addresses)} != {PAGE_SLOTS}:
         raise Internal(f"catalog page {page.number} has a column that is not of 256 entries")
-    return found
+    return channels
 
 
 def owned_shards(owned: list[Owned]) -> GetOwnedShardsResponse:

@@ -10,8 +10,7 @@ from drey_core.values import Columns
 from drey_monitor.domain.directory import DirectoryState
 from drey_monitor.domain.merging import latest
 from drey_monitor.domain.ownership import has_room
-from drey_monitor.domain.rates import Rate
-from drey_monitor.domain.settling import Settling
+from drey_monitor.domain.progress import Settling, UpdateRate
 from drey_monitor.domain.shard import Counts, ShardState
 from drey_runtime import telemetry
 
@@ -43,7 +42,7 @@ class Owned:
         self.state = ShardState(shard, epoch)
         self.directory = DirectoryState()
         self.settling = Settling(settle_ns)
-        self.rate = Rate()
+        self.rate = UpdateRate()
         self.followed: dict[int, bytes] = {}
         """Encoded pages of the catalog whose channels are watched."""
         self._early: list[Columns] | None = []

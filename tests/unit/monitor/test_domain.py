@@ -17,11 +17,8 @@ from drey_monitor.domain.ownership import (
     has_room,
     next_epoch,
     pages_of_shard,
-    shard_of_channels,
-    shard_of_page,
 )
-from drey_monitor.domain.rates import Rate
-from drey_monitor.domain.settling import Settling
+from drey_monitor.domain.progress import Settling, UpdateRate
 from drey_monitor.domain.shard import ShardState
 from drey_monitor.owned import Owned
 
@@ -51,8 +48,6 @@ def as_dict(columns: Columns) -> dict[int, tuple[int, object]]:
 def test_shards_partition_pages(pages, shards):
     parts = [pages_of_shard(pages, s, shards) for s in range(shards)]
     assert sorted(p for part in parts for p in part) == sorted(pages)
-    channels = np.array(pages, np.int64) * 256 + 17
-    assert shard_of_channels(channels, shards).tolist() == [shard_of_page(p, shards) for p in pages]
 
 
 @given(st.integers(0, 2**40), st.lists(st.integers(0, 2**40)))
@@ -348,7 +343,7 @@ def test_a_long_pause_of_the_process_is_no_quiet():
 
 
 def test_rate():
-    rate = Rate(10 * SECOND)
+    rate = UpdateRate(10 * SECOND)
     assert rate.observe(0, 0) == 0.0
     seen = [rate.observe(i * SECOND, 100 * i) for i in range(1, 31)]
     assert seen[-1] == pytest.approx(100)

@@ -31,7 +31,7 @@ class ChannelHub:
         self._table = table
         self._channel = np.full(0, -1, np.int64)
         self._shard = np.full(0, -1, np.int64)
-        self._news = np.zeros(0, bool)
+        self._info_changed = np.zeros(0, bool)
         """Slots whose info changed and was not taken yet."""
         self._lock = asyncio.Lock()
 
@@ -49,10 +49,10 @@ class ChannelHub:
 
         Cancelled half-way, those made so far stay; `drop` or `unmap` and `release` end them.
         """
-        for at in range(0, len(channels), _CHUNK):
-            part = channels[at : at + _CHUNK]
+        for start in range(0, len(channels), _CHUNK):
+            part = channels[start : start + _CHUNK]
             async with self._lock:
-                await self._add(shard, part, list(addresses[at : at + _CHUNK]))
+                await self._add(shard, part, list(addresses[start : start + _CHUNK]))
 
     async def _add(self, shard: int, channels: I8, addresses: list[str]) -> None:
         while addresses:
@@ -74,7 +74,7 @@ class ChannelHub:
             more = np.full(max(missing, len(self._channel)), -1, np.int64)
             self._channel = np.concatenate([self._channel, more])
             self._shard = np.concatenate([self._shard, more])
-            self._news = np.concatenate([self._news, np.zeros(len(more), bool)])
+            self._info_changed = np.concatenate([self._info_changed, np.zeros(len(more), bool)])
         self._channel[slots] = channels
         self._shard[slots] = shard
 
@@ -87,8 +87,8 @@ class ChannelHub:
 
     async def release(self, slots: I8) -> None:
         """End the channels of unmapped slots."""
-        for at in range(0, len(slots), _CHUNK):
-            await self._table.remove(slots[at : at + _CHUNK])
+        for start in range(0, len(slots), _CHUNK):
+            await self._table.remove(slots[start : start + _CHUNK])
 
     async def drop(self, shard: int) -> None:
         """End all channels of a shard."""
@@ -108,7 +108,7 @@ class ChannelHub:
         """
         async with self._lock:
             values = self._table.drain()
-            self._note(self._table.drain_info())
+            self._note_info(self._table.drain_info())
         return self._split(values)
 
     def take_info(self, shard: int) -> tuple[I8, InfoColumns] | None:
@@ -117,20 +117,20 @@ class ChannelHub:
         Some thousands at a time, so that a tick need not wait for more. Asked for seldom and then
         until None: while a machine connects every channel has news several times.
         """
-        if not self._news.any():
+        if not self._info_changed.any():
             return None
-        slots = np.flatnonzero(self._news & (self._shard == shard))[:_CHUNK]
+        slots = np.flatnonzero(self._info_changed & (self._shard == shard))[:_CHUNK]
         if not len(slots):
             return None
-        self._news[slots] = False
+        self._info_changed[slots] = False
         return self._channel[slots], self._table.info(slots)
 
-    def _note(self, slots: I8) -> None:
-        slots = slots[slots < len(self._news)]
-        self._news[slots[self._shard[slots] >= 0]] = True
+    def _note_info(self, slots: I8) -> None:
+        slots = slots[slots < len(self._info_changed)]
+        self._info_changed[slots[self._shard[slots] >= 0]] = True
 
     def _split(self, values: Columns) -> dict[int, Columns]:
-        owner = _looked_up(self._shard, values.key)
+        owner = _entries_of(self._shard, values.key)
         if not len(owner):
             return {}
         first = int(owner[0])
@@ -143,18 +143,18 @@ class ChannelHub:
         return values.with_key(self._channel[values.key])
 
 
-def _looked_up(column: I8, slots: I8) -> I8:
+def _entries_of(column: I8, slots: I8) -> I8:
     """Entries of `column`; -1 for slots beyond it."""
     if not len(slots) or int(slots.max()) < len(column):
         return column[slots]
-    found = np.full(len(slots), -1, np.int64)
+    entries = np.full(len(slots), -1, np.int64)
     inside = slots < len(column)
-    found[inside] = column[slots[inside]]
-    return found
+    entries[inside] = column[slots[inside]]
+    return entries
 
 
 def _index_of(error: InvalidArgument) -> int:
-    found = re.search(r"\[(\d+)\]", error.field)
-    if found is None:
+    index = re.search(r"\[(\d+)\]", error.field)
+    if index is None:
         raise error
-    return int(found.group(1))
+    return int(index.group(1))

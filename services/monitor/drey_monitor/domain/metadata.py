@@ -48,13 +48,13 @@ class MetadataTable:
         if not new:
             return
         every = np.array(sorted(have | new), np.int64)
-        at = np.searchsorted(every, self.numbers)
+        old_rows = np.searchsorted(every, self.numbers)
         columns = _blank_columns(len(every))
         labels: list[dict[int, tuple[bytes, ...]]] = [{} for _ in range(len(every))]
         for name, column in self._columns.items():
-            columns[name][at] = column
-        for index, known in zip(at.tolist(), self._labels, strict=True):
-            labels[index] = known
+            columns[name][old_rows] = column
+        for index, page_labels in zip(old_rows.tolist(), self._labels, strict=True):
+            labels[index] = page_labels
         self.numbers, self._columns, self._labels = every, columns, labels
 
     def take_over(self, page: MetadataPage, same: NDArray[np.bool_]) -> None:
@@ -69,33 +69,33 @@ class MetadataTable:
 
     def update(self, channels: I8, info: InfoColumns) -> list[int]:
         """Row i of `info` is of `channels[i]`, each once; numbers of the pages touched."""
-        at, slot, known = self._places(channels)
+        page, slot, here = self._places(channels)
         for name in _PLAIN:
-            self._columns[name][at, slot] = getattr(info, name)[known]
+            self._columns[name][page, slot] = getattr(info, name)[here]
         limits = self._columns["limits"]
         for row, name in enumerate(_LIMITS):
-            limits[at, row, slot] = getattr(info, name)[known]
-        self._columns["units"][at, slot] = _objects(info.units)[known]
-        self._columns["hosts"][at, slot] = _objects(info.host)[known]
-        self._set_labels(at, slot, [info.labels[i] for i in known.tolist()])
-        return self._touched(at)
+            limits[page, row, slot] = getattr(info, name)[here]
+        self._columns["units"][page, slot] = _objects(info.units)[here]
+        self._columns["hosts"][page, slot] = _objects(info.host)[here]
+        self._set_labels(page, slot, [info.labels[i] for i in here.tolist()])
+        return self._touched(page)
 
     def forget(self, channels: I8) -> list[int]:
         """Nothing is known of these any more; numbers of the pages touched."""
-        at, slot, _ = self._places(channels)
+        page, slot, _ = self._places(channels)
         for name, column in self._columns.items():
             if name == "limits":
-                column[at, :, slot] = np.nan
+                column[page, :, slot] = np.nan
             else:
-                column[at, slot] = _blank_of(name)
-        self._set_labels(at, slot, [()] * len(at))
-        return self._touched(at)
+                column[page, slot] = _blank_of(name)
+        self._set_labels(page, slot, [()] * len(page))
+        return self._touched(page)
 
     def pages(self, numbers: Iterable[int]) -> dict[int, MetadataPage]:
         """Copies of some pages, by number."""
         wanted = np.array(sorted(numbers), np.int64)
-        found = np.searchsorted(self.numbers, wanted).tolist()
-        return {n: self._page(n, i) for n, i in zip(wanted.tolist(), found, strict=True)}
+        indices = np.searchsorted(self.numbers, wanted).tolist()
+        return {n: self._page(n, i) for n, i in zip(wanted.tolist(), indices, strict=True)}
 
     # --- inside ---
 
@@ -113,20 +113,20 @@ class MetadataTable:
             none = np.zeros(0, np.int64)
             return none, none, none
         number = channels >> PAGE_SHIFT
-        at = np.minimum(np.searchsorted(self.numbers, number), len(self.numbers) - 1)
-        known = np.flatnonzero(self.numbers[at] == number)
-        return at[known], channels[known] & PAGE_MASK, known
+        page = np.minimum(np.searchsorted(self.numbers, number), len(self.numbers) - 1)
+        here = np.flatnonzero(self.numbers[page] == number)
+        return page[here], channels[here] & PAGE_MASK, here
 
-    def _touched(self, at: I8) -> list[int]:
+    def _touched(self, page: I8) -> list[int]:
         mask = np.zeros(len(self.numbers), bool)
-        mask[at] = True
+        mask[page] = True
         touched: list[int] = self.numbers[mask].tolist()
         return touched
 
-    def _set_labels(self, at: I8, slot: I8, labels: list[tuple[bytes, ...]]) -> None:
+    def _set_labels(self, page: I8, slot: I8, labels: list[tuple[bytes, ...]]) -> None:
         if not any(labels) and not any(self._labels):
             return
-        for index, place, texts in zip(at.tolist(), slot.tolist(), labels, strict=True):
+        for index, place, texts in zip(page.tolist(), slot.tolist(), labels, strict=True):
             if texts:
                 self._labels[index][place] = texts
             else:

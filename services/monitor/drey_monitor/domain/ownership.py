@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from drey_core.pages import PAGE_SHIFT, shard_of_page
-
-I8 = NDArray[np.int64]
-
-
-def shard_of_channels(channels: I8, shards: int) -> I8:
-    """The shard of each channel."""
-    return shard_of_page(channels >> PAGE_SHIFT, shards)
+from drey_core.pages import shard_of_page
 
 
 def pages_of_shard(pages: Iterable[int], shard: int, shards: int) -> list[int]:

@@ -20,10 +20,10 @@ from drey_monitor.domain.catalog import Change, Channels, difference, unchanged
 from drey_monitor.domain.ownership import next_epoch, pages_of_shard
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.directory import DirectoryWriter
+from drey_monitor.loops.epochs import EpochListener
 from drey_monitor.loops.heartbeat import Heartbeats
 from drey_monitor.loops.image_writer import ImageWriter
 from drey_monitor.loops.publisher import Publisher
-from drey_monitor.loops.rivals import Rivals
 from drey_monitor.owned import Owned, Shards
 from drey_monitor.settings import Settings
 from drey_runtime.backoff import backoff
@@ -66,13 +66,13 @@ class Owner:
         shards: Shards,
         hub: ChannelHub,
         catalog: CatalogFollower,
-        rivals: Rivals,
+        epochs: EpochListener,
         image: Image,
         bus: Bus,
     ) -> None:
         self._shard, self._settings, self._lease = shard, settings, lease
         self._shards, self._hub, self._catalog = shards, hub, catalog
-        self._rivals, self._image, self._bus = rivals, image, bus
+        self._epochs, self._image, self._bus = epochs, image, bus
 
     async def run(self) -> None:
         """Wait, own, lose, for ever."""
@@ -106,7 +106,7 @@ class Owner:
                 seen = await self._image.epoch(self._shard)
         except (Unavailable, TimeoutError):
             seen = 0
-        known = self._rivals.epoch(self._shard)
+        known = self._epochs.epoch(self._shard)
         return max(seen, known) if believable(seen, known) else known
 
     async def _own(self, term: Term) -> None:

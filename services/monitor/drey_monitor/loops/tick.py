@@ -38,19 +38,19 @@ class Ticker:
         due = time.monotonic()
         try:
             while True:
-                await self._news()
+                await self._wait_for_change()
                 await asyncio.sleep(max(due - time.monotonic(), 0))
                 began = time.monotonic()
                 if began - due > _LONG_SLEEP_S:
                     await self._check_epochs()
                 due = max(due + self._tick, began)
-                await self.turn()
+                await self.drain_and_cut()
                 telemetry.loop_seconds.record(time.monotonic() - began, {"loop": "tick"})
         finally:
             if self._dirty is not None:
-                await _ended(self._dirty)
+                await _cancel_and_wait(self._dirty)
 
-    async def _news(self) -> None:
+    async def _wait_for_change(self) -> None:
         """Wait until the table or a shard has something."""
         if self._dirty is None:
             self._dirty = asyncio.create_task(self._hub.wait_dirty(), name="wait for values")
@@ -58,7 +58,7 @@ class Ticker:
         try:
             await asyncio.wait({self._dirty, changed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _ended(changed)
+            await _cancel_and_wait(changed)
         if self._dirty.done():
             self._dirty.result()
             self._dirty = None
@@ -75,7 +75,7 @@ class Ticker:
                 if epoch > owned.state.epoch:
                     self._shards.supersede(owned, epoch)
 
-    async def turn(self) -> None:
+    async def drain_and_cut(self) -> None:
         """Drain once and cut what changed."""
         self._shards.changed.clear()
         drained = await self._hub.drain()
@@ -85,9 +85,9 @@ class Ticker:
                 owned.fold(values)
                 telemetry.loop_items.add(len(values), {"loop": "drain"})
         for owned in self._shards:
-            self._cut(owned)
+            self._cut_batch(owned)
 
-    def _cut(self, owned: Owned) -> None:
+    def _cut_batch(self, owned: Owned) -> None:
         cut = owned.state.cut() if owned.publishes else None
         if cut is None:
             return
@@ -108,7 +108,7 @@ class Ticker:
             )
 
 
-async def _ended(task: asyncio.Task[Any]) -> None:
+async def _cancel_and_wait(task: asyncio.Task[Any]) -> None:
     """Cancel a task and wait for its end, so that it leaves nothing behind."""
     task.cancel()
     await asyncio.wait({task})

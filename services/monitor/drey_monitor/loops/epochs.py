@@ -10,7 +10,7 @@ from drey_monitor.owned import Shards
 from drey_runtime.edge import decode_heartbeat, note
 
 
-class Rivals:
+class EpochListener:
     """The greatest epoch heard of each shard. Works while Redis is away."""
 
     def __init__(self, shards: Shards) -> None:
@@ -26,12 +26,12 @@ class Rivals:
         try:
             beat = decode_heartbeat(message.data)
             owned = self._shards.get(beat.shard)
-            known = max(self.epoch(beat.shard), owned.state.epoch if owned else 0)
-            if not believable(beat.epoch, known):
-                raise Malformed(f"a heartbeat of epoch {beat.epoch}, where {known} is known")
+            known_epoch = max(self.epoch(beat.shard), owned.state.epoch if owned else 0)
+            if not believable(beat.epoch, known_epoch):
+                raise Malformed(f"a heartbeat of epoch {beat.epoch}, where {known_epoch} is known")
         except Malformed as error:
             note(error, "heartbeats")
             return
-        self._epochs[beat.shard] = max(known, beat.epoch)
+        self._epochs[beat.shard] = max(known_epoch, beat.epoch)
         if owned is not None and beat.epoch > owned.state.epoch:
             self._shards.supersede(owned, beat.epoch)
