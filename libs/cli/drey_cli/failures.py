@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from drey_cli.contracts import errors_pb2
 from drey_cli.errors import CliError
 from drey_cli.exits import ExitCode
-from drey_cli.remedies import remedy_for
 
 if TYPE_CHECKING:
     import grpc
-
 
 DOMAIN = "drey"
 _PREFIX = "ERROR_REASON_"
@@ -71,8 +69,8 @@ def _details(call: grpc.Call) -> tuple[str, dict[str, str], str, str]:
 
 def reason_name(reason: int) -> str:
     """Name of an `ErrorReason` without its prefix; numbers unknown here as `REASON_N`."""
-    known = errors_pb2.ErrorReason.values()
-    if reason not in known:
+    numbers = errors_pb2.ErrorReason.values()
+    if reason not in numbers:
         return f"REASON_{reason}"
     return errors_pb2.ErrorReason.Name(reason).removeprefix(_PREFIX)  # type: ignore[arg-type]
 
@@ -87,3 +85,55 @@ def from_item_error(item: errors_pb2.ItemError, *, subject: str = "") -> CliErro
         field=item.field,
         remedy=remedy_for(reason),
     )
+
+
+_REMEDIES = {
+    "EMPTY_SELECTOR": "name PVs, or choose with --glob, --tag, --device; --all says everything",
+    "MALFORMED_ID": "give an id as the lists show it, a unique part of it, or `latest`",
+    "ETAG_MISMATCH": "somebody changed it meanwhile: look again, then repeat",
+    "REQUEST_ID_REUSED": "repeat the command; it makes a new request id",
+    "UNAUTHENTICATED": "give a key with --key, --key-file, DREY_KEY or a profile",
+    "KEY_REVOKED": "ask an admin for a new key (drey key create)",
+    "KEY_EXPIRED": "ask an admin for a new key (drey key create)",
+    "PERMISSION_DENIED": "ask somebody with the role, or an admin for a key that has it",
+    "MESSAGE_TOO_LARGE": "choose fewer PVs at once, or choose by --glob or --tag",
+    "DEADLINE_EXCEEDED": "try again with a longer --timeout, or see `drey status`",
+    "IMAGE_NOT_FRESH": "see `drey status`; `--source read` reads the channels themselves",
+    "COVERAGE_TOO_SMALL": "allow gaps with --max-missing N or --allow-missing; they are recorded",
+    "DATABASE_UNAVAILABLE": "see `drey status`; watching goes on meanwhile",
+    "IMAGE_UNAVAILABLE": "see `drey status`; `--source read` reads the channels themselves",
+    "BUS_UNAVAILABLE": "see `drey status`, then try again",
+    "UPSTREAM_UNAVAILABLE": "see `drey status`, then try again",
+    "PLAN_DIGEST_MISMATCH": "look at the plan again: drey restore show PLAN",
+    "PLAN_EXPIRED": "make a new plan: drey restore plan SNAPSHOT",
+    "PLAN_EMPTY": "nothing has to be written; see the reasons: drey restore show PLAN",
+    "MACHINE_MOVED": "make a new plan, or accept what moved with --accept-moved",
+    "LABELS_MOVED": "make a new plan: drey restore plan SNAPSHOT; moved labels cannot be accepted",
+    "DISCONNECTED": "see the IOCs, then make a new plan: drey restore plan SNAPSHOT",
+    "NOT_ALL_VERIFIED": "see each PV: drey restore show RESTORE",
+    "CHANNELS_HELD": "see the other restore: drey restore show RESTORE; wait for it, or abort it",
+    "NOT_IMPLEMENTED": "this version of the server does not have it yet",
+    "MALFORMED_FILE": "correct the line named, then import again; nothing was changed",
+    "IN_USE": "take it from the PVs first, or repeat with --force",
+    "PROTECTED": "it is protected: take the golden mark away first, or keep another admin key",
+    "READER_TOO_SLOW": "watch fewer PVs, or with a longer --interval",
+    "VALUE_TOO_LARGE": "leave that PV out, or read it by itself",
+    "INTERNAL": "a defect of the server: give its operators the trace id",
+    "RESOURCE_EXHAUSTED": "end some of the calls that run with this key, or try again in a moment",
+    "MALFORMED_MESSAGE": "client and server are of different versions: compare `drey --version`",
+    "UNKNOWN_METHOD": "this version of the server does not have it yet",
+    "APPROVAL_REQUIRED": "a second person has to approve the plan first",
+}
+
+_STATUS_REMEDIES = {
+    "UNAVAILABLE": "is the server running there? --server or DREY_SERVER says where",
+    "UNAUTHENTICATED": _REMEDIES["UNAUTHENTICATED"],
+    "DEADLINE_EXCEEDED": _REMEDIES["DEADLINE_EXCEEDED"],
+    "RESOURCE_EXHAUSTED": _REMEDIES["MESSAGE_TOO_LARGE"],
+    "UNIMPLEMENTED": _REMEDIES["NOT_IMPLEMENTED"],
+}
+
+
+def remedy_for(reason: str, status: str = "") -> str:
+    """One line of advice for a reason, else for a gRPC status name; empty when there is none."""
+    return _REMEDIES.get(reason) or _STATUS_REMEDIES.get(status, "")

@@ -49,14 +49,14 @@ def match_id(text: str, ids: Iterable[tuple[str, str]], *, what: str) -> str:
             by_title.append(identity)
         if part is not None and (identity.startswith(part) or identity.endswith(part)):
             by_part.append(identity)
-    found = by_title or by_part
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = by_title or by_part
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise not_found(what, text)
-    shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+    shown = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
     raise CliError(
-        f"{len(found)} {what}s are named {text!r}: {shown}",
+        f"{len(matches)} {what}s are named {text!r}: {shown}",
         reason="AMBIGUOUS",
         remedy="give the whole id",
         code=ExitCode.REFUSED,
@@ -103,8 +103,8 @@ def list_snapshots(
 
 def deleted_snapshot_id(client: Client, text: str) -> str:
     """Id of a deleted snapshot by id, part of an id, or exact title."""
-    found = list_snapshots(client, include_deleted=True)
-    return match_id(text, ((s.id, s.title) for s in found if s.delete_time_ns), what="snapshot")
+    snapshots = list_snapshots(client, include_deleted=True)
+    return match_id(text, ((s.id, s.title) for s in snapshots if s.delete_time_ns), what="snapshot")
 
 
 def snapshot_id(client: Client, text: str) -> str:
@@ -169,8 +169,8 @@ def restore_id(client: Client, text: str, *, principal: str = "") -> str:
     request = restore_service_pb2.ListRestoresRequest(principal=principal)
 
     def listed() -> Iterator[tuple[str, str]]:
-        found = client.list_items(client.restores.ListRestores, request, "restores")
-        return ((restore.id, "") for restore in found)
+        restores = client.list_items(client.restores.ListRestores, request, "restores")
+        return ((restore.id, "") for restore in restores)
 
     return _resolve(text, listed, what="restore")
 

@@ -43,10 +43,10 @@ def command(app: typer.Typer, name: str, *, examples: Sequence[str] = ()) -> Cal
         common = option_group("common", CommonOptions)
 
         def run(ctx: typer.Context, **values: Any) -> None:
-            said = take_group(values, "common", CommonOptions)
+            common_values = take_group(values, "common", CommonOptions)
             for group, kind in groups.items():
                 values[group] = take_group(values, group, kind)
-            with Session(said.over(ctx.obj or CommonOptions())) as session:
+            with Session(common_values.over(ctx.obj or CommonOptions())) as session:
                 function(session, **values)
 
         wrapped = with_signature(run, function, [*flat[1:], *common])

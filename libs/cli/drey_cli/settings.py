@@ -136,20 +136,20 @@ def resolve(
     `environ` and `folder` (the working folder) are arguments for tests.
     """
     env = os.environ if environ is None else environ
-    found = _written_down(options, env, folder or Path.cwd())
-    server = options.server or env.get("DREY_SERVER") or str(found.values.get("server", ""))
+    written = _written_down(options, env, folder or Path.cwd())
+    server = options.server or env.get("DREY_SERVER") or str(written.values.get("server", ""))
     if not server:
         raise usage_error(
             "no server was named",
             remedy="say --server HOST:PORT, set DREY_SERVER, or start one here with `drey up`",
         )
-    if server != found.values.get("server"):
+    if server != written.values.get("server"):
         # What was written down belongs to another server: its key must not travel to this one.
-        found = _Written({})
-    values = found.values
+        written = _Written({})
+    values = written.values
     connection = Connection(
         server=server,
-        key=_key(options, env, found, server),
+        key=_key(options, env, written, server),
         tls=_tls(options, env, values),
         ca=_ca(options, env, values),
         timeout_s=_timeout(options, env, values),
@@ -190,14 +190,14 @@ def _written_down(options: CommonOptions, env: Mapping[str, str], folder: Path) 
 def _why_not_own(path: Path) -> CliError | None:
     """Why a file of the current folder is not believed: somebody else can have written it."""
     for each in (path.parent, path):
-        found = each.stat()
-        if found.st_uid != os.geteuid():
+        status = each.stat()
+        if status.st_uid != os.geteuid():
             return usage_error(
                 f"{each} belongs to another user, so it is not believed",
                 field="--state",
                 remedy=f"if you trust it, name it: --state {path.parent}; or say --server",
             )
-        if found.st_mode & 0o022:
+        if status.st_mode & 0o022:
             return usage_error(
                 f"{each} can be written by other users, so it is not believed",
                 field="--state",
@@ -240,11 +240,11 @@ def _profile(name: str | None, env: Mapping[str, str]) -> dict[str, Any]:
     if name is None:
         return {}
     if not isinstance(profiles, dict) or name not in profiles:
-        known = ", ".join(sorted(profiles)) if isinstance(profiles, dict) else ""
+        names = ", ".join(sorted(profiles)) if isinstance(profiles, dict) else ""
         raise usage_error(
             f"{path} has no profile {name!r}",
             field="--profile",
-            remedy=f"it has: {known}" if known else f"write [profiles.{name}] into it",
+            remedy=f"it has: {names}" if names else f"write [profiles.{name}] into it",
         )
     return _checked(profiles[name], path)
 
@@ -262,14 +262,14 @@ def _checked(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
-def _key(options: CommonOptions, env: Mapping[str, str], found: _Written, server: str) -> str:
+def _key(options: CommonOptions, env: Mapping[str, str], written: _Written, server: str) -> str:
     if options.key:
         return options.key
     if options.key_file:
         return _read_key(options.key_file)
     if env.get("DREY_KEY") or env.get("DREY_KEY_FILE"):
         home = env.get("DREY_SERVER")
-        if found.here or (home and home != server):
+        if written.here or (home and home != server):
             raise usage_error(
                 f"the key of the environment belongs to {home or 'a server that you name'} and is"
                 f" not sent to {server}",
@@ -277,9 +277,9 @@ def _key(options: CommonOptions, env: Mapping[str, str], found: _Written, server
                 remedy=f"set DREY_SERVER={server}, say --key or --key-file, or unset DREY_KEY",
             )
         return env.get("DREY_KEY") or _read_key(env["DREY_KEY_FILE"])
-    if found.values.get("key_file"):
-        return _read_key(str(found.values["key_file"]))
-    return str(found.values.get("key", ""))
+    if written.values.get("key_file"):
+        return _read_key(str(written.values["key_file"]))
+    return str(written.values.get("key", ""))
 
 
 def _read_key(path: str) -> str:
@@ -291,21 +291,21 @@ def _read_key(path: str) -> str:
         ) from error
 
 
-def _tls(options: CommonOptions, env: Mapping[str, str], found: Mapping[str, Any]) -> bool:
+def _tls(options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]) -> bool:
     if options.tls is not None:
         return options.tls
     if env.get("DREY_TLS"):
         return env["DREY_TLS"].lower() not in {"0", "false", "no"}
-    return bool(found.get("tls") or _ca(options, env, found))
+    return bool(values.get("tls") or _ca(options, env, values))
 
 
-def _ca(options: CommonOptions, env: Mapping[str, str], found: Mapping[str, Any]) -> Path | None:
-    path = options.ca or env.get("DREY_CA") or found.get("ca")
+def _ca(options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]) -> Path | None:
+    path = options.ca or env.get("DREY_CA") or values.get("ca")
     return Path(str(path)).expanduser() if path else None
 
 
-def _timeout(options: CommonOptions, env: Mapping[str, str], found: Mapping[str, Any]) -> float:
-    text = options.timeout or env.get("DREY_TIMEOUT") or found.get("timeout")
+def _timeout(options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]) -> float:
+    text = options.timeout or env.get("DREY_TIMEOUT") or values.get("timeout")
     if text is None:
         return DEFAULT_TIMEOUT_S
     seconds = parse_seconds(str(text), option="--timeout")

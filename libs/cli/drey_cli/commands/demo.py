@@ -60,8 +60,7 @@ def demo(
 
 
 async def _demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | None) -> bool:
-    from drey_cli.demo.report import Report
-    from drey_cli.demo.walk import Walk
+    from drey_cli.demo.walk import Report, Walk
     from drey_stack.simulated import SimulatedMachine
     from drey_stack.whole import Stack, StackOptions
 

@@ -73,7 +73,7 @@ def _show(session: Session, job: job_pb2.Job) -> None:
 @command(app, "watch", examples=("drey job watch latest",))
 def watch(session: Session, job: JobArgument) -> None:
     """Follow a job to its end. Leaving by Ctrl-C stops nothing."""
-    from drey_cli.following_jobs import follow_job, job_states
+    from drey_cli.following import follow_job, job_states
 
     identity = job_id(session.client, job)
     if session.out.json:

@@ -66,17 +66,17 @@ def list_pvs(
 ) -> None:
     """List PVs of the catalog by name."""
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
-    found = fetch_pvs(session, choice.optional(), search=search, deleted=deleted, limit=limit)
+    listed = fetch_pvs(session, choice.optional(), search=search, deleted=deleted, limit=limit)
     if session.out.json:
-        session.out.document({"total": found.total, "pvs": as_documents(found.pvs)})
-        refuse_nothing(found.pvs, choice, search)
+        session.out.document({"total": listed.total, "pvs": as_documents(listed.pvs)})
+        refuse_nothing(listed.pvs, choice, search)
         return
-    refuse_nothing(found.pvs, choice, search)
+    refuse_nothing(listed.pvs, choice, search)
 
-    table = pvs_table(found.pvs)
-    table.note = plural(found.total, "PV")
-    if len(found.pvs) < found.total:
-        table.note = f"{len(found.pvs)} of {table.note}; --limit 0 shows all"
+    table = pvs_table(listed.pvs)
+    table.note = plural(listed.total, "PV")
+    if len(listed.pvs) < listed.total:
+        table.note = f"{len(listed.pvs)} of {table.note}; --limit 0 shows all"
     session.out.table(table)
 
 
@@ -92,14 +92,14 @@ def list_devices(
     client, selector = session.client, choice.optional()
 
     request = catalog_service_pb2.ListDevicesRequest(selector=selector, search=search)
-    found = list(client.list_items(client.catalog.ListDevices, request, "devices"))
-    session.show({"devices": found}, lambda: devices_table(found))
-    refuse_nothing(found, choice, search)
+    devices = list(client.list_items(client.catalog.ListDevices, request, "devices"))
+    session.show({"devices": devices}, lambda: devices_table(devices))
+    refuse_nothing(devices, choice, search)
 
 
-def refuse_nothing(found: Sequence[object], choice: Choice, search: str = "") -> None:
+def refuse_nothing(chosen: Sequence[object], choice: Choice, search: str = "") -> None:
     """Fail where something was asked for and nothing is chosen by it."""
-    if found or (choice.is_empty and not search):
+    if chosen or (choice.is_empty and not search):
         return
     asked = " ".join([*choice.names, *choice.globs, *choice.devices, *choice.tags, search])
     raise CliError(
@@ -110,7 +110,7 @@ def refuse_nothing(found: Sequence[object], choice: Choice, search: str = "") ->
     )
 
 
-class Found:
+class PvList:
     """PVs of a list and the number of all that match."""
 
     def __init__(self) -> None:
@@ -125,9 +125,9 @@ def fetch_pvs(
     search: str = "",
     deleted: bool = False,
     limit: int = 0,
-) -> Found:
+) -> PvList:
     """PVs page by page. `limit` 0: all."""
-    client, found = session.client, Found()
+    client, listed = session.client, PvList()
 
     def fetch(token: str) -> tuple[Iterable[catalog_pb2.Pv], str]:
         answer = client.call(
@@ -141,12 +141,12 @@ def fetch_pvs(
             ),
         )
         if not token:
-            found.total = answer.total_size
+            listed.total = answer.total_size
         return answer.pvs, answer.next_page_token
 
-    found.pvs.extend(client.pages(fetch, limit=limit))
-    found.total = max(found.total, len(found.pvs))
-    return found
+    listed.pvs.extend(client.pages(fetch, limit=limit))
+    listed.total = max(listed.total, len(listed.pvs))
+    return listed
 
 
 @command(app, "show", examples=("drey pv show QUAD:LI21:201:BDES --policy",))

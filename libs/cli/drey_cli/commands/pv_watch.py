@@ -143,8 +143,10 @@ class Display:
         """A message came."""
         out = self.session.out
         for row in change.rows:
-            known = self.model.metadata.get(row.number, NO_METADATA)
-            name, setpoint, readback, alarm, when = map(text_of, row_cells(row, known, utc=out.utc))
+            metadata = self.model.metadata.get(row.number, NO_METADATA)
+            name, setpoint, readback, alarm, when = map(
+                text_of, row_cells(row, metadata, utc=out.utc)
+            )
             out.text(f"{when} {name} setpoint={setpoint} readback={readback} {alarm}".rstrip())
         if change.notice:
             out.note(change.notice)

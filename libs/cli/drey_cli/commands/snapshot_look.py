@@ -63,10 +63,10 @@ def list_snapshots(
         include_deleted=deleted,
     )
 
-    found = list(
+    snapshots = list(
         client.list_items(client.snapshots.ListSnapshots, request, "snapshots", limit=limit)
     )
-    session.show({"snapshots": found}, lambda: snapshots_table(found, utc=session.out.utc))
+    session.show({"snapshots": snapshots}, lambda: snapshots_table(snapshots, utc=session.out.utc))
 
 
 def parse_time_ns(text: str, *, option: str) -> int:

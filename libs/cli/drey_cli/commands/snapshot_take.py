@@ -116,7 +116,7 @@ def take(
 def _take(
     session: Session, request: snapshot_service_pb2.TakeSnapshotRequest, *, no_wait: bool
 ) -> None:
-    from drey_cli.following_jobs import check_job, follow_job
+    from drey_cli.following import check_job, follow_job
 
     client = session.client
     answer = client.call(
@@ -175,12 +175,12 @@ def edit(
 ) -> None:
     """Change title, comment or labels. Values can never be changed."""
     client = session.client
-    found = client.call(
+    snapshot_now = client.call(
         client.snapshots.GetSnapshot,
         snapshot_service_pb2.GetSnapshotRequest(id=snapshot_id(client, snapshot)),
     ).snapshot
     request = snapshot_service_pb2.UpdateSnapshotRequest(request_id=new_request_id())
-    request.snapshot.id, request.snapshot.etag = found.id, found.etag
+    request.snapshot.id, request.snapshot.etag = snapshot_now.id, snapshot_now.etag
     mask = request.update_mask.paths
     if title is not None:
         request.snapshot.title = title
@@ -189,7 +189,7 @@ def edit(
         request.snapshot.comment = comment
         mask.append("comment")
     if label or no_label:
-        kept = [each for each in found.labels if each not in (no_label or ())]
+        kept = [each for each in snapshot_now.labels if each not in (no_label or ())]
         request.snapshot.labels.extend(dict.fromkeys([*kept, *(label or ())]))
         mask.append("labels")
     if not mask:

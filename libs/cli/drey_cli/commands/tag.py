@@ -59,17 +59,17 @@ def _tag(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
 @command(app, "groups")
 def groups(session: Session) -> None:
     """List all groups with their tags, and how many PVs carry each."""
-    found = list(list_tag_groups(session.client))
+    tag_groups = list(list_tag_groups(session.client))
 
     def draw() -> Table:
         table = Table((Column("group"), Column("tag"), Column("PVs", right=True), _DESCRIPTION))
-        for group in found:
+        for group in tag_groups:
             table.add(group.name, "", "", group.description)
             for tag in group.tags:
                 table.add("", tag.name, format_count(tag.pv_count), "")
         return table
 
-    session.show({"tag_groups": found}, draw)
+    session.show({"tag_groups": tag_groups}, draw)
 
 
 @command(app, "create", examples=("drey tag create Region=LI21,LI22",))
@@ -198,20 +198,20 @@ def undelete(
         for group in list_tag_groups(client, include_deleted=True)
         if group.name.casefold() == name.casefold() and group.HasField("delete_time") != bool(tags)
     ]
-    dead = [
+    deleted_tags = [
         tag
         for group in candidates
         for tag in group.tags
         if tags and tag.HasField("delete_time") and tag.name.casefold() == tags[0].casefold()
     ]
-    if not (dead if tags else candidates):
+    if not (deleted_tags if tags else candidates):
         raise CliError(
             f"nothing that was deleted is called {what!r}",
             reason="NOT_FOUND",
             remedy="a tag of a deleted group comes back with the group",
         )
     if tags:
-        latest = max(dead, key=lambda tag: tag.delete_time.ToNanoseconds())
+        latest = max(deleted_tags, key=lambda tag: tag.delete_time.ToNanoseconds())
         changed = client.call(
             client.catalog.UndeleteTag,
             catalog_service_pb2.UndeleteTagRequest(id=latest.id, request_id=new_request_id()),

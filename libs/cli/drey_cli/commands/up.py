@@ -132,10 +132,10 @@ async def _catalog(out: Output, running: Stack, machine: SimulatedMachine) -> No
                 f"the catalog has its {summary.rows} PVs, {summary.added} of them new, "
                 f"from {machine.catalog}"
             )
-            wanted, dead = summary.rows, dead_channels(machine.folder)
+            wanted_count, dead_count = summary.rows, dead_channels(machine.folder)
             while True:
                 channels, connected = await connected_channels(channel, call)
-                if channels >= wanted and connected >= channels - dead:
+                if channels >= wanted_count and connected >= channels - dead_count:
                     return
                 await asyncio.sleep(0.05)
         except grpc.aio.AioRpcError as error:

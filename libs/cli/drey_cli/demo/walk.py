@@ -10,7 +10,9 @@ import asyncio
 import csv
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,12 +24,57 @@ from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from drey_cli.demo.machine import connected_channels, dead_channels, import_catalog
-from drey_cli.demo.report import Report, Step
-from drey_cli.demo.values import plain, same
+from drey_cli.demo.machine import connected_channels, dead_channels, import_catalog, plain, same
 from drey_cli.errors import CliError
 from drey_cli.failures import from_rpc_error
+from drey_cli.output import Output
 from drey_stack.simulated import SimulatedMachine
+
+
+@dataclass
+class Step:
+    """One step; `facts` are its results, for people and for the JSON report."""
+
+    title: str
+    command: str
+    seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Report:
+    """Prints the steps as they go and keeps them."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self.steps: list[Step] = []
+
+    @contextmanager
+    def step(self, title: str, command: str = "") -> Iterator[Step]:
+        """Announce a step, time the body, and print what came of it."""
+        step = Step(title, command)
+        self.steps.append(step)
+        self._out.text(f"{len(self.steps):2}. {title}", "bold")
+        if command:
+            self._out.text(f"    $ {command}", "cyan")
+        begin = time.perf_counter()
+        yield step
+        if not step.seconds:
+            step.seconds = time.perf_counter() - begin
+        facts = ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in step.facts.items())
+        self._out.text(f"    {step.seconds:.3f} s{': ' if facts else ''}{facts}")
+
+    def write(self, path: Path, *, pvs: int, ok: bool) -> None:
+        """Write the report as JSON."""
+        steps = [
+            {"step": s.title, "command": s.command, "seconds": round(s.seconds, 6), **s.facts}
+            for s in self.steps
+        ]
+        path.write_text(json.dumps({"pvs": pvs, "ok": ok, "steps": steps}, indent=2) + "\n")
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
 
 _DEADLINE_S = 600.0
 """Catches what hangs, on a machine of any pace."""
@@ -104,12 +151,12 @@ class Walk:
     async def _settle(self, watching: asyncio.Task[None]) -> None:
         """Wait until the monitors have every channel that is to be had."""
         with self._report.step("Watch it until all is connected", "drey status") as step:
-            dead = dead_channels(self._machine.folder)
+            dead_count = dead_channels(self._machine.folder)
             end = time.monotonic() + _DEADLINE_S
             while True:
                 channels, connected = await connected_channels(self._channel, self._call)
                 whole = channels > 0 and len(self._watched) == self._pvs
-                if whole and connected >= channels - dead:
+                if whole and connected >= channels - dead_count:
                     break
                 if watching.done():
                     watching.result()
@@ -241,11 +288,11 @@ class Walk:
             tolerances = _tolerances(self._machine.catalog)
             wrong, right, unread = [], 0, 0
             async for address, stored in self._stored_setpoints():
-                found = read.get(address)
-                if found is None or "error" in found:
+                answer = read.get(address)
+                if answer is None or "error" in answer:
                     unread += 1
                     continue
-                if same(stored, found["value"], *tolerances.get(address, (0.0, 0.0))):
+                if same(stored, answer["value"], *tolerances.get(address, (0.0, 0.0))):
                     right += 1
                 else:
                     wrong.append(address)

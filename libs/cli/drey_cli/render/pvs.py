@@ -152,7 +152,7 @@ def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
             limits = getattr(metadata, name)
             pairs.append((f"{name} limits", f"{limits.low:g} … {limits.high:g}"))
     if metadata.enum_labels:
-        labels = (f"{at}={escape(label)}" for at, label in enumerate(metadata.enum_labels))
+        labels = (f"{index}={escape(label)}" for index, label in enumerate(metadata.enum_labels))
         pairs.append(("labels", "  ".join(labels)))
     return facts(pairs, title=role)
 

@@ -119,18 +119,18 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
 
 def selector_words(selector: selector_pb2.Selector) -> str:
     """A selector in one line, as it is said on the command line."""
-    said = ["--all"] if selector.all else []
+    words = ["--all"] if selector.all else []
     names = [*selector.names, *selector.ids, *(f"#{number}" for number in selector.numbers)]
-    said += names[:_NAMES]
+    words += names[:_NAMES]
     if len(names) > _NAMES:
-        said.append(f"and {format_count(len(names) - _NAMES)} more")
-    said += [f"--glob {glob}" for glob in selector.globs]
-    said += [f"--device {device}" for device in selector.devices]
-    said += [
+        words.append(f"and {format_count(len(names) - _NAMES)} more")
+    words += [f"--glob {glob}" for glob in selector.globs]
+    words += [f"--device {device}" for device in selector.devices]
+    words += [
         f"--tag {tag.group}" + "=" * bool(tag.tags) + ",".join(tag.tags) for tag in selector.tags
     ]
     if selector.scope:
-        said.append(f"scope {selector.scope}")
+        words.append(f"scope {selector.scope}")
     if selector.HasField("excluding"):
-        said.append(f"except ({selector_words(selector.excluding)})")
-    return " ".join(said)
+        words.append(f"except ({selector_words(selector.excluding)})")
+    return " ".join(words)
