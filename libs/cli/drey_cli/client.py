@@ -211,6 +211,10 @@ def _open(connection: Connection) -> grpc.Channel:
         try:
             roots = connection.ca.read_bytes()
         except OSError as error:
-            raise usage_error(f"cannot read {connection.ca}: {error}", field="--ca") from error
+            raise usage_error(
+                f"cannot read {connection.ca}: {error}",
+                field="--ca",
+                remedy="name a file of certificates, PEM",
+            ) from error
     credentials = grpc.ssl_channel_credentials(root_certificates=roots)
     return grpc.secure_channel(connection.server, credentials, options=_OPTIONS)

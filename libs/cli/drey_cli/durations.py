@@ -26,7 +26,7 @@ def parse_seconds(text: str, *, option: str) -> float:
         )
     seconds = float(match[1]) * _UNITS[match[2]]
     if not math.isfinite(seconds):
-        raise usage_error(f"{option}: {text!r} is too long", field=option)
+        raise usage_error(f"{option}: {text!r} is too long", field=option, remedy="write it as 30d")
     return seconds
 
 

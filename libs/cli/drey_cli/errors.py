@@ -50,6 +50,6 @@ class CliError(Exception):
         }
 
 
-def usage_error(message: str, *, field: str = "", remedy: str = "") -> CliError:
-    """An error in how the command was called; exit code 2."""
+def usage_error(message: str, *, remedy: str, field: str = "") -> CliError:
+    """An error in how the command was called, with what to say instead; exit code 2."""
     return CliError(message, reason="USAGE", field=field, remedy=remedy, code=ExitCode.USAGE)

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from drey_cli.commands import SUMMARIES
-from drey_cli.errors import CliError
+from drey_cli.errors import CliError, usage_error
 from drey_cli.exits import EXIT_CODE_HELP, ExitCode
 from drey_cli.output import Output
 from drey_cli.registry import command_app, option_group, take_group, with_signature
@@ -142,7 +142,7 @@ def _wrong_usage(error: typer.TyperException, out: Output) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         return ExitCode.USAGE
     if out.json:
-        out.error(CliError(error.format_message(), reason="USAGE", code=ExitCode.USAGE))
+        out.error(usage_error(error.format_message(), remedy="see --help of the command"))
     else:
         from typer.rich_utils import rich_format_error
 

@@ -102,6 +102,7 @@ class Choice:
             raise usage_error(
                 "--all is every PV; it cannot be said together with names or --glob",
                 field="--all",
+                remedy="leave --all out, or the names",
             )
         selector = selector_pb2.Selector(
             all=self.all or not self.chooses,
@@ -185,9 +186,15 @@ def read_names(path: str) -> list[str]:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise usage_error(f"cannot read {path}: {error}", field="--names-from") from error
+        raise usage_error(
+            f"cannot read {path}: {error}",
+            field="--names-from",
+            remedy="name a file that you may read, or - for standard input",
+        ) from error
     lines = (line.strip() for line in text.splitlines())
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
-        raise usage_error(f"{path} names no PV", field="--names-from")
+        raise usage_error(
+            f"{path} names no PV", field="--names-from", remedy="write one name a line"
+        )
     return names

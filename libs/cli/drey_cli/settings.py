@@ -217,7 +217,10 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise usage_error(f"cannot read {path}: {error}") from error
+        raise usage_error(
+            f"cannot read {path}: {error}",
+            remedy="correct the file, or name the server with --server",
+        ) from error
 
 
 def _client_file(path: Path) -> dict[str, Any]:
@@ -232,7 +235,11 @@ def _profile(name: str | None, env: Mapping[str, str]) -> dict[str, Any]:
     path = config_path(env)
     if not path.is_file():
         if name:
-            raise usage_error(f"profile {name!r}: {path} does not exist", field="--profile")
+            raise usage_error(
+                f"profile {name!r}: {path} does not exist",
+                field="--profile",
+                remedy=f"write it, with [profiles.{name}] and a server in it",
+            )
         return {}
     document = _load(path)
     profiles = document.get("profiles", {})
@@ -287,7 +294,9 @@ def _read_key(path: str) -> str:
         return Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise usage_error(
-            f"cannot read the key file {path}: {error}", field="--key-file"
+            f"cannot read the key file {path}: {error}",
+            field="--key-file",
+            remedy="name a file that you may read",
         ) from error
 
 
@@ -310,5 +319,7 @@ def _timeout(options: CommonOptions, env: Mapping[str, str], values: Mapping[str
         return DEFAULT_TIMEOUT_S
     seconds = parse_seconds(str(text), option="--timeout")
     if seconds <= 0:
-        raise usage_error("--timeout: must be more than 0", field="--timeout")
+        raise usage_error(
+            "--timeout: must be more than 0", field="--timeout", remedy="write it as 500ms or 5s"
+        )
     return seconds

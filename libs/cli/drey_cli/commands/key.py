@@ -80,7 +80,11 @@ def _secret_file(path: str) -> int:
     try:
         return os.open(Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise CliError(f"cannot create {path}: {error.strerror}", field="--out") from error
+        raise CliError(
+            f"cannot create {path}: {error.strerror}",
+            field="--out",
+            remedy="name a new file, in a folder that you may write",
+        ) from error
 
 
 @command(app, "list")

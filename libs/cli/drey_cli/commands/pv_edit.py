@@ -150,7 +150,11 @@ def add(
 ) -> None:
     """Add a PV to the catalog; monitors connect it within two seconds."""
     if not (setpoint or readback):
-        raise usage_error("give the address of the setpoint, or --readback ADDRESS, or both")
+        raise usage_error(
+            "the PV has no channel",
+            field="SETPOINT",
+            remedy="give the address of the setpoint, or --readback ADDRESS, or both",
+        )
     pv = catalog_pb2.Pv()
     options.fill(pv, setpoint or None, readback or None)
     for text in tag or ():
@@ -192,7 +196,7 @@ def set_pv(
     entry = get_pv(client, pv).pv
     mask = [*options.fill(entry, setpoint, readback), *policy.fill(entry)]
     if not mask:
-        raise usage_error("nothing to change was said", remedy="see drey pv set --help")
+        raise usage_error("no option says what to change", remedy="see drey pv set --help")
     request = catalog_service_pb2.UpdatePvRequest(pv=entry, request_id=new_request_id())
     request.update_mask.paths.extend(mask)
     answer = client.call(client.catalog.UpdatePv, request)

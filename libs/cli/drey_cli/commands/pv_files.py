@@ -80,7 +80,11 @@ def _open(file: str) -> BinaryIO:
     try:
         return Path(file).open("rb")
     except OSError as error:
-        raise usage_error(f"cannot read {file}: {error.strerror}", field="FILE") from error
+        raise usage_error(
+            f"cannot read {file}: {error.strerror}",
+            field="FILE",
+            remedy="name a file that you may read, or - for standard input",
+        ) from error
 
 
 def _exchange(
@@ -175,7 +179,11 @@ def write_whole(path: Path, chunks: Iterator[bytes]) -> int:
                 count += file.write(chunk)
         partial.replace(path)
     except OSError as error:
-        raise CliError(f"cannot write {path}: {error.strerror}", field="--output") from error
+        raise CliError(
+            f"cannot write {path}: {error.strerror}",
+            field="--output",
+            remedy="name a file in a folder that you may write",
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     return count

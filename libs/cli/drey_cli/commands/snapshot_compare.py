@@ -144,9 +144,17 @@ def _set_tolerances(
 
     given = absolute is not None or relative is not None
     if given and source not in {None, "given"}:
-        raise usage_error("--abs and --rel go with --tolerances given", field="--tolerances")
+        raise usage_error(
+            "--abs and --rel go with --tolerances given",
+            field="--tolerances",
+            remedy="say --tolerances given, or leave it out",
+        )
     if source == "given" and not given:
-        raise usage_error("--tolerances given needs --abs or --rel", field="--tolerances")
+        raise usage_error(
+            "--tolerances given needs --abs or --rel",
+            field="--tolerances",
+            remedy="say --abs NUMBER, --rel NUMBER, or both",
+        )
     if source or given:
         spec.tolerance_source = number_of(compare_pb2.ToleranceSource, source or "given")
     if given:

@@ -89,7 +89,11 @@ def take(
 ) -> None:
     """Take a snapshot. Refused, rather than taken with gaps, unless you allow gaps."""
     if allow_missing and max_missing is not None:
-        raise usage_error("say --max-missing or --allow-missing, not both", field="--max-missing")
+        raise usage_error(
+            "--max-missing and --allow-missing exclude each other",
+            field="--max-missing",
+            remedy="leave one of the two out",
+        )
 
     request = snapshot_service_pb2.TakeSnapshotRequest(
         selector=choice.required(),
@@ -193,7 +197,7 @@ def edit(
         request.snapshot.labels.extend(dict.fromkeys([*kept, *(label or ())]))
         mask.append("labels")
     if not mask:
-        raise usage_error("nothing to change was said", remedy="see drey snapshot edit --help")
+        raise usage_error("no option says what to change", remedy="see drey snapshot edit --help")
     changed = client.call(client.snapshots.UpdateSnapshot, request).snapshot
     session.show({"snapshot": changed}, lambda: snapshot_facts(changed, utc=session.out.utc))
 

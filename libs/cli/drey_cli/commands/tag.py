@@ -41,7 +41,9 @@ def _tag(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
 
     group, names = parse_tag(text, option="GROUP=TAG")
     if not names:
-        raise usage_error("which tags of the group?", remedy="as in Region=LI21")
+        raise usage_error(
+            f"{text!r} names no tag of the group", field="GROUP=TAG", remedy="as in Region=LI21"
+        )
     refs = [catalog_pb2.TagRef(group=group, tag=name) for name in names]
     client = session.client
     answer = client.call(
