@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -253,6 +254,9 @@ func (c *canonical) values(items []*restorev1.PlanItem, get func(*restorev1.Plan
 	payloads, labels := make([][]byte, len(items)), make([][]byte, len(items))
 	for i, item := range items {
 		values[i] = get(item)
+		if values[i].GetAlarmMessage() != "" || values[i] != nil && values[i].UserTag != nil {
+			log.Fatalf("a value of %s has an alarm message or a user tag, which the digest leaves out", item.Name)
+		}
 		found[i] = data(values[i])
 		if found[i].kind == 0 {
 			values[i] = nil
@@ -349,7 +353,34 @@ func read(ctx context.Context, client restorev1.RestoreServiceClient, id string)
 		if err != nil {
 			return nil, nil, err
 		}
-		items = append(items, message.Items...)
+		for _, item := range message.Items {
+			last := len(items) - 1
+			if last >= 0 && items[last].Number == item.Number {
+				join(items[last].Current, item.Current)
+				join(items[last].Stored, item.Stored)
+				join(items[last].Target, item.Target)
+				join(items[last].StoredReadback, item.StoredReadback)
+			} else {
+				items = append(items, item)
+			}
+		}
+	}
+}
+
+// join adds a further part of a value that is too large for one message.
+func join(whole, part *commonv1.Value) {
+	switch v := part.GetData().(type) {
+	case nil:
+	case *commonv1.Value_StringValue:
+		whole.Data.(*commonv1.Value_StringValue).StringValue += v.StringValue
+	case *commonv1.Value_RawStringValue:
+		held := whole.Data.(*commonv1.Value_RawStringValue)
+		held.RawStringValue = append(held.RawStringValue, v.RawStringValue...)
+	case *commonv1.Value_Uint8Array:
+		held := whole.Data.(*commonv1.Value_Uint8Array)
+		held.Uint8Array = append(held.Uint8Array, v.Uint8Array...)
+	default:
+		proto.Merge(whole, part) // elements are appended
 	}
 }
 

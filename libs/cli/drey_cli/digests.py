@@ -151,7 +151,12 @@ def _policy(policy: catalog_pb2.RestorePolicy) -> bytes:
 
 
 def _value(value: value_pb2.Value) -> tuple[bytes, ...]:
-    """The entries of one value in the ten columns of values."""
+    """The entries of one value in the ten columns of values.
+
+    Raises `ValueError` for one with what the recipe does not cover.
+    """
+    if value.alarm_message or value.HasField("user_tag"):
+        raise ValueError("a value has an alarm message or a user tag, which the digest leaves out")
     kind, data, payload, label = _data(value)
     if kind == 0:
         return b"\0", b"\0", b"\0", b"\0", bytes(4), bytes(8), bytes(8), bytes(8), b"", b""

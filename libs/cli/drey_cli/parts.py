@@ -1,50 +1,72 @@
-"""Large values arrive in parts, in consecutive rows of one PV; here they become whole again."""
+"""Large values arrive in parts, in consecutive rows of one PV; here they become whole again.
+
+A row is any message with a `number` and with fields that are values: a row of a snapshot or a
+watch, an item of a plan or of a restore.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from drey_cli.contracts import value_pb2
+from drey_cli.contracts import restore_pb2, value_pb2  # noqa: F401  named in Row
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
+
+# as texts, so that the contracts are not loaded yet
+Row = TypeVar("Row", "value_pb2.PvRow", "restore_pb2.PlanItem", "restore_pb2.RestoreItem")
+
 
 _FLAT = ("uint8_array", "string_value", "raw_string_value")
 """Kinds that are no messages."""
 
 
-def whole_rows(rows: Iterable[value_pb2.PvRow]) -> Iterator[value_pb2.PvRow]:
+def whole_rows(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with their values complete, in order. A row without parts passes through untouched."""
-    joiner = RowJoiner()
+    joiner: RowJoiner[Row] = RowJoiner()
     for row in rows:
         yield from joiner.feed(row)
     yield from joiner.finish()
 
 
-class RowJoiner:
+class RowJoiner(Generic[Row]):
     """Joins the parts of rows fed one after the other."""
 
     def __init__(self) -> None:
-        self._open: value_pb2.PvRow | None = None
+        self._open: Row | None = None
 
-    def feed(self, row: value_pb2.PvRow) -> Iterator[value_pb2.PvRow]:
+    def feed(self, row: Row) -> Iterator[Row]:
         """Take a row; give those that are complete by now."""
         if self._open is not None and self._open.number == row.number:
-            for role in ("setpoint", "readback"):
-                if row.HasField(role):
-                    _join(self._open, row, role)
+            for role in _value_fields(row.DESCRIPTOR):
+                if row.HasField(role):  # type: ignore[arg-type]
+                    _join(getattr(self._open, role), getattr(row, role))
             row = self._open
         elif self._open is not None:
             yield self._open
         self._open = None
-        if _is_open(row.setpoint) or _is_open(row.readback):
+        if any(_is_open(getattr(row, role)) for role in _value_fields(row.DESCRIPTOR)):
             self._open = row
         else:
             _close(row)
             yield row
 
-    def finish(self) -> Iterator[value_pb2.PvRow]:
+    def finish(self) -> Iterator[Row]:
         """Give what is left, even if its last part never came."""
         if self._open is not None:
             yield self._open
             self._open = None
+
+
+@cache
+def _value_fields(descriptor: Descriptor) -> tuple[str, ...]:
+    return tuple(
+        field.name
+        for field in descriptor.fields
+        if field.message_type is not None and field.message_type.full_name == "drey.common.v1.Value"
+    )
 
 
 def _is_open(value: value_pb2.Value) -> bool:
@@ -69,9 +91,7 @@ def _length(value: value_pb2.Value) -> int:
     return len(data.elements) if kind.endswith("_array") else 1
 
 
-def _join(whole: value_pb2.PvRow, row: value_pb2.PvRow, role: str) -> None:
-    held: value_pb2.Value = getattr(whole, role)
-    more: value_pb2.Value = getattr(row, role)
+def _join(held: value_pb2.Value, more: value_pb2.Value) -> None:
     kind = more.WhichOneof("data")
     if kind is None or not more.HasField("part") or more.part.first_element == 0:
         if not held.HasField("part"):
@@ -83,8 +103,9 @@ def _join(whole: value_pb2.PvRow, row: value_pb2.PvRow, role: str) -> None:
         getattr(held, kind).MergeFrom(getattr(more, kind))
 
 
-def _close(row: value_pb2.PvRow) -> None:
+def _close(row: Row) -> None:
     """Take the marks of parts away from values that are whole."""
-    for value in (row.setpoint, row.readback):
+    for role in _value_fields(row.DESCRIPTOR):
+        value: value_pb2.Value = getattr(row, role)
         if value.HasField("part") and value.part.first_element == 0:
             value.ClearField("part")

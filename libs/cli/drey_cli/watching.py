@@ -39,7 +39,7 @@ class WatchModel:
         self.complete = False
         self.stalled = False
         self.connected = False
-        self._joiner = RowJoiner()
+        self._joiner: RowJoiner[value_pb2.PvRow] = RowJoiner()
 
     @property
     def stale_count(self) -> int:

@@ -680,6 +680,22 @@ def encode_values(
     return encoded
 
 
+def encode_values_in_parts(
+    columns: Columns, names: Sequence[str], limit: int, *, labels: Labels | None = None
+) -> tuple[list[bytes], dict[int, list[bytes]]]:
+    """As `encode_values`, with each value above `limit` bytes cut: (first parts, the rest by row).
+
+    `names[i]` is the PV of row i, for what cannot be sent in any parts (see `value_parts`).
+    """
+    encoded = encode_values(columns, labels=labels)
+    rest: dict[int, list[bytes]] = {}
+    for row, whole in enumerate(encoded):
+        if len(whole) > limit:
+            source = _Source(columns, 0, None)
+            encoded[row], *rest[row] = value_parts(names[row], row, source, limit, labels)
+    return encoded, rest
+
+
 # --- chunks -------------------------------------------------------------------------------------
 
 

@@ -1,11 +1,13 @@
 """Items of plans and restores as protobuf bytes, column by column, as far as that goes.
 
 Everything of one width is a byte matrix that is cut into rows; names, addresses and values are
-lists of bytes; a row is what stands at one place of all of them, joined.
+lists of bytes; a row is what stands at one place of all of them, joined. A value that is too large
+for one message begins in its item, and goes on in items of the same number that follow at once.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import repeat
 from typing import Any
@@ -14,21 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_ca import eca
-from drey_core.errors import Reason, ResourceExhausted
 from drey_core.pv_table import Policy
-from drey_core.values import I8, Columns, Kind
-from drey_core.wire import MAX_VALUE_BYTES, chunk, encode_values, varint, wrap
+from drey_core.values import I8, Columns, Kind, heap_mask
+from drey_core.wire import MAX_CHUNK_BYTES, chunk, encode_values_in_parts, varint, wrap
 from drey_restore.adapters.specs import policy_message
 from drey_restore.domain.explaining import explanations
 from drey_restore.domain.items import F8, Labels, Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
 
 _ROWS_AT_ONCE = 2_000
-_LARGEST = MAX_VALUE_BYTES // 4
-"""Of a value: four of them fit into a message."""
+_BYTES_AT_ONCE = 16 << 20
+_PART_BYTES = MAX_CHUNK_BYTES // 4
+"""Of a value: four of them make a chunk."""
 
 Field = list[bytes]
 """One field of every row, tag and length included; empty where a row has none."""
+Rest = dict[int, list[bytes]]
+"""By index of a row: fields with the further parts of its large values, in order."""
 
 
 def plan_chunks(items: PlanItems, *, writes_only: bool, skips: Sequence[int]) -> Iterator[bytes]:
@@ -38,7 +42,8 @@ def plan_chunks(items: PlanItems, *, writes_only: bool, skips: Sequence[int]) ->
         wanted = items.skip == Skip.NONE
     rows = _by_name(items, wanted)
     rows = rows[np.lexsort((items.stage[rows], items.skip[rows] != Skip.NONE))]
-    yield from _chunks(rows, lambda part: _plan_items(items, part))
+    values = (items.current, items.stored, items.target, items.stored_readback)
+    yield from _chunks(items, rows, values, lambda part, rest: _plan_items(items, part, rest))
 
 
 def restore_chunks(
@@ -47,7 +52,10 @@ def restore_chunks(
     """ReadRestoreResponse messages, by name. `held`: numbers of PVs that may still be written."""
     wanted = np.isin(outcome.verdict, list(verdicts)) if verdicts else np.ones(len(items), bool)
     rows = _by_name(items, wanted)
-    yield from _chunks(rows, lambda part: _restore_items(items, outcome, part, held))
+    values = (outcome.before, items.target, outcome.seen, outcome.readback)
+    yield from _chunks(
+        items, rows, values, lambda part, rest: _restore_items(items, outcome, part, held, rest)
+    )
 
 
 def _by_name(items: PlanItems, wanted: NDArray[np.bool_]) -> I8:
@@ -55,22 +63,47 @@ def _by_name(items: PlanItems, wanted: NDArray[np.bool_]) -> I8:
     return np.array(rows, np.int64)
 
 
-def _chunks(rows: I8, encode: Callable[[I8], list[Field]]) -> Iterator[bytes]:
-    for at in range(0, len(rows), _ROWS_AT_ONCE):
-        fields = encode(rows[at : at + _ROWS_AT_ONCE])
-        bodies = map(b"".join, zip(*fields, strict=True))
-        yield from chunk(list(map(wrap, repeat(1), bodies)))
+def _chunks(
+    items: PlanItems,
+    rows: I8,
+    values: Sequence[Columns],
+    encode: Callable[[I8, Rest], list[Field]],
+) -> Iterator[bytes]:
+    for part in _portions(rows, values):
+        rest: Rest = defaultdict(list)
+        fields = encode(part, rest)
+        encoded = list(map(wrap, repeat(1), map(b"".join, zip(*fields, strict=True))))
+        for index, further in rest.items():
+            number = _fixed([(1, "<u8", items.number[part[index : index + 1]])])[0]
+            encoded[index] += b"".join(wrap(1, number + field) for field in further)
+        yield from chunk(encoded)
 
 
-def _plan_items(items: PlanItems, rows: I8) -> list[Field]:
+def _portions(rows: I8, values: Sequence[Columns]) -> Iterator[I8]:
+    """Rows to be encoded at a time: not too many, and not too many bytes."""
+    sizes = np.zeros(len(rows), np.int64)
+    for columns in values:
+        lengths = (columns.data[rows] >> np.uint64(32)).astype(np.int64)
+        sizes += np.where(heap_mask(columns.kind[rows]), lengths, 0)
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(rows):
+        begin = int(ends[first] - sizes[first])
+        last = max(int(np.searchsorted(ends, begin + _BYTES_AT_ONCE, side="right")), first + 1)
+        last = min(last, first + _ROWS_AT_ONCE)
+        yield rows[first:last]
+        first = last
+
+
+def _plan_items(items: PlanItems, rows: I8, rest: Rest) -> list[Field]:
     return [
         _fixed([(1, "<u8", items.number[rows])]),
         _texts(2, items.names, rows),
         _texts(3, items.addresses, rows),
         _texts(4, items.readback_addresses, rows),
-        _values(5, items, items.current, rows, items.labels),
-        _values(6, items, items.stored, rows, items.stored_labels),
-        _values(7, items, items.target, rows, items.labels),
+        _values(5, items, items.current, rows, rest, items.labels),
+        _values(6, items, items.stored, rows, rest, items.stored_labels),
+        _values(7, items, items.target, rows, rest, items.labels),
         _optional_doubles(8, items.delta[rows]),
         _optional_doubles(9, items.deviation[rows]),
         _varints(10, items.stage[rows]),
@@ -82,7 +115,7 @@ def _plan_items(items: PlanItems, rows: I8) -> list[Field]:
             [(1, "<f8", items.readback_absolute[rows]), (2, "<f8", items.readback_relative[rows])],
             15,
         ),
-        _values(16, items, items.stored_readback, rows),
+        _values(16, items, items.stored_readback, rows, rest),
         _each(items.label_of[rows], [*_labels(17, items), b""].__getitem__),
         _varints(18, items.skip[rows]),
         _warnings(19, items, rows),
@@ -90,7 +123,7 @@ def _plan_items(items: PlanItems, rows: I8) -> list[Field]:
 
 
 def _restore_items(
-    items: PlanItems, outcome: Outcome, rows: I8, held: Collection[int]
+    items: PlanItems, outcome: Outcome, rows: I8, held: Collection[int], rest: Rest
 ) -> list[Field]:
     verdict = outcome.verdict[rows]
     return [
@@ -98,10 +131,10 @@ def _restore_items(
         _texts(2, items.names, rows),
         _varints(3, verdict),
         _varints(4, np.where(verdict == Verdict.SKIPPED, items.skip[rows], 0)),
-        _values(5, items, outcome.before, rows, items.labels),
-        _values(6, items, items.target, rows, items.labels),
-        _values(7, items, outcome.seen, rows, items.labels),
-        _values(8, items, outcome.readback, rows),
+        _values(5, items, outcome.before, rows, rest, items.labels),
+        _values(6, items, items.target, rows, rest, items.labels),
+        _values(7, items, outcome.seen, rows, rest, items.labels),
+        _values(8, items, outcome.readback, rows, rest),
         _each(outcome.code[rows], lambda code: wrap(9, eca.name(code).encode()) if code else b""),
         _varints(10, items.stage[rows]),
         _times(11, outcome.sent_time[rows]),
@@ -190,25 +223,16 @@ def _values(
     items: PlanItems,
     columns: Columns,
     rows: I8,
+    rest: Rest,
     labels: Callable[[int], Labels] | None = None,
 ) -> Field:
-    """`Value` of each row. Raises `ResourceExhausted` (VALUE_TOO_LARGE) naming the PV."""
+    """`Value` of each row; further parts of what is large go to `rest`."""
     taken = columns.take(rows).with_key(rows)
-    raws = encode_values(taken, labels=labels)
-    if sum(map(len, raws)) > _LARGEST:
-        _refuse_large(items, rows, raws)
-    out = list(map(wrap, repeat(number), raws))
-    for row in np.flatnonzero(taken.kind == Kind.NONE).tolist():
-        out[row] = b""
+    names = [items.names[row] for row in rows.tolist()]
+    firsts, further = encode_values_in_parts(taken, names, _PART_BYTES, labels=labels)
+    out = list(map(wrap, repeat(number), firsts))
+    for index, parts in further.items():
+        rest[index] += map(wrap, repeat(number), parts)
+    for index in np.flatnonzero(taken.kind == Kind.NONE).tolist():
+        out[index] = b""
     return out
-
-
-def _refuse_large(items: PlanItems, rows: I8, raws: list[bytes]) -> None:
-    for row, raw in zip(rows.tolist(), raws, strict=True):
-        if len(raw) > _LARGEST:
-            name = items.names[row]
-            raise ResourceExhausted(
-                f"the value of {name} has {len(raw)} bytes, too many for an item",
-                reason=Reason.VALUE_TOO_LARGE,
-                metadata={"pv": name, "bytes": str(len(raw))},
-            )

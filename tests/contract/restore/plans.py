@@ -9,7 +9,7 @@ import numpy as np
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_core.pv_table import CompletionMode, Policy
-from drey_core.values import Columns
+from drey_core.values import ARRAY, Columns, Kind
 from drey_restore import item_rows, mapping
 from drey_restore.adapters.specs import rules_of
 from drey_restore.domain.digest import RECIPE, plan_digest
@@ -83,6 +83,41 @@ def hostile_items() -> PlanItems:
         ],
         label_sets=[(b"off", b"on", b"tripped"), ("µ".encode(), b"", b"c")],
         warnings={0: ("one", "two µ"), n - 1: ("last",)},
+    )
+
+
+def large_items() -> PlanItems:
+    """Values of every kind that is sent in parts."""
+    texts = [f"µ{i:05d}".encode() for i in range(50_000)]
+    listed = [
+        *(np.arange(200_000.0), np.arange(400_000, dtype=np.int16), "µ".encode() * 300_000),
+        *(b"\xff" * 600_000, np.arange(600_000, dtype=np.uint8), texts, 1.0),
+    ]
+    n = len(listed)
+    kinds = [None, None, None, None, None, Kind.STRING | ARRAY, None]
+    values = Columns.from_values(np.arange(n), listed, kinds)
+    values.state[:] = 3
+    zeros, none = np.zeros(n), np.full(n, -1, np.int32)
+    return PlanItems(
+        number=np.arange(1, n + 1),
+        names=[f"L:{i}" for i in range(n)],
+        addresses=[f"L:{i}" for i in range(n)],
+        readback_addresses=[""] * n,
+        current=values,
+        stored=values,
+        target=values,
+        stored_readback=Columns.empty(n),
+        absolute=zeros,
+        relative=zeros,
+        readback_absolute=zeros,
+        readback_relative=zeros,
+        delta=zeros,
+        deviation=zeros,
+        stage=np.zeros(n, np.int32),
+        policy_of=np.zeros(n, np.int32),
+        skip=np.zeros(n, np.uint8),
+        label_of=none,
+        stored_label_of=none,
     )
 
 

@@ -21,10 +21,11 @@ import zstandard
 from drey.restore.v1 import restore_pb2, restore_service_pb2_grpc
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_cli import digests
+from drey_cli.parts import whole_rows
 from drey_core.values import Columns
 from drey_restore.domain.digest import canonical, plan_digest
 from drey_restore.domain.items import PlanItems
-from tests.contract.restore.plans import SPEC, empty_items, hostile_items, made, record
+from tests.contract.restore.plans import SPEC, empty_items, hostile_items, large_items, made, record
 from tests.go import GO_DIGEST, built_client, require_go, run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,6 +38,7 @@ SPECS = {
 def cases() -> Iterator[tuple[str, PlanItems, restore_pb2.PlanSpec]]:
     yield "hostile", hostile_items(), SPECS["rules"]
     yield "empty", empty_items(), SPECS["plain"]
+    yield "large", large_items(), SPECS["plain"]
 
 
 @pytest.mark.parametrize("name", ["hostile", "empty"])
@@ -48,11 +50,11 @@ def test_canonical_bytes_are_those_of_the_golden_files(name: str) -> None:
     assert plan_digest(plan, items) == hashlib.sha256(raw).hexdigest()
 
 
-@pytest.mark.parametrize("name", ["hostile", "empty"])
+@pytest.mark.parametrize("name", ["hostile", "empty", "large"])
 def test_drey_computes_the_same_from_what_it_reads(name: str) -> None:
     items, spec = next((items, spec) for case, items, spec in cases() if case == name)
     plan, chunks = made(items, spec)
-    read = [item for chunk in chunks for item in chunk.items]
+    read = list(whole_rows(item for chunk in chunks for item in chunk.items))
     assert len(read) == len(items)
     assert digests.plan_digest(plan, read) == plan.digest
 
@@ -127,6 +129,14 @@ def test_nothing_of_a_plan_can_change_under_its_digest() -> None:
         less.CopyFrom(SPEC)
         less.ClearField(rule)
         assert plan_digest(record(less, len(items)), items) != digest, rule
+
+
+def test_what_the_recipe_leaves_out_is_refused() -> None:
+    plan, chunks = made(hostile_items())
+    item = chunks[0].items[0]
+    item.current.user_tag = 0
+    with pytest.raises(ValueError, match="user tag"):
+        digests.plan_digest(plan, [item])
 
 
 def test_stored_items_keep_their_digest() -> None:

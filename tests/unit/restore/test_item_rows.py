@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from drey.catalog.v1 import catalog_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_ca import eca
+from drey_cli.parts import whole_rows
 from drey_core.directory import MetadataPage
-from drey_core.errors import ResourceExhausted
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, Columns, Kind, State
-from drey_core.wire import MAX_VALUE_BYTES
 from drey_restore import item_rows
 from drey_restore.adapters.live import LiveMetadata
 from drey_restore.domain.items import Outcome, PlanItems
@@ -116,11 +114,28 @@ def test_items_of_a_restore() -> None:
     assert [i.name for r in only for i in pb.ReadRestoreResponse.FromString(r).items] == ["e"]
 
 
-def test_a_value_too_large_is_refused_by_name() -> None:
-    items = plan()
-    huge = values(1.0, 2, bytes(MAX_VALUE_BYTES // 4), 3.0, None, None)
-    with pytest.raises(ResourceExhausted, match="value of d "):
-        read_plan(replace(items, current=huge))
+def test_a_large_value_goes_in_parts_and_is_whole_again() -> None:
+    wave, text = np.arange(1_300_000.0), "µ".encode() * 700_000
+    items = replace(plan(), current=values(1.0, 2, text, wave, None, None))
+    items = replace(items, target=items.current, stored=values(2.0, 3, b"", wave + 1, 4.0, None))
+    chunks = list(item_rows.plan_chunks(items, writes_only=False, skips=[]))
+    assert max(map(len, chunks)) < 4 << 20
+    read = [item for raw in chunks for item in pb.ReadPlanResponse.FromString(raw).items]
+    assert len(read) > N
+    whole = list(whole_rows(read))
+    assert [item.name for item in whole] == ["c", "d", "e", "f", "b", "ä"]
+    c, d = whole[:2]
+    assert np.array_equal(c.current.float64_array.elements, wave)
+    assert np.array_equal(c.stored.float64_array.elements, wave + 1)
+    assert d.target.string_value.encode() == text
+    assert not (c.current.HasField("part") or d.target.HasField("part"))
+
+    outcome = replace(Outcome.fresh(items, np.full(N, 4, np.uint8)), seen=items.target)
+    chunks = list(item_rows.restore_chunks(items, outcome, verdicts=[]))
+    assert max(map(len, chunks)) < 4 << 20
+    read_items = [i for raw in chunks for i in pb.ReadRestoreResponse.FromString(raw).items]
+    by_name = {item.name: item for item in whole_rows(read_items)}
+    assert np.array_equal(by_name["c"].seen.float64_array.elements, wave)
 
 
 def test_metadata_of_channels_in_columns() -> None:

@@ -12,6 +12,7 @@ from drey_cli.contracts import restore_pb2, restore_service_pb2, state_pb2
 from drey_cli.durations import parse_duration
 from drey_cli.errors import CliError
 from drey_cli.naming import plan_id, restore_id, snapshot_id
+from drey_cli.parts import whole_rows
 from drey_cli.registry import command
 from drey_cli.render.documents import as_document, as_documents
 from drey_cli.render.restores import (
@@ -117,10 +118,10 @@ def read_plan(
     request = restore_service_pb2.ReadPlanRequest(id=plan_id, writes_only=writes_only, skips=skips)
     items: list[restore_pb2.PlanItem] = []
     with client.stream(client.restores.ReadPlan, request) as stream:
-        for message in stream:
-            items.extend(message.items)
-            if limit and len(items) >= limit:
-                return items[:limit]
+        for item in whole_rows(item for message in stream for item in message.items):
+            items.append(item)
+            if len(items) == limit:
+                break
     return items
 
 
@@ -192,13 +193,12 @@ def read_restore(
     )
     items: list[restore_pb2.RestoreItem] = []
     with client.stream(client.restores.ReadRestore, request) as stream:
-        for message in stream:
-            for item in message.items:
-                # An item that the plan skipped because it is equal is no trouble to show.
-                if everything or item.skip != restore_pb2.SKIP_REASON_EQUAL:
-                    items.append(item)
-            if limit and len(items) >= limit:
-                return items[:limit]
+        for item in whole_rows(item for message in stream for item in message.items):
+            # An item that the plan skipped because it is equal is no trouble to show.
+            if everything or item.skip != restore_pb2.SKIP_REASON_EQUAL:
+                items.append(item)
+            if limit and len(items) == limit:
+                break
     return items
 
 

@@ -106,7 +106,15 @@ def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
             remedy="make a new plan, with a drey of the server's version",
             code=ExitCode.REFUSED,
         )
-    found = plan_digest(plan, read_plan(session, plan.id, writes_only=False))
+    try:
+        found = plan_digest(plan, read_plan(session, plan.id, writes_only=False))
+    except ValueError as error:
+        raise CliError(
+            f"the digest of plan {plan.id} cannot be computed: {error}; nothing was written",
+            reason="PLAN_DIGEST_MISMATCH",
+            remedy="run it with a drey of the server's version",
+            code=ExitCode.REFUSED,
+        ) from error
     if found != plan.digest:
         raise CliError(
             f"what was read of plan {plan.id} has the digest {found}, not {plan.digest}:"

@@ -318,7 +318,9 @@ class PlanSpec(_message.Message):
     """Comment for people."""
     @_builtins.property
     def state(self) -> _state_pb2.StateRef:
-        """A state of the machine: a snapshot. Any other is not built yet."""
+        """A state of the machine: a snapshot, or the one that is golden for a scope and label when the plan
+        is made. Any other is not built yet.
+        """
 
     @_builtins.property
     def undo(self) -> Global___UndoOf:
@@ -612,7 +614,12 @@ Global___Rollback: _TypeAlias = Rollback  # noqa: Y015
 
 @_typing.final
 class PlanItem(_message.Message):
-    """One PV of a plan: a write, or the reason why not. All of it lies within the digest of the plan."""
+    """One PV of a plan: a write, or the reason why not. All of it lies within the digest of the plan.
+
+    Of a value that is too large for one message (`Value.part`) an item holds the first part. Items with
+    the same `number` and nothing but the further parts follow at once, in order, in this or the next
+    messages of the stream.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -700,7 +707,9 @@ class PlanItem(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What to know about it, in words: `enum index moved from 2 to 3`."""
+        """What to know about it, in words: `enum index moved from 2 to 3`, or that a channel was re-addressed
+        since the snapshot, with the old address and the new one.
+        """
 
     def __init__(
         self,
@@ -835,7 +844,10 @@ class Plan(_message.Message):
      6. bytes of `ramp_steps`: f64 each; bytes of `enum_labels`: a text each; bytes of `warnings`: a text
         each.
 
-    What the selector, the edits and `exact` of the specification did is in the items.
+    What the selector, the edits and `exact` of the specification did is in the items. `alarm_message` and
+    `user_tag` of values are not in the recipe: Channel Access has neither, and PVs of other protocols are
+    left out, so values of a plan never have them. A program that finds one set must refuse the digest.
+    `freshness` and `source_time_suspect` are not in it either: they follow from the rest.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1120,7 +1132,7 @@ Global___Restore: _TypeAlias = Restore  # noqa: Y015
 
 @_typing.final
 class RestoreItem(_message.Message):
-    """One PV of a restore."""
+    """One PV of a restore. Values that are too large for one message come as those of a PlanItem."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
