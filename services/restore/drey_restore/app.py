@@ -11,10 +11,9 @@ from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import LiveMachine
 from drey_restore.adapters.snapshots import SnapshotClient
 from drey_restore.adapters.store import SCHEMA_PACKAGES, RestoreStore
+from drey_restore.limits import Limits
 from drey_restore.loops.release import ReleaseLoop
-from drey_restore.loops.settle import SettleLoop
 from drey_restore.loops.warm import WarmLoop
-from drey_restore.ports import Limits
 from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import Settings
 from drey_restore.usecases.ending import Ending
@@ -78,7 +77,7 @@ async def main(settings: Settings, app: App) -> int:
     ending = Ending(running, notifier, now_ns)
     limits = Limits(settings.connect_timeout, settings.read_timeout, settings.chunk_size)
     pool = ChannelPool(table, settings.keep_channels)
-    runner = Runner(running, pool, ending, notifier, aborts, limits, now_ns)
+    runner = Runner(running, jobs, pool, ending, notifier, aborts, limits, now_ns)
     worker = JobWorker(
         jobs,
         {JOB_KIND: Kind(runner.run, runner.interrupted)},
@@ -101,7 +100,6 @@ async def main(settings: Settings, app: App) -> int:
     app.start(pool, "channels")
     app.start(ReleaseLoop(running, pool, now_ns), "release")
     app.start(worker, "jobs")
-    app.start(SettleLoop(restores), "settle")
     app.start(warm, "warm")
     app.start(pulses, "signs of life")
     port, health = await enter(

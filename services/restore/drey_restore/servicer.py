@@ -13,7 +13,7 @@ from drey.restore.v1 import restore_service_pb2 as pb
 from drey_core import errors
 from drey_core.token import decode_page_token
 from drey_restore import item_rows, mapping
-from drey_restore.ports import Clock
+from drey_restore.limits import Clock
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import Restores
 from drey_runtime.auth import current_principal

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from drey_core.errors import FailedPrecondition
 from drey_runtime.database import Connection
-from drey_runtime.jobs.model import Job, JobLost
+from drey_runtime.jobs.model import Job, JobError, JobLost, JobState
 
-Finish = Callable[[Connection, str], Awaitable[Job | None]]
+Finish = Callable[[Connection, JobState, str, JobError | None], Awaitable[Job | None]]
 
 
 class JobCancelled(FailedPrecondition):
@@ -22,7 +22,7 @@ class JobContext:
 
     `cancelled` is set when somebody asked the job to stop; the handler chooses a safe point.
     `result` may be set as soon as it is known, and is seen while the job runs. `ended` is the job
-    as `succeed_in` ended it.
+    as `succeed_in` or `end_in` ended it.
     """
 
     def __init__(
@@ -34,6 +34,8 @@ class JobContext:
     ) -> None:
         self.job = job
         self.cancelled = asyncio.Event()
+        if job.cancel_requested:
+            self.cancelled.set()
         self.done, self.total, self.phase = job.done, job.total, job.phase
         self._result = job.result
         self._nudge = nudge
@@ -73,12 +75,31 @@ class JobContext:
         here to the commit nobody else can claim the job, as its row is locked. Raises JobLost,
         which must roll the transaction back, where somebody else has it already.
         """
+        return await self.end_in(conn, JobState.SUCCEEDED, result=result)
+
+    async def end_in(
+        self,
+        conn: Connection,
+        state: JobState,
+        *,
+        result: str = "",
+        error: JobError | None = None,
+    ) -> Job:
+        """End the job in any way, as `succeed_in` does.
+
+        A handler whose transaction failed, and that tries again, calls `not_ended` in between.
+        """
         self.ending = True
-        ended = await self._finish(conn, result)
+        ended = await self._finish(conn, state, result, error)
         if ended is None:
             raise JobLost(self.job.id)
         self.ended = ended
         return ended
+
+    def not_ended(self) -> None:
+        """The transaction of `end_in` failed: the lease is kept, and the job goes on."""
+        self.ending, self.ended = False, None
+        self._nudge()
 
     def check_lease(self) -> None:
         """Raise JobLost where the lease may be over: somebody else may have the job by now.

@@ -146,12 +146,16 @@ class JobRunner:
             return
         if error is None:
             await self._finish(JobState.SUCCEEDED, result=body.result())
+        elif isinstance(error, JobLost):
+            raise error
+        elif isinstance(error, Exception) and not self._job.rerun:
+            # its own row says how it ended: only who writes that row may end it
+            _log.error("a job's handler crashed", extra={"job": self._job.id}, exc_info=error)
+            await self.interrupted()
         elif isinstance(error, JobCancelled):
             await self._finish(JobState.CANCELLED)
         elif isinstance(error, DreyError):
             await self._finish(JobState.FAILED, error=JobError.of(error))
-        elif isinstance(error, JobLost):
-            raise error
         elif isinstance(error, Exception):
             _log.error("a job's handler crashed", extra={"job": self._job.id}, exc_info=error)
             await self._crashed(f"{type(error).__name__}: {error}")
@@ -172,13 +176,16 @@ class JobRunner:
             phase=context.phase,
         )
 
-    async def _finish_in(self, conn: Connection, result: str) -> Job | None:
+    async def _finish_in(
+        self, conn: Connection, state: JobState, result: str, error: JobError | None
+    ) -> Job | None:
         context = self._context
         return await self._store.finish_in(
             conn,
             self._job,
-            JobState.SUCCEEDED,
+            state,
             result=result,
+            error=error,
             done=context.done,
             total=context.total,
             phase=context.phase,
@@ -231,7 +238,7 @@ class JobRunner:
             await self._nudge_or(min(1.0, self._lease_s / 5))
             self._nudged.clear()
             if self._ending():
-                return await _for_ever()
+                continue
             try:
                 await self._beat()
                 failures = 0

@@ -48,10 +48,11 @@ _CLAIM = """
 UPDATE jobs.job SET state = 'running', attempts = attempts + 1, owner = $2, term = term + 1,
     lease_until_ns = jobs.now_ns() + $3, revision = revision + 1, not_before_ns = 0,
     start_time_ns = CASE WHEN start_time_ns = 0 THEN $4 ELSE start_time_ns END
-WHERE id = $1 AND kind = ANY($5::text[]) AND NOT cancel_requested AND attempts < max_attempts
-    AND ((state = 'queued' AND not_before_ns <= jobs.now_ns()
-          AND (start_by_ns = 0 OR start_by_ns >= $4))
-      OR (state = 'running' AND rerun AND lease_until_ns < jobs.now_ns()))
+WHERE id = $1 AND kind = ANY($5::text[])
+    AND (NOT rerun AND state = 'queued' OR NOT cancel_requested AND attempts < max_attempts
+        AND ((state = 'queued' AND not_before_ns <= jobs.now_ns()
+              AND (start_by_ns = 0 OR start_by_ns >= $4))
+          OR (state = 'running' AND rerun AND lease_until_ns < jobs.now_ns())))
 RETURNING *
 """
 _TAKE_OVER = """
@@ -82,9 +83,14 @@ WHERE id = $1
 """
 _CANCEL = """
 UPDATE jobs.job SET cancel_requested = true, cancel_reason = $2, revision = revision + 1,
-    state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
-    end_time_ns = CASE WHEN state = 'queued' THEN $3::bigint ELSE 0 END
+    state = CASE WHEN state = 'queued' AND rerun THEN 'cancelled' ELSE state END,
+    end_time_ns = CASE WHEN state = 'queued' AND rerun THEN $3::bigint ELSE 0 END
 WHERE id = $1 RETURNING *
+"""
+_END_QUEUED = """
+UPDATE jobs.job SET state = $2, error_reason = $3, error_field = $4, error_message = $5,
+    end_time_ns = $6, revision = revision + 1
+WHERE id = $1 AND state = 'queued'
 """
 # An id begins with the time at which it was made, which bounds the rows that are looked at.
 _CHOSEN = """
@@ -203,9 +209,11 @@ class JobStore:
     ) -> Job:
         """Add a queued job in the caller's transaction; its commit tells the workers.
 
-        `rerun=False` is for work that must not be begun twice: it ends
-        `interrupted` when its worker dies. A job not begun within `start_within_s` fails with
-        DEADLINE_EXCEEDED instead of firing late.
+        `rerun=False` is for work that must not be begun twice, and that has a row of its own which
+        says how it ended. Such a job ends `interrupted` when its worker dies. It ends in no other
+        way without its handler, which is called for one that was cancelled in the queue too, and
+        looks at the start deadline itself. Any other job that is not begun within
+        `start_within_s` fails with DEADLINE_EXCEEDED instead of firing late.
         """
         now = now_ns()
         row = await conn.fetchrow(
@@ -350,6 +358,21 @@ class JobStore:
         )
         return None if row is None else _job(row)
 
+    async def end_queued(
+        self, conn: Connection, job_id: str, state: JobState, error: JobError | None = None
+    ) -> bool:
+        """End a job that nobody has begun, in the caller's transaction; False where somebody has.
+
+        Nobody begins it before that transaction is over.
+        """
+        status = await conn.execute(
+            _END_QUEUED,
+            *(job_id, str(state), int(error.reason) if error else 0),
+            *(_clean(error.field) if error else "", _clean(error.message) if error else ""),
+            now_ns(),
+        )
+        return status == "UPDATE 1"
+
     async def _finished_before(self, job: Job) -> Job:
         """The job, if it was this very claim that ended it; else JobLost."""
         found = await self.get(job.id)
@@ -370,8 +393,8 @@ class JobStore:
     async def request_cancel(self, conn: Connection, job_id: str, reason: str) -> Job:
         """Ask a job to stop, in the caller's transaction; its commit tells who runs it.
 
-        A queued one is cancelled at once. Again: the same answer. NotFound; WRONG_STATE where
-        it ended in another way.
+        A queued one is cancelled at once, unless its handler ends it (`rerun=False`). Again: the
+        same answer. NotFound; WRONG_STATE where it ended in another way.
         """
         row = await conn.fetchrow("SELECT * FROM jobs.job WHERE id = $1 FOR UPDATE", job_id)
         if row is None:

@@ -8,8 +8,9 @@ import logging
 import numpy as np
 
 from drey_core.errors import DreyError
+from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.ports import Channels, Clock
+from drey_restore.limits import Clock
 from drey_runtime.database import is_unavailable
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ class ReleaseLoop:
     """
 
     def __init__(
-        self, store: RestoreStore, channels: Channels, clock: Clock, period_s: float = 1.0
+        self, store: RestoreStore, channels: ChannelPool, clock: Clock, period_s: float = 1.0
     ) -> None:
         self._store, self._channels, self._clock = store, channels, clock
         self._period_s = period_s

@@ -9,8 +9,8 @@ from contextlib import suppress
 from nats.aio.msg import Msg
 
 from drey_core.errors import DreyError
-from drey_restore.adapters.live import pages_of
-from drey_restore.ports import Catalog, Live
+from drey_restore.adapters.catalog import CatalogClient
+from drey_restore.adapters.live import LiveMachine, pages_of
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class WarmLoop:
     A plan asks for what changed itself: nothing depends on this loop but the time that takes.
     """
 
-    def __init__(self, catalog: Catalog, live: Live) -> None:
+    def __init__(self, catalog: CatalogClient, live: LiveMachine) -> None:
         self._catalog, self._live = catalog, live
         self._event = asyncio.Event()
         self._away = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,14 +15,38 @@ from drey_restore.domain.execution import Execution, counts_by_journal, replay
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState, Verdict
 from drey_restore.domain.records import RestoreRecord, Unanswered
-from drey_restore.ports import Clock
+from drey_restore.limits import Clock
 from drey_restore.usecases.notify import Notifier
 from drey_runtime import audit, telemetry
+from drey_runtime.database import Connection
+from drey_runtime.jobs import JobError, JobState
 
 _ended = telemetry.meter.create_counter("drey.restore.ended", "1", "Restores that ended, by state")
 _verdicts = telemetry.meter.create_counter(
     "drey.restore.verdicts", "1", "PVs of ended restores, by verdict"
 )
+
+
+class EndJob(Protocol):
+    """Ends the job of a restore in the transaction that ends the restore."""
+
+    async def __call__(self, conn: Connection, state: JobState, *, error: JobError | None) -> Any:
+        """Raises JobLost where somebody else has the job by now."""
+        ...
+
+
+def job_state(state: RestoreState, error: DreyError | None) -> JobState:
+    """What the job of a restore shows that has ended so: it has succeeded where nothing lacks."""
+    if state == RestoreState.COMPLETED:
+        return JobState.SUCCEEDED if error is None else JobState.FAILED
+    return _JOB_STATES[state]
+
+
+_JOB_STATES = {
+    RestoreState.ABORTED: JobState.CANCELLED,
+    RestoreState.INTERRUPTED: JobState.INTERRUPTED,
+    RestoreState.FAILED: JobState.FAILED,
+}
 
 
 def outcome_of(
@@ -73,12 +98,31 @@ class Ending:
         state: RestoreState,
         error: DreyError | None = None,
         held: Unanswered | None = None,
-    ) -> RestoreRecord:
-        """Store the end. WRONG_STATE where it has ended before; `Unavailable`: try again.
+        *,
+        end_job: EndJob,
+    ) -> None:
+        """Store the end, that of its job too. WRONG_STATE where it has ended before.
 
-        `outcome` is None where the items of the plan cannot be trusted. `held` are writes that may
-        still take place.
+        `Unavailable`: try again. `outcome` is None where the items of the plan cannot be trusted.
+        `held` are writes that may still take place.
         """
+        async with self._store.database.transaction() as conn:
+            await self.end_in(conn, restore, outcome, counts, state, error, held, end_job=end_job)
+        self.tell_end(restore.id, counts, state)
+
+    async def end_in(
+        self,
+        conn: Connection,
+        restore: RestoreRecord,
+        outcome: tuple[PlanItems, Outcome] | None,
+        counts: list[int],
+        state: RestoreState,
+        error: DreyError | None = None,
+        held: Unanswered | None = None,
+        *,
+        end_job: EndJob,
+    ) -> None:
+        """As `end`, in the caller's transaction; `tell_end` is called after it."""
         ended = replace(
             restore,
             state=state,
@@ -87,36 +131,44 @@ class Ending:
             error_message=error.message if error else "",
         )
         at = self._clock()
-        async with self._store.database.transaction() as conn:
-            await self._store.finish(conn, ended, outcome, at_ns=at)
-            if held is not None and held.numbers:
-                await self._store.hold_unanswered(conn, restore.id, held)
-            await audit.append(
-                conn,
-                actor=restore.principal,
-                role=restore.role,
-                action=f"restore.{state.name.lower()}",
-                object=f"restores/{restore.id}",
-                before={"plan_digest": restore.plan_digest, "state": restore.state.name.lower()},
-                after={
-                    "verdicts": {v.name.lower(): counts[v] for v in Verdict if counts[v]},
-                    "all_verified": ended.all_verified,
-                    "may_still_fire": len(held.numbers) if held is not None else 0,
-                    "error": ended.error_message,
-                    "abort_reason": restore.abort_reason,
-                },
-                at_ns=at,
-            )
+        await self._store.finish(conn, ended, outcome, at_ns=at)
+        if held is not None and held.numbers:
+            await self._store.hold_unanswered(conn, restore.id, held)
+        await end_job(
+            conn, job_state(state, error), error=None if error is None else JobError.of(error)
+        )
+        await audit.append(
+            conn,
+            actor=restore.principal,
+            role=restore.role,
+            action=f"restore.{state.name.lower()}",
+            object=f"restores/{restore.id}",
+            before={"plan_digest": restore.plan_digest, "state": restore.state.name.lower()},
+            after={
+                "verdicts": {v.name.lower(): counts[v] for v in Verdict if counts[v]},
+                "all_verified": ended.all_verified,
+                "may_still_fire": len(held.numbers) if held is not None else 0,
+                "error": ended.error_message,
+                "abort_reason": restore.abort_reason,
+            },
+            at_ns=at,
+        )
+
+    def tell_end(self, restore_id: str, counts: list[int], state: RestoreState) -> None:
+        """Count an end that is stored, and tell those who watch."""
         _ended.add(1, {"state": state.name})
         for verdict in Verdict:
             if counts[verdict]:
                 _verdicts.add(counts[verdict], {"verdict": verdict.name})
-        self._notifier.wake(restore.id)
-        return await self._store.restore(restore.id)
+        self._notifier.wake(restore_id)
 
     async def end_by_journal(
-        self, restore: RestoreRecord, state: RestoreState, error: DreyError | None
-    ) -> RestoreRecord:
+        self,
+        restore: RestoreRecord,
+        state: RestoreState,
+        error: DreyError | None,
+        end_job: EndJob,
+    ) -> None:
         """End one that nobody runs any more, by what its journal says. Sends nothing."""
         async with self._store.database.transaction() as conn:
             # from here on no intent is taken, so that the journal read next is all there is
@@ -131,16 +183,18 @@ class Ending:
                 raise
             plan = await self._store.plan(restore.plan_id)
             counts = counts_by_journal(plan.first_verdicts, journal)
-            return await self.end(restore, None, counts, state, mismatch)
+            await self.end(restore, None, counts, state, mismatch, end_job=end_job)
+            return
         execution = replay(items, journal)
         execution.close()
         # whether these were sent is not known, so they may be on their way
         unknown = np.flatnonzero(execution.verdict == Verdict.UNKNOWN)
-        return await self.end(
+        await self.end(
             restore,
             (items, outcome_of(items, execution)),
             execution.counts,
             state,
             error,
             unanswered_of(items, execution, unknown, {}),
+            end_job=end_job,
         )

@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from drey.common.v1 import selector_pb2
 from drey_core.directory import Directory
 from drey_core.errors import Internal, ResourceExhausted
 from drey_core.pv_table import Policy
 from drey_core.values import I8, Kind, State
-from drey_restore.adapters.live import LiveMetadata, LivePages, LiveValues
-from drey_restore.adapters.snapshots import StoredName, StoredValues, align, merged
+from drey_restore.adapters.catalog import CatalogClient
+from drey_restore.adapters.channels import ChannelPool
+from drey_restore.adapters.live import LiveMachine, LiveMetadata, LivePages, LiveValues
+from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, align, merged
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
 from drey_restore.domain.digest import RECIPE, plan_digest
@@ -23,7 +26,7 @@ from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import SKIPS
 from drey_restore.domain.planning import PROTOCOL_PVA, PlanInput, make_plan
 from drey_restore.domain.records import Chosen, PlanRecord, Rules
-from drey_restore.ports import Catalog, Channels, Clock, Limits, Live, Selector, Snapshots
+from drey_restore.limits import Clock, Limits
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
@@ -44,7 +47,7 @@ class PlanRequest:
     """
 
     snapshot_id: str
-    selector: Selector | None
+    selector: selector_pb2.Selector | None
     exact: bool
     lifetime_ns: int
     comment: str
@@ -60,10 +63,10 @@ class Plans:
     def __init__(
         self,
         store: RestoreStore,
-        snapshots: Snapshots,
-        catalog: Catalog,
-        live: Live,
-        channels: Channels,
+        snapshots: SnapshotClient,
+        catalog: CatalogClient,
+        live: LiveMachine,
+        channels: ChannelPool,
         limits: Limits,
         clock: Clock,
     ) -> None:
@@ -228,14 +231,14 @@ class Plans:
         silent = np.concatenate([asked[~up], asked_up[~read & (found.code != ECA_NORDACCESS)]])
         return live.with_read(asked_up[read], found.values.take(read), silent)
 
-    async def _read_early(self, selector: Selector | None) -> LivePages | None:
+    async def _read_early(self, selector: selector_pb2.Selector | None) -> LivePages | None:
         """Of a whole snapshot: all setpoints, read while the snapshot is on its way."""
         channels = self._catalog.known.setpoint_channel
         if selector is not None or len(channels) == 0:
             return None
         return await self._live.read(channels)
 
-    async def _resolve(self, selector: Selector | None) -> I8:
+    async def _resolve(self, selector: selector_pb2.Selector | None) -> I8:
         return np.zeros(0, np.int64) if selector is None else await self._catalog.resolve(selector)
 
     async def get(self, plan_id: str) -> PlanRecord:

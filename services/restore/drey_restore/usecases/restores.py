@@ -12,7 +12,7 @@ from drey_restore.domain.execution import Execution, count_verdicts, initial_ver
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import PlanState, RestoreState
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
-from drey_restore.ports import Clock
+from drey_restore.limits import Clock
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.holding import records_of, refuse_held
 from drey_restore.usecases.notify import Aborts, Notifier
@@ -20,7 +20,7 @@ from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
-from drey_runtime.jobs import Job, JobStore
+from drey_runtime.jobs import Job, JobError, JobLost, JobState, JobStore
 
 METHOD = "drey.restore.v1.RestoreService/ExecutePlan"
 JOB_KIND = "restore"
@@ -95,7 +95,6 @@ class Restores:
             total=plan.writes,
             result=f"restores/{restore_id}",
             rerun=False,
-            start_within_s=request.start_deadline_ns / 1e9,
         )
         restore = RestoreRecord(
             id=restore_id,
@@ -166,7 +165,6 @@ class Restores:
                     metadata={"state": restore.state.name},
                 )
             await self._store.request_abort(conn, restore_id, reason)
-            await self._jobs.request_cancel(conn, restore.job_id, reason)
             await audit.append(
                 conn,
                 actor=principal.name,
@@ -176,29 +174,41 @@ class Restores:
                 after={"reason": reason},
                 at_ns=self._clock(),
             )
-        self._aborts.request(restore_id)
-        await self.settle(restore_id)
-        self._notifier.wake(restore_id)
+            ended = await self._end_waiting(conn, await self._store.lock_restore(conn, restore_id))
+            if ended is None:
+                await self._jobs.request_cancel(conn, restore.job_id, reason)
+        if ended is None:
+            self._aborts.request(restore_id)
+            self._notifier.wake(restore_id)
+        else:
+            self._ending.tell_end(restore_id, ended, RestoreState.ABORTED)
         return await self._store.restore(restore_id)
 
-    async def settle(self, restore_id: str) -> None:
-        """End a restore whose job has ended without it: cancelled in the queue, late, died."""
-        restore = await self._store.restore(restore_id)
-        if restore.state.ended:
-            return
-        job = await self._jobs.get(restore.job_id)
-        if not job.state.ended:
-            return
-        state, error = _end_by_job(job)
-        try:
-            await self._ending.end_by_journal(restore, state, error)
-        except FailedPrecondition as refusal:
-            if refusal.reason != Reason.WRONG_STATE:
-                raise
+    async def _end_waiting(self, conn: Connection, restore: RestoreRecord) -> list[int] | None:
+        """End a restore that no worker has begun; its counts, or None where one has."""
+        if restore.state != RestoreState.WAITING:
+            return None
+        items = await self._store.plan_items(restore.plan_id, restore.plan_digest, conn)
+        execution = Execution(items)
+        execution.close()
 
-    async def open_ids(self) -> list[str]:
-        """Restores that have not ended."""
-        return [restore.id for restore in await self._store.open_restores()]
+        async def end_job(conn: Connection, state: JobState, *, error: JobError | None) -> None:
+            if not await self._jobs.end_queued(conn, restore.job_id, state, error):
+                raise JobLost(restore.job_id)
+
+        try:
+            async with conn.transaction():
+                await self._ending.end_in(
+                    conn,
+                    restore,
+                    (items, outcome_of(items, execution)),
+                    execution.counts,
+                    RestoreState.ABORTED,
+                    end_job=end_job,
+                )
+        except JobLost:
+            return None  # a worker has begun it, and is told to stop
+        return execution.counts
 
     async def get(self, restore_id: str) -> RestoreRecord:
         """One restore. NotFound."""
@@ -268,18 +278,3 @@ def _check_plan(plan: PlanRecord, digest: str, now_ns: int) -> None:
         )
     if plan.writes == 0:
         raise FailedPrecondition(f"plan {plan.id} writes nothing", reason=Reason.PLAN_EMPTY)
-
-
-def _end_by_job(job: Job) -> tuple[RestoreState, Internal | FailedPrecondition | None]:
-    """How a restore ends whose job ended without it."""
-    match job.state.value:
-        case "cancelled":
-            return RestoreState.ABORTED, None
-        case "failed" if job.error is not None:
-            return RestoreState.FAILED, FailedPrecondition(
-                job.error.message, reason=job.error.reason
-            )
-        case _:
-            return RestoreState.INTERRUPTED, Internal(
-                "its process stopped in the middle; nothing was sent again"
-            )

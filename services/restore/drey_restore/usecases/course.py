@@ -1,0 +1,160 @@
+"""One restore while it runs: where it stands, what was seen of it, and how that is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from drey_ca.interface import Slots
+from drey_core.errors import DreyError, FailedPrecondition
+from drey_core.values import I8, Columns
+from drey_restore.adapters.channels import ChannelPool
+from drey_restore.adapters.store import RestoreStore
+from drey_restore.domain.execution import Execution
+from drey_restore.domain.items import PlanItems
+from drey_restore.domain.kinds import RestoreState
+from drey_restore.domain.records import RestoreRecord, Unanswered
+from drey_restore.limits import Clock, Limits
+from drey_restore.usecases.ending import Ending, outcome_of
+from drey_restore.usecases.notify import Notifier
+from drey_runtime.backoff import backoff
+from drey_runtime.database import is_unavailable
+from drey_runtime.jobs import JobContext, JobLost
+
+T = TypeVar("T")
+
+
+class Course:
+    """Shared by the parts of a run: check, write, verify.
+
+    `seen` and `readback` are what was read after the writes, `reached` and `moving` as in
+    `Outcome`; shapes (n,) of the plan.
+    """
+
+    def __init__(
+        self,
+        store: RestoreStore,
+        channels: ChannelPool,
+        ending: Ending,
+        notifier: Notifier,
+        limits: Limits,
+        clock: Clock,
+        restore: RestoreRecord,
+        items: PlanItems,
+        context: JobContext,
+        abort: asyncio.Event,
+    ) -> None:
+        self.store, self.channels, self.limits, self.clock = store, channels, limits, clock
+        self.restore, self.items, self.context = restore, items, context
+        self._ending, self._notifier, self._abort = ending, notifier, abort
+        self.execution = Execution(items)
+        n = len(items)
+        self.with_readback = np.zeros(n, bool)
+        self.before = items.current
+        self.seen = Columns.empty(n)
+        self.readback = Columns.empty(n)
+        self.reached = np.full(n, -1, np.int8)
+        self.moving = np.full(n, -1, np.int8)
+        self.unanswered: Unanswered | None = None
+        self.cut_short: DreyError | None = None
+        self._state = restore.state
+
+    def is_stopping(self) -> bool:
+        """Whether somebody wants it to end: nothing more is sent."""
+        return self._abort.is_set() or self.context.cancelled.is_set()
+
+    def stop(self) -> None:
+        """End it as somebody wanted who told another process."""
+        self._abort.set()
+
+    def slots(self, rows: I8) -> Slots:
+        """Slots of the setpoints of rows; good until the next `await`."""
+        return self.channels.slots(self.addresses(rows))
+
+    def readback_slots(self, rows: I8) -> Slots:
+        """Slots of the readbacks of rows; good until the next `await`."""
+        return self.channels.slots([self.items.readback_addresses[row] for row in rows.tolist()])
+
+    def addresses(self, rows: I8) -> list[str]:
+        """Addresses of the setpoints of rows."""
+        return [self.items.addresses[row] for row in rows.tolist()]
+
+    async def advance(self, state: RestoreState) -> None:
+        """Store state and counts, and tell those who watch."""
+        self._state = state
+        try:
+            await self.store.advance(
+                self.restore.id, state, self.execution.counts, start_ns=self.clock()
+            )
+        except FailedPrecondition as refusal:
+            # somebody else has ended it: this process was taken for dead
+            raise JobLost(self.context.job.id) from refusal
+        self._notifier.wake(self.restore.id)
+        self._show_progress(state)
+
+    async def note_counts(self) -> None:
+        """Counts for those who watch; not worth stopping for."""
+        try:
+            await self.advance(self._state)
+        except DreyError as error:
+            if not is_unavailable(error):
+                raise
+
+    async def end(self, state: RestoreState, error: DreyError | None = None) -> None:
+        """Store the end, of the restore and of its job; waits while Postgres is away."""
+        self.execution.close()
+        outcome = replace(
+            outcome_of(
+                self.items,
+                self.execution,
+                before=self.before,
+                seen=self.seen,
+                readback=self.readback,
+            ),
+            readback_reached=self.reached,
+            moving=self.moving,
+        )
+
+        async def store_end() -> None:
+            fresh = await self.store.restore(self.restore.id)
+            if fresh.state.ended:
+                return  # stored before, and the answer was lost
+            try:
+                await self._ending.end(
+                    fresh,
+                    (self.items, outcome),
+                    self.execution.counts,
+                    state,
+                    error,
+                    self.unanswered,
+                    end_job=self.context.end_in,
+                )
+            except BaseException:
+                self.context.not_ended()
+                raise
+
+        self._show_progress(state)
+        await through_outage(store_end)
+
+    def _show_progress(self, state: RestoreState) -> None:
+        self.context.progress(self.execution.finished, len(self.items.writes), state.name.lower())
+
+
+async def through_outage(action: Callable[[], Awaitable[T]]) -> T:
+    """Do it, again and again while Postgres is away: results are held in memory meanwhile.
+
+    Ends by cancellation when the job's lease is over.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await action()
+        except DreyError as error:
+            if not is_unavailable(error):
+                raise
+        await asyncio.sleep(backoff(attempt))
+        attempt += 1

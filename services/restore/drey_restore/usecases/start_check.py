@@ -1,0 +1,126 @@
+"""Before the first write: the channels are there, and the machine is as the plan saw it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drey_core.compare import compare
+from drey_core.errors import DeadlineExceeded, FailedPrecondition, Reason
+from drey_core.values import I8, Columns, Kind
+from drey_restore.domain.execution import (
+    ECA_NORDACCESS,
+    ECA_NORMAL,
+    all_gone,
+    too_many_gone,
+)
+from drey_restore.domain.items import scatter
+from drey_restore.domain.judging import SAME
+from drey_restore.domain.records import HeldWrite
+from drey_restore.usecases.course import Course
+from drey_restore.usecases.holding import held_error, refuse_held
+
+
+class StartCheck:
+    """Looks once. What it refuses has written nothing."""
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._items, self._execution = course.items, course.execution
+        self._channels, self._limits = course.channels, course.limits
+        self._restore = course.restore
+
+    async def run(self) -> None:
+        """Connect, read what would be written, and refuse where the machine has moved."""
+        rows = self._items.writes
+        self._course.context.progress(0, len(rows), "connecting")
+        held = await self._course.store.unanswered()
+        refuse_held(held, self._items)
+        up = await self._connect(rows)
+        self._check_start()
+        present = await self._channels.table.read(self._course.slots(up), self._limits.read_s)
+        unreadable = present.code == ECA_NORDACCESS
+        there = (present.code == ECA_NORMAL) | unreadable
+        self._refuse_silent_circuits(up[~there], held)
+        lost = np.setdiff1d(rows, up[there])
+        self._execution.disconnected(lost)
+        most = self._restore.max_unreachable
+        if len(lost) == len(rows):
+            raise all_gone(self._items)
+        if most is not None and len(lost) > most:
+            raise too_many_gone(self._items, lost, most)
+        read = present.code == ECA_NORMAL
+        self._course.before = scatter(self._course.before, up[read], present.values.take(read))
+        self._check_moved(up[read], present.values.take(read))
+        self._check_start()
+
+    async def _connect(self, rows: I8) -> I8:
+        """Those of `rows` whose setpoint is connected; one wait for all channels together."""
+        items = self._items
+        with_readback = np.array(
+            [r for r in rows.tolist() if items.readback_addresses[r]], np.int64
+        )
+        wanted = np.concatenate(
+            [self._course.slots(rows), self._course.readback_slots(with_readback)]
+        )
+        left = (self._restore.start_by_ns - self._course.clock()) / 1e9
+        timeout = max(0.0, min(self._limits.connect_s, left))
+        up = await self._channels.table.wait_connected(wanted, timeout)
+        self._course.with_readback[with_readback[up[len(rows) :]]] = True
+        return rows[up[: len(rows)]]
+
+    def _refuse_silent_circuits(self, silent: I8, held: list[HeldWrite]) -> None:
+        """CHANNELS_HELD where the circuit of a channel is silent, and a write waits on it.
+
+        What waits there would take place before anything that is sent now.
+        """
+        by_circuit = {write.circuit: write for write in held if write.circuit}
+        if not by_circuit or len(silent) == 0:
+            return
+        hosts = self._channels.table.info(self._course.slots(silent)).host
+        for row, host in zip(silent.tolist(), hosts, strict=True):
+            if host in by_circuit:
+                raise held_error(by_circuit[host], f"on whose IOC {self._items.names[row]} lies")
+
+    def _check_start(self) -> None:
+        if self._course.clock() > self._restore.start_by_ns:
+            raise DeadlineExceeded("the start deadline was over before the first write: none is")
+
+    def _check_moved(self, rows: I8, now: Columns) -> None:
+        """Raise MACHINE_MOVED or LABELS_MOVED for what has changed since the plan."""
+        items = self._items
+        compared = compare(
+            items.current.take(rows), now, items.absolute[rows], items.relative[rows]
+        )
+        relabelled = self._relabelled(rows)
+        if len(relabelled):
+            first = items.names[int(relabelled[0])]
+            raise FailedPrecondition(
+                f"{len(relabelled)} of the PVs to write have other enum labels than when the plan"
+                f" was made, the first is {first}; nothing was written. Make a new plan",
+                reason=Reason.LABELS_MOVED,
+                metadata={"moved": str(len(relabelled)), "first_moved": first},
+            )
+        moved = rows[~np.isin(compared.cls, SAME)]
+        if self._restore.accept_moved or len(moved) == 0:
+            return
+        first = items.names[int(moved[0])]
+        raise FailedPrecondition(
+            f"{len(moved)} of the PVs to write have changed since the plan was made, the first is"
+            f" {first}; nothing was written. Make a new plan, or accept the changes",
+            reason=Reason.MACHINE_MOVED,
+            metadata={"moved": str(len(moved)), "first_moved": first},
+        )
+
+    def _relabelled(self, rows: I8) -> I8:
+        """Enums whose labels are known and not those of the plan: their index means another."""
+        items = self._items
+        enums = rows[items.target.kind[rows] == Kind.ENUM]
+        labels = self._channels.table.info(self._course.slots(enums)).labels
+        changed = [
+            row
+            for row, found in zip(enums.tolist(), labels, strict=True)
+            if found
+            and items.labels(row)
+            and tuple(x.decode(errors="replace").encode() for x in found) != items.labels(row)
+        ]
+        return np.array(changed, np.int64)
