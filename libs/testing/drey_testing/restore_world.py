@@ -56,6 +56,10 @@ class World:
     deleted: set[int] = field(default_factory=set)
     policies: dict[int, Any] = field(default_factory=dict)
     version: int = 1
+    golden: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Ids of snapshots by scope and label."""
+    stored_addresses: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """(setpoint, readback) as snapshots have them, of PVs that were re-addressed since."""
     calls: int = 0
     namespace: str = ""
     beats: asyncio.Task[None] | None = None
@@ -290,6 +294,20 @@ class SnapshotStandIn:
 
         return missing
 
+    async def ListSnapshots(self, request: Any, context: Any) -> Any:
+        assert request.golden_only
+        marks: dict[str, list[snapshot_pb2.GoldenMark]] = {}
+        for (scope, label), snapshot_id in self.world.golden.items():
+            mark = snapshot_pb2.GoldenMark(scope=scope, label=label)
+            marks.setdefault(snapshot_id, []).append(mark)
+        return snapshot_pb.ListSnapshotsResponse(
+            snapshots=[snapshot_pb2.Snapshot(id=i, golden_marks=m) for i, m in marks.items()]
+        )
+
+    def _addresses(self, number: int) -> tuple[str, str]:
+        row = self.world.rows[number - 1]
+        return self.world.stored_addresses.get(number, (row.setpoint, row.readback))
+
     async def ReadSnapshot(self, request: Any, context: Any) -> AsyncIterator[Any]:
         if not self.world.gate.is_set():
             self.world.at_gate.set()
@@ -307,7 +325,10 @@ class SnapshotStandIn:
                 snapshot_pb.PvMetadata(
                     number=n,
                     name=self.world.rows[n - 1].setpoint or self.world.rows[n - 1].readback,
-                    setpoint=value_pb2.ChannelMetadata(enum_labels=found.labels.get(n, [])),
+                    setpoint=value_pb2.ChannelMetadata(
+                        enum_labels=found.labels.get(n, []), address=self._addresses(n)[0]
+                    ),
+                    readback=value_pb2.ChannelMetadata(address=self._addresses(n)[1]),
                 )
                 for n in numbers.tolist()
             ]
@@ -317,6 +338,9 @@ class SnapshotStandIn:
             there = columns.state != 0
             part = columns.take(there)
             roles = np.full(len(part), role, np.uint8)
+            # a channel that is re-addressed gets a number of its own, and the old one stays behind
+            changed = np.isin(numbers[there], list(self.world.stored_addresses))
+            part = part.with_key(part.key + 1_000_000 * changed)
             for raw in column_chunks(numbers[there], roles, part):
                 yield wrap(4, raw)
 

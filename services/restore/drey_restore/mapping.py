@@ -87,8 +87,9 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
     state = spec.state.WhichOneof("state")
     if state is None:
         raise _missing("spec.state.snapshot_id")
-    if state != "snapshot_id":
+    if state not in {"snapshot_id", "golden"}:
         raise _not_built(f"spec.state.{state}")
+    golden = spec.state.golden
     for name in ("edits", "guards", "gates"):
         if getattr(spec, name):
             raise _not_built(f"spec.{name}")
@@ -96,6 +97,7 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
         raise _not_built("spec.rollback")
     return PlanRequest(
         snapshot_id=spec.state.snapshot_id.lower(),
+        golden=(golden.scope, golden.label) if state == "golden" else None,
         selector=spec.selector if spec.HasField("selector") else None,
         exact=spec.exact,
         lifetime_ns=_duration(spec, "lifetime", 900 * _S, _DAY, least_ns=1, within="spec."),

@@ -355,6 +355,44 @@ async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(s
     assert any(item.enum_labels for item in items.values())
 
 
+async def test_a_plan_is_made_of_what_is_golden_when_it_is_made(site: Site) -> None:
+    world = site.world
+    first = await world.take()
+    moved = await site.machine.disturb(4, seed=64)
+    second = await world.take()
+    world.golden = {("", "beam"): second, ("", ""): first}
+
+    async def planned(label: str) -> restore_pb2.Plan:
+        state = state_pb2.StateRef(golden=state_pb2.GoldenRef(label=label))
+        request = pb.CreatePlanRequest(spec=restore_pb2.PlanSpec(state=state))
+        plan: restore_pb2.Plan = (await site.call("CreatePlan", request)).plan
+        return plan
+
+    plan = await planned("")
+    assert (plan.snapshot_id, plan.writes) == (first, len(moved))
+    assert plan.spec.state.golden == state_pb2.GoldenRef(label="")
+    assert (await planned("beam")).snapshot_id == second
+    assert await refused(planned("none such")) == "NOT_FOUND"
+    await site.ended((await site.execute(plan)).id)
+
+
+async def test_a_plan_says_what_was_re_addressed_since_its_snapshot(site: Site) -> None:
+    world = site.world
+    snapshot_id = await world.take()
+    moved = await site.machine.disturb(2, seed=65)
+    row = next(r for r in world.rows if r.setpoint == moved[0])
+    world.stored_addresses[world.number(row)] = ("OLD:SP", row.readback)
+    plan = await site.plan(snapshot_id)
+    items = await site.plan_items(plan.id)
+    assert list(items[moved[0]].warnings) == [
+        f"setpoint re-addressed since the snapshot: was OLD:SP, is {row.setpoint}"
+    ]
+    assert not items[moved[1]].warnings
+    assert digests.plan_digest(plan, items.values()) == plan.digest
+    items[moved[0]].ClearField("warnings")
+    assert digests.plan_digest(plan, items.values()) != plan.digest
+
+
 async def test_moved_labels_are_their_own_refusal(site: Site) -> None:
     """And no option accepts them."""
     world = site.world

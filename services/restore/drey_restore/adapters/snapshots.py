@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from drey.common.v1 import form_pb2, selector_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey.snapshot.v1 import snapshot_service_pb2_grpc as rpc
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
+from drey_core.errors import NotFound
 from drey_core.values import I8, U1, Columns
 from drey_restore.domain.items import Labels
 from drey_runtime.mapping.columns import ColumnsReader
@@ -21,11 +23,28 @@ _SELECTED_AT_ONCE = 50_000
 
 @dataclass(frozen=True)
 class StoredValues:
-    """The PVs of a snapshot: numbers ascending, and values aligned with them (ABSENT: none)."""
+    """The PVs of a snapshot: numbers ascending, and values aligned with them (ABSENT: none).
+
+    The channels are those of which the values were taken (0: none).
+    """
 
     number: I8
     setpoint: Columns
     readback: Columns
+    setpoint_channel: I8
+    readback_channel: I8
+
+    def of(self, numbers: I8) -> StoredValues:
+        """Of other PVs, in ascending order; those of which nothing is stored are absent."""
+        if np.array_equal(numbers, self.number):
+            return self
+        return StoredValues(
+            numbers,
+            align(self.setpoint, numbers),
+            align(self.readback, numbers),
+            _aligned_channels(self.number, self.setpoint_channel, numbers),
+            _aligned_channels(self.number, self.readback_channel, numbers),
+        )
 
 
 @dataclass(frozen=True)
@@ -55,18 +74,40 @@ class SnapshotClient:
         request = pb.ReadSnapshotRequest(
             id=snapshot_id, selector=selector, form=form_pb2.VALUE_FORM_COLUMNS
         )
-        numbers, roles, parts, reader = [], [], [], ColumnsReader()
+        roles, channels, parts, reader = [], [], [], ColumnsReader()
         async with translated("snapshot"):
             call = self._stub.ReadSnapshot(request, timeout=self._timeout)
             async for message in call:
                 found = reader.read(message.columns) if message.HasField("columns") else None
                 if found is not None:
-                    numbers.append(found.pv_numbers)
                     roles.append(found.roles)
+                    channels.append(found.columns.key)
                     parts.append(replace(found.columns, key=found.pv_numbers))
         if not parts:
-            return StoredValues(np.zeros(0, np.int64), Columns.empty(), Columns.empty())
-        return _by_role(np.concatenate(numbers), np.concatenate(roles), Columns.concat(parts))
+            nothing = np.zeros(0, np.int64)
+            return StoredValues(nothing, Columns.empty(), Columns.empty(), nothing, nothing)
+        return _by_role(np.concatenate(roles), np.concatenate(channels), Columns.concat(parts))
+
+    async def golden_id(self, scope: str, label: str) -> str:
+        """The snapshot that is golden for a scope and label now. NotFound."""
+        token = ""
+        while True:
+            request = pb.ListSnapshotsRequest(golden_only=True, page_size=1000, page_token=token)
+            async with translated("snapshot"):
+                page = await self._stub.ListSnapshots(request, timeout=self._timeout)
+            for snapshot in page.snapshots:
+                if any(
+                    (mark.scope, mark.label) == (scope, label) for mark in snapshot.golden_marks
+                ):
+                    return str(snapshot.id)
+            token = page.next_page_token
+            if not token:
+                raise NotFound(
+                    f"no snapshot is golden for the scope {scope!r} (empty: the whole catalog) and"
+                    f" the label {label!r}; mark one with SetGolden",
+                    field="spec.state.golden",
+                    metadata={"resource": "golden snapshot", "scope": scope, "label": label},
+                )
 
     async def names(self, snapshot_id: str, numbers: I8) -> dict[int, StoredName]:
         """Names, enum labels and addresses as of the snapshot, by PV number."""
@@ -90,21 +131,37 @@ class SnapshotClient:
         return out
 
 
-def _by_role(number: I8, roles: U1, columns: Columns) -> StoredValues:
-    setpoint = _ascending(columns.take(np.flatnonzero(roles == ROLE_SETPOINT)))
-    readback = _ascending(columns.take(np.flatnonzero(roles == ROLE_READBACK)))
+def _by_role(roles: U1, channels: I8, columns: Columns) -> StoredValues:
+    setpoint, setpoint_channel = _of_role(roles == ROLE_SETPOINT, channels, columns)
+    readback, readback_channel = _of_role(roles == ROLE_READBACK, channels, columns)
     numbers = setpoint.key
     if not np.array_equal(numbers, readback.key):
         numbers = merged(numbers, readback.key)
-    return StoredValues(numbers, align(setpoint, numbers), align(readback, numbers))
+    return StoredValues(
+        numbers,
+        align(setpoint, numbers),
+        align(readback, numbers),
+        _aligned_channels(setpoint.key, setpoint_channel, numbers),
+        _aligned_channels(readback.key, readback_channel, numbers),
+    )
 
 
-def _ascending(columns: Columns) -> Columns:
-    """In the order of the keys, each once; as they came where they came so."""
-    if (np.diff(columns.key) > 0).all():
-        return columns
-    _, rows = np.unique(columns.key, return_index=True)
-    return columns.take(rows)
+def _of_role(mask: NDArray[np.bool_], channels: I8, columns: Columns) -> tuple[Columns, I8]:
+    """(values, channels) of one role, ascending by the number of the PV, each once."""
+    rows = np.flatnonzero(mask)
+    keys = columns.key[rows]
+    if not (np.diff(keys) > 0).all():
+        rows = rows[np.unique(keys, return_index=True)[1]]
+    return columns.take(rows), channels[rows]
+
+
+def _aligned_channels(keys: I8, channels: I8, numbers: I8) -> I8:
+    """The channel of each number, 0 where it is not among the ascending keys."""
+    if len(keys) == 0:
+        return np.zeros(len(numbers), np.int64)
+    index = np.minimum(np.searchsorted(keys, numbers), len(keys) - 1)
+    found: I8 = np.where(keys[index] == numbers, channels[index], 0)
+    return found
 
 
 def merged(a: I8, b: I8) -> I8:

@@ -41,6 +41,7 @@ class PlanInput:
     `stored_readback` are the snapshot's values (state ABSENT: none). `live` is the present value
     of the setpoint; `stale`: not to be believed. `live_count`: greatest number of elements.
     Control limits are NaN where there are none. `policies`: what PVs say themselves, by row.
+    `warnings`: what is known to be told, by row.
     """
 
     number: I8
@@ -68,6 +69,7 @@ class PlanInput:
     control_high: F8
     excluded: Mask | None = None
     policies: Mapping[int, Policy] = field(default_factory=dict)
+    warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class _Skips:
@@ -115,7 +117,10 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         compared.cls == DifferenceClass.WITHIN_TOLERANCE
     )
     skips.where(_same_bits(target, known.live, equal) if exact else equal, Skip.EQUAL)
-    warnings = _refuse_policies(known.policies, skips, converted.warnings)
+    warnings = dict(known.warnings)
+    for row, texts in converted.warnings.items():
+        warnings[row] = (*warnings.get(row, ()), *texts)
+    warnings = _refuse_policies(known.policies, skips, warnings)
     _refuse_values(target, known, skips)
     _refuse_duplicates(known.addresses, skips)
     left_out = ~skips.open

@@ -17,14 +17,14 @@ from drey_core.values import I8, Kind, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import LiveMachine, LiveMetadata, LivePages, LiveValues
-from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, align, merged
+from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, merged
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
 from drey_restore.domain.digest import RECIPE, plan_digest
 from drey_restore.domain.execution import ECA_NORDACCESS, ECA_NORMAL
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import SKIPS
-from drey_restore.domain.planning import PROTOCOL_PVA, PlanInput, make_plan
+from drey_restore.domain.planning import PROTOCOL_PVA, Mask, PlanInput, make_plan
 from drey_restore.domain.records import Chosen, PlanRecord, Rules
 from drey_restore.limits import Clock, Limits
 from drey_runtime import audit, idempotency
@@ -43,10 +43,12 @@ METHOD = "drey.restore.v1.RestoreService/CreatePlan"
 class PlanRequest:
     """What is asked for.
 
+    `golden` is the scope and the label of the snapshot that it is to be, until that is looked up.
     `spec` is all of it as it came; `raw` are the request's bytes, by which a repeat is known.
     """
 
     snapshot_id: str
+    golden: tuple[str, str] | None
     selector: selector_pb2.Selector | None
     exact: bool
     lifetime_ns: int
@@ -82,6 +84,9 @@ class Plans:
         made = await self._seen(request, principal)
         if made is None:
             async with self._turn():
+                if request.golden is not None:
+                    found = await self._snapshots.golden_id(*request.golden)
+                    request = replace(request, snapshot_id=found)
                 items = await self.compute(request)
                 plan = self._record(request, principal, items, new_id())
                 plan, packed = await asyncio.to_thread(_pack, plan, items)
@@ -191,10 +196,9 @@ class Plans:
         channels = _at(directory.setpoint_channel, rows)
         if live is None or not live.covers(channels):
             live = await self._live.read(channels)
-        stored = StoredValues(
-            numbers, align(stored.setpoint, numbers), align(stored.readback, numbers)
-        )
-        asked = numbers[(rows < 0) | (stored.setpoint.kind == Kind.ENUM)]
+        stored = stored.of(numbers)
+        readdressed = _readdressed(directory, rows, stored)
+        asked = numbers[(rows < 0) | (stored.setpoint.kind == Kind.ENUM) | readdressed]
         names = await self._snapshots.names(request.snapshot_id, asked) if len(asked) else {}
         seen = await self._look(directory, rows, stored, live.at(channels))
         # in a thread, so that a restore that runs meanwhile gets its turns
@@ -276,6 +280,31 @@ def _texts_at(texts: list[str], rows: I8) -> list[str]:
     return [texts[row] if row >= 0 else "" for row in rows.tolist()]
 
 
+def _readdressed(directory: Directory, rows: I8, stored: StoredValues) -> Mask:
+    """PVs of which a channel has another number, and so another address, than when it was taken."""
+    changed = np.zeros(len(rows), bool)
+    for then, now in (
+        (stored.setpoint_channel, _at(directory.setpoint_channel, rows)),
+        (stored.readback_channel, _at(directory.readback_channel, rows)),
+    ):
+        changed |= (then != 0) & (then != now) & (rows >= 0)
+    return changed
+
+
+def _address_warnings(
+    stored: StoredName, setpoint_address: str, readback_address: str
+) -> tuple[str, ...]:
+    pairs = (
+        ("setpoint", stored.setpoint_address, setpoint_address),
+        ("readback", stored.readback_address, readback_address),
+    )
+    return tuple(
+        f"{role} re-addressed since the snapshot: was {then}, is {now or 'none'}"
+        for role, then, now in pairs
+        if then and then != now
+    )
+
+
 def _assemble(
     directory: Directory,
     rows: I8,
@@ -296,11 +325,19 @@ def _assemble(
         for row in gone:
             shown[row] = names.get(numbers[row], unknown).name
     row_of = {number: row for row, number in enumerate(numbers)} if names else {}
+    addresses = _texts_at(directory.setpoint_address, rows)
+    readback_addresses = _texts_at(directory.readback_address, rows)
+    warnings = {
+        row: _address_warnings(
+            names.get(numbers[row], unknown), addresses[row], readback_addresses[row]
+        )
+        for row in np.flatnonzero(_readdressed(directory, rows, stored)).tolist()
+    }
     return PlanInput(
         number=stored.number,
         names=shown,
-        addresses=_texts_at(directory.setpoint_address, rows),
-        readback_addresses=_texts_at(directory.readback_address, rows),
+        addresses=addresses,
+        readback_addresses=readback_addresses,
         setpoint_channel=channel,
         readback_channel=_at(directory.readback_channel, rows),
         protocol=_at(directory.protocol.astype(np.int64), rows).astype(np.uint8),
@@ -321,6 +358,7 @@ def _assemble(
         control_low=low,
         control_high=high,
         policies={row: policies[n] for row, n in enumerate(numbers) if n in policies},
+        warnings=warnings,
     )
 
 
