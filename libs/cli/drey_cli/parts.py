@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from drey_cli.contracts import restore_pb2, value_pb2  # noqa: F401  named in Row
+from drey_cli.contracts import restore_pb2, value_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
