@@ -52,7 +52,7 @@ async def start(site: Site, log: Path) -> asyncio.subprocess.Process:
         )
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     site.stub = rpc.RestoreServiceStub(signed_as_gateway(channel, site.keys, "restore"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             try:
                 await site.call("ListPlans", pb.ListPlansRequest())
