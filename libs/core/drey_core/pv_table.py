@@ -72,7 +72,7 @@ NO_POLICY = Policy()
 
 
 @dataclass(slots=True)
-class PvTable:
+class FileTable:
     """n PVs, one entry a column each; empty texts mean none.
 
     `line`: line of the file at which the row begins, from 1 (0 where there is no file). `name` is

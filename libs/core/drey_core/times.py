@@ -32,16 +32,6 @@ def is_suspect(source_ns: I8, receive_ns: I8) -> NDArray[np.bool_]:
     return suspect
 
 
-def seconds_to_ns(seconds: float) -> int:
-    """Seconds as nanoseconds, rounded to the nearest."""
-    return round(seconds * NS_PER_SECOND)
-
-
-def ns_to_seconds(ns: int) -> float:
-    """Nanoseconds as seconds; exact to a microsecond for times of this century."""
-    return ns / NS_PER_SECOND
-
-
 def format_time(ns: int) -> str:
     """RFC 3339 with nine digits, UTC: `2026-08-01T12:00:00.000000000Z`; empty for 0.
 
@@ -52,22 +42,3 @@ def format_time(ns: int) -> str:
     seconds, fraction = divmod(ns, NS_PER_SECOND)
     moment = _EPOCH + timedelta(seconds=seconds)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
-
-
-def format_duration(ns: int) -> str:
-    """A duration for people, three digits at most: `12.3 ms`, `4.56 s`, `2 min 5 s`."""
-    size = abs(ns)
-    sign = "-" if ns < 0 else ""
-    if size < 1_000:
-        return f"{sign}{size} ns"
-    if size < NS_PER_MS:
-        return f"{sign}{size / 1_000:.3g} µs"
-    if size < NS_PER_SECOND:
-        return f"{sign}{size / NS_PER_MS:.3g} ms"
-    if size < 60 * NS_PER_SECOND:
-        return f"{sign}{size / NS_PER_SECOND:.3g} s"
-    minutes, rest = divmod(size // NS_PER_SECOND, 60)
-    if minutes < 60:
-        return f"{sign}{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{sign}{hours} h {minutes} min"

@@ -1,19 +1,13 @@
 """Rows of values as protobuf bytes, without the protobuf library and without Python per scalar.
 
-All fields of `drey.common.v1.Value` that a scalar needs have a fixed width, so the messages of
-many rows of equal types are one numpy byte matrix: a template with the tags, columns written into
-it, and `tolist()` cutting it into `bytes` at C speed. Strings, labelled enums and arrays take a
-path per row. Every fixed field is written, zeros too, which proto3 readers accept.
-
-The bytes of a row are the field `rows = 1` of its message, tag and length included. Field 1 is
-`rows` in RowChunk, BaselineChunk, Diff and GetValuesResponse, so rows joined are such a message.
+The rows of equal types are one byte matrix, made of the templates of `wire_values`. The bytes of a
+row are the field `rows = 1` of its message, tag and length included. Field 1 is `rows` in RowChunk,
+BaselineChunk, Diff and GetValuesResponse, so rows joined are such a message.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from operator import add
 from typing import Any
@@ -21,419 +15,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.errors import Reason
-from drey_core.times import is_suspect
 from drey_core.values import (
-    ARRAY,
-    ELEMENT_DTYPE,
     I8,
-    STRING_ARRAY,
     U1,
     Columns,
-    Kind,
-    heap_mask,
-    heap_ref,
-    unpack_strings,
 )
-
-MAX_CHUNK_BYTES = 1 << 20
-"""Bytes that a chunk of rows aims at, and above which an array or a string is sent in parts."""
-MAX_VALUE_BYTES = 3_500_000
-"""Most bytes that the values of one message may have, so that it stays under 4 MiB."""
-MAX_ELEMENT_BYTES = MAX_VALUE_BYTES // 2
-"""Largest string of an array, which no parts make smaller. A row can hold two of them; an array
-with a larger one is sent as an error."""
+from drey_core.wire_values import (
+    ABSENT_CODE,
+    LEN_WIRE_TYPE,
+    MAX_CHUNK_BYTES,
+    SLOW_CODE,
+    TEMPLATES,
+    Labels,
+    ValueEncoder,
+    ValueSource,
+    cut_rows,
+    equal_groups,
+    object_array,
+    value_parts,
+    varint,
+    wrap,
+)
 
 _FEW = 4096
 """Rows that are joined before it is known whether they fit."""
 
-Labels = Callable[[int], "tuple[bytes, ...] | None"]
-"""Enum labels of a channel by its number; None or empty where they are not known."""
-
 Mask = NDArray[np.bool_]
 
-_LEN = 2
 _ROW_TAG = b"\x0a"
 _NAME_TAG = b"\x0a"
 _NUMBER_TAG = b"\x11"
 _SETPOINT_FIELD = 3
 _READBACK_FIELD = 4
-_PART_FIELD = 9
-_MAX_ONE_BYTE = 126
-"""Greatest EPICS status or severity whose number plus one is one byte as a varint."""
-
-# Field numbers of `Value.data` by kind.
-_SCALAR_FIELD: dict[int, int] = {
-    Kind.BOOL: 18,
-    Kind.INT8: 19,
-    Kind.INT16: 20,
-    Kind.INT32: 11,
-    Kind.INT64: 15,
-    Kind.UINT8: 21,
-    Kind.UINT16: 22,
-    Kind.UINT32: 23,
-    Kind.UINT64: 16,
-    Kind.FLOAT32: 13,
-    Kind.FLOAT64: 10,
-}
-_ENUM_FIELD = 12
-_STRING_FIELD = 14
-_RAW_STRING_FIELD = 17
-_UNSENT_FIELD = 37
-_ARRAY_FIELD: dict[int, int] = {
-    Kind.FLOAT64: 24,
-    Kind.FLOAT32: 25,
-    Kind.INT32: 26,
-    Kind.INT16: 27,
-    Kind.INT8: 28,
-    Kind.UINT8: 29,
-    Kind.UINT16: 30,
-    Kind.UINT32: 31,
-    Kind.INT64: 32,
-    Kind.UINT64: 33,
-    Kind.BOOL: 34,
-    Kind.ENUM: 35,
-    Kind.STRING: 36,
-}
-
-# How a scalar's bits lie on the wire: (wire type, numpy type).
-_WIRE: dict[int, tuple[int, str]] = {
-    **dict.fromkeys((Kind.FLOAT64, Kind.INT64, Kind.UINT64), (1, "<u8")),
-    **dict.fromkeys(
-        (Kind.FLOAT32, Kind.INT8, Kind.INT16, Kind.INT32, Kind.UINT8, Kind.UINT16, Kind.UINT32),
-        (5, "<u4"),
-    ),
-    Kind.BOOL: (0, "u1"),
-}
-
-# How array elements lie on the wire.
-_ELEMENT_WIRE: dict[int, str] = {
-    Kind.INT8: "<i4",
-    Kind.INT16: "<i4",
-    Kind.UINT16: "<u4",
-    Kind.ENUM: "<u4",
-}
-
-_ABSENT = -1
-"""Template code of "this row has no such value"."""
-_SLOW = 255
-"""Template code of values that take the path per row: strings, enums, arrays, odd statuses."""
-
-
-def varint(number: int) -> bytes:
-    """`number` (not negative) as a protobuf varint."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _tag(field: int, wire_type: int) -> bytes:
-    return varint(field << 3 | wire_type)
-
-
-_LEN_HEADS = [
-    [_tag(field, _LEN) + varint(length) if field else b"" for length in range(256)]
-    for field in range(16)
-]
-
-
-def wrap(field_number: int, payload: bytes) -> bytes:
-    """`payload` as a length-delimited field: a message, string or bytes inside another message."""
-    if len(payload) < 256 and field_number < 16:
-        return _LEN_HEADS[field_number][len(payload)] + payload
-    return _tag(field_number, _LEN) + varint(len(payload)) + payload
-
-
-class _Template:
-    """The fixed-width encoding of values of one kind: constant bytes and where columns go."""
-
-    def __init__(self, kind: int) -> None:
-        names: list[str] = []
-        formats: list[str] = []
-        offsets: list[int] = []
-        constant = bytearray()
-
-        def field(name: str, tag: bytes, dtype: str) -> None:
-            constant.extend(tag)
-            names.append(name)
-            formats.append(dtype)
-            offsets.append(len(constant))
-            constant.extend(bytes(np.dtype(dtype).itemsize))
-
-        field("severity", _tag(1, 0), "u1")
-        field("status", _tag(2, 0), "u1")
-        field("source_time", _tag(3, 1), "<i8")
-        field("receive_time", _tag(4, 1), "<i8")
-        field("state", _tag(5, 0), "u1")
-        field("origin", _tag(6, 0), "u1")
-        field("freshness", _tag(7, 0), "u1")
-        field("suspect", _tag(8, 0), "u1")
-        self.has_data = kind in _SCALAR_FIELD
-        self.is_bool = kind == Kind.BOOL
-        if self.has_data:
-            wire_type, dtype = _WIRE[kind]
-            field("data", _tag(_SCALAR_FIELD[kind], wire_type), dtype)
-        self.constant = bytes(constant)
-        self.size = len(constant)
-        self.dtype = np.dtype(
-            {"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size}
-        )
-
-    def write(self, matrix: U1, start: int, source: _Source, rows: I8 | slice) -> None:
-        """Fill columns `start` to `start + size` of a matrix of bytes with the values of `rows`."""
-        matrix[:, start : start + self.size] = np.frombuffer(self.constant, np.uint8)
-        view: NDArray[Any] = np.ndarray(
-            len(matrix), self.dtype, matrix.data, start, strides=(matrix.strides[0],)
-        )
-        columns = source.columns
-        view["severity"] = source.severity[rows]
-        view["status"] = source.status[rows]
-        view["source_time"] = columns.source_time[rows]
-        view["receive_time"] = columns.receive_time[rows]
-        view["state"] = columns.state[rows]
-        view["origin"] = columns.origin[rows]
-        view["freshness"] = source.freshness[rows] if source.per_row else source.freshness
-        view["suspect"] = source.suspect[rows]
-        if self.has_data:
-            # Casting drops the upper half, which only repeats the sign of shorter integers.
-            data = columns.data[rows]
-            view["data"] = data != 0 if self.is_bool else data
-
-
-_TEMPLATES: dict[int, _Template] = {kind: _Template(kind) for kind in (0, *_SCALAR_FIELD)}
-
-
-class _Source:
-    """Columns of one role, with what the encoding needs beside them."""
-
-    def __init__(self, columns: Columns, freshness: int | U1, present: Mask | None) -> None:
-        self.columns = columns
-        self.freshness = np.asarray(freshness, np.uint8)
-        self.per_row = self.freshness.ndim > 0
-        has_value = columns.kind != Kind.NONE
-        self.severity = np.where(has_value, columns.severity.astype(np.uint16) + 1, 0)
-        self.status = np.where(has_value, columns.status.astype(np.uint32) + 1, 0)
-        self.suspect = is_suspect(columns.source_time, columns.receive_time)
-        self.code = columns.kind.astype(np.int16)
-        slow = (columns.kind >= Kind.ENUM) | (columns.status > _MAX_ONE_BYTE)
-        slow |= columns.severity > _MAX_ONE_BYTE
-        self.code[slow] = _SLOW
-        if present is not None:
-            self.code[~present] = _ABSENT
-
-    def heads(self, rows: I8) -> list[bytes]:
-        """Everything but `data` of some rows."""
-        template = _TEMPLATES[0]
-        matrix = np.empty((len(rows), template.size), np.uint8)
-        template.write(matrix, 0, self, rows)
-        out: list[bytes] = _cut(matrix).tolist()
-        odd = (self.status[rows] > _MAX_ONE_BYTE + 1) | (self.severity[rows] > _MAX_ONE_BYTE + 1)
-        for at in np.flatnonzero(odd).tolist():
-            out[at] = self.head(int(rows[at]))
-        return out
-
-    def head(self, row: int) -> bytes:
-        """Everything but `data` of one row; any status."""
-        fresh = int(self.freshness[row]) if self.per_row else int(self.freshness)
-        columns = self.columns
-        return b"".join(
-            (
-                b"\x08",
-                varint(int(self.severity[row])),
-                b"\x10",
-                varint(int(self.status[row])),
-                struct.pack(
-                    "<BqBqBBBBBBBB",
-                    0x19,
-                    int(columns.source_time[row]),
-                    0x21,
-                    int(columns.receive_time[row]),
-                    0x28,
-                    int(columns.state[row]),
-                    0x30,
-                    int(columns.origin[row]),
-                    0x38,
-                    fresh,
-                    0x40,
-                    int(self.suspect[row]),
-                ),
-            )
-        )
-
-
-class ValueEncoder:
-    """Encodes the `data` of single values; keeps the encoded labels of enums."""
-
-    def __init__(self) -> None:
-        self._enums: dict[tuple[bytes, ...], dict[int, bytes]] = {}
-
-    def data(self, columns: Columns, row: int, labels: Labels | None) -> bytes:
-        """The field of `Value.data` of one row, of any kind; empty where there is no value.
-
-        The `part` of an array too large for one message is the caller's business.
-        """
-        kind = int(columns.kind[row])
-        if kind == Kind.NONE:
-            return b""
-        if kind == Kind.ENUM:
-            known = labels(int(columns.key[row])) if labels is not None else None
-            return self._enum(int(columns.data[row]), known or ())
-        if kind == Kind.STRING:
-            return _string(columns.heap_bytes(row))
-        if kind & ARRAY:
-            return _array(kind, columns.heap_bytes(row))
-        wire_type, dtype = _WIRE[kind]
-        cell = columns.data[row : row + 1]
-        bits: bytes = (cell != 0 if kind == Kind.BOOL else cell).astype(dtype).tobytes()
-        return _tag(_SCALAR_FIELD[kind], wire_type) + bits
-
-    def many(self, columns: Columns, rows: I8, labels: Labels | None) -> list[bytes]:
-        """As `data`, for some rows; enums without a detour, being the most frequent."""
-        triples = zip(
-            rows.tolist(),
-            columns.kind[rows].tolist(),
-            columns.data[rows].tolist(),
-            columns.key[rows].tolist(),
-            strict=True,
-        )
-        enum = int(Kind.ENUM)
-        if labels is None:
-            return [
-                self._enum(cell, ()) if kind == enum else self.data(columns, row, None)
-                for row, kind, cell, _ in triples
-            ]
-        return [
-            self._enum(cell, labels(key) or ()) if kind == enum else self.data(columns, row, labels)
-            for row, kind, cell, key in triples
-        ]
-
-    def _enum(self, index: int, labels: tuple[bytes, ...]) -> bytes:
-        cache = self._enums.get(labels)
-        if cache is None:
-            if len(self._enums) > 10_000:
-                self._enums.clear()
-            cache = self._enums[labels] = {}
-        encoded = cache.get(index)
-        if encoded is None:
-            encoded = cache[index] = _enum(index, labels)
-        return encoded
-
-
-def _enum(index: int, labels: tuple[bytes, ...]) -> bytes:
-    payload = b"\x0d" + struct.pack("<I", index & 0xFFFF_FFFF)
-    label = labels[index] if index < len(labels) else b""
-    if label:
-        payload += wrap(2, label.decode(errors="replace").encode())
-    return wrap(_ENUM_FIELD, payload)
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _string(raw: bytes) -> bytes:
-    return wrap(_STRING_FIELD if _is_utf8(raw) else _RAW_STRING_FIELD, raw)
-
-
-def _string_array(strings: Sequence[bytes], valid: bool) -> bytes:
-    return wrap(_ARRAY_FIELD[Kind.STRING], b"".join(wrap(1 if valid else 2, s) for s in strings))
-
-
-def _array(kind: int, raw: bytes) -> bytes:
-    """A numeric or string array from its heap bytes."""
-    element = kind & ~ARRAY
-    field = _ARRAY_FIELD[element]
-    if element == Kind.STRING:
-        strings = unpack_strings(raw)
-        return _string_array(strings, all(map(_is_utf8, strings)))
-    if element == Kind.UINT8:
-        return wrap(field, raw)
-    if element == Kind.BOOL:
-        raw = (np.frombuffer(raw, np.uint8) != 0).tobytes()
-    wide = _ELEMENT_WIRE.get(element)
-    if wide is not None:
-        raw = np.frombuffer(raw, ELEMENT_DTYPE[element]).astype(wide).tobytes()
-    return wrap(field, wrap(1, raw) if raw else b"")
-
-
-def _array_parts(kind: int, raw: bytes, limit: int) -> Iterator[tuple[int, int, bytes]]:
-    """(first element, total, `data` field) of the parts of a large array, each within `limit`.
-
-    One string longer than `limit` is a part of its own.
-    """
-    element = kind & ~ARRAY
-    if element != Kind.STRING:
-        width = ELEMENT_DTYPE[element].itemsize
-        wire_width = np.dtype(_ELEMENT_WIRE.get(element, ELEMENT_DTYPE[element])).itemsize
-        step, total = max(limit // wire_width, 1), len(raw) // width
-        for first in range(0, total, step):
-            yield first, total, _array(kind, raw[first * width : (first + step) * width])
-        return
-    strings = unpack_strings(raw)
-    valid, first = all(map(_is_utf8, strings)), 0
-    while first < len(strings):
-        end, size = first, 0
-        while end < len(strings) and (end == first or size + len(strings[end]) + 6 <= limit):
-            size += len(strings[end]) + 6
-            end += 1
-        yield first, len(strings), _string_array(strings[first:end], valid)
-        first = end
-
-
-def _string_parts(raw: bytes, limit: int) -> Iterator[tuple[int, int, bytes]]:
-    """(first byte, total, `data` field) of the parts of a long string, each within `limit`.
-
-    A valid string is cut between characters, so that each part is one too.
-    """
-    field, first = (_STRING_FIELD if _is_utf8(raw) else _RAW_STRING_FIELD), 0
-    while first < len(raw):
-        end = min(first + limit, len(raw))
-        while field == _STRING_FIELD and end < len(raw) and raw[end] & 0xC0 == 0x80:
-            end -= 1
-        yield first, len(raw), wrap(field, raw[first:end])
-        first = end
-
-
-def _unsent(name: str, size: int) -> bytes:
-    """The `data` field that says that a value, although there is one, cannot be sent."""
-    text = (
-        f"a string within the array of {name} has {size} bytes, more than fit into one message;"
-        " have the IOC serve it as a PV of its own"
-    )
-    return wrap(_UNSENT_FIELD, b"\x08" + varint(Reason.VALUE_TOO_LARGE) + wrap(3, text.encode()))
-
-
-def value_parts(
-    name: str, row: int, source: _Source, limit: int, labels: Labels | None
-) -> Iterator[bytes]:
-    """One value of a PV as `Value` messages: one, or its parts, each of about `limit` bytes.
-
-    Any value can be given, and none raises: arrays and strings are split, and an array with a
-    string above `MAX_ELEMENT_BYTES`, which no split makes small enough, is an error of this value.
-    """
-    columns, head = source.columns, source.head(row)
-    kind = int(columns.kind[row])
-    raw = columns.heap_bytes(row) if heap_mask(columns.kind[row : row + 1])[0] else b""
-    longest = max(map(len, unpack_strings(raw)), default=0) if kind == STRING_ARRAY else 0
-    if longest > MAX_ELEMENT_BYTES:
-        yield head + _unsent(name, longest)
-        return
-    whole = ValueEncoder().data(columns, row, labels)
-    if len(whole) <= limit:
-        yield head + whole
-        return
-    pieces = _array_parts(kind, raw, limit) if kind & ARRAY else _string_parts(raw, limit)
-    for first, total, data in pieces:
-        part = b"\x08" + varint(first) + b"\x10" + varint(total)
-        yield head + wrap(_PART_FIELD, part) + data
-
 
 _HEADS = np.empty(4096, object)
 _HEADS[:] = [_ROW_TAG + varint(length) for length in range(4096)]
@@ -454,7 +67,7 @@ class RowEncoder:
             b"".join((_NAME_TAG, varint(len(name)), name, _NUMBER_TAG, tails[at : at + 8]))
             for name, at in zip(encoded, range(0, 8 * len(encoded), 8), strict=True)
         ]
-        self._parts = _objects(parts)
+        self._parts = object_array(parts)
         self._part_sizes = np.fromiter(map(len, parts), np.int64, len(parts))
         # Tag, length, name and number of a row whose values take so many bytes. The types of a PV
         # rarely change, so the one last used is nearly always right.
@@ -482,11 +95,11 @@ class RowEncoder:
         apart. No value raises: one that cannot be sent is an error in its row (see `value_parts`).
         """
         n = len(pv_index)
-        sources: list[tuple[int, _Source]] = []
+        sources: list[tuple[int, ValueSource]] = []
         if setpoint is not None:
-            sources.append((_SETPOINT_FIELD, _Source(setpoint, freshness, sp_present)))
+            sources.append((_SETPOINT_FIELD, ValueSource(setpoint, freshness, sp_present)))
         if readback is not None:
-            sources.append((_READBACK_FIELD, _Source(readback, freshness, rb_present)))
+            sources.append((_READBACK_FIELD, ValueSource(readback, freshness, rb_present)))
         if not sources or n == 0:
             return self._prefixed(pv_index, [b""] * n, np.zeros(n, np.int64))
         bodies = np.empty(n, object)
@@ -499,7 +112,7 @@ class RowEncoder:
 
     def _encode_bodies(
         self,
-        sources: list[tuple[int, _Source]],
+        sources: list[tuple[int, ValueSource]],
         bodies: NDArray[Any],
         sizes: I8,
         labels: Labels | None,
@@ -509,21 +122,21 @@ class RowEncoder:
         for _, source in sources:
             codes = codes << 9 | (source.code + 1)
         slow_rows = np.zeros(0, np.int64)
-        for rows in _groups(codes):
+        for rows in equal_groups(codes):
             first = 0 if isinstance(rows, slice) else int(rows[0])
             kinds = [int(source.code[first]) for _, source in sources]
-            if _SLOW in kinds:
+            if SLOW_CODE in kinds:
                 slow = np.arange(len(bodies)) if isinstance(rows, slice) else rows
                 slow_rows = np.concatenate((slow_rows, slow))
                 continue
             matrix = _matrix([field for field, _ in sources], kinds, sources, rows, len(bodies))
-            bodies[rows] = _cut(matrix)
+            bodies[rows] = cut_rows(matrix)
             sizes[rows] = matrix.shape[1]
         return self._encode_slow(sources, slow_rows, bodies, sizes, labels)
 
     def _encode_slow(
         self,
-        sources: list[tuple[int, _Source]],
+        sources: list[tuple[int, ValueSource]],
         rows: I8,
         bodies: NDArray[Any],
         sizes: I8,
@@ -534,28 +147,28 @@ class RowEncoder:
         values = [self._values_of(field, source, rows, labels) for field, source in sources]
         joined = list(map(add, *values)) if len(values) == 2 else values[0]
         split = [r for r, body in zip(rows.tolist(), joined, strict=True) if _large(body)]
-        bodies[rows] = _objects(joined)
+        bodies[rows] = object_array(joined)
         sizes[rows] = np.fromiter(map(len, joined), np.int64, len(joined))
         bodies[split] = b""
         sizes[split] = 0
         return split
 
     def _values_of(
-        self, field: int, source: _Source, rows: I8, labels: Labels | None
+        self, field: int, source: ValueSource, rows: I8, labels: Labels | None
     ) -> list[bytes]:
         """The setpoint or readback field of some rows, of any kind."""
         out = np.empty(len(rows), object)
         codes = source.code[rows]
-        for group in _groups(codes):
+        for group in equal_groups(codes):
             chosen = rows[group]
             kind = int(source.code[chosen[0]])
-            if kind == _SLOW:
+            if kind == SLOW_CODE:
                 values = self._values.many(source.columns, chosen, labels)
-                out[group] = _objects(
+                out[group] = object_array(
                     list(map(wrap, repeat(field), map(add, source.heads(chosen), values)))
                 )
             else:
-                out[group] = _cut(_matrix([field], [kind], [(field, source)], chosen, 0))
+                out[group] = cut_rows(_matrix([field], [kind], [(field, source)], chosen, 0))
         encoded: list[bytes] = out.tolist()
         return encoded
 
@@ -570,13 +183,13 @@ class RowEncoder:
                 heads = _HEADS[length].tolist()
             else:
                 heads = [_ROW_TAG + varint(n) for n in length.tolist()]
-            prefixes[stale] = _objects(list(map(add, heads, self._parts[index].tolist())))
+            prefixes[stale] = object_array(list(map(add, heads, self._parts[index].tolist())))
             self._prefixes[index] = prefixes[stale]
             self._prefix_for[index] = size
         return list(map(add, prefixes.tolist(), bodies))
 
     def _split_row(
-        self, pv: int, row: int, sources: list[tuple[int, _Source]], labels: Labels | None
+        self, pv: int, row: int, sources: list[tuple[int, ValueSource]], labels: Labels | None
     ) -> bytes:
         """Row fields that together hold a row too large for one.
 
@@ -586,7 +199,7 @@ class RowEncoder:
         first, rest = b"", []
         limit = MAX_CHUNK_BYTES // len(sources)
         for field, source in sources:
-            if source.code[row] == _ABSENT:
+            if source.code[row] == ABSENT_CODE:
                 continue
             values = value_parts(self._names[pv], row, source, limit, labels)
             first += wrap(field, next(values))
@@ -599,104 +212,28 @@ def _large(body: bytes) -> bool:
     return len(body) > MAX_CHUNK_BYTES
 
 
-def _cut(matrix: U1) -> NDArray[Any]:
-    """The rows of a contiguous matrix of bytes as `bytes` objects."""
-    if matrix.shape[1] == 0:
-        return _objects([b""] * len(matrix))
-    return _objects(matrix.view(f"V{matrix.shape[1]}")[:, 0].tolist())
-
-
-def _objects(items: list[bytes]) -> NDArray[Any]:
-    out: NDArray[Any] = np.fromiter(items, object, len(items))
-    return out
-
-
-def _groups(codes: NDArray[Any]) -> Iterator[I8 | slice]:
-    """Rows of equal code; one slice of everything where there is only one code."""
-    if (codes == codes[0]).all():
-        yield slice(None)
-        return
-    order = np.argsort(codes, kind="stable")
-    edges = np.flatnonzero(np.diff(codes[order])) + 1
-    yield from np.split(order, edges)
-
-
 def _matrix(
     fields: list[int],
     kinds: list[int],
-    sources: list[tuple[int, _Source]],
+    sources: list[tuple[int, ValueSource]],
     rows: I8 | slice,
     total: int,
 ) -> U1:
     """The values of rows of equal kinds, shape (m, bytes of a row)."""
     layout = [
-        (at, field, _TEMPLATES[kind])
+        (at, field, TEMPLATES[kind])
         for at, (field, kind) in enumerate(zip(fields, kinds, strict=True))
-        if kind != _ABSENT
+        if kind != ABSENT_CODE
     ]
     width = sum(template.size + 2 for _, _, template in layout)
     matrix = np.empty((total if isinstance(rows, slice) else len(rows), width), np.uint8)
     start = 0
     for at, field, template in layout:
-        matrix[:, start] = field << 3 | _LEN
+        matrix[:, start] = field << 3 | LEN_WIRE_TYPE
         matrix[:, start + 1] = template.size
         template.write(matrix, start + 2, sources[at][1], rows)
         start += 2 + template.size
     return matrix
-
-
-def encode_value_message(
-    columns: Columns, row: int, labels: Labels | None = None, freshness: int = 0
-) -> bytes:
-    """One value as the bytes of a `Value` message, whole, whatever its size; for the edge."""
-    one = columns.take(np.array([row]))
-    source = _Source(one, freshness, None)
-    return source.head(0) + ValueEncoder().data(one, 0, labels)
-
-
-def encode_values(
-    columns: Columns, freshness: int | U1 = 0, *, labels: Labels | None = None
-) -> list[bytes]:
-    """Each row as the bytes of a `Value` message, to be wrapped into messages other than PvRow.
-
-    Scalars at the speed of `RowEncoder`; arrays whole, whatever their size.
-    """
-    if len(columns) == 0:
-        return []
-    source, encoder = _Source(columns, freshness, None), ValueEncoder()
-    every, out = np.arange(len(columns)), np.empty(len(columns), object)
-    for group in _groups(source.code):
-        rows = every[group]
-        kind = int(source.code[rows[0]])
-        if kind == _SLOW:
-            data = encoder.many(columns, rows, labels)
-            out[rows] = _objects(list(map(add, source.heads(rows), data)))
-        else:
-            template = _TEMPLATES[kind]
-            matrix = np.empty((len(rows), template.size), np.uint8)
-            template.write(matrix, 0, source, rows)
-            out[rows] = _cut(matrix)
-    encoded: list[bytes] = out.tolist()
-    return encoded
-
-
-def encode_values_in_parts(
-    columns: Columns, names: Sequence[str], limit: int, *, labels: Labels | None = None
-) -> tuple[list[bytes], dict[int, list[bytes]]]:
-    """As `encode_values`, with each value above `limit` bytes cut: (first parts, the rest by row).
-
-    `names[i]` is the PV of row i, for what cannot be sent in any parts (see `value_parts`).
-    """
-    encoded = encode_values(columns, labels=labels)
-    rest: dict[int, list[bytes]] = {}
-    for row, whole in enumerate(encoded):
-        if len(whole) > limit:
-            source = _Source(columns, 0, None)
-            encoded[row], *rest[row] = value_parts(names[row], row, source, limit, labels)
-    return encoded, rest
-
-
-# --- chunks -------------------------------------------------------------------------------------
 
 
 def chunk(rows: Sequence[bytes], max_bytes: int = MAX_CHUNK_BYTES) -> Iterator[bytes]:
@@ -738,81 +275,3 @@ def _row_fields(item: bytes) -> Iterator[bytes]:
                 break
         yield item[at : cursor + length]
         at = cursor + length
-
-
-# --- columns ------------------------------------------------------------------------------------
-
-
-def encode_columns(
-    pv_numbers: I8, roles: U1, columns: Columns, freshness: U1 | None = None
-) -> bytes:
-    """A whole `ValueColumns` message; all shapes (n,), the columns keyed by channel number.
-
-    `freshness` of live values, None for stored ones. The heap is laid out anew if it has gaps.
-    """
-    compacted = columns.compacted()
-    has_value = columns.kind != Kind.NONE
-    severity = np.minimum(columns.severity, 0xFE) + np.uint8(1)
-    status = np.minimum(columns.status, 0xFFFE) + np.uint16(1)
-    packed = (
-        (1, pv_numbers, "<i8"),
-        (2, columns.key, "<i8"),
-        (3, roles, "u1"),
-        (4, columns.kind, "u1"),
-        (5, columns.state, "u1"),
-        (6, columns.origin, "u1"),
-        (7, () if freshness is None else freshness, "u1"),
-        (8, severity * has_value, "u1"),
-        (9, status * has_value, "<u2"),
-        (10, columns.source_time, "<i8"),
-        (11, columns.receive_time, "<i8"),
-        (12, compacted.data, "<u8"),
-    )
-    fields = [
-        wrap(field, np.ascontiguousarray(column, dtype).tobytes())
-        for field, column, dtype in packed
-        if len(column)
-    ]
-    return b"".join((*fields, wrap(13, compacted.heap)))
-
-
-_COLUMN_ROW_BYTES = 48
-
-
-def column_chunks(
-    pv_numbers: I8,
-    roles: U1,
-    columns: Columns,
-    max_bytes: int = MAX_CHUNK_BYTES,
-    freshness: U1 | None = None,
-) -> Iterator[bytes]:
-    """`ValueColumns` messages of about `max_bytes` each, rows in order; as `encode_columns`.
-
-    A value above `MAX_CHUNK_BYTES` is several messages of one entry, each with a part of its heap.
-    """
-    lengths = columns.heap_lengths()
-    sizes = lengths + _COLUMN_ROW_BYTES
-    ends = np.cumsum(sizes)
-    first = 0
-    while first < len(sizes):
-        begin = int(ends[first] - sizes[first])
-        last = max(int(np.searchsorted(ends, begin + max_bytes, side="right")), first + 1)
-        rows = np.arange(first, last)
-        taken = columns.take(rows)
-        fresh = None if freshness is None else freshness[rows]
-        if int(lengths[first]) > MAX_CHUNK_BYTES:
-            yield from _column_parts(pv_numbers[rows], roles[rows], taken, fresh)
-        else:
-            yield encode_columns(pv_numbers[rows], roles[rows], taken, fresh)
-        first = last
-
-
-def _column_parts(numbers: I8, roles: U1, one: Columns, freshness: U1 | None) -> Iterator[bytes]:
-    """The messages of one large value."""
-    raw = one.heap_bytes(0)
-    for first in range(0, len(raw), MAX_CHUNK_BYTES):
-        heap = raw[first : first + MAX_CHUNK_BYTES]
-        data = np.array([heap_ref(0, len(heap))], np.uint64)
-        part = b"\x08" + varint(first) + b"\x10" + varint(len(raw))
-        whole = encode_columns(numbers, roles, replace(one, data=data, heap=heap), freshness)
-        yield whole + wrap(14, part)

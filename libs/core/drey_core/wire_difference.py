@@ -11,16 +11,16 @@ import numpy as np
 
 from drey_core.compare import Comparison
 from drey_core.values import I8, U1, Columns, State
-from drey_core.wire import (
-    _ABSENT,
-    _SLOW,
-    _TEMPLATES,
+from drey_core.wire_values import (
+    ABSENT_CODE,
     MAX_CHUNK_BYTES,
+    SLOW_CODE,
+    TEMPLATES,
     Labels,
-    _cut,
-    _groups,
-    _Source,
+    ValueSource,
+    cut_rows,
     encode_values,
+    equal_groups,
     value_parts,
     varint,
     wrap,
@@ -91,7 +91,7 @@ class _Texts(dict[str, bytes]):
 
 
 def _wrap_each(field: int, payloads: list[bytes]) -> list[bytes]:
-    """`wire.wrap` of each, at the speed of C."""
+    """`wrap` of each, at the speed of C."""
     return list(map(add, map(_Heads(field).__getitem__, map(len, payloads)), payloads))
 
 
@@ -108,7 +108,7 @@ def encode_rows(rows: Rows) -> list[bytes]:
     numbers = np.full((n, 9), _NUMBER_TAG, np.uint8)
     numbers[:, 1:] = np.ascontiguousarray(rows.numbers, "<u8").view(np.uint8).reshape(-1, 8)
     names = _wrap_each(_NAME, list(map(methodcaller("encode", "utf-8", "replace"), rows.names)))
-    bodies = list(map(add, names, _cut(numbers).tolist()))
+    bodies = list(map(add, names, cut_rows(numbers).tolist()))
     bodies = list(map(add, bodies, map(_Texts(_DEVICE).__getitem__, rows.devices)))
     if rows.reference is not None:
         for field, values in enumerate(rows.reference, _REFERENCE):
@@ -130,21 +130,21 @@ def _reference_fields(field: int, values: Values, names: Sequence[str], shown: i
     source = _source(values.columns, values.freshness)
     out = np.empty(len(names), object)
     every = np.arange(len(names))
-    for group in _groups(source.code):
+    for group in equal_groups(source.code):
         at = every[group]
         code = int(source.code[at[0]])
-        if code == _ABSENT:
+        if code == ABSENT_CODE:
             out[at] = b""
-        elif code == _SLOW:
+        elif code == SLOW_CODE:
             called = [names[row] for row in at.tolist()]
             encoded = _value_fields(field, _of_rows(values, at), called, shown)
             out[at] = np.fromiter(encoded, object, len(encoded))
         else:
-            template = _TEMPLATES[code]
+            template = TEMPLATES[code]
             matrix = np.empty((len(at), 2 + template.size), np.uint8)
             matrix[:, 0], matrix[:, 1] = field << 3 | 2, template.size
             template.write(matrix, 2, source, at)
-            out[at] = _cut(matrix)
+            out[at] = cut_rows(matrix)
     fields: list[bytes] = out.tolist()
     return fields
 
@@ -157,7 +157,7 @@ def _channel_fields(
     codes = layout.codes()
     out = np.empty(len(names), object)
     every = np.arange(len(names))
-    for group in _groups(codes):
+    for group in equal_groups(codes):
         at = every[group]
         code = int(codes[at[0]])
         if code == _NOTHING:
@@ -166,7 +166,7 @@ def _channel_fields(
             encoded = _one_by_one(field, channels, at, names, shown)
             out[at] = np.fromiter(encoded, object, len(encoded))
         else:
-            out[at] = _cut(layout.matrix(field, at, code & 7))
+            out[at] = cut_rows(layout.matrix(field, at, code & 7))
     fields: list[bytes] = out.tolist()
     return fields
 
@@ -190,7 +190,7 @@ class _Layout:
         slow |= comparison.labels_moved
         if self._other is not None:
             codes += self._other.code.astype(np.int64) + 1
-            slow |= self._other.code == _SLOW
+            slow |= self._other.code == SLOW_CODE
         codes <<= 3
         for bit, column in enumerate(self._figures):
             codes |= (~np.isnan(column)).astype(np.int64) << bit
@@ -201,8 +201,8 @@ class _Layout:
     def matrix(self, field: int, at: I8, figures: int) -> U1:
         """The fields of rows of one code, shape (m, bytes of a field)."""
         template = None
-        if self._other is not None and self._other.code[at[0]] != _ABSENT:
-            template = _TEMPLATES[int(self._other.code[at[0]])]
+        if self._other is not None and self._other.code[at[0]] != ABSENT_CODE:
+            template = TEMPLATES[int(self._other.code[at[0]])]
         size = 2 + 9 * figures.bit_count() + (template.size + 2 if template else 0)
         head = bytes((field << 3 | 2,)) + varint(size) + b"\x08"
         matrix = np.empty((len(at), len(head) - 1 + size), np.uint8)
@@ -223,8 +223,8 @@ class _Layout:
         return matrix
 
 
-def _source(columns: Columns, freshness: int | U1) -> _Source:
-    return _Source(columns, freshness, columns.state != State.ABSENT)
+def _source(columns: Columns, freshness: int | U1) -> ValueSource:
+    return ValueSource(columns, freshness, columns.state != State.ABSENT)
 
 
 def _of_rows(values: Values, rows: I8) -> Values:

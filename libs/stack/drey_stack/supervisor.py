@@ -2,7 +2,6 @@
 
 import asyncio
 import enum
-import os
 import random
 import signal
 import time
@@ -286,13 +285,3 @@ async def _cancel(*tasks: "asyncio.Future[None] | asyncio.Future[int]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-
-
-def pids_alive(pids: Sequence[int]) -> list[int]:
-    """Those of the given processes that still exist. For tests and final checks."""
-    alive = []
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, 0)
-            alive.append(pid)
-    return alive

@@ -26,7 +26,8 @@ from drey_core.errors import NotFound
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, shard_of_page
 from drey_core.values import Columns, Kind, State
-from drey_core.wire import column_chunks, wrap
+from drey_core.wire_columns import column_chunks
+from drey_core.wire_values import wrap
 from drey_machine import Machine, SimPv
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from drey_ca import eca
 from drey_core.pv_table import Policy
 from drey_core.values import I8, Columns, Kind, heap_mask
-from drey_core.wire import MAX_CHUNK_BYTES, chunk, encode_values_in_parts, varint, wrap
+from drey_core.wire import chunk
+from drey_core.wire_values import MAX_CHUNK_BYTES, encode_values_in_parts, varint, wrap
 from drey_restore.adapters.specs import policy_message
 from drey_restore.domain.explaining import explanations
 from drey_restore.domain.items import F8, Labels, Outcome, PlanItems

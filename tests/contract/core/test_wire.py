@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from drey.common.v1 import value_pb2
 from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
-from drey_core import wire
+from drey_core import wire, wire_columns, wire_values
 from drey_core.errors import Malformed, Reason
 from drey_core.times import is_suspect
 from drey_core.values import ARRAY, Columns, Kind, State, pack_strings
 from drey_runtime.mapping.columns import ColumnsReader, ReadColumns
-from drey_runtime.mapping.value import columns_from_proto, from_proto, to_proto
+from drey_runtime.mapping.value import from_proto
 from drey_testing.corpus import HOSTILE, Case, columns, columns_of, hostile_columns
+from drey_testing.value_messages import columns_from_proto, to_proto
 
 LABELS = (b"STOP", b"RUN, slowly", b"", b"gr\xfcn", "磁石".encode())
 
@@ -121,9 +122,9 @@ def test_rows_are_field_one_of_every_message_that_holds_them():
         monitor_service_pb2.GetValuesResponse,
     ):
         assert len(message.FromString(payload).rows) == len(cols)
-    whole = snapshot_service_pb2.ReadSnapshotResponse.FromString(wire.wrap(3, payload))
+    whole = snapshot_service_pb2.ReadSnapshotResponse.FromString(wire_values.wrap(3, payload))
     assert len(whole.rows.rows) == len(cols)
-    diff = monitor_service_pb2.WatchPvsResponse.FromString(wire.wrap(4, payload))
+    diff = monitor_service_pb2.WatchPvsResponse.FromString(wire_values.wrap(4, payload))
     assert len(diff.diff.rows) == len(cols)
 
 
@@ -162,7 +163,7 @@ def test_large_arrays_travel_in_parts():
     rows = encode_all(setpoint, readback)
     assert len(rows) == 2
     messages = list(wire.chunk(rows))
-    assert max(map(len, messages)) < 1.1 * wire.MAX_CHUNK_BYTES
+    assert max(map(len, messages)) < 1.1 * wire_values.MAX_CHUNK_BYTES
     decoded = [r for m in messages for r in snapshot_service_pb2.RowChunk.FromString(m).rows]
     parts, last = decoded[:-1], decoded[-1]
     assert {row.name for row in parts} == {"PV:0"}
@@ -193,7 +194,7 @@ def rows_sent(cols: Columns, name: str = "A") -> list:
     [
         ("µ€😀".encode() * 1_200_000, "string_value"),
         (b"\xff" * 11_000_000, "raw_string_value"),
-        (b"x" * (wire.MAX_CHUNK_BYTES + 1), "string_value"),
+        (b"x" * (wire_values.MAX_CHUNK_BYTES + 1), "string_value"),
     ],
 )
 def test_long_strings_travel_in_parts(raw, field):
@@ -211,7 +212,7 @@ def test_long_strings_travel_in_parts(raw, field):
 
 
 def test_a_value_that_fits_no_message_is_an_error_in_its_row():
-    strings = [b"a", b"x" * (wire.MAX_ELEMENT_BYTES + 1)]
+    strings = [b"a", b"x" * (wire_values.MAX_ELEMENT_BYTES + 1)]
     huge = columns_of([Case("huge", Kind.STRING | ARRAY, pack_strings(strings))])
     (row,) = rows_sent(huge, "A:HUGE")
     assert (row.name, row.number) == ("A:HUGE", 1)
@@ -220,7 +221,7 @@ def test_a_value_that_fits_no_message_is_an_error_in_its_row():
         assert value.unsent.reason == Reason.VALUE_TOO_LARGE
         assert "A:HUGE" in value.unsent.message
         assert value.state == huge.state[0]
-    largest = [b"b", b"x" * wire.MAX_ELEMENT_BYTES]
+    largest = [b"b", b"x" * wire_values.MAX_ELEMENT_BYTES]
     rows = rows_sent(columns_of([Case("large", Kind.STRING | ARRAY, pack_strings(largest))]))
     for role in ("setpoint", "readback"):
         sent = [e for r in rows for e in getattr(r, role).string_array.elements]
@@ -229,7 +230,7 @@ def test_a_value_that_fits_no_message_is_an_error_in_its_row():
 
 @given(st.lists(st.integers(0, 400), max_size=30), st.integers(100, 1000))
 def test_chunks_hold_all_rows_in_order_within_the_limit(sizes, limit):
-    rows = [wire.wrap(1, bytes([i % 250]) * size) for i, size in enumerate(sizes)]
+    rows = [wire_values.wrap(1, bytes([i % 250]) * size) for i, size in enumerate(sizes)]
     messages = list(wire.chunk(rows, limit))
     assert b"".join(messages) == b"".join(rows)
     assert all(messages)
@@ -248,7 +249,7 @@ def test_columns_hold_the_corpus():
     numbers = np.arange(len(picked)) + 1000
     roles = (numbers % 2 + 1).astype("u1")
     fresh = (numbers % 3).astype("u1")
-    chunks = list(wire.column_chunks(numbers, roles, picked, 2000, fresh))
+    chunks = list(wire_columns.column_chunks(numbers, roles, picked, 2000, fresh))
     assert len(chunks) > 2
     at = 0
     for part in read_columns(chunks):
@@ -267,10 +268,12 @@ def test_columns_hold_the_corpus():
 def test_severities_and_statuses_are_numbered_alike_in_rows_and_columns():
     cols = hostile_columns()
     numbers, roles = np.arange(len(cols)), np.ones(len(cols), np.uint8)
-    values = map(value_pb2.Value.FromString, wire.encode_values(cols, labels=labels_of))
+    values = map(value_pb2.Value.FromString, wire_values.encode_values(cols, labels=labels_of))
     said = [(value.severity, min(value.status, 65535)) for value in values]
     assert (0, 0) in said
-    messages = map(value_pb2.ValueColumns.FromString, wire.column_chunks(numbers, roles, cols))
+    messages = map(
+        value_pb2.ValueColumns.FromString, wire_columns.column_chunks(numbers, roles, cols)
+    )
     found = [
         pair
         for message in messages
@@ -283,7 +286,7 @@ def test_columns_of_unequal_lengths_are_refused():
     cols = hostile_columns()
     numbers, roles = np.arange(len(cols)), np.ones(len(cols), np.uint8)
     for name in ("origins", "statuses", "data", "freshness"):
-        raw = wire.encode_columns(numbers, roles, cols, roles)
+        raw = wire_columns.encode_columns(numbers, roles, cols, roles)
         message = value_pb2.ValueColumns.FromString(raw)
         setattr(message, name, getattr(message, name)[1:])
         with pytest.raises(Malformed, match=r"^the columns of values differ in length"):
@@ -300,8 +303,8 @@ def test_a_large_value_in_columns_comes_in_parts():
             Case("b", Kind.STRING, b"small"),
         ]
     )
-    raws = list(wire.column_chunks(np.arange(4) + 1, np.ones(4, np.uint8), cols))
-    assert max(map(len, raws)) < 1.1 * wire.MAX_CHUNK_BYTES
+    raws = list(wire_columns.column_chunks(np.arange(4) + 1, np.ones(4, np.uint8), cols))
+    assert max(map(len, raws)) < 1.1 * wire_values.MAX_CHUNK_BYTES
     messages = list(map(value_pb2.ValueColumns.FromString, raws))
     numbers = [np.frombuffer(m.pv_numbers, "<i8").tolist() for m in messages]
     whole = [n for m, n in zip(messages, numbers, strict=True) if not m.HasField("part")]
@@ -321,10 +324,10 @@ def test_a_large_value_in_columns_comes_in_parts():
 def test_values_alone_decode_to_the_same():
     cols = hostile_columns()
     fresh = (np.arange(len(cols)) % 3).astype("u1")
-    encoded = wire.encode_values(cols, fresh, labels=labels_of)
+    encoded = wire_values.encode_values(cols, fresh, labels=labels_of)
     for row, raw in enumerate(encoded):
         check_value(value_pb2.Value.FromString(raw), cols, row, fresh[row])
-    assert wire.encode_values(Columns.empty()) == []
+    assert wire_values.encode_values(Columns.empty()) == []
 
 
 def test_to_proto_and_back_over_the_corpus():

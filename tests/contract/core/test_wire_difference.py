@@ -9,10 +9,11 @@ import pytest
 from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey_core.compare import Comparison, compare
 from drey_core.values import ARRAY, Columns, Kind, State, heap_ref, pack_strings
-from drey_core.wire import MAX_CHUNK_BYTES, chunk, wrap
+from drey_core.wire import chunk
 from drey_core.wire_difference import Channels, Rows, Values, encode_rows
-from drey_runtime.mapping.value import to_proto
+from drey_core.wire_values import MAX_CHUNK_BYTES, wrap
 from drey_testing.corpus import hostile_columns
+from drey_testing.value_messages import to_proto
 
 OLD, NEW = (b"a", b"b"), (b"b", b"a")
 

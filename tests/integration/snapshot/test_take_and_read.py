@@ -22,11 +22,11 @@ from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey_core.values import ARRAY, Kind, State
 from drey_restore.adapters.snapshots import SnapshotClient
 from drey_runtime.auth import TokenSigner
-from drey_runtime.mapping.value import to_proto
 from drey_runtime.signed import SignedChannel
 from drey_runtime.status import reason_of
 from drey_testing.corpus import hostile_columns
 from drey_testing.fixtures_gateway import eventually
+from drey_testing.value_messages import to_proto
 
 EVERYTHING = selector_pb2.Selector(all=True)
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from drey_core.directory import Directory
 from drey_core.errors import AlreadyExists, DreyError
+from drey_snapshot.catalog.domain.changes import CatalogState, Changes, Counters
 from drey_snapshot.catalog.domain.draft import Draft, copy_of, draft_of
-from drey_snapshot.catalog.domain.edit import Changes, Counters, Edit, State
+from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.domain.pages import build_pages, pages_of
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
 from drey_snapshot.catalog.view import CatalogView
@@ -37,7 +38,7 @@ class Memory:
 
     def edit(self) -> Edit:
         view = self.view
-        state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
+        state = CatalogState(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
         return Edit(state, self.counters, 1000, lambda: str(uuid.UUID(int=next(self._ids))))
 
     def commit(self, edit: Edit) -> Changes:

@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 
 from drey_core.errors import InvalidArgument, Reason
 from drey_core.names import name_problem, text_problem
-from drey_core.pv_csv import RESERVED, parse_pvs, write_pvs
+from drey_core.pv_columns import RESERVED
+from drey_core.pv_csv import parse_pvs
+from drey_core.pv_csv_writer import write_pvs
 from drey_core.pv_table import (
     MAX_PROBLEMS,
     NO_POLICY,
     CompletionMode,
+    FileTable,
     Policy,
     PvProtocol,
-    PvTable,
 )
 
 EXAMPLE = b"""\
@@ -24,7 +26,7 @@ FBCK:LNG6:1:BC2ELTOL,,,,"Feedback-All","LIMITS","FBCK"
 """
 
 
-def table_of(text: str | bytes) -> PvTable:
+def table_of(text: str | bytes) -> FileTable:
     parsed = parse_pvs(text.encode() if isinstance(text, str) else text)
     assert parsed.problems == []
     return parsed.table
@@ -243,7 +245,7 @@ POLICIES = st.builds(
 
 
 @st.composite
-def tables(draw) -> PvTable:
+def tables(draw) -> FileTable:
     names = draw(st.lists(ADDRESS, unique=True, max_size=6))
     groups = draw(st.lists(GROUP, unique_by=str.casefold, max_size=3))
     n = len(names)
@@ -260,7 +262,7 @@ def tables(draw) -> PvTable:
             chosen = draw(st.lists(TAG, unique_by=str.casefold, max_size=3))
             row += [(group, tag) for tag in sorted(chosen)]
         tags.append(tuple(row))
-    return PvTable(
+    return FileTable(
         line=[0] * n,
         name=names,
         setpoint=[s or r or a for s, r, a in zip(given_setpoint, readback, names, strict=True)],

@@ -1,4 +1,4 @@
-"""`drey.common.v1.ValueColumns` to columns; the other way is `drey_core.wire.column_chunks`."""
+"""`drey.common.v1.ValueColumns` to columns; the other way is `drey_core.wire_columns`."""
 
 from __future__ import annotations
 

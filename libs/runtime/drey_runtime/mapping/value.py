@@ -7,15 +7,13 @@ bits are taken from the wire and put there.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from drey.common.v1 import value_pb2
 from drey_core.errors import InvalidArgument, Unimplemented
-from drey_core.values import ARRAY, ELEMENT_DTYPE, Columns, Kind, heap_ref, pack_strings
-from drey_core.wire import Labels, encode_value_message
+from drey_core.values import ARRAY, ELEMENT_DTYPE, Kind, pack_strings
 
 _SCALARS: dict[str, int] = {
     f"{kind.name.lower()}_value": int(kind)
@@ -33,13 +31,6 @@ _PACKED: dict[int, str] = {
     Kind.ENUM: "<u4",
 }
 """Elements on the wire where they are wider than in the heap."""
-
-
-def to_proto(
-    columns: Columns, row: int, labels: Labels | None = None, freshness: int = 0
-) -> value_pb2.Value:
-    """One row as a message; `labels` is asked by the row's key, the channel number."""
-    return value_pb2.Value.FromString(encode_value_message(columns, row, labels, freshness))
 
 
 def from_proto(value: value_pb2.Value) -> tuple[int, int | bytes]:
@@ -134,37 +125,3 @@ def _strings(message: value_pb2.StringArray) -> bytes:
             "a string array has elements or raw_elements, not both", field="string_array"
         )
     return pack_strings([text.encode() for text in message.elements] or list(message.raw_elements))
-
-
-def columns_from_proto(keys: Sequence[int], values: Sequence[value_pb2.Value]) -> Columns:
-    """Columns of whole values as they came, keyed by `keys`; raises as `from_proto`."""
-    out = Columns.empty(len(values))
-    heap = bytearray()
-    for row, value in enumerate(values):
-        kind, data = from_proto(value)
-        if isinstance(data, bytes):
-            out.data[row] = heap_ref(len(heap), len(data))
-            heap += data
-        else:
-            out.data[row] = data
-        out.kind[row] = kind
-        out.state[row] = value.state
-        out.origin[row] = value.origin
-        out.severity[row] = max(value.severity - 1, 0)
-        out.status[row] = max(value.status - 1, 0)
-        out.source_time[row] = value.source_time_ns
-        out.receive_time[row] = value.receive_time_ns
-    out.key[:] = keys
-    return Columns(
-        out.key,
-        out.kind,
-        out.state,
-        out.origin,
-        out.severity,
-        out.status,
-        out.source_time,
-        out.receive_time,
-        out.data,
-        out.merged,
-        bytes(heap),
-    )

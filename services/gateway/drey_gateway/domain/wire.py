@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from drey_core.values import I8, U1, Columns
-from drey_core.wire import chunk, column_chunks, varint, wrap
+from drey_core.wire import chunk
+from drey_core.wire_columns import column_chunks
+from drey_core.wire_values import varint, wrap
 
 MESSAGE_BYTES = 256 << 10
 """Bytes that a message aims at: what waits in gRPC for a client that does not read."""

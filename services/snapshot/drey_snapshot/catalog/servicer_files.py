@@ -12,16 +12,17 @@ import zstandard
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey_core.errors import ResourceExhausted, Unimplemented
-from drey_core.pv_csv import ParsedPvs, parse_pvs, write_pvs
-from drey_core.pv_table import PvProtocol
-from drey_core.pv_table import PvTable as FileTable
+from drey_core.pv_csv import ParsedPvs, parse_pvs
+from drey_core.pv_csv_writer import write_pvs
+from drey_core.pv_table import FileTable, PvProtocol
 from drey_runtime.app_memory import give_back
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.jobs import ImportResult, record_job
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
-from drey_snapshot.catalog.domain.edit import Counters, Edit, State
+from drey_snapshot.catalog.domain.changes import CatalogState, Counters
+from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.mapping import invalid
 from drey_snapshot.catalog.rpc import Context, Parts
 from drey_snapshot.catalog.usecases import importing
@@ -156,7 +157,7 @@ async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
 
 def _rehearse(view: CatalogView, parsed: ParsedPvs, keep_existing: bool) -> Plan:
     """What an import would do. The edit is thrown away, so its numbers do not matter."""
-    state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
+    state = CatalogState(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
     highest = int(view.table.number.max(initial=0))
     numbers = Counters(highest + 1, 1 << 40, 1 << 40, 1 << 30)
     edit = Edit(state, numbers, now_ns(), new_id, new_ids)

@@ -21,8 +21,9 @@ from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import check_page_size, cut_page
 from drey_snapshot.catalog.adapters.reading import read_pv, read_tombstones
 from drey_snapshot.catalog.domain import policy as policies
+from drey_snapshot.catalog.domain.changes import check_etag
 from drey_snapshot.catalog.domain.draft import Draft, draft_of
-from drey_snapshot.catalog.domain.edit import Edit, check_etag
+from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.mapping import (
     PV_PATHS,
     apply_mask,

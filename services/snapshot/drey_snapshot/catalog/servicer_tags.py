@@ -11,7 +11,7 @@ from drey_core.errors import Unimplemented
 from drey_core.token import decode_page_token, query_hash
 from drey_runtime.paging import check_page_size, cut_page
 from drey_snapshot.catalog.adapters.reading import read_tag_tombstones
-from drey_snapshot.catalog.domain.edit import check_etag
+from drey_snapshot.catalog.domain.changes import check_etag
 from drey_snapshot.catalog.domain.tags import TagTombstone, with_deleted
 from drey_snapshot.catalog.mapping import (
     check_mask,

@@ -13,7 +13,7 @@ from drey.compare.v1 import compare_service_pb2 as rpc
 from drey_core.compare import CLASSES, DifferenceClass, Summary
 from drey_core.errors import Unimplemented
 from drey_core.ids import parse_uuid
-from drey_core.wire import wrap
+from drey_core.wire_values import wrap
 from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.snapshots.domain.comparisons import Order

@@ -13,7 +13,7 @@ from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey_core.errors import Unimplemented
 from drey_core.ids import parse_uuid
 from drey_core.token import decode_page_token, query_hash
-from drey_core.wire import wrap
+from drey_core.wire_values import wrap
 from drey_runtime.auth import current_principal
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import Slot, once

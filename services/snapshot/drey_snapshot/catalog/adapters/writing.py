@@ -14,8 +14,8 @@ from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.pv_table import Policy
 from drey_runtime.database import Connection
 from drey_snapshot.catalog.domain import policy as policies
+from drey_snapshot.catalog.domain.changes import Changes, Counters
 from drey_snapshot.catalog.domain.draft import Draft, table_of
-from drey_snapshot.catalog.domain.edit import Changes, Counters
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
 
 T = TypeVar("T")

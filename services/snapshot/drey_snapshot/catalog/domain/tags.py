@@ -68,16 +68,6 @@ class TagBook:
         """Groups by case-folded name."""
         return {group.name.casefold(): group for group in self.groups}
 
-    @cached_property
-    def group_by_id(self) -> dict[str, TagGroup]:
-        """Groups by id."""
-        return {group.id: group for group in self.groups}
-
-    @cached_property
-    def tag_by_id(self) -> dict[str, tuple[TagGroup, Tag]]:
-        """Group and tag by the tag's id."""
-        return {tag.id: (group, tag) for group in self.groups for tag in group.tags}
-
     def names(self, numbers: Iterable[int]) -> list[tuple[str, str]]:
         """(group, tag) names, ordered without case; numbers of tags that went are left out."""
         known = [self.by_number[n] for n in numbers if n in self.by_number]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drey_core.errors import DreyError, Reason
-from drey_core.pv_csv import (
+from drey_core.pv_columns import (
     DESCRIPTION,
     DEVICE,
     POLICY,
@@ -19,10 +19,9 @@ from drey_core.pv_csv import (
     READBACK,
     SETPOINT,
     TOLERANCES,
-    ParsedPvs,
 )
-from drey_core.pv_table import NO_POLICY, Policy
-from drey_core.pv_table import PvTable as FileTable
+from drey_core.pv_csv import ParsedPvs
+from drey_core.pv_table import NO_POLICY, FileTable, Policy
 from drey_snapshot.catalog.domain.draft import CONTENT, PROTOCOL_CA, Draft, check, copy_of
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.domain.table import I8, Bools, PvTable

@@ -13,7 +13,8 @@ from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import once
 from drey_snapshot.catalog.adapters.writing import read_counters, write
-from drey_snapshot.catalog.domain.edit import Changes, Edit, State
+from drey_snapshot.catalog.domain.changes import CatalogState, Changes
+from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
 
@@ -74,7 +75,9 @@ class Writer:
         ):
             if slot.seen is None:
                 view = await self._catalog.locked(conn)
-                state = State(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
+                state = CatalogState(
+                    view.version, view.table, view.tags, view.row_by_name, view.row_by_id
+                )
                 edit = Edit(state, await read_counters(conn), now_ns(), new_id, new_ids)
                 act = await decide(Scene(edit, view, conn))
                 changes = edit.changes()

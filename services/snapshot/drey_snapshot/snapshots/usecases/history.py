@@ -18,7 +18,8 @@ from drey_core.errors import NotFound
 from drey_core.page_storage import load_times_slots, load_value_slots
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageHash
 from drey_core.values import I8, Columns, State
-from drey_core.wire import MAX_CHUNK_BYTES, RowEncoder, chunk, wrap
+from drey_core.wire import RowEncoder, chunk
+from drey_core.wire_values import MAX_CHUNK_BYTES, wrap
 from drey_runtime.database import Connection, Record
 from drey_runtime.together import together
 from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotStore

@@ -11,7 +11,8 @@ from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.errors import NotFound
 from drey_core.selector import Selector
 from drey_core.values import I8, State
-from drey_core.wire import chunk, column_chunks
+from drey_core.wire import chunk
+from drey_core.wire_columns import column_chunks
 from drey_runtime.choosing import choose_off_loop
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
