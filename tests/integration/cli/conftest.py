@@ -491,6 +491,10 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
 
 
 class Jobs(job_service_pb2_grpc.JobServiceServicer):
+    def GetJob(self, request, context):
+        job = job_pb2.Job(id=request.id, state=job_pb2.JOB_STATE_RUNNING)
+        return job_service_pb2.GetJobResponse(job=job)
+
     def WatchJob(self, request, context):
         for state, done in ((job_pb2.JOB_STATE_RUNNING, 1), (job_pb2.JOB_STATE_SUCCEEDED, 2)):
             yield job_service_pb2.WatchJobResponse(
@@ -530,6 +534,9 @@ class Access(access_service_pb2_grpc.AccessServiceServicer):
         return access_service_pb2.WhoAmIResponse(
             principal="alice", roles=["admin"], permissions=["access.keys.list"]
         )
+
+    def RevokeKey(self, request, context):
+        return access_service_pb2.RevokeKeyResponse(key=access_pb2.Key(id=request.id, name="gui"))
 
     def CreateKey(self, request, context):
         key = access_pb2.Key(id=OLD, name=request.name, grants=request.grants)

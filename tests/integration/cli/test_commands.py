@@ -345,6 +345,13 @@ def test_status_is_not_ok_when_the_whole_is_not(drey):
     assert dict(zip(head, row, strict=False))["UNSUPPORTED"] == "34", result.out
 
 
+def test_a_document_names_what_it_holds(drey):
+    assert drey("job", "show", JOB, "--json").json["job"]["id"] == JOB
+    assert [list(line) for line in drey("job", "watch", JOB, "--json").lines] == [["job"], ["job"]]
+    assert drey("key", "revoke", OLD, "--yes", "--json").json["key"]["name"] == "gui"
+    assert drey("snapshot", "show", "latest", "--json").json["snapshot"]["id"] == NEW
+
+
 def test_names_come_from_standard_input(drey, state, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("# names\nA:SET\n\nB*\n"))
     assert drey("tag", "add", "Region=X", "--names-from", "-").code == 0

@@ -4,12 +4,17 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import typer
+from typer.main import get_command
 
 from drey_cli.commands import SUMMARIES
 from drey_cli.main import every_command, load_command, run
+from drey_cli.registry import command, command_app
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTION = re.compile(r"(?<=[`, ])(--[a-z][a-z-]*)(?=[`, ])")
@@ -43,11 +48,11 @@ def address_nowhere():
 
 
 def test_every_command_has_help_and_json(capsys):
-    for path, command in every_command():
-        assert command.help, path
+    for path, built in every_command():
+        assert built.help, path
         if path[0] in {"up", "demo"}:
             continue
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {option for parameter in built.params for option in parameter.opts}
         assert {"--json", "--utc", "--server", "--key", "--timeout"} <= options, path
         assert run([*path, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out
@@ -62,14 +67,34 @@ def test_commands_and_options_are_those_of_the_reference():
         for words, section in zip(sections[::2], sections[1::2], strict=True)
     }
     built = {
-        words: {name for p in command.params for name in [*p.opts, *p.secondary_opts]}
-        for words, command in every_command()
+        words: {name for p in each.params for name in [*p.opts, *p.secondary_opts]}
+        for words, each in every_command()
     }
     assert set(written) == set(built)
     for words, options in built.items():
         said = {each for each in options if each.startswith("--")} - {"--help"}
         assert written[words] <= said, words
         assert said - written[words] <= shared, words
+
+
+@dataclass(frozen=True)
+class Size:
+    width: Annotated[int, typer.Option("--width")] = 1
+    names: Annotated[list[str], typer.Option("--name")] = field(default_factory=list)
+
+
+def test_a_parameter_that_is_a_dataclass_becomes_the_options_of_its_fields():
+    app, calls = command_app(), []
+
+    @command(app, "draw", examples=("draw [x]",))
+    def draw(session, size: Size, what: Annotated[str, typer.Argument()]):
+        """Draw it."""
+        calls.append((session.out.json, size, what))
+
+    built = get_command(app)
+    built.main(["it", "--json", "--name", "a", "--name", "b"], standalone_mode=False)
+    built.main(["it", "--width", "3"], standalone_mode=False)
+    assert calls == [(True, Size(1, ["a", "b"]), "it"), (False, Size(3, []), "it")]
 
 
 def test_wrong_usage_is_two_and_json_errors_are_json(capsys):
