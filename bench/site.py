@@ -200,7 +200,8 @@ class Site:
         """Take a snapshot of everything from the image; returns when it is durable."""
         response = await self.snapshots.TakeSnapshot(
             snapshot_service_pb2.TakeSnapshotRequest(
-                selector=EVERYTHING, title=title, request_id=str(uuid4())
+                spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING, title_template=title),
+                request_id=str(uuid4()),
             ),
             **self.call,
         )

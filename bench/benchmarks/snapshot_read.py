@@ -21,9 +21,11 @@ async def _take(site: Live) -> float:
     begin = time.perf_counter()
     response = await site.site.snapshots.TakeSnapshot(
         snapshot_service_pb2.TakeSnapshotRequest(
-            selector=EVERYTHING,
-            source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
-            read_timeout=Duration(seconds=60),
+            spec=snapshot_pb2.SnapshotSpec(
+                selector=EVERYTHING,
+                source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+                read_timeout=Duration(seconds=60),
+            ),
             wait=Duration(seconds=90),
             request_id=str(uuid4()),
         ),

@@ -27,9 +27,11 @@ MADE_BY_THE_SERVER = frozenset(
         ("drey.snapshot.v1.Snapshot", "id"),
         ("drey.snapshot.v1.Snapshot", "digest"),
         ("drey.snapshot.v1.Snapshot", "job_id"),
-        ("drey.snapshot.v1.Snapshot", "scope"),
+        ("drey.snapshot.v1.ScopeVersion", "id"),
+        ("drey.snapshot.v1.SnapshotOrigin", "snapshot_id"),
         ("drey.common.v1.Actor", "principal"),
         ("drey.common.v1.Actor", "roles"),
+        ("drey.common.v1.Actor", "on_behalf_of"),
     }
 )
 """Of a resource that an update carries; what it says of these is not taken."""

@@ -90,9 +90,11 @@ class Running:
     def take(self, title: str = "") -> snapshot_pb2.Snapshot:
         response = self.snapshots.TakeSnapshot(
             snapshot_service_pb2.TakeSnapshotRequest(
-                selector=EVERYTHING,
-                gates=snapshot_pb2.Gates(allow_any_missing=True),
-                title=title,
+                spec=snapshot_pb2.SnapshotSpec(
+                    selector=EVERYTHING,
+                    gates=snapshot_pb2.Gates(any_missing={}),
+                    title_template=title,
+                ),
                 request_id=str(uuid4()),
             ),
             **self.call(),

@@ -165,8 +165,9 @@ def test_watching_goes_on_without_postgres_and_taking_says_so(
     with pytest.raises(grpc.RpcError) as caught:
         running.snapshots.TakeSnapshot(
             snapshot_service_pb2.TakeSnapshotRequest(
-                selector=EVERYTHING,
-                gates=snapshot_pb2.Gates(allow_any_missing=True),
+                spec=snapshot_pb2.SnapshotSpec(
+                    selector=EVERYTHING, gates=snapshot_pb2.Gates(any_missing={})
+                ),
                 request_id=str(uuid4()),
             ),
             **running.call(),

@@ -132,9 +132,11 @@ def test_a_forced_read_agrees_with_the_image(running: Running) -> None:
     image = running.take()
     response = running.snapshots.TakeSnapshot(
         snapshot_service_pb2.TakeSnapshotRequest(
-            selector=EVERYTHING,
-            source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
-            gates=snapshot_pb2.Gates(allow_any_missing=True),
+            spec=snapshot_pb2.SnapshotSpec(
+                selector=EVERYTHING,
+                source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+                gates=snapshot_pb2.Gates(any_missing={}),
+            ),
             request_id=str(uuid4()),
         ),
         **running.call(),
@@ -150,21 +152,24 @@ def test_a_forced_read_agrees_with_the_image(running: Running) -> None:
 
 def test_a_repeated_request_takes_one_snapshot(running: Running) -> None:
     request = snapshot_service_pb2.TakeSnapshotRequest(
-        selector=EVERYTHING,
-        gates=snapshot_pb2.Gates(allow_any_missing=True),
+        spec=snapshot_pb2.SnapshotSpec(
+            selector=EVERYTHING, gates=snapshot_pb2.Gates(any_missing={})
+        ),
         request_id=str(uuid4()),
     )
     first = running.snapshots.TakeSnapshot(request, **running.call())
     second = running.snapshots.TakeSnapshot(request, **running.call())
     assert first.snapshot.id == second.snapshot.id
-    request.title = "another request"
+    request.spec.title_template = "another request"
     with pytest.raises(grpc.RpcError) as caught:
         running.snapshots.TakeSnapshot(request, **running.call())
     assert caught.value.code() == grpc.StatusCode.ALREADY_EXISTS  # type: ignore[attr-defined]
 
 
 def test_dead_channels_are_missing_by_name_and_refuse_a_snapshot(running: Running) -> None:
-    request = snapshot_service_pb2.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid4()))
+    request = snapshot_service_pb2.TakeSnapshotRequest(
+        spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING), request_id=str(uuid4())
+    )
     with pytest.raises(grpc.RpcError) as caught:
         running.snapshots.TakeSnapshot(request, **running.call())
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]

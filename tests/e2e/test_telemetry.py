@@ -16,9 +16,11 @@ def test_a_snapshot_is_one_trace_through_gateway_and_service(running: Running) -
     call["metadata"] = (*call["metadata"], ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"))
     response = running.snapshots.TakeSnapshot(
         snapshot_service_pb2.TakeSnapshotRequest(
-            selector=EVERYTHING,
-            source=snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ,
-            gates=snapshot_pb2.Gates(allow_any_missing=True),
+            spec=snapshot_pb2.SnapshotSpec(
+                selector=EVERYTHING,
+                source=snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ,
+                gates=snapshot_pb2.Gates(any_missing={}),
+            ),
             request_id=str(uuid4()),
         ),
         **call,

@@ -104,7 +104,9 @@ def list_snapshots(
 def deleted_snapshot_id(client: Client, text: str) -> str:
     """Id of a deleted snapshot by id, part of an id, or exact title."""
     snapshots = list_snapshots(client, include_deleted=True)
-    return match_id(text, ((s.id, s.title) for s in snapshots if s.delete_time_ns), what="snapshot")
+    return match_id(
+        text, ((s.id, s.title) for s in snapshots if s.HasField("delete_time")), what="snapshot"
+    )
 
 
 def snapshot_id(client: Client, text: str) -> str:

@@ -65,6 +65,8 @@ class DreyError(Exception):
     `field` is the request field at fault, as a path (`selector.names[3]`), or empty;
     `metadata` goes into `google.rpc.ErrorInfo`, `retry_after_s` above 0 into
     `google.rpc.RetryInfo`; the text is for people and names the PV, the field and the remedy.
+    `details` are messages that go into the status beside these: the edge that knows them adds
+    them, and keeps a status under the 8 KiB that gRPC lets through.
     """
 
     reason: Reason = Reason.INTERNAL
@@ -80,6 +82,7 @@ class DreyError(Exception):
     ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.details: tuple[object, ...] = ()
         self.message = message
         self.field = field
         self.metadata = dict(metadata or {})

@@ -43,6 +43,7 @@ _LOOK = _set("""
     restore.approvals.list
     restore.plans.get restore.plans.list restore.plans.read
     restore.restores.get restore.restores.list restore.restores.read restore.restores.watch
+    snapshot.refusals.read
     snapshot.snapshots.get snapshot.snapshots.history snapshot.snapshots.list
     snapshot.snapshots.read snapshot.snapshots.verify
     system.contracts.get system.health.get system.health.watch

@@ -62,6 +62,7 @@ def to_status(error: errors.DreyError) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(max(1, round(wait_s * 1000)))
         packed.append(_pack(retry))
+    packed += [_pack(detail) for detail in error.details if isinstance(detail, Message)]
     return status_pb2.Status(
         code=code_pb2.Code.Value(code.name), message=error.message, details=packed
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drey_runtime.app import App
 from drey_runtime.app_memory import GiveBack, keep_little
-from drey_runtime.auth import TokenSigner, TokenVerifier
+from drey_runtime.auth import TokenVerifier
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database
 from drey_runtime.housekeeping import Housekeeping
@@ -63,9 +63,6 @@ async def open_context(settings: Settings, app: App) -> Context:
             "DREY_TRUSTED_KEYS is not set: without the gateway's public key every call would be"
             " refused. Set it to the file trusted.json beside the services' keys"
         )
-    signer = None
-    if settings.signing_key is not None:
-        signer = TokenSigner.from_file("snapshot", settings.signing_key)
     db = await app.stack.enter_async_context(
         Database(
             settings.postgres_url.get_secret_value(),
@@ -84,7 +81,7 @@ async def open_context(settings: Settings, app: App) -> Context:
     app.start(bus, "bus")
     app.start(catalog, "catalog")
     app.start(Housekeeping(db), "housekeeping")
-    return Context(settings, app, db, bus, image, signer, catalog)
+    return Context(settings, app, db, bus, image, catalog)
 
 
 async def _check_migrations(connection: Connection) -> None:

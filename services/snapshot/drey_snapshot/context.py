@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drey_runtime.app import App
-from drey_runtime.auth import TokenSigner
 from drey_runtime.bus import Bus
 from drey_runtime.database import Database
 from drey_runtime.image import Image
@@ -15,15 +14,11 @@ from drey_snapshot.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Everything opened by the composition root; open for as long as the process lives.
-
-    `signer` is None where `DREY_SIGNING_KEY` is not set: then this service calls no other.
-    """
+    """Everything opened by the composition root; open for as long as the process lives."""
 
     settings: Settings
     app: App
     db: Database
     bus: Bus
     image: Image
-    signer: TokenSigner | None
     catalog: LiveCatalog

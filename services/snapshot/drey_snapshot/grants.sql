@@ -12,3 +12,5 @@ GRANT SELECT ON catalog.pv_tag TO :application;
 GRANT SELECT, INSERT ON snapshot.page, snapshot.snapshot, snapshot.manifest TO :application;
 GRANT SELECT, INSERT, UPDATE ON snapshot.label TO :application;
 GRANT SELECT, INSERT, UPDATE, DELETE ON snapshot.golden TO :application;
+-- the oldest are forgotten
+GRANT SELECT, INSERT, DELETE ON snapshot.refusal TO :application;

@@ -226,7 +226,7 @@ class Monitor(monitor_service_pb2_grpc.MonitorServiceServicer):
         self.state = state
 
     def GetValues(self, request, context):
-        if request.selector.globs:
+        if request.spec.selector.globs:
             return
         if "A:RB" in request.selector.names:
             yield monitor_service_pb2.GetValuesResponse(
@@ -269,15 +269,21 @@ class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
     def __init__(self, state):
         self.state = state
         self.all = [
-            snapshot_pb2.Snapshot(id=NEW, title="new", time_ns=2_000, pv_count=2, etag="s1"),
             snapshot_pb2.Snapshot(
-                id=OLD, title="old", time_ns=1_000, pv_count=2, golden_marks=[{"label": "run"}]
+                id=NEW, title="new", take_time={"nanos": 2_000}, pv_count=2, etag="s1"
+            ),
+            snapshot_pb2.Snapshot(
+                id=OLD,
+                title="old",
+                take_time={"nanos": 1_000},
+                pv_count=2,
+                golden_marks=[{"label": "run"}],
             ),
         ]
 
     def TakeSnapshot(self, request, context):
         self.state.calls.append(request)
-        if request.selector.globs:
+        if request.spec.selector.globs:
             refuse(
                 context,
                 code_pb2.FAILED_PRECONDITION,
@@ -304,7 +310,7 @@ class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
 
     def ListSnapshots(self, request, context):
         if request.include_deleted:
-            dead = snapshot_pb2.Snapshot(id=DEAD, title="dead", delete_time_ns=5)
+            dead = snapshot_pb2.Snapshot(id=DEAD, title="dead", delete_time={"nanos": 5})
             return snapshot_service_pb2.ListSnapshotsResponse(snapshots=[*self.all, dead])
         return snapshot_service_pb2.ListSnapshotsResponse(snapshots=self.all)
 

@@ -197,7 +197,7 @@ def test_take_follows_the_job_when_it_lasts(drey, state):
     assert result.code == 0
     assert result.json["snapshot"]["id"] == NEW
     request = state.of(snapshot_service_pb2.TakeSnapshotRequest)[0]
-    assert request.gates.max_missing == 5 and request.selector.all and request.request_id
+    assert request.spec.gates.max_missing == 5 and request.spec.selector.all and request.request_id
     assert drey("snapshot", "take", "--all", "--no-wait", "--json").json["job"]["id"] == JOB
 
 

@@ -209,10 +209,12 @@ class Site:
     async def take(self, **more: Any) -> snapshot_pb2.Snapshot:
         """A snapshot of everything, unless said otherwise."""
         await self.monitor.beat()
-        request = rpc.TakeSnapshotRequest(**{"selector": EVERYTHING, **more})
-        if not request.gates.HasField("max_age"):
+        request = rpc.TakeSnapshotRequest(
+            spec=snapshot_pb2.SnapshotSpec(**{"selector": EVERYTHING, **more})
+        )
+        if not request.spec.gates.HasField("max_age"):
             # how fresh is fresh enough has tests of its own, and the machine may be busy
-            request.gates.max_age.FromSeconds(60)
+            request.spec.gates.max_age.FromSeconds(60)
         response = await self.snapshots.TakeSnapshot(request)
         assert response.HasField("snapshot"), response.job
         return response.snapshot

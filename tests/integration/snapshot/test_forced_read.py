@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from drey.catalog.v1 import catalog_pb2
@@ -17,6 +18,7 @@ from drey_machine import Machine
 from drey_testing.fixtures_catalog import until_serving
 
 EVERYTHING = selector_pb2.Selector(all=True)
+NEVER = value_pb2.CONNECTION_STATE_NEVER_CONNECTED
 
 
 @pytest.fixture
@@ -39,18 +41,20 @@ async def test_the_channels_themselves_are_read(machine, make_process) -> None:
             if response.HasField("summary"):
                 assert response.summary.applied, response.summary
         request = rpc.TakeSnapshotRequest(
-            selector=EVERYTHING,
-            source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
-            gates=snapshot_pb2.Gates(allow_any_missing=True),
+            spec=snapshot_pb2.SnapshotSpec(
+                selector=EVERYTHING,
+                source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+                gates=snapshot_pb2.Gates(any_missing={}),
+            )
         )
-        request.read_timeout.FromSeconds(5)
+        request.spec.read_timeout.FromSeconds(5)
         request.wait.FromSeconds(25)
         response = await site.snapshots.TakeSnapshot(request, timeout=30)
         snapshot = response.snapshot
         assert snapshot.source == snapshot_pb2.SNAPSHOT_SOURCE_READ
         assert not snapshot.shards
         assert snapshot.counts.never_connected == len(machine.dead)
-        assert snapshot.duration_ns < 6e9
+        assert snapshot.take_duration.ToNanoseconds() < 6e9
         rows = await site.rows(snapshot.id)
         connected = [
             value
@@ -64,9 +68,18 @@ async def test_the_channels_themselves_are_read(machine, make_process) -> None:
         independent = await machine.read([magnet.name])
         assert magnet.setpoint.float64_value == independent[magnet.name]["value"]
         # the image is empty and stale here: what it cannot tell is read
-        request.source = snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ
+        request.spec.source = snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ
         again = (await site.snapshots.TakeSnapshot(request, timeout=30)).snapshot
         assert again.counts.connected == snapshot.counts.connected
+        # what is required is there, or nothing is taken, whatever else may be missing
+        request.spec.gates.required.names.append(magnet.name)
+        assert (await site.snapshots.TakeSnapshot(request, timeout=30)).HasField("snapshot")
+        gone = next(row.name for row in rows if row.setpoint.state == NEVER)
+        request.spec.gates.required.names.append(gone)
+        for source in (snapshot_pb2.SNAPSHOT_SOURCE_READ, request.spec.source):
+            request.spec.source = source
+            with pytest.raises(grpc.aio.AioRpcError, match="required"):
+                await site.snapshots.TakeSnapshot(request, timeout=30)
 
 
 async def test_what_was_connected_is_told_from_what_never_was(machine, make_process) -> None:
@@ -80,11 +93,13 @@ async def test_what_was_connected_is_told_from_what_never_was(machine, make_proc
                 catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
             )
         request = rpc.TakeSnapshotRequest(
-            selector=EVERYTHING,
-            source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
-            gates=snapshot_pb2.Gates(allow_any_missing=True),
+            spec=snapshot_pb2.SnapshotSpec(
+                selector=EVERYTHING,
+                source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+                gates=snapshot_pb2.Gates(any_missing={}),
+            )
         )
-        request.read_timeout.FromSeconds(3)
+        request.spec.read_timeout.FromSeconds(3)
         request.wait.FromSeconds(25)
         counts = (await site.snapshots.TakeSnapshot(request, timeout=30)).snapshot.counts
         assert (counts.connected, counts.never_connected, counts.unsupported) == (1, 1, 1)
@@ -106,10 +121,12 @@ async def test_the_image_tells_what_was_connected_once(site) -> None:
     await site.fill()
     await site.monitor.publish(site.monitor.columns(site.monitor.directory.channels[:1]))
     request = rpc.TakeSnapshotRequest(
-        selector=EVERYTHING,
-        source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
-        gates=snapshot_pb2.Gates(allow_any_missing=True),
+        spec=snapshot_pb2.SnapshotSpec(
+            selector=EVERYTHING,
+            source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+            gates=snapshot_pb2.Gates(any_missing={}),
+        )
     )
-    request.read_timeout.FromMilliseconds(300)
+    request.spec.read_timeout.FromMilliseconds(300)
     counts = (await site.snapshots.TakeSnapshot(request)).snapshot.counts
     assert (counts.channels, counts.disconnected, counts.never_connected) == (6, 5, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import grpc
+import pytest
 
 from drey.common.v1 import selector_pb2
 from drey.snapshot.v1 import snapshot_pb2
@@ -22,7 +23,9 @@ async def test_without_postgres_it_is_unavailable_at_once_and_comes_back(own_sit
     await parts.postgres.kill()
     await site.monitor.beat()
     calls = (
-        site.snapshots.TakeSnapshot(rpc.TakeSnapshotRequest(selector=EVERYTHING)),
+        site.snapshots.TakeSnapshot(
+            rpc.TakeSnapshotRequest(spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING))
+        ),
         site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=first.id)),
         site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest()),
     )
@@ -48,30 +51,43 @@ async def test_without_redis_the_image_is_unavailable(own_site, refused) -> None
     first = await site.take()
     await site.extra["parts"].valkey.kill()
     code, reason, _ = await refused(
-        site.snapshots.TakeSnapshot(rpc.TakeSnapshotRequest(selector=EVERYTHING))
+        site.snapshots.TakeSnapshot(
+            rpc.TakeSnapshotRequest(spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING))
+        )
     )
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "IMAGE_UNAVAILABLE")
     assert (await refused(site.compare(first.id)))[1] == "IMAGE_UNAVAILABLE"
     assert len(await site.rows(first.id)) == 3
     # a forced read needs no Redis; here nobody answers, and each channel costs the one deadline
     request = rpc.TakeSnapshotRequest(
-        selector=EVERYTHING,
-        source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
-        gates=snapshot_pb2.Gates(allow_any_missing=True),
+        spec=snapshot_pb2.SnapshotSpec(
+            selector=EVERYTHING,
+            source=snapshot_pb2.SNAPSHOT_SOURCE_READ,
+            gates=snapshot_pb2.Gates(any_missing={}),
+        )
     )
-    request.read_timeout.FromMilliseconds(300)
+    request.spec.read_timeout.FromMilliseconds(300)
     taken = (await site.snapshots.TakeSnapshot(request)).snapshot
     assert taken.counts.never_connected == 6
 
 
-async def test_a_job_whose_maker_died_is_done_all_the_same(site) -> None:
-    """Its maker died between the commit and the start: the row remains."""
+# as the first edition of the contracts queued it: a title, any number missing
+FIRST_EDITION = bytes.fromhex("0a02080110011a0410031801220b7b6c6566747d206f766572")
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+async def test_a_job_whose_maker_died_is_done_all_the_same(site, edition: int) -> None:
+    """Its maker died between the commit and the start: the row remains, also over an upgrade."""
     from drey_runtime.database import Database
     from drey_runtime.jobs import JobStore
 
     await site.add_pvs(3)
     await site.fill()
-    payload = rpc.TakeSnapshotRequest(selector=EVERYTHING, title="left").SerializeToString()
+    payload = FIRST_EDITION
+    if edition == 2:
+        payload = rpc.TakeSnapshotRequest(
+            spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING, title_template="{{left}} over")
+        ).SerializeToString()
     async with Database(site.settings.postgres_url.get_secret_value()) as db:
         store = JobStore(db)
         async with db.transaction() as conn:
@@ -87,3 +103,5 @@ async def test_a_job_whose_maker_died_is_done_all_the_same(site) -> None:
     assert ended.state == again.state == "succeeded"
     assert ended.result == again.result
     assert await site.count("snapshot.snapshot") == 1
+    listed = await site.snapshots.ListSnapshots(rpc.ListSnapshotsRequest())
+    assert [snapshot.title for snapshot in listed.snapshots] == ["{left} over"]

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.rpc import error_details_pb2, status_pb2
 
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog_rpc
@@ -37,7 +38,7 @@ async def test_the_hostile_corpus_comes_back_bit_for_bit(site) -> None:
     await site.add_pvs((len(corpus) + 1) // 2)
     channels = site.monitor.directory.channels[: len(corpus)]
     await site.monitor.publish(corpus.with_key(channels))
-    snapshot = await site.take(gates=snapshot_pb2.Gates(allow_any_missing=True))
+    snapshot = await site.take(gates=snapshot_pb2.Gates(any_missing={}))
     directory = site.monitor.directory
     expected = site.monitor.table.columns(channels)
     by_number = {row.number: row for row in await site.rows(snapshot.id)}
@@ -76,7 +77,9 @@ async def test_columns_and_rows_say_the_same(site) -> None:
 async def test_it_says_of_itself_what_it_is(site) -> None:
     await site.add_pvs(10)
     await site.fill()
-    snapshot = await site.take(title="before", comment="two\nlines", labels=["a", "b", "a"])
+    snapshot = await site.take(
+        title_template="before", comment="two\nlines", labels=["a", "b", "a"]
+    )
     assert (snapshot.title, snapshot.comment, list(snapshot.labels)) == (
         "before",
         "two\nlines",
@@ -148,7 +151,7 @@ async def test_the_database_refuses_to_change_it(site) -> None:
 async def test_an_image_that_is_not_fresh_is_refused(site, refused) -> None:
     await site.add_pvs(3)
     await site.fill()
-    request = rpc.TakeSnapshotRequest(selector=EVERYTHING)
+    request = rpc.TakeSnapshotRequest(spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING))
     # the clock of the monitor's host says nothing, be it years ahead or behind
     for age_s in (-(10**8), 10**8):
         site.monitor.ahead_ns = -age_s * 10**9
@@ -172,7 +175,7 @@ async def test_an_image_that_is_not_fresh_is_refused(site, refused) -> None:
         return False
 
     await eventually(not_fresh, "a silent monitor is not believed")
-    request.gates.max_age.FromSeconds(600)
+    request.spec.gates.max_age.FromSeconds(600)
     assert (await site.snapshots.TakeSnapshot(request)).HasField("snapshot")
 
 
@@ -184,7 +187,7 @@ async def test_gaps_are_refused_or_recorded_by_name(site, refused) -> None:
     lost = site.monitor.floats(channels, np.zeros(2))
     lost.state[:] = State.DISCONNECTED
     await site.monitor.publish(lost)
-    request = rpc.TakeSnapshotRequest(selector=EVERYTHING)
+    request = rpc.TakeSnapshotRequest(spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING))
     with pytest.raises(grpc.aio.AioRpcError, match=r"gates\.max_missing"):  # the remedy
         await site.snapshots.TakeSnapshot(request)
     code, reason, metadata = await refused(site.snapshots.TakeSnapshot(request))
@@ -195,9 +198,146 @@ async def test_gaps_are_refused_or_recorded_by_name(site, refused) -> None:
     snapshot = await site.take(gates=snapshot_pb2.Gates(max_missing=2))
     assert snapshot.counts.disconnected == 2
     assert [r.name for r in await site.rows(snapshot.id, only_missing=True)] == names
-    gates = snapshot_pb2.Gates(allow_any_missing=True, required_names=[names[1]])
-    request = rpc.TakeSnapshotRequest(selector=EVERYTHING, gates=gates)
+    gates = snapshot_pb2.Gates(any_missing={}, required={"names": [names[1]]})
+    request = rpc.TakeSnapshotRequest(
+        spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING, gates=gates)
+    )
     assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == "COVERAGE_TOO_SMALL"
+
+
+def refusal_in(error: grpc.RpcError) -> snapshot_pb2.CoverageRefusal:
+    """The detail that says what is missing; the whole status is what a client may receive."""
+    trailing = dict(error.trailing_metadata())
+    assert sum(len(key) + len(value) for key, value in trailing.items()) < 6000
+    found = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    detail = snapshot_pb2.CoverageRefusal()
+    assert any(each.Unpack(detail) for each in found.details)
+    return detail
+
+
+async def refusal_of(site, request) -> snapshot_pb2.CoverageRefusal:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await site.snapshots.TakeSnapshot(request)
+    assert reason_of(caught.value)[0] == "COVERAGE_TOO_SMALL"
+    return refusal_in(caught.value)
+
+
+async def read_refusal(site, refusal_id: str) -> list[snapshot_pb2.MissingPv]:
+    request = rpc.ReadRefusalRequest(id=refusal_id)
+    return [pv async for part in site.snapshots.ReadRefusal(request) for pv in part.missing]
+
+
+def coverage_request(source: int = 0, gates: dict | None = None, **more) -> rpc.TakeSnapshotRequest:
+    """Of everything; how fresh is fresh enough is not in question."""
+    spec = snapshot_pb2.SnapshotSpec(selector=EVERYTHING, source=source, gates=gates or {})
+    spec.gates.max_age.FromSeconds(600)
+    return rpc.TakeSnapshotRequest(spec=spec, **more)
+
+
+async def test_a_refusal_says_all_that_is_missing(site, refused) -> None:
+    """By name, channel and reason, also 5,000; the same request is taken once they are there."""
+    await site.add_pvs(5000)
+    columns = await site.fill()
+    directory = site.monitor.directory
+    lost = site.monitor.floats(directory.setpoint_channel, np.zeros(5000))
+    lost.state[:] = State.DISCONNECTED
+    await site.monitor.publish(lost)
+    request = coverage_request(request_id=str(uuid.uuid4()))
+    detail = await refusal_of(site, request)
+    assert detail.missing_count == 5000
+    assert [pv.name for pv in detail.first_missing] == list(directory.names[:10])
+    missing = await read_refusal(site, detail.refusal_id)
+    assert [pv.name for pv in missing] == list(directory.names)
+    assert [pv.number for pv in missing] == directory.pv_number.tolist()
+    for pv in missing:
+        (channel,) = pv.channels
+        assert channel.role == value_pb2.CHANNEL_ROLE_SETPOINT
+        assert channel.reason == snapshot_pb2.MISSING_REASON_DISCONNECTED
+    assert await site.count("snapshot.snapshot") == await site.count("jobs.job") - 1 == 0
+    await site.monitor.publish(columns)
+    taken = await site.snapshots.TakeSnapshot(request)
+    assert (await site.snapshots.TakeSnapshot(request)).snapshot.id == taken.snapshot.id
+    unknown = rpc.ReadRefusalRequest(id=str(uuid.uuid4()))
+    assert (await refused(site.snapshots.ReadRefusal(unknown).read()))[1] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("source", [1, 2, 3])
+async def test_what_is_required_must_be_there(site, refused, source: int) -> None:
+    """Whatever else may be missing, from the image and by a read, which nobody answers here."""
+    await site.add_pvs(4)
+    await site.fill()
+    directory = site.monitor.directory
+    names = list(directory.names)
+    if source == 1:
+        lost = site.monitor.floats(directory.readback_channel[[2]], np.zeros(1))
+        lost.state[:] = State.DISCONNECTED
+        await site.monitor.publish(lost)
+        there, channels = names[1], {value_pb2.CHANNEL_ROLE_READBACK}
+    else:
+        lost = site.monitor.floats(directory.channels, np.zeros(8))
+        lost.state[:] = State.DISCONNECTED
+        await site.monitor.publish(lost)
+        there, channels = "", {value_pb2.CHANNEL_ROLE_SETPOINT, value_pb2.CHANNEL_ROLE_READBACK}
+
+    def request(**gates: object) -> rpc.TakeSnapshotRequest:
+        made = coverage_request(source, gates, request_id=str(uuid.uuid4()))
+        made.spec.read_timeout.FromMilliseconds(300)
+        made.wait.FromSeconds(20)
+        return made
+
+    for allowed in ({"any_missing": {}}, {"max_missing": 4}):
+        bad = request(required={"globs": [names[2]]}, **allowed)
+        for _ in range(2):  # and again by the same request id
+            detail = await refusal_of(site, bad)
+            missing = {pv.name: pv for pv in await read_refusal(site, detail.refusal_id)}
+            assert [pv.name for pv in missing.values() if pv.required] == [names[2]]
+            assert {c.role for c in missing[names[2]].channels} == channels
+            assert len(missing) == detail.missing_count == (1 if source == 1 else 4)
+    if there:
+        good = request(required={"names": [there]}, any_missing={})
+        assert (await site.snapshots.TakeSnapshot(good)).HasField("snapshot")
+    outside = request(required={"names": [names[3]]}, any_missing={})
+    outside.spec.selector.CopyFrom(selector_pb2.Selector(names=names[:1]))
+    detail = await refusal_of(site, outside)
+    (pv,) = [pv for pv in detail.first_missing if pv.required]
+    assert {c.reason for c in pv.channels} == {snapshot_pb2.MISSING_REASON_NOT_SELECTED}
+    for required, expected in (
+        ({"names": ["nobody"]}, "NOT_FOUND"),
+        ({"globs": ["nobody*"]}, "INVALID_FIELD"),
+        ({}, "EMPTY_SELECTOR"),
+    ):
+        call = site.snapshots.TakeSnapshot(request(required=required))
+        _, reason, metadata = await refused(call)
+        assert (reason, metadata["field"][:19]) == (expected, "spec.gates.required")
+
+
+async def test_an_image_that_is_not_fresh_says_when_to_try_again(site) -> None:
+    await site.add_pvs(1)
+    await site.fill()
+    await site.monitor.fall_silent()
+    await site.monitor.beat(image_failing=True)
+    request = rpc.TakeSnapshotRequest(spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING))
+
+    async def not_fresh() -> bool:
+        try:
+            await site.snapshots.TakeSnapshot(request)
+        except grpc.aio.AioRpcError as error:
+            raw = dict(error.trailing_metadata())["grpc-status-details-bin"]
+            retry = error_details_pb2.RetryInfo()
+            details = status_pb2.Status.FromString(raw).details
+            assert any(detail.Unpack(retry) for detail in details)
+            return 0 < retry.retry_delay.ToSeconds() <= 10
+        return False
+
+    await eventually(not_fresh, "refused, with the time after which it may be asked for again")
+
+
+async def test_titles_are_filled_in(site) -> None:
+    await site.add_pvs(3)
+    await site.fill()
+    snapshot = await site.take(title_template="{date}: {pv_count} by {source}, {{plain}}")
+    day = snapshot.take_time.ToDatetime().date().isoformat()
+    assert snapshot.title == f"{day}: 3 by image, {{plain}}"
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -270,14 +410,18 @@ async def test_metadata_comes_as_of_the_snapshot(site) -> None:
 async def test_a_repeat_of_a_request_makes_no_second_snapshot(site, refused) -> None:
     await site.add_pvs(3)
     await site.fill()
-    request = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    request = rpc.TakeSnapshotRequest(
+        spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING), request_id=str(uuid.uuid4())
+    )
     await site.monitor.beat()
     answers = await asyncio.gather(*(site.snapshots.TakeSnapshot(request) for _ in range(5)))
     assert len({a.snapshot.id for a in answers}) == 1
     assert await site.count("snapshot.snapshot") == 1
-    request.title = "another"
+    request.spec.title_template = "another"
     assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == "REQUEST_ID_REUSED"
-    bad = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    bad = rpc.TakeSnapshotRequest(
+        spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING), request_id=str(uuid.uuid4())
+    )
     await site.monitor.fall_silent()
     await site.monitor.beat(image_failing=True)
     for _ in range(2):
@@ -288,7 +432,9 @@ async def test_a_repeat_of_a_request_makes_no_second_snapshot(site, refused) -> 
 async def test_from_the_image_job_and_snapshot_are_made_at_once(site, wait_s: int) -> None:
     await site.add_pvs(3)
     await site.fill()
-    request = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    request = rpc.TakeSnapshotRequest(
+        spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING), request_id=str(uuid.uuid4())
+    )
     request.wait.FromSeconds(wait_s)
     response = await site.snapshots.TakeSnapshot(request)
     job = response.job
@@ -305,12 +451,14 @@ async def test_without_waiting_the_job_is_the_answer(site) -> None:
     await site.add_pvs(3)
     await site.fill()
     request = rpc.TakeSnapshotRequest(
-        selector=EVERYTHING,
-        source=snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ,
-        gates=snapshot_pb2.Gates(allow_any_missing=True),
+        spec=snapshot_pb2.SnapshotSpec(
+            selector=EVERYTHING,
+            source=snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ,
+            gates=snapshot_pb2.Gates(any_missing={}),
+        ),
         request_id=str(uuid.uuid4()),
     )
-    request.read_timeout.FromMilliseconds(300)
+    request.spec.read_timeout.FromMilliseconds(300)
     request.wait.FromSeconds(0)
     response = await site.snapshots.TakeSnapshot(request)
     assert response.job.kind == job_pb2.JOB_KIND_SNAPSHOT
@@ -323,7 +471,9 @@ async def test_without_waiting_the_job_is_the_answer(site) -> None:
 async def test_what_is_refused_or_ends_before_its_commit_leaves_nothing(site, refused) -> None:
     await site.add_pvs(3)
     await site.fill()
-    request = rpc.TakeSnapshotRequest(selector=EVERYTHING, request_id=str(uuid.uuid4()))
+    request = rpc.TakeSnapshotRequest(
+        spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING), request_id=str(uuid.uuid4())
+    )
     connection = await site.database()
     try:
         async with connection.transaction():
@@ -356,7 +506,10 @@ async def until_waits(connection) -> None:
 async def test_bad_requests_are_refused_with_the_field(site, refused) -> None:
     await site.add_pvs(3)
     await site.fill()
-    S = rpc.TakeSnapshotRequest
+
+    def S(**spec: object) -> rpc.TakeSnapshotRequest:
+        return rpc.TakeSnapshotRequest(spec=snapshot_pb2.SnapshotSpec(**spec))
+
     some = selector_pb2.Selector(names=["nobody"])
     cases = {
         "EMPTY_SELECTOR": S(selector=selector_pb2.Selector()),
@@ -365,6 +518,9 @@ async def test_bad_requests_are_refused_with_the_field(site, refused) -> None:
     }
     for reason, request in cases.items():
         assert (await refused(site.snapshots.TakeSnapshot(request)))[1] == reason
+    past = S(selector=EVERYTHING, instant_ns=1)
+    code, _, metadata = await refused(site.snapshots.TakeSnapshot(past))
+    assert (code, metadata["field"]) == (grpc.StatusCode.UNIMPLEMENTED, "spec.instant_ns")
     request = S(selector=EVERYTHING)
     request.wait.seconds = -1
     assert (await refused(site.snapshots.TakeSnapshot(request)))[1:] == (
@@ -372,7 +528,7 @@ async def test_bad_requests_are_refused_with_the_field(site, refused) -> None:
         {"field": "wait"},
     )
     request = S(selector=EVERYTHING, labels=[" "])
-    assert (await refused(site.snapshots.TakeSnapshot(request)))[2]["field"] == "labels[0]"
+    assert (await refused(site.snapshots.TakeSnapshot(request)))[2]["field"] == "spec.labels[0]"
     unknown = str(uuid.uuid4())
     for call in (
         site.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=unknown)),

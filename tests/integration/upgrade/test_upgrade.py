@@ -32,7 +32,7 @@ async def test_snapshots_are_as_they_were(upgraded) -> None:
     labels = [row.setpoint.enum_value.label for row in whole[:2]]
     assert labels == ["off", "on"]
     deleted = await upgraded.snapshots.GetSnapshot(rpc.GetSnapshotRequest(id=FACTS["deleted"]))
-    assert deleted.snapshot.delete_time_ns
+    assert deleted.snapshot.HasField("delete_time")
 
 
 async def test_flags_became_marks(upgraded, refused) -> None:
@@ -71,7 +71,7 @@ async def test_the_catalog_is_listed_and_goes_on(upgraded) -> None:
     assert "Q9:SP" not in [pv.name for pv in pvs]
     await upgraded.follow()
     await upgraded.fill()
-    taken = await upgraded.take(title="after the upgrade")
+    taken = await upgraded.take(title_template="after the upgrade")
     assert taken.pv_count == 39
     summary, _ = await upgraded.compare(SNAPSHOTS[2]["id"], taken.id)
     assert summary.pvs == 39

@@ -99,7 +99,7 @@ SNAPSHOTS = [
     snapshot_pb2.Snapshot(
         id=f"01930000-0000-7000-8000-00000000{number:04x}",
         title="a title of some length, as people write them",
-        time_ns=1_700_000_000_123_456_789,
+        take_time={"seconds": 1_700_000_000, "nanos": 123_456_789},
         pv_count=40_000,
         labels=["machine-studies", "2026-run3"],
     )

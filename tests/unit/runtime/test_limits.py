@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.common.v1 import selector_pb2, value_pb2
-from drey.snapshot.v1 import snapshot_service_pb2
+from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_core.errors import InvalidArgument, Reason
 from drey_runtime import limits
 from drey_runtime.interceptor import parse
@@ -49,15 +49,17 @@ def test_names_that_cannot_be(name: str) -> None:
 
 def test_the_path_names_the_element() -> None:
     request = snapshot_service_pb2.TakeSnapshotRequest(
-        selector=selector_pb2.Selector(names=["a", "b", "", "c"])
+        spec=snapshot_pb2.SnapshotSpec(selector=selector_pb2.Selector(names=["a", "b", "", "c"]))
     )
-    assert refused(request).field == "selector.names[2]"
+    assert refused(request).field == "spec.selector.names[2]"
 
 
 def test_lists_have_an_end() -> None:
     selector = selector_pb2.Selector(globs=["*"] * 1001)
-    error = refused(snapshot_service_pb2.TakeSnapshotRequest(selector=selector))
-    assert (error.reason, error.field) == (Reason.TOO_MANY, "selector.globs")
+    error = refused(
+        snapshot_service_pb2.TakeSnapshotRequest(spec=snapshot_pb2.SnapshotSpec(selector=selector))
+    )
+    assert (error.reason, error.field) == (Reason.TOO_MANY, "spec.selector.globs")
     assert error.metadata["limit"] == "1000"
 
 
@@ -80,26 +82,34 @@ def test_unknown_enum_numbers() -> None:
 def test_text_without_control_characters_but_with_lines_where_allowed() -> None:
     limits.check(
         snapshot_service_pb2.TakeSnapshotRequest(
-            selector=selector_pb2.Selector(all=True), comment="two\nlines"
+            spec=snapshot_pb2.SnapshotSpec(
+                selector=selector_pb2.Selector(all=True), comment="two\nlines"
+            )
         )
     )
     request = snapshot_service_pb2.TakeSnapshotRequest(
-        selector=selector_pb2.Selector(all=True), title="two\nlines"
+        spec=snapshot_pb2.SnapshotSpec(
+            selector=selector_pb2.Selector(all=True), title_template="two\nlines"
+        )
     )
-    assert refused(request).field == "title"
+    assert refused(request).field == "spec.title_template"
 
 
 def test_nesting_ends() -> None:
     selector = selector_pb2.Selector(all=True)
     for _ in range(20):
         selector = selector_pb2.Selector(**{"all": True, "excluding": selector})
-    refused(snapshot_service_pb2.TakeSnapshotRequest(selector=selector))
+    refused(
+        snapshot_service_pb2.TakeSnapshotRequest(spec=snapshot_pb2.SnapshotSpec(selector=selector))
+    )
 
 
 def test_100_000_names_take_well_under_a_second() -> None:
     names = [f"QUAD:LI21:{i}:BDES" for i in range(100_000)]
     limits.check(
-        snapshot_service_pb2.TakeSnapshotRequest(selector=selector_pb2.Selector(names=names))
+        snapshot_service_pb2.TakeSnapshotRequest(
+            spec=snapshot_pb2.SnapshotSpec(selector=selector_pb2.Selector(names=names))
+        )
     )
 
 

@@ -58,10 +58,12 @@ def list_snapshots(
         golden_only=golden,
         principal=by,
         digest=digest,
-        from_time_ns=parse_time_ns(since, option="--since"),
-        to_time_ns=parse_time_ns(before, option="--before"),
         include_deleted=deleted,
     )
+    if since:
+        request.from_time.FromDatetime(parse_time(since, option="--since"))
+    if before:
+        request.to_time.FromDatetime(parse_time(before, option="--before"))
 
     snapshots = list(
         client.list_items(client.snapshots.ListSnapshots, request, "snapshots", limit=limit)
@@ -69,17 +71,14 @@ def list_snapshots(
     session.show({"snapshots": snapshots}, lambda: snapshots_table(snapshots, utc=session.out.utc))
 
 
-def parse_time_ns(text: str, *, option: str) -> int:
-    """Nanoseconds since 1970 UTC of an ISO time, local where it names no zone; 0 for none."""
-    if not text:
-        return 0
+def parse_time(text: str, *, option: str) -> datetime:
+    """An ISO time, local where it names no zone."""
     try:
-        moment = datetime.fromisoformat(text).astimezone()
+        return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError, OSError) as error:
         raise usage_error(
             f"{option}: {text!r} is not a time", field=option, remedy="as 2026-11-21T08:00"
         ) from error
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
 
 
 @command(app, "show", examples=("drey snapshot show latest",))
@@ -152,7 +151,9 @@ def _read_table(
     for message in stream:
         if message.HasField("header"):
             header = message.header
-            title = f"{header.title or '(no title)'}, {session.time(header.time_ns)}"
+            title = (
+                f"{header.title or '(no title)'}, {session.time(header.take_time.ToNanoseconds())}"
+            )
         metadata.update(metadata_by_number(message.metadata.pvs))
         rows.extend(message.rows.rows)
     table = rows_table(whole_rows(rows), metadata, utc=session.out.utc, title=title)

@@ -42,7 +42,9 @@ _FIRST_WAIT_S = 2.0
 def take(
     session: Session,
     choice: Choice,
-    title: Annotated[str, typer.Option("--title", "-t", help="Title.")] = "",
+    title: Annotated[
+        str, typer.Option("--title", "-t", help="Title; {time} and the like are filled in.")
+    ] = "",
     comment: Annotated[str, typer.Option("--comment", help="Comment.")] = "",
     label: Annotated[list[str] | None, typer.Option("--label", help="Label; repeat.")] = None,
     source: Annotated[
@@ -95,25 +97,32 @@ def take(
             remedy="leave one of the two out",
         )
 
-    request = snapshot_service_pb2.TakeSnapshotRequest(
-        selector=choice.required(),
-        source=number_of(snapshot_pb2.SnapshotSource, source),
-        title=title,
-        comment=comment,
-        labels=label or [],
-        wait=to_duration(0.0 if no_wait else _FIRST_WAIT_S),
-        request_id=new_request_id(),
-    )
-    gates = snapshot_pb2.Gates(allow_any_missing=allow_missing, required_names=require or [])
+    gates = snapshot_pb2.Gates()
+    if require:
+        gates.required.names.extend(require)
+    if allow_missing:
+        gates.any_missing.SetInParent()
     if max_age:
         gates.max_age.CopyFrom(parse_duration(max_age, option="--max-age"))
     if max_missing is not None:
         gates.max_missing = max_missing
-    request.gates.CopyFrom(gates)
+    spec = snapshot_pb2.SnapshotSpec(
+        selector=choice.required(),
+        source=number_of(snapshot_pb2.SnapshotSource, source),
+        gates=gates,
+        title_template=title,
+        comment=comment,
+        labels=label or [],
+    )
     if read_timeout:
-        request.read_timeout.CopyFrom(
+        spec.read_timeout.CopyFrom(
             to_duration(parse_seconds(read_timeout, option="--read-timeout"))
         )
+    request = snapshot_service_pb2.TakeSnapshotRequest(
+        spec=spec,
+        wait=to_duration(0.0 if no_wait else _FIRST_WAIT_S),
+        request_id=new_request_id(),
+    )
     _take(session, request, no_wait=no_wait)
 
 

@@ -175,9 +175,11 @@ class Walk:
         with self._report.step("Take a snapshot of the whole machine", command) as step:
             response = await self._snapshots.TakeSnapshot(
                 snapshot_service_pb2.TakeSnapshotRequest(
-                    selector=_EVERYTHING,
-                    gates=snapshot_pb2.Gates(allow_any_missing=True),
-                    title="before",
+                    spec=snapshot_pb2.SnapshotSpec(
+                        selector=_EVERYTHING,
+                        gates=snapshot_pb2.Gates(any_missing=snapshot_pb2.AnyMissing()),
+                        title_template="before",
+                    ),
                     request_id=str(uuid4()),
                 ),
                 **self._call,

@@ -17,7 +17,9 @@ def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) ->
     return table_of(
         snapshots,
         text_field("id", lambda snapshot: snapshot.id),
-        text_field("time", lambda snapshot: format_time(snapshot.time_ns, utc=utc)),
+        text_field(
+            "time", lambda snapshot: format_time(snapshot.take_time.ToNanoseconds(), utc=utc)
+        ),
         text_field("title", _title, fold=True),
         number_field("PVs", lambda snapshot: format_count(snapshot.pv_count)),
         number_field("missing", _missing_cell),
@@ -32,7 +34,7 @@ def _missing_cell(snapshot: snapshot_pb2.Snapshot) -> Cell:
 
 
 def _title(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
-    if snapshot.delete_time_ns:
+    if snapshot.HasField("delete_time"):
         return Cell(f"{snapshot.title} (deleted)", "dim")
     return Cell(f"★ {snapshot.title}", "yellow") if snapshot.golden_marks else snapshot.title
 
@@ -48,7 +50,7 @@ def golden_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Ta
         [(snapshot, mark) for snapshot in snapshots for mark in snapshot.golden_marks],
         text_field("label", lambda pair: pair[1].label or "—"),
         text_field("id", lambda pair: pair[0].id),
-        text_field("time", lambda pair: format_time(pair[0].time_ns, utc=utc)),
+        text_field("time", lambda pair: format_time(pair[0].take_time.ToNanoseconds(), utc=utc)),
         text_field("title", lambda pair: pair[0].title, fold=True),
         text_field("marked", lambda pair: format_time(pair[1].mark_time.ToNanoseconds(), utc=utc)),
         text_field("by", lambda pair: pair[1].actor.principal or "—"),
@@ -67,7 +69,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
     counts, skew, lost = snapshot.counts, snapshot.skew, missing(snapshot)
     pairs: list[tuple[str, Cell | str]] = [
         ("id", snapshot.id),
-        ("time", format_time(snapshot.time_ns, utc=utc)),
+        ("time", format_time(snapshot.take_time.ToNanoseconds(), utc=utc)),
         ("comment", snapshot.comment or "—"),
         ("labels", " ".join(snapshot.labels) or "—"),
         ("golden", _golden(snapshot)),
@@ -75,7 +77,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
         (
             "source",
             f"{short_name(snapshot_pb2.SnapshotSource, snapshot.source)},"
-            f" in {format_span(snapshot.duration_ns)}",
+            f" in {format_span(snapshot.take_duration.ToNanoseconds())}",
         ),
         (
             "chosen",
@@ -112,8 +114,10 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
         ),
         ("digest", snapshot.digest),
     ]
-    if snapshot.delete_time_ns:
-        pairs.append(("deleted", Cell(format_time(snapshot.delete_time_ns, utc=utc), "red")))
+    if snapshot.HasField("delete_time"):
+        pairs.append(
+            ("deleted", Cell(format_time(snapshot.delete_time.ToNanoseconds(), utc=utc), "red"))
+        )
     return facts(pairs, title=snapshot.title or "(no title)")
 
 

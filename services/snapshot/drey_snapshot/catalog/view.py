@@ -68,9 +68,11 @@ class CatalogView:
             page_versions={**self.page_versions, **new},
         )
 
-    def select(self, selector: Selector, allow_unknown: bool = False) -> tuple[I8, list[str]]:
+    def select(
+        self, selector: Selector, allow_unknown: bool = False, path: str = "selector"
+    ) -> tuple[I8, list[str]]:
         """(rows chosen, ascending; what nothing has). Errors as `SelectorIndex.select`."""
-        selection = self.index.select(selector, allow_unknown=allow_unknown)
+        selection = self.index.select(selector, allow_unknown=allow_unknown, path=path)
         return selection.rows, selection.not_found
 
     @cached_property

@@ -48,7 +48,7 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
         CaReader(settings.channel_access, settings.ca_environment(), context.app.stack),
     )
     job_store = JobStore(db)
-    jobs = SnapshotJobs(db, job_store, taker)
+    jobs = SnapshotJobs(db, job_store, store, taker)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     worker = JobWorker(job_store, {JOB_KIND: jobs.kind()}, owner=owner)
     context.app.start(worker, "snapshot jobs")

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from drey.snapshot.v1.snapshot_service_pb2 import TakeSnapshotRequest
-from drey_core.errors import DreyError
+from drey_core.errors import DreyError, NotFound, Reason, Unavailable
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import find, once
-from drey_runtime.jobs import Job, JobCancelled, JobContext, JobState, JobStore, Kind, record_job
+from drey_runtime.jobs import (
+    Job,
+    JobCancelled,
+    JobContext,
+    JobError,
+    JobState,
+    JobStore,
+    Kind,
+    record_job,
+)
+from drey_snapshot.snapshots.adapters.store import SnapshotStore
+from drey_snapshot.snapshots.domain.gates import CoverageRefusal, MissingPv
 from drey_snapshot.snapshots.domain.order import TakeOrder
 from drey_snapshot.snapshots.domain.records import Record, Source
-from drey_snapshot.snapshots.mapping import JOB_KIND, refusal_of, take_order
+from drey_snapshot.snapshots.mapping import (
+    JOB_KIND,
+    queued_order,
+    queued_payload,
+    refusal_detail,
+    refusal_of,
+    take_order,
+)
 from drey_snapshot.snapshots.usecases.take import Maker, Taker
+
+log = logging.getLogger(__name__)
 
 METHOD = "/drey.snapshot.v1.SnapshotService/TakeSnapshot"
 _RESULT = "snapshots/"
@@ -41,8 +62,10 @@ class _Repeated(Exception):
 class SnapshotJobs:
     """Takes what is asked for, and is the handler of the jobs that a worker runs."""
 
-    def __init__(self, db: Database, store: JobStore, taker: Taker) -> None:
-        self._db, self._store, self._taker = db, store, taker
+    def __init__(
+        self, db: Database, store: JobStore, snapshots: SnapshotStore, taker: Taker
+    ) -> None:
+        self._db, self._store, self._snapshots, self._taker = db, store, snapshots, taker
         self._places = asyncio.Semaphore(_AT_ONCE)
         # Refusals of jobs that somebody in this process waits for: they say more than the row.
         self._refusals: dict[str, DreyError | None] = {}
@@ -58,11 +81,8 @@ class SnapshotJobs:
 
         Once for a `request_id`. Raises what it was refused for.
         """
-        order = take_order(request)
-        essential = TakeSnapshotRequest()
-        essential.CopyFrom(request)
-        essential.ClearField("wait")
-        payload = essential.SerializeToString(deterministic=True)
+        order = take_order(request.spec)
+        payload = queued_payload(request)
         if request.request_id:
             async with self._db.acquire() as conn:
                 seen = await find(conn, METHOD, principal.name, request.request_id, payload)
@@ -73,6 +93,10 @@ class SnapshotJobs:
                 return await self._queue(order, payload, principal, request.request_id, wait_s)
             async with self._places:
                 return await self._take_now(order, payload, principal, request.request_id)
+        except CoverageRefusal as refusal:
+            if not refusal.details:
+                await self._keep_refusal(refusal, new_id())
+            raise
         except _Repeated as repeated:
             return await self._finished(repeated.job_id, wait_s)
 
@@ -149,17 +173,48 @@ class SnapshotJobs:
             raise JobCancelled(f"job {job.id} was cancelled: {job.cancel_reason or 'no reason'}")
         if job.state.ended:
             refusal = self._refusals.get(job.id)
+            if refusal is None and job.error is not None:
+                refusal = await self._refusal_of(job.id, job.error)
             if refusal is not None:
                 raise refusal
-            if job.error is not None:
-                raise refusal_of(job.error)
         return Taken(job, None)
+
+    async def read_refusal(self, refusal_id: str) -> list[MissingPv]:
+        """What was missing where a gate refused. Raises `NotFound`."""
+        missing = await self._snapshots.refusal(refusal_id)
+        if missing is None:
+            raise NotFound(
+                f"id: there is no refusal {refusal_id}, or it is not kept any more",
+                field="id",
+                metadata={"resource": "refusal", "id": refusal_id},
+            )
+        return missing
+
+    async def _keep_refusal(self, refusal: CoverageRefusal, refusal_id: str) -> None:
+        """Store what is missing, and say in the refusal where it is read."""
+        try:
+            await self._snapshots.add_refusal(refusal_id, refusal.missing)
+        except Unavailable as error:
+            log.warning("what is missing of a snapshot is not kept: %s", error.message)
+            refusal_id = ""
+        refusal.details = (refusal_detail(refusal.missing, refusal_id),)
+
+    async def _refusal_of(self, job_id: str, error: JobError) -> DreyError:
+        """What refused a job that another process ran, or that ended before somebody asked."""
+        refusal = refusal_of(error)
+        if error.reason is Reason.COVERAGE_TOO_SMALL:
+            missing = await self._snapshots.refusal(job_id)
+            if missing is not None:
+                refusal.details = (refusal_detail(missing, job_id),)
+        return refusal
 
     async def handle(self, context: JobContext) -> str:
         """Run one job; the snapshot's name. Begun again after a death, it makes no second one."""
         try:
             record = await self._run(context)
         except DreyError as error:
+            if isinstance(error, CoverageRefusal):
+                await self._keep_refusal(error, context.job.id)
             if context.job.id in self._refusals:
                 self._refusals[context.job.id] = error
             raise
@@ -171,9 +226,9 @@ class SnapshotJobs:
             made = await self._taker.made_by(job.id)
             if made is not None:
                 return made
-        request = TakeSnapshotRequest.FromString(context.payload)
-        maker = Maker(job.id, job.principal, job.role, request.request_id)
-        taking = asyncio.ensure_future(self._take(context, take_order(request), maker))
+        order, request_id = queued_order(context.payload)
+        maker = Maker(job.id, job.principal, job.role, request_id)
+        taking = asyncio.ensure_future(self._take(context, order, maker))
         cancelled = asyncio.ensure_future(context.cancelled.wait())
         try:
             await asyncio.wait({taking, cancelled}, return_when=asyncio.FIRST_COMPLETED)

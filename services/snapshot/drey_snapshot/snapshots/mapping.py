@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from drey.common.v1 import value_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
@@ -20,9 +21,11 @@ from drey_core.values import ARRAY, I8
 from drey_runtime.jobs import JobError
 from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.selector import selector_from_proto, selector_to_proto
+from drey_runtime.mapping.times import time_bound, timestamp
 from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.adapters.store import Filter
 from drey_snapshot.snapshots.domain.chosen import decode_selector, shortened
+from drey_snapshot.snapshots.domain.gates import MissingPv
 from drey_snapshot.snapshots.domain.order import (
     DEFAULT_MAX_AGE_NS,
     DEFAULT_READ_TIMEOUT_S,
@@ -31,6 +34,7 @@ from drey_snapshot.snapshots.domain.order import (
     TakeOrder,
 )
 from drey_snapshot.snapshots.domain.records import GoldenMark, Record, Source
+from drey_snapshot.snapshots.domain.titles import check_title, escape_title
 from drey_snapshot.snapshots.domain.views import ValuesView
 from drey_snapshot.snapshots.usecases.history import HistoryOrder
 
@@ -39,6 +43,9 @@ Pv = snapshot_service_pb2.PvMetadata
 
 JOB_KIND = "snapshot"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_MAX_INT32 = 2**31 - 1
+_MOST_SHOWN, _MOST_SHOWN_BYTES = 10, 2000
+"""PVs in a status, whose other details and text need room within 8 KiB too."""
 _EDITABLE = ("title", "comment", "labels")
 
 
@@ -58,22 +65,31 @@ def duration_ns(message: Duration, field: str) -> int:
 # --- taking -------------------------------------------------------------------------------------
 
 
-def take_order(request: snapshot_service_pb2.TakeSnapshotRequest) -> TakeOrder:
-    """The order in a request. Raises `InvalidArgument`."""
-    selector = selector_from_proto(request.selector)
-    selector.validate()
+def take_order(spec: snapshot_pb2.SnapshotSpec) -> TakeOrder:
+    """The order in a specification. Raises `InvalidArgument`, `Unimplemented` for an instant."""
+    if spec.HasField("instant_ns"):
+        raise errors.Unimplemented(
+            "spec.instant_ns: snapshots of a past instant are not built in this version",
+            field="spec.instant_ns",
+        )
+    selector = selector_from_proto(spec.selector)
+    selector.validate("spec.selector")
     timeout = DEFAULT_READ_TIMEOUT_S
-    if request.HasField("read_timeout"):
-        timeout = duration_ns(request.read_timeout, "read_timeout") / 1e9
+    if spec.HasField("read_timeout"):
+        timeout = duration_ns(spec.read_timeout, "spec.read_timeout") / 1e9
         if not 0 < timeout <= MAX_READ_TIMEOUT_S:
-            raise invalid("read_timeout", f"must be above 0, at most {MAX_READ_TIMEOUT_S:.0f} s")
+            raise invalid(
+                "spec.read_timeout", f"must be above 0, at most {MAX_READ_TIMEOUT_S:.0f} s"
+            )
+    source = known_enum(Source, spec.source, "spec.source") or Source.IMAGE
+    check_title(spec.title_template, selector.scope, source.text, "spec.title_template")
     return TakeOrder(
         selector=selector,
-        source=known_enum(Source, request.source, "source") or Source.IMAGE,
-        gates=_gates(request.gates),
-        title=request.title,
-        comment=request.comment,
-        labels=_labels(request.labels, "labels"),
+        source=source,
+        gates=_gates(spec.gates),
+        title_template=spec.title_template,
+        comment=spec.comment,
+        labels=_labels(spec.labels, "spec.labels"),
         read_timeout_s=timeout,
     )
 
@@ -81,11 +97,85 @@ def take_order(request: snapshot_service_pb2.TakeSnapshotRequest) -> TakeOrder:
 def _gates(message: snapshot_pb2.Gates) -> Gates:
     age = DEFAULT_MAX_AGE_NS
     if message.HasField("max_age"):
-        age = duration_ns(message.max_age, "gates.max_age")
-    missing: int | None = message.max_missing
-    if message.allow_any_missing:
-        missing = None
-    return Gates(age, missing, tuple(message.required_names))
+        age = duration_ns(message.max_age, "spec.gates.max_age")
+    if message.max_missing < 0:
+        raise invalid("spec.gates.max_missing", "is negative; leave it out to allow none")
+    missing = None if message.HasField("any_missing") else message.max_missing
+    required = None
+    if message.HasField("required"):
+        required = selector_from_proto(message.required)
+        required.validate("spec.gates.required")
+    return Gates(age, missing, required)
+
+
+def queued_payload(request: snapshot_service_pb2.TakeSnapshotRequest) -> bytes:
+    """A request as its job keeps it."""
+    essential = snapshot_service_pb2.TakeSnapshotRequest()
+    essential.CopyFrom(request)
+    essential.ClearField("wait")
+    return essential.SerializeToString(deterministic=True)
+
+
+def queued_order(payload: bytes) -> tuple[TakeOrder, str]:
+    """The order that a job keeps, also one of the first edition, and its request id."""
+    request = snapshot_service_pb2.TakeSnapshotRequest.FromString(payload)
+    spec = request.spec if request.HasField("spec") else _first_spec(payload)
+    return take_order(spec), request.request_id
+
+
+def _first_spec(payload: bytes) -> snapshot_pb2.SnapshotSpec:
+    """From a request of the first edition, whose fields had the numbers that they have in a spec.
+
+    It had a title, and gates that held `max_missing` as 2, unsigned, `allow_any_missing` as 3 and
+    `required_names` as 4.
+    """
+    spec = snapshot_pb2.SnapshotSpec.FromString(payload)
+    spec.title_template = escape_title(spec.title_template)
+    gates = spec.gates
+    unknown = UnknownFieldSet(gates)
+    for field in map(unknown.__getitem__, range(len(unknown))):
+        if field.field_number == 2 and not gates.HasField("any_missing"):
+            gates.max_missing = min(field.data, _MAX_INT32)
+        elif field.field_number == 3 and field.data:
+            gates.any_missing.SetInParent()
+        elif field.field_number == 4:
+            gates.required.names.append(field.data.decode())
+    return spec
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def refusal_detail(missing: Sequence[MissingPv], refusal_id: str) -> snapshot_pb2.CoverageRefusal:
+    """The detail of a status; `refusal_id` is empty where the list is not kept."""
+    detail = snapshot_pb2.CoverageRefusal(missing_count=len(missing), refusal_id=refusal_id)
+    for pv in missing[:_MOST_SHOWN]:
+        message = _missing_pv(pv)
+        if detail.ByteSize() + message.ByteSize() > _MOST_SHOWN_BYTES:
+            break
+        detail.first_missing.append(message)
+    return detail
+
+
+def refusal_chunks(
+    missing: Sequence[MissingPv],
+) -> Iterator[snapshot_service_pb2.ReadRefusalResponse]:
+    """All that is missing, in messages."""
+    for part in in_chunks(map(_missing_pv, missing), snapshot_pb2.MissingPv.ByteSize):
+        yield snapshot_service_pb2.ReadRefusalResponse(missing=part)
+
+
+def _missing_pv(pv: MissingPv) -> snapshot_pb2.MissingPv:
+    message = snapshot_pb2.MissingPv(number=pv.number, name=pv.name, required=pv.required)
+    for role, reason in (
+        (value_pb2.CHANNEL_ROLE_SETPOINT, pv.setpoint),
+        (value_pb2.CHANNEL_ROLE_READBACK, pv.readback),
+    ):
+        if reason:
+            message.channels.add(
+                role=role, reason=cast("snapshot_pb2.MissingReason.ValueType", reason)
+            )
+    return message
 
 
 def _labels(labels: Sequence[str], field: str) -> tuple[str, ...]:
@@ -140,7 +230,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
     )
     snapshot = snapshot_pb2.Snapshot(
         id=facts.id,
-        time_ns=facts.time_ns,
+        take_time=timestamp(facts.time_ns),
         title=labels.title,
         comment=labels.comment,
         labels=labels.labels,
@@ -173,10 +263,9 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
         ],
         job_id=facts.job_id,
         etag=labels.etag,
-        delete_time_ns=labels.delete_time_ns,
-        scope=facts.scope,
-        duration_ns=facts.duration_ns,
+        delete_time=timestamp(labels.delete_time_ns),
     )
+    snapshot.take_duration.FromNanoseconds(facts.duration_ns)
     if record.chosen is not None:
         selector = decode_selector(load_text([record.chosen])[0])
         shown = shortened(selector)
@@ -207,8 +296,8 @@ def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:
         search=request.search,
         labels=tuple(dict.fromkeys(request.labels)),
         golden_only=request.golden_only,
-        from_time_ns=request.from_time_ns,
-        to_time_ns=request.to_time_ns,
+        from_time_ns=time_bound(request, "from_time") or 0,
+        to_time_ns=time_bound(request, "to_time") or 0,
         include_deleted=request.include_deleted,
         scope=request.scope,
         principal=request.principal,
@@ -289,5 +378,9 @@ def history_order(request: snapshot_service_pb2.GetPvHistoryRequest) -> HistoryO
     if request.role not in value_pb2.ChannelRole.values():
         raise invalid("role", f"{request.role} is not one of its values")
     return HistoryOrder(
-        request.number, request.name, request.role, request.from_time_ns, request.to_time_ns
+        request.number,
+        request.name,
+        request.role,
+        time_bound(request, "from_time") or 0,
+        time_bound(request, "to_time") or 0,
     )

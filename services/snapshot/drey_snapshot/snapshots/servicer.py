@@ -67,6 +67,15 @@ class SnapshotServicer:
             snapshot=mapping.snapshot_message(taken.record) if taken.record else None,
         )
 
+    async def ReadRefusal(
+        self, request: pb.ReadRefusalRequest, context: Context
+    ) -> AsyncIterator[pb.ReadRefusalResponse]:
+        """As the contract says."""
+        for chunk in mapping.refusal_chunks(
+            await self._jobs.read_refusal(parse_uuid(request.id, "id"))
+        ):
+            yield chunk
+
     async def GetSnapshot(
         self, request: pb.GetSnapshotRequest, context: Context
     ) -> pb.GetSnapshotResponse:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64rey/common/v1/actor.proto\x12\x0e\x64rey.common.v1\";\n\x05\x41\x63tor\x12\x1c\n\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05rolesB\xbf\x01\n\x12org.drey.common.v1B\nActorProtoP\x01Z3github.com/drey-controls/drey-go/common/v1;commonv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0e\x44rey.Common.V1\xba\x02\x0c\x44reyCommonV1\xca\x02\x0e\x44rey\\Common\\V1\xe2\x02\x1a\x44rey\\Common\\V1\\GPBMetadata\xea\x02\x10\x44rey::Common::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64rey/common/v1/actor.proto\x12\x0e\x64rey.common.v1\"]\n\x05\x41\x63tor\x12\x1c\n\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12 \n\x0con_behalf_of\x18\x03 \x01(\tR\nonBehalfOfB\xbf\x01\n\x12org.drey.common.v1B\nActorProtoP\x01Z3github.com/drey-controls/drey-go/common/v1;commonv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0e\x44rey.Common.V1\xba\x02\x0c\x44reyCommonV1\xca\x02\x0e\x44rey\\Common\\V1\xe2\x02\x1a\x44rey\\Common\\V1\\GPBMetadata\xea\x02\x10\x44rey::Common::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.drey.common.v1B\nActorProtoP\001Z3github.com/drey-controls/drey-go/common/v1;commonv1\242\002\004DCVX\252\002\016Drey.Common.V1\272\002\014DreyCommonV1\312\002\016Drey\\Common\\V1\342\002\032Drey\\Common\\V1\\GPBMetadata\352\002\020Drey::Common::V1'
   _globals['_ACTOR']._serialized_start=46
-  _globals['_ACTOR']._serialized_end=105
+  _globals['_ACTOR']._serialized_end=139
 # @@protoc_insertion_point(module_scope)

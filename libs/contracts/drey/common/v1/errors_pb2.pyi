@@ -58,10 +58,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 15
     """DEADLINE_EXCEEDED. The caller's time was over before anything was done."""
     ERROR_REASON_IMAGE_NOT_FRESH: _ErrorReason.ValueType  # 16
-    """FAILED_PRECONDITION. The image is older than allowed. Metadata: `shards`, `oldest_age_ms`."""
+    """FAILED_PRECONDITION. The image is older than allowed. Metadata: `shards`, `oldest_age_ms`;
+    `google.rpc.RetryInfo` says when to try again.
+    """
     ERROR_REASON_COVERAGE_TOO_SMALL: _ErrorReason.ValueType  # 17
-    """FAILED_PRECONDITION. More PVs are missing than allowed. Metadata: `missing`, `allowed`,
-    `first_missing`.
+    """FAILED_PRECONDITION. More PVs are missing than allowed, or one that is required. Metadata:
+    `missing`, `allowed`, `first_missing`; `drey.snapshot.v1.CoverageRefusal` says what is missing.
     """
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 18
     """UNAVAILABLE. Postgres is away."""
@@ -173,10 +175,12 @@ ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 14
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 15
 """DEADLINE_EXCEEDED. The caller's time was over before anything was done."""
 ERROR_REASON_IMAGE_NOT_FRESH: ErrorReason.ValueType  # 16
-"""FAILED_PRECONDITION. The image is older than allowed. Metadata: `shards`, `oldest_age_ms`."""
+"""FAILED_PRECONDITION. The image is older than allowed. Metadata: `shards`, `oldest_age_ms`;
+`google.rpc.RetryInfo` says when to try again.
+"""
 ERROR_REASON_COVERAGE_TOO_SMALL: ErrorReason.ValueType  # 17
-"""FAILED_PRECONDITION. More PVs are missing than allowed. Metadata: `missing`, `allowed`,
-`first_missing`.
+"""FAILED_PRECONDITION. More PVs are missing than allowed, or one that is required. Metadata:
+`missing`, `allowed`, `first_missing`; `drey.snapshot.v1.CoverageRefusal` says what is missing.
 """
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 18
 """UNAVAILABLE. Postgres is away."""

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from drey.common.v1 import actor_pb2 as drey_dot_common_dot_v1_dot_actor__pb2
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
 from drey.common.v1 import selector_pb2 as drey_dot_common_dot_v1_dot_selector__pb2
+from drey.common.v1 import value_pb2 as drey_dot_common_dot_v1_dot_value__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64rey/snapshot/v1/snapshot.proto\x12\x10\x64rey.snapshot.v1\x1a\x1a\x64rey/common/v1/actor.proto\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x05Gates\x12\x32\n\x07max_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06maxAge\x12$\n\x0bmax_missing\x18\x02 \x01(\x04H\x00R\nmaxMissing\x88\x01\x01\x12*\n\x11\x61llow_any_missing\x18\x03 \x01(\x08R\x0f\x61llowAnyMissing\x12\x31\n\x0erequired_names\x18\x04 \x03(\tB\n\x8a\xa4&\x06\x10\xa0\x8d\x06\x38\x01R\rrequiredNamesB\x0e\n\x0c_max_missing\"\xb4\x02\n\x0bStateCounts\x12\x1a\n\x08\x63hannels\x18\x01 \x01(\x04R\x08\x63hannels\x12\x1c\n\tconnected\x18\x02 \x01(\x04R\tconnected\x12\"\n\x0c\x64isconnected\x18\x03 \x01(\x04R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\x04 \x01(\x04R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x05 \x01(\x04R\x07inAlarm\x12.\n\x13source_time_suspect\x18\x06 \x01(\x04R\x11sourceTimeSuspect\x12\"\n\nby_monitor\x18\x07 \x01(\x04H\x00R\tbyMonitor\x88\x01\x01\x12 \n\x0bunsupported\x18\x08 \x01(\x04R\x0bunsupportedB\r\n\x0b_by_monitor\"\xae\x01\n\x04Skew\x12\x31\n\x15oldest_source_time_ns\x18\x01 \x01(\x10R\x12oldestSourceTimeNs\x12\x31\n\x15newest_source_time_ns\x18\x02 \x01(\x10R\x12newestSourceTimeNs\x12\"\n\rmedian_age_ns\x18\x03 \x01(\x10R\x0bmedianAgeNs\x12\x1c\n\np99_age_ns\x18\x04 \x01(\x10R\x08p99AgeNs\"s\n\nShardStamp\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x04\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x04\x42\x02\x30\x01R\x08sequence\x12\x15\n\x06\x61ge_ns\x18\x04 \x01(\x03R\x05\x61geNs\"\xd7\x01\n\nGoldenMark\x12\x1f\n\x05scope\x18\x01 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x1f\n\x05label\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05label\x12+\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12\x37\n\tmark_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08markTime\x12!\n\x06reason\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xd0\x0fH\x01R\x06reason\"\x97\x06\n\x08Snapshot\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07time_ns\x18\x02 \x01(\x10R\x06timeNs\x12\x1f\n\x05title\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05title\x12%\n\x07\x63omment\x18\x04 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x07\x63omment\x12#\n\x06labels\x18\x05 \x03(\tB\x0b\x8a\xa4&\x07\x10\x64\x18\xc8\x01H\x01R\x06labels\x12+\n\x05\x61\x63tor\x18\x07 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12\x38\n\x06source\x18\x08 \x01(\x0e\x32 .drey.snapshot.v1.SnapshotSourceR\x06source\x12\x19\n\x08pv_count\x18\t \x01(\x04R\x07pvCount\x12\x35\n\x06\x63ounts\x18\n \x01(\x0b\x32\x1d.drey.snapshot.v1.StateCountsR\x06\x63ounts\x12*\n\x04skew\x18\x0b \x01(\x0b\x32\x16.drey.snapshot.v1.SkewR\x04skew\x12\x16\n\x06\x64igest\x18\x0c \x01(\tR\x06\x64igest\x12\x34\n\x06shards\x18\r \x03(\x0b\x32\x1c.drey.snapshot.v1.ShardStampR\x06shards\x12\x15\n\x06job_id\x18\x0e \x01(\tR\x05jobId\x12\x1a\n\x04\x65tag\x18\x0f \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12$\n\x0e\x64\x65lete_time_ns\x18\x10 \x01(\x10R\x0c\x64\x65leteTimeNs\x12\x14\n\x05scope\x18\x11 \x01(\tR\x05scope\x12\x1f\n\x0b\x64uration_ns\x18\x12 \x01(\x03R\ndurationNs\x12\x34\n\x08selector\x18\x13 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12-\n\x12selector_shortened\x18\x14 \x01(\x08R\x11selectorShortened\x12?\n\x0cgolden_marks\x18\x15 \x03(\x0b\x32\x1c.drey.snapshot.v1.GoldenMarkR\x0bgoldenMarksJ\x04\x08\x06\x10\x07R\x06golden*\xc6\x01\n\x0eSnapshotSource\x12\x1f\n\x1bSNAPSHOT_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15SNAPSHOT_SOURCE_IMAGE\x10\x01\x12\x18\n\x14SNAPSHOT_SOURCE_READ\x10\x02\x12#\n\x1fSNAPSHOT_SOURCE_IMAGE_THEN_READ\x10\x03\x12\x1a\n\x16SNAPSHOT_SOURCE_IMPORT\x10\x04\x12\x1d\n\x19SNAPSHOT_SOURCE_COMPOSITE\x10\x05\x42\xd2\x01\n\x14org.drey.snapshot.v1B\rSnapshotProtoP\x01Z7github.com/drey-controls/drey-go/snapshot/v1;snapshotv1\xa2\x02\x04\x44SVX\xaa\x02\x10\x44rey.Snapshot.V1\xba\x02\x0e\x44reySnapshotV1\xca\x02\x10\x44rey\\Snapshot\\V1\xe2\x02\x1c\x44rey\\Snapshot\\V1\\GPBMetadata\xea\x02\x12\x44rey::Snapshot::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64rey/snapshot/v1/snapshot.proto\x12\x10\x64rey.snapshot.v1\x1a\x1a\x64rey/common/v1/actor.proto\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0c\n\nAnyMissing\"\x89\x02\n\x05Gates\x12\x32\n\x07max_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06maxAge\x12!\n\x0bmax_missing\x18\x05 \x01(\x05H\x00R\nmaxMissing\x12?\n\x0b\x61ny_missing\x18\x06 \x01(\x0b\x32\x1c.drey.snapshot.v1.AnyMissingH\x00R\nanyMissing\x12\x34\n\x08required\x18\x07 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08requiredB\t\n\x07missingJ\x04\x08\x02\x10\x05R\x11\x61llow_any_missingR\x0erequired_names\"\xb0\x03\n\x0cSnapshotSpec\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12\x38\n\x06source\x18\x02 \x01(\x0e\x32 .drey.snapshot.v1.SnapshotSourceR\x06source\x12-\n\x05gates\x18\x03 \x01(\x0b\x32\x17.drey.snapshot.v1.GatesR\x05gates\x12\x30\n\x0etitle_template\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\rtitleTemplate\x12%\n\x07\x63omment\x18\x05 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x07\x63omment\x12#\n\x06labels\x18\x06 \x03(\tB\x0b\x8a\xa4&\x07\x10\x64\x18\xc8\x01H\x01R\x06labels\x12<\n\x0cread_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0breadTimeout\x12\"\n\ninstant_ns\x18\n \x01(\x10H\x00R\tinstantNs\x88\x01\x01\x42\r\n\x0b_instant_nsJ\x04\x08\x08\x10\tJ\x04\x08\t\x10\n\"z\n\x0eMissingChannel\x12/\n\x04role\x18\x01 \x01(\x0e\x32\x1b.drey.common.v1.ChannelRoleR\x04role\x12\x37\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.drey.snapshot.v1.MissingReasonR\x06reason\"\x95\x01\n\tMissingPv\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n\x08required\x18\x03 \x01(\x08R\x08required\x12<\n\x08\x63hannels\x18\x04 \x03(\x0b\x32 .drey.snapshot.v1.MissingChannelR\x08\x63hannels\"\x97\x01\n\x0f\x43overageRefusal\x12#\n\rmissing_count\x18\x01 \x01(\x05R\x0cmissingCount\x12@\n\rfirst_missing\x18\x02 \x03(\x0b\x32\x1b.drey.snapshot.v1.MissingPvR\x0c\x66irstMissing\x12\x1d\n\nrefusal_id\x18\x03 \x01(\tR\trefusalId\"\xb4\x02\n\x0bStateCounts\x12\x1a\n\x08\x63hannels\x18\x01 \x01(\x05R\x08\x63hannels\x12\x1c\n\tconnected\x18\x02 \x01(\x05R\tconnected\x12\"\n\x0c\x64isconnected\x18\x03 \x01(\x05R\x0c\x64isconnected\x12\'\n\x0fnever_connected\x18\x04 \x01(\x05R\x0eneverConnected\x12\x19\n\x08in_alarm\x18\x05 \x01(\x05R\x07inAlarm\x12.\n\x13source_time_suspect\x18\x06 \x01(\x05R\x11sourceTimeSuspect\x12\"\n\nby_monitor\x18\x07 \x01(\x05H\x00R\tbyMonitor\x88\x01\x01\x12 \n\x0bunsupported\x18\x08 \x01(\x05R\x0bunsupportedB\r\n\x0b_by_monitor\"\xae\x01\n\x04Skew\x12\x31\n\x15oldest_source_time_ns\x18\x01 \x01(\x10R\x12oldestSourceTimeNs\x12\x31\n\x15newest_source_time_ns\x18\x02 \x01(\x10R\x12newestSourceTimeNs\x12\"\n\rmedian_age_ns\x18\x03 \x01(\x10R\x0bmedianAgeNs\x12\x1c\n\np99_age_ns\x18\x04 \x01(\x10R\x08p99AgeNs\"s\n\nShardStamp\x12\x14\n\x05shard\x18\x01 \x01(\x05R\x05shard\x12\x18\n\x05\x65poch\x18\x02 \x01(\x04\x42\x02\x30\x01R\x05\x65poch\x12\x1e\n\x08sequence\x18\x03 \x01(\x04\x42\x02\x30\x01R\x08sequence\x12\x15\n\x06\x61ge_ns\x18\x04 \x01(\x03R\x05\x61geNs\"\xd7\x01\n\nGoldenMark\x12\x1f\n\x05scope\x18\x01 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x1f\n\x05label\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05label\x12+\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12\x37\n\tmark_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08markTime\x12!\n\x06reason\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xd0\x0fH\x01R\x06reason\"8\n\x0cScopeVersion\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07version\x18\x02 \x01(\x05R\x07version\"g\n\x0eSnapshotOrigin\x12\x1f\n\x0bsnapshot_id\x18\x01 \x01(\tR\nsnapshotId\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\"\xd5\x07\n\x08Snapshot\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x37\n\ttake_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08takeTime\x12\x1f\n\x05title\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05title\x12%\n\x07\x63omment\x18\x04 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x07\x63omment\x12#\n\x06labels\x18\x05 \x03(\tB\x0b\x8a\xa4&\x07\x10\x64\x18\xc8\x01H\x01R\x06labels\x12+\n\x05\x61\x63tor\x18\x07 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12\x38\n\x06source\x18\x08 \x01(\x0e\x32 .drey.snapshot.v1.SnapshotSourceR\x06source\x12\x19\n\x08pv_count\x18\t \x01(\x05R\x07pvCount\x12\x35\n\x06\x63ounts\x18\n \x01(\x0b\x32\x1d.drey.snapshot.v1.StateCountsR\x06\x63ounts\x12*\n\x04skew\x18\x0b \x01(\x0b\x32\x16.drey.snapshot.v1.SkewR\x04skew\x12\x16\n\x06\x64igest\x18\x0c \x01(\tR\x06\x64igest\x12\x34\n\x06shards\x18\r \x03(\x0b\x32\x1c.drey.snapshot.v1.ShardStampR\x06shards\x12\x15\n\x06job_id\x18\x0e \x01(\tR\x05jobId\x12\x1a\n\x04\x65tag\x18\x0f \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12;\n\x0b\x64\x65lete_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\x12>\n\rtake_duration\x18\x18 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ctakeDuration\x12\x34\n\x05scope\x18\x19 \x01(\x0b\x32\x1e.drey.snapshot.v1.ScopeVersionR\x05scope\x12\x34\n\x08selector\x18\x13 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12-\n\x12selector_shortened\x18\x14 \x01(\x08R\x11selectorShortened\x12?\n\x0cgolden_marks\x18\x15 \x03(\x0b\x32\x1c.drey.snapshot.v1.GoldenMarkR\x0bgoldenMarks\x12:\n\x07origins\x18\x1a \x03(\x0b\x32 .drey.snapshot.v1.SnapshotOriginR\x07originsJ\x04\x08\x02\x10\x03J\x04\x08\x06\x10\x07J\x04\x08\x10\x10\x13R\x06golden*\xc6\x01\n\x0eSnapshotSource\x12\x1f\n\x1bSNAPSHOT_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15SNAPSHOT_SOURCE_IMAGE\x10\x01\x12\x18\n\x14SNAPSHOT_SOURCE_READ\x10\x02\x12#\n\x1fSNAPSHOT_SOURCE_IMAGE_THEN_READ\x10\x03\x12\x1a\n\x16SNAPSHOT_SOURCE_IMPORT\x10\x04\x12\x1d\n\x19SNAPSHOT_SOURCE_COMPOSITE\x10\x05*\xd2\x01\n\rMissingReason\x12\x1e\n\x1aMISSING_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1eMISSING_REASON_NEVER_CONNECTED\x10\x01\x12\x1f\n\x1bMISSING_REASON_DISCONNECTED\x10\x02\x12\x1b\n\x17MISSING_REASON_NO_VALUE\x10\x03\x12\x1e\n\x1aMISSING_REASON_UNSUPPORTED\x10\x04\x12\x1f\n\x1bMISSING_REASON_NOT_SELECTED\x10\x05\x42\xd2\x01\n\x14org.drey.snapshot.v1B\rSnapshotProtoP\x01Z7github.com/drey-controls/drey-go/snapshot/v1;snapshotv1\xa2\x02\x04\x44SVX\xaa\x02\x10\x44rey.Snapshot.V1\xba\x02\x0e\x44reySnapshotV1\xca\x02\x10\x44rey\\Snapshot\\V1\xe2\x02\x1c\x44rey\\Snapshot\\V1\\GPBMetadata\xea\x02\x12\x44rey::Snapshot::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +38,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.snapshot.v1.snapshot_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024org.drey.snapshot.v1B\rSnapshotProtoP\001Z7github.com/drey-controls/drey-go/snapshot/v1;snapshotv1\242\002\004DSVX\252\002\020Drey.Snapshot.V1\272\002\016DreySnapshotV1\312\002\020Drey\\Snapshot\\V1\342\002\034Drey\\Snapshot\\V1\\GPBMetadata\352\002\022Drey::Snapshot::V1'
-  _globals['_GATES'].fields_by_name['required_names']._loaded_options = None
-  _globals['_GATES'].fields_by_name['required_names']._serialized_options = b'\212\244&\006\020\240\215\0068\001'
+  _globals['_SNAPSHOTSPEC'].fields_by_name['selector']._loaded_options = None
+  _globals['_SNAPSHOTSPEC'].fields_by_name['selector']._serialized_options = b'\212\244&\002\010\001'
+  _globals['_SNAPSHOTSPEC'].fields_by_name['title_template']._loaded_options = None
+  _globals['_SNAPSHOTSPEC'].fields_by_name['title_template']._serialized_options = b'\212\244&\005\030\364\003H\001'
+  _globals['_SNAPSHOTSPEC'].fields_by_name['comment']._loaded_options = None
+  _globals['_SNAPSHOTSPEC'].fields_by_name['comment']._serialized_options = b'\212\244&\007\030\220NH\001P\001'
+  _globals['_SNAPSHOTSPEC'].fields_by_name['labels']._loaded_options = None
+  _globals['_SNAPSHOTSPEC'].fields_by_name['labels']._serialized_options = b'\212\244&\007\020d\030\310\001H\001'
+  _globals['_MISSINGPV'].fields_by_name['number']._loaded_options = None
+  _globals['_MISSINGPV'].fields_by_name['number']._serialized_options = b'0\001'
   _globals['_SHARDSTAMP'].fields_by_name['epoch']._loaded_options = None
   _globals['_SHARDSTAMP'].fields_by_name['epoch']._serialized_options = b'0\001'
   _globals['_SHARDSTAMP'].fields_by_name['sequence']._loaded_options = None
@@ -57,18 +66,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT'].fields_by_name['labels']._serialized_options = b'\212\244&\007\020d\030\310\001H\001'
   _globals['_SNAPSHOT'].fields_by_name['etag']._loaded_options = None
   _globals['_SNAPSHOT'].fields_by_name['etag']._serialized_options = b'\212\244&\002\030d'
-  _globals['_SNAPSHOTSOURCE']._serialized_start=2040
-  _globals['_SNAPSHOTSOURCE']._serialized_end=2238
-  _globals['_GATES']._serialized_start=212
-  _globals['_GATES']._serialized_end=420
-  _globals['_STATECOUNTS']._serialized_start=423
-  _globals['_STATECOUNTS']._serialized_end=731
-  _globals['_SKEW']._serialized_start=734
-  _globals['_SKEW']._serialized_end=908
-  _globals['_SHARDSTAMP']._serialized_start=910
-  _globals['_SHARDSTAMP']._serialized_end=1025
-  _globals['_GOLDENMARK']._serialized_start=1028
-  _globals['_GOLDENMARK']._serialized_end=1243
-  _globals['_SNAPSHOT']._serialized_start=1246
-  _globals['_SNAPSHOT']._serialized_end=2037
+  _globals['_SNAPSHOTSOURCE']._serialized_start=3357
+  _globals['_SNAPSHOTSOURCE']._serialized_end=3555
+  _globals['_MISSINGREASON']._serialized_start=3558
+  _globals['_MISSINGREASON']._serialized_end=3768
+  _globals['_ANYMISSING']._serialized_start=239
+  _globals['_ANYMISSING']._serialized_end=251
+  _globals['_GATES']._serialized_start=254
+  _globals['_GATES']._serialized_end=519
+  _globals['_SNAPSHOTSPEC']._serialized_start=522
+  _globals['_SNAPSHOTSPEC']._serialized_end=954
+  _globals['_MISSINGCHANNEL']._serialized_start=956
+  _globals['_MISSINGCHANNEL']._serialized_end=1078
+  _globals['_MISSINGPV']._serialized_start=1081
+  _globals['_MISSINGPV']._serialized_end=1230
+  _globals['_COVERAGEREFUSAL']._serialized_start=1233
+  _globals['_COVERAGEREFUSAL']._serialized_end=1384
+  _globals['_STATECOUNTS']._serialized_start=1387
+  _globals['_STATECOUNTS']._serialized_end=1695
+  _globals['_SKEW']._serialized_start=1698
+  _globals['_SKEW']._serialized_end=1872
+  _globals['_SHARDSTAMP']._serialized_start=1874
+  _globals['_SHARDSTAMP']._serialized_end=1989
+  _globals['_GOLDENMARK']._serialized_start=1992
+  _globals['_GOLDENMARK']._serialized_end=2207
+  _globals['_SCOPEVERSION']._serialized_start=2209
+  _globals['_SCOPEVERSION']._serialized_end=2265
+  _globals['_SNAPSHOTORIGIN']._serialized_start=2267
+  _globals['_SNAPSHOTORIGIN']._serialized_end=2370
+  _globals['_SNAPSHOT']._serialized_start=2373
+  _globals['_SNAPSHOT']._serialized_end=3354
 # @@protoc_insertion_point(module_scope)

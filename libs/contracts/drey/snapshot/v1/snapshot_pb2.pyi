@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from drey.common.v1 import actor_pb2 as _actor_pb2
 from drey.common.v1 import selector_pb2 as _selector_pb2
+from drey.common.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -59,6 +60,59 @@ SNAPSHOT_SOURCE_COMPOSITE: SnapshotSource.ValueType  # 5
 """Parts of other snapshots."""
 Global___SnapshotSource: _TypeAlias = SnapshotSource  # noqa: Y015
 
+class _MissingReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MissingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MissingReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MISSING_REASON_UNSPECIFIED: _MissingReason.ValueType  # 0
+    """Means nothing."""
+    MISSING_REASON_NEVER_CONNECTED: _MissingReason.ValueType  # 1
+    """Searched for and never found."""
+    MISSING_REASON_DISCONNECTED: _MissingReason.ValueType  # 2
+    """Was connected, or was found and gives no value."""
+    MISSING_REASON_NO_VALUE: _MissingReason.ValueType  # 3
+    """Connected, and without a value."""
+    MISSING_REASON_UNSUPPORTED: _MissingReason.ValueType  # 4
+    """Of a protocol that this server does not speak."""
+    MISSING_REASON_NOT_SELECTED: _MissingReason.ValueType  # 5
+    """Its PV is required and the selector of the snapshot does not choose it."""
+
+class MissingReason(_MissingReason, metaclass=_MissingReasonEnumTypeWrapper):
+    """Why a channel is missing."""
+
+MISSING_REASON_UNSPECIFIED: MissingReason.ValueType  # 0
+"""Means nothing."""
+MISSING_REASON_NEVER_CONNECTED: MissingReason.ValueType  # 1
+"""Searched for and never found."""
+MISSING_REASON_DISCONNECTED: MissingReason.ValueType  # 2
+"""Was connected, or was found and gives no value."""
+MISSING_REASON_NO_VALUE: MissingReason.ValueType  # 3
+"""Connected, and without a value."""
+MISSING_REASON_UNSUPPORTED: MissingReason.ValueType  # 4
+"""Of a protocol that this server does not speak."""
+MISSING_REASON_NOT_SELECTED: MissingReason.ValueType  # 5
+"""Its PV is required and the selector of the snapshot does not choose it."""
+Global___MissingReason: _TypeAlias = MissingReason  # noqa: Y015
+
+@_typing.final
+class AnyMissing(_message.Message):
+    """Says that any number may be missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnyMissing: _TypeAlias = AnyMissing  # noqa: Y015
+
 @_typing.final
 class Gates(_message.Message):
     """What must hold for a snapshot to be taken; else it is refused with the list of what is missing."""
@@ -67,12 +121,10 @@ class Gates(_message.Message):
 
     MAX_AGE_FIELD_NUMBER: _builtins.int
     MAX_MISSING_FIELD_NUMBER: _builtins.int
-    ALLOW_ANY_MISSING_FIELD_NUMBER: _builtins.int
-    REQUIRED_NAMES_FIELD_NUMBER: _builtins.int
+    ANY_MISSING_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
     max_missing: _builtins.int
-    """Most PVs that may be missing, that is without a value or disconnected. Absent: none may."""
-    allow_any_missing: _builtins.bool
-    """Any number may be missing; the gaps are recorded by name."""
+    """Most PVs that may be missing; negative is refused."""
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
         """Greatest time since a sign of life of each shard's monitor was seen to come, by the clock of the
@@ -80,26 +132,195 @@ class Gates(_message.Message):
         """
 
     @_builtins.property
-    def required_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of PVs that must be there, whatever `max_missing` says."""
+    def any_missing(self) -> Global___AnyMissing:
+        """Any number may be missing; the gaps are recorded by name."""
+
+    @_builtins.property
+    def required(self) -> _selector_pb2.Selector:
+        """PVs that must be there, each chosen by the snapshot's selector and with all its channels
+        connected and with a value, whatever `missing` says. One that chooses no PV is refused. Absent: no
+        PV is required by name.
+        """
 
     def __init__(
         self,
         *,
         max_age: _duration_pb2.Duration | None = ...,
-        max_missing: _builtins.int | None = ...,
-        allow_any_missing: _builtins.bool = ...,
-        required_names: _abc.Iterable[_builtins.str] | None = ...,
+        max_missing: _builtins.int = ...,
+        any_missing: Global___AnyMissing | None = ...,
+        required: _selector_pb2.Selector | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_missing", b"_max_missing", "max_age", b"max_age", "max_missing", b"max_missing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["any_missing", b"any_missing", "max_age", b"max_age", "max_missing", b"max_missing", "missing", b"missing", "required", b"required"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_missing", b"_max_missing", "allow_any_missing", b"allow_any_missing", "max_age", b"max_age", "max_missing", b"max_missing", "required_names", b"required_names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_missing", b"any_missing", "max_age", b"max_age", "max_missing", b"max_missing", "missing", b"missing", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__max_missing: _TypeAlias = _typing.Literal["max_missing"]  # noqa: Y015
-    _WhichOneofArgType__max_missing: _TypeAlias = _typing.Literal["_max_missing", b"_max_missing"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_missing) -> _WhichOneofReturnType__max_missing | None: ...
+    _WhichOneofReturnType_missing: _TypeAlias = _typing.Literal["max_missing", "any_missing"]  # noqa: Y015
+    _WhichOneofArgType_missing: _TypeAlias = _typing.Literal["missing", b"missing"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_missing) -> _WhichOneofReturnType_missing | None: ...
 
 Global___Gates: _TypeAlias = Gates  # noqa: Y015
+
+@_typing.final
+class SnapshotSpec(_message.Message):
+    """What to take a snapshot of, from where, and what must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
+    TITLE_TEMPLATE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    READ_TIMEOUT_FIELD_NUMBER: _builtins.int
+    INSTANT_NS_FIELD_NUMBER: _builtins.int
+    source: Global___SnapshotSource.ValueType
+    """Where the values come from. Unspecified: the image; `Snapshot.source` names it."""
+    title_template: _builtins.str
+    """Title for people. `{time}` (UTC, to the second, as `2026-03-01T07:00:00Z`), `{date}`, `{scope}`
+    (of the selector; empty where it names none), `{source}` (`image`, `read`, `image-then-read`) and
+    `{pv_count}` are filled in when it is taken; `{{` and `}}` stand for braces. Anything else in
+    braces is refused, as is what makes a title of more than 500 bytes. Empty: no title.
+    """
+    comment: _builtins.str
+    """Comment for people."""
+    instant_ns: _builtins.int
+    """Take the machine as it was at this past instant, nanoseconds since 1970 UTC. Not built yet: it is
+    refused. Absent: as it is now.
+    """
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """Which PVs."""
+
+    @_builtins.property
+    def gates(self) -> Global___Gates:
+        """What must hold. Absent: the defaults of each gate."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels, free words."""
+
+    @_builtins.property
+    def read_timeout(self) -> _duration_pb2.Duration:
+        """Deadline for the read of the channels, one for all of them. Absent: 5 s. At most 5 minutes."""
+
+    def __init__(
+        self,
+        *,
+        selector: _selector_pb2.Selector | None = ...,
+        source: Global___SnapshotSource.ValueType = ...,
+        gates: Global___Gates | None = ...,
+        title_template: _builtins.str = ...,
+        comment: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        read_timeout: _duration_pb2.Duration | None = ...,
+        instant_ns: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_instant_ns", b"_instant_ns", "gates", b"gates", "instant_ns", b"instant_ns", "read_timeout", b"read_timeout", "selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_instant_ns", b"_instant_ns", "comment", b"comment", "gates", b"gates", "instant_ns", b"instant_ns", "labels", b"labels", "read_timeout", b"read_timeout", "selector", b"selector", "source", b"source", "title_template", b"title_template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__instant_ns: _TypeAlias = _typing.Literal["instant_ns"]  # noqa: Y015
+    _WhichOneofArgType__instant_ns: _TypeAlias = _typing.Literal["_instant_ns", b"_instant_ns"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__instant_ns) -> _WhichOneofReturnType__instant_ns | None: ...
+
+Global___SnapshotSpec: _TypeAlias = SnapshotSpec  # noqa: Y015
+
+@_typing.final
+class MissingChannel(_message.Message):
+    """A channel that is missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    role: _value_pb2.ChannelRole.ValueType
+    """Which channel of the PV."""
+    reason: Global___MissingReason.ValueType
+    """Why."""
+    def __init__(
+        self,
+        *,
+        role: _value_pb2.ChannelRole.ValueType = ...,
+        reason: Global___MissingReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingChannel: _TypeAlias = MissingChannel  # noqa: Y015
+
+@_typing.final
+class MissingPv(_message.Message):
+    """A PV that is missing, with what is missing of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Permanent number of the PV."""
+    name: _builtins.str
+    """Name of the PV."""
+    required: _builtins.bool
+    """It is one of those that `Gates.required` names."""
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingChannel]:
+        """Its channels that are missing; at least one."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        name: _builtins.str = ...,
+        required: _builtins.bool = ...,
+        channels: _abc.Iterable[Global___MissingChannel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "name", b"name", "number", b"number", "required", b"required"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingPv: _TypeAlias = MissingPv  # noqa: Y015
+
+@_typing.final
+class CoverageRefusal(_message.Message):
+    """Detail of a status with the reason COVERAGE_TOO_SMALL: what is missing. A status has room for a
+    few KiB only, so that this names the first PVs; ReadRefusal gives all of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_MISSING_FIELD_NUMBER: _builtins.int
+    REFUSAL_ID_FIELD_NUMBER: _builtins.int
+    missing_count: _builtins.int
+    """PVs that are missing, all of them."""
+    refusal_id: _builtins.str
+    """What ReadRefusal takes. Empty: the list could not be kept, as Postgres was away."""
+    @_builtins.property
+    def first_missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingPv]:
+        """The first of them, by number: at most 10, fewer where their names are long."""
+
+    def __init__(
+        self,
+        *,
+        missing_count: _builtins.int = ...,
+        first_missing: _abc.Iterable[Global___MissingPv] | None = ...,
+        refusal_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_missing", b"first_missing", "missing_count", b"missing_count", "refusal_id", b"refusal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoverageRefusal: _TypeAlias = CoverageRefusal  # noqa: Y015
 
 @_typing.final
 class StateCounts(_message.Message):
@@ -270,13 +491,67 @@ class GoldenMark(_message.Message):
 Global___GoldenMark: _TypeAlias = GoldenMark  # noqa: Y015
 
 @_typing.final
+class ScopeVersion(_message.Message):
+    """A saved scope as it was when a snapshot was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the scope."""
+    version: _builtins.int
+    """Its version then."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopeVersion: _TypeAlias = ScopeVersion  # noqa: Y015
+
+@_typing.final
+class SnapshotOrigin(_message.Message):
+    """Where a part of a composite snapshot comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    snapshot_id: _builtins.str
+    """Id of the snapshot."""
+    @_builtins.property
+    def selector(self) -> _selector_pb2.Selector:
+        """Which of its PVs."""
+
+    def __init__(
+        self,
+        *,
+        snapshot_id: _builtins.str = ...,
+        selector: _selector_pb2.Selector | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotOrigin: _TypeAlias = SnapshotOrigin  # noqa: Y015
+
+@_typing.final
 class Snapshot(_message.Message):
     """An immutable set of values taken at one time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
-    TIME_NS_FIELD_NUMBER: _builtins.int
+    TAKE_TIME_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
@@ -289,16 +564,15 @@ class Snapshot(_message.Message):
     SHARDS_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
-    DELETE_TIME_NS_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
+    TAKE_DURATION_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
-    DURATION_NS_FIELD_NUMBER: _builtins.int
     SELECTOR_FIELD_NUMBER: _builtins.int
     SELECTOR_SHORTENED_FIELD_NUMBER: _builtins.int
     GOLDEN_MARKS_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
-    time_ns: _builtins.int
-    """When it was taken, nanoseconds since 1970 UTC."""
     title: _builtins.str
     """Title for people; may be changed, unlike the values."""
     comment: _builtins.str
@@ -315,14 +589,12 @@ class Snapshot(_message.Message):
     """Job that took it."""
     etag: _builtins.str
     """Changes with every change of title, comment, labels or golden marks."""
-    delete_time_ns: _builtins.int
-    """When it was deleted, nanoseconds since 1970 UTC; 0: it lives."""
-    scope: _builtins.str
-    """Saved scope and its version, where one was taken: `injector@3`."""
-    duration_ns: _builtins.int
-    """Time that taking it needed, nanoseconds."""
     selector_shortened: _builtins.bool
     """Set where lists of names, ids and numbers in `selector` are shown by their first 1,000 entries."""
+    @_builtins.property
+    def take_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of which it is: when the image was read, or the read of the channels ended."""
+
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels, free words."""
@@ -344,6 +616,18 @@ class Snapshot(_message.Message):
         """Shards that it was taken from; empty when it was not taken from the image."""
 
     @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted. Absent: it lives."""
+
+    @_builtins.property
+    def take_duration(self) -> _duration_pb2.Duration:
+        """Time that taking it needed."""
+
+    @_builtins.property
+    def scope(self) -> Global___ScopeVersion:
+        """Saved scope of which it was taken. Saved scopes are not built yet: absent."""
+
+    @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
         """What was chosen: the selector that it was taken with. Absent in lists, and where it was taken
         before selectors were kept.
@@ -353,11 +637,15 @@ class Snapshot(_message.Message):
     def golden_marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GoldenMark]:
         """What it is golden for, by scope and label. While there is any it is protected from deletion."""
 
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotOrigin]:
+        """The snapshots that its parts are of. Composite snapshots are not built yet: empty."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
-        time_ns: _builtins.int = ...,
+        take_time: _timestamp_pb2.Timestamp | None = ...,
         title: _builtins.str = ...,
         comment: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
@@ -370,16 +658,17 @@ class Snapshot(_message.Message):
         shards: _abc.Iterable[Global___ShardStamp] | None = ...,
         job_id: _builtins.str = ...,
         etag: _builtins.str = ...,
-        delete_time_ns: _builtins.int = ...,
-        scope: _builtins.str = ...,
-        duration_ns: _builtins.int = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
+        take_duration: _duration_pb2.Duration | None = ...,
+        scope: Global___ScopeVersion | None = ...,
         selector: _selector_pb2.Selector | None = ...,
         selector_shortened: _builtins.bool = ...,
         golden_marks: _abc.Iterable[Global___GoldenMark] | None = ...,
+        origins: _abc.Iterable[Global___SnapshotOrigin] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "counts", b"counts", "selector", b"selector", "skew", b"skew"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "counts", b"counts", "delete_time", b"delete_time", "scope", b"scope", "selector", b"selector", "skew", b"skew", "take_duration", b"take_duration", "take_time", b"take_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "counts", b"counts", "delete_time_ns", b"delete_time_ns", "digest", b"digest", "duration_ns", b"duration_ns", "etag", b"etag", "golden_marks", b"golden_marks", "id", b"id", "job_id", b"job_id", "labels", b"labels", "pv_count", b"pv_count", "scope", b"scope", "selector", b"selector", "selector_shortened", b"selector_shortened", "shards", b"shards", "skew", b"skew", "source", b"source", "time_ns", b"time_ns", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "counts", b"counts", "delete_time", b"delete_time", "digest", b"digest", "etag", b"etag", "golden_marks", b"golden_marks", "id", b"id", "job_id", b"job_id", "labels", b"labels", "origins", b"origins", "pv_count", b"pv_count", "scope", b"scope", "selector", b"selector", "selector_shortened", b"selector_shortened", "shards", b"shards", "skew", b"skew", "source", b"source", "take_duration", b"take_duration", "take_time", b"take_time", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

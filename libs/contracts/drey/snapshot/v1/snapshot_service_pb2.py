@@ -31,9 +31,10 @@ from drey.snapshot.v1 import snapshot_pb2 as drey_dot_snapshot_dot_v1_dot_snapsh
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drey/snapshot/v1/snapshot_service.proto\x12\x10\x64rey.snapshot.v1\x1a drey/common/v1/annotations.proto\x1a\x19\x64rey/common/v1/form.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x15\x64rey/job/v1/job.proto\x1a\x1f\x64rey/snapshot/v1/snapshot.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\xbd\x03\n\x13TakeSnapshotRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12\x38\n\x06source\x18\x02 \x01(\x0e\x32 .drey.snapshot.v1.SnapshotSourceR\x06source\x12-\n\x05gates\x18\x03 \x01(\x0b\x32\x17.drey.snapshot.v1.GatesR\x05gates\x12\x1f\n\x05title\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05title\x12%\n\x07\x63omment\x18\x05 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x07\x63omment\x12#\n\x06labels\x18\x06 \x03(\tB\x0b\x8a\xa4&\x07\x10\x64\x18\xc8\x01H\x01R\x06labels\x12<\n\x0cread_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0breadTimeout\x12-\n\x04wait\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04wait\x12%\n\nrequest_id\x18\t \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"r\n\x14TakeSnapshotResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\x12\x36\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\".\n\x12GetSnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"M\n\x13GetSnapshotResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"\xdc\x01\n\x13ReadSnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12-\n\x04\x66orm\x18\x03 \x01(\x0e\x32\x19.drey.common.v1.ValueFormR\x04\x66orm\x12#\n\rwith_metadata\x18\x04 \x01(\x08R\x0cwithMetadata\x12!\n\x0conly_missing\x18\x05 \x01(\x08R\x0bonlyMissing\"\xce\x01\n\nPvMetadata\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n\x06\x64\x65vice\x18\x03 \x01(\tR\x06\x64\x65vice\x12;\n\x08setpoint\x18\x04 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08setpoint\x12;\n\x08readback\x18\x05 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08readback\"?\n\rMetadataChunk\x12.\n\x03pvs\x18\x01 \x03(\x0b\x32\x1c.drey.snapshot.v1.PvMetadataR\x03pvs\"5\n\x08RowChunk\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\"\xff\x01\n\x14ReadSnapshotResponse\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotH\x00R\x06header\x12=\n\x08metadata\x18\x02 \x01(\x0b\x32\x1f.drey.snapshot.v1.MetadataChunkH\x00R\x08metadata\x12\x30\n\x04rows\x18\x03 \x01(\x0b\x32\x1a.drey.snapshot.v1.RowChunkH\x00R\x04rows\x12\x38\n\x07\x63olumns\x18\x04 \x01(\x0b\x32\x1c.drey.common.v1.ValueColumnsH\x00R\x07\x63olumnsB\x06\n\x04part\"\xb4\x03\n\x14ListSnapshotsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12!\n\x06search\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06search\x12#\n\x06labels\x18\x04 \x03(\tB\x0b\x8a\xa4&\x07\x10\x64\x18\xc8\x01H\x01R\x06labels\x12\x1f\n\x0bgolden_only\x18\x05 \x01(\x08R\ngoldenOnly\x12 \n\x0c\x66rom_time_ns\x18\x06 \x01(\x10R\nfromTimeNs\x12\x1c\n\nto_time_ns\x18\x07 \x01(\x10R\x08toTimeNs\x12\'\n\x0finclude_deleted\x18\x08 \x01(\x08R\x0eincludeDeleted\x12\x1f\n\x05scope\x18\t \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\'\n\tprincipal\x18\n \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\tprincipal\x12 \n\x06\x64igest\x18\x0b \x01(\tB\x08\x8a\xa4&\x04\x18@H\x01R\x06\x64igest\x12\x19\n\x02pv\x18\x0c \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x02pv\"\x98\x01\n\x15ListSnapshotsResponse\x12\x38\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\tsnapshots\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"\xc3\x01\n\x15UpdateSnapshotRequest\x12>\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotB\x06\x8a\xa4&\x02\x08\x01R\x08snapshot\x12\x43\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\x8a\xa4&\x02\x08\x01R\nupdateMask\x12%\n\nrequest_id\x18\x03 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"P\n\x16UpdateSnapshotResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"\xe5\x01\n\x10SetGoldenRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\nsnapshotId\x12\x1f\n\x05scope\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x1f\n\x05label\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05label\x12!\n\x06reason\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xd0\x0fH\x01R\x06reason\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12%\n\nrequest_id\x18\x06 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"o\n\x11SetGoldenResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\x12\"\n\rmoved_from_id\x18\x02 \x01(\tR\x0bmovedFromId\"\xe7\x01\n\x12\x43learGoldenRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\nsnapshotId\x12\x1f\n\x05scope\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x1f\n\x05label\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05label\x12!\n\x06reason\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xd0\x0fH\x01R\x06reason\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12%\n\nrequest_id\x18\x06 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"M\n\x13\x43learGoldenResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"t\n\x15\x44\x65leteSnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12\x1a\n\x04\x65tag\x18\x02 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12%\n\nrequest_id\x18\x03 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"P\n\x16\x44\x65leteSnapshotResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"Z\n\x17UndeleteSnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12%\n\nrequest_id\x18\x02 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"R\n\x18UndeleteSnapshotResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"\xe9\x01\n\x13GetPvHistoryRequest\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x1a\n\x04name\x18\x02 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x04name\x12/\n\x04role\x18\x03 \x01(\x0e\x32\x1b.drey.common.v1.ChannelRoleR\x04role\x12 \n\x0c\x66rom_time_ns\x18\x04 \x01(\x10R\nfromTimeNs\x12\x1c\n\nto_time_ns\x18\x05 \x01(\x10R\x08toTimeNs\x12)\n\x04near\x18\x06 \x01(\x0b\x32\x15.drey.common.v1.ValueR\x04near\"N\n\x14GetPvHistoryResponse\x12\x36\n\x06points\x18\x01 \x03(\x0b\x32\x1e.drey.snapshot.v1.HistoryPointR\x06points\"q\n\x0cHistoryPoint\x12\x1f\n\x0bsnapshot_id\x18\x01 \x01(\tR\nsnapshotId\x12\x17\n\x07time_ns\x18\x02 \x01(\x10R\x06timeNs\x12\'\n\x03row\x18\x03 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x03row\"1\n\x15VerifySnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"b\n\x16VerifySnapshotResponse\x12\x16\n\x06intact\x18\x01 \x01(\x08R\x06intact\x12\x14\n\x05pages\x18\x02 \x01(\x04R\x05pages\x12\x1a\n\x08\x66indings\x18\x03 \x03(\tR\x08\x66indings2\x92\x0e\n\x0fSnapshotService\x12\x95\x01\n\x0cTakeSnapshot\x12%.drey.snapshot.v1.TakeSnapshotRequest\x1a&.drey.snapshot.v1.TakeSnapshotResponse\"6\x90\x02\x02\x92\xa4&\x17snapshot.snapshots.take\x82\xd3\xe4\x93\x02\x12\"\r/v1/snapshots:\x01*\x12\x93\x01\n\x0bGetSnapshot\x12$.drey.snapshot.v1.GetSnapshotRequest\x1a%.drey.snapshot.v1.GetSnapshotResponse\"7\x90\x02\x01\x92\xa4&\x16snapshot.snapshots.get\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/snapshots/{id}\x12\xa1\x01\n\x0cReadSnapshot\x12%.drey.snapshot.v1.ReadSnapshotRequest\x1a&.drey.snapshot.v1.ReadSnapshotResponse\"@\x90\x02\x01\x92\xa4&\x17snapshot.snapshots.read\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/snapshots/{id}:read:\x01*0\x01\x12\x95\x01\n\rListSnapshots\x12&.drey.snapshot.v1.ListSnapshotsRequest\x1a\'.drey.snapshot.v1.ListSnapshotsResponse\"3\x90\x02\x01\x92\xa4&\x17snapshot.snapshots.list\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/snapshots\x12\xab\x01\n\x0eUpdateSnapshot\x12\'.drey.snapshot.v1.UpdateSnapshotRequest\x1a(.drey.snapshot.v1.UpdateSnapshotResponse\"F\x90\x02\x02\x92\xa4&\x19snapshot.snapshots.update\x82\xd3\xe4\x93\x02 2\x1b/v1/snapshots/{snapshot.id}:\x01*\x12\xa0\x01\n\tSetGolden\x12\".drey.snapshot.v1.SetGoldenRequest\x1a#.drey.snapshot.v1.SetGoldenResponse\"J\x90\x02\x02\x92\xa4&\x13snapshot.golden.set\x82\xd3\xe4\x93\x02*\"%/v1/snapshots/{snapshot_id}:setGolden:\x01*\x12\xaa\x01\n\x0b\x43learGolden\x12$.drey.snapshot.v1.ClearGoldenRequest\x1a%.drey.snapshot.v1.ClearGoldenResponse\"N\x90\x02\x02\x92\xa4&\x15snapshot.golden.clear\x82\xd3\xe4\x93\x02,\"\'/v1/snapshots/{snapshot_id}:clearGolden:\x01*\x12\x9f\x01\n\x0e\x44\x65leteSnapshot\x12\'.drey.snapshot.v1.DeleteSnapshotRequest\x1a(.drey.snapshot.v1.DeleteSnapshotResponse\":\x90\x02\x02\x92\xa4&\x19snapshot.snapshots.delete\x82\xd3\xe4\x93\x02\x14*\x12/v1/snapshots/{id}\x12\xb3\x01\n\x10UndeleteSnapshot\x12).drey.snapshot.v1.UndeleteSnapshotRequest\x1a*.drey.snapshot.v1.UndeleteSnapshotResponse\"H\x90\x02\x02\x92\xa4&\x1bsnapshot.snapshots.undelete\x82\xd3\xe4\x93\x02 \"\x1b/v1/snapshots/{id}:undelete:\x01*\x12\x95\x01\n\x0cGetPvHistory\x12%.drey.snapshot.v1.GetPvHistoryRequest\x1a&.drey.snapshot.v1.GetPvHistoryResponse\"4\x90\x02\x01\x92\xa4&\x1asnapshot.snapshots.history\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/history0\x01\x12\xa6\x01\n\x0eVerifySnapshot\x12\'.drey.snapshot.v1.VerifySnapshotRequest\x1a(.drey.snapshot.v1.VerifySnapshotResponse\"A\x90\x02\x01\x92\xa4&\x19snapshot.snapshots.verify\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/snapshots/{id}:verifyB\xd9\x01\n\x14org.drey.snapshot.v1B\x14SnapshotServiceProtoP\x01Z7github.com/drey-controls/drey-go/snapshot/v1;snapshotv1\xa2\x02\x04\x44SVX\xaa\x02\x10\x44rey.Snapshot.V1\xba\x02\x0e\x44reySnapshotV1\xca\x02\x10\x44rey\\Snapshot\\V1\xe2\x02\x1c\x44rey\\Snapshot\\V1\\GPBMetadata\xea\x02\x12\x44rey::Snapshot::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drey/snapshot/v1/snapshot_service.proto\x12\x10\x64rey.snapshot.v1\x1a drey/common/v1/annotations.proto\x1a\x19\x64rey/common/v1/form.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x15\x64rey/job/v1/job.proto\x1a\x1f\x64rey/snapshot/v1/snapshot.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n\x13TakeSnapshotRequest\x12:\n\x04spec\x18\n \x01(\x0b\x32\x1e.drey.snapshot.v1.SnapshotSpecB\x06\x8a\xa4&\x02\x08\x01R\x04spec\x12-\n\x04wait\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04wait\x12%\n\nrequest_id\x18\t \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestIdJ\x04\x08\x01\x10\x08\"r\n\x14TakeSnapshotResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\x12\x36\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\".\n\x12ReadRefusalRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"L\n\x13ReadRefusalResponse\x12\x35\n\x07missing\x18\x01 \x03(\x0b\x32\x1b.drey.snapshot.v1.MissingPvR\x07missing\".\n\x12GetSnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"M\n\x13GetSnapshotResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"\xdc\x01\n\x13ReadSnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12\x34\n\x08selector\x18\x02 \x01(\x0b\x32\x18.drey.common.v1.SelectorR\x08selector\x12-\n\x04\x66orm\x18\x03 \x01(\x0e\x32\x19.drey.common.v1.ValueFormR\x04\x66orm\x12#\n\rwith_metadata\x18\x04 \x01(\x08R\x0cwithMetadata\x12!\n\x0conly_missing\x18\x05 \x01(\x08R\x0bonlyMissing\"\xce\x01\n\nPvMetadata\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n\x06\x64\x65vice\x18\x03 \x01(\tR\x06\x64\x65vice\x12;\n\x08setpoint\x18\x04 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08setpoint\x12;\n\x08readback\x18\x05 \x01(\x0b\x32\x1f.drey.common.v1.ChannelMetadataR\x08readback\"?\n\rMetadataChunk\x12.\n\x03pvs\x18\x01 \x03(\x0b\x32\x1c.drey.snapshot.v1.PvMetadataR\x03pvs\"5\n\x08RowChunk\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x15.drey.common.v1.PvRowR\x04rows\"\xff\x01\n\x14ReadSnapshotResponse\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotH\x00R\x06header\x12=\n\x08metadata\x18\x02 \x01(\x0b\x32\x1f.drey.snapshot.v1.MetadataChunkH\x00R\x08metadata\x12\x30\n\x04rows\x18\x03 \x01(\x0b\x32\x1a.drey.snapshot.v1.RowChunkH\x00R\x04rows\x12\x38\n\x07\x63olumns\x18\x04 \x01(\x0b\x32\x1c.drey.common.v1.ValueColumnsH\x00R\x07\x63olumnsB\x06\n\x04part\"\xee\x03\n\x14ListSnapshotsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12!\n\x06search\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06search\x12#\n\x06labels\x18\x04 \x03(\tB\x0b\x8a\xa4&\x07\x10\x64\x18\xc8\x01H\x01R\x06labels\x12\x1f\n\x0bgolden_only\x18\x05 \x01(\x08R\ngoldenOnly\x12\x37\n\tfrom_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\x12\'\n\x0finclude_deleted\x18\x08 \x01(\x08R\x0eincludeDeleted\x12\x1f\n\x05scope\x18\t \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\'\n\tprincipal\x18\n \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\tprincipal\x12 \n\x06\x64igest\x18\x0b \x01(\tB\x08\x8a\xa4&\x04\x18@H\x01R\x06\x64igest\x12\x19\n\x02pv\x18\x0c \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x02pvJ\x04\x08\x06\x10\x07J\x04\x08\x07\x10\x08\"\x98\x01\n\x15ListSnapshotsResponse\x12\x38\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\tsnapshots\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"\xc3\x01\n\x15UpdateSnapshotRequest\x12>\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotB\x06\x8a\xa4&\x02\x08\x01R\x08snapshot\x12\x43\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\x8a\xa4&\x02\x08\x01R\nupdateMask\x12%\n\nrequest_id\x18\x03 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"P\n\x16UpdateSnapshotResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"\xe5\x01\n\x10SetGoldenRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\nsnapshotId\x12\x1f\n\x05scope\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x1f\n\x05label\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05label\x12!\n\x06reason\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xd0\x0fH\x01R\x06reason\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12%\n\nrequest_id\x18\x06 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"o\n\x11SetGoldenResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\x12\"\n\rmoved_from_id\x18\x02 \x01(\tR\x0bmovedFromId\"\xe7\x01\n\x12\x43learGoldenRequest\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\nsnapshotId\x12\x1f\n\x05scope\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x1f\n\x05label\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05label\x12!\n\x06reason\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xd0\x0fH\x01R\x06reason\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12%\n\nrequest_id\x18\x06 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"M\n\x13\x43learGoldenResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"t\n\x15\x44\x65leteSnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12\x1a\n\x04\x65tag\x18\x02 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12%\n\nrequest_id\x18\x03 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"P\n\x16\x44\x65leteSnapshotResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"Z\n\x17UndeleteSnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12%\n\nrequest_id\x18\x02 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"R\n\x18UndeleteSnapshotResponse\x12\x36\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.drey.snapshot.v1.SnapshotR\x08snapshot\"\xa3\x02\n\x13GetPvHistoryRequest\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x1a\n\x04name\x18\x02 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x04name\x12/\n\x04role\x18\x03 \x01(\x0e\x32\x1b.drey.common.v1.ChannelRoleR\x04role\x12\x37\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\x12)\n\x04near\x18\x06 \x01(\x0b\x32\x15.drey.common.v1.ValueR\x04nearJ\x04\x08\x04\x10\x05J\x04\x08\x05\x10\x06\"N\n\x14GetPvHistoryResponse\x12\x36\n\x06points\x18\x01 \x03(\x0b\x32\x1e.drey.snapshot.v1.HistoryPointR\x06points\"q\n\x0cHistoryPoint\x12\x1f\n\x0bsnapshot_id\x18\x01 \x01(\tR\nsnapshotId\x12\x17\n\x07time_ns\x18\x02 \x01(\x10R\x06timeNs\x12\'\n\x03row\x18\x03 \x01(\x0b\x32\x15.drey.common.v1.PvRowR\x03row\"1\n\x15VerifySnapshotRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"b\n\x16VerifySnapshotResponse\x12\x16\n\x06intact\x18\x01 \x01(\x08R\x06intact\x12\x14\n\x05pages\x18\x02 \x01(\x05R\x05pages\x12\x1a\n\x08\x66indings\x18\x03 \x03(\tR\x08\x66indings2\xae\x0f\n\x0fSnapshotService\x12\x95\x01\n\x0cTakeSnapshot\x12%.drey.snapshot.v1.TakeSnapshotRequest\x1a&.drey.snapshot.v1.TakeSnapshotResponse\"6\x90\x02\x02\x92\xa4&\x17snapshot.snapshots.take\x82\xd3\xe4\x93\x02\x12\"\r/v1/snapshots:\x01*\x12\x99\x01\n\x0bReadRefusal\x12$.drey.snapshot.v1.ReadRefusalRequest\x1a%.drey.snapshot.v1.ReadRefusalResponse\";\x90\x02\x01\x92\xa4&\x16snapshot.refusals.read\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/refusals/{id}:read0\x01\x12\x93\x01\n\x0bGetSnapshot\x12$.drey.snapshot.v1.GetSnapshotRequest\x1a%.drey.snapshot.v1.GetSnapshotResponse\"7\x90\x02\x01\x92\xa4&\x16snapshot.snapshots.get\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/snapshots/{id}\x12\xa1\x01\n\x0cReadSnapshot\x12%.drey.snapshot.v1.ReadSnapshotRequest\x1a&.drey.snapshot.v1.ReadSnapshotResponse\"@\x90\x02\x01\x92\xa4&\x17snapshot.snapshots.read\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/snapshots/{id}:read:\x01*0\x01\x12\x95\x01\n\rListSnapshots\x12&.drey.snapshot.v1.ListSnapshotsRequest\x1a\'.drey.snapshot.v1.ListSnapshotsResponse\"3\x90\x02\x01\x92\xa4&\x17snapshot.snapshots.list\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/snapshots\x12\xab\x01\n\x0eUpdateSnapshot\x12\'.drey.snapshot.v1.UpdateSnapshotRequest\x1a(.drey.snapshot.v1.UpdateSnapshotResponse\"F\x90\x02\x02\x92\xa4&\x19snapshot.snapshots.update\x82\xd3\xe4\x93\x02 2\x1b/v1/snapshots/{snapshot.id}:\x01*\x12\xa0\x01\n\tSetGolden\x12\".drey.snapshot.v1.SetGoldenRequest\x1a#.drey.snapshot.v1.SetGoldenResponse\"J\x90\x02\x02\x92\xa4&\x13snapshot.golden.set\x82\xd3\xe4\x93\x02*\"%/v1/snapshots/{snapshot_id}:setGolden:\x01*\x12\xaa\x01\n\x0b\x43learGolden\x12$.drey.snapshot.v1.ClearGoldenRequest\x1a%.drey.snapshot.v1.ClearGoldenResponse\"N\x90\x02\x02\x92\xa4&\x15snapshot.golden.clear\x82\xd3\xe4\x93\x02,\"\'/v1/snapshots/{snapshot_id}:clearGolden:\x01*\x12\x9f\x01\n\x0e\x44\x65leteSnapshot\x12\'.drey.snapshot.v1.DeleteSnapshotRequest\x1a(.drey.snapshot.v1.DeleteSnapshotResponse\":\x90\x02\x02\x92\xa4&\x19snapshot.snapshots.delete\x82\xd3\xe4\x93\x02\x14*\x12/v1/snapshots/{id}\x12\xb3\x01\n\x10UndeleteSnapshot\x12).drey.snapshot.v1.UndeleteSnapshotRequest\x1a*.drey.snapshot.v1.UndeleteSnapshotResponse\"H\x90\x02\x02\x92\xa4&\x1bsnapshot.snapshots.undelete\x82\xd3\xe4\x93\x02 \"\x1b/v1/snapshots/{id}:undelete:\x01*\x12\x95\x01\n\x0cGetPvHistory\x12%.drey.snapshot.v1.GetPvHistoryRequest\x1a&.drey.snapshot.v1.GetPvHistoryResponse\"4\x90\x02\x01\x92\xa4&\x1asnapshot.snapshots.history\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/history0\x01\x12\xa6\x01\n\x0eVerifySnapshot\x12\'.drey.snapshot.v1.VerifySnapshotRequest\x1a(.drey.snapshot.v1.VerifySnapshotResponse\"A\x90\x02\x01\x92\xa4&\x19snapshot.snapshots.verify\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/snapshots/{id}:verifyB\xd9\x01\n\x14org.drey.snapshot.v1B\x14SnapshotServiceProtoP\x01Z7github.com/drey-controls/drey-go/snapshot/v1;snapshotv1\xa2\x02\x04\x44SVX\xaa\x02\x10\x44rey.Snapshot.V1\xba\x02\x0e\x44reySnapshotV1\xca\x02\x10\x44rey\\Snapshot\\V1\xe2\x02\x1c\x44rey\\Snapshot\\V1\\GPBMetadata\xea\x02\x12\x44rey::Snapshot::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,16 +42,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.snapshot.v1.snapshot_s
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024org.drey.snapshot.v1B\024SnapshotServiceProtoP\001Z7github.com/drey-controls/drey-go/snapshot/v1;snapshotv1\242\002\004DSVX\252\002\020Drey.Snapshot.V1\272\002\016DreySnapshotV1\312\002\020Drey\\Snapshot\\V1\342\002\034Drey\\Snapshot\\V1\\GPBMetadata\352\002\022Drey::Snapshot::V1'
-  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['selector']._loaded_options = None
-  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['selector']._serialized_options = b'\212\244&\002\010\001'
-  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['title']._loaded_options = None
-  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['title']._serialized_options = b'\212\244&\005\030\364\003H\001'
-  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['comment']._loaded_options = None
-  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['comment']._serialized_options = b'\212\244&\007\030\220NH\001P\001'
-  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['labels']._loaded_options = None
-  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['labels']._serialized_options = b'\212\244&\007\020d\030\310\001H\001'
+  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['spec']._loaded_options = None
+  _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['spec']._serialized_options = b'\212\244&\002\010\001'
   _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_TAKESNAPSHOTREQUEST'].fields_by_name['request_id']._serialized_options = b'\212\244&\002 \001'
+  _globals['_READREFUSALREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_READREFUSALREQUEST'].fields_by_name['id']._serialized_options = b'\212\244&\004\010\001 \001'
   _globals['_GETSNAPSHOTREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_GETSNAPSHOTREQUEST'].fields_by_name['id']._serialized_options = b'\212\244&\004\010\001 \001'
   _globals['_READSNAPSHOTREQUEST'].fields_by_name['id']._loaded_options = None
@@ -119,6 +116,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYSNAPSHOTREQUEST'].fields_by_name['id']._serialized_options = b'\212\244&\004\010\001 \001'
   _globals['_SNAPSHOTSERVICE'].methods_by_name['TakeSnapshot']._loaded_options = None
   _globals['_SNAPSHOTSERVICE'].methods_by_name['TakeSnapshot']._serialized_options = b'\220\002\002\222\244&\027snapshot.snapshots.take\202\323\344\223\002\022\"\r/v1/snapshots:\001*'
+  _globals['_SNAPSHOTSERVICE'].methods_by_name['ReadRefusal']._loaded_options = None
+  _globals['_SNAPSHOTSERVICE'].methods_by_name['ReadRefusal']._serialized_options = b'\220\002\001\222\244&\026snapshot.refusals.read\202\323\344\223\002\030\022\026/v1/refusals/{id}:read'
   _globals['_SNAPSHOTSERVICE'].methods_by_name['GetSnapshot']._loaded_options = None
   _globals['_SNAPSHOTSERVICE'].methods_by_name['GetSnapshot']._serialized_options = b'\220\002\001\222\244&\026snapshot.snapshots.get\202\323\344\223\002\024\022\022/v1/snapshots/{id}'
   _globals['_SNAPSHOTSERVICE'].methods_by_name['ReadSnapshot']._loaded_options = None
@@ -139,58 +138,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOTSERVICE'].methods_by_name['GetPvHistory']._serialized_options = b'\220\002\001\222\244&\032snapshot.snapshots.history\202\323\344\223\002\r\022\013/v1/history'
   _globals['_SNAPSHOTSERVICE'].methods_by_name['VerifySnapshot']._loaded_options = None
   _globals['_SNAPSHOTSERVICE'].methods_by_name['VerifySnapshot']._serialized_options = b'\220\002\001\222\244&\031snapshot.snapshots.verify\202\323\344\223\002\033\022\031/v1/snapshots/{id}:verify'
-  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=334
-  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=779
-  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=781
-  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=895
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=897
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=943
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=945
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1022
-  _globals['_READSNAPSHOTREQUEST']._serialized_start=1025
-  _globals['_READSNAPSHOTREQUEST']._serialized_end=1245
-  _globals['_PVMETADATA']._serialized_start=1248
-  _globals['_PVMETADATA']._serialized_end=1454
-  _globals['_METADATACHUNK']._serialized_start=1456
-  _globals['_METADATACHUNK']._serialized_end=1519
-  _globals['_ROWCHUNK']._serialized_start=1521
-  _globals['_ROWCHUNK']._serialized_end=1574
-  _globals['_READSNAPSHOTRESPONSE']._serialized_start=1577
-  _globals['_READSNAPSHOTRESPONSE']._serialized_end=1832
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1835
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=2271
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=2274
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=2426
-  _globals['_UPDATESNAPSHOTREQUEST']._serialized_start=2429
-  _globals['_UPDATESNAPSHOTREQUEST']._serialized_end=2624
-  _globals['_UPDATESNAPSHOTRESPONSE']._serialized_start=2626
-  _globals['_UPDATESNAPSHOTRESPONSE']._serialized_end=2706
-  _globals['_SETGOLDENREQUEST']._serialized_start=2709
-  _globals['_SETGOLDENREQUEST']._serialized_end=2938
-  _globals['_SETGOLDENRESPONSE']._serialized_start=2940
-  _globals['_SETGOLDENRESPONSE']._serialized_end=3051
-  _globals['_CLEARGOLDENREQUEST']._serialized_start=3054
-  _globals['_CLEARGOLDENREQUEST']._serialized_end=3285
-  _globals['_CLEARGOLDENRESPONSE']._serialized_start=3287
-  _globals['_CLEARGOLDENRESPONSE']._serialized_end=3364
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=3366
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=3482
-  _globals['_DELETESNAPSHOTRESPONSE']._serialized_start=3484
-  _globals['_DELETESNAPSHOTRESPONSE']._serialized_end=3564
-  _globals['_UNDELETESNAPSHOTREQUEST']._serialized_start=3566
-  _globals['_UNDELETESNAPSHOTREQUEST']._serialized_end=3656
-  _globals['_UNDELETESNAPSHOTRESPONSE']._serialized_start=3658
-  _globals['_UNDELETESNAPSHOTRESPONSE']._serialized_end=3740
-  _globals['_GETPVHISTORYREQUEST']._serialized_start=3743
-  _globals['_GETPVHISTORYREQUEST']._serialized_end=3976
-  _globals['_GETPVHISTORYRESPONSE']._serialized_start=3978
-  _globals['_GETPVHISTORYRESPONSE']._serialized_end=4056
-  _globals['_HISTORYPOINT']._serialized_start=4058
-  _globals['_HISTORYPOINT']._serialized_end=4171
-  _globals['_VERIFYSNAPSHOTREQUEST']._serialized_start=4173
-  _globals['_VERIFYSNAPSHOTREQUEST']._serialized_end=4222
-  _globals['_VERIFYSNAPSHOTRESPONSE']._serialized_start=4224
-  _globals['_VERIFYSNAPSHOTRESPONSE']._serialized_end=4322
-  _globals['_SNAPSHOTSERVICE']._serialized_start=4325
-  _globals['_SNAPSHOTSERVICE']._serialized_end=6135
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=367
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=540
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=542
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=656
+  _globals['_READREFUSALREQUEST']._serialized_start=658
+  _globals['_READREFUSALREQUEST']._serialized_end=704
+  _globals['_READREFUSALRESPONSE']._serialized_start=706
+  _globals['_READREFUSALRESPONSE']._serialized_end=782
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=784
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=830
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=832
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=909
+  _globals['_READSNAPSHOTREQUEST']._serialized_start=912
+  _globals['_READSNAPSHOTREQUEST']._serialized_end=1132
+  _globals['_PVMETADATA']._serialized_start=1135
+  _globals['_PVMETADATA']._serialized_end=1341
+  _globals['_METADATACHUNK']._serialized_start=1343
+  _globals['_METADATACHUNK']._serialized_end=1406
+  _globals['_ROWCHUNK']._serialized_start=1408
+  _globals['_ROWCHUNK']._serialized_end=1461
+  _globals['_READSNAPSHOTRESPONSE']._serialized_start=1464
+  _globals['_READSNAPSHOTRESPONSE']._serialized_end=1719
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1722
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=2216
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=2219
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=2371
+  _globals['_UPDATESNAPSHOTREQUEST']._serialized_start=2374
+  _globals['_UPDATESNAPSHOTREQUEST']._serialized_end=2569
+  _globals['_UPDATESNAPSHOTRESPONSE']._serialized_start=2571
+  _globals['_UPDATESNAPSHOTRESPONSE']._serialized_end=2651
+  _globals['_SETGOLDENREQUEST']._serialized_start=2654
+  _globals['_SETGOLDENREQUEST']._serialized_end=2883
+  _globals['_SETGOLDENRESPONSE']._serialized_start=2885
+  _globals['_SETGOLDENRESPONSE']._serialized_end=2996
+  _globals['_CLEARGOLDENREQUEST']._serialized_start=2999
+  _globals['_CLEARGOLDENREQUEST']._serialized_end=3230
+  _globals['_CLEARGOLDENRESPONSE']._serialized_start=3232
+  _globals['_CLEARGOLDENRESPONSE']._serialized_end=3309
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=3311
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=3427
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_start=3429
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_end=3509
+  _globals['_UNDELETESNAPSHOTREQUEST']._serialized_start=3511
+  _globals['_UNDELETESNAPSHOTREQUEST']._serialized_end=3601
+  _globals['_UNDELETESNAPSHOTRESPONSE']._serialized_start=3603
+  _globals['_UNDELETESNAPSHOTRESPONSE']._serialized_end=3685
+  _globals['_GETPVHISTORYREQUEST']._serialized_start=3688
+  _globals['_GETPVHISTORYREQUEST']._serialized_end=3979
+  _globals['_GETPVHISTORYRESPONSE']._serialized_start=3981
+  _globals['_GETPVHISTORYRESPONSE']._serialized_end=4059
+  _globals['_HISTORYPOINT']._serialized_start=4061
+  _globals['_HISTORYPOINT']._serialized_end=4174
+  _globals['_VERIFYSNAPSHOTREQUEST']._serialized_start=4176
+  _globals['_VERIFYSNAPSHOTREQUEST']._serialized_end=4225
+  _globals['_VERIFYSNAPSHOTRESPONSE']._serialized_start=4227
+  _globals['_VERIFYSNAPSHOTRESPONSE']._serialized_end=4325
+  _globals['_SNAPSHOTSERVICE']._serialized_start=4328
+  _globals['_SNAPSHOTSERVICE']._serialized_end=6294
 # @@protoc_insertion_point(module_scope)

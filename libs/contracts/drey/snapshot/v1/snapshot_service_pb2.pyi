@@ -13,6 +13,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -31,38 +32,14 @@ class TakeSnapshotRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SELECTOR_FIELD_NUMBER: _builtins.int
-    SOURCE_FIELD_NUMBER: _builtins.int
-    GATES_FIELD_NUMBER: _builtins.int
-    TITLE_FIELD_NUMBER: _builtins.int
-    COMMENT_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    READ_TIMEOUT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    source: _snapshot_pb2.SnapshotSource.ValueType
-    """Where the values come from."""
-    title: _builtins.str
-    """Title for people. Empty: none."""
-    comment: _builtins.str
-    """Comment for people."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers with the job of the first call."""
     @_builtins.property
-    def selector(self) -> _selector_pb2.Selector:
-        """Which PVs."""
-
-    @_builtins.property
-    def gates(self) -> _snapshot_pb2.Gates:
-        """What must hold. Absent: the defaults of each gate."""
-
-    @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels, free words."""
-
-    @_builtins.property
-    def read_timeout(self) -> _duration_pb2.Duration:
-        """Deadline for the read of the channels, one for all of them. Absent: 5 s. At most 5 minutes."""
+    def spec(self) -> _snapshot_pb2.SnapshotSpec:
+        """What to take."""
 
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
@@ -71,19 +48,13 @@ class TakeSnapshotRequest(_message.Message):
     def __init__(
         self,
         *,
-        selector: _selector_pb2.Selector | None = ...,
-        source: _snapshot_pb2.SnapshotSource.ValueType = ...,
-        gates: _snapshot_pb2.Gates | None = ...,
-        title: _builtins.str = ...,
-        comment: _builtins.str = ...,
-        labels: _abc.Iterable[_builtins.str] | None = ...,
-        read_timeout: _duration_pb2.Duration | None = ...,
+        spec: _snapshot_pb2.SnapshotSpec | None = ...,
         wait: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates", "read_timeout", b"read_timeout", "selector", b"selector", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "gates", b"gates", "labels", b"labels", "read_timeout", b"read_timeout", "request_id", b"request_id", "selector", b"selector", "source", b"source", "title", b"title", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,6 +89,54 @@ class TakeSnapshotResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TakeSnapshotResponse: _TypeAlias = TakeSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class ReadRefusalRequest(_message.Message):
+    """Request of ReadRefusal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """`CoverageRefusal.refusal_id`, or the id of a job that took a snapshot in the background and was
+    refused.
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRefusalRequest: _TypeAlias = ReadRefusalRequest  # noqa: Y015
+
+@_typing.final
+class ReadRefusalResponse(_message.Message):
+    """Response of ReadRefusal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.MissingPv]:
+        """Some of the PVs that were missing, at most 1 MiB of them."""
+
+    def __init__(
+        self,
+        *,
+        missing: _abc.Iterable[_snapshot_pb2.MissingPv] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRefusalResponse: _TypeAlias = ReadRefusalResponse  # noqa: Y015
 
 @_typing.final
 class GetSnapshotRequest(_message.Message):
@@ -355,8 +374,8 @@ class ListSnapshotsRequest(_message.Message):
     SEARCH_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     GOLDEN_ONLY_FIELD_NUMBER: _builtins.int
-    FROM_TIME_NS_FIELD_NUMBER: _builtins.int
-    TO_TIME_NS_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
@@ -370,14 +389,12 @@ class ListSnapshotsRequest(_message.Message):
     """Text that must occur in title or comment, case ignored. Empty: no filter."""
     golden_only: _builtins.bool
     """Only golden ones."""
-    from_time_ns: _builtins.int
-    """Only those taken at this time or later, nanoseconds since 1970 UTC. 0: no bound."""
-    to_time_ns: _builtins.int
-    """Only those taken before this time, nanoseconds since 1970 UTC. 0: no bound."""
     include_deleted: _builtins.bool
-    """Deleted ones as well; their `delete_time_ns` is set."""
+    """Deleted ones as well; their `delete_time` is set."""
     scope: _builtins.str
-    """Only those taken of this saved scope, as `Snapshot.scope` has it. Empty: no filter."""
+    """Only those taken of this saved scope, by id. Saved scopes are not built yet: no snapshot has one.
+    Empty: no filter.
+    """
     principal: _builtins.str
     """Only those that this person or key took, exactly. Empty: no filter."""
     digest: _builtins.str
@@ -390,6 +407,14 @@ class ListSnapshotsRequest(_message.Message):
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only those that carry all of these labels."""
 
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those taken at this time or later. Absent: no limit."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those taken before this time. Absent: no limit."""
+
     def __init__(
         self,
         *,
@@ -398,17 +423,17 @@ class ListSnapshotsRequest(_message.Message):
         search: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
         golden_only: _builtins.bool = ...,
-        from_time_ns: _builtins.int = ...,
-        to_time_ns: _builtins.int = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
         include_deleted: _builtins.bool = ...,
         scope: _builtins.str = ...,
         principal: _builtins.str = ...,
         digest: _builtins.str = ...,
         pv: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "from_time_ns", b"from_time_ns", "golden_only", b"golden_only", "include_deleted", b"include_deleted", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "pv", b"pv", "scope", b"scope", "search", b"search", "to_time_ns", b"to_time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "from_time", b"from_time", "golden_only", b"golden_only", "include_deleted", b"include_deleted", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "pv", b"pv", "scope", b"scope", "search", b"search", "to_time", b"to_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -755,8 +780,8 @@ class GetPvHistoryRequest(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
-    FROM_TIME_NS_FIELD_NUMBER: _builtins.int
-    TO_TIME_NS_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
     NEAR_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Permanent number of the PV."""
@@ -764,10 +789,14 @@ class GetPvHistoryRequest(_message.Message):
     """Name of the PV, where no number is given."""
     role: _value_pb2.ChannelRole.ValueType
     """Which channel. Unspecified: both."""
-    from_time_ns: _builtins.int
-    """Only snapshots at this time or later, nanoseconds since 1970 UTC. 0: no bound."""
-    to_time_ns: _builtins.int
-    """Only snapshots before this time, nanoseconds since 1970 UTC. 0: no bound."""
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Only snapshots taken at this time or later. Absent: no limit."""
+
+    @_builtins.property
+    def to_time(self) -> _timestamp_pb2.Timestamp:
+        """Only snapshots taken before this time. Absent: no limit."""
+
     @_builtins.property
     def near(self) -> _value_pb2.Value:
         """Only values within tolerance of this one. Absent: all."""
@@ -778,13 +807,13 @@ class GetPvHistoryRequest(_message.Message):
         number: _builtins.int = ...,
         name: _builtins.str = ...,
         role: _value_pb2.ChannelRole.ValueType = ...,
-        from_time_ns: _builtins.int = ...,
-        to_time_ns: _builtins.int = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        to_time: _timestamp_pb2.Timestamp | None = ...,
         near: _value_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["near", b"near"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "near", b"near", "to_time", b"to_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_time_ns", b"from_time_ns", "name", b"name", "near", b"near", "number", b"number", "role", b"role", "to_time_ns", b"to_time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "name", b"name", "near", b"near", "number", b"number", "role", b"role", "to_time", b"to_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -826,7 +855,7 @@ class HistoryPoint(_message.Message):
     snapshot_id: _builtins.str
     """Id of the snapshot."""
     time_ns: _builtins.int
-    """When it was taken, nanoseconds since 1970 UTC."""
+    """When it was taken, as `Snapshot.take_time`; nanoseconds since 1970 UTC."""
     @_builtins.property
     def row(self) -> _value_pb2.PvRow:
         """The values."""

@@ -40,6 +40,11 @@ class SnapshotServiceStub:
                 request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.TakeSnapshotRequest.SerializeToString,
                 response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.TakeSnapshotResponse.FromString,
                 _registered_method=True)
+        self.ReadRefusal = channel.unary_stream(
+                '/drey.snapshot.v1.SnapshotService/ReadRefusal',
+                request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ReadRefusalRequest.SerializeToString,
+                response_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ReadRefusalResponse.FromString,
+                _registered_method=True)
         self.GetSnapshot = channel.unary_unary(
                 '/drey.snapshot.v1.SnapshotService/GetSnapshot',
                 request_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.GetSnapshotRequest.SerializeToString,
@@ -100,10 +105,19 @@ class SnapshotServiceServicer:
         """Take a snapshot. Effect: a job, which makes one snapshot or none. Idempotent by `request_id`.
         From the image it is taken within the call, all or nothing: the job has ended in the answer, and
         there is none where a gate refuses or the call ends before. Channels are read by a job in the
-        background: the deadline of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
-        IMAGE_NOT_FRESH, COVERAGE_TOO_SMALL, DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-        NOT_IMPLEMENTED for a source that cannot be used yet. What refuses
-        a job in the background is in its `error` too.
+        background: the deadline of the call bounds `wait`, not the job. What a gate refuses from the image
+        may be asked for again with the same `request_id`. Reasons: EMPTY_SELECTOR, INVALID_FIELD,
+        NOT_FOUND, IMAGE_NOT_FRESH (with `google.rpc.RetryInfo`: waiting may help), COVERAGE_TOO_SMALL (with
+        CoverageRefusal), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for a source that cannot
+        be used yet and for a past instant. What refuses a job in the background is in its `error` too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRefusal(self, request, context):
+        """Read what was missing where a gate refused with COVERAGE_TOO_SMALL: all PVs, by number. The lists
+        of the newest 1,000 refusals are kept. No effect. Reasons: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +213,11 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.TakeSnapshotRequest.FromString,
                     response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.TakeSnapshotResponse.SerializeToString,
             ),
+            'ReadRefusal': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadRefusal,
+                    request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ReadRefusalRequest.FromString,
+                    response_serializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ReadRefusalResponse.SerializeToString,
+            ),
             'GetSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSnapshot,
                     request_deserializer=drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.GetSnapshotRequest.FromString,
@@ -278,6 +297,33 @@ class SnapshotService:
             '/drey.snapshot.v1.SnapshotService/TakeSnapshot',
             drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.TakeSnapshotRequest.SerializeToString,
             drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.TakeSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRefusal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/drey.snapshot.v1.SnapshotService/ReadRefusal',
+            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ReadRefusalRequest.SerializeToString,
+            drey_dot_snapshot_dot_v1_dot_snapshot__service__pb2.ReadRefusalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,10 +37,15 @@ class SnapshotServiceStub:
     """Take a snapshot. Effect: a job, which makes one snapshot or none. Idempotent by `request_id`.
     From the image it is taken within the call, all or nothing: the job has ended in the answer, and
     there is none where a gate refuses or the call ends before. Channels are read by a job in the
-    background: the deadline of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
-    IMAGE_NOT_FRESH, COVERAGE_TOO_SMALL, DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-    NOT_IMPLEMENTED for a source that cannot be used yet. What refuses
-    a job in the background is in its `error` too.
+    background: the deadline of the call bounds `wait`, not the job. What a gate refuses from the image
+    may be asked for again with the same `request_id`. Reasons: EMPTY_SELECTOR, INVALID_FIELD,
+    NOT_FOUND, IMAGE_NOT_FRESH (with `google.rpc.RetryInfo`: waiting may help), COVERAGE_TOO_SMALL (with
+    CoverageRefusal), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for a source that cannot
+    be used yet and for a past instant. What refuses a job in the background is in its `error` too.
+    """
+    ReadRefusal: _grpc.UnaryStreamMultiCallable[_snapshot_service_pb2.ReadRefusalRequest, _snapshot_service_pb2.ReadRefusalResponse]
+    """Read what was missing where a gate refused with COVERAGE_TOO_SMALL: all PVs, by number. The lists
+    of the newest 1,000 refusals are kept. No effect. Reasons: NOT_FOUND.
     """
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.GetSnapshotRequest, _snapshot_service_pb2.GetSnapshotResponse]
     """Get what is known about one snapshot, without its values. No effect. Reasons: NOT_FOUND."""
@@ -93,10 +98,15 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """Take a snapshot. Effect: a job, which makes one snapshot or none. Idempotent by `request_id`.
     From the image it is taken within the call, all or nothing: the job has ended in the answer, and
     there is none where a gate refuses or the call ends before. Channels are read by a job in the
-    background: the deadline of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
-    IMAGE_NOT_FRESH, COVERAGE_TOO_SMALL, DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-    NOT_IMPLEMENTED for a source that cannot be used yet. What refuses
-    a job in the background is in its `error` too.
+    background: the deadline of the call bounds `wait`, not the job. What a gate refuses from the image
+    may be asked for again with the same `request_id`. Reasons: EMPTY_SELECTOR, INVALID_FIELD,
+    NOT_FOUND, IMAGE_NOT_FRESH (with `google.rpc.RetryInfo`: waiting may help), COVERAGE_TOO_SMALL (with
+    CoverageRefusal), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for a source that cannot
+    be used yet and for a past instant. What refuses a job in the background is in its `error` too.
+    """
+    ReadRefusal: _aio.UnaryStreamMultiCallable[_snapshot_service_pb2.ReadRefusalRequest, _snapshot_service_pb2.ReadRefusalResponse]  # type: ignore[assignment]
+    """Read what was missing where a gate refused with COVERAGE_TOO_SMALL: all PVs, by number. The lists
+    of the newest 1,000 refusals are kept. No effect. Reasons: NOT_FOUND.
     """
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.GetSnapshotRequest, _snapshot_service_pb2.GetSnapshotResponse]  # type: ignore[assignment]
     """Get what is known about one snapshot, without its values. No effect. Reasons: NOT_FOUND."""
@@ -152,10 +162,21 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         """Take a snapshot. Effect: a job, which makes one snapshot or none. Idempotent by `request_id`.
         From the image it is taken within the call, all or nothing: the job has ended in the answer, and
         there is none where a gate refuses or the call ends before. Channels are read by a job in the
-        background: the deadline of the call bounds `wait`, not the job. Reasons: EMPTY_SELECTOR, NOT_FOUND,
-        IMAGE_NOT_FRESH, COVERAGE_TOO_SMALL, DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-        NOT_IMPLEMENTED for a source that cannot be used yet. What refuses
-        a job in the background is in its `error` too.
+        background: the deadline of the call bounds `wait`, not the job. What a gate refuses from the image
+        may be asked for again with the same `request_id`. Reasons: EMPTY_SELECTOR, INVALID_FIELD,
+        NOT_FOUND, IMAGE_NOT_FRESH (with `google.rpc.RetryInfo`: waiting may help), COVERAGE_TOO_SMALL (with
+        CoverageRefusal), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for a source that cannot
+        be used yet and for a past instant. What refuses a job in the background is in its `error` too.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadRefusal(
+        self,
+        request: _snapshot_service_pb2.ReadRefusalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_snapshot_service_pb2.ReadRefusalResponse], _abc.AsyncIterator[_snapshot_service_pb2.ReadRefusalResponse]]:
+        """Read what was missing where a gate refused with COVERAGE_TOO_SMALL: all PVs, by number. The lists
+        of the newest 1,000 refusals are kept. No effect. Reasons: NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -13,7 +13,7 @@ from drey_core.values import I8, Columns
 
 
 class CaReader:
-    """A `ChannelReader` over `drey_ca`. Nothing of EPICS is loaded before the first read.
+    """Reads channels from the control system. Nothing of EPICS is loaded before the first read.
 
     Channels connect when they are first read, which is slow for many; from then on they stay.
     """
@@ -30,7 +30,12 @@ class CaReader:
         self._lock = asyncio.Lock()
 
     async def read(self, channels: I8, addresses: list[str], living: I8, timeout: float) -> Columns:
-        """As the port says. Takes `timeout` seconds at most, apart from making channels."""
+        """Values keyed by channel, a row for each in the order asked; one deadline for all.
+
+        A row without a value has kind NONE and the state that says why. `living` are all
+        channels of the catalog: connections to others are given up. Takes `timeout` seconds at
+        most, apart from making channels.
+        """
         async with self._lock:
             table = await self._opened()
             await self._forget_others(table, living)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,10 +11,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from drey_core.errors import Internal
+from drey_core.page_storage import load_text, store_text
 from drey_core.pages import HASH_BYTES, PageHash
 from drey_core.values import I8
+from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.database import Record as Row
+from drey_snapshot.snapshots.domain.gates import MissingPv
 from drey_snapshot.snapshots.domain.records import (
     Facts,
     GoldenMark,
@@ -93,6 +97,17 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (scope, label) DO UPDATE SET snapshot_no = $3, principal = $4, roles = $5,
     reason = $6, mark_time_ns = $7
 """
+# The second of several that forget at once finds nothing left to do; nobody waits for anybody.
+_ADD_REFUSAL = """
+WITH added AS (
+    INSERT INTO snapshot.refusal (id, create_time_ns, missing) VALUES ($1, $2, $3)
+    ON CONFLICT (id) DO NOTHING
+)
+DELETE FROM snapshot.refusal WHERE id IN (
+    SELECT id FROM snapshot.refusal ORDER BY no DESC OFFSET $4 FOR UPDATE SKIP LOCKED
+)
+"""
+_KEPT_REFUSALS = 1000
 _CHOSEN = """
 WHERE (l.delete_time_ns = 0 OR $9)
     AND ($1::bigint IS NULL OR (s.time_ns, s.no) < ($1, $2))
@@ -358,6 +373,25 @@ class SnapshotStore:
             _cut(ids, 16),
         )
 
+    async def add_refusal(self, refusal_id: str, missing: Sequence[MissingPv]) -> None:
+        """Keep what was missing, once an id; the oldest of more than 1,000 lists are forgotten."""
+        stored = await asyncio.to_thread(lambda: store_text(json.dumps(missing).encode()))
+        async with self.db.acquire() as conn:
+            await conn.execute(_ADD_REFUSAL, refusal_id, now_ns(), stored, _KEPT_REFUSALS - 1)
+
+    async def refusal(self, refusal_id: str) -> list[MissingPv] | None:
+        """What was missing; None where there is no such list, or not any more."""
+
+        async def fetch(conn: Connection) -> Row | None:
+            return await conn.fetchrow(
+                "SELECT missing FROM snapshot.refusal WHERE id = $1", refusal_id
+            )
+
+        row = await self._read(fetch)
+        if row is None:
+            return None
+        return await asyncio.to_thread(_missing_pvs, row[0])
+
     async def _read(self, action: Callable[[Connection], Awaitable[T]]) -> T:
         """Not repeated while Postgres is away: the caller is told at once."""
         async with self.db.acquire() as conn:
@@ -372,6 +406,10 @@ def _arguments(chosen: Filter, limit: int) -> tuple[object, ...]:
         *(chosen.from_time_ns, chosen.to_time_ns, limit, chosen.include_deleted),
         *(chosen.scope, chosen.principal, chosen.digest),
     )
+
+
+def _missing_pvs(stored: bytes) -> list[MissingPv]:
+    return [MissingPv(*fields) for fields in json.loads(load_text([stored])[0])]
 
 
 def _cut(joined: bytes, size: int) -> list[bytes]:

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.directory import Directory
-from drey_core.errors import FailedPrecondition, NotFound, Reason
+from drey_core.errors import FailedPrecondition, Reason
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, mask_pages
 from drey_core.values import I8, KIND_NONE, State
 from drey_snapshot.snapshots.domain.records import ShardStamp
 
 Mask = NDArray[np.bool_]
 _SHOWN = 10
+_FRESH_RETRY_S = 1.0
+"""A monitor gives several signs of life within it, and a standby has taken over within a few."""
+
+
+class MissingReason(IntEnum):
+    """Why a channel is missing; the numbers of `drey.snapshot.v1.MissingReason`."""
+
+    NONE = 0
+    NEVER_CONNECTED = 1
+    DISCONNECTED = 2
+    NO_VALUE = 3
+    UNSUPPORTED = 4
+    NOT_SELECTED = 5
+
+
+_OF_STATE = {
+    State.NEVER_CONNECTED: MissingReason.NEVER_CONNECTED,
+    State.DISCONNECTED: MissingReason.DISCONNECTED,
+    State.UNSUPPORTED: MissingReason.UNSUPPORTED,
+}
+
+
+class MissingPv(NamedTuple):
+    """A PV that is missing; NONE for a channel that is there, or that the PV has not."""
+
+    number: int
+    name: str
+    required: bool
+    setpoint: int
+    readback: int
+
+
+class CoverageRefusal(FailedPrecondition):
+    """COVERAGE_TOO_SMALL with all that is missing, by number of the PV."""
+
+    reason = Reason.COVERAGE_TOO_SMALL
+
+    def __init__(
+        self, message: str, missing: Sequence[MissingPv], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, metadata=metadata)
+        self.missing = missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +95,7 @@ def require_fresh(pulses: Sequence[Pulse], max_age_ns: int) -> None:
             "shards": shards,
             "oldest_age_ms": str(oldest // 1_000_000) if oldest >= 0 else "never",
         },
+        retry_after_s=_FRESH_RETRY_S,
     )
 
 
@@ -112,52 +157,69 @@ def _good(ok: Mask, pages: Pages, channels: I8) -> Mask:
     return np.equal(channels, 0) | found
 
 
-def require_coverage(directory: Directory, missing: I8, allowed: int | None) -> None:
-    """Raise `FailedPrecondition` COVERAGE_TOO_SMALL where more is missing than allowed."""
-    if allowed is None or len(missing) <= allowed:
-        return
-    raise _too_small(
-        directory,
-        missing,
-        allowed,
-        "PVs have no value or are disconnected",
-        "to go on, connect them, leave them out of the selection, or allow the gap"
-        " (`gates.max_missing`, `gates.allow_any_missing`), which is recorded by name",
-    )
-
-
-def require_names(
-    directory: Directory, wanted: I8, unknown: Sequence[str], scope: I8, missing: I8
+def require_coverage(
+    pages: Pages, directory: Directory, rows: I8, required: I8, allowed: int | None
 ) -> None:
-    """Refuse where a PV that must be there is unknown, outside the scope, or missing."""
-    if unknown:
-        raise NotFound(
-            "gates.required_names: nothing in the catalog is called " + ", ".join(unknown[:_SHOWN]),
-            field="gates.required_names",
-            metadata={"resource": "pv", "id": unknown[0]},
-        )
-    lacking = wanted[~np.isin(wanted, scope) | np.isin(wanted, missing)]
+    """Raise `CoverageRefusal` where more of `rows` is missing than allowed, or one `required`.
+
+    `rows` and `required` are rows of the directory, ascending; `pages` as `in_scope` gives them.
+    """
+    missing = missing_rows(pages, directory, rows)
+    unselected = required[~np.isin(required, rows)]
+    lacking = np.union1d(unselected, np.intersect1d(required, missing))
     if len(lacking):
-        raise _too_small(
-            directory,
-            lacking,
-            0,
-            "PVs that are required are missing or outside the selection",
-            "to go on, connect and select them, or take them off `gates.required_names`",
+        shown, limit = lacking, 0
+        what = "PVs that are required are missing or outside the selection"
+        remedy = "connect and select them, or take them off `gates.required`"
+    elif allowed is not None and len(missing) > allowed:
+        shown, limit = missing, allowed
+        what = "PVs have no value or are disconnected"
+        remedy = (
+            "connect them, leave them out of the selection, or allow the gap"
+            " (`gates.max_missing`, `gates.any_missing`), which is recorded by name"
         )
-
-
-def _too_small(
-    directory: Directory, rows: I8, allowed: int, what: str, remedy: str
-) -> FailedPrecondition:
-    names = [directory.names[row] for row in rows[:_SHOWN].tolist()]
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return FailedPrecondition(
-        f"{len(rows)} {what}, {allowed} may be: {', '.join(names)}{more}; {remedy}",
-        reason=Reason.COVERAGE_TOO_SMALL,
-        metadata={
-            "missing": str(len(rows)),
-            "allowed": str(allowed),
-            "first_missing": names[0],
-        },
+    else:
+        return
+    names = [directory.names[row] for row in shown[:_SHOWN].tolist()]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    raise CoverageRefusal(
+        f"{len(shown)} {what}, {limit} may be: {', '.join(names)}{more}; to go on, {remedy}",
+        _missing_pvs(pages, directory, np.union1d(missing, lacking), required, unselected),
+        {"missing": str(len(shown)), "allowed": str(limit), "first_missing": names[0]},
     )
+
+
+def _missing_pvs(
+    pages: Pages, directory: Directory, rows: I8, required: I8, unselected: I8
+) -> list[MissingPv]:
+    outside = np.isin(rows, unselected)
+    reasons = [
+        _reasons(pages, channels[rows], outside)
+        for channels in (directory.setpoint_channel, directory.readback_channel)
+    ]
+    return [
+        MissingPv(number, directory.names[row], is_required, setpoint, readback)
+        for row, number, is_required, setpoint, readback in zip(
+            rows.tolist(),
+            directory.pv_number[rows].tolist(),
+            np.isin(rows, required).tolist(),
+            reasons[0],
+            reasons[1],
+            strict=True,
+        )
+    ]
+
+
+def _reasons(pages: Pages, channels: I8, outside: Mask) -> list[int]:
+    """Why each channel is missing, 0 where it is not or where there is none (0)."""
+    reasons = np.where(outside & (channels != 0), int(MissingReason.NOT_SELECTED), 0)
+    asked = np.flatnonzero(~outside & (channels != 0))
+    values = pages.columns(channels[asked])
+    of_state = np.zeros(256, np.int64)
+    for state, reason in _OF_STATE.items():
+        of_state[state] = reason
+    why = of_state[values.state]
+    why[(values.state == State.CONNECTED) & (values.kind == KIND_NONE)] = MissingReason.NO_VALUE
+    reasons[asked] = why
+    chosen: list[int] = reasons.tolist()
+    return chosen

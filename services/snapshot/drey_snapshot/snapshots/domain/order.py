@@ -14,11 +14,14 @@ MAX_READ_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """Limits within which a snapshot is taken. `max_missing` None: any number may be missing."""
+    """Limits within which a snapshot is taken. `max_missing` None: any number may be missing.
+
+    What `required` chooses must be there in any case; None: nothing is required by name.
+    """
 
     max_age_ns: int = DEFAULT_MAX_AGE_NS
     max_missing: int | None = 0
-    required_names: tuple[str, ...] = ()
+    required: Selector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class TakeOrder:
     selector: Selector
     source: Source = Source.IMAGE
     gates: Gates = Gates()
-    title: str = ""
+    title_template: str = ""
     comment: str = ""
     labels: tuple[str, ...] = ()
     read_timeout_s: float = DEFAULT_READ_TIMEOUT_S

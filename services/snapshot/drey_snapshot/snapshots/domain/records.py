@@ -16,6 +16,11 @@ class Source(IntEnum):
     IMPORT = 4
     COMPOSITE = 5
 
+    @property
+    def text(self) -> str:
+        """Its name for people: `image-then-read`."""
+        return self.name.lower().replace("_", "-")
+
 
 @dataclass(frozen=True, slots=True)
 class StateCounts:

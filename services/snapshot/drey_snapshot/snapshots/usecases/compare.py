@@ -18,6 +18,8 @@ from drey_core.values import I8
 from drey_core.wire import chunk
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.together import together
+from drey_snapshot.catalog.live_catalog import LiveCatalog
+from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.domain.choosing import Chooser, refuse_unknown
 from drey_snapshot.snapshots.domain.comparisons import Comparisons, Key, Order
 from drey_snapshot.snapshots.domain.difference_rows import encode_comparisons
@@ -31,7 +33,6 @@ from drey_snapshot.snapshots.domain.differences import (
 )
 from drey_snapshot.snapshots.domain.order import DEFAULT_MAX_AGE_NS
 from drey_snapshot.snapshots.domain.views import ValuesView
-from drey_snapshot.snapshots.ports import CatalogReader, CatalogVersion
 from drey_snapshot.snapshots.usecases.read import Reader, needs_today, today_of
 from drey_snapshot.snapshots.usecases.take import Taker
 
@@ -133,7 +134,7 @@ class Compared:
 class Comparer:
     """Compares."""
 
-    def __init__(self, reader: Reader, taker: Taker, catalog: CatalogReader) -> None:
+    def __init__(self, reader: Reader, taker: Taker, catalog: LiveCatalog) -> None:
         self._reader, self._taker, self._catalog = reader, taker, catalog
 
     async def compare(self, order: CompareOrder) -> Compared:
@@ -219,7 +220,7 @@ def _chosen(
     scope: ComparisonScope,
     reference: ValuesView,
     others: Sequence[ValuesView],
-    today: CatalogVersion | None,
+    today: CatalogView | None,
 ) -> tuple[I8 | None, list[int]]:
     """(numbers of the PVs to compare, None: all; how many the scope leaves out, for each other).
 
@@ -258,7 +259,7 @@ def _whole_and_alike(a: ValuesView, b: ValuesView) -> bool:
 
 
 def _of_side(
-    selector: Selector | None, view: ValuesView, today: CatalogVersion | None
+    selector: Selector | None, view: ValuesView, today: CatalogView | None
 ) -> tuple[I8, list[str]]:
     """(numbers of its PVs that a selector chooses, ascending; what it has not)."""
     if selector is None:
@@ -269,7 +270,7 @@ def _of_side(
 
 
 def _tolerances(
-    order: CompareOrder, a: ValuesView, b: ValuesView, today: CatalogVersion | None
+    order: CompareOrder, a: ValuesView, b: ValuesView, today: CatalogView | None
 ) -> Tolerances:
     match order.tolerance_source:
         case ToleranceSource.CATALOG:

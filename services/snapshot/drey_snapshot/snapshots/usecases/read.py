@@ -14,12 +14,13 @@ from drey_core.values import I8, State
 from drey_core.wire import chunk
 from drey_core.wire_columns import column_chunks
 from drey_runtime.choosing import choose_off_loop
+from drey_snapshot.catalog.live_catalog import LiveCatalog
+from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.choosing import Chooser, Today, refuse_unknown
 from drey_snapshot.snapshots.domain.records import Record
 from drey_snapshot.snapshots.domain.views import ValuesView
-from drey_snapshot.snapshots.ports import CatalogReader, CatalogVersion
 
 _ROWS_AT_ONCE = 8192
 """Rows encoded between two looks at the event loop: some 10 ms."""
@@ -68,7 +69,7 @@ class Reading:
 class Reader:
     """Finds snapshots and what was asked of them."""
 
-    def __init__(self, store: SnapshotStore, library: Library, catalog: CatalogReader) -> None:
+    def __init__(self, store: SnapshotStore, library: Library, catalog: LiveCatalog) -> None:
         self._store, self._library, self._catalog = store, library, catalog
 
     async def living(self, snapshot_id: str, field: str = "id") -> Record:
@@ -119,7 +120,7 @@ class Reader:
             rows = rows[view.missing[rows]]
         return Reading(record, view, rows)
 
-    async def _today(self, selector: Selector) -> CatalogVersion | None:
+    async def _today(self, selector: Selector) -> CatalogView | None:
         return await self._catalog.current() if needs_today(selector) else None
 
 
@@ -139,7 +140,7 @@ def needs_today(selector: Selector) -> bool:
     return selector.excluding is not None and needs_today(selector.excluding)
 
 
-def today_of(view: CatalogVersion | None) -> Today:
+def today_of(view: CatalogView | None) -> Today:
     """Selectors evaluated by today's catalog, as PV numbers."""
 
     def choose(selector: Selector) -> tuple[I8, list[str]]:

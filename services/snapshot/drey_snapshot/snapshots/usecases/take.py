@@ -24,27 +24,28 @@ from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection
 from drey_runtime.together import together
+from drey_snapshot.catalog.live_catalog import LiveCatalog
+from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.live import LiveImage, LiveSource
 from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSource
+from drey_snapshot.snapshots.adapters.reader import CaReader
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.chosen import encode_selector
 from drey_snapshot.snapshots.domain.gates import (
     Mask,
     in_scope,
-    missing_rows,
     require_coverage,
     require_fresh,
-    require_names,
     slots_of,
 )
 from drey_snapshot.snapshots.domain.lru import Lru
 from drey_snapshot.snapshots.domain.order import TakeOrder
 from drey_snapshot.snapshots.domain.prepared import Prepared, prepare
 from drey_snapshot.snapshots.domain.records import Facts, Labels, Record, ShardStamp, Source
+from drey_snapshot.snapshots.domain.titles import fill_title, title_values
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, encode_tree
 from drey_snapshot.snapshots.domain.views import DirectoryView, Names, ValuesView
-from drey_snapshot.snapshots.ports import CatalogReader, CatalogVersion, ChannelReader
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ Finish = Callable[[Connection, str], Awaitable[object]]
 """What else belongs into the transaction that stores a snapshot, by its id."""
 CHANNEL_ACCESS = 1
 """`drey.catalog.v1.Protocol` of Channel Access."""
+_REQUIRED = "spec.gates.required"
 _KNOWN_HASHES = 40_000
 """Some 250 bytes each. What is forgotten is sent to Postgres once more, which has it already."""
 _SCOPES = 4
@@ -71,14 +73,15 @@ class Maker:
 class Scope:
     """PVs chosen: rows of the directory, their channels and the pages of these, all ascending.
 
-    `slots` are those of the channels, shape (pages, 256).
+    `slots` are those of the channels, shape (pages, 256); `required` the rows that must be there.
     """
 
-    view: CatalogVersion
+    view: CatalogView
     rows: I8
     channels: I8
     page_numbers: I8
     slots: Mask
+    required: I8
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +126,10 @@ class Taker:
         self,
         store: SnapshotStore,
         library: Library,
-        catalog: CatalogReader,
+        catalog: LiveCatalog,
         live: LiveSource,
         metadata: MetadataSource,
-        reader: ChannelReader,
+        reader: CaReader,
     ) -> None:
         self._store, self._library = store, library
         self._catalog, self._live, self._metadata = catalog, live, metadata
@@ -137,26 +140,28 @@ class Taker:
         self._known: Lru[PageHash, None] = Lru(_KNOWN_HASHES)
         self._names: Names | None = None
         # Of one version of the catalog, for a scope keeps that version in memory.
-        self._scopes: Lru[Selector, Scope] = Lru(_SCOPES)
+        self._scopes: Lru[tuple[Selector, Selector | None], Scope] = Lru(_SCOPES)
         self._scopes_version = 0
 
     async def check(self, order: TakeOrder) -> Scope:
         """Refuse what can be refused before a job is made; the PVs chosen."""
         if order.source not in (Source.IMAGE, Source.READ, Source.IMAGE_THEN_READ):
             raise Unimplemented(
-                f"source: snapshots from {order.source.name} are not built in this version",
-                field="source",
+                f"spec.source: snapshots from {order.source.name} are not built in this version",
+                field="spec.source",
             )
         scope = await self.scope(order)
         if len(scope.rows) == 0:
             raise InvalidArgument(
-                "selector: chooses no PV, so there is nothing to take", field="selector"
+                "spec.selector: chooses no PV, so there is nothing to take",
+                field="spec.selector",
             )
         return scope
 
     async def scope(self, order: TakeOrder) -> Scope:
         """The PVs of an order; kept for a while, as the same are taken again and again."""
-        return await self._scope_of(await self._catalog.current(), order.selector)
+        view = await self._catalog.current()
+        return await self._scope_of(view, order.selector, order.gates.required)
 
     async def read(self, order: TakeOrder, scope: Scope) -> Reading:
         """Gather the values, pass the gates, and hash. Cancelling it leaves nothing behind.
@@ -167,7 +172,13 @@ class Taker:
         gathered, metadata = await together(
             self._gather(order, scope), self._metadata.current_or_cached()
         )
-        self._pass_coverage(order, scope, gathered.pages)
+        require_coverage(
+            gathered.pages,
+            scope.view.directory,
+            scope.rows,
+            scope.required,
+            order.gates.max_missing,
+        )
         # In one thread: hashing gives up the GIL a page at a time, and two that take it in turns
         # are no faster than one.
         prepared = await asyncio.to_thread(
@@ -202,7 +213,11 @@ class Taker:
             duration_ns=time.monotonic_ns() - reading.begin_ns,
             selector_hash=tree.chosen,
         )
-        labels = Labels(order.title, order.comment, order.labels)
+        values = title_values(
+            reading.time_ns, order.selector.scope, order.source.text, len(scope.rows)
+        )
+        title = fill_title(order.title_template, values)
+        labels = Labels(title, order.comment, order.labels)
         record = await self._insert(facts, labels, prepared, tree, maker, finish)
         if record is None:
             return await self._made_before(maker.job_id)
@@ -215,26 +230,36 @@ class Taker:
 
     # --- gathering ---
 
-    async def _scope_of(self, view: CatalogVersion, selector: Selector) -> Scope:
+    async def _scope_of(
+        self, view: CatalogView, selector: Selector, required: Selector | None = None
+    ) -> Scope:
         if self._scopes_version != view.version:
             self._scopes, self._scopes_version = Lru(_SCOPES), view.version
-        scope = self._scopes.get(selector)
+        scope = self._scopes.get((selector, required))
         if scope is None:
             scope = await choose_off_loop(
-                lambda: self._find_scope(view, selector), takes_long=selector.takes_long
+                lambda: self._find_scope(view, selector, required),
+                takes_long=selector.takes_long or (required is not None and required.takes_long),
             )
             if self._scopes_version == view.version:
-                self._scopes.put(selector, scope)
+                self._scopes.put((selector, required), scope)
         return scope
 
     @staticmethod
-    def _find_scope(view: CatalogVersion, selector: Selector) -> Scope:
-        rows, _ = view.select(selector)
+    def _find_scope(view: CatalogView, selector: Selector, required: Selector | None) -> Scope:
+        rows, _ = view.select(selector, path="spec.selector")
         directory = view.directory
         both = np.concatenate([directory.setpoint_channel[rows], directory.readback_channel[rows]])
         channels = np.sort(both[both != 0])
         numbers = np.unique(channels >> PAGE_SHIFT)
-        return Scope(view, rows, channels, numbers, slots_of(numbers, channels))
+        required_rows = np.zeros(0, np.int64)
+        if required is not None:
+            required_rows, _ = view.select(required, path=_REQUIRED)
+            if len(required_rows) == 0:
+                raise InvalidArgument(
+                    f"{_REQUIRED}: chooses no PV, so it would require nothing", field=_REQUIRED
+                )
+        return Scope(view, rows, channels, numbers, slots_of(numbers, channels), required_rows)
 
     async def _gather(self, order: TakeOrder, scope: Scope) -> Gathered:
         if order.source == Source.READ:
@@ -319,14 +344,6 @@ class Taker:
         silent = Columns.empty(len(channels) - len(asked)).with_key(channels[~spoken])
         silent.state[:] = State.UNSUPPORTED
         return Columns.concat([values, silent])
-
-    def _pass_coverage(self, order: TakeOrder, scope: Scope, pages: Pages) -> None:
-        directory, gates = scope.view.directory, order.gates
-        missing = missing_rows(pages, directory, scope.rows)
-        if gates.required_names:
-            wanted, unknown = scope.view.select(Selector(names=gates.required_names), True)
-            require_names(directory, wanted, unknown, scope.rows, missing)
-        require_coverage(directory, missing, gates.max_missing)
 
     # --- storing ---
 
@@ -432,7 +449,7 @@ class Taker:
         view = ValuesView(where, prepared.pages, record.facts.time_ns, tuple(prepared.value_hashes))
         self._library.keep(record.facts.id, view)
 
-    def _names_of(self, view: CatalogVersion) -> Names:
+    def _names_of(self, view: CatalogView) -> Names:
         if self._names is None or self._names.directory is not view.directory:
             self._names = Names(view.directory)
         return self._names
@@ -443,7 +460,7 @@ class Taker:
         """The machine as the image has it now. `Unavailable` while Redis is away."""
         # the catalog rarely changes: the image is read beside the question whether it has
         everything = Selector(all=True)
-        kept = self._scopes.get(everything)
+        kept = self._scopes.get((everything, None))
         guess = np.zeros(0, np.int64) if kept is None else kept.page_numbers
         view, live, metadata = await together(
             self._catalog.current(), self._live.read(guess), self._metadata.current()
