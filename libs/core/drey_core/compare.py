@@ -370,9 +370,9 @@ def _compare_arrays(
         size = np.abs(d.delta)
         # NaN against a number ranks above any difference, NaN against NaN is none.
         size = np.where(d.equal, 0.0, np.where(np.isnan(size), np.inf, size))
-        at = int(size.argmax())
-        out.largest_at[row] = at
-        out.delta[row], out.relative[row] = d.delta[at], d.relative[at]
+        index = int(size.argmax())
+        out.largest_at[row] = index
+        out.delta[row], out.relative[row] = d.delta[index], d.relative[index]
         out.deviation[row] = np.where(np.isnan(d.deviation), np.inf, d.deviation).max()
     if beyond:
         out.cls[row] = DifferenceClass.DIFFERENT

@@ -197,7 +197,7 @@ class Directory:
         flat = np.flatnonzero(live)
         channel, pv = channel[live], pv[live]
         role = _flat([p.role for p in pages], np.uint8)[live]
-        numbers, first, at = np.unique(pv, return_index=True, return_inverse=True)
+        numbers, first, index = np.unique(pv, return_index=True, return_inverse=True)
         n = len(numbers)
 
         def joined(name: str) -> list[str]:
@@ -211,10 +211,10 @@ class Directory:
         for code in (ROLE_SETPOINT, ROLE_READBACK):
             chosen = role == code
             channels, low, high = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
-            channels[at[chosen]] = channel[chosen]
-            low[at[chosen]], high[at[chosen]] = absolute[chosen], relative[chosen]
+            channels[index[chosen]] = channel[chosen]
+            low[index[chosen]], high[index[chosen]] = absolute[chosen], relative[chosen]
             texts = [""] * n
-            for pv_row, source in zip(at[chosen].tolist(), flat[chosen].tolist(), strict=True):
+            for pv_row, source in zip(index[chosen].tolist(), flat[chosen].tolist(), strict=True):
                 texts[pv_row] = addresses[source]
             by_role[code] = (channels, texts, low, high)
         setpoint, readback = by_role[ROLE_SETPOINT], by_role[ROLE_READBACK]
@@ -242,8 +242,8 @@ class Directory:
 
     def rows_of(self, pv_numbers: I8) -> I8:
         """Row of each PV number; -1 where it is not here."""
-        at = np.searchsorted(self.pv_number, pv_numbers)
-        safe = np.minimum(at, max(len(self) - 1, 0))
+        places = np.searchsorted(self.pv_number, pv_numbers)
+        safe = np.minimum(places, max(len(self) - 1, 0))
         if len(self) == 0:
             return np.full(len(pv_numbers), -1, np.int64)
         return np.where(self.pv_number[safe] == pv_numbers, safe, -1)
@@ -263,8 +263,8 @@ class Directory:
         known, rows, _ = self._channel_rows
         if len(known) == 0:
             return np.full(len(channels), -1, np.int64)
-        at = np.minimum(np.searchsorted(known, channels), len(known) - 1)
-        return np.where(known[at] == channels, rows[at], -1)
+        places = np.minimum(np.searchsorted(known, channels), len(known) - 1)
+        return np.where(known[places] == channels, rows[places], -1)
 
 
 def _channels(page: int) -> I8:

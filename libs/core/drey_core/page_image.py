@@ -51,11 +51,11 @@ def fill_pages(
             refuse(row, error)
             continue
         raw = memoryview(blob)
-        at = row * _VALUES_BYTES
-        fixed[at : at + _VALUES_BYTES] = raw[_HEADER.size : _HEADER.size + _VALUES_BYTES]
+        offset = row * _VALUES_BYTES
+        fixed[offset : offset + _VALUES_BYTES] = raw[_HEADER.size : _HEADER.size + _VALUES_BYTES]
         pages.heaps[row] = blob[_HEADER.size + _VALUES_BYTES : heap_end]
-        at = row * _TIMES_BYTES
-        times[at : at + _TIMES_BYTES] = raw[heap_end:]
+        offset = row * _TIMES_BYTES
+        times[offset : offset + _TIMES_BYTES] = raw[heap_end:]
     for row in _doubtful(pages, rows):
         why = _why_malformed(pages, row)
         if why:

@@ -53,15 +53,15 @@ def split_values(pages: Pages) -> list[ValuePage]:
     """Each page's fixed columns and heap."""
     raw = pages.values.tobytes()
     return [
-        (raw[at : at + VALUES_BYTES], heap)
-        for at, heap in zip(range(0, len(raw), VALUES_BYTES), pages.heaps, strict=True)
+        (raw[offset : offset + VALUES_BYTES], heap)
+        for offset, heap in zip(range(0, len(raw), VALUES_BYTES), pages.heaps, strict=True)
     ]
 
 
 def split_times(pages: Pages) -> list[bytes]:
     """Each page's receive times and origins (`TIMES_DTYPE`) as bytes."""
     raw = pages.times.tobytes()
-    return [raw[at : at + TIMES_BYTES] for at in range(0, len(raw), TIMES_BYTES)]
+    return [raw[offset : offset + TIMES_BYTES] for offset in range(0, len(raw), TIMES_BYTES)]
 
 
 def join_pages(
@@ -137,7 +137,8 @@ def store_times(pages: Sequence[bytes]) -> list[bytes]:
     raw = np.concatenate([_planes(array["receive_time"]), array["origin"]], axis=1).tobytes()
     compress = zstandard.ZstdCompressor(_LEVEL).compress
     return [
-        _VERSION + compress(raw[at : at + TIMES_BYTES]) for at in range(0, len(raw), TIMES_BYTES)
+        _VERSION + compress(raw[offset : offset + TIMES_BYTES])
+        for offset in range(0, len(raw), TIMES_BYTES)
     ]
 
 
@@ -175,7 +176,7 @@ def load_times(blobs: Sequence[bytes]) -> list[bytes]:
     array["receive_time"] = _unplanes(matrix[:, :_WIDE]).view("<i8")
     array["origin"] = matrix[:, _WIDE:]
     fixed = array.tobytes()
-    return [fixed[at : at + TIMES_BYTES] for at in range(0, len(fixed), TIMES_BYTES)]
+    return [fixed[offset : offset + TIMES_BYTES] for offset in range(0, len(fixed), TIMES_BYTES)]
 
 
 def load_value_slots(blobs: Sequence[bytes], slots: Sequence[int]) -> list[Columns]:

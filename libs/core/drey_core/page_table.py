@@ -47,8 +47,8 @@ class PageTable:
         self._heap_values = [{} for _ in range(len(merged))]
         places = np.searchsorted(merged, old.numbers)
         self.pages.values[places], self.pages.times[places] = old.values, old.times
-        for i, at in enumerate(places.tolist()):
-            self.pages.heaps[at], self._heap_values[at] = old.heaps[i], old_heaps[i]
+        for i, index in enumerate(places.tolist()):
+            self.pages.heaps[index], self._heap_values[index] = old.heaps[i], old_heaps[i]
         self._stale_heap = set()
 
     def apply(self, columns: Columns) -> NDArray[np.int64]:
@@ -59,16 +59,16 @@ class PageTable:
         number = columns.key >> PAGE_SHIFT
         if len(self.numbers) == 0 or len(number) == 0:
             return np.zeros(0, np.int64)
-        at, known = find_pages(self.numbers, number)
+        places, known = find_pages(self.numbers, number)
         if not known.all():
-            columns, at = columns.take(known), at[known]
+            columns, places = columns.take(known), places[known]
         slot = columns.key & PAGE_MASK
         has_heap = heap_mask(columns.kind)
-        had_heap = self._scatter(columns, at, slot)
+        had_heap = self._scatter(columns, places, slot)
         if has_heap.any() or had_heap.any():
-            self._apply_heap(columns, at, slot, had_heap, has_heap)
+            self._apply_heap(columns, places, slot, had_heap, has_heap)
         touched = np.zeros(len(self.numbers), bool)
-        touched[at] = True
+        touched[places] = True
         return np.flatnonzero(touched)
 
     def _scatter(

@@ -154,10 +154,10 @@ def find_pages(
     """Where each wanted page is among `numbers` (ascending, at least one), and whether it is."""
     first, last = int(numbers[0]), len(numbers) - 1
     if int(numbers[last]) - first == last:  # without gaps, as in a whole machine
-        at = np.clip(wanted - first, 0, last)
-        return at, at == wanted - first
-    at = np.minimum(np.searchsorted(numbers, wanted), last)
-    return at, numbers[at] == wanted
+        places = np.clip(wanted - first, 0, last)
+        return places, places == wanted - first
+    places = np.minimum(np.searchsorted(numbers, wanted), last)
+    return places, numbers[places] == wanted
 
 
 VALUES_NAMES: tuple[str, ...] = VALUES_DTYPE.names or ()
@@ -195,8 +195,8 @@ def mask_pages(pages: Pages, keep: NDArray[np.int64]) -> Pages:
     """A copy in which every channel that is not among `keep` is absent, heaps laid out anew."""
     mask = np.zeros(pages.values["kind"].shape, bool)
     if len(pages):
-        at, known = find_pages(pages.numbers, keep >> PAGE_SHIFT)
-        mask[at[known], keep[known] & PAGE_MASK] = True
+        places, known = find_pages(pages.numbers, keep >> PAGE_SHIFT)
+        mask[places[known], keep[known] & PAGE_MASK] = True
     values, times = pages.values.copy(), pages.times.copy()
     for array in (values, times):
         for name in array.dtype.names or ():

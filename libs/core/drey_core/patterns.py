@@ -131,11 +131,11 @@ def elements(pattern: str, sets: bool = True) -> list[str]:
     A `[` that nothing closes is a character like others.
     """
     out: list[str] = []
-    at = 0
-    while at < len(pattern):
-        end = _set_end(pattern, at) if sets and pattern[at] == "[" else at + 1
-        out.append(pattern[at:end])
-        at = end
+    index = 0
+    while index < len(pattern):
+        end = _set_end(pattern, index) if sets and pattern[index] == "[" else index + 1
+        out.append(pattern[index:end])
+        index = end
     return out
 
 

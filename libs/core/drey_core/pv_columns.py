@@ -171,9 +171,9 @@ def parse_tags(group: str, cell: str) -> tuple[Tag, ...] | ValueError:
 def _split_quoted(cell: str) -> list[tuple[str, bool]]:
     """(part, whether it was quoted) of a cell whose parts may be quoted once more."""
     parts: list[tuple[str, bool]] = []
-    at = 0
-    while at <= len(cell):
-        begin = at
+    index = 0
+    while index <= len(cell):
+        begin = index
         while begin < len(cell) and cell[begin] == " ":
             begin += 1
         if begin < len(cell) and cell[begin] == '"':
@@ -184,10 +184,10 @@ def _split_quoted(cell: str) -> list[tuple[str, bool]]:
                 raise ValueError(f"text after the quoted tag {short_cell(text)}")
             parts.append((text, True))
         else:
-            rest = cell.find(",", at)
+            rest = cell.find(",", index)
             rest = len(cell) if rest < 0 else rest
-            parts.append((cell[at:rest], False))
-        at = rest + 1
+            parts.append((cell[index:rest], False))
+        index = rest + 1
     return parts
 
 

@@ -137,19 +137,19 @@ class _Header:
         self.at: dict[str, int] = {}
         self.groups: dict[str, int] = {}
         seen: dict[str, int] = {}
-        for at, cell in enumerate(cells):
+        for index, cell in enumerate(cells):
             name = cell.strip()
             folded = name.casefold()
             if not name:
                 continue
             if folded in seen:
                 raise malformed(line, f"the column {name!r} occurs twice", name)
-            seen[folded] = at
+            seen[folded] = index
             if folded in CANONICAL_NAMES:
-                self.at[CANONICAL_NAMES[folded]] = at
+                self.at[CANONICAL_NAMES[folded]] = index
             else:
                 _check_group(name, line)
-                self.groups[name] = at
+                self.groups[name] = index
         if SETPOINT not in self.at and READBACK not in self.at:
             raise malformed(line, "the header has neither a Setpoint nor a Readback column")
 
@@ -185,7 +185,9 @@ class _Reader:
         self._lines = lines
         # not zip(*rows), which makes an iterator for each row
         width = len(header.cells) if rows else 0
-        self._columns: list[list[str]] = [list(map(itemgetter(at), rows)) for at in range(width)]
+        self._columns: list[list[str]] = [
+            list(map(itemgetter(index), rows)) for index in range(width)
+        ]
         self._problems = problems
 
     def table(self) -> FileTable:
@@ -223,10 +225,10 @@ class _Reader:
         )
 
     def _cells(self, column: str) -> Sequence[str]:
-        at = self._header.at.get(column)
-        if at is None or not self._columns:
+        index = self._header.at.get(column)
+        if index is None or not self._columns:
             return [""] * len(self._lines)
-        return self._columns[at]
+        return self._columns[index]
 
     def _addresses(self, column: str) -> list[str]:
         if column not in self._header.at:
@@ -328,12 +330,12 @@ class _Reader:
         if not self._columns or not groups:
             return [()] * len(self._lines)
         parsed: list[dict[str, tuple[Tag, ...]]] = []
-        for group, at in groups:
-            found = {cell: parse_tags(group, cell) for cell in set(self._columns[at])}
+        for group, index in groups:
+            found = {cell: parse_tags(group, cell) for cell in set(self._columns[index])}
             wrong = {c: str(tags) for c, tags in found.items() if isinstance(tags, ValueError)}
-            self._note(group, self._columns[at], wrong)
+            self._note(group, self._columns[index], wrong)
             parsed.append({c: t for c, t in found.items() if not isinstance(t, ValueError)})
-        combined = list(zip(*(self._columns[at] for _, at in groups), strict=True))
+        combined = list(zip(*(self._columns[index] for _, index in groups), strict=True))
         known = {
             cells: tuple(
                 tag for of, cell in zip(parsed, cells, strict=True) for tag in of.get(cell, ())

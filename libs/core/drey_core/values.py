@@ -200,11 +200,11 @@ def unpack_strings(raw: bytes) -> list[bytes]:
     if len(raw) < 4 + 4 * count:
         raise ValueError("string array shorter than its lengths")
     lengths = struct.unpack_from(f"<{count}I", raw, 4)
-    out, at = [], 4 + 4 * count
+    out, offset = [], 4 + 4 * count
     for length in lengths:
-        out.append(raw[at : at + length])
-        at += length
-    if at != len(raw):
+        out.append(raw[offset : offset + length])
+        offset += length
+    if offset != len(raw):
         raise ValueError("string array does not end where its lengths say")
     return out
 
@@ -411,12 +411,12 @@ class Columns:
             return parts[0]
         if not parts:
             return cls.empty()
-        datas, at = [], 0
+        datas, offset = [], 0
         for part in parts:
-            moved = np.where(heap_mask(part.kind), part.data + np.uint64(at), part.data)
+            moved = np.where(heap_mask(part.kind), part.data + np.uint64(offset), part.data)
             datas.append(moved)
-            at += len(part.heap)
-        if at > HEAP_LIMIT:
+            offset += len(part.heap)
+        if offset > HEAP_LIMIT:
             raise ValueError("a heap cannot exceed 4 GiB")
 
         def join(name: str) -> Any:

@@ -64,8 +64,8 @@ class RowEncoder:
         encoded = [name.encode(errors="replace") for name in names]
         tails = np.asarray(numbers, "<u8").tobytes()
         parts = [
-            b"".join((_NAME_TAG, varint(len(name)), name, _NUMBER_TAG, tails[at : at + 8]))
-            for name, at in zip(encoded, range(0, 8 * len(encoded), 8), strict=True)
+            b"".join((_NAME_TAG, varint(len(name)), name, _NUMBER_TAG, tails[offset : offset + 8]))
+            for name, offset in zip(encoded, range(0, 8 * len(encoded), 8), strict=True)
         ]
         self._parts = object_array(parts)
         self._part_sizes = np.fromiter(map(len, parts), np.int64, len(parts))
@@ -221,17 +221,17 @@ def _matrix(
 ) -> U1:
     """The values of rows of equal kinds, shape (m, bytes of a row)."""
     layout = [
-        (at, field, TEMPLATES[kind])
-        for at, (field, kind) in enumerate(zip(fields, kinds, strict=True))
+        (index, field, TEMPLATES[kind])
+        for index, (field, kind) in enumerate(zip(fields, kinds, strict=True))
         if kind != ABSENT_CODE
     ]
     width = sum(template.size + 2 for _, _, template in layout)
     matrix = np.empty((total if isinstance(rows, slice) else len(rows), width), np.uint8)
     start = 0
-    for at, field, template in layout:
+    for index, field, template in layout:
         matrix[:, start] = field << 3 | LEN_WIRE_TYPE
         matrix[:, start + 1] = template.size
-        template.write(matrix, start + 2, sources[at][1], rows)
+        template.write(matrix, start + 2, sources[index][1], rows)
         start += 2 + template.size
     return matrix
 
@@ -264,14 +264,14 @@ def chunk(rows: Sequence[bytes], max_bytes: int = MAX_CHUNK_BYTES) -> Iterator[b
 
 def _row_fields(item: bytes) -> Iterator[bytes]:
     """The row fields of which `item` consists."""
-    at = 0
-    while at < len(item):
-        length, shift, cursor = 0, 0, at + 1
+    offset = 0
+    while offset < len(item):
+        length, shift, cursor = 0, 0, offset + 1
         while True:
             byte = item[cursor]
             length |= (byte & 0x7F) << shift
             cursor, shift = cursor + 1, shift + 7
             if byte < 0x80:
                 break
-        yield item[at : cursor + length]
-        at = cursor + length
+        yield item[offset : cursor + length]
+        offset = cursor + length

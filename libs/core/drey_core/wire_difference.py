@@ -34,7 +34,7 @@ _FIRST_DIFFERENT = [b"", *(bytes((0x38, index)) for index in range(16))]
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
+class DifferenceValues:
     """Values of n PVs of one role, as one state has them."""
 
     columns: Columns
@@ -44,27 +44,28 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
-class Channels:
+class DifferenceChannels:
     """The setpoints, or the readbacks, of n PVs in one comparison, and the other's values.
 
     A row of class UNSPECIFIED is a PV without such a channel. `other` None: values are not sent.
     """
 
     comparison: Comparison
-    other: Values | None = None
+    other: DifferenceValues | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """n PVs to be encoded: what they are called, the reference's values, and a pair of `Channels`
-    (setpoints, readbacks) for each other. `first_different` has shape (n,), -1 for none.
+class DifferenceRows:
+    """n PVs to be encoded: what they are called, the reference's values, and a pair of
+    `DifferenceChannels` (setpoints, readbacks) for each other. `first_different`
+    has shape (n,), -1 for none.
     """
 
     names: Sequence[str]
     numbers: I8
     devices: Sequence[str]
-    reference: tuple[Values, Values] | None
-    cells: Sequence[tuple[Channels, Channels]]
+    reference: tuple[DifferenceValues, DifferenceValues] | None
+    cells: Sequence[tuple[DifferenceChannels, DifferenceChannels]]
     first_different: I8
 
 
@@ -95,7 +96,7 @@ def _wrap_each(field: int, payloads: list[bytes]) -> list[bytes]:
     return list(map(add, map(_Heads(field).__getitem__, map(len, payloads)), payloads))
 
 
-def encode_rows(rows: Rows) -> list[bytes]:
+def encode_rows(rows: DifferenceRows) -> list[bytes]:
     """The field `rows = 1` of each PV, in their order, for `wire.chunk` and `wrap`.
 
     An array or string is shown by its first part where all values of a row would not fit into one
@@ -125,32 +126,34 @@ def encode_rows(rows: Rows) -> list[bytes]:
     return _wrap_each(_ROW, list(map(add, bodies, first)))
 
 
-def _reference_fields(field: int, values: Values, names: Sequence[str], shown: int) -> list[bytes]:
+def _reference_fields(
+    field: int, values: DifferenceValues, names: Sequence[str], shown: int
+) -> list[bytes]:
     """The reference's field of one role of each row; `b""` for PVs that have no such channel."""
     source = _source(values.columns, values.freshness)
     out = np.empty(len(names), object)
     every = np.arange(len(names))
     for group in equal_groups(source.code):
-        at = every[group]
-        code = int(source.code[at[0]])
+        index = every[group]
+        code = int(source.code[index[0]])
         if code == ABSENT_CODE:
-            out[at] = b""
+            out[index] = b""
         elif code == SLOW_CODE:
-            called = [names[row] for row in at.tolist()]
-            encoded = _value_fields(field, _of_rows(values, at), called, shown)
-            out[at] = np.fromiter(encoded, object, len(encoded))
+            called = [names[row] for row in index.tolist()]
+            encoded = _value_fields(field, _of_rows(values, index), called, shown)
+            out[index] = np.fromiter(encoded, object, len(encoded))
         else:
             template = TEMPLATES[code]
-            matrix = np.empty((len(at), 2 + template.size), np.uint8)
+            matrix = np.empty((len(index), 2 + template.size), np.uint8)
             matrix[:, 0], matrix[:, 1] = field << 3 | 2, template.size
-            template.write(matrix, 2, source, at)
-            out[at] = cut_rows(matrix)
+            template.write(matrix, 2, source, index)
+            out[index] = cut_rows(matrix)
     fields: list[bytes] = out.tolist()
     return fields
 
 
 def _channel_fields(
-    field: int, channels: Channels, names: Sequence[str], shown: int
+    field: int, channels: DifferenceChannels, names: Sequence[str], shown: int
 ) -> list[bytes]:
     """The field of one role of each row; `b""` for PVs that have no such channel."""
     layout = _Layout(channels)
@@ -158,15 +161,15 @@ def _channel_fields(
     out = np.empty(len(names), object)
     every = np.arange(len(names))
     for group in equal_groups(codes):
-        at = every[group]
-        code = int(codes[at[0]])
+        index = every[group]
+        code = int(codes[index[0]])
         if code == _NOTHING:
-            out[at] = b""
+            out[index] = b""
         elif code == _ONE_BY_ONE:
-            encoded = _one_by_one(field, channels, at, names, shown)
-            out[at] = np.fromiter(encoded, object, len(encoded))
+            encoded = _one_by_one(field, channels, index, names, shown)
+            out[index] = np.fromiter(encoded, object, len(encoded))
         else:
-            out[at] = cut_rows(layout.matrix(field, at, code & 7))
+            out[index] = cut_rows(layout.matrix(field, index, code & 7))
     fields: list[bytes] = out.tolist()
     return fields
 
@@ -177,7 +180,7 @@ _NOTHING, _ONE_BY_ONE = -2, -1
 class _Layout:
     """The channels of one comparison, as templates write them."""
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, channels: DifferenceChannels) -> None:
         self._comparison, other = channels.comparison, channels.other
         self._other = None if other is None else _source(other.columns, other.freshness)
         self._figures = [getattr(self._comparison, name) for _, name in _FIGURES]
@@ -227,15 +230,15 @@ def _source(columns: Columns, freshness: int | U1) -> ValueSource:
     return ValueSource(columns, freshness, columns.state != State.ABSENT)
 
 
-def _of_rows(values: Values, rows: I8) -> Values:
+def _of_rows(values: DifferenceValues, rows: I8) -> DifferenceValues:
     fresh = values.freshness
-    return Values(
+    return DifferenceValues(
         values.columns.take(rows), values.labels, fresh if isinstance(fresh, int) else fresh[rows]
     )
 
 
 def _one_by_one(
-    field: int, channels: Channels, rows: I8, names: Sequence[str], shown: int
+    field: int, channels: DifferenceChannels, rows: I8, names: Sequence[str], shown: int
 ) -> list[bytes]:
     """Any values: strings, enums, arrays, odd statuses."""
     comparison = channels.comparison
@@ -251,7 +254,9 @@ def _one_by_one(
     ]
 
 
-def _value_fields(field: int, given: Values, names: Sequence[str], shown: int) -> list[bytes]:
+def _value_fields(
+    field: int, given: DifferenceValues, names: Sequence[str], shown: int
+) -> list[bytes]:
     columns, labels = given.columns, given.labels
     values = encode_values(columns, given.freshness, labels=labels)
     source = None
@@ -291,15 +296,15 @@ def _figures(comparison: Comparison, rows: I8) -> list[bytes]:
 def _extras(comparison: Comparison, rows: I8) -> list[bytes]:
     """What only arrays and enums have."""
     out = [b""] * len(rows)
-    beyond, at = comparison.elements_different[rows], comparison.largest_at[rows]
+    beyond, index = comparison.elements_different[rows], comparison.largest_at[rows]
     moved = comparison.labels_moved[rows]
-    for i in np.flatnonzero((beyond != 0) | (at != 0) | moved).tolist():
+    for i in np.flatnonzero((beyond != 0) | (index != 0) | moved).tolist():
         out[i] = b"".join(
             (
                 b"\x30",
                 varint(int(beyond[i])),
                 b"\x38",
-                varint(int(at[i])),
+                varint(int(index[i])),
                 struct.pack("BB", 0x40, bool(moved[i])),
             )
         )

@@ -217,8 +217,8 @@ class ValueSource:
         template.write(matrix, 0, self, rows)
         out: list[bytes] = cut_rows(matrix).tolist()
         odd = (self.status[rows] > _MAX_ONE_BYTE + 1) | (self.severity[rows] > _MAX_ONE_BYTE + 1)
-        for at in np.flatnonzero(odd).tolist():
-            out[at] = self.head(int(rows[at]))
+        for index in np.flatnonzero(odd).tolist():
+            out[index] = self.head(int(rows[index]))
         return out
 
     def head(self, row: int) -> bytes:

@@ -62,7 +62,7 @@ def scan_for(rate: float) -> str:
     return f"{period:g} second".removeprefix("0")
 
 
-class Database:
+class RecordDatabase:
     """Writes the records of a plant.
 
     `rate`: scans per second of the fast magnets, the first `fast_share` of all (0: none is fast).

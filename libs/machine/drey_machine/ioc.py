@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drey_machine import motor
-from drey_machine.database import ACCESS, MENU_SCAN, Database
+from drey_machine.database import ACCESS, MENU_SCAN, RecordDatabase
 from drey_machine.plant import Plant
 from drey_stack.ports import LOOPBACK, free_port
 
@@ -117,7 +117,7 @@ def _start_ioc(what: Serving, plant: Plant) -> None:
     (own / "menuScan.dbd").write_text(MENU_SCAN, encoding="ascii")
     (own / "motor.dbd").write_text(motor.definition(base_dbd), encoding="utf-8")
     (own / "access.acf").write_text(ACCESS, encoding="ascii")
-    database = Database(plant, what.rate, what.fast_share, what.variant)
+    database = RecordDatabase(plant, what.rate, what.fast_share, what.variant)
     (own / "machine.db").write_bytes(database.text())
 
     core: Any = ioc.dbCore

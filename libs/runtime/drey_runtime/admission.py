@@ -43,7 +43,7 @@ class _Bucket:
     at: float
 
 
-class Rate:
+class CallRate:
     """How often each of many callers may do something."""
 
     def __init__(self, per_s: float, burst_s: float) -> None:
@@ -121,8 +121,8 @@ class Admission:
         self.calls = Room("calls", bounds.calls, bounds.share)
         self.probes = Room("health calls", bounds.probes, bounds.share)
         self.uploads = Room("calls that send a stream", UPLOADS, bounds.share)
-        self._rate = Rate(bounds.calls_per_s, _CALLS_BURST_S)
-        self._refused = Rate(bounds.refused_per_s, _REFUSED_BURST_S)
+        self._rate = CallRate(bounds.calls_per_s, _CALLS_BURST_S)
+        self._refused = CallRate(bounds.refused_per_s, _REFUSED_BURST_S)
 
     def count_call(self, key: str, now: float) -> None:
         """Count a call of a key. Raises `ResourceExhausted` when it calls too often."""

@@ -112,7 +112,7 @@ def _slices(columns: Columns) -> list[tuple[int, int]]:
     n = len(columns)
     if not columns.heap:
         step = MAX_BATCH_BYTES // _ROW_BYTES
-        return [(at, min(at + step, n)) for at in range(0, max(n, 1), step)]
+        return [(index, min(index + step, n)) for index in range(0, max(n, 1), step)]
     ends = np.cumsum(columns.heap_lengths() + _ROW_BYTES)
     out = []
     start = base = 0

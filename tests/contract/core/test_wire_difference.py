@@ -10,7 +10,12 @@ from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey_core.compare import Comparison, compare
 from drey_core.values import ARRAY, Columns, Kind, State, heap_ref, pack_strings
 from drey_core.wire import chunk
-from drey_core.wire_difference import Channels, Rows, Values, encode_rows
+from drey_core.wire_difference import (
+    DifferenceChannels,
+    DifferenceRows,
+    DifferenceValues,
+    encode_rows,
+)
 from drey_core.wire_values import MAX_CHUNK_BYTES, wrap
 from drey_testing.corpus import hostile_columns
 from drey_testing.value_messages import to_proto
@@ -27,12 +32,12 @@ class Side:
     other: Columns
 
     @property
-    def channels(self) -> Channels:
-        return Channels(self.comparison, Values(self.other, lambda c: NEW, 1))
+    def channels(self) -> DifferenceChannels:
+        return DifferenceChannels(self.comparison, DifferenceValues(self.other, lambda c: NEW, 1))
 
     @property
-    def stored(self) -> Values:
-        return Values(self.reference, lambda c: OLD)
+    def stored(self) -> DifferenceValues:
+        return DifferenceValues(self.reference, lambda c: OLD)
 
 
 def side(shift: int) -> Side:
@@ -99,11 +104,14 @@ def test_rows_decode_to_the_comparisons(others, with_values):
     devices = [f"D{i % 3}" for i in range(n)]
     first = np.arange(n) % (others + 1) - 1
     cells = [
-        tuple(each.channels if with_values else Channels(each.comparison) for each in (sp, rb))
+        tuple(
+            each.channels if with_values else DifferenceChannels(each.comparison)
+            for each in (sp, rb)
+        )
         for sp, rb in sides
     ]
     reference = (sides[0][0].stored, sides[0][1].stored) if with_values else None
-    encoded = encode_rows(Rows(names, np.arange(n) + 5, devices, reference, cells, first))
+    encoded = encode_rows(DifferenceRows(names, np.arange(n) + 5, devices, reference, cells, first))
     rows = decoded(encoded, 4000)
     assert [row.number - 5 for row in rows] == list(range(n))
     for at, row in enumerate(rows):
@@ -128,10 +136,12 @@ def test_a_large_array_is_shown_by_its_first_part():
     columns.data[:] = heap_ref(0, len(raw))
     columns = replace(columns, heap=raw)
     found = compare(columns, columns, np.zeros(1), np.zeros(1))
-    none = Channels(Comparison.empty(1))
-    one = Channels(found, Values(columns, freshness=np.full(1, 2, np.uint8)))
+    none = DifferenceChannels(Comparison.empty(1))
+    one = DifferenceChannels(found, DifferenceValues(columns, freshness=np.full(1, 2, np.uint8)))
     numbers = np.ones(1, np.int64)
-    (row,) = decoded(encode_rows(Rows(["PV"], numbers, ["D"], None, [(one, none)], -numbers)))
+    (row,) = decoded(
+        encode_rows(DifferenceRows(["PV"], numbers, ["D"], None, [(one, none)], -numbers))
+    )
     value = row.cells[0].setpoint.other
     assert value.part.total_elements == 200_000
     assert value.part.first_element == 0
@@ -150,9 +160,9 @@ def test_all_large_values_of_a_row_fit_into_one_message(others):
     columns.data[:] = (heap_ref(0, len(raw)), heap_ref(len(raw), len(strings)))
     columns = replace(columns, heap=raw + strings)
     found = compare(columns, columns, np.zeros(2), np.zeros(2))
-    values = Values(columns)
-    cells = [(Channels(found, values), Channels(found, values))] * others
-    rows = Rows(
+    values = DifferenceValues(columns)
+    cells = [(DifferenceChannels(found, values), DifferenceChannels(found, values))] * others
+    rows = DifferenceRows(
         ["WAVE", "TEXTS"], np.array([7, 8]), ["", ""], (values, values), cells, np.full(2, -1)
     )
     encoded = encode_rows(rows)

@@ -57,8 +57,8 @@ class DirectoryServicer:
         rows, not_found = await choose(view, selector, request.allow_unknown)
         directory = view.directory
         names = in_chunks(not_found, lambda name: len(name.encode(errors="replace")))
-        for at in range(0, max(len(rows), 1), _ROWS):
-            chunk = rows[at : at + _ROWS]
+        for index in range(0, max(len(rows), 1), _ROWS):
+            chunk = rows[index : index + _ROWS]
             yield rpc.ResolveChannelsResponse(
                 version=view.version,
                 pv_numbers=directory.pv_number[chunk].tolist(),
@@ -78,8 +78,8 @@ class DirectoryServicer:
             for row, policy in enumerate(table.policy)
             if policy is not NO_POLICY and policy != NO_POLICY
         ]
-        for at in range(0, len(rows), _POLICIES):
-            chunk = rows[at : at + _POLICIES]
+        for index in range(0, len(rows), _POLICIES):
+            chunk = rows[index : index + _POLICIES]
             yield rpc.GetRestorePoliciesResponse(
                 pv_numbers=[table.number[row] for row in chunk],
                 policies=[policy_to_proto(table.policy[row]) for row in chunk],

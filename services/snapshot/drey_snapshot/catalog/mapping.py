@@ -364,8 +364,8 @@ def metadata_to_proto(address: str, found: Metadata) -> value_pb2.ChannelMetadat
         writable=found.writable,
         host=found.host,
     )
-    for at, name in enumerate(("display", "warning", "alarm", "control")):
-        low, high = found.limits[2 * at : 2 * at + 2]
+    for index, name in enumerate(("display", "warning", "alarm", "control")):
+        low, high = found.limits[2 * index : 2 * index + 2]
         if not (math.isnan(low) and math.isnan(high)):
             getattr(message, name).low = low
             getattr(message, name).high = high

@@ -128,8 +128,8 @@ class FileRpcs:
         rows, _ = await choose(view, selector_from_proto(request.selector))
         order = sorted(rows.tolist(), key=view.table.name.__getitem__)
         content = await asyncio.to_thread(lambda: write_pvs(_file_table(view, order)))
-        for at in range(0, len(content), _CHUNK):
-            yield rpc.ExportPvsResponse(data=content[at : at + _CHUNK])
+        for index in range(0, len(content), _CHUNK):
+            yield rpc.ExportPvsResponse(data=content[index : index + _CHUNK])
 
 
 def _check_format(format: int, field: str) -> None:
@@ -166,7 +166,7 @@ def _rehearse(view: CatalogView, parsed: ParsedPvs, keep_existing: bool) -> Plan
 
 def _file_table(view: CatalogView, rows: list[int]) -> FileTable:
     table = view.table
-    at = np.array(rows, np.int64)
+    index = np.array(rows, np.int64)
     names = {tags: tuple(view.tags.names(tags)) for tags in set(table.tags)}
     return FileTable(
         line=[0] * len(rows),
@@ -177,10 +177,10 @@ def _file_table(view: CatalogView, rows: list[int]) -> FileTable:
         description=[table.description[i] for i in rows],
         protocol=[_protocol(int(table.protocol[i])) for i in rows],
         read_only=[bool(table.read_only[i]) for i in rows],
-        setpoint_absolute=table.setpoint_absolute[at],
-        setpoint_relative=table.setpoint_relative[at],
-        readback_absolute=table.readback_absolute[at],
-        readback_relative=table.readback_relative[at],
+        setpoint_absolute=table.setpoint_absolute[index],
+        setpoint_relative=table.setpoint_relative[index],
+        readback_absolute=table.readback_absolute[index],
+        readback_relative=table.readback_relative[index],
         policy=[table.policy[i] for i in rows],
         tags=[names[table.tags[i]] for i in rows],
         groups=tuple(group.name for group in view.tags.groups),
@@ -236,8 +236,8 @@ def _pack(plan: Plan, job_id: str) -> bytes:
 
 def _unpack(packed: bytes) -> Iterator[bytes]:
     raw = zstandard.ZstdDecompressor().decompress(packed)
-    at = 0
-    while at < len(raw):
-        size = int.from_bytes(raw[at : at + 4], "little")
-        yield raw[at + 4 : at + 4 + size]
-        at += 4 + size
+    offset = 0
+    while offset < len(raw):
+        size = int.from_bytes(raw[offset : offset + 4], "little")
+        yield raw[offset + 4 : offset + 4 + size]
+        offset += 4 + size

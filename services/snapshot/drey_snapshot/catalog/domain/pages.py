@@ -56,10 +56,12 @@ def _page(
         setpoint, table.setpoint_relative[row], table.readback_relative[row]
     )
     names, addresses, devices = page.names, page.addresses, page.devices
-    for at, source, is_setpoint in zip(slot.tolist(), row.tolist(), setpoint.tolist(), strict=True):
-        names[at] = table.name[source]
-        devices[at] = table.device[source]
-        addresses[at] = (
+    for index, source, is_setpoint in zip(
+        slot.tolist(), row.tolist(), setpoint.tolist(), strict=True
+    ):
+        names[index] = table.name[source]
+        devices[index] = table.device[source]
+        addresses[index] = (
             table.setpoint_address[source] if is_setpoint else table.readback_address[source]
         )
     return page

@@ -83,10 +83,10 @@ class PvTable:
 
     def take(self, rows: I8 | Bools) -> PvTable:
         """Some rows, in the order given (or those where a mask holds)."""
-        at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        listed = at.tolist()
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        listed = index.tolist()
         made: dict[str, Any] = {
-            name: [column[i] for i in listed] if isinstance(column, list) else column[at]
+            name: [column[i] for i in listed] if isinstance(column, list) else column[index]
             for name, column in self._items()
         }
         return PvTable(**made)
@@ -132,8 +132,8 @@ class PvTable:
 
     def row_of(self, number: int) -> int:
         """Row of a PV by number; -1 where it is not here. The table is ordered by number."""
-        at = int(np.searchsorted(self.number, number))
-        return at if at < len(self.number) and self.number[at] == number else -1
+        places = int(np.searchsorted(self.number, number))
+        return places if places < len(self.number) and self.number[places] == number else -1
 
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(PvTable))

@@ -118,18 +118,18 @@ def decide(edit: Edit, table: FileTable, keep_existing: bool) -> Plan:
 
 def _add_new(edit: Edit, plan: Plan, table: FileTable, rows: list[int], tags: _Tags) -> None:
     """All of them at once; a file was checked cell by cell, so only policies may still refuse."""
-    content = _content(table, rows, [tags.of_new(at) for at in rows])
+    content = _content(table, rows, [tags.of_new(index) for index in rows])
     refused = _refusals(content)
     for i, error in refused.items():
         _note_refusal(plan, table, rows[i], error)
     plan.added += len(rows) - len(refused)
     if refused:
         # nothing will be written, so there is nothing to put into the edit either
-        rows = [at for i, at in enumerate(rows) if i not in refused]
+        rows = [index for i, index in enumerate(rows) if i not in refused]
     elif rows:
         edit.create_many(content)
     lines, names = table.line, table.name
-    plan.listed += [Row(lines[at], names[at], Action.ADDED) for at in rows]
+    plan.listed += [Row(lines[index], names[index], Action.ADDED) for index in rows]
 
 
 def _refusals(content: dict[str, Any]) -> dict[int, DreyError]:
@@ -148,7 +148,7 @@ def _refusals(content: dict[str, Any]) -> dict[int, DreyError]:
 
 def _content(table: FileTable, rows: list[int], tags: list[tuple[int, ...]]) -> dict[str, Any]:
     """Columns of `CONTENT` of some rows of a file."""
-    at = np.array(rows, np.int64)
+    index = np.array(rows, np.int64)
     taken: dict[str, Any] = {
         "name": table.name,
         "device": table.device,
@@ -164,10 +164,10 @@ def _content(table: FileTable, rows: list[int], tags: list[tuple[int, ...]]) -> 
     }
     for name in ("name", "device", "description", "setpoint_address", "readback_address"):
         content[name] = _afresh(content[name])
-    protocol = np.array(table.protocol, np.uint8)[at]
+    protocol = np.array(table.protocol, np.uint8)[index]
     content["protocol"] = np.where(protocol == 0, PROTOCOL_CA, protocol).astype(np.uint8)
     for name in _TOLERANCE_FIELDS:
-        content[name] = getattr(table, name)[at]
+        content[name] = getattr(table, name)[index]
     content["tags"] = tags
     return content
 
@@ -187,23 +187,23 @@ def _change_existing(
     """Rows of the file at `there`, whose PVs are the rows `at_state` of the edit's state."""
     equal = rows.equal(edit.state.table, there, at_state)
     carried = [edit.state.table.tags[row] for row in at_state.tolist()]
-    wanted = [tags.over(c, at) for c, at in zip(carried, there.tolist(), strict=True)]
+    wanted = [tags.over(c, index) for c, index in zip(carried, there.tolist(), strict=True)]
     equal &= np.array([w == c for w, c in zip(wanted, carried, strict=True)], bool)
     differing = np.flatnonzero(~equal)
     drafts = edit.at_rows(at_state[differing].tolist())
     for i, before in zip(differing.tolist(), drafts, strict=True):
-        at = int(there[i])
-        after = rows.over(before, at)
+        index = int(there[i])
+        after = rows.over(before, index)
         after.tags = wanted[i]
         try:
             changed = edit.update(before, after, path="")
         except DreyError as error:
-            _note_refusal(plan, rows.table, at, error)
+            _note_refusal(plan, rows.table, index, error)
             continue
         if changed:
             plan.changed += 1
             columns = ",".join(_COLUMN_OF[name] for name in changed)
-            line, name = rows.table.line[at], after.name
+            line, name = rows.table.line[index], after.name
             plan.listed.append(Row(line, name, Action.CHANGED, columns))
 
 

@@ -93,7 +93,7 @@ def search_devices(counts: Mapping[str, int], search: str) -> list[str]:
     names = sorted(counts)
     if not search.strip():
         return names
-    return [names[at] for at in np.flatnonzero(SearchIndex(names).mask(search)).tolist()]
+    return [names[index] for index in np.flatnonzero(SearchIndex(names).mask(search)).tolist()]
 
 
 def key_of(draft: Draft) -> Key:

@@ -10,7 +10,12 @@ import numpy as np
 from drey_core.compare import Comparison
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8, U1, Columns
-from drey_core.wire_difference import Channels, Rows, Values, encode_rows
+from drey_core.wire_difference import (
+    DifferenceChannels,
+    DifferenceRows,
+    DifferenceValues,
+    encode_rows,
+)
 from drey_snapshot.snapshots.domain.comparisons import Comparisons
 from drey_snapshot.snapshots.domain.differences import Differences, Side
 
@@ -24,7 +29,7 @@ def encode_comparisons(found: Comparisons, rows: I8, *, with_values: bool) -> li
     names, devices = found.names, found.devices
     reference = found.each[0].reference
     return encode_rows(
-        Rows(
+        DifferenceRows(
             [names[row] for row in listed],
             found.numbers[rows],
             [devices[row] for row in listed],
@@ -43,15 +48,15 @@ def encode_comparisons(found: Comparisons, rows: I8, *, with_values: bool) -> li
     )
 
 
-def _channels(found: Differences, role: Role, rows: I8, with_values: bool) -> Channels:
+def _channels(found: Differences, role: Role, rows: I8, with_values: bool) -> DifferenceChannels:
     comparison: Comparison = getattr(found, role)
     part = Comparison(*(getattr(comparison, each.name)[rows] for each in fields(Comparison)))
-    return Channels(part, _values(found.other, role, rows) if with_values else None)
+    return DifferenceChannels(part, _values(found.other, role, rows) if with_values else None)
 
 
-def _values(side: Side, role: Role, rows: I8) -> Values:
+def _values(side: Side, role: Role, rows: I8) -> DifferenceValues:
     columns: Columns = getattr(side, role).take(rows)
-    return Values(columns, side.view.where.metadata.labels, _freshness(side, columns))
+    return DifferenceValues(columns, side.view.where.metadata.labels, _freshness(side, columns))
 
 
 def _freshness(side: Side, columns: Columns) -> int | U1:
