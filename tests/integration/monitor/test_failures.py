@@ -219,23 +219,31 @@ async def test_continued_process_publishes_nothing_old(rig, ioc):
     assert [b for b, _ in rig.listener.batches[seen:] if b.epoch < taken.epoch] == []
 
 
-async def test_catalog_changes_within_two_seconds(rig, ioc):
+async def test_an_event_is_heard_between_two_looks_for_changes(rig, ioc):
+    """With a minute between two looks, only the event can bring it."""
+    rig.start_monitor(CATALOG_POLL="60")
+    await rig.wait_settled()
+    rig.directory.set([(265, "B")])
+    await rig.announce()
+    await rig.wait_states([265], State.CONNECTED, 55)
+
+
+async def test_catalog_changes_come_without_a_restart(rig, ioc):
     rig.start_monitor()
     await rig.wait_settled()
     before = {c: len(rig.listener.rows_of(c)) for c in (256, 259)}
     rig.directory.set([(264, None), (265, "B"), (263, "A")])
-    took = await rig.wait_states([265], State.CONNECTED, 5)
-    assert took < 2
+    await rig.wait_states([265], State.CONNECTED)
 
     async def corrected():
         columns = await rig.read([263, 264])
         return columns.state[1] == State.ABSENT and columns.value(0) == 1.0
 
-    await eventually(corrected, "the correction", 2)
-    # by event it is quicker still, and a page is made for it
+    await eventually(corrected, "the correction")
+    # and a page is made where there was none
     rig.directory.set([(5000, "B")])
     await rig.announce()
-    assert await rig.wait_states([5000], State.CONNECTED, 5) < 1.5
+    await rig.wait_states([5000], State.CONNECTED)
     assert {c: len(rig.listener.rows_of(c)) for c in before} == before
     batch, columns, row = rig.listener.rows_of(264)[-1]
     assert columns.state[row] == State.ABSENT
@@ -290,20 +298,20 @@ async def test_shards_are_released_by_call(rig, ioc):
     await rig.wait_settled()
     stub, viewer = rig.control(first, "viewer")
     _, admin = rig.control(first, "admin")
-    owned = await stub.GetOwnedShards(GetOwnedShardsRequest(), metadata=viewer, timeout=5)
+    owned = await stub.GetOwnedShards(GetOwnedShardsRequest(), metadata=viewer, timeout=60)
     assert [(s.shard, s.channels) for s in owned.shards] == [(0, len(CHANNELS))]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.ReleaseShards(ReleaseShardsRequest(), metadata=viewer, timeout=5)
+        await stub.ReleaseShards(ReleaseShardsRequest(), metadata=viewer, timeout=60)
     assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
-    answer = await stub.ReleaseShards(ReleaseShardsRequest(), metadata=admin, timeout=5)
+    answer = await stub.ReleaseShards(ReleaseShardsRequest(), metadata=admin, timeout=60)
     assert answer.released == 1
 
     async def none():
-        got = await stub.GetOwnedShards(GetOwnedShardsRequest(), metadata=viewer, timeout=5)
+        got = await stub.GetOwnedShards(GetOwnedShardsRequest(), metadata=viewer, timeout=60)
         return not got.shards
 
     await eventually(none, "given up")
-    again = await stub.ReleaseShards(ReleaseShardsRequest(), metadata=admin, timeout=5)
+    again = await stub.ReleaseShards(ReleaseShardsRequest(), metadata=admin, timeout=60)
     assert again.released == 0
     old = await beat_of(rig)
     rig.start_monitor()
@@ -321,7 +329,7 @@ async def test_shards_spread_by_limit(tmp_path, database_url, ioc):
         rig.start_monitor(MAX_SHARDS="2")
         await rig.wait_settled()
         await rig.wait_states(LIVING, State.CONNECTED)
-        owners = [b.owner for b in await rig.image.heartbeats(3)]
+        owners = [b.owner for b in await rig.image.heartbeats(3) if b is not None]
         assert sorted(owners.count(o) for o in set(owners)) == [1, 2]
         for batch, columns in rig.listener.batches:
             assert (shard_of_page(columns.key >> 8, 3) == batch.shard).all()
@@ -369,7 +377,9 @@ async def test_pages_that_the_image_lost_are_written_again(rig, ioc, torn):
     await eventually(there, "all pages written")
     async with Redis.from_url(rig.valkey.url) as redis:
         if torn:
-            await redis.set(keys[0], (await redis.get(keys[0]))[:-7])
+            whole = await redis.get(keys[0])
+            assert isinstance(whole, bytes)
+            await redis.set(keys[0], whole[:-7])
         else:
             await redis.delete(*keys)
         assert not await there()

@@ -44,7 +44,7 @@ AT_TARGET = (Verdict.VERDICT_WRITTEN, Verdict.VERDICT_VERIFIED)
 
 async def until_written(site: Site, restore_id: str, least: int) -> None:
     watch = site.stub.WatchRestore(
-        pb.WatchRestoreRequest(id=restore_id), timeout=30, metadata=site.metadata()
+        pb.WatchRestoreRequest(id=restore_id), timeout=300, metadata=site.metadata()
     )
     async for message in watch:
         counts = {v.verdict: v.pvs for v in message.restore.verdicts}
@@ -56,7 +56,7 @@ async def until_written(site: Site, restore_id: str, least: int) -> None:
 async def at_rest(site: Site, names: list[str]) -> dict[str, Any]:
     """The machine's values once nothing writes to it any more."""
     last: dict[str, Any] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while True:
             now = {n: v["value"] for n, v in (await site.machine.read(names)).items()}
             if now == last:
@@ -67,7 +67,7 @@ async def at_rest(site: Site, names: list[str]) -> dict[str, Any]:
 
 async def ended(site: Site, restore_id: str) -> restore_pb2.Restore:
     """Its end, asked for until Postgres answers again."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while True:
             try:
                 return await site.ended(restore_id)

@@ -131,7 +131,7 @@ async def test_a_cancelled_writer_ends_whatever_the_client_does_with_it(image: I
         await started.wait()
         await asyncio.sleep(0.001)
         task.cancel()
-        done, _ = await asyncio.wait({task}, timeout=5)
+        done, _ = await asyncio.wait({task}, timeout=60)
         assert done
         assert task.cancelled()
 
@@ -186,6 +186,7 @@ async def test_what_is_torn_is_not_there(image: Image, valkey: Valkey) -> None:
     async with Redis.from_url(valkey.url) as redis:
         whole = await redis.get("test:page:1")
         other = await redis.get("test:page:3")
+        assert isinstance(whole, bytes)
         for raw in (b"\xff", whole[:-3], whole.replace(b"DRYP", b"DRYQ"), other):
             await redis.set("test:page:1", raw)
             got, stamps = await image.read_pages([1, 3])

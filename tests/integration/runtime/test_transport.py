@@ -169,7 +169,7 @@ async def test_nats_by_tls_certificate_and_nkey(authority: Authority, tmp_path: 
             await bus.subscribe("x", put)
             await bus.nc.flush()
             await bus.publish("x", b"hello")
-            assert await asyncio.wait_for(got.get(), 5) == b"hello"
+            assert await asyncio.wait_for(got.get(), 60) == b"hello"
         for lacking in (("nats_cert", "nats_key"), ("nats_nkey",)):
             some = {name: value for name, value in whole.items() if name not in lacking}
             settings = CommonSettings(nats_url=url, **some)
@@ -249,4 +249,4 @@ async def test_postgres_by_tls(authority: Authority, tmp_path: Path) -> None:
         finally:
             await connection.close()
         with pytest.raises((OSError, asyncpg.PostgresError)):
-            await asyncpg.connect(checked, timeout=5)
+            await asyncpg.connect(checked, timeout=60)

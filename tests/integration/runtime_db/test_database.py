@@ -111,6 +111,6 @@ async def test_a_failing_check_ends_the_loop(url: str) -> None:
 
     async with Database(url, checks=[refuse]) as database:
         with pytest.raises(RuntimeError, match="not mine"):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await database.run()
         assert not database.ready
