@@ -1,39 +1,56 @@
-"""The gateway from outside, by the fixtures of pytest-grpc: `grpc_stub` over the running stack."""
+"""The gateway from outside, by a stub of `pytest-grpc` over the running stack.
+
+The plugin serves where its fixtures fit: a stub on the client side. Nothing else uses it, so this
+file alone knows its names. Without it, `monitor_stub` returns
+`MonitorServiceStub(running.channel)`, the two fixtures above it go, and so does the line in
+`pyproject.toml`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import grpc
 import pytest
 
 from drey.common.v1 import selector_pb2, value_pb2
-from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.monitor.v1 import monitor_service_pb2
+from drey.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
 from tests.e2e.conftest import Running
 
 
 @pytest.fixture(scope="module")
-def grpc_channel(running: Running) -> Any:
+def grpc_channel(running: Running) -> grpc.Channel:
     return running.channel
 
 
 @pytest.fixture(scope="module")
-def grpc_stub_cls(grpc_channel: Any) -> Any:
-    return monitor_service_pb2_grpc.MonitorServiceStub
+def grpc_stub_cls() -> type[MonitorServiceStub]:
+    return MonitorServiceStub
 
 
-def _rows(grpc_stub: Any, running: Running, **selector: Any) -> dict[str, value_pb2.Value]:
+@pytest.fixture(scope="module")
+def monitor_stub(grpc_stub: MonitorServiceStub) -> MonitorServiceStub:
+    return grpc_stub
+
+
+def _rows(
+    monitor_stub: MonitorServiceStub, running: Running, **selector: Any
+) -> dict[str, value_pb2.PvRow]:
     request = monitor_service_pb2.GetValuesRequest(
         selector=selector_pb2.Selector(**selector), with_metadata=True
     )
     return {
         row.name: row
-        for response in grpc_stub.GetValues(request, **running.call("VIEWER"))
+        for response in monitor_stub.GetValues(request, **running.call("VIEWER"))
         for row in response.rows
     }
 
 
-def test_values_have_type_alarm_times_and_state(grpc_stub: Any, running: Running) -> None:
-    rows = _rows(grpc_stub, running, globs=["QUAD:*:BDES"])
+def test_values_have_type_alarm_times_and_state(
+    monitor_stub: MonitorServiceStub, running: Running
+) -> None:
+    rows = _rows(monitor_stub, running, globs=["QUAD:*:BDES"])
     assert rows
     for row in rows.values():
         for value in (row.setpoint, row.readback):
@@ -44,10 +61,12 @@ def test_values_have_type_alarm_times_and_state(grpc_stub: Any, running: Running
             assert value.receive_time_ns > 1_700_000_000 * 10**9
 
 
-def test_every_type_of_the_machine_arrives(grpc_stub: Any, running: Running) -> None:
+def test_every_type_of_the_machine_arrives(
+    monitor_stub: MonitorServiceStub, running: Running
+) -> None:
     kinds = {
         value.WhichOneof("data")
-        for row in _rows(grpc_stub, running, all=True).values()
+        for row in _rows(monitor_stub, running, all=True).values()
         for value in (row.setpoint, row.readback)
     }
     assert {
@@ -63,11 +82,13 @@ def test_every_type_of_the_machine_arrives(grpc_stub: Any, running: Running) -> 
     } <= kinds
 
 
-def test_unknown_names_are_said_and_known_ones_come(grpc_stub: Any, running: Running) -> None:
-    known = next(iter(_rows(grpc_stub, running, globs=["QUAD:*:BDES"])))
+def test_unknown_names_are_said_and_known_ones_come(
+    monitor_stub: MonitorServiceStub, running: Running
+) -> None:
+    known = next(iter(_rows(monitor_stub, running, globs=["QUAD:*:BDES"])))
     request = monitor_service_pb2.GetValuesRequest(
         selector=selector_pb2.Selector(names=[known, "NO:SUCH", known])
     )
-    responses = list(grpc_stub.GetValues(request, **running.call("VIEWER")))
+    responses = list(monitor_stub.GetValues(request, **running.call("VIEWER")))
     assert list(responses[0].not_found) == ["NO:SUCH"]
     assert [row.name for r in responses for row in r.rows] == [known]
