@@ -3,6 +3,8 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 PVS ?= 2000
+N ?= 5
+BUSY ?= 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,7 +23,7 @@ MODULES := proto libs/contracts/proto
 GENERATED := --path proto/drey --path libs/contracts/proto/drey
 
 .DEFAULT_GOAL := help
-.PHONY: help docs venv demo test ci bench asan lint types contracts contracts-check up clean format baseline
+.PHONY: help docs venv demo test test-times ci bench asan lint types contracts contracts-check up clean format baseline
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -51,6 +53,9 @@ test: venv ## Run all tests
 	$(PY) -m pytest -n 2 --dist loadgroup -m "not serial" -q
 	$(PY) -m pytest -m serial -q
 
+test-times: venv ## Run all tests N times, beside BUSY busy loops: a table of counts (N=5 BUSY=0)
+	$(PY) tests/tools/times.py $(N) --busy $(BUSY)
+
 asan: venv ## The native channel table's suite under AddressSanitizer (needs gcc; 5 minutes)
 	@sh tests/tools/native_asan.sh
 
@@ -62,7 +67,7 @@ lint: venv ## ruff, import contracts, buf lint
 	$(PY) tests/tools/contracts_rules.py
 	$(PY) docs/generate.py --check
 
-types: venv ## mypy, strict
+types: venv ## mypy, strict, tests included
 	$(PY) -m mypy
 
 docs: venv ## Generate the reference from protos and settings

@@ -40,7 +40,7 @@ def test_variables_of_other_services_and_of_the_command_are_let_be(
 ) -> None:
     monkeypatch.setenv("DREY_GATEWAY_LISTEN", "x")
     monkeypatch.setenv("DREY_SERVER", "x")
-    load(MonitorSettings)
+    assert load(MonitorSettings) == MonitorSettings()
 
 
 def test_a_wrong_value_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
