@@ -22,6 +22,7 @@ def rules():
     spec = importlib.util.spec_from_file_location(
         "contracts_rules", ROOT / "tests/tools/contracts_rules.py"
     )
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -65,6 +65,7 @@ FIELDS = {
     for request in _requests()
     for field in _strings(request)
     if field.name not in UNREAD
+    and field.containing_type is not None
     and (field.containing_type.full_name, field.name) not in MADE_BY_THE_SERVER
 }
 

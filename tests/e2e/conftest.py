@@ -141,7 +141,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with collecting() as collector:
         life = loop.create_task(_run(folder, ready, stop, collector))
         try:
-            both = asyncio.wait({ready, life}, return_when=asyncio.FIRST_COMPLETED)
+            futures: set[asyncio.Future[Any]] = {ready, life}
+            both = asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
             loop.run_until_complete(both)
             if life.done():
                 life.result()

@@ -48,7 +48,7 @@ class Watcher:
                 with grpc.insecure_channel(self._running.stack.server, options=OPTIONS) as channel:
                     self._watch(channel)
             except grpc.RpcError as error:
-                code = error.code()  # type: ignore[attr-defined]
+                code = error.code()
                 if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                     self.failures.append(error)
                     return
@@ -92,7 +92,7 @@ class Watcher:
         for row in rows:
             held = self.rows.setdefault(row.name, row)
             for role in ("setpoint", "readback"):
-                if row.HasField(role):  # type: ignore[arg-type]
+                if row.HasField(role):
                     getattr(held, role).CopyFrom(getattr(row, role))
 
 
@@ -172,7 +172,7 @@ def test_watching_goes_on_without_postgres_and_taking_says_so(
             ),
             **running.call(),
         )
-    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     running.pump(lambda: running.stack.postgres.running and running.stack.postgres.pid != pid)
     running.pump(_moves(watcher))
     assert watcher.connections == 1
@@ -200,7 +200,7 @@ def _takes(running: Running) -> bool:
     try:
         running.take()
     except grpc.RpcError as error:
-        code = error.code()  # type: ignore[attr-defined]
+        code = error.code()
         assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION), error
         return False
     return True

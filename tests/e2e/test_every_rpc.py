@@ -519,7 +519,8 @@ def test_unknown_enum_values_are_refused(readers: list[MethodDescriptor], call: 
         for path, chain in _fields(method.input_type):
             if chain[-1].enum_type is None or any(f.is_repeated for f in chain[:-1]):
                 continue
-            if chain[-1].containing_type.full_name == "drey.common.v1.Value":
+            holder = chain[-1].containing_type
+            if holder is not None and holder.full_name == "drey.common.v1.Value":
                 continue
             request = _valid(method.input_type)
             _set(request, chain, 9999)

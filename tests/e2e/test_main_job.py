@@ -121,11 +121,11 @@ def test_a_plan_is_executed_once_and_by_its_digest(running: Running) -> None:
     )
     with pytest.raises(grpc.RpcError) as caught:
         _restores(running).ExecutePlan(wrong, **running.call("RESTORER"))
-    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     _execute(running, plan, str(uuid4()))
     with pytest.raises(grpc.RpcError) as caught:
         _execute(running, plan, str(uuid4()))
-    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_a_forced_read_agrees_with_the_image(running: Running) -> None:
@@ -163,7 +163,7 @@ def test_a_repeated_request_takes_one_snapshot(running: Running) -> None:
     request.spec.title_template = "another request"
     with pytest.raises(grpc.RpcError) as caught:
         running.snapshots.TakeSnapshot(request, **running.call())
-    assert caught.value.code() == grpc.StatusCode.ALREADY_EXISTS  # type: ignore[attr-defined]
+    assert caught.value.code() == grpc.StatusCode.ALREADY_EXISTS
 
 
 def test_dead_channels_are_missing_by_name_and_refuse_a_snapshot(running: Running) -> None:
@@ -172,7 +172,7 @@ def test_dead_channels_are_missing_by_name_and_refuse_a_snapshot(running: Runnin
     )
     with pytest.raises(grpc.RpcError) as caught:
         running.snapshots.TakeSnapshot(request, **running.call())
-    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     taken = running.take()
     missing = snapshot_service_pb2.ReadSnapshotRequest(id=taken.id, only_missing=True)
     names = [

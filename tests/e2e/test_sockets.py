@@ -58,7 +58,7 @@ def test_a_killed_service_takes_its_socket_again(running: Running) -> None:
         try:
             return running.take().pv_count > 0
         except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
             return False
 
     running.pump(taken, 300)

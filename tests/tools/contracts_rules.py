@@ -93,8 +93,8 @@ def built() -> FileDescriptorSet:
 def problems(files: FileDescriptorSet) -> Iterator[str]:
     """What breaks a rule, one line each."""
     pool = DescriptorPool()
-    for file in files.file:
-        pool.Add(file)
+    for described in files.file:
+        pool.Add(described)
     ours = [pool.FindFileByName(f.name) for f in files.file if f.name.startswith("drey/")]
     for file in ours:
         yield from _of_file(file)
@@ -152,7 +152,7 @@ def _of_http(file: FileDescriptor, method: MethodDescriptor) -> Iterator[str]:
     if not paths:
         yield f"{file.name}: {method.name} has no google.api.http"
     for variable in re.findall(r"{([^}]*)}", " ".join(paths)):
-        message = method.input_type
+        message: Descriptor | None = method.input_type
         for name in variable.split("."):
             field = message.fields_by_name.get(name) if message is not None else None
             if field is None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import grpc
@@ -93,7 +94,9 @@ class Service:
 
 
 def _path(details: grpc.aio.ClientCallDetails) -> str:
-    return details.method.decode() if isinstance(details.method, bytes) else details.method
+    # the stubs say str, and grpc.aio gives bytes
+    method: Any = details.method
+    return method.decode() if isinstance(method, bytes) else method
 
 
 class _Signed:

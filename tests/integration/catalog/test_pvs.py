@@ -224,6 +224,7 @@ async def test_a_database_that_came_back_older_is_read_anew(service) -> None:
     await create(service, "OLD")
     connection = await asyncpg.connect(service.settings.postgres_url.get_secret_value())
     before = await connection.fetchrow("SELECT * FROM catalog.version")
+    assert before is not None
     await create(service, "NEW")
     assert await names(service) == ["NEW", "OLD"]
     async with connection.transaction():
@@ -270,6 +271,7 @@ async def test_every_change_is_in_the_audit(service) -> None:
     await connection.close()
     assert [e.action for e in found] == ["pv.delete", "pv.update", "pv.create"]
     assert {e.actor for e in found} == {"tester"}
+    assert found[1].before is not None and found[1].after is not None
     assert (found[1].before["device"], found[1].after["device"]) == ("d", "e")
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent import futures
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import pytest
@@ -75,7 +76,7 @@ def number(value, **more):
 class State:
     """What the tests look at and turn."""
 
-    calls: list = field(default_factory=list)
+    calls: list[Any] = field(default_factory=list)
     restore_verified: bool = True
     restore_fails: int = 0
     no_own_plan: bool = False
@@ -148,7 +149,7 @@ class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
     def ListTagGroups(self, request, context):
         self.state.calls.append(request)
         dead = {"seconds": 5}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"id": "g1", "name": "Region", "tags": [{"id": "t1", "name": "LI21"}]},
             {"id": "g2", "name": "Old", "delete_time": dead, "tags": [{"id": "t9", "name": "X"}]},
         ]
@@ -403,7 +404,7 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
         return restore_service_pb2.ListPlansResponse(plans=found)
 
     def ListRestores(self, request, context):
-        restores = [
+        restores: list[dict[str, Any]] = [
             {"id": NEW, "actor": {"principal": "bob"}},
             {"id": RESTORE, "actor": {"principal": "alice"}},
         ]

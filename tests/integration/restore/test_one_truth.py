@@ -44,6 +44,7 @@ async def job_of(database: asyncpg.Connection, restore: restore_pb2.Restore) -> 
     row = await database.fetchrow(
         "SELECT state, error_reason, error_message FROM jobs.job WHERE id = $1", restore.job_id
     )
+    assert row is not None
     assert row["error_reason"] == restore.error.reason
     assert row["error_message"] == restore.error.message
     return row["state"], Reason(row["error_reason"]).name

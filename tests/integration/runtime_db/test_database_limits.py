@@ -158,7 +158,7 @@ async def test_a_pool_without_a_free_connection_says_so(url: str) -> None:
 
 
 async def refused(url: str, **options: int) -> str:
-    async with Database(url, **options) as database:  # type: ignore[arg-type]
+    async with Database(url, **options) as database:
         with pytest.raises(SettingsError) as caught:
             async with asyncio.timeout(20):
                 await database.run()

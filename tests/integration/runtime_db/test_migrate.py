@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -12,7 +13,7 @@ from drey_runtime.migrate import MigrationError, apply, check, main
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Folder of the migrations of an importable package `someservice`."""
     folder = tmp_path / "someservice" / "migrations"
     folder.mkdir(parents=True)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import grpc
@@ -36,6 +36,12 @@ from drey_snapshot.settings import Settings
 from drey_stack import Nats, Part, Postgres, Valkey
 from drey_testing.fixtures_catalog import TESTER, Keys, loopback, running, until_serving
 from drey_testing.fixtures_snapshot import FakeMonitor, csv_of
+
+if TYPE_CHECKING:  # classes of the type stubs alone
+    from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from drey.compare.v1.compare_service_pb2_grpc import CompareServiceAsyncStub
+    from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceAsyncStub
+    from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceAsyncStub
 
 TEMPLATE = "snapshot_template"
 EVERYTHING = selector_pb2.Selector(all=True)
@@ -130,7 +136,9 @@ class _Both(grpc.aio.StreamStreamClientInterceptor):
 
 
 def _path(details: grpc.aio.ClientCallDetails) -> str:
-    return details.method.decode() if isinstance(details.method, bytes) else details.method
+    # the stubs say str, and grpc.aio gives bytes
+    method: Any = details.method
+    return method.decode() if isinstance(method, bytes) else method
 
 
 def _signed(details, sign):
@@ -166,10 +174,10 @@ class Site:
 
     settings: Settings
     keys: Keys
-    catalog: CatalogServiceStub
-    directory: DirectoryServiceStub
-    snapshots: SnapshotServiceStub
-    comparisons: CompareServiceStub
+    catalog: CatalogServiceAsyncStub
+    directory: DirectoryServiceAsyncStub
+    snapshots: SnapshotServiceAsyncStub
+    comparisons: CompareServiceAsyncStub
     monitor: FakeMonitor
     channel: grpc.aio.Channel
     extra: dict[str, Any] = field(default_factory=dict)

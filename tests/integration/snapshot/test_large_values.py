@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -42,7 +43,7 @@ async def large(site):
     return site
 
 
-def whole(values: list[value_pb2.Value]) -> list:
+def whole(values: list[value_pb2.Value]) -> list[Any]:
     """The elements of a value from its parts."""
     return [element for value in values for element in value.float64_array.elements]
 

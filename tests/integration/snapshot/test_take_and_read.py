@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import grpc
@@ -51,7 +52,7 @@ async def test_the_hostile_corpus_comes_back_bit_for_bit(site) -> None:
             assert value.state == State.NEVER_CONNECTED
             continue
         wanted = to_proto(expected, at)
-        wanted.freshness = 0
+        wanted.ClearField("freshness")
         assert value.SerializeToString(deterministic=True) == wanted.SerializeToString(
             deterministic=True
         ), corpus.kind[at]
@@ -207,7 +208,7 @@ async def test_gaps_are_refused_or_recorded_by_name(site, refused) -> None:
 
 def refusal_in(error: grpc.RpcError) -> snapshot_pb2.CoverageRefusal:
     """The detail that says what is missing; the whole status is what a client may receive."""
-    trailing = dict(error.trailing_metadata())
+    trailing: dict[str, bytes] = dict(error.trailing_metadata())
     assert sum(len(key) + len(value) for key, value in trailing.items()) < 6000
     found = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
     detail = snapshot_pb2.CoverageRefusal()
@@ -227,7 +228,9 @@ async def read_refusal(site, refusal_id: str) -> list[snapshot_pb2.MissingPv]:
     return [pv async for part in site.snapshots.ReadRefusal(request) for pv in part.missing]
 
 
-def coverage_request(source: int = 0, gates: dict | None = None, **more) -> rpc.TakeSnapshotRequest:
+def coverage_request(
+    source: int = 0, gates: dict[str, Any] | None = None, **more
+) -> rpc.TakeSnapshotRequest:
     """Of everything; how fresh is fresh enough is not in question."""
     spec = snapshot_pb2.SnapshotSpec(selector=EVERYTHING, source=source, gates=gates or {})
     spec.gates.max_age.FromSeconds(600)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import nats
@@ -23,7 +24,7 @@ def make(kind: type[Part], folder: Path) -> Part:
     return Postgres(folder, fsync=False) if kind is Postgres else kind(folder)
 
 
-def listening(part: Part) -> set:
+def listening(part: Part) -> set[Any]:
     """Addresses of TCP on which it takes connections."""
     found = psutil.Process(part.pid).net_connections(kind="tcp")
     return {connection.laddr for connection in found if connection.status == "LISTEN"}

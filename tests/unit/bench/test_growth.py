@@ -25,4 +25,4 @@ def test_what_grows_faster_than_the_pvs_stands_out():
 def test_the_picture_has_a_line_a_figure():
     root = ElementTree.fromstring(picture(GROWTH))
     lines = root.findall("{http://www.w3.org/2000/svg}polyline")
-    assert sorted(len(line.get("points").split()) for line in lines) == [2, 3]
+    assert sorted(len(line.attrib["points"].split()) for line in lines) == [2, 3]

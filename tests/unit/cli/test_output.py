@@ -33,7 +33,7 @@ class Written:
         self._streams = []
         for name in ("stdout", "stderr"):
             stream = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
-            stream.isatty = lambda: is_terminal
+            monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
             monkeypatch.setattr(f"sys.{name}", stream)
             self._streams.append(stream)
 

@@ -149,7 +149,10 @@ def expressions() -> Iterator[tuple[str, str]]:
 def _literal(node: ast.expr) -> str:
     """The text of an expression; what is filled in at run time counts as a number."""
     if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+        if isinstance(node.value, bytes):
+            return node.value.decode("latin-1")
+        assert isinstance(node.value, str), ast.dump(node)
+        return node.value
     if isinstance(node, ast.JoinedStr):
         parts = [n.value if isinstance(n, ast.Constant) else "9" for n in node.values]
         return "".join(map(str, parts))

@@ -145,8 +145,8 @@ class Client:
             found = ColumnsReader().read(Diff.FromString(chunk).columns)
             assert found is not None
             in_columns += zip(found.pv_numbers.tolist(), found.columns.key.tolist(), strict=True)
-            for row in np.flatnonzero(found.columns.kind).tolist():
-                assert found.columns.value(row) == self.held[int(found.columns.key[row])]
+            for index in np.flatnonzero(found.columns.kind).tolist():
+                assert found.columns.value(index) == self.held[int(found.columns.key[index])]
         assert in_columns == in_rows
         self.token = encode_token(self.gateway.token(selection))
         everything = np.concatenate([selection.setpoints, selection.readbacks])

@@ -65,7 +65,7 @@ def test_a_setpoints_change_encodes_and_sends_no_readback() -> None:
     pages = catalog_pages(2)
     image, directory = LiveImage(), Directory.from_pages(1, pages)
     image.add_pages(np.array([page.number for page in pages]))
-    cache = RowCache(directory, image, lambda _: None, Fields.BOTH, 1)
+    cache = RowCache(directory, image, lambda _: (), Fields.BOTH, 1)
     rows = np.arange(2)
     cache.watch(rows)
     kind = int(Kind.FLOAT64 | ARRAY)

@@ -6,7 +6,7 @@ import numpy as np
 
 from drey_ca.interface import InfoColumns
 from drey_core.directory import MetadataPage
-from drey_monitor.domain.directory import DirectoryState
+from drey_monitor.domain.directory import DirectoryCut, DirectoryState
 
 
 def info(n: int, unit: bytes = b"mA", labels: tuple[bytes, ...] = ()) -> InfoColumns:
@@ -33,11 +33,17 @@ def info(n: int, unit: bytes = b"mA", labels: tuple[bytes, ...] = ()) -> InfoCol
     )
 
 
+def next_cut(state: DirectoryState) -> DirectoryCut:
+    cut = state.cut()
+    assert cut is not None
+    return cut
+
+
 def test_catalog_grows_the_version_at_once():
     state = DirectoryState()
     state.set_catalog(7, {0: b"a", 3: b"b"})
     assert (state.version, state.catalog_version) == (1, 7)
-    cut = state.cut()
+    cut = next_cut(state)
     assert cut.version == 1
     assert cut.catalog == {0: b"a", 3: b"b"}
     assert sorted(cut.metadata) == [0, 3]
@@ -52,7 +58,7 @@ def test_a_version_without_pages_of_ours_is_told():
     state.set_catalog(7, {0: b"a"})
     state.cut()
     state.set_catalog(8, {})
-    cut = state.cut()
+    cut = next_cut(state)
     assert (cut.catalog_version, cut.changed) == (8, [])
 
 
@@ -63,7 +69,7 @@ def test_metadata_is_collected():
     state.update(np.array([2, 3]), info(2))
     state.update(np.array([4]), info(1, b"V", (b"off", b"on")))
     assert state.version == 1
-    cut = state.cut()
+    cut = next_cut(state)
     assert (cut.version, cut.changed) == (2, [0])
     assert cut.page_versions == {0: 2, 1: 1}
     page = cut.metadata[0]
@@ -80,7 +86,7 @@ def test_metadata_beside_a_catalog_change_has_its_version():
     state.cut()
     state.update(np.array([2]), info(1))
     state.set_catalog(2, {1: b"c"})
-    cut = state.cut()
+    cut = next_cut(state)
     assert cut.changed == [0, 1]
     assert cut.page_versions[0] == cut.version
 
@@ -88,11 +94,11 @@ def test_metadata_beside_a_catalog_change_has_its_version():
 def test_a_cut_that_was_not_written_comes_again():
     state = DirectoryState()
     state.set_catalog(1, {0: b"a"})
-    cut = state.cut()
+    cut = next_cut(state)
     state.put_back(cut)
-    assert state.cut().catalog == cut.catalog
+    assert next_cut(state).catalog == cut.catalog
     state.mark_all()
-    again = state.cut()
+    again = next_cut(state)
     assert again.catalog == {0: b"a"}
     assert again.version > cut.version
 
@@ -106,9 +112,9 @@ def test_forgotten_and_inherited():
     same[[1, 2]] = True
     state.inherit([page], {0: same})
     state.set_catalog(1, {0: b"a"})
-    assert state.cut().metadata[0].units[1:3] == [b"A", b"B"]
+    assert next_cut(state).metadata[0].units[1:3] == [b"A", b"B"]
     state.forget(np.array([2]))
-    cut = state.cut()
+    cut = next_cut(state)
     assert cut.metadata[0].units[1:3] == [b"A", b""]
     assert cut.metadata[0].kind[1:3].tolist() == [11, 0]
     assert cut.metadata[0].labels == {}

@@ -40,7 +40,7 @@ class Clock:
 
 def pool() -> tuple[ChannelPool, Any, Clock]:
     table, clock = Table(), Clock()
-    return ChannelPool(table, 60.0, clock), table, clock  # type: ignore[arg-type]
+    return ChannelPool(table, 60.0, clock), table, clock
 
 
 async def test_what_nobody_has_used_for_a_while_is_closed() -> None:

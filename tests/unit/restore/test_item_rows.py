@@ -60,7 +60,7 @@ def plan() -> PlanItems:
 
 def read_plan(items: PlanItems, **how: object) -> list[restore_pb2.PlanItem]:
     options = {"writes_only": False, "skips": [], **how}
-    chunks = item_rows.plan_chunks(items, **options)  # type: ignore[arg-type]
+    chunks = item_rows.plan_chunks(items, **options)
     return [item for raw in chunks for item in pb.ReadPlanResponse.FromString(raw).items]
 
 

@@ -47,12 +47,12 @@ async def test_it_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm, "_SETTLE_S", 0.0)
     monkeypatch.setattr(warm, "_RETRY_S", 0.001)
     catalog, live = FakeCatalog(), FakeLive()
-    loop = warm.WarmLoop(catalog, live)  # type: ignore[arg-type]
+    loop = warm.WarmLoop(catalog, live)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         task = group.create_task(loop.run())
         assert await live.pages.get() == [1]
         catalog.away = True
-        await loop.on_event(None)  # type: ignore[arg-type]
+        await loop.on_event(None)
         for _ in range(4):  # the first look, the one after the event, and two more by itself
             await catalog.asked.acquire()
         catalog.away, catalog.version = False, 2

@@ -30,7 +30,7 @@ class Deaf:
 
 
 async def sending(guard: StallGuard, message: bytes, held: int = 0) -> None:
-    with guard.watched(Deaf()) as outgoing:  # type: ignore[arg-type]
+    with guard.watched(Deaf()) as outgoing:
         outgoing.held = held
         await outgoing.write(message)
 

@@ -40,7 +40,7 @@ FIELDS = {
 
 def test_the_hash_of_a_row_is_fixed() -> None:
     """Rows written by an older version must verify: this value may never change."""
-    assert chain_hash(GENESIS, **FIELDS).hex() == GOLDEN  # type: ignore[arg-type]
+    assert chain_hash(GENESIS, **FIELDS).hex() == GOLDEN
 
 
 GOLDEN = "3382e5aa447608ef643ab3cca2bee4cb4fabf8a0efbffc9ff5b819396440c5b0"
@@ -50,8 +50,8 @@ GOLDEN = "3382e5aa447608ef643ab3cca2bee4cb4fabf8a0efbffc9ff5b819396440c5b0"
 def test_each_field_is_in_the_hash(name: str) -> None:
     changed = dict(FIELDS)
     changed[name] = 7 if isinstance(FIELDS[name], int) else "other"
-    assert chain_hash(GENESIS, **changed) != chain_hash(GENESIS, **FIELDS)  # type: ignore[arg-type]
-    assert chain_hash(bytes(31) + b"\1", **FIELDS) != chain_hash(GENESIS, **FIELDS)  # type: ignore[arg-type]
+    assert chain_hash(GENESIS, **changed) != chain_hash(GENESIS, **FIELDS)
+    assert chain_hash(bytes(31) + b"\1", **FIELDS) != chain_hash(GENESIS, **FIELDS)
 
 
 def test_the_lock_of_a_lease_is_fixed() -> None:
@@ -83,7 +83,7 @@ def test_a_lost_database_is_unavailable(error: Exception) -> None:
         def is_closed(self) -> bool:
             return True
 
-    with pytest.raises(Unavailable) as caught, guard(Closed()):  # type: ignore[arg-type]
+    with pytest.raises(Unavailable) as caught, guard(Closed()):
         raise error
     assert caught.value.reason == Reason.DATABASE_UNAVAILABLE
     assert is_unavailable(caught.value)
@@ -111,7 +111,7 @@ def test_a_connection_that_its_pool_took_away_is_lost() -> None:
         def is_closed(self) -> bool:
             raise asyncpg.InterfaceError("connection has been released back to the pool")
 
-    with pytest.raises(Unavailable), guard(Detached()):  # type: ignore[arg-type]
+    with pytest.raises(Unavailable), guard(Detached()):
         raise asyncpg.InterfaceError("cannot call Connection.execute()")
 
 

@@ -31,5 +31,6 @@ def test_long_lists_are_shortened_at_every_depth():
     names = tuple(f"N{i}" for i in range(SHOWN + 1))
     long = Selector(names=names, excluding=Selector(numbers=tuple(range(2 * SHOWN))))
     short = shortened(long)
+    assert short.excluding is not None
     assert (short.names, len(short.excluding.numbers)) == (names[:SHOWN], SHOWN)
     assert shortened(EVERYTHING) is EVERYTHING
