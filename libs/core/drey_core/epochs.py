@@ -1,12 +1,14 @@
 """Which epochs can be believed.
 
-An epoch grows by one at each take-over. One that is far beyond those known was never given to an
-owner: it is a defect's or a vandal's, and believing it would shut the true owner out for ever.
+An epoch grows by one at each take-over, and is at least the time of it in milliseconds since 1970
+(`drey_core.election.first_epoch`). One that is far beyond those known was never given to an owner:
+it is a defect's or a vandal's, and believing it would shut the true owner out for ever.
 """
 
 from __future__ import annotations
 
-EPOCH_STEP = 1 << 32
+EPOCH_STEP = 1 << 42
+"""More than the milliseconds from 1970 to 2109, so that who knows none yet believes the first."""
 
 
 def believable(epoch: int, known: int) -> bool:

@@ -13,6 +13,11 @@ def now_ns() -> int:
     return time.time_ns()
 
 
+def boottime() -> float:
+    """Seconds of a clock that never jumps and goes on while the process, or the machine, sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def new_id() -> str:
     """A UUIDv7 of now."""
     return uuid7(time.time_ns(), os.urandom(10))

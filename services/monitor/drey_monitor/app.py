@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from drey_ca import open_table
 from drey_core.errors import Unavailable
@@ -22,8 +24,10 @@ from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
 from drey_runtime.image import Image
-from drey_runtime.lease import PostgresLease
+from drey_runtime.lease import Lease
+from drey_runtime.lease_postgres import PostgresLease
 from drey_runtime.server import channel, serve
+from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
 
 log = logging.getLogger(__name__)
@@ -69,14 +73,38 @@ async def main(settings: Settings, app: App) -> None:
     app.start(Readiness(health, catalog, bus, image), "readiness")
     app.start(Ticker(hub, shards, image, settings.tick), "tick")
     await _wait_for_bus(bus)
-    lease = PostgresLease(
-        settings.postgres_url.get_secret_value(), owner=f"{socket.gethostname()}:{os.getpid()}"
-    )
+    lease = await enter(_lease(settings))
     for shard in range(settings.shards):
         app.start(
             Owner(shard, settings, lease, shards, hub, catalog, epochs, image, bus),
             f"shard {shard}",
         )
+
+
+@asynccontextmanager
+async def _lease(settings: Settings) -> AsyncIterator[Lease]:
+    if settings.lease == "postgres":
+        yield PostgresLease(
+            settings.postgres_url.get_secret_value(), owner=f"{socket.gethostname()}:{os.getpid()}"
+        )
+        return
+    # its client takes a second and 100 MB to import
+    from drey_runtime.lease_kubernetes import ConfigException, open_kubernetes
+
+    try:
+        async with open_kubernetes(
+            namespace=settings.lease_namespace,
+            identity=settings.lease_identity,
+            prefix=settings.lease_prefix,
+            duration_s=settings.lease_duration,
+            kubeconfig=settings.lease_kubeconfig,
+        ) as lease:
+            yield lease
+    except ConfigException as error:
+        raise SettingsError(
+            f"DREY_MONITOR_LEASE=kubernetes, but there is no way to its API server ({error}): run"
+            " in a pod that has a service account's token, or set DREY_MONITOR_LEASE_KUBECONFIG"
+        ) from error
 
 
 async def _wait_for_bus(bus: Bus) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from drey_core.errors import Unavailable
 from drey_core.values import Columns
 from drey_monitor.domain.directory import DirectoryState
 from drey_monitor.domain.merging import latest
@@ -13,6 +14,7 @@ from drey_monitor.domain.ownership import has_room
 from drey_monitor.domain.progress import Settling, UpdateRate
 from drey_monitor.domain.shard import Counts, ShardState
 from drey_runtime import telemetry
+from drey_runtime.lease import Term
 
 _WAITING_BATCHES = 16
 _EARLY_PARTS = 4
@@ -38,8 +40,9 @@ class Owned:
     and counted: consumers see the gap in the sequence and read the image.
     """
 
-    def __init__(self, shard: int, epoch: int, settle_ns: int) -> None:
+    def __init__(self, shard: int, epoch: int, settle_ns: int, term: Term) -> None:
         self.state = ShardState(shard, epoch)
+        self._term = term
         self.directory = DirectoryState()
         self.settling = Settling(settle_ns)
         self.rate = UpdateRate()
@@ -68,8 +71,16 @@ class Owned:
 
     @property
     def publishes(self) -> bool:
-        """Whether batches may be cut: the past was taken over, and the epoch is fenced."""
-        return self._early is None and self._fenced == self.state.epoch
+        """Whether batches may be cut: the past was taken over, the epoch is fenced and valid."""
+        return self._early is None and self._fenced == self.state.epoch and self._term.valid
+
+    def require_valid(self) -> None:
+        """Raise `Unavailable` where somebody else may have the shard by now.
+
+        Asked right before whatever leaves this process, since it may have stood still just then.
+        """
+        if not self._term.valid:
+            raise Unavailable(f"the lease of shard {self.shard} could not be renewed in time")
 
     def fenced(self, epoch: int) -> None:
         """The image refuses what is older than `epoch`, or is away and cannot be read either."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from drey_runtime.settings import ChannelAccessSettings
 
@@ -39,3 +40,39 @@ class Settings(ChannelAccessSettings):
         le=600,
         description="Seconds without a newly found channel after which a shard counts as settled.",
     )
+    lease: str = Field(
+        "postgres",
+        pattern="^(postgres|kubernetes)$",
+        description="How one monitor comes to own a shard: by a lock of Postgres, or by a `Lease`"
+        " of Kubernetes for each shard. The same for all monitors of a site.",
+    )
+    lease_namespace: str = Field(
+        "", description="Kubernetes namespace of the Leases; in a pod that of the pod."
+    )
+    lease_identity: str = Field(
+        "", description="Name under which this process holds Leases; in a pod its name."
+    )
+    lease_duration: int = Field(
+        4,
+        ge=2,
+        le=120,
+        description="Seconds without a renewal after which another monitor takes a Lease. The"
+        " owner falls silent after three quarters of it.",
+    )
+    lease_kubeconfig: Path | None = Field(
+        None, description="Access to Kubernetes from outside a pod. Not set: the pod's account."
+    )
+
+    @model_validator(mode="after")
+    def _lease_whole(self) -> Self:
+        if self.lease == "kubernetes" and not (self.lease_namespace and self.lease_identity):
+            raise ValueError(
+                "DREY_MONITOR_LEASE=kubernetes needs DREY_MONITOR_LEASE_NAMESPACE and"
+                " DREY_MONITOR_LEASE_IDENTITY: the pod's namespace and name, by the downward API"
+            )
+        return self
+
+    @property
+    def lease_prefix(self) -> str:
+        """What the names of the site's Leases begin with."""
+        return self.namespace.replace("_", "-") + "-"

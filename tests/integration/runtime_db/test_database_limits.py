@@ -20,7 +20,7 @@ import pytest
 from drey_core.errors import Unavailable
 from drey_runtime import audit
 from drey_runtime.database import Database, open_pool, server_settings
-from drey_runtime.lease import PostgresLease
+from drey_runtime.lease_postgres import PostgresLease
 from drey_runtime.migrate import apply
 from drey_runtime.settings import SettingsError
 from drey_stack import Postgres, free_port

@@ -21,6 +21,7 @@ from drey_monitor.domain.ownership import (
 from drey_monitor.domain.progress import Settling, UpdateRate
 from drey_monitor.domain.shard import ShardState
 from drey_monitor.owned import Owned
+from drey_runtime.lease import Term
 
 
 def rows(values: dict[int, object], state: int = State.CONNECTED, merged: int = 0) -> Columns:
@@ -370,7 +371,7 @@ def test_rate():
 @given(st.lists(PART, max_size=12))
 @settings(deadline=None)
 def test_early_values_are_folded_after_the_past(parts):
-    early, late = Owned(0, 2, SECOND), ShardState(0, 2)
+    early, late = Owned(0, 2, SECOND, Term("shard-0", 2)), ShardState(0, 2)
     for part in parts:
         early.fold(rows(part, merged=1))
     early.fenced(2)
@@ -392,7 +393,7 @@ def test_early_values_are_folded_after_the_past(parts):
 
 
 def test_nothing_is_published_under_an_epoch_that_is_not_fenced():
-    owned = Owned(0, 2, SECOND)
+    owned = Owned(0, 2, SECOND, Term("shard-0", 2))
     owned.begin()
     assert not publishes(owned)
     owned.fenced(2)

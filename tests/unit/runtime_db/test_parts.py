@@ -13,7 +13,7 @@ from drey_runtime.backoff import backoff
 from drey_runtime.database import guard, is_unavailable
 from drey_runtime.jobs import JobState
 from drey_runtime.jobs.changes import JobNotice, decode_notice
-from drey_runtime.lease import lock_key
+from drey_runtime.lease_postgres import lock_key
 from drey_runtime.migrate import migrations_of
 
 

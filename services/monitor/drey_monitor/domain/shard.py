@@ -19,6 +19,7 @@ from drey_core.values import KIND_NONE, Columns, State
 from drey_monitor.domain.merging import latest
 
 I8 = NDArray[np.int64]
+_PENDING_PARTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,9 @@ class ShardState:
     def _put(self, columns: Columns) -> None:
         self._dirty[self._table.apply(columns)] = True
         self._pending.append(columns)
+        if len(self._pending) > _PENDING_PARTS:
+            # nobody cuts: the shard may not be published now
+            self._pending = [latest(self._pending)]
 
     def _forget_inherited(self, channels: I8) -> None:
         at, slot = self._places(channels)

@@ -71,12 +71,14 @@ class DirectoryWriter:
         for number, page in cut.metadata.items():
             metadata[number] = encode_metadata(page)
             await asyncio.sleep(0)
+        self._owned.require_valid()
         await self._image.write_directory(everything, cut.catalog, metadata)
         self._owned.directory_written = epoch
         telemetry.loop_items.add(len(cut.changed), {"loop": "directory"})
         changed = mapping.directory_version(shard, epoch, cut, cut.changed)
         with suppress(Unavailable, TimeoutError):
             # lost with NATS: the version in batches and heartbeats tells of it
+            self._owned.require_valid()
             async with asyncio.timeout(_DEADLINE_S):
                 await self._bus.publish(
                     self._bus.subject("directory", shard), changed.SerializeToString()

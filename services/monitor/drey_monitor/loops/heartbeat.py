@@ -64,6 +64,7 @@ class Heartbeats:
             self._settle()
             beat = self.beat().SerializeToString()
             with suppress(Unavailable, TimeoutError):
+                self._owned.require_valid()
                 async with asyncio.timeout(_DEADLINE_S):
                     await self._bus.publish(subject, beat)
             took = time.monotonic() - began
@@ -74,6 +75,7 @@ class Heartbeats:
         while True:
             try:
                 await self._look_for_loss()
+                self._owned.require_valid()
                 beat = self.beat()
                 await self._image.write_heartbeat(beat)
                 self._written = beat

@@ -52,6 +52,7 @@ class ImageWriter:
         began = time.monotonic()
         pages = state.take_unwritten()
         if len(pages):
+            self._owned.require_valid()
             await self._image.write_pages(state.shard, state.epoch, state.sequence, now_ns(), pages)
             telemetry.loop_seconds.record(time.monotonic() - began, {"loop": "image"})
             telemetry.loop_items.add(len(pages), {"loop": "image"})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from drey_core.election import first_epoch
 from drey_core.epochs import believable
 from drey_core.errors import Unavailable
 from drey_core.values import State
@@ -28,6 +29,7 @@ from drey_monitor.owned import Owned, Shards
 from drey_monitor.settings import Settings
 from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
+from drey_runtime.clock import now_ns
 from drey_runtime.image import EpochSuperseded, Image
 from drey_runtime.lease import Lease, LeaseLost, Term
 
@@ -100,23 +102,24 @@ class Owner:
             losses += 1
 
     async def _floor(self) -> int:
-        """The greatest epoch seen anywhere; what nobody can tell now counts as none."""
+        """The greatest epoch seen anywhere, and the least of now, for where none is remembered."""
         try:
             async with asyncio.timeout(1.0):
                 seen = await self._image.epoch(self._shard)
         except (Unavailable, TimeoutError):
             seen = 0
-        known = self._epochs.epoch(self._shard)
+        known = max(self._epochs.epoch(self._shard), first_epoch(now_ns()))
         return max(seen, known) if believable(seen, known) else known
 
     async def _own(self, term: Term) -> None:
-        owned = Owned(self._shard, next_epoch(term.epoch), round(self._settings.settle * 1e9))
+        granted = term.epoch
+        owned = Owned(self._shard, next_epoch(granted), round(self._settings.settle * 1e9), term)
         log.info("owning shard %d under epoch %d", self._shard, owned.state.epoch)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._guard(owned), name="guard")
                 group.create_task(self._watch_released(), name="released")
-                group.create_task(self._watch_term(owned, term), name="term")
+                group.create_task(self._watch_term(owned, term, granted), name="term")
                 plan = self._plan(owned)
                 self._shards.own(owned)
                 # connecting takes longest, and costs this thread little: it goes beside the rest
@@ -149,14 +152,21 @@ class Owner:
         await self._shards.released.wait()
         raise _Released
 
-    async def _watch_term(self, owned: Owned, term: Term) -> None:
-        """Go on under the new epoch where the lease had to be taken again."""
+    async def _watch_term(self, owned: Owned, term: Term, granted: int) -> None:
+        """Go on where the lease had to be taken again, or was renewed too late.
+
+        Under a new epoch in the first case: somebody else may have had it.
+        """
         while True:
             await term.changed.wait()
             term.changed.clear()
-            owned.begin_epoch(next_epoch(term.epoch, owned.state.epoch))
-            log.info("shard %d goes on under epoch %d", owned.shard, owned.state.epoch)
-            await self._fence(owned)
+            if term.epoch != granted:
+                granted = term.epoch
+                owned.begin_epoch(next_epoch(granted, owned.state.epoch))
+                log.info("shard %d goes on under epoch %d", owned.shard, owned.state.epoch)
+                await self._fence(owned)
+            owned.image_wake.set()
+            owned.directory_wake.set()
             self._shards.changed.set()
 
     async def _fence(self, owned: Owned) -> None:

@@ -36,6 +36,7 @@ class Publisher:
             try:
                 async with asyncio.timeout(_DEADLINE_S):
                     for batch in batches:
+                        self._owned.require_valid()
                         await self._bus.publish(subject, batch)
             except (Unavailable, TimeoutError) as error:
                 self._owned.drop()

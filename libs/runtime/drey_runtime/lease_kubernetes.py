@@ -1,0 +1,326 @@
+"""Leases of Kubernetes (`coordination.k8s.io/v1`): one object a name, made by the deployment.
+
+The rules are in `drey_core.election`; here is the talk with the API server. Writes name the
+version that they follow, so that of two that are under way at a time one is refused, and one that
+was delayed cannot undo what came after it. Objects are never created here: rights on `create`
+cannot be given by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+from kubernetes_asyncio import client, config
+from kubernetes_asyncio.client.exceptions import ApiException
+from kubernetes_asyncio.config.config_exception import ConfigException
+
+from drey_core.election import (
+    Candidate,
+    LeaseRecord,
+    epoch_after,
+    publishes_until,
+    still_held,
+)
+from drey_core.errors import Unavailable
+from drey_runtime.backoff import backoff
+from drey_runtime.cancellation import reraise_cancellation
+from drey_runtime.clock import boottime, now_ns
+from drey_runtime.lease import Floor, Term, keep_term, no_floor
+
+__all__ = [
+    "ConfigException",
+    "KubernetesLease",
+    "KubernetesObjects",
+    "LeaseObjects",
+    "open_kubernetes",
+]
+
+_log = logging.getLogger(__name__)
+_EPOCH = "drey.dev/epoch"
+_GIVEN_BACK = "drey.dev/given-back"
+"""Names the object (by uid) and the epoch that were given back, so that a copy says nothing."""
+_CONFLICT, _NOT_FOUND, _FORBIDDEN = 409, 404, 403
+_FOLLOWED_WRITES = 8
+_CONNECTIONS = 32
+
+
+class LeaseObjects(Protocol):
+    """Where the lease objects are. All raise `Unavailable`, within a bounded time."""
+
+    async def read(self, name: str) -> LeaseRecord | None:
+        """The newest state; None where there is no such object."""
+        ...
+
+    async def write(
+        self, name: str, after: LeaseRecord, holder: str, epoch: int, *, take: bool
+    ) -> LeaseRecord | None:
+        """Set holder and epoch, and renew. None where `after` is not the newest state.
+
+        An empty `holder` gives the lease back. `take`: this is a new ownership.
+        """
+        ...
+
+
+class KubernetesLease:
+    """As `drey_runtime.lease.Lease`, over lease objects.
+
+    `holder` names this process and no other, at any time. The holder renews each quarter of
+    `duration_s`; where it could not for three quarters, `term.valid` is false: nothing is
+    published until it could. A holder that died is followed after `duration_s` and one look.
+    """
+
+    def __init__(
+        self,
+        objects: LeaseObjects,
+        *,
+        holder: str,
+        duration_s: float,
+        prefix: str = "",
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        self._objects = objects
+        self._holder = holder
+        self._duration_s = duration_s
+        self._prefix = prefix
+        self._clock = clock
+
+    @asynccontextmanager
+    async def held(self, name: str, *, floor: Floor = no_floor) -> AsyncIterator[Term]:
+        """As `Lease.held`. While the API server is away it waits for it."""
+        tenure = _Tenure(self._objects, f"{self._prefix}{name}", self._holder)
+        try:
+            until = await self._acquire(tenure, floor)
+            term = Term(name, tenure.record.epoch, until, self._clock)
+            _log.info("lease acquired", extra={"lease": tenure.name, "epoch": term.epoch})
+            async with keep_term(term, lambda: self._renew_while_ours(tenure, term)):
+                yield term
+        finally:
+            await tenure.give_back(self._duration_s / 4)
+
+    async def _acquire(self, tenure: _Tenure, floor: Floor) -> float:
+        """Wait for the lease and take it; until when it may be published."""
+        candidate = Candidate(self._duration_s)
+        trouble = ""
+        while True:
+            try:
+                record = await self._objects.read(tenure.name)
+                if record is not None and candidate.may_take(record, self._clock()):
+                    epoch = epoch_after(record.epoch, [await floor()])
+                    sent_s = self._clock()
+                    if await tenure.write(record, epoch, take=True):
+                        return publishes_until(sent_s, self._duration_s)
+                found = "" if record is not None else "there is no such Lease: make it, as the"
+                found += " chart and k8s/manifests do" if found else ""
+            except Unavailable as error:
+                found = error.message
+            if found and found != trouble:
+                _log.warning("lease waits", extra={"lease": tenure.name, "error": found})
+            trouble = found
+            pause = self._duration_s / 8
+            await asyncio.sleep(backoff(0, first_s=pause, cap_s=pause))
+
+    async def _renew_while_ours(self, tenure: _Tenure, term: Term) -> None:
+        """Renew each quarter of the duration; returns when the lease is not ours any more."""
+        pause, failures = self._duration_s / 4, 0
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                sent_s = await tenure.renew(self._clock)
+            except Unavailable as error:
+                pause = self._duration_s / 16
+                if failures == 0:
+                    _log.warning(
+                        "lease not renewed", extra={"lease": tenure.name, "error": error.message}
+                    )
+                failures += 1
+                continue
+            if sent_s is None:
+                return
+            was_valid = term.valid  # it may have run out while the answer was on its way
+            term.until = publishes_until(sent_s, self._duration_s)
+            pause, failures = self._duration_s / 4, 0
+            if not was_valid and term.valid:
+                # nobody else had it meanwhile: the epoch stays
+                _log.warning("lease renewed too late", extra={"lease": tenure.name})
+                term.changed.set()
+
+
+class _Tenure:
+    """One lease of one process, or the wish for it."""
+
+    def __init__(self, objects: LeaseObjects, name: str, holder: str) -> None:
+        self.name = name
+        self._objects = objects
+        self._holder = holder
+        self._record: LeaseRecord | None = None
+        self._may_hold = False
+
+    @property
+    def record(self) -> LeaseRecord:
+        """As we wrote it last."""
+        assert self._record is not None
+        return self._record
+
+    async def write(self, record: LeaseRecord, epoch: int, *, take: bool = False) -> bool:
+        """Write after `record`; False where somebody was faster."""
+        self._may_hold = True
+        written = await self._objects.write(self.name, record, self._holder, epoch, take=take)
+        if written is not None:
+            self._record = written
+        return written is not None
+
+    async def renew(self, clock: Callable[[], float]) -> float | None:
+        """When the write that succeeded was sent; None where the lease is not ours any more."""
+        record = self.record
+        for _ in range(_FOLLOWED_WRITES):
+            sent_s = clock()
+            if await self.write(record, record.epoch):
+                return sent_s
+            # an answer that was lost, or a hand on the object's labels: that takes nothing away
+            found = await self._objects.read(self.name)
+            if found is None or not still_held(self.record, found):
+                return None
+            record = found
+        raise Unavailable(f"Lease {self.name} is written by others all the time")
+
+    async def give_back(self, timeout_s: float) -> None:
+        """Let others have it at once, where we may hold it. Never fails; takes `timeout_s`."""
+        if not self._may_hold:
+            return
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                # the write that took it may have had no answer
+                found = await self._objects.read(self.name)
+                if found is not None and found.holder == self._holder:
+                    await self._objects.write(self.name, found, "", found.epoch, take=False)
+
+
+class KubernetesObjects:
+    """`LeaseObjects` of one namespace at an API server."""
+
+    def __init__(
+        self, api: client.ApiClient, namespace: str, duration_s: int, timeout_s: float
+    ) -> None:
+        self._api = client.CoordinationV1Api(api)
+        self._namespace = namespace
+        self._duration_s = duration_s
+        self._timeout_s = timeout_s
+
+    async def read(self, name: str) -> LeaseRecord | None:
+        """As the port says."""
+        with self._translated("get", name):
+            try:
+                lease = await self._api.read_namespaced_lease(
+                    name, self._namespace, _request_timeout=self._timeout_s
+                )
+            except ApiException as error:
+                if error.status == _NOT_FOUND:
+                    return None
+                raise
+            return _record(lease)
+
+    async def write(
+        self, name: str, after: LeaseRecord, holder: str, epoch: int, *, take: bool
+    ) -> LeaseRecord | None:
+        """As the port says."""
+        now = datetime.fromtimestamp(now_ns() / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        given_back = None if holder else _given_back(after.uid, epoch)
+        patch: dict[str, dict[str, object]] = {
+            "metadata": {
+                "uid": after.uid,
+                "resourceVersion": after.version,
+                "annotations": {_EPOCH: str(epoch), _GIVEN_BACK: given_back},
+            },
+            "spec": {
+                "holderIdentity": holder or None,
+                "renewTime": now,
+                "leaseDurationSeconds": self._duration_s,
+                **({"acquireTime": now} if take else {}),
+            },
+        }
+        with self._translated("patch", name):
+            try:
+                lease = await self._api.patch_namespaced_lease(
+                    name, self._namespace, patch, _request_timeout=self._timeout_s
+                )
+            except ApiException as error:
+                if error.status in {_CONFLICT, _NOT_FOUND}:
+                    return None
+                raise
+            return _record(lease)
+
+    @contextmanager
+    def _translated(self, verb: str, name: str) -> Iterator[None]:
+        lease = f"{self._namespace}/{name}"
+        try:
+            yield
+        except ApiException as error:
+            reraise_cancellation()
+            if error.status == _FORBIDDEN:
+                raise Unavailable(
+                    f"this pod's account may not {verb} Lease {lease}: give its Role that verb on"
+                    " leases.coordination.k8s.io of that name"
+                ) from error
+            raise Unavailable(
+                f"the API server answers {error.status} to {verb} Lease {lease}: {error.reason}"
+            ) from error
+        except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
+            reraise_cancellation()
+            raise Unavailable(f"the API server is away: {error or type(error).__name__}") from error
+        reraise_cancellation()
+
+
+def _record(lease: client.V1Lease) -> LeaseRecord:
+    meta, spec = lease.metadata, lease.spec
+    annotations = meta.annotations or {}
+    holder = (spec and spec.holder_identity) or ""
+    epoch = annotations.get(_EPOCH, "")
+    number = int(epoch) if epoch.isascii() and epoch.isdigit() else 0
+    return LeaseRecord(
+        uid=meta.uid,
+        version=meta.resource_version,
+        holder=holder,
+        epoch=number,
+        duration_s=(spec and spec.lease_duration_seconds) or 0,
+        renewed=str((spec and spec.renew_time) or ""),
+        given_back=not holder and annotations.get(_GIVEN_BACK) == _given_back(meta.uid, number),
+    )
+
+
+def _given_back(uid: str, epoch: int) -> str:
+    return f"{uid}/{epoch}"
+
+
+@asynccontextmanager
+async def open_kubernetes(
+    *,
+    namespace: str,
+    identity: str,
+    prefix: str,
+    duration_s: int,
+    kubeconfig: Path | None = None,
+) -> AsyncIterator[KubernetesLease]:
+    """Leases `{prefix}{name}` of `namespace`, by the pod's account or a kubeconfig.
+
+    `identity` is the pod's name; each process of it is a holder of its own. `ConfigException`
+    where there is neither a pod's account nor such a file.
+    """
+    settings = client.Configuration()
+    if kubeconfig is None:
+        config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
+    else:
+        await config.load_kube_config(str(kubeconfig), client_configuration=settings)
+    settings.connection_pool_maxsize = _CONNECTIONS
+    async with client.ApiClient(settings) as api:
+        objects = KubernetesObjects(api, namespace, duration_s, duration_s / 4)
+        holder = f"{identity}_{uuid.uuid4().hex[:12]}"
+        yield KubernetesLease(objects, holder=holder, duration_s=duration_s, prefix=prefix)
