@@ -1,0 +1,128 @@
+"""The programs of Kubernetes, built from the published Go modules into the user's cache, once.
+
+`python -m drey_testing.cluster.programs [NAME...]` builds them (without names: all). Which versions
+is said in k8s/cluster/programs/go.mod, for what stands apart below.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+MODULE = Path(__file__).resolve().parents[4] / "k8s/cluster/programs"
+PROGRAMS = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+    "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+    "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+}
+INSTALLED = {
+    "helm": "helm.sh/helm/v4/cmd/helm@v4.2.4",
+}
+"""Modules of their own: they need other versions of what Kubernetes is made of."""
+_BUILD_S = 3000
+_GO = (1, 26)
+
+
+class ProgramsMissing(Exception):
+    """They are not there and cannot be built here; the text says what to do."""
+
+
+def version() -> str:
+    """Of Kubernetes, as `v1.36.3`."""
+    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.M)
+    assert found is not None
+    return found[1]
+
+
+def cache() -> Path:
+    """The folder of the programs of this version."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "drey" / "cluster-bin" / version()
+
+
+def programs(*names: str) -> Path:
+    """The folder with these programs, built first where they are not there.
+
+    Blocks for minutes then, with what is going on on standard error; others who want them wait.
+    `ProgramsMissing` where there is no Go, or no module to be had.
+    """
+    folder = cache()
+    if _missing(folder, names):
+        go = _go()
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder / ".lock"):
+            for name in _missing(folder, names):
+                _build(go, folder, name)
+    return folder
+
+
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+    return [name for name in names if not (folder / name).exists()]
+
+
+def _go() -> str:
+    found = shutil.which("go")
+    if found is None:
+        raise ProgramsMissing("Go 1.26 or later is needed to build Kubernetes; it is not installed")
+    said = subprocess.run([found, "version"], capture_output=True, text=True, check=True).stdout
+    number = re.search(r"go(\d+)\.(\d+)", said)
+    if number is None or (int(number[1]), int(number[2])) < _GO:
+        raise ProgramsMissing(f"Go 1.26 or later is needed to build Kubernetes; here is {said}")
+    return found
+
+
+def _build(go: str, folder: Path, name: str) -> None:
+    print(f"building {name} {version()}: minutes, once", file=sys.stderr, flush=True)
+    begun = time.monotonic()
+    made = folder / f".{name}.new"
+    number = version().removeprefix("v").split(".")
+    stamps = {"gitVersion": version(), "gitMajor": number[0], "gitMinor": number[1]}
+    marks = [f"-X k8s.io/component-base/version.{key}={value}" for key, value in stamps.items()]
+    options = ["-trimpath", "-ldflags", " ".join(["-s", "-w", *marks])]
+    bin_folder = folder / f".{name}.bin"
+    if name in INSTALLED:
+        command, where = ["install", *options, INSTALLED[name]], folder
+        made = bin_folder / name
+    else:
+        command, where = ["build", *options, "-o", str(made), PROGRAMS[name]], MODULE
+    done = subprocess.run(
+        ["nice", "-n", "15", go, *command],
+        cwd=where,
+        env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOBIN": str(bin_folder)},
+        capture_output=True,
+        text=True,
+        timeout=_BUILD_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        made.unlink(missing_ok=True)
+        raise ProgramsMissing(f"{name} could not be built: {done.stderr.strip()[-2000:]}")
+    made.replace(folder / name)
+    shutil.rmtree(bin_folder, ignore_errors=True)
+    print(f"built {name} in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    try:
+        print(programs(*(sys.argv[1:] or [*PROGRAMS, *INSTALLED])))
+    except ProgramsMissing as error:
+        sys.exit(str(error))

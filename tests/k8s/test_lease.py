@@ -1,0 +1,207 @@
+"""Leases of a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from drey_runtime.lease import Lease, LeaseLost
+from drey_runtime.lease_kubernetes import KubernetesLease, open_kubernetes
+from drey_testing.cluster.api_server import ApiServer, Refused
+from drey_testing.lease import HoldingProgram, LeaseSuite, holding, until
+
+DURATION_S = 2
+NAMES = ("shard-0", "shard-1")
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from drey_runtime.lease_kubernetes import open_kubernetes
+from drey_testing.lease import say_whether_valid
+async def main():
+    async with open_kubernetes(namespace=sys.argv[1], identity="child", prefix="drey-",
+                               duration_s=2, kubeconfig=Path(sys.argv[2])) as lease:
+        await say_whether_valid(lease, sys.argv[3])
+asyncio.run(main())
+"""
+
+
+class KubernetesSite:
+    """One namespace with the Leases of two shards."""
+
+    stopped_is_followed = True
+
+    def __init__(self, server: ApiServer, leases: dict[str, KubernetesLease]) -> None:
+        self.server = server
+        self.namespace = f"t{uuid.uuid4().hex[:12]}"
+        self._leases = leases
+        self.kubeconfig = server.kubeconfig()
+
+    @property
+    def path(self) -> str:
+        return f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        metadata = {"name": self.namespace}
+        await self.server.call("POST", "/api/v1/namespaces", {"metadata": metadata})
+        await self.make_leases()
+        async with AsyncExitStack() as stack:
+            for owner in ("a", "b", "x", "w0", "w1", "w2", "w3", "standby", "other"):
+                self._leases[owner] = await stack.enter_async_context(
+                    open_kubernetes(
+                        namespace=self.namespace,
+                        identity=owner,
+                        prefix="drey-",
+                        duration_s=DURATION_S,
+                        kubeconfig=self.kubeconfig,
+                    )
+                )
+            yield
+
+    async def make_leases(self, *names: str) -> None:
+        for name in names or NAMES:
+            await self.server.call("POST", self.path, {"metadata": {"name": f"drey-{name}"}})
+
+    def lease(self, owner: str) -> Lease:
+        return self._leases[owner]
+
+    def program(self, name: str) -> Sequence[str]:
+        return [sys.executable, "-c", PROGRAM, self.namespace, str(self.kubeconfig), name]
+
+    async def wipe(self) -> None:
+        for name in NAMES:
+            await self.server.call("DELETE", f"{self.path}/drey-{name}")
+        await self.make_leases()
+
+    async def take_from(self, name: str) -> None:
+        await self.server.call(
+            "PATCH",
+            f"{self.path}/drey-{name}",
+            {
+                "metadata": {"annotations": {"drey.dev/epoch": str(2**41)}},
+                "spec": {"holderIdentity": "intruder", "leaseDurationSeconds": 2},
+            },
+        )
+
+    async def away(self) -> None:
+        self.server.stand_still()
+
+    async def back(self) -> None:
+        self.server.go_on()
+
+
+@pytest.fixture
+async def site(api_server: ApiServer) -> AsyncIterator[KubernetesSite]:
+    made = KubernetesSite(api_server, {})
+    async with made.open():
+        yield made
+        api_server.go_on()
+
+
+class TestKubernetesLease(LeaseSuite):
+    pass
+
+
+async def test_a_deleted_lease_ends_the_ownership_and_waits_to_be_made_again(
+    site: KubernetesSite,
+) -> None:
+    lost = asyncio.Event()
+    epochs: list[int] = []
+
+    async def own(owner: str) -> None:
+        while True:
+            try:
+                async with site.lease(owner).held("shard-0") as term:
+                    epochs.append(term.epoch)
+                    await asyncio.Event().wait()
+            except LeaseLost:
+                lost.set()
+
+    task = asyncio.create_task(own("a"))
+    await until(lambda: len(epochs) == 1)
+    await site.server.call("DELETE", f"{site.path}/drey-shard-0")
+    await asyncio.wait_for(lost.wait(), 60)
+    await asyncio.sleep(DURATION_S)
+    assert len(epochs) == 1
+    await site.make_leases("shard-0")
+    await until(lambda: len(epochs) == 2)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_a_hand_on_the_labels_takes_nothing_away(site: KubernetesSite) -> None:
+    async with holding(site.lease("a"), "shard-0") as term:
+        for number in range(5):
+            labels = {"metadata": {"labels": {"touched": str(number)}}}
+            await site.server.call("PATCH", f"{site.path}/drey-shard-0", labels)
+            await asyncio.sleep(DURATION_S / 4)
+        assert term.valid and not term.lost.is_set()
+
+
+async def test_an_owner_that_cannot_renew_falls_silent_before_anybody_follows(
+    site: KubernetesSite,
+) -> None:
+    """The server stands still: nobody may follow, and nobody may publish."""
+    async with holding(site.lease("a"), "shard-0") as term:
+        epoch = term.epoch
+        await site.away()
+        await until(lambda: not term.valid)
+        assert not term.lost.is_set()
+        await site.back()
+        async with asyncio.timeout(60):
+            await term.changed.wait()
+        # nobody else had it meanwhile
+        assert term.valid and term.epoch == epoch
+
+
+async def test_a_blocked_loop_is_not_valid_when_it_goes_on(site: KubernetesSite) -> None:
+    async with holding(site.lease("a"), "shard-0") as term:
+        until_then = term.until
+        while term._clock() < until_then:  # a loop that does not get on
+            pass
+        assert not term.valid
+        await until(lambda: term.valid)
+
+
+async def test_the_same_pod_twice_waits_for_its_own_former_process(site: KubernetesSite) -> None:
+    async with HoldingProgram.started(site, "shard-0") as program:
+        first = int(await program.line())
+        async with HoldingProgram.started(site, "shard-0") as second:
+            await asyncio.sleep(0.5)
+            assert await program.is_valid()
+            program.send(signal.SIGKILL)
+            assert int(await second.line()) > first
+
+
+async def test_without_the_right_it_says_which_is_missing(
+    site: KubernetesSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    account = {"metadata": {"name": "monitor"}}
+    path = f"/api/v1/namespaces/{site.namespace}/serviceaccounts"
+    await site.server.call("POST", path, account)
+    answer = await site.server.call("POST", f"{path}/monitor/token", {"spec": {}})
+    token = answer["status"]["token"]
+    with pytest.raises(Refused):
+        await site.server.call("GET", f"{site.path}/drey-shard-0", token=token)
+    async with open_kubernetes(
+        namespace=site.namespace,
+        identity="poor",
+        prefix="drey-",
+        duration_s=DURATION_S,
+        kubeconfig=site.server.kubeconfig(token),
+    ) as lease:
+        task = asyncio.create_task(_enter(lease))
+        await until(lambda: "give its Role" in str([r.__dict__ for r in caplog.records]))
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _enter(lease: Lease) -> None:
+    async with lease.held("shard-0"):
+        pass

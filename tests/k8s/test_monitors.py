@@ -1,0 +1,168 @@
+"""Monitors that own by a Lease: what they publish when one of them stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from drey_core.values import State
+from drey_testing.ca.ioc import Ioc, use_loopback
+from drey_testing.cluster.api_server import ApiServer
+from drey_testing.fixtures_monitor import (
+    CHANNELS,
+    DATABASE,
+    LIVING,
+    MonitorProcess,
+    MonitorRig,
+    eventually,
+)
+
+use_loopback()
+WAIT_S = 90.0
+NO_POSTGRES = "postgresql://nobody@127.0.0.1:1/none"
+
+
+@pytest.fixture(scope="module")
+def ioc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ioc]:
+    with Ioc(tmp_path_factory.mktemp("ioc"), DATABASE) as running:
+        yield running
+
+
+class LeasedRig:
+    """A rig whose monitors own by Leases; there is no Postgres."""
+
+    def __init__(self, rig: MonitorRig, server: ApiServer) -> None:
+        self.rig, self._server = rig, server
+        self.namespace = f"t{uuid.uuid4().hex[:12]}"
+        self._kubeconfig = server.kubeconfig()
+
+    async def make_lease(self) -> None:
+        metadata = {"name": self.namespace}
+        await self._server.call("POST", "/api/v1/namespaces", {"metadata": metadata})
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
+        await self._server.call("POST", path, {"metadata": {"name": "drey-shard-0"}})
+
+    def start_monitor(self) -> MonitorProcess:
+        return self.rig.start_monitor(
+            LEASE="kubernetes",
+            LEASE_NAMESPACE=self.namespace,
+            LEASE_IDENTITY=f"monitor-{len(self.rig.monitors)}",
+            LEASE_DURATION="2",
+            LEASE_KUBECONFIG=str(self._kubeconfig),
+        )
+
+    async def epoch(self) -> int:
+        (beat,) = await self.rig.image.heartbeats(1)
+        return beat.epoch if beat is not None else 0
+
+    async def wait_owner_after(self, epoch: int) -> int:
+        """Wait for one with a greater epoch, who has published under it."""
+
+        async def followed() -> bool:
+            now = await self.epoch()
+            return now > epoch and any(b.epoch == now for b, _ in self.rig.listener.batches)
+
+        await eventually(followed, f"an owner after epoch {epoch}", WAIT_S)
+        return await self.epoch()
+
+    async def wait_fresh(self) -> None:
+        """Wait until a changing channel changes in the image."""
+        before = (await self.rig.read([700])).value(0)
+
+        async def changed() -> bool:
+            return bool((await self.rig.read([700])).value(0) != before)
+
+        await eventually(changed, "values go on", WAIT_S)
+
+    def check_batches(self) -> None:
+        """Nobody can believe two: one owner an epoch, each number once, and in order."""
+        owners: dict[int, set[str]] = {}
+        for beat in self.rig.listener.beats:
+            owners.setdefault(beat.epoch, set()).add(beat.owner)
+        assert all(len(found) == 1 for found in owners.values()), owners
+        stamps = [(b.epoch, b.sequence, b.part) for b, _ in self.rig.listener.batches]
+        assert len(stamps) == len(set(stamps))
+        greatest, late = 0, 0
+        for epoch, _, _ in stamps:
+            greatest = max(greatest, epoch)
+            late += epoch < greatest
+        # one may have lain in the client's buffer when the process was stopped
+        assert late <= 1, f"{late} batches of a former owner after those of its successor"
+
+
+@pytest.fixture
+async def leased(tmp_path, ioc: Ioc, api_server: ApiServer) -> AsyncIterator[LeasedRig]:
+    async with MonitorRig(tmp_path, NO_POSTGRES) as rig:
+        rig.directory.set(CHANNELS.items())
+        made = LeasedRig(rig, api_server)
+        await made.make_lease()
+        try:
+            yield made
+        finally:
+            api_server.go_on()
+            for monitor in rig.monitors:
+                print(monitor.log.read_text())
+
+
+async def test_a_stopped_owner_is_followed_and_says_nothing_when_it_goes_on(
+    leased: LeasedRig,
+) -> None:
+    first = leased.start_monitor()
+    await leased.rig.wait_settled(WAIT_S)
+    epoch = await leased.epoch()
+    leased.start_monitor()
+    first.signal(signal.SIGSTOP)
+    second = await leased.wait_owner_after(epoch)
+    first.signal(signal.SIGCONT)
+
+    async def noticed() -> bool:
+        log = first.log.read_text()
+        return "was lost" in log or "newer owner" in log
+
+    await eventually(noticed, "the stopped owner learns of it", WAIT_S)
+    await leased.wait_fresh()
+    await leased.rig.wait_states(LIVING, State.CONNECTED, WAIT_S)
+    assert await leased.epoch() == second
+    leased.check_batches()
+
+
+async def test_a_killed_owner_is_followed_and_one_that_ends_hands_over(leased: LeasedRig) -> None:
+    first = leased.start_monitor()
+    await leased.rig.wait_settled(WAIT_S)
+    epoch = await leased.epoch()
+    second = leased.start_monitor()
+    first.signal(signal.SIGKILL)
+    epoch = await leased.wait_owner_after(epoch)
+    leased.start_monitor()
+    second.signal(signal.SIGTERM)
+    assert await second.ended(WAIT_S) == 0
+    await leased.wait_owner_after(epoch)
+    await leased.wait_fresh()
+    leased.check_batches()
+
+
+async def test_all_fall_silent_while_the_api_server_is_away_and_go_on(
+    leased: LeasedRig, api_server: ApiServer
+) -> None:
+    leased.start_monitor()
+    await leased.rig.wait_settled(WAIT_S)
+    epoch = await leased.epoch()
+    api_server.stand_still()
+    seen = -1
+
+    async def silent() -> bool:
+        nonlocal seen
+        before, seen = seen, len(leased.rig.listener.batches) + len(leased.rig.listener.beats)
+        await asyncio.sleep(0.6)
+        return before == seen
+
+    await eventually(silent, "nothing is published", WAIT_S)
+    api_server.go_on()
+    await leased.wait_fresh()
+    # its channels stayed connected, and nobody else had it
+    assert await leased.epoch() == epoch
+    leased.check_batches()
