@@ -243,6 +243,11 @@ class Image:
         found = [_accepted(decode_directory_version, raw, "image directory") for raw in raws]
         return [v if v is not None and v.shard == s else None for s, v in enumerate(found)]
 
+    async def directory_version(self, shard: int) -> DirectoryVersion | None:
+        """That of one shard."""
+        (raw,) = await self._mget([self._key("shard", shard, "directory")])
+        return _accepted(decode_directory_version, raw, "image directory")
+
     async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]:
         """Catalog pages by number; those not there or torn are left out."""
         raws = await self._mget([self._key("catalog", n) for n in numbers])

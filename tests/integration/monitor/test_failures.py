@@ -411,6 +411,19 @@ async def test_an_image_put_back_to_an_older_time_is_written_again(rig, ioc):
         await eventually(again, "written again")
 
 
+async def test_a_torn_directory_version_alone_is_written_again(rig, ioc):
+    rig.start_monitor()
+    await rig.wait_settled()
+
+    async def there():
+        return (await rig.image.directory_versions(1)) != [None]
+
+    await eventually(there, "a directory")
+    async with Redis.from_url(rig.valkey.url) as redis:
+        await redis.set("drey:shard:0:directory", b"\xff")
+    await eventually(there, "written again")
+
+
 async def test_poison_on_the_bus_and_in_the_image_ends_nothing(rig, ioc):
     monitor = rig.start_monitor()
     await rig.wait_settled()

@@ -115,6 +115,10 @@ class Heartbeats:
         if directory:
             owned.directory.mark_all()
             owned.directory_wake.set()
+        elif await self._image.directory_version(owned.shard) is None:
+            log.warning("the image lost the directory of shard %d; writing it", owned.shard)
+            owned.directory.mark_all()
+            owned.directory_wake.set()
         if values or directory:
             lost = len(set(values) | set(directory))
             log.warning("the image lost %d pages of shard %d; writing them", lost, owned.shard)
