@@ -23,7 +23,7 @@ MODULES := proto libs/contracts/proto
 GENERATED := --path proto/drey --path libs/contracts/proto/drey
 
 .DEFAULT_GOAL := help
-.PHONY: help docs venv demo test test-times ci bench asan lint types contracts contracts-check up clean format baseline
+.PHONY: help cluster-programs chart docs venv demo test test-times ci bench asan lint types contracts contracts-check up clean format baseline
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -49,7 +49,11 @@ demo: $(RUN_STAMP) ## Walk the main job on a simulated machine (PVS=2000, DEMO_J
 up: $(RUN_STAMP) ## Start the whole stack in the foreground, state in .drey
 	@$(PY) -m drey_cli.main up
 
+cluster-programs: venv ## Build etcd, the Kubernetes API server and helm into the user's cache, once (Go; 6 minutes)
+	$(PY) -m drey_testing.cluster.programs etcd kube-apiserver helm
+
 test: venv ## Run all tests
+	@$(MAKE) --no-print-directory cluster-programs || echo "WITHOUT KUBERNETES: the tests of Leases and of the chart will be skipped" >&2
 	$(PY) -m pytest -n 2 --dist loadgroup -m "not serial" -q
 	$(PY) -m pytest -m serial -q
 
@@ -58,6 +62,9 @@ test-times: venv ## Run all tests N times, beside BUSY busy loops: a table of co
 
 asan: venv ## The native channel table's suite under AddressSanitizer (needs gcc; 5 minutes)
 	@sh tests/tools/native_asan.sh
+
+chart: venv ## Write the chart's schema from the settings, and the plain manifests from the chart
+	$(PY) k8s/generate.py
 
 lint: venv ## ruff, import contracts, buf lint
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from drey_stack.ports import LOOPBACK, free_port
 from drey_stack.process import Process
-from drey_testing.cluster.programs import programs
+from drey_testing.cluster.programs import built_programs
 
 _START_S = 300.0
 """Catches a hang; it takes three seconds."""
@@ -61,7 +61,7 @@ class ApiServer:
 
     async def start(self) -> None:
         """Start both and return when they answer."""
-        found = await asyncio.to_thread(programs, "etcd", "kube-apiserver")
+        found = built_programs("etcd", "kube-apiserver")
         self._write_keys()
         client, peer = free_port(), free_port()
         etcd = f"http://{LOOPBACK}:{client}"

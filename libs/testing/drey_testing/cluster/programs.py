@@ -52,6 +52,14 @@ def cache() -> Path:
     return base / "drey" / "cluster-bin" / version()
 
 
+def built_programs(*names: str) -> Path:
+    """The folder with these programs; `ProgramsMissing` where one is not built."""
+    missing = _missing(cache(), names)
+    if missing:
+        raise ProgramsMissing(f"{', '.join(missing)} not built here: run `make cluster-programs`")
+    return cache()
+
+
 def programs(*names: str) -> Path:
     """The folder with these programs, built first where they are not there.
 

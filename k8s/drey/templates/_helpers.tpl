@@ -1,0 +1,99 @@
+{{- define "drey.labels" -}}
+app.kubernetes.io/name: drey
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "drey.image" -}}
+{{ with .root.Values.image.registry }}{{ . }}/{{ end }}drey-{{ .component }}:{{ .root.Values.image.tag }}
+{{- end }}
+
+{{- define "drey.port" -}}
+{{ get (dict "snapshot" 7101 "monitor" 7102 "restore" 7103 "gateway" 7100) . }}
+{{- end }}
+
+{{- define "drey.text" -}}
+{{ if kindIs "string" . }}{{ . | quote }}{{ else }}{{ . | toJson | quote }}{{ end }}
+{{- end }}
+
+{{- define "drey.secure" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "drey.podSecure" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "drey.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "drey.env" -}}
+{{- $root := .root }}{{ $service := .component }}{{ $name := $root.Release.Name }}
+{{- if ne $service "monitor" }}
+- {name: DREY_POSTGRES_URL, valueFrom: {secretKeyRef: {name: {{ $root.Values.secrets.connections }}, key: postgres}}}
+{{- end }}
+- {name: DREY_REDIS_URL, valueFrom: {secretKeyRef: {name: {{ $root.Values.secrets.connections }}, key: redis}}}
+- {name: DREY_NATS_URL, valueFrom: {secretKeyRef: {name: {{ $root.Values.secrets.connections }}, key: nats}}}
+- {name: DREY_NAMESPACE, value: {{ $root.Values.site | quote }}}
+- {name: DREY_SHARDS, value: {{ $root.Values.shards | toJson | quote }}}
+- {name: DREY_TRUSTED_KEYS, value: /etc/drey/keys/trusted.json}
+- {name: DREY_SIGNING_KEY, value: /etc/drey/keys/{{ $service }}.pem}
+- {name: DREY_{{ upper $service }}_LISTEN, value: "0.0.0.0:{{ include "drey.port" $service }}"}
+{{- range $other := list "snapshot" "monitor" "restore" "gateway" }}
+- {name: DREY_{{ upper $other }}_TARGET, value: "{{ $name }}-{{ $other }}:{{ include "drey.port" $other }}"}
+{{- end }}
+{{- if $root.Values.tls.enabled }}
+- {name: DREY_TLS_CERT, value: /etc/drey/tls/tls.crt}
+- {name: DREY_TLS_KEY, value: /etc/drey/tls/tls.key}
+- {name: DREY_TLS_CA, value: /etc/drey/tls/ca.crt}
+- {name: DREY_TLS_CLIENT_CA, value: /etc/drey/tls/ca.crt}
+{{- else }}
+- {name: DREY_ALLOW_INSECURE_LISTEN, value: "true"}
+{{- end }}
+{{- if ne $service "gateway" }}
+{{- with $root.Values.epics.addressList }}
+- {name: DREY_{{ upper $service }}_CA_ADDRESS_LIST, value: {{ . | quote }}}
+{{- end }}
+- {name: DREY_{{ upper $service }}_CA_AUTO_ADDRESS_LIST, value: {{ $root.Values.epics.autoAddressList | quote }}}
+{{- with $root.Values.epics.nameServers }}
+- {name: DREY_{{ upper $service }}_CA_NAME_SERVERS, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+{{- if eq $service "monitor" }}
+- {name: DREY_MONITOR_LEASE, value: kubernetes}
+- {name: DREY_MONITOR_LEASE_DURATION, value: {{ $root.Values.leaseDuration | toJson | quote }}}
+- {name: DREY_MONITOR_LEASE_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: DREY_MONITOR_LEASE_IDENTITY, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+{{- end }}
+{{- range $key, $value := $root.Values.settings.common }}
+- {name: DREY_{{ upper $key }}, value: {{ include "drey.text" $value }}}
+{{- end }}
+{{- range $key, $value := get $root.Values.settings $service }}
+- {name: DREY_{{ upper $service }}_{{ upper $key }}, value: {{ include "drey.text" $value }}}
+{{- end }}
+{{- end }}
+
+{{- define "drey.migration" -}}
+- name: {{ .component }}
+  image: {{ include "drey.image" . | quote }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  securityContext: {{- include "drey.secure" . | nindent 4 }}
+  command: [python, -m, drey_runtime.migrate, --application-role, {{ .root.Values.secrets.applicationRole }}]
+  args: {{- toYaml .packages | nindent 4 }}
+  env:
+    - {name: DREY_POSTGRES_URL, valueFrom: {secretKeyRef: {name: {{ .root.Values.secrets.connections }}, key: postgresOwner}}}
+  resources: {requests: {cpu: 50m, memory: 96Mi}, limits: {memory: 256Mi}}
+{{- end }}
+
+{{- define "drey.selector" -}}
+{matchLabels: {app.kubernetes.io/name: drey, app.kubernetes.io/instance: {{ .root.Release.Name }}, app.kubernetes.io/component: {{ .component }}}}
+{{- end }}

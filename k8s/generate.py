@@ -1,0 +1,135 @@
+"""What is generated here: the chart's schema from the settings, the manifests from the chart.
+
+    python k8s/generate.py            writes them
+    python k8s/generate.py --check    exit status 1, naming them, where one differs
+
+Needs helm, as `make cluster-programs` builds it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from drey_gateway.settings import Settings as Gateway
+from drey_monitor.settings import Settings as Monitor
+from drey_restore.settings import Settings as Restore
+from drey_runtime.settings import CommonSettings
+from drey_snapshot.settings import Settings as Snapshot
+from drey_testing.cluster.programs import ProgramsMissing, programs
+
+HERE = Path(__file__).parent
+CHART = HERE / "drey"
+SERVICES: dict[str, type[CommonSettings]] = {
+    "gateway": Gateway,
+    "snapshot": Snapshot,
+    "monitor": Monitor,
+    "restore": Restore,
+}
+BY_CHART = {
+    *("postgres_url", "redis_url", "nats_url", "namespace", "shards", "listen"),
+    *("trusted_keys", "signing_key", "tls_cert", "tls_key", "tls_ca", "tls_client_ca"),
+    *("allow_insecure_listen", "ca_address_list", "ca_auto_address_list", "ca_name_servers"),
+    *("lease", "lease_duration", "lease_namespace", "lease_identity"),
+    *("snapshot_target", "monitor_target", "restore_target", "gateway_target"),
+}
+"""Settings that have values of their own in the chart."""
+STRING, FLAG = {"type": "string"}, {"type": "boolean"}
+OBJECTS = {"type": "array", "items": {"type": "object"}}
+
+
+def closed(**properties: Any) -> dict[str, Any]:
+    """An object with these properties and no others."""
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def settings_of(cls: type[CommonSettings], *, common: bool) -> dict[str, Any]:
+    """Schema of the settings that may be given freely: those of all, or of one service."""
+    shared = set(CommonSettings.model_fields)
+    found = cls.model_json_schema()["properties"]
+    return closed(
+        **{
+            name: {key: value for key, value in schema.items() if key != "title"}
+            for name, schema in found.items()
+            if name not in BY_CHART and (name in shared) == common
+        }
+    )
+
+
+def schema() -> str:
+    """`values.schema.json`."""
+    own = {name: settings_of(cls, common=False) for name, cls in SERVICES.items()}
+    pods = closed(replicas={"type": "integer", "minimum": 1}, resources={"type": "object"})
+    monitor = Monitor.model_json_schema()["properties"]
+    values = closed(
+        site={key: value for key, value in monitor["namespace"].items() if key != "title"},
+        shards={key: value for key, value in monitor["shards"].items() if key != "title"},
+        leaseDuration={k: v for k, v in monitor["lease_duration"].items() if k != "title"},
+        image=closed(
+            registry=STRING,
+            tag=STRING,
+            pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
+            pullSecrets=OBJECTS,
+        ),
+        secrets=closed(connections=STRING, applicationRole=STRING, keys=STRING),
+        tls=closed(enabled=FLAG, secretPrefix=STRING, issuer=closed(name=STRING, kind=STRING)),
+        epics=closed(
+            addressList=STRING, autoAddressList=FLAG, nameServers=STRING, hostNetwork=FLAG
+        ),
+        settings=closed(common=settings_of(CommonSettings, common=True), **own),
+        **dict.fromkeys(SERVICES, pods),
+        ingress=closed(
+            enabled=FLAG,
+            className=STRING,
+            host=STRING,
+            tlsSecret=STRING,
+            annotations={"type": "object"},
+        ),
+        gatewayApi=closed(
+            enabled=FLAG, parents=OBJECTS, hostnames={"type": "array", "items": STRING}
+        ),
+        networkPolicy=closed(enabled=FLAG, clients=OBJECTS, outside=OBJECTS),
+        **{"global": {"type": "object"}},
+    )
+    values["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(values, indent=2) + "\n"
+
+
+def rendered(*options: str) -> str:
+    """The chart as helm renders it. CalledProcessError with what helm says."""
+    helm = programs("helm") / "helm"
+    done = subprocess.run(
+        [str(helm), "template", "drey", str(CHART), "--namespace", "drey", *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def main() -> None:
+    """Write, or compare."""
+    check = "--check" in sys.argv[1:]
+    differing = []
+    for path, make in (
+        (CHART / "values.schema.json", schema),
+        (HERE / "manifests/drey.yaml", rendered),
+    ):
+        text = make()
+        if check and (not path.exists() or path.read_text() != text):
+            differing.append(str(path))
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+    if differing:
+        sys.exit(f"{', '.join(differing)}: not what `make chart` makes")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ProgramsMissing as error:
+        sys.exit(str(error))

@@ -1,0 +1,243 @@
+"""The chart: what it renders is what the services take, what an API server takes, and no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from drey_gateway.settings import Settings as Gateway
+from drey_monitor.settings import Settings as Monitor
+from drey_restore.settings import Settings as Restore
+from drey_runtime.settings import CommonSettings, load
+from drey_snapshot.settings import Settings as Snapshot
+from drey_testing.cluster.api_server import ApiServer, Refused
+from drey_testing.cluster.programs import ProgramsMissing, built_programs
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES: dict[str, type[CommonSettings]] = {
+    "gateway": Gateway,
+    "snapshot": Snapshot,
+    "monitor": Monitor,
+    "restore": Restore,
+}
+SECRETS = {
+    "postgres": "postgresql://drey_app:p@db/drey",
+    "postgresOwner": "postgresql://drey_owner:p@db/drey",
+    "redis": "rediss://:p@cache/0",
+    "nats": "tls://bus:4222",
+}
+VARIANTS: list[Sequence[str]] = [
+    (),
+    ("shards=3", "tls.enabled=false", "epics.hostNetwork=true", "epics.addressList=10.1.2.3"),
+    ("ingress.enabled=true", "ingress.host=drey.site", "site=ring_two"),
+    ("settings.common.calls_per_second=2000000", "settings.monitor.tick=0.05", "leaseDuration=10"),
+]
+PATHS = {
+    "ServiceAccount": "/api/v1/namespaces/drey/serviceaccounts",
+    "Service": "/api/v1/namespaces/drey/services",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/drey/poddisruptionbudgets",
+    "Deployment": "/apis/apps/v1/namespaces/drey/deployments",
+    "Job": "/apis/batch/v1/namespaces/drey/jobs",
+    "Lease": "/apis/coordination.k8s.io/v1/namespaces/drey/leases",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/drey/roles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/drey/rolebindings",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/drey/networkpolicies",
+    "Ingress": "/apis/networking.k8s.io/v1/namespaces/drey/ingresses",
+}
+Render = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    try:
+        return str(built_programs("helm") / "helm")
+    except ProgramsMissing as error:
+        pytest.skip(f"NO HELM HERE, the chart was NOT tested: {error}")
+
+
+@pytest.fixture(scope="session")
+def render(helm: str) -> Render:
+    def made(*values: str) -> list[dict[str, Any]]:
+        options = []
+        for value in values:
+            # numbers with a point are texts to --set
+            options += ["--set-json" if value.startswith("settings.") else "--set", value]
+        done = subprocess.run(
+            [helm, "template", "drey", str(ROOT / "k8s/drey"), "--namespace", "drey", *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ValueError(done.stderr)
+        return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+    return made
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [found for found in objects if found["kind"] == kind]
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    """As the kubelet makes it."""
+    found = {}
+    for entry in container["env"]:
+        source = entry.get("valueFrom")
+        if source is None:
+            found[entry["name"]] = entry["value"]
+        elif "secretKeyRef" in source:
+            found[entry["name"]] = SECRETS[source["secretKeyRef"]["key"]]
+        else:
+            found[entry["name"]] = source["fieldRef"]["fieldPath"]
+    return found
+
+
+def test_schema_and_manifests_are_what_is_generated(helm: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "k8s/generate.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("values", VARIANTS)
+def test_each_service_takes_what_the_chart_gives_it(
+    render: Render, monkeypatch: pytest.MonkeyPatch, values: Sequence[str]
+) -> None:
+    objects = render(*values)
+    leases = {found["metadata"]["name"] for found in of_kind(objects, "Lease")}
+    ports = {
+        found["metadata"]["name"]: found["spec"]["ports"][0]["port"]
+        for found in of_kind(objects, "Service")
+    }
+    for deployment in of_kind(objects, "Deployment"):
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        cls = CLASSES[container["name"]]
+        with monkeypatch.context() as patch:
+            patch.setattr("os.environ", environment(container))
+            settings = load(cls)
+        assert settings.listen.rpartition(":")[2] == str(  # type: ignore[attr-defined]
+            container["ports"][0]["containerPort"]
+        )
+        for other in ("snapshot", "monitor", "restore", "gateway"):
+            name, _, port = getattr(settings, f"{other}_target").partition(":")
+            assert ports[name] == int(port)
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        for path in (settings.signing_key, settings.trusted_keys, settings.tls_cert):
+            assert path is None or str(path.parent) in mounts
+        if isinstance(settings, Monitor):
+            assert settings.lease == "kubernetes"
+            assert leases == {
+                f"{settings.lease_prefix}shard-{number}" for number in range(settings.shards)
+            }
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("shards=0", "shards"),
+        ("shards=many", "shards"),
+        ("site=Ring", "site"),
+        ("replicas=3", "replicas"),
+        ("gateway.replicas=0", "replicas"),
+        ("settings.monitor.tickk=1", "tickk"),
+        ("settings.monitor.tick=100", "tick"),
+        ('settings.common.log_level="LOUD"', "log_level"),
+        ('settings.common.postgres_url="x"', "postgres_url"),
+        ("leaseDuration=1", "leaseDuration"),
+        ("ingress.enabled=true", "ingress.host"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(render: Render, value: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        render(value)
+
+
+def test_pods_may_as_little_as_they_need(render: Render) -> None:
+    objects = render()
+    pods = of_kind(objects, "Deployment") + of_kind(objects, "Job")
+    assert len(pods) == 5
+    for found in pods:
+        pod = found["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert "hostNetwork" not in pod
+        name = found["metadata"]["name"]
+        assert pod["automountServiceAccountToken"] == (name == "drey-monitor")
+        for container in pod["containers"] + pod.get("initContainers", []):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["limits"]["memory"]
+            if found["kind"] == "Deployment":
+                assert {"readinessProbe", "livenessProbe"} <= container.keys()
+    (deny,) = [n for n in of_kind(objects, "NetworkPolicy") if n["metadata"]["name"] == "drey-deny"]
+    assert set(deny["spec"]) == {"podSelector", "policyTypes"}
+    (monitor_in,) = [
+        n for n in of_kind(objects, "NetworkPolicy") if n["metadata"]["name"] == "drey-monitor"
+    ]
+    callers = [
+        source["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+        for source in monitor_in["spec"]["ingress"][0]["from"]
+    ]
+    assert callers == ["gateway"]
+
+
+@pytest.fixture
+async def namespace(api_server: ApiServer) -> AsyncIterator[ApiServer]:
+    try:
+        await api_server.call("POST", "/api/v1/namespaces", {"metadata": {"name": "drey"}})
+    except Refused as error:
+        if error.status != 409:
+            raise
+    yield api_server
+
+
+@pytest.mark.parametrize("values", VARIANTS[:3])
+async def test_an_api_server_takes_every_object_strictly(
+    render: Render, namespace: ApiServer, values: Sequence[str]
+) -> None:
+    for found in render(*values):
+        path = PATHS[found["kind"]]
+        await namespace.call("POST", f"{path}?dryRun=All&fieldValidation=Strict", found)
+
+
+async def test_a_monitor_s_account_may_touch_its_leases_and_nothing_else(
+    render: Render, namespace: ApiServer
+) -> None:
+    wanted = ("ServiceAccount", "Lease", "Role", "RoleBinding")
+    for found in render():
+        if found["kind"] in wanted:
+            await namespace.call("POST", PATHS[found["kind"]], found)
+    accounts = PATHS["ServiceAccount"]
+    answer = await namespace.call("POST", f"{accounts}/drey-monitor/token", {"spec": {}})
+    token = answer["status"]["token"]
+    leases = PATHS["Lease"]
+    await namespace.call("GET", f"{leases}/drey-shard-0", token=token)
+    patch = {"spec": {"holderIdentity": "x", "leaseDurationSeconds": 4}}
+    await namespace.call("PATCH", f"{leases}/drey-shard-0", patch, token)
+    other = {"metadata": {"name": "other"}}
+    await namespace.call("POST", leases, other)
+    for method, path, body in (
+        ("GET", leases, None),
+        ("GET", f"{leases}/other", None),
+        ("PATCH", f"{leases}/other", patch),
+        ("POST", leases, {"metadata": {"name": "new"}}),
+        ("DELETE", f"{leases}/drey-shard-0", None),
+        ("GET", "/api/v1/namespaces/drey/secrets", None),
+        ("GET", "/api/v1/namespaces/drey/pods", None),
+        ("GET", "/api/v1/nodes", None),
+    ):
+        with pytest.raises(Refused) as refusal:
+            await namespace.call(method, path, body, token)
+        assert refusal.value.status == 403, (method, path)
