@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drey_core.errors import InvalidArgument
 from drey_core.pv_table import NO_POLICY, CompletionMode, Policy
-from drey_snapshot.catalog.domain.policy import effective, from_json, to_json
+from drey_snapshot.catalog.domain.policy import check, effective, from_json, to_json
 from drey_snapshot.catalog.mapping import policy_from_proto, policy_to_proto
 
 FINITE = st.none() | st.floats(allow_nan=False, allow_infinity=False)
@@ -48,3 +50,29 @@ def test_what_a_pv_says_holds(policy: Policy) -> None:
         said = getattr(policy, field.name)
         if said != field.default:
             assert getattr(found.policy, field.name) == said
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        (Policy(done_channel="X.DMOV"), "done_channel"),
+        (Policy(CompletionMode.READBACK, done_value=1.0), "done_value"),
+        (Policy(CompletionMode.SENT, ramp_rate=1.0), "ramp_rate"),
+        (Policy(CompletionMode.SENT, ramp_step=1.0), "ramp_step"),
+        (Policy(CompletionMode.READBACK, timeout_s=2.0, settle_s=2.0), "settle"),
+        (Policy(CompletionMode.READBACK, settle_s=6.0), "settle"),
+    ],
+)
+def test_a_policy_that_contradicts_itself_is_refused(policy: Policy, field: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check(policy, has_readback=True, path="pv.restore_policy")
+    assert caught.value.field == f"pv.restore_policy.{field}"
+
+
+def test_a_policy_that_can_be_followed_is_taken() -> None:
+    for policy in (
+        Policy(CompletionMode.DONE_CHANNEL, 60.0, 1.0, done_channel="X.DMOV", done_value=1.0),
+        Policy(CompletionMode.READBACK, 60.0, 5.0, ramp_rate=1.0),
+        Policy(settle_s=30.0, timeout_s=2.0),
+    ):
+        check(policy, has_readback=True, path="p")

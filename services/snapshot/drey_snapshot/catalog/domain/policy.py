@@ -76,11 +76,38 @@ def check(policy: Policy, *, has_readback: bool, path: str) -> None:
         value = getattr(policy, name)
         if value is not None and not 0 < value < float("inf"):
             raise _refusal(f"{path}.{name}", f"{value} is not a finite number above 0")
+    _check_completion(policy, path)
     low, high = policy.allowed_low, policy.allowed_high
     if any(end is not None and math.isnan(end) for end in (low, high)):
         raise _refusal(f"{path}.allowed", "an end of the range is NaN")
     if low is not None and high is not None and low > high:
         raise _refusal(f"{path}.allowed", f"the range from {low} to {high} is empty")
+
+
+def _check_completion(policy: Policy, path: str) -> None:
+    """Refuse what the completion of the policy leaves without a meaning."""
+    completion = policy.completion
+    if completion != CompletionMode.DONE_CHANNEL:
+        for name in ("done_channel", "done_value"):
+            if getattr(policy, name) not in ("", None):
+                raise _refusal(
+                    f"{path}.{name}",
+                    "is not looked at unless the completion is COMPLETION_DONE_CHANNEL",
+                )
+    if completion == CompletionMode.SENT:
+        for name in ("ramp_rate", "ramp_step"):
+            if getattr(policy, name) is not None:
+                raise _refusal(
+                    f"{path}.{name}",
+                    "a ramp waits for each step, and COMPLETION_SENT waits for nothing",
+                )
+    timeout_s = DEFAULTS.timeout_s if policy.timeout_s is None else policy.timeout_s
+    polled = completion in (CompletionMode.READBACK, CompletionMode.DONE_CHANNEL)
+    if polled and timeout_s is not None and (policy.settle_s or 0.0) >= timeout_s:
+        raise _refusal(
+            f"{path}.settle",
+            f"{policy.settle_s:g} s does not fit into the time-out of {timeout_s:g} s",
+        )
 
 
 def _refusal(field: str, why: str) -> InvalidArgument:
