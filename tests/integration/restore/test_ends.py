@@ -35,7 +35,7 @@ from .test_death import start
 Verdict = restore_pb2.Verdict
 FAST = [f"T:{i}" for i in range(20)]
 SLOW = "T:SLOW.A"
-SLOW_S = 6
+SLOW_S = 20
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def watched(site: Site, name: str) -> AsyncIterator[int]:
 
 async def until_done(site: Site) -> None:
     """The slow record has finished all that it began."""
-    async with watched(site, "T:SLOW.PACT") as slot, asyncio.timeout(60):
+    async with watched(site, "T:SLOW.PACT") as slot, asyncio.timeout(120):
         while (await site.world.table.read(np.array([slot]), 10)).values.data[0]:
             await asyncio.sleep(0.1)
 
@@ -131,7 +131,7 @@ async def executed(site: Site, plan: restore_pb2.Plan, **more: Any) -> restore_p
     return await site.ended((await site.execute(plan, **more)).id)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_slow_put_callback_delays_no_restore_and_nothing_fires_after_the_end(
     running: Site,
 ) -> None:
@@ -160,7 +160,7 @@ async def test_a_slow_put_callback_delays_no_restore_and_nothing_fires_after_the
     assert await values(site, [*FAST, SLOW]) == after
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
     running: Site, machine: Ioc
 ) -> None:
