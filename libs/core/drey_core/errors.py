@@ -57,6 +57,7 @@ class Reason(IntEnum):
     NOT_ALL_VERIFIED = 41
     LABELS_MOVED = 42
     UNKNOWN_FIELD = 43
+    GATE_NOT_MET = 44
 
 
 class DreyError(Exception):

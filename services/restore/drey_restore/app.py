@@ -17,7 +17,7 @@ from drey_restore.loops.warm import WarmLoop
 from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import Settings
 from drey_restore.usecases.ending import Ending
-from drey_restore.usecases.notify import Aborts, Notifier
+from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import JOB_KIND, Restores
 from drey_restore.usecases.runner import Runner
@@ -73,11 +73,16 @@ async def main(settings: Settings, app: App) -> int:
     jobs = JobStore(reserved)
 
     store, running = RestoreStore(database), RestoreStore(reserved)
-    notifier, aborts = Notifier(), Aborts()
+    notifier, running_restores = Notifier(), RunningRestores()
     ending = Ending(running, notifier, now_ns)
-    limits = Limits(settings.connect_timeout, settings.read_timeout, settings.chunk_size)
+    limits = Limits(
+        settings.connect_timeout,
+        settings.read_timeout,
+        settings.chunk_size,
+        settings.writes_per_ioc,
+    )
     pool = ChannelPool(table, settings.keep_channels)
-    runner = Runner(running, jobs, pool, ending, notifier, aborts, limits, now_ns)
+    runner = Runner(running, jobs, pool, ending, notifier, running_restores, limits, now_ns)
     worker = JobWorker(
         jobs,
         {JOB_KIND: Kind(runner.run, runner.interrupted)},
@@ -87,11 +92,20 @@ async def main(settings: Settings, app: App) -> int:
     catalog = CatalogClient(upstream)
     pulses = Pulses(image, settings.shards)
     live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
-    plans = Plans(store, SnapshotClient(upstream), catalog, live, pool, limits, now_ns)
+    plans = Plans(
+        store,
+        SnapshotClient(upstream),
+        catalog,
+        live,
+        pool,
+        limits,
+        now_ns,
+        refuse_invalid=settings.refuse_invalid,
+    )
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
     await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
-    restores = Restores(store, jobs, ending, notifier, aborts, now_ns)
+    restores = Restores(store, jobs, ending, notifier, running_restores, now_ns)
     servicer = RestoreServicer(plans, restores, now_ns)
 
     app.start(bus, "bus")

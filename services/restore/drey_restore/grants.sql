@@ -7,7 +7,7 @@ GRANT SELECT, INSERT, UPDATE (restore_id) ON restore.plan TO :application;
 GRANT SELECT, INSERT ON restore.plan_data, restore.plan_item TO :application;
 GRANT SELECT ON restore.plan_item_number TO :application;
 GRANT SELECT, INSERT, UPDATE ON restore.restore TO :application;
-GRANT SELECT, INSERT ON restore.restore_data, restore.restore_item TO :application;
+GRANT SELECT, INSERT ON restore.restore_data, restore.restore_item, restore.pre_image TO :application;
 -- an intent is written once; what came of it is added
 GRANT SELECT, INSERT, UPDATE (codes, result_time_ns) ON restore.journal TO :application;
 -- a write that may still take place is held once, and let go once

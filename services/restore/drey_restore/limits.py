@@ -12,8 +12,13 @@ Clock: TypeAlias = Callable[[], int]
 
 @dataclass(frozen=True)
 class Limits:
-    """Times in seconds, and writes sent at a time."""
+    """Times in seconds; writes announced and sent at a time, in all and for each IOC.
+
+    `batches_per_ioc`: with so many batches on their way that take long, an IOC is sent no other.
+    """
 
     connect_s: float
     read_s: float
     chunk: int
+    per_ioc: int = 2048
+    batches_per_ioc: int = 8

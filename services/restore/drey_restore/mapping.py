@@ -8,7 +8,7 @@ from drey_core.errors import InvalidArgument, Reason, Unimplemented
 from drey_core.token import query_hash
 from drey_restore.adapters.specs import rules_of
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
-from drey_restore.usecases.plans import PlanRequest
+from drey_restore.usecases.plans import PlanRequest, Undo
 from drey_restore.usecases.restores import ExecuteRequest
 from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.times import time_bound, timestamp
@@ -82,22 +82,27 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
     source = spec.WhichOneof("source")
     if source is None:
         raise _missing("spec.state")
-    if source != "state":
-        raise _not_built(f"spec.{source}")
+    if source == "values":
+        raise _not_built("spec.values")
     state = spec.state.WhichOneof("state")
-    if state is None:
+    if source == "state" and state is None:
         raise _missing("spec.state.snapshot_id")
-    if state not in {"snapshot_id", "golden"}:
+    if source == "state" and state not in {"snapshot_id", "golden"}:
         raise _not_built(f"spec.state.{state}")
     golden = spec.state.golden
-    for name in ("edits", "guards", "gates"):
+    for name in ("edits", "guards"):
         if getattr(spec, name):
             raise _not_built(f"spec.{name}")
+    for index, gate in enumerate(spec.gates):
+        _check_gate(gate, f"spec.gates[{index}]")
     if spec.HasField("rollback"):
         raise _not_built("spec.rollback")
     return PlanRequest(
         snapshot_id=spec.state.snapshot_id.lower(),
         golden=(golden.scope, golden.label) if state == "golden" else None,
+        undo=(
+            Undo(spec.undo.restore_id.lower(), spec.undo.also_changed) if source == "undo" else None
+        ),
         selector=spec.selector if spec.HasField("selector") else None,
         exact=spec.exact,
         lifetime_ns=_duration(spec, "lifetime", 900 * _S, _DAY, least_ns=1, within="spec."),
@@ -107,6 +112,16 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
         request_id=request.request_id,
         raw=request.SerializeToString(deterministic=True),
     )
+
+
+def _check_gate(gate: restore_pb2.StageGate, path: str) -> None:
+    match gate.WhichOneof("condition"):
+        case "max_failed" if gate.max_failed < 0:
+            raise InvalidArgument(f"{path}.max_failed: is negative", field=f"{path}.max_failed")
+        case "must_hold":
+            raise _not_built(f"{path}.must_hold")
+        case None:
+            raise _missing(f"{path}.max_failed")
 
 
 def execute_request(request: restore_service_pb2.ExecutePlanRequest) -> ExecuteRequest:
@@ -146,7 +161,10 @@ def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
             for reason, count in enumerate(plan.skips)
             if count
         ],
-        stages=[restore_pb2.StageCount(stage=0, writes=plan.writes)] if plan.writes else [],
+        stages=[
+            restore_pb2.StageCount(stage=stage, writes=writes)
+            for stage, writes in zip(plan.stages, plan.stage_writes, strict=True)
+        ],
         actor=actor(plan.principal, plan.role),
         create_time=timestamp(plan.create_time_ns),
         expire_time=timestamp(plan.expire_time_ns),

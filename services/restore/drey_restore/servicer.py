@@ -158,11 +158,13 @@ class RestoreServicer:
     async def PauseRestore(
         self, request: pb.PauseRestoreRequest, context: Context
     ) -> pb.PauseRestoreResponse:
-        """Not built."""
-        raise _not_built("pausing a restore")
+        """Hold a restore."""
+        restore = await self._restores.pause(request.id, current_principal.get())
+        return pb.PauseRestoreResponse(restore=mapping.restore_message(restore))
 
     async def ResumeRestore(
         self, request: pb.ResumeRestoreRequest, context: Context
     ) -> pb.ResumeRestoreResponse:
-        """Not built."""
-        raise _not_built("resuming a restore")
+        """Let a restore go on."""
+        restore = await self._restores.resume(request.id, current_principal.get())
+        return pb.ResumeRestoreResponse(restore=mapping.restore_message(restore))

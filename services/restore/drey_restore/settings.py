@@ -27,8 +27,14 @@ class Settings(ChannelAccessSettings):
     chunk_size: int = Field(
         2048, ge=1, le=100_000, description="Writes announced in the journal and sent at a time."
     )
+    writes_per_ioc: int = Field(
+        2048, ge=1, le=100_000, description="Of these, most that go to one IOC."
+    )
     keep_channels: float = Field(
         600.0, ge=1, description="Seconds after which a channel that nothing has used is closed."
+    )
+    refuse_invalid: bool = Field(
+        False, description="Leave out of plans what was INVALID when it was stored; else warn."
     )
     job_lease: float = Field(
         10.0,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drey_core.errors import Internal
+from drey_core.errors import Internal, Reason
 from drey_core.values import Columns
-from drey_restore.domain.execution import Batch, Execution, all_verified, replay
+from drey_restore.domain.execution import Batch, Execution, all_verified, replay, shortfall
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState, Skip, Verdict, may_follow
 
@@ -86,9 +86,8 @@ def test_the_verdicts_add_up_to_the_plan_at_every_moment(
     assert counts[Verdict.NOT_SENT] == len(items.writes) - announced
     rows = items.writes
     before = execution.verdict.copy()
-    execution.verify(
-        rows, np.ones(len(rows), bool), np.full(len(rows), read), np.full(len(rows), -1, np.int8)
-    )
+    no = np.zeros(len(rows), bool)
+    execution.verify(rows, ~no, np.full(len(rows), read), np.full(len(rows), -1, np.int8), no)
     changed = before != execution.verdict
     assert (before[changed] == Verdict.WRITTEN).all()
     assert sum(execution.counts) == len(items)
@@ -126,7 +125,7 @@ def test_what_is_not_announced_after_the_end() -> None:
 
 
 def test_all_verified_is_said_only_of_what_was() -> None:
-    counts = [0] * 12
+    counts = [0] * len(Verdict)
     assert not all_verified(counts)
     counts[Verdict.VERIFIED], counts[Verdict.EQUAL_ALREADY] = 3, 4
     assert all_verified(counts)
@@ -144,7 +143,7 @@ def test_completion_by_readback_needs_the_readback() -> None:
     execution.intend(rows, 1)
     execution.result(rows, np.ones(3, np.int32), 2)
     reached = np.array([1, 0, -1], np.int8)
-    execution.verify(rows, np.ones(3, bool), np.ones(3, bool), reached)
+    execution.verify(rows, np.ones(3, bool), np.ones(3, bool), reached, np.zeros(3, bool))
     assert execution.verdict.tolist() == [
         Verdict.VERIFIED,
         Verdict.NOT_REACHED,
@@ -172,3 +171,37 @@ def test_states_end_for_good() -> None:
                 assert not may_follow(state, other)
     assert not may_follow(RestoreState.WRITING, RestoreState.FAILED)
     assert int(Skip.NONE) == 0
+
+
+def test_a_refusal_that_only_the_alarm_shows_is_not_verified() -> None:
+    execution = Execution(items_of([0, 0]))
+    rows, yes = np.arange(2), np.ones(2, bool)
+    execution.intend(rows, 1)
+    execution.result(rows, np.ones(2, np.int32), 2)
+    execution.verify(rows, yes, yes, np.full(2, -1, np.int8), np.array([True, False]))
+    assert execution.verdict.tolist() == [Verdict.IN_ALARM, Verdict.VERIFIED]
+    # the last read counts
+    execution.verify(rows, ~yes, yes, np.full(2, -1, np.int8), ~yes)
+    assert execution.verdict.tolist() == [Verdict.NOT_REACHED] * 2
+
+
+def test_what_was_equal_is_looked_at_too() -> None:
+    items = items_of([Skip.EQUAL, Skip.EQUAL, Skip.READ_ONLY, 0])
+    execution = Execution(items)
+    execution.check_equal(np.arange(3), np.array([True, False, False]))
+    assert execution.verdict.tolist() == [
+        Verdict.EQUAL_ALREADY,
+        Verdict.NO_LONGER_EQUAL,
+        Verdict.SKIPPED,
+        Verdict.PENDING,
+    ]
+    execution.intend(np.array([3]), 1)
+    execution.result(np.array([3]), np.ones(1, np.int32), 2)
+    yes = np.ones(1, bool)
+    execution.verify(np.array([3]), yes, yes, np.full(1, -1, np.int8), ~yes)
+    execution.close()
+    state, error = shortfall(items, execution, 1.0)
+    assert state == RestoreState.COMPLETED
+    assert error is not None
+    assert error.reason == Reason.NOT_ALL_VERIFIED
+    assert items.names[1] in error.message

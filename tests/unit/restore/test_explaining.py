@@ -142,7 +142,7 @@ def test_a_complete_end_has_no_error() -> None:
     execution = ended([1] * 6)
     rows = np.arange(6)
     yes = np.ones(6, bool)
-    execution.verify(rows, yes, yes, np.full(6, -1, np.int8))
+    execution.verify(rows, yes, yes, np.full(6, -1, np.int8), ~yes)
     assert shortfall(plan(6), execution, 10.0) == (RestoreState.COMPLETED, None)
     assert execution.counts[Verdict.VERIFIED] == 6
     assert not (plan(6).skip != Skip.NONE).any()

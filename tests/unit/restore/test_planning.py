@@ -197,42 +197,62 @@ def test_small_plans(n: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "field"),
+    ("policy", "why"),
     [
-        (Policy(completion=CompletionMode.SENT), "completion"),
-        (Policy(completion=CompletionMode.DONE_CHANNEL, done_channel="X.DMOV"), "completion"),
-        (Policy(timeout_s=30.0), "timeout"),
-        (Policy(settle_s=1.0), "settle"),
-        (Policy(stage=-1), "stage"),
+        (Policy(completion=CompletionMode.DONE_CHANNEL, done_channel="X.DMOV"), "X.DMOV"),
+        (Policy(completion=CompletionMode.READBACK), "the PV has none"),
         (Policy(ramp_rate=0.5), "ramp_rate"),
         (Policy(ramp_step=0.5), "ramp_step"),
-        (Policy(allowed_low=0.0), "allowed"),
-        (Policy(allowed_high=1.0), "allowed"),
     ],
 )
-def test_a_policy_that_is_not_followed_leaves_out(policy: Policy, field: str) -> None:
+def test_a_policy_that_cannot_be_followed_leaves_out(policy: Policy, why: str) -> None:
     given = replace(known([1.0, 1.0, 2.0], [2.0, 2.0, 2.0]), policies={0: policy, 2: policy})
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.POLICY, Skip.NONE, Skip.EQUAL]
     assert plan.target.kind[0] == Kind.NONE
-    assert f"its restore policy has {field} " in plan.warnings[0][0]
+    assert why in plan.warnings[0][0]
     assert 2 not in plan.warnings
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        Policy(),
-        Policy(completion=CompletionMode.PUT_CALLBACK, timeout_s=5.0, settle_s=0.0, stage=0),
-        Policy(completion=CompletionMode.READBACK),
-        Policy(done_value=1.0),
-    ],
-)
-def test_a_policy_that_says_what_is_done_anyway_is_no_reason(policy: Policy) -> None:
-    plan = make_plan(replace(known([1.0], [2.0]), policies={0: policy}))
-    assert plan.skip.tolist() == [Skip.NONE]
-    readback = policy.completion == CompletionMode.READBACK
-    assert plan.completion[0] == (Completion.READBACK if readback else Completion.PUT_CALLBACK)
+def test_completion_by_readback_needs_a_value_of_it_in_the_source() -> None:
+    policies = dict.fromkeys(range(2), Policy(completion=CompletionMode.READBACK))
+    given = replace(
+        known([1.0, 1.0], [2.0, 2.0]),
+        policies=policies,
+        readback_addresses=["RB:0", "RB:1"],
+        stored_readback=columns([1.0, None]),
+    )
+    plan = make_plan(given)
+    assert plan.skip.tolist() == [Skip.NONE, Skip.POLICY]
+    assert plan.completion.tolist() == [Completion.READBACK] * 2
+
+
+def test_policies_are_followed_in_their_stages() -> None:
+    policies = {
+        0: Policy(stage=2),
+        1: Policy(stage=-1, completion=CompletionMode.SENT),
+        2: Policy(completion=CompletionMode.DONE_CHANNEL, done_channel="X.DMOV", timeout_s=90.0),
+        3: Policy(stage=2, settle_s=1.0),
+    }
+    given = replace(known([1.0] * 5, [2.0] * 5), policies=policies, done=frozenset({2}))
+    plan = make_plan(given)
+    assert plan.skip.tolist() == [Skip.NONE] * 5
+    assert [rows.tolist() for rows in plan.stages] == [[1], [2, 4], [0, 3]]
+    assert [plan.done_address(row) for row in range(5)] == ["", "", "X.DMOV", "", ""]
+
+
+def test_what_a_policy_does_not_allow_is_not_written() -> None:
+    allowed = Policy(allowed_low=0.0, allowed_high=5.0)
+    wave = Kind.FLOAT64 | ARRAY
+    given = known(
+        [5.0, 5.1, -0.1, [1.0, 6.0], b"x"],
+        [1.0, 1.0, 1.0, [1.0, 1.0], b"y"],
+        [None, None, None, wave, None],
+    )
+    plan = make_plan(replace(given, policies=dict.fromkeys(range(5), allowed)))
+    assert plan.skip.tolist() == [Skip.NONE, *[Skip.OUT_OF_RANGE] * 3, Skip.POLICY]
+    assert plan.warnings[1] == ("its restore policy allows 0 to 5",)
+    assert "not a number" in plan.warnings[4][0]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`drey restore plan|show|list|plans`: making and looking at plans and restores."""
+"""`drey restore plan|undo|show|list|plans`: making and looking at plans and restores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drey_cli.commands.snapshot_take import SnapshotArgument
 from drey_cli.contracts import restore_pb2, restore_service_pb2, state_pb2
 from drey_cli.durations import parse_duration
 from drey_cli.errors import CliError
-from drey_cli.naming import plan_id, restore_id, snapshot_id
+from drey_cli.naming import own_restore_id, plan_id, restore_id, snapshot_id
 from drey_cli.parts import whole_rows
 from drey_cli.registry import command
 from drey_cli.render.documents import as_document, as_documents
@@ -63,7 +63,41 @@ def plan(
     )
     if lifetime:
         request.spec.lifetime.CopyFrom(parse_duration(lifetime, option="--lifetime"))
-    made = client.call(client.restores.CreatePlan, request).plan
+    _make_plan(session, request, limit)
+
+
+def undo(
+    session: Session,
+    choice: Choice,
+    restore: Annotated[
+        str, typer.Argument(metavar="RESTORE", help="Id, part of one, or latest: your own newest.")
+    ],
+    also_changed: Annotated[
+        bool,
+        typer.Option("--also-changed", help="Also what somebody has changed since the restore."),
+    ] = False,
+    comment: Annotated[str, typer.Option("--comment", help="Comment.")] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Most items shown; 0 is all.")
+    ] = _SHOWN,
+) -> None:
+    """Plan the way back of a restore: what was there before, of what it sent, stages in reverse.
+
+    Nothing is written to the machine. What somebody has changed since is left out, and named.
+    """
+    client = session.client
+    undone = restore_pb2.UndoOf(
+        restore_id=own_restore_id(client, restore), also_changed=also_changed
+    )
+    spec = restore_pb2.PlanSpec(undo=undone, selector=choice.optional(), comment=comment)
+    request = restore_service_pb2.CreatePlanRequest(spec=spec, request_id=new_request_id())
+    _make_plan(session, request, limit)
+
+
+def _make_plan(
+    session: Session, request: restore_service_pb2.CreatePlanRequest, limit: int
+) -> None:
+    made = session.client.call(session.client.restores.CreatePlan, request).plan
     _show_plan(session, made, limit=limit, skips=False)
     if made.writes:
         session.out.note(f"to write it: drey restore run {made.id}")
@@ -88,14 +122,14 @@ def _show_plan(session: Session, made: restore_pb2.Plan, *, limit: int, skips: b
 
 
 def _show_policies(session: Session, made: restore_pb2.Plan) -> None:
-    """Name what is left out because its policy would not be followed: nobody expects that."""
+    """Name what is left out because its policy cannot be followed: nobody expects that."""
 
     left_out = sum(s.pvs for s in made.skips if s.reason == restore_pb2.SKIP_REASON_POLICY)
     if not left_out:
         return
     reasons = [restore_pb2.SKIP_REASON_POLICY]
     table = plan_table(read_plan(session, made.id, writes_only=False, limit=_SHOWN, skips=reasons))
-    table.title = "left out, for their restore policy would not be followed"
+    table.title = "left out, for their restore policy cannot be followed"
     if left_out > _SHOWN:
         table.note = f"the first {_SHOWN} of {left_out}; drey restore show --plan {made.id} --all"
     session.out.table(table)
@@ -249,6 +283,11 @@ def register(restore: typer.Typer) -> None:
             "drey restore plan golden-2026 --tag Region=LI21 --except 'MOTR:*'",
         ),
     )(plan)
+    command(
+        restore,
+        "undo",
+        examples=("drey restore undo latest", "drey restore undo 0192f3a4 --also-changed"),
+    )(undo)
     command(
         restore,
         "show",

@@ -1,4 +1,4 @@
-"""`drey restore run|watch|abort`: executing a plan. The only commands that move the machine."""
+"""`drey restore run|watch|pause|resume|abort`: the only commands that move the machine."""
 
 from __future__ import annotations
 
@@ -195,11 +195,12 @@ def restore_progress(restore: restore_pb2.Restore) -> tuple[int, int | None]:
 
 
 def _interrupted(session: Session, restore_id: str) -> None:
-    """After Ctrl-C: go on watching, leave, or abort. Without a terminal: leave."""
+    """After Ctrl-C: go on watching, leave, pause or abort. Without a terminal: leave."""
     answer = "l"
     if session.out.can_ask:
+        question = "\n[c]ontinue watching, [l]eave it running, [p]ause, [a]bort? "
         try:
-            answer = session.out.ask("\n[c]ontinue watching, [l]eave it running, [a]bort? ").lower()
+            answer = session.out.ask(question).lower()
         except KeyboardInterrupt:
             answer = "l"
     if answer.startswith("c"):
@@ -207,6 +208,14 @@ def _interrupted(session: Session, restore_id: str) -> None:
     if answer.startswith("a"):
         _abort(session, restore_id, "Ctrl-C at drey restore run")
         session.out.note("aborting: what is in flight is finished and read back", "yellow")
+        return
+    if answer.startswith("p"):
+        client = session.client
+        request = restore_service_pb2.PauseRestoreRequest(id=restore_id)
+        client.call(client.restores.PauseRestore, request)
+        session.out.note(
+            f"nothing is sent before drey restore resume {restore_id}; watching", "yellow"
+        )
         return
     session.out.note(f"the restore goes on: drey restore watch {restore_id}", "yellow")
     raise typer.Exit(ExitCode.INTERRUPTED)
@@ -279,11 +288,36 @@ def abort(
     latest is your own newest; that of another needs its id.
     """
 
-    stopped = _abort(session, own_restore_id(session.client, restore), reason)
+    _show_state(session, _abort(session, own_restore_id(session.client, restore), reason))
+
+
+def _show_state(session: Session, restore: restore_pb2.Restore) -> None:
     if session.out.json:
-        session.out.document(stopped)
+        session.out.document(restore)
     else:
-        session.out.table(restore_facts(stopped, utc=session.out.utc))
+        session.out.table(restore_facts(restore, utc=session.out.utc))
+
+
+def pause(session: Session, restore: RestoreArgument) -> None:
+    """Hold a restore: nothing is sent until it is resumed; what was sent goes on.
+
+    latest is your own newest; that of another needs its id.
+    """
+    client = session.client
+    request = restore_service_pb2.PauseRestoreRequest(id=own_restore_id(client, restore))
+    _show_state(session, client.call(client.restores.PauseRestore, request).restore)
+
+
+def resume(session: Session, restore: RestoreArgument) -> None:
+    """Let a restore go on that was paused. What was sent is never sent again.
+
+    latest is your own newest; that of another needs its id.
+    """
+    client = session.client
+    request = restore_service_pb2.ResumeRestoreRequest(
+        id=own_restore_id(client, restore), request_id=new_request_id()
+    )
+    _show_state(session, client.call(client.restores.ResumeRestore, request).restore)
 
 
 def register(restore: typer.Typer) -> None:
@@ -296,5 +330,7 @@ def register(restore: typer.Typer) -> None:
             "drey restore run 0192f3a4 --digest 5b1c... --yes --json",
         ),
     )(run)
+    command(restore, "pause", examples=("drey restore pause latest",))(pause)
+    command(restore, "resume", examples=("drey restore resume latest",))(resume)
     command(restore, "watch", examples=("drey restore watch latest",))(watch)
     command(restore, "abort", examples=("drey restore abort latest --reason 'beam loss'",))(abort)

@@ -71,11 +71,21 @@ class LiveMetadata:
 
 @dataclass(frozen=True)
 class LiveValues:
-    """Values of channels in the order asked; `stale[i]`: its monitor is silent."""
+    """Values of channels in the order asked; `stale[i]`: its monitor is silent.
+
+    `writable`: by this process where it has a channel of its own, else by the monitor.
+    """
 
     values: Columns
     stale: NDArray[np.bool_]
+    writable: NDArray[np.bool_]
     metadata: LiveMetadata
+
+    def with_access(self, rows: I8, writable: NDArray[np.bool_]) -> LiveValues:
+        """With what the IOC allows this process, whose identity need not be the monitor's."""
+        both = self.writable.copy()
+        both[rows] = writable
+        return replace(self, writable=both)
 
     def with_read(self, rows: I8, values: Columns, silent: I8) -> LiveValues:
         """With `values` that a read of our own gave for `rows`; `silent` gave no answer to one."""
@@ -85,7 +95,7 @@ class LiveValues:
             state[silent] == State.CONNECTED, State.DISCONNECTED, state[silent]
         )
         stale[rows] = stale[silent] = False
-        return LiveValues(replace(merged, state=state), stale, self.metadata)
+        return replace(self, values=replace(merged, state=state), stale=stale)
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,8 @@ class LivePages:
     def at(self, channels: I8) -> LiveValues:
         """The given channels (0 means none: absent)."""
         stale = self.silent[shard_of_page(page_of(channels), len(self.silent))]
-        return LiveValues(self.pages.columns(channels), stale, self.metadata)
+        writable = self.metadata.writable(self.metadata.rows(channels))
+        return LiveValues(self.pages.columns(channels), stale, writable, self.metadata)
 
 
 def pages_of(channels: I8) -> I8:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from drey.restore.v1 import restore_pb2
 from drey_core.errors import FailedPrecondition, Internal, NotFound, Reason
-from drey_core.values import I8, as_float64
+from drey_core.values import I8, Columns, as_float64
 from drey_restore.adapters.copy import copy_into, copy_rows
 from drey_restore.adapters.specs import rules_of
 from drey_restore.domain import blob
@@ -28,13 +29,15 @@ _EXECUTE_LOCK = 0x64726579_72657374  # "dreyrest"
 
 _PLAN = """
 SELECT id, digest, snapshot_id, pvs, writes, skips, exact, principal, role, comment,
-    create_time_ns, expire_time_ns, undoes_restore_id, restore_id, recipe, spec FROM restore.plan
+    create_time_ns, expire_time_ns, undoes_restore_id, restore_id, recipe, spec, stages,
+    stage_writes
+FROM restore.plan
 """
 _RESTORE = """
 SELECT r.id, r.plan_id, r.plan_digest, p.snapshot_id, r.state, r.verdicts, r.principal,
     r.role, r.comment, r.job_id, r.start_by_ns, r.write_timeout_ns, r.verify_timeout_ns,
     r.accept_moved, r.max_unreachable, r.create_time_ns, r.abort_requested, r.abort_reason,
-    r.error_reason, r.error_message, r.start_time_ns, r.end_time_ns, r.revision,
+    r.pause_requested, r.error_reason, r.error_message, r.start_time_ns, r.end_time_ns, r.revision,
     (SELECT count(*) FROM restore.unanswered u
      WHERE u.restore_id = r.id AND u.release_time_ns = 0) AS may_still_fire
 FROM restore.restore r JOIN restore.plan p ON p.id = r.plan_id
@@ -46,8 +49,8 @@ CASE WHEN restore_id IS NOT NULL THEN {PlanState.EXECUTED:d}
 """
 _INSERT_PLAN = """
 INSERT INTO restore.plan (id, digest, snapshot_id, pvs, writes, skips, exact, principal, role,
-    comment, create_time_ns, expire_time_ns, undoes_restore_id, recipe, spec)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    comment, create_time_ns, expire_time_ns, undoes_restore_id, recipe, spec, stages, stage_writes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
 _INSERT_RESTORE = """
 INSERT INTO restore.restore (id, plan_id, state, verdicts, principal, role, comment, job_id,
@@ -68,7 +71,7 @@ WHERE id = $1 AND state = ANY($8::smallint[])
 _INTENT = f"""
 INSERT INTO restore.journal (restore_id, batch, rows, numbers, intent_time_ns)
 SELECT r.id, $2, $3, $4, $5 FROM restore.restore r JOIN jobs.job job ON job.id = r.job_id
-WHERE r.id = $1 AND NOT r.abort_requested AND r.end_time_ns = 0
+WHERE r.id = $1 AND NOT r.abort_requested AND NOT r.pause_requested AND r.end_time_ns = 0
     AND {LEASE_HELD.format(owner="$6", term="$7")}
 FOR SHARE OF r, job
 """
@@ -87,6 +90,14 @@ _RESTORE_ITEM = (
 )
 
 
+class Permission(Enum):
+    """What the database says to the announcement of writes."""
+
+    SEND = "they are announced: send them"
+    PAUSE = "hold: nothing of them is announced"
+    STOP = "nothing more is to be sent"
+
+
 class RestoreStore:
     """All statements of the service. Raises `Unavailable` while Postgres is away."""
 
@@ -99,10 +110,17 @@ class RestoreStore:
         """Store a plan: its row, and all its items as packed columns."""
         await conn.execute(
             _INSERT_PLAN,
-            *(plan.id, plan.digest, plan.snapshot_id, plan.pvs, plan.writes, list(plan.skips)),
+            *(
+                plan.id,
+                plan.digest,
+                plan.snapshot_id or None,
+                plan.pvs,
+                plan.writes,
+                list(plan.skips),
+            ),
             *(plan.exact, plan.principal, plan.role, plan.comment),
             *(plan.create_time_ns, plan.expire_time_ns, plan.undoes_restore_id),
-            *(plan.recipe, plan.spec),
+            *(plan.recipe, plan.spec, list(plan.stages), list(plan.stage_writes)),
         )
         await conn.execute("INSERT INTO restore.plan_data VALUES ($1, $2)", plan.id, packed)
 
@@ -248,6 +266,14 @@ class RestoreStore:
             *(restore_id, reason),
         )
 
+    async def set_pause(self, conn: Connection, restore_id: str, *, pause: bool) -> None:
+        """Note the wish to hold, or to go on; whoever runs it sees it."""
+        await conn.execute(
+            "UPDATE restore.restore SET pause_requested = $2, revision = revision + 1"
+            " WHERE id = $1 AND pause_requested <> $2 AND end_time_ns = 0",
+            *(restore_id, pause),
+        )
+
     async def advance(
         self, restore_id: str, state: RestoreState, verdicts: Sequence[int], start_ns: int = 0
     ) -> None:
@@ -316,6 +342,32 @@ class RestoreStore:
         packed = await self.database.read(fetch)
         return None if packed is None else Outcome.decode(blob.decompress(packed))
 
+    async def insert_pre_image(self, restore_id: str, setpoint: Columns, readback: Columns) -> None:
+        """Store what was there before the first write; harmless when repeated."""
+        sections = blob.columns_sections("setpoint", setpoint)
+        sections |= blob.columns_sections("readback", readback)
+        packed = await asyncio.to_thread(lambda: blob.compress(blob.encode(sections)))
+        async with self.database.acquire() as conn:
+            await conn.execute(
+                "INSERT INTO restore.pre_image VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                *(restore_id, packed),
+            )
+
+    async def pre_image(self, restore_id: str) -> tuple[Columns, Columns] | None:
+        """(setpoints, readbacks) before the first write, rows as in the plan; None: not taken."""
+
+        async def fetch(conn: Connection) -> bytes | None:
+            found: bytes | None = await conn.fetchval(
+                "SELECT values FROM restore.pre_image WHERE restore_id = $1", restore_id
+            )
+            return found
+
+        packed = await self.database.read(fetch)
+        if packed is None:
+            return None
+        sections = blob.decode(blob.decompress(packed))
+        return blob.columns_of("setpoint", sections), blob.columns_of("readback", sections)
+
     # ---- writes that may still take place
 
     async def hold_unanswered(self, conn: Connection, restore_id: str, held: Unanswered) -> None:
@@ -360,12 +412,12 @@ class RestoreStore:
 
     async def journal_intent(
         self, restore_id: str, job: Job, batch: int, rows: I8, numbers: I8, at_ns: int
-    ) -> bool:
-        """Durable when it returns True: these rows are about to be sent. Once for each batch.
+    ) -> Permission:
+        """Durable when it returns SEND: these rows are about to be sent. Once for each batch.
 
-        False, and nothing may be sent, where the restore was asked to stop. Raises JobLost where
-        this claim of the job is over, or somebody else has ended the restore: the fence against a
-        process that was taken for dead.
+        Otherwise nothing may be sent: the restore was asked to stop or to pause. Raises JobLost
+        where this claim of the job is over, or somebody else has ended the restore: the fence
+        against a process that was taken for dead.
         """
         async with self.database.acquire() as conn:
             status = await conn.execute(
@@ -373,10 +425,14 @@ class RestoreStore:
                 *(restore_id, batch, rows.tolist(), numbers.tolist(), at_ns, job.owner, job.term),
             )
         if status == "INSERT 0 1":
-            return True
+            return Permission.SEND
         restore = await self.restore(restore_id)
-        if restore.abort_requested and not restore.state.ended:
-            return False
+        if restore.state.ended:
+            raise JobLost(job.id)
+        if restore.abort_requested:
+            return Permission.STOP
+        if restore.pause_requested:
+            return Permission.PAUSE
         raise JobLost(job.id)
 
     async def journal_result(self, restore_id: str, batch: int, codes: I4, at_ns: int) -> None:
@@ -434,7 +490,9 @@ def _plan(row: Record | None, plan_id: str) -> PlanRecord:
     if row is None:
         raise _no("plan", plan_id)
     fields: dict[str, Any] = dict(row)
-    fields["skips"] = tuple(fields["skips"])
+    fields["snapshot_id"] = fields["snapshot_id"] or ""
+    for name in ("skips", "stages", "stage_writes"):
+        fields[name] = tuple(fields[name])
     fields.pop("items", None)
     try:
         rules = rules_of(restore_pb2.PlanSpec.FromString(fields["spec"]))
@@ -447,6 +505,7 @@ def _restore(row: Record | None, restore_id: str) -> RestoreRecord:
     if row is None:
         raise _no("restore", restore_id)
     fields: dict[str, Any] = dict(row)
+    fields["snapshot_id"] = fields["snapshot_id"] or ""
     fields["verdicts"] = tuple(fields["verdicts"])
     fields["state"] = RestoreState(fields["state"])
     fields["error_reason"] = Reason(fields["error_reason"])

@@ -96,6 +96,9 @@ def all_verified(counts: list[int]) -> bool:
     return good == sum(counts) and good > 0
 
 
+_NOTHING_SENT = (Verdict.SKIPPED, Verdict.EQUAL_ALREADY, Verdict.NO_LONGER_EQUAL)
+
+
 class Execution:
     """One execution of `items`."""
 
@@ -120,6 +123,11 @@ class Execution:
         return bool(self.sent_time.any())
 
     @property
+    def pending(self) -> I8:
+        """Rows whose turn has not come."""
+        return np.flatnonzero((self.verdict == Verdict.PENDING) & ~self.in_flight)
+
+    @property
     def unanswered(self) -> I8:
         """Rows that were sent, and that nobody has answered."""
         timed_out = np.isin(self.verdict, (Verdict.TIMED_OUT, Verdict.UNKNOWN))
@@ -129,8 +137,7 @@ class Execution:
     def finished(self) -> int:
         """Writes whose verdict is known."""
         open_rows = self.verdict == Verdict.PENDING
-        left_out = (self.verdict == Verdict.SKIPPED) | (self.verdict == Verdict.EQUAL_ALREADY)
-        return int((~open_rows & ~left_out).sum())
+        return int((~open_rows & ~np.isin(self.verdict, _NOTHING_SENT)).sum())
 
     def disconnected(self, rows: I8) -> None:
         """Pending rows whose channel is not there: nothing is sent to them."""
@@ -167,17 +174,46 @@ class Execution:
         self.in_flight[:] = False
         self.verdict[self.verdict == Verdict.PENDING] = Verdict.NOT_SENT
 
-    def verify(self, rows: I8, at_target: Mask, was_read: Mask, readback: NDArray[np.int8]) -> None:
+    def verify(
+        self,
+        rows: I8,
+        at_target: Mask,
+        was_read: Mask,
+        readback: NDArray[np.int8],
+        alarmed: Mask,
+    ) -> None:
         """Judge written rows by an independent read; others among `rows` are left as they are.
 
-        A row that could not be read stays WRITTEN. With the completion READBACK the readback
-        must have been reached too (1; -1 is "none to compare", which cannot be reached).
+        A row that could not be read is WRITTEN. With the completion READBACK the readback must
+        have been reached too (1; -1 is "none to compare", which cannot be reached). `alarmed`: its
+        alarm is worse than allowed. May be repeated: the last read counts.
         """
         wants = self._completion[rows] == Completion.READBACK
         good = at_target & (~wants | (readback == 1))
-        judged = (self.verdict[rows] == Verdict.WRITTEN) & was_read
-        self.verdict[rows[judged & good]] = Verdict.VERIFIED
-        self.verdict[rows[judged & ~good]] = Verdict.NOT_REACHED
+        verdict = np.where(
+            was_read,
+            np.where(
+                good, np.where(alarmed, Verdict.IN_ALARM, Verdict.VERIFIED), Verdict.NOT_REACHED
+            ),
+            Verdict.WRITTEN,
+        )
+        judged = np.isin(self.verdict[rows], _ACCEPTED)
+        self.verdict[rows[judged]] = verdict[judged].astype(np.uint8)
+
+    def accepted(self, rows: I8) -> I8:
+        """Those of `rows` whose write was accepted, whatever was seen of it since."""
+        found: I8 = rows[np.isin(self.verdict[rows], _ACCEPTED)]
+        return found
+
+    def check_equal(self, rows: I8, still_equal: Mask) -> None:
+        """Judge rows that were equal already by the same read; others are left as they are."""
+        judged = self.verdict[rows] == Verdict.EQUAL_ALREADY
+        self.verdict[rows[judged & ~still_equal]] = Verdict.NO_LONGER_EQUAL
+
+    def failed(self, rows: I8) -> I8:
+        """Those of `rows` that are not verified."""
+        found: I8 = rows[self.verdict[rows] != Verdict.VERIFIED]
+        return found
 
     def _expect(self, rows: I8, otherwise: str) -> None:
         wrong = (self.verdict[rows] != Verdict.PENDING) | self.in_flight[rows]
@@ -186,9 +222,12 @@ class Execution:
             raise Internal(f"row {at} of the plan {otherwise}")
 
 
+_ACCEPTED = (Verdict.WRITTEN, Verdict.VERIFIED, Verdict.NOT_REACHED, Verdict.IN_ALARM)
+
 _UNVERIFIED = {
     Verdict.WRITTEN: "could not be read back",
     Verdict.NOT_REACHED: "show another value",
+    Verdict.IN_ALARM: "show an alarm worse than allowed",
     Verdict.REFUSED: "were refused",
     Verdict.TIMED_OUT: "were not answered in time",
     Verdict.DISCONNECTED: "were not connected",
@@ -212,6 +251,13 @@ def shortfall(
     if not execution.anything_sent:
         return RestoreState.INTERRUPTED, all_gone(items)
     lacking = np.flatnonzero(np.isin(verdict, list(_UNVERIFIED)))
+    moved = np.flatnonzero(verdict == Verdict.NO_LONGER_EQUAL)
+    if len(lacking) == 0 and len(moved):
+        return RestoreState.COMPLETED, FailedPrecondition(
+            f"{len(moved)} PVs had their value when the plan was made, and have not any more, the"
+            f" first is {items.names[int(moved[0])]}; nothing was sent to them. Make a new plan",
+            reason=Reason.NOT_ALL_VERIFIED,
+        )
     if len(lacking) == 0:
         return RestoreState.COMPLETED, None
     first = items.names[int(lacking[0])]
@@ -221,6 +267,19 @@ def shortfall(
         f"{len(lacking)} of {writes} writes are not verified: {', '.join(parts)}; the first is"
         f" {first}",
         reason=Reason.NOT_ALL_VERIFIED,
+    )
+
+
+def gate_not_met(items: PlanItems, rows: I8, failed: I8, most: int) -> FailedPrecondition:
+    """GATE_NOT_MET: more writes of a stage than its gate allows are not verified."""
+    first = items.names[int(failed[0])]
+    stage = int(items.stage[rows[0]])
+    return FailedPrecondition(
+        f"{len(failed)} of the {len(rows)} writes of stage {stage} are not verified, the first is"
+        f" {first}, and {most} may be; no later stage was begun. Look at them, then make a new plan"
+        " for what is left",
+        reason=Reason.GATE_NOT_MET,
+        metadata={"stage": str(stage), "failed": str(len(failed)), "first_failed": first},
     )
 
 

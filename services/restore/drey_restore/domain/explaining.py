@@ -61,6 +61,8 @@ _SENT_TEXTS = {
     Verdict.WRITTEN: "Written, and the IOC said that it was done.",
     Verdict.VERIFIED: "Done: written, and a read afterwards showed the target.",
     Verdict.NOT_REACHED: "Written, and the IOC said that it was done.",
+    Verdict.IN_ALARM: "Written, and the IOC said that it was done. The setpoint shows the target,"
+    " with an alarm worse than that of the stored value.",
     Verdict.TIMED_OUT: "Sent; the IOC did not say in time that it was done.",
     Verdict.UNKNOWN: "It was about to be sent; whether it was is not known.",
 }
@@ -68,6 +70,8 @@ _OTHER_TEXTS = {
     Verdict.UNSPECIFIED: "",
     Verdict.PENDING: "Its turn has not come yet.",
     Verdict.EQUAL_ALREADY: "It had the value when the plan was made; nothing was sent.",
+    Verdict.NO_LONGER_EQUAL: "It had the value when the plan was made, so nothing was sent. The"
+    " read at the end showed another value, a new alarm or nothing: look who, then plan again.",
     Verdict.REFUSED: "The IOC refused it and it was not written: see the status for the reason.",
     Verdict.DISCONNECTED: "It was not connected, or did not answer; nothing was sent."
     " Look at its IOC, then make a new plan.",
@@ -78,7 +82,7 @@ _OTHER_TEXTS = {
 
 
 def _setpoint(verdict: int, seen: int) -> str:
-    if verdict == Verdict.VERIFIED:
+    if verdict in (Verdict.VERIFIED, Verdict.IN_ALARM):
         return ""
     if seen == Seen.NOTHING:
         return "The setpoint could not be read afterwards."
@@ -102,6 +106,8 @@ def _advice(verdict: int, seen: int, reached: int, moving: int, held: bool) -> s
             "The write may still take place. The PV is held until its IOC answers: look at the IOC,"
             " and do not write it by other means."
         )
+    if verdict == Verdict.IN_ALARM:
+        return "Look at its alarm: the device may not have taken the value."
     if reached == 0 and moving == 1:
         return "Wait until it stands, then compare again."
     if seen == Seen.NOTHING:

@@ -15,6 +15,7 @@ from drey_core.errors import Internal
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8, U1, Columns, pack_strings, unpack_strings
 from drey_restore.domain import blob
+from drey_restore.domain.addresses import comes_first
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.policy import DEFAULT, policy_bytes, policy_of_bytes
 
@@ -62,9 +63,27 @@ class PlanItems:
 
     @property
     def writes(self) -> I8:
-        """Rows that are written, in the order of writing: by stage, then as they lie."""
+        """Rows that are written, in the order of writing: by stage, limits and modes first."""
         rows = np.flatnonzero(self.skip == Skip.NONE)
-        return rows[np.argsort(self.stage[rows], kind="stable")]
+        return rows[np.lexsort((self.is_value[rows], self.stage[rows]))]
+
+    @cached_property
+    def is_value(self) -> NDArray[np.bool_]:
+        """Which are written after the limits and modes of their stage."""
+        if "." not in "".join(self.addresses):
+            return np.ones(len(self), bool)
+        return np.array([not comes_first(address) for address in self.addresses], bool)
+
+    @property
+    def stages(self) -> list[I8]:
+        """Rows that are written, stage by stage, lowest first."""
+        rows = self.writes
+        return np.split(rows, np.flatnonzero(np.diff(self.stage[rows])) + 1) if len(rows) else []
+
+    def done_address(self, row: int) -> str:
+        """Address of the channel by which the write of a row is complete; empty: by none."""
+        policy = self.policies[int(self.policy_of[row])]
+        return policy.done_channel if policy.completion == CompletionMode.DONE_CHANNEL else ""
 
     @cached_property
     def completion(self) -> U1:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.compare import DifferenceClass
-from drey_core.values import U1
+from drey_core.values import U1, Columns, Kind
 
 SAME = (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE)
 _NOTHING_TO_COMPARE = (
@@ -17,6 +17,15 @@ _NOTHING_TO_COMPARE = (
     DifferenceClass.TYPE_CHANGED,
     DifferenceClass.NOT_COMPARABLE,
 )
+
+
+def alarm_is_worse(seen: Columns, allowed: U1) -> NDArray[np.bool_]:
+    """Whether the alarm severity of each value that was read is worse than allowed; shapes (n,).
+
+    A write that the driver refused shows in the alarm only. Without a value nothing is known.
+    """
+    worse: NDArray[np.bool_] = (seen.kind != Kind.NONE) & (seen.severity > allowed)
+    return worse
 
 
 def readback_reached(cls: U1) -> NDArray[np.int8]:

@@ -26,6 +26,8 @@ class Skip(IntEnum):
     DUPLICATE_ADDRESS = 15
     POLICY = 16
     UNSUPPORTED = 17
+    CHANGED_SINCE = 18
+    INVALID_SOURCE = 19
 
 
 SKIPS = max(Skip) + 1
@@ -46,6 +48,8 @@ class Verdict(IntEnum):
     SKIPPED = 9
     UNKNOWN = 10
     NOT_SENT = 11
+    NO_LONGER_EQUAL = 12
+    IN_ALARM = 13
 
 
 VERDICTS = len(Verdict)
@@ -109,7 +113,20 @@ TRANSITIONS: dict[RestoreState, frozenset[RestoreState]] = {
         }
     ),
     RestoreState.WRITING: frozenset(
-        {RestoreState.VERIFYING, RestoreState.ABORTED, RestoreState.INTERRUPTED}
+        {
+            RestoreState.PAUSED,
+            RestoreState.VERIFYING,
+            RestoreState.ABORTED,
+            RestoreState.INTERRUPTED,
+        }
+    ),
+    RestoreState.PAUSED: frozenset(
+        {
+            RestoreState.WRITING,
+            RestoreState.VERIFYING,
+            RestoreState.ABORTED,
+            RestoreState.INTERRUPTED,
+        }
     ),
     RestoreState.VERIFYING: frozenset(
         {RestoreState.COMPLETED, RestoreState.ABORTED, RestoreState.INTERRUPTED}

@@ -5,11 +5,13 @@ Reasons in order of precedence; the first that holds is given:
 1. EXCLUDED, DELETED, NO_SETPOINT, READ_ONLY, UNSUPPORTED: the PV is none to be written at all;
 2. NOT_IN_SNAPSHOT: there is no stored value to write;
 3. DISCONNECTED, STALE: the present value is not known;
-4. NOT_WRITABLE, TYPE_CHANGED, COUNT_TOO_LARGE, LABEL_GONE: the channel takes no such value;
+4. NOT_WRITABLE (also a record that is disabled), TYPE_CHANGED, COUNT_TOO_LARGE, LABEL_GONE: the
+   channel takes no such value;
 5. EQUAL: it has the value already, so the rest does not matter (NaN equals NaN);
-6. POLICY: its restore policy asks for what a restore would not do;
-7. NOT_FINITE, OUT_OF_RANGE: the record would refuse or clip it;
-8. DUPLICATE_ADDRESS: a PV with a smaller number writes the same record's value.
+6. CHANGED_SINCE: of the way back, somebody has written it since the restore;
+7. POLICY: its restore policy cannot be followed; INVALID_SOURCE: it was INVALID when it was stored;
+8. NOT_FINITE, OUT_OF_RANGE: the record would refuse or clip it, or its policy does not allow it;
+9. DUPLICATE_ADDRESS: a PV with a smaller number writes the same record's value.
 """
 
 from __future__ import annotations
@@ -21,16 +23,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.compare import DifferenceClass, compare
-from drey_core.names import record_of
 from drey_core.pv_table import Policy
-from drey_core.values import ARRAY, ELEMENT_DTYPE, I8, U1, Columns, Kind, State, as_float64
+from drey_core.values import (
+    ARRAY,
+    ELEMENT_DTYPE,
+    I8,
+    U1,
+    Columns,
+    Kind,
+    Severity,
+    State,
+    as_float64,
+)
+from drey_restore.domain.addresses import field_of, limit_field
 from drey_restore.domain.conversion import convert, in_heap
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import Skip
-from drey_restore.domain.policy import DEFAULT, effective, unfollowed
+from drey_restore.domain.policy import (
+    DEFAULT,
+    Followable,
+    allowed_text,
+    effective,
+    obstacles,
+)
 
 Mask = NDArray[np.bool_]
+_DISABLED, _UNDEFINED = 18, 17
+"""EPICS alarm statuses."""
+_OTHER_FORMS = (".VAL", ".RVAL", "$")
+"""In addresses that may name a field which another address names too."""
 PROTOCOL_PVA = 2
+
+
+@dataclass(frozen=True)
+class WayBack:
+    """What a plan of the way back knows besides the values; every column has n entries.
+
+    `left` is what the restore left at the setpoint, as far as it was seen. `stage`: those of the
+    restore in reverse. `also_changed`: also write what somebody has changed since.
+    """
+
+    left: Columns
+    stage: NDArray[np.int32]
+    also_changed: bool
 
 
 @dataclass(frozen=True)
@@ -41,7 +76,8 @@ class PlanInput:
     `stored_readback` are the snapshot's values (state ABSENT: none). `live` is the present value
     of the setpoint; `stale`: not to be believed. `live_count`: greatest number of elements.
     Control limits are NaN where there are none. `policies`: what PVs say themselves, by row.
-    `warnings`: what is known to be told, by row.
+    `warnings`: what is known to be told, by row. `done`: rows whose done channel is connected and a
+    number.
     """
 
     number: I8
@@ -70,6 +106,9 @@ class PlanInput:
     excluded: Mask | None = None
     policies: Mapping[int, Policy] = field(default_factory=dict)
     warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    done: frozenset[int] = frozenset()
+    back: WayBack | None = None
+    refuse_invalid: bool = False
 
 
 class _Skips:
@@ -87,6 +126,16 @@ class _Skips:
         return mask
 
 
+class _Warnings:
+    """Texts by row, in the order in which they were found."""
+
+    def __init__(self, known: Mapping[int, tuple[str, ...]]) -> None:
+        self.by_row = dict(known)
+
+    def add(self, row: int, *texts: str) -> None:
+        self.by_row[row] = (*self.by_row.get(row, ()), *texts)
+
+
 def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     """The items. `exact`: also write what is within tolerance, unless equal bit for bit."""
     n = len(known.number)
@@ -101,6 +150,8 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     skips.where(_without_value(known.live), Skip.DISCONNECTED)
     skips.where(known.stale, Skip.STALE)
     skips.where(~known.writable, Skip.NOT_WRITABLE)
+    warnings = _Warnings(known.warnings)
+    _refuse_disabled(known.live, skips, warnings)
     rows = np.flatnonzero(skips.open)
     converted = convert(
         known.stored,
@@ -117,11 +168,14 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         compared.cls == DifferenceClass.WITHIN_TOLERANCE
     )
     skips.where(_same_bits(target, known.live, equal) if exact else equal, Skip.EQUAL)
-    warnings = dict(known.warnings)
+    if known.back is not None:
+        _refuse_changed(known, known.back, skips, warnings)
     for row, texts in converted.warnings.items():
-        warnings[row] = (*warnings.get(row, ()), *texts)
-    warnings = _refuse_policies(known.policies, skips, warnings)
-    _refuse_values(target, known, skips)
+        warnings.add(row, *texts)
+    _refuse_policies(known, target, skips, warnings)
+    _refuse_invalid(known, skips, warnings)
+    stage = _stages(known)
+    _refuse_values(target, _with_own_limits(known, target, stage, skips), skips, warnings)
     _refuse_duplicates(known.addresses, skips)
     left_out = ~skips.open
     policies = {DEFAULT: 0}
@@ -148,14 +202,14 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         readback_relative=known.readback_relative,
         delta=0.0 - compared.delta,
         deviation=compared.deviation,
-        stage=np.zeros(n, np.int32),
+        stage=stage,
         policy_of=policy_of,
         skip=skips.skip,
         label_of=label_of,
         stored_label_of=stored_label_of,
         policies=list(policies),
         label_sets=list(label_sets),
-        warnings=warnings,
+        warnings=warnings.by_row,
     )
 
 
@@ -171,19 +225,85 @@ def _blank(columns: Columns, rows: Mask) -> Columns:
     return replace(columns, kind=kind, data=data)
 
 
-def _refuse_policies(
-    policies: Mapping[int, Policy], skips: _Skips, warnings: dict[int, tuple[str, ...]]
-) -> dict[int, tuple[str, ...]]:
-    """Leave out what would not be restored as its policy says; the warnings with why."""
-    found = dict(warnings)
+def _stages(known: PlanInput) -> NDArray[np.int32]:
+    """The stage in which each is written, if it is."""
+    if known.back is not None:
+        return known.back.stage
+    stage = np.zeros(len(known.number), np.int32)
+    for row, policy in known.policies.items():
+        stage[row] = policy.stage or 0
+    return stage
+
+
+def _refuse_disabled(live: Columns, skips: _Skips, warnings: _Warnings) -> None:
+    """A record that is disabled (.DISA) takes a value and does nothing with it."""
+    disabled = skips.open & (live.status == _DISABLED)
+    for row in np.flatnonzero(disabled).tolist():
+        warnings.add(row, "the record is disabled: .DISA equals .DISV")
+    skips.where(disabled, Skip.NOT_WRITABLE)
+
+
+def _refuse_invalid(known: PlanInput, skips: _Skips, warnings: _Warnings) -> None:
+    """What was INVALID when it was stored may never have been a value of the machine."""
+    invalid = skips.open & (known.stored.severity == Severity.INVALID)
+    for row in np.flatnonzero(invalid).tolist():
+        undefined = known.stored.status[row] == _UNDEFINED
+        why = "was never set (UDF)" if undefined else "was INVALID when it was stored"
+        warnings.add(row, f"the stored value {why}")
+    if known.refuse_invalid:
+        skips.where(invalid, Skip.INVALID_SOURCE)
+
+
+def _with_own_limits(
+    known: PlanInput, target: Columns, stage: NDArray[np.int32], skips: _Skips
+) -> PlanInput:
+    """With the control limits as they are once the plan has written the limit fields itself.
+
+    Fields that are no later in the order of the plan than the value that they limit.
+    """
+    rows = np.flatnonzero(skips.open).tolist()
+    limits = {row: found for row in rows if (found := limit_field(known.addresses[row]))}
+    if not limits:
+        return known
+    value_rows = {field_of(known.addresses[row]): row for row in rows}
+    low, high = known.control_low.copy(), known.control_high.copy()
+    numbers = as_float64(target.kind, target.data)
+    for row, (record, is_high) in limits.items():
+        value_row = value_rows.get(record)
+        if value_row is not None and stage[row] <= stage[value_row]:
+            (high if is_high else low)[value_row] = numbers[row]
+    return replace(known, control_low=low, control_high=high)
+
+
+def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: _Warnings) -> None:
+    """Leave out what is not as the restore left it, unless told; with a warning in any case."""
+    cls = compare(back.left, known.live, known.absolute, known.relative).cls
+    changed = skips.open & ~np.isin(cls, (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE))
+    for row in np.flatnonzero(changed).tolist():
+        warnings.add(row, "changed since the restore that is undone")
+    if not back.also_changed:
+        skips.where(changed, Skip.CHANGED_SINCE)
+
+
+def _refuse_policies(known: PlanInput, target: Columns, skips: _Skips, warnings: _Warnings) -> None:
+    """Leave out what could not be restored as its policy says, with why."""
     refused = np.zeros(len(skips.skip), bool)
-    for row, policy in policies.items():
-        why = unfollowed(policy)
-        if why and skips.skip[row] == Skip.NONE:
+    stored_readback = ~_without_value(known.stored_readback)
+    for row, policy in known.policies.items():
+        if skips.skip[row] != Skip.NONE:
+            continue
+        element = int(target.kind[row]) & ~ARRAY
+        facts = Followable(
+            readback=bool(known.readback_addresses[row]),
+            stored_readback=bool(stored_readback[row]),
+            number=element not in (Kind.STRING, Kind.ENUM),
+            done=row in known.done,
+        )
+        why = obstacles(policy, facts)
+        if why:
             refused[row] = True
-            found[row] = (*found.get(row, ()), *why)
+            warnings.add(row, *why)
     skips.where(refused, Skip.POLICY)
-    return found
 
 
 def _same_bits(a: Columns, b: Columns, among: Mask) -> Mask:
@@ -194,8 +314,8 @@ def _same_bits(a: Columns, b: Columns, among: Mask) -> Mask:
     return same
 
 
-def _refuse_values(target: Columns, known: PlanInput, skips: _Skips) -> None:
-    """NaN, infinities, and what lies outside the control limits; of arrays any element."""
+def _refuse_values(target: Columns, known: PlanInput, skips: _Skips, warnings: _Warnings) -> None:
+    """NaN, infinities, what lies outside control limits or policies; of arrays any element."""
     values = as_float64(target.kind, target.data)
     floats = (target.kind == Kind.FLOAT64) | (target.kind == Kind.FLOAT32)
     low, high = values.copy(), values.copy()
@@ -215,14 +335,26 @@ def _refuse_values(target: Columns, known: PlanInput, skips: _Skips) -> None:
         limited = known.control_low < known.control_high
         outside = (low < known.control_low) | (high > known.control_high)
     skips.where(numbers & limited & outside, Skip.OUT_OF_RANGE)
+    forbidden = np.zeros(len(low), bool)
+    for row, policy in known.policies.items():
+        least, most = policy.allowed_low, policy.allowed_high
+        if skips.skip[row] == Skip.NONE and numbers[row]:
+            forbidden[row] = (least is not None and low[row] < least) or (
+                most is not None and high[row] > most
+            )
+        if forbidden[row]:
+            warnings.add(row, f"its restore policy allows {allowed_text(policy)}")
+    skips.where(forbidden, Skip.OUT_OF_RANGE)
 
 
 def _refuse_duplicates(addresses: list[str], skips: _Skips) -> None:
     rows = np.flatnonzero(skips.open).tolist()
     listed = [addresses[row] for row in rows]
-    if len(set(listed)) == len(listed) and ".VAL" not in "\n".join(listed):
+    joined = "\n".join(listed)
+    if len(set(listed)) == len(listed) and not any(mark in joined for mark in _OTHER_FORMS):
         return
-    records = [record_of(address) for address in listed]
+    # RVAL is VAL in raw units: which of them were the last would decide
+    records = [field_of(address).removesuffix(".RVAL") for address in listed]
     if len(set(records)) == len(records):
         return
     seen: set[str] = set()

@@ -1,43 +1,59 @@
-"""Which wishes of a restore policy this version follows: put-callback, readback, the defaults."""
+"""Restore policies: what holds, what stands against following one, and their canonical bytes."""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf, isnan, nan
 
 from drey_core.pv_table import CompletionMode, Policy
 
-_DEFAULT_TIMEOUT_S = 5.0
-_FOLLOWED = (CompletionMode.UNSPECIFIED, CompletionMode.PUT_CALLBACK, CompletionMode.READBACK)
 
+@dataclass(frozen=True)
+class Followable:
+    """What is known of a PV that decides whether its policy can be followed.
 
-def unfollowed(policy: Policy) -> tuple[str, ...]:
-    """A sentence for each field that asks for what a restore would not do; empty: it follows all.
-
-    What says the same as the defaults asks for nothing.
+    `readback`: it has a readback address; `stored_readback`: the source has a value of it;
+    `number`: what is to be written is a number or an array of numbers; `done`: its done channel
+    is connected, and is a number.
     """
-    fields: list[tuple[str, object]] = []
-    if policy.completion not in _FOLLOWED:
-        fields.append(("completion", policy.completion.name.lower()))
-    if policy.timeout_s not in (None, _DEFAULT_TIMEOUT_S):
-        fields.append(("timeout", f"{policy.timeout_s:g} s"))
-    if policy.settle_s:
-        fields.append(("settle", f"{policy.settle_s:g} s"))
-    if policy.stage:
-        fields.append(("stage", policy.stage))
+
+    readback: bool
+    stored_readback: bool
+    number: bool
+    done: bool
+
+
+def obstacles(policy: Policy, known: Followable) -> tuple[str, ...]:
+    """A sentence for each part of a policy that cannot be followed; empty: all of it can."""
+    found: list[str] = []
+    if policy.completion == CompletionMode.READBACK:
+        if not known.readback:
+            found.append("its restore policy completes by readback, and the PV has none")
+        elif not known.stored_readback:
+            found.append(
+                "its restore policy completes by readback, and the source has no value of it"
+            )
+    if policy.completion == CompletionMode.DONE_CHANNEL and not known.done:
+        found.append(
+            f"its restore policy completes by {policy.done_channel or 'a done channel'}, which is"
+            " not connected or not a number"
+        )
     for name in ("ramp_rate", "ramp_step"):
         value = getattr(policy, name)
         if value is not None:
-            fields.append((name, f"{value:g}"))
+            found.append(
+                f"its restore policy has {name} {value:g}, which this version does not follow"
+            )
+    if not known.number and (policy.allowed_low, policy.allowed_high) != (None, None):
+        found.append(f"its restore policy allows {allowed_text(policy)}, and it is not a number")
+    return tuple(found)
+
+
+def allowed_text(policy: Policy) -> str:
+    """The range outside which a policy never writes, for people."""
     low, high = policy.allowed_low, policy.allowed_high
-    if low is not None or high is not None:
-        shown = ("-inf" if low is None else f"{low:g}", "inf" if high is None else f"{high:g}")
-        fields.append(("allowed", f"{shown[0]} to {shown[1]}"))
-    return tuple(
-        f"its restore policy has {name} {value}, which this version does not follow"
-        for name, value in fields
-    )
+    return f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
 
 
 def effective(policy: Policy) -> Policy:

@@ -42,13 +42,19 @@ class Rules:
     gates: tuple[Gate, ...] = ()
     rollback: Rollback | None = None
 
+    def most_failed(self, stage: int) -> int | None:
+        """How many writes of a stage may be not verified before the next begins; None: any."""
+        limits = [gate.max_failed for gate in self.gates if gate.after_stage == stage]
+        return min((most for most in limits if most is not None), default=None)
+
 
 @dataclass(frozen=True)
 class PlanRecord:
     """A plan. `skips` by the number of the reason; times in nanoseconds since 1970 UTC.
 
     `spec` is what it was made of, as a message of the contract; `recipe` that of its digest, 1 of
-    those that nobody else can compute.
+    those that nobody else can compute. `stage_writes[i]` are the writes of `stages[i]`, lowest
+    first.
     """
 
     id: str
@@ -68,6 +74,8 @@ class PlanRecord:
     recipe: int = 2
     spec: bytes = b""
     rules: Rules = Rules()
+    stages: tuple[int, ...] = ()
+    stage_writes: tuple[int, ...] = ()
 
     @property
     def first_verdicts(self) -> list[int]:
@@ -109,6 +117,7 @@ class RestoreRecord:
     max_unreachable: int | None = None
     abort_requested: bool = False
     abort_reason: str = ""
+    pause_requested: bool = False
     error_reason: Reason = Reason.UNSPECIFIED
     error_message: str = ""
     start_time_ns: int = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,15 +18,16 @@ from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import Execution
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import RestoreState
-from drey_restore.domain.records import RestoreRecord, Unanswered
+from drey_restore.domain.records import RestoreRecord, Rules, Unanswered
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.ending import Ending, outcome_of
-from drey_restore.usecases.notify import Notifier
+from drey_restore.usecases.notify import Notifier, Wishes
 from drey_runtime.backoff import backoff
 from drey_runtime.database import is_unavailable
 from drey_runtime.jobs import JobContext, JobLost
 
 T = TypeVar("T")
+_LOOK_EVERY_S = 0.25
 
 
 class Course:
@@ -45,12 +47,14 @@ class Course:
         clock: Clock,
         restore: RestoreRecord,
         items: PlanItems,
+        rules: Rules,
         context: JobContext,
-        abort: asyncio.Event,
+        wishes: Wishes,
     ) -> None:
         self.store, self.channels, self.limits, self.clock = store, channels, limits, clock
-        self.restore, self.items, self.context = restore, items, context
-        self._ending, self._notifier, self._abort = ending, notifier, abort
+        self.restore, self.items, self.rules = restore, items, rules
+        self.context = context
+        self._ending, self._notifier, self._wishes = ending, notifier, wishes
         self.execution = Execution(items)
         n = len(items)
         self.with_readback = np.zeros(n, bool)
@@ -65,11 +69,58 @@ class Course:
 
     def is_stopping(self) -> bool:
         """Whether somebody wants it to end: nothing more is sent."""
-        return self._abort.is_set() or self.context.cancelled.is_set()
+        return self._wishes.abort.is_set() or self.context.cancelled.is_set()
 
     def stop(self) -> None:
         """End it as somebody wanted who told another process."""
-        self._abort.set()
+        self._wishes.abort.set()
+
+    def is_pausing(self) -> bool:
+        """Whether somebody wants it to hold where it is: nothing is sent meanwhile."""
+        return self._wishes.pause
+
+    def want_pause(self) -> None:
+        """Hold it as somebody wanted who told another process."""
+        self._wishes.pause = True
+
+    async def pause(self) -> float:
+        """Hold until somebody resumes or stops it; the seconds that took.
+
+        What is in flight goes on. Whoever resumes it may tell another process: the row says it.
+        """
+        begun = time.monotonic()
+        await through_outage(lambda: self.advance(RestoreState.PAUSED))
+        while self.is_pausing() and not self.is_stopping():
+            self._wishes.changed.clear()
+            fresh = await through_outage(lambda: self.store.restore(self.restore.id))
+            self._wishes.pause = fresh.pause_requested
+            if fresh.abort_requested:
+                self.stop()
+            elif fresh.pause_requested:
+                await self.wait_any((), _LOOK_EVERY_S, self._wishes.changed)
+        if not self.is_stopping():
+            await through_outage(lambda: self.advance(RestoreState.WRITING))
+        return time.monotonic() - begun
+
+    async def wait_any(
+        self,
+        tasks: Iterable[asyncio.Task[Any]],
+        timeout_s: float | None,
+        *events: asyncio.Event,
+    ) -> None:
+        """Until a task or an event is done, it is to stop, or `timeout_s` are over."""
+        waits = {
+            asyncio.create_task(event.wait())
+            for event in (self._wishes.abort, self.context.cancelled, *events)
+        }
+        try:
+            await asyncio.wait(
+                {*tasks, *waits}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.wait(waits)
 
     def slots(self, rows: I8) -> Slots:
         """Slots of the setpoints of rows; good until the next `await`."""

@@ -189,9 +189,10 @@ class Ending:
         execution.close()
         # whether these were sent is not known, so they may be on their way
         unknown = np.flatnonzero(execution.verdict == Verdict.UNKNOWN)
+        pre_image = await self._store.pre_image(restore.id)
         await self.end(
             restore,
-            (items, outcome_of(items, execution)),
+            (items, outcome_of(items, execution, before=pre_image and pre_image[0])),
             execution.counts,
             state,
             error,

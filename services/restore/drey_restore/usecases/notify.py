@@ -32,23 +32,44 @@ class Notifier:
             event.set()
 
 
-class Aborts:
-    """Wishes to stop, for restores that run in this process."""
+class Wishes:
+    """What somebody wants of one restore that runs here."""
 
     def __init__(self) -> None:
-        self._events: dict[str, asyncio.Event] = {}
+        self.abort = asyncio.Event()
+        self.pause = False
+        self.changed = asyncio.Event()
+        """Set with each change of the others."""
+
+
+class RunningRestores:
+    """Restores that run in this process, and what is wanted of them.
+
+    Those who tell another process are heard of by the row of the restore.
+    """
+
+    def __init__(self) -> None:
+        self._wishes: dict[str, Wishes] = {}
 
     @contextmanager
-    def running(self, restore_id: str) -> Iterator[asyncio.Event]:
-        """While it runs: an event that is set when somebody wants it to stop."""
-        self._events[restore_id] = asyncio.Event()
+    def running(self, restore_id: str) -> Iterator[Wishes]:
+        """While it runs."""
+        self._wishes[restore_id] = Wishes()
         try:
-            yield self._events[restore_id]
+            yield self._wishes[restore_id]
         finally:
-            del self._events[restore_id]
+            del self._wishes[restore_id]
 
-    def request(self, restore_id: str) -> None:
+    def abort(self, restore_id: str) -> None:
         """Stop it, if it runs here."""
-        event = self._events.get(restore_id)
-        if event is not None:
-            event.set()
+        wishes = self._wishes.get(restore_id)
+        if wishes is not None:
+            wishes.abort.set()
+            wishes.changed.set()
+
+    def hold(self, restore_id: str, *, pause: bool) -> None:
+        """Pause it or let it go on, if it runs here."""
+        wishes = self._wishes.get(restore_id)
+        if wishes is not None:
+            wishes.pause = pause
+            wishes.changed.set()

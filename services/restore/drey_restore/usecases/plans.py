@@ -12,8 +12,8 @@ import numpy as np
 from drey.common.v1 import selector_pb2
 from drey_core.directory import Directory
 from drey_core.errors import Internal, ResourceExhausted
-from drey_core.pv_table import Policy
-from drey_core.values import I8, Kind, State
+from drey_core.pv_table import CompletionMode, Policy
+from drey_core.values import ARRAY, I8, Kind, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import LiveMachine, LiveMetadata, LivePages, LiveValues
@@ -27,6 +27,7 @@ from drey_restore.domain.kinds import SKIPS
 from drey_restore.domain.planning import PROTOCOL_PVA, Mask, PlanInput, make_plan
 from drey_restore.domain.records import Chosen, PlanRecord, Rules
 from drey_restore.limits import Clock, Limits
+from drey_restore.usecases.sources import PlanSource, undo_source
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
@@ -40,6 +41,14 @@ METHOD = "drey.restore.v1.RestoreService/CreatePlan"
 
 
 @dataclass(frozen=True)
+class Undo:
+    """The way back of a restore; `also_changed`: also where somebody has changed the PV since."""
+
+    restore_id: str
+    also_changed: bool = False
+
+
+@dataclass(frozen=True)
 class PlanRequest:
     """What is asked for.
 
@@ -49,6 +58,7 @@ class PlanRequest:
 
     snapshot_id: str
     golden: tuple[str, str] | None
+    undo: Undo | None
     selector: selector_pb2.Selector | None
     exact: bool
     lifetime_ns: int
@@ -71,8 +81,10 @@ class Plans:
         channels: ChannelPool,
         limits: Limits,
         clock: Clock,
+        *,
+        refuse_invalid: bool = False,
     ) -> None:
-        self._store = store
+        self._store, self._refuse_invalid = store, refuse_invalid
         self._snapshots, self._catalog, self._live = snapshots, catalog, live
         self._channels, self._limits = channels, limits
         self._clock = clock
@@ -143,6 +155,7 @@ class Plans:
                     object=f"plans/{plan.id}",
                     after={
                         "snapshot_id": plan.snapshot_id,
+                        "undoes_restore_id": plan.undoes_restore_id or "",
                         "digest": plan.digest,
                         "pvs": plan.pvs,
                         "writes": plan.writes,
@@ -180,33 +193,59 @@ class Plans:
             recipe=RECIPE,
             spec=request.spec,
             rules=request.rules,
+            undoes_restore_id=None if request.undo is None else request.undo.restore_id,
+            stages=tuple(int(items.stage[rows[0]]) for rows in items.stages),
+            stage_writes=tuple(len(rows) for rows in items.stages),
         )
 
     async def compute(self, request: PlanRequest) -> PlanItems:
-        """The items of the plan, from the snapshot, today's catalog and the live machine."""
-        directory, policies, stored, chosen, live = await together(
+        """The items of the plan, from its source, today's catalog and the live machine."""
+        load = self._from_snapshot if request.undo is None else self._from_restore
+        directory, policies, source, live = await together(
             self._catalog.current(),
             self._catalog.policies(),
-            self._snapshots.values(request.snapshot_id, request.selector),
-            self._resolve(request.selector),
-            self._read_early(request.selector),
+            load(request),
+            self._read_early(request),
         )
-        numbers = stored.number if len(chosen) == 0 else merged(stored.number, chosen)
+        stored = source.stored
+        numbers = stored.number
         rows = directory.rows_of(numbers)
         channels = _at(directory.setpoint_channel, rows)
         if live is None or not live.covers(channels):
             live = await self._live.read(channels)
-        stored = stored.of(numbers)
         readdressed = _readdressed(directory, rows, stored)
         asked = numbers[(rows < 0) | (stored.setpoint.kind == Kind.ENUM) | readdressed]
-        names = await self._snapshots.names(request.snapshot_id, asked) if len(asked) else {}
-        seen = await self._look(directory, rows, stored, live.at(channels))
+        names = await source.names(asked) if len(asked) else {}
+        named = {row: policies[n] for row, n in enumerate(numbers.tolist()) if n in policies}
+        seen, done = await together(
+            self._look(directory, rows, stored, live.at(channels)), self._look_at_done(named)
+        )
+
+        def make() -> PlanItems:
+            known = _assemble(directory, rows, channels, stored, seen, names, named, done)
+            known = replace(known, back=source.back, refuse_invalid=self._refuse_invalid)
+            return make_plan(known, exact=request.exact)
+
         # in a thread, so that a restore that runs meanwhile gets its turns
-        return await asyncio.to_thread(
-            lambda: make_plan(
-                _assemble(directory, rows, channels, stored, seen, names, policies),
-                exact=request.exact,
-            )
+        return await asyncio.to_thread(make)
+
+    async def _from_snapshot(self, request: PlanRequest) -> PlanSource:
+        stored, chosen = await together(
+            self._snapshots.values(request.snapshot_id, request.selector),
+            self._resolve(request.selector),
+        )
+        if len(chosen):
+            stored = stored.of(merged(stored.number, chosen))
+        return PlanSource(
+            stored, lambda numbers: self._snapshots.names(request.snapshot_id, numbers)
+        )
+
+    async def _from_restore(self, request: PlanRequest) -> PlanSource:
+        if request.undo is None:
+            raise Internal("a plan of the way back without a restore")
+        chosen = None if request.selector is None else await self._resolve(request.selector)
+        return await undo_source(
+            self._store, request.undo.restore_id, chosen, also_changed=request.undo.also_changed
         )
 
     async def _look(
@@ -230,15 +269,36 @@ class Plans:
             up = await table.wait_connected(slots, self._limits.connect_s)
             connected = [addresses[at] for at in np.flatnonzero(up).tolist()]
             found = await table.read(self._channels.slots(connected), self._limits.read_s)
+            writable = table.info(self._channels.slots(connected)).writable
         asked_up = asked[up]
         read = found.code == ECA_NORMAL
         silent = np.concatenate([asked[~up], asked_up[~read & (found.code != ECA_NORDACCESS)]])
-        return live.with_read(asked_up[read], found.values.take(read), silent)
+        live = live.with_read(asked_up[read], found.values.take(read), silent)
+        return live.with_access(asked_up, writable)
 
-    async def _read_early(self, selector: selector_pb2.Selector | None) -> LivePages | None:
+    async def _look_at_done(self, policies: Mapping[int, Policy]) -> frozenset[int]:
+        """Rows whose done channel is connected, and is a number or an enumeration."""
+        asked = {
+            row: policy.done_channel
+            for row, policy in policies.items()
+            if policy.completion == CompletionMode.DONE_CHANNEL and policy.done_channel
+        }
+        if not asked:
+            return frozenset()
+        addresses = sorted(set(asked.values()))
+        table = self._channels.table
+        async with self._channels.use(addresses):
+            slots = self._channels.slots(addresses)
+            up = await table.wait_connected(slots, self._limits.connect_s)
+            kinds = table.info(self._channels.slots(addresses)).kind
+        numbers = up & ~np.isin(kinds & ~np.uint8(ARRAY), (Kind.NONE, Kind.STRING))
+        good = {addresses[index] for index in np.flatnonzero(numbers).tolist()}
+        return frozenset(row for row, address in asked.items() if address in good)
+
+    async def _read_early(self, request: PlanRequest) -> LivePages | None:
         """Of a whole snapshot: all setpoints, read while the snapshot is on its way."""
         channels = self._catalog.known.setpoint_channel
-        if selector is not None or len(channels) == 0:
+        if request.selector is not None or request.undo is not None or len(channels) == 0:
             return None
         return await self._live.read(channels)
 
@@ -313,6 +373,7 @@ def _assemble(
     live: LiveValues,
     names: dict[int, StoredName],
     policies: Mapping[int, Policy],
+    done: frozenset[int],
 ) -> PlanInput:
     numbers = stored.number.tolist()
     at = live.metadata.rows(channel)
@@ -354,10 +415,11 @@ def _assemble(
         live_count=live.metadata.count(at),
         live_labels=_labels_by_row(live.metadata, channel.tolist()),
         stale=live.stale,
-        writable=live.metadata.writable(at),
+        writable=live.writable,
         control_low=low,
         control_high=high,
-        policies={row: policies[n] for row, n in enumerate(numbers) if n in policies},
+        policies=policies,
+        done=done,
         warnings=warnings,
     )
 

@@ -15,7 +15,7 @@ from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.limits import Clock
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.holding import records_of, refuse_held
-from drey_restore.usecases.notify import Aborts, Notifier
+from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
@@ -52,11 +52,11 @@ class Restores:
         jobs: JobStore,
         ending: Ending,
         notifier: Notifier,
-        aborts: Aborts,
+        running: RunningRestores,
         clock: Clock,
     ) -> None:
         self._store, self._jobs, self._ending = store, jobs, ending
-        self._notifier, self._aborts = notifier, aborts
+        self._notifier, self._running = notifier, running
         self._clock = clock
 
     async def execute(
@@ -178,10 +178,53 @@ class Restores:
             if ended is None:
                 await self._jobs.request_cancel(conn, restore.job_id, reason)
         if ended is None:
-            self._aborts.request(restore_id)
+            self._running.abort(restore_id)
             self._notifier.wake(restore_id)
         else:
             self._ending.tell_end(restore_id, ended, RestoreState.ABORTED)
+        return await self._store.restore(restore_id)
+
+    async def pause(self, restore_id: str, principal: Principal) -> RestoreRecord:
+        """Hold it: nothing is sent until it goes on. WRONG_STATE once its writes are over."""
+        may_be = (RestoreState.WAITING, RestoreState.WRITING, RestoreState.PAUSED)
+        return await self._hold(restore_id, principal, pause=True, may_be=may_be)
+
+    async def resume(self, restore_id: str, principal: Principal) -> RestoreRecord:
+        """Let a restore go on that holds, or is to. WRONG_STATE where it has ended."""
+        may_be = tuple(state for state in RestoreState if not state.ended)
+        return await self._hold(restore_id, principal, pause=False, may_be=may_be)
+
+    async def _hold(
+        self,
+        restore_id: str,
+        principal: Principal,
+        *,
+        pause: bool,
+        may_be: tuple[RestoreState, ...],
+    ) -> RestoreRecord:
+        word = "pause" if pause else "resume"
+        async with self._store.database.transaction() as conn:
+            restore = await self._store.lock_restore(conn, restore_id)
+            if restore.state not in may_be:
+                raise FailedPrecondition(
+                    f"restore {restore.id} is {restore.state.name.lower()}: there is nothing to"
+                    f" {word}. Make a new plan for what is left",
+                    reason=Reason.WRONG_STATE,
+                    field="id",
+                    metadata={"state": restore.state.name},
+                )
+            if restore.pause_requested != pause:
+                await self._store.set_pause(conn, restore_id, pause=pause)
+                await audit.append(
+                    conn,
+                    actor=principal.name,
+                    role=principal.roles_text,
+                    action=f"restore.{word}",
+                    object=f"restores/{restore.id}",
+                    at_ns=self._clock(),
+                )
+        self._running.hold(restore_id, pause=pause)
+        self._notifier.wake(restore_id)
         return await self._store.restore(restore_id)
 
     async def _end_waiting(self, conn: Connection, restore: RestoreRecord) -> list[int] | None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
+
 from drey_core.errors import DreyError, FailedPrecondition, Internal
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import shortfall
-from drey_restore.domain.kinds import RestoreState
+from drey_restore.domain.execution import gate_not_met, shortfall
+from drey_restore.domain.kinds import RestoreState, Skip
 from drey_restore.domain.records import RestoreRecord
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.ending import Ending, EndJob
-from drey_restore.usecases.notify import Aborts, Notifier
+from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.start_check import StartCheck
 from drey_restore.usecases.verifier import Verifier
 from drey_restore.usecases.writer import Writer
@@ -31,12 +33,12 @@ class Runner:
         channels: ChannelPool,
         ending: Ending,
         notifier: Notifier,
-        aborts: Aborts,
+        running: RunningRestores,
         limits: Limits,
         clock: Clock,
     ) -> None:
         self._store, self._jobs, self._channels = store, jobs, channels
-        self._ending, self._notifier, self._aborts = ending, notifier, aborts
+        self._ending, self._notifier, self._running = ending, notifier, running
         self._limits, self._clock = limits, clock
 
     async def run(self, context: JobContext) -> str:
@@ -51,13 +53,14 @@ class Runner:
             raise Internal(f"restore {restore.id} is {restore.state.name.lower()} already")
         context.result = f"restores/{restore.id}"
         try:
+            plan = await through_outage(lambda: self._store.plan(restore.plan_id))
             items = await through_outage(
                 lambda: self._store.plan_items(restore.plan_id, restore.plan_digest)
             )
         except FailedPrecondition as mismatch:
             await self._fail_by_journal(restore, mismatch, context)
             return context.result
-        with self._aborts.running(restore.id) as abort:
+        with self._running.running(restore.id) as wishes:
             course = Course(
                 self._store,
                 self._channels,
@@ -67,8 +70,9 @@ class Runner:
                 self._clock,
                 restore,
                 items,
+                plan.rules,
                 context,
-                abort,
+                wishes,
             )
             await _run_with_channels(course)
         return context.result
@@ -110,8 +114,9 @@ class Runner:
 async def _run_with_channels(course: Course) -> None:
     items = course.items
     rows = items.writes
-    addresses = course.addresses(rows)
+    addresses = course.addresses(np.flatnonzero(np.isin(items.skip, (Skip.NONE, Skip.EQUAL))))
     addresses += filter(None, (items.readback_addresses[row] for row in rows.tolist()))
+    addresses += filter(None, (items.done_address(row) for row in rows.tolist()))
     async with course.channels.use(addresses):
         try:
             await _run(course)
@@ -119,6 +124,24 @@ async def _run_with_channels(course: Course) -> None:
             # nobody waits for them any more: what has not begun shall not begin
             await course.channels.renew(course.addresses(course.execution.unanswered))
             raise
+
+
+async def _write_stages(course: Course, writer: Writer, verifier: Verifier) -> None:
+    """Stage by stage; what a gate wants of one holds before the next begins."""
+    if len(course.execution.pending):
+        await course.advance(RestoreState.WRITING)
+    for rows in course.items.stages:
+        await writer.write_stage(rows)
+        if course.is_stopping() or course.cut_short is not None:
+            return
+        most = course.rules.most_failed(int(course.items.stage[rows[0]]))
+        if most is None:
+            continue
+        await verifier.judge(rows[course.execution.sent_time[rows] != 0])
+        failed = course.execution.failed(rows)
+        if len(failed) > most:
+            course.cut_short = gate_not_met(course.items, rows, failed, most)
+            return
 
 
 async def _run(course: Course) -> None:
@@ -130,12 +153,12 @@ async def _run(course: Course) -> None:
     except DreyError as error:
         await course.end(RestoreState.FAILED, error)
         return
-    writer = Writer(course)
+    writer, verifier = Writer(course), Verifier(course)
     if not course.is_stopping():
-        await writer.run()
+        await _write_stages(course, writer, verifier)
     await writer.withdraw()
     if course.execution.anything_sent:
-        await Verifier(course).run()
+        await verifier.run()
     course.execution.close()
     if course.is_stopping():
         await course.end(RestoreState.ABORTED)

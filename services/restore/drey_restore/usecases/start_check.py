@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from drey_ca.interface import ReadResult
 from drey_core.compare import compare
 from drey_core.errors import DeadlineExceeded, FailedPrecondition, Reason
 from drey_core.values import I8, Columns, Kind
@@ -15,6 +16,7 @@ from drey_restore.domain.execution import (
 )
 from drey_restore.domain.items import scatter
 from drey_restore.domain.judging import SAME
+from drey_restore.domain.kinds import Skip
 from drey_restore.domain.records import HeldWrite
 from drey_restore.usecases.course import Course
 from drey_restore.usecases.holding import held_error, refuse_held
@@ -37,7 +39,11 @@ class StartCheck:
         refuse_held(held, self._items)
         up = await self._connect(rows)
         self._check_start()
-        present = await self._channels.table.read(self._course.slots(up), self._limits.read_s)
+        with_readback = up[self._course.with_readback[up]]
+        slots = [self._course.slots(up), self._course.readback_slots(with_readback)]
+        found = await self._channels.table.read(np.concatenate(slots), self._limits.read_s)
+        setpoints = np.arange(len(up))
+        present = ReadResult(found.values.take(setpoints), found.code[setpoints])
         unreadable = present.code == ECA_NORDACCESS
         there = (present.code == ECA_NORMAL) | unreadable
         self._refuse_silent_circuits(up[~there], held)
@@ -51,6 +57,12 @@ class StartCheck:
         read = present.code == ECA_NORMAL
         self._course.before = scatter(self._course.before, up[read], present.values.take(read))
         self._check_moved(up[read], present.values.take(read))
+        readbacks = found.values.take(np.arange(len(up), len(found.code)))
+        await self._course.store.insert_pre_image(
+            self._restore.id,
+            self._course.before,
+            scatter(Columns.empty(len(self._items)), with_readback, readbacks),
+        )
         self._check_start()
 
     async def _connect(self, rows: I8) -> I8:
@@ -59,13 +71,20 @@ class StartCheck:
         with_readback = np.array(
             [r for r in rows.tolist() if items.readback_addresses[r]], np.int64
         )
+        equal = np.flatnonzero(items.skip == Skip.EQUAL)
         wanted = np.concatenate(
-            [self._course.slots(rows), self._course.readback_slots(with_readback)]
+            [
+                self._course.slots(rows),
+                self._course.readback_slots(with_readback),
+                self._course.slots(equal),
+            ]
         )
         left = (self._restore.start_by_ns - self._course.clock()) / 1e9
         timeout = max(0.0, min(self._limits.connect_s, left))
         up = await self._channels.table.wait_connected(wanted, timeout)
-        self._course.with_readback[with_readback[up[len(rows) :]]] = True
+        self._course.with_readback[
+            with_readback[up[len(rows) : len(rows) + len(with_readback)]]
+        ] = True
         return rows[up[: len(rows)]]
 
     def _refuse_silent_circuits(self, silent: I8, held: list[HeldWrite]) -> None:

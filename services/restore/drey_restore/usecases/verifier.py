@@ -1,4 +1,4 @@
-"""Reading back what was written, past any subscription."""
+"""Reading back what was written, and what was equal already, past any subscription."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.compare import compare
-from drey_core.values import I8, Kind
+from drey_core.values import I8, Columns, Kind
 from drey_restore.domain.items import scatter
-from drey_restore.domain.judging import SAME, readback_reached
-from drey_restore.domain.kinds import RestoreState, Verdict
+from drey_restore.domain.judging import SAME, alarm_is_worse, readback_reached
+from drey_restore.domain.kinds import RestoreState, Skip
 from drey_restore.usecases.course import Course, through_outage
+from drey_restore.usecases.readback import read_readbacks
 
 _SETTLE_S = 0.5
 """How long a setpoint may take after its completion to show the target."""
 _READ_AGAIN_S = 0.2
+
+Mask = NDArray[np.bool_]
 
 
 class Verifier:
@@ -27,36 +30,63 @@ class Verifier:
         self._course = course
         self._items, self._execution = course.items, course.execution
         self._channels, self._limits = course.channels, course.limits
-        self._restore = course.restore
+        n = len(course.items)
+        self._at_target, self._alarmed = np.zeros(n, bool), np.zeros(n, bool)
 
     async def run(self) -> None:
-        """Read setpoints and readbacks until they are where they should be, or the time is over."""
+        """At the end: all that was sent, and all that was equal when the plan was made."""
         self._execution.close()
         await through_outage(lambda: self._course.advance(RestoreState.VERIFYING))
         sent = self._items.writes
-        sent = sent[self._execution.sent_time[sent] != 0]
+        await self.judge(sent[self._execution.sent_time[sent] != 0])
+        await self._check_equal()
+
+    async def judge(self, sent: I8) -> None:
+        """Give rows that were sent and accepted their verdicts."""
+        reached, accepted = self._course.reached, self._execution.accepted(sent)
         begun = time.monotonic()
-        end = begun + (0 if self._course.is_stopping() else self._restore.verify_timeout_ns / 1e9)
+        wait_s = self._course.restore.verify_timeout_ns / 1e9
+        end = begun + (0 if self._course.is_stopping() else wait_s)
         pending, passes = sent, 0
-        at_target = np.zeros(len(self._items), bool)
         while True:
             passes += 1
-            at_target[pending] = await self._look(pending)
-            written = self._execution.verdict[pending] == Verdict.WRITTEN
-            off = ~at_target[pending] & (time.monotonic() < min(end, begun + _SETTLE_S))
-            pending = pending[written & (off | (self._course.reached[pending] == 0))]
-            if len(pending) == 0 or self._course.is_stopping() or time.monotonic() >= end:
+            await self._look(pending)
+            if self._course.is_stopping() or time.monotonic() >= end:
                 break
-            await asyncio.sleep(_READ_AGAIN_S)
-        good = at_target[sent] & (self._course.reached[sent] != 0)
-        open_rows = sent[~(good & (self._execution.verdict[sent] == Verdict.WRITTEN))]
+            off = ~self._is_good(pending) & (time.monotonic() < min(end, begun + _SETTLE_S))
+            pending = pending[np.isin(pending, accepted) & (off | (reached[pending] == 0))]
+            if len(pending) == 0:
+                break
+            await self._course.wait_any((), _READ_AGAIN_S)
+        good = self._is_good(sent) & (reached[sent] != 0)
+        open_rows = sent[~(good & np.isin(sent, accepted))]
         if len(open_rows):
             await self._look_for_movement(open_rows)
         if passes > 1 or len(open_rows):
             # what was at its target a while ago may have left it since
-            at_target[sent] = await self._look(sent, readbacks=False)
+            await self._look(sent, readbacks=False)
         was_read = self._course.seen.kind[sent] != Kind.NONE
-        self._execution.verify(sent, at_target[sent], was_read, self._course.reached[sent])
+        self._execution.verify(
+            sent, self._at_target[sent], was_read, reached[sent], self._alarmed[sent]
+        )
+
+    def _is_good(self, rows: I8) -> Mask:
+        good: Mask = self._at_target[rows] & ~self._alarmed[rows]
+        return good
+
+    async def _check_equal(self) -> None:
+        """Look once at what was equal when the plan was made: nothing was sent to it."""
+        items = self._items
+        rows = np.flatnonzero(items.skip == Skip.EQUAL)
+        if len(rows) == 0:
+            return
+        seen = await self._read_setpoints(rows)
+        equal = np.zeros(len(rows), bool)
+        for reference in (items.stored, items.current):
+            found = compare(reference.take(rows), seen, items.absolute[rows], items.relative[rows])
+            equal |= np.isin(found.cls, SAME)
+        allowed = np.maximum(items.stored.severity[rows], items.current.severity[rows])
+        self._execution.check_equal(rows, equal & ~alarm_is_worse(seen, allowed))
 
     async def _look_for_movement(self, rows: I8) -> None:
         """Whether the readbacks of what is not as it should be stand still."""
@@ -68,39 +98,27 @@ class Verifier:
         await self._look(rows)
         later = self._course.readback.take(rows)
         known = (earlier.kind != Kind.NONE) & (later.kind != Kind.NONE)
+        items = self._items
         cls = compare(
-            earlier,
-            later,
-            self._items.readback_absolute[rows],
-            self._items.readback_relative[rows],
+            earlier, later, items.readback_absolute[rows], items.readback_relative[rows]
         ).cls
         self._course.moving[rows[known]] = ~np.isin(cls[known], SAME)
 
-    async def _look(self, rows: I8, *, readbacks: bool = True) -> NDArray[np.bool_]:
-        """Read `rows` past any subscription; which setpoints are at their targets."""
-        items, table = self._items, self._channels.table
+    async def _look(self, rows: I8, *, readbacks: bool = True) -> None:
+        """Read `rows`, and whether each is at its target, with an alarm that is allowed."""
+        items = self._items
         with_readback = rows[self._course.with_readback[rows]] if readbacks else rows[:0]
-        slots = np.concatenate(
-            [self._course.slots(rows), self._course.readback_slots(with_readback)]
-        )
-        found = await table.read(slots, self._limits.read_s)
-        setpoint, readback = (
-            found.values.take(np.arange(len(rows))),
-            found.values.take(np.arange(len(rows), len(slots))),
-        )
-        self._course.seen = scatter(self._course.seen, rows, setpoint)
-        self._course.readback = scatter(self._course.readback, with_readback, readback)
+        setpoint = await self._read_setpoints(rows)
         if len(with_readback):
-            self._course.reached[with_readback] = readback_reached(
-                compare(
-                    items.stored_readback.take(with_readback),
-                    readback,
-                    items.readback_absolute[with_readback],
-                    items.readback_relative[with_readback],
-                ).cls
-            )
+            cls = await read_readbacks(self._course, with_readback)
+            self._course.reached[with_readback] = readback_reached(cls)
         compared = compare(
             items.target.take(rows), setpoint, items.absolute[rows], items.relative[rows]
         )
-        at_target: NDArray[np.bool_] = np.isin(compared.cls, SAME)
-        return at_target
+        self._at_target[rows] = np.isin(compared.cls, SAME)
+        self._alarmed[rows] = alarm_is_worse(setpoint, items.stored.severity[rows])
+
+    async def _read_setpoints(self, rows: I8) -> Columns:
+        found = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
+        self._course.seen = scatter(self._course.seen, rows, found.values)
+        return found.values

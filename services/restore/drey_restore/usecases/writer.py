@@ -1,23 +1,48 @@
-"""Writes: announced in the journal, sent, and withdrawn where nobody answered."""
+"""Writes: announced in the journal, sent, waited for, and withdrawn where nobody answered."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from drey_core.errors import DeadlineExceeded, DreyError
-from drey_core.values import I8
-from drey_restore.domain.execution import NOT_SENT
+from drey_core.pv_table import CompletionMode
+from drey_core.values import I8, as_float64
+from drey_restore.adapters.store import Permission
+from drey_restore.domain.execution import ECA_NORMAL, ECA_TIMEOUT, NOT_SENT
 from drey_restore.domain.items import I4
-from drey_restore.domain.kinds import RestoreState, Verdict
+from drey_restore.domain.judging import readback_reached
+from drey_restore.domain.kinds import Verdict
+from drey_restore.domain.lanes import next_rows
+from drey_restore.domain.settling import Mask, Settling
 from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.ending import unanswered_of
+from drey_restore.usecases.readback import read_readbacks
 from drey_runtime.database import is_unavailable
 
-_WAIT_FOR_CHUNK_S = 0.25
-"""A chunk that takes longer goes on beside the next one: a slow device holds up no other."""
+_WAIT_FOR_BATCH_S = 0.25
+"""A batch that takes longer goes on beside the next one: a slow device holds up no other."""
+_LOOK_EVERY_S = 0.1
+_GRACE_S = 2.0
+"""How long what is in flight may still take once somebody wants it to stop."""
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How writes are sent and completed: those of one manner share batches. Times in seconds."""
+
+    completion: CompletionMode
+    timeout_s: float | None
+    settle_s: float
+
+    @property
+    def polled(self) -> bool:
+        """Whether something is looked at until the write is complete."""
+        return self.completion in (CompletionMode.READBACK, CompletionMode.DONE_CHANNEL)
 
 
 class Writer:
@@ -29,41 +54,113 @@ class Writer:
         self._channels, self._limits = course.channels, course.limits
         self._restore = course.restore
         self._batch = 0
+        self._running: dict[asyncio.Task[None], I8] = {}
 
-    async def run(self) -> None:
-        """Announce and send chunk by chunk; all share one deadline."""
-        order = self._items.writes
-        order = order[self._execution.verdict[order] == Verdict.PENDING]
-        if len(order) == 0:
-            return
-        deadline = time.monotonic() + self._restore.write_timeout_ns / 1e9
-        await self._course.advance(RestoreState.WRITING)
-        running: set[asyncio.Task[None]] = set()
+    async def write_stage(self, rows: I8) -> None:
+        """Send the rows of one stage, limits and modes before values.
+
+        Returns when all are complete, late, or nobody waits.
+        """
+        rows = rows[self._execution.verdict[rows] == Verdict.PENDING]
+        deadline = _Deadline(self._restore.write_timeout_ns / 1e9)
         try:
-            for at in range(0, len(order), self._limits.chunk):
-                if self._course.is_stopping() or time.monotonic() >= deadline:
-                    break
-                rows = order[at : at + self._limits.chunk]
-                if not await self._announce(rows):
-                    break
-                task = asyncio.create_task(self._send(self._batch, rows, deadline))
-                running.add(task)
-                await asyncio.wait({task}, timeout=_WAIT_FOR_CHUNK_S)
-                if task.done():
-                    task.result()
-                await self._course.note_counts()
-            if running:
-                await asyncio.gather(*running)
+            is_value = self._items.is_value[rows]
+            for step in (rows[~is_value], rows[is_value]):
+                for manner, part in self._by_manner(step):
+                    if not await self._send_all(manner, part, deadline):
+                        break
+                await self._wait_for_rest()
         finally:
-            await _cancel(running)
+            await self._cancel_rest()
+
+    def _by_manner(self, rows: I8) -> Iterator[tuple[_Manner, I8]]:
+        """Rows in order, those first that take their time."""
+        found: dict[_Manner, list[int]] = {}
+        manners = [
+            _Manner(policy.completion, policy.timeout_s, policy.settle_s or 0.0)
+            for policy in self._items.policies
+        ]
+        for row, index in zip(rows.tolist(), self._items.policy_of[rows].tolist(), strict=True):
+            found.setdefault(manners[index], []).append(row)
+        for manner in sorted(found, key=lambda each: not each.polled):
+            yield manner, np.array(found[manner], np.int64)
+
+    async def _send_all(self, manner: _Manner, rows: I8, deadline: _Deadline) -> bool:
+        """False where nothing more may be sent, of other manners neither."""
+        _, lanes = np.unique(
+            self._channels.table.info(self._course.slots(rows)).host, return_inverse=True
+        )
+        while len(rows):
+            if not await self._may_go_on(deadline):
+                return False
+            batch = next_rows(
+                lanes,
+                self._slow_lanes(rows, lanes),
+                batch=self._limits.chunk,
+                per_lane=self._limits.per_ioc,
+            )
+            if len(batch) == 0:
+                await self._course.wait_any(self._running, deadline.left_s)
+                self._reap()
+                continue
+            taken, rest = rows[batch], np.setdiff1d(np.arange(len(rows)), batch)
+            if not await self._announce(taken):
+                if self._course.cut_short or self._course.is_stopping():
+                    return False
+                continue  # it is to pause
+            rows, lanes = rows[rest], lanes[rest]
+            await self._begin(manner, taken, deadline)
+            await self._course.note_counts()
+        return True
+
+    async def _may_go_on(self, deadline: _Deadline) -> bool:
+        if self._course.is_pausing():
+            deadline.move(await self._course.pause())
+        if self._course.is_stopping() or self._course.cut_short is not None:
+            return False
+        return deadline.left_s > 0
+
+    def _slow_lanes(self, rows: I8, lanes: I8) -> I8:
+        """Lanes of `rows` to whose IOC as many batches are on their way as may be."""
+        if not self._running:
+            return lanes[:0]
+        hosts = self._channels.table.info(self._course.slots(rows)).host
+        lane_of = dict(zip(hosts, lanes.tolist(), strict=True))
+        counts: dict[int, int] = {}
+        for sent in self._running.values():
+            for host in set(self._channels.table.info(self._course.slots(sent)).host):
+                if host in lane_of:
+                    counts[lane_of[host]] = counts.get(lane_of[host], 0) + 1
+        return np.array([n for n, c in counts.items() if c >= self._limits.batches_per_ioc], int)
+
+    async def _begin(self, manner: _Manner, rows: I8, deadline: _Deadline) -> None:
+        """Send what is announced; on from there beside the next where it takes long."""
+        handed_over = asyncio.Event()
+        task = asyncio.create_task(
+            self._complete(self._batch, manner, rows, deadline, handed_over.set)
+        )
+        self._running[task] = rows
+        handover = asyncio.create_task(handed_over.wait())
+        try:
+            await self._course.wait_any({task, handover}, _WAIT_FOR_BATCH_S)
+        finally:
+            handover.cancel()
+            await asyncio.wait({handover})
+        self._reap()
+
+    def _reap(self) -> None:
+        """Forget what is done; raise what it raised."""
+        for task in [task for task in self._running if task.done()]:
+            del self._running[task]
+            task.result()
 
     async def _announce(self, rows: I8) -> bool:
-        """Make the intent durable; False where it cannot be: then nothing more is sent."""
-        self._batch += 1
+        """Make the intent durable; False where it is not: then nothing of it is sent."""
+        number = self._batch + 1
         at = self._course.clock()
         try:
-            allowed = await self._course.store.journal_intent(
-                *(self._restore.id, self._course.context.job, self._batch),
+            permission = await self._course.store.journal_intent(
+                *(self._restore.id, self._course.context.job, number),
                 *(rows, self._items.number[rows], at),
             )
         except DreyError as error:
@@ -71,37 +168,113 @@ class Writer:
                 raise
             self._course.cut_short = error
             return False
-        if not allowed:
+        if permission == Permission.PAUSE:
+            self._course.want_pause()
+            return False
+        if permission == Permission.STOP:
             self._course.stop()
         if self._course.is_stopping():
             # announced and not sent: the outcome says so, the journal alone would not know
             return False
-        if self._batch == 1 and self._course.clock() > self._restore.start_by_ns:
+        if number == 1 and self._course.clock() > self._restore.start_by_ns:
             self._course.cut_short = DeadlineExceeded(
                 "the start deadline was over before the first write"
             )
             return False
+        self._batch = number
         self._execution.intend(rows, at)
         return True
 
-    async def _send(self, batch: int, rows: I8, deadline: float) -> None:
-        """Send what is announced. JobLost, and nothing is sent, where the lease may be over."""
+    # ---- one batch
+
+    async def _complete(
+        self,
+        batch: int,
+        manner: _Manner,
+        rows: I8,
+        deadline: _Deadline,
+        handed_over: Callable[[], None],
+    ) -> None:
+        """Send it and note what came of it. JobLost, and nothing is sent, without the lease."""
         self._course.context.check_lease()
-        timeout = deadline - time.monotonic()
-        if timeout > 0:
+        timeout_s = manner.timeout_s or deadline.left_s
+        until = time.monotonic() + timeout_s
+        if timeout_s > 0:
             codes: I4 = await self._channels.table.write(
                 self._course.slots(rows),
                 self._items.target.take(rows),
-                timeout,
-                completion=True,
+                timeout_s,
+                completion=manner.completion == CompletionMode.PUT_CALLBACK,
             )
         else:
             codes = np.full(len(rows), NOT_SENT, np.int32)
+        if manner.polled:
+            handed_over()
+            codes = await self._wait_until_settled(manner, rows, codes, until)
         at = self._course.clock()
         self._execution.result(rows, codes, at)
         await through_outage(
             lambda: self._course.store.journal_result(self._restore.id, batch, codes, at)
         )
+        if not manner.polled and manner.settle_s:
+            handed_over()
+            await self._course.wait_any((), manner.settle_s)
+
+    async def _wait_until_settled(self, manner: _Manner, rows: I8, codes: I4, until: float) -> I4:
+        """`codes` with ECA_TIMEOUT for what was not complete in time."""
+        sent = np.flatnonzero(codes == ECA_NORMAL)
+        settling = Settling(np.full(len(sent), manner.settle_s), np.full(len(sent), until))
+        holds = (
+            self._readbacks_hold
+            if manner.completion == CompletionMode.READBACK
+            else self._done_channels_hold
+        )
+        while len(settling.waiting) and not self._course.is_stopping():
+            looked_at = rows[sent[settling.waiting]]
+            settling.look(await holds(looked_at), time.monotonic())
+            if len(settling.waiting):
+                await self._course.wait_any((), _LOOK_EVERY_S)
+        settling.give_up()
+        found = codes.copy()
+        found[sent[settling.late]] = ECA_TIMEOUT
+        return found
+
+    async def _readbacks_hold(self, rows: I8) -> Mask:
+        cls = await read_readbacks(self._course, rows)
+        holds: Mask = readback_reached(cls) == 1
+        return holds
+
+    async def _done_channels_hold(self, rows: I8) -> Mask:
+        """Done channels at their values, read after the writes were handed over."""
+        addresses = [self._items.done_address(row) for row in rows.tolist()]
+        found = await self._channels.table.read(
+            self._channels.slots(addresses), self._limits.read_s
+        )
+        policies = [self._items.policies[i] for i in self._items.policy_of[rows].tolist()]
+        wanted = np.array([1.0 if p.done_value is None else p.done_value for p in policies])
+        numbers = as_float64(found.values.kind, found.values.data)
+        holds: Mask = (found.code == ECA_NORMAL) & (numbers == wanted)
+        return holds
+
+    # ---- the end of a stage, and of all
+
+    async def _wait_for_rest(self) -> None:
+        """Until all is complete or late; once it is to stop, for a moment only."""
+        while self._running and not self._course.is_stopping():
+            await self._course.wait_any(self._running, None)
+            self._reap()
+            await self._course.note_counts()
+        if self._running:
+            await asyncio.wait(self._running, timeout=_GRACE_S)
+            self._reap()
+
+    async def _cancel_rest(self) -> None:
+        """Cancel, and wait until they have stopped; what they raise is known, or is moot."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+        self._running.clear()
 
     async def withdraw(self) -> None:
         """See to it that nothing takes place after the end, or know what may.
@@ -122,9 +295,16 @@ class Writer:
         self._course.unanswered = unanswered_of(self._items, self._execution, rows[~up], by_row)
 
 
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancel, and wait until they have stopped; what they raise is known by then, or is moot."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+class _Deadline:
+    """The time by which all of a stage must be sent, and complete where no policy says when."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left_s(self) -> float:
+        return self._end - time.monotonic()
+
+    def move(self, seconds: float) -> None:
+        """Later by as much as nobody was allowed to send."""
+        self._end += seconds

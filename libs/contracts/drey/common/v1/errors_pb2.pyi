@@ -133,6 +133,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. A call that acts has a field that this server does not know, and would be done
     without it. Metadata: `field` (its path, with the number where the name is not known).
     """
+    ERROR_REASON_GATE_NOT_MET: _ErrorReason.ValueType  # 44
+    """FAILED_PRECONDITION. In the `error` of a restore: what had to hold after a stage did not, so that no
+    later stage was begun. Metadata: `stage`, `failed`, `first_failed`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value is the `reason` of the `google.rpc.ErrorInfo`
@@ -249,6 +253,10 @@ its indexes mean something else. Cannot be accepted: make a new plan. Metadata: 
 ERROR_REASON_UNKNOWN_FIELD: ErrorReason.ValueType  # 43
 """INVALID_ARGUMENT. A call that acts has a field that this server does not know, and would be done
 without it. Metadata: `field` (its path, with the number where the name is not known).
+"""
+ERROR_REASON_GATE_NOT_MET: ErrorReason.ValueType  # 44
+"""FAILED_PRECONDITION. In the `error` of a restore: what had to hold after a stage did not, so that no
+later stage was begun. Metadata: `stage`, `failed`, `first_failed`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

@@ -44,7 +44,7 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     SKIP_REASON_DISCONNECTED: _SkipReason.ValueType  # 4
     """The setpoint channel is not connected now."""
     SKIP_REASON_NOT_WRITABLE: _SkipReason.ValueType  # 5
-    """The IOC does not allow it to be written."""
+    """The IOC does not allow this server to write it, or the record is disabled; see `warnings`."""
     SKIP_REASON_NOT_IN_SNAPSHOT: _SkipReason.ValueType  # 6
     """The snapshot has no value of it, or only one from before a disconnection."""
     SKIP_REASON_DELETED: _SkipReason.ValueType  # 7
@@ -66,9 +66,13 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     SKIP_REASON_DUPLICATE_ADDRESS: _SkipReason.ValueType  # 15
     """Another PV of the plan writes the same address."""
     SKIP_REASON_POLICY: _SkipReason.ValueType  # 16
-    """Its restore policy asks for what this version does not do; `warnings` names the field."""
+    """Its restore policy cannot be followed; `warnings` says why. It is never written otherwise."""
     SKIP_REASON_UNSUPPORTED: _SkipReason.ValueType  # 17
     """Its setpoint is of a protocol that this server does not speak."""
+    SKIP_REASON_CHANGED_SINCE: _SkipReason.ValueType  # 18
+    """Of the way back of a restore: it is not as the restore left it, so somebody has written it since."""
+    SKIP_REASON_INVALID_SOURCE: _SkipReason.ValueType  # 19
+    """It was INVALID when it was stored, and this server is set to refuse that; else it is a warning."""
 
 class SkipReason(_SkipReason, metaclass=_SkipReasonEnumTypeWrapper):
     """Why a plan leaves a PV out."""
@@ -84,7 +88,7 @@ SKIP_REASON_NO_SETPOINT: SkipReason.ValueType  # 3
 SKIP_REASON_DISCONNECTED: SkipReason.ValueType  # 4
 """The setpoint channel is not connected now."""
 SKIP_REASON_NOT_WRITABLE: SkipReason.ValueType  # 5
-"""The IOC does not allow it to be written."""
+"""The IOC does not allow this server to write it, or the record is disabled; see `warnings`."""
 SKIP_REASON_NOT_IN_SNAPSHOT: SkipReason.ValueType  # 6
 """The snapshot has no value of it, or only one from before a disconnection."""
 SKIP_REASON_DELETED: SkipReason.ValueType  # 7
@@ -106,9 +110,13 @@ SKIP_REASON_STALE: SkipReason.ValueType  # 14
 SKIP_REASON_DUPLICATE_ADDRESS: SkipReason.ValueType  # 15
 """Another PV of the plan writes the same address."""
 SKIP_REASON_POLICY: SkipReason.ValueType  # 16
-"""Its restore policy asks for what this version does not do; `warnings` names the field."""
+"""Its restore policy cannot be followed; `warnings` says why. It is never written otherwise."""
 SKIP_REASON_UNSUPPORTED: SkipReason.ValueType  # 17
 """Its setpoint is of a protocol that this server does not speak."""
+SKIP_REASON_CHANGED_SINCE: SkipReason.ValueType  # 18
+"""Of the way back of a restore: it is not as the restore left it, so somebody has written it since."""
+SKIP_REASON_INVALID_SOURCE: SkipReason.ValueType  # 19
+"""It was INVALID when it was stored, and this server is set to refuse that; else it is a warning."""
 Global___SkipReason: _TypeAlias = SkipReason  # noqa: Y015
 
 class _PlanState:
@@ -190,8 +198,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_WRITTEN: _Verdict.ValueType  # 3
     """Sent and accepted; not verified (yet)."""
     VERDICT_VERIFIED: _Verdict.ValueType  # 4
-    """An independent read after completion showed the setpoint at the target, and the readback, where
-    the policy asks for it, within its tolerance.
+    """An independent read after completion showed the setpoint at the target, its alarm no worse than that
+    of the stored value, and the readback, where the policy asks for it, within its tolerance.
     """
     VERDICT_NOT_REACHED: _Verdict.ValueType  # 5
     """Accepted, but the read shows another value; see `seen`."""
@@ -207,6 +215,14 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """Sent before a crash; whether it happened is not known."""
     VERDICT_NOT_SENT: _Verdict.ValueType  # 11
     """Not sent, because the restore was stopped, or its write deadline passed, before."""
+    VERDICT_NO_LONGER_EQUAL: _Verdict.ValueType  # 12
+    """The machine had the value when the plan was made, so nothing was sent. The read at the end showed
+    another value, an alarm that was not there, or nothing.
+    """
+    VERDICT_IN_ALARM: _Verdict.ValueType  # 13
+    """An independent read after completion showed the target, with an alarm worse than that of the stored
+    value: a driver that refuses a write says so there only.
+    """
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What became of one PV. "Done" is only said of what was verified."""
@@ -220,8 +236,8 @@ VERDICT_EQUAL_ALREADY: Verdict.ValueType  # 2
 VERDICT_WRITTEN: Verdict.ValueType  # 3
 """Sent and accepted; not verified (yet)."""
 VERDICT_VERIFIED: Verdict.ValueType  # 4
-"""An independent read after completion showed the setpoint at the target, and the readback, where
-the policy asks for it, within its tolerance.
+"""An independent read after completion showed the setpoint at the target, its alarm no worse than that
+of the stored value, and the readback, where the policy asks for it, within its tolerance.
 """
 VERDICT_NOT_REACHED: Verdict.ValueType  # 5
 """Accepted, but the read shows another value; see `seen`."""
@@ -237,6 +253,14 @@ VERDICT_UNKNOWN: Verdict.ValueType  # 10
 """Sent before a crash; whether it happened is not known."""
 VERDICT_NOT_SENT: Verdict.ValueType  # 11
 """Not sent, because the restore was stopped, or its write deadline passed, before."""
+VERDICT_NO_LONGER_EQUAL: Verdict.ValueType  # 12
+"""The machine had the value when the plan was made, so nothing was sent. The read at the end showed
+another value, an alarm that was not there, or nothing.
+"""
+VERDICT_IN_ALARM: Verdict.ValueType  # 13
+"""An independent read after completion showed the target, with an alarm worse than that of the stored
+value: a driver that refuses a write says so there only.
+"""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _RestoreState:
@@ -260,13 +284,13 @@ class _RestoreStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestoreS
     RESTORE_STATE_ABORTED: _RestoreState.ValueType  # 5
     """Stopped by a person; nothing more is sent."""
     RESTORE_STATE_INTERRUPTED: _RestoreState.ValueType  # 6
-    """Cut short: its process died, it lost its database, or its write deadline passed before all was
-    sent; `error` says which. A person chooses resume or undo.
+    """Cut short: its process died, it lost its database, a gate was not met, or its write deadline passed
+    before all was sent; `error` says which. A person chooses what is next.
     """
     RESTORE_STATE_FAILED: _RestoreState.ValueType  # 7
     """Could not begin; nothing was sent; `error` says why."""
     RESTORE_STATE_PAUSED: _RestoreState.ValueType  # 8
-    """Holds where it is."""
+    """Holds where it is, until somebody resumes or aborts it: what was sent goes on, nothing is sent."""
 
 class RestoreState(_RestoreState, metaclass=_RestoreStateEnumTypeWrapper):
     """Where a restore stands."""
@@ -286,13 +310,13 @@ says so, with the reason NOT_ALL_VERIFIED.
 RESTORE_STATE_ABORTED: RestoreState.ValueType  # 5
 """Stopped by a person; nothing more is sent."""
 RESTORE_STATE_INTERRUPTED: RestoreState.ValueType  # 6
-"""Cut short: its process died, it lost its database, or its write deadline passed before all was
-sent; `error` says which. A person chooses resume or undo.
+"""Cut short: its process died, it lost its database, a gate was not met, or its write deadline passed
+before all was sent; `error` says which. A person chooses what is next.
 """
 RESTORE_STATE_FAILED: RestoreState.ValueType  # 7
 """Could not begin; nothing was sent; `error` says why."""
 RESTORE_STATE_PAUSED: RestoreState.ValueType  # 8
-"""Holds where it is."""
+"""Holds where it is, until somebody resumes or aborts it: what was sent goes on, nothing is sent."""
 Global___RestoreState: _TypeAlias = RestoreState  # noqa: Y015
 
 @_typing.final
@@ -324,7 +348,9 @@ class PlanSpec(_message.Message):
 
     @_builtins.property
     def undo(self) -> Global___UndoOf:
-        """The way back of a restore: what it wrote, where nobody has changed it since. Not built yet."""
+        """The way back of a restore: what was there before its first write, of what it sent, where nobody has
+        changed it since, in reverse order of the stages.
+        """
 
     @_builtins.property
     def values(self) -> Global___ValueSet:
@@ -344,7 +370,7 @@ class PlanSpec(_message.Message):
 
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageGate]:
-        """What must hold between stages. Not built yet."""
+        """What must hold between stages; a stage without a gate lets the next one begin in any case."""
 
     @_builtins.property
     def rollback(self) -> Global___Rollback:
@@ -386,16 +412,20 @@ class UndoOf(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESTORE_ID_FIELD_NUMBER: _builtins.int
+    ALSO_CHANGED_FIELD_NUMBER: _builtins.int
     restore_id: _builtins.str
-    """Id of the restore."""
+    """Id of the restore, which has ended."""
+    also_changed: _builtins.bool
+    """Also write what somebody has changed since the restore."""
     def __init__(
         self,
         *,
         restore_id: _builtins.str = ...,
+        also_changed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["restore_id", b"restore_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_changed", b"also_changed", "restore_id", b"restore_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -562,10 +592,13 @@ class StageGate(_message.Message):
     after_stage: _builtins.int
     """The stage after which it is looked at."""
     max_failed: _builtins.int
-    """Most writes of the stage that are not verified; 0: every one must be. Not negative."""
+    """Most writes of the stage that are not verified; 0: every one must be. Not negative. They are read
+    back for that, at most for the verify timeout. Where there are more, the restore ends as
+    INTERRUPTED with the reason GATE_NOT_MET.
+    """
     @_builtins.property
     def must_hold(self) -> Global___Guard:
-        """A condition over PVs."""
+        """A condition over PVs. Not built yet."""
 
     def __init__(
         self,
@@ -1071,7 +1104,9 @@ class Restore(_message.Message):
     comment: _builtins.str
     """Comment for people."""
     pre_image_snapshot_id: _builtins.str
-    """Snapshot of the values before the first write. Empty: not taken."""
+    """Snapshot of the values before the first write. Always empty: they are kept with the restore, as
+    `RestoreItem.before`, and a plan with the source `undo` brings them back.
+    """
     may_still_fire: _builtins.int
     """PVs whose write was sent, was never answered, and may still take place, as of now. They are held:
     no other restore writes them before their IOC has answered.

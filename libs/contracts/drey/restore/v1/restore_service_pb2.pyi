@@ -483,7 +483,9 @@ class ExecutePlanRequest(_message.Message):
 
     @_builtins.property
     def write_timeout(self) -> _duration_pb2.Duration:
-        """Deadline for the completion of all writes, one for all of them. Absent: 10 s. At most an hour."""
+        """Deadline for the writes of a stage: to be sent, and, where their policy has no time-out, to be
+        complete. One for all of them, from the beginning of the stage. Absent: 10 s. At most an hour.
+        """
 
     @_builtins.property
     def verify_timeout(self) -> _duration_pb2.Duration:

@@ -179,7 +179,7 @@ class RestoreServiceServicer:
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
         WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-        DEADLINE_EXCEEDED, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+        DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -216,7 +216,8 @@ class RestoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AbortRestore(self, request, context):
-        """Stop a restore: no further write is sent; those in flight are finished and read back.
+        """Stop a restore: no further write is sent; those in flight may take two seconds more, and are read
+        back.
         Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -224,15 +225,16 @@ class RestoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseRestore(self, request, context):
-        """Hold a restore between writes. Reasons: NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
+        """Hold a restore: nothing is sent until it is resumed, and what was sent goes on. Its state is PAUSED
+        as soon as it holds. Idempotent. Reasons: NOT_FOUND, WRONG_STATE (its writes are over).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRestore(self, request, context):
-        """Continue a paused or interrupted restore; what was sent is never sent again. Reasons:
-        NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
+        """Continue a paused restore; what was sent is never sent again. One that was interrupted has ended:
+        make a plan for what is left. Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

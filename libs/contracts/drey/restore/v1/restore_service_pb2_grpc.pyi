@@ -66,7 +66,7 @@ class RestoreServiceStub:
     answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
     WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
     the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-    DEADLINE_EXCEEDED, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+    DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
     """
     GetRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.GetRestoreRequest, _restore_service_pb2.GetRestoreResponse]
@@ -80,14 +80,17 @@ class RestoreServiceStub:
     ReadRestore: _grpc.UnaryStreamMultiCallable[_restore_service_pb2.ReadRestoreRequest, _restore_service_pb2.ReadRestoreResponse]
     """Read the items of a restore with their verdicts, by name. No effect. Reasons: NOT_FOUND."""
     AbortRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.AbortRestoreRequest, _restore_service_pb2.AbortRestoreResponse]
-    """Stop a restore: no further write is sent; those in flight are finished and read back.
+    """Stop a restore: no further write is sent; those in flight may take two seconds more, and are read
+    back.
     Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
     """
     PauseRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.PauseRestoreRequest, _restore_service_pb2.PauseRestoreResponse]
-    """Hold a restore between writes. Reasons: NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED."""
+    """Hold a restore: nothing is sent until it is resumed, and what was sent goes on. Its state is PAUSED
+    as soon as it holds. Idempotent. Reasons: NOT_FOUND, WRONG_STATE (its writes are over).
+    """
     ResumeRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ResumeRestoreRequest, _restore_service_pb2.ResumeRestoreResponse]
-    """Continue a paused or interrupted restore; what was sent is never sent again. Reasons:
-    NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
+    """Continue a paused restore; what was sent is never sent again. One that was interrupted has ended:
+    make a plan for what is left. Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
     """
 
 @_typing.type_check_only
@@ -128,7 +131,7 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
     WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
     the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-    DEADLINE_EXCEEDED, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+    DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
     """
     GetRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.GetRestoreRequest, _restore_service_pb2.GetRestoreResponse]  # type: ignore[assignment]
@@ -142,14 +145,17 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     ReadRestore: _aio.UnaryStreamMultiCallable[_restore_service_pb2.ReadRestoreRequest, _restore_service_pb2.ReadRestoreResponse]  # type: ignore[assignment]
     """Read the items of a restore with their verdicts, by name. No effect. Reasons: NOT_FOUND."""
     AbortRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.AbortRestoreRequest, _restore_service_pb2.AbortRestoreResponse]  # type: ignore[assignment]
-    """Stop a restore: no further write is sent; those in flight are finished and read back.
+    """Stop a restore: no further write is sent; those in flight may take two seconds more, and are read
+    back.
     Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
     """
     PauseRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.PauseRestoreRequest, _restore_service_pb2.PauseRestoreResponse]  # type: ignore[assignment]
-    """Hold a restore between writes. Reasons: NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED."""
+    """Hold a restore: nothing is sent until it is resumed, and what was sent goes on. Its state is PAUSED
+    as soon as it holds. Idempotent. Reasons: NOT_FOUND, WRONG_STATE (its writes are over).
+    """
     ResumeRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ResumeRestoreRequest, _restore_service_pb2.ResumeRestoreResponse]  # type: ignore[assignment]
-    """Continue a paused or interrupted restore; what was sent is never sent again. Reasons:
-    NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
+    """Continue a paused restore; what was sent is never sent again. One that was interrupted has ended:
+    make a plan for what is left. Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
     """
 
 class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -235,7 +241,7 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
         WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-        DEADLINE_EXCEEDED, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+        DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
         """
 
@@ -279,7 +285,8 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.AbortRestoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.AbortRestoreResponse, _abc.Awaitable[_restore_service_pb2.AbortRestoreResponse]]:
-        """Stop a restore: no further write is sent; those in flight are finished and read back.
+        """Stop a restore: no further write is sent; those in flight may take two seconds more, and are read
+        back.
         Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
         """
 
@@ -289,7 +296,9 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.PauseRestoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.PauseRestoreResponse, _abc.Awaitable[_restore_service_pb2.PauseRestoreResponse]]:
-        """Hold a restore between writes. Reasons: NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED."""
+        """Hold a restore: nothing is sent until it is resumed, and what was sent goes on. Its state is PAUSED
+        as soon as it holds. Idempotent. Reasons: NOT_FOUND, WRONG_STATE (its writes are over).
+        """
 
     @_abc_1.abstractmethod
     def ResumeRestore(
@@ -297,8 +306,8 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.ResumeRestoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.ResumeRestoreResponse, _abc.Awaitable[_restore_service_pb2.ResumeRestoreResponse]]:
-        """Continue a paused or interrupted restore; what was sent is never sent again. Reasons:
-        NOT_FOUND, WRONG_STATE, NOT_IMPLEMENTED.
+        """Continue a paused restore; what was sent is never sent again. One that was interrupted has ended:
+        make a plan for what is left. Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
         """
 
 def add_RestoreServiceServicer_to_server(servicer: RestoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,90 @@
+"""Where the values of a plan come from: a snapshot, or what a restore found before it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from drey_core.errors import FailedPrecondition, Reason
+from drey_core.values import I8, Columns, Kind
+from drey_restore.adapters.snapshots import StoredName, StoredValues
+from drey_restore.adapters.store import RestoreStore
+from drey_restore.domain.items import Outcome, PlanItems, scatter
+from drey_restore.domain.planning import WayBack
+
+
+@dataclass(frozen=True)
+class PlanSource:
+    """Values by PV, and what tells the names, labels and addresses as of them."""
+
+    stored: StoredValues
+    names: Callable[[I8], Awaitable[dict[int, StoredName]]]
+    back: WayBack | None = None
+
+
+async def undo_source(
+    store: RestoreStore, restore_id: str, chosen: I8 | None, *, also_changed: bool
+) -> PlanSource:
+    """The way back of a restore that has ended: what was there before, of what it sent.
+
+    `chosen`: numbers of the PVs that are wanted; None: all. NotFound, WRONG_STATE, PLAN_EMPTY.
+    """
+    restore = await store.restore(restore_id)
+    if not restore.state.ended:
+        raise FailedPrecondition(
+            f"restore {restore.id} is {restore.state.name.lower()}: abort it, or wait for its end,"
+            " before its way back is planned",
+            reason=Reason.WRONG_STATE,
+            field="spec.undo.restore_id",
+            metadata={"state": restore.state.name},
+        )
+    items = await store.plan_items(restore.plan_id, restore.plan_digest)
+    outcome = await store.outcome(restore.id)
+    rows = np.zeros(0, np.int64) if outcome is None else np.flatnonzero(outcome.sent_time != 0)
+    if outcome is None or len(rows) == 0:
+        raise FailedPrecondition(
+            f"restore {restore.id} has sent nothing: there is no way back to plan",
+            reason=Reason.PLAN_EMPTY,
+            field="spec.undo.restore_id",
+        )
+    if chosen is not None:
+        rows = rows[np.isin(items.number[rows], chosen)]
+    numbers = items.number[rows]
+    before = await store.pre_image(restore.id)
+    setpoint, readback = (items.current, Columns.empty(len(items))) if before is None else before
+    names = {
+        int(items.number[row]): StoredName(
+            items.names[row],
+            items.labels(row),
+            items.addresses[row],
+            items.readback_addresses[row],
+        )
+        for row in rows.tolist()
+    }
+
+    async def told(asked: I8) -> dict[int, StoredName]:
+        return {number: names[number] for number in asked.tolist() if number in names}
+
+    return PlanSource(
+        StoredValues(
+            numbers,
+            setpoint.take(rows).with_key(numbers),
+            readback.take(rows).with_key(numbers),
+            items.current.key[rows],
+            items.stored_readback.key[rows],
+        ),
+        told,
+        WayBack(
+            left=_left(items, outcome).take(rows),
+            stage=(-items.stage[rows]).astype(np.int32),
+            also_changed=also_changed,
+        ),
+    )
+
+
+def _left(items: PlanItems, outcome: Outcome) -> Columns:
+    """What a restore left at each setpoint: as it was seen, else what was sent."""
+    unseen = np.flatnonzero(outcome.seen.kind == Kind.NONE)
+    return scatter(outcome.seen, unseen, items.target.take(unseen))
