@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
+
+pytest_plugins = ["drey_testing.leaks"]
 
 # A property test draws the same examples in every run, so that a suite that passes on one clone
 # passes on every one, and a failure tells of the code. `DREY_TEST_EXPLORE=20` draws others, and
@@ -19,3 +22,14 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("drey")
+
+HELD = ("tests/unit/", "tests/contract/", "tests/integration/testing/")
+"""Where a leak and a warning fail the test. Other folders are not brought under it yet."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(HELD):
+            item.add_marker(pytest.mark.filterwarnings("error"))
+        else:
+            item.add_marker(pytest.mark.may_leak)

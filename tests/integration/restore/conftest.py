@@ -115,6 +115,7 @@ async def world(
             yield world
         finally:
             world.beats.cancel()
+            await asyncio.gather(world.beats, return_exceptions=True)
 
 
 @pytest.fixture
