@@ -227,7 +227,7 @@ class Monitor(monitor_service_pb2_grpc.MonitorServiceServicer):
         self.state = state
 
     def GetValues(self, request, context):
-        if request.spec.selector.globs:
+        if request.selector.globs:
             return
         if "A:RB" in request.selector.names:
             yield monitor_service_pb2.GetValuesResponse(

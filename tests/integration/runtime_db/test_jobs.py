@@ -252,12 +252,15 @@ async def test_who_hears_nothing_finds_them_by_looking(
 
 
 async def test_more_jobs_than_places(db: Database, store: JobStore) -> None:
-    now_running, most = 0, 0
+    now_running, most, both = 0, 0, asyncio.Event()
 
     async def handler(context: JobContext) -> str:
         nonlocal now_running, most
         now_running += 1
         most = max(most, now_running)
+        if now_running == 2:
+            both.set()
+        await both.wait()  # the first waits for a second beside it, however late that comes
         await asyncio.sleep(0.02)
         now_running -= 1
         return ""
@@ -266,7 +269,7 @@ async def test_more_jobs_than_places(db: Database, store: JobStore) -> None:
     async with running(one):
         jobs = [await create(db, store) for _ in range(10)]
         for job in jobs:
-            assert (await store.wait(job.id, 10)).state is JobState.SUCCEEDED
+            assert (await store.wait(job.id, 60)).state is JobState.SUCCEEDED
     assert most == 2
 
 
