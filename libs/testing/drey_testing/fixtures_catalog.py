@@ -85,7 +85,7 @@ class Keys:
         return ((TOKEN_METADATA, token),)
 
 
-async def until_serving(channel: grpc.aio.Channel, seconds: float = 10.0) -> None:
+async def until_serving(channel: grpc.aio.Channel, seconds: float = 300.0) -> None:
     """Return once the server behind `channel` says that it serves. Raises TimeoutError."""
     health = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest()

@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 40.0
+    condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 300.0
 ) -> float:
     """Wait until `condition` holds; the seconds it took. AssertionError naming `what`."""
     began = time.monotonic()
@@ -260,7 +260,7 @@ class Gateway:
             return 0
         if self._process.returncode is None:
             self._process.send_signal(how)
-        code = await asyncio.wait_for(self._process.wait(), 15)
+        code = await asyncio.wait_for(self._process.wait(), 300)
         self._process = None
         return code
 
@@ -285,7 +285,7 @@ class GatewayRig:
         self.bus = Bus(self.nats.url, "test", "rig")
         running = asyncio.create_task(self.bus.run())
         self._stack.push_async_callback(_cancelled, running)
-        await self.bus.wait_connected(10)
+        await self.bus.wait_connected(300)
         self.image = await self._stack.enter_async_context(Image.open(self.valkey.url, "test"))
         return self
 

@@ -85,7 +85,7 @@ LIVING = [c for c in CHANNELS if c != 900]
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 20.0
+    condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 300.0
 ) -> float:
     """Wait until `condition` holds; the seconds it took. AssertionError naming `what`."""
     began = time.monotonic()
@@ -210,7 +210,7 @@ class MonitorProcess:
         """Send a signal."""
         self.process.send_signal(number)
 
-    async def ended(self, timeout: float = 10.0) -> int:
+    async def ended(self, timeout: float = 300.0) -> int:
         """Wait for its end; the exit code."""
         return await asyncio.to_thread(self.process.wait, timeout)
 
@@ -274,7 +274,7 @@ class MonitorRig:
         self.bus = Bus(self.nats.url, "drey", "test")
         task = asyncio.create_task(self.bus.run())
         self._stack.push_async_callback(_cancelled, task)
-        await self.bus.wait_connected(10)
+        await self.bus.wait_connected(300)
         await self.bus.subscribe(self.bus.subject("values", "*"), self.listener.on_values)
         await self.bus.subscribe(self.bus.subject("heartbeats", "*"), self.listener.on_heartbeat)
         await self.bus.subscribe(self.bus.subject("directory", "*"), self.listener.on_directory)
@@ -328,7 +328,7 @@ class MonitorRig:
         return pages.columns(wanted)
 
     async def wait_states(
-        self, channels: Iterable[int], state: int, timeout: float = 20.0
+        self, channels: Iterable[int], state: int, timeout: float = 300.0
     ) -> float:
         """Wait until the image says `state` of all channels; the seconds it took."""
         wanted = list(channels)
@@ -338,7 +338,7 @@ class MonitorRig:
 
         return await eventually(all_so, f"state {state} of {wanted[:5]}", timeout)
 
-    async def wait_settled(self, timeout: float = 30.0) -> float:
+    async def wait_settled(self, timeout: float = 300.0) -> float:
         """Wait until the image's heartbeat of every shard says settled."""
 
         async def settled() -> bool:

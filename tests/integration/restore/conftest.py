@@ -191,7 +191,7 @@ async def start_site(
 
 
 async def database_ready(site: Site) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(300):
         while True:
             with suppress(grpc.aio.AioRpcError):
                 await site.call("ListPlans", pb.ListPlansRequest())
