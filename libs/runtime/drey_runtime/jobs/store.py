@@ -22,8 +22,9 @@ from drey_core.errors import (
 from drey_runtime import telemetry
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database, Record
-from drey_runtime.jobs.changes import JobChanges, wait_for_event
+from drey_runtime.jobs.changes import JobChanges
 from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.listening import wait_for_event
 
 _POLL_S = 1.0
 _LATEST_NS = 2**63 - 1

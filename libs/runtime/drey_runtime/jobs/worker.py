@@ -13,10 +13,11 @@ import time
 from collections.abc import Mapping
 
 from drey_core.errors import Unavailable
-from drey_runtime.jobs.changes import JobNotice, wait_for_event
+from drey_runtime.jobs.changes import JobNotice
 from drey_runtime.jobs.model import Job, JobLost, Verdict
 from drey_runtime.jobs.runner import JobRunner, Kind
 from drey_runtime.jobs.store import JobStore
+from drey_runtime.listening import wait_for_event
 
 __all__ = ["JobWorker", "Kind"]
 
