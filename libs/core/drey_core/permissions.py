@@ -38,6 +38,7 @@ _LOOK = _set("""
     compare.states.compare
     control.shards.get
     directory.channels.resolve directory.pages.get directory.policies.get
+    event.events.watch
     job.jobs.get job.jobs.list job.jobs.watch
     monitor.drift.watch monitor.status.get monitor.values.get monitor.values.watch
     restore.approvals.list
@@ -79,7 +80,7 @@ _KEEP = _set("""
 """)
 _ADMINISTER = _set("""
     access.keys.create access.keys.list access.keys.revoke
-    audit.chain.verify audit.events.list
+    audit.chain.verify audit.events.get audit.events.list audit.events.watch
     control.shards.release
 """)
 

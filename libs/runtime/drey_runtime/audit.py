@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from drey_core.errors import Internal
 from drey_runtime.database import Connection
+from drey_runtime.event_log import ResourceChange, record_events
 
 GENESIS = bytes(32)
 _LOCK = 0x64726579_61756469  # "dreyaudi"
@@ -82,14 +83,17 @@ async def append(
     after: Mapping[str, Any] | None = None,
     at_ns: int,
     request_id: str = "",
+    events: Sequence[ResourceChange],
 ) -> int:
     """Add one act within the caller's transaction; returns its number.
 
     Appends wait for each other until commit, so call it last in the transaction. A bulk action
-    is one row with a summary in `after`. NULs in texts are refused by Postgres.
+    is one row with a summary in `after`. NULs in texts are refused by Postgres. `events` are what
+    those who follow the changes are told of it.
     """
     if not conn.is_in_transaction():
         raise Internal("audit.append() needs a transaction")
+    await record_events(conn, events, principal=actor, role=role, time_ns=at_ns)
     await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     last = await conn.fetchrow("SELECT seq, hash FROM audit.entry ORDER BY seq DESC LIMIT 1")
     seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
@@ -169,6 +173,31 @@ async def entries(
     return [_entry(dict(row)) for row in rows]
 
 
+_FOLLOW = """
+SELECT * FROM audit.entry
+WHERE seq > $1 AND seq <= $2 AND ($3 = '' OR actor = $3)
+    AND ($4 = '' OR starts_with(action, $4)) AND ($5 = '' OR object = $5)
+ORDER BY seq LIMIT $6
+"""
+
+
+async def entries_after(
+    conn: Connection, wanted: Filter, after_seq: int, limit: int
+) -> tuple[list[Entry], int]:
+    """(acts after a number that the filter shows, in their order; up to where the look got).
+
+    Times of the filter are not looked at. Numbers are given in the order of the commits, so none
+    comes to stand before one that has been read.
+    """
+    head = await read_head(conn)
+    last = head.seq if head else 0
+    rows = await conn.fetch(
+        _FOLLOW, after_seq, last, wanted.actor, wanted.action_prefix, wanted.object, limit
+    )
+    found = [_entry(dict(row)) for row in rows]
+    return found, found[-1].seq if len(found) == limit else last
+
+
 async def read_head(conn: Connection) -> Head | None:
     """The last row; None where there is none."""
     row = await conn.fetchrow("SELECT seq, hash FROM audit.entry ORDER BY seq DESC LIMIT 1")
@@ -179,6 +208,12 @@ async def read_hash(conn: Connection, seq: int) -> bytes | None:
     """The hash of a row; None where there is no such row."""
     found: bytes | None = await conn.fetchval("SELECT hash FROM audit.entry WHERE seq = $1", seq)
     return found
+
+
+async def read_entry(conn: Connection, seq: int) -> Entry | None:
+    """One act; None where there is no such row."""
+    row = await conn.fetchrow("SELECT * FROM audit.entry WHERE seq = $1", seq)
+    return None if row is None else _entry(dict(row))
 
 
 def _entry(row: dict[str, Any]) -> Entry:

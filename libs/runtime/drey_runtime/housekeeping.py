@@ -9,6 +9,7 @@ from drey_core.errors import Unavailable
 from drey_runtime import idempotency
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
+from drey_runtime.event_log import forget_events
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ _PERIOD_S = 3600.0
 
 
 class Housekeeping:
-    """Forgets answers of repeated requests after a week. Several may run at once."""
+    """Forgets answers of repeated requests, and events, after a week. Several may run at once."""
 
     def __init__(self, database: Database, period_s: float = _PERIOD_S) -> None:
         self._database, self._period_s = database, period_s
@@ -26,9 +27,10 @@ class Housekeeping:
         while True:
             try:
                 async with self._database.transaction() as conn:
-                    gone = await idempotency.forget(conn, now_ns=now_ns())
-                if gone:
-                    log.info("forgot the answers of %d requests", gone)
+                    answers = await idempotency.forget(conn, now_ns=now_ns())
+                    events = await forget_events(conn, now_ns=now_ns())
+                if answers or events:
+                    log.info("forgot the answers of %d requests, %d events", answers, events)
             except Unavailable as error:
                 log.warning("sweeping waits: %s", error.message)
             await asyncio.sleep(self._period_s)

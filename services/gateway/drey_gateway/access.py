@@ -18,6 +18,7 @@ from drey_runtime.auth import REQUEST_METADATA, Principal
 from drey_runtime.bus import Bus
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database
+from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.idempotency import once
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class KeyStore:
             if slot.seen is None:
                 await table.insert(conn, key)
                 slot.response = key.id.encode()
-                await self._record(conn, principal, "access.key.create", key, request_id)
+                await self._record(conn, principal, EventKind.CREATED, key, request_id)
             else:
                 first, made = False, slot.seen.decode()
         await self._tell(made)
@@ -101,13 +102,14 @@ class KeyStore:
         async with self._db.transaction() as conn:
             key, now = await table.revoke(conn, key_id, now_ns())
             if now:
-                await self._record(conn, principal, "access.key.revoke", key, "")
+                await self._record(conn, principal, EventKind.DELETED, key, "")
         await self._tell(key.id)
         return key
 
     async def _record(
-        self, conn: Connection, principal: Principal, action: str, key: Key, request_id: str
+        self, conn: Connection, principal: Principal, kind: EventKind, key: Key, request_id: str
     ) -> None:
+        action = "access.key.create" if kind is EventKind.CREATED else "access.key.revoke"
         await audit.append(
             conn,
             actor=principal.name,
@@ -117,6 +119,7 @@ class KeyStore:
             after={"name": key.name, "roles": list(key.roles), "prefix": key.prefix},
             at_ns=now_ns(),
             request_id=request_id,
+            events=[ResourceChange(Resource.KEY, kind, key.id, key.name)],
         )
 
     async def _tell(self, key_id: str) -> None:

@@ -20,6 +20,7 @@ from drey_gateway.domain.keys import SECRET_BYTES, Key, make_secret
 from drey_runtime import audit, migrate
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import open_pool
+from drey_runtime.event_log import EventKind, Resource, ResourceChange
 
 _ACTOR = "bootstrap"
 
@@ -46,6 +47,7 @@ async def make_first_key(url: str, name: str = "admin", *, force: bool = False) 
                 object=f"keys/{key.id}",
                 after={"name": name, "roles": [ADMIN], "prefix": prefix},
                 at_ns=now,
+                events=[ResourceChange(Resource.KEY, EventKind.CREATED, key.id, name)],
             )
     return secret
 

@@ -28,6 +28,7 @@ async def act(db: Database, number: int) -> int:
             after={"n": number},
             at_ns=number,
             request_id="r",
+            events=(),
         )
 
 
@@ -53,7 +54,7 @@ async def test_a_rolled_back_act_leaves_no_gap(db: Database) -> None:
     await act(db, 1)
     with pytest.raises(ZeroDivisionError):
         async with db.transaction() as conn:
-            await append(conn, actor="a", role="", action="x", object="", at_ns=1)
+            await append(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
             raise ZeroDivisionError
     assert await act(db, 2) == 2
     assert await findings(db) == []
@@ -113,7 +114,7 @@ async def test_entries_are_read_newest_first(db: Database) -> None:
 async def test_it_needs_a_transaction(db: Database) -> None:
     with pytest.raises(Internal):
         async with db.acquire() as conn:
-            await append(conn, actor="a", role="", action="x", object="", at_ns=1)
+            await append(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
 
 
 @pytest.fixture

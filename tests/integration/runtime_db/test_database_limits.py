@@ -34,7 +34,9 @@ def superuser_url(part: Postgres) -> str:
 
 async def append(db: Database) -> int:
     async with db.transaction() as conn:
-        return await audit.append(conn, actor="a", role="", action="x", object="", at_ns=1)
+        return await audit.append(
+            conn, actor="a", role="", action="x", object="", at_ns=1, events=()
+        )
 
 
 async def test_a_session_that_stops_inside_a_transaction_blocks_nobody_for_ever(
@@ -44,7 +46,7 @@ async def test_a_session_that_stops_inside_a_transaction_blocks_nobody_for_ever(
         url, server_settings=server_settings("stopped", idle_in_transaction_s=1)
     )
     await stopped.execute("BEGIN")
-    await audit.append(stopped, actor="a", role="", action="x", object="", at_ns=1)
+    await audit.append(stopped, actor="a", role="", action="x", object="", at_ns=1, events=())
     assert await append(db) == 1
     stopped.terminate()
 
@@ -52,7 +54,7 @@ async def test_a_session_that_stops_inside_a_transaction_blocks_nobody_for_ever(
 async def test_who_waits_for_a_lock_is_told(url: str, db: Database) -> None:
     holder = await asyncpg.connect(url)
     await holder.execute("BEGIN")
-    await audit.append(holder, actor="a", role="", action="x", object="", at_ns=1)
+    await audit.append(holder, actor="a", role="", action="x", object="", at_ns=1, events=())
     with pytest.raises(Unavailable, match="another session holds"):
         await append(db)
     await holder.close()
@@ -107,7 +109,14 @@ async def test_a_disk_that_is_full(own_postgres: Postgres, small_disk: Path) -> 
                 async with database.transaction() as conn:
                     words = {"words": os.urandom(20_000).hex(), "number": number}
                     await audit.append(
-                        conn, actor="a", role="", action="x", object="", at_ns=1, after=words
+                        conn,
+                        actor="a",
+                        role="",
+                        action="x",
+                        object="",
+                        at_ns=1,
+                        after=words,
+                        events=(),
                     )
         assert caught.value.metadata == {"sqlstate": "53100"}
         await admin.execute("ALTER TABLE audit.entry SET TABLESPACE pg_default")

@@ -9,7 +9,16 @@ import asyncpg
 import pytest
 
 from drey_runtime.audit import append
+from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
+from drey_runtime.event_log import (
+    EventKind,
+    Resource,
+    ResourceChange,
+    forget_events,
+    read_events,
+    record_events,
+)
 from drey_runtime.idempotency import forget
 from drey_runtime.migrate import MigrationError, apply
 from drey_stack import Postgres
@@ -88,6 +97,9 @@ async def test_what_is_immutable_refuses_the_application(application) -> None:
         "CREATE SCHEMA mine",
         "DELETE FROM idem.request",
         "DELETE FROM lease.epoch",
+        "DELETE FROM event_log.event",
+        "UPDATE event_log.event SET kind = 'updated'",
+        "DELETE FROM event_log.forgotten",
         "UPDATE access.key SET roles = '{admin}'",
         "DELETE FROM catalog.pv",
         "INSERT INTO drey_meta.migration VALUES ('a', 1, 'b', 'c')",
@@ -113,13 +125,30 @@ async def test_audit_and_forgetting_work_as_the_application(postgres: Postgres, 
         Database(postgres.database_url(name, APPLICATION)) as database,
         database.transaction() as conn,
     ):
-        assert await append(conn, actor="a", role="", action="x", object="", at_ns=1) == 1
+        assert (
+            await append(conn, actor="a", role="", action="x", object="", at_ns=1, events=()) == 1
+        )
         insert = "INSERT INTO idem.request VALUES ('m', 'p', $1, '', '', $2)"
         await conn.execute(insert, "old", 0)
         now_ns = await conn.fetchval("SELECT jobs.now_ns()")
         await conn.execute(insert, "young", now_ns)
         # what is younger than a day stays, whatever is asked
         assert await forget(conn, now_ns=now_ns * 2, keep_ns=0) == 1
+
+
+async def test_events_are_told_read_and_forgotten_as_the_application(
+    postgres: Postgres, name: str
+) -> None:
+    change = ResourceChange(Resource.KEY, EventKind.CREATED, "id", "name")
+    async with Database(postgres.database_url(name, APPLICATION)) as database:
+        async with database.acquire() as conn:
+            start = (await read_events(conn, None, 1)).position
+        async with database.transaction() as conn:
+            await record_events(conn, [change], principal="ann", role="admin", time_ns=1)
+        async with database.transaction() as conn:
+            page = await read_events(conn, start, 10)
+            assert [event.change for event in page.events] == [change]
+            assert await forget_events(conn, now_ns=now_ns()) == 1
 
 
 async def test_an_epoch_only_grows(postgres: Postgres, name: str) -> None:

@@ -90,6 +90,7 @@ class JobServicer:
                 after={"kind": found.kind, "reason": request.reason},
                 at_ns=now_ns(),
                 request_id=principal.request_id,
+                events=(),  # the job tables tell of it
             )
         return pb.CancelJobResponse(job=job_to_proto(found))
 

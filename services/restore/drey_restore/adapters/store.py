@@ -21,7 +21,9 @@ from drey_restore.domain.execution import Batch
 from drey_restore.domain.items import I4, Outcome, PlanItems
 from drey_restore.domain.kinds import TRANSITIONS, PlanState, RestoreState
 from drey_restore.domain.records import Chosen, HeldWrite, PlanRecord, RestoreRecord, Unanswered
+from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database, Record
+from drey_runtime.event_log import EventKind, Resource, ResourceChange, record_events
 from drey_runtime.jobs import LEASE_HELD, Job, JobLost
 
 SCHEMA_PACKAGES = ("drey_runtime", "drey_restore")
@@ -59,9 +61,11 @@ INSERT INTO restore.restore (id, plan_id, state, verdicts, principal, role, comm
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 """
 _ADVANCE = """
-UPDATE restore.restore SET state = $2, verdicts = $3, revision = revision + 1,
-    start_time_ns = CASE WHEN start_time_ns = 0 THEN $4 ELSE start_time_ns END
-WHERE id = $1 AND state = ANY($5::smallint[])
+UPDATE restore.restore r SET state = $2, verdicts = $3, revision = r.revision + 1,
+    start_time_ns = CASE WHEN r.start_time_ns = 0 THEN $4 ELSE r.start_time_ns END
+FROM (SELECT id, state FROM restore.restore WHERE id = $1 FOR UPDATE) AS before
+WHERE r.id = before.id AND r.state = ANY($5::smallint[])
+RETURNING before.state, r.principal, r.role
 """
 _FINISH = """
 UPDATE restore.restore SET state = $2, verdicts = $3, all_verified = $4, error_reason = $5,
@@ -279,12 +283,27 @@ class RestoreStore:
     ) -> None:
         """Note state and counts while it runs. WRONG_STATE where that may not follow."""
         allowed = [int(s) for s in _before(state) | {state}]
-        async with self.database.acquire() as conn:
-            status = await conn.execute(
+        async with self.database.transaction() as conn:
+            before = await conn.fetchrow(
                 _ADVANCE, restore_id, int(state), list(verdicts), start_ns, allowed
             )
-        if status != "UPDATE 1":
-            raise _not_any_more(restore_id, state)
+            if before is None:
+                raise _not_any_more(restore_id, state)
+            if before["state"] == state:
+                return
+            change = ResourceChange(
+                Resource.RESTORE,
+                EventKind.STATE_CHANGED,
+                restore_id,
+                state=state.name.lower(),
+            )
+            await record_events(
+                conn,
+                [change],
+                principal=before["principal"],
+                role=before["role"],
+                time_ns=now_ns(),
+            )
 
     async def finish(
         self,

@@ -19,6 +19,7 @@ from drey_restore.limits import Clock
 from drey_restore.usecases.notify import Notifier
 from drey_runtime import audit, telemetry
 from drey_runtime.database import Connection
+from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.jobs import JobError, JobState
 
 _ended = telemetry.meter.create_counter("drey.restore.ended", "1", "Restores that ended, by state")
@@ -152,6 +153,14 @@ class Ending:
                 "abort_reason": restore.abort_reason,
             },
             at_ns=at,
+            events=[
+                ResourceChange(
+                    Resource.RESTORE,
+                    EventKind.STATE_CHANGED,
+                    restore.id,
+                    state=state.name.lower(),
+                )
+            ],
         )
 
     def tell_end(self, restore_id: str, counts: list[int], state: RestoreState) -> None:

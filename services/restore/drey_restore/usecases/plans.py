@@ -31,6 +31,7 @@ from drey_restore.usecases.sources import PlanSource, undo_source
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
+from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.together import together
 
 _AT_A_TIME = 2
@@ -162,6 +163,9 @@ class Plans:
                     },
                     at_ns=plan.create_time_ns,
                     request_id=request.request_id,
+                    events=[
+                        ResourceChange(Resource.PLAN, EventKind.CREATED, plan.id, state="ready")
+                    ],
                 )
         if slot.response is None:
             raise Internal("a plan was not stored")

@@ -20,6 +20,7 @@ from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
+from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.jobs import Job, JobError, JobLost, JobState, JobStore
 
 METHOD = "drey.restore.v1.RestoreService/ExecutePlan"
@@ -131,6 +132,10 @@ class Restores:
             },
             at_ns=now,
             request_id=request.request_id,
+            events=[
+                ResourceChange(Resource.PLAN, EventKind.STATE_CHANGED, plan.id, state="executed"),
+                ResourceChange(Resource.RESTORE, EventKind.CREATED, restore.id, state="waiting"),
+            ],
         )
         return restore
 
@@ -173,6 +178,14 @@ class Restores:
                 object=f"restores/{restore.id}",
                 after={"reason": reason},
                 at_ns=self._clock(),
+                events=[
+                    ResourceChange(
+                        Resource.RESTORE,
+                        EventKind.UPDATED,
+                        restore.id,
+                        state=restore.state.name.lower(),
+                    )
+                ],
             )
             ended = await self._end_waiting(conn, await self._store.lock_restore(conn, restore_id))
             if ended is None:

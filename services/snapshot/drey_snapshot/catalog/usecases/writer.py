@@ -16,6 +16,7 @@ from drey_snapshot.catalog.adapters.writing import read_counters, write
 from drey_snapshot.catalog.domain.changes import CatalogState, Changes
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.live_catalog import LiveCatalog
+from drey_snapshot.catalog.usecases.events import events_of
 from drey_snapshot.catalog.view import CatalogView
 
 
@@ -94,6 +95,7 @@ class Writer:
                         after=act.after,
                         at_ns=changes.now_ns,
                         request_id=call.request_id,
+                        events=events_of(changes, state),
                     )
                 slot.response = act.response
         if written is not None:

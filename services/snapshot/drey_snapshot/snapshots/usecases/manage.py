@@ -21,6 +21,7 @@ from drey_runtime import audit
 from drey_runtime.auth import Principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection
+from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_snapshot.snapshots.adapters.store import Filter, SnapshotStore
 from drey_snapshot.snapshots.domain.records import GoldenMark, Labels, Record
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, decode_tree, digest_of
@@ -77,7 +78,10 @@ class Manager:
         if before == dict(changes):
             return record
         changed = replace(record.labels, **changes, version=record.labels.version + 1)
-        await self._relabel(conn, record, changed, "snapshot.update", before, changes, principal)
+        event = _event_of(record, changed, EventKind.UPDATED)
+        await self._relabel(
+            conn, record, changed, "snapshot.update", before, changes, principal, [event]
+        )
         return replace(record, labels=changed)
 
     async def set_golden(
@@ -102,7 +106,10 @@ class Manager:
         moved = await self._store.set_golden(conn, record.no, mark)
         before = {"snapshot_id": moved} if moved else {}
         after = _said_of_mark(key, reason)
-        return await self._remarked(conn, record, "set", before, after, principal), moved
+        events = [ResourceChange(Resource.GOLDEN, EventKind.CREATED, snapshot_id, key[1])]
+        if moved and moved != snapshot_id:
+            events.insert(0, ResourceChange(Resource.GOLDEN, EventKind.DELETED, moved, key[1]))
+        return await self._remarked(conn, record, "set", before, after, principal, events), moved
 
     async def clear_golden(
         self,
@@ -126,7 +133,8 @@ class Manager:
             )
         await self._store.clear_golden(conn, *key)
         before = _said_of_mark(key, reason)
-        return await self._remarked(conn, record, "clear", before, {}, principal)
+        events = [ResourceChange(Resource.GOLDEN, EventKind.DELETED, snapshot_id, key[1])]
+        return await self._remarked(conn, record, "clear", before, {}, principal, events)
 
     async def _remarked(
         self,
@@ -136,9 +144,10 @@ class Manager:
         before: Mapping[str, Any],
         after: Mapping[str, Any],
         principal: Principal,
+        events: Sequence[ResourceChange],
     ) -> Record:
         action = f"snapshot.golden.{act}"
-        await self._relabel(conn, record, record.labels, action, before, after, principal)
+        await self._relabel(conn, record, record.labels, action, before, after, principal, events)
         return await self._locked(conn, record.facts.id, "snapshot_id")
 
     async def delete(
@@ -166,7 +175,8 @@ class Manager:
             )
         gone = replace(record.labels, delete_time_ns=now_ns(), version=record.labels.version + 1)
         after = {"delete_time_ns": gone.delete_time_ns}
-        await self._relabel(conn, record, gone, "snapshot.delete", {}, after, principal)
+        event = _event_of(record, gone, EventKind.DELETED)
+        await self._relabel(conn, record, gone, "snapshot.delete", {}, after, principal, [event])
         return replace(record, labels=gone)
 
     async def undelete(self, conn: Connection, snapshot_id: str, principal: Principal) -> Record:
@@ -178,7 +188,8 @@ class Manager:
             return record
         back = replace(record.labels, delete_time_ns=0, version=record.labels.version + 1)
         before = {"delete_time_ns": record.labels.delete_time_ns}
-        await self._relabel(conn, record, back, "snapshot.undelete", before, {}, principal)
+        event = _event_of(record, back, EventKind.UNDELETED)
+        await self._relabel(conn, record, back, "snapshot.undelete", before, {}, principal, [event])
         return replace(record, labels=back)
 
     async def _locked(self, conn: Connection, snapshot_id: str, field: str) -> Record:
@@ -196,6 +207,7 @@ class Manager:
         before: Mapping[str, Any],
         after: Mapping[str, Any],
         principal: Principal,
+        events: Sequence[ResourceChange],
     ) -> None:
         await self._store.relabel(conn, record.no, labels)
         await audit.append(
@@ -208,6 +220,7 @@ class Manager:
             after=after,
             at_ns=now_ns(),
             request_id=principal.request_id,
+            events=events,
         )
 
     async def verify(self, snapshot_id: str) -> Check:
@@ -261,6 +274,10 @@ def _check_scope(scope: str) -> None:
             " catalog, and tell several golden snapshots apart by label",
             field="scope",
         )
+
+
+def _event_of(record: Record, labels: Labels, kind: EventKind) -> ResourceChange:
+    return ResourceChange(Resource.SNAPSHOT, kind, record.facts.id, labels.title, etag=labels.etag)
 
 
 def _said_of_mark(key: tuple[str, str], reason: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from drey_runtime import audit
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection
+from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.together import together
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
@@ -401,6 +402,15 @@ class Taker:
                 after=_audited(facts, labels),
                 at_ns=facts.time_ns,
                 request_id=maker.request_id,
+                events=[
+                    ResourceChange(
+                        Resource.SNAPSHOT,
+                        EventKind.CREATED,
+                        facts.id,
+                        labels.title,
+                        etag=labels.etag,
+                    )
+                ],
             )
         return Record(no, facts, labels, tree.stored([tree.chosen])[tree.chosen])
 
