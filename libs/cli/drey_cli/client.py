@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from drey.audit.v1.audit_service_pb2_grpc import AuditServiceStub
     from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
     from drey.compare.v1.compare_service_pb2_grpc import CompareServiceStub
+    from drey.event.v1.event_service_pb2_grpc import EventServiceStub
     from drey.job.v1.job_service_pb2_grpc import JobServiceStub
     from drey.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
     from drey.restore.v1.restore_service_pb2_grpc import RestoreServiceStub
@@ -53,6 +54,7 @@ class Client:
     restores: RestoreServiceStub
     monitor: MonitorServiceStub
     jobs: JobServiceStub
+    events: EventServiceStub
     access: AccessServiceStub
     audit: AuditServiceStub
     system: SystemServiceStub
@@ -162,6 +164,7 @@ _SERVICES = {
     "restores": ("restore", "RestoreService"),
     "monitor": ("monitor", "MonitorService"),
     "jobs": ("job", "JobService"),
+    "events": ("event", "EventService"),
     "access": ("access", "AccessService"),
     "audit": ("audit", "AuditService"),
     "system": ("system", "SystemService"),

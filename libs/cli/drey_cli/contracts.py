@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from drey.common.v1 import value_pb2 as value_pb2
     from drey.compare.v1 import compare_pb2 as compare_pb2
     from drey.compare.v1 import compare_service_pb2 as compare_service_pb2
+    from drey.event.v1 import event_pb2 as event_pb2
+    from drey.event.v1 import event_service_pb2 as event_service_pb2
     from drey.job.v1 import job_pb2 as job_pb2
     from drey.job.v1 import job_service_pb2 as job_service_pb2
     from drey.monitor.v1 import monitor_service_pb2 as monitor_service_pb2
@@ -50,6 +52,7 @@ else:
         "catalog": ("catalog_pb2", "catalog_service_pb2"),
         "common": ("errors_pb2", "form_pb2", "selector_pb2", "state_pb2", "value_pb2"),
         "compare": ("compare_pb2", "compare_service_pb2"),
+        "event": ("event_pb2", "event_service_pb2"),
         "job": ("job_pb2", "job_service_pb2"),
         "monitor": ("monitor_service_pb2", "watch_pb2"),
         "restore": ("restore_pb2", "restore_service_pb2"),

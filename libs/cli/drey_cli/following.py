@@ -20,6 +20,7 @@ from drey_cli.render.table import escape
 
 if TYPE_CHECKING:
     from drey_cli.client import Stream
+    from drey_cli.output import Output
     from drey_cli.session import Session
 
 R = TypeVar("R")
@@ -27,6 +28,8 @@ R = TypeVar("R")
 TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 QUEUE_SIZE = 64
 SILENCE_S = 10.0
+SIGN_OF_LIFE_S = 30.0
+"""Silence after which a stream of changes is taken for broken; the server speaks each 15 s."""
 _FIRST_BACKOFF_S = 0.2
 _LAST_BACKOFF_S = 3.0
 
@@ -144,20 +147,30 @@ def hearing_interrupts() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def note_lost(out: Output, error: CliError) -> None:
+    """Say that a stream is connected again, and goes on where it was."""
+    out.note(f"{error.message}; connecting again, nothing is missed", "yellow")
+
+
 def follow_to_end(
     open_stream: Callable[[], Stream[R]],
     *,
     patience_s: float = 60.0,
+    silence_s: float = 0.0,
     on_lost: Callable[[CliError], None] | None = None,
 ) -> Iterator[R]:
     """Messages of a stream that ends by itself, such as a job's, across broken connections.
 
     The server's work goes on without us; for `patience_s` we try to find it again, then the last
-    error is raised. Ctrl-C is heard within a quarter second and raised from here, never in the
-    middle of drawing: an exception inside the progress bar's lock would leave it locked for ever.
+    error is raised. `silence_s` is that of `Follower`. Ctrl-C is heard within a quarter second and
+    raised from here, never in the middle of drawing: an exception inside the progress bar's lock
+    would leave it locked for ever.
     """
     lost_since: float | None = None
-    with Follower(open_stream) as follower, hearing_interrupts() as interrupted:
+    with (
+        Follower(open_stream, silence_s=silence_s) as follower,
+        hearing_interrupts() as interrupted,
+    ):
         while True:
             if interrupted.is_set():
                 raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from drey.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import errors_pb2, value_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb2_grpc
+from drey.event.v1 import event_pb2, event_service_pb2, event_service_pb2_grpc
 from drey.job.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
@@ -515,7 +516,7 @@ class Audit(audit_service_pb2_grpc.AuditServiceServicer):
 
     def ListEvents(self, request, context):
         self.state.calls.append(request)
-        event = audit_pb2.AuditEvent(sequence=7, action="access.key.create", object="keys/1")
+        event = audit_pb2.AuditEvent(sequence=7, action="access.key.create", target="keys/1")
         event.actor.principal = "ann"
         event.after_json = '{"name":"ops"}'
         return audit_service_pb2.ListEventsResponse(events=[event])
@@ -526,6 +527,39 @@ class Audit(audit_service_pb2_grpc.AuditServiceServicer):
         if self.state.cut_off:
             answer.findings.add(sequence=5, problem="rows 5 to 7 were anchored and are cut off")
         return answer
+
+    def WatchEvents(self, request, context):
+        self.state.calls.append(request)
+        yield audit_service_pb2.WatchEventsResponse(checkpoint={"sequence": 6})
+        act = audit_pb2.AuditEvent(sequence=7, action="access.key.create", target="keys/1")
+        act.actor.principal = "ann"
+        yield audit_service_pb2.WatchEventsResponse(events={"events": [act]})
+
+
+class Events(event_service_pb2_grpc.EventServiceServicer):
+    """Breaks the first stream after an event; the second one goes on and ends."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def WatchEvents(self, request, context):
+        self.state.calls.append(request)
+        yield event_service_pb2.WatchEventsResponse(begin={"token": "t0", "resumed": False})
+        if request.token != "t1":
+            event = event_pb2.Event(token="t1", kind="EVENT_KIND_CREATED", id="s1", name="nightly")
+            event.resource = event_pb2.EVENT_RESOURCE_SNAPSHOT
+            event.actor.principal = "ann"
+            yield event_service_pb2.WatchEventsResponse(events={"events": [event]})
+            refuse(
+                context,
+                code_pb2.UNAVAILABLE,
+                errors_pb2.ERROR_REASON_UPSTREAM_UNAVAILABLE,
+                "gone for a moment",
+            )
+        yield event_service_pb2.WatchEventsResponse(resync_required={"reason": "too old"})
+        bulk = event_pb2.Event(token="t2", kind="EVENT_KIND_UPDATED", bulk={"created": 40_000})
+        bulk.resource = event_pb2.EVENT_RESOURCE_PV
+        yield event_service_pb2.WatchEventsResponse(events={"events": [bulk]})
 
 
 class Access(access_service_pb2_grpc.AccessServiceServicer):
@@ -597,6 +631,7 @@ def address(state):
     job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
     access_service_pb2_grpc.add_AccessServiceServicer_to_server(Access(), server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(state), server)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(Events(state), server)
     system_service_pb2_grpc.add_SystemServiceServicer_to_server(System(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

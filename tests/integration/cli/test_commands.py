@@ -7,6 +7,7 @@ from drey.audit.v1 import audit_service_pb2
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.common.v1 import errors_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2
+from drey.event.v1 import event_pb2, event_service_pb2
 from drey.restore.v1 import restore_service_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 
@@ -359,13 +360,37 @@ def test_names_come_from_standard_input(drey, state, monkeypatch):
     assert (list(selector.names), list(selector.globs)) == (["A:SET"], ["B*"])
 
 
+def test_events_are_followed_across_a_lost_connection(drey, state):
+    result = drey("event", "watch", "--of", "snapshot", "--of", "pv")
+    assert result.code == 0
+    created, bulk = result.out.splitlines()[:2]
+    assert created.endswith("ann  snapshot  created  nightly  s1") and "40000 new" in bulk
+    assert "gone for a moment" in result.err and "events were missed: too old" in result.err
+    first, second = state.of(event_service_pb2.WatchEventsRequest)
+    assert (first.token, second.token) == ("", "t1")
+    assert list(second.resources) == [
+        event_pb2.EVENT_RESOURCE_SNAPSHOT,
+        event_pb2.EVENT_RESOURCE_PV,
+    ]
+    shown = drey("event", "watch", "--token", "t1", "--json").json
+    assert shown["bulk"]["created"] == 40_000 and shown["token"] == "t2"
+
+
+def test_acts_are_followed(drey, state):
+    result = drey("audit", "watch", "--by", "ann", "--after", "0")
+    assert result.code == 0 and "access.key.create  keys/1" in result.out
+    (request,) = state.of(audit_service_pb2.WatchEventsRequest)
+    assert (request.principal, request.after_sequence) == ("ann", 0)
+    assert request.HasField("after_sequence")
+
+
 def test_audit_lists_and_verifies(drey, state):
     listed = drey("audit", "list", "--by", "ann", "--action", "access.", "--since", "2026-01-02")
     assert "access.key.create" in listed.out and "keys/1" in listed.out
     (request,) = state.of(audit_service_pb2.ListEventsRequest)
     assert (request.principal, request.action_prefix) == ("ann", "access.")
     assert request.from_time.seconds > 1_767_000_000 and not request.HasField("to_time")
-    assert drey("audit", "list", "--json").json["events"][0]["object"] == "keys/1"
+    assert drey("audit", "list", "--json").json["events"][0]["target"] == "keys/1"
     whole = drey("audit", "verify")
     assert whole.code == 0 and "7 acts" in whole.out and "3 anchors" in whole.out
     state.cut_off = True

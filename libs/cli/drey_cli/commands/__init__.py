@@ -9,6 +9,7 @@ SUMMARIES = {
     "snapshot": "Snapshots: take, look, compare. Named by id, part of one, `latest`, or title.",
     "restore": "Put a stored state back: plan, look, run. Only `run` writes to the machine.",
     "job": "Background work: list, follow, stop.",
+    "event": "Changes of the catalog, of snapshots, plans, restores, jobs and keys.",
     "key": "API keys: who may do what.",
     "whoami": "Say who you are to the server, and what you may do.",
     "audit": "Who did what, and whether the record of it is whole.",

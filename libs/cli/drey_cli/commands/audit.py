@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,13 @@ from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import audit_pb2, audit_service_pb2
 from drey_cli.exits import ExitCode
 from drey_cli.registry import command, command_app
-from drey_cli.render.audit import events_table, findings_table
+from drey_cli.render.audit import act_line, events_table, findings_table
 from drey_cli.render.documents import as_documents
 from drey_cli.render.times import format_time
 from drey_cli.session import Session
+
+if TYPE_CHECKING:
+    from drey_cli.client import Stream
 
 app = command_app(SUMMARIES["audit"])
 
@@ -44,7 +47,7 @@ def list_events(
 
     client = session.client
     request = audit_service_pb2.ListEventsRequest(
-        page_size=min(limit or 1000, 1000), principal=by, action_prefix=action, object=target
+        page_size=min(limit or 1000, 1000), principal=by, action_prefix=action, target=target
     )
     if since is not None:
         request.from_time.FromDatetime(since.astimezone())
@@ -61,6 +64,45 @@ def list_events(
         session.out.document({"events": as_documents(events)})
     else:
         session.out.table(events_table(events, utc=session.out.utc))
+
+
+@command(app, "watch", examples=("drey audit watch --action restore.",))
+def watch(
+    session: Session,
+    by: Annotated[str, typer.Option("--by", help="Only acts of this person or key.")] = "",
+    action: Annotated[
+        str, typer.Option("--action", help="Only actions that begin with this: access.key.")
+    ] = "",
+    target: Annotated[str, typer.Option("--object", help="Only acts on this: keys/ID.")] = "",
+    after: Annotated[
+        int | None, typer.Option("--after", min=0, help="Begin after this number; 0: all.")
+    ] = None,
+) -> None:
+    """Show acts as they are done, until Ctrl-C."""
+    from drey_cli.client import WATCH_TIMEOUT_S
+    from drey_cli.following import SIGN_OF_LIFE_S, follow_to_end, note_lost
+
+    client = session.client
+    request = audit_service_pb2.WatchEventsRequest(
+        principal=by, action_prefix=action, target=target, after_sequence=after
+    )
+
+    def open_stream() -> Stream[audit_service_pb2.WatchEventsResponse]:
+        return client.stream(client.audit.WatchEvents, request, timeout_s=WATCH_TIMEOUT_S)
+
+    stream = follow_to_end(
+        open_stream, silence_s=SIGN_OF_LIFE_S, on_lost=lambda error: note_lost(session.out, error)
+    )
+    for message in stream:
+        if message.WhichOneof("part") == "checkpoint":
+            request.after_sequence = message.checkpoint.sequence
+            continue
+        request.after_sequence = message.events.events[-1].sequence
+        for event in message.events.events:
+            if session.out.json:
+                session.out.line(event)
+            else:
+                session.out.text(act_line(event, utc=session.out.utc))
 
 
 @command(app, "verify", examples=("drey audit verify",))

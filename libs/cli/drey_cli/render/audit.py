@@ -29,10 +29,17 @@ def events_table(events: Iterable[audit_pb2.AuditEvent], *, utc: bool) -> Table:
             event.actor.principal,
             ", ".join(event.actor.roles),
             event.action,
-            event.object,
+            event.target,
             event.after_json,
         )
     return table
+
+
+def act_line(event: audit_pb2.AuditEvent, *, utc: bool) -> str:
+    """One act as it is followed."""
+    time = format_time(event.time.ToNanoseconds(), utc=utc)
+    said = f"{event.sequence}  {time}  {event.actor.principal}  {event.action}  {event.target}"
+    return f"{said}  {event.after_json}".rstrip()
 
 
 def findings_table(findings: Iterable[audit_pb2.ChainFinding]) -> Table:
