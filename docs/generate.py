@@ -43,6 +43,7 @@ PUBLIC = (
     "drey/job/v1/job_service.proto",
     "drey/access/v1/access_service.proto",
     "drey/audit/v1/audit_service.proto",
+    "drey/event/v1/event_service.proto",
     "drey/system/v1/system_service.proto",
 )
 _METAVARS = {int: "NUMBER", float: "NUMBER", Path: "PATH"}

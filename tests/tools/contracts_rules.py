@@ -74,9 +74,6 @@ KEYWORDS = {
     " while",
 }
 RESERVED = {word: language for language, words in KEYWORDS.items() for word in words.split()}
-STILL_RESERVED = {"drey.audit.v1.object"}
-"""Fields by package that are named by a keyword and wait for their second edition."""
-
 
 PERMISSION = re.compile(r"[a-z]+\.[a-z][a-z_]*\.[a-z][a-z_]*")
 """Area, resource, verb."""
@@ -170,8 +167,7 @@ def _of_message(file: FileDescriptor, message: Descriptor) -> Iterator[str]:
         is_identity = field.name.rsplit("_", 1)[-1] in IDENTITIES and field.type in INTEGERS_64
         if is_identity and field.GetOptions().jstype != FieldOptions.JS_STRING:
             yield f"{file.name}: {message.name}.{field.name} needs jstype = JS_STRING"
-        if f"{file.package}.{field.name}" not in STILL_RESERVED:
-            yield from _of_name(file, f"{message.name}.{field.name}")
+        yield from _of_name(file, f"{message.name}.{field.name}")
     for enum in message.enum_types:
         yield from _of_enum(file, enum)
     for nested in message.nested_types:

@@ -12,6 +12,7 @@ from typing import Self
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
 _ACK = _END_STREAM = 1
+_INITIAL_WINDOW = 4
 _END_HEADERS = 4
 
 
@@ -27,10 +28,17 @@ def _text(raw: bytes) -> bytes:
 
 
 class StubbornClient:
-    """One connection. `polite`: it reads, and answers pings and settings, but grants no window."""
+    """One connection. `polite`: it reads, and answers pings and settings, but grants no window.
 
-    def __init__(self, host: str, port: int, *, polite: bool = False) -> None:
+    `window`: the bytes of each answer that it takes, 64 KiB by default; with 0 even a message of a
+    few bytes waits.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, polite: bool = False, window: int | None = None
+    ) -> None:
         self._host, self._port, self._polite = host, port, polite
+        self._settings = b"" if window is None else struct.pack(">HI", _INITIAL_WINDOW, window)
         self._next = 1
         self._reading: asyncio.Task[None] | None = None
         self.ended: set[int] = set()
@@ -44,7 +52,7 @@ class StubbornClient:
         self._reader, self._writer = await asyncio.open_connection(
             self._host, self._port, limit=1 << 10
         )
-        self._writer.write(_PREFACE + _frame(_SETTINGS, 0, 0))
+        self._writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, self._settings))
         if self._polite:
             self._reading = asyncio.create_task(self._read())
         return self

@@ -13,6 +13,7 @@ from drey.access.v1 import access_service_pb2 as _access
 from drey.audit.v1 import audit_service_pb2 as _audit
 from drey.catalog.v1 import catalog_service_pb2 as _catalog
 from drey.compare.v1 import compare_service_pb2 as _compare
+from drey.event.v1 import event_service_pb2 as _event
 from drey.job.v1 import job_service_pb2 as _job
 from drey.monitor.v1 import monitor_service_pb2 as _monitor
 from drey.restore.v1 import restore_service_pb2 as _restore
@@ -23,6 +24,7 @@ from drey_gateway.adapters.resolver import CatalogResolver
 from drey_gateway.domain.keys import KeyRing
 from drey_gateway.domain.live import Live
 from drey_gateway.forwarding import Forwarder
+from drey_gateway.loops.event_feed import EventFeed
 from drey_gateway.loops.feed import Feed
 from drey_gateway.probes import (
     Probes,
@@ -34,6 +36,7 @@ from drey_gateway.probes import (
 from drey_gateway.server_info import server_info
 from drey_gateway.servicers.access import AccessServicer
 from drey_gateway.servicers.audit import AuditServicer
+from drey_gateway.servicers.events import EventServicer
 from drey_gateway.servicers.jobs import JobServicer
 from drey_gateway.servicers.monitor import MonitorServicer
 from drey_gateway.servicers.system import SystemServicer
@@ -58,6 +61,7 @@ PACKAGES = ("drey_runtime", "drey_gateway")
 MONITOR = _monitor.DESCRIPTOR.services_by_name["MonitorService"].full_name
 ACCESS = _access.DESCRIPTOR.services_by_name["AccessService"].full_name
 AUDIT = _audit.DESCRIPTOR.services_by_name["AuditService"].full_name
+EVENT = _event.DESCRIPTOR.services_by_name["EventService"].full_name
 JOB = _job.DESCRIPTOR.services_by_name["JobService"].full_name
 SYSTEM = _system.DESCRIPTOR.services_by_name["SystemService"].full_name
 FORWARDED = {
@@ -118,6 +122,7 @@ async def main(settings: Settings, app: App) -> None:
 
     keys = KeyLoop(store, bus, settings.poll, keys_changed)
     jobs = JobStore(db)
+    events, authenticator = EventFeed(db), KeyAuthenticator(ring)
     anchor_file = None
     if settings.audit_anchors is not None:
         anchor_file = AnchorFile.open(settings.audit_anchors, settings.signing_key)
@@ -143,7 +148,8 @@ async def main(settings: Settings, app: App) -> None:
         (MONITOR, MonitorServicer(world, feed.loaded.is_set, seats)),
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db)),
-        (AUDIT, AuditServicer(db, anchors)),
+        (AUDIT, AuditServicer(db, anchors, events.changed, seats)),
+        (EVENT, EventServicer(events, seats, authenticator.renew)),
     ]
     public = [*(name for name, _ in services), SYSTEM, *FORWARDED]
     info = server_info(settings, public)
@@ -155,7 +161,7 @@ async def main(settings: Settings, app: App) -> None:
             settings,
             settings.listen,
             "DREY_GATEWAY_LISTEN",
-            KeyAuthenticator(ring),
+            authenticator,
             services,
             extra_handlers=[_forwarder(channels, signer)],
             reflected=public,
@@ -169,6 +175,7 @@ async def main(settings: Settings, app: App) -> None:
     app.start(feed)
     app.start(keys)
     app.start(jobs.changes)
+    app.start(events)
     app.start(anchors)
     app.start(Readiness(health, feed, ring))
 

@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.audit.v1 import audit_pb2
 from drey.audit.v1 import audit_service_pb2 as pb
-from drey_core.errors import InvalidArgument, Reason
+from drey_core.errors import InvalidArgument, NotFound, Reason
 from drey_core.token import Position, decode_page_token, query_hash
+from drey_gateway.following import follow_log
+from drey_gateway.watching import Seats
 from drey_runtime import audit
 from drey_runtime.audit_anchor import AuditAnchors
+from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import time_bound
+from drey_runtime.mapping.times import time_bound, timestamp
 from drey_runtime.paging import check_page_size, cut_page
+from drey_runtime.signals import ChangeSignal
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_FINDINGS = 1000
+_PAGE_ACTS = 200
 
 
 class AuditServicer:
     """Who did what."""
 
-    def __init__(self, db: Database, anchors: AuditAnchors) -> None:
+    def __init__(
+        self, db: Database, anchors: AuditAnchors, changed: ChangeSignal, limiter: Seats
+    ) -> None:
         self._db, self._anchors = db, anchors
+        self._changed, self._limiter = changed, limiter
+
+    async def GetEvent(self, request: pb.GetEventRequest, context: Context) -> pb.GetEventResponse:
+        """See the contract."""
+
+        async def read(conn: Connection) -> audit.Entry | None:
+            return await audit.read_entry(conn, request.sequence)
+
+        found = await self._db.read(read)
+        if found is None:
+            raise NotFound(f"no act has the number {request.sequence}", field="sequence")
+        return pb.GetEventResponse(act=_event(found))
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """See the contract."""
+        wanted = audit.Filter(request.principal, request.action_prefix, request.target)
+        after = request.after_sequence if request.HasField("after_sequence") else None
+        with self._limiter.taken():
+            acts = FollowedAudit(self._db, wanted)
+            yield await acts.begin(after)
+            async with aclosing(follow_log(acts, self._changed)) as messages:
+                async for message in messages:
+                    yield message
 
     async def ListEvents(
         self, request: pb.ListEventsRequest, context: Context
@@ -35,7 +68,7 @@ class AuditServicer:
         wanted = audit.Filter(
             request.principal,
             request.action_prefix,
-            request.object,
+            request.target,
             time_bound(request, "from_time") or 0,
             time_bound(request, "to_time") or 0,
         )
@@ -77,6 +110,45 @@ class AuditServicer:
         return out
 
 
+class FollowedAudit:
+    """One client's way through the audit trail."""
+
+    def __init__(self, db: Database, wanted: audit.Filter) -> None:
+        self._db, self._wanted = db, wanted
+        self._sequence = 0
+
+    async def begin(self, after: int | None) -> pb.WatchEventsResponse:
+        """The first message. `Unavailable`; `InvalidArgument` for a number that is not there."""
+        head = await self._db.read(audit.read_head)
+        last = head.seq if head else 0
+        self._sequence = last if after is None else after
+        if not 0 <= self._sequence <= last:
+            raise InvalidArgument(
+                f"after_sequence: the last act has the number {last}; leave it out to begin now",
+                field="after_sequence",
+            )
+        return self.checkpoint(stalled=False)
+
+    async def next_messages(self) -> Sequence[pb.WatchEventsResponse]:
+        """As `FollowedLog`."""
+
+        async def read(conn: Connection) -> tuple[list[audit.Entry], int]:
+            return await audit.entries_after(conn, self._wanted, self._sequence, _PAGE_ACTS)
+
+        found, self._sequence = await self._db.read(read)
+        if not found:
+            return ()
+        return [pb.WatchEventsResponse(events=pb.AuditBatch(events=map(_event, found)))]
+
+    def checkpoint(self, *, stalled: bool) -> pb.WatchEventsResponse:
+        """As `FollowedLog`."""
+        return pb.WatchEventsResponse(
+            checkpoint=pb.AuditCheckpoint(
+                sequence=self._sequence, time=timestamp(now_ns()), stalled=stalled
+            )
+        )
+
+
 def _sequence(position: Position) -> int:
     if not isinstance(position, int):
         raise InvalidArgument(
@@ -88,14 +160,12 @@ def _sequence(position: Position) -> int:
 
 
 def _event(entry: audit.Entry) -> audit_pb2.AuditEvent:
-    time = Timestamp()
-    time.FromNanoseconds(entry.at_ns)
     return audit_pb2.AuditEvent(
         sequence=entry.seq,
-        time=time,
+        time=timestamp(entry.at_ns),
         actor=actor(entry.actor, entry.role),
         action=entry.action,
-        object=entry.object,
+        target=entry.object,
         request_id=entry.request_id,
         before_json=audit.canonical(entry.before) or "",
         after_json=audit.canonical(entry.after) or "",

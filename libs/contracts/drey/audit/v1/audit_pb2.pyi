@@ -28,7 +28,7 @@ class AuditEvent(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
-    OBJECT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     BEFORE_JSON_FIELD_NUMBER: _builtins.int
     AFTER_JSON_FIELD_NUMBER: _builtins.int
@@ -37,7 +37,7 @@ class AuditEvent(_message.Message):
     """Its number: 1 for the first, each one more than the one before."""
     action: _builtins.str
     """What was done: `access.key.create`, `catalog.pv.update`."""
-    object: _builtins.str
+    target: _builtins.str
     """What it was done to, as a resource name: `keys/{id}`. Empty: nothing that has a name."""
     request_id: _builtins.str
     """Request id of the call. Empty: none was given."""
@@ -62,7 +62,7 @@ class AuditEvent(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         actor: _actor_pb2.Actor | None = ...,
         action: _builtins.str = ...,
-        object: _builtins.str = ...,
+        target: _builtins.str = ...,
         request_id: _builtins.str = ...,
         before_json: _builtins.str = ...,
         after_json: _builtins.str = ...,
@@ -70,7 +70,7 @@ class AuditEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after_json", b"after_json", "before_json", b"before_json", "hash", b"hash", "object", b"object", "request_id", b"request_id", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after_json", b"after_json", "before_json", b"before_json", "hash", b"hash", "request_id", b"request_id", "sequence", b"sequence", "target", b"target", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

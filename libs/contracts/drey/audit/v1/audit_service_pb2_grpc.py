@@ -40,6 +40,16 @@ class AuditServiceStub:
                 request_serializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.GetEvent = channel.unary_unary(
+                '/drey.audit.v1.AuditService/GetEvent',
+                request_serializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.GetEventRequest.SerializeToString,
+                response_deserializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.GetEventResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/drey.audit.v1.AuditService/WatchEvents',
+                request_serializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
         self.VerifyChain = channel.unary_unary(
                 '/drey.audit.v1.AuditService/VerifyChain',
                 request_serializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.VerifyChainRequest.SerializeToString,
@@ -53,6 +63,23 @@ class AuditServiceServicer:
 
     def ListEvents(self, request, context):
         """List acts, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEvent(self, request, context):
+        """Get one act. No effect. Reasons: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """Follow acts: a checkpoint first, then each act once, in the order of their numbers; a checkpoint
+        at least each 15 s. The trail is never cut, so any number may be gone on from, at any gateway. A
+        client that reads slowly gets acts later, and loses none. No effect. Its end is the client's, or
+        a deadline. Reasons: DATABASE_UNAVAILABLE, READER_TOO_SLOW.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,6 +102,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.ListEventsRequest.FromString,
                     response_serializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'GetEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEvent,
+                    request_deserializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.GetEventRequest.FromString,
+                    response_serializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.GetEventResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.WatchEventsRequest.FromString,
+                    response_serializer=drey_dot_audit_dot_v1_dot_audit__service__pb2.WatchEventsResponse.SerializeToString,
             ),
             'VerifyChain': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyChain,
@@ -110,6 +147,60 @@ class AuditService:
             '/drey.audit.v1.AuditService/ListEvents',
             drey_dot_audit_dot_v1_dot_audit__service__pb2.ListEventsRequest.SerializeToString,
             drey_dot_audit_dot_v1_dot_audit__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.audit.v1.AuditService/GetEvent',
+            drey_dot_audit_dot_v1_dot_audit__service__pb2.GetEventRequest.SerializeToString,
+            drey_dot_audit_dot_v1_dot_audit__service__pb2.GetEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/drey.audit.v1.AuditService/WatchEvents',
+            drey_dot_audit_dot_v1_dot_audit__service__pb2.WatchEventsRequest.SerializeToString,
+            drey_dot_audit_dot_v1_dot_audit__service__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

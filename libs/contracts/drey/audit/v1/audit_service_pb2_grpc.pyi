@@ -35,6 +35,14 @@ class AuditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]
     """List acts, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+    GetEvent: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetEventRequest, _audit_service_pb2.GetEventResponse]
+    """Get one act. No effect. Reasons: NOT_FOUND."""
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.WatchEventsRequest, _audit_service_pb2.WatchEventsResponse]
+    """Follow acts: a checkpoint first, then each act once, in the order of their numbers; a checkpoint
+    at least each 15 s. The trail is never cut, so any number may be gone on from, at any gateway. A
+    client that reads slowly gets acts later, and loses none. No effect. Its end is the client's, or
+    a deadline. Reasons: DATABASE_UNAVAILABLE, READER_TOO_SLOW.
+    """
     VerifyChain: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.VerifyChainRequest, _audit_service_pb2.VerifyChainResponse]
     """Compute the hash of every event again, and compare the chain with the anchors that are kept
     outside of the database: events that were changed, removed, put in between or cut off at the
@@ -49,6 +57,14 @@ class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """List acts, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+    GetEvent: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetEventRequest, _audit_service_pb2.GetEventResponse]  # type: ignore[assignment]
+    """Get one act. No effect. Reasons: NOT_FOUND."""
+    WatchEvents: _aio.UnaryStreamMultiCallable[_audit_service_pb2.WatchEventsRequest, _audit_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """Follow acts: a checkpoint first, then each act once, in the order of their numbers; a checkpoint
+    at least each 15 s. The trail is never cut, so any number may be gone on from, at any gateway. A
+    client that reads slowly gets acts later, and loses none. No effect. Its end is the client's, or
+    a deadline. Reasons: DATABASE_UNAVAILABLE, READER_TOO_SLOW.
+    """
     VerifyChain: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.VerifyChainRequest, _audit_service_pb2.VerifyChainResponse]  # type: ignore[assignment]
     """Compute the hash of every event again, and compare the chain with the anchors that are kept
     outside of the database: events that were changed, removed, put in between or cut off at the
@@ -66,6 +82,26 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListEventsResponse, _abc.Awaitable[_audit_service_pb2.ListEventsResponse]]:
         """List acts, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
+
+    @_abc_1.abstractmethod
+    def GetEvent(
+        self,
+        request: _audit_service_pb2.GetEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetEventResponse, _abc.Awaitable[_audit_service_pb2.GetEventResponse]]:
+        """Get one act. No effect. Reasons: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _audit_service_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_audit_service_pb2.WatchEventsResponse]]:
+        """Follow acts: a checkpoint first, then each act once, in the order of their numbers; a checkpoint
+        at least each 15 s. The trail is never cut, so any number may be gone on from, at any gateway. A
+        client that reads slowly gets acts later, and loses none. No effect. Its end is the client's, or
+        a deadline. Reasons: DATABASE_UNAVAILABLE, READER_TOO_SLOW.
+        """
 
     @_abc_1.abstractmethod
     def VerifyChain(

@@ -18,7 +18,11 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CatalogChanged(_message.Message):
-    """The catalog changed. NATS subject `{namespace}.v1.catalog`."""
+    """Not to be taken for `drey.event.v1`, which tells clients of every change, in order and without loss:
+    what is here only tells the parts of Drey that it is time to look.
+
+    The catalog changed. NATS subject `{namespace}.v1.catalog`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
