@@ -18,10 +18,10 @@ def events_of(changes: Changes, before: CatalogState) -> list[ResourceChange]:
 
 
 def _of_pvs(changes: Changes, before: CatalogState) -> Iterator[ResourceChange]:
-    was_deleted = before.table.delete_time_ns
+    # the state has the living ones alone: one that changes and is not there was a tombstone
     kinds: _Kinds = {
         draft.id: (
-            _kind_of(bool(was_deleted[before.row_by_id[draft.id]]), bool(draft.delete_time_ns)),
+            _kind_of(draft.id not in before.row_by_id, bool(draft.delete_time_ns)),
             draft.name,
         )
         for draft in changes.updated
