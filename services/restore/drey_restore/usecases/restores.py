@@ -178,14 +178,7 @@ class Restores:
                 object=f"restores/{restore.id}",
                 after={"reason": reason},
                 at_ns=self._clock(),
-                events=[
-                    ResourceChange(
-                        Resource.RESTORE,
-                        EventKind.UPDATED,
-                        restore.id,
-                        state=restore.state.name.lower(),
-                    )
-                ],
+                events=[_updated(restore)],
             )
             ended = await self._end_waiting(conn, await self._store.lock_restore(conn, restore_id))
             if ended is None:
@@ -235,6 +228,7 @@ class Restores:
                     action=f"restore.{word}",
                     object=f"restores/{restore.id}",
                     at_ns=self._clock(),
+                    events=[_updated(restore)],
                 )
         self._running.hold(restore_id, pause=pause)
         self._notifier.wake(restore_id)
@@ -334,3 +328,9 @@ def _check_plan(plan: PlanRecord, digest: str, now_ns: int) -> None:
         )
     if plan.writes == 0:
         raise FailedPrecondition(f"plan {plan.id} writes nothing", reason=Reason.PLAN_EMPTY)
+
+
+def _updated(restore: RestoreRecord) -> ResourceChange:
+    """What somebody asked of a restore is in it; its state is as it was."""
+    state = restore.state.name.lower()
+    return ResourceChange(Resource.RESTORE, EventKind.UPDATED, restore.id, state=state)
