@@ -98,6 +98,7 @@ class Acts:
         self.tag: Any = None
         self.snapshot: Any = None
         self.plan: Any = None
+        self.held: Any = None
 
     def _new_pv(self, name: str) -> catalog_pb2.Pv:
         return catalog_pb2.Pv(setpoint={"address": f"EVENT:{self._mark}:{name}"})
@@ -287,6 +288,31 @@ class Acts:
             plan_id=self.plan.id, digest=self.plan.digest, request_id=str(uuid4())
         )
         return self._restores.ExecutePlan(request, **self._options).restore
+
+    def PauseRestore(self) -> list[tuple[str, ...]]:
+        for _ in range(20):
+            self.CreatePlan()
+            self.held = self._execute()
+            try:
+                self._restores.PauseRestore(
+                    restore_service_pb2.PauseRestoreRequest(id=self.held.id), **self._options
+                )
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+                continue
+            watch = restore_service_pb2.WatchRestoreRequest(id=self.held.id)
+            for response in self._restores.WatchRestore(watch, **self._options):
+                if response.restore.state == restore_pb2.RESTORE_STATE_PAUSED:
+                    return [("RESTORE", "UPDATED", self.held.id)]
+        raise AssertionError("each restore ended before it could be paused")
+
+    def ResumeRestore(self) -> list[tuple[str, ...]]:
+        self._restores.ResumeRestore(
+            restore_service_pb2.ResumeRestoreRequest(id=self.held.id), **self._options
+        )
+        watch = restore_service_pb2.WatchRestoreRequest(id=self.held.id)
+        *_, _last = self._restores.WatchRestore(watch, **self._options)
+        return [("RESTORE", "UPDATED", self.held.id)]
 
     def AbortRestore(self) -> list[tuple[str, ...]]:
         restore = self._stopped(

@@ -171,6 +171,7 @@ def _why_missed(place: Place, page: EventPage) -> str:
         return "the database is another than the one that the token is of, or was restored"
     if page.position < place.position:
         return "the token is of a place that the database has not got to"
-    if page.forgotten > place.position.transaction:
+    # a place before the first event of a transaction has that transaction's number too
+    if page.forgotten >= place.position.transaction:
         return "events are kept for a week, and the token is older"
     return ""
