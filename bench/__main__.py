@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the result here")
     args = parser.parse_args()
     if args.name == "all":
-        return _all(args.pvs, args.runs)
+        return _run_all(args.pvs, args.runs)
     module = importlib.import_module(f"bench.benchmarks.{NAMES[args.name]}")
     result = asyncio.run(_until_told(module.run(args.pvs, args.runs)))
     print(result.table())
@@ -61,7 +61,7 @@ async def _until_told(work: Coroutine[Any, Any, Result]) -> Result:
     return await work
 
 
-def _all(pvs: int, runs: int) -> int:
+def _run_all(pvs: int, runs: int) -> int:
     """Each in a process of its own, so that none finds another's memory or libca."""
     failed = []
     for name in NAMES:

@@ -23,14 +23,14 @@ _ONE_IN = 20
 _OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
 
 
-async def _lines() -> asyncio.StreamReader:
+async def _read_lines() -> asyncio.StreamReader:
     reader = asyncio.StreamReader(limit=64 << 20)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     return reader
 
 
-def _report(watchers: list[Watcher]) -> dict[str, float]:
+def _report_watchers(watchers: list[Watcher]) -> dict[str, float]:
     looked = [list(w.messages)[::_ONE_IN] for w in watchers]
     found = [latencies_ms(messages) for messages in looked]
     latencies = np.concatenate([np.zeros(0), *found])
@@ -51,7 +51,7 @@ def _report(watchers: list[Watcher]) -> dict[str, float]:
 
 async def main() -> None:
     """Watch until stdin ends."""
-    reader = await _lines()
+    reader = await _read_lines()
     order: dict[str, Any] = json.loads(await reader.readline())
     metadata = (("authorization", f"Bearer {order['key']}"),)
     async with AsyncExitStack() as stack:
@@ -71,7 +71,7 @@ async def main() -> None:
                 for watcher in watchers:
                     watcher.messages.clear()
             else:
-                print(json.dumps(_report(watchers)), flush=True)
+                print(json.dumps(_report_watchers(watchers)), flush=True)
 
 
 if __name__ == "__main__":

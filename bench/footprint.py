@@ -17,7 +17,7 @@ from bench.tables import until_valued
 from drey_ca import open_table
 
 
-async def _import(implementation: str) -> None:
+async def _import_table(implementation: str) -> None:
     if implementation == "aioca":
         import drey_ca.aioca_table
     else:
@@ -27,7 +27,7 @@ async def _import(implementation: str) -> None:
 async def main(implementation: str, pvs: int) -> None:
     """Measure, and print."""
     names = readbacks(pvs)
-    await _import(implementation)
+    await _import_table(implementation)
     gc.collect()
     before = psutil.Process().memory_info().rss
     async with open_table(implementation) as table:

@@ -48,8 +48,8 @@ def measure(names: Sequence[str], sizes: Sequence[int], runs: int) -> tuple[Grow
                 if subprocess.run(command, env=environment, check=False).returncode:
                     failed.append(f"{name} at {pvs:,} PVs")
                     continue
-                for figure, found in json.loads(path.read_text())["figures"].items():
-                    growth.setdefault(f"{name}/{figure}", {})[pvs] = found["value"]
+                for figure, reported in json.loads(path.read_text())["figures"].items():
+                    growth.setdefault(f"{name}/{figure}", {})[pvs] = reported["value"]
     return growth, failed
 
 
@@ -75,14 +75,14 @@ def table(growth: Growth, failed: Sequence[str]) -> str:
     for name, values in growth.items():
         cost = per_pv(values)
         cells = [f"{values[n]:.3g}" if n in values else "" for n in sizes]
-        cells += [_cost(cost[n]) if n in cost else "" for n in sizes[1:]]
+        cells += [_format_cost(cost[n]) if n in cost else "" for n in sizes[1:]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "![Cost of one PV](growth.svg)", ""]
     lines += [f"Could not run: {each}." for each in failed]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _cost(value: float) -> str:
+def _format_cost(value: float) -> str:
     return f"**{value:.2f}**" if value > ALLOWED else f"{value:.2f}"
 
 
@@ -94,45 +94,47 @@ def picture(growth: Growth) -> str:
     highest = max(2.0, *(c for cost in costs.values() for c in cost.values()))
     lowest = min(0.25, *(c for cost in costs.values() for c in cost.values()))
 
-    def x(pvs: int) -> float:
+    def x_of(pvs: int) -> float:
         span = math.log(sizes[-1] / sizes[0]) or 1.0
         return left + width * math.log(pvs / sizes[0]) / span
 
-    def y(cost: float) -> float:
+    def y_of(cost: float) -> float:
         return top + height * math.log(highest / cost) / math.log(highest / lowest)
 
-    def parts() -> Iterator[str]:
-        for number, (name, cost) in enumerate(sorted(costs.items(), key=lambda c: -_last(c[1]))):
+    def svg_parts() -> Iterator[str]:
+        for number, (name, cost) in enumerate(
+            sorted(costs.items(), key=lambda c: -_last_cost(c[1]))
+        ):
             color = f"hsl({number * 360 // len(costs)} 65% 40%)"
-            points = " ".join(f"{x(n):.1f},{y(c):.1f}" for n, c in cost.items())
+            points = " ".join(f"{x_of(n):.1f},{y_of(c):.1f}" for n, c in cost.items())
             yield f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>'
             row = top + 14 * number
             yield f'<rect x="{left + width + 20}" y="{row}" width="10" height="10" fill="{color}"/>'
-            yield _text(left + width + 36, row + 9, f"{name}  {_last(cost):.2f}")
+            yield _svg_text(left + width + 36, row + 9, f"{name}  {_last_cost(cost):.2f}")
         yield (
-            f'<line x1="{left}" y1="{y(1):.1f}" x2="{left + width}" y2="{y(1):.1f}" stroke="black"'
-            ' stroke-dasharray="4 3"/>'
+            f'<line x1="{left}" y1="{y_of(1):.1f}" x2="{left + width}" y2="{y_of(1):.1f}"'
+            ' stroke="black" stroke-dasharray="4 3"/>'
         )
         for mark in (0.25, 0.5, 1, 2, 4):
             if lowest <= mark <= highest:
-                yield _text(left - 8, y(mark) + 4, f"{mark:g}", "end")
+                yield _svg_text(left - 8, y_of(mark) + 4, f"{mark:g}", "end")
         for pvs in sizes:
-            yield _text(x(pvs), top + height + 18, f"{pvs:,}", "middle")
-        yield _text(left, top - 12, "cost of one PV, in units of that at the smallest size")
+            yield _svg_text(x_of(pvs), top + height + 18, f"{pvs:,}", "middle")
+        yield _svg_text(left, top - 12, "cost of one PV, in units of that at the smallest size")
 
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 380" font-family="sans-serif"'
         ' font-size="11">\n<rect width="760" height="380" fill="white"/>\n'
-        + "\n".join(parts())
+        + "\n".join(svg_parts())
         + "\n</svg>\n"
     )
 
 
-def _last(cost: Mapping[int, float]) -> float:
+def _last_cost(cost: Mapping[int, float]) -> float:
     return cost[max(cost)]
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+def _svg_text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 

@@ -39,11 +39,11 @@ class Ioc:
 
     async def rate(self, per_second: float) -> None:
         """Process each moving record so often from now on."""
-        await self._ask({"rate": per_second})
+        await self._ask_ioc({"rate": per_second})
 
     async def count(self) -> Count:
         """What it did so far."""
-        return Count(**await self._ask({}))
+        return Count(**await self._ask_ioc({}))
 
     async def until_idle(self) -> None:
         """Wait until it uses less than a twentieth of a core. TimeoutError after half a minute."""
@@ -56,7 +56,7 @@ class Ioc:
                     return
                 before = now
 
-    async def _ask(self, command: dict[str, float]) -> dict[str, Any]:
+    async def _ask_ioc(self, command: dict[str, float]) -> dict[str, Any]:
         async with self._asked, asyncio.timeout(_ANSWER_S):
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(command).encode() + b"\n")
@@ -67,8 +67,8 @@ class Ioc:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             if line.startswith(b"{"):
-                found: dict[str, Any] = json.loads(line)
-                return found
+                answer: dict[str, Any] = json.loads(line)
+                return answer
         raise RuntimeError(f"the IOC ended: {self._log.read_text(errors='replace')[-2000:]}")
 
     @property
@@ -97,7 +97,7 @@ def _server_env(port: int, repeater: int) -> dict[str, str]:
     }
 
 
-def _confine(environment: dict[str, str]) -> None:
+def _confine_environment(environment: dict[str, str]) -> None:
     """Let this process and its children find that IOC and no other."""
     for key in [key for key in os.environ if key.startswith("EPICS_")]:
         del os.environ[key]
@@ -114,7 +114,7 @@ async def ioc(
     """
     port = free_port()
     repeater = free_port(avoid={port})
-    _confine(_client_env(port, repeater))
+    _confine_environment(_client_env(port, repeater))
     kind = "both" if both else "readbacks"
     with tempfile.NamedTemporaryFile(prefix="drey-bench-ioc-") as log:
         process = await asyncio.create_subprocess_exec(
@@ -125,11 +125,11 @@ async def ioc(
             env=os.environ | _server_env(port, repeater),
             start_new_session=True,  # Ctrl-C is for the benchmark, which ends it
         )
-        found = Ioc(process, Path(log.name))
+        bench_ioc = Ioc(process, Path(log.name))
         try:
             async with asyncio.timeout(_START_S):
-                await found.answer()
-            yield found
+                await bench_ioc.answer()
+            yield bench_ioc
         finally:
             if process.returncode is None:
                 process.kill()

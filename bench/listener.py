@@ -68,18 +68,18 @@ class Listener:
         self._ages.append((batch.time_ns - columns.source_time) / 1e6)
         if not self._all.is_set():
             good = (columns.state == State.CONNECTED) & (columns.kind != KIND_NONE)
-            self._see(columns.key[good])
+            self._see_channels(columns.key[good])
 
     def _look_for_gap(self, epoch: int, sequence: int) -> None:
         if self._last is not None and self._last[0] == epoch and sequence > self._last[1] + 1:
             self.gaps += 1
         self._last = (epoch, sequence)
 
-    def _see(self, channels: NDArray[np.int64]) -> None:
+    def _see_channels(self, channels: NDArray[np.int64]) -> None:
         if not len(self._wanted):
             return
-        at = np.minimum(np.searchsorted(self._wanted, channels), len(self._wanted) - 1)
-        self._valued[at[self._wanted[at] == channels]] = True
+        index = np.minimum(np.searchsorted(self._wanted, channels), len(self._wanted) - 1)
+        self._valued[index[self._wanted[index] == channels]] = True
         if self._valued.all():
             self.all_at = time.perf_counter()
             self._all.set()
@@ -88,13 +88,13 @@ class Listener:
 @asynccontextmanager
 async def listening(url: str) -> AsyncIterator[Listener]:
     """A listener of all shards, for the scope."""
-    found = Listener()
+    listener = Listener()
     bus = Bus(url, "drey", "drey-bench")
-    await bus.subscribe(bus.subject("values", "*"), found.on_batch)
+    await bus.subscribe(bus.subject("values", "*"), listener.on_batch)
     running = asyncio.create_task(bus.run())
     try:
         await bus.wait_connected(10)
-        yield found
+        yield listener
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):

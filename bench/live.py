@@ -51,7 +51,7 @@ class Live:
 
     async def start_monitor(self, implementation: str, number: int = 0, **settings: str) -> None:
         """Start a monitor over `implementation`; returns when it serves. `settings`: DREY_…"""
-        child = self.site.stack._child("monitor", "monitor")
+        child = self.site.stack._service_child("monitor", "monitor")
         environment = {**(child.env or {}), "DREY_MONITOR_CHANNEL_ACCESS": implementation}
         if number:  # a standby: nobody calls it
             environment["DREY_MONITOR_LISTEN"] = f"{LOOPBACK}:{free_port()}"
@@ -106,8 +106,8 @@ class Live:
     def names_of(self, readbacks: Sequence[str]) -> list[str]:
         """Names of the PVs with these readbacks. KeyError."""
         directory = self.site.directory
-        known = dict(zip(directory.readback_address, directory.names, strict=True))
-        return [known[address] for address in readbacks]
+        name_of = dict(zip(directory.readback_address, directory.names, strict=True))
+        return [name_of[address] for address in readbacks]
 
     def part_pids(self) -> dict[str, int]:
         """Process ids of NATS and Valkey."""
@@ -145,13 +145,13 @@ async def live(
         await site.import_csv(catalog_csv(pvs, both=both))
         await site.load_directory()
         listener = await resources.enter_async_context(listening(site.stack.nats.url))
-        found = Live(site, source, listener)
-        found.watch_for_all()
+        live_site = Live(site, source, listener)
+        live_site.watch_for_all()
         for number in range(monitors):
-            await found.start_monitor(implementation, number)
+            await live_site.start_monitor(implementation, number)
         if monitors:
-            await found.until_valued()
-            await found.until_known()
+            await live_site.until_valued()
+            await live_site.until_known()
             # First values come before the subscriptions, which keep an IOC busy for seconds.
             await source.until_idle()
-        yield found
+        yield live_site

@@ -69,16 +69,16 @@ class Site:
         """Import a file by RPC."""
         summary = catalog_pb2.ImportSummary()
 
-        async def requests() -> AsyncIterator[catalog_service_pb2.ImportPvsRequest]:
+        async def import_requests() -> AsyncIterator[catalog_service_pb2.ImportPvsRequest]:
             yield catalog_service_pb2.ImportPvsRequest(
                 options=catalog_service_pb2.ImportOptions(
                     format=catalog_pb2.FILE_FORMAT_CSV, request_id=str(uuid4())
                 )
             )
-            for at in range(0, len(content), _CHUNK):
-                yield catalog_service_pb2.ImportPvsRequest(data=content[at : at + _CHUNK])
+            for start in range(0, len(content), _CHUNK):
+                yield catalog_service_pb2.ImportPvsRequest(data=content[start : start + _CHUNK])
 
-        async for response in self.catalog.ImportPvs(requests(), **self.call):
+        async for response in self.catalog.ImportPvs(import_requests(), **self.call):
             if response.HasField("summary"):
                 summary = response.summary
         if not summary.applied:
@@ -228,16 +228,16 @@ async def site(pvs: int, *, with_image: bool = True) -> AsyncIterator[Site]:
     async with AsyncExitStack() as resources:
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="drey-bench-")))
         options = StackOptions(folder, monitors=0)
-        found = await resources.enter_async_context(opened(options, pvs))
+        bench_site = await resources.enter_async_context(opened(options, pvs))
         if not with_image:
-            yield found
+            yield bench_site
             return
-        await found.import_csv(catalog_csv(pvs))
-        await found.load_directory()
-        await found.publish_all()
-        alive = asyncio.create_task(found.keep_alive())
+        await bench_site.import_csv(catalog_csv(pvs))
+        await bench_site.load_directory()
+        await bench_site.publish_all()
+        alive = asyncio.create_task(bench_site.keep_alive())
         try:
-            yield found
+            yield bench_site
         finally:
             alive.cancel()
             with suppress(asyncio.CancelledError):

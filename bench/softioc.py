@@ -53,13 +53,13 @@ class Pacer:
 
     def __init__(self, core: Any, groups: int) -> None:
         self._core = core
-        self._events = [_event(core, f"G{group}") for group in range(groups)]
+        self._events = [_find_event(core, f"G{group}") for group in range(groups)]
         self._marks = [_value_of(core, f"BENCH:MARK{group}") for group in range(groups)]
         self._posted = [0] * groups
         self._rate = 0.0
         self._changed = threading.Event()
         self.passed_over = 0
-        threading.Thread(target=self._run, daemon=True).start()
+        threading.Thread(target=self._run_pacer, daemon=True).start()
 
     def set(self, rate: float) -> None:
         """Each moving record is processed `rate` times a second from now on; 0: never."""
@@ -70,18 +70,18 @@ class Pacer:
         """How often a group was processed, over all groups."""
         return sum(int(mark.value) for mark in self._marks)
 
-    def _run(self) -> None:
+    def _run_pacer(self) -> None:
         while True:
             self._changed.wait()
             self._changed.clear()
             due, group, rate = time.monotonic(), 0, self._rate
             while rate > 0 and not self._changed.is_set():
-                self._post(group)
+                self._post_group(group)
                 group = (group + 1) % len(self._events)
                 due = max(due + 1 / (rate * len(self._events)), time.monotonic() - 0.1)
                 time.sleep(max(due - time.monotonic(), 0))
 
-    def _post(self, group: int) -> None:
+    def _post_group(self, group: int) -> None:
         if self._marks[group].value < self._posted[group]:
             self.passed_over += 1
             return
@@ -89,7 +89,7 @@ class Pacer:
         self._core.postEvent(self._events[group])
 
 
-def _event(core: Any, name: str) -> ctypes.c_void_p:
+def _find_event(core: Any, name: str) -> ctypes.c_void_p:
     core.eventNameToHandle.restype = ctypes.c_void_p
     core.eventNameToHandle.argtypes = [ctypes.c_char_p]
     core.postEvent.argtypes = [ctypes.c_void_p]

@@ -36,9 +36,9 @@ async def changed(table: ChannelTable) -> Columns:
 async def connected(table: ChannelTable, names: Sequence[str]) -> Slots:
     """Slots of `names`, all connected. RuntimeError."""
     slots = await table.add(names)
-    found = await table.wait_connected(slots, _LONG_S)
-    if not found.all():
-        raise RuntimeError(f"{int((~found).sum())} of {len(names)} channels did not connect")
+    connected = await table.wait_connected(slots, _LONG_S)
+    if not connected.all():
+        raise RuntimeError(f"{int((~connected).sum())} of {len(names)} channels did not connect")
     return slots
 
 
@@ -65,7 +65,7 @@ async def read_s(table: ChannelTable, slots: Slots) -> float:
     begin = time.perf_counter()
     result = await table.read(slots, _LONG_S)
     seconds = time.perf_counter() - begin
-    _check(result.code, "read")
+    _check_codes(result.code, "read")
     return seconds
 
 
@@ -75,7 +75,7 @@ async def write_s(table: ChannelTable, slots: Slots, value: float) -> float:
     begin = time.perf_counter()
     codes = await table.write(slots, rows, _LONG_S)
     seconds = time.perf_counter() - begin
-    _check(codes, "written")
+    _check_codes(codes, "written")
     return seconds
 
 
@@ -87,7 +87,7 @@ def doubles(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Columns:
     return rows
 
 
-def _check(codes: np.ndarray[tuple[int], np.dtype[np.int32]], what: str) -> None:
+def _check_codes(codes: np.ndarray[tuple[int], np.dtype[np.int32]], what: str) -> None:
     bad = int((codes != ECA_NORMAL).sum())
     if bad:
         raise RuntimeError(f"{bad} of {len(codes)} channels were not {what}")

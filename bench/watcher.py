@@ -48,11 +48,11 @@ class Watcher:
 
 def latencies_ms(messages: Sequence[tuple[int, bytes]]) -> NDArray[np.float64]:
     """Milliseconds from the IOC's stamp to the arrival, of every row of these diffs."""
-    found: list[float] = []
-    for at, message in messages:
+    latencies: list[float] = []
+    for received_ns, message in messages:
         diff = monitor_service_pb2.WatchPvsResponse.FromString(message).diff
-        found += [(at - stamp(row)) / 1e6 for row in diff.rows]
-    return np.array(found)
+        latencies += [(received_ns - stamp(row)) / 1e6 for row in diff.rows]
+    return np.array(latencies)
 
 
 def stamp(row: Any) -> int:
@@ -79,16 +79,16 @@ async def watching(
         spec=watch_pb2.WatchSpec(selector=selector_pb2.Selector(names=list(names)))
     )
     call = method(request, metadata=metadata)
-    found = Watcher()
-    running = asyncio.create_task(found.run(call))
-    begun = asyncio.create_task(found.baseline())
+    watcher = Watcher()
+    running = asyncio.create_task(watcher.run(call))
+    begun = asyncio.create_task(watcher.baseline())
     try:
         await asyncio.wait({running, begun}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
             raise RuntimeError("the watch ended before its baseline")
         begun.result()
-        yield found
+        yield watcher
     finally:
         begun.cancel()
         running.cancel()

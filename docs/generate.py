@@ -60,9 +60,12 @@ class Contracts:
     """Descriptors of `proto/` with their comments."""
 
     def __init__(self) -> None:
-        self.files = {file.name: file for file in _compile().file}
+        self.files = {file.name: file for file in _compile_protos().file}
         self._comments = {
-            name: {tuple(at.path): at.leading_comments for at in file.source_code_info.location}
+            name: {
+                tuple(location.path): location.leading_comments
+                for location in file.source_code_info.location
+            }
             for name, file in self.files.items()
         }
 
@@ -79,7 +82,7 @@ class Contracts:
         raise LookupError(full_name)
 
 
-def _compile() -> descriptor_pb2.FileDescriptorSet:
+def _compile_protos() -> descriptor_pb2.FileDescriptorSet:
     """`proto/` as descriptors, by the compiler of grpcio-tools."""
     proto = ROOT / "proto"
     files = sorted(str(path.relative_to(proto)) for path in proto.rglob("*.proto"))
@@ -101,17 +104,17 @@ def _compile() -> descriptor_pb2.FileDescriptorSet:
         return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
 
 
-def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
+def _markdown_table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(_cell(each) for each in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(_markdown_cell(each) for each in row) + " |" for row in rows]
     return [*lines, ""]
 
 
-def _cell(text: str) -> str:
+def _markdown_cell(text: str) -> str:
     return text.replace("|", "\\|") or " "
 
 
-def _page(title: str, source: str, *body: str) -> str:
+def _page_head(title: str, source: str, *body: str) -> str:
     note = f"*Generated from {source} by `make docs`; not to be edited here.*"
     return "\n".join([f"# {title}", "", note, "", *body]).rstrip() + "\n"
 
@@ -124,7 +127,7 @@ def errors(contracts: Contracts) -> str:
     name = "drey/common/v1/errors.proto"
     enum = contracts.files[name].enum_type[0]
 
-    def rows() -> Iterator[Sequence[str]]:
+    def reason_rows() -> Iterator[Sequence[str]]:
         for index, value in enumerate(enum.value):
             if value.number == 0:
                 continue
@@ -134,7 +137,7 @@ def errors(contracts: Contracts) -> str:
             what, _, metadata = rest.partition("Metadata: ")
             yield f"`{reason}`", f"`{code}`", what.strip(), metadata.rstrip(".")
 
-    return _page(
+    return _page_head(
         "Errors",
         f"`proto/{name}`",
         contracts.comment(name, _ENUM, 0),
@@ -143,7 +146,7 @@ def errors(contracts: Contracts) -> str:
         " item of a bulk call (`drey.common.v1.ItemError`) it is the enum itself. Messages may"
         " change; reasons and metadata do not.",
         "",
-        *_table(["reason", "code", "what it says", "metadata"], rows()),
+        *_markdown_table(["reason", "code", "what it says", "metadata"], reason_rows()),
     )
 
 
@@ -162,11 +165,11 @@ def rpc(contracts: Contracts) -> str:
     ]
     for name in PUBLIC:
         for index, service in enumerate(contracts.files[name].service):
-            lines += _service(contracts, name, index, service)
-    return _page("RPCs", "the comments in `proto/`", *lines)
+            lines += _service_section(contracts, name, index, service)
+    return _page_head("RPCs", "the comments in `proto/`", *lines)
 
 
-def _service(
+def _service_section(
     contracts: Contracts, name: str, index: int, service: descriptor_pb2.ServiceDescriptorProto
 ) -> list[str]:
     full = f"{contracts.files[name].package}.{service.name}"
@@ -174,43 +177,47 @@ def _service(
     lines += [contracts.comment(name, _SERVICE, index), ""]
     for at, method in enumerate(service.method):
         permission = method.options.Extensions[annotations_pb2.permission]
-        request = ("stream " if method.client_streaming else "") + _short(method.input_type)
-        response = ("stream " if method.server_streaming else "") + _short(method.output_type)
+        request = ("stream " if method.client_streaming else "") + _short_name(method.input_type)
+        response = ("stream " if method.server_streaming else "") + _short_name(method.output_type)
         lines += [f"### {service.name}.{method.name}", ""]
         lines += [f"`{request}` → `{response}`. Permission: `{permission}`.", ""]
         lines += [contracts.comment(name, _SERVICE, index, _METHOD, at), ""]
-        lines += _fields(contracts, method.input_type)
+        lines += _fields_table(contracts, method.input_type)
     return lines
 
 
-def _fields(contracts: Contracts, full_name: str) -> list[str]:
+def _fields_table(contracts: Contracts, full_name: str) -> list[str]:
     name, index, message = contracts.message(full_name)
 
-    def rows() -> Iterator[Sequence[str]]:
+    def field_rows() -> Iterator[Sequence[str]]:
         for at, field in enumerate(message.field):
             text = contracts.comment(name, _MESSAGE, index, _FIELD, at)
-            yield f"`{field.name}`", f"`{_type(field)}`", text, _limits(field)
+            yield f"`{field.name}`", f"`{_type_text(field)}`", text, _limits_text(field)
 
-    return _table(["field", "type", "what it is", "limits"], rows()) if message.field else []
+    return (
+        _markdown_table(["field", "type", "what it is", "limits"], field_rows())
+        if message.field
+        else []
+    )
 
 
-def _short(full_name: str) -> str:
+def _short_name(full_name: str) -> str:
     return full_name.rsplit(".", 1)[-1]
 
 
-def _type(field: descriptor_pb2.FieldDescriptorProto) -> str:
-    found = _short(field.type_name) if field.type_name else _TYPES[field.type]
+def _type_text(field: descriptor_pb2.FieldDescriptorProto) -> str:
+    type_name = _short_name(field.type_name) if field.type_name else _TYPES[field.type]
     many = field.label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
-    return f"repeated {found}" if many else found
+    return f"repeated {type_name}" if many else type_name
 
 
-def _limits(field: descriptor_pb2.FieldDescriptorProto) -> str:
+def _limits_text(field: descriptor_pb2.FieldDescriptorProto) -> str:
     if not field.options.HasExtension(annotations_pb2.limits):
         return ""
     limits = field.options.Extensions[annotations_pb2.limits]
     words = []
-    for found, value in limits.ListFields():
-        label = found.name.replace("_", " ")
+    for limit, value in limits.ListFields():
+        label = limit.name.replace("_", " ")
         words.append(label if value is True else f"{label} {value}")
     return ", ".join(words)
 
@@ -231,7 +238,7 @@ def permissions_page(contracts: Contracts) -> str:
                 demanded.setdefault(permission, []).append(f"`{method.name}`")
     every = sorted(set().union(*(role.permissions for role in ROLES.values())))
 
-    def rows() -> Iterator[Sequence[str]]:
+    def permission_rows() -> Iterator[Sequence[str]]:
         for permission in every:
             if permission.startswith(_INTERNAL):
                 continue
@@ -239,7 +246,7 @@ def permissions_page(contracts: Contracts) -> str:
             by = ", ".join(demanded.get(permission, ())) or "an act within a call"
             yield f"`{permission}`", by, *held
 
-    return _page(
+    return _page_head(
         "Who may do what",
         "the table in `libs/core/drey_core/permissions.py`",
         "A key holds one role or more, and may do what any of them may. What no role of it holds"
@@ -249,7 +256,9 @@ def permissions_page(contracts: Contracts) -> str:
         "",
         "## Roles",
         "",
-        *_table(["role", "what it is for"], ((f"`{r.name}`", r.sentence) for r in ROLES.values())),
+        *_markdown_table(
+            ["role", "what it is for"], ((f"`{r.name}`", r.sentence) for r in ROLES.values())
+        ),
         "A role for some PVs only is not built yet: a grant with a selector answers"
         " `UNIMPLEMENTED`.",
         "",
@@ -258,7 +267,7 @@ def permissions_page(contracts: Contracts) -> str:
         "Roles stood in a line until then, each with all that those before it could do. The"
         " upgrade gives each key the roles that cover what it could do, and nothing more:",
         "",
-        *_table(
+        *_markdown_table(
             ["then", "now"],
             iter(
                 [
@@ -274,7 +283,7 @@ def permissions_page(contracts: Contracts) -> str:
         "",
         "## Permissions",
         "",
-        *_table(["permission", "demanded by", *ROLES], rows()),
+        *_markdown_table(["permission", "demanded by", *ROLES], permission_rows()),
     )
 
 
@@ -294,23 +303,32 @@ def settings() -> str:
         *_settings_table(CommonSettings, CommonSettings.model_fields),
     ]
     for service in SERVICES:
-        found = importlib.import_module(f"drey_{service}.settings").Settings
-        own = {n: f for n, f in found.model_fields.items() if n not in CommonSettings.model_fields}
-        lines += [f"## {service}", "", *_settings_table(found, own)]
-    return _page("Settings", "the settings classes", *lines)
+        settings_class = importlib.import_module(f"drey_{service}.settings").Settings
+        own = {
+            n: f
+            for n, f in settings_class.model_fields.items()
+            if n not in CommonSettings.model_fields
+        }
+        lines += [f"## {service}", "", *_settings_table(settings_class, own)]
+    return _page_head("Settings", "the settings classes", *lines)
 
 
 def _settings_table(cls: type[CommonSettings], fields: dict[str, FieldInfo]) -> list[str]:
     names = variables(cls)
 
-    def rows() -> Iterator[Sequence[str]]:
+    def setting_rows() -> Iterator[Sequence[str]]:
         for name, field in fields.items():
-            yield f"`{names[name]}`", _default(field), _range(field), field.description or ""
+            yield (
+                f"`{names[name]}`",
+                _default_text(field),
+                _range_text(field),
+                field.description or "",
+            )
 
-    return _table(["variable", "default", "allowed", "what it is"], rows())
+    return _markdown_table(["variable", "default", "allowed", "what it is"], setting_rows())
 
 
-def _default(field: FieldInfo) -> str:
+def _default_text(field: FieldInfo) -> str:
     value = field.default
     if value is PydanticUndefined:
         return "needed"
@@ -321,14 +339,14 @@ def _default(field: FieldInfo) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _range(field: FieldInfo) -> str:
+def _range_text(field: FieldInfo) -> str:
     words = []
-    for found in field.metadata:
+    for constraint in field.metadata:
         for attribute, text in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
-            bound = getattr(found, attribute, None)
+            bound = getattr(constraint, attribute, None)
             if bound is not None:
                 words.append(f"{text} {bound}")
-        pattern = getattr(found, "pattern", None)
+        pattern = getattr(constraint, "pattern", None)
         if pattern is not None:
             words.append(f"`{pattern}`")
     if field.annotation is bool:
@@ -355,7 +373,7 @@ def cli() -> str:
         "",
         "## Exit codes",
         "",
-        *_table(["code", "what it says"], iter([(str(int(c)), t) for c, t in codes])),
+        *_markdown_table(["code", "what it says"], iter([(str(int(c)), t) for c, t in codes])),
         "## Options of every command",
         "",
         "They stand before or after the command's own. The first that says something counts:"
@@ -366,43 +384,47 @@ def cli() -> str:
         " `./.drey/client.toml` names. That file counts only where nobody else can have"
         " written it.",
         "",
-        *_options([p for p in root.params if _is_common(p)]),
+        *_options_table([p for p in root.params if _is_common(p)]),
     ]
     lines += ["## Choosing PVs", "", "Commands that say so below take these.", ""]
-    choosing = (each for _, command in every_command() if (each := _choosing(command)))
-    lines += _options(next(choosing))
+    choosing = (each for _, command in every_command() if (each := _choosing_options(command)))
+    lines += _options_table(next(choosing))
     for words, command in every_command():
-        lines += _command(words, command)
-    return _page("The command `drey`", "the commands themselves", *lines)
+        lines += _command_section(words, command)
+    return _page_head("The command `drey`", "the commands themselves", *lines)
 
 
-def _choosing(command: Any) -> list[Any]:
+def _choosing_options(command: Any) -> list[Any]:
     """The parameters by which a command chooses PVs; empty where it doesn't."""
-    found = [p for p in command.params if _panel(p) == "Choosing PVs"]
-    return [p for p in command.params if found and p.name == "choice_names"] + found
+    options = [p for p in command.params if _panel_of(p) == "Choosing PVs"]
+    return [p for p in command.params if options and p.name == "choice_names"] + options
 
 
-def _command(words: tuple[str, ...], command: Any) -> list[str]:
-    chooses = _choosing(command)
-    lines = [f"## drey {' '.join(words)}", "", _plain(command.help or ""), ""]
+def _command_section(words: tuple[str, ...], command: Any) -> list[str]:
+    chooses = _choosing_options(command)
+    lines = [f"## drey {' '.join(words)}", "", _plain_help(command.help or ""), ""]
     if chooses:
         by_option = chooses[0].param_type_name == "option"
         lines += [f"Chooses PVs: see above{'; names by `--pv`' * by_option}.", ""]
     own = [p for p in command.params if not (_is_common(p) or p in chooses or p.name == "help")]
-    return lines + (_options(own) if own else [])
+    return lines + (_options_table(own) if own else [])
 
 
-def _options(params: Sequence[Any]) -> list[str]:
-    def rows() -> Iterator[Sequence[str]]:
+def _options_table(params: Sequence[Any]) -> list[str]:
+    def option_rows() -> Iterator[Sequence[str]]:
         for each in params:
             if each.name in ("install_completion", "show_completion", "help"):
                 continue
-            yield f"`{_names(each)}`", _plain(getattr(each, "help", "") or ""), _default_of(each)
+            yield (
+                f"`{_option_names(each)}`",
+                _plain_help(getattr(each, "help", "") or ""),
+                _default_of(each),
+            )
 
-    return _table(["option", "what it does", "default"], rows())
+    return _markdown_table(["option", "what it does", "default"], option_rows())
 
 
-def _names(param: Any) -> str:
+def _option_names(param: Any) -> str:
     metavar = param.metavar or ""
     if param.param_type_name == "argument":
         return metavar or str(param.name).upper()
@@ -425,15 +447,15 @@ def _default_of(param: Any) -> str:
     return "" if nothing else f"`{value}`"
 
 
-def _panel(param: Any) -> str:
+def _panel_of(param: Any) -> str:
     return getattr(param, "rich_help_panel", None) or ""
 
 
 def _is_common(param: Any) -> bool:
-    return _panel(param) == "Output and connection"
+    return _panel_of(param) == "Output and connection"
 
 
-def _plain(text: str) -> str:
+def _plain_help(text: str) -> str:
     """Help without line breaks, the markup of Rich, and what Click hides after a form feed."""
     return " ".join(text.partition("\f")[0].replace("\\[", "[").split())
 
@@ -441,10 +463,10 @@ def _plain(text: str) -> str:
 def with_files(text: str) -> str:
     """A page with the code of its included files as they are now."""
 
-    def include(found: re.Match[str]) -> str:
-        return found[1] + (ROOT / found[2]).read_text(encoding="utf-8") + "```\n"
+    def include_file(match: re.Match[str]) -> str:
+        return match[1] + (ROOT / match[2]).read_text(encoding="utf-8") + "```\n"
 
-    return _INCLUDED.sub(include, text)
+    return _INCLUDED.sub(include_file, text)
 
 
 def pages() -> dict[Path, str]:

@@ -20,7 +20,7 @@ async def run(pvs: int, runs: int) -> Result:
     result.notes.append(f"channel access: {mine}; a write ends when the readback has followed")
     value = count(2)
 
-    def steps(table: ChannelTable, slots: Slots) -> list[Callable[[], Awaitable[float]]]:
+    def bench_steps(table: ChannelTable, slots: Slots) -> list[Callable[[], Awaitable[float]]]:
         return [
             lambda: read_s(table, slots),
             lambda: write_s(table, slots, float(next(value))),
@@ -30,11 +30,11 @@ async def run(pvs: int, runs: int) -> Result:
         async with open_table(mine) as table:
             own = await connected(table, names)
             before = await source.count()
-            times = await in_turn(runs, *steps(table, own))
+            times = await in_turn(runs, *bench_steps(table, own))
             after = await source.count()
         async with open_table(PEER) as other:  # one after the other: idle channels cost too
             theirs = await connected(other, names)
-            peers = await in_turn(runs, *steps(other, theirs), warm=0)
+            peers = await in_turn(runs, *bench_steps(other, theirs), warm=0)
     result.figure("read_s", times[0], 0.1)
     result.figure("write_s", times[1], 0.4)
     share = (after.cpu_s - before.cpu_s) / (after.time_s - before.time_s)

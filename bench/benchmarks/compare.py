@@ -18,7 +18,7 @@ _JOIN = (
 )
 
 
-def _request(
+def _comparison_request(
     reference: str, *others: str, summary_only: bool = False, **more: Any
 ) -> compare_service_pb2.CompareRequest:
     """`others` are ids; an empty one is the live machine."""
@@ -37,13 +37,13 @@ def _request(
     )
 
 
-async def _compare(
-    found: Site, request: compare_service_pb2.CompareRequest
+async def _time_comparison(
+    bench_site: Site, request: compare_service_pb2.CompareRequest
 ) -> tuple[float, float, int]:
     """Seconds to the summary, seconds to the last row, rows."""
     begin = time.perf_counter()
     first, rows = 0.0, 0
-    async for response in found.comparisons.Compare(request, **found.call):
+    async for response in bench_site.comparisons.Compare(request, **bench_site.call):
         if response.HasField("header"):
             first = time.perf_counter() - begin
         rows += len(response.rows.rows)
@@ -53,13 +53,13 @@ async def _compare(
 async def run(pvs: int, runs: int) -> Result:
     """All readbacks moved within tolerance, 200 setpoints beyond; the rows are all of 40,000."""
     result = Result("compare", pvs)
-    async with site(pvs) as found:
-        before = await found.take()
-        await found.drift(setpoints=min(200, pvs))
-        after = await found.take()
-        request = _request(before.id, after.id, summary_only=True)
-        live = _request(before.id, "", summary_only=True)
-        everything = _request(
+    async with site(pvs) as bench_site:
+        before = await bench_site.take()
+        await bench_site.drift(setpoints=min(200, pvs))
+        after = await bench_site.take()
+        request = _comparison_request(before.id, after.id, summary_only=True)
+        live = _comparison_request(before.id, "", summary_only=True)
+        everything = _comparison_request(
             before.id,
             after.id,
             classes=[
@@ -69,7 +69,7 @@ async def run(pvs: int, runs: int) -> Result:
             ],
             with_values=True,
         )
-        database = await asyncpg.connect(found.stack.postgres.url)
+        database = await asyncpg.connect(bench_site.stack.postgres.url)
         for table in ("peer_a", "peer_b"):
             await database.execute(
                 f"CREATE TABLE {table} AS SELECT i AS channel, random() AS value"
@@ -79,23 +79,25 @@ async def run(pvs: int, runs: int) -> Result:
             await database.execute(f"ANALYZE {table}")
 
         async def to_summary() -> float:
-            return (await _compare(found, request))[0]
+            return (await _time_comparison(bench_site, request))[0]
 
         async def to_live_summary() -> float:
-            return (await _compare(found, live))[0]
+            return (await _time_comparison(bench_site, live))[0]
 
         async def to_last_row() -> float:
-            _, seconds, rows = await _compare(found, everything)
+            _, seconds, rows = await _time_comparison(bench_site, everything)
             if rows != pvs:
                 raise RuntimeError(f"{rows} rows of {pvs}")
             return seconds
 
-        async def join() -> float:
+        async def join_loop() -> float:
             begin = time.perf_counter()
             await database.fetch(_JOIN)
             return time.perf_counter() - begin
 
-        times = await in_turn(runs, to_summary, to_live_summary, to_last_row, peers=(join,), warm=2)
+        times = await in_turn(
+            runs, to_summary, to_live_summary, to_last_row, peers=(join_loop,), warm=2
+        )
         await database.close()
     result.figure("summary_s", times[0], 0.03)
     result.figure("live_summary_s", times[1], 0.03)

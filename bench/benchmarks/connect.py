@@ -17,19 +17,19 @@ from bench.tables import connect_s, first_values_s, memory_mb
 _LONG_S = 90.0
 
 
-async def _camonitor(names: list[str]) -> float:
+async def _time_camonitor(names: list[str]) -> float:
     """The ordinary way: a callback for each update; until each has been called once."""
     missing = len(names)
     done = asyncio.Event()
 
-    def callback(value: object, index: int) -> None:
+    def count_update(value: object, index: int) -> None:
         nonlocal missing
         missing -= 1
         if missing == 0:
             done.set()
 
     begin = time.perf_counter()
-    subscriptions = aioca.camonitor(names, callback, format=aioca.FORMAT_TIME)
+    subscriptions = aioca.camonitor(names, count_update, format=aioca.FORMAT_TIME)
     try:
         async with asyncio.timeout(_LONG_S):
             await done.wait()
@@ -64,7 +64,7 @@ async def run(pvs: int, runs: int) -> Result:
     mine, names = await ours(), readbacks(pvs)
     result.notes.append(f"channel access: {mine}")
 
-    def each(
+    def measure_each(
         measure: Callable[[str, list[str]], Awaitable[float]], implementation: str
     ) -> Callable[[], Awaitable[float]]:
         return lambda: measure(implementation, names)
@@ -72,13 +72,13 @@ async def run(pvs: int, runs: int) -> Result:
     async with ioc(pvs):
         times = await in_turn(
             runs,
-            each(connect_s, mine),
-            each(first_values_s, mine),
-            each(connect_s, PEER),
-            each(first_values_s, PEER),
+            measure_each(connect_s, mine),
+            measure_each(first_values_s, mine),
+            measure_each(connect_s, PEER),
+            measure_each(first_values_s, PEER),
             warm=0,
         )
-        bare = [await _camonitor(names)]
+        bare = [await _time_camonitor(names)]
         memory = [await memory_mb(mine, pvs) for _ in range(runs)]
         peer_memory = [await memory_mb(PEER, pvs)]
     started, monitor_mb = await _monitor_start(mine, pvs, runs)

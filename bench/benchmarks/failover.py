@@ -27,7 +27,7 @@ class _Fresh:
         self._seen: set[int] = set()
         self._since = 0
         self.done = asyncio.Event()
-        watcher.on_message = self._look
+        watcher.on_message = self._look_at
 
     def wait_from(self, since_ns: int) -> None:
         """Begin anew."""
@@ -35,7 +35,7 @@ class _Fresh:
         self._seen.clear()
         self.done.clear()
 
-    def _look(self, message: bytes) -> None:
+    def _look_at(self, message: bytes) -> None:
         if self.done.is_set() or not self._since:
             return
         for row in monitor_service_pb2.WatchPvsResponse.FromString(message).diff.rows:
@@ -45,7 +45,7 @@ class _Fresh:
             self.done.set()
 
 
-async def _owner(site: Live) -> int:
+async def _owner_pid(site: Live) -> int:
     """Process id of the monitor that owns the shard, by its heartbeat."""
     (beat,) = await site.site.image.heartbeats(1)
     if beat is None:
@@ -53,9 +53,9 @@ async def _owner(site: Live) -> int:
     return int(beat.owner.rpartition(":")[2])
 
 
-async def _kill(site: Live, fresh: _Fresh) -> float:
+async def _kill_owner(site: Live, fresh: _Fresh) -> float:
     """Kill the owner; seconds until all watched PVs are fresh. The supervisor starts another."""
-    pid = await _owner(site)
+    pid = await _owner_pid(site)
     begin = time.perf_counter()
     fresh.wait_from(time.time_ns())
     os.kill(pid, signal.SIGKILL)
@@ -78,7 +78,7 @@ async def run(pvs: int, runs: int) -> Result:
             fresh = _Fresh(watcher, moving)
             for _ in range(runs):
                 await site.until_standby()
-                seconds.append(await _kill(site, fresh))
+                seconds.append(await _kill_owner(site, fresh))
     result.figure("median_s", seconds, _TARGET_S)
     result.figure("worst_s", [max(seconds)], _TARGET_S)
     return result

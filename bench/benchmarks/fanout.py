@@ -56,12 +56,12 @@ class Crowd:
             line = await self.process.stdout.readline()
         if not line:
             raise RuntimeError("the watchers ended")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 @asynccontextmanager
-async def _crowd(site: Live, selections: list[list[str]]) -> AsyncIterator[Crowd]:
+async def _start_crowd(site: Live, selections: list[list[str]]) -> AsyncIterator[Crowd]:
     """A process with a watcher for each selection; all have their baseline."""
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "bench.crowd"],
@@ -82,7 +82,7 @@ async def _crowd(site: Live, selections: list[list[str]]) -> AsyncIterator[Crowd
 
 
 @asynccontextmanager
-async def _stalled(site: Live, names: list[str]) -> AsyncIterator[None]:
+async def _stalled_watcher(site: Live, names: list[str]) -> AsyncIterator[None]:
     """A watcher that never reads a message, over a connection of its own."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(site.site.stack.server, options=options) as channel:
@@ -98,7 +98,7 @@ async def _stalled(site: Live, names: list[str]) -> AsyncIterator[None]:
             call.cancel()
 
 
-async def _window(crowds: list[Crowd]) -> dict[str, float]:
+async def _measure_window(crowds: list[Crowd]) -> dict[str, float]:
     """What the watchers saw over one window: the worst of the processes."""
     # While a report is made nothing is read: what waited meanwhile is no part of the window.
     await asyncio.sleep(_SETTLE_S)
@@ -108,17 +108,19 @@ async def _window(crowds: list[Crowd]) -> dict[str, float]:
     for crowd in crowds:
         await crowd.tell("report")
     answers = [await crowd.answer() for crowd in crowds]
-    found = {name: max(a[name] for a in answers) for name in answers[0]}
+    worst = {name: max(a[name] for a in answers) for name in answers[0]}
     for name in ("megabytes", "rows"):
-        found[name] = sum(a[name] for a in answers)
-    return found
+        worst[name] = sum(a[name] for a in answers)
+    return worst
 
 
-def _selections(names: list[str]) -> list[list[str]]:
+def _watcher_selections(names: list[str]) -> list[list[str]]:
     """For each watcher consecutive PVs, not from the same one for all."""
     twice = names + names
     watched = min(_WATCHED, len(names))
-    return [twice[at : at + watched] for at in (i * 97 % len(names) for i in range(_WATCHERS))]
+    return [
+        twice[first : first + watched] for first in (i * 97 % len(names) for i in range(_WATCHERS))
+    ]
 
 
 async def run(pvs: int, runs: int) -> Result:
@@ -126,23 +128,23 @@ async def run(pvs: int, runs: int) -> Result:
     result = Result("fanout", pvs)
     mine, moving = await ours(), min(_MOVING, pvs)
     async with live(pvs, mine, moving=moving) as site, AsyncExitStack() as stack:
-        selections = _selections(site.names_of(readbacks(moving)))
+        selections = _watcher_selections(site.names_of(readbacks(moving)))
         crowds = [
-            await stack.enter_async_context(_crowd(site, selections[i::_CROWDS]))
+            await stack.enter_async_context(_start_crowd(site, selections[i::_CROWDS]))
             for i in range(_CROWDS)
         ]
         await site.ioc.rate(_RATE_HZ)
         processes = {"gateway": site.process("gateway"), "monitor": site.process("monitor")}
         processes |= {f"crowd{i}": psutil.Process(c.process.pid) for i, c in enumerate(crowds)}
         used = asyncio.create_task(shares(processes, _WINDOW_S))
-        plain = [await _window(crowds) for _ in range(runs)]
+        plain = [await _measure_window(crowds) for _ in range(runs)]
         stalled = []
         for _ in range(runs):
             # anew for each window: one that reads nothing is cut after half a minute
             async with AsyncExitStack() as readers:
                 for names in selections[:_STALLED]:
-                    await readers.enter_async_context(_stalled(site, names))
-                stalled.append(await _window(crowds))
+                    await readers.enter_async_context(_stalled_watcher(site, names))
+                stalled.append(await _measure_window(crowds))
         share = await used
     result.figure("p99_ms", [w["p99_ms"] for w in plain], _TARGET_MS)
     result.figure("p99_with_stalled_ms", [w["p99_ms"] for w in stalled], _TARGET_MS)

@@ -12,12 +12,12 @@ _SNAPSHOTS = 1_000
 _READ_ONE_BY_ONE = 50
 
 
-async def _history(found: Site, name: str) -> tuple[float, list[str]]:
+async def _time_history(bench_site: Site, name: str) -> tuple[float, list[str]]:
     """Seconds, and the ids of the snapshots that it gave."""
     request = snapshot_service_pb2.GetPvHistoryRequest(name=name)
     ids: list[str] = []
     begin = time.perf_counter()
-    async for response in found.snapshots.GetPvHistory(request, **found.call):
+    async for response in bench_site.snapshots.GetPvHistory(request, **bench_site.call):
         ids += [point.snapshot_id for point in response.points]
     return time.perf_counter() - begin, ids
 
@@ -25,35 +25,35 @@ async def _history(found: Site, name: str) -> tuple[float, list[str]]:
 async def run(pvs: int, runs: int) -> Result:
     """Setpoint and readback of one PV, of another page each time; the readback moved each time."""
     result = Result("history", pvs)
-    async with site(pvs) as found:
+    async with site(pvs) as bench_site:
         ids = []
         for _ in range(_SNAPSHOTS):
-            await found.drift()
-            ids.append((await found.take()).id)
+            await bench_site.drift()
+            ids.append((await bench_site.take()).id)
         turn = 0
 
-        def name() -> str:
+        def random_name() -> str:
             nonlocal turn
             turn += 1
-            return found.directory.names[turn * 997 % pvs]
+            return bench_site.directory.names[turn * 997 % pvs]
 
-        async def ours() -> float:
-            seconds, points = await _history(found, name())
+        async def time_ours() -> float:
+            seconds, points = await _time_history(bench_site, random_name())
             if len(points) != _SNAPSHOTS:
                 raise RuntimeError(f"{len(points)} points of {_SNAPSHOTS} snapshots")
             return seconds
 
         async def one_by_one() -> float:
-            chosen = name()
+            chosen = random_name()
             begin = time.perf_counter()
             for snapshot_id in ids[:_READ_ONE_BY_ONE]:
                 request = snapshot_service_pb2.ReadSnapshotRequest(id=snapshot_id)
                 request.selector.names.append(chosen)
-                async for _ in found.snapshots.ReadSnapshot(request, **found.call):
+                async for _ in bench_site.snapshots.ReadSnapshot(request, **bench_site.call):
                     pass
             return (time.perf_counter() - begin) * _SNAPSHOTS / _READ_ONE_BY_ONE
 
-        times = await in_turn(runs, ours, one_by_one)
+        times = await in_turn(runs, time_ours, one_by_one)
     result.figure("total_s", times[0], 0.05)
     result.peer("each snapshot asked for it", "total_s", times[1])
     result.notes.append(f"{_SNAPSHOTS} snapshots; the peer read {_READ_ONE_BY_ONE} and was scaled")

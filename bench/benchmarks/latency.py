@@ -37,7 +37,7 @@ async def _drained_ms(table: ChannelTable, seconds: float) -> NDArray[np.float64
     return np.concatenate(ages)
 
 
-async def _idle(implementation: str, source: Ioc, moving: int) -> float:
+async def _idle_latency(implementation: str, source: Ioc, moving: int) -> float:
     """99th percentile of a bare table where 40 times a second one record moves."""
     async with open_table(implementation) as table:
         await table.subscribe(await connected(table, readbacks(moving)))
@@ -57,8 +57,8 @@ async def run(pvs: int, runs: int) -> Result:
     result.notes.append(f"channel access: {mine}; every row of {_WINDOW_S:g} s a run, parsed later")
     # First: afterwards this process is busy with giving back what the watch left.
     async with ioc(_IDLE_GROUPS, moving=_IDLE_GROUPS, groups=_IDLE_GROUPS) as source:
-        idle = [await _idle(mine, source, _IDLE_GROUPS) for _ in range(runs)]
-        peer = [await _idle(PEER, source, _IDLE_GROUPS) for _ in range(runs)]
+        idle = [await _idle_latency(mine, source, _IDLE_GROUPS) for _ in range(runs)]
+        peer = [await _idle_latency(PEER, source, _IDLE_GROUPS) for _ in range(runs)]
     p50, p99, rates = [], [], []
     async with live(pvs, mine, moving=moving) as site:
         names = site.names_of(readbacks(moving))

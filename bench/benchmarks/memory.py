@@ -17,12 +17,12 @@ from drey.snapshot.v1 import snapshot_service_pb2
 _TARGETS = {"snapshot": 200.0, "restore": 200.0, "gateway": 250.0}
 
 
-async def _work(found: Site) -> None:
+async def _work_once(bench_site: Site) -> None:
     """Everything that the services do, once."""
-    await found.drift(setpoints=min(1000, found.pvs))
-    before = await found.take()
-    await found.drift(setpoints=min(1000, found.pvs))
-    after = await found.take()
+    await bench_site.drift(setpoints=min(1000, bench_site.pvs))
+    before = await bench_site.take()
+    await bench_site.drift(setpoints=min(1000, bench_site.pvs))
+    after = await bench_site.take()
     compare = compare_service_pb2.CompareRequest(
         spec=compare_pb2.ComparisonSpec(
             reference=state_pb2.StateRef(snapshot_id=before.id),
@@ -30,21 +30,21 @@ async def _work(found: Site) -> None:
             with_values=True,
         )
     )
-    async for _ in found.comparisons.Compare(compare, **found.call):
+    async for _ in bench_site.comparisons.Compare(compare, **bench_site.call):
         pass
-    async for _ in found.snapshots.ReadSnapshot(
-        snapshot_service_pb2.ReadSnapshotRequest(id=after.id), **found.call
+    async for _ in bench_site.snapshots.ReadSnapshot(
+        snapshot_service_pb2.ReadSnapshotRequest(id=after.id), **bench_site.call
     ):
         pass
-    await found.restores.CreatePlan(
+    await bench_site.restores.CreatePlan(
         restore_service_pb2.CreatePlanRequest(
             spec=restore_pb2.PlanSpec(state=state_pb2.StateRef(snapshot_id=before.id)),
             request_id=str(uuid4()),
         ),
-        **found.call,
+        **bench_site.call,
     )
-    values = monitor_service_pb2_grpc.MonitorServiceStub(found.channel).GetValues(
-        monitor_service_pb2.GetValuesRequest(selector=EVERYTHING), **found.call
+    values = monitor_service_pb2_grpc.MonitorServiceStub(bench_site.channel).GetValues(
+        monitor_service_pb2.GetValuesRequest(selector=EVERYTHING), **bench_site.call
     )
     async for _ in values:
         pass
@@ -54,11 +54,11 @@ async def run(pvs: int, runs: int) -> Result:
     """The figure of a run is the largest resident size seen after each piece of work."""
     result = Result("memory", pvs)
     seen: dict[str, list[float]] = {name: [] for name in _TARGETS}
-    async with site(pvs) as found:
-        await found.import_csv(catalog_csv(pvs))  # the same file again, as sites do
+    async with site(pvs) as bench_site:
+        await bench_site.import_csv(catalog_csv(pvs))  # the same file again, as sites do
         for _ in range(runs):
-            await _work(found)
-            for status in found.stack.supervisor.status():
+            await _work_once(bench_site)
+            for status in bench_site.stack.supervisor.status():
                 if status.pid is not None:
                     size = psutil.Process(status.pid).memory_info().rss / 1e6
                     seen[status.name].append(size)

@@ -21,14 +21,14 @@ async def run(pvs: int, runs: int) -> Result:
     result = Result("plan", pvs)
     mine = await ours()
     result.notes.append(f"channel access: {mine}; each plan reads every setpoint from the IOC")
-    async with live(pvs, mine, both=True) as found, open_table(mine) as table:
+    async with live(pvs, mine, both=True) as live_site, open_table(mine) as table:
         slots = await connected(table, setpoints(pvs))
-        site = found.site
+        site = live_site.site
         before = await site.take()
         await write_s(table, slots[: pvs // 2], 2.0)
-        await found.until_moved(_IMAGE_S)
+        await live_site.until_moved(_IMAGE_S)
 
-        async def planned() -> float:
+        async def time_plan() -> float:
             begin = time.perf_counter()
             response = await site.restores.CreatePlan(
                 restore_service_pb2.CreatePlanRequest(
@@ -42,7 +42,7 @@ async def run(pvs: int, runs: int) -> Result:
                 raise RuntimeError(f"{response.plan.writes} writes instead of {pvs // 2}")
             return seconds
 
-        async def loop() -> float:
+        async def time_loop() -> float:
             channels = site.directory.setpoint_channel.tolist()
             stored = dict.fromkeys(channels, 1.0)
             live_values = dict(stored)
@@ -55,7 +55,7 @@ async def run(pvs: int, runs: int) -> Result:
                 )
             return time.perf_counter() - begin
 
-        times = await in_turn(runs, planned, peers=(loop,), warm=1)
+        times = await in_turn(runs, time_plan, peers=(time_loop,), warm=1)
     result.figure("total_s", times[0], 0.3)
     result.peer("a loop over dicts, nothing stored nor read", "total_s", times[1])
     return result

@@ -12,9 +12,9 @@ from drey.common.v1 import form_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 
 
-async def _stream(found: Site, snapshot_id: str, form: int, parse: bool) -> float:
+async def _time_stream(bench_site: Site, snapshot_id: str, form: int, parse: bool) -> float:
     request = snapshot_service_pb2.ReadSnapshotRequest(id=snapshot_id, form=form)  # type: ignore[arg-type]
-    method = found.channel.unary_stream(
+    method = bench_site.channel.unary_stream(
         "/drey.snapshot.v1.SnapshotService/ReadSnapshot",
         request_serializer=snapshot_service_pb2.ReadSnapshotRequest.SerializeToString,
         response_deserializer=snapshot_service_pb2.ReadSnapshotResponse.FromString
@@ -22,7 +22,7 @@ async def _stream(found: Site, snapshot_id: str, form: int, parse: bool) -> floa
         else None,
     )
     begin = time.perf_counter()
-    async for _ in method(request, **found.call):
+    async for _ in method(request, **bench_site.call):
         pass
     return time.perf_counter() - begin
 
@@ -32,15 +32,15 @@ async def run(pvs: int, runs: int) -> Result:
     result = Result("snapshot_get", pvs)
     rows_form = form_pb2.VALUE_FORM_ROWS
     columns_form = form_pb2.VALUE_FORM_COLUMNS
-    async with site(pvs) as found:
-        snapshot = await found.take()
-        database = await asyncpg.connect(found.stack.postgres.url)
+    async with site(pvs) as bench_site:
+        snapshot = await bench_site.take()
+        database = await asyncpg.connect(bench_site.stack.postgres.url)
         await database.execute(
             "CREATE TABLE peer AS SELECT i AS channel, random() AS value, 0::int2 AS severity,"
             f" 0::int2 AS status, i AS t, i AS r FROM generate_series(1, {2 * pvs}) AS i"
         )
 
-        async def select() -> float:
+        async def time_select() -> float:
             begin = time.perf_counter()
             for row in await database.fetch("SELECT * FROM peer ORDER BY channel"):
                 value_pb2.Value(
@@ -50,10 +50,10 @@ async def run(pvs: int, runs: int) -> Result:
 
         times = await in_turn(
             runs,
-            lambda: _stream(found, snapshot.id, rows_form, False),
-            lambda: _stream(found, snapshot.id, columns_form, False),
-            lambda: _stream(found, snapshot.id, rows_form, True),
-            peers=(select,),
+            lambda: _time_stream(bench_site, snapshot.id, rows_form, False),
+            lambda: _time_stream(bench_site, snapshot.id, columns_form, False),
+            lambda: _time_stream(bench_site, snapshot.id, rows_form, True),
+            peers=(time_select,),
             warm=2,
         )
         await database.close()

@@ -20,21 +20,21 @@ _ALONE = 40
 async def run(pvs: int, runs: int) -> Result:
     """All readbacks move before each run; setpoints stay."""
     result = Result("snapshot_image", pvs)
-    async with site(pvs) as found:
-        database = await asyncpg.connect(found.stack.postgres.url)
+    async with site(pvs) as bench_site:
+        database = await asyncpg.connect(bench_site.stack.postgres.url)
         await database.execute(_TABLE)
         turn = 0
 
-        async def ours() -> float:
-            await found.drift()
+        async def time_ours() -> float:
+            await bench_site.drift()
             begin = time.perf_counter()
-            await found.take()
+            await bench_site.take()
             return time.perf_counter() - begin
 
-        def rows() -> list[tuple[object, ...]]:
+        def make_rows() -> list[tuple[object, ...]]:
             nonlocal turn
             turn += 1
-            c = found._columns
+            c = bench_site._columns
             return [
                 (turn, k, v, 0, 0, s, r)
                 for k, v, s, r in zip(
@@ -46,20 +46,22 @@ async def run(pvs: int, runs: int) -> Result:
                 )
             ]
 
-        async def executemany() -> float:
-            records = rows()
+        async def time_executemany() -> float:
+            records = make_rows()
             begin = time.perf_counter()
             await database.executemany("INSERT INTO peer VALUES ($1,$2,$3,$4,$5,$6,$7)", records)
             return time.perf_counter() - begin
 
-        async def copy() -> float:
-            records = rows()
+        async def time_copy() -> float:
+            records = make_rows()
             begin = time.perf_counter()
             await database.copy_records_to_table("peer", records=records)
             return time.perf_counter() - begin
 
-        mine, many, copied = await in_turn(runs, ours, peers=(executemany, copy), warm=2)
-        alone = [await ours() for _ in range(_ALONE if WITH_PEERS else runs)]
+        mine, many, copied = await in_turn(
+            runs, time_ours, peers=(time_executemany, time_copy), warm=2
+        )
+        alone = [await time_ours() for _ in range(_ALONE if WITH_PEERS else runs)]
         await database.close()
     result.figure("total_s", mine, 0.05)
     result.figure("p95_s", [statistics.quantiles(alone, n=20)[-1]], None)

@@ -16,7 +16,7 @@ from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_ca import open_table
 
 
-async def _take(site: Live) -> float:
+async def _time_take(site: Live) -> float:
     """Seconds from the RPC to the durable snapshot; RuntimeError where a channel is missing."""
     begin = time.perf_counter()
     response = await site.site.snapshots.TakeSnapshot(
@@ -44,11 +44,11 @@ async def run(pvs: int, runs: int) -> Result:
     mine, names = await ours(), setpoints(pvs) + readbacks(pvs)
     result.notes.append(f"channel access: {mine}; 2 channels a PV, connected beforehand")
     async with live(pvs, mine, both=True) as site:
-        first = await _take(site)
+        first = await _time_take(site)
         async with open_table(mine) as table:
             slots = await connected(table, names)
             total, channels = await in_turn(
-                runs, lambda: _take(site), lambda: read_s(table, slots), warm=1
+                runs, lambda: _time_take(site), lambda: read_s(table, slots), warm=1
             )
         async with open_table(PEER) as other:
             theirs = await connected(other, names)

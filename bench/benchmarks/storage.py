@@ -10,7 +10,7 @@ from bench.site import Site, site
 _SNAPSHOTS = 20
 
 
-async def _size(database: asyncpg.Connection) -> int:
+async def _database_bytes(database: asyncpg.Connection) -> int:
     """Bytes of all tables of the schema, with their indexes and TOAST."""
     await database.execute("CHECKPOINT")
     return int(
@@ -21,26 +21,26 @@ async def _size(database: asyncpg.Connection) -> int:
     )
 
 
-async def _grown(found: Site, database: asyncpg.Connection, moving: bool) -> float:
+async def _bytes_grown(bench_site: Site, database: asyncpg.Connection, moving: bool) -> float:
     """Mean bytes a snapshot adds, over `_SNAPSHOTS` of them."""
-    before = await _size(database)
+    before = await _database_bytes(database)
     for _ in range(_SNAPSHOTS):
         if moving:
-            await found.drift()
-        await found.take()
-    return (await _size(database) - before) / _SNAPSHOTS
+            await bench_site.drift()
+        await bench_site.take()
+    return (await _database_bytes(database) - before) / _SNAPSHOTS
 
 
 async def run(pvs: int, runs: int) -> Result:
     """Unchanged: the image stands still. Changed: all readbacks move, half of the values."""
     result = Result("storage", pvs)
     unchanged, changed = [], []
-    async with site(pvs) as found:
-        database = await asyncpg.connect(found.stack.postgres.url)
-        await found.take()
+    async with site(pvs) as bench_site:
+        database = await asyncpg.connect(bench_site.stack.postgres.url)
+        await bench_site.take()
         for _ in range(runs):
-            still = await _grown(found, database, moving=False)
-            moved = await _grown(found, database, moving=True)
+            still = await _bytes_grown(bench_site, database, moving=False)
+            moved = await _bytes_grown(bench_site, database, moving=True)
             unchanged.append(still / (2 * pvs))
             changed.append((moved - still / 2) / pvs)
         await database.close()

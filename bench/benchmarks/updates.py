@@ -44,12 +44,12 @@ class Window:
     shares: dict[str, float]
 
 
-def _offered(before: Count, after: Count) -> float:
+def _offered_rate(before: Count, after: Count) -> float:
     return (after.processed - before.processed) / (after.time_s - before.time_s)
 
 
 @asynccontextmanager
-async def _running(source: Ioc, rate: float) -> AsyncIterator[None]:
+async def _running_ioc(source: Ioc, rate: float) -> AsyncIterator[None]:
     """The IOC at a rate; still again at the end."""
     await source.rate(rate)
     try:
@@ -59,7 +59,7 @@ async def _running(source: Ioc, rate: float) -> AsyncIterator[None]:
         await source.rate(0.0)
 
 
-async def _monitor(site: Live, rate: float) -> Window:
+async def _monitor_window(site: Live, rate: float) -> Window:
     """One window of the monitor."""
     processes = {
         "monitor": site.process("monitor"),
@@ -68,7 +68,7 @@ async def _monitor(site: Live, rate: float) -> Window:
         **{name: psutil.Process(pid) for name, pid in site.part_pids().items()},
         "this": psutil.Process(),
     }
-    async with _running(site.ioc, rate):
+    async with _running_ioc(site.ioc, rate):
         before = await site.ioc.count()
         site.listener.reset()
         used = await shares(processes, _WINDOW_S)
@@ -77,7 +77,7 @@ async def _monitor(site: Live, rate: float) -> Window:
         window = after.time_s - before.time_s
         return Window(
             heard.updates / window,
-            _offered(before, after),
+            _offered_rate(before, after),
             heard.rows / window,
             heard.gaps,
             float(np.percentile(heard.ages_ms, 99)) if heard.rows else float("nan"),
@@ -85,7 +85,7 @@ async def _monitor(site: Live, rate: float) -> Window:
         )
 
 
-async def _complete(site: Live, result: Result) -> None:
+async def _check_complete(site: Live, result: Result) -> None:
     """Nothing was lost: once the IOC stands still, the image holds what the IOC holds."""
     directory, image = site.site.directory, site.site.image
     channels = directory.readback_channel
@@ -101,7 +101,7 @@ async def _complete(site: Live, result: Result) -> None:
     result.notes.append("at the end every value in the image equalled the IOC's")
 
 
-async def _drained(table: ChannelTable, seconds: float) -> None:
+async def _drain_table(table: ChannelTable, seconds: float) -> None:
     """Drain once a tick, as a monitor would, and nothing else."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
@@ -111,7 +111,7 @@ async def _drained(table: ChannelTable, seconds: float) -> None:
         table.drain()
 
 
-async def _tables(
+async def _bench_tables(
     implementation: str, source: Ioc, pvs: int, runs: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Updates a second into a bare table of this process, and the share of a core, by rate."""
@@ -120,17 +120,17 @@ async def _tables(
         await table.subscribe(await connected(table, readbacks(pvs)))
         await until_valued(table, pvs)
         for name in ("200k", "max"):
-            windows = [await _table(table, source, _RATES[name]) for _ in range(runs)]
+            windows = [await _bench_table(table, source, _RATES[name]) for _ in range(runs)]
             out[name] = windows
     return out
 
 
-async def _table(table: ChannelTable, source: Ioc, rate: float) -> tuple[float, float]:
-    async with _running(source, rate):
-        await _drained(table, 0.3)
+async def _bench_table(table: ChannelTable, source: Ioc, rate: float) -> tuple[float, float]:
+    async with _running_ioc(source, rate):
+        await _drain_table(table, 0.3)
         begin, counted = (await source.count()).time_s, table.stats().updates
         used = asyncio.create_task(shares({"this": psutil.Process()}, _WINDOW_S))
-        await _drained(table, _WINDOW_S)
+        await _drain_table(table, _WINDOW_S)
         share = (await used)["this"]
         updates, end = table.stats().updates, (await source.count()).time_s
     return (updates - counted) / (end - begin), share
@@ -145,12 +145,12 @@ async def run(pvs: int, runs: int) -> Result:
     async with live(pvs, mine, moving=pvs) as site:
         for _ in range(runs):
             for name, rate in _RATES.items():
-                windows[name].append(await _monitor(site, rate))
-        await _complete(site, result)
-    _report(result, windows)
+                windows[name].append(await _monitor_window(site, rate))
+        await _check_complete(site, result)
+    _report_windows(result, windows)
     async with ioc(pvs, moving=pvs) as source:
-        own = await _tables(mine, source, pvs, runs)
-        peer = await _tables(PEER, source, pvs, 1)
+        own = await _bench_tables(mine, source, pvs, runs)
+        peer = await _bench_tables(PEER, source, pvs, 1)
     result.figure("table_cpu_share_at_200k", [share for _, share in own["200k"]], 0.10)
     result.figure("table_updates_per_s", [updates for updates, _ in own["max"]], None)
     result.peer("aioca table", "table_cpu_share_at_200k", [share for _, share in peer["200k"]])
@@ -162,7 +162,7 @@ async def run(pvs: int, runs: int) -> Result:
     return result
 
 
-def _report(result: Result, windows: dict[str, list[Window]]) -> None:
+def _report_windows(result: Result, windows: dict[str, list[Window]]) -> None:
     full = windows["max"]
     result.figure("updates_per_s", [w.updates for w in full], 300_000.0, at_least=True)
     result.figure("cpu_share_at_40k", [w.shares["monitor"] for w in windows["40k"]], 0.15)

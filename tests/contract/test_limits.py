@@ -87,6 +87,6 @@ def test_characters_that_act_on_a_display_are_refused(name):
         else:
             setattr(message, field.name, f"a{char}b")
         with pytest.raises(InvalidArgument) as caught:
-            for check in limits._checks(field.containing_type):
+            for check in limits._field_checks(field.containing_type):
                 check(message, "", 0)
         assert caught.value.field

@@ -61,7 +61,7 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._channel = _open(connection)
+        self._channel = _open_channel(connection)
         self._metadata = (("authorization", f"Bearer {connection.key}"),) if connection.key else ()
 
     def close(self) -> None:
@@ -142,12 +142,12 @@ class Client:
         paged: Any = request
         paged.page_size = min(limit or most, most)
 
-        def fetch(token: str) -> tuple[Iterable[Any], str]:
+        def fetch_page(token: str) -> tuple[Iterable[Any], str]:
             paged.page_token = token
             answer: Any = self.call(method, request)
             return getattr(answer, field), answer.next_page_token
 
-        return self.pages(fetch, limit=limit)
+        return self.pages(fetch_page, limit=limit)
 
     def __getattr__(self, name: str) -> Any:
         area, service = _SERVICES[name]
@@ -206,7 +206,7 @@ class Stream(Iterator[R]):
         self._call.cancel()
 
 
-def _open(connection: Connection) -> grpc.Channel:
+def _open_channel(connection: Connection) -> grpc.Channel:
     if not connection.tls:
         return grpc.insecure_channel(connection.server, options=_OPTIONS)
     roots = None

@@ -42,9 +42,9 @@ else:
             self._name = name
 
         def __getattr__(self, attribute: str) -> Any:
-            found = getattr(import_module(self._name), attribute)
-            setattr(self, attribute, found)
-            return found
+            attribute_value = getattr(import_module(self._name), attribute)
+            setattr(self, attribute, attribute_value)
+            return attribute_value
 
     _MESSAGES = {
         "access": ("access_pb2", "access_service_pb2"),

@@ -50,49 +50,49 @@ _ARRAYS = {
 def plan_digest(plan: restore_pb2.Plan, items: Iterable[restore_pb2.PlanItem]) -> str:
     """Digest of a plan by all its items, in any order."""
     rows = sorted(items, key=lambda item: item.number)
-    found = hashlib.sha256(_head(plan, len(rows)))
+    digest = hashlib.sha256(_head_bytes(plan, len(rows)))
 
-    def column(entry: Callable[[restore_pb2.PlanItem], bytes]) -> None:
-        found.update(b"".join(map(entry, rows)))
+    def add_column(entry: Callable[[restore_pb2.PlanItem], bytes]) -> None:
+        digest.update(b"".join(map(entry, rows)))
 
-    def cells(entry: Callable[[restore_pb2.PlanItem], bytes]) -> None:
+    def add_cells(entry: Callable[[restore_pb2.PlanItem], bytes]) -> None:
         entries = list(map(entry, rows))
-        found.update(struct.pack(f"<{len(entries)}I", *map(len, entries)) + b"".join(entries))
+        digest.update(struct.pack(f"<{len(entries)}I", *map(len, entries)) + b"".join(entries))
 
-    column(lambda item: struct.pack("<Q", item.number))
-    cells(lambda item: item.name.encode())
-    cells(lambda item: item.address.encode())
-    cells(lambda item: item.readback_address.encode())
+    add_column(lambda item: struct.pack("<Q", item.number))
+    add_cells(lambda item: item.name.encode())
+    add_cells(lambda item: item.address.encode())
+    add_cells(lambda item: item.readback_address.encode())
     for name in ("current", "stored", "target", "stored_readback"):
-        values = [_value(getattr(item, name)) for item in rows]
-        for at in range(8):
-            found.update(b"".join(value[at] for value in values))
-        for at in (8, 9):
-            entries = [value[at] for value in values]
-            found.update(struct.pack(f"<{len(entries)}I", *map(len, entries)) + b"".join(entries))
-    column(lambda item: _double(item.delta if item.HasField("delta") else _NAN))
-    column(lambda item: _double(item.deviation if item.HasField("deviation") else _NAN))
-    column(lambda item: struct.pack("<i", item.stage))
-    column(lambda item: struct.pack("<B", item.skip))
-    column(lambda item: _double(item.tolerance.absolute))
-    column(lambda item: _double(item.tolerance.relative))
-    column(lambda item: _double(item.readback_tolerance.absolute))
-    column(lambda item: _double(item.readback_tolerance.relative))
-    cells(lambda item: _policy(item.policy))
-    cells(lambda item: b"".join(map(_double, item.ramp_steps)))
-    cells(lambda item: b"".join(map(_text, item.enum_labels)))
-    cells(lambda item: b"".join(map(_text, item.warnings)))
-    return found.hexdigest()
+        values = [_value_entries(getattr(item, name)) for item in rows]
+        for index in range(8):
+            digest.update(b"".join(value[index] for value in values))
+        for index in (8, 9):
+            entries = [value[index] for value in values]
+            digest.update(struct.pack(f"<{len(entries)}I", *map(len, entries)) + b"".join(entries))
+    add_column(lambda item: _double_bytes(item.delta if item.HasField("delta") else _NAN))
+    add_column(lambda item: _double_bytes(item.deviation if item.HasField("deviation") else _NAN))
+    add_column(lambda item: struct.pack("<i", item.stage))
+    add_column(lambda item: struct.pack("<B", item.skip))
+    add_column(lambda item: _double_bytes(item.tolerance.absolute))
+    add_column(lambda item: _double_bytes(item.tolerance.relative))
+    add_column(lambda item: _double_bytes(item.readback_tolerance.absolute))
+    add_column(lambda item: _double_bytes(item.readback_tolerance.relative))
+    add_cells(lambda item: _policy_bytes(item.policy))
+    add_cells(lambda item: b"".join(map(_double_bytes, item.ramp_steps)))
+    add_cells(lambda item: b"".join(map(_text_bytes, item.enum_labels)))
+    add_cells(lambda item: b"".join(map(_text_bytes, item.warnings)))
+    return digest.hexdigest()
 
 
-def _head(plan: restore_pb2.Plan, items: int) -> bytes:
+def _head_bytes(plan: restore_pb2.Plan, items: int) -> bytes:
     spec = plan.spec
-    parts = [_text("drey.restore.v1.Plan"), struct.pack("<I", RECIPE)]
-    parts += map(_text, (plan.id, plan.snapshot_id, plan.undoes_restore_id))
-    parts += map(_text, (plan.actor.principal, spec.comment))
+    parts = [_text_bytes("drey.restore.v1.Plan"), struct.pack("<I", RECIPE)]
+    parts += map(_text_bytes, (plan.id, plan.snapshot_id, plan.undoes_restore_id))
+    parts += map(_text_bytes, (plan.actor.principal, spec.comment))
     times = (plan.create_time.ToNanoseconds(), plan.expire_time.ToNanoseconds())
     parts += [struct.pack("<qq", *times), struct.pack("<I", len(spec.guards))]
-    parts += map(_guard, spec.guards)
+    parts += map(_guard_bytes, spec.guards)
     parts.append(struct.pack("<I", len(spec.gates)))
     for gate in spec.gates:
         parts.append(struct.pack("<i", gate.after_stage))
@@ -100,7 +100,7 @@ def _head(plan: restore_pb2.Plan, items: int) -> bytes:
             case "max_failed":
                 parts.append(struct.pack("<Bi", 1, gate.max_failed))
             case "must_hold":
-                parts.append(b"\2" + _guard(gate.must_hold))
+                parts.append(b"\2" + _guard_bytes(gate.must_hold))
             case _:
                 parts.append(b"\0")
     back = spec.rollback
@@ -112,12 +112,12 @@ def _head(plan: restore_pb2.Plan, items: int) -> bytes:
     return b"".join([*parts, struct.pack("<I", items)])
 
 
-def _text(text: str) -> bytes:
+def _text_bytes(text: str) -> bytes:
     raw = text.encode()
     return struct.pack("<I", len(raw)) + raw
 
 
-def _double(number: float) -> bytes:
+def _double_bytes(number: float) -> bytes:
     return struct.pack("<d", _one_nan(number))
 
 
@@ -125,39 +125,44 @@ def _one_nan(number: float) -> float:
     return _NAN if math.isnan(number) else number
 
 
-def _guard(guard: restore_pb2.Guard) -> bytes:
-    return _text(guard.expression) + _text(guard.description)
+def _guard_bytes(guard: restore_pb2.Guard) -> bytes:
+    return _text_bytes(guard.expression) + _text_bytes(guard.description)
 
 
-def _policy(policy: catalog_pb2.RestorePolicy) -> bytes:
-    def ns(name: str, duration: Duration) -> int:
+def _policy_bytes(policy: catalog_pb2.RestorePolicy) -> bytes:
+    def duration_ns(name: str, duration: Duration) -> int:
         return duration.ToNanoseconds() if policy.HasField(name) else -1  # type: ignore[arg-type]
 
-    def number(name: str) -> float:
+    def optional_number(name: str) -> float:
         return getattr(policy, name) if policy.HasField(name) else _NAN  # type: ignore[arg-type]
 
     allowed = policy.HasField("allowed")
     return b"".join(
         (
             struct.pack("<i", policy.completion),
-            struct.pack("<qq", ns("timeout", policy.timeout), ns("settle", policy.settle)),
+            struct.pack(
+                "<qq", duration_ns("timeout", policy.timeout), duration_ns("settle", policy.settle)
+            ),
             struct.pack("<Bi", policy.HasField("stage"), policy.stage),
-            _text(policy.done_channel),
-            *(_double(number(name)) for name in ("done_value", "ramp_rate", "ramp_step")),
-            _double(policy.allowed.low if allowed else _NAN),
-            _double(policy.allowed.high if allowed else _NAN),
+            _text_bytes(policy.done_channel),
+            *(
+                _double_bytes(optional_number(name))
+                for name in ("done_value", "ramp_rate", "ramp_step")
+            ),
+            _double_bytes(policy.allowed.low if allowed else _NAN),
+            _double_bytes(policy.allowed.high if allowed else _NAN),
         )
     )
 
 
-def _value(value: value_pb2.Value) -> tuple[bytes, ...]:
+def _value_entries(value: value_pb2.Value) -> tuple[bytes, ...]:
     """The entries of one value in the ten columns of values.
 
     Raises `ValueError` for one with what the recipe does not cover.
     """
     if value.alarm_message or value.HasField("user_tag"):
         raise ValueError("a value has an alarm message or a user tag, which the digest leaves out")
-    kind, data, payload, label = _data(value)
+    kind, data, payload, label = _data_entries(value)
     if kind == 0:
         return b"\0", b"\0", b"\0", b"\0", bytes(4), bytes(8), bytes(8), bytes(8), b"", b""
     return (
@@ -174,7 +179,7 @@ def _value(value: value_pb2.Value) -> tuple[bytes, ...]:
     )
 
 
-def _data(value: value_pb2.Value) -> tuple[int, bytes, bytes, bytes]:
+def _data_entries(value: value_pb2.Value) -> tuple[int, bytes, bytes, bytes]:
     """(type, bits of a scalar, bytes of what is none, label)."""
     name = value.WhichOneof("data")
     nothing = bytes(8)
@@ -182,8 +187,8 @@ def _data(value: value_pb2.Value) -> tuple[int, bytes, bytes, bytes]:
         case None | "unsent":
             return 0, nothing, b"", b""
         case "enum_value":
-            found = value.enum_value
-            return 12, struct.pack("<Q", found.index), b"", found.label.encode()
+            enum_value = value.enum_value
+            return 12, struct.pack("<Q", enum_value.index), b"", enum_value.label.encode()
         case "string_value":
             return 13, nothing, value.string_value.encode(), b""
         case "raw_string_value":
@@ -198,7 +203,7 @@ def _data(value: value_pb2.Value) -> tuple[int, bytes, bytes, bytes]:
         case "float32_value":
             return 10, struct.pack("<fI", _one_nan(value.float32_value), 0), b"", b""
         case "float64_value":
-            return 11, _double(value.float64_value), b"", b""
+            return 11, _double_bytes(value.float64_value), b"", b""
     if name in _SCALARS:
         kind, form = _SCALARS[name]
         return kind, struct.pack(form, getattr(value, name)), b"", b""

@@ -21,7 +21,7 @@ def from_rpc_error(error: grpc.RpcError, *, server: str = "") -> CliError:
     call: grpc.Call = error  # type: ignore[assignment]  # every raised RpcError is a Call
     status = call.code().name
     message = call.details() or status
-    reason, metadata, field, words = _details(call)
+    reason, metadata, field, words = _status_details(call)
     if not reason:
         reason, message = status, _without_details(status, message, server)
     return CliError(
@@ -44,7 +44,7 @@ def _without_details(status: str, message: str, server: str) -> str:
     return message
 
 
-def _details(call: grpc.Call) -> tuple[str, dict[str, str], str, str]:
+def _status_details(call: grpc.Call) -> tuple[str, dict[str, str], str, str]:
     """Reason, metadata, field and description out of the status details; empty where absent."""
     from google.rpc import error_details_pb2
     from grpc_status import rpc_status

@@ -60,11 +60,11 @@ class Follower(Generic[R]):
         self._retry_at = 0.0
 
     def __enter__(self) -> Follower[R]:
-        self._connect()
+        self._connect_stream()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._drop()
+        self._drop_stream()
 
     def get(self, timeout_s: float) -> R | Lost | None:
         """The next message, `Lost` when the stream broke, None when nothing came in time.
@@ -76,44 +76,44 @@ class Follower(Generic[R]):
             time.sleep(max(0.0, min(timeout_s, self._retry_at - time.monotonic())))
             if time.monotonic() < self._retry_at:
                 return None
-            self._connect()
+            self._connect_stream()
         try:
             item = self._queue.get(timeout=timeout_s)
         except queue.Empty:
-            return self._silent()
+            return self._check_silence()
         self._last = time.monotonic()
         if item is None:
-            self._drop()
+            self._drop_stream()
             raise EOFError
         if isinstance(item, CliError):
-            return self._broken(item)
+            return self._note_loss(item)
         self._backoff = _FIRST_BACKOFF_S
         return item
 
-    def _silent(self) -> Lost | None:
+    def _check_silence(self) -> Lost | None:
         if not self._silence_s or time.monotonic() - self._last < self._silence_s:
             return None
-        return self._broken(
+        return self._note_loss(
             CliError("the server is silent", status="UNAVAILABLE", code=ExitCode.UNAVAILABLE)
         )
 
-    def _broken(self, error: CliError) -> Lost:
-        self._drop()
+    def _note_loss(self, error: CliError) -> Lost:
+        self._drop_stream()
         if error.status not in TRANSIENT:
             raise error
         self._retry_at = time.monotonic() + self._backoff * random.uniform(0.7, 1.3)
         self._backoff = min(self._backoff * 2, _LAST_BACKOFF_S)
         return Lost(error)
 
-    def _connect(self) -> None:
+    def _connect_stream(self) -> None:
         self._queue = queue.Queue(QUEUE_SIZE)
         self._last = time.monotonic()
         self._stream = self._open_stream()
         threading.Thread(
-            target=_pump, args=(self._stream, self._queue), name="drey-follow", daemon=True
+            target=_pump_stream, args=(self._stream, self._queue), name="drey-follow", daemon=True
         ).start()
 
-    def _drop(self) -> None:
+    def _drop_stream(self) -> None:
         stream, self._stream = self._stream, None
         if stream is None:
             return
@@ -123,7 +123,7 @@ class Follower(Generic[R]):
             self._queue.get_nowait()
 
 
-def _pump(stream: Stream[R], into: queue.Queue[R | CliError | None]) -> None:
+def _pump_stream(stream: Stream[R], into: queue.Queue[R | CliError | None]) -> None:
     try:
         for message in stream:
             into.put(message)
@@ -202,10 +202,10 @@ def job_states(session: Session, job_id: str) -> Iterator[job_pb2.Job]:
         request = job_service_pb2.WatchJobRequest(id=job_id)
         return client.stream(client.jobs.WatchJob, request, timeout_s=WATCH_TIMEOUT_S)
 
-    def lost(error: CliError) -> None:
+    def show_loss(error: CliError) -> None:
         session.out.note(f"{error.message}; the job goes on, connecting again", "yellow")
 
-    for message in follow_to_end(open_stream, on_lost=lost):
+    for message in follow_to_end(open_stream, on_lost=show_loss):
         yield message.job
         if job_state(message.job) in ENDED:
             return

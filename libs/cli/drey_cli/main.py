@@ -62,7 +62,7 @@ def build() -> typer.Typer:
     app = command_app(
         name="drey", cls=LazyGroup, epilog=EXIT_CODE_HELP, context_settings=_HELP_OPTIONS
     )
-    app.callback()(with_signature(_root, _root, _root_parameters()))
+    app.callback()(with_signature(_root_command, _root_command, _root_parameters()))
     return app
 
 
@@ -72,19 +72,21 @@ _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 def every_command() -> Iterator[tuple[tuple[str, ...], Any]]:
     """Each command that does something, by its words; for tests and documents."""
 
-    def walk(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    def walk_commands(
+        words: tuple[str, ...], command: Any
+    ) -> Iterator[tuple[tuple[str, ...], Any]]:
         if not isinstance(command, TyperGroup):
             yield words, command
             return
         context = typer.Context(command)
         for name in command.list_commands(context):
-            yield from walk((*words, name), command.get_command(context, name))
+            yield from walk_commands((*words, name), command.get_command(context, name))
 
     for name in SUMMARIES:
-        yield from walk((name,), load_command(name))
+        yield from walk_commands((name,), load_command(name))
 
 
-def _root(ctx: typer.Context, version: bool, **values: Any) -> None:
+def _root_command(ctx: typer.Context, version: bool, **values: Any) -> None:
     """Watch a machine that runs on EPICS, snapshot it, compare, and put a state back.
 
     Every command takes the options below as well, before or after its own.

@@ -69,7 +69,7 @@ def not_found(what: str, text: str) -> CliError:
     return CliError(f"there is no {what} {text!r}", reason="NOT_FOUND", remedy=f"see {listing}")
 
 
-def _resolve(
+def _resolve_id(
     text: str,
     newest_first: Callable[[], Iterator[tuple[str, str]]],
     *,
@@ -114,15 +114,15 @@ def snapshot_id(client: Client, text: str) -> str:
     latest = _LATEST.fullmatch(text)
     size = min(_PAGE, int(latest[1] or 0) + 1) if latest else _PAGE
 
-    def pairs() -> Iterator[tuple[str, str]]:
+    def listed_snapshots() -> Iterator[tuple[str, str]]:
         return ((each.id, each.title) for each in list_snapshots(client, page_size=size))
 
-    return _resolve(text, pairs, what="snapshot")
+    return _resolve_id(text, listed_snapshots, what="snapshot")
 
 
 def own_plan_id(client: Client, text: str) -> str:
     """Id of a plan by id, part of an id, or `latest`, which is the newest that the caller made."""
-    return _own(
+    return _resolve_own(
         client,
         text,
         plan_id,
@@ -135,10 +135,12 @@ def own_plan_id(client: Client, text: str) -> str:
 def own_restore_id(client: Client, text: str) -> str:
     """Id of a restore by id, part of an id, or `latest`, the newest that the caller executes."""
     remedy = "that of another needs its id, see drey restore list"
-    return _own(client, text, restore_id, "restore", remedy)
+    return _resolve_own(client, text, restore_id, "restore", remedy)
 
 
-def _own(client: Client, text: str, resolve: Callable[..., str], what: str, remedy: str) -> str:
+def _resolve_own(
+    client: Client, text: str, resolve: Callable[..., str], what: str, remedy: str
+) -> str:
     """As `resolve`, but `latest` is the caller's: nobody acts on what is another's by accident."""
     if _LATEST.fullmatch(text) is None:
         return resolve(client, text)
@@ -157,34 +159,34 @@ def plan_id(client: Client, text: str, *, principal: str = "") -> str:
     """Id of a plan (of `principal`, where given) by id, part of an id, or `latest`."""
     request = restore_service_pb2.ListPlansRequest(principal=principal)
 
-    def listed() -> Iterator[tuple[str, str]]:
+    def listed_plans() -> Iterator[tuple[str, str]]:
         for plan in client.list_items(client.restores.ListPlans, request, "plans"):
             # a server that does not know the filter gives everybody's
             if principal in ("", plan.actor.principal):
                 yield plan.id, ""
 
-    return _resolve(text, listed, what="plan")
+    return _resolve_id(text, listed_plans, what="plan")
 
 
 def restore_id(client: Client, text: str, *, principal: str = "") -> str:
     """Id of a restore (of `principal`, where given) by id, part of an id, or `latest`."""
     request = restore_service_pb2.ListRestoresRequest(principal=principal)
 
-    def listed() -> Iterator[tuple[str, str]]:
+    def listed_restores() -> Iterator[tuple[str, str]]:
         restores = client.list_items(client.restores.ListRestores, request, "restores")
         return ((restore.id, "") for restore in restores)
 
-    return _resolve(text, listed, what="restore")
+    return _resolve_id(text, listed_restores, what="restore")
 
 
 def job_id(client: Client, text: str) -> str:
     """Id of a job by id, part of an id, or `latest`."""
 
-    def listed() -> Iterator[tuple[str, str]]:
+    def listed_jobs() -> Iterator[tuple[str, str]]:
         request = job_service_pb2.ListJobsRequest()
         return ((job.id, "") for job in client.list_items(client.jobs.ListJobs, request, "jobs"))
 
-    return _resolve(text, listed, what="job")
+    return _resolve_id(text, listed_jobs, what="job")
 
 
 def list_keys(client: Client, *, include_dead: bool = False) -> Iterator[access_pb2.Key]:

@@ -58,13 +58,13 @@ class Output:
     @cached_property
     def console(self) -> Console:
         """Rich console on standard output."""
-        return self._console(stderr=False)
+        return self._make_console(stderr=False)
 
     @cached_property
     def _error_console(self) -> Console:
-        return self._console(stderr=True)
+        return self._make_console(stderr=True)
 
-    def _console(self, *, stderr: bool) -> Console:
+    def _make_console(self, *, stderr: bool) -> Console:
         from rich.console import Console
 
         stream = sys.stderr if stderr else sys.stdout
@@ -83,11 +83,11 @@ class Output:
 
     def document(self, document: Mapping[str, Any] | Message) -> None:
         """Write one JSON document, indented."""
-        self._write(_dump(document, indent=2))
+        self._write_text(_dump_json(document, indent=2))
 
     def line(self, document: Mapping[str, Any] | Message) -> None:
         """Write one line of JSON."""
-        self._write(_dump(document, indent=None))
+        self._write_text(_dump_json(document, indent=None))
 
     def text(self, text: str, style: str = "") -> None:
         """Write text to standard output."""
@@ -95,7 +95,7 @@ class Output:
         if style and sys.stdout.isatty():
             self.console.print(text, style=style, soft_wrap=True)
         else:
-            self._write(text)
+            self._write_text(text)
 
     def cell(self, cell: Cell) -> None:
         """Write a styled line."""
@@ -110,7 +110,7 @@ class Output:
         elif table.rows or any(column.title for column in table.columns):
             lines = plain_lines(table)
             headed = any(column.title for column in table.columns)
-            self._write("\n".join(lines if headed else lines[1:]))
+            self._write_text("\n".join(lines if headed else lines[1:]))
         if table.note:
             self.text(table.note, "dim")
 
@@ -124,7 +124,7 @@ class Output:
         sys.stdout.flush()
 
     @staticmethod
-    def _write(text: str) -> None:
+    def _write_text(text: str) -> None:
         # A name or label can hold lone surrogates; a result must not die of its own text.
         try:
             sys.stdout.write(text + "\n")
@@ -145,22 +145,22 @@ class Output:
     def error(self, error: CliError) -> None:
         """Show the error: a JSON document with JSON, else message, field, reason and remedy."""
         if self.json:
-            sys.stderr.write(_dump(error.as_dict(), indent=None) + "\n")
+            sys.stderr.write(_dump_json(error.as_dict(), indent=None) + "\n")
             return
 
-        def show(text: str, style: str = "") -> None:
+        def show_text(text: str, style: str = "") -> None:
             self._error_console.print(escape(text, keep=_LINES), style=style, soft_wrap=True)
 
-        show(f"error: {error.message}", "bold red")
+        show_text(f"error: {error.message}", "bold red")
         if error.field:
-            show(f"  field:  {error.field}")
+            show_text(f"  field:  {error.field}")
         if error.reason not in {"REFUSED", "USAGE"}:
             extra = "".join(
                 f" {name}={value}" for name, value in error.metadata.items() if name != "field"
             )
-            show(f"  reason: {error.reason}{extra}", "dim")
+            show_text(f"  reason: {error.reason}{extra}", "dim")
         if error.remedy:
-            show(f"  remedy: {error.remedy}", "cyan")
+            show_text(f"  remedy: {error.remedy}", "cyan")
 
     def confirm(self, question: str, *, yes: bool) -> bool:
         """Ask on the terminal. `yes` answers beforehand; nobody to ask is a usage error."""
@@ -232,8 +232,8 @@ def rich_table(table: Table, width: int) -> RichTable:
     return drawn
 
 
-def _dump(document: Mapping[str, Any] | Message, *, indent: int | None) -> str:
-    text = json.dumps(_plain(document), indent=indent, ensure_ascii=False, allow_nan=False)
+def _dump_json(document: Mapping[str, Any] | Message, *, indent: int | None) -> str:
+    text = json.dumps(_plain_document(document), indent=indent, ensure_ascii=False, allow_nan=False)
     if text.isprintable():
         return text
     # Only the strings of a document hold such characters, besides the line ends of its layout.
@@ -242,12 +242,12 @@ def _dump(document: Mapping[str, Any] | Message, *, indent: int | None) -> str:
     )
 
 
-def _plain(document: Any) -> Any:
+def _plain_document(document: Any) -> Any:
     """Messages in a document, and in its lists, as dictionaries."""
     if isinstance(document, Mapping):
-        return {name: _plain(value) for name, value in document.items()}
+        return {name: _plain_document(value) for name, value in document.items()}
     if isinstance(document, str | int | float | None):
         return document
     if hasattr(document, "DESCRIPTOR"):
         return as_document(document)
-    return [_plain(each) for each in document]
+    return [_plain_document(each) for each in document]

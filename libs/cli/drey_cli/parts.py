@@ -42,7 +42,7 @@ class RowJoiner(Generic[Row]):
         if self._open is not None and self._open.number == row.number:
             for role in _value_fields(row.DESCRIPTOR):
                 if row.HasField(role):  # type: ignore[arg-type]
-                    _join(getattr(self._open, role), getattr(row, role))
+                    _join_values(getattr(self._open, role), getattr(row, role))
             row = self._open
         elif self._open is not None:
             yield self._open
@@ -50,7 +50,7 @@ class RowJoiner(Generic[Row]):
         if any(_is_open(getattr(row, role)) for role in _value_fields(row.DESCRIPTOR)):
             self._open = row
         else:
-            _close(row)
+            _close_row(row)
             yield row
 
     def finish(self) -> Iterator[Row]:
@@ -71,11 +71,11 @@ def _value_fields(descriptor: Descriptor) -> tuple[str, ...]:
 
 def _is_open(value: value_pb2.Value) -> bool:
     return value.HasField("part") and (
-        value.part.first_element + _length(value) < value.part.total_elements
+        value.part.first_element + _value_length(value) < value.part.total_elements
     )
 
 
-def _length(value: value_pb2.Value) -> int:
+def _value_length(value: value_pb2.Value) -> int:
     kind = value.WhichOneof("data")
     if kind is None:
         return 0
@@ -91,7 +91,7 @@ def _length(value: value_pb2.Value) -> int:
     return len(data.elements) if kind.endswith("_array") else 1
 
 
-def _join(held: value_pb2.Value, more: value_pb2.Value) -> None:
+def _join_values(held: value_pb2.Value, more: value_pb2.Value) -> None:
     kind = more.WhichOneof("data")
     if kind is None or not more.HasField("part") or more.part.first_element == 0:
         if not held.HasField("part"):
@@ -103,7 +103,7 @@ def _join(held: value_pb2.Value, more: value_pb2.Value) -> None:
         getattr(held, kind).MergeFrom(getattr(more, kind))
 
 
-def _close(row: Row) -> None:
+def _close_row(row: Row) -> None:
     """Take the marks of parts away from values that are whole."""
     for role in _value_fields(row.DESCRIPTOR):
         value: value_pb2.Value = getattr(row, role)

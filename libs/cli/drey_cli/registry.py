@@ -38,7 +38,7 @@ def command(app: typer.Typer, name: str, *, examples: Sequence[str] = ()) -> Cal
     The common options are added to its own. `examples` are shown by `--help`.
     """
 
-    def decorate(function: F) -> F:
+    def decorate_function(function: F) -> F:
         flat, groups = flatten_options(function)
         common = option_group("common", CommonOptions)
 
@@ -53,7 +53,7 @@ def command(app: typer.Typer, name: str, *, examples: Sequence[str] = ()) -> Cal
         app.command(name, epilog=_examples_text(examples))(wrapped)
         return function
 
-    return decorate
+    return decorate_function
 
 
 def flatten_options(

@@ -20,7 +20,7 @@ _WILD = frozenset("*?")
 _NAMES_HELP = "Names of PVs or addresses; * and ? make a pattern."
 
 
-def _choosing(*names: str, **more: Any) -> Any:
+def _choosing_option(*names: str, **more: Any) -> Any:
     return typer.Option(*names, rich_help_panel="Choosing PVs", **more)
 
 
@@ -33,30 +33,33 @@ class Choice:
     )
     globs: Annotated[
         list[str],
-        _choosing("--glob", metavar="PATTERN", help="Pattern: *, ?, or one of \\[abc]."),
+        _choosing_option("--glob", metavar="PATTERN", help="Pattern: *, ?, or one of \\[abc]."),
     ] = field(default_factory=list)
     tags: Annotated[
         list[str],
-        _choosing("--tag", metavar="GROUP=TAG[,TAG]", help="Any of the tags; repeated: each."),
+        _choosing_option(
+            "--tag", metavar="GROUP=TAG[,TAG]", help="Any of the tags; repeated: each."
+        ),
     ] = field(default_factory=list)
     devices: Annotated[
-        list[str], _choosing("--device", metavar="NAME", help="Any of these devices.")
+        list[str], _choosing_option("--device", metavar="NAME", help="Any of these devices.")
     ] = field(default_factory=list)
-    all: Annotated[bool, _choosing("--all", help="Every PV.")] = False
+    all: Annotated[bool, _choosing_option("--all", help="Every PV.")] = False
     names_from: Annotated[
-        str, _choosing("--names-from", metavar="FILE", help="Names, one a line; - is stdin.")
+        str, _choosing_option("--names-from", metavar="FILE", help="Names, one a line; - is stdin.")
     ] = ""
     except_names: Annotated[
-        list[str], _choosing("--except", metavar="PV", help="Take out this name or pattern.")
+        list[str], _choosing_option("--except", metavar="PV", help="Take out this name or pattern.")
     ] = field(default_factory=list)
     except_globs: Annotated[
-        list[str], _choosing("--except-glob", metavar="PATTERN", help="Take out by pattern.")
+        list[str], _choosing_option("--except-glob", metavar="PATTERN", help="Take out by pattern.")
     ] = field(default_factory=list)
     except_tags: Annotated[
-        list[str], _choosing("--except-tag", metavar="GROUP=TAG[,TAG]", help="Take out by tag.")
+        list[str],
+        _choosing_option("--except-tag", metavar="GROUP=TAG[,TAG]", help="Take out by tag."),
     ] = field(default_factory=list)
     except_devices: Annotated[
-        list[str], _choosing("--except-device", metavar="NAME", help="Take out by device.")
+        list[str], _choosing_option("--except-device", metavar="NAME", help="Take out by device.")
     ] = field(default_factory=list)
 
     @property
@@ -120,7 +123,7 @@ class Choice:
 class NamedChoice(Choice):
     """The same for a command whose own arguments are many: names of PVs are given by `--pv`."""
 
-    names: Annotated[list[str], _choosing("--pv", metavar="PV", help=_NAMES_HELP)] = field(
+    names: Annotated[list[str], _choosing_option("--pv", metavar="PV", help=_NAMES_HELP)] = field(
         default_factory=list
     )
 

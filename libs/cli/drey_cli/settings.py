@@ -27,13 +27,13 @@ _KNOWN = frozenset({"server", "key", "key_file", "tls", "ca", "timeout", "plaint
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def _common(*names: str, **more: Any) -> Any:
+def _common_option(*names: str, **more: Any) -> Any:
     return typer.Option(*names, rich_help_panel="Output and connection", **more)
 
 
-def _hidden(*names: str, **more: Any) -> Any:
+def _hidden_option(*names: str, **more: Any) -> Any:
     """An option that `drey --help` explains, and the help of a command leaves out."""
-    return _common(*names, hidden=True, **more)
+    return _common_option(*names, hidden=True, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +42,27 @@ class CommonOptions:
 
     json: Annotated[
         bool | None,
-        _common("--json", help="One JSON document; streams give one JSON document a line."),
+        _common_option("--json", help="One JSON document; streams give one JSON document a line."),
     ] = None
-    utc: Annotated[bool | None, _common("--utc", help="Times in UTC, to the nanosecond.")] = None
+    utc: Annotated[
+        bool | None, _common_option("--utc", help="Times in UTC, to the nanosecond.")
+    ] = None
     server: Annotated[
         str | None,
-        _common("--server", metavar="HOST:PORT", help="The server. (env DREY_SERVER)"),
+        _common_option("--server", metavar="HOST:PORT", help="The server. (env DREY_SERVER)"),
     ] = None
     key: Annotated[
-        str | None, _hidden("--key", metavar="SECRET", help="API key. (env DREY_KEY)")
+        str | None, _hidden_option("--key", metavar="SECRET", help="API key. (env DREY_KEY)")
     ] = None
     key_file: Annotated[
         str | None,
-        _hidden(
+        _hidden_option(
             "--key-file", metavar="FILE", help="File that holds the API key. (env DREY_KEY_FILE)"
         ),
     ] = None
     profile: Annotated[
         str | None,
-        _hidden(
+        _hidden_option(
             "--profile",
             metavar="NAME",
             help="Profile of ~/.config/drey/config.toml. (env DREY_PROFILE)",
@@ -68,38 +70,38 @@ class CommonOptions:
     ] = None
     state: Annotated[
         str | None,
-        _hidden(
+        _hidden_option(
             "--state",
             metavar="DIR",
             help="State folder of a `drey up`; ./.drey is found by itself. (env DREY_STATE)",
         ),
     ] = None
     tls: Annotated[
-        bool | None, _hidden("--tls/--no-tls", help="Connect by TLS. (env DREY_TLS)")
+        bool | None, _hidden_option("--tls/--no-tls", help="Connect by TLS. (env DREY_TLS)")
     ] = None
     ca: Annotated[
         str | None,
-        _hidden(
+        _hidden_option(
             "--ca", metavar="FILE", help="Certificates to trust, PEM; means --tls. (env DREY_CA)"
         ),
     ] = None
     plaintext: Annotated[
         bool | None,
-        _hidden(
+        _hidden_option(
             "--plaintext", help="Send the key without TLS to another host. (env DREY_PLAINTEXT)"
         ),
     ] = None
     timeout: Annotated[
         str | None,
-        _common(
+        _common_option(
             "--timeout",
             metavar="TIME",
             help="Deadline of each call, such as 5s; default 30s. (env DREY_TIMEOUT)",
         ),
     ] = None
-    color: Annotated[bool | None, _hidden("--color/--no-color", help="Force colour, or none.")] = (
-        None
-    )
+    color: Annotated[
+        bool | None, _hidden_option("--color/--no-color", help="Force colour, or none.")
+    ] = None
 
     def over(self, other: "CommonOptions") -> "CommonOptions":
         """These options, and those of `other` where these say nothing."""
@@ -149,10 +151,10 @@ def resolve(
     values = written.values
     connection = Connection(
         server=server,
-        key=_key(options, env, written, server),
-        tls=_tls(options, env, values),
-        ca=_ca(options, env, values),
-        timeout_s=_timeout(options, env, values),
+        key=_resolve_key(options, env, written, server),
+        tls=_resolve_tls(options, env, values),
+        ca=_resolve_ca(options, env, values),
+        timeout_s=_resolve_timeout(options, env, values),
     )
     plaintext = bool(options.plaintext or env.get("DREY_PLAINTEXT") or values.get("plaintext"))
     if connection.key and not (connection.tls or connection.is_loopback or plaintext):
@@ -184,7 +186,7 @@ def _written_down(options: CommonOptions, env: Mapping[str, str], folder: Path) 
             return _Written(_client_file(path), here=not named)
         if not named:
             raise distrust
-    return _Written(_profile(profile, env))
+    return _Written(_load_profile(profile, env))
 
 
 def _why_not_own(path: Path) -> CliError | None:
@@ -213,7 +215,7 @@ def config_path(env: Mapping[str, str]) -> Path:
     return root / "drey" / "config.toml"
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -228,10 +230,10 @@ def _client_file(path: Path) -> dict[str, Any]:
         raise usage_error(
             f"{path} does not exist", field="--state", remedy="start the stack: drey up"
         )
-    return _checked(_load(path), path)
+    return _checked_values(_load_file(path), path)
 
 
-def _profile(name: str | None, env: Mapping[str, str]) -> dict[str, Any]:
+def _load_profile(name: str | None, env: Mapping[str, str]) -> dict[str, Any]:
     path = config_path(env)
     if not path.is_file():
         if name:
@@ -241,7 +243,7 @@ def _profile(name: str | None, env: Mapping[str, str]) -> dict[str, Any]:
                 remedy=f"write it, with [profiles.{name}] and a server in it",
             )
         return {}
-    document = _load(path)
+    document = _load_file(path)
     profiles = document.get("profiles", {})
     name = name or document.get("default")
     if name is None:
@@ -253,10 +255,10 @@ def _profile(name: str | None, env: Mapping[str, str]) -> dict[str, Any]:
             field="--profile",
             remedy=f"it has: {names}" if names else f"write [profiles.{name}] into it",
         )
-    return _checked(profiles[name], path)
+    return _checked_values(profiles[name], path)
 
 
-def _checked(values: dict[str, Any], path: Path) -> dict[str, Any]:
+def _checked_values(values: dict[str, Any], path: Path) -> dict[str, Any]:
     unknown = sorted(set(values) - _KNOWN)
     if unknown:
         raise usage_error(
@@ -269,7 +271,9 @@ def _checked(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
-def _key(options: CommonOptions, env: Mapping[str, str], written: _Written, server: str) -> str:
+def _resolve_key(
+    options: CommonOptions, env: Mapping[str, str], written: _Written, server: str
+) -> str:
     if options.key:
         return options.key
     if options.key_file:
@@ -300,20 +304,24 @@ def _read_key(path: str) -> str:
         ) from error
 
 
-def _tls(options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]) -> bool:
+def _resolve_tls(options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]) -> bool:
     if options.tls is not None:
         return options.tls
     if env.get("DREY_TLS"):
         return env["DREY_TLS"].lower() not in {"0", "false", "no"}
-    return bool(values.get("tls") or _ca(options, env, values))
+    return bool(values.get("tls") or _resolve_ca(options, env, values))
 
 
-def _ca(options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]) -> Path | None:
+def _resolve_ca(
+    options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]
+) -> Path | None:
     path = options.ca or env.get("DREY_CA") or values.get("ca")
     return Path(str(path)).expanduser() if path else None
 
 
-def _timeout(options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]) -> float:
+def _resolve_timeout(
+    options: CommonOptions, env: Mapping[str, str], values: Mapping[str, Any]
+) -> float:
     text = options.timeout or env.get("DREY_TIMEOUT") or values.get("timeout")
     if text is None:
         return DEFAULT_TIMEOUT_S

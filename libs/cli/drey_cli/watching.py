@@ -58,7 +58,7 @@ class WatchModel:
         self.connected = False
         self.complete = False
         self._joiner = RowJoiner()
-        self._mark(STALE, self.rows)
+        self._mark_freshness(STALE, self.rows)
 
     def apply(self, message: monitor_service_pb2.WatchPvsResponse) -> Change:
         """Fold one message in; say what is new."""
@@ -67,21 +67,21 @@ class WatchModel:
         if kind == "diff":
             self.merged += message.diff.merged
             self.updates += len(message.diff.rows)
-            return Change(self._take(message.diff.rows))
+            return Change(self._apply_rows(message.diff.rows))
         if kind == "baseline":
-            return Change(self._take(message.baseline.rows))
+            return Change(self._apply_rows(message.baseline.rows))
         if kind == "baseline_begin":
-            return self._begin(message.baseline_begin)
+            return self._apply_begin(message.baseline_begin)
         if kind == "baseline_end":
-            rows = self._keep(self._joiner.finish())
+            rows = self._keep_rows(self._joiner.finish())
             self.complete, self.token = True, message.baseline_end.token
             return Change(rows)
         if kind == "checkpoint":
-            return self._checkpoint(message.checkpoint)
+            return self._apply_checkpoint(message.checkpoint)
         if kind == "freshness":
-            return self._freshness(message.freshness)
+            return self._apply_freshness(message.freshness)
         if kind == "left":
-            return self._left(message.left)
+            return self._apply_left(message.left)
         if kind == "metadata":
             for row in message.metadata.rows:
                 self.metadata[row.number] = Metadata(row.setpoint, row.readback)
@@ -92,22 +92,22 @@ class WatchModel:
             return Change(notice=f"starting anew: {message.resync_required.reason}")
         return Change()
 
-    def _begin(self, begin: watch_pb2.BaselineBegin) -> Change:
+    def _apply_begin(self, begin: watch_pb2.BaselineBegin) -> Change:
         self.expected = begin.pv_count
         self.complete = False
         if begin.keeps_state:
-            self._mark(FRESH, self.rows)
+            self._mark_freshness(FRESH, self.rows)
         else:
             self.rows.clear()
         return Change()
 
-    def _take(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
+    def _apply_rows(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
         whole: list[value_pb2.PvRow] = []
         for row in rows:
             whole.extend(self._joiner.feed(row))
-        return self._keep(whole)
+        return self._keep_rows(whole)
 
-    def _keep(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
+    def _keep_rows(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
         """What a row does not hold is as it was; rows as they are now."""
         kept = []
         for row in rows:
@@ -118,22 +118,22 @@ class WatchModel:
             kept.append(held)
         return kept
 
-    def _checkpoint(self, checkpoint: watch_pb2.Checkpoint) -> Change:
+    def _apply_checkpoint(self, checkpoint: watch_pb2.Checkpoint) -> Change:
         self.token = checkpoint.token or self.token
         if checkpoint.stalled == self.stalled:
             return Change()
         self.stalled = checkpoint.stalled
         return Change(notice="stalled: what is shown may be old" if self.stalled else "goes on")
 
-    def _freshness(self, change: watch_pb2.FreshnessChange) -> Change:
+    def _apply_freshness(self, change: watch_pb2.FreshnessChange) -> Change:
         numbers = list(self.rows) if change.all else list(change.pv_numbers)
-        self._mark(change.freshness, numbers)
+        self._mark_freshness(change.freshness, numbers)
         word = "stale" if change.freshness == STALE else "fresh"
         reason = f": {change.reason}" if change.reason else ""
         which = "all PVs" if change.all else f"{len(numbers)} PVs"
         return Change(notice=f"{word}: {which}{reason}")
 
-    def _mark(self, freshness: int, numbers: Iterable[int]) -> None:
+    def _mark_freshness(self, freshness: int, numbers: Iterable[int]) -> None:
         for number in numbers:
             row = self.rows.get(number)
             if row is None:
@@ -142,7 +142,7 @@ class WatchModel:
                 if row.HasField(role):
                     getattr(row, role).freshness = freshness
 
-    def _left(self, left: watch_pb2.PvsLeft) -> Change:
+    def _apply_left(self, left: watch_pb2.PvsLeft) -> Change:
         for pv in left.pvs:
             self.rows.pop(pv.number, None)
             self.metadata.pop(pv.number, None)

@@ -163,10 +163,10 @@ def _compare_numbers(
 ) -> None:
     same = numeric & (reference.data == other.data) & (reference.kind == other.kind)
     _write_same(reference, np.flatnonzero(same), out)
-    found = np.flatnonzero(numeric & ~same)
-    if len(found) == 0:
+    unequal_rows = np.flatnonzero(numeric & ~same)
+    if len(unequal_rows) == 0:
         return
-    rows: I8 | slice = found if len(found) < len(out) else slice(None)
+    rows: I8 | slice = unequal_rows if len(unequal_rows) < len(out) else slice(None)
     difference = number_difference(
         reference.kind[rows],
         reference.data[rows],
@@ -416,15 +416,15 @@ def summarise(
     pvs = int(((setpoint != 0) | (readback != 0)).sum())
     pvs_same, pvs_different = int(same.sum()), int(different.sum())
 
-    def counts(cls: U1) -> tuple[int, ...]:
-        found = np.bincount(cls, minlength=CLASSES).tolist()
-        return (0, *found[1:])
+    def count_classes(cls: U1) -> tuple[int, ...]:
+        counts = np.bincount(cls, minlength=CLASSES).tolist()
+        return (0, *counts[1:])
 
     return Summary(
         pvs,
         pvs_same,
         pvs_different,
         pvs - pvs_same - pvs_different,
-        counts(setpoint),
-        counts(readback),
+        count_classes(setpoint),
+        count_classes(readback),
     )

@@ -200,10 +200,14 @@ class Directory:
         numbers, first, index = np.unique(pv, return_index=True, return_inverse=True)
         n = len(numbers)
 
-        def joined(name: str) -> list[str]:
+        def joined_column(name: str) -> list[str]:
             return [text for p in pages for text in getattr(p, name)]
 
-        names, devices, addresses = joined("names"), joined("devices"), joined("addresses")
+        names, devices, addresses = (
+            joined_column("names"),
+            joined_column("devices"),
+            joined_column("addresses"),
+        )
         rows = flat[first].tolist()
         by_role: dict[int, tuple[I8, list[str], F8, F8]] = {}
         absolute = _flat([p.absolute for p in pages], np.float64)[live]
@@ -260,11 +264,11 @@ class Directory:
 
     def pv_rows_of_channels(self, channels: I8) -> I8:
         """Row of the PV of each channel; -1 where no PV here has it."""
-        known, rows, _ = self._channel_rows
-        if len(known) == 0:
+        known_channels, rows, _ = self._channel_rows
+        if len(known_channels) == 0:
             return np.full(len(channels), -1, np.int64)
-        places = np.minimum(np.searchsorted(known, channels), len(known) - 1)
-        return np.where(known[places] == channels, rows[places], -1)
+        places = np.minimum(np.searchsorted(known_channels, channels), len(known_channels) - 1)
+        return np.where(known_channels[places] == channels, rows[places], -1)
 
 
 def _channels(page: int) -> I8:

@@ -56,14 +56,14 @@ def fill_pages(
         pages.heaps[row] = blob[_HEADER.size + _VALUES_BYTES : heap_end]
         offset = row * _TIMES_BYTES
         times[offset : offset + _TIMES_BYTES] = raw[heap_end:]
-    for row in _doubtful(pages, rows):
+    for row in _doubtful_pages(pages, rows):
         why = _why_malformed(pages, row)
         if why:
             pages.values[row], pages.times[row], pages.heaps[row] = 0, 0, b""
             refuse(row, Malformed(f"a torn image page: {why}"))
 
 
-def _doubtful(pages: Pages, rows: Sequence[int]) -> list[int]:
+def _doubtful_pages(pages: Pages, rows: Sequence[int]) -> list[int]:
     """Which pages have to be looked at one by one: with a heap, or with an impossible code."""
     values = pages.values
     odd = (values["kind"] > max(Kind)).any(axis=1) | (values["kind"] == Kind.STRING).any(axis=1)

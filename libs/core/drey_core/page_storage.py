@@ -106,8 +106,8 @@ def store_values(pages: Sequence[ValuePage]) -> list[bytes]:
             array["state"],
             array["severity"],
             np.ascontiguousarray(array["status"]).view(np.uint8),
-            _planes(array["source_time"]),
-            _planes(array["data"]),
+            _byte_planes(array["source_time"]),
+            _byte_planes(array["data"]),
         ],
         axis=1,
     )
@@ -134,7 +134,7 @@ def store_times(pages: Sequence[bytes]) -> list[bytes]:
     if not pages:
         return []
     array = np.frombuffer(b"".join(pages), TIMES_DTYPE)
-    raw = np.concatenate([_planes(array["receive_time"]), array["origin"]], axis=1).tobytes()
+    raw = np.concatenate([_byte_planes(array["receive_time"]), array["origin"]], axis=1).tobytes()
     compress = zstandard.ZstdCompressor(_LEVEL).compress
     return [
         _VERSION + compress(raw[offset : offset + TIMES_BYTES])
@@ -149,14 +149,14 @@ def load_values(blobs: Sequence[bytes]) -> list[ValuePage]:
     raws = _inflate_all(blobs)
     if any(len(raw) < VALUES_BYTES for raw in raws):
         raise Malformed("a stored page is too short")
-    matrix = _matrix([raw[:VALUES_BYTES] for raw in raws], VALUES_BYTES)
+    matrix = _byte_matrix([raw[:VALUES_BYTES] for raw in raws], VALUES_BYTES)
     array = np.zeros(len(raws), VALUES_DTYPE)
     array["kind"] = matrix[:, :PAGE_SLOTS]
     array["state"] = matrix[:, PAGE_SLOTS : 2 * PAGE_SLOTS]
     array["severity"] = matrix[:, 2 * PAGE_SLOTS : 3 * PAGE_SLOTS]
     array["status"] = np.ascontiguousarray(matrix[:, 3 * PAGE_SLOTS : _NARROW]).view("<u2")
-    array["source_time"] = _unplanes(matrix[:, _NARROW : _NARROW + _WIDE]).view("<i8")
-    array["data"] = _unplanes(matrix[:, _NARROW + _WIDE :]).view("<u8")
+    array["source_time"] = _join_planes(matrix[:, _NARROW : _NARROW + _WIDE]).view("<i8")
+    array["data"] = _join_planes(matrix[:, _NARROW + _WIDE :]).view("<u8")
     fixed = array.tobytes()
     return [
         (fixed[i * VALUES_BYTES : (i + 1) * VALUES_BYTES], raw[VALUES_BYTES:])
@@ -171,9 +171,9 @@ def load_times(blobs: Sequence[bytes]) -> list[bytes]:
     raws = _inflate_all(blobs)
     if any(len(raw) != TIMES_BYTES for raw in raws):
         raise Malformed("a stored page of times has the wrong length")
-    matrix = _matrix(raws, TIMES_BYTES)
+    matrix = _byte_matrix(raws, TIMES_BYTES)
     array = np.zeros(len(raws), TIMES_DTYPE)
-    array["receive_time"] = _unplanes(matrix[:, :_WIDE]).view("<i8")
+    array["receive_time"] = _join_planes(matrix[:, :_WIDE]).view("<i8")
     array["origin"] = matrix[:, _WIDE:]
     fixed = array.tobytes()
     return [fixed[offset : offset + TIMES_BYTES] for offset in range(0, len(fixed), TIMES_BYTES)]
@@ -187,7 +187,7 @@ def load_value_slots(blobs: Sequence[bytes], slots: Sequence[int]) -> list[Colum
     raws = _inflate_all(blobs)
     if any(len(raw) < VALUES_BYTES for raw in raws):
         raise Malformed("a stored page is too short")
-    matrix = _matrix([raw[:VALUES_BYTES] for raw in raws], VALUES_BYTES)
+    matrix = _byte_matrix([raw[:VALUES_BYTES] for raw in raws], VALUES_BYTES)
     return [_value_slot(matrix, raws, slot) for slot in slots]
 
 
@@ -197,8 +197,8 @@ def _value_slot(matrix: NDArray[np.uint8], raws: Sequence[bytes], slot: int) -> 
     columns.kind[:], columns.state[:], columns.severity[:] = narrow.T
     status = 3 * PAGE_SLOTS + 2 * slot
     columns.status[:] = np.ascontiguousarray(matrix[:, status : status + 2]).view("<u2")[:, 0]
-    columns.source_time[:] = _cells(matrix, _NARROW, slot).view("<i8")[:, 0]
-    columns.data[:] = _cells(matrix, _NARROW + _WIDE, slot).view("<u8")[:, 0]
+    columns.source_time[:] = _slot_cells(matrix, _NARROW, slot).view("<i8")[:, 0]
+    columns.data[:] = _slot_cells(matrix, _NARROW + _WIDE, slot).view("<u8")[:, 0]
     rows = np.flatnonzero(heap_mask(columns.kind))
     # in a page's bytes its heap comes after its columns
     cells = (columns.data[rows] + np.uint64(VALUES_BYTES)).tolist()
@@ -214,11 +214,13 @@ def load_times_slots(
     raws = _inflate_all(blobs)
     if any(len(raw) != TIMES_BYTES for raw in raws):
         raise Malformed("a stored page of times has the wrong length")
-    matrix = _matrix(raws, TIMES_BYTES)
-    return [(_cells(matrix, 0, slot).view("<i8")[:, 0], matrix[:, _WIDE + slot]) for slot in slots]
+    matrix = _byte_matrix(raws, TIMES_BYTES)
+    return [
+        (_slot_cells(matrix, 0, slot).view("<i8")[:, 0], matrix[:, _WIDE + slot]) for slot in slots
+    ]
 
 
-def _cells(matrix: NDArray[np.uint8], begin: int, slot: int) -> NDArray[np.uint8]:
+def _slot_cells(matrix: NDArray[np.uint8], begin: int, slot: int) -> NDArray[np.uint8]:
     """The eight bytes of one slot of a column in byte planes, shape (n, 8)."""
     return np.ascontiguousarray(matrix[:, begin + slot : begin + _WIDE : PAGE_SLOTS])
 
@@ -233,20 +235,20 @@ def load_text(blobs: Sequence[bytes]) -> list[bytes]:
     return _inflate_all(blobs)
 
 
-def _planes(column: NDArray[Any]) -> NDArray[np.uint8]:
+def _byte_planes(column: NDArray[Any]) -> NDArray[np.uint8]:
     """Byte planes of an (n, 256) column of 8-byte numbers, shape (n, 2048)."""
     n = len(column)
     split = np.ascontiguousarray(column).view(np.uint8).reshape(n, PAGE_SLOTS, 8)
     return split.transpose(0, 2, 1).reshape(n, _WIDE)
 
 
-def _unplanes(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Inverse of `_planes`, still as bytes of shape (n, 2048)."""
+def _join_planes(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Inverse of `_byte_planes`, still as bytes of shape (n, 2048)."""
     n = len(planes)
     return planes.reshape(n, 8, PAGE_SLOTS).transpose(0, 2, 1).reshape(n, _WIDE)
 
 
-def _matrix(raws: Sequence[bytes], width: int) -> NDArray[np.uint8]:
+def _byte_matrix(raws: Sequence[bytes], width: int) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(raws), np.uint8).reshape(len(raws), width)
 
 

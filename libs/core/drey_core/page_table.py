@@ -59,24 +59,24 @@ class PageTable:
         number = columns.key >> PAGE_SHIFT
         if len(self.numbers) == 0 or len(number) == 0:
             return np.zeros(0, np.int64)
-        places, known = find_pages(self.numbers, number)
-        if not known.all():
-            columns, places = columns.take(known), places[known]
+        places, known_pages = find_pages(self.numbers, number)
+        if not known_pages.all():
+            columns, places = columns.take(known_pages), places[known_pages]
         slot = columns.key & PAGE_MASK
         has_heap = heap_mask(columns.kind)
-        had_heap = self._scatter(columns, places, slot)
+        had_heap = self._scatter_rows(columns, places, slot)
         if has_heap.any() or had_heap.any():
             self._apply_heap(columns, places, slot, had_heap, has_heap)
         touched = np.zeros(len(self.numbers), bool)
         touched[places] = True
         return np.flatnonzero(touched)
 
-    def _scatter(
-        self, columns: Columns, at: NDArray[np.int64], slot: NDArray[np.int64]
+    def _scatter_rows(
+        self, columns: Columns, page_index: NDArray[np.int64], slot: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Write the fixed columns of rows; which of them had their value in the heap before."""
         had_heap = np.zeros(0, bool)
-        flat = FlatIndex(at, slot)
+        flat = FlatIndex(page_index, slot)
         for array, names in ((self.pages.values, VALUES_NAMES), (self.pages.times, TIMES_NAMES)):
             for name in names:
                 cells, where = flat.cells(array, name)
@@ -88,13 +88,13 @@ class PageTable:
     def _apply_heap(
         self,
         columns: Columns,
-        at: NDArray[np.int64],
+        page_index: NDArray[np.int64],
         slot: NDArray[np.int64],
         had_heap: NDArray[np.bool_],
         has_heap: NDArray[np.bool_],
     ) -> None:
         for row in np.flatnonzero(had_heap | has_heap).tolist():
-            index = int(at[row])
+            index = int(page_index[row])
             self._stale_heap.add(index)
             if has_heap[row]:
                 self._heap_values[index][int(slot[row])] = columns.heap_bytes(row)

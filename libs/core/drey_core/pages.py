@@ -96,15 +96,15 @@ class Pages:
         """
         if len(self.numbers) == 0:
             return Columns.empty(len(channels)).with_key(channels)
-        at_safe, known = find_pages(self.numbers, channels >> PAGE_SHIFT)
-        unknown = None if known.all() else ~known
+        at_safe, known_pages = find_pages(self.numbers, channels >> PAGE_SHIFT)
+        unknown = None if known_pages.all() else ~known_pages
         # Of many channels the way over a copy of the whole column is the shorter one.
         dense = _FEW_IN * len(channels) > len(self.numbers) * PAGE_SLOTS
         slot = channels & PAGE_MASK
         flat = at_safe * PAGE_SLOTS + slot if dense else None
         index = FlatIndex(at_safe, slot)
 
-        def pick(array: NDArray[Any], name: str) -> Any:
+        def pick_cells(array: NDArray[Any], name: str) -> Any:
             if flat is not None:
                 column = array[name].reshape(-1)[flat]
             else:
@@ -114,20 +114,20 @@ class Pages:
                 column[unknown] = 0
             return column
 
-        kind = pick(self.values, "kind")
-        data = pick(self.values, "data")
-        heap, bases = self._joined_heap(at_safe[known & heap_mask(kind)])
+        kind = pick_cells(self.values, "kind")
+        data = pick_cells(self.values, "data")
+        heap, bases = self._joined_heap(at_safe[known_pages & heap_mask(kind)])
         if bases is not None:
             data = np.where(heap_mask(kind), data + bases[at_safe], data)
         return Columns(
             key=channels,
             kind=kind,
-            state=pick(self.values, "state"),
-            origin=pick(self.times, "origin"),
-            severity=pick(self.values, "severity"),
-            status=pick(self.values, "status"),
-            source_time=pick(self.values, "source_time"),
-            receive_time=pick(self.times, "receive_time"),
+            state=pick_cells(self.values, "state"),
+            origin=pick_cells(self.times, "origin"),
+            severity=pick_cells(self.values, "severity"),
+            status=pick_cells(self.values, "status"),
+            source_time=pick_cells(self.values, "source_time"),
+            receive_time=pick_cells(self.times, "receive_time"),
             data=data,
             merged=np.zeros(len(channels), np.uint32),
             heap=heap,
@@ -171,8 +171,8 @@ class FlatIndex:
     cells of one column's type. Every column begins at a multiple of its width.
     """
 
-    def __init__(self, at: NDArray[np.int64], slot: NDArray[np.int64]) -> None:
-        self._at, self._slot = at, slot
+    def __init__(self, page_index: NDArray[np.int64], slot: NDArray[np.int64]) -> None:
+        self._at, self._slot = page_index, slot
         self._bases: dict[int, NDArray[np.int64]] = {}
 
     def cells(self, array: NDArray[Any], name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -195,8 +195,8 @@ def mask_pages(pages: Pages, keep: NDArray[np.int64]) -> Pages:
     """A copy in which every channel that is not among `keep` is absent, heaps laid out anew."""
     mask = np.zeros(pages.values["kind"].shape, bool)
     if len(pages):
-        places, known = find_pages(pages.numbers, keep >> PAGE_SHIFT)
-        mask[places[known], keep[known] & PAGE_MASK] = True
+        places, known_pages = find_pages(pages.numbers, keep >> PAGE_SHIFT)
+        mask[places[known_pages], keep[known_pages] & PAGE_MASK] = True
     values, times = pages.values.copy(), pages.times.copy()
     for array in (values, times):
         for name in array.dtype.names or ():

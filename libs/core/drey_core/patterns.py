@@ -29,7 +29,7 @@ class _State(dict[str, "_State"]):
         self._patterns, self.positions = patterns, positions
 
     def __missing__(self, char: str) -> _State:
-        after = self[char] = self._patterns._after(self.positions, char)
+        after = self[char] = self._patterns._next_state(self.positions, char)
         return after
 
 
@@ -69,8 +69,8 @@ class Patterns:
             ends.append(width)
             width += 1
         self._width = width
-        self._start_bits, self._stay_bits = self._bits(starts), self._bits(stays)
-        self._end_bits, self._any_bits = self._bits(ends), self._bits(anything)
+        self._start_bits, self._stay_bits = self._place_bits(starts), self._place_bits(stays)
+        self._end_bits, self._any_bits = self._place_bits(ends), self._place_bits(anything)
         self._accepting: dict[str, int] = {}
         self._states: dict[int, _State] = {}
         self.steps = 0
@@ -79,21 +79,21 @@ class Patterns:
     def any_match(self, texts: Iterable[str]) -> list[bool]:
         """Of each text whether one of the patterns matches it."""
         ends = self._end_bits
-        return [bool(self._reached(text) & ends) for text in texts]
+        return [bool(self._reached_patterns(text) & ends) for text in texts]
 
     def all_match(self, fields: Iterable[str]) -> bool:
         """Whether each of the patterns matches one of the fields."""
         reached = 0
         for field in fields:
-            reached |= self._reached(field) & self._end_bits
+            reached |= self._reached_patterns(field) & self._end_bits
             if reached == self._end_bits:
                 return True
         return reached == self._end_bits
 
-    def _reached(self, text: str) -> int:
-        return reduce(getitem, text, self._state(self._start_bits)).positions
+    def _reached_patterns(self, text: str) -> int:
+        return reduce(getitem, text, self._state_of(self._start_bits)).positions
 
-    def _state(self, positions: int) -> _State:
+    def _state_of(self, positions: int) -> _State:
         state = self._states.get(positions)
         if state is None:
             if len(self._states) * (self._width // 8 + 400) > _REMEMBERED_BYTES:
@@ -103,12 +103,12 @@ class Patterns:
             state = self._states[positions] = _State(self, positions)
         return state
 
-    def _after(self, positions: int, char: str) -> _State:
+    def _next_state(self, positions: int, char: str) -> _State:
         self.steps += 1
         accepting = self._accepting.get(char)
         if accepting is None:
             accepting = self._accepting[char] = self._accepting_of(char)
-        return self._state((positions << 1) & accepting | positions & self._stay_bits)
+        return self._state_of((positions << 1) & accepting | positions & self._stay_bits)
 
     def _accepting_of(self, char: str) -> int:
         """Positions behind the elements that take a character."""
@@ -116,9 +116,9 @@ class Patterns:
         for text, behind in self._sets.items():
             if _set_match(text)(char):
                 places = places + behind
-        return self._any_bits | self._bits(places)
+        return self._any_bits | self._place_bits(places)
 
-    def _bits(self, places: Iterable[int]) -> int:
+    def _place_bits(self, places: Iterable[int]) -> int:
         bits = bytearray(self._width // 8 + 1)
         for place in places:
             bits[place >> 3] |= 1 << (place & 7)
@@ -139,11 +139,11 @@ def elements(pattern: str, sets: bool = True) -> list[str]:
     return out
 
 
-def _set_end(pattern: str, at: int) -> int:
-    """Where the set ends that begins at `at`; one behind it where it is none."""
-    first = at + 1 + pattern.startswith("!", at + 1)
+def _set_end(pattern: str, start: int) -> int:
+    """Where the set ends that begins at `start`; one behind it where it is none."""
+    first = start + 1 + pattern.startswith("!", start + 1)
     close = pattern.find("]", first + pattern.startswith("]", first))
-    return at + 1 if close < 0 else close + 1
+    return start + 1 if close < 0 else close + 1
 
 
 def _set_match(text: str) -> Callable[[str], re.Match[str] | None]:

@@ -27,11 +27,11 @@ class Role:
     permissions: frozenset[str]
 
 
-def _set(text: str) -> frozenset[str]:
+def _split_permissions(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_LOOK = _set("""
+_LOOK = _split_permissions("""
     access.roles.list access.self.get
     catalog.devices.list catalog.policies.get catalog.pvs.export catalog.pvs.get catalog.pvs.list
     catalog.scopes.get catalog.scopes.list catalog.selectors.resolve catalog.tag_groups.list
@@ -50,13 +50,13 @@ _LOOK = _set("""
     system.contracts.get system.health.get system.health.watch
     system.server.get
 """)
-_OPERATE = _set("""
+_OPERATE = _split_permissions("""
     job.jobs.cancel
     restore.plans.create
     snapshot.snapshots.delete snapshot.snapshots.take snapshot.snapshots.undelete
     snapshot.snapshots.update
 """)
-_EDIT = _set("""
+_EDIT = _split_permissions("""
     catalog.pvs.create catalog.pvs.delete catalog.pvs.import catalog.pvs.tag catalog.pvs.undelete
     catalog.pvs.update
     catalog.scopes.create catalog.scopes.delete catalog.scopes.undelete
@@ -67,24 +67,24 @@ _EDIT = _set("""
     catalog.tags.update
     job.jobs.cancel
 """)
-_RESTORE = _set("""
+_RESTORE = _split_permissions("""
     job.jobs.cancel job.jobs.cancel_any
     restore.plans.create restore.plans.execute
     restore.restores.abort restore.restores.pause restore.restores.resume
 """)
-_APPROVE = _set("restore.plans.approve restore.plans.reject")
-_KEEP = _set("""
+_APPROVE = _split_permissions("restore.plans.approve restore.plans.reject")
+_KEEP = _split_permissions("""
     snapshot.golden.clear snapshot.golden.set
     snapshot.snapshots.delete snapshot.snapshots.delete_any snapshot.snapshots.undelete
     snapshot.snapshots.update
 """)
-_ADMINISTER = _set("""
+_ADMINISTER = _split_permissions("""
     access.keys.create access.keys.list access.keys.revoke
     audit.chain.verify audit.events.get audit.events.list audit.events.watch
     control.shards.release
 """)
 
-IN_METHODS = _set("job.jobs.cancel_any snapshot.snapshots.delete_any")
+IN_METHODS = _split_permissions("job.jobs.cancel_any snapshot.snapshots.delete_any")
 """Permissions that no method demands as such: an act within one does."""
 
 ROLES = {

@@ -151,7 +151,7 @@ POLICY_PARSERS: dict[str, Callable[[str], Any]] = {
 
 def parse_tags(group: str, cell: str) -> tuple[Tag, ...] | ValueError:
     """The tags of one cell, ordered, each once (the first spelling of several by case)."""
-    found: dict[str, str] = {}
+    parsed_tags: dict[str, str] = {}
     try:
         parts = _split_quoted(cell) if '"' in cell else [(p, False) for p in cell.split(",")]
     except ValueError as error:
@@ -164,8 +164,8 @@ def parse_tags(group: str, cell: str) -> tuple[Tag, ...] | ValueError:
             return ValueError(f"the tag {short_cell(tag)} is longer than {MAX_TAG_BYTES} bytes")
         if problem := text_problem(tag):
             return ValueError(f"the tag {short_cell(tag)} {problem}")
-        found.setdefault(tag.casefold(), tag)
-    return tuple((group, tag) for tag in sorted(found.values()))
+        parsed_tags.setdefault(tag.casefold(), tag)
+    return tuple((group, tag) for tag in sorted(parsed_tags.values()))
 
 
 def _split_quoted(cell: str) -> list[tuple[str, bool]]:
@@ -177,7 +177,7 @@ def _split_quoted(cell: str) -> list[tuple[str, bool]]:
         while begin < len(cell) and cell[begin] == " ":
             begin += 1
         if begin < len(cell) and cell[begin] == '"':
-            text, end = _quoted(cell, begin + 1)
+            text, end = _quoted_part(cell, begin + 1)
             rest = cell.find(",", end)
             rest = len(cell) if rest < 0 else rest
             if cell[end:rest].strip():
@@ -191,15 +191,15 @@ def _split_quoted(cell: str) -> list[tuple[str, bool]]:
     return parts
 
 
-def _quoted(cell: str, at: int) -> tuple[str, int]:
-    """(text, index after the closing quote) of a quoted part whose text begins at `at`."""
+def _quoted_part(cell: str, index: int) -> tuple[str, int]:
+    """(text, index after the closing quote) of a quoted part whose text begins at `index`."""
     out = []
     while True:
-        end = cell.find('"', at)
+        end = cell.find('"', index)
         if end < 0:
             raise ValueError("a quoted tag does not end")
-        out.append(cell[at:end])
+        out.append(cell[index:end])
         if cell[end + 1 : end + 2] != '"':
             return "".join(out), end + 1
         out.append('"')
-        at = end + 2
+        index = end + 2

@@ -73,7 +73,7 @@ class ParsedPvs:
 
 def parse_pvs(content: bytes) -> ParsedPvs:
     """Read a CSV of PVs. Raises `InvalidArgument` (MALFORMED_FILE, `line`) if it is not one."""
-    lines, rows = _read(_decode(content))
+    lines, rows = _read_records(_decode_content(content))
     if not rows:
         raise malformed(1, "the file is empty; it needs at least a header")
     problems = Problems()
@@ -86,11 +86,11 @@ def parse_pvs(content: bytes) -> ParsedPvs:
         lines, rows = [lines[i] for i in good], [rows[i] for i in good]
     table = _Reader(header, lines, rows, problems).table()
     _check_duplicates(table, problems)
-    found = sorted(problems.found, key=lambda problem: problem.line)
-    return ParsedPvs(table, _named(found, table), problems.total)
+    sorted_problems = sorted(problems.found, key=lambda problem: problem.line)
+    return ParsedPvs(table, _name_problems(sorted_problems, table), problems.total)
 
 
-def _decode(content: bytes) -> str:
+def _decode_content(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -99,7 +99,7 @@ def _decode(content: bytes) -> str:
         raise malformed(line, f"byte 0x{error.object[error.start]:02x} is not UTF-8") from error
 
 
-def _read(text: str) -> tuple[list[int], list[list[str]]]:
+def _read_records(text: str) -> tuple[list[int], list[list[str]]]:
     """(line at which each record begins, records), blank lines left out."""
     if '"' not in text:
         # nothing spans lines; whatever is wrong with the file is found again below, with its line
@@ -156,16 +156,16 @@ class _Header:
     def check_widths(self, lines: list[int], rows: list[list[str]], problems: Problems) -> None:
         """Rows of another width than the header, and cells under a header without a name."""
         width = len(self.cells)
-        nameless = [at for at, cell in enumerate(self.cells) if not cell.strip()]
+        nameless = [index for index, cell in enumerate(self.cells) if not cell.strip()]
         if not nameless and all(size == width for size in map(len, rows)):
             return
         for line, row in zip(lines, rows, strict=True):
             if len(row) != width:
                 problems.add(line, "", f"the row has {len(row)} cells, the header {width}")
             elif nameless:
-                for at in nameless:
-                    if row[at]:
-                        problems.add(line, f"#{at + 1}", "a value in a column without a name")
+                for index in nameless:
+                    if row[index]:
+                        problems.add(line, f"#{index + 1}", "a value in a column without a name")
 
 
 def _check_group(name: str, line: int) -> None:
@@ -191,9 +191,9 @@ class _Reader:
         self._problems = problems
 
     def table(self) -> FileTable:
-        protocol = self._parsed(PROTOCOL, parse_protocol, PvProtocol.UNSPECIFIED)
-        setpoint = self._addresses(SETPOINT)
-        readback = self._addresses(READBACK)
+        protocol = self._parsed_column(PROTOCOL, parse_protocol, PvProtocol.UNSPECIFIED)
+        setpoint = self._address_column(SETPOINT)
+        readback = self._address_column(READBACK)
         columns = frozenset(self._header.at)
         if self._take_schemes(SETPOINT, setpoint, protocol) | self._take_schemes(
             READBACK, readback, protocol
@@ -202,76 +202,78 @@ class _Reader:
         for line, s, r in zip(self._lines, setpoint, readback, strict=True):
             if not s and not r:
                 self._problems.add(line, SETPOINT, "Setpoint and Readback are both empty")
-        given = self._addresses(NAME)
+        given = self._address_column(NAME)
         name = [g or s or r for g, s, r in zip(given, setpoint, readback, strict=True)]
-        tolerances = [self._tolerances(column) for column in TOLERANCES]
+        tolerances = [self._tolerance_column(column) for column in TOLERANCES]
         return FileTable(
             line=self._lines,
             name=name,
             setpoint=setpoint,
             readback=readback,
-            device=self._texts(DEVICE, MAX_DEVICE_BYTES),
-            description=self._texts(DESCRIPTION, MAX_DESCRIPTION_BYTES, multiline=True),
+            device=self._text_column(DEVICE, MAX_DEVICE_BYTES),
+            description=self._text_column(DESCRIPTION, MAX_DESCRIPTION_BYTES, multiline=True),
             protocol=protocol,
-            read_only=self._parsed(READ_ONLY, parse_flag, False),
+            read_only=self._parsed_column(READ_ONLY, parse_flag, False),
             setpoint_absolute=tolerances[0],
             setpoint_relative=tolerances[1],
             readback_absolute=tolerances[2],
             readback_relative=tolerances[3],
-            policy=self._policies(),
-            tags=self._tags(),
+            policy=self._policy_column(),
+            tags=self._tag_column(),
             groups=tuple(self._header.groups),
             columns=columns,
         )
 
-    def _cells(self, column: str) -> Sequence[str]:
+    def _column_cells(self, column: str) -> Sequence[str]:
         index = self._header.at.get(column)
         if index is None or not self._columns:
             return [""] * len(self._lines)
         return self._columns[index]
 
-    def _addresses(self, column: str) -> list[str]:
+    def _address_column(self, column: str) -> list[str]:
         if column not in self._header.at:
             return [""] * len(self._lines)
-        given = self._cells(column)
+        given = self._column_cells(column)
         if _plain_names(given):
             return list(given)
         cells = [cell.strip() for cell in given]
-        for at, problem in enumerate(map(name_problem, cells)):
-            if problem is not None and cells[at]:
-                self._problems.add(self._lines[at], column, f"{short_cell(cells[at])} {problem}")
+        for index, problem in enumerate(map(name_problem, cells)):
+            if problem is not None and cells[index]:
+                self._problems.add(
+                    self._lines[index], column, f"{short_cell(cells[index])} {problem}"
+                )
         return cells
 
     def _take_schemes(self, column: str, addresses: list[str], protocols: list[PvProtocol]) -> bool:
         """Move the protocol of `pva://NAME` from addresses to protocols; whether there was one."""
         if "://" not in "\n".join(addresses):
             return False
-        found = False
-        for at, address in enumerate(addresses):
+        scheme_seen = False
+        for index, address in enumerate(addresses):
             protocol, rest = split_scheme(address)
             if protocol == PvProtocol.UNSPECIFIED:
                 continue
-            found = True
-            addresses[at] = rest or address
+            scheme_seen = True
+            addresses[index] = rest or address
             if not rest:
                 self._problems.add(
-                    self._lines[at], column, f"{short_cell(address)} names no channel"
+                    self._lines[index], column, f"{short_cell(address)} names no channel"
                 )
-            elif protocols[at] not in (PvProtocol.UNSPECIFIED, protocol):
+            elif protocols[index] not in (PvProtocol.UNSPECIFIED, protocol):
                 self._problems.add(
-                    self._lines[at],
+                    self._lines[index],
                     column,
                     f"{short_cell(address)} says {protocol.name.lower()}, the row says"
-                    f" {protocols[at].name.lower()}; both channels of a PV have one protocol",
+                    f" {protocols[index].name.lower()}; both channels of a PV have one protocol",
                 )
             else:
-                protocols[at] = protocol
-        return found
+                protocols[index] = protocol
+        return scheme_seen
 
-    def _texts(self, column: str, limit: int, *, multiline: bool = False) -> list[str]:
+    def _text_column(self, column: str, limit: int, *, multiline: bool = False) -> list[str]:
         # equal texts become one object: devices are shared by many PVs
         shared: dict[str, str] = {}
-        cells = [shared.setdefault(cell, cell) for cell in self._cells(column)]
+        cells = [shared.setdefault(cell, cell) for cell in self._column_cells(column)]
         if max(map(len, shared), default=0) * 4 <= limit and "".join(shared).isprintable():
             return cells
         for line, cell in zip(self._lines, cells, strict=True):
@@ -281,36 +283,38 @@ class _Reader:
                 self._problems.add(line, column, f"the text {problem}")
         return cells
 
-    def _parsed(self, column: str, parse: Callable[[str], T], default: T) -> list[T]:
+    def _parsed_column(self, column: str, parse: Callable[[str], T], default: T) -> list[T]:
         """Cells through `parse`, equal cells once; `ValueError` becomes a problem."""
         if column not in self._header.at:
             return [default] * len(self._lines)
-        cells = self._cells(column)
-        known: dict[str, T] = {}
+        cells = self._column_cells(column)
+        parsed_cells: dict[str, T] = {}
         wrong: dict[str, str] = {}
         for cell in set(cells):
             try:
-                known[cell] = parse(cell.strip())
+                parsed_cells[cell] = parse(cell.strip())
             except ValueError as error:
-                known[cell], wrong[cell] = default, str(error)
-        self._note(column, cells, wrong)
-        return list(map(known.__getitem__, cells))
+                parsed_cells[cell], wrong[cell] = default, str(error)
+        self._note_problems(column, cells, wrong)
+        return list(map(parsed_cells.__getitem__, cells))
 
-    def _note(self, column: str, cells: Sequence[str], wrong: dict[str, str]) -> None:
+    def _note_problems(self, column: str, cells: Sequence[str], wrong: dict[str, str]) -> None:
         """One problem for each cell that is among the wrong ones."""
         if wrong:
             for line, cell in zip(self._lines, cells, strict=True):
                 if cell in wrong:
                     self._problems.add(line, column, wrong[cell])
 
-    def _tolerances(self, column: str) -> F8:
-        return np.array(self._parsed(column, parse_tolerance, 0.0), np.float64)
+    def _tolerance_column(self, column: str) -> F8:
+        return np.array(self._parsed_column(column, parse_tolerance, 0.0), np.float64)
 
-    def _policies(self) -> list[Policy]:
+    def _policy_column(self) -> list[Policy]:
         present = [column for column in POLICY if column in self._header.at]
         if not present:
             return [NO_POLICY] * len(self._lines)
-        values = [self._parsed(column, POLICY_PARSERS[POLICY[column]], None) for column in present]
+        values = [
+            self._parsed_column(column, POLICY_PARSERS[POLICY[column]], None) for column in present
+        ]
         names = [POLICY[column] for column in present]
         out = []
         for line, *row in zip(self._lines, *values, strict=True):
@@ -324,26 +328,28 @@ class _Reader:
             out.append(NO_POLICY if policy == NO_POLICY else policy)
         return out
 
-    def _tags(self) -> list[tuple[Tag, ...]]:
+    def _tag_column(self) -> list[tuple[Tag, ...]]:
         """The tags of each row; rows with the same cells share one tuple."""
         groups = sorted(self._header.groups.items())
         if not self._columns or not groups:
             return [()] * len(self._lines)
         parsed: list[dict[str, tuple[Tag, ...]]] = []
         for group, index in groups:
-            found = {cell: parse_tags(group, cell) for cell in set(self._columns[index])}
-            wrong = {c: str(tags) for c, tags in found.items() if isinstance(tags, ValueError)}
-            self._note(group, self._columns[index], wrong)
-            parsed.append({c: t for c, t in found.items() if not isinstance(t, ValueError)})
+            parsed_cells = {cell: parse_tags(group, cell) for cell in set(self._columns[index])}
+            wrong = {
+                c: str(tags) for c, tags in parsed_cells.items() if isinstance(tags, ValueError)
+            }
+            self._note_problems(group, self._columns[index], wrong)
+            parsed.append({c: t for c, t in parsed_cells.items() if not isinstance(t, ValueError)})
         combined = list(zip(*(self._columns[index] for _, index in groups), strict=True))
-        known = {
+        known_tags = {
             cells: tuple(
                 tag for of, cell in zip(parsed, cells, strict=True) for tag in of.get(cell, ())
             )
             for cells in set(combined)
         }
-        tags = list(map(known.__getitem__, combined))
-        if any(len(found_tags) > MAX_TAGS for found_tags in known.values()):
+        tags = list(map(known_tags.__getitem__, combined))
+        if any(len(found_tags) > MAX_TAGS for found_tags in known_tags.values()):
             for line, found_tags in zip(self._lines, tags, strict=True):
                 if len(found_tags) > MAX_TAGS:
                     self._problems.add(line, "", f"a PV can carry {MAX_TAGS} tags at most")
@@ -370,7 +376,7 @@ def _check_duplicates(table: FileTable, problems: Problems) -> None:
             problems.add(line, NAME if NAME in table.columns else SETPOINT, message)
 
 
-def _named(problems: list[Problem], table: FileTable) -> list[Problem]:
+def _name_problems(problems: list[Problem], table: FileTable) -> list[Problem]:
     if not problems:
         return problems
     names = dict(zip(table.line, table.name, strict=True))

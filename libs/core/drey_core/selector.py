@@ -65,35 +65,37 @@ class Selector:
         Raises `InvalidArgument` with the field: EMPTY_SELECTOR or INVALID_FIELD. An `excluding`
         alone says nothing: it would choose nearly everything without saying so.
         """
-        self._validate(path, 1)
+        self._validate_part(path, 1)
 
-    def _validate(self, path: str, depth: int) -> None:
+    def _validate_part(self, path: str, depth: int) -> None:
         if depth > MAX_NESTING:
-            raise _invalid(f"{path}: selectors nest deeper than {MAX_NESTING}", path)
+            raise _invalid_selector(f"{path}: selectors nest deeper than {MAX_NESTING}", path)
         if not (self.all or self.explicit or self.devices or self.tags):
             message = f"{path} says nothing; say `all` for every PV"
-            raise _invalid(message, path, Reason.EMPTY_SELECTOR)
+            raise _invalid_selector(message, path, Reason.EMPTY_SELECTOR)
         if self.all and self.explicit:
             message = f"{path}: `all` excludes names, ids, numbers, globs and scope"
-            raise _invalid(message, f"{path}.all")
+            raise _invalid_selector(message, f"{path}.all")
         for i, glob in enumerate(self.globs):
             if not glob:
-                at = f"{path}.globs[{i}]"
-                raise _invalid(f"{at} is empty and matches nothing", at)
+                field_path = f"{path}.globs[{i}]"
+                raise _invalid_selector(f"{field_path} is empty and matches nothing", field_path)
         for i, tag in enumerate(self.tags):
             if not tag.group:
-                raise _invalid(f"{path}.tags[{i}] names no group", f"{path}.tags[{i}].group")
+                raise _invalid_selector(
+                    f"{path}.tags[{i}] names no group", f"{path}.tags[{i}].group"
+                )
         if sum(map(len, self.globs)) > MAX_CHARACTERS:
-            at = f"{path}.globs"
+            field_path = f"{path}.globs"
             raise InvalidArgument(
-                f"{at}: have more than {MAX_CHARACTERS} characters together; make several calls,"
-                " or choose by device or by tag",
+                f"{field_path}: have more than {MAX_CHARACTERS} characters together; "
+                "make several calls, or choose by device or by tag",
                 reason=Reason.TOO_MANY,
-                field=at,
-                metadata={"field": at, "limit": str(MAX_CHARACTERS)},
+                field=field_path,
+                metadata={"field": field_path, "limit": str(MAX_CHARACTERS)},
             )
         if self.excluding is not None:
-            self.excluding._validate(f"{path}.excluding", depth + 1)
+            self.excluding._validate_part(f"{path}.excluding", depth + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +178,18 @@ class SelectorIndex:
         """
         selector.validate(path)
         missing: dict[str, str] = {}
-        mask = self._choose(selector, path, missing, 1)
+        mask = self._choose_mask(selector, path, missing, 1)
         if missing and not allow_unknown:
             raise _not_found(missing)
         return Selection(mask, list(missing))
 
     def search(self, text: str) -> Mask:
         """Which PVs have all words of `text` in name, device or description; see `SearchIndex`."""
-        return self._search.mask(text)
+        return self._search_index.mask(text)
 
-    def _choose(self, selector: Selector, path: str, missing: dict[str, str], depth: int) -> Mask:
+    def _choose_mask(
+        self, selector: Selector, path: str, missing: dict[str, str], depth: int
+    ) -> Mask:
         if selector.explicit:
             mask = np.zeros(len(self), bool)
             self._choose_names(selector.names, f"{path}.names", mask, missing)
@@ -202,7 +206,7 @@ class SelectorIndex:
         for i, tags in enumerate(selector.tags):
             mask &= self._tag_mask(tags, f"{path}.tags[{i}]", missing)
         if selector.excluding is not None:
-            mask &= ~self._choose(selector.excluding, f"{path}.excluding", missing, depth)
+            mask &= ~self._choose_mask(selector.excluding, f"{path}.excluding", missing, depth)
         return mask
 
     def _choose_names(
@@ -210,40 +214,40 @@ class SelectorIndex:
     ) -> None:
         if not names:
             return
-        found = np.zeros(len(names), bool)
+        found_names = np.zeros(len(names), bool)
         for lookup, more in self._name_lookups:
             rows = np.fromiter(map(lookup.get, names, repeat(-1)), np.int64, len(names))
-            known = rows >= 0
-            mask[rows[known]] = True
-            found |= known
+            known_names = rows >= 0
+            mask[rows[known_names]] = True
+            found_names |= known_names
             if more:
                 for name in more.keys() & set(names):
                     mask[more[name]] = True
-        for at in np.flatnonzero(~found).tolist():
-            links = self._rows_called(other_form(names[at]))
+        for index in np.flatnonzero(~found_names).tolist():
+            links = self._rows_called(other_form(names[index]))
             mask[[link.row for link in links]] = True
             if not links:
-                missing.setdefault(names[at], f"{path}[{at}]")
+                missing.setdefault(names[index], f"{path}[{index}]")
 
     def links(self, names: Sequence[str]) -> dict[str, list[Link]]:
         """Which PVs are meant by names that are not the PVs' own; those of nothing are left out."""
-        found: dict[str, list[Link]] = {}
+        links: dict[str, list[Link]] = {}
         for name in names:
             hits = self._rows_called(name) or self._rows_called(other_form(name))
             others = [link for link in hits if self.names[link.row] != name]
             if others:
-                found[name] = others
-        return found
+                links[name] = others
+        return links
 
     def _rows_called(self, name: str) -> list[Link]:
         """PVs of this name, or with a channel of this address; by name before by address."""
-        found: list[Link] = []
+        links: list[Link] = []
         for role, (lookup, more) in enumerate(self._name_lookups):
             row = lookup.get(name, -1)
             rows = more.get(name) or ([row] if row >= 0 else [])
-            seen = {link.row for link in found if link.role == 0}
-            found += [Link(row, role) for row in rows if row not in seen]
-        return found
+            seen = {link.row for link in links if link.role == 0}
+            links += [Link(row, role) for row in rows if row not in seen]
+        return links
 
     def _choose_ids(
         self, ids: Sequence[str], path: str, mask: Mask, missing: dict[str, str]
@@ -251,11 +255,11 @@ class SelectorIndex:
         if not ids:
             return
         rows = np.fromiter(map(self._id_rows.get, ids, repeat(-1)), np.int64, len(ids))
-        for at in np.flatnonzero(rows < 0).tolist():
-            canonical = parse_uuid(ids[at], f"{path}[{at}]")
-            rows[at] = self._id_rows.get(canonical, -1)
-            if rows[at] < 0:
-                missing.setdefault(ids[at], f"{path}[{at}]")
+        for index in np.flatnonzero(rows < 0).tolist():
+            canonical = parse_uuid(ids[index], f"{path}[{index}]")
+            rows[index] = self._id_rows.get(canonical, -1)
+            if rows[index] < 0:
+                missing.setdefault(ids[index], f"{path}[{index}]")
         mask[rows[rows >= 0]] = True
 
     def _choose_numbers(
@@ -265,14 +269,14 @@ class SelectorIndex:
             return
         rows = np.fromiter(map(self._number_rows.get, numbers, repeat(-1)), np.int64, len(numbers))
         mask[rows[rows >= 0]] = True
-        for at in np.flatnonzero(rows < 0).tolist():
-            missing.setdefault(str(numbers[at]), f"{path}[{at}]")
+        for index in np.flatnonzero(rows < 0).tolist():
+            missing.setdefault(str(numbers[index]), f"{path}[{index}]")
 
     def _scope_mask(self, scope: str, path: str, missing: dict[str, str], depth: int) -> Mask:
         if self._scope_of is None:
             raise Unimplemented(f"{path}: saved scopes are not built yet", field=path)
         if depth >= MAX_NESTING:
-            raise _invalid(f"{path}: scopes nest deeper than {MAX_NESTING}", path)
+            raise _invalid_selector(f"{path}: scopes nest deeper than {MAX_NESTING}", path)
         inner = self._scope_of(scope)
         if inner is None:
             raise NotFound(
@@ -281,7 +285,7 @@ class SelectorIndex:
                 metadata={"resource": "scope", "id": scope},
             )
         inner.validate(path)
-        return self._choose(inner, path, missing, depth + 1)
+        return self._choose_mask(inner, path, missing, depth + 1)
 
     def _device_mask(self, devices: Sequence[str]) -> Mask:
         mask = np.zeros(len(self), bool)
@@ -321,13 +325,13 @@ class SelectorIndex:
     # --- lookups, built on first use ---
 
     @cached_property
-    def _search(self) -> SearchIndex:
+    def _search_index(self) -> SearchIndex:
         blank = [""] * len(self)
         return SearchIndex(self.names, self._devices or blank, self._descriptions or blank)
 
     @cached_property
     def _name_lookups(self) -> list[tuple[dict[str, int], dict[str, list[int]]]]:
-        return [_lookup(column) for column in (self.names, *self._addresses)]
+        return [_lookup_tables(column) for column in (self.names, *self._addresses)]
 
     @cached_property
     def _id_rows(self) -> dict[str, int]:
@@ -347,7 +351,7 @@ class SelectorIndex:
         return np.array(order, np.int64), [self.names[row] for row in order]
 
 
-def _lookup(column: Sequence[str]) -> tuple[dict[str, int], dict[str, list[int]]]:
+def _lookup_tables(column: Sequence[str]) -> tuple[dict[str, int], dict[str, list[int]]]:
     """(text → a row, text → all rows where it has several), empty texts left out."""
     single = dict(zip(column, range(len(column)), strict=True))
     several: dict[str, list[int]] = {}
@@ -364,7 +368,9 @@ def _rows_of(column: Iterable[str]) -> dict[str, list[int]]:
     return rows
 
 
-def _invalid(message: str, path: str, reason: Reason = Reason.INVALID_FIELD) -> InvalidArgument:
+def _invalid_selector(
+    message: str, path: str, reason: Reason = Reason.INVALID_FIELD
+) -> InvalidArgument:
     return InvalidArgument(message, reason=reason, field=path, metadata={"field": path})
 
 

@@ -30,7 +30,7 @@ def encode_page_token(kind: str, query_hash: bytes, position: Sequence[Position]
     """The token of the page after `position` in the list `kind` under that query."""
     body = json.dumps([_VERSION, kind, query_hash.hex(), list(position)], separators=(",", ":"))
     raw = body.encode()
-    return base64.urlsafe_b64encode(_check(raw) + raw).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(_check_body(raw) + raw).rstrip(b"=").decode()
 
 
 def decode_page_token(kind: str, query_hash: bytes, token: str) -> list[Position] | None:
@@ -41,35 +41,37 @@ def decode_page_token(kind: str, query_hash: bytes, token: str) -> list[Position
     """
     if not token:
         return None
-    found_kind, found_query, position = _parse(token)
+    found_kind, found_query, position = _parse_token(token)
     if found_kind != kind:
-        raise _malformed("the page token belongs to another list")
+        raise _malformed_token("the page token belongs to another list")
     if found_query != query_hash.hex():
-        raise _malformed("the page token belongs to another query; begin again without one")
+        raise _malformed_token("the page token belongs to another query; begin again without one")
     return position
 
 
-def _parse(token: str) -> tuple[str, str, list[Position]]:
+def _parse_token(token: str) -> tuple[str, str, list[Position]]:
     try:
         raw = base64.b64decode(
             token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True
         )
         check, body = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
-        if check != _check(body):
-            raise _malformed("the page token was altered, or is not one")
+        if check != _check_body(body):
+            raise _malformed_token("the page token was altered, or is not one")
         version, kind, query, position = json.loads(body)
     except (UnicodeError, binascii.Error, ValueError, TypeError) as error:
-        raise _malformed("the page token was altered, or is not one") from error
+        raise _malformed_token("the page token was altered, or is not one") from error
     if version != _VERSION or not isinstance(position, list):
-        raise _malformed("the page token was made by another version; begin again without one")
+        raise _malformed_token(
+            "the page token was made by another version; begin again without one"
+        )
     return str(kind), str(query), position
 
 
-def _check(body: bytes) -> bytes:
+def _check_body(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECK_BYTES, person=b"drey-page").digest()
 
 
-def _malformed(message: str) -> InvalidArgument:
+def _malformed_token(message: str) -> InvalidArgument:
     return InvalidArgument(
         message,
         reason=Reason.MALFORMED_PAGE_TOKEN,

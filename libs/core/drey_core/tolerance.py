@@ -64,7 +64,7 @@ def number_difference(
         infinite = np.isinf(delta)
         if infinite.any():
             _mend_overflow(a, b, absolute, relative, infinite, within)
-    whole = np.flatnonzero(_integer(reference_kind) & _integer(other_kind))
+    whole = np.flatnonzero(_is_integer(reference_kind) & _is_integer(other_kind))
     if len(whole):
         size, negative, overflow = _integer_difference(
             reference_kind[whole], reference[whole], other_kind[whole], other[whole]
@@ -75,7 +75,7 @@ def number_difference(
         delta[whole] = exact
     delta[equal & ~np.isnan(a)] = 0.0  # infinities minus themselves
     return NumberDifference(
-        equal, within | equal, delta, _relative(delta, a), _deviation(delta, bound, equal)
+        equal, within | equal, delta, _relative_delta(delta, a), _deviation_of(delta, bound, equal)
     )
 
 
@@ -87,14 +87,14 @@ def _mend_overflow(a: F8, b: F8, absolute: F8, relative: F8, infinite: Mask, wit
         within[rows] = np.abs(a[rows] / 4 - b[rows] / 4) <= quarter
 
 
-def _relative(delta: F8, reference: F8) -> F8:
+def _relative_delta(delta: F8, reference: F8) -> F8:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         relative = np.abs(delta / reference)
         relative[(reference == 0) | np.isinf(reference)] = np.nan
         return relative
 
 
-def _deviation(delta: F8, bound: F8, equal: Mask) -> F8:
+def _deviation_of(delta: F8, bound: F8, equal: Mask) -> F8:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         size = np.abs(delta)
         deviation = size / bound
@@ -103,12 +103,12 @@ def _deviation(delta: F8, bound: F8, equal: Mask) -> F8:
         return deviation
 
 
-def _integer(kind: U1) -> Mask:
+def _is_integer(kind: U1) -> Mask:
     mask: Mask = (kind >= Kind.BOOL) & (kind <= Kind.UINT64)
     return mask
 
 
-def _negative(kind: U1, bits: U8) -> Mask:
+def _is_negative(kind: U1, bits: U8) -> Mask:
     signed = (kind >= Kind.INT8) & (kind <= Kind.INT64)
     mask: Mask = signed & (bits >> np.uint64(63) != 0)
     return mask
@@ -116,7 +116,7 @@ def _negative(kind: U1, bits: U8) -> Mask:
 
 def _integer_difference(a_kind: U1, a: U8, b_kind: U1, b: U8) -> tuple[U8, Mask, Mask]:
     """(|b - a| modulo 2**64, b < a, whether 2**64 is to be added)."""
-    a_negative, b_negative = _negative(a_kind, a), _negative(b_kind, b)
+    a_negative, b_negative = _is_negative(a_kind, a), _is_negative(b_kind, b)
     less = np.where(a_negative == b_negative, b < a, b_negative)
     low, high = np.where(less, b, a), np.where(less, a, b)
     size = high - low  # wraps to the right result

@@ -242,22 +242,22 @@ def encode_value(value: object, kind: int | None = None) -> tuple[int, int | byt
     if kind == Kind.STRING:
         return kind, value if isinstance(value, bytes) else str(value).encode()
     if kind == STRING_ARRAY:
-        items = [v if isinstance(v, bytes) else str(v).encode() for v in _iterate(value)]
+        items = [v if isinstance(v, bytes) else str(v).encode() for v in _as_list(value)]
         return kind, pack_strings(items)
     if kind & ARRAY:
         return kind, np.asarray(value, dtype=ELEMENT_DTYPE[kind & ~ARRAY]).tobytes()
     if not isinstance(value, bool | int | float | np.generic):
         raise TypeError(f"{value!r} is not a scalar of kind {Kind(kind).name}")
-    return kind, scalar_bits(kind, _fitting(kind, value))
+    return kind, scalar_bits(kind, _fitting_integer(kind, value))
 
 
-def _iterate(value: object) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     if isinstance(value, list | tuple | np.ndarray):
         return list(value)
     raise TypeError(f"{value!r} is not an array")
 
 
-def _fitting(kind: int, value: Any) -> float:
+def _fitting_integer(kind: int, value: Any) -> float:
     """`value`, checked to be representable as an integer of `kind` where `kind` is one."""
     if kind in _FLOATS:
         return float(value) if not isinstance(value, np.generic) else value  # type: ignore[return-value]
@@ -419,20 +419,20 @@ class Columns:
         if offset > HEAP_LIMIT:
             raise ValueError("a heap cannot exceed 4 GiB")
 
-        def join(name: str) -> Any:
+        def join_arrays(name: str) -> Any:
             return np.concatenate([getattr(p, name) for p in parts])
 
         return cls(
-            join("key"),
-            join("kind"),
-            join("state"),
-            join("origin"),
-            join("severity"),
-            join("status"),
-            join("source_time"),
-            join("receive_time"),
+            join_arrays("key"),
+            join_arrays("kind"),
+            join_arrays("state"),
+            join_arrays("origin"),
+            join_arrays("severity"),
+            join_arrays("status"),
+            join_arrays("source_time"),
+            join_arrays("receive_time"),
             np.concatenate(datas),
-            join("merged"),
+            join_arrays("merged"),
             b"".join(p.heap for p in parts),
         )
 

@@ -101,11 +101,11 @@ class RowEncoder:
         if readback is not None:
             sources.append((_READBACK_FIELD, ValueSource(readback, freshness, rb_present)))
         if not sources or n == 0:
-            return self._prefixed(pv_index, [b""] * n, np.zeros(n, np.int64))
+            return self._prefix_rows(pv_index, [b""] * n, np.zeros(n, np.int64))
         bodies = np.empty(n, object)
         sizes = np.zeros(n, np.int64)
         split = self._encode_bodies(sources, bodies, sizes, labels)
-        out = self._prefixed(pv_index, bodies.tolist(), sizes)
+        out = self._prefix_rows(pv_index, bodies.tolist(), sizes)
         for row in split:
             out[row] = self._split_row(int(pv_index[row]), row, sources, labels)
         return out
@@ -129,7 +129,7 @@ class RowEncoder:
                 slow = np.arange(len(bodies)) if isinstance(rows, slice) else rows
                 slow_rows = np.concatenate((slow_rows, slow))
                 continue
-            matrix = _matrix([field for field, _ in sources], kinds, sources, rows, len(bodies))
+            matrix = _row_matrix([field for field, _ in sources], kinds, sources, rows, len(bodies))
             bodies[rows] = cut_rows(matrix)
             sizes[rows] = matrix.shape[1]
         return self._encode_slow(sources, slow_rows, bodies, sizes, labels)
@@ -146,7 +146,7 @@ class RowEncoder:
             return []
         values = [self._values_of(field, source, rows, labels) for field, source in sources]
         joined = list(map(add, *values)) if len(values) == 2 else values[0]
-        split = [r for r, body in zip(rows.tolist(), joined, strict=True) if _large(body)]
+        split = [r for r, body in zip(rows.tolist(), joined, strict=True) if _is_large(body)]
         bodies[rows] = object_array(joined)
         sizes[rows] = np.fromiter(map(len, joined), np.int64, len(joined))
         bodies[split] = b""
@@ -168,11 +168,11 @@ class RowEncoder:
                     list(map(wrap, repeat(field), map(add, source.heads(chosen), values)))
                 )
             else:
-                out[group] = cut_rows(_matrix([field], [kind], [(field, source)], chosen, 0))
+                out[group] = cut_rows(_row_matrix([field], [kind], [(field, source)], chosen, 0))
         encoded: list[bytes] = out.tolist()
         return encoded
 
-    def _prefixed(self, pv_index: I8, bodies: list[bytes], sizes: I8) -> list[bytes]:
+    def _prefix_rows(self, pv_index: I8, bodies: list[bytes], sizes: I8) -> list[bytes]:
         # by row and not by PV: a PV may stand here twice, with other values of another size
         prefixes = self._prefixes[pv_index]
         stale = self._prefix_for[pv_index] != sizes
@@ -208,11 +208,11 @@ class RowEncoder:
         return b"".join(wrap(1, name + body) for body in (first, *rest))
 
 
-def _large(body: bytes) -> bool:
+def _is_large(body: bytes) -> bool:
     return len(body) > MAX_CHUNK_BYTES
 
 
-def _matrix(
+def _row_matrix(
     fields: list[int],
     kinds: list[int],
     sources: list[tuple[int, ValueSource]],

@@ -130,7 +130,7 @@ def _reference_fields(
     field: int, values: DifferenceValues, names: Sequence[str], shown: int
 ) -> list[bytes]:
     """The reference's field of one role of each row; `b""` for PVs that have no such channel."""
-    source = _source(values.columns, values.freshness)
+    source = _value_source(values.columns, values.freshness)
     out = np.empty(len(names), object)
     every = np.arange(len(names))
     for group in equal_groups(source.code):
@@ -182,7 +182,7 @@ class _Layout:
 
     def __init__(self, channels: DifferenceChannels) -> None:
         self._comparison, other = channels.comparison, channels.other
-        self._other = None if other is None else _source(other.columns, other.freshness)
+        self._other = None if other is None else _value_source(other.columns, other.freshness)
         self._figures = [getattr(self._comparison, name) for _, name in _FIGURES]
 
     def codes(self) -> I8:
@@ -201,32 +201,32 @@ class _Layout:
         codes[comparison.cls == 0] = _NOTHING
         return codes
 
-    def matrix(self, field: int, at: I8, figures: int) -> U1:
+    def matrix(self, field: int, offsets: I8, figures: int) -> U1:
         """The fields of rows of one code, shape (m, bytes of a field)."""
         template = None
-        if self._other is not None and self._other.code[at[0]] != ABSENT_CODE:
-            template = TEMPLATES[int(self._other.code[at[0]])]
+        if self._other is not None and self._other.code[offsets[0]] != ABSENT_CODE:
+            template = TEMPLATES[int(self._other.code[offsets[0]])]
         size = 2 + 9 * figures.bit_count() + (template.size + 2 if template else 0)
         head = bytes((field << 3 | 2,)) + varint(size) + b"\x08"
-        matrix = np.empty((len(at), len(head) - 1 + size), np.uint8)
+        matrix = np.empty((len(offsets), len(head) - 1 + size), np.uint8)
         matrix[:, : len(head)] = np.frombuffer(head, np.uint8)
-        matrix[:, len(head)] = self._comparison.cls[at]
+        matrix[:, len(head)] = self._comparison.cls[offsets]
         start = len(head) + 1
         if template is not None and self._other is not None:
             matrix[:, start] = _OTHER << 3 | 2
             matrix[:, start + 1] = template.size
-            template.write(matrix, start + 2, self._other, at)
+            template.write(matrix, start + 2, self._other, offsets)
             start += 2 + template.size
         for bit, (tag, _) in enumerate(_FIGURES):
             if figures >> bit & 1:
                 matrix[:, start] = tag[0]
-                column = np.ascontiguousarray(self._figures[bit][at], "<f8")
+                column = np.ascontiguousarray(self._figures[bit][offsets], "<f8")
                 matrix[:, start + 1 : start + 9] = column.view(np.uint8).reshape(-1, 8)
                 start += 9
         return matrix
 
 
-def _source(columns: Columns, freshness: int | U1) -> ValueSource:
+def _value_source(columns: Columns, freshness: int | U1) -> ValueSource:
     return ValueSource(columns, freshness, columns.state != State.ABSENT)
 
 
@@ -247,7 +247,7 @@ def _one_by_one(
     if channels.other is not None:
         called = [names[row] for row in rows.tolist()]
         other = _value_fields(_OTHER, _of_rows(channels.other, rows), called, shown)
-    figures, extras = _figures(comparison, rows), _extras(comparison, rows)
+    figures, extras = _difference_figures(comparison, rows), _difference_extras(comparison, rows)
     return [
         wrap(field, b"".join((b"\x08", varint(c), *parts)))
         for c, *parts in zip(cls, other, figures, extras, strict=True)
@@ -262,13 +262,13 @@ def _value_fields(
     source = None
     for row, value in enumerate(values):
         if len(value) > shown:
-            source = source or _source(columns, given.freshness)
+            source = source or _value_source(columns, given.freshness)
             values[row] = next(value_parts(names[row], row, source, shown, labels))
     here = (columns.state != State.ABSENT).tolist()
     return [wrap(field, value) if h else b"" for h, value in zip(here, values, strict=True)]
 
 
-def _figures(comparison: Comparison, rows: I8) -> list[bytes]:
+def _difference_figures(comparison: Comparison, rows: I8) -> list[bytes]:
     """delta, relative_delta and deviation, those that are not NaN; cut by which are there."""
     columns = [getattr(comparison, name)[rows] for _, name in _FIGURES]
     there = np.array([~np.isnan(column) for column in columns])
@@ -293,7 +293,7 @@ def _figures(comparison: Comparison, rows: I8) -> list[bytes]:
     return encoded
 
 
-def _extras(comparison: Comparison, rows: I8) -> list[bytes]:
+def _difference_extras(comparison: Comparison, rows: I8) -> list[bytes]:
     """What only arrays and enums have."""
     out = [b""] * len(rows)
     beyond, index = comparison.elements_different[rows], comparison.largest_at[rows]

@@ -114,12 +114,12 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _tag(field: int, wire_type: int) -> bytes:
+def _field_tag(field: int, wire_type: int) -> bytes:
     return varint(field << 3 | wire_type)
 
 
 _LEN_HEADS = [
-    [_tag(field, LEN_WIRE_TYPE) + varint(length) if field else b"" for length in range(256)]
+    [_field_tag(field, LEN_WIRE_TYPE) + varint(length) if field else b"" for length in range(256)]
     for field in range(16)
 ]
 
@@ -128,7 +128,7 @@ def wrap(field_number: int, payload: bytes) -> bytes:
     """`payload` as a length-delimited field: a message, string or bytes inside another message."""
     if len(payload) < 256 and field_number < 16:
         return _LEN_HEADS[field_number][len(payload)] + payload
-    return _tag(field_number, LEN_WIRE_TYPE) + varint(len(payload)) + payload
+    return _field_tag(field_number, LEN_WIRE_TYPE) + varint(len(payload)) + payload
 
 
 class _Template:
@@ -140,26 +140,26 @@ class _Template:
         offsets: list[int] = []
         constant = bytearray()
 
-        def field(name: str, tag: bytes, dtype: str) -> None:
+        def add_field(name: str, tag: bytes, dtype: str) -> None:
             constant.extend(tag)
             names.append(name)
             formats.append(dtype)
             offsets.append(len(constant))
             constant.extend(bytes(np.dtype(dtype).itemsize))
 
-        field("severity", _tag(1, 0), "u1")
-        field("status", _tag(2, 0), "u1")
-        field("source_time", _tag(3, 1), "<i8")
-        field("receive_time", _tag(4, 1), "<i8")
-        field("state", _tag(5, 0), "u1")
-        field("origin", _tag(6, 0), "u1")
-        field("freshness", _tag(7, 0), "u1")
-        field("suspect", _tag(8, 0), "u1")
+        add_field("severity", _field_tag(1, 0), "u1")
+        add_field("status", _field_tag(2, 0), "u1")
+        add_field("source_time", _field_tag(3, 1), "<i8")
+        add_field("receive_time", _field_tag(4, 1), "<i8")
+        add_field("state", _field_tag(5, 0), "u1")
+        add_field("origin", _field_tag(6, 0), "u1")
+        add_field("freshness", _field_tag(7, 0), "u1")
+        add_field("suspect", _field_tag(8, 0), "u1")
         self.has_data = kind in _SCALAR_FIELD
         self.is_bool = kind == Kind.BOOL
         if self.has_data:
             wire_type, dtype = _WIRE[kind]
-            field("data", _tag(_SCALAR_FIELD[kind], wire_type), dtype)
+            add_field("data", _field_tag(_SCALAR_FIELD[kind], wire_type), dtype)
         self.constant = bytes(constant)
         self.size = len(constant)
         self.dtype = np.dtype(
@@ -265,16 +265,16 @@ class ValueEncoder:
         if kind == Kind.NONE:
             return b""
         if kind == Kind.ENUM:
-            known = labels(int(columns.key[row])) if labels is not None else None
-            return self._enum(int(columns.data[row]), known or ())
+            known_labels = labels(int(columns.key[row])) if labels is not None else None
+            return self._encode_enum(int(columns.data[row]), known_labels or ())
         if kind == Kind.STRING:
-            return _string(columns.heap_bytes(row))
+            return _string_data(columns.heap_bytes(row))
         if kind & ARRAY:
-            return _array(kind, columns.heap_bytes(row))
+            return _array_data(kind, columns.heap_bytes(row))
         wire_type, dtype = _WIRE[kind]
         cell = columns.data[row : row + 1]
         bits: bytes = (cell != 0 if kind == Kind.BOOL else cell).astype(dtype).tobytes()
-        return _tag(_SCALAR_FIELD[kind], wire_type) + bits
+        return _field_tag(_SCALAR_FIELD[kind], wire_type) + bits
 
     def many(self, columns: Columns, rows: I8, labels: Labels | None) -> list[bytes]:
         """As `data`, for some rows; enums without a detour, being the most frequent."""
@@ -288,15 +288,17 @@ class ValueEncoder:
         enum = int(Kind.ENUM)
         if labels is None:
             return [
-                self._enum(cell, ()) if kind == enum else self.data(columns, row, None)
+                self._encode_enum(cell, ()) if kind == enum else self.data(columns, row, None)
                 for row, kind, cell, _ in triples
             ]
         return [
-            self._enum(cell, labels(key) or ()) if kind == enum else self.data(columns, row, labels)
+            self._encode_enum(cell, labels(key) or ())
+            if kind == enum
+            else self.data(columns, row, labels)
             for row, kind, cell, key in triples
         ]
 
-    def _enum(self, index: int, labels: tuple[bytes, ...]) -> bytes:
+    def _encode_enum(self, index: int, labels: tuple[bytes, ...]) -> bytes:
         cache = self._enums.get(labels)
         if cache is None:
             if len(self._enums) > 10_000:
@@ -304,11 +306,11 @@ class ValueEncoder:
             cache = self._enums[labels] = {}
         encoded = cache.get(index)
         if encoded is None:
-            encoded = cache[index] = _enum(index, labels)
+            encoded = cache[index] = _enum_data(index, labels)
         return encoded
 
 
-def _enum(index: int, labels: tuple[bytes, ...]) -> bytes:
+def _enum_data(index: int, labels: tuple[bytes, ...]) -> bytes:
     payload = b"\x0d" + struct.pack("<I", index & 0xFFFF_FFFF)
     label = labels[index] if index < len(labels) else b""
     if label:
@@ -324,7 +326,7 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
-def _string(raw: bytes) -> bytes:
+def _string_data(raw: bytes) -> bytes:
     return wrap(_STRING_FIELD if _is_utf8(raw) else _RAW_STRING_FIELD, raw)
 
 
@@ -332,7 +334,7 @@ def _string_array(strings: Sequence[bytes], valid: bool) -> bytes:
     return wrap(_ARRAY_FIELD[Kind.STRING], b"".join(wrap(1 if valid else 2, s) for s in strings))
 
 
-def _array(kind: int, raw: bytes) -> bytes:
+def _array_data(kind: int, raw: bytes) -> bytes:
     """A numeric or string array from its heap bytes."""
     element = kind & ~ARRAY
     field = _ARRAY_FIELD[element]
@@ -360,7 +362,7 @@ def _array_parts(kind: int, raw: bytes, limit: int) -> Iterator[tuple[int, int, 
         wire_width = np.dtype(_ELEMENT_WIRE.get(element, ELEMENT_DTYPE[element])).itemsize
         step, total = max(limit // wire_width, 1), len(raw) // width
         for first in range(0, total, step):
-            yield first, total, _array(kind, raw[first * width : (first + step) * width])
+            yield first, total, _array_data(kind, raw[first * width : (first + step) * width])
         return
     strings = unpack_strings(raw)
     valid, first = all(map(_is_utf8, strings)), 0
@@ -387,7 +389,7 @@ def _string_parts(raw: bytes, limit: int) -> Iterator[tuple[int, int, bytes]]:
         first = end
 
 
-def _unsent(name: str, size: int) -> bytes:
+def _unsent_data(name: str, size: int) -> bytes:
     """The `data` field that says that a value, although there is one, cannot be sent."""
     text = (
         f"a string within the array of {name} has {size} bytes, more than fit into one message;"
@@ -409,7 +411,7 @@ def value_parts(
     raw = columns.heap_bytes(row) if heap_mask(columns.kind[row : row + 1])[0] else b""
     longest = max(map(len, unpack_strings(raw)), default=0) if kind == STRING_ARRAY else 0
     if longest > MAX_ELEMENT_BYTES:
-        yield head + _unsent(name, longest)
+        yield head + _unsent_data(name, longest)
         return
     whole = ValueEncoder().data(columns, row, labels)
     if len(whole) <= limit:

@@ -10,7 +10,7 @@ from drey_machine import client
 from drey_machine.ioc import Serving, serve, write_atomically
 
 
-def _serve(argv: list[str]) -> None:
+def _serve_command(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m drey_machine")
     parser.add_argument("--pvs", type=int, default=2_000, help="catalog PVs, 20 to 200,000")
     parser.add_argument("--folder", type=Path, required=True)
@@ -25,7 +25,7 @@ def _serve(argv: list[str]) -> None:
     serve(Serving(**vars(args)))
 
 
-def _disturb(argv: list[str]) -> None:
+def _disturb_command(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m drey_machine disturb")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--count", type=int, default=200)
@@ -36,7 +36,7 @@ def _disturb(argv: list[str]) -> None:
         print(name)
 
 
-def _read(argv: list[str]) -> None:
+def _read_command(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m drey_machine read")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True, help="where the answer goes")
@@ -54,7 +54,7 @@ def _read(argv: list[str]) -> None:
     write_atomically(args.json, json.dumps(values).encode())
 
 
-def _write(argv: list[str]) -> None:
+def _write_command(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m drey_machine write")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--values-from", type=Path, required=True, help="JSON: name to value")
@@ -67,12 +67,12 @@ def _write(argv: list[str]) -> None:
 
 def main() -> None:
     """Run the command that the first word names; to serve is the one without a name."""
-    commands = {"disturb": _disturb, "read": _read, "write": _write}
+    commands = {"disturb": _disturb_command, "read": _read_command, "write": _write_command}
     argv = sys.argv[1:]
     if argv and argv[0] in commands:
         commands[argv[0]](argv[1:])
     else:
-        _serve(argv)
+        _serve_command(argv)
 
 
 if __name__ == "__main__":

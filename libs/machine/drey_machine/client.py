@@ -38,22 +38,22 @@ async def read(names: Sequence[str], seconds: float = 20.0) -> dict[str, dict[st
     import aioca
 
     results = await aioca.caget(list(names), format=aioca.FORMAT_TIME, timeout=seconds, throw=False)
-    return {name: _row(result) for name, result in zip(names, results, strict=True)}
+    return {name: _result_row(result) for name, result in zip(names, results, strict=True)}
 
 
-def _row(result: Any) -> dict[str, Any]:
+def _result_row(result: Any) -> dict[str, Any]:
     if not result.ok:
         return {"error": str(result)}
     seconds, nanoseconds = result.raw_stamp
     return {
-        "value": _plain(result),
+        "value": _plain_value(result),
         "severity": int(result.severity),
         "status": int(result.status),
         "time_ns": int(seconds) * 1_000_000_000 + int(nanoseconds),
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     """The value without aioca's additions to it."""
     for kind in (str, int, float):
         if isinstance(value, kind):

@@ -81,14 +81,14 @@ def serve(what: Serving) -> None:
     plant = Plant(what.pvs, what.seed)
     write_atomically(what.folder / "machine.csv", plant.csv().encode())
     _start_ioc(what, plant)
-    write_atomically(ready, _description(what, plant, port, repeater_port))
+    write_atomically(ready, _describe_machine(what, plant, port, repeater_port))
     print(f"serving {plant.pvs} PVs on {LOOPBACK}:{port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ready.unlink(missing_ok=True)
     os._exit(0)
 
 
-def _description(what: Serving, plant: Plant, port: int, repeater_port: int) -> bytes:
+def _describe_machine(what: Serving, plant: Plant, port: int, repeater_port: int) -> bytes:
     content = {
         "pid": os.getpid(),
         "ca_port": port,
@@ -126,15 +126,15 @@ def _start_ioc(what: Serving, plant: Plant) -> None:
     # the default of 512 buckets makes each look-up of a name walk through hundreds of records
     core.dbPvdTableSize(65_536)
     ioc.iocshRegisterCommon()
-    _check(ioc.dbLoadDatabase(b"base.dbd", path, None), "base.dbd")
-    _check(ioc.registerRecordDeviceDriver(ioc.pdbbase), "record support")
-    _check(ioc.dbLoadDatabase(b"motor.dbd", path, None), "motor.dbd")
+    _check_status(ioc.dbLoadDatabase(b"base.dbd", path, None), "base.dbd")
+    _check_status(ioc.registerRecordDeviceDriver(ioc.pdbbase), "record support")
+    _check_status(ioc.dbLoadDatabase(b"motor.dbd", path, None), "motor.dbd")
     motor.register(core, ioc.pdbbase)
-    _check(core.asSetFilename(str(own / "access.acf").encode()), "access.acf")
-    _check(ioc.dbLoadRecords(str(own / "machine.db").encode(), None), "machine.db")
-    _check(ioc.iocInit(), "iocInit")
+    _check_status(core.asSetFilename(str(own / "access.acf").encode()), "access.acf")
+    _check_status(ioc.dbLoadRecords(str(own / "machine.db").encode(), None), "machine.db")
+    _check_status(ioc.iocInit(), "iocInit")
 
 
-def _check(status: int, what: str) -> None:
+def _check_status(status: int, what: str) -> None:
     if status != 0:
         raise RuntimeError(f"the IOC could not load {what} (status {status})")

@@ -97,7 +97,7 @@ class Machine:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "machine.json").unlink(missing_ok=True)
         await self._wait_free(end)
-        self._process = Process.spawn(self._argv(), log=self.log_path)
+        self._process = Process.spawn(self._ioc_argv(), log=self.log_path)
         try:
             await self._until_ready(self._process, end)
         except BaseException:
@@ -118,7 +118,9 @@ class Machine:
 
     async def disturb(self, n: int, seed: int = 1, *, deadline: float = 30.0) -> list[str]:
         """Move `n` magnets by 1 to 5 A from another process; returns their setpoint channels."""
-        output = await self._run(["disturb", "--count", str(n), "--seed", str(seed)], deadline)
+        output = await self._run_command(
+            ["disturb", "--count", str(n), "--seed", str(seed)], deadline
+        )
         return output.split()
 
     async def read(
@@ -131,7 +133,7 @@ class Machine:
         wanted, answer = self.folder / "read.names", self.folder / "read.json"
         wanted.write_text("\n".join(names), encoding="utf-8")
         argv = ["read", "--names-from", str(wanted), "--json", str(answer)]
-        await self._run([*argv, "--timeout", str(timeout)], deadline)
+        await self._run_command([*argv, "--timeout", str(timeout)], deadline)
         values: dict[str, dict[str, Any]] = json.loads(answer.read_bytes())
         return values
 
@@ -142,7 +144,7 @@ class Machine:
         wanted = self.folder / "write.json"
         wanted.write_text(json.dumps(dict(values)), encoding="utf-8")
         argv = ["write", "--values-from", str(wanted), "--timeout", str(timeout)]
-        answer: dict[str, str] = json.loads(await self._run(argv, deadline))
+        answer: dict[str, str] = json.loads(await self._run_command(argv, deadline))
         return answer
 
     async def __aenter__(self) -> Self:
@@ -159,7 +161,7 @@ class Machine:
         """Stop."""
         await self.stop()
 
-    def _argv(self) -> list[str]:
+    def _ioc_argv(self) -> list[str]:
         options: dict[str, object] = {
             "--pvs": self.plant.pvs,
             "--folder": self.folder,
@@ -188,7 +190,7 @@ class Machine:
                 raise PartFailed("machine", "not ready in time", process.log_tail())
             await asyncio.sleep(0.01)
 
-    async def _run(self, words: list[str], deadline: float) -> str:
+    async def _run_command(self, words: list[str], deadline: float) -> str:
         """Run one of the module's commands to its end; RuntimeError with what it said."""
         argv = [sys.executable, "-m", _MODULE, words[0], "--folder", str(self.folder), *words[1:]]
         process = await asyncio.create_subprocess_exec(

@@ -108,7 +108,7 @@ def register(db_core: Any, pdbbase: Any) -> None:
     To be called after the dbd is loaded and before any record is. RuntimeError when the
     installed base doesn't have the expected structures.
     """
-    ao, motor = (_find(db_core, pdbbase, name) for name in (b"ao", b"motor"))
+    ao, motor = (_find_type(db_core, pdbbase, name) for name in (b"ao", b"motor"))
     shared = ao.no_fields
     if motor.no_fields != shared + len(_ADDED) or not 0 < ao.size < 16_384:
         raise RuntimeError("this EPICS base lays out its record types in another way")
@@ -128,23 +128,23 @@ def _register_support(db_core: Any) -> None:
     db_core.registryRecordTypeFind.restype = ctypes.POINTER(_Location)
     db_core.registryRecordTypeFind.argtypes = [ctypes.c_char_p]
     db_core.registryRecordTypeAdd.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
-    found = db_core.registryRecordTypeFind(b"ao")
-    if not found:
+    registered_type = db_core.registryRecordTypeFind(b"ao")
+    if not registered_type:
         raise RuntimeError("the ao record has no support registered")
-    location = _Location(found.contents.rset, found.contents.size_offset)
+    location = _Location(registered_type.contents.rset, registered_type.contents.size_offset)
     _KEEP.append(location)
     if not db_core.registryRecordTypeAdd(b"motor", ctypes.byref(location)):
         raise RuntimeError("the motor record could not be registered")
 
 
-def _find(db_core: Any, pdbbase: Any, name: bytes) -> _RecordType:
+def _find_type(db_core: Any, pdbbase: Any, name: bytes) -> _RecordType:
     db_core.dbAllocEntry.restype = ctypes.POINTER(_Entry)
     db_core.dbAllocEntry.argtypes = [ctypes.c_void_p]
     db_core.dbFindRecordType.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     entry = db_core.dbAllocEntry(pdbbase)
     if db_core.dbFindRecordType(entry, name) != 0:
         raise RuntimeError(f"record type {name.decode()} is not loaded")
-    found: _RecordType = entry.contents.record_type.contents
-    if found.name != name:
+    record_type: _RecordType = entry.contents.record_type.contents
+    if record_type.name != name:
         raise RuntimeError("this EPICS base lays out its record types in another way")
-    return found
+    return record_type

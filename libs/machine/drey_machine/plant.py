@@ -96,15 +96,15 @@ class SimPv:
             self.region,
             self.area,
             self.subsystem,
-            _number(self.abs_tolerance),
+            _format_number(self.abs_tolerance),
             "",
-            _number(self.readback_abs_tolerance),
-            _number(self.readback_rel_tolerance),
+            _format_number(self.readback_abs_tolerance),
+            _format_number(self.readback_rel_tolerance),
             "true" if self.read_only else "",
         ]
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:g}" if value else ""
 
 
@@ -170,7 +170,7 @@ class Plant:
     @cached_property
     def rows(self) -> tuple[SimPv, ...]:
         """Every PV, dead ones included."""
-        return tuple(self._rows())
+        return tuple(self._make_rows())
 
     def names(self, kind: str) -> list[str]:
         """Setpoint channels of a kind, or its readbacks where it has no setpoints. KeyError."""
@@ -207,15 +207,15 @@ class Plant:
         writer.writerows(row.cells() for row in self.rows)
         return text.getvalue()
 
-    def _rows(self) -> Iterator[SimPv]:
+    def _make_rows(self) -> Iterator[SimPv]:
         for index in range(self.counts[MAGNET]):
-            yield self._magnet(index)
+            yield self._make_magnet(index)
         for kind in KINDS:
             for index in range(self.counts[kind]):
-                yield self._other(kind, index)
+                yield self._make_other(kind, index)
 
     @staticmethod
-    def _magnet(index: int) -> SimPv:
+    def _make_magnet(index: int) -> SimPv:
         family = FAMILIES[index % len(FAMILIES)]
         place = index // len(FAMILIES)
         area, unit = AREAS[place % len(AREAS)], 101 + place // len(AREAS)
@@ -228,7 +228,7 @@ class Plant:
         )
 
     @staticmethod
-    def _other(kind: str, index: int) -> SimPv:
+    def _make_other(kind: str, index: int) -> SimPv:
         device, subsystem, setpoint, readback, tolerance = _SHAPES[kind]
         area, unit = AREAS[index % len(AREAS)], 901 + index // len(AREAS)
         base = f"{device}:{area}:{unit}"

@@ -50,9 +50,9 @@ class App:
     def start(self, loop: Loop, name: str = "") -> asyncio.Task[None]:
         """Run a loop until the process stops; its end or failure stops the process."""
         label = name or type(loop).__name__
-        return self._group.create_task(self._forever(loop, label), name=label)
+        return self._group.create_task(self._run_forever(loop, label), name=label)
 
-    async def _forever(self, loop: Loop, label: str) -> None:
+    async def _run_forever(self, loop: Loop, label: str) -> None:
         await loop.run()
         if not self.stopping.is_set():
             raise LoopEnded(f"{label} ended")
@@ -80,13 +80,13 @@ def run(name: str, settings_class: type[S], main: Callable[[S, App], Awaitable[N
     # costs tens of milliseconds at a time.
     gc.set_threshold(50_000, 20, 100)
     try:
-        code = uvloop.run(_lifetime(name, settings, main))
+        code = uvloop.run(_run_lifetime(name, settings, main))
     finally:
         telemetry.shutdown()
     sys.exit(code)
 
 
-async def _lifetime(name: str, settings: S, main: Callable[[S, App], Awaitable[None]]) -> int:
+async def _run_lifetime(name: str, settings: S, main: Callable[[S, App], Awaitable[None]]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

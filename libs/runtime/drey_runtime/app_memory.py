@@ -19,7 +19,7 @@ _LARGE = 4 << 20
 """More than a column of 40,000 PVs: memory got anew costs a page fault every 4 KiB."""
 
 
-def _libc() -> Any:
+def _load_libc() -> Any:
     """The C library, if it is one that has `mallopt` and `malloc_trim`; else None."""
     if not sys.platform.startswith("linux"):
         return None
@@ -32,7 +32,7 @@ def keep_little() -> None:
 
     For processes whose threads take turns under the GIL anyway.
     """
-    libc = _libc()
+    libc = _load_libc()
     if libc is not None:
         libc.mallopt(_ARENA_MAX, 1)
         libc.mallopt(_MMAP_THRESHOLD, _LARGE)
@@ -41,7 +41,7 @@ def keep_little() -> None:
 
 async def give_back() -> None:
     """Give what is free back to the system, in a thread; some milliseconds."""
-    libc = _libc()
+    libc = _load_libc()
     if libc is not None:
         await asyncio.to_thread(libc.malloc_trim, 0)
 

@@ -170,7 +170,7 @@ async def entries(
         wanted.to_ns,
         limit,
     )
-    return [_entry(dict(row)) for row in rows]
+    return [_to_entry(dict(row)) for row in rows]
 
 
 _FOLLOW = """
@@ -194,7 +194,7 @@ async def entries_after(
     rows = await conn.fetch(
         _FOLLOW, after_seq, last, wanted.actor, wanted.action_prefix, wanted.object, limit
     )
-    found = [_entry(dict(row)) for row in rows]
+    found = [_to_entry(dict(row)) for row in rows]
     return found, found[-1].seq if len(found) == limit else last
 
 
@@ -206,17 +206,19 @@ async def read_head(conn: Connection) -> Head | None:
 
 async def read_hash(conn: Connection, seq: int) -> bytes | None:
     """The hash of a row; None where there is no such row."""
-    found: bytes | None = await conn.fetchval("SELECT hash FROM audit.entry WHERE seq = $1", seq)
-    return found
+    last_hash: bytes | None = await conn.fetchval(
+        "SELECT hash FROM audit.entry WHERE seq = $1", seq
+    )
+    return last_hash
 
 
 async def read_entry(conn: Connection, seq: int) -> Entry | None:
     """One act; None where there is no such row."""
     row = await conn.fetchrow("SELECT * FROM audit.entry WHERE seq = $1", seq)
-    return None if row is None else _entry(dict(row))
+    return None if row is None else _to_entry(dict(row))
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def _to_entry(row: dict[str, Any]) -> Entry:
     row.pop("previous_hash")
     for name in ("before", "after"):
         row[name] = None if row[name] is None else json.loads(row[name])

@@ -59,7 +59,9 @@ class AnchorFile:
             "hash": anchor.head.hash.hex(),
             "time_ns": anchor.time_ns,
         }
-        line = json.dumps(fields | {"signature": self._key.sign(_signed(fields)).hex()}) + "\n"
+        line = (
+            json.dumps(fields | {"signature": self._key.sign(_signed_bytes(fields)).hex()}) + "\n"
+        )
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "ab") as file:
             file.write(line.encode())
@@ -75,20 +77,20 @@ class AnchorFile:
             return [], []
         for number, line in enumerate(text.splitlines(), 1):
             try:
-                anchors.append(self._anchor(line))
+                anchors.append(self._parse_anchor(line))
             except (ValueError, KeyError, TypeError, InvalidSignature):
                 problems.append(f"line {number} of {self.path.name} is not an anchor that we set")
         return anchors, problems
 
-    def _anchor(self, line: str) -> Anchor:
+    def _parse_anchor(self, line: str) -> Anchor:
         fields = json.loads(line)
         signature = bytes.fromhex(fields.pop("signature"))
-        self._key.public_key().verify(signature, _signed(fields))
+        self._key.public_key().verify(signature, _signed_bytes(fields))
         head = audit.Head(int(fields["sequence"]), bytes.fromhex(fields["hash"]))
         return Anchor(head, int(fields["time_ns"]))
 
 
-def _signed(fields: dict[str, Any]) -> bytes:
+def _signed_bytes(fields: dict[str, Any]) -> bytes:
     return b"drey-audit-anchor\0" + json.dumps(fields, sort_keys=True).encode()
 
 
@@ -126,11 +128,11 @@ class AuditAnchors:
         """Set an anchor where the trail has grown. Raises `Unavailable`."""
         last = self._last
 
-        async def look(conn: Connection) -> tuple[audit.Head | None, bytes | None]:
+        async def read_head(conn: Connection) -> tuple[audit.Head | None, bytes | None]:
             kept = None if last is None else await audit.read_hash(conn, last.seq)
             return await audit.read_head(conn), kept
 
-        head, kept = await self._database.read(look)
+        head, kept = await self._database.read(read_head)
         if last is not None and kept != last.hash:
             log.error(
                 "the audit trail is not the one that was anchored: run `drey audit verify`",

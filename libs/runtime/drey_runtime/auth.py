@@ -180,9 +180,9 @@ class TokenVerifier:
         ahead, over = float(claims["iat"]) - now, now - float(claims["exp"])
         if ahead <= AHEAD_S and over <= SKEW_S:
             return
-        found = f"{ahead:.1f} s ahead of" if ahead > 0 else f"{-ahead:.1f} s behind"
+        skew_text = f"{ahead:.1f} s ahead of" if ahead > 0 else f"{-ahead:.1f} s behind"
         text = (
-            f"clock skew: a token of {issuer} on {claims['hst']} is {found} the clock of"
+            f"clock skew: a token of {issuer} on {claims['hst']} is {skew_text} the clock of"
             f" {self._audience} on {self._host}; {LIFETIME_S + SKEW_S} s behind and {AHEAD_S} s"
             " ahead are tolerated: set both hosts' clocks by NTP"
         )

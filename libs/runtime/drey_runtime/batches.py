@@ -39,10 +39,10 @@ def encode_batches(
 ) -> list[bytes]:
     """The messages of one sequence, each of at most about `MAX_BATCH_BYTES`; never empty."""
     columns, large = _without_large(columns)
-    slices = _slices(columns)
+    slices = _message_slices(columns)
     out = []
     for part, (start, stop) in enumerate(slices):
-        chosen = columns if len(slices) == 1 else _compact(columns, slice(start, stop))
+        chosen = columns if len(slices) == 1 else _compact_rows(columns, slice(start, stop))
         batch = ValueBatch(
             shard=shard,
             epoch=epoch,
@@ -104,10 +104,10 @@ def _without_large(columns: Columns) -> tuple[Columns, NDArray[np.int64]]:
         return columns, np.zeros(0, np.int64)
     kept = np.ones(len(columns), bool)
     kept[big] = False
-    return _compact(columns, np.flatnonzero(kept)), distinct(page_of(columns.key[big]))
+    return _compact_rows(columns, np.flatnonzero(kept)), distinct(page_of(columns.key[big]))
 
 
-def _slices(columns: Columns) -> list[tuple[int, int]]:
+def _message_slices(columns: Columns) -> list[tuple[int, int]]:
     """First row of each message and the one after its last; one empty message if there is none."""
     n = len(columns)
     if not columns.heap:
@@ -123,12 +123,12 @@ def _slices(columns: Columns) -> list[tuple[int, int]]:
     return out or [(0, 0)]
 
 
-def _compact(columns: Columns, rows: NDArray[np.int64] | slice) -> Columns:
+def _compact_rows(columns: Columns, rows: NDArray[np.int64] | slice) -> Columns:
     """Rows with a heap of their own; views of the columns where `rows` is a slice."""
-    chosen = _sliced(columns, rows) if isinstance(rows, slice) else columns.take(rows)
+    chosen = _slice_rows(columns, rows) if isinstance(rows, slice) else columns.take(rows)
     return chosen.compacted()
 
 
-def _sliced(columns: Columns, rows: slice) -> Columns:
+def _slice_rows(columns: Columns, rows: slice) -> Columns:
     views = {name: getattr(columns, name)[rows] for _, name, _ in _COLUMNS}
     return Columns(heap=columns.heap, **views)

@@ -65,7 +65,7 @@ class Bus:
     @classmethod
     def of(cls, settings: CommonSettings, name: str) -> Bus:
         """The bus of the settings, with their TLS and credentials. OSError for a bad file."""
-        return cls(settings.nats_url, settings.namespace, name, _security(settings))
+        return cls(settings.nats_url, settings.namespace, name, _security_arguments(settings))
 
     def subject(self, *parts: object) -> str:
         """`{namespace}.v1.{parts joined by dots}`."""
@@ -82,7 +82,7 @@ class Bus:
         try:
             while True:
                 begin = time.monotonic()
-                why = await self._connect() or await self._until_lost()
+                why = await self._connect_once() or await self._until_lost()
                 log.error("the NATS client ended (%s): a new one is made", why)
                 self._changed.set()
                 await self._close_client()
@@ -102,7 +102,7 @@ class Bus:
             closing.cancel()
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._say(f"closing the client: {error or type(error).__name__}")
+                self._log_rarely(f"closing the client: {error or type(error).__name__}")
 
     async def _until_lost(self) -> str:
         """Wait until this client is of no use any more; why that is."""
@@ -129,9 +129,9 @@ class Bus:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError as error:
-            raise self._away() from error
+            raise self._unavailable_bus() from error
 
-    async def _connect(self) -> str:
+    async def _connect_once(self) -> str:
         """Connect and subscribe, retrying for ever; why the client is of no use, or nothing."""
         self._refused = ""
         self._ended.clear()
@@ -157,14 +157,14 @@ class Bus:
                 break
             except (NatsError, OSError, TimeoutError) as error:
                 reraise_cancellation()
-                self._say(f"away, trying again: {error or type(error).__name__}")
+                self._log_rarely(f"away, trying again: {error or type(error).__name__}")
                 await self._close_client()
                 self.nc = Client()
                 await asyncio.sleep(backoff(failures, first_s=0.1, cap_s=2.0))
                 failures += 1
         try:
             for subject, handler in self._wanted:
-                await self._subscribe(subject, handler)
+                await self._open_subscription(subject, handler)
             # what the server refuses, it has said by then
             await self.nc.flush(_FLUSH_S)
         except (NatsError, OSError, TimeoutError) as error:
@@ -173,7 +173,7 @@ class Bus:
         self._changed.set()
         return self._refused
 
-    def _say(self, text: str) -> None:
+    def _log_rarely(self, text: str) -> None:
         """Log what may come many times a second now and then only, and how often it came."""
         said_at, kept_back = self._said.get(text, (float("-inf"), 0))
         if time.monotonic() - said_at < _SAY_AGAIN_S:
@@ -193,7 +193,7 @@ class Bus:
             self._refused = f"{text}; let the NATS user subscribe to it"
             self._ended.set()
         else:
-            self._say(text)
+            self._log_rarely(text)
 
     async def _on_closed(self) -> None:
         self._ended.set()
@@ -216,7 +216,7 @@ class Bus:
         is full.
         """
         if not self.connected:
-            raise self._away()
+            raise self._unavailable_bus()
         try:
             await self.nc.publish(subject, payload, headers=telemetry.headers() or None)
         except (BadSubjectError, MaxPayloadError) as error:
@@ -225,9 +225,9 @@ class Bus:
                 reason=Reason.BUS_UNAVAILABLE,
             ) from error
         except (NatsError, OSError) as error:
-            raise self._away() from error
+            raise self._unavailable_bus() from error
 
-    def _away(self) -> Unavailable:
+    def _unavailable_bus(self) -> Unavailable:
         address = self._servers[0].rpartition("@")[2]  # without user and password
         return Unavailable(f"NATS at {address} is away", reason=Reason.BUS_UNAVAILABLE)
 
@@ -241,13 +241,13 @@ class Bus:
         self._wanted.append((subject, handler))
         if self.nc.is_connected:
             try:
-                await self._subscribe(subject, handler)
+                await self._open_subscription(subject, handler)
             except (NatsError, OSError):
                 # where the client ends right now, the next one subscribes
                 if not self.nc.is_closed:
                     raise
 
-    async def _subscribe(self, subject: str, handler: MessageHandler) -> Subscription:
+    async def _open_subscription(self, subject: str, handler: MessageHandler) -> Subscription:
         return await self.nc.subscribe(
             subject,
             cb=handler,
@@ -256,15 +256,15 @@ class Bus:
         )
 
 
-def _security(settings: CommonSettings) -> dict[str, Any]:
+def _security_arguments(settings: CommonSettings) -> dict[str, Any]:
     """Arguments of `Client.connect`."""
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if settings.nats_ca is not None:
-        found["tls"] = ssl.create_default_context(cafile=str(settings.nats_ca))
+        arguments["tls"] = ssl.create_default_context(cafile=str(settings.nats_ca))
         if settings.nats_cert is not None:
-            found["tls"].load_cert_chain(settings.nats_cert, settings.nats_key)
+            arguments["tls"].load_cert_chain(settings.nats_cert, settings.nats_key)
     if settings.nats_credentials is not None:
-        found["user_credentials"] = str(settings.nats_credentials)
+        arguments["user_credentials"] = str(settings.nats_credentials)
     if settings.nats_nkey is not None:
-        found["nkeys_seed"] = str(settings.nats_nkey)
-    return found
+        arguments["nkeys_seed"] = str(settings.nats_nkey)
+    return arguments

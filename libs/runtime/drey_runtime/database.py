@@ -83,13 +83,13 @@ def guard(*used: Pool | Connection) -> Iterator[None]:
     except DreyError:
         raise
     except Exception as error:
-        translated = _translate(error, used)
+        translated = _translate_error(error, used)
         if translated is None:
             raise
         raise translated from error
 
 
-def _translate(error: Exception, used: Sequence[Pool | Connection]) -> Unavailable | None:
+def _translate_error(error: Exception, used: Sequence[Pool | Connection]) -> Unavailable | None:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         if state.startswith(_UNDONE):
@@ -98,9 +98,9 @@ def _translate(error: Exception, used: Sequence[Pool | Connection]) -> Unavailab
             )
         if state == "42501" and error.context:
             return None  # a trigger of ours refuses: a defect, not a missing grant
-        for known, meaning in _STATES.items():
-            if state.startswith(known):
-                return _unavailable(f"{meaning} ({_describe(error)})", state)
+        for known_state, meaning in _STATES.items():
+            if state.startswith(known_state):
+                return _unavailable_database(f"{meaning} ({_describe_error(error)})", state)
         return None
     # An internal error of asyncpg is its state machine in the middle of something, because the
     # connection died: that is of no use any more. It says "closed" as it says misuse.
@@ -108,7 +108,7 @@ def _translate(error: Exception, used: Sequence[Pool | Connection]) -> Unavailab
     if isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError) or (
         isinstance(error, asyncpg.InterfaceError) and closed
     ):
-        return _unavailable(f"it cannot be reached: {_describe(error)}")
+        return _unavailable_database(f"it cannot be reached: {_describe_error(error)}")
     return None
 
 
@@ -120,7 +120,7 @@ def _is_closed(thing: Pool | Connection) -> bool:
         return True
 
 
-def _unavailable(meaning: str, state: str = "") -> Unavailable:
+def _unavailable_database(meaning: str, state: str = "") -> Unavailable:
     return Unavailable(
         f"the database cannot be used: {meaning}; try again in a moment",
         reason=Reason.DATABASE_UNAVAILABLE,
@@ -128,7 +128,7 @@ def _unavailable(meaning: str, state: str = "") -> Unavailable:
     )
 
 
-def _describe(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -152,7 +152,7 @@ async def connect(
     except asyncpg.ProtocolViolationError as error:
         raise SettingsError(
             "DREY_POSTGRES_URL leads to a connection pooler such as pgbouncer, which refuses the"
-            f" settings of our sessions ({_describe(error)}): connect to Postgres itself"
+            f" settings of our sessions ({_describe_error(error)}): connect to Postgres itself"
         ) from error
     try:
         await _require_session(connection)
@@ -302,10 +302,10 @@ async def open_pool(
     try:
         yield pool
     finally:
-        await _close(pool)
+        await _close_pool(pool)
 
 
-async def _close(pool: Pool) -> None:
+async def _close_pool(pool: Pool) -> None:
     """Close what can be closed in a bounded time, and cut the rest."""
     try:
         async with asyncio.timeout(3):
@@ -363,7 +363,7 @@ class Database:
     async def __aexit__(self, *error: object) -> None:
         """Close every connection, within three seconds."""
         self._set_ready(False)
-        await _close(self._pool)
+        await _close_pool(self._pool)
 
     @property
     def pool(self) -> Pool:
@@ -379,14 +379,14 @@ class Database:
         database's.
         """
         with guard(self._pool):
-            connection = await self._take()
+            connection = await self._take_connection()
             try:
                 with guard(connection):
                     yield connection
             finally:
                 await self._pool.release(connection)
 
-    async def _take(self) -> PoolConnectionProxy[asyncpg.Record]:
+    async def _take_connection(self) -> PoolConnectionProxy[asyncpg.Record]:
         end = time.monotonic() + self._acquire_timeout
         for attempt in itertools.count():
             try:
@@ -400,7 +400,7 @@ class Database:
                 used = self._pool.get_size() - self._pool.get_idle_size()
                 if used < self._pool.get_max_size():
                     raise
-                raise _unavailable(
+                raise _unavailable_database(
                     f"all {used} connections of this process were in use for"
                     f" {self._acquire_timeout:g} s"
                 ) from error
@@ -450,7 +450,7 @@ class Database:
         failures = 0
         while True:
             try:
-                await self._ping()
+                await self._ping_server()
             except Unavailable as error:
                 if self.ready or failures == 0:
                     _log.warning("database away", extra={"error": error.message})
@@ -464,21 +464,21 @@ class Database:
             self._set_ready(True)
             await asyncio.sleep(self._ping_s)
 
-    async def _ping(self) -> None:
+    async def _ping_server(self) -> None:
         async with self.acquire() as connection:
             await connection.fetchval("SELECT 1", timeout=self._acquire_timeout)
             while self._checks:
                 await self._checks[0](connection)
                 self._checks.pop(0)
-        await self._warm()
+        await self._warm_pool()
 
-    async def _warm(self) -> None:
+    async def _warm_pool(self) -> None:
         """Open connections up to `min_size`, side by side, so that no request waits for one."""
         missing = self._min_size - self._pool.get_size()
         if missing > 0:
-            await asyncio.gather(*(self._touch() for _ in range(self._min_size)))
+            await asyncio.gather(*(self._touch_connections() for _ in range(self._min_size)))
 
-    async def _touch(self) -> None:
+    async def _touch_connections(self) -> None:
         async with self.acquire() as connection:
             await connection.fetchval("SELECT 1")
 

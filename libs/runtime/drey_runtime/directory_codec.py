@@ -32,7 +32,7 @@ def encode_catalog(page: CatalogPage) -> bytes:
 def decode_catalog(raw: bytes) -> CatalogPage:
     """Inverse of `encode_catalog`. Raises `Malformed` on a torn page."""
     with parsing("a catalog page"):
-        return _catalog(raw)
+        return _catalog_page(raw)
 
 
 def check_catalog(raw: bytes) -> int:
@@ -42,25 +42,25 @@ def check_catalog(raw: bytes) -> int:
     """
     with parsing("a catalog page"):
         page = pages_pb2.CatalogPage.FromString(raw)
-    _check(page.number, page.names, page.addresses, page.devices, page.roles, page.protocols)
-    _check(page.number, page.read_only)
+    _check_number(page.number, page.names, page.addresses, page.devices, page.roles, page.protocols)
+    _check_number(page.number, page.read_only)
     for column in (page.pv_numbers, page.absolute_tolerances, page.relative_tolerances):
         if len(column) != 8 * PAGE_SLOTS:
             raise Malformed(f"directory page {page.number} has a column of {len(column)} bytes")
     return int(page.number)
 
 
-def _catalog(raw: bytes) -> CatalogPage:
+def _catalog_page(raw: bytes) -> CatalogPage:
     page = pages_pb2.CatalogPage.FromString(raw)
-    _check(page.number, page.names, page.addresses, page.devices)
+    _check_number(page.number, page.names, page.addresses, page.devices)
     return CatalogPage(
         number=page.number,
-        pv_number=_column(page.pv_numbers, "<i8"),
-        role=_column(page.roles, "u1"),
-        protocol=_column(page.protocols, "u1"),
-        read_only=_column(page.read_only, "u1"),
-        absolute=_column(page.absolute_tolerances, "<f8"),
-        relative=_column(page.relative_tolerances, "<f8"),
+        pv_number=_decode_column(page.pv_numbers, "<i8"),
+        role=_decode_column(page.roles, "u1"),
+        protocol=_decode_column(page.protocols, "u1"),
+        read_only=_decode_column(page.read_only, "u1"),
+        absolute=_decode_column(page.absolute_tolerances, "<f8"),
+        relative=_decode_column(page.relative_tolerances, "<f8"),
         names=list(page.names),
         addresses=list(page.addresses),
         devices=list(page.devices),
@@ -88,20 +88,20 @@ def encode_metadata(page: MetadataPage) -> bytes:
 def decode_metadata(raw: bytes) -> MetadataPage:
     """Inverse of `encode_metadata`. Raises `Malformed` on a torn page."""
     with parsing("a metadata page"):
-        return _metadata(raw)
+        return _metadata_page(raw)
 
 
-def _metadata(raw: bytes) -> MetadataPage:
+def _metadata_page(raw: bytes) -> MetadataPage:
     page = pages_pb2.MetadataPage.FromString(raw)
-    _check(page.number, page.units, page.hosts)
+    _check_number(page.number, page.units, page.hosts)
     entries = np.frombuffer(page.enum_entries, "<u2").tolist()
     return MetadataPage(
         number=page.number,
-        kind=_column(page.kinds, "u1"),
-        count=_column(page.counts, "<i8"),
-        readable=_column(page.readable, "u1"),
-        writable=_column(page.writable, "u1"),
-        precision=_column(page.precisions, "<i2"),
+        kind=_decode_column(page.kinds, "u1"),
+        count=_decode_column(page.counts, "<i8"),
+        readable=_decode_column(page.readable, "u1"),
+        writable=_decode_column(page.writable, "u1"),
+        precision=_decode_column(page.precisions, "<i2"),
         limits=np.frombuffer(page.limits, "<f8").reshape(8, PAGE_SLOTS),
         units=list(page.units),
         hosts=list(page.hosts),
@@ -109,16 +109,16 @@ def _metadata(raw: bytes) -> MetadataPage:
     )
 
 
-def _column(raw: bytes, dtype: str) -> Any:
+def _decode_column(raw: bytes, dtype: str) -> Any:
     column = np.frombuffer(raw, dtype)
     if len(column) != PAGE_SLOTS:
         raise Malformed(f"a directory page with a column of {len(column)} entries")
     return column
 
 
-def _check(number: int, *lists: Any) -> None:
+def _check_number(number: int, *lists: Any) -> None:
     if number >= PAGE_LIMIT:
         raise Malformed(f"a directory page with the number {number}")
-    for found in lists:
-        if len(found) != PAGE_SLOTS:
-            raise Malformed(f"directory page {number} has a list of {len(found)} entries")
+    for column in lists:
+        if len(column) != PAGE_SLOTS:
+            raise Malformed(f"directory page {number} has a list of {len(column)} entries")

@@ -63,13 +63,13 @@ def decode_heartbeat(raw: bytes) -> Heartbeat:
 def decode_directory_version(raw: bytes) -> DirectoryVersion:
     """Versions of a shard's directory. Raises `Malformed`."""
     with parsing("a directory version"):
-        found = DirectoryVersion.FromString(raw)
-    require_stamp("a directory version", found.epoch, found.version)
-    if len(found.pages) != len(found.page_versions):
+        version = DirectoryVersion.FromString(raw)
+    require_stamp("a directory version", version.epoch, version.version)
+    if len(version.pages) != len(version.page_versions):
         raise Malformed("a directory version whose pages and versions differ in number")
-    if found.pages and max(found.pages) >= PAGE_LIMIT:
-        raise Malformed(f"a directory version that names page {max(found.pages)}")
-    return found
+    if version.pages and max(version.pages) >= PAGE_LIMIT:
+        raise Malformed(f"a directory version that names page {max(version.pages)}")
+    return version
 
 
 def encode_catalog_changed(version: int) -> bytes:

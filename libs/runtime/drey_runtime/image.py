@@ -134,20 +134,20 @@ class Image:
         finally:
             await redis.aclose()
 
-    def _key(self, *parts: object) -> str:
+    def _shard_key(self, *parts: object) -> str:
         return ":".join([self._ns, *map(str, parts)])
 
     async def ping(self) -> None:
         """Whether Redis answers."""
-        with _translated():
+        with _translate_errors():
             await self._redis.ping()
 
     # --- writing, by the owner of a shard ---
 
     async def epoch(self, shard: int) -> int:
         """The epoch in force; 0 when the image has none."""
-        (raw,) = await self._mget([self._key("shard", shard, "epoch")])
-        return _epoch(raw)
+        (raw,) = await self._read_keys([self._shard_key("shard", shard, "epoch")])
+        return _parse_epoch(raw)
 
     async def claim(self, shard: int, epoch: int) -> None:
         """Refuse every older epoch from here on. Raises `EpochSuperseded` as the writes do."""
@@ -158,7 +158,7 @@ class Image:
     ) -> None:
         """Write pages of the shard. Raises `EpochSuperseded` when the epoch is too old."""
         items = {
-            self._key("page", number): ImagePage(
+            self._shard_key("page", number): ImagePage(
                 number=number,
                 epoch=epoch,
                 sequence=sequence,
@@ -171,7 +171,7 @@ class Image:
 
     async def write_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Write the sign of life."""
-        key = self._key("shard", heartbeat.shard, "heartbeat")
+        key = self._shard_key("shard", heartbeat.shard, "heartbeat")
         await self._fenced_set(
             heartbeat.shard, heartbeat.epoch, {key: heartbeat.SerializeToString()}
         )
@@ -183,24 +183,24 @@ class Image:
         metadata: Mapping[int, bytes],
     ) -> None:
         """Write encoded directory pages by number, and then the version that names them."""
-        items = {self._key("catalog", n): raw for n, raw in catalog.items()}
-        items |= {self._key("metadata", n): raw for n, raw in metadata.items()}
-        items[self._key("shard", version.shard, "directory")] = version.SerializeToString()
+        items = {self._shard_key("catalog", n): raw for n, raw in catalog.items()}
+        items |= {self._shard_key("metadata", n): raw for n, raw in metadata.items()}
+        items[self._shard_key("shard", version.shard, "directory")] = version.SerializeToString()
         await self._fenced_set(version.shard, version.epoch, items)
 
     async def _fenced_set(self, shard: int, epoch: int, items: Mapping[str, bytes]) -> None:
         """Set all of `items` or none, and none when a newer owner has the shard."""
-        parts = list(_parts(items))
+        parts = list(_name_parts(items))
         if len(parts) == 1:
-            await self._run(self._set, shard, epoch, items, list(items.values()))
+            await self._run_script(self._set, shard, epoch, items, list(items.values()))
             return
         beside = f":next:{epoch}"
         for names in parts:
             staged = [name + beside for name in names]
-            await self._run(self._stage, shard, epoch, staged, [items[n] for n in names])
-        await self._run(self._commit, shard, epoch, items, [beside.encode()])
+            await self._run_script(self._stage, shard, epoch, staged, [items[n] for n in names])
+        await self._run_script(self._commit, shard, epoch, items, [beside.encode()])
 
-    async def _run(
+    async def _run_script(
         self,
         script: AsyncScript,
         shard: int,
@@ -208,13 +208,13 @@ class Image:
         names: Iterable[str],
         values: Sequence[bytes],
     ) -> None:
-        with _translated():
+        with _translate_errors():
             held = await script(
-                keys=[self._key("shard", shard, "epoch"), *names],
+                keys=[self._shard_key("shard", shard, "epoch"), *names],
                 args=[f"{epoch:020d}", f"{epoch + EPOCH_STEP:020d}", *values],
             )
         if held == b"lost":
-            raise _away("it has lost a part of what was written")
+            raise _unavailable_image("it has lost a part of what was written")
         if held != b"0":
             raise EpochSuperseded(shard, int(held), epoch)
 
@@ -222,36 +222,45 @@ class Image:
 
     async def read_pages(self, numbers: Sequence[int]) -> tuple[Pages, PageStamps]:
         """Pages by number (ascending), those not there or torn with every slot absent."""
-        return _decoded(numbers, await self._mget([self._key("page", n) for n in numbers]))
+        return _decode_pages(
+            numbers, await self._read_keys([self._shard_key("page", n) for n in numbers])
+        )
 
     async def read_shard(self, shard: int, numbers: Sequence[int]) -> tuple[Pages, PageStamps, int]:
         """As `read_pages`, with the epoch in force in the shard; all of one instant."""
-        epoch, *raws = await self._mget(
-            [self._key("shard", shard, "epoch"), *(self._key("page", n) for n in numbers)]
+        epoch, *raws = await self._read_keys(
+            [
+                self._shard_key("shard", shard, "epoch"),
+                *(self._shard_key("page", n) for n in numbers),
+            ]
         )
-        return *_decoded(numbers, raws), _epoch(epoch)
+        return *_decode_pages(numbers, raws), _parse_epoch(epoch)
 
     async def heartbeats(self, shards: int) -> list[Heartbeat | None]:
         """The last sign of life of each shard; None for one that never had an owner."""
-        raws = await self._mget([self._key("shard", s, "heartbeat") for s in range(shards)])
-        beats = [_accepted(decode_heartbeat, raw, "image heartbeats") for raw in raws]
+        raws = await self._read_keys(
+            [self._shard_key("shard", s, "heartbeat") for s in range(shards)]
+        )
+        beats = [_accept_page(decode_heartbeat, raw, "image heartbeats") for raw in raws]
         return [b if b is not None and b.shard == s else None for s, b in enumerate(beats)]
 
     async def directory_versions(self, shards: int) -> list[DirectoryVersion | None]:
         """The directory version of each shard, with all of its pages; None where there is none."""
-        raws = await self._mget([self._key("shard", s, "directory") for s in range(shards)])
-        found = [_accepted(decode_directory_version, raw, "image directory") for raw in raws]
-        return [v if v is not None and v.shard == s else None for s, v in enumerate(found)]
+        raws = await self._read_keys(
+            [self._shard_key("shard", s, "directory") for s in range(shards)]
+        )
+        versions = [_accept_page(decode_directory_version, raw, "image directory") for raw in raws]
+        return [v if v is not None and v.shard == s else None for s, v in enumerate(versions)]
 
     async def directory_version(self, shard: int) -> DirectoryVersion | None:
         """That of one shard."""
-        (raw,) = await self._mget([self._key("shard", shard, "directory")])
-        return _accepted(decode_directory_version, raw, "image directory")
+        (raw,) = await self._read_keys([self._shard_key("shard", shard, "directory")])
+        return _accept_page(decode_directory_version, raw, "image directory")
 
     async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]:
         """Catalog pages by number; those not there or torn are left out."""
-        raws = await self._mget([self._key("catalog", n) for n in numbers])
-        found = [_accepted(decode_catalog, raw, "image catalog pages") for raw in raws]
+        raws = await self._read_keys([self._shard_key("catalog", n) for n in numbers])
+        found = [_accept_page(decode_catalog, raw, "image catalog pages") for raw in raws]
         return [p for n, p in zip(numbers, found, strict=True) if p is not None and p.number == n]
 
     async def metadata_pages(self, numbers: Sequence[int]) -> list[MetadataPage]:
@@ -262,15 +271,15 @@ class Image:
 
     async def metadata_bytes(self, numbers: Sequence[int]) -> list[bytes | None]:
         """Metadata pages by number as they are in the image; give them to `metadata_page`."""
-        return await self._mget([self._key("metadata", n) for n in numbers])
+        return await self._read_keys([self._shard_key("metadata", n) for n in numbers])
 
     async def lost_pages(self, numbers: Sequence[int]) -> tuple[list[int], list[int]]:
         """Which pages are not there: of values, and of the directory (catalog or metadata)."""
         kinds = ("page", "catalog", "metadata")
-        keys = [self._key(kind, n) for kind in kinds for n in numbers]
+        keys = [self._shard_key(kind, n) for kind in kinds for n in numbers]
         if not keys:
             return [], []
-        with _translated():
+        with _translate_errors():
             if await self._redis.exists(*keys) == len(keys):
                 return [], []
             there = np.array(await self._commands_exists(keys), bool).reshape(3, len(numbers))
@@ -283,10 +292,10 @@ class Image:
                 pipeline.exists(key)
             return await pipeline.execute()
 
-    async def _mget(self, keys: list[str]) -> list[bytes | None]:
+    async def _read_keys(self, keys: list[str]) -> list[bytes | None]:
         if not keys:
             return []
-        with _translated():
+        with _translate_errors():
             found: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
         return found
 
@@ -294,7 +303,7 @@ class Image:
 _T = TypeVar("_T")
 
 
-def _accepted(decode: Callable[[bytes], _T], raw: bytes | None, source: str) -> _T | None:
+def _accept_page(decode: Callable[[bytes], _T], raw: bytes | None, source: str) -> _T | None:
     """What is not there or torn is None; the latter is counted."""
     if not raw:
         return None
@@ -307,11 +316,11 @@ def _accepted(decode: Callable[[bytes], _T], raw: bytes | None, source: str) -> 
 
 def metadata_page(number: int, raw: bytes | None) -> MetadataPage | None:
     """A metadata page of the image; None for one that is not there or torn."""
-    page = _accepted(decode_metadata, raw, "image metadata pages")
+    page = _accept_page(decode_metadata, raw, "image metadata pages")
     return page if page is not None and page.number == number else None
 
 
-def _epoch(raw: bytes | None) -> int:
+def _parse_epoch(raw: bytes | None) -> int:
     """The epoch in force; 0 where there is none, or something that never was one."""
     if not raw:
         return 0
@@ -322,7 +331,7 @@ def _epoch(raw: bytes | None) -> int:
     return epoch
 
 
-def _parts(items: Mapping[str, bytes]) -> Iterator[list[str]]:
+def _name_parts(items: Mapping[str, bytes]) -> Iterator[list[str]]:
     """Names in parts of a bounded number and size; at least one, which may be empty."""
     part: list[str] = []
     size = 0
@@ -335,7 +344,7 @@ def _parts(items: Mapping[str, bytes]) -> Iterator[list[str]]:
     yield part
 
 
-def _decoded(numbers: Sequence[int], raws: list[bytes | None]) -> tuple[Pages, PageStamps]:
+def _decode_pages(numbers: Sequence[int], raws: list[bytes | None]) -> tuple[Pages, PageStamps]:
     n = len(numbers)
     pages = Pages.empty(np.asarray(numbers, np.int64))
     stamps = PageStamps(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int64))
@@ -345,11 +354,11 @@ def _decoded(numbers: Sequence[int], raws: list[bytes | None]) -> tuple[Pages, P
         note(error, "image pages")
         stamps.epoch[row] = stamps.sequence[row] = stamps.time_ns[row] = 0
 
-    fill_pages(pages, have, _bodies(numbers, raws, stamps), refuse)
+    fill_pages(pages, have, _image_bodies(numbers, raws, stamps), refuse)
     return pages, stamps
 
 
-def _bodies(
+def _image_bodies(
     numbers: Sequence[int], raws: list[bytes | None], stamps: PageStamps
 ) -> Iterator[bytes]:
     """The image forms of the pages that are there, their stamps noted; empty for a torn one.
@@ -358,7 +367,7 @@ def _bodies(
     """
     for i, raw in enumerate(raws):
         if raw:
-            found = _accepted(_image_page, raw, "image pages")
+            found = _accept_page(_image_page, raw, "image pages")
             if found is None or found.number != numbers[i]:
                 yield b""
                 continue
@@ -376,15 +385,15 @@ def _image_page(raw: bytes) -> ImagePage:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Redis's errors as ours, and a cancellation that it lost raised all the same."""
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         reraise_cancellation()
-        raise _away(error) from error
+        raise _unavailable_image(error) from error
     reraise_cancellation()
 
 
-def _away(error: object) -> Unavailable:
+def _unavailable_image(error: object) -> Unavailable:
     return Unavailable(f"Redis is away: {error}", reason=Reason.IMAGE_UNAVAILABLE)

@@ -62,13 +62,13 @@ def permission_of(method: str) -> str:
     """The permission that `/package.Service/Method` demands; empty: nobody may."""
     if method.startswith(_REFLECTION):
         return REFLECTION_PERMISSION
-    found = _descriptor(method)
-    if found is None:
+    descriptor = _method_descriptor(method)
+    if descriptor is None:
         return ""
-    return str(found.GetOptions().Extensions[annotations_pb2.permission])
+    return str(descriptor.GetOptions().Extensions[annotations_pb2.permission])
 
 
-def _descriptor(method: str) -> MethodDescriptor | None:
+def _method_descriptor(method: str) -> MethodDescriptor | None:
     service, _, name = method.strip("/").partition("/")
     try:
         return descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
@@ -122,28 +122,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if path in self._wrapped:
             return self._wrapped[path]
         handler = await continuation(handler_call_details)
-        wrapped = self._wrap(path, handler)
+        wrapped = self._wrap_handler(path, handler)
         if handler is not None:  # names that are made up are not kept
             self._wrapped[path] = wrapped
         return wrapped
 
-    def _wrap(self, path: str, handler: Any) -> RpcHandler:
+    def _wrap_handler(self, path: str, handler: Any) -> RpcHandler:
         method = _Method.of(path, handler)
 
-        async def single(_requests: Any, context: Context) -> Any:
+        async def serve_single(_requests: Any, context: Context) -> Any:
             async with _Call(self, method, context) as call:
                 return await call.answer()
 
-        async def streaming(_requests: Any, context: Context) -> None:
+        async def serve_streaming(_requests: Any, context: Context) -> None:
             async with _Call(self, method, context) as call:
                 await call.answer_stream()
 
         if handler is not None and not handler.response_streaming:
             return grpc.stream_unary_rpc_method_handler(
-                single, response_serializer=handler.response_serializer
+                serve_single, response_serializer=handler.response_serializer
             )
         serializer = None if handler is None else handler.response_serializer
-        return grpc.stream_stream_rpc_method_handler(streaming, response_serializer=serializer)
+        return grpc.stream_stream_rpc_method_handler(
+            serve_streaming, response_serializer=serializer
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class _Method:
     @classmethod
     def of(cls, path: str, handler: Any) -> _Method:
         """Of a handler of gRPC; None where nobody serves the method."""
-        found = _descriptor(path)
+        descriptor = _method_descriptor(path)
         if handler is None:
             inner = None
         elif handler.request_streaming:
@@ -175,8 +177,8 @@ class _Method:
             inner=inner,
             parse=handler.request_deserializer if handler is not None else None,
             reads_stream=handler is not None and handler.request_streaming,
-            streams_in=found is not None and found.client_streaming,
-            streams_out=found is not None and found.server_streaming,
+            streams_in=descriptor is not None and descriptor.client_streaming,
+            streams_out=descriptor is not None and descriptor.server_streaming,
             open=path.startswith(OPEN_PREFIXES),
             permission=permission_of(path),
         )
@@ -202,14 +204,14 @@ class _Call:
         self._span = telemetry.span(self._method.path.strip("/"), carrier, SpanKind.SERVER)
         self._span.__enter__()
         try:
-            self._admit(carrier)
+            self._admit_caller(carrier)
         except Exception as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise  # not reached: telling the status raises
         self._server.calls.add(self)
         return self
 
-    def _admit(self, metadata: dict[str, str]) -> None:
+    def _admit_caller(self, metadata: dict[str, str]) -> None:
         """Who calls, is there a place, may they; nothing of the call has been read."""
         admission, method = self._server.admission, self._method
         if method.open:
@@ -224,7 +226,7 @@ class _Call:
         holder = principal.key_id or principal.name
         if principal.key_id:  # the parts themselves call each other as often as they have to
             admission.count_call(holder, self._begin)
-        self._hold(admission.calls, holder)
+        self._hold_place(admission.calls, holder)
         if method.inner is None:
             raise errors.Unimplemented(
                 f"{method.path[:200]} is not served here; server reflection lists what is",
@@ -233,7 +235,7 @@ class _Call:
             )
         principal.require(method.permission, method.path)
         if method.streams_in:
-            self._hold(admission.uploads, holder)
+            self._hold_place(admission.uploads, holder)
         remaining = self._context.time_remaining()
         if remaining is not None and remaining <= 0:
             raise errors.DeadlineExceeded("the deadline was over when the call arrived")
@@ -241,10 +243,10 @@ class _Call:
         self._holder = holder
         self._token = current_principal.set(principal)
 
-    def _hold(self, room: Room, holder: str) -> None:
+    def _hold_place(self, room: Room, holder: str) -> None:
         self._places.enter_context(room.place(holder, "this key"))
 
-    def _leave(self) -> None:
+    def _leave_places(self) -> None:
         """Give back the places; a call that has been refused may take long to be told so."""
         self._server.calls.discard(self)
         self._places.close()
@@ -279,11 +281,11 @@ class _Call:
 
     async def answer(self) -> Any:
         """The one answer."""
-        return await self._inner()(await self._request(), self._context)
+        return await self._inner_handler()(await self._request_argument(), self._context)
 
     async def answer_stream(self) -> None:
         """Send all answers."""
-        answers = self._inner()(await self._request(), self._context)
+        answers = self._inner_handler()(await self._request_argument(), self._context)
         if inspect.iscoroutine(answers):  # refuses before it streams, or writes by itself
             answers = await answers
         if answers is None:
@@ -295,30 +297,30 @@ class _Call:
                         self._require_allowed()
                     await self._outgoing.write(message)
 
-    def _inner(self) -> Handler:
-        assert self._method.inner is not None, "_admit has refused it"
+    def _inner_handler(self) -> Handler:
+        assert self._method.inner is not None, "_admit_caller has refused it"
         return self._method.inner
 
-    async def _request(self) -> Any:
-        first = await self._first()
+    async def _request_argument(self) -> Any:
+        first = await self._first_message()
         if self._method.reads_stream:
-            return self._stream(first)
+            return self._stream_requests(first)
         if first is None:
             raise errors.InvalidArgument(
                 "the call carries no message; send one, which may be empty",
                 reason=errors.Reason.MALFORMED_MESSAGE,
             )
-        return self._checked(first)
+        return self._check_request(first)
 
-    async def _first(self) -> bytes | None:
+    async def _first_message(self) -> bytes | None:
         seconds = self._server.admission.bounds.first_message_s
         try:
             async with asyncio.timeout(seconds):
                 if self._principal is None or self._method.streams_in:
-                    raw = await self._read()
+                    raw = await self._read_message()
                 else:
                     async with self._server.reading.turn(self._holder):
-                        raw = await self._read()
+                        raw = await self._read_message()
         except TimeoutError as error:
             raise errors.DeadlineExceeded(
                 f"no whole message came within {seconds:g} s of the call's begin; send it at once"
@@ -326,7 +328,7 @@ class _Call:
         self._accepted = True
         return raw
 
-    async def _read(self) -> bytes | None:
+    async def _read_message(self) -> bytes | None:
         raw: Any = await self._context.read()
         if raw is grpc.aio.EOF:
             return None
@@ -334,13 +336,13 @@ class _Call:
         _check_size(raw)
         return bytes(raw)
 
-    async def _stream(self, first: bytes | None) -> AsyncIterator[Any]:
+    async def _stream_requests(self, first: bytes | None) -> AsyncIterator[Any]:
         raw = first
         while raw is not None:
-            yield self._checked(raw)
-            raw = await self._read()
+            yield self._check_request(raw)
+            raw = await self._read_message()
 
-    def _checked(self, raw: bytes) -> Any:
+    def _check_request(self, raw: bytes) -> Any:
         return (
             raw if self._method.parse is None else parse(self._method.path, self._method.parse, raw)
         )
@@ -349,24 +351,24 @@ class _Call:
 
     async def __aexit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
         try:
-            self._leave()
-            await self._finish(error)
+            self._leave_places()
+            await self._finish_call(error)
         finally:
             self._span.__exit__(None, None, None)
 
-    async def _finish(self, error: BaseException | None) -> None:
+    async def _finish_call(self, error: BaseException | None) -> None:
         if self._ended_for is not None and isinstance(error, asyncio.CancelledError):
             if self._task is not None:
                 self._task.uncancel()
             error = self._ended_for
         if error is None:
-            self._record("OK")
+            self._record_call("OK")
         elif isinstance(error, errors.DreyError):
-            await self._abort(error)
+            await self._abort_call(error)
         elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._record("CANCELLED")
+            self._record_call("CANCELLED")
         elif isinstance(error, grpc.aio.AbortError):
-            self._record("FORWARDED")
+            self._record_call("FORWARDED")
         elif isinstance(error, Exception):
             log.exception("%s failed", self._method.path, exc_info=error)
             trace = telemetry.trace_id()
@@ -374,21 +376,21 @@ class _Call:
                 f"a defect in Drey; its log has it under trace {trace}",
                 metadata={"trace_id": trace},
             )
-            await self._abort(internal)
+            await self._abort_call(internal)
 
-    async def _abort(self, error: errors.DreyError) -> None:
-        found = status.to_status(error)
+    async def _abort_call(self, error: errors.DreyError) -> None:
+        status_message = status.to_status(error)
         code = status.code_of(error)
-        self._record(code.name, error.reason.name)
+        self._record_call(code.name, error.reason.name)
         try:
             await self._context.abort(
-                code, error.message, ((status.STATUS_METADATA, found.SerializeToString()),)
+                code, error.message, ((status.STATUS_METADATA, status_message.SerializeToString()),)
             )
         except grpc.aio.InternalError as broken:
             # the client has left before it could be told, which is what gRPC is about to say
             raise asyncio.CancelledError from broken
 
-    def _record(self, code: str, reason: str = "") -> None:
+    def _record_call(self, code: str, reason: str = "") -> None:
         elapsed = time.monotonic() - self._begin
         # names that callers make up do not become names of metrics
         method = self._method.path if self._method.inner is not None else "unknown"
@@ -436,9 +438,9 @@ def _check_size(raw: bytes) -> None:
 
 def parse(path: str, from_bytes: Callable[[bytes], Any], raw: bytes) -> Any:
     """A request of ours within its limits. Raises `InvalidArgument`."""
-    found = _descriptor(path)
-    if found is not None:
-        limits.check_outline(found.input_type, raw)
+    descriptor = _method_descriptor(path)
+    if descriptor is not None:
+        limits.check_outline(descriptor.input_type, raw)
     try:
         request = from_bytes(raw)
     except DecodeError as error:
@@ -447,7 +449,7 @@ def parse(path: str, from_bytes: Callable[[bytes], Any], raw: bytes) -> Any:
             reason=errors.Reason.MALFORMED_MESSAGE,
         ) from error
     if isinstance(request, Message):
-        if found is not None and acts(found):
+        if descriptor is not None and acts(descriptor):
             limits.check_known_fields(request, raw)
         limits.check(request)
     return request

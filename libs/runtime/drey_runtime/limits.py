@@ -40,7 +40,7 @@ def check(message: Message) -> None:
 def _check_message(message: Message, path: str, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise InvalidArgument(f"{path} is nested too deep", field=path)
-    for field_check in _checks(message.DESCRIPTOR):
+    for field_check in _field_checks(message.DESCRIPTOR):
         field_check(message, path, depth)
 
 
@@ -61,13 +61,13 @@ def _check_outline(descriptor: Descriptor, raw: bytes, path: str, depth: int, pa
     """How many messages there are so far, this one and those within it included."""
     if depth > _MAX_DEPTH:
         raise InvalidArgument(f"{path} is nested too deep", field=path)
-    outline, fields = _outline(descriptor)
+    outline, fields = _message_outline(descriptor)
     try:
-        found = outline.FromString(raw)
+        outline_message = outline.FromString(raw)
     except DecodeError:
         return parts  # the parser says so in better words
     for name, most, inner in fields:
-        items = getattr(found, name)
+        items = getattr(outline_message, name)
         if len(items) > most:
             _refuse_too_many(f"{path}{name}", len(items), most)
         if inner is None:
@@ -80,7 +80,7 @@ def _check_outline(descriptor: Descriptor, raw: bytes, path: str, depth: int, pa
 
 
 @cache
-def _outline(
+def _message_outline(
     descriptor: Descriptor,
 ) -> tuple[type[Message], tuple[tuple[str, int, Descriptor | None], ...]]:
     """A message with the lists of texts and the messages of another, as bytes; and their limits."""
@@ -108,8 +108,8 @@ def _outline(
         fields.append((field.name, most, field.message_type))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    found = pool.FindMessageTypeByName("Outline")
-    return message_factory.GetMessageClass(found), tuple(fields)
+    message_type = pool.FindMessageTypeByName("Outline")
+    return message_factory.GetMessageClass(message_type), tuple(fields)
 
 
 # --- when it is parsed ---
@@ -149,13 +149,13 @@ def _unknown_field(message: Message, path: str) -> str:
         else:
             items = [(f"{path}{field.name}[{index}].", item) for index, item in enumerate(value)]
         for inner, item in items:
-            if found := _unknown_field(item, inner):
-                return found
+            if unknown_path := _unknown_field(item, inner):
+                return unknown_path
     return ""
 
 
 @cache
-def _checks(descriptor: Descriptor) -> tuple[Check, ...]:
+def _field_checks(descriptor: Descriptor) -> tuple[Check, ...]:
     out: list[Check] = []
     for field in descriptor.fields:
         limits = field.GetOptions().Extensions[annotations_pb2.limits]
@@ -173,31 +173,33 @@ def _checks(descriptor: Descriptor) -> tuple[Check, ...]:
 def _nested_check(field: FieldDescriptor) -> Check:
     name = field.name
 
-    def one(message: Message, path: str, depth: int) -> None:
+    def check_one(message: Message, path: str, depth: int) -> None:
         if message.HasField(name):
             _check_message(getattr(message, name), f"{path}{name}.", depth + 1)
 
-    def many(message: Message, path: str, depth: int) -> None:
+    def check_many(message: Message, path: str, depth: int) -> None:
         for i, item in enumerate(getattr(message, name)):
             _check_message(item, f"{path}{name}[{i}].", depth + 1)
 
-    return many if field.is_repeated else one
+    return check_many if field.is_repeated else check_one
 
 
 def _enum_check(field: FieldDescriptor, enum: EnumDescriptor) -> Check:
     name = field.name
-    known = frozenset(v.number for v in enum.values)
+    known_numbers = frozenset(v.number for v in enum.values)
 
     def run(message: Message, path: str, depth: int) -> None:
         value = getattr(message, name)
         for item in value if field.is_repeated else (value,):
-            if item not in known:
-                _refuse(f"{path}{name}", f"{item} is no {enum.name}")
+            if item not in known_numbers:
+                _refuse_field(f"{path}{name}", f"{item} is no {enum.name}")
 
     return run
 
 
-def _refuse(path: str, why: str, reason: Reason = Reason.INVALID_FIELD, **metadata: str) -> None:
+def _refuse_field(
+    path: str, why: str, reason: Reason = Reason.INVALID_FIELD, **metadata: str
+) -> None:
     raise InvalidArgument(
         f"{path}: {why}", reason=reason, field=path, metadata={"field": path, **metadata}
     )
@@ -205,7 +207,7 @@ def _refuse(path: str, why: str, reason: Reason = Reason.INVALID_FIELD, **metada
 
 def _refuse_too_many(path: str, count: int, most: int) -> None:
     why = f"{count} elements, at most {most} are allowed"
-    _refuse(path, why, Reason.TOO_MANY, limit=str(most))
+    _refuse_field(path, why, Reason.TOO_MANY, limit=str(most))
 
 
 def _field_check(field: FieldDescriptor, limits: annotations_pb2.Limits) -> Check:
@@ -217,8 +219,8 @@ def _field_check(field: FieldDescriptor, limits: annotations_pb2.Limits) -> Chec
         if in_oneof and not message.HasField(name):
             return
         value = getattr(message, name)
-        if limits.required and not _present(message, field, value):
-            _refuse(where, "is required")
+        if limits.required and not _is_present(message, field, value):
+            _refuse_field(where, "is required")
         if field.is_repeated:
             _check_list(where, value, limits)
         elif isinstance(value, str):
@@ -229,7 +231,7 @@ def _field_check(field: FieldDescriptor, limits: annotations_pb2.Limits) -> Chec
     return run
 
 
-def _present(message: Message, field: FieldDescriptor, value: Any) -> bool:
+def _is_present(message: Message, field: FieldDescriptor, value: Any) -> bool:
     if field.is_repeated:
         return len(value) > 0
     if field.message_type is not None:
@@ -241,7 +243,7 @@ def _check_list(where: str, values: Any, limits: annotations_pb2.Limits) -> None
     if limits.max_items and len(values) > limits.max_items:
         _refuse_too_many(where, len(values), limits.max_items)
     if limits.unique and len(set(values)) != len(values):
-        _refuse(where, "has two equal elements")
+        _refuse_field(where, "has two equal elements")
     if len(values) and isinstance(values[0], str):
         _check_texts(where, values, limits)
 
@@ -249,7 +251,7 @@ def _check_list(where: str, values: Any, limits: annotations_pb2.Limits) -> None
 def _check_texts(where: str, values: Iterable[str], limits: annotations_pb2.Limits) -> None:
     for i, value in enumerate(values):
         if limits.epics_name and not value:
-            _refuse(f"{where}[{i}]", "is empty; a name has 1 to 500 bytes")
+            _refuse_field(f"{where}[{i}]", "is empty; a name has 1 to 500 bytes")
         _check_text(f"{where}[{i}]", value, limits)
 
 
@@ -257,17 +259,17 @@ def _check_text(where: str, value: str, limits: annotations_pb2.Limits) -> None:
     if not value:
         return
     if limits.max_bytes and len(value.encode()) > limits.max_bytes:
-        _refuse(where, f"is longer than {limits.max_bytes} bytes")
+        _refuse_field(where, f"is longer than {limits.max_bytes} bytes")
     if limits.uuid and not _UUID.fullmatch(value):
-        _refuse(where, f"{value[:60]!r} is not a UUID", Reason.MALFORMED_ID)
+        _refuse_field(where, f"{value[:60]!r} is not a UUID", Reason.MALFORMED_ID)
     if limits.epics_name and (problem := name_problem(value)):
-        _refuse(where, f"{value[:60]!r} cannot be the name of a PV: it {problem}")
+        _refuse_field(where, f"{value[:60]!r} cannot be the name of a PV: it {problem}")
     if limits.text and (problem := text_problem(value, multiline=limits.multiline)):
-        _refuse(where, problem)
+        _refuse_field(where, problem)
 
 
 def _check_number(where: str, value: Any, limits: annotations_pb2.Limits) -> None:
     if limits.non_negative and not (math.isfinite(value) and value >= 0):
-        _refuse(where, f"{value} is not a finite number of 0 or more")
+        _refuse_field(where, f"{value} is not a finite number of 0 or more")
     if limits.max_value and value > limits.max_value:
-        _refuse(where, f"{value} is more than {limits.max_value}")
+        _refuse_field(where, f"{value} is more than {limits.max_value}")

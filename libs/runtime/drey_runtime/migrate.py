@@ -75,11 +75,11 @@ def migrations_of(package: str) -> list[Migration]:
     with another kind of name, or a gap in the versions.
     """
     folder = _folder_of(package) / "migrations"
-    found = [_read(package, path) for path in sorted(folder.glob("*.sql"))]
-    versions = [migration.version for migration in found]
-    if versions != list(range(1, len(found) + 1)):
+    migrations = [_read_migration(package, path) for path in sorted(folder.glob("*.sql"))]
+    versions = [migration.version for migration in migrations]
+    if versions != list(range(1, len(migrations) + 1)):
         raise InvalidArgument(f"migrations of {package} are not numbered 1, 2, 3 …: {versions}")
-    return found
+    return migrations
 
 
 def grants_of(package: str) -> str:
@@ -95,7 +95,7 @@ def _folder_of(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _read(package: str, path: Path) -> Migration:
+def _read_migration(package: str, path: Path) -> Migration:
     match = _FILE.match(path.name)
     if match is None:
         raise InvalidArgument(f"{package}: {path.name} is not named NNNN_name.sql")
@@ -120,7 +120,7 @@ async def apply(url: str, packages: Sequence[str], application_role: str = "") -
         try:
             applied = await _apply_locked(connection, packages, wanted)
             if application_role:
-                await _grant(connection, packages, application_role)
+                await _grant_role(connection, packages, application_role)
             return applied
         finally:
             await connection.close(timeout=3)
@@ -132,8 +132,8 @@ async def _apply_locked(
     await connection.execute(f"SET lock_timeout = '{_LOCK_WAIT_S}s'")
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     await connection.execute(_META)
-    applied = await _applied(connection, packages)
-    missing = _missing(applied, wanted)
+    applied = await _read_applied(connection, packages)
+    missing = _missing_migrations(applied, wanted)
     for migration in missing:
         async with connection.transaction():
             await connection.execute(migration.sql)
@@ -148,7 +148,7 @@ async def _apply_locked(
     return missing
 
 
-async def _grant(connection: Connection, packages: Sequence[str], role: str) -> None:
+async def _grant_role(connection: Connection, packages: Sequence[str], role: str) -> None:
     name = await connection.fetchval("SELECT quote_ident($1::text)", role)
     if await connection.fetchval("SELECT to_regrole($1) IS NULL", name):
         raise MigrationError(
@@ -159,7 +159,7 @@ async def _grant(connection: Connection, packages: Sequence[str], role: str) -> 
             await connection.execute(grants_of(package).replace(":application", name))
 
 
-async def _applied(
+async def _read_applied(
     connection: Connection, packages: Sequence[str]
 ) -> dict[tuple[str, int], tuple[str, str]]:
     rows = await connection.fetch(
@@ -170,13 +170,13 @@ async def _applied(
     return {(row["package"], row["version"]): (row["name"], row["checksum"]) for row in rows}
 
 
-def _missing(
+def _missing_migrations(
     applied: dict[tuple[str, int], tuple[str, str]], wanted: list[Migration]
 ) -> list[Migration]:
     """What is not applied; MigrationError where the database has other things than the files."""
-    known = {(migration.package, migration.version): migration for migration in wanted}
+    known_migrations = {(migration.package, migration.version): migration for migration in wanted}
     for key, (name, checksum) in sorted(applied.items()):
-        migration = known.get(key)
+        migration = known_migrations.get(key)
         if migration is None:
             raise MigrationError(
                 f"the database has migration {key[0]} {key[1]:04d}_{name}, which this version does"
@@ -187,7 +187,7 @@ def _missing(
                 f"migration {migration} was changed after it had been applied: restore the file"
                 " and put the change into a new one"
             )
-    return [migration for key, migration in known.items() if key not in applied]
+    return [migration for key, migration in known_migrations.items() if key not in applied]
 
 
 async def check_connection(connection: Connection, packages: Sequence[str]) -> None:
@@ -195,8 +195,8 @@ async def check_connection(connection: Connection, packages: Sequence[str]) -> N
     wanted = [migration for package in packages for migration in migrations_of(package)]
     with guard():
         there = await connection.fetchval("SELECT to_regclass('drey_meta.migration') IS NOT NULL")
-        applied = await _applied(connection, packages) if there else {}
-    missing = _missing(applied, wanted)
+        applied = await _read_applied(connection, packages) if there else {}
+    missing = _missing_migrations(applied, wanted)
     if missing:
         raise MigrationError(
             f"the database lacks {len(missing)} migration(s), the first is {missing[0]}: run"

@@ -47,21 +47,21 @@ def check_page_size(
 def cut_page(
     kind: str,
     query: bytes,
-    found: Iterable[T],
+    items: Iterable[T],
     size: int,
     message: Callable[[T], M],
     key: Callable[[T], Sequence[Position]],
 ) -> tuple[list[M], str]:
     """(the messages of a page, the token of the next; empty: this is the last).
 
-    `found` are items in the order of the list, one more than `size` where there are more. A page
+    `items` are items in the order of the list, one more than `size` where there are more. A page
     has at most `size` of them, and at most `MAX_PAGE_BYTES`, but one in any case; the token stands
     for the place right after the last one in it.
     """
     page: list[M] = []
     last: T | None = None
     taken = 0
-    for item in found:
+    for item in items:
         made = message(item)
         taken += made.ByteSize() + _ITEM_HEAD
         if last is not None and (len(page) == size or taken > MAX_PAGE_BYTES):

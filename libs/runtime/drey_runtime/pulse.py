@@ -28,7 +28,7 @@ class Pulses:
         """Look for ever; Redis being away is waited out."""
         while True:
             with suppress(Unavailable):
-                await self._look()
+                await self._read_heartbeats()
             await asyncio.sleep(_LOOK_S)
 
     async def read(self) -> list[tuple[Heartbeat | None, int | None]]:
@@ -37,7 +37,7 @@ class Pulses:
         Waits a moment where this process has just begun to look. `Unavailable` without Redis.
         """
         while True:
-            beats = await self._look()
+            beats = await self._read_heartbeats()
             now = time.monotonic_ns()
             ages = [self._signs.age_ns(shard, now) for shard in range(self._shards)]
             waits = any(b is not None and age is None for b, age in zip(beats, ages, strict=True))
@@ -46,7 +46,7 @@ class Pulses:
                 return list(zip(beats, ages, strict=True))
             await asyncio.sleep(_LOOK_S / 5)
 
-    async def _look(self) -> list[Heartbeat | None]:
+    async def _read_heartbeats(self) -> list[Heartbeat | None]:
         beats = await self._image.heartbeats(self._shards)
         self._begun = self._begun or time.monotonic()
         now = time.monotonic_ns()

@@ -43,7 +43,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 def _server_options(settings: CommonSettings, public: bool) -> list[tuple[str, int]]:
     """What a connection may do before, and beside, our own limits."""
-    found = [
+    options = [
         *_OPTIONS,
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", HARD_LIMIT_BYTES),
@@ -52,10 +52,10 @@ def _server_options(settings: CommonSettings, public: bool) -> list[tuple[str, i
         ("grpc.max_connection_idle_ms", int(settings.idle_connection * 1000)),
         ("grpc.server_handshake_timeout_ms", 10_000),
     ]
-    return [*found, ("grpc.max_concurrent_streams", _STREAMS)] if public else found
+    return [*options, ("grpc.max_concurrent_streams", _STREAMS)] if public else options
 
 
-def _serialize(message: Message | bytes) -> bytes:
+def _serialize_message(message: Message | bytes) -> bytes:
     """Handlers may give messages, or bytes already encoded."""
     return message if isinstance(message, bytes) else message.SerializeToString()
 
@@ -77,7 +77,7 @@ def method_handlers(service: str, servicer: object) -> grpc.GenericRpcHandler:
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[method.client_streaming, method.server_streaming]
         request = message_factory.GetMessageClass(method.input_type)
-        handlers[method.name] = make(function, request.FromString, _serialize)
+        handlers[method.name] = make(function, request.FromString, _serialize_message)
     return grpc.method_handlers_generic_handler(service, handlers)
 
 
@@ -154,7 +154,7 @@ async def serve(
         ),
         server,
     )
-    port = _bind(server, settings, listen, public)
+    port = _bind_port(server, settings, listen, public)
     await server.start()
     log.info("listening on port %d", port)
     async with asyncio.TaskGroup() as loops:
@@ -167,12 +167,12 @@ async def serve(
             guarding.cancel()
 
 
-def _bind(server: grpc.aio.Server, settings: CommonSettings, listen: str, public: bool) -> int:
+def _bind_port(server: grpc.aio.Server, settings: CommonSettings, listen: str, public: bool) -> int:
     if settings.tls_cert is None or settings.tls_key is None or is_unix(listen):
         port = server.add_insecure_port(listen)
     else:
         pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-        parts = None if public else _read(settings.tls_client_ca)
+        parts = None if public else _read_file(settings.tls_client_ca)
         credentials = grpc.ssl_server_credentials([pair], parts, parts is not None)
         port = server.add_secure_port(listen, credentials)
     if port == 0 and not is_unix(listen):
@@ -180,7 +180,7 @@ def _bind(server: grpc.aio.Server, settings: CommonSettings, listen: str, public
     return port
 
 
-def _read(path: Path | None) -> bytes | None:
+def _read_file(path: Path | None) -> bytes | None:
     return None if path is None else path.read_bytes()
 
 
@@ -200,6 +200,6 @@ def channel(settings: CommonSettings, target: str, **options: Any) -> grpc.aio.C
     if shown[0] is None:
         shown = (settings.tls_key, settings.tls_cert)
     credentials = grpc.ssl_channel_credentials(
-        settings.tls_ca.read_bytes(), _read(shown[0]), _read(shown[1])
+        settings.tls_ca.read_bytes(), _read_file(shown[0]), _read_file(shown[1])
     )
     return grpc.aio.secure_channel(target, credentials, options=arguments)

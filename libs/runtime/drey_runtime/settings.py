@@ -265,14 +265,14 @@ def load(cls: type[S]) -> S:
         raise SettingsError("; ".join(lines)) from error
 
 
-def _refuse_unknown(cls: type[CommonSettings], known: frozenset[str]) -> None:
+def _refuse_unknown(cls: type[CommonSettings], known_names: frozenset[str]) -> None:
     others = tuple(f"DREY_{s.upper()}_" for s in SERVICES if s != cls.service)
     shared = frozenset(f"DREY_{name.upper()}" for name in CommonSettings.model_fields)
     for variable in os.environ:
-        if not variable.startswith("DREY_") or variable in CLIENT_VARIABLES | known | shared:
+        if not variable.startswith("DREY_") or variable in CLIENT_VARIABLES | known_names | shared:
             continue
         if variable.startswith(others):
             continue
-        near = difflib.get_close_matches(variable, sorted(known), 1)
+        near = difflib.get_close_matches(variable, sorted(known_names), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SettingsError(f"{variable} is no setting{hint}")

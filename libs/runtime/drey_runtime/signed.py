@@ -28,31 +28,31 @@ class SignedChannel:
     ) -> grpc.aio.Channel:
         """A channel to the part `audience`, signed by this one, with the trace; for stubs only."""
 
-        def dress(method: str, metadata: Metadata) -> Metadata:
+        def dress_metadata(method: str, metadata: Metadata) -> Metadata:
             own = signer.own_metadata(audience, method) if signer is not None else ()
             return (*metadata, *own, *telemetry.headers().items())
 
-        return cast(grpc.aio.Channel, cls(channel, dress))
+        return cast(grpc.aio.Channel, cls(channel, dress_metadata))
 
     def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """As the channel's."""
-        return self._dressed(method, self._channel.unary_unary(method, *args, **options))
+        return self._signed_method(method, self._channel.unary_unary(method, *args, **options))
 
     def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """As the channel's."""
-        return self._dressed(method, self._channel.unary_stream(method, *args, **options))
+        return self._signed_method(method, self._channel.unary_stream(method, *args, **options))
 
     def stream_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """As the channel's."""
-        return self._dressed(method, self._channel.stream_unary(method, *args, **options))
+        return self._signed_method(method, self._channel.stream_unary(method, *args, **options))
 
     def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """As the channel's."""
-        return self._dressed(method, self._channel.stream_stream(method, *args, **options))
+        return self._signed_method(method, self._channel.stream_stream(method, *args, **options))
 
-    def _dressed(self, method: str, call: Any) -> Callable[..., Any]:
-        def signed(*requests: Any, metadata: Any = (), **more: Any) -> Any:
+    def _signed_method(self, method: str, call: Any) -> Callable[..., Any]:
+        def signed_call(*requests: Any, metadata: Any = (), **more: Any) -> Any:
             whole = self._dress(method, tuple(metadata or ()))
             return call(*requests, metadata=whole, **more)
 
-        return signed
+        return signed_call

@@ -64,12 +64,12 @@ class Outgoing:
         Raises the `DreyError` of a cut, and `CancelledError` when the client has left.
         """
         try:
-            await self._write(message)
+            await self._write_waiting(message)
         except grpc.aio.InternalError as broken:
             # gRPC says so either way, the call's task being cancelled a moment later
             raise asyncio.CancelledError from broken
 
-    async def _write(self, message: Message | bytes) -> None:
+    async def _write_waiting(self, message: Message | bytes) -> None:
         if not self._opened:
             # by itself: sent with a message that never leaves it would keep back the status too
             self._opened = True
@@ -117,14 +117,14 @@ class StallGuard:
     @contextmanager
     def watched(self, context: Context) -> Iterator[Outgoing]:
         """The answers of a call, looked at until the call has ended in gRPC too."""
-        found = Outgoing(context)
-        self._open.add(found)
-        context.add_done_callback(lambda _: self._open.discard(found))  # type: ignore[arg-type]
-        token = _current.set(found)
+        outgoing = Outgoing(context)
+        self._open.add(outgoing)
+        context.add_done_callback(lambda _: self._open.discard(outgoing))  # type: ignore[arg-type]
+        token = _current.set(outgoing)
         try:
-            yield found
+            yield outgoing
         finally:
-            found.held = found.size = 0
+            outgoing.held = outgoing.size = 0
             _current.reset(token)
 
     async def run(self) -> None:
@@ -188,18 +188,18 @@ def _shut_down(number: int, peer: tuple[str, int]) -> bool:
     """Whether an open file is the connection with `peer`; it is closed for both sides then."""
     if not stat.S_ISSOCK(os.fstat(number).st_mode):
         return False
-    found = socket.socket(fileno=number)
+    duplicate = socket.socket(fileno=number)
     try:
-        if found.family not in (socket.AF_INET, socket.AF_INET6):
+        if duplicate.family not in (socket.AF_INET, socket.AF_INET6):
             return False
-        host, port = found.getpeername()[:2]
+        host, port = duplicate.getpeername()[:2]
         # a socket that listens for both families has peers of IPv4 as mapped ones
         if (host.removeprefix("::ffff:").partition("%")[0], port) != peer:
             return False
-        found.shutdown(socket.SHUT_RDWR)
+        duplicate.shutdown(socket.SHUT_RDWR)
         return True
     finally:
-        found.detach()
+        duplicate.detach()
 
 
 def _too_slow(why: str) -> ResourceExhausted:

@@ -49,26 +49,26 @@ def to_status(error: errors.DreyError) -> status_pb2.Status:
             metadata=error.metadata | ({"field": error.field} if error.field else {}),
         )
     ]
-    packed = [_pack(d) for d in details]
+    packed = [_pack_any(d) for d in details]
     if error.field and code == grpc.StatusCode.INVALID_ARGUMENT:
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.message
         )
-        packed.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+        packed.append(_pack_any(error_details_pb2.BadRequest(field_violations=[violation])))
     wait_s = error.retry_after_s
     if code == grpc.StatusCode.UNAVAILABLE:
         wait_s = wait_s or _AWAY_S
     if wait_s:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(max(1, round(wait_s * 1000)))
-        packed.append(_pack(retry))
-    packed += [_pack(detail) for detail in error.details if isinstance(detail, Message)]
+        packed.append(_pack_any(retry))
+    packed += [_pack_any(detail) for detail in error.details if isinstance(detail, Message)]
     return status_pb2.Status(
         code=code_pb2.Code.Value(code.name), message=error.message, details=packed
     )
 
 
-def _pack(message: Message) -> AnyProto:
+def _pack_any(message: Message) -> AnyProto:
     out = AnyProto()
     out.Pack(message)
     return out
@@ -79,8 +79,8 @@ def reason_of(error: grpc.RpcError) -> tuple[str, dict[str, str]]:
     trailing: Any = error.trailing_metadata() if hasattr(error, "trailing_metadata") else ()
     for key, value in trailing or ():
         if key == STATUS_METADATA:
-            found = status_pb2.Status.FromString(value)
-            for detail in found.details:
+            status_message = status_pb2.Status.FromString(value)
+            for detail in status_message.details:
                 info = error_details_pb2.ErrorInfo()
                 if detail.Unpack(info):
                     return info.reason, dict(info.metadata)

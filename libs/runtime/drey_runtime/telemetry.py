@@ -80,8 +80,8 @@ def span(
 
 def trace_id() -> str:
     """The current trace, 32 hexadecimal digits; empty when there is none."""
-    found = trace.get_current_span().get_span_context()
-    return f"{found.trace_id:032x}" if found.is_valid else ""
+    span_context = trace.get_current_span().get_span_context()
+    return f"{span_context.trace_id:032x}" if span_context.is_valid else ""
 
 
 def metadata_carrier(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:

@@ -41,10 +41,10 @@ async def translated(service: str) -> AsyncIterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise _translate(service, error) from error
+        raise _translate_error(service, error) from error
 
 
-def _translate(service: str, error: grpc.aio.AioRpcError) -> DreyError:
+def _translate_error(service: str, error: grpc.aio.AioRpcError) -> DreyError:
     code = error.code()
     name, details = status.reason_of(error)
     error_class = _CLASSES.get(code, errors.Internal)
@@ -89,7 +89,7 @@ class CatalogPagesClient(Generic[Page]):
         `Unavailable` where it is away, or sends what is no catalog: nothing of it is used then.
         """
         for _ in range(_READS):
-            update = await self._read(since)
+            update = await self._read_pages(since)
             if update is None:
                 continue
             if update.version >= since:
@@ -97,7 +97,7 @@ class CatalogPagesClient(Generic[Page]):
             since = 0
         raise Unavailable(f"the catalog changed under {_READS} reads of it")
 
-    async def _read(self, since: int) -> CatalogUpdate[Page] | None:
+    async def _read_pages(self, since: int) -> CatalogUpdate[Page] | None:
         """One read; None where its parts are of several versions."""
         pages: dict[int, Page] = {}
         versions: set[int] = set()

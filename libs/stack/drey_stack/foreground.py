@@ -33,9 +33,9 @@ class Foreground:
 
         Raises `Interrupted` after a signal.
         """
-        return asyncio.run(self._watched(main))
+        return asyncio.run(self._run_watched(main))
 
-    async def _watched(self, main: Coroutine[Any, Any, T]) -> T:
+    async def _run_watched(self, main: Coroutine[Any, Any, T]) -> T:
         self._loop = asyncio.get_running_loop()
         self._task = task = asyncio.ensure_future(main)
         if self._signalled:
@@ -65,14 +65,14 @@ def foreground() -> Iterator[Foreground]:
     What the body makes before and removes after `run` is safe from signals too. A hang-up that was
     set to be ignored (nohup) stays ignored.
     """
-    found = Foreground()
+    scope = Foreground()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     if before[signal.SIGHUP] == signal.SIG_IGN:
         del before[signal.SIGHUP]
     for number in before:
-        signal.signal(number, found.on_signal)
+        signal.signal(number, scope.on_signal)
     try:
-        yield found
+        yield scope
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

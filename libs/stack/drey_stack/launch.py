@@ -16,15 +16,15 @@ _PR_SET_PDEATHSIG = 1
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 
 
-def _check(result: int, what: str) -> None:
+def _check_result(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def _prctl(option: int, *values: int) -> None:
+def _prctl_option(option: int, *values: int) -> None:
     padded = [ctypes.c_ulong(v) for v in (*values, 0, 0, 0, 0)[:4]]
-    _check(_libc.prctl(option, *padded), f"prctl({option})")
+    _check_result(_libc.prctl(option, *padded), f"prctl({option})")
 
 
 def become_user(uid: int, gid: int) -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         if options.get("user"):
             become_user(*options["user"])
         # after the change of user, which would clear it
-        _prctl(_PR_SET_PDEATHSIG, int(options["death_signal"]))
+        _prctl_option(_PR_SET_PDEATHSIG, int(options["death_signal"]))
         if os.getppid() != options["parent"]:
             raise OSError("the parent died before the start")
         os.execve(argv[0], argv, os.environ)

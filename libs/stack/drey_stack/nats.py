@@ -59,9 +59,9 @@ class Nats(Part):
 
     async def answers(self) -> bool:
         """Whether it greets a new connection."""
-        return await within(self._greets, 1.0)
+        return await within(self._greets_clients, 1.0)
 
-    async def _greets(self) -> bool:
+    async def _greets_clients(self) -> bool:
         reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
         try:
             return (await reader.readline()).startswith(b"INFO ")

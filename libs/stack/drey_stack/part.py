@@ -113,9 +113,9 @@ class Part(ABC):
         end = time.monotonic() + deadline
         self._take_folder()
         try:
-            await self._start(end)
+            await self._start_until(end)
         except BaseException:
-            await self._abort()
+            await self._abort_start()
             raise
 
     async def stop(self, grace: float = 10.0) -> None:
@@ -158,11 +158,11 @@ class Part(ABC):
 
     # ---- the life cycle
 
-    async def _start(self, end: float) -> None:
+    async def _start_until(self, end: float) -> None:
         for attempt in range(100):  # 10 s at least, for the last owner to be gone
             if not self.socket:
                 await self._choose_port(end, first=attempt == 0)
-            await self.prepare(self._left(end))
+            await self.prepare(self._seconds_left(end))
             self._process = self.spawn()
             if await self._until_answer(end):
                 if not self.socket:
@@ -171,7 +171,7 @@ class Part(ABC):
             if not self._worth_retrying():
                 break
             await asyncio.sleep(0.1)
-        raise PartFailed(self.name, "ended during its start", self._tail())
+        raise PartFailed(self.name, "ended during its start", self._log_tail())
 
     async def _until_answer(self, end: float) -> bool:
         """True when it answers, False when it ended; PartFailed when the time is over."""
@@ -181,7 +181,7 @@ class Part(ABC):
             if await self.answers():
                 return True
             if time.monotonic() > end:
-                raise PartFailed(self.name, "did not answer in time", self._tail())
+                raise PartFailed(self.name, "did not answer in time", self._log_tail())
             await asyncio.sleep(_POLL)
         return False
 
@@ -218,7 +218,7 @@ class Part(ABC):
         except (FileNotFoundError, ValueError):
             return None
 
-    async def _abort(self) -> None:
+    async def _abort_start(self) -> None:
         """Leave nothing behind; goes through even when cancelled again."""
         if self._process is not None and self._process.running:
             await self._kill_tree(self._process)
@@ -237,7 +237,7 @@ class Part(ABC):
                 relative.kill()
         await process.wait()
         # strangers to asyncio: nothing but a look tells that they are gone
-        while _alive(family):
+        while _alive_processes(family):
             await asyncio.sleep(_POLL)
 
     def _take_folder(self) -> None:
@@ -260,15 +260,15 @@ class Part(ABC):
         write_private(path, secret + "\n")
         return secret
 
-    def _tail(self) -> str:
+    def _log_tail(self) -> str:
         return tail(self.log_path)
 
     @staticmethod
-    def _left(end: float) -> float:
+    def _seconds_left(end: float) -> float:
         return max(0.1, end - time.monotonic())
 
 
-def _alive(family: list[psutil.Process]) -> list[psutil.Process]:
+def _alive_processes(family: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; a zombie that nobody has fetched yet does not."""
     alive = []
     for member in family:

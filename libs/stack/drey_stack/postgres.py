@@ -85,11 +85,11 @@ def postgres_user() -> User | None:
     """Whom Postgres has to run as: None (ourselves) unless we are root."""
     if os.geteuid() != 0:
         return None
-    entry = _unprivileged()
+    entry = _unprivileged_user()
     return User(entry.pw_uid, entry.pw_gid)
 
 
-def _unprivileged() -> pwd.struct_passwd:
+def _unprivileged_user() -> pwd.struct_passwd:
     """`nobody`, or whoever is there that isn't root: initdb insists on a name for its user."""
     with suppress(KeyError):
         return pwd.getpwnam("nobody")
@@ -169,7 +169,7 @@ class Postgres(Part):
         if (self.data / "PG_VERSION").exists():
             await self._until_abandoned(deadline)
         elif self._template is None:
-            await self._initdb(self.data, self.password, deadline)
+            await self._init_cluster(self.data, self.password, deadline)
         else:
             await self._copy_template(self._template, deadline)
         await self._make_roles(deadline)
@@ -204,7 +204,7 @@ class Postgres(Part):
                 return
             if time.monotonic() > end:
                 reason = f"process {pid} of a stack that was killed still runs in {self.data}"
-                raise PartFailed(self.name, reason, self._tail())
+                raise PartFailed(self.name, reason, self._log_tail())
             await asyncio.sleep(0.02)
 
     def _is_server(self, pid: int) -> bool:
@@ -248,7 +248,7 @@ class Postgres(Part):
                 os.chown(path, self._user.uid, self._user.gid)
         partial.rename(self.data)
 
-    async def _initdb(self, target: Path, password: str, deadline: float) -> None:
+    async def _init_cluster(self, target: Path, password: str, deadline: float) -> None:
         partial = target.with_name(target.name + ".new")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700)
@@ -259,7 +259,7 @@ class Postgres(Part):
             argv += ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", "--pwfile=/dev/stdin"]
             argv += ["--set=scram_iterations=1", "--no-instructions"]
             argv += [] if self._fsync else ["--no-sync"]
-            await self._run(argv, deadline, descriptors, password + "\n")
+            await self._run_program(argv, deadline, descriptors, password + "\n")
         partial.rename(target)
 
     async def _make_roles(self, deadline: float) -> None:
@@ -278,12 +278,12 @@ class Postgres(Part):
             argv = [str(self._programs / "postgres"), "--single", "-D", name]
             for key, value in settings.items():
                 argv += ["-c", f"{key}={value}"]
-            await self._run([*argv, "postgres"], deadline, descriptors, script)
+            await self._run_program([*argv, "postgres"], deadline, descriptors, script)
         done.touch(mode=0o600)
         if self._user is not None:
             os.chown(done, self._user.uid, self._user.gid)
 
-    async def _run(
+    async def _run_program(
         self, argv: list[str], deadline: float, descriptors: list[int], text: str
     ) -> None:
         """Run a program of the wheel to its end; it reads the text, which no file holds."""
@@ -299,7 +299,7 @@ class Postgres(Part):
                 cwd=Path("/"),
                 log=log,
                 user=self._user,
-                env=self._env(),
+                env=self._server_environment(),
                 stdin=stdin,
                 descriptors=descriptors,
             )
@@ -318,7 +318,7 @@ class Postgres(Part):
             raise PartFailed(self.name, f"{name} failed with status {status}", tail(log))
 
     @staticmethod
-    def _env() -> dict[str, str]:
+    def _server_environment() -> dict[str, str]:
         """Our environment without what would lead the server elsewhere, messages in English."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
         return {**kept, "LC_ALL": "C"}
@@ -345,7 +345,7 @@ class Postgres(Part):
                 argv += ["-c", f"{key}={value}"]
             return Process.spawn(
                 argv,
-                env=self._env(),
+                env=self._server_environment(),
                 cwd=Path("/"),
                 log=self.log_path,
                 death_signal=self.death_signal,

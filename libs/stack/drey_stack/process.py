@@ -38,7 +38,7 @@ class Process:
         self._ended = asyncio.Event()
         self._fd = os.pidfd_open(popen.pid)
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._fd, self._reap)
+        self._loop.add_reader(self._fd, self._reap_child)
 
     @classmethod
     def spawn(
@@ -105,7 +105,7 @@ class Process:
         """Whether it has not been seen to end."""
         return not self._ended.is_set()
 
-    def _reap(self) -> None:
+    def _reap_child(self) -> None:
         if self._popen.poll() is None:
             return
         self._loop.remove_reader(self._fd)

@@ -39,42 +39,42 @@ class SimulatedMachine:
         self._lock = hold_folder(self.folder)
         (self.folder / "machine.json").unlink(missing_ok=True)
         try:
-            self._process = self._spawn("--pvs", str(self._pvs))
-            described = await asyncio.wait_for(self._described(self._process), _START_S)
+            self._process = self._spawn_machine("--pvs", str(self._pvs))
+            described = await asyncio.wait_for(self._wait_description(self._process), _START_S)
         except BaseException:
-            await finish(self._stop())
+            await finish(self._stop_machine())
             raise
         self.environment = described["env"]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop it, also when cancelled."""
-        await finish(self._stop())
+        await finish(self._stop_machine())
 
-    async def _stop(self) -> None:
+    async def _stop_machine(self) -> None:
         if self._process is not None:
             await self._process.stop()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _spawn(self, *arguments: str) -> Process:
+    def _spawn_machine(self, *arguments: str) -> Process:
         argv = [sys.executable, "-m", MODULE, *arguments, "--folder", str(self.folder)]
         return Process.spawn(argv, log=self.folder / "machine.log")
 
-    async def _described(self, process: Process) -> dict[str, Any]:
+    async def _wait_description(self, process: Process) -> dict[str, Any]:
         path = self.folder / "machine.json"
         while not path.exists():
             if not process.running:
                 log = tail(self.folder / "machine.log")
                 raise PartFailed("the simulated machine", "ended during its start", log)
             await asyncio.sleep(0.05)
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        description: dict[str, Any] = json.loads(path.read_text())
+        return description
 
     async def run(self, *arguments: str) -> None:
         """Run one of the machine's commands (`disturb`, `read`) to its end."""
-        process = self._spawn(*arguments)
+        process = self._spawn_machine(*arguments)
         try:
             code = await process.wait()
         except BaseException:

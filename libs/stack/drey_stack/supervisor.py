@@ -123,7 +123,7 @@ class _Kept:
     async def _until_ready(self, process: Process) -> None:
         if self.child.ready is None:
             return
-        ready = asyncio.ensure_future(self._ask(self.child.ready))
+        ready = asyncio.ensure_future(self._ask_ready(self.child.ready))
         ended = asyncio.ensure_future(process.wait())
         try:
             done, _ = await asyncio.wait(
@@ -132,22 +132,22 @@ class _Kept:
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
-            await _cancel(ready, ended)
+            await _cancel_tasks(ready, ended)
         if ended in done:
-            raise self._failed("ended before it was ready")
+            raise self._failure_of("ended before it was ready")
         if ready not in done:
-            raise self._failed(f"not ready within {self.child.ready_within_s:g} s")
+            raise self._failure_of(f"not ready within {self.child.ready_within_s:g} s")
         ready.result()
 
     @staticmethod
-    async def _ask(ready: Callable[[], Awaitable[None]]) -> None:
+    async def _ask_ready(ready: Callable[[], Awaitable[None]]) -> None:
         while True:
             with suppress(OSError, TimeoutError):
                 await ready()
                 return
             await asyncio.sleep(0.02)
 
-    def _failed(self, reason: str) -> ChildFailed:
+    def _failure_of(self, reason: str) -> ChildFailed:
         code = self.process.returncode if self.process else None
         text = tail(self.child.log) if self.child.log else ""
         return ChildFailed(self.child.name, reason, code, text)
@@ -163,7 +163,7 @@ class _Kept:
             policy = self.child.restart
             in_a_row = 1 if time.monotonic() - begun > policy.healthy_s else in_a_row + 1
             if policy.limit is not None and in_a_row > policy.limit:
-                self.failure = self._failed("ended, and is not to be restarted")
+                self.failure = self._failure_of("ended, and is not to be restarted")
                 self.become(ChildState.FAILED)
                 return
             self.become(ChildState.WAITING)
@@ -176,7 +176,7 @@ class _Kept:
 
     async def stop(self) -> None:
         if self.task is not None:
-            await _cancel(self.task)
+            await _cancel_tasks(self.task)
         if self.process is not None:
             self.last_returncode = await self.process.stop(grace=self.child.stop_grace_s)
         self.become(ChildState.STOPPED)
@@ -280,7 +280,7 @@ class Supervisor:
         await self.stop_all()
 
 
-async def _cancel(*tasks: "asyncio.Future[None] | asyncio.Future[int]") -> None:
+async def _cancel_tasks(*tasks: "asyncio.Future[None] | asyncio.Future[int]") -> None:
     """Cancel tasks and wait until they are through; their outcome stays readable on them."""
     for task in tasks:
         task.cancel()

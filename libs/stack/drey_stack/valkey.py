@@ -62,9 +62,9 @@ class Valkey(Part):
 
     async def answers(self) -> bool:
         """Whether it answers a PING with our password (so it isn't somebody else's)."""
-        return await within(self._pong, 1.0)
+        return await within(self._answers_ping, 1.0)
 
-    async def _pong(self) -> bool:
+    async def _answers_ping(self) -> bool:
         if self.socket:
             reader, writer = await asyncio.open_unix_connection(self.address)
         else:

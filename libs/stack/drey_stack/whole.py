@@ -141,7 +141,7 @@ class Stack:
     async def __aenter__(self) -> Self:
         """Start everything; returns when every service serves."""
         try:
-            await self._start()
+            await self._start_all()
         except BaseException:
             await finish(self._stack.aclose())
             raise
@@ -156,14 +156,14 @@ class Stack:
         """Stop everything in reverse order, also when cancelled."""
         await finish(self._stack.aclose())
 
-    async def _start(self) -> None:
+    async def _start_all(self) -> None:
         self._take_folder()
         say = self.options.say
         say(self._what_starts())
         await self._start_parts()
         self._choose_address()
         say("preparing the database")
-        await self._prepare()
+        await self._prepare_all()
         await self._stack.enter_async_context(self.supervisor)
         say("starting the services")
         await self._start_services()
@@ -202,7 +202,7 @@ class Stack:
     async def _start_parts(self) -> None:
         for part in self._parts.values():
             self._stack.push_async_callback(part.stop)
-        await _together(*(part.start() for part in self._parts.values()))
+        await _run_together(*(part.start() for part in self._parts.values()))
 
     def _choose_address(self) -> None:
         """Of the gateway: the one that was asked for, or the last one, or a free one."""
@@ -228,10 +228,10 @@ class Stack:
         credentials = grpc.ssl_channel_credentials(Path(certificate).read_bytes())
         return grpc.aio.secure_channel(self.server, credentials, options=arguments)
 
-    async def _prepare(self) -> None:
-        await self._run("drey_runtime.keys", str(self.folder / "keys"), *SERVICES)
+    async def _prepare_all(self) -> None:
+        await self._run_module("drey_runtime.keys", str(self.folder / "keys"), *SERVICES)
         role, owner = self._database_roles()
-        await self._run(
+        await self._run_module(
             "drey_runtime.migrate",
             *(["--application-role", role] if role else []),
             *MIGRATED,
@@ -243,7 +243,7 @@ class Stack:
         if not self.key:
             # a state folder that lost its client file has an admin already: this one is another
             name = "admin" if not (self.folder / "keys.made").exists() else f"admin-{token_hex(4)}"
-            out = await self._run("drey_gateway.bootstrap", "--name", name, "--force")
+            out = await self._run_module("drey_gateway.bootstrap", "--name", name, "--force")
             write_private(self.folder / "keys.made", "")
             self.key = out.strip()
             self.first_key = True
@@ -257,7 +257,7 @@ class Stack:
             return "", services
         return unquote(urlsplit(services).username or ""), self.options.postgres_owner_url
 
-    async def _run(
+    async def _run_module(
         self, module: str, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> str:
         """Run a module to its end in the services' environment, or more; its standard output."""
@@ -287,28 +287,28 @@ class Stack:
         """All side by side: each starts without the others; the supervisor keeps them."""
         monitors = ["monitor", *(f"monitor-{i}" for i in range(1, self.options.monitors))]
         names = ("snapshot", *monitors[: self.options.monitors], "restore")
-        children = [self._child(name, name.partition("-")[0]) for name in names]
+        children = [self._service_child(name, name.partition("-")[0]) for name in names]
         started = (self.supervisor.start(child) for child in children)
-        await _together(*started, self._start_gateway())
+        await _run_together(*started, self._start_gateway())
 
     async def _start_gateway(self) -> None:
         """Start it on another port where somebody took the chosen one in the meantime."""
         while True:
             try:
-                return await self.supervisor.start(self._child("gateway", "gateway"))
+                return await self.supervisor.start(self._service_child("gateway", "gateway"))
             except ChildFailed:
                 if self.options.listen or is_free(int(self.server.rpartition(":")[2])):
                     raise
                 self._choose_address()
 
-    def _listens(self, name: str, port: int) -> bool:
+    def _child_listens(self, name: str, port: int) -> bool:
         """Whether it is the child that listens, and nobody else who would be sent a key."""
         (child,) = (status for status in self.supervisor.status() if status.name == name)
         try:
-            found = psutil.Process(child.pid or 0).net_connections(kind="tcp")
+            connections = psutil.Process(child.pid or 0).net_connections(kind="tcp")
         except psutil.Error:  # it has just ended
             return False
-        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in found)
+        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
     async def _until_usable(self) -> None:
         """Wait until the gateway knows the keys: a service serves before all parts answered it."""
@@ -331,7 +331,7 @@ class Stack:
                         ) from error
                 await asyncio.sleep(0.05)
 
-    def _child(self, name: str, service: str) -> Child:
+    def _service_child(self, name: str, service: str) -> Child:
         listen = self.server if name == "gateway" else self._socket_of(name)
         environment = self.environment | {
             f"DREY_{service.upper()}_LISTEN": listen,
@@ -344,12 +344,14 @@ class Stack:
         log = self.folder / f"{name}.log"
         secure = _TLS[0] in environment
 
-        async def ready() -> None:
-            if name == "gateway" and not self._listens(name, int(listen.rpartition(":")[2])):
+        async def service_ready() -> None:
+            if name == "gateway" and not self._child_listens(name, int(listen.rpartition(":")[2])):
                 raise ConnectionRefusedError
-            await _probe(listen, secure=secure)
+            await _probe_health(listen, secure=secure)
 
-        return Child(name, [sys.executable, "-m", f"drey_{service}"], environment, None, log, ready)
+        return Child(
+            name, [sys.executable, "-m", f"drey_{service}"], environment, None, log, service_ready
+        )
 
     def _write_client_file(self) -> None:
         text = f'server = "{self.server}"\nkey = "{self.key}"\n'
@@ -388,7 +390,7 @@ class Stack:
             task.result()
 
 
-async def _together(*work: Coroutine[Any, Any, None]) -> None:
+async def _run_together(*work: Coroutine[Any, Any, None]) -> None:
     """Run side by side; the first failure cancels the others and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -406,7 +408,7 @@ def _read_key(path: Path) -> str:
     return ""
 
 
-async def _probe(target: str, *, secure: bool) -> None:
+async def _probe_health(target: str, *, secure: bool) -> None:
     """Return when the server at `target` answers its health check; else TimeoutError."""
     host, _, port = target.rpartition(":")
     if secure:  # the certificate's name need not be ours: that it listens is enough here

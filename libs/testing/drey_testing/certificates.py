@@ -29,15 +29,15 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"drey test {name}")])
-        self.certificate = self._write(name, self._name, self._key, authority=True).certificate
+        self.certificate = self._write_pair(name, self._name, self._key, authority=True).certificate
 
     def sign(self, name: str) -> Pair:
         """A certificate of 127.0.0.1 and localhost, to serve with and to call with."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        return self._write(name, subject, key, authority=False)
+        return self._write_pair(name, subject, key, authority=False)
 
-    def _write(
+    def _write_pair(
         self, name: str, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool
     ) -> Pair:
         now = datetime.datetime.now(datetime.UTC)

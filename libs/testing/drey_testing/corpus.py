@@ -74,7 +74,7 @@ _STRINGS = {
 }
 
 
-def _integers() -> list[Case]:
+def _integer_cases() -> list[Case]:
     cases = []
     for kind, dtype in ELEMENT_DTYPE.items():
         if dtype.kind not in "iu" or kind == Kind.BOOL:
@@ -85,7 +85,7 @@ def _integers() -> list[Case]:
     return cases
 
 
-def _arrays() -> list[Case]:
+def _array_cases() -> list[Case]:
     cases = []
     for kind, dtype in ELEMENT_DTYPE.items():
         for count in (0, 1, 3, 300):
@@ -107,7 +107,7 @@ def _arrays() -> list[Case]:
     return cases
 
 
-def _states() -> list[Case]:
+def _state_cases() -> list[Case]:
     return [
         Case("absent", Kind.NONE, 0, State.ABSENT, source_time=0, receive_time=0),
         Case("never connected", Kind.NONE, 0, State.NEVER_CONNECTED, source_time=0, receive_time=0),
@@ -132,9 +132,9 @@ HOSTILE: tuple[Case, ...] = (
     *(Case(f"string {name}", Kind.STRING, raw) for name, raw in _STRINGS.items()),
     Case("false", Kind.BOOL, 0),
     Case("true", Kind.BOOL, 1),
-    *_integers(),
-    *_arrays(),
-    *_states(),
+    *_integer_cases(),
+    *_array_cases(),
+    *_state_cases(),
 )
 """Every case, in a fixed order."""
 

@@ -118,7 +118,7 @@ class Publisher:
         self.metadata |= {p.number: p for p in metadata}
         self.table.add_pages(np.array(sorted(self.catalog), np.int64))
         numbers = sorted(self.catalog)
-        found = DirectoryVersion(
+        version = DirectoryVersion(
             shard=self.shard,
             epoch=self.epoch,
             version=self.version,
@@ -127,11 +127,11 @@ class Publisher:
             catalog_version=self.version,
         )
         await self.image.write_directory(
-            found,
+            version,
             {n: encode_catalog(self.catalog[n]) for n in numbers},
             {n: encode_metadata(p) for n, p in self.metadata.items()},
         )
-        await self._send("directory", found.SerializeToString())
+        await self._send("directory", version.SerializeToString())
 
     async def publish(
         self, columns: Columns, *, on_bus: bool = True, in_image: bool = True
@@ -167,7 +167,7 @@ class Publisher:
 
     async def beat(self) -> None:
         """One sign of life."""
-        found = Heartbeat(
+        heartbeat = Heartbeat(
             shard=self.shard,
             shard_count=self.shards,
             epoch=self.epoch,
@@ -181,9 +181,9 @@ class Publisher:
             tick_ms=100,
             directory_version=self.version,
         )
-        await self._send("heartbeats", found.SerializeToString())
+        await self._send("heartbeats", heartbeat.SerializeToString())
         try:
-            await self.image.write_heartbeat(found)
+            await self.image.write_heartbeat(heartbeat)
         except Unavailable:
             return
 
@@ -249,10 +249,10 @@ class Gateway:
         """Whether its health check says SERVING."""
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         try:
-            found = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+            health = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
         except grpc.aio.AioRpcError:
             return False
-        return bool(found.status == health_pb2.HealthCheckResponse.SERVING)
+        return bool(health.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Stop the process; its exit code."""
@@ -321,10 +321,10 @@ class GatewayRig:
             "DREY_MONITOR_TARGET": dead,
             **{f"DREY_{name.upper()}": value for name, value in settings.items()},
         }
-        found = Gateway(self.folder, env)
-        self.gateways.append(found)
-        await found.start()
-        return found
+        gateway = Gateway(self.folder, env)
+        self.gateways.append(gateway)
+        await gateway.start()
+        return gateway
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -360,12 +360,12 @@ class WatchClient:
 
     def value(self, pv: int) -> float:
         """The setpoint held."""
-        found: float = self.rows[pv].setpoint.float64_value
-        return found
+        value: float = self.rows[pv].setpoint.float64_value
+        return value
 
-    def _baseline_begin(self, found: Any) -> None:
-        self.kept = found.keeps_state
-        if not found.keeps_state:
+    def _baseline_begin(self, part: Any) -> None:
+        self.kept = part.keeps_state
+        if not part.keeps_state:
             self.rows, self.stale = {}, set()
 
     def _put(self, rows: Any) -> None:
@@ -377,45 +377,45 @@ class WatchClient:
             fresh = [v.freshness for v in (row.setpoint, row.readback) if v.freshness]
             (self.stale.add if 2 in fresh else self.stale.discard)(row.number)
 
-    def _baseline(self, found: Any) -> None:
-        self.baseline_rows += len(found.rows)
-        self._put(found.rows)
+    def _baseline(self, part: Any) -> None:
+        self.baseline_rows += len(part.rows)
+        self._put(part.rows)
 
-    def _baseline_end(self, found: Any) -> None:
-        self.token = found.token
+    def _baseline_end(self, part: Any) -> None:
+        self.token = part.token
         self.ended_baselines += 1
 
-    def _diff(self, found: Any) -> None:
-        self.diff_rows += len(found.rows)
-        self.merged += found.merged
-        self._put(found.rows)
+    def _diff(self, part: Any) -> None:
+        self.diff_rows += len(part.rows)
+        self.merged += part.merged
+        self._put(part.rows)
 
-    def _checkpoint(self, found: Any) -> None:
-        self.token = found.token
-        self.checkpoints.append(found)
+    def _checkpoint(self, part: Any) -> None:
+        self.token = part.token
+        self.checkpoints.append(part)
 
-    def _freshness(self, found: Any) -> None:
-        numbers = set(self.rows) if found.all else set(found.pv_numbers)
-        if found.freshness == 2:
+    def _freshness(self, part: Any) -> None:
+        numbers = set(self.rows) if part.all else set(part.pv_numbers)
+        if part.freshness == 2:
             self.stale |= numbers
-            self.reasons.append(found.reason)
+            self.reasons.append(part.reason)
         else:
             self.stale -= numbers
 
-    def _left(self, found: Any) -> None:
-        for pv in found.pvs:
+    def _left(self, part: Any) -> None:
+        for pv in part.pvs:
             self.left.append(pv)
             self.rows.pop(pv.number)
 
-    def _metadata(self, found: Any) -> None:
-        for row in found.rows:
+    def _metadata(self, part: Any) -> None:
+        for row in part.rows:
             self.metadata[row.number] = row
 
-    def _names(self, found: Any) -> None:
-        for asked in {link.asked for link in found.links}:
-            self.links[asked] = [(x.name, x.role) for x in found.links if x.asked == asked]
+    def _names(self, part: Any) -> None:
+        for asked in {link.asked for link in part.links}:
+            self.links[asked] = [(x.name, x.role) for x in part.links if x.asked == asked]
         self.not_found -= self.links.keys()
-        self.not_found |= set(found.not_found)
+        self.not_found |= set(part.not_found)
 
-    def _resync_required(self, found: Any) -> None:
-        self.resyncs.append(found.reason)
+    def _resync_required(self, part: Any) -> None:
+        self.resyncs.append(part.reason)

@@ -57,9 +57,9 @@ class FakeMonitor:
         decoded = [decode_catalog(raw) for raw in pages]
         self._raw = {page.number: raw for page, raw in zip(decoded, pages, strict=True)}
         self.directory = Directory.from_pages(version, decoded)
-        known = self.table.numbers
+        known_numbers = self.table.numbers
         self.table.add_pages(np.unique(self.directory.channels >> PAGE_SHIFT))
-        assert len(self.table.numbers) >= len(known)
+        assert len(self.table.numbers) >= len(known_numbers)
         blank = self.columns(self.directory.channels)
         fresh = self.table.columns(self.directory.channels).state == State.ABSENT
         self.table.apply(blank.take(fresh))

@@ -16,11 +16,11 @@ _INITIAL_WINDOW = 4
 _END_HEADERS = 4
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def _make_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def _text(raw: bytes) -> bytes:
+def _hpack_text(raw: bytes) -> bytes:
     """A string of HPACK, shorter than 255 bytes, not compressed."""
     if len(raw) < 127:
         return bytes([len(raw)]) + raw
@@ -52,9 +52,9 @@ class StubbornClient:
         self._reader, self._writer = await asyncio.open_connection(
             self._host, self._port, limit=1 << 10
         )
-        self._writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, self._settings))
+        self._writer.write(_PREFACE + _make_frame(_SETTINGS, 0, 0, self._settings))
         if self._polite:
-            self._reading = asyncio.create_task(self._read())
+            self._reading = asyncio.create_task(self._read_frames())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -76,15 +76,18 @@ class StubbornClient:
             "content-type": "application/grpc",
             "authorization": f"Bearer {key}",
         }
-        block = b"".join(b"\0" + _text(k.encode()) + _text(v.encode()) for k, v in headers.items())
+        block = b"".join(
+            b"\0" + _hpack_text(k.encode()) + _hpack_text(v.encode()) for k, v in headers.items()
+        )
         body = b"\0" + struct.pack(">I", len(message)) + message
         self._writer.write(
-            _frame(_HEADERS, _END_HEADERS, stream, block) + _frame(_DATA, _END_STREAM, stream, body)
+            _make_frame(_HEADERS, _END_HEADERS, stream, block)
+            + _make_frame(_DATA, _END_STREAM, stream, body)
         )
         await self._writer.drain()
         return stream
 
-    async def _read(self) -> None:
+    async def _read_frames(self) -> None:
         try:
             while True:
                 head = await self._reader.readexactly(9)
@@ -92,7 +95,9 @@ class StubbornClient:
                 kind, flags, stream = struct.unpack(">BBI", head[3:])
                 payload = await self._reader.readexactly(size)
                 if kind in (_SETTINGS, _PING) and not flags & _ACK:
-                    self._writer.write(_frame(kind, _ACK, 0, payload if kind == _PING else b""))
+                    self._writer.write(
+                        _make_frame(kind, _ACK, 0, payload if kind == _PING else b"")
+                    )
                 elif kind == _RST_STREAM or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
                     self.ended.add(stream)
         except (OSError, asyncio.IncompleteReadError):

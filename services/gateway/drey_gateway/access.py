@@ -41,7 +41,7 @@ class KeyAuthenticator:
 
     def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
         """As `Authenticator`."""
-        secret = _secret(metadata)
+        secret = _secret_of(metadata)
         key = self._ring.find(secret, now_ns())
         request_id = metadata.get(REQUEST_METADATA, "")
         if not 0 < len(request_id) <= _MAX_REQUEST_ID:
@@ -49,7 +49,7 @@ class KeyAuthenticator:
         return Principal(key.name, key.roles, key.id, request_id)
 
 
-def _secret(metadata: Mapping[str, str]) -> str:
+def _secret_of(metadata: Mapping[str, str]) -> str:
     header = metadata.get("authorization", "")
     if header:
         scheme, _, secret = header.partition(" ")
@@ -74,10 +74,10 @@ class KeyStore:
     async def page(self, after: tuple[str, str], limit: int, include_dead: bool) -> list[Key]:
         """Keys by name."""
 
-        async def read(conn: Connection) -> list[Key]:
+        async def read_keys(conn: Connection) -> list[Key]:
             return await table.page_of_keys(conn, after, limit, include_dead, now_ns())
 
-        return await self._db.read(read)
+        return await self._db.read(read_keys)
 
     async def create(
         self, key: Key, principal: Principal, request_id: str, request: bytes
@@ -94,7 +94,7 @@ class KeyStore:
                 await self._record(conn, principal, EventKind.CREATED, key, request_id)
             else:
                 first, made = False, slot.seen.decode()
-        await self._tell(made)
+        await self._announce_change(made)
         return (key if first else self.ring.get(made) or key), first
 
     async def revoke(self, key_id: str, principal: Principal) -> Key:
@@ -103,7 +103,7 @@ class KeyStore:
             key, now = await table.revoke(conn, key_id, now_ns())
             if now:
                 await self._record(conn, principal, EventKind.DELETED, key, "")
-        await self._tell(key.id)
+        await self._announce_change(key.id)
         return key
 
     async def _record(
@@ -122,7 +122,7 @@ class KeyStore:
             events=[ResourceChange(Resource.KEY, kind, key.id, key.name)],
         )
 
-    async def _tell(self, key_id: str) -> None:
+    async def _announce_change(self, key_id: str) -> None:
         # the change is made by now, whatever becomes of the news of it
         try:
             await self.load()

@@ -98,7 +98,7 @@ async def main(settings: Settings, app: App) -> None:
             " it; make keys with `python -m drey_runtime.keys FOLDER gateway snapshot …`"
         )
     signer = TokenSigner.from_file(GATEWAY, settings.signing_key)
-    db = await app.stack.enter_async_context(_database(settings))
+    db = await app.stack.enter_async_context(_open_database(settings))
     bus = Bus.of(settings, "drey-gateway")
     image = await app.stack.enter_async_context(
         Image.open(settings.redis_url.get_secret_value(), settings.namespace)
@@ -163,7 +163,7 @@ async def main(settings: Settings, app: App) -> None:
             "DREY_GATEWAY_LISTEN",
             authenticator,
             services,
-            extra_handlers=[_forwarder(channels, signer)],
+            extra_handlers=[_make_forwarder(channels, signer)],
             reflected=public,
             stall_cut_s=settings.stall_cut,
             public=True,
@@ -180,12 +180,14 @@ async def main(settings: Settings, app: App) -> None:
     app.start(Readiness(health, feed, ring))
 
 
-def _forwarder(channels: dict[str, grpc.aio.Channel], signer: TokenSigner) -> Forwarder:
+def _make_forwarder(channels: dict[str, grpc.aio.Channel], signer: TokenSigner) -> Forwarder:
     return Forwarder({s: (name, channels[name]) for s, name in FORWARDED.items()}, signer)
 
 
-def _database(settings: Settings) -> contextlib.AbstractAsyncContextManager[Database]:
-    async def check(conn: Connection) -> None:
+def _open_database(settings: Settings) -> contextlib.AbstractAsyncContextManager[Database]:
+    async def check_migrations(conn: Connection) -> None:
         await migrate.check_connection(conn, PACKAGES)
 
-    return Database(settings.postgres_url.get_secret_value(), name="drey-gateway", checks=[check])
+    return Database(
+        settings.postgres_url.get_secret_value(), name="drey-gateway", checks=[check_migrations]
+    )

@@ -52,25 +52,25 @@ class _Method:
     async def serve(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         # the first message is checked before anybody behind is troubled
         first = await anext(requests, None)
-        call = self._call(timeout=context.time_remaining(), metadata=self._metadata())
+        call = self._call(timeout=context.time_remaining(), metadata=self._call_metadata())
         # a client that left is noticed here, even while a message waits to be taken by it
         context.add_done_callback(lambda _: call.cancel())  # type: ignore[arg-type]
-        pump = asyncio.create_task(_pump(first, requests, call))
+        pump = asyncio.create_task(_pump_requests(first, requests, call))
         try:
             initial = tuple(await call.initial_metadata() or ())
             if initial:
-                await context.send_initial_metadata(_passable(initial))
+                await context.send_initial_metadata(_passable_metadata(initial))
             async for message in call:
                 yield message
-            context.set_trailing_metadata(_passable(await call.trailing_metadata()))
+            context.set_trailing_metadata(_passable_metadata(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
-            refusal = _refusal(pump)
+            refusal = _refusal_of(pump)
             if refusal is not None:
                 raise refusal from error
-            await self._fail(error, context)
+            await self._fail_call(error, context)
         except asyncio.CancelledError:
             # gRPC says so too when it was us who cancelled the call behind
-            refusal = _refusal(pump)
+            refusal = _refusal_of(pump)
             if refusal is not None:
                 raise refusal from None
             raise
@@ -80,7 +80,7 @@ class _Method:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
 
-    def _metadata(self) -> list[tuple[str, str]]:
+    def _call_metadata(self) -> list[tuple[str, str]]:
         principal = current_principal.get()
         return [
             (TOKEN_METADATA, self._signer.sign(principal, self._upstream, self._path)),
@@ -88,7 +88,7 @@ class _Method:
             *telemetry.headers().items(),
         ]
 
-    async def _fail(self, error: grpc.aio.AioRpcError, context: Context) -> None:
+    async def _fail_call(self, error: grpc.aio.AioRpcError, context: Context) -> None:
         trailing = tuple(error.trailing_metadata() or ())
         detailed = any(key == STATUS_METADATA for key, _ in trailing)
         if error.code() is grpc.StatusCode.UNAVAILABLE and not detailed:
@@ -97,10 +97,10 @@ class _Method:
                 reason=Reason.UPSTREAM_UNAVAILABLE,
                 metadata={"service": self._upstream},
             ) from error
-        await context.abort(error.code(), error.details() or "", _passable(trailing))
+        await context.abort(error.code(), error.details() or "", _passable_metadata(trailing))
 
 
-async def _pump(first: bytes | None, requests: AsyncIterator[bytes], call: Any) -> None:
+async def _pump_requests(first: bytes | None, requests: AsyncIterator[bytes], call: Any) -> None:
     """Send what the client sends. A request that is refused here ends the call behind."""
     try:
         if first is not None:
@@ -116,14 +116,14 @@ async def _pump(first: bytes | None, requests: AsyncIterator[bytes], call: Any) 
         return
 
 
-def _refusal(pump: asyncio.Task[None]) -> DreyError | None:
+def _refusal_of(pump: asyncio.Task[None]) -> DreyError | None:
     if not pump.done() or pump.cancelled():
         return None
     error = pump.exception()
     return error if isinstance(error, DreyError) else None
 
 
-def _passable(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
+def _passable_metadata(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
     """What may be set: gRPC keeps names that begin with `grpc-` to itself, but for the details."""
     return tuple(
         (key, value)

@@ -24,10 +24,10 @@ from drey_gateway.domain.watch import Fields
 from drey_runtime.batches import large_pages
 
 
-def needs_catalog(found: Selector) -> bool:
+def needs_catalog(selector: Selector) -> bool:
     """Whether it speaks of ids, tags or scopes, which only the catalog's service knows."""
-    inner = found.excluding is not None and needs_catalog(found.excluding)
-    return bool(found.ids or found.tags or found.scope) or inner
+    inner = selector.excluding is not None and needs_catalog(selector.excluding)
+    return bool(selector.ids or selector.tags or selector.scope) or inner
 
 
 def fields(number: int) -> Fields:
@@ -72,40 +72,40 @@ def shard_state(number: int, shard: Shard, fresh: bool, now: int) -> watch_pb2.S
         shard=number,
         epoch=epoch,
         sequence=sequence,
-        age=_duration(shard.health.age_ms(now)),
+        age=_to_duration(shard.health.age_ms(now)),
         fresh=fresh,
     )
 
 
-def _duration(milliseconds: int | None) -> Duration | None:
+def _to_duration(milliseconds: int | None) -> Duration | None:
     if milliseconds is None:
         return None
-    found = Duration()
-    found.FromMilliseconds(milliseconds)
-    return found
+    duration = Duration()
+    duration.FromMilliseconds(milliseconds)
+    return duration
 
 
 def shard_status(number: int, shard: Shard, fresh: bool, now: int) -> monitor_pb2.ShardStatus:
     """A shard as GetMonitorStatus tells."""
-    found = shard.report
+    owner_report = shard.report
     return monitor_pb2.ShardStatus(
         state=shard_state(number, shard, fresh, now),
-        owner=found.owner,
-        channels=found.channels,
-        connected=found.connected,
-        disconnected=found.disconnected,
-        never_connected=found.never_connected,
-        unsupported=found.unsupported,
-        in_alarm=found.in_alarm,
-        updates_per_s=found.updates_per_s,
-        merged=found.merged,
-        channel_access=found.channel_access,
-        tick=_duration(found.tick_ms or None),
-        directory_version=found.directory_version,
+        owner=owner_report.owner,
+        channels=owner_report.channels,
+        connected=owner_report.connected,
+        disconnected=owner_report.disconnected,
+        never_connected=owner_report.never_connected,
+        unsupported=owner_report.unsupported,
+        in_alarm=owner_report.in_alarm,
+        updates_per_s=owner_report.updates_per_s,
+        merged=owner_report.merged,
+        channel_access=owner_report.channel_access,
+        tick=_to_duration(owner_report.tick_ms or None),
+        directory_version=owner_report.directory_version,
     )
 
 
-def _range(low: float, high: float) -> value_pb2.Range | None:
+def _to_range(low: float, high: float) -> value_pb2.Range | None:
     if np.isnan(low) and np.isnan(high):
         return None
     return value_pb2.Range(low=low, high=high)
@@ -117,24 +117,24 @@ def channel_metadata(
     """What is known of one channel; None for channel 0."""
     if channel == 0:
         return None
-    found = metadata.get(channel)
-    if found is None:
+    channel_metadata = metadata.get(channel)
+    if channel_metadata is None:
         return value_pb2.ChannelMetadata(address=address)
-    limits = found.limits
+    limits = channel_metadata.limits
     return value_pb2.ChannelMetadata(
         address=address,
-        native_type=found.kind & ~ARRAY,  # type: ignore[arg-type]
-        element_count=found.count,
-        units=found.units.decode(errors="replace"),
-        precision=found.precision if found.precision >= 0 else None,
-        display=_range(limits[0], limits[1]),
-        warning=_range(limits[2], limits[3]),
-        alarm=_range(limits[4], limits[5]),
-        control=_range(limits[6], limits[7]),
-        enum_labels=[label.decode(errors="replace") for label in found.labels],
-        readable=found.readable,
-        writable=found.writable,
-        host=found.host,
+        native_type=channel_metadata.kind & ~ARRAY,  # type: ignore[arg-type]
+        element_count=channel_metadata.count,
+        units=channel_metadata.units.decode(errors="replace"),
+        precision=channel_metadata.precision if channel_metadata.precision >= 0 else None,
+        display=_to_range(limits[0], limits[1]),
+        warning=_to_range(limits[2], limits[3]),
+        alarm=_to_range(limits[4], limits[5]),
+        control=_to_range(limits[6], limits[7]),
+        enum_labels=[label.decode(errors="replace") for label in channel_metadata.labels],
+        readable=channel_metadata.readable,
+        writable=channel_metadata.writable,
+        host=channel_metadata.host,
     )
 
 
@@ -168,8 +168,8 @@ def name_links(
             name=directory.names[row],
             role=role,  # type: ignore[arg-type]
         )
-        for asked, found in links.items()
-        for row, role in found
+        for asked, link in links.items()
+        for row, role in link
     ]
 
 
@@ -182,22 +182,22 @@ def time_or_none(time_ns: int) -> Timestamp | None:
     return out
 
 
-def role(found: Role) -> access_pb2.Role:
+def role(role: Role) -> access_pb2.Role:
     """A role with what it permits."""
     return access_pb2.Role(
-        name=found.name, description=found.sentence, permissions=sorted(found.permissions)
+        name=role.name, description=role.sentence, permissions=sorted(role.permissions)
     )
 
 
-def key(found: Key) -> access_pb2.Key:
+def key(key: Key) -> access_pb2.Key:
     """A key, without its secret."""
     return access_pb2.Key(
-        id=found.id,
-        name=found.name,
-        grants=[access_pb2.Grant(role=role) for role in found.roles],
-        create_time=time_or_none(found.create_time_ns),
-        expire_time=time_or_none(found.expire_time_ns),
-        revoke_time=time_or_none(found.revoke_time_ns),
-        created_by=found.created_by,
-        prefix=found.prefix,
+        id=key.id,
+        name=key.name,
+        grants=[access_pb2.Grant(role=role) for role in key.roles],
+        create_time=time_or_none(key.create_time_ns),
+        expire_time=time_or_none(key.expire_time_ns),
+        revoke_time=time_or_none(key.revoke_time_ns),
+        created_by=key.created_by,
+        prefix=key.prefix,
     )

@@ -34,21 +34,21 @@ class PartReport:
 def probe_postgres(db: Database) -> Probe:
     """Answers with the server's version."""
 
-    async def probe() -> str:
-        async def ask(conn: Connection) -> str:
+    async def probe_once() -> str:
+        async def ask_server(conn: Connection) -> str:
             version: str = await conn.fetchval("SHOW server_version", timeout=_DEADLINE_S)
             return f"PostgreSQL {version}"
 
         async with db.acquire() as conn:
-            return await ask(conn)
+            return await ask_server(conn)
 
-    return probe
+    return probe_once
 
 
 def probe_nats(bus: Bus) -> Probe:
     """A round trip to the server."""
 
-    async def probe() -> str:
+    async def probe_once() -> str:
         if not bus.connected:
             raise Unavailable("not connected")
         try:
@@ -58,36 +58,36 @@ def probe_nats(bus: Bus) -> Probe:
         version = bus.nc.connected_server_version
         return f"NATS {version.major}.{version.minor}.{version.patch}"
 
-    return probe
+    return probe_once
 
 
 def probe_redis(image: Image) -> Probe:
     """A ping."""
 
-    async def probe() -> str:
+    async def probe_once() -> str:
         await image.ping()
         return "answers"
 
-    return probe
+    return probe_once
 
 
 def probe_service(channel: grpc.aio.Channel) -> Probe:
     """Its health check."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
 
-    async def probe() -> str:
+    async def probe_once() -> str:
         try:
-            found = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_DEADLINE_S)
+            health = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_DEADLINE_S)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{error.code().name.lower()}: {error.details()}") from error
-        if found.status != health_pb2.HealthCheckResponse.SERVING:
+        if health.status != health_pb2.HealthCheckResponse.SERVING:
             raise Unavailable("it runs, but is not ready to serve")
         return "serving"
 
-    return probe
+    return probe_once
 
 
-async def _ask(name: str, probe: Probe) -> PartReport:
+async def _ask_part(name: str, probe: Probe) -> PartReport:
     begin = time.perf_counter_ns()
     try:
         async with asyncio.timeout(_DEADLINE_S):
@@ -112,7 +112,7 @@ class Probes:
         """Parts by name; at most a second."""
         async with self._lock:
             if not self._found or time.monotonic() - self._at > 0.5:
-                asked = (_ask(name, probe) for name, probe in self._probes.items())
+                asked = (_ask_part(name, probe) for name, probe in self._probes.items())
                 self._found = list(await asyncio.gather(*asked))
                 self._at = time.monotonic()
             return self._found

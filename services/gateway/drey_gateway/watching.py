@@ -199,14 +199,14 @@ class Watch:
     async def run(self) -> AsyncGenerator[bytes, None]:
         """Encoded `WatchPvsResponse` messages, until the client leaves. Raises `DreyError`."""
         try:
-            async for message in self._begin():
+            async for message in self._begin_watch():
                 yield message
             while True:
                 news = self._world.news.listen()
-                async with aclosing(self._turn()) as messages:
+                async with aclosing(self._next_turn()) as messages:
                     async for message in messages:
                         yield message
-                await self._wait(news)
+                await self._wait_news(news)
         finally:
             self.leave()
 
@@ -218,20 +218,20 @@ class Watch:
 
     # --- beginning ---
 
-    async def _begin(self) -> AsyncIterator[bytes]:
+    async def _begin_watch(self) -> AsyncIterator[bytes]:
         wanted = self._wanted
-        selection = await self._select(wanted.allow_unknown)
+        selection = await self._select_rows(wanted.allow_unknown)
         self._state = WatchState(selection)
         why = ""
         if wanted.token is not None:
             await self._catch_up(wanted.token, selection)
             why = honourable(wanted.token, selection, self._live.positions())
             if why:
-                yield _encode(resync_required=watch_pb2.ResyncRequired(reason=why))
+                yield _encode_message(resync_required=watch_pb2.ResyncRequired(reason=why))
         keeps = wanted.token is not None and not why
         if not keeps:
-            await self._warm(selection)
-        yield _encode(
+            await self._warm_rows(selection)
+        yield _encode_message(
             baseline_begin=watch_pb2.BaselineBegin(
                 pv_count=len(selection),
                 keeps_state=keeps,
@@ -241,55 +241,55 @@ class Watch:
         for message in self._names_understood():
             yield message
         if wanted.with_metadata:
-            async for message in self._metadata(selection.rows):
+            async for message in self._send_metadata(selection.rows):
                 yield message
         # from here to the rows nothing waits: they are the truth of one instant
         self._metadata_seen = self._live.metadata_generation
-        stale = self._stale()
+        stale = self._stale_shards()
         if keeps and wanted.token is not None:
             change = self._state.since_token(self._live.image, wanted.token, self._live.shard_count)
         else:
             change = self._state.everything(self._live.image)
-        taken = self._take(change, stale)
-        self._cut()
+        taken = self._take_change(change, stale)
+        self._cut_instant()
         token = encode_token(self._token)
         for message in paced(baseline_messages(taken), taken):
             yield message
         if keeps:
             # what the client holds may have been told stale or fresh by another gateway
-            yield _freshness(value_pb2.FRESHNESS_FRESH, "", numbers=None)
+            yield _freshness_message(value_pb2.FRESHNESS_FRESH, "", numbers=None)
             self._state.stale = frozenset()
             for message in self._freshness_changes(stale):
                 yield message
         self._state.stale = stale
-        yield _encode(baseline_end=watch_pb2.BaselineEnd(token=token))
+        yield _encode_message(baseline_end=watch_pb2.BaselineEnd(token=token))
 
     async def _catch_up(self, token: Token, selection: Selection) -> None:
         """The gateway that gave the token may have been a moment ahead of this one."""
         end = time.monotonic() + _CATCH_UP_S
         while time.monotonic() < end and token.selection == selection.digest:
             mine = self._live.positions()
-            if all(mine.get(s, (0, 0)) >= at for s, at in token.seen.items()):
+            if all(mine.get(s, (0, 0)) >= position for s, position in token.seen.items()):
                 return
             await asyncio.sleep(0.02)
 
-    async def _warm(self, selection: Selection) -> None:
+    async def _warm_rows(self, selection: Selection) -> None:
         """Encode a large selection in pieces, so that others get their turn in between."""
         for start in range(0, len(selection) - _WARM_ROWS, _WARM_ROWS):
             if self._cache is not None and not self._wanted.in_columns:
                 rows = selection.rows[start : start + _WARM_ROWS]
-                self._cache.rows(rows, np.full(len(rows), BOTH), self._stale())
+                self._cache.rows(rows, np.full(len(rows), BOTH), self._stale_shards())
             await asyncio.sleep(0)
 
     # --- one turn ---
 
-    async def _turn(self) -> AsyncGenerator[bytes, None]:
+    async def _next_turn(self) -> AsyncGenerator[bytes, None]:
         live = self._live
         if live.generation != self._generation or (
             live.catalog_version != self._catalog_version
             and mapping.needs_catalog(self._wanted.selector)
         ):
-            async for message in self._reselect():
+            async for message in self._reselect_rows():
                 yield message
         if self._wanted.with_metadata and live.metadata_generation != self._metadata_seen:
             async for message in self._changed_metadata():
@@ -300,19 +300,19 @@ class Watch:
                 self._next_diff = now + self._wanted.min_interval_s
                 yield message
         if time.monotonic() >= self._next_checkpoint:
-            yield self._checkpoint()
+            yield self._make_checkpoint()
 
     def _diff_now(self) -> Iterator[bytes]:
         """What the client lacks, taken at once: freshness first, then rows that agree with it."""
-        stale = self._stale()
+        stale = self._stale_shards()
         freshness = list(self._freshness_changes(stale))
         change = self._state.diff(self._live.image)
-        taken = self._take(change, stale)
-        self._cut()
+        taken = self._take_change(change, stale)
+        self._cut_instant()
         yield from freshness
         yield from paced(diff_messages(taken, change.merged), taken)
 
-    async def _wait(self, news: asyncio.Event) -> None:
+    async def _wait_news(self, news: asyncio.Event) -> None:
         now = time.monotonic()
         if self._next_diff > now:
             # what comes meanwhile is merged
@@ -324,12 +324,12 @@ class Watch:
         except TimeoutError:
             return
 
-    def _checkpoint(self) -> bytes:
+    def _make_checkpoint(self) -> bytes:
         self._next_checkpoint = time.monotonic() + CHECKPOINT_S
         stale, clock = self._world.stale(), time.monotonic_ns()
         shards = sorted(self._state.selection.shards)
         torn = any(not self._live.shards[s].stream.in_sync and s in stale for s in shards)
-        return _encode(
+        return _encode_message(
             checkpoint=watch_pb2.Checkpoint(
                 token=encode_token(self._token),
                 shards=[
@@ -343,10 +343,10 @@ class Watch:
 
     # --- parts of a turn ---
 
-    def _stale(self) -> frozenset[int]:
-        return frozenset(self._world.stale()) & self._shards()
+    def _stale_shards(self) -> frozenset[int]:
+        return frozenset(self._world.stale()) & self._watched_shards()
 
-    def _shards(self) -> frozenset[int]:
+    def _watched_shards(self) -> frozenset[int]:
         return self._state.selection.shards
 
     def _freshness_changes(self, stale: frozenset[int]) -> Iterator[bytes]:
@@ -364,12 +364,12 @@ class Watch:
             (value_pb2.FRESHNESS_FRESH, np.setdiff1d(before, after), ""),
         ):
             if len(numbers) == len(selection) > 0:
-                yield _freshness(code, reason, numbers=None)
+                yield _freshness_message(code, reason, numbers=None)
                 continue
             for start in range(0, len(numbers), _NUMBERS):
-                yield _freshness(code, reason, numbers=numbers[start : start + _NUMBERS])
+                yield _freshness_message(code, reason, numbers=numbers[start : start + _NUMBERS])
 
-    def _take(self, change: Change, stale: frozenset[int]) -> Taken:
+    def _take_change(self, change: Change, stale: frozenset[int]) -> Taken:
         if len(change.at) == 0 or self._cache is None:
             return TakenRows([])
         rows = self._state.selection.rows[change.at]
@@ -377,87 +377,87 @@ class Watch:
             return self._cache.columns(rows, change.channels, stale)
         return TakenRows(self._cache.rows(rows, change.channels, stale))
 
-    def _cut(self) -> None:
+    def _cut_instant(self) -> None:
         """Note the instant of which everything has just been taken."""
         self._token = self._live.token(self._state.selection)
 
-    async def _metadata(self, rows: I8) -> AsyncIterator[bytes]:
+    async def _send_metadata(self, rows: I8) -> AsyncIterator[bytes]:
         directory = self._directory
         for start in range(0, len(rows), _METADATA_ROWS):
-            found = mapping.metadata_rows(
+            metadata_rows = mapping.metadata_rows(
                 rows[start : start + _METADATA_ROWS],
                 directory,
                 self._live.metadata,
                 self._wanted.fields,
             )
-            yield _encode(metadata=watch_pb2.MetadataChunk(rows=found))
+            yield _encode_message(metadata=watch_pb2.MetadataChunk(rows=metadata_rows))
 
     async def _changed_metadata(self) -> AsyncIterator[bytes]:
         seen, self._metadata_seen = self._metadata_seen, self._live.metadata_generation
-        pages = [n for n, at in self._live.metadata_changed.items() if at > seen]
+        pages = [n for n, changed_at in self._live.metadata_changed.items() if changed_at > seen]
         selection = self._state.selection
         channels = np.stack([selection.setpoints, selection.readbacks])
         hit = np.isin(channels >> PAGE_SHIFT, pages) & (channels > 0)
-        async for message in self._metadata(selection.rows[hit.any(axis=0)]):
+        async for message in self._send_metadata(selection.rows[hit.any(axis=0)]):
             yield message
 
-    async def _reselect(self) -> AsyncIterator[bytes]:
+    async def _reselect_rows(self) -> AsyncIterator[bytes]:
         """The catalog changed: PVs leave, and join with their rows."""
         before, old = self._state.selection, self._directory
         try:
-            selection = await self._select(True)
+            selection = await self._select_rows(True)
         except (Unavailable, NotFound):
             # whoever knows tags and scopes is away, or the scope is gone: what is watched and
             # still there stays watched, and the next turn asks again
             rows = self._live.directory.rows_of(before.numbers)
-            selection = self._adopt(rows[rows >= 0])
+            selection = self._adopt_rows(rows[rows >= 0])
             self._catalog_version = -1
             self._resolved = Resolved(selection.rows, [*self._not_found], {})
         left, moved, joined = self._state.reselect(selection, self._live.image)
         for message in self._names_understood():
             yield message
         for start in range(0, len(left), _METADATA_ROWS):
-            yield self._left(left[start : start + _METADATA_ROWS], old)
+            yield self._left_message(left[start : start + _METADATA_ROWS], old)
         for start in range(0, len(moved), _METADATA_ROWS):
-            yield self._left(moved[start : start + _METADATA_ROWS], old, _MOVED)
+            yield self._left_message(moved[start : start + _METADATA_ROWS], old, _MOVED)
         if self._wanted.with_metadata and len(joined):
-            async for message in self._metadata(selection.rows[joined]):
+            async for message in self._send_metadata(selection.rows[joined]):
                 yield message
-        new = self._take(Change.whole(joined), self._stale())
+        new = self._take_change(Change.whole(joined), self._stale_shards())
         for message in paced(diff_messages(new, 0), new):
             yield message
 
-    def _left(
+    def _left_message(
         self, numbers: I8, old: Directory, reason: watch_pb2.LeaveReason.ValueType | None = None
     ) -> bytes:
         """`reason`: None for "deleted" or "not selected", whichever it is."""
         here = self._live.directory.rows_of(numbers) >= 0
         rows = old.rows_of(numbers)
-        return _encode(
+        return _encode_message(
             left=watch_pb2.PvsLeft(
                 pvs=[
                     watch_pb2.PvLeft(
                         number=number,
                         name=old.names[row] if row >= 0 else "",
-                        reason=reason or (_NOT_SELECTED if known else _DELETED),
+                        reason=reason or (_NOT_SELECTED if known_number else _DELETED),
                     )
-                    for number, row, known in zip(
+                    for number, row, known_number in zip(
                         numbers.tolist(), rows.tolist(), here.tolist(), strict=True
                     )
                 ]
             )
         )
 
-    async def _select(self, allow_unknown: bool) -> Selection:
+    async def _select_rows(self, allow_unknown: bool) -> Selection:
         catalog_version = self._live.catalog_version
         while True:
             directory = self._live.directory
-            found = await resolve(
+            resolved = await resolve(
                 self._world, self._wanted.selector, self._wanted.message, allow_unknown
             )
             if directory is self._live.directory:
-                self._catalog_version, self._resolved = catalog_version, found
-                return self._adopt(found.rows)
+                self._catalog_version, self._resolved = catalog_version, resolved
+                return self._adopt_rows(resolved.rows)
 
     def _names_understood(self) -> Iterator[bytes]:
         """What is new of what the client's names mean."""
@@ -483,11 +483,11 @@ class Watch:
         lost = [name for name in missing if name not in self._not_found]
         self._links, self._not_found = links, set(missing)
         for part in batched(new):
-            yield _encode(names=watch_pb2.NamesUnderstood(links=part))
+            yield _encode_message(names=watch_pb2.NamesUnderstood(links=part))
         for gone in batched(lost):
-            yield _encode(names=watch_pb2.NamesUnderstood(not_found=gone))
+            yield _encode_message(names=watch_pb2.NamesUnderstood(not_found=gone))
 
-    def _adopt(self, rows: I8) -> Selection:
+    def _adopt_rows(self, rows: I8) -> Selection:
         """Make a selection of rows of the present directory, and be counted there."""
         live = self._live
         selection = Selection.of(
@@ -502,13 +502,15 @@ class Watch:
         return selection
 
 
-def _encode(**part: object) -> bytes:
+def _encode_message(**part: object) -> bytes:
     raw: bytes = monitor_pb2.WatchPvsResponse(**part).SerializeToString()  # type: ignore[arg-type]
     return raw
 
 
-def _freshness(code: value_pb2.Freshness.ValueType, reason: str, *, numbers: I8 | None) -> bytes:
-    return _encode(
+def _freshness_message(
+    code: value_pb2.Freshness.ValueType, reason: str, *, numbers: I8 | None
+) -> bytes:
+    return _encode_message(
         freshness=watch_pb2.FreshnessChange(
             freshness=code,
             all=numbers is None,

@@ -23,10 +23,10 @@ class HealthLoop:
 
     async def run(self) -> None:
         """Until cancelled."""
-        said: bool | None = None
+        reported_state: bool | None = None
         while True:
             serving = self._catalog.loaded
-            if serving != said:
+            if serving != reported_state:
                 await self._health.set(serving)
-                said = serving
+                reported_state = serving
             await asyncio.sleep(_EVERY_S)

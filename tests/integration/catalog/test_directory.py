@@ -110,7 +110,7 @@ async def test_metadata_comes_from_the_image(service, parts) -> None:
     page.limits[6:8, 0] = (-5, 5)
     page.units[0] = b"\xb5A"
     async with Image.open(parts.valkey.url, service.settings.namespace) as image:
-        await image._redis.set(image._key("metadata", 2), encode_metadata(page))
+        await image._redis.set(image._shard_key("metadata", 2), encode_metadata(page))
     answer = await service.catalog.GetPv(rpc.GetPvRequest(name="A:SP"))
     assert not answer.HasField("setpoint_metadata")
     found = answer.readback_metadata

@@ -32,7 +32,7 @@ from drey_runtime.directory_codec import (
     encode_catalog,
     encode_metadata,
 )
-from drey_runtime.image import _decoded
+from drey_runtime.image import _decode_pages
 from drey_testing.fixtures_gateway import catalog_pages
 
 MUTATIONS = 1000
@@ -86,12 +86,12 @@ def use_batch(raw: bytes) -> None:
 
 
 def _live_pages() -> tuple[Any, Any, Any]:
-    pages, stamps = _decoded([1], [image_page()])
+    pages, stamps = _decode_pages([1], [image_page()])
     return pages, stamps.epoch, np.zeros(1, np.uint64)
 
 
 def use_image_page(raw: bytes) -> None:
-    pages, stamps = _decoded([1], [raw])
+    pages, stamps = _decode_pages([1], [raw])
     if not stamps.epoch[0]:
         assert not pages.values["state"].any()
         raise Malformed("counted, and taken for not there")

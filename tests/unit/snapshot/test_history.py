@@ -45,7 +45,7 @@ def historian(store: Store) -> Any:
 
 async def groups_of(store: Store, found: HistoryList) -> list[range]:
     out = []
-    async for group in historian(store)._groups(found):
+    async for group in historian(store)._fetch_groups(found):
         out.append(group.entries)
         assert found.no[group.entries.stop - 1] != (
             found.no[group.entries.stop] if group.entries.stop < len(found.no) else 0
@@ -72,7 +72,7 @@ async def test_large_pages_come_a_few_at_a_time():
 
 async def test_what_is_fetched_ahead_ends_with_the_reader():
     store = Store(10)
-    async with aclosing(historian(store)._groups(listed(500, 1))) as groups:
+    async with aclosing(historian(store)._fetch_groups(listed(500, 1))) as groups:
         async for _ in groups:
             store.block.clear()
             break

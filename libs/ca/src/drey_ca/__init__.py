@@ -38,11 +38,11 @@ async def open_table(
     for variable in environment:
         if not variable.startswith("EPICS_CA_"):
             raise ValueError(f"{variable} is no variable of Channel Access (EPICS_CA_...)")
-    async with _table(implementation, environment) as table:
+    async with _make_table(implementation, environment) as table:
         yield table
 
 
-def _table(
+def _make_table(
     implementation: str, environment: Mapping[str, str]
 ) -> AbstractAsyncContextManager[ChannelTable]:
     # Imported here: whoever needs the port alone may lack libca.

@@ -206,7 +206,7 @@ class AiocaTable:
                     self._check_open()
                 made.append(await self._make_channel(name))
         except BaseException:
-            self._drop(made)
+            self._drop_channels(made)
             raise
         return np.array([channel.slot for channel in made], np.int64)
 
@@ -219,18 +219,18 @@ class AiocaTable:
         number = len(self._channels) + len(self._free)
         channel = _Channel(name, self._free.popleft() if self._free else number)
         self._channels[channel.slot] = channel
-        channel.follower = asyncio.create_task(self._follow(channel), name=f"follow {name}")
+        channel.follower = asyncio.create_task(self._follow_channel(channel), name=f"follow {name}")
         return channel
 
     async def remove(self, slots: Slots) -> None:
         """See `ChannelTable.remove`. aioca keeps their connections until the last table closes."""
         self._check_open()
-        gone = list(dict.fromkeys(self._of(slots)))
+        gone = list(dict.fromkeys(self._channels_of(slots)))
         for start in range(0, len(gone), _STRIDE):
-            self._drop(gone[start : start + _STRIDE])
+            self._drop_channels(gone[start : start + _STRIDE])
             await asyncio.sleep(0)
 
-    def _drop(self, channels: list[_Channel]) -> None:
+    def _drop_channels(self, channels: list[_Channel]) -> None:
         for channel in channels:
             if channel.removed:
                 continue
@@ -257,7 +257,7 @@ class AiocaTable:
     async def wait_connected(self, slots: Slots, timeout: float) -> NDArray[np.bool_]:
         """See `ChannelTable.wait_connected`. Of slots removed meanwhile: False."""
         self._check_open()
-        channels = self._of(slots)
+        channels = self._channels_of(slots)
         try:
             async with asyncio.timeout(max(timeout, 0)):
                 while missing := [channel for channel in channels if not channel.up.is_set()]:
@@ -268,7 +268,7 @@ class AiocaTable:
         up = [channel.state == State.CONNECTED and not channel.removed for channel in channels]
         return np.array(up, np.bool_)
 
-    async def _follow(self, channel: _Channel) -> None:
+    async def _follow_channel(self, channel: _Channel) -> None:
         """Keep what is known of a channel: through every connection, until it is cancelled."""
         while True:
             self._on_connected(channel, await _connected_info(channel.name))
@@ -283,7 +283,7 @@ class AiocaTable:
         channel.readable, channel.writable = bool(info.read), bool(info.write)
         channel.state, channel.state_time = int(State.CONNECTED), time.time_ns()
         channel.unanswered = 0
-        self._mark(channel, value=True, info=True)
+        self._mark_changed(channel, value=True, info=True)
         self._open_monitors(channel)
         channel.up.set()
 
@@ -292,7 +292,7 @@ class AiocaTable:
         channel.state, channel.state_time = int(State.DISCONNECTED), time.time_ns()
         channel.up.clear()
         channel.lost.set()
-        self._mark(channel, value=True, info=True)
+        self._mark_changed(channel, value=True, info=True)
 
     async def _look_around(self) -> None:
         """Look for what aioca does not report: rights that change, monitors that it has ended."""
@@ -313,7 +313,7 @@ class AiocaTable:
         rights = bool(info.read), bool(info.write)
         if rights != (channel.readable, channel.writable):
             channel.readable, channel.writable = rights
-            self._mark(channel, info=True)
+            self._mark_changed(channel, info=True)
         for use, monitor in list(channel.monitors.items()):
             if monitor.state == monitor.CLOSED:  # aioca ends it when an event has no good value
                 self._bad_events += channel.readable
@@ -325,7 +325,7 @@ class AiocaTable:
     async def subscribe(self, slots: Slots) -> None:
         """See `ChannelTable.subscribe`."""
         self._check_open()
-        for channel in self._of(slots):
+        for channel in self._channels_of(slots):
             channel.wanted = True
             if channel.state == State.CONNECTED:
                 self._open_monitors(channel)
@@ -336,7 +336,7 @@ class AiocaTable:
             return
         connection = channel.connection
 
-        def listener(take: Callable[[_Channel, Any], None]) -> Callable[[Any], None]:
+        def make_listener(take: Callable[[_Channel, Any], None]) -> Callable[[Any], None]:
             def on_event(event: Any) -> None:
                 if channel.removed or channel.connection != connection:
                     return
@@ -350,7 +350,7 @@ class AiocaTable:
         if "properties" not in channel.monitors:
             channel.monitors["properties"] = aioca.camonitor(
                 channel.name,
-                listener(self._on_properties),
+                make_listener(self._on_properties),
                 events=aioca.DBE_PROPERTY,
                 datatype=channel.native,
                 format=aioca.FORMAT_CTRL,
@@ -361,15 +361,15 @@ class AiocaTable:
             channel.dropped = 0
             channel.monitors["value"] = aioca.camonitor(
                 channel.name,
-                listener(self._on_value),
-                datatype=_datatype(channel.name, channel.native),
+                make_listener(self._on_value),
+                datatype=_request_datatype(channel.name, channel.native),
                 format=aioca.FORMAT_TIME,
                 notify_disconnect=True,
             )
 
     def _on_value(self, channel: _Channel, event: Any) -> None:
         try:
-            value = _decoded(event)
+            value = _decode_event(event)
         except _BadCount:
             self._bad_events += 1
             return
@@ -379,7 +379,7 @@ class AiocaTable:
         channel.merged += replaced + channel.unseen
         self._updates += replaced + 1
         channel.value, channel.unseen = value, True
-        self._mark(channel, value=True)
+        self._mark_changed(channel, value=True)
 
     def _on_properties(self, channel: _Channel, event: Any) -> None:
         metadata = _Metadata(
@@ -390,9 +390,9 @@ class AiocaTable:
         )
         if repr(metadata) != repr(channel.metadata):  # NaN is not equal to itself
             channel.metadata = metadata
-            self._mark(channel, info=True)
+            self._mark_changed(channel, info=True)
 
-    def _mark(self, channel: _Channel, *, value: bool = False, info: bool = False) -> None:
+    def _mark_changed(self, channel: _Channel, *, value: bool = False, info: bool = False) -> None:
         if value:
             self._dirty[channel.slot] = None
         if info:
@@ -422,7 +422,7 @@ class AiocaTable:
             del self._dirty[slot]
             chosen.append(channel)
         chosen.sort(key=lambda channel: channel.slot)
-        columns = _columns(chosen, [channel.value for channel in chosen], Origin.MONITOR)
+        columns = _value_columns(chosen, [channel.value for channel in chosen], Origin.MONITOR)
         columns.merged[:] = [min(channel.merged, 0xFFFF_FFFF) for channel in chosen]
         for channel in chosen:
             self._merged += channel.merged
@@ -438,7 +438,7 @@ class AiocaTable:
     def info(self, slots: Slots) -> InfoColumns:
         """See `ChannelTable.info`."""
         self._check_open()
-        every = self._of(slots)
+        every = self._channels_of(slots)
         limits = np.array([channel.metadata.limits for channel in every]).reshape(-1, len(_LIMITS))
         return InfoColumns(
             slot=np.array([channel.slot for channel in every], np.int64),
@@ -459,27 +459,29 @@ class AiocaTable:
     async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
         """See `ChannelTable.read`."""
         self._check_open()
-        channels = self._of(slots)
+        channels = self._channels_of(slots)
         asked = None if kind is None else dbr.dbr_type(kind)
         texts = [channel.slot for channel in channels if channel.long_string]
         if asked is not None and texts:
             raise ValueError(f"the long string in slot {texts[0]} takes no kind")
         requests = [_Request(channel, is_write=False) for channel in channels]
-        await self._run(requests, [self._get(request, asked) for request in requests], timeout)
-        values = _columns(channels, [request.value for request in requests], Origin.READ)
-        return ReadResult(values, self._codes(requests, ECA.TIMEOUT))
+        await self._run_requests(
+            requests, [self._get_value(request, asked) for request in requests], timeout
+        )
+        values = _value_columns(channels, [request.value for request in requests], Origin.READ)
+        return ReadResult(values, self._result_codes(requests, ECA.TIMEOUT))
 
-    async def _get(self, request: _Request, asked: int | None) -> None:
+    async def _get_value(self, request: _Request, asked: int | None) -> None:
         """Until there is an answer: what was lost with a connection is asked again."""
         name = request.channel.name
 
-        async def get(info: aioca.CAInfo) -> int:
-            datatype = _datatype(name, info.datatype if asked is None else asked)
+        async def get_once(info: aioca.CAInfo) -> int:
+            datatype = _request_datatype(name, info.datatype if asked is None else asked)
             try:
                 got = await aioca.caget(
                     name, datatype=datatype, format=aioca.FORMAT_TIME, timeout=None
                 )
-                request.value = _decoded(got)
+                request.value = _decode_event(got)
             except aioca.CANothing as error:
                 return int(error.errorcode)
             except (AssertionError, IndexError, _BadCount) as error:  # aioca's ways to say so
@@ -487,27 +489,29 @@ class AiocaTable:
                 return int(ECA.BADTYPE if isinstance(error, AssertionError) else ECA.BADCOUNT)
             return int(ECA.NORMAL)
 
-        await self._ask(request, get)
+        await self._ask_server(request, get_once)
 
     async def write(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
     ) -> NDArray[np.int32]:
         """See `ChannelTable.write`. ECA_TIMEOUT also where the server was lost after sending."""
         self._check_open()
-        channels = self._of(slots)
+        channels = self._channels_of(slots)
         if len(values) != len(channels):
             raise ValueError(f"{len(values)} values for {len(channels)} slots")
         rows = _EncodedRows(channels, values)
         requests = [_Request(channel, is_write=True) for channel in channels]
-        puts = [self._put(request, rows, i, completion) for i, request in enumerate(requests)]
-        await self._run(requests, puts, timeout)
-        return self._codes(requests, ECA.UNRESPTMO)
+        puts = [self._put_value(request, rows, i, completion) for i, request in enumerate(requests)]
+        await self._run_requests(requests, puts, timeout)
+        return self._result_codes(requests, ECA.UNRESPTMO)
 
-    async def _put(self, request: _Request, rows: _EncodedRows, row: int, completion: bool) -> None:
+    async def _put_value(
+        self, request: _Request, rows: _EncodedRows, row: int, completion: bool
+    ) -> None:
         """Until it is handed over and answered, in whichever call's time that is."""
         channel = request.channel
 
-        async def put(info: aioca.CAInfo) -> int:
+        async def put_once(info: aioca.CAInfo) -> int:
             code, datatype, array = rows.get(row, info)
             if code != ECA.NORMAL:
                 return code
@@ -527,12 +531,12 @@ class AiocaTable:
                 raise
             return int(ECA.NORMAL)
 
-        await self._ask(request, put)
+        await self._ask_server(request, put_once)
         if request.abandoned:
             self._late += 1
             channel.unanswered = max(channel.unanswered - 1, 0)
 
-    async def _ask(
+    async def _ask_server(
         self, request: _Request, attempt: Callable[[aioca.CAInfo], Awaitable[int]]
     ) -> None:
         """Ask the server in its turn, again where it is lost before it has the question."""
@@ -552,11 +556,13 @@ class AiocaTable:
                 return
             await asyncio.sleep(_RETRY_S)
 
-    async def _run(self, requests: list[_Request], work: list[Any], timeout: float) -> None:
+    async def _run_requests(
+        self, requests: list[_Request], work: list[Any], timeout: float
+    ) -> None:
         """Do it all at once, until the deadline. Writes that libca has by then go on alone."""
         for request, each in zip(requests, work, strict=True):
             request.task = asyncio.create_task(each)
-            request.task.add_done_callback(partial(self._forget, request))
+            request.task.add_done_callback(partial(self._forget_request, request))
         self._requests.update(requests)
         tasks = [request.task for request in requests if request.task is not None]
         try:
@@ -573,7 +579,7 @@ class AiocaTable:
                 else:
                     task.cancel()
 
-    def _codes(self, requests: list[_Request], late: ECA) -> NDArray[np.int32]:
+    def _result_codes(self, requests: list[_Request], late: ECA) -> NDArray[np.int32]:
         """What became of each; `late` of those whose server is there and had no time for them."""
         for request in requests:
             if request.code == _PENDING:
@@ -581,13 +587,13 @@ class AiocaTable:
                 request.code = int(late if up else ECA.DISCONN)
         return np.array([request.code for request in requests], np.int32)
 
-    def _forget(self, request: _Request, _: asyncio.Task[None]) -> None:
+    def _forget_request(self, request: _Request, _: asyncio.Task[None]) -> None:
         self._requests.discard(request)
 
     def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
         """See `ChannelTable.unanswered`."""
         self._check_open()
-        return np.array([channel.unanswered > 0 for channel in self._of(slots)], np.bool_)
+        return np.array([channel.unanswered > 0 for channel in self._channels_of(slots)], np.bool_)
 
     # -- the rest ---------------------------------------------------------------------------
 
@@ -616,12 +622,12 @@ class AiocaTable:
         tasks += [c.follower for c in self._channels.values() if c.follower is not None]
         self._end_requests(lambda _: True)
         if os.getpid() == self._process:
-            self._drop(list(self._channels.values()))
+            self._drop_channels(list(self._channels.values()))
             if not _open_tables:
                 aioca.purge_channel_caches()
         await asyncio.wait(tasks)
 
-    def _of(self, slots: Slots) -> list[_Channel]:
+    def _channels_of(self, slots: Slots) -> list[_Channel]:
         return [self._channels[slot] for slot in np.asarray(slots, np.int64).reshape(-1).tolist()]
 
     def _check_open(self) -> None:
@@ -667,14 +673,14 @@ async def _connected_info(name: str) -> aioca.CAInfo:
         await asyncio.sleep(_RETRY_S)
 
 
-def _datatype(name: str, basic: int) -> Any:
+def _request_datatype(name: str, basic: int) -> Any:
     """What to ask aioca for: texts as bytes, since as `str` they lose what is not UTF-8."""
     if name.endswith("$"):
         return aioca.DBR_CHAR_BYTES
     return bytes if basic == dbr.DBR_STRING else basic
 
 
-def _decoded(event: Any) -> _Value:
+def _decode_event(event: Any) -> _Value:
     """A value of aioca's in `FORMAT_TIME`. Raises `_BadCount`."""
     kind, data, blob = int(dbr.SCALAR_KIND[event.datatype]), 0, None
     if isinstance(event, bytes):
@@ -692,7 +698,7 @@ def _decoded(event: Any) -> _Value:
     return _Value(kind, data, blob, event.severity, event.status, source_time, time.time_ns())
 
 
-def _columns(channels: list[_Channel], values: Iterable[_Value], origin: Origin) -> Columns:
+def _value_columns(channels: list[_Channel], values: Iterable[_Value], origin: Origin) -> Columns:
     """One row a channel. Without a value it has no origin either."""
     columns = Columns.empty(len(channels))
     heap: list[bytes] = []

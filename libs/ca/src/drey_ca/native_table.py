@@ -105,7 +105,7 @@ class NativeTable:
     async def remove(self, slots: Slots) -> None:
         """See `ChannelTable.remove`. Cancelled, they are removed all the same."""
         self._check_open()
-        command = self._table.remove(distinct(self._checked(slots)))
+        command = self._table.remove(distinct(self._checked_slots(slots)))
         await self._command_done(command)
 
     async def _command_done(self, number: int) -> None:
@@ -117,7 +117,7 @@ class NativeTable:
     async def wait_connected(self, slots: Slots, timeout: float) -> NDArray[np.bool_]:
         """See `ChannelTable.wait_connected`. Of slots removed meanwhile: False."""
         self._check_open()
-        rows = self._checked(slots).copy()
+        rows = self._checked_slots(slots).copy()
         wait = _ConnectionWait(self._table, rows)
         if not wait.over():
             event = asyncio.Event()
@@ -136,7 +136,7 @@ class NativeTable:
     async def subscribe(self, slots: Slots) -> None:
         """See `ChannelTable.subscribe`."""
         self._check_open()
-        self._table.want(self._checked(slots))
+        self._table.want(self._checked_slots(slots))
 
     async def wait_dirty(self) -> None:
         """See `ChannelTable.wait_dirty`."""
@@ -149,7 +149,7 @@ class NativeTable:
     def drain(self, max_heap: int = 64 << 20) -> Columns:
         """See `ChannelTable.drain`."""
         self._check_open()
-        return _columns(self._table.drain(max_heap))
+        return _result_columns(self._table.drain(max_heap))
 
     def drain_info(self) -> Slots:
         """See `ChannelTable.drain_info`."""
@@ -159,7 +159,7 @@ class NativeTable:
     def info(self, slots: Slots) -> InfoColumns:
         """See `ChannelTable.info`."""
         self._check_open()
-        rows = self._checked(slots).copy()
+        rows = self._checked_slots(slots).copy()
         kind, count, when, readable, writable, precision, limits, *texts = self._table.info(rows)
         units, labels, host = texts
         return InfoColumns(
@@ -181,19 +181,19 @@ class NativeTable:
     async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
         """See `ChannelTable.read`."""
         self._check_open()
-        rows = self._checked(slots)
-        asked = -1 if kind is None else self._asked(rows, kind)
+        rows = self._checked_slots(slots)
+        asked = -1 if kind is None else self._asked_type(rows, kind)
         bulk = Bulk(self._table, rows, _READ, asked)
         try:
-            await self._run(bulk, None, timeout)
+            await self._run_bulk(bulk, None, timeout)
             codes = bulk.finish()
             if self._closed:
                 codes[codes == ECA.TIMEOUT] = ECA.CHANDESTROY
-            return ReadResult(_columns(bulk.values(codes)), codes)
+            return ReadResult(_result_columns(bulk.values(codes)), codes)
         finally:
             bulk.close()
 
-    def _asked(self, rows: Slots, kind: Kind) -> int:
+    def _asked_type(self, rows: Slots, kind: Kind) -> int:
         """The DBR type of `kind`; ValueError where a long string is among the rows."""
         basic = dbr_type(kind)
         texts = rows[self._table.shape(rows)[2]]
@@ -206,12 +206,12 @@ class NativeTable:
     ) -> NDArray[np.int32]:
         """See `ChannelTable.write`. ECA_TIMEOUT also where the server was lost after sending."""
         self._check_open()
-        rows = self._checked(slots)
+        rows = self._checked_slots(slots)
         if len(values) != len(rows):
             raise ValueError(f"{len(values)} values for {len(rows)} slots")
         bulk = Bulk(self._table, rows, _WRITE_AND_WAIT if completion else _WRITE_ONLY, -1)
         try:
-            await self._run(bulk, _Encoder(self._table, rows, values), timeout)
+            await self._run_bulk(bulk, _Encoder(self._table, rows, values), timeout)
             codes = bulk.finish()
             if self._closed:
                 codes[(codes == ECA.UNRESPTMO) | (codes == ECA.DISCONN)] = ECA.CHANDESTROY
@@ -222,9 +222,9 @@ class NativeTable:
     def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
         """See `ChannelTable.unanswered`."""
         self._check_open()
-        return self._table.unanswered(self._checked(slots)).view(np.bool_)
+        return self._table.unanswered(self._checked_slots(slots)).view(np.bool_)
 
-    async def _run(self, bulk: Bulk, encoder: _Encoder | None, timeout: float) -> None:
+    async def _run_bulk(self, bulk: Bulk, encoder: _Encoder | None, timeout: float) -> None:
         """Send what can be sent, again whenever there is news, until all is settled."""
         deadline = self._loop.time() + max(timeout, 0)
         event = self._bulks[bulk] = asyncio.Event()
@@ -329,7 +329,7 @@ class NativeTable:
             os.close(self._loop_fd)
             os.close(self._thread_fd)
 
-    def _checked(self, slots: Slots) -> Slots:
+    def _checked_slots(self, slots: Slots) -> Slots:
         rows = np.ascontiguousarray(np.asarray(slots, np.int64).reshape(-1))
         bad = self._table.unknown(rows)
         if bad >= 0:
@@ -352,12 +352,12 @@ class _ConnectionWait:
 
     def over(self) -> bool:
         """All are connected or removed. One lost meanwhile is waited for again."""
-        self._at = self._first(self._at)
+        self._at = self._first_open(self._at)
         if self._at == len(self._slots):
-            self._at = self._first(0)
+            self._at = self._first_open(0)
         return self._at == len(self._slots)
 
-    def _first(self, start: int) -> int:
+    def _first_open(self, start: int) -> int:
         return self._table.first_unconnected(self._slots, self._generations, start)
 
     def connected(self) -> NDArray[np.bool_]:
@@ -381,7 +381,7 @@ class _Encoder:
         bad = (wire.code != ECA_NORMAL) & (wire.code != ECA.DISCONN)
         bulk.refuse(rows[bad], wire.code[bad])
         good = np.flatnonzero(wire.code == ECA_NORMAL)
-        heap, offset = _join(wire.blob, good, heap_mask(self._values.kind[rows[good]]))
+        heap, offset = _join_heaps(wire.blob, good, heap_mask(self._values.kind[rows[good]]))
         bulk.load(
             rows[good],
             wire.basic[good].astype(np.int16),
@@ -394,7 +394,7 @@ class _Encoder:
         return rows[good]
 
 
-def _join(
+def _join_heaps(
     blobs: list[bytes | None], rows: NDArray[np.int64], heaped: NDArray[np.bool_]
 ) -> tuple[bytes, NDArray[np.int64]]:
     """What `rows` have in the heap, end to end, and where each begins, -1 where nothing is."""
@@ -410,7 +410,7 @@ def _join(
     return b"".join(parts), offset
 
 
-def _columns(parts: tuple[object, ...]) -> Columns:
+def _result_columns(parts: tuple[object, ...]) -> Columns:
     return Columns(*parts)  # type: ignore[arg-type]
 
 

@@ -54,12 +54,12 @@ def list_events(
     if until is not None:
         request.to_time.FromDatetime(until.astimezone())
 
-    def fetch(token: str) -> tuple[Iterable[audit_pb2.AuditEvent], str]:
+    def fetch_page(token: str) -> tuple[Iterable[audit_pb2.AuditEvent], str]:
         request.page_token = token
         answer = client.call(client.audit.ListEvents, request)
         return answer.events, answer.next_page_token
 
-    events = list(client.pages(fetch, limit=limit))
+    events = list(client.pages(fetch_page, limit=limit))
     if session.out.json:
         session.out.document({"events": as_documents(events)})
     else:
@@ -120,8 +120,8 @@ def verify(session: Session) -> None:
     else:
         anchored = "compared with no anchor: what was cut off at its end would not show"
         if answer.anchor_count:
-            at = format_time(answer.last_anchor_time.ToNanoseconds(), utc=session.out.utc)
-            anchored = f"compared with {answer.anchor_count} anchors, the last of {at}"
+            anchored_at = format_time(answer.last_anchor_time.ToNanoseconds(), utc=session.out.utc)
+            anchored = f"compared with {answer.anchor_count} anchors, the last of {anchored_at}"
         session.out.text(f"{answer.last_sequence} acts, the chain is whole; {anchored}")
     if answer.findings:
         raise typer.Exit(ExitCode.REFUSED)

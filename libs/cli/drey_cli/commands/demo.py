@@ -46,7 +46,7 @@ def demo(
         with foreground() as front:
             folder = keep or Path(tempfile.mkdtemp(prefix="drey-demo-"))
             try:
-                ok = front.run(_demo(out, folder, pvs, min(disturb, pvs // 4), report))
+                ok = front.run(_run_demo(out, folder, pvs, min(disturb, pvs // 4), report))
             finally:
                 if keep is None:
                     shutil.rmtree(folder)
@@ -59,7 +59,7 @@ def demo(
         raise typer.Exit(ExitCode.DIFFERENT)
 
 
-async def _demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | None) -> bool:
+async def _run_demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | None) -> bool:
     from drey_cli.demo.walk import Report, Walk
     from drey_stack.simulated import SimulatedMachine
     from drey_stack.whole import Stack, StackOptions

@@ -62,10 +62,10 @@ def show(session: Session, job: JobArgument) -> None:
     """Show one job."""
     client = session.client
     request = job_service_pb2.GetJobRequest(id=job_id(client, job))
-    _show(session, client.call(client.jobs.GetJob, request).job)
+    _show_job(session, client.call(client.jobs.GetJob, request).job)
 
 
-def _show(session: Session, job: job_pb2.Job) -> None:
+def _show_job(session: Session, job: job_pb2.Job) -> None:
 
     session.show({"job": job}, lambda: job_facts(job, utc=session.out.utc))
 
@@ -99,4 +99,4 @@ def cancel(
         client.jobs.CancelJob,
         job_service_pb2.CancelJobRequest(id=job_id(client, job), reason=reason),
     )
-    _show(session, answer.job)
+    _show_job(session, answer.job)

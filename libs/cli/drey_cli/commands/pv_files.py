@@ -57,14 +57,14 @@ def import_pvs(
         file_name="" if file == "-" else Path(file).name,
         request_id=new_request_id(),
     )
-    with _open(file) as source, session.out.progress(of_bytes=True) as progress:
+    with _open_source(file) as source, session.out.progress(of_bytes=True) as progress:
         size = None if file == "-" else Path(file).stat().st_size
         task = progress.add_task("sending", total=size)
 
-        def sent(count: int) -> None:
+        def show_sent(count: int) -> None:
             progress.advance(task, count)
 
-        rows, summary = _exchange(session, options, source, sent)
+        rows, summary = _exchange_file(session, options, source, show_sent)
     if session.out.json:
         session.out.document({"rows": as_documents(rows), "summary": as_document(summary)})
     else:
@@ -73,7 +73,7 @@ def import_pvs(
         raise typer.Exit(ExitCode.REFUSED)
 
 
-def _open(file: str) -> BinaryIO:
+def _open_source(file: str) -> BinaryIO:
     if file == "-":
         # Wrapped anew so that leaving the `with` does not close the process's own input.
         return open(sys.stdin.fileno(), "rb", closefd=False)
@@ -87,14 +87,14 @@ def _open(file: str) -> BinaryIO:
         ) from error
 
 
-def _exchange(
+def _exchange_file(
     session: Session,
     options: catalog_service_pb2.ImportOptions,
     source: BinaryIO,
     sent: Callable[[int], None],
 ) -> tuple[list[catalog_pb2.ImportRow], catalog_pb2.ImportSummary]:
 
-    def requests() -> Iterator[catalog_service_pb2.ImportPvsRequest]:
+    def import_requests() -> Iterator[catalog_service_pb2.ImportPvsRequest]:
         yield catalog_service_pb2.ImportPvsRequest(options=options)
         while chunk := source.read(CHUNK):
             yield catalog_service_pb2.ImportPvsRequest(data=chunk)
@@ -103,7 +103,7 @@ def _exchange(
     client = session.client
     rows: list[catalog_pb2.ImportRow] = []
     summary = None
-    with client.exchange(client.catalog.ImportPvs, requests()) as answers:
+    with client.exchange(client.catalog.ImportPvs, import_requests()) as answers:
         for answer in answers:
             rows.extend(answer.rows.rows)
             if answer.HasField("summary"):

@@ -129,7 +129,7 @@ def fetch_pvs(
     """PVs page by page. `limit` 0: all."""
     client, listed = session.client, PvList()
 
-    def fetch(token: str) -> tuple[Iterable[catalog_pb2.Pv], str]:
+    def fetch_page(token: str) -> tuple[Iterable[catalog_pb2.Pv], str]:
         answer = client.call(
             client.catalog.ListPvs,
             catalog_service_pb2.ListPvsRequest(
@@ -144,7 +144,7 @@ def fetch_pvs(
             listed.total = answer.total_size
         return answer.pvs, answer.next_page_token
 
-    listed.pvs.extend(client.pages(fetch, limit=limit))
+    listed.pvs.extend(client.pages(fetch_page, limit=limit))
     listed.total = max(listed.total, len(listed.pvs))
     return listed
 
@@ -283,8 +283,8 @@ def _draw_values(session: Session, values: Values, value_only: bool) -> None:
         session.out.table(rows_table(values.rows, metadata, utc=session.out.utc))
         return
     for row in values.rows:
-        known = metadata.get(row.number, NO_METADATA)
+        row_metadata = metadata.get(row.number, NO_METADATA)
         role = "setpoint" if row.HasField("setpoint") else "readback"
         session.out.text(
-            format_value(getattr(row, role), getattr(known, role), units=False, full=True)
+            format_value(getattr(row, role), getattr(row_metadata, role), units=False, full=True)
         )

@@ -81,12 +81,12 @@ def watch(
         client = session.client
         return client.stream(client.monitor.WatchPvs, request, timeout_s=WATCH_TIMEOUT_S)
 
-    display = _display(session, model)
+    display = _make_display(session, model)
     with display, Follower(open_stream, silence_s=SILENCE_S) as follower:
-        _follow(follower, model, display, until, count, None if allow_unknown else choice)
+        _follow_watch(follower, model, display, until, count, None if allow_unknown else choice)
 
 
-def _follow(
+def _follow_watch(
     follower: Follower[monitor_service_pb2.WatchPvsResponse],
     model: WatchModel,
     display: Display,
@@ -187,7 +187,7 @@ class LiveDisplay(Display):
 
     def __exit__(self, *_: object) -> None:
         # What stays on the terminal is the last state, not the last tick.
-        self._live.update(self._draw(), refresh=True)
+        self._live.update(self._draw_table(), refresh=True)
         self._live.__exit__(None, None, None)
 
     def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
@@ -208,10 +208,12 @@ class LiveDisplay(Display):
         if now - self._drawn < _REDRAW_S:
             return
         self._drawn = now
-        self._recent = {n: at for n, at in self._recent.items() if now - at < 1.0}
-        self._live.update(self._draw(), refresh=True)
+        self._recent = {
+            n: changed_at for n, changed_at in self._recent.items() if now - changed_at < 1.0
+        }
+        self._live.update(self._draw_table(), refresh=True)
 
-    def _draw(self) -> RenderableType:
+    def _draw_table(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
@@ -250,7 +252,7 @@ def watch_status(model: WatchModel) -> tuple[str, str]:
     return ("fresh", "green") if model.complete else ("loading", "cyan")
 
 
-def _display(session: Session, model: WatchModel) -> Display:
+def _make_display(session: Session, model: WatchModel) -> Display:
     if session.out.json:
         return JsonDisplay(session, model)
     return LiveDisplay(session, model) if session.out.is_terminal else Display(session, model)

@@ -180,14 +180,14 @@ def show(
     if not is_plan:
         try:
             identity = restore_id(client, what)
-            found = client.call(
+            answer = client.call(
                 client.restores.GetRestore, restore_service_pb2.GetRestoreRequest(id=identity)
             ).restore
         except CliError as error:
             if error.reason != "NOT_FOUND":
                 raise
         else:
-            show_restore(session, found, limit=limit, everything=everything)
+            show_restore(session, answer, limit=limit, everything=everything)
             return
     identity = plan_id(client, what)
     request = restore_service_pb2.GetPlanRequest(id=identity)

@@ -88,10 +88,10 @@ def run(
     if max_unreachable >= 0:
         request.max_unreachable = max_unreachable
     check_digest(session, found)
-    _confirm(session, found, yes=yes)
+    _confirm_plan(session, found, yes=yes)
     answer = client.call(client.restores.ExecutePlan, request)
-    restore = _follow(session, answer.restore)
-    _end(session, restore)
+    restore = _follow_restore(session, answer.restore)
+    _show_end(session, restore)
 
 
 def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
@@ -107,7 +107,7 @@ def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
             code=ExitCode.REFUSED,
         )
     try:
-        found = plan_digest(plan, read_plan(session, plan.id, writes_only=False))
+        digest = plan_digest(plan, read_plan(session, plan.id, writes_only=False))
     except ValueError as error:
         raise CliError(
             f"the digest of plan {plan.id} cannot be computed: {error}; nothing was written",
@@ -115,9 +115,9 @@ def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
             remedy="run it with a drey of the server's version",
             code=ExitCode.REFUSED,
         ) from error
-    if found != plan.digest:
+    if digest != plan.digest:
         raise CliError(
-            f"what was read of plan {plan.id} has the digest {found}, not {plan.digest}:"
+            f"what was read of plan {plan.id} has the digest {digest}, not {plan.digest}:"
             " nothing was written",
             reason="PLAN_DIGEST_MISMATCH",
             remedy="make a new plan, and find out who changed this one",
@@ -125,7 +125,7 @@ def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
         )
 
 
-def _confirm(session: Session, plan: restore_pb2.Plan, *, yes: bool) -> None:
+def _confirm_plan(session: Session, plan: restore_pb2.Plan, *, yes: bool) -> None:
 
     if not session.out.json:
         session.out.table(plan_facts(plan, utc=session.out.utc))
@@ -146,10 +146,10 @@ def restore_states(session: Session, restore_id: str) -> Iterator[restore_pb2.Re
         request = restore_service_pb2.WatchRestoreRequest(id=restore_id)
         return client.stream(client.restores.WatchRestore, request, timeout_s=WATCH_TIMEOUT_S)
 
-    def lost(error: CliError) -> None:
+    def show_loss(error: CliError) -> None:
         session.out.note(f"{error.message}; the restore goes on, connecting again", "yellow")
 
-    for message in follow_to_end(open_stream, on_lost=lost):
+    for message in follow_to_end(open_stream, on_lost=show_loss):
         yield message.restore
         if state_of(message.restore) in _ENDED:
             return
@@ -161,7 +161,7 @@ def state_of(restore: restore_pb2.Restore) -> str:
     return short_name(restore_pb2.RestoreState, restore.state)
 
 
-def _follow(session: Session, restore: restore_pb2.Restore) -> restore_pb2.Restore:
+def _follow_restore(session: Session, restore: restore_pb2.Restore) -> restore_pb2.Restore:
     """Show bars until the restore has ended; at Ctrl-C ask what is to become of it."""
     last = restore
     while state_of(last) not in _ENDED:
@@ -172,7 +172,7 @@ def _follow(session: Session, restore: restore_pb2.Restore) -> restore_pb2.Resto
                     done, total = restore_progress(last)
                     progress.update(task, description=state_of(last), completed=done, total=total)
         except KeyboardInterrupt:
-            _interrupted(session, restore.id)
+            _handle_interrupt(session, restore.id)
         else:
             if state_of(last) not in _ENDED:
                 raise CliError(
@@ -194,7 +194,7 @@ def restore_progress(restore: restore_pb2.Restore) -> tuple[int, int | None]:
     return done, total or None
 
 
-def _interrupted(session: Session, restore_id: str) -> None:
+def _handle_interrupt(session: Session, restore_id: str) -> None:
     """After Ctrl-C: go on watching, leave, pause or abort. Without a terminal: leave."""
     answer = "l"
     if session.out.can_ask:
@@ -206,7 +206,7 @@ def _interrupted(session: Session, restore_id: str) -> None:
     if answer.startswith("c"):
         return
     if answer.startswith("a"):
-        _abort(session, restore_id, "Ctrl-C at drey restore run")
+        _abort_restore(session, restore_id, "Ctrl-C at drey restore run")
         session.out.note("aborting: what is in flight is finished and read back", "yellow")
         return
     if answer.startswith("p"):
@@ -221,7 +221,7 @@ def _interrupted(session: Session, restore_id: str) -> None:
     raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _abort(session: Session, restore_id: str, reason: str) -> restore_pb2.Restore:
+def _abort_restore(session: Session, restore_id: str, reason: str) -> restore_pb2.Restore:
 
     client = session.client
     return client.call(
@@ -230,7 +230,7 @@ def _abort(session: Session, restore_id: str, reason: str) -> restore_pb2.Restor
     ).restore
 
 
-def _end(session: Session, restore: restore_pb2.Restore) -> None:
+def _show_end(session: Session, restore: restore_pb2.Restore) -> None:
     """Show how it ended and exit by it. One that could not begin is an error like any other."""
     from drey_cli.commands.restore_plan import show_restore
 
@@ -274,8 +274,8 @@ def watch(session: Session, restore: RestoreArgument = "latest") -> None:
             raise typer.Exit(exit_code(last))
         return
     request = restore_service_pb2.GetRestoreRequest(id=identity)
-    found = client.call(client.restores.GetRestore, request).restore
-    _end(session, _follow(session, found))
+    answer = client.call(client.restores.GetRestore, request).restore
+    _show_end(session, _follow_restore(session, answer))
 
 
 def abort(
@@ -288,7 +288,7 @@ def abort(
     latest is your own newest; that of another needs its id.
     """
 
-    _show_state(session, _abort(session, own_restore_id(session.client, restore), reason))
+    _show_state(session, _abort_restore(session, own_restore_id(session.client, restore), reason))
 
 
 def _show_state(session: Session, restore: restore_pb2.Restore) -> None:

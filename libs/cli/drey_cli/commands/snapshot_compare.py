@@ -105,8 +105,8 @@ def compare(
     names = others or ["live"]
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
     spec = compare_pb2.ComparisonSpec(
-        reference=_state(client, reference),
-        others=[_state(client, each) for each in names],
+        reference=_state_ref(client, reference),
+        others=[_state_ref(client, each) for each in names],
         selector=choice.optional(),
         scope=number_of(compare_pb2.ComparisonScope, within),
         classes=[number_of(compare_pb2.DifferenceClass, each) for each in only or ()],
@@ -115,17 +115,17 @@ def compare(
     )
     _set_tolerances(spec, tolerances, absolute, relative)
     request = compare_service_pb2.CompareRequest(spec=spec, summary_only=summary, page_size=limit)
-    header, rows = _compare(session, request)
+    header, rows = _stream_comparison(session, request)
     if session.out.json:
         session.out.document({"header": as_document(header), "rows": as_documents(rows)})
     else:
-        _draw(session, names, header, rows)
+        _draw_differences(session, names, header, rows)
     unlike = any(each.pvs_different or each.pvs_unknown for each in header.summaries)
     if unlike and not exit_zero:
         raise typer.Exit(ExitCode.DIFFERENT)
 
 
-def _state(client: Client, text: str) -> state_pb2.StateRef:
+def _state_ref(client: Client, text: str) -> state_pb2.StateRef:
 
     if text == "live":
         return state_pb2.StateRef(live=state_pb2.LiveState())
@@ -164,7 +164,7 @@ def _set_tolerances(
             tolerance.relative = relative or 0.0
 
 
-def _compare(
+def _stream_comparison(
     session: Session, request: compare_service_pb2.CompareRequest
 ) -> tuple[compare_pb2.ComparisonHeader, list[compare_pb2.ComparisonRow]]:
 
@@ -179,7 +179,7 @@ def _compare(
     return header, rows
 
 
-def _draw(
+def _draw_differences(
     session: Session,
     names: list[str],
     header: compare_pb2.ComparisonHeader,

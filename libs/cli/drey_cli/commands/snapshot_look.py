@@ -131,13 +131,13 @@ def _read_lines(
     session: Session, stream: Stream[snapshot_service_pb2.ReadSnapshotResponse]
 ) -> None:
 
-    def rows() -> Iterator[value_pb2.PvRow]:
+    def read_rows() -> Iterator[value_pb2.PvRow]:
         for message in stream:
             if message.HasField("header"):
                 session.out.line({"snapshot": as_document(message.header)})
             yield from message.rows.rows
 
-    for row in whole_rows(rows()):
+    for row in whole_rows(read_rows()):
         session.out.line(row)
 
 

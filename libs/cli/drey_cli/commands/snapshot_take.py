@@ -123,10 +123,10 @@ def take(
         wait=to_duration(0.0 if no_wait else _FIRST_WAIT_S),
         request_id=new_request_id(),
     )
-    _take(session, request, no_wait=no_wait)
+    _take_snapshot(session, request, no_wait=no_wait)
 
 
-def _take(
+def _take_snapshot(
     session: Session, request: snapshot_service_pb2.TakeSnapshotRequest, *, no_wait: bool
 ) -> None:
     from drey_cli.following import check_job, follow_job

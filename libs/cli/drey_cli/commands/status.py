@@ -27,7 +27,7 @@ def status(
 ) -> None:
     """Show how the whole does: services, shards, findings. Exit 1 unless it is healthy."""
     if watch:
-        _watch(session)
+        _watch_status(session)
         return
     client = session.client
     answer = client.call(
@@ -36,18 +36,18 @@ def status(
     if session.out.json:
         session.out.document(answer)
     else:
-        _draw(session, answer.summary)
+        _draw_status(session, answer.summary)
     if not answer.summary.healthy:
         raise typer.Exit(ExitCode.REFUSED)
 
 
-def _draw(session: Session, summary: system_service_pb2.SystemSummary) -> None:
+def _draw_status(session: Session, summary: system_service_pb2.SystemSummary) -> None:
     for table in summary_tables(summary, utc=session.out.utc):
         session.out.table(table)
     session.out.cell(health_cell(summary))
 
 
-def _watch(session: Session) -> None:
+def _watch_status(session: Session) -> None:
     from drey_cli.client import WATCH_TIMEOUT_S
     from drey_cli.following import Follower, Lost
 
@@ -70,7 +70,7 @@ def _watch(session: Session) -> None:
             elif item is not None:
                 if session.out.is_terminal:
                     session.out.console.clear()
-                _draw(session, item.summary)
+                _draw_status(session, item.summary)
 
 
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
@@ -83,7 +83,7 @@ def parts_table(summary: system_service_pb2.SystemSummary) -> Table:
         state = short_name(system_service_pb2.PartState, part.state)
         return Cell(state, "green" if state == "up" else "bold red")
 
-    def latency(part: system_service_pb2.Part) -> str:
+    def part_latency(part: system_service_pb2.Part) -> str:
         is_known = part.HasField("latency")
         return f"{part.latency.ToNanoseconds() / 1e6:.1f} ms" if is_known else "—"
 
@@ -91,7 +91,7 @@ def parts_table(summary: system_service_pb2.SystemSummary) -> Table:
         summary.parts,
         text_field("part", lambda part: part.name),
         text_field("state", state_cell),
-        number_field("answers in", latency),
+        number_field("answers in", part_latency),
         text_field("detail", lambda part: part.detail, fold=True),
     )
 
@@ -132,14 +132,14 @@ def channels_table(summary: system_service_pb2.SystemSummary) -> Table:
         number_field("shard", lambda shard: str(shard.state.shard)),
         number_field("channels", lambda shard: format_count(shard.channels)),
         number_field("connected", lambda shard: format_count(shard.connected)),
-        number_field("disconnected", lambda shard: _trouble(shard.disconnected)),
-        number_field("never", lambda shard: _trouble(shard.never_connected)),
-        number_field("unsupported", lambda shard: _trouble(shard.unsupported)),
-        number_field("in alarm", lambda shard: _trouble(shard.in_alarm)),
+        number_field("disconnected", lambda shard: _trouble_cell(shard.disconnected)),
+        number_field("never", lambda shard: _trouble_cell(shard.never_connected)),
+        number_field("unsupported", lambda shard: _trouble_cell(shard.unsupported)),
+        number_field("in alarm", lambda shard: _trouble_cell(shard.in_alarm)),
     )
 
 
-def _trouble(count: int) -> Cell:
+def _trouble_cell(count: int) -> Cell:
     return Cell(format_count(count), "yellow" if count else "dim")
 
 

@@ -28,16 +28,16 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 @command(app, "add", examples=("drey tag add Region=LI21 --glob '*:LI21:*'",))
 def add(session: Session, choice: Choice, tag: TagArgument) -> None:
     """Put tags on PVs. Groups and tags that are not there are created."""
-    _tag(session, choice, tag, adds=True)
+    _change_tags(session, choice, tag, adds=True)
 
 
 @command(app, "rm", examples=("drey tag rm Region=LI21 --device SPARE",))
 def remove(session: Session, choice: Choice, tag: TagArgument) -> None:
     """Take tags off PVs. The tags themselves stay."""
-    _tag(session, choice, tag, adds=False)
+    _change_tags(session, choice, tag, adds=False)
 
 
-def _tag(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
+def _change_tags(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
 
     group, names = parse_tag(text, option="GROUP=TAG")
     if not names:
@@ -63,7 +63,7 @@ def groups(session: Session) -> None:
     """List all groups with their tags, and how many PVs carry each."""
     tag_groups = list(list_tag_groups(session.client))
 
-    def draw() -> Table:
+    def draw_groups() -> Table:
         table = Table((Column("group"), Column("tag"), Column("PVs", right=True), _DESCRIPTION))
         for group in tag_groups:
             table.add(group.name, "", "", group.description)
@@ -71,7 +71,7 @@ def groups(session: Session) -> None:
                 table.add("", tag.name, format_count(tag.pv_count), "")
         return table
 
-    session.show({"tag_groups": tag_groups}, draw)
+    session.show({"tag_groups": tag_groups}, draw_groups)
 
 
 @command(app, "create", examples=("drey tag create Region=LI21,LI22",))

@@ -73,7 +73,7 @@ def up(
     out = Output()
     try:
         with foreground() as front:
-            front.run(_up(out, state, listen, shards, monitors, simulate))
+            front.run(_run_stack(out, state, listen, shards, monitors, simulate))
     except Interrupted:
         out.note("stopped")
     except StackError as error:
@@ -82,7 +82,7 @@ def up(
         raise CliError(str(error), reason="STACK_FAILED", code=ExitCode.REFUSED) from error
 
 
-async def _up(
+async def _run_stack(
     out: Output, state: Path, listen: str, shards: int, monitors: int, simulate: int
 ) -> None:
     from contextlib import AsyncExitStack
@@ -110,13 +110,13 @@ async def _up(
         )
         running = await stack.enter_async_context(Stack(options))
         if simulate:
-            await _catalog(out, running, machine)
-        _tell(out, running, state)
+            await _import_catalog(out, running, machine)
+        _show_endpoints(out, running, state)
         await running.wait_failed()
         await asyncio.Event().wait()
 
 
-async def _catalog(out: Output, running: Stack, machine: SimulatedMachine) -> None:
+async def _import_catalog(out: Output, running: Stack, machine: SimulatedMachine) -> None:
     """Bring the machine's PVs into the catalog, and see them connected."""
     import grpc
 
@@ -157,7 +157,7 @@ def _settings_of_the_shell() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
 
 
-def _tell(out: Output, running: Stack, state: Path) -> None:
+def _show_endpoints(out: Output, running: Stack, state: Path) -> None:
     out.text(f"Drey is up at {running.server}; its state and logs are in {state}.")
     if running.first_key:
         out.text(f"The first admin key, shown this once: {running.key}")

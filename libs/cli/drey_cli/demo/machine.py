@@ -31,7 +31,7 @@ async def import_catalog(
     """Import the file; CliError where a row is refused. `call`: metadata and timeout."""
     catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
     summary = catalog_pb2.ImportSummary()
-    async for response in catalog.ImportPvs(_upload(path, keep_existing), **call):
+    async for response in catalog.ImportPvs(_upload_requests(path, keep_existing), **call):
         if response.HasField("summary"):
             summary = response.summary
     if not summary.applied:
@@ -46,7 +46,9 @@ async def connected_channels(channel: grpc.aio.Channel, call: dict[str, Any]) ->
     return sum(s.channels for s in status.shards), sum(s.connected for s in status.shards)
 
 
-def _upload(path: Path, keep_existing: bool) -> Iterator[catalog_service_pb2.ImportPvsRequest]:
+def _upload_requests(
+    path: Path, keep_existing: bool
+) -> Iterator[catalog_service_pb2.ImportPvsRequest]:
     yield catalog_service_pb2.ImportPvsRequest(
         options=catalog_service_pb2.ImportOptions(
             format=catalog_pb2.FILE_FORMAT_CSV,

@@ -60,7 +60,7 @@ class Report:
         yield step
         if not step.seconds:
             step.seconds = time.perf_counter() - begin
-        facts = ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in step.facts.items())
+        facts = ", ".join(f"{k.replace('_', ' ')} {_value_text(v)}" for k, v in step.facts.items())
         self._out.text(f"    {step.seconds:.3f} s{': ' if facts else ''}{facts}")
 
     def write(self, path: Path, *, pvs: int, ok: bool) -> None:
@@ -72,7 +72,7 @@ class Report:
         path.write_text(json.dumps({"pvs": pvs, "ok": ok, "steps": steps}, indent=2) + "\n")
 
 
-def _text(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
@@ -109,37 +109,37 @@ class Walk:
         self._watched: set[int] = set()
 
     @property
-    def _call(self) -> dict[str, Any]:
+    def _call_options(self) -> dict[str, Any]:
         return {"metadata": self._metadata, "timeout": _DEADLINE_S}
 
     async def run(self, disturb: int) -> bool:
         """Walk; True only if the independent read at the end shows the snapshot's setpoints."""
         try:
-            await self._import()
-            watching = asyncio.create_task(self._watch())
+            await self._import_pvs()
+            watching = asyncio.create_task(self._watch_all())
             try:
-                await self._settle(watching)
-                await self._take()
-                await self._disturb(disturb)
-                await self._drift(disturb)
+                await self._wait_settled(watching)
+                await self._take_snapshot()
+                await self._disturb_machine(disturb)
+                await self._show_drift(disturb)
                 await self._make_plan()
-                await self._restore()
+                await self._run_restore()
                 await self._compare_again()
-                return await self._verify()
+                return await self._verify_values()
             finally:
                 watching.cancel()
                 await asyncio.wait({watching})
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
-    async def _import(self) -> None:
+    async def _import_pvs(self) -> None:
         path = self._machine.catalog
         with self._report.step("Import the catalog", f"drey pv import {path.name}") as step:
-            summary = await import_catalog(self._channel, path, self._call)
+            summary = await import_catalog(self._channel, path, self._call_options)
             self._pvs = summary.rows
             step.facts.update(pvs=summary.rows, added=summary.added, changed=summary.changed)
 
-    async def _watch(self) -> None:
+    async def _watch_all(self) -> None:
         """Watch everything from now on, counting what comes."""
         spec = watch_pb2.WatchSpec(selector=_EVERYTHING)
         request = monitor_service_pb2.WatchPvsRequest(spec=spec)
@@ -148,13 +148,13 @@ class Walk:
             self._watched.update(row.number for row in response.diff.rows)
             self._updates += len(response.diff.rows)
 
-    async def _settle(self, watching: asyncio.Task[None]) -> None:
+    async def _wait_settled(self, watching: asyncio.Task[None]) -> None:
         """Wait until the monitors have every channel that is to be had."""
         with self._report.step("Watch it until all is connected", "drey status") as step:
             dead_count = dead_channels(self._machine.folder)
             end = time.monotonic() + _DEADLINE_S
             while True:
-                channels, connected = await connected_channels(self._channel, self._call)
+                channels, connected = await connected_channels(self._channel, self._call_options)
                 whole = channels > 0 and len(self._watched) == self._pvs
                 if whole and connected >= channels - dead_count:
                     break
@@ -170,7 +170,7 @@ class Walk:
                 channels=channels, connected=connected, watched_pvs=len(self._watched)
             )
 
-    async def _take(self) -> None:
+    async def _take_snapshot(self) -> None:
         command = "drey snapshot take --all --title before --allow-missing"
         with self._report.step("Take a snapshot of the whole machine", command) as step:
             response = await self._snapshots.TakeSnapshot(
@@ -182,7 +182,7 @@ class Walk:
                     ),
                     request_id=str(uuid4()),
                 ),
-                **self._call,
+                **self._call_options,
             )
             if not response.HasField("snapshot"):
                 raise CliError(f"no snapshot: {response.job.error.message or response.job.phase}")
@@ -194,7 +194,7 @@ class Walk:
                 digest=response.snapshot.digest[:12],
             )
 
-    async def _disturb(self, count: int) -> None:
+    async def _disturb_machine(self, count: int) -> None:
         command = f"python -m drey_machine disturb --count {count}"
         with self._report.step(f"Disturb {count} PVs, as a bad night would", command) as step:
             before = self._updates
@@ -204,7 +204,7 @@ class Walk:
                 await asyncio.sleep(0.02)
             step.facts.update(changes_seen_by_the_watch=self._updates - before)
 
-    async def _summary(self) -> tuple[compare_pb2.ComparisonSummary, float]:
+    async def _compare_live(self) -> tuple[compare_pb2.ComparisonSummary, float]:
         """How the machine compares with the snapshot, and the time to the summary."""
         request = compare_service_pb2.CompareRequest(
             spec=compare_pb2.ComparisonSpec(
@@ -214,21 +214,21 @@ class Walk:
         )
         summary, seconds = compare_pb2.ComparisonSummary(), 0.0
         begin = time.perf_counter()
-        async for response in self._comparisons.Compare(request, **self._call):
+        async for response in self._comparisons.Compare(request, **self._call_options):
             if response.HasField("header"):
                 (summary,), seconds = response.header.summaries, time.perf_counter() - begin
         return summary, seconds
 
-    async def _drift(self, count: int) -> None:
+    async def _show_drift(self, count: int) -> None:
         with self._report.step("See the drift", "drey snapshot compare before live") as step:
             end = time.monotonic() + 10
             while True:
-                summary, seconds = await self._summary()
+                summary, seconds = await self._compare_live()
                 if _different_setpoints(summary) >= count or time.monotonic() > end:
                     break
                 await asyncio.sleep(0.05)
             step.seconds = seconds
-            step.facts.update(_facts(summary))
+            step.facts.update(_summary_facts(summary))
 
     async def _make_plan(self) -> None:
         with self._report.step("Plan the way back", "drey restore plan before") as step:
@@ -239,7 +239,7 @@ class Walk:
                     ),
                     request_id=str(uuid4()),
                 ),
-                **self._call,
+                **self._call_options,
             )
             self._plan = response.plan
             skipped = sum(s.pvs for s in self._plan.skips)
@@ -247,18 +247,18 @@ class Walk:
                 writes=self._plan.writes, left_out=skipped, digest=self._plan.digest[:12]
             )
 
-    async def _restore(self) -> None:
+    async def _run_restore(self) -> None:
         command = f"drey restore run {self._plan.id[-8:]} --yes"
         with self._report.step("Restore, and read everything back", command) as step:
             started = await self._restores.ExecutePlan(
                 restore_service_pb2.ExecutePlanRequest(
                     plan_id=self._plan.id, digest=self._plan.digest, request_id=str(uuid4())
                 ),
-                **self._call,
+                **self._call_options,
             )
             restore = started.restore
             request = restore_service_pb2.WatchRestoreRequest(id=restore.id)
-            async for response in self._restores.WatchRestore(request, **self._call):
+            async for response in self._restores.WatchRestore(request, **self._call_options):
                 restore = response.restore
             if restore.state not in _ENDED:
                 raise CliError("the restore's stream ended before the restore did")
@@ -273,21 +273,21 @@ class Walk:
         with self._report.step("Compare again", "drey snapshot compare before live") as step:
             end = time.monotonic() + 10
             while True:
-                summary, seconds = await self._summary()
+                summary, seconds = await self._compare_live()
                 if summary.pvs_different == 0 or time.monotonic() > end:
                     break
                 await asyncio.sleep(0.1)
             step.seconds = seconds
-            step.facts.update(_facts(summary))
+            step.facts.update(_summary_facts(summary))
 
-    async def _verify(self) -> bool:
+    async def _verify_values(self) -> bool:
         title = "Read every setpoint with another client and hold it against the snapshot"
         command = "python -m drey_machine read --setpoints"
         with self._report.step(title, command) as step:
             path = self._machine.folder / "read.json"
             await self._machine.run("read", "--setpoints", "--json", str(path))
             read: dict[str, Any] = json.loads(path.read_text())
-            tolerances = _tolerances(self._machine.catalog)
+            tolerances = _read_tolerances(self._machine.catalog)
             wrong, right, unread = [], 0, 0
             async for address, stored in self._stored_setpoints():
                 answer = read.get(address)
@@ -311,7 +311,7 @@ class Walk:
         """(address, value) of every setpoint that the snapshot has a value of."""
         request = snapshot_service_pb2.ReadSnapshotRequest(id=self._snapshot_id, with_metadata=True)
         addresses: dict[int, str] = {}
-        async for response in self._snapshots.ReadSnapshot(request, **self._call):
+        async for response in self._snapshots.ReadSnapshot(request, **self._call_options):
             for pv in response.metadata.pvs:
                 addresses[pv.number] = pv.setpoint.address
             for row in response.rows.rows:
@@ -325,7 +325,7 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _tolerances(path: Path) -> dict[str, tuple[float, float]]:
+def _read_tolerances(path: Path) -> dict[str, tuple[float, float]]:
     """Tolerance of each setpoint address, from the file that was imported."""
     return {
         row["Setpoint"]: (
@@ -345,7 +345,7 @@ def _different_setpoints(summary: compare_pb2.ComparisonSummary) -> int:
     )
 
 
-def _facts(summary: compare_pb2.ComparisonSummary) -> dict[str, int]:
+def _summary_facts(summary: compare_pb2.ComparisonSummary) -> dict[str, int]:
     return {
         "same": summary.pvs_same,
         "different": summary.pvs_different,

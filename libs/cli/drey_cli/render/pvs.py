@@ -49,7 +49,7 @@ def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
         ),
         text_field("device", lambda pv: pv.device),
         text_field("tags", tags_text, fold=True),
-        text_field("marks", _marks),
+        text_field("marks", _pv_marks),
         text_field("description", lambda pv: pv.description, fold=True),
     )
 
@@ -63,7 +63,7 @@ def devices_table(devices: Iterable[catalog_pb2.Device]) -> Table:
     )
 
 
-def _marks(pv: catalog_pb2.Pv) -> Cell:
+def _pv_marks(pv: catalog_pb2.Pv) -> Cell:
     if pv.HasField("delete_time"):
         return Cell("deleted", "red")
     if not pv.setpoint.address:
@@ -97,8 +97,8 @@ def policy_pairs(policy: catalog_pb2.RestorePolicy) -> list[tuple[str, Cell | st
     pairs: list[tuple[str, Cell | str]] = []
     for name, text in (
         ("completion", short_name(catalog_pb2.Completion, policy.completion)),
-        ("timeout", _seconds(policy, "timeout")),
-        ("settle", _seconds(policy, "settle")),
+        ("timeout", _policy_seconds(policy, "timeout")),
+        ("settle", _policy_seconds(policy, "settle")),
         ("stage", str(policy.stage) if policy.HasField("stage") else ""),
         ("done channel", policy.done_channel),
         ("done value", f"{policy.done_value:g}" if policy.HasField("done_value") else ""),
@@ -126,7 +126,7 @@ def source_text(source: catalog_pb2.PolicySource) -> str:
     return "the PV" if who == "pv" else "the defaults"
 
 
-def _seconds(policy: catalog_pb2.RestorePolicy, name: str) -> str:
+def _policy_seconds(policy: catalog_pb2.RestorePolicy, name: str) -> str:
     if not policy.HasField(name):  # type: ignore[arg-type]
         return ""
     duration = getattr(policy, name)
@@ -141,7 +141,7 @@ def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
         ("address", metadata.address),
         ("type", f"{kind}[{count}]" if count > 1 else kind or "not known"),
         ("host", metadata.host or "—"),
-        ("access", _access(metadata)),
+        ("access", _access_text(metadata)),
     ]
     if metadata.units:
         pairs.append(("units", metadata.units))
@@ -157,6 +157,6 @@ def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
     return facts(pairs, title=role)
 
 
-def _access(metadata: value_pb2.ChannelMetadata) -> str:
+def _access_text(metadata: value_pb2.ChannelMetadata) -> str:
     words = [w for w, on in (("read", metadata.readable), ("write", metadata.writable)) if on]
     return " and ".join(words) or "none"

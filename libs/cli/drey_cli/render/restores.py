@@ -26,8 +26,8 @@ _VERDICT_STYLE = {
 _DONE = frozenset({"verified", "equal-already"})
 
 
-def _time(at: Timestamp, utc: bool) -> str:
-    return format_time(at.ToNanoseconds(), utc=utc)
+def _time_text(time: Timestamp, utc: bool) -> str:
+    return format_time(time.ToNanoseconds(), utc=utc)
 
 
 def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
@@ -40,9 +40,9 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
         ("digest", plan.digest),
         (
             "made by",
-            f"{plan.actor.principal}, {_time(plan.create_time, utc)}",
+            f"{plan.actor.principal}, {_time_text(plan.create_time, utc)}",
         ),
-        ("expires", _time(plan.expire_time, utc)),
+        ("expires", _time_text(plan.expire_time, utc)),
         ("writes", Cell(f"{format_count(plan.writes)} of {plural(plan.pvs, 'PV')}", "bold")),
     ]
     for stage in plan.stages:
@@ -105,7 +105,7 @@ def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
     for plan in plans:
         table.add(
             plan.id,
-            _time(plan.create_time, utc),
+            _time_text(plan.create_time, utc),
             short_name(restore_pb2.PlanState, plan.state),
             format_count(plan.writes),
             format_count(plan.pvs),
@@ -129,7 +129,7 @@ def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Tab
     for restore in restores:
         table.add(
             restore.id,
-            _time(restore.create_time, utc),
+            _time_text(restore.create_time, utc),
             short_name(restore_pb2.RestoreState, restore.state),
             Cell("all verified", "green") if restore.all_verified else verdicts_text(restore),
             restore.actor.principal,
@@ -156,7 +156,7 @@ def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
         ("state", short_name(restore_pb2.RestoreState, restore.state)),
         (
             "by",
-            f"{restore.actor.principal}, {_time(restore.create_time, utc)}",
+            f"{restore.actor.principal}, {_time_text(restore.create_time, utc)}",
         ),
     ]
     if restore.HasField("start_time") and restore.HasField("end_time"):

@@ -68,21 +68,21 @@ def row_cells(row: value_pb2.PvRow, metadata: Metadata, *, utc: bool) -> list[Ce
         row.name,
         value_cell(setpoint, metadata.setpoint),
         value_cell(readback, metadata.readback),
-        _graver(setpoint, readback),
-        _newer(setpoint, readback, utc),
+        _graver_cell(setpoint, readback),
+        _newer_cell(setpoint, readback, utc),
     ]
 
 
-def _graver(one: value_pb2.Value | None, two: value_pb2.Value | None) -> Cell:
-    def gravity(value: value_pb2.Value | None) -> tuple[bool, int, int]:
+def _graver_cell(one: value_pb2.Value | None, two: value_pb2.Value | None) -> Cell:
+    def alarm_gravity(value: value_pb2.Value | None) -> tuple[bool, int, int]:
         if value is None:
             return (False, 0, 0)
         return (value.state in {1, 2}, value.severity, value.freshness)
 
-    return alarm_cell(max((one, two), key=gravity))
+    return alarm_cell(max((one, two), key=alarm_gravity))
 
 
-def _newer(one: value_pb2.Value | None, two: value_pb2.Value | None, utc: bool) -> Cell:
+def _newer_cell(one: value_pb2.Value | None, two: value_pb2.Value | None, utc: bool) -> Cell:
     values = [value for value in (one, two) if value is not None and value.source_time_ns]
     if not values:
         return Cell("—", "dim")

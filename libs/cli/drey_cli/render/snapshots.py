@@ -20,7 +20,7 @@ def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) ->
         text_field(
             "time", lambda snapshot: format_time(snapshot.take_time.ToNanoseconds(), utc=utc)
         ),
-        text_field("title", _title, fold=True),
+        text_field("title", _title_cell, fold=True),
         number_field("PVs", lambda snapshot: format_count(snapshot.pv_count)),
         number_field("missing", _missing_cell),
         text_field("by", lambda snapshot: snapshot.actor.principal),
@@ -33,13 +33,13 @@ def _missing_cell(snapshot: snapshot_pb2.Snapshot) -> Cell:
     return Cell(format_count(lost), "red" if lost else "dim")
 
 
-def _title(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
+def _title_cell(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
     if snapshot.HasField("delete_time"):
         return Cell(f"{snapshot.title} (deleted)", "dim")
     return Cell(f"★ {snapshot.title}", "yellow") if snapshot.golden_marks else snapshot.title
 
 
-def _golden(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
+def _golden_cell(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
     labels = [mark.label or "yes" for mark in snapshot.golden_marks]
     return Cell(", ".join(labels), "yellow") if labels else "no"
 
@@ -72,7 +72,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
         ("time", format_time(snapshot.take_time.ToNanoseconds(), utc=utc)),
         ("comment", snapshot.comment or "—"),
         ("labels", " ".join(snapshot.labels) or "—"),
-        ("golden", _golden(snapshot)),
+        ("golden", _golden_cell(snapshot)),
         ("taken by", f"{snapshot.actor.principal} ({', '.join(snapshot.actor.roles)})"),
         (
             "source",

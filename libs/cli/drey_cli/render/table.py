@@ -99,8 +99,8 @@ def plain_lines(table: Table) -> list[str]:
     widths = [len(title) for title in heading]
     for row in body:
         widths = [max(width, len(text)) for width, text in zip(widths, row, strict=True)]
-    lines = [_line(heading, widths, table.columns)]
-    lines.extend(_line(row, widths, table.columns) for row in body)
+    lines = [_table_line(heading, widths, table.columns)]
+    lines.extend(_table_line(row, widths, table.columns) for row in body)
     return lines
 
 
@@ -114,7 +114,7 @@ def least_width(table: Table) -> int:
     return total + 2 * len(table.columns)
 
 
-def _line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
+def _table_line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
     parts = (
         text.rjust(width) if column.right else text.ljust(width)
         for text, width, column in zip(texts, widths, columns, strict=True)

@@ -143,7 +143,7 @@ def _format_array(
     metadata: value_pb2.ChannelMetadata | None,
     full: bool,
 ) -> str:
-    elements = _elements(value, kind)
+    elements = _value_elements(value, kind)
     total = len(elements)
     if value.HasField("part"):
         total = value.part.total_elements
@@ -155,7 +155,7 @@ def _format_array(
     return f"[{', '.join(texts)}]"
 
 
-def _elements(value: value_pb2.Value, kind: str) -> Sequence[object]:
+def _value_elements(value: value_pb2.Value, kind: str) -> Sequence[object]:
     if kind == "uint8_array":
         return value.uint8_array
     if kind == "string_array":

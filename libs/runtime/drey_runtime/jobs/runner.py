@@ -70,20 +70,20 @@ class JobRunner:
             self._store.changes.listen(self._job.id, self._on_change),
         ):
             body = asyncio.ensure_future(self._kind.handler(self._context))
-            keeper = asyncio.create_task(self._keep())
+            keeper = asyncio.create_task(self._keep_lease())
             try:
                 await asyncio.wait({body, keeper}, return_when=asyncio.FIRST_COMPLETED)
                 if keeper.done():
-                    await self._stop(body)
+                    await self._stop_task(body)
                     await keeper
                     return
-                await self._conclude(body)
+                await self._conclude_job(body)
             except asyncio.CancelledError:
-                await self._stop(body)
+                await self._stop_task(body)
                 await self._give_back(body)
                 raise
             finally:
-                await self._stop(keeper)
+                await self._stop_task(keeper)
 
     async def interrupted(self) -> None:
         """End a job whose worker died and which must not run again. May raise `Unavailable`."""
@@ -112,13 +112,13 @@ class JobRunner:
             ) from error
 
     @staticmethod
-    async def _stop(task: asyncio.Future[Any]) -> None:
+    async def _stop_task(task: asyncio.Future[Any]) -> None:
         task.cancel()
         await asyncio.wait({task})
 
     # ---- its end
 
-    async def _conclude(self, body: asyncio.Future[str]) -> None:
+    async def _conclude_job(self, body: asyncio.Future[str]) -> None:
         """Write the outcome, again and again while Postgres is away and the lease lasts."""
         self._concluding = True
         for attempt in range(1_000_000):
@@ -139,13 +139,13 @@ class JobRunner:
 
     async def _write_outcome(self, body: asyncio.Future[str]) -> None:
         if body.cancelled():
-            await self._crashed("its handler cancelled itself")
+            await self._retry_crashed("its handler cancelled itself")
             return
         error = body.exception()
         if error is None and self._context.ended is not None:
             return
         if error is None:
-            await self._finish(JobState.SUCCEEDED, result=body.result())
+            await self._finish_job(JobState.SUCCEEDED, result=body.result())
         elif isinstance(error, JobLost):
             raise error
         elif isinstance(error, Exception) and not self._job.rerun:
@@ -153,16 +153,16 @@ class JobRunner:
             _log.error("a job's handler crashed", extra={"job": self._job.id}, exc_info=error)
             await self.interrupted()
         elif isinstance(error, JobCancelled):
-            await self._finish(JobState.CANCELLED)
+            await self._finish_job(JobState.CANCELLED)
         elif isinstance(error, DreyError):
-            await self._finish(JobState.FAILED, error=JobError.of(error))
+            await self._finish_job(JobState.FAILED, error=JobError.of(error))
         elif isinstance(error, Exception):
             _log.error("a job's handler crashed", extra={"job": self._job.id}, exc_info=error)
-            await self._crashed(f"{type(error).__name__}: {error}")
+            await self._retry_crashed(f"{type(error).__name__}: {error}")
         else:
             raise error
 
-    async def _finish(
+    async def _finish_job(
         self, state: JobState, *, result: str = "", error: JobError | None = None
     ) -> None:
         context = self._context
@@ -191,13 +191,13 @@ class JobRunner:
             phase=context.phase,
         )
 
-    async def _crashed(self, why: str) -> None:
+    async def _retry_crashed(self, why: str) -> None:
         """A defect in the handler: again later, a bounded number of times, where that is safe."""
         if not self._job.rerun:
             await self.interrupted()
         elif self._job.attempts >= self._job.max_attempts:
             error = Internal(f"given up after {self._job.attempts} attempts; the last: {why}")
-            await self._finish(JobState.FAILED, error=JobError.of(error))
+            await self._finish_job(JobState.FAILED, error=JobError.of(error))
         else:
             delay = backoff(self._job.attempts - 1, first_s=_RETRY_FIRST_S, cap_s=_RETRY_CAP_S)
             await self._store.release(self._job, delay_s=delay, count=True)
@@ -226,7 +226,7 @@ class JobRunner:
         if revision > self._job.revision and not (self._beating or self._concluding):
             self._nudged.set()
 
-    async def _keep(self) -> None:
+    async def _keep_lease(self) -> None:
         """Renew the lease and store progress; returns when the job is no longer ours.
 
         Looks for a wish to cancel whenever the job changed, and at least each fifth of the lease.
@@ -237,13 +237,13 @@ class JobRunner:
         while True:
             await self._nudge_or(min(1.0, self._lease_s / 5))
             self._nudged.clear()
-            if self._ending():
+            if self._is_ending():
                 continue
             try:
-                await self._beat()
+                await self._store_heartbeat()
                 failures = 0
             except JobLost:
-                if self._ending() or self._concluding:
+                if self._is_ending() or self._concluding:
                     return await _for_ever()
                 _log.warning("job was taken by somebody else", extra={"job": self._job.id})
                 self._lost = True
@@ -256,7 +256,7 @@ class JobRunner:
                 failures += 1
             await asyncio.sleep(max(_PROGRESS_S, backoff(failures) if failures else 0))
 
-    def _ending(self) -> bool:
+    def _is_ending(self) -> bool:
         return self._context.ending
 
     async def _nudge_or(self, seconds: float) -> None:
@@ -266,7 +266,7 @@ class JobRunner:
         except TimeoutError:
             return
 
-    async def _beat(self) -> None:
+    async def _store_heartbeat(self) -> None:
         begun = time.monotonic()
         context = self._context
         self._beating, self._announced = True, 0

@@ -148,10 +148,10 @@ async def record_job(
         telemetry.trace_id(),
         telemetry.headers().get("traceparent", ""),
     )
-    return _job(row)
+    return _to_job(row)
 
 
-def _ns(seconds: float) -> int:
+def _to_ns(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
@@ -228,50 +228,50 @@ class JobStore:
             result,
             rerun,
             max_attempts,
-            0 if start_within_s is None else now + _ns(start_within_s),
+            0 if start_within_s is None else now + _to_ns(start_within_s),
             now,
             telemetry.trace_id(),
             telemetry.headers().get("traceparent", ""),
         )
-        return _job(row)
+        return _to_job(row)
 
     async def get(self, job_id: str) -> Job:
         """One job; NotFound where there is none. The id must be a UUID."""
 
-        async def fetch(conn: Connection) -> Record | None:
+        async def fetch_job(conn: Connection) -> Record | None:
             return await conn.fetchrow("SELECT * FROM jobs.job WHERE id = $1", job_id)
 
-        row = await self._database.read(fetch)
+        row = await self._database.read(fetch_job)
         if row is None:
             raise NotFound(f"no job {job_id}", field="id")
-        return _job(row)
+        return _to_job(row)
 
     async def list_jobs(
         self, chosen: JobFilter, *, before: str | None = None, limit: int = 100
     ) -> list[Job]:
         """Jobs, newest first: those older than the id `before`, the last one of the page before."""
 
-        async def fetch(conn: Connection) -> Sequence[Record]:
+        async def fetch_jobs(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(_LIST, *chosen.arguments(before), limit)
 
-        return [_job(row) for row in await self._database.read(fetch)]
+        return [_to_job(row) for row in await self._database.read(fetch_jobs)]
 
     async def count_jobs(self, chosen: JobFilter, most: int) -> int:
         """How many there are, `most` where there are more."""
 
-        async def fetch(conn: Connection) -> int:
+        async def fetch_count(conn: Connection) -> int:
             count: int = await conn.fetchval(_COUNT, *chosen.arguments(None), most)
             return count
 
-        return await self._database.read(fetch)
+        return await self._database.read(fetch_count)
 
     async def claimable(self, kinds: Sequence[str], limit: int) -> list[str]:
         """Ids of open jobs that nobody works on, oldest first."""
 
-        async def fetch(conn: Connection) -> Sequence[Record]:
+        async def fetch_ids(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(_CLAIMABLE, list(kinds), limit)
 
-        return [row["id"] for row in await self._database.read(fetch)]
+        return [row["id"] for row in await self._database.read(fetch_ids)]
 
     async def claim(self, job_id: str, owner: str, lease_s: float, kinds: Sequence[str]) -> Claim:
         """Take a job that is queued, or whose worker's lease is over, for `lease_s` seconds.
@@ -280,9 +280,9 @@ class JobStore:
         and a wish to cancel end the job here. `owner` names the process, for people.
         """
         async with self._database.acquire() as conn:
-            row = await conn.fetchrow(_CLAIM, job_id, owner, _ns(lease_s), now_ns(), list(kinds))
+            row = await conn.fetchrow(_CLAIM, job_id, owner, _to_ns(lease_s), now_ns(), list(kinds))
             if row is not None:
-                return Claim(Verdict.RUN, _job(row))
+                return Claim(Verdict.RUN, _to_job(row))
             async with conn.transaction():
                 return await _claim_otherwise(conn, job_id, owner, lease_s, kinds)
 
@@ -296,15 +296,15 @@ class JobStore:
                 job.id,
                 job.owner,
                 job.term,
-                _ns(lease_s),
-                _count(done),
-                _count(total),
-                _clean(phase),
-                _clean(result),
+                _to_ns(lease_s),
+                _clip_count(done),
+                _clip_count(total),
+                _clean_text(phase),
+                _clean_text(result),
             )
         if row is None:
             raise JobLost(job.id)
-        return _job(row)
+        return _to_job(row)
 
     async def finish(
         self,
@@ -348,16 +348,16 @@ class JobStore:
             job.owner,
             job.term,
             str(state),
-            _clean(result),
+            _clean_text(result),
             int(error.reason) if error else 0,
-            _clean(error.field) if error else "",
-            _clean(error.message) if error else "",
+            _clean_text(error.field) if error else "",
+            _clean_text(error.message) if error else "",
             now_ns(),
-            job.done if done is None else _count(done),
-            job.total if total is None else _count(total),
-            job.phase if phase is None else _clean(phase),
+            job.done if done is None else _clip_count(done),
+            job.total if total is None else _clip_count(total),
+            job.phase if phase is None else _clean_text(phase),
         )
-        return None if row is None else _job(row)
+        return None if row is None else _to_job(row)
 
     async def end_queued(
         self, conn: Connection, job_id: str, state: JobState, error: JobError | None = None
@@ -369,27 +369,30 @@ class JobStore:
         status = await conn.execute(
             _END_QUEUED,
             *(job_id, str(state), int(error.reason) if error else 0),
-            *(_clean(error.field) if error else "", _clean(error.message) if error else ""),
+            *(
+                _clean_text(error.field) if error else "",
+                _clean_text(error.message) if error else "",
+            ),
             now_ns(),
         )
         return status == "UPDATE 1"
 
     async def _finished_before(self, job: Job) -> Job:
         """The job, if it was this very claim that ended it; else JobLost."""
-        found = await self.get(job.id)
-        if found.state.ended and (found.owner, found.term) == (job.owner, job.term):
-            return found
+        stored_job = await self.get(job.id)
+        if stored_job.state.ended and (stored_job.owner, stored_job.term) == (job.owner, job.term):
+            return stored_job
         raise JobLost(job.id)
 
     async def release(self, job: Job, *, delay_s: float, count: bool) -> Job:
         """Put a job that we hold back into the queue; `count` says if the attempt counts."""
         async with self._database.acquire() as conn:
             row = await conn.fetchrow(
-                _RELEASE, job.id, job.owner, job.term, _ns(delay_s), 0 if count else 1
+                _RELEASE, job.id, job.owner, job.term, _to_ns(delay_s), 0 if count else 1
             )
         if row is None:
             raise JobLost(job.id)
-        return _job(row)
+        return _to_job(row)
 
     async def request_cancel(self, conn: Connection, job_id: str, reason: str) -> Job:
         """Ask a job to stop, in the caller's transaction; its commit tells who runs it.
@@ -400,12 +403,12 @@ class JobStore:
         row = await conn.fetchrow("SELECT * FROM jobs.job WHERE id = $1 FOR UPDATE", job_id)
         if row is None:
             raise NotFound(f"no job {job_id}", field="id")
-        job = _job(row)
+        job = _to_job(row)
         if job.state is JobState.CANCELLED or (job.cancel_requested and not job.state.ended):
             return job
         if job.state.ended:
             raise FailedPrecondition(f"job {job_id} has {job.state} already", field="id")
-        return _job(await conn.fetchrow(_CANCEL, job_id, _clean(reason), now_ns()))
+        return _to_job(await conn.fetchrow(_CANCEL, job_id, _clean_text(reason), now_ns()))
 
     async def watch(self, job_id: str, *, poll_s: float = _POLL_S) -> AsyncGenerator[Job, None]:
         """The job now, then after changes (those between two looks merged), until it has ended.
@@ -457,11 +460,11 @@ async def _claim_otherwise(
         if job.lease_until_ns >= now:
             return Claim(Verdict.BUSY)
         if not job.rerun:
-            taken = await conn.fetchrow(_TAKE_OVER, job_id, owner, _ns(lease_s))
-            return Claim(Verdict.INTERRUPTED, _job(taken))
+            taken = await conn.fetchrow(_TAKE_OVER, job_id, owner, _to_ns(lease_s))
+            return Claim(Verdict.INTERRUPTED, _to_job(taken))
     elif job.not_before_ns > now:
         return Claim(Verdict.BUSY)
-    refusal = _refusal(job)
+    refusal = _refusal_of(job)
     if refusal is None:
         # it became free between the two looks
         return Claim(Verdict.BUSY)
@@ -477,7 +480,7 @@ async def _claim_otherwise(
     return Claim(Verdict.OVER)
 
 
-def _refusal(job: Job) -> tuple[JobState, DreyError | None] | None:
+def _refusal_of(job: Job) -> tuple[JobState, DreyError | None] | None:
     """Why a free job is ended rather than run."""
     if job.cancel_requested:
         return JobState.CANCELLED, None
@@ -492,17 +495,17 @@ def _refusal(job: Job) -> tuple[JobState, DreyError | None] | None:
     return None
 
 
-def _job(row: Record | None) -> Job:
+def _to_job(row: Record | None) -> Job:
     if row is None:
         raise Internal("a statement on jobs.job returned no row")
     return Job.from_row(dict(row))
 
 
-def _count(number: int) -> int:
+def _clip_count(number: int) -> int:
     """A number that Postgres can hold."""
     return max(-(2**63), min(number, 2**63 - 1))
 
 
-def _clean(text: str) -> str:
+def _clean_text(text: str) -> str:
     """Text that Postgres can hold."""
     return text.replace("\0", "�").encode("utf-8", "replace").decode()

@@ -60,23 +60,23 @@ class JobWorker:
                 self._group = group
                 with changes.listen_to_queue(self._on_queued):
                     group.create_task(changes.run())
-                    await self._sweep()
+                    await self._sweep_jobs()
         finally:
             self._group = None
 
     # ---- places
 
-    def _begin(self, job_id: str) -> bool:
+    def _begin_job(self, job_id: str) -> bool:
         if self._group is None or self._free <= 0:
             self._turned_away = True
             return False
         self._free -= 1
-        self._group.create_task(self._work(job_id), name=f"job {job_id}")
+        self._group.create_task(self._work_on(job_id), name=f"job {job_id}")
         return True
 
-    async def _work(self, job_id: str) -> None:
+    async def _work_on(self, job_id: str) -> None:
         try:
-            await self._try(job_id)
+            await self._try_job(job_id)
         finally:
             self._free += 1
             if self._turned_away:
@@ -84,7 +84,7 @@ class JobWorker:
 
     # ---- one job
 
-    async def _try(self, job_id: str) -> None:
+    async def _try_job(self, job_id: str) -> None:
         """Claim and run. What cannot be claimed now is found in the table once it can."""
         begun = time.monotonic()
         try:
@@ -110,9 +110,9 @@ class JobWorker:
         if notice is None:
             self._sweep_now.set()
         elif notice.kind in self._kinds:
-            self._begin(notice.job_id)
+            self._begin_job(notice.job_id)
 
-    async def _sweep(self) -> None:
+    async def _sweep_jobs(self) -> None:
         """Look at the table for what nobody works on."""
         while True:
             self._turned_away = False
@@ -127,5 +127,5 @@ class JobWorker:
     async def _sweep_once(self) -> None:
         # one more than there are places: it is turned away, and looked for once one is free
         for job_id in await self._store.claimable(list(self._kinds), self._free + 1):
-            if not self._begin(job_id):
+            if not self._begin_job(job_id):
                 return

@@ -32,43 +32,43 @@ class ColumnsReader:
     def read(self, message: value_pb2.ValueColumns) -> ReadColumns | None:
         """The values; None while a part is missing. Raises `Malformed`."""
         if not message.HasField("part"):
-            return _read(message, message.heap)
+            return _read_columns(message, message.heap)
         self._held.append(message.heap)
         if message.part.first_element + len(message.heap) < message.part.total_elements:
             return None
         heap = b"".join(self._held)
         self._held.clear()
-        found = _read(message, heap)
+        columns = _read_columns(message, heap)
         whole = np.array([heap_ref(0, len(heap))], np.uint64)
-        return found._replace(columns=replace(found.columns, data=whole))
+        return columns._replace(columns=replace(columns.columns, data=whole))
 
 
-def _read(message: value_pb2.ValueColumns, heap: bytes) -> ReadColumns:
+def _read_columns(message: value_pb2.ValueColumns, heap: bytes) -> ReadColumns:
     n = len(message.roles)
 
-    def column(raw: bytes, dtype: str) -> NDArray[Any]:
+    def decode_column(raw: bytes, dtype: str) -> NDArray[Any]:
         if len(raw) != n * np.dtype(dtype).itemsize:
             raise Malformed("the columns of values differ in length")
         return np.frombuffer(raw, dtype)
 
     columns = Columns(
-        key=column(message.channels, "<i8"),
-        kind=column(message.types, "u1"),
-        state=column(message.states, "u1"),
-        origin=column(message.origins, "u1"),
-        severity=_as_epics_counts(column(message.severities, "u1")),
-        status=_as_epics_counts(column(message.statuses, "<u2")),
-        source_time=column(message.source_times, "<i8"),
-        receive_time=column(message.receive_times, "<i8"),
-        data=column(message.data, "<u8"),
+        key=decode_column(message.channels, "<i8"),
+        kind=decode_column(message.types, "u1"),
+        state=decode_column(message.states, "u1"),
+        origin=decode_column(message.origins, "u1"),
+        severity=_as_epics_counts(decode_column(message.severities, "u1")),
+        status=_as_epics_counts(decode_column(message.statuses, "<u2")),
+        source_time=decode_column(message.source_times, "<i8"),
+        receive_time=decode_column(message.receive_times, "<i8"),
+        data=decode_column(message.data, "<u8"),
         merged=np.zeros(n, np.uint32),
         heap=heap,
     )
     return ReadColumns(
-        pv_numbers=column(message.pv_numbers, "<i8"),
-        roles=column(message.roles, "u1"),
+        pv_numbers=decode_column(message.pv_numbers, "<i8"),
+        roles=decode_column(message.roles, "u1"),
         columns=columns,
-        freshness=column(message.freshness or bytes(n), "u1"),
+        freshness=decode_column(message.freshness or bytes(n), "u1"),
     )
 
 

@@ -62,7 +62,7 @@ def from_proto(value: value_pb2.Value) -> tuple[int, int | bytes]:
         return int(Kind.STRING), value.string_value.encode()
     if which == "raw_string_value":
         return int(Kind.STRING), value.raw_string_value
-    return _array(value, which)
+    return _array_of(value, which)
 
 
 def _scalar_bits(value: value_pb2.Value, which: str) -> int:
@@ -94,20 +94,20 @@ def _check_range(number: int, kind: int, field: str) -> None:
         raise InvalidArgument(f"{number} does not fit {Kind(kind).name.lower()}", field=field)
 
 
-def _array(value: value_pb2.Value, which: str) -> tuple[int, bytes]:
+def _array_of(value: value_pb2.Value, which: str) -> tuple[int, bytes]:
     kind, message = _ARRAYS[which], getattr(value, which)
     if kind == Kind.UINT8:
         return kind | ARRAY, message
     if kind == Kind.STRING:
-        return kind | ARRAY, _strings(message)
-    elements = _elements(message, kind)
+        return kind | ARRAY, _string_array(message)
+    elements = _element_array(message, kind)
     if kind not in (Kind.FLOAT32, Kind.FLOAT64) and len(elements):
         _check_range(int(elements.min()), kind, which)
         _check_range(int(elements.max()), kind, which)
     return kind | ARRAY, elements.astype(ELEMENT_DTYPE[kind], copy=False).tobytes()
 
 
-def _elements(message: Any, kind: int) -> np.ndarray[Any, np.dtype[Any]]:
+def _element_array(message: Any, kind: int) -> np.ndarray[Any, np.dtype[Any]]:
     dtype = np.dtype(_PACKED.get(kind, ELEMENT_DTYPE[kind]))
     count = len(message.elements)
     if count == 0:
@@ -119,7 +119,7 @@ def _elements(message: Any, kind: int) -> np.ndarray[Any, np.dtype[Any]]:
     return np.frombuffer(raw[len(raw) - count * dtype.itemsize :], dtype)
 
 
-def _strings(message: value_pb2.StringArray) -> bytes:
+def _string_array(message: value_pb2.StringArray) -> bytes:
     if message.elements and message.raw_elements:
         raise InvalidArgument(
             "a string array has elements or raw_elements, not both", field="string_array"

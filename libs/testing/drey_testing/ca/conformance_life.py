@@ -115,7 +115,7 @@ class LifeConformance:
         assert got.code.tolist() == [ECA.NORMAL] * 5
         assert [got.values.value(i) for i in (0, 1, 3)] == [0, 0.5, 9]
         assert [len(got.values.value(i)) for i in (2, 4)] == [4, 2000]
-        await drained_until(table, lambda seen: _length(seen.get(int(slots[4]))) == 2000)
+        await drained_until(table, lambda seen: _value_length(seen.get(int(slots[4]))) == 2000)
 
     async def test_all_rights_taken_while_subscribed(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "VEILED", "VEIL")
@@ -182,7 +182,7 @@ class LifeConformance:
             ]:
                 at = await connected(table, f"DOUBLE.{field}")
                 await table.write(at, columns([value]), WAIT)
-                await info_until(table, _said(table, slots, column, wanted))
+                await info_until(table, _info_matches(table, slots, column, wanted))
         finally:
             for line in ("EGU mA", "HOPR 10", "LOPR -10", "DRVH 9", "HIHI 8", "LOW -7", "PREC 3"):
                 ioc.shell("dbpf DOUBLE." + line)
@@ -234,10 +234,10 @@ class LifeConformance:
     async def test_a_crowd_of_dead_channels(self, table: ChannelTable, ioc: Ioc) -> None:
         slots = await connected(table, "DOUBLE", "FAST")
         await table.subscribe(slots)
-        alone = await _cost(table, slots)
+        alone = await _request_cost(table, slots)
         dead = await table.add([f"NOT:THERE:{i}" for i in range(5_000)])
         await table.subscribe(dead)
-        assert (await _cost(table, slots)) < max(5 * alone, 0.5)
+        assert (await _request_cost(table, slots)) < max(5 * alone, 0.5)
         await table.remove(dead[::2])
         fresh = await connected(table, "LONG")
         assert table.stats().channels == 2_503
@@ -268,7 +268,7 @@ class _History:
                         self.last[slot] = got.value(i)
 
 
-async def _cost(table: ChannelTable, slots: Slots) -> float:
+async def _request_cost(table: ChannelTable, slots: Slots) -> float:
     """Seconds that fifty writes and reads of the first slot take."""
     before = time.monotonic()
     for number in range(50):
@@ -279,10 +279,12 @@ async def _cost(table: ChannelTable, slots: Slots) -> float:
     return time.monotonic() - before
 
 
-def _said(table: ChannelTable, slots: Slots, column: str, wanted: object) -> Callable[[], bool]:
+def _info_matches(
+    table: ChannelTable, slots: Slots, column: str, wanted: object
+) -> Callable[[], bool]:
     """Whether the first slot's `column` is as wanted."""
     return lambda: bool(getattr(table.info(slots), column)[0] == wanted)
 
 
-def _length(value: object) -> int:
+def _value_length(value: object) -> int:
     return len(value) if isinstance(value, np.ndarray) else -1

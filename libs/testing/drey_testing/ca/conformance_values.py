@@ -88,7 +88,7 @@ ARRAYS = [
 ]
 
 
-def _typed(name: str, cells: np.ndarray) -> np.ndarray:
+def _typed_array(name: str, cells: np.ndarray) -> np.ndarray:
     """The array whose bits are `cells`."""
     floating = {"V:DOUBLES": "<f8", "V:FLOATS": "<f4"}
     return cells.view(floating[name]) if name in floating else cells
@@ -113,7 +113,7 @@ class ValueConformance:
         cell = told_cell(table, kind, cell)
         got = (await table.read(slots, WAIT)).values
         assert (got.kind[0], int(got.data[0])) == (kind, cell)
-        await _monitored(table, slots, kind, cell)
+        await _wait_monitored(table, slots, kind, cell)
 
     @pytest.mark.parametrize(("name", "cells"), ARRAYS, ids=[name for name, _ in ARRAYS])
     async def test_bits_of_an_array(
@@ -121,7 +121,7 @@ class ValueConformance:
     ) -> None:
         slots = await connected(table, name)
         await table.subscribe(slots)
-        array = _typed(name, cells)
+        array = _typed_array(name, cells)
         assert (await table.write(slots, columns([array]), WAIT)).tolist() == [ECA.NORMAL]
         read = (await table.read(slots, WAIT)).values
         assert read.value(0).tobytes() == cells.tobytes()
@@ -194,7 +194,7 @@ class ValueConformance:
     async def test_order_of_events(self, table: ChannelTable, server: Server) -> None:
         slots = await table.add(["V:COUNTER"])
         await table.subscribe(slots)
-        rows = await _history(table, slots, 8)
+        rows = await _write_history(table, slots, 8)
         states = [state for state, _, _ in rows]
         assert set(states) == {State.CONNECTED}
         values = [value for _, value, _ in rows if value is not None]
@@ -288,7 +288,7 @@ def wire_label(server: Server, label: str) -> bytes:
     return raw if server.latin_labels else raw.replace(b"\xb0", b"o")
 
 
-async def _monitored(table: ChannelTable, slots: Slots, kind: Kind, cell: int) -> None:
+async def _wait_monitored(table: ChannelTable, slots: Slots, kind: Kind, cell: int) -> None:
     """Drain until the subscription brings this cell."""
     async with asyncio.timeout(WAIT):
         while True:
@@ -300,7 +300,7 @@ async def _monitored(table: ChannelTable, slots: Slots, kind: Kind, cell: int) -
                 return
 
 
-async def _history(
+async def _write_history(
     table: ChannelTable, slots: Slots, values: int
 ) -> list[tuple[int, float | None, int]]:
     """State, value and merged count of each row drained of one slot, until `values` values."""

@@ -56,8 +56,8 @@ class Circuit:
         """The answers to what came; `CUT` as an entry ends the connection."""
         out: list[bytes] = []
         for request in self._parser.feed(data):
-            for name, answer in self._answers(request):
-                out += self._scripted(answer, name)
+            for name, answer in self._honest_answers(request):
+                out += self._scripted_answers(answer, name)
         return out
 
     def post(self, name: str) -> list[bytes]:
@@ -65,22 +65,26 @@ class Circuit:
         out: list[bytes] = []
         for number, (of, kind) in list(self.subscriptions.items()):
             if of == name and kind < 28:
-                out += self._scripted(self._value(Command.EVENT_ADD, name, kind, 0, number), name)
+                out += self._scripted_answers(
+                    self._value_message(Command.EVENT_ADD, name, kind, 0, number), name
+                )
         return out
 
-    def _scripted(self, answer: Message, name: str) -> list[bytes]:
-        said = self._script(answer, name)
-        return [each.encode() if isinstance(each, Message) else each for each in said]
+    def _scripted_answers(self, answer: Message, name: str) -> list[bytes]:
+        sent_messages = self._script(answer, name)
+        return [each.encode() if isinstance(each, Message) else each for each in sent_messages]
 
-    def _value(self, command: int, name: str, kind: int, asked: int, number: int) -> Message:
+    def _value_message(
+        self, command: int, name: str, kind: int, asked: int, number: int
+    ) -> Message:
         channel = self._channels[name]
         count = asked or channel.elements
         return Message(command, channel.payload(kind), kind, count, 1, number)
 
-    def _answers(self, request: Message) -> list[tuple[str, Message]]:
+    def _honest_answers(self, request: Message) -> list[tuple[str, Message]]:
         command = request.command
         if command == Command.CREATE_CHAN:
-            return self._create(request)
+            return self._create_channel(request)
         if command == Command.ECHO:
             return [("", request)]
         name = self._names.get(request.first, "")
@@ -90,7 +94,7 @@ class Circuit:
             self.subscriptions[request.second] = (name, request.type)
         if command in (Command.EVENT_ADD, Command.READ_NOTIFY):
             asked = request.type, request.count, request.second
-            return [(name, self._value(command, name, *asked))]
+            return [(name, self._value_message(command, name, *asked))]
         if command == Command.EVENT_CANCEL:
             self.subscriptions.pop(request.second, None)
             return [(name, Message(Command.EVENT_ADD, b"", request.type, 0, 1, request.second))]
@@ -103,7 +107,7 @@ class Circuit:
             return [(name, Message(command, b"", 0, 0, request.first, request.second))]
         return []
 
-    def _create(self, request: Message) -> list[tuple[str, Message]]:
+    def _create_channel(self, request: Message) -> list[tuple[str, Message]]:
         name = request.payload.split(b"\0", 1)[0].decode("latin-1")
         channel = self._channels.get(name)
         if channel is None:
@@ -146,7 +150,7 @@ class FakeServer(asyncio.DatagramProtocol):
 
     async def __aenter__(self) -> FakeServer:
         loop = asyncio.get_running_loop()
-        self._tcp = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._tcp = await asyncio.start_server(self._serve_client, "127.0.0.1", self.port)
         self._udp, _ = await loop.create_datagram_endpoint(
             lambda: self, local_addr=("127.0.0.1", self.port)
         )
@@ -177,12 +181,14 @@ class FakeServer(asyncio.DatagramProtocol):
         """Send the present values of `names` to whoever subscribed."""
         for writer, circuit in list(self._writers.items()):
             for name in names:
-                self._send(writer, circuit.post(name))
+                self._send_messages(writer, circuit.post(name))
 
     def say(self, *messages: Message | bytes) -> None:
         """Say something that nobody asked for, to every client."""
         for writer in list(self._writers):
-            self._send(writer, [m.encode() if isinstance(m, Message) else m for m in messages])
+            self._send_messages(
+                writer, [m.encode() if isinstance(m, Message) else m for m in messages]
+            )
 
     def stop_reading(self) -> None:
         """Take nothing more from any client, without saying so."""
@@ -206,21 +212,23 @@ class FakeServer(asyncio.DatagramProtocol):
         """Those open now."""
         return list(self._writers.values())
 
-    def _say(self, message: Message, name: str) -> Iterable[Message | bytes]:
+    def _script_message(self, message: Message, name: str) -> Iterable[Message | bytes]:
         return self.script(message, name)  # which may have been exchanged since
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_client(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        circuit = Circuit(self.channels, self._say)
+        circuit = Circuit(self.channels, self._script_message)
         circuit.writes = self.writes
         self._writers[writer] = circuit
         try:
-            self._send(writer, circuit.greeting())
+            self._send_messages(writer, circuit.greeting())
             while data := await reader.read(1 << 16):
                 await self._reads.wait()
-                self._send(writer, circuit.receive(data))
+                self._send_messages(writer, circuit.receive(data))
                 await writer.drain()
         except ConnectionError:
             pass  # the client went, or we cut it off
@@ -229,8 +237,8 @@ class FakeServer(asyncio.DatagramProtocol):
             self._tasks.discard(task)
             writer.transport.abort()
 
-    def _send(self, writer: asyncio.StreamWriter, said: list[bytes]) -> None:
-        for each in said:
+    def _send_messages(self, writer: asyncio.StreamWriter, messages: list[bytes]) -> None:
+        for each in messages:
             if writer.is_closing():
                 return
             if each is CUT:

@@ -111,7 +111,7 @@ async def serve(seconds: float, seed: int, implementation: str, fatal: bool, onl
             stderr=log,
         )
         try:
-            wrong, last = await _watch(victim, servers, seconds)
+            wrong, last = await _watch_victim(victim, servers, seconds)
         finally:
             if victim.returncode is None:
                 victim.kill()
@@ -121,15 +121,15 @@ async def serve(seconds: float, seed: int, implementation: str, fatal: bool, onl
         if wrong:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 6_000))
             print(log.read().decode("utf-8", "replace"), file=sys.stderr)
-    return wrong or _idle(told, last)
+    return wrong or _idle_reason(told, last)
 
 
-async def _watch(
+async def _watch_victim(
     victim: asyncio.subprocess.Process, servers: list[FakeServer], seconds: float
 ) -> tuple[str, dict[str, int]]:
     """Feed the victim; what went wrong, and what it said last."""
     assert victim.stdin is not None and victim.stdout is not None
-    posting = asyncio.ensure_future(_post(servers))
+    posting = asyncio.ensure_future(_post_values(servers))
     last: dict[str, int] = {}
     end = time.monotonic() + seconds
     try:
@@ -156,7 +156,7 @@ async def _watch(
     return (f"the table's process ended with {code}" if code else ""), last
 
 
-async def _post(servers: list[FakeServer]) -> None:
+async def _post_values(servers: list[FakeServer]) -> None:
     turn = 0
     while True:
         turn += 1
@@ -168,7 +168,7 @@ async def _post(servers: list[FakeServer]) -> None:
         await asyncio.sleep(_PERIOD)
 
 
-def _idle(told: Counter[str], last: dict[str, int]) -> str:
+def _idle_reason(told: Counter[str], last: dict[str, int]) -> str:
     if not told or not last.get("checked"):
         return f"nothing was tried: {dict(told)}, {last}"
     return ""

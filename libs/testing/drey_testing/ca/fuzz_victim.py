@@ -44,36 +44,36 @@ class Victim:
 
     async def run(self, stop: asyncio.Future[str]) -> None:
         """Until `stop`; raises `Spoiled`."""
-        await self._add(self._honest + self._lying)
-        said = 0.0
+        await self._add_channels(self._honest + self._lying)
+        reported_at = 0.0
         while not stop.done():
             try:
                 async with asyncio.timeout(0.1):
                     await self._table.wait_dirty()
             except TimeoutError:
                 pass  # everybody is silent: go on with requests
-            self._take(self._table.drain(self._random.choice([1, 1 << 12, 64 << 20])))
+            self._take_rows(self._table.drain(self._random.choice([1, 1 << 12, 64 << 20])))
             self._table.info(self._table.drain_info())
-            await self._ask()
-            await self._again()
-            if time.monotonic() - said > _SAY:
-                said = time.monotonic()
-                self._say()
-        self._say()
+            await self._ask_some()
+            await self._renew_lost()
+            if time.monotonic() - reported_at > _SAY:
+                reported_at = time.monotonic()
+                self._report_progress()
+        self._report_progress()
 
-    async def _add(self, those: list[str]) -> None:
+    async def _add_channels(self, those: list[str]) -> None:
         slots = await self._table.add(those)
         self._owner.update(zip(slots.tolist(), those, strict=True))
         await self._table.subscribe(slots)
 
-    def _take(self, rows: Columns) -> None:
+    def _take_rows(self, rows: Columns) -> None:
         self.counters["drained"] += len(rows)
         for i, slot in enumerate(rows.key.tolist()):
             if rows.state[i] == State.DISCONNECTED and self._owner[slot].startswith("LIE"):
                 self._lost.add(slot)
-            self._check(slot, rows, i)
+            self._check_row(slot, rows, i)
 
-    def _check(self, slot: int, rows: Columns, i: int) -> None:
+    def _check_row(self, slot: int, rows: Columns, i: int) -> None:
         value = rows.value(i)  # decodes whatever it is
         name = self._owner[slot]
         if not rows.kind[i] or name.startswith("LIE"):
@@ -86,48 +86,48 @@ class Victim:
             raise Spoiled(f"{name} says {value!r} of kind {rows.kind[i]}")
         self.counters["checked"] += 1
 
-    async def _ask(self) -> None:
+    async def _ask_some(self) -> None:
         """Now and then requests to a few of each."""
         if self._random.randrange(10):
             return
-        slots = self._some(20)
+        slots = self._some_slots(20)
         kind = self._random.choice([None, None, Kind.STRING])
         honest = [s for s in slots.tolist() if self._owner[s].startswith("TRUE")]
         if kind is None:
             got = await self._table.read(slots, 0.2)
             rows = np.flatnonzero(got.code == ECA_NORMAL).tolist()
             for i in rows:
-                self._check(int(got.values.key[i]), got.values, i)
+                self._check_row(int(got.values.key[i]), got.values, i)
         else:
             # The fake server converts nothing, so that every answer is of a wrong type.
             got = await self._table.read(slots, 0.2, kind=kind)
             for i in range(len(slots)):
                 got.values.value(i)
         self.counters["reads"] += len(slots)
-        await self._write(np.array(honest, np.int64))
+        await self._write_some(np.array(honest, np.int64))
 
-    async def _write(self, slots: Slots) -> None:
+    async def _write_some(self, slots: Slots) -> None:
         lying = [s for s, name in self._owner.items() if name.startswith("LIE")]
         slots = np.concatenate([slots, np.array(lying[:10], np.int64)])
         values = Columns.from_values(slots, [1.0] * len(slots), [None] * len(slots))
         await self._table.write(slots, values, 0.1)
         self.counters["writes"] += len(slots)
 
-    async def _again(self) -> None:
+    async def _renew_lost(self) -> None:
         """Make lost channels anew: libca would let them wait for ten seconds."""
         lost, self._lost = sorted(self._lost), set()
         if not self._random.randrange(200):
-            lost = sorted({*lost, *self._some(3).tolist()})
+            lost = sorted({*lost, *self._some_slots(3).tolist()})
         if not lost:
             return
         await self._table.remove(np.array(lost, np.int64))
-        await self._add([self._owner.pop(slot) for slot in lost])
+        await self._add_channels([self._owner.pop(slot) for slot in lost])
         self.counters["again"] += len(lost)
 
-    def _some(self, count: int) -> Slots:
+    def _some_slots(self, count: int) -> Slots:
         return np.array(self._random.sample(sorted(self._owner), count), np.int64)
 
-    def _say(self) -> None:
+    def _report_progress(self) -> None:
         stats = self._table.stats()
         memory = psutil.Process().memory_info().rss >> 20
         extra = {

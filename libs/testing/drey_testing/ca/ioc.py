@@ -133,7 +133,7 @@ class Ioc:
     @property
     def pid(self) -> int:
         """Process id of the running IOC."""
-        return self._running().pid
+        return self._running_process().pid
 
     def start(self, database: str | None = None) -> None:
         """Start it, with another database if given; returns when it serves. Raises RuntimeError."""
@@ -143,7 +143,7 @@ class Ioc:
         log = (self._folder / f"ioc-{self._port}.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                self._command(path),
+                self._ioc_command(path),
                 env=server_environment(self._port),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -153,10 +153,10 @@ class Ioc:
         assert self._process.stdout is not None
         self._said = queue.SimpleQueue()
         listening = (self._process.stdout, self._said)
-        threading.Thread(target=_listen, args=listening, daemon=True).start()
-        self._expect("ready", 60)
+        threading.Thread(target=_listen_lines, args=listening, daemon=True).start()
+        self._expect_word("ready", 60)
 
-    def _command(self, database: Path) -> list[str]:
+    def _ioc_command(self, database: Path) -> list[str]:
         command = [sys.executable, "-m", "drey_testing.ca.softioc", str(database)]
         if self._access:
             rules = self._folder / f"ioc-{self._port}.acf"
@@ -166,11 +166,11 @@ class Ioc:
 
     def shell(self, line: str) -> None:
         """Run one iocsh line in the IOC."""
-        stdin = self._running().stdin
+        stdin = self._running_process().stdin
         assert stdin is not None
         stdin.write(line + "\n")
         stdin.flush()
-        self._expect("done", 20)
+        self._expect_word("done", 20)
 
     def log(self) -> str:
         """What it has complained about so far."""
@@ -187,12 +187,12 @@ class Ioc:
                 pipe.close()
         self._process = None
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running_process(self) -> subprocess.Popen[str]:
         if self._process is None:
             raise RuntimeError("the IOC is not running")
         return self._process
 
-    def _expect(self, word: str, timeout: float) -> None:
+    def _expect_word(self, word: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         with suppress(queue.Empty):
             while True:
@@ -211,14 +211,14 @@ class CaprotoIoc(Ioc):
         """Logs go to `folder`; the port is one of the pool."""
         super().__init__(folder, "")
 
-    def _command(self, database: Path) -> list[str]:
+    def _ioc_command(self, database: Path) -> list[str]:
         del database
         return [sys.executable, "-m", "drey_testing.ca.caproto_ioc"]
 
 
-def _listen(stdout: IO[str], said: queue.SimpleQueue[str | None]) -> None:
+def _listen_lines(stdout: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
     """Put every line into the queue, and None at the end. Runs in a thread of its own."""
     with suppress(ValueError):  # closed by kill
         for line in stdout:
-            said.put(line)
-    said.put(None)
+            lines.put(line)
+    lines.put(None)

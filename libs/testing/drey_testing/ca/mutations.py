@@ -51,7 +51,7 @@ def _is_value(message: Message) -> bool:
     return message.command in _VALUES and bool(message.payload)
 
 
-def _within(kind: int, count: int) -> int:
+def _safe_count(kind: int, count: int) -> int:
     """`count`, or as many as libca may convert without leaving its buffer."""
     return count if kind % 7 in (STRING, CHAR) else min(count, _ROOM // 8)
 
@@ -61,13 +61,15 @@ def more_than_agreed(random: Random, message: Message) -> Said:
     count = message.count + random.choice([1, 2, 3, 8, 100, 1_000])
     size = max(len(message.payload) // max(message.count, 1), 1)
     extra = random.randbytes(size * (count - message.count))
-    return [replace(message, count=_within(message.type, count), payload=message.payload + extra)]
+    return [
+        replace(message, count=_safe_count(message.type, count), payload=message.payload + extra)
+    ]
 
 
 def huge_count(random: Random, message: Message) -> Said:
     """A count that no memory has, as far as libca bears it."""
     count = random.choice([0x100, 0x7FFF, 0xFFFF, 0x10000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
-    return [replace(message, count=_within(message.type, count))]
+    return [replace(message, count=_safe_count(message.type, count))]
 
 
 def no_elements(random: Random, message: Message) -> Said:

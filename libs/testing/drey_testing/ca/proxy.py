@@ -61,9 +61,9 @@ class Valve:
             writer.write(part)
             await writer.drain()
             self.passed += len(part)
-            self._count(len(part))
+            self._count_bytes(len(part))
 
-    def _count(self, size: int) -> None:
+    def _count_bytes(self, size: int) -> None:
         if self._left is None:
             return
         self._left -= size
@@ -94,7 +94,7 @@ class Proxy(asyncio.DatagramProtocol):
 
     def __enter__(self) -> Proxy:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._open_server(), self._loop).result(10)
         return self
 
     def __exit__(
@@ -103,7 +103,7 @@ class Proxy(asyncio.DatagramProtocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._close_server(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -121,7 +121,7 @@ class Proxy(asyncio.DatagramProtocol):
 
     def cut(self) -> None:
         """End every connection, both ways at once."""
-        self.tell(self._abort)
+        self.tell(self._abort_connections)
 
     def half_close(self) -> None:
         """Say to the client that nothing more will come, and go on listening to it."""
@@ -133,21 +133,21 @@ class Proxy(asyncio.DatagramProtocol):
             if self._udp is not None and name.decode("latin-1") in self._names:
                 self._udp.sendto(search_reply(self._port, cid), addr)
 
-    async def _open(self) -> None:
-        self._tcp = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+    async def _open_server(self) -> None:
+        self._tcp = await asyncio.start_server(self._serve_client, "127.0.0.1", self._port)
         address = ("127.0.0.1", self._port)
         self._udp, _ = await self._loop.create_datagram_endpoint(lambda: self, local_addr=address)
 
-    async def _close(self) -> None:
+    async def _close_server(self) -> None:
         if self._udp is not None:
             self._udp.close()
         self._tcp.close()
         self.down.flow()
         self.up.flow()
-        self._abort()
+        self._abort_connections()
         await asyncio.gather(*self._tasks)
 
-    def _abort(self) -> None:
+    def _abort_connections(self) -> None:
         for pair in self._writers:
             for writer in pair:
                 writer.transport.abort()
@@ -156,7 +156,9 @@ class Proxy(asyncio.DatagramProtocol):
         for client, _ in self._writers:
             client.write_eof()
 
-    async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def _serve_client(
+        self, reader: asyncio.StreamReader, client: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -166,8 +168,8 @@ class Proxy(asyncio.DatagramProtocol):
             answers, server = await asyncio.open_connection("127.0.0.1", self._upstream)
             self._writers.append((client, server))
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pump(reader, server, self.up))
-                both.create_task(_pump(answers, client, self.down))
+                both.create_task(_pump_bytes(reader, server, self.up))
+                both.create_task(_pump_bytes(answers, client, self.down))
         except* ConnectionError:
             pass  # one side went, or a valve cut it off
         finally:
@@ -178,7 +180,9 @@ class Proxy(asyncio.DatagramProtocol):
                 server.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, valve: Valve) -> None:
+async def _pump_bytes(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, valve: Valve
+) -> None:
     while data := await reader.read(_CHUNK):
         await valve.pass_on(data, writer)
     raise ConnectionResetError("the other side ended")

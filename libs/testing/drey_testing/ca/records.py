@@ -27,7 +27,7 @@ _LABEL_FIELDS = "".join(
 )
 
 
-def _waveform(name: str, kind: str, elements: int = 1) -> str:
+def _waveform_record(name: str, kind: str, elements: int = 1) -> str:
     return f'record(waveform,"{name}"){{field(FTVL,"{kind}") field(NELM,"{elements}")}}\n'
 
 
@@ -45,12 +45,12 @@ LATE = {
 # What the portable part of the suite uses; the other server has the same names.
 _PORTABLE = (
     "".join(
-        _waveform(f"V:{kind}", kind) + _waveform(f"V:{kind}S", kind, 1000)
+        _waveform_record(f"V:{kind}", kind) + _waveform_record(f"V:{kind}S", kind, 1000)
         for kind in ("DOUBLE", "FLOAT", "LONG", "SHORT", "CHAR")
     )
-    + _waveform("V:STRINGS", "STRING", 10)
-    + _waveform("V:EMPTY", "DOUBLE", 10)
-    + _waveform("V:BIG", "DOUBLE", BIG)
+    + _waveform_record("V:STRINGS", "STRING", 10)
+    + _waveform_record("V:EMPTY", "DOUBLE", 10)
+    + _waveform_record("V:BIG", "DOUBLE", BIG)
     + 'record(stringout,"V:STRING"){field(VAL,"first")}\n'
     + f'record(mbbo,"V:ENUM"){{{_LABEL_FIELDS}}}\n'
     + 'record(calc,"V:COUNTER"){field(CALC,"VAL+1") field(SCAN,".1 second")}\n'

@@ -36,7 +36,7 @@ async def measure(implementation: str) -> list[int]:
         anchor = await connected(table, "V:LONG")
         for part in range(5):
             for turn in range(fifth):
-                await _round(table, part * fifth + turn)
+                await _run_round(table, part * fifth + turn)
             gc.collect()
             sizes.append(process.memory_info().rss)
         await table.remove(anchor)
@@ -44,7 +44,7 @@ async def measure(implementation: str) -> list[int]:
     return sizes
 
 
-async def _round(table: ChannelTable, turn: int) -> None:
+async def _run_round(table: ChannelTable, turn: int) -> None:
     names = ["V:DOUBLE", "V:DOUBLES", "V:STRING", "V:ENUM"]
     slots = await table.add(names * AT_ONCE)
     await table.subscribe(slots)

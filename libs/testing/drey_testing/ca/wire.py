@@ -79,25 +79,25 @@ class Parser:
         """The messages that `data` completes."""
         self._buffer += data
         out: list[Message] = []
-        while (message := self._next()) is not None:
+        while (message := self._next_message()) is not None:
             out.append(message)
         return out
 
-    def _next(self) -> Message | None:
+    def _next_message(self) -> Message | None:
         buffer = self._buffer
         if len(buffer) < _HEADER.size:
             return None
         command, size, kind, count, first, second = _HEADER.unpack_from(buffer)
-        at = _HEADER.size
+        start = _HEADER.size
         if size == 0xFFFF:
             if len(buffer) < _LARGE.size:
                 return None
             *_, size, count = _LARGE.unpack_from(buffer)
-            at = _LARGE.size
-        if len(buffer) < at + size:
+            start = _LARGE.size
+        if len(buffer) < start + size:
             return None
-        payload = bytes(buffer[at : at + size])
-        del buffer[: at + size]
+        payload = bytes(buffer[start : start + size])
+        del buffer[: start + size]
         return Message(command, payload, kind, count, first, second)
 
 
@@ -131,10 +131,10 @@ class FakeChannel:
             head = struct.pack(">hhII", self.status, self.severity, self.seconds, self.nanoseconds)
             return head + bytes(_TIME_PAD[basic]) + self.value
         if form == CTRL:
-            return self._control(basic)
+            return self._control_fields(basic)
         return self.value
 
-    def _control(self, basic: int) -> bytes:
+    def _control_fields(self, basic: int) -> bytes:
         head = struct.pack(">hh", self.status, self.severity)
         if basic == STRING:
             return head + self.value
@@ -158,10 +158,10 @@ def doubles(*values: float) -> bytes:
 def search_reply(port: int, cid: int) -> bytes:
     """The datagram that says: the channel that you search as `cid` is at this host's `port`."""
     version = Message(Command.VERSION, count=MINOR).encode()
-    found = Message(
+    reply = Message(
         Command.SEARCH, struct.pack(">H", MINOR), type=port, first=0xFFFF_FFFF, second=cid
     )
-    return version + found.encode()
+    return version + reply.encode()
 
 
 def searched(datagram: bytes) -> list[tuple[int, bytes]]:

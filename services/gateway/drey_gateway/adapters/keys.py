@@ -18,7 +18,7 @@ _LIVING = "revoke_time_ns = 0 AND (expire_time_ns = 0 OR expire_time_ns > $1)"
 _LOCK = 0x64726579_6B657973  # "dreykeys"
 
 
-def _key(row: Record) -> Key:
+def _to_key(row: Record) -> Key:
     fields = dict(row)
     fields["roles"] = tuple(fields["roles"])
     return Key(**fields)
@@ -26,7 +26,7 @@ def _key(row: Record) -> Key:
 
 async def all_keys(conn: Connection) -> list[Key]:
     """Every key, dead ones too: they are told apart from unknown ones."""
-    return [_key(row) for row in await conn.fetch(f"SELECT {_COLUMNS} FROM access.key")]
+    return [_to_key(row) for row in await conn.fetch(f"SELECT {_COLUMNS} FROM access.key")]
 
 
 async def page_of_keys(
@@ -41,7 +41,7 @@ async def page_of_keys(
         include_dead,
         limit,
     )
-    return [_key(row) for row in rows]
+    return [_to_key(row) for row in rows]
 
 
 async def insert(conn: Connection, key: Key) -> None:
@@ -94,7 +94,7 @@ async def revoke(conn: Connection, key_id: str, now_ns: int) -> tuple[Key, bool]
     row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM access.key WHERE id = $1 FOR UPDATE", key_id)
     if row is None:
         raise NotFound(f"no key {key_id}", field="id", metadata={"resource": "key", "id": key_id})
-    key = _key(row)
+    key = _to_key(row)
     if key.revoke_time_ns:
         return key, False
     if ADMIN in key.roles and key.alive(now_ns) and admins <= 1:
@@ -109,4 +109,4 @@ async def revoke(conn: Connection, key_id: str, now_ns: int) -> tuple[Key, bool]
         now_ns,
     )
     assert changed is not None
-    return _key(changed), True
+    return _to_key(changed), True

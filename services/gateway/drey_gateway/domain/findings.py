@@ -58,9 +58,9 @@ class Since:
     def __init__(self) -> None:
         self._since: dict[tuple[Code, Subject], int] = {}
 
-    def see(self, found: Iterable[Finding], now_ns: int) -> list[int]:
+    def see(self, findings: Iterable[Finding], now_ns: int) -> list[int]:
         """When each was found first; what is not found is forgotten."""
-        keys = [(f.code, f.subject) for f in found]
+        keys = [(f.code, f.subject) for f in findings]
         self._since = {key: self._since.get(key, now_ns) for key in keys}
         return [self._since[key] for key in keys]
 
@@ -103,7 +103,7 @@ def of_shards(
     out: list[Finding] = []
     for number, shard in enumerate(shards):
         if number in stale:
-            out.append(_stale(number, stale[number]))
+            out.append(_stale_finding(number, stale[number]))
             continue
         out += _of_owner(number, shard, named)
     out += _of_clocks(shards, host)
@@ -148,7 +148,7 @@ def _of_clocks(shards: Sequence[Shard], host: str) -> list[Finding]:
     ]
 
 
-def _stale(number: int, why: str) -> Finding:
+def _stale_finding(number: int, why: str) -> Finding:
     return Finding(
         Code.SHARD_STALE,
         Level.ERROR,

@@ -64,8 +64,8 @@ class LiveImage:
         if len(self._bases) == 0:
             return np.zeros(len(channels), np.int64)
         base = self._bases[np.minimum(number, len(self._bases) - 1)]
-        known = (number < len(self._bases)) & (base > 0) & (channels > 0)
-        return np.where(known, base + (channels & PAGE_MASK), 0)
+        known_slots = (number < len(self._bases)) & (base > 0) & (channels > 0)
+        return np.where(known_slots, base + (channels & PAGE_MASK), 0)
 
     def columns(self, channels: I8) -> Columns:
         """Values of channels, in their order."""
@@ -75,11 +75,11 @@ class LiveImage:
         """Apply one step of a shard's stream; the slots that changed."""
         slots = self.slots(columns.key)
         # a page read from the image may be ahead of the stream
-        known = (slots > 0) & self._older_than(slots, np.uint64(epoch), np.uint64(sequence))
-        if not known.all():
-            columns, slots = columns.take(known), slots[known]
+        known_slots = (slots > 0) & self._older_than(slots, np.uint64(epoch), np.uint64(sequence))
+        if not known_slots.all():
+            columns, slots = columns.take(known_slots), slots[known_slots]
         self.table.apply(columns)
-        self._touch(slots)
+        self._touch_slots(slots)
         self.updates[slots] += 1 + columns.merged.astype(np.int64)
         self.stamp_epoch[slots] = epoch
         self.stamp_sequence[slots] = sequence
@@ -87,9 +87,9 @@ class LiveImage:
 
     def touch(self, slots: I8) -> None:
         """Count slots as changed although their values are not: what belongs to them is."""
-        self._touch(slots[slots > 0])
+        self._touch_slots(slots[slots > 0])
 
-    def _touch(self, slots: I8) -> None:
+    def _touch_slots(self, slots: I8) -> None:
         self.counter += 1
         self.version[slots] = self.counter
 
@@ -102,7 +102,7 @@ class LiveImage:
         if len(there) == 0:
             return np.zeros(0, np.int64)
         self.add_pages(pages.numbers[there])
-        channels = _channels(pages.numbers[there])
+        channels = _page_channels(pages.numbers[there])
         slots = self.slots(channels)
         page_epoch = np.repeat(epoch[there], PAGE_SLOTS)
         page_sequence = np.repeat(sequence[there], PAGE_SLOTS)
@@ -111,12 +111,12 @@ class LiveImage:
         channels, slots = channels[newer], slots[newer]
         self.stamp_epoch[slots] = page_epoch[newer]
         self.stamp_sequence[slots] = page_sequence[newer]
-        found = pages.columns(channels)
-        rows = np.flatnonzero(self._differs(found, channels))
+        columns = pages.columns(channels)
+        rows = np.flatnonzero(self._differing_rows(columns, channels))
         changed = slots[rows]
         if len(rows):
-            self.table.apply(found.take(rows))
-            self._touch(changed)
+            self.table.apply(columns.take(rows))
+            self._touch_slots(changed)
             self.updates[changed] += 1
         return changed
 
@@ -126,16 +126,16 @@ class LiveImage:
         older: Mask = (mine < epoch) | (same & (self.stamp_sequence[slots] < sequence))
         return older
 
-    def _differs(self, found: Columns, channels: I8) -> Mask:
+    def _differing_rows(self, columns: Columns, channels: I8) -> Mask:
         mine = self.table.columns(channels)
-        different: Mask = found.receive_time != mine.receive_time
-        different |= found.origin != mine.origin
+        different: Mask = columns.receive_time != mine.receive_time
+        different |= columns.origin != mine.origin
         for name in _FIXED[:-1]:
-            different |= getattr(found, name) != getattr(mine, name)
-        in_heap = heap_mask(found.kind)
-        different |= ~in_heap & (found.data != mine.data)
+            different |= getattr(columns, name) != getattr(mine, name)
+        in_heap = heap_mask(columns.kind)
+        different |= ~in_heap & (columns.data != mine.data)
         for row in np.flatnonzero(in_heap & ~different).tolist():
-            different[row] = found.heap_bytes(row) != mine.heap_bytes(row)
+            different[row] = columns.heap_bytes(row) != mine.heap_bytes(row)
         return different
 
     def changed_since(self, slots: I8, counter: int) -> Mask:
@@ -150,5 +150,5 @@ class LiveImage:
         return after & (slots > 0)
 
 
-def _channels(numbers: I8) -> I8:
+def _page_channels(numbers: I8) -> I8:
     return ((numbers[:, None] << PAGE_SHIFT) + np.arange(PAGE_SLOTS)).reshape(-1)

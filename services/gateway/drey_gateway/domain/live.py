@@ -76,7 +76,7 @@ class Live:
 
     def take(self, shard: int, batch: Batch) -> I8:
         """Take a batch of the bus; the slots that changed."""
-        return self._fold(self.shards[shard].stream.offer(batch))
+        return self._apply_steps(self.shards[shard].stream.offer(batch))
 
     def pages_of(self, shard: int) -> I8:
         """Numbers of a shard's pages, ascending."""
@@ -103,9 +103,9 @@ class Live:
             newest = (int(top), int(sequence[epoch == top].max()))
         whole = bool((epoch > 0).all())
         steps = self.shards[shard].stream.resynced(newest, fence=fence, whole=whole)
-        return np.concatenate([changed, self._fold(steps)])
+        return np.concatenate([changed, self._apply_steps(steps)])
 
-    def _fold(self, steps: Sequence[Step]) -> I8:
+    def _apply_steps(self, steps: Sequence[Step]) -> I8:
         changed = [self.image.fold(s.columns, s.epoch, s.sequence) for s in steps]
         return np.concatenate(changed) if changed else np.zeros(0, np.int64)
 
@@ -113,8 +113,10 @@ class Live:
         """Names of up to `limit` PVs that have a channel of a shard in a state."""
         table = self.image.table
         mine = np.flatnonzero(shard_of_page(table.numbers, self.shard_count) == shard)
-        found = np.flatnonzero(table.pages.values["state"][mine] == state)
-        channels = (table.numbers[mine][found >> PAGE_SHIFT] << PAGE_SHIFT) | (found & PAGE_MASK)
+        state_rows = np.flatnonzero(table.pages.values["state"][mine] == state)
+        channels = (table.numbers[mine][state_rows >> PAGE_SHIFT] << PAGE_SHIFT) | (
+            state_rows & PAGE_MASK
+        )
         names: dict[str, None] = {}
         for start in range(0, len(channels), PAGE_SLOTS):
             rows = self.directory.pv_rows_of_channels(channels[start : start + PAGE_SLOTS])
@@ -176,13 +178,13 @@ class Live:
     def index(self) -> SelectorIndex:
         """Selectors over the directory; ids, tags and scopes are not known here."""
         if self._index is None:
-            found = self.directory
+            directory = self.directory
             self._index = SelectorIndex(
-                numbers=found.pv_number,
-                names=found.names,
-                setpoint_addresses=found.setpoint_address,
-                readback_addresses=found.readback_address,
-                devices=found.devices,
+                numbers=directory.pv_number,
+                names=directory.names,
+                setpoint_addresses=directory.setpoint_address,
+                readback_addresses=directory.readback_address,
+                devices=directory.devices,
             )
         return self._index
 

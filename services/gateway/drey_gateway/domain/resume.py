@@ -55,12 +55,12 @@ def encode_token(token: Token) -> str:
             _MAGIC,
             token.selection,
             *(
-                _ENTRY.pack(shard, *at, *token.seen[shard])
-                for shard, at in sorted(token.positions.items())
+                _ENTRY.pack(shard, *position, *token.seen[shard])
+                for shard, position in sorted(token.positions.items())
             ),
         )
     )
-    return base64.urlsafe_b64encode(_check(body) + body).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(_check_body(body) + body).rstrip(b"=").decode()
 
 
 def decode_token(text: str) -> Token:
@@ -68,23 +68,23 @@ def decode_token(text: str) -> Token:
     try:
         raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), b"-_", True)
     except (UnicodeError, binascii.Error, ValueError) as error:
-        raise _unknown() from error
+        raise _unknown_token() from error
     check, body = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
     head = len(_MAGIC) + _HASH_BYTES
     whole = len(body) >= head and (len(body) - head) % _ENTRY.size == 0
-    if check != _check(body) or not body.startswith(_MAGIC) or not whole:
-        raise _unknown()
+    if check != _check_body(body) or not body.startswith(_MAGIC) or not whole:
+        raise _unknown_token()
     positions, seen = {}, {}
     for shard, epoch, sequence, *last in _ENTRY.iter_unpack(body[head:]):
         positions[shard], seen[shard] = (epoch, sequence), (last[0], last[1])
     return Token(body[len(_MAGIC) : head], positions, seen)
 
 
-def _check(body: bytes) -> bytes:
+def _check_body(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECK_BYTES, person=b"drey-token").digest()
 
 
-def _unknown() -> InvalidArgument:
+def _unknown_token() -> InvalidArgument:
     return InvalidArgument(
         "the token was altered, or is not one; begin without a token",
         reason=Reason.TOKEN_UNKNOWN,

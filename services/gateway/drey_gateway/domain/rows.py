@@ -68,25 +68,25 @@ class RowCache:
         """The bytes of some PVs' rows as they are now, each with those of its `channels` (bits)
         that it has; `stale` are shards."""
         held = channels & self._has[rows]
-        if self._outdated(rows, held, self._fresh(rows, stale)).any():
-            self._renew(rows, held, stale)
-        found: list[bytes] = self._bytes[held, rows].tolist()
-        return found
+        if self._outdated_rows(rows, held, self._row_freshness(rows, stale)).any():
+            self._renew_rows(rows, held, stale)
+        row_bytes: list[bytes] = self._bytes[held, rows].tolist()
+        return row_bytes
 
     def columns(self, rows: I8, channels: I8, stale: frozenset[int]) -> TakenColumns:
         """The values of some PVs as they are now, as `rows` but in columns; nothing is kept."""
         held = channels & self._has[rows]
-        at, role = np.nonzero(_bits(held).T)
-        chosen = rows[at]
+        index, role = np.nonzero(_held_bits(held).T)
+        chosen = rows[index]
         both = np.stack([self._setpoint, self._readback])
         return TakenColumns(
             self._numbers[chosen],
             np.array([ROLE_SETPOINT, ROLE_READBACK], np.uint8)[role],
             self._image.columns(both[role, chosen]),
-            self._fresh(rows, stale)[at],
+            self._row_freshness(rows, stale)[index],
         )
 
-    def _fresh(self, rows: I8, stale: frozenset[int]) -> NDArray[np.uint8]:
+    def _row_freshness(self, rows: I8, stale: frozenset[int]) -> NDArray[np.uint8]:
         """Freshness of each row."""
         if not stale:
             return np.full(len(rows), FRESH, np.uint8)
@@ -96,14 +96,16 @@ class RowCache:
         hit = codes[self._shards[:, rows]] & there
         return np.where(hit.any(axis=0), STALE, FRESH).astype(np.uint8)
 
-    def _outdated(self, rows: I8, held: I8, freshness: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def _outdated_rows(self, rows: I8, held: I8, freshness: NDArray[np.uint8]) -> NDArray[np.bool_]:
         as_of = self._as_of[held, rows]
-        version = np.where(_bits(held), self._image.version[self._slots[:, rows]], 0).max(axis=0)
+        version = np.where(_held_bits(held), self._image.version[self._slots[:, rows]], 0).max(
+            axis=0
+        )
         old: NDArray[np.bool_] = (version > as_of) | (as_of < 0)
         old |= freshness != self._freshness[held, rows]
         return old
 
-    def _renew(self, rows: I8, held: I8, stale: frozenset[int]) -> None:
+    def _renew_rows(self, rows: I8, held: I8, stale: frozenset[int]) -> None:
         """Encode what is outdated among these and, once a change, all that is watched."""
         counter = self._image.counter
         wanted = np.zeros(self._bytes.shape, bool)
@@ -114,10 +116,10 @@ class RowCache:
             wanted[0] = False
         wanted[held, rows] = True
         held, rows = np.nonzero(wanted)
-        freshness = self._fresh(rows, stale)
-        outdated = self._outdated(rows, held, freshness)
+        freshness = self._row_freshness(rows, stale)
+        outdated = self._outdated_rows(rows, held, freshness)
         held, rows, freshness = held[outdated], rows[outdated], freshness[outdated]
-        there = _bits(held)
+        there = _held_bits(held)
         setpoint, readback = np.where(there, np.stack([self._setpoint, self._readback])[:, rows], 0)
         encoded = self._encoder.encode(
             rows,
@@ -136,6 +138,6 @@ class RowCache:
         self._counter = counter
 
 
-def _bits(held: I8) -> NDArray[np.bool_]:
+def _held_bits(held: I8) -> NDArray[np.bool_]:
     """Whether the setpoint, and whether the readback is held; shape (2, n)."""
     return np.stack([held & SETPOINT, held & READBACK]) > 0

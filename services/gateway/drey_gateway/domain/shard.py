@@ -97,7 +97,7 @@ class ShardStream:
             return []
         if batch.sequence <= self.sequence:
             return []
-        if not self._follows(batch) or len(batch.large_pages):
+        if not self._follows_last(batch) or len(batch.large_pages):
             self.lose()
             self._waiting.append(batch)
             return []
@@ -110,7 +110,7 @@ class ShardStream:
         self._seen = max(self._seen, self._complete)
         return [Step(batch.epoch, batch.sequence, Columns.concat([p.columns for p in parts]))]
 
-    def _follows(self, batch: Batch) -> bool:
+    def _follows_last(self, batch: Batch) -> bool:
         return batch.sequence == self.sequence + 1 and batch.part == len(self._parts)
 
     def _begin_epoch(self, epoch: int) -> None:

@@ -98,16 +98,16 @@ class Change:
     merged: int = 0
 
     @classmethod
-    def whole(cls, at: I8) -> Change:
+    def whole(cls, index: I8) -> Change:
         """PVs with all their channels."""
-        return cls(at, np.full(len(at), BOTH))
+        return cls(index, np.full(len(index), BOTH))
 
     @classmethod
     def of(cls, lacking: NDArray[np.bool_], merged: int) -> Change:
         """By what lacks, shape (2, n): setpoints and readbacks."""
         channels = lacking[0] * SETPOINT + lacking[1] * READBACK
-        at = np.flatnonzero(channels)
-        return cls(at, channels[at], merged)
+        index = np.flatnonzero(channels)
+        return cls(index, channels[index], merged)
 
 
 class WatchState:
@@ -121,7 +121,7 @@ class WatchState:
 
     def everything(self, image: LiveImage) -> Change:
         """Take all PVs as sent now: a baseline."""
-        self._advance(image)
+        self._advance_clock(image)
         return Change.whole(np.arange(len(self.selection)))
 
     def since_token(self, image: LiveImage, token: Token, shard_count: int) -> Change:
@@ -133,7 +133,7 @@ class WatchState:
         for number, (epoch, sequence) in token.positions.items():
             epochs[number], sequences[number] = epoch, sequence
         lacking = image.stamped_after(selection.slots, epochs[shard], sequences[shard])
-        self._advance(image)
+        self._advance_clock(image)
         return Change.of(lacking, 0)
 
     def diff(self, image: LiveImage) -> Change:
@@ -144,7 +144,7 @@ class WatchState:
             self._counter = image.counter
             return Change.of(lacking, 0)
         before = self._seen_updates
-        self._advance(image)
+        self._advance_clock(image)
         merged = max(self._seen_updates - before - sent, 0)
         return Change.of(lacking, merged)
 
@@ -167,14 +167,14 @@ class WatchState:
         joined[new_at[~moved]] = False
         self.selection = selection
         # those that joined are sent whole; their past is nobody's loss
-        self._seen_updates = self._updates(image)
+        self._seen_updates = self._count_updates(image)
         return left, stayed[moved], np.flatnonzero(joined)
 
-    def _advance(self, image: LiveImage) -> None:
+    def _advance_clock(self, image: LiveImage) -> None:
         self._counter = image.counter
-        self._seen_updates = self._updates(image)
+        self._seen_updates = self._count_updates(image)
 
-    def _updates(self, image: LiveImage) -> int:
+    def _count_updates(self, image: LiveImage) -> int:
         return int(image.updates[self.selection.slots].sum())
 
 
@@ -188,7 +188,7 @@ def honourable(token: Token, selection: Selection, positions: Mapping[int, tuple
         return "what is watched has changed since the token"
     if frozenset(token.positions) != selection.shards:
         return "the shards have changed since the token"
-    behind = [s for s, at in token.seen.items() if positions.get(s, (0, 0)) < at]
+    behind = [s for s, position in token.seen.items() if positions.get(s, (0, 0)) < position]
     if behind:
         return f"this gateway has not got as far as the token in shard {behind[0]}"
     return ""

@@ -71,17 +71,17 @@ class Feed:
     async def _on_values(self, message: Msg) -> None:
         begin = time.perf_counter()
         try:
-            found, columns = decode_batch(message.data)
-            self._require_shard(found.shard)
+            bus_message, columns = decode_batch(message.data)
+            self._require_shard(bus_message.shard)
         except Malformed as error:
             note(error, "value batches")
             return
-        stream = self._live.shards[found.shard].stream
-        if found.epoch >= stream.epoch and believable(found.epoch, stream.epoch):
-            self._live.shards[found.shard].health.heard(time.monotonic_ns())
-        slots = self._live.take(found.shard, mapping.batch(found, columns))
+        stream = self._live.shards[bus_message.shard].stream
+        if bus_message.epoch >= stream.epoch and believable(bus_message.epoch, stream.epoch):
+            self._live.shards[bus_message.shard].health.heard(time.monotonic_ns())
+        slots = self._live.take(bus_message.shard, mapping.batch(bus_message, columns))
         if not stream.in_sync:
-            self._resync[found.shard].set()
+            self._resync[bus_message.shard].set()
         if len(slots):
             self._changed()
         telemetry.loop_seconds.record(time.perf_counter() - begin, {"loop": "fold"})
@@ -193,38 +193,40 @@ class Feed:
 
     async def _read_directory(self) -> None:
         versions = await self._image.directory_versions(self._live.shard_count)
-        known = {v.shard: v for v in versions if v is not None}
-        wanted = [n for v in known.values() for n in self._outdated(v)]
-        every = np.array(sorted(n for v in known.values() for n in v.pages), np.int64)
+        known_versions = {v.shard: v for v in versions if v is not None}
+        wanted = [n for v in known_versions.values() for n in self._outdated_shards(v)]
+        every = np.array(sorted(n for v in known_versions.values() for n in v.pages), np.int64)
         gone = np.setdiff1d(np.array(sorted(self._live.directory.pages), np.int64), every)
-        if not known or (not wanted and len(gone) == 0):
+        if not known_versions or (not wanted and len(gone) == 0):
             # an image that was emptied says nothing about the catalog
             return
-        found = await self._image.catalog_pages(wanted)
-        catalog = [p for p in found if self._is_news(p)]
+        pages = await self._image.catalog_pages(wanted)
+        catalog = [p for p in pages if self._is_news(p)]
         metadata = await self._image.metadata_pages(wanted)
         # a page that the image lost is asked for again until its owner has written it
-        lost = set(wanted) - ({p.number for p in found} & {p.number for p in metadata})
-        catalog_version = max((v.catalog_version for v in known.values()), default=0)
-        if len(known) < self._live.shard_count:
+        lost = set(wanted) - ({p.number for p in pages} & {p.number for p in metadata})
+        catalog_version = max((v.catalog_version for v in known_versions.values()), default=0)
+        if len(known_versions) < self._live.shard_count:
             every = np.union1d(every, np.array(sorted(self._live.directory.pages), np.int64))
         self._live.take_directory(catalog, metadata, every, catalog_version)
         for number in range(self._live.shard_count):
             if not self._in_sync(number):
                 self._resync[number].set()
-        for version in known.values():
+        for version in known_versions.values():
             read = _page_versions(version)
             self._read_versions[version.shard] = {n: read[n] for n in read.keys() - lost}
         self._changed()
 
-    def _outdated(self, version: DirectoryVersion) -> list[int]:
+    def _outdated_shards(self, version: DirectoryVersion) -> list[int]:
         have = self._read_versions.get(version.shard, {})
-        return [n for n, at in _page_versions(version).items() if have.get(n) != at]
+        return [
+            n for n, page_version in _page_versions(version).items() if have.get(n) != page_version
+        ]
 
     def _is_news(self, page: CatalogPage) -> bool:
         """After a fail-over every page has a new version, and nearly always the old content."""
         old = self._live.directory.pages.get(page.number)
-        return old is None or not _same(old, page)
+        return old is None or not _same_page(old, page)
 
     async def _keep_fresh(self) -> None:
         """Notice silence, and what returns from it."""
@@ -243,12 +245,12 @@ class Feed:
 
 def _page_versions(version: DirectoryVersion) -> dict[int, tuple[int, int]]:
     return {
-        page: (version.epoch, at)
-        for page, at in zip(version.pages, version.page_versions, strict=True)
+        page: (version.epoch, page_version)
+        for page, page_version in zip(version.pages, version.page_versions, strict=True)
     }
 
 
-def _same(a: CatalogPage, b: CatalogPage) -> bool:
+def _same_page(a: CatalogPage, b: CatalogPage) -> bool:
     lists = a.names == b.names and a.addresses == b.addresses and a.devices == b.devices
     columns = ("pv_number", "role", "protocol", "read_only", "absolute", "relative")
     return lists and all(np.array_equal(getattr(a, c), getattr(b, c)) for c in columns)

@@ -45,7 +45,7 @@ class AccessServicer:
         key = Key(
             id=new_id(),
             name=request.name,
-            roles=_roles(request),
+            roles=_role_names(request),
             prefix=prefix,
             secret_sha256=digest,
             create_time_ns=now,
@@ -93,7 +93,7 @@ class AccessServicer:
         )
 
 
-def _roles(request: pb.CreateKeyRequest) -> tuple[str, ...]:
+def _role_names(request: pb.CreateKeyRequest) -> tuple[str, ...]:
     for index, grant in enumerate(request.grants):
         if grant.HasField("selector"):
             field = f"grants[{index}].selector"

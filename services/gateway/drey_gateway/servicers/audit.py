@@ -46,7 +46,7 @@ class AuditServicer:
         found = await self._db.read(read)
         if found is None:
             raise NotFound(f"no act has the number {request.sequence}", field="sequence")
-        return pb.GetEventResponse(act=_event(found))
+        return pb.GetEventResponse(act=_to_event(found))
 
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: Context
@@ -76,14 +76,19 @@ class AuditServicer:
             wanted.actor, wanted.action_prefix, wanted.object, wanted.from_ns, wanted.to_ns
         )
         position = decode_page_token("audit", query, request.page_token)
-        before = _sequence(position[0]) if position else 0
+        before = _parse_sequence(position[0]) if position else 0
         size = check_page_size(request.page_size)
 
-        async def read(conn: Connection) -> list[audit.Entry]:
+        async def read_entries(conn: Connection) -> list[audit.Entry]:
             return await audit.entries(conn, wanted, before_seq=before, limit=size + 1)
 
         page, token = cut_page(
-            "audit", query, await self._db.read(read), size, _event, lambda entry: [entry.seq]
+            "audit",
+            query,
+            await self._db.read(read_entries),
+            size,
+            _to_event,
+            lambda entry: [entry.seq],
         )
         return pb.ListEventsResponse(events=page, next_page_token=token)
 
@@ -98,8 +103,8 @@ class AuditServicer:
         findings += [audit.Finding(0, problem) for problem in problems]
         out = pb.VerifyChainResponse(
             findings=[
-                audit_pb2.ChainFinding(sequence=found.seq, problem=found.problem)
-                for found in findings[:_MAX_FINDINGS]
+                audit_pb2.ChainFinding(sequence=finding.seq, problem=finding.problem)
+                for finding in findings[:_MAX_FINDINGS]
             ],
             last_sequence=head.seq if head else 0,
             last_hash=head.hash if head else b"",
@@ -138,7 +143,7 @@ class FollowedAudit:
         found, self._sequence = await self._db.read(read)
         if not found:
             return ()
-        return [pb.WatchEventsResponse(events=pb.AuditBatch(events=map(_event, found)))]
+        return [pb.WatchEventsResponse(events=pb.AuditBatch(events=map(_to_event, found)))]
 
     def checkpoint(self, *, stalled: bool) -> pb.WatchEventsResponse:
         """As `FollowedLog`."""
@@ -149,7 +154,7 @@ class FollowedAudit:
         )
 
 
-def _sequence(position: Position) -> int:
+def _parse_sequence(position: Position) -> int:
     if not isinstance(position, int):
         raise InvalidArgument(
             "page_token: is not one of this list; leave it empty to begin again",
@@ -159,7 +164,7 @@ def _sequence(position: Position) -> int:
     return position
 
 
-def _event(entry: audit.Entry) -> audit_pb2.AuditEvent:
+def _to_event(entry: audit.Entry) -> audit_pb2.AuditEvent:
     return audit_pb2.AuditEvent(
         sequence=entry.seq,
         time=timestamp(entry.at_ns),

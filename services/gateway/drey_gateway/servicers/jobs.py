@@ -38,16 +38,16 @@ class JobServicer:
         if not 0 <= wait <= _MAX_WAIT_S:
             raise InvalidArgument("wait: is to be between 0 and a minute", field="wait")
         if wait > 0:
-            found = await self._store.wait(request.id, wait)
+            job = await self._store.wait(request.id, wait)
         else:
-            found = await self._store.get(request.id)
-        return pb.GetJobResponse(job=job_to_proto(found))
+            job = await self._store.get(request.id)
+        return pb.GetJobResponse(job=job_to_proto(job))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """See the contract."""
         chosen = JobFilter(
             kind=job_kind(request.kind),
-            states=tuple(sorted({_state(code) for code in request.states if code})),
+            states=tuple(sorted({_to_state(code) for code in request.states if code})),
             principal=request.principal,
             from_ns=time_bound(request, "from_time"),
             to_ns=time_bound(request, "to_time"),
@@ -68,8 +68,8 @@ class JobServicer:
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """See the contract."""
         async with aclosing(self._store.watch(request.id)) as jobs:
-            async for found in jobs:
-                yield pb.WatchJobResponse(job=job_to_proto(found))
+            async for job in jobs:
+                yield pb.WatchJobResponse(job=job_to_proto(job))
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
@@ -80,20 +80,20 @@ class JobServicer:
         if principal.name != asked:
             principal.require("job.jobs.cancel_any", f"the job is {asked}'s; cancelling it")
         async with self._db.transaction() as conn:
-            found = await self._store.request_cancel(conn, request.id, request.reason)
+            job = await self._store.request_cancel(conn, request.id, request.reason)
             await audit.append(
                 conn,
                 actor=principal.name,
                 role=principal.roles_text,
                 action="job.cancel",
-                object=f"jobs/{found.id}",
-                after={"kind": found.kind, "reason": request.reason},
+                object=f"jobs/{job.id}",
+                after={"kind": job.kind, "reason": request.reason},
                 at_ns=now_ns(),
                 request_id=principal.request_id,
                 events=(),  # the job tables tell of it
             )
-        return pb.CancelJobResponse(job=job_to_proto(found))
+        return pb.CancelJobResponse(job=job_to_proto(job))
 
 
-def _state(code: int) -> JobState:
+def _to_state(code: int) -> JobState:
     return JobState[job_pb2.JobState.Name(code).removeprefix("JOB_STATE_")]  # type: ignore[arg-type]

@@ -50,9 +50,9 @@ class MonitorServicer:
         as_columns = in_columns(request.form)
         self._require_loaded()
         live = self._world.live
-        found = selector_from_proto(request.selector)
-        found.validate()
-        rows, not_found, named = await resolve(self._world, found, request.selector, True)
+        selector = selector_from_proto(request.selector)
+        selector.validate()
+        rows, not_found, named = await resolve(self._world, selector, request.selector, True)
         directory = live.directory
         links = mapping.name_links(named, directory)
         with self._seats.taken():
@@ -80,7 +80,7 @@ class MonitorServicer:
 
     async def WatchPvs(self, request: pb.WatchPvsRequest, context: Context) -> AsyncIterator[bytes]:
         """See the contract."""
-        wanted = _wanted(request)
+        wanted = _watch_wanted(request)
         self._require_loaded()
         with self._seats.taken():
             async with aclosing(Watch(self._world, wanted).run()) as messages:
@@ -134,7 +134,7 @@ async def _not_built(message: str) -> AsyncIterator[Any]:
     yield
 
 
-def _wanted(request: pb.WatchPvsRequest) -> Wanted:
+def _watch_wanted(request: pb.WatchPvsRequest) -> Wanted:
     spec = request.spec
     for field, instead in (
         ("deadband", "set min_interval to get fewer messages"),

@@ -53,7 +53,7 @@ class SystemServicer:
         self, request: pb.GetSystemSummaryRequest, context: Context
     ) -> pb.GetSystemSummaryResponse:
         """See the contract."""
-        return pb.GetSystemSummaryResponse(summary=await self._summary())
+        return pb.GetSystemSummaryResponse(summary=await self._make_summary())
 
     async def WatchSystemSummary(
         self, request: pb.WatchSystemSummaryRequest, context: Context
@@ -61,22 +61,22 @@ class SystemServicer:
         """See the contract."""
         last = b""
         while True:
-            summary = await self._summary()
-            known = _without_times(summary)
-            if known != last:
-                last = known
+            summary = await self._make_summary()
+            known_summary = _without_times(summary)
+            if known_summary != last:
+                last = known_summary
                 yield pb.WatchSystemSummaryResponse(summary=summary)
             await asyncio.sleep(1.0)
 
-    async def _summary(self) -> pb.SystemSummary:
+    async def _make_summary(self) -> pb.SystemSummary:
         parts = await self._probes.ask()
         live = self._world.live
-        found = self._findings(parts)
+        found_now = self._find_findings(parts)
         return pb.SystemSummary(
-            healthy=all(f.level < pb.FINDING_LEVEL_ERROR for f in found),
-            parts=[_part(p) for p in parts],
+            healthy=all(f.level < pb.FINDING_LEVEL_ERROR for f in found_now),
+            parts=[_to_part(p) for p in parts],
             shards=shard_statuses(self._world),
-            findings=found,
+            findings=found_now,
             pvs=len(live.directory),
             channels=len(live.directory.channels),
             watchers=len(self._seats),
@@ -85,23 +85,25 @@ class SystemServicer:
             time=time_or_none(now_ns()),
         )
 
-    def _findings(self, parts: list[PartReport]) -> list[pb.Finding]:
+    def _find_findings(self, parts: list[PartReport]) -> list[pb.Finding]:
         """Gravest first; looked for at most once a second, whoever asks and how often."""
         now = time.monotonic()
         if now < self._next_look:
             return self._found
         self._next_look = now + _LOOK_EVERY_S
         live = self._world.live
-        found = findings.of_parts([(p.name, p.up, p.detail) for p in parts])
-        found += findings.of_shards(
+        findings_now = findings.of_parts([(p.name, p.up, p.detail) for p in parts])
+        findings_now += findings.of_shards(
             live.shards,
             self._world.stale(),
             gethostname(),
             lambda shard, state: live.pvs_in(shard, state, findings.NAMED),
         )
-        found.sort(key=lambda f: -f.level)
-        since = self._since.see(found, now_ns())
-        self._found = [_finding(f, at) for f, at in zip(found, since, strict=True)]
+        findings_now.sort(key=lambda f: -f.level)
+        since = self._since.see(findings_now, now_ns())
+        self._found = [
+            _to_finding(f, since_ns) for f, since_ns in zip(findings_now, since, strict=True)
+        ]
         return self._found
 
     async def _open_jobs(self) -> int:
@@ -113,27 +115,27 @@ class SystemServicer:
             return 0
 
 
-def _part(found: PartReport) -> pb.Part:
+def _to_part(report: PartReport) -> pb.Part:
     out = pb.Part(
-        name=found.name,
-        state=pb.PART_STATE_UP if found.up else pb.PART_STATE_DOWN,
-        detail=found.detail,
+        name=report.name,
+        state=pb.PART_STATE_UP if report.up else pb.PART_STATE_DOWN,
+        detail=report.detail,
     )
-    if found.latency_ns:
-        out.latency.FromNanoseconds(found.latency_ns)
+    if report.latency_ns:
+        out.latency.FromNanoseconds(report.latency_ns)
     return out
 
 
-def _finding(found: findings.Finding, since_ns: int) -> pb.Finding:
+def _to_finding(finding: findings.Finding, since_ns: int) -> pb.Finding:
     out = pb.Finding(
-        code=int(found.code),  # type: ignore[arg-type]
-        level=int(found.level),  # type: ignore[arg-type]
-        text=found.text,
-        remedy=found.remedy,
-        pvs=found.pvs,
+        code=int(finding.code),  # type: ignore[arg-type]
+        level=int(finding.level),  # type: ignore[arg-type]
+        text=finding.text,
+        remedy=finding.remedy,
+        pvs=finding.pvs,
         since=time_or_none(since_ns),
     )
-    setattr(out, found.subject.kind, found.subject.which)
+    setattr(out, finding.subject.kind, finding.subject.which)
     return out
 
 

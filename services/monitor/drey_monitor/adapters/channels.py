@@ -52,9 +52,9 @@ class ChannelHub:
         for start in range(0, len(channels), _CHUNK):
             part = channels[start : start + _CHUNK]
             async with self._lock:
-                await self._add(shard, part, list(addresses[start : start + _CHUNK]))
+                await self._add_to_table(shard, part, list(addresses[start : start + _CHUNK]))
 
-    async def _add(self, shard: int, channels: I8, addresses: list[str]) -> None:
+    async def _add_to_table(self, shard: int, channels: I8, addresses: list[str]) -> None:
         while addresses:
             try:
                 slots = await self._table.add(addresses)
@@ -64,11 +64,11 @@ class ChannelHub:
                 channels = np.delete(channels, bad)
                 del addresses[bad]
                 continue
-            self._map(slots, shard, channels)
+            self._map_slots(slots, shard, channels)
             await self._table.subscribe(slots)
             return
 
-    def _map(self, slots: I8, shard: int, channels: I8) -> None:
+    def _map_slots(self, slots: I8, shard: int, channels: I8) -> None:
         missing = int(slots.max()) + 1 - len(self._channel)
         if missing > 0:
             more = np.full(max(missing, len(self._channel)), -1, np.int64)
@@ -109,7 +109,7 @@ class ChannelHub:
         async with self._lock:
             values = self._table.drain()
             self._note_info(self._table.drain_info())
-        return self._split(values)
+        return self._split_shards(values)
 
     def take_info(self, shard: int) -> tuple[I8, InfoColumns] | None:
         """Channels of a shard whose info changed since last taken, and it as of now; or None.
@@ -129,7 +129,7 @@ class ChannelHub:
         slots = slots[slots < len(self._info_changed)]
         self._info_changed[slots[self._shard[slots] >= 0]] = True
 
-    def _split(self, values: Columns) -> dict[int, Columns]:
+    def _split_shards(self, values: Columns) -> dict[int, Columns]:
         owner = _entries_of(self._shard, values.key)
         if not len(owner):
             return {}

@@ -104,12 +104,12 @@ def unchanged(old: ChannelPage, new: ChannelPage) -> NDArray[np.bool_]:
         (old.pv_number != 0)
         & (new.pv_number != 0)
         & (old.protocol == new.protocol)
-        & _equal(old.addresses, new.addresses)
+        & _equal_addresses(old.addresses, new.addresses)
     )
     return same
 
 
-def _equal(a: Sequence[str], b: Sequence[str]) -> NDArray[np.bool_]:
+def _equal_addresses(a: Sequence[str], b: Sequence[str]) -> NDArray[np.bool_]:
     if a == b:
         return np.ones(PAGE_SLOTS, bool)
     return np.fromiter((x == y for x, y in zip(a, b, strict=True)), bool, len(a))

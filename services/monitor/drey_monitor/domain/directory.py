@@ -62,7 +62,7 @@ class DirectoryState:
         self._metadata.add_pages(pages)
         self._new_catalog.update(pages)
         self._new_metadata.update(n for n in pages if n not in self._versions)
-        self._grow(pages)
+        self._grow_pages(pages)
 
     def inherit(self, pages: list[MetadataPage], same: Mapping[int, NDArray[np.bool_]]) -> None:
         """Take over what the last owner knew of the channels in `same`, shape (256,) by page."""
@@ -85,7 +85,7 @@ class DirectoryState:
     def cut(self) -> DirectoryCut | None:
         """What changed since the last cut, or None."""
         if self._unversioned:
-            self._grow(self._unversioned)
+            self._grow_pages(self._unversioned)
             self._new_metadata |= self._unversioned
             self._unversioned = set()
         if not self._changed:
@@ -110,9 +110,9 @@ class DirectoryState:
         """The image has lost everything: all pages are in the next cut."""
         self._new_catalog |= self._catalog.keys()
         self._new_metadata.update(self._metadata.numbers.tolist())
-        self._grow(())
+        self._grow_pages(())
 
-    def _grow(self, pages: Iterable[int]) -> None:
+    def _grow_pages(self, pages: Iterable[int]) -> None:
         self.version += 1
         self._changed = True
         for page in pages:

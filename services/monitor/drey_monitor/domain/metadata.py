@@ -69,37 +69,37 @@ class MetadataTable:
 
     def update(self, channels: I8, info: InfoColumns) -> list[int]:
         """Row i of `info` is of `channels[i]`, each once; numbers of the pages touched."""
-        page, slot, here = self._places(channels)
+        page, slot, here = self._find_places(channels)
         for name in _PLAIN:
             self._columns[name][page, slot] = getattr(info, name)[here]
         limits = self._columns["limits"]
         for row, name in enumerate(_LIMITS):
             limits[page, row, slot] = getattr(info, name)[here]
-        self._columns["units"][page, slot] = _objects(info.units)[here]
-        self._columns["hosts"][page, slot] = _objects(info.host)[here]
+        self._columns["units"][page, slot] = _object_array(info.units)[here]
+        self._columns["hosts"][page, slot] = _object_array(info.host)[here]
         self._set_labels(page, slot, [info.labels[i] for i in here.tolist()])
-        return self._touched(page)
+        return self._touch_page(page)
 
     def forget(self, channels: I8) -> list[int]:
         """Nothing is known of these any more; numbers of the pages touched."""
-        page, slot, _ = self._places(channels)
+        page, slot, _ = self._find_places(channels)
         for name, column in self._columns.items():
             if name == "limits":
                 column[page, :, slot] = np.nan
             else:
                 column[page, slot] = _blank_of(name)
         self._set_labels(page, slot, [()] * len(page))
-        return self._touched(page)
+        return self._touch_page(page)
 
     def pages(self, numbers: Iterable[int]) -> dict[int, MetadataPage]:
         """Copies of some pages, by number."""
         wanted = np.array(sorted(numbers), np.int64)
         indices = np.searchsorted(self.numbers, wanted).tolist()
-        return {n: self._page(n, i) for n, i in zip(wanted.tolist(), indices, strict=True)}
+        return {n: self._copy_page(n, i) for n, i in zip(wanted.tolist(), indices, strict=True)}
 
     # --- inside ---
 
-    def _page(self, number: int, index: int) -> MetadataPage:
+    def _copy_page(self, number: int, index: int) -> MetadataPage:
         columns = {name: column[index] for name, column in self._columns.items()}
         units, hosts = columns.pop("units").tolist(), columns.pop("hosts").tolist()
         copies = {name: column.copy() for name, column in columns.items()}
@@ -107,7 +107,7 @@ class MetadataTable:
             number, units=units, hosts=hosts, labels=dict(self._labels[index]), **copies
         )
 
-    def _places(self, channels: I8) -> tuple[I8, I8, I8]:
+    def _find_places(self, channels: I8) -> tuple[I8, I8, I8]:
         """Page index and slot of those channels whose page is here, and which these are."""
         if not len(self.numbers):
             none = np.zeros(0, np.int64)
@@ -117,7 +117,7 @@ class MetadataTable:
         here = np.flatnonzero(self.numbers[page] == number)
         return page[here], channels[here] & PAGE_MASK, here
 
-    def _touched(self, page: I8) -> list[int]:
+    def _touch_page(self, page: I8) -> list[int]:
         mask = np.zeros(len(self.numbers), bool)
         mask[page] = True
         touched: list[int] = self.numbers[mask].tolist()
@@ -146,7 +146,7 @@ def _blank_of(name: str) -> Any:
     return getattr(_BLANK, name)[0]
 
 
-def _objects(texts: list[Any]) -> NDArray[Any]:
+def _object_array(texts: list[Any]) -> NDArray[Any]:
     """As an array of references; numpy would cut trailing NULs off bytes."""
     out = np.empty(len(texts), object)
     out[:] = texts

@@ -92,7 +92,7 @@ class ShardState:
         channels = (pages.numbers[:, None] << PAGE_SHIFT) + np.arange(PAGE_SLOTS)
         gone = channels[~keep & (state != State.ABSENT)]
         if len(gone):
-            self._put(_rows(gone, State.ABSENT))
+            self._put_columns(_state_rows(gone, State.ABSENT))
         kept: I8 = channels[keep]
         return kept
 
@@ -100,13 +100,13 @@ class ShardState:
         """Channels of known pages begin to live, without a value."""
         if len(channels):
             self._forget_inherited(channels)
-            self._put(_rows(channels, state))
+            self._put_columns(_state_rows(channels, state))
 
     def remove(self, channels: I8) -> None:
         """Channels end: ABSENT."""
         if len(channels):
             self._forget_inherited(channels)
-            self._put(_rows(channels, State.ABSENT))
+            self._put_columns(_state_rows(channels, State.ABSENT))
 
     # --- values ---
 
@@ -119,7 +119,7 @@ class ShardState:
         self.merged += merged
         rows = self._without_hollow(columns)
         if len(rows):
-            self._put(rows.compacted())
+            self._put_columns(rows.compacted())
 
     def settle(self) -> None:
         """The search is over: inherited channels that have not answered are DISCONNECTED."""
@@ -136,7 +136,7 @@ class ShardState:
             column[hollow] = 0
         rows.source_time[hollow] = 0
         rows.receive_time[hollow] = 0
-        self._put(rows.compacted())
+        self._put_columns(rows.compacted())
 
     @property
     def pending(self) -> bool:
@@ -210,7 +210,7 @@ class ShardState:
 
     # --- inside ---
 
-    def _put(self, columns: Columns) -> None:
+    def _put_columns(self, columns: Columns) -> None:
         self._dirty[self._table.apply(columns)] = True
         self._pending.append(columns)
         if len(self._pending) > _PENDING_PARTS:
@@ -218,24 +218,24 @@ class ShardState:
             self._pending = [latest(self._pending)]
 
     def _forget_inherited(self, channels: I8) -> None:
-        at, slot = self._places(channels)
-        self._inherited[at, slot] = False
+        index, slot = self._find_places(channels)
+        self._inherited[index, slot] = False
 
     def _without_hollow(self, columns: Columns) -> Columns:
         """Rows without those that say nothing yet of an inherited channel's value."""
         if not self._inherited.any():
             return columns
-        at, slot = self._places(columns.key)
+        at, slot = self._find_places(columns.key)
         hollow = self._inherited[at, slot] & (columns.kind == KIND_NONE)
         self._heard[at[hollow], slot[hollow]] = columns.state[hollow]
         self._inherited[at[~hollow], slot[~hollow]] = False
         return columns.take(~hollow) if hollow.any() else columns
 
-    def _places(self, channels: I8) -> tuple[I8, I8]:
+    def _find_places(self, channels: I8) -> tuple[I8, I8]:
         return np.searchsorted(self.numbers, channels >> PAGE_SHIFT), channels & PAGE_MASK
 
 
-def _rows(channels: I8, state: State) -> Columns:
+def _state_rows(channels: I8, state: State) -> Columns:
     rows = Columns.empty(len(channels)).with_key(np.asarray(channels, np.int64))
     rows.state[:] = state
     return rows

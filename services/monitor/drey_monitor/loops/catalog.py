@@ -53,7 +53,7 @@ class CatalogFollower:
         while True:
             self._event.clear()
             try:
-                await self._look()
+                await self._check_version()
             except Unavailable as error:
                 if not self._away:
                     log.warning("the catalog cannot be followed: %s", error.message)
@@ -63,7 +63,7 @@ class CatalogFollower:
                 async with asyncio.timeout(self._poll if self._answered else self._poll / 4):
                     await self._event.wait()
 
-    async def _look(self) -> None:
+    async def _check_version(self) -> None:
         update = await self._source.fetch(self.version if self._answered else 0)
         if self._away:
             log.info("the catalog can be followed again")

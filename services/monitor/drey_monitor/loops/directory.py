@@ -50,7 +50,7 @@ class DirectoryWriter:
             if cut is None:
                 continue
             try:
-                await self._write(cut)
+                await self._write_cut(cut)
                 failures = 0
             except EpochSuperseded as error:
                 if error.epoch > self._owned.state.epoch:
@@ -64,7 +64,7 @@ class DirectoryWriter:
                 await asyncio.sleep(backoff(failures))
                 failures += 1
 
-    async def _write(self, cut: DirectoryCut) -> None:
+    async def _write_cut(self, cut: DirectoryCut) -> None:
         shard, epoch = self._owned.shard, self._owned.state.epoch
         everything = mapping.directory_version(shard, epoch, cut, sorted(cut.page_versions))
         metadata = {}

@@ -33,7 +33,7 @@ class ImageWriter:
             await self._owned.image_wake.wait()
             self._owned.image_wake.clear()
             try:
-                await self._write()
+                await self._write_pending()
                 failures = 0
             except EpochSuperseded as error:
                 if error.epoch > self._owned.state.epoch:
@@ -47,7 +47,7 @@ class ImageWriter:
                 await asyncio.sleep(backoff(failures))
                 failures += 1
 
-    async def _write(self) -> None:
+    async def _write_pending(self) -> None:
         state = self._owned.state
         began = time.monotonic()
         pages = state.take_unwritten()

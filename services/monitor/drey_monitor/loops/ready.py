@@ -30,11 +30,11 @@ class Readiness:
         state = health_pb2.HealthCheckResponse.ServingStatus
         await self._health.servicer.set("", state.SERVING)
         while True:
-            ready = await self._ready()
+            ready = await self._is_ready()
             await self._health.servicer.set(SERVICE, state.SERVING if ready else state.NOT_SERVING)
             await asyncio.sleep(_PERIOD_S)
 
-    async def _ready(self) -> bool:
+    async def _is_ready(self) -> bool:
         if not self._catalog.known.is_set():
             return False
         return self._bus.connected or await self._image_answers()

@@ -63,13 +63,13 @@ class LiveCatalog:
         try:
             async with asyncio.timeout(_CHECK_S), self._db.acquire() as conn:
                 version, _ = await read_version(conn)
-            return await self._until(version)
+            return await self._view_until(version)
         except (Unavailable, TimeoutError) as error:
             if self.loaded and (isinstance(error, TimeoutError) or is_unavailable(error)):
                 return self._view
             raise
 
-    async def _until(self, version: int) -> CatalogView:
+    async def _view_until(self, version: int) -> CatalogView:
         """The view, renewed where it is not of `version`; callers wait for one renewal."""
         if self._view.version == version:
             return self._view
@@ -82,7 +82,7 @@ class LiveCatalog:
                 self._db.acquire() as conn,
                 conn.transaction(isolation="repeatable_read", readonly=True),
             ):
-                return await self._renew(conn, *await read_version(conn))
+                return await self._renew_view(conn, *await read_version(conn))
 
     async def locked(self, conn: Connection) -> CatalogView:
         """The view as it is in the transaction of `conn`; no other changes it until its end.
@@ -93,9 +93,9 @@ class LiveCatalog:
         if version == self._view.version:
             return self._view
         async with self._lock:
-            return await self._renew(conn, version, tags_version)
+            return await self._renew_view(conn, version, tags_version)
 
-    async def _renew(self, conn: Connection, version: int, tags_version: int) -> CatalogView:
+    async def _renew_view(self, conn: Connection, version: int, tags_version: int) -> CatalogView:
         """Read what changed since the view and put it in place. The caller holds the lock."""
         old = self._view
         if old.version == version:
@@ -108,7 +108,7 @@ class LiveCatalog:
                 version,
             )
             old = CatalogView.empty()
-        changed = await self._changed(conn, old.version, version)
+        changed = await self._read_changed(conn, old.version, version)
         tags = old.tags
         if tags.version != tags_version:
             tags = await read_tags(conn, tags_version)
@@ -116,7 +116,7 @@ class LiveCatalog:
         if old.version == 0:
             pages = range(1, await read_last_page(conn) + 1)
         if len(changed) > _INLINE_ROWS:
-            view = await asyncio.to_thread(_advance, old, version, changed, tags, pages)
+            view = await asyncio.to_thread(_advance_view, old, version, changed, tags, pages)
         else:
             view = old.advanced(version, changed, tags, pages)
         self._view = view
@@ -131,7 +131,7 @@ class LiveCatalog:
             self._written = (since, version, changed)
             self._woken.set()
 
-    async def _changed(self, conn: Connection, since: int, version: int) -> PvTable:
+    async def _read_changed(self, conn: Connection, since: int, version: int) -> PvTable:
         written, self._written = self._written, None
         if written is not None and written[:2] == (since, version):
             return written[2]
@@ -154,9 +154,9 @@ class LiveCatalog:
                 except (Unavailable, TimeoutError) as error:
                     log.warning("the catalog cannot be read: %s", error)
             self._woken.clear()
-            await self._wait()
+            await self._wait_version()
 
-    async def _wait(self) -> None:
+    async def _wait_version(self) -> None:
         try:
             async with asyncio.timeout(self._poll_s if self.loaded else 0.1):
                 await self._woken.wait()
@@ -173,7 +173,7 @@ class LiveCatalog:
             self._woken.set()
 
 
-def _advance(
+def _advance_view(
     old: CatalogView, version: int, changed: PvTable, tags: TagBook, pages: range
 ) -> CatalogView:
     view = old.advanced(version, changed, tags, pages)

@@ -99,15 +99,15 @@ def _set_fields(draft: Draft, pv: catalog_pb2.Pv, names: Iterable[str], path: st
         changed = any(name.partition(".")[0] == role for name in names)
         if changed and not getattr(draft, f"{role}_address"):
             _refuse_orphans(draft, role, f"{path}.{role}")
-    said = {protocols[role] for role in _ROLES if getattr(draft, f"{role}_address")}
-    if len(said) > 1:
+    given_protocols = {protocols[role] for role in _ROLES if getattr(draft, f"{role}_address")}
+    if len(given_protocols) > 1:
         setpoint, readback = (PvProtocol(protocols[role]).name for role in _ROLES)
         raise _not_built(
             f"{path}.readback.channel_protocol",
             f"a setpoint by {setpoint} with a readback by {readback}: say the same protocol of"
             " both, or make two PVs",
         )
-    draft.protocol = said.pop() if said else draft.protocol
+    draft.protocol = given_protocols.pop() if given_protocols else draft.protocol
 
 
 def _refuse_orphans(draft: Draft, role: str, path: str) -> None:
@@ -125,8 +125,8 @@ def _not_built(field: str, what: str) -> Unimplemented:
 class _Channel:
     """A channel of a request, put into a draft part by part."""
 
-    def __init__(self, role: str, said: catalog_pb2.Channel, path: str) -> None:
-        self._role, self._said, self._path = role, said, path
+    def __init__(self, role: str, message: catalog_pb2.Channel, path: str) -> None:
+        self._role, self._said, self._path = role, message, path
 
     def set_part(self, part: str, draft: Draft, protocols: dict[str, int]) -> None:
         """One of `_CHANNEL_PARTS`."""
@@ -134,11 +134,11 @@ class _Channel:
             scheme, address = split_scheme(self._said.address)
             setattr(draft, f"{self._role}_address", address)
             if scheme != PvProtocol.UNSPECIFIED:
-                protocols[self._role] = self._protocol()
+                protocols[self._role] = self._resolve_protocol()
             if not address:
                 self._set_tolerance(draft, 0.0, 0.0)
         elif part == "channel_protocol":
-            protocols[self._role] = self._protocol()
+            protocols[self._role] = self._resolve_protocol()
         elif part == "tolerance":
             self._set_tolerance(draft, self._said.tolerance.absolute, self._said.tolerance.relative)
         elif part == "field" and self._said.field:
@@ -150,23 +150,23 @@ class _Channel:
         setattr(draft, f"{self._role}_absolute", absolute)
         setattr(draft, f"{self._role}_relative", relative)
 
-    def _protocol(self) -> int:
+    def _resolve_protocol(self) -> int:
         """What `channel_protocol` and the address (`pva://NAME`) say; Channel Access if nothing."""
         scheme, rest = split_scheme(self._said.address)
-        said = int(self._said.channel_protocol)
-        if said == catalog_pb2.PROTOCOL_LIVE:
+        protocol_number = int(self._said.channel_protocol)
+        if protocol_number == catalog_pb2.PROTOCOL_LIVE:
             raise _not_built(
                 f"{self._path}.channel_protocol", "there are no PVs computed out of others"
             )
         if scheme != PvProtocol.UNSPECIFIED:
             if not rest:
                 raise invalid(f"{self._path}.address", f"{self._said.address} names no channel")
-            if said not in (PvProtocol.UNSPECIFIED, scheme):
+            if protocol_number not in (PvProtocol.UNSPECIFIED, scheme):
                 raise invalid(
                     f"{self._path}.address",
                     f"{self._said.address} is of another protocol than channel_protocol says",
                 )
-        return int(scheme) or said or PvProtocol.CA
+        return int(scheme) or protocol_number or PvProtocol.CA
 
 
 def _set_name(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
@@ -182,18 +182,18 @@ def _set_policy(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
 
 
 def _set_plain(name: str) -> Callable[[Draft, catalog_pb2.Pv, str], None]:
-    def set_(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
+    def set_field(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
         setattr(draft, name, getattr(pv, name))
 
-    return set_
+    return set_field
 
 
 def _refuse_given(name: Literal["done", "config"]) -> Callable[[Draft, catalog_pb2.Pv, str], None]:
-    def set_(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
+    def refuse_field(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
         if pv.HasField(name):
             raise _not_built(f"{path}.{name}", "a PV has a setpoint and a readback")
 
-    return set_
+    return refuse_field
 
 
 _SETTERS: dict[str, Callable[[Draft, catalog_pb2.Pv, str], None]] = {
@@ -207,13 +207,15 @@ _CHANNEL_PARTS = ("address", "channel_protocol", "field", "tolerance", "monitor"
 _AT_CREATION = (*_ROLES, *(name for name in _SETTERS if name != "name"))
 
 
-def check_mask(paths: Sequence[str], known: Iterable[str], field: str = "update_mask") -> None:
+def check_mask(
+    paths: Sequence[str], known_paths: Iterable[str], field: str = "update_mask"
+) -> None:
     """Refuse an empty mask and paths that cannot be changed."""
     if not paths:
         raise invalid(field, "names no field; say which ones change")
     for path in paths:
-        if path not in known:
-            names = ", ".join(sorted(known))
+        if path not in known_paths:
+            names = ", ".join(sorted(known_paths))
             raise invalid(field, f"{path[:100]!r} cannot be changed; there are {names}")
 
 
@@ -255,9 +257,9 @@ def policy_to_proto(policy: Policy) -> catalog_pb2.RestorePolicy:
         ramp_step=policy.ramp_step,
     )
     if policy.timeout_s is not None:
-        message.timeout.CopyFrom(_duration(policy.timeout_s))
+        message.timeout.CopyFrom(_to_duration(policy.timeout_s))
     if policy.settle_s is not None:
-        message.settle.CopyFrom(_duration(policy.settle_s))
+        message.settle.CopyFrom(_to_duration(policy.settle_s))
     low, high = policy.allowed_low, policy.allowed_high
     if low is not None or high is not None:
         message.allowed.low = float("-inf") if low is None else low
@@ -268,10 +270,10 @@ def policy_to_proto(policy: Policy) -> catalog_pb2.RestorePolicy:
 def policy_from_proto(message: catalog_pb2.RestorePolicy, path: str) -> Policy:
     """Inverse of `policy_to_proto`; an infinite end of the range is none."""
 
-    def optional(name: str) -> float | None:
+    def optional_number(name: str) -> float | None:
         return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]
 
-    def seconds(name: str) -> float | None:
+    def optional_seconds(name: str) -> float | None:
         if not message.HasField(name):  # type: ignore[arg-type]
             return None
         duration: Duration = getattr(message, name)
@@ -284,30 +286,30 @@ def policy_from_proto(message: catalog_pb2.RestorePolicy, path: str) -> Policy:
         low, high = message.allowed.low, message.allowed.high
     return Policy(
         completion=CompletionMode(message.completion),
-        timeout_s=seconds("timeout"),
-        settle_s=seconds("settle"),
+        timeout_s=optional_seconds("timeout"),
+        settle_s=optional_seconds("settle"),
         stage=message.stage if message.HasField("stage") else None,
         done_channel=message.done_channel,
-        done_value=optional("done_value"),
-        ramp_rate=optional("ramp_rate"),
-        ramp_step=optional("ramp_step"),
+        done_value=optional_number("done_value"),
+        ramp_rate=optional_number("ramp_rate"),
+        ramp_step=optional_number("ramp_step"),
         allowed_low=None if low == float("-inf") else low,
         allowed_high=None if high == float("inf") else high,
     )
 
 
-def _duration(seconds: float) -> Duration:
+def _to_duration(seconds: float) -> Duration:
     ns = round(seconds * _NS)
     return Duration(seconds=ns // _NS, nanos=ns % _NS)
 
 
-def sources_to_proto(found: Effective) -> list[catalog_pb2.PolicySource]:
+def sources_to_proto(effective: Effective) -> list[catalog_pb2.PolicySource]:
     """Where each field of an effective policy came from: the PV, or Drey itself."""
     return [
         catalog_pb2.PolicySource(policy_field=name, pv=catalog_pb2.PolicyOfPv())
         if own
         else catalog_pb2.PolicySource(policy_field=name, built_in=catalog_pb2.PolicyOfDrey())
-        for name, own in found.sources
+        for name, own in effective.sources
     ]
 
 
@@ -351,21 +353,21 @@ def group_etag(group: TagGroup) -> str:
 # --- metadata ---
 
 
-def metadata_to_proto(address: str, found: Metadata) -> value_pb2.ChannelMetadata:
+def metadata_to_proto(address: str, metadata: Metadata) -> value_pb2.ChannelMetadata:
     """What a monitor knows of a channel, texts of the IOC as UTF-8 with replacement."""
     message = value_pb2.ChannelMetadata(
         address=address,
-        native_type=found.kind & ~ARRAY,  # type: ignore[arg-type]
-        element_count=max(found.count, 0),
-        units=found.units.decode(errors="replace"),
-        precision=found.precision if found.precision >= 0 else None,
-        enum_labels=[label.decode(errors="replace") for label in found.labels],
-        readable=found.readable,
-        writable=found.writable,
-        host=found.host,
+        native_type=metadata.kind & ~ARRAY,  # type: ignore[arg-type]
+        element_count=max(metadata.count, 0),
+        units=metadata.units.decode(errors="replace"),
+        precision=metadata.precision if metadata.precision >= 0 else None,
+        enum_labels=[label.decode(errors="replace") for label in metadata.labels],
+        readable=metadata.readable,
+        writable=metadata.writable,
+        host=metadata.host,
     )
     for index, name in enumerate(("display", "warning", "alarm", "control")):
-        low, high = found.limits[2 * index : 2 * index + 2]
+        low, high = metadata.limits[2 * index : 2 * index + 2]
         if not (math.isnan(low) and math.isnan(high)):
             getattr(message, name).low = low
             getattr(message, name).high = high

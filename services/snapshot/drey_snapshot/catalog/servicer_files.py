@@ -44,24 +44,24 @@ class FileRpcs:
     async def ImportPvs(
         self, requests: AsyncIterator[rpc.ImportPvsRequest], context: Context
     ) -> AsyncIterator[bytes]:
-        for answer in await self._import(requests):
+        for answer in await self._import_file(requests):
             yield answer
         # what a file of PVs takes for a moment is several times the catalog
         await give_back()
 
-    async def _import(self, requests: AsyncIterator[rpc.ImportPvsRequest]) -> Iterator[bytes]:
-        options, content = await self._receive(requests)
+    async def _import_file(self, requests: AsyncIterator[rpc.ImportPvsRequest]) -> Iterator[bytes]:
+        options, content = await self._receive_file(requests)
         _check_format(options.format, "options.format")
         parsed = await asyncio.to_thread(parse_pvs, content)
         if parsed.problems:
-            return _answers(importing.refuse(parsed))
+            return _import_answers(importing.refuse(parsed))
         if options.dry_run:
             view = await self._parts.catalog.current()
-            plan = await asyncio.to_thread(_rehearse, view, parsed, options.keep_existing)
-            return _answers(plan)
-        return _unpack(await self._apply(options, content, parsed))
+            plan = await asyncio.to_thread(_rehearse_import, view, parsed, options.keep_existing)
+            return _import_answers(plan)
+        return _unpack_result(await self._apply_import(options, content, parsed))
 
-    async def _receive(
+    async def _receive_file(
         self, requests: AsyncIterator[rpc.ImportPvsRequest]
     ) -> tuple[rpc.ImportOptions, bytes]:
         """Options and the whole file, which has a limit."""
@@ -93,18 +93,20 @@ class FileRpcs:
                 metadata={"limit": str(limit)},
             )
 
-    async def _apply(self, options: rpc.ImportOptions, content: bytes, parsed: ParsedPvs) -> bytes:
+    async def _apply_import(
+        self, options: rpc.ImportOptions, content: bytes, parsed: ParsedPvs
+    ) -> bytes:
         begin_ns = now_ns()
 
-        async def decide(scene: Scene) -> Act:
+        async def decide_import(scene: Scene) -> Act:
             plan = await asyncio.to_thread(
                 importing.decide, scene.edit, parsed.table, options.keep_existing
             )
             if plan.refused:
                 scene.edit.discard()
-            job_id = "" if plan.refused else await _record(scene, plan, begin_ns)
-            packed = await asyncio.to_thread(_pack, plan, job_id)
-            said = {
+            job_id = "" if plan.refused else await _import_job(scene, plan, begin_ns)
+            packed = await asyncio.to_thread(_pack_result, plan, job_id)
+            audit_fields = {
                 "file": options.file_name,
                 "rows": plan.rows,
                 "added": plan.added,
@@ -112,13 +114,15 @@ class FileRpcs:
                 "unchanged": plan.unchanged,
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
-            return Act(packed, "pv.import", "pvs", None, said)
+            return Act(packed, "pv.import", "pvs", None, audit_fields)
 
         bare = rpc.ImportOptions()
         bare.CopyFrom(options)
         bare.ClearField("request_id")
         identity = bare.SerializeToString(deterministic=True) + hashlib.sha256(content).digest()
-        return await self._parts.writer.run(Call("ImportPvs", options.request_id, identity), decide)
+        return await self._parts.writer.run(
+            Call("ImportPvs", options.request_id, identity), decide_import
+        )
 
     async def ExportPvs(
         self, request: rpc.ExportPvsRequest, context: Context
@@ -140,7 +144,7 @@ def _check_format(format: int, field: str) -> None:
         )
 
 
-async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
+async def _import_job(scene: Scene, plan: Plan, begin_ns: int) -> str:
     """The job by which an import is found again."""
     principal = current_principal.get()
     job = await record_job(
@@ -155,7 +159,7 @@ async def _record(scene: Scene, plan: Plan, begin_ns: int) -> str:
     return job.id
 
 
-def _rehearse(view: CatalogView, parsed: ParsedPvs, keep_existing: bool) -> Plan:
+def _rehearse_import(view: CatalogView, parsed: ParsedPvs, keep_existing: bool) -> Plan:
     """What an import would do. The edit is thrown away, so its numbers do not matter."""
     state = CatalogState(view.version, view.table, view.tags, view.row_by_name, view.row_by_id)
     highest = int(view.table.number.max(initial=0))
@@ -175,7 +179,7 @@ def _file_table(view: CatalogView, rows: list[int]) -> FileTable:
         readback=[table.readback_address[i] for i in rows],
         device=[table.device[i] for i in rows],
         description=[table.description[i] for i in rows],
-        protocol=[_protocol(int(table.protocol[i])) for i in rows],
+        protocol=[_protocol_enum(int(table.protocol[i])) for i in rows],
         read_only=[bool(table.read_only[i]) for i in rows],
         setpoint_absolute=table.setpoint_absolute[index],
         setpoint_relative=table.setpoint_relative[index],
@@ -187,7 +191,7 @@ def _file_table(view: CatalogView, rows: list[int]) -> FileTable:
     )
 
 
-def _protocol(number: int) -> PvProtocol:
+def _protocol_enum(number: int) -> PvProtocol:
     """Channel Access is the default, and need not be said."""
     return PvProtocol.UNSPECIFIED if number == PvProtocol.CA else PvProtocol(number)
 
@@ -195,7 +199,7 @@ def _protocol(number: int) -> PvProtocol:
 # --- responses, kept as bytes so that a repeat of the request answers the same ---
 
 
-def _answers(plan: Plan, job_id: str = "") -> Iterator[bytes]:
+def _import_answers(plan: Plan, job_id: str = "") -> Iterator[bytes]:
     """Encoded responses of an import; without a job it was not applied."""
     listed = sorted(plan.listed, key=lambda row: row.line)
     for rows in in_chunks(map(_row_to_proto, listed), catalog_pb2.ImportRow.ByteSize):
@@ -229,12 +233,14 @@ def _row_to_proto(row: importing.Row) -> catalog_pb2.ImportRow:
     return message
 
 
-def _pack(plan: Plan, job_id: str) -> bytes:
-    parts = [part for a in _answers(plan, job_id) for part in (len(a).to_bytes(4, "little"), a)]
+def _pack_result(plan: Plan, job_id: str) -> bytes:
+    parts = [
+        part for a in _import_answers(plan, job_id) for part in (len(a).to_bytes(4, "little"), a)
+    ]
     return zstandard.ZstdCompressor(level=1).compress(b"".join(parts))
 
 
-def _unpack(packed: bytes) -> Iterator[bytes]:
+def _unpack_result(packed: bytes) -> Iterator[bytes]:
     raw = zstandard.ZstdDecompressor().decompress(packed)
     offset = 0
     while offset < len(raw):

@@ -70,19 +70,21 @@ class PvRpcs:
     # --- changes ---
 
     async def CreatePv(self, request: rpc.CreatePvRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_create(scene: Scene) -> Act:
             draft = scene.edit.create(pv_from_proto(request.pv), tag_names(request.pv.tags))
             response = rpc.CreatePvResponse(pv=pv_to_proto(draft, scene.edit.tags))
-            said = pvs.describe(draft, scene.edit)
-            return Act(response.SerializeToString(), "pv.create", f"pvs/{draft.id}", None, said)
+            audit_fields = pvs.describe(draft, scene.edit)
+            return Act(
+                response.SerializeToString(), "pv.create", f"pvs/{draft.id}", None, audit_fields
+            )
 
-        return await self._parts.writer.run(call_of("CreatePv", request), decide)
+        return await self._parts.writer.run(call_of("CreatePv", request), decide_create)
 
     async def UpdatePv(self, request: rpc.UpdatePvRequest, context: Context) -> bytes:
         _check_update(request, "")
 
-        async def decide(scene: Scene) -> Act:
-            before, after = _update(scene.edit, request, "")
+        async def decide_update(scene: Scene) -> Act:
+            before, after = _update_pv(scene.edit, request, "")
             response = rpc.UpdatePvResponse(pv=pv_to_proto(after, scene.edit.tags))
             return Act(
                 response.SerializeToString(),
@@ -92,10 +94,10 @@ class PvRpcs:
                 pvs.describe(after, scene.edit),
             )
 
-        return await self._parts.writer.run(call_of("UpdatePv", request), decide)
+        return await self._parts.writer.run(call_of("UpdatePv", request), decide_update)
 
     async def DeletePv(self, request: rpc.DeletePvRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_delete(scene: Scene) -> Act:
             return await pvs.delete(
                 scene,
                 request.id.lower(),
@@ -105,10 +107,10 @@ class PvRpcs:
                 ).SerializeToString(),
             )
 
-        return await self._parts.writer.run(call_of("DeletePv", request), decide)
+        return await self._parts.writer.run(call_of("DeletePv", request), decide_delete)
 
     async def UndeletePv(self, request: rpc.UndeletePvRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_undelete(scene: Scene) -> Act:
             return await pvs.undelete(
                 scene,
                 request.id.lower(),
@@ -117,10 +119,10 @@ class PvRpcs:
                 ).SerializeToString(),
             )
 
-        return await self._parts.writer.run(call_of("UndeletePv", request), decide)
+        return await self._parts.writer.run(call_of("UndeletePv", request), decide_undelete)
 
     async def BatchCreatePvs(self, request: rpc.BatchCreatePvsRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_create(scene: Scene) -> Act:
             results: list[Draft | DreyError] = []
             for i, pv in enumerate(request.pvs):
                 path = f"pvs[{i}]"
@@ -129,53 +131,53 @@ class PvRpcs:
                     results.append(scene.edit.create(draft, tag_names(pv.tags), path))
                 except DreyError as error:
                     results.append(error)
-            items = _results(results, scene.edit, "pvs[{}]")
+            items = _pv_results(results, scene.edit, "pvs[{}]")
             response = rpc.BatchCreatePvsResponse(results=items).SerializeToString()
-            return Act(response, "pv.batch_create", "pvs", None, _summary(results))
+            return Act(response, "pv.batch_create", "pvs", None, _count_results(results))
 
-        return await self._parts.writer.run(call_of("BatchCreatePvs", request), decide)
+        return await self._parts.writer.run(call_of("BatchCreatePvs", request), decide_create)
 
     async def BatchUpdatePvs(self, request: rpc.BatchUpdatePvsRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_update(scene: Scene) -> Act:
             results: list[Draft | DreyError] = []
             for i, update in enumerate(request.updates):
                 path = f"updates[{i}]"
                 try:
                     _check_update(update, path + ".")
-                    results.append(_update(scene.edit, update, path + ".")[1])
+                    results.append(_update_pv(scene.edit, update, path + ".")[1])
                 except DreyError as error:
                     results.append(error)
-            items = _results(results, scene.edit, "updates[{}].pv")
+            items = _pv_results(results, scene.edit, "updates[{}].pv")
             response = rpc.BatchUpdatePvsResponse(results=items).SerializeToString()
-            return Act(response, "pv.batch_update", "pvs", None, _summary(results))
+            return Act(response, "pv.batch_update", "pvs", None, _count_results(results))
 
-        return await self._parts.writer.run(call_of("BatchUpdatePvs", request), decide)
+        return await self._parts.writer.run(call_of("BatchUpdatePvs", request), decide_update)
 
     async def PurgePvs(self, request: rpc.PurgePvsRequest, context: Context) -> bytes:
         selector = selector_from_proto(request.selector)
 
-        async def decide(scene: Scene) -> Act:
+        async def decide_purge(scene: Scene) -> Act:
             gone = await pvs.purge(scene, selector, request.dry_run)
             channels = sum(bool(d.setpoint_channel) + bool(d.readback_channel) for d in gone)
             names = [draft.name for draft in gone[:_MAX_NAMES]]
             response = rpc.PurgePvsResponse(pvs=len(gone), channels=channels, names=names)
-            said = {"purged": len(gone), "first": names[:100]}
-            return Act(response.SerializeToString(), "pv.purge", "pvs", said, None)
+            audit_fields = {"purged": len(gone), "first": names[:100]}
+            return Act(response.SerializeToString(), "pv.purge", "pvs", audit_fields, None)
 
-        return await self._parts.writer.run(call_of("PurgePvs", request), decide)
+        return await self._parts.writer.run(call_of("PurgePvs", request), decide_purge)
 
     async def BatchUndeletePvs(
         self, request: rpc.BatchUndeletePvsRequest, context: Context
     ) -> bytes:
         selector = selector_from_proto(request.selector)
 
-        async def decide(scene: Scene) -> Act:
+        async def decide_undelete(scene: Scene) -> Act:
             names = await pvs.undelete_selected(scene, selector, request.dry_run)
             response = rpc.BatchUndeletePvsResponse(undeleted=len(names)).SerializeToString()
-            said = {"undeleted": len(names), "first": names[:100]}
-            return Act(response, "pv.batch_undelete", "pvs", None, said)
+            audit_fields = {"undeleted": len(names), "first": names[:100]}
+            return Act(response, "pv.batch_undelete", "pvs", None, audit_fields)
 
-        return await self._parts.writer.run(call_of("BatchUndeletePvs", request), decide)
+        return await self._parts.writer.run(call_of("BatchUndeletePvs", request), decide_undelete)
 
     async def TagPvs(self, request: rpc.TagPvsRequest, context: Context) -> bytes:
         selector = selector_from_proto(request.selector)
@@ -183,36 +185,36 @@ class PvRpcs:
         if not add and not remove:
             raise invalid("add", "there is no tag to add, nor one to remove")
 
-        async def decide(scene: Scene) -> Act:
+        async def decide_tags(scene: Scene) -> Act:
             matched, changed = await pvs.tag_selected(scene, selector, add, remove)
             response = rpc.TagPvsResponse(matched=matched, changed=changed).SerializeToString()
-            said = {
+            audit_fields = {
                 "matched": matched,
                 "changed": changed,
                 "add": ["/".join(pair) for pair in add],
                 "remove": ["/".join(pair) for pair in remove],
             }
-            return Act(response, "pv.tag", "pvs", None, said)
+            return Act(response, "pv.tag", "pvs", None, audit_fields)
 
-        return await self._parts.writer.run(call_of("TagPvs", request), decide)
+        return await self._parts.writer.run(call_of("TagPvs", request), decide_tags)
 
     # --- reading ---
 
     async def GetPv(self, request: rpc.GetPvRequest, context: Context) -> rpc.GetPvResponse:
         view = await self._parts.catalog.current()
-        draft = await self._find(view, request)
+        draft = await self._find_pv(view, request)
         response = rpc.GetPvResponse(pv=pv_to_proto(draft, view.tags))
         channels = (draft.setpoint_channel, draft.readback_channel)
-        setpoint, readback = await self._metadata(channels)
+        setpoint, readback = await self._find_metadata(channels)
         if setpoint is not None:
-            found = metadata_to_proto(draft.setpoint_address, setpoint)
-            response.setpoint_metadata.CopyFrom(found)
+            channel_metadata = metadata_to_proto(draft.setpoint_address, setpoint)
+            response.setpoint_metadata.CopyFrom(channel_metadata)
         if readback is not None:
-            found = metadata_to_proto(draft.readback_address, readback)
-            response.readback_metadata.CopyFrom(found)
+            channel_metadata = metadata_to_proto(draft.readback_address, readback)
+            response.readback_metadata.CopyFrom(channel_metadata)
         return response
 
-    async def _find(self, view: CatalogView, request: rpc.GetPvRequest) -> Draft:
+    async def _find_pv(self, view: CatalogView, request: rpc.GetPvRequest) -> Draft:
         if request.WhichOneof("key") is None:
             raise invalid("id", "an id or a name is required")
         if request.WhichOneof("key") == "name":
@@ -233,7 +235,7 @@ class PvRpcs:
             raise _not_found("id", id)
         return draft_of(dead, 0)
 
-    async def _metadata(self, channels: Sequence[int]) -> list[Metadata | None]:
+    async def _find_metadata(self, channels: Sequence[int]) -> list[Metadata | None]:
         """What monitors know of channels; None for those that never connected.
 
         While Redis is away nothing is known of any: the PV itself is worth having all the same.
@@ -250,12 +252,12 @@ class PvRpcs:
         selector = None
         if request.HasField("selector"):
             selector = selector_from_proto(request.selector)
-        said = request.selector.SerializeToString(deterministic=True)
-        query = query_hash(said, request.search, request.include_deleted)
-        after = _after(request.page_token, query)
+        selector_bytes = request.selector.SerializeToString(deterministic=True)
+        query = query_hash(selector_bytes, request.search, request.include_deleted)
+        after = _page_key(request.page_token, query)
         size = check_page_size(request.page_size, most=_MAX_PAGE)
         view = await self._parts.catalog.current()
-        page = await self._page(view, request, selector, after, size)
+        page = await self._list_page(view, request, selector, after, size)
         pvs, more = cut_page(
             _LIST, query, page.drafts, size, lambda d: pv_to_proto(d, view.tags), key_of
         )
@@ -264,7 +266,7 @@ class PvRpcs:
             response.total_size = page.total
         return response
 
-    async def _page(
+    async def _list_page(
         self,
         view: CatalogView,
         request: rpc.ListPvsRequest,
@@ -283,8 +285,8 @@ class PvRpcs:
     async def ListDevices(
         self, request: rpc.ListDevicesRequest, context: Context
     ) -> rpc.ListDevicesResponse:
-        said = request.selector.SerializeToString(deterministic=True)
-        query = query_hash(said, request.search)
+        selector_bytes = request.selector.SerializeToString(deterministic=True)
+        query = query_hash(selector_bytes, request.search)
         position = decode_page_token(_DEVICES, query, request.page_token)
         size = check_page_size(request.page_size)
         view = await self._parts.catalog.current()
@@ -292,21 +294,21 @@ class PvRpcs:
         if request.HasField("selector"):
             rows, _ = await choose(view, selector_from_proto(request.selector))
             counts = count_devices([view.table.device[row] for row in rows.tolist()])
-        found = await choose_off_loop(
+        chosen_rows = await choose_off_loop(
             partial(search_devices, counts, request.search), takes_long=bool(request.search)
         )
-        first = 0 if position is None else bisect_right(found, str(position[0]))
+        first = 0 if position is None else bisect_right(chosen_rows, str(position[0]))
         devices, more = cut_page(
             _DEVICES,
             query,
-            found[first : first + size + 1],
+            chosen_rows[first : first + size + 1],
             size,
             lambda name: catalog_pb2.Device(name=name, pv_count=counts[name]),
             lambda name: [name],
         )
         response = rpc.ListDevicesResponse(devices=devices, next_page_token=more)
         if position is None:
-            response.total_size = len(found)
+            response.total_size = len(chosen_rows)
         return response
 
     async def ResolveSelector(
@@ -326,9 +328,10 @@ class PvRpcs:
     ) -> rpc.GetEffectivePolicyResponse:
         view = await self._parts.catalog.current()
         draft = await self._by_id(view, request.id.lower())
-        found = policies.effective(draft.policy)
+        effective_policy = policies.effective(draft.policy)
         return rpc.GetEffectivePolicyResponse(
-            policy=policy_to_proto(found.policy), sources=sources_to_proto(found)
+            policy=policy_to_proto(effective_policy.policy),
+            sources=sources_to_proto(effective_policy),
         )
 
 
@@ -337,7 +340,7 @@ def _check_update(request: rpc.UpdatePvRequest, path: str) -> None:
     check_mask(request.update_mask.paths, PV_PATHS, f"{path}update_mask")
 
 
-def _update(edit: Edit, request: rpc.UpdatePvRequest, path: str) -> tuple[Draft, Draft]:
+def _update_pv(edit: Edit, request: rpc.UpdatePvRequest, path: str) -> tuple[Draft, Draft]:
     """(the PV before, the PV after)."""
     before = edit.by_id(request.pv.id.lower(), f"{path}pv.id")
     check_etag(request.pv.etag, before.etag, f"{path}pv.etag")
@@ -346,17 +349,17 @@ def _update(edit: Edit, request: rpc.UpdatePvRequest, path: str) -> tuple[Draft,
     return before, after
 
 
-def _results(
+def _pv_results(
     results: Sequence[Draft | DreyError], edit: Edit, path: str
 ) -> list[catalog_pb2.PvResult]:
     """One a request's item; once they fill a message, PVs are named and no more."""
     tags, taken = edit.tags, 0
     out: list[catalog_pb2.PvResult] = []
-    for i, found in enumerate(results):
-        if isinstance(found, DreyError):
-            out.append(catalog_pb2.PvResult(error=item_error(found, path.format(i))))
+    for i, result in enumerate(results):
+        if isinstance(result, DreyError):
+            out.append(catalog_pb2.PvResult(error=item_error(result, path.format(i))))
         else:
-            pv = pv_to_proto(found, tags)
+            pv = pv_to_proto(result, tags)
             if taken + pv.ByteSize() > MAX_BULK_BYTES:
                 pv = catalog_pb2.Pv(id=pv.id, number=pv.number, name=pv.name, etag=pv.etag)
             out.append(catalog_pb2.PvResult(pv=pv))
@@ -364,8 +367,8 @@ def _results(
     return out
 
 
-def _summary(results: Sequence[Draft | DreyError]) -> dict[str, object]:
-    done = [found for found in results if isinstance(found, Draft)]
+def _count_results(results: Sequence[Draft | DreyError]) -> dict[str, object]:
+    done = [drafts for drafts in results if isinstance(drafts, Draft)]
     return {
         "done": len(done),
         "refused": len(results) - len(done),
@@ -373,7 +376,7 @@ def _summary(results: Sequence[Draft | DreyError]) -> dict[str, object]:
     }
 
 
-def _after(token: str, query: bytes) -> Key | None:
+def _page_key(token: str, query: bytes) -> Key | None:
     position = decode_page_token(_LIST, query, token)
     if position is None:
         return None

@@ -10,7 +10,7 @@ from drey_core.errors import Unimplemented
 from drey_snapshot.catalog.rpc import Context
 
 
-def _refuse() -> NoReturn:
+def _refuse_scopes() -> NoReturn:
     raise Unimplemented("saved scopes are not built in this version: give the selector itself")
 
 
@@ -18,19 +18,19 @@ class ScopeRpcs:
     """RPCs of scopes; each answers UNIMPLEMENTED."""
 
     async def CreateScope(self, request: Message, context: Context) -> bytes:
-        _refuse()
+        _refuse_scopes()
 
     async def GetScope(self, request: Message, context: Context) -> bytes:
-        _refuse()
+        _refuse_scopes()
 
     async def ListScopes(self, request: Message, context: Context) -> bytes:
-        _refuse()
+        _refuse_scopes()
 
     async def UpdateScope(self, request: Message, context: Context) -> bytes:
-        _refuse()
+        _refuse_scopes()
 
     async def DeleteScope(self, request: Message, context: Context) -> bytes:
-        _refuse()
+        _refuse_scopes()
 
     async def UndeleteScope(self, request: Message, context: Context) -> bytes:
-        _refuse()
+        _refuse_scopes()

@@ -41,15 +41,15 @@ class TagRpcs:
         for i, tag in enumerate(asked.tags):
             require(tag.name, f"tag_group.tags[{i}].name")
 
-        async def decide(scene: Scene) -> Act:
+        async def decide_create(scene: Scene) -> Act:
             names = [tag.name for tag in asked.tags]
             group = scene.edit.create_group(asked.name, asked.description, names)
             response = rpc.CreateTagGroupResponse(tag_group=group_to_proto(group, {}))
-            said = {"name": group.name, "description": group.description, "tags": names}
+            audit_fields = {"name": group.name, "description": group.description, "tags": names}
             object = f"tagGroups/{group.id}"
-            return Act(response.SerializeToString(), "tag_group.create", object, None, said)
+            return Act(response.SerializeToString(), "tag_group.create", object, None, audit_fields)
 
-        return await self._parts.writer.run(call_of("CreateTagGroup", request), decide)
+        return await self._parts.writer.run(call_of("CreateTagGroup", request), decide_create)
 
     async def ListTagGroups(
         self, request: rpc.ListTagGroupsRequest, context: Context
@@ -82,7 +82,7 @@ class TagRpcs:
         if "name" in paths:
             require(asked.name, "tag_group.name")
 
-        async def decide(scene: Scene) -> Act:
+        async def decide_update(scene: Scene) -> Act:
             before = scene.edit.group(asked.id.lower(), "tag_group.id")
             check_etag(asked.etag, group_etag(before), "tag_group.etag")
             after = scene.edit.update_group(
@@ -101,57 +101,71 @@ class TagRpcs:
                 {"name": after.name, "description": after.description},
             )
 
-        return await self._parts.writer.run(call_of("UpdateTagGroup", request), decide)
+        return await self._parts.writer.run(call_of("UpdateTagGroup", request), decide_update)
 
     async def DeleteTagGroup(self, request: rpc.DeleteTagGroupRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_delete(scene: Scene) -> Act:
             group = scene.edit.group(request.id.lower())
             check_etag(request.etag, group_etag(group), "etag")
             count = scene.edit.delete_group(group, request.force)
             response = rpc.DeleteTagGroupResponse(pvs_changed=count)
-            said = {"name": group.name, "tags": [tag.name for tag in group.tags], "pvs": count}
+            audit_fields = {
+                "name": group.name,
+                "tags": [tag.name for tag in group.tags],
+                "pvs": count,
+            }
             object = f"tagGroups/{group.id}"
-            return Act(response.SerializeToString(), "tag_group.delete", object, said)
+            return Act(response.SerializeToString(), "tag_group.delete", object, audit_fields)
 
-        return await self._parts.writer.run(call_of("DeleteTagGroup", request), decide)
+        return await self._parts.writer.run(call_of("DeleteTagGroup", request), decide_delete)
 
     async def UndeleteTagGroup(
         self, request: rpc.UndeleteTagGroupRequest, context: Context
     ) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_undelete(scene: Scene) -> Act:
             id = request.id.lower()
             dead = await read_tag_tombstones(scene.conn, id)
             group, count = scene.edit.undelete_group(dead, id)
-            made = group_to_proto(group, _counts(scene, dead))
+            made = group_to_proto(group, _tag_counts(scene, dead))
             response = rpc.UndeleteTagGroupResponse(tag_group=made, pvs_changed=count)
-            said = {"name": group.name, "tags": [tag.name for tag in group.tags], "pvs": count}
+            audit_fields = {
+                "name": group.name,
+                "tags": [tag.name for tag in group.tags],
+                "pvs": count,
+            }
             object = f"tagGroups/{id}"
-            return Act(response.SerializeToString(), "tag_group.undelete", object, None, said)
+            return Act(
+                response.SerializeToString(), "tag_group.undelete", object, None, audit_fields
+            )
 
-        return await self._parts.writer.run(call_of("UndeleteTagGroup", request), decide)
+        return await self._parts.writer.run(call_of("UndeleteTagGroup", request), decide_undelete)
 
     async def UndeleteTag(self, request: rpc.UndeleteTagRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_undelete(scene: Scene) -> Act:
             id = request.id.lower()
             dead = await read_tag_tombstones(scene.conn, id)
             tag, count = scene.edit.undelete_tag(dead, id)
             group, _ = scene.edit.tag(id)
-            made = tag_to_proto(group.id, tag, _counts(scene, dead).get(tag.number, 0))
+            made = tag_to_proto(group.id, tag, _tag_counts(scene, dead).get(tag.number, 0))
             response = rpc.UndeleteTagResponse(tag=made, pvs_changed=count)
-            said = {"name": tag.name, "pvs": count}
-            return Act(response.SerializeToString(), "tag.undelete", f"tags/{id}", None, said)
+            audit_fields = {"name": tag.name, "pvs": count}
+            return Act(
+                response.SerializeToString(), "tag.undelete", f"tags/{id}", None, audit_fields
+            )
 
-        return await self._parts.writer.run(call_of("UndeleteTag", request), decide)
+        return await self._parts.writer.run(call_of("UndeleteTag", request), decide_undelete)
 
     async def CreateTag(self, request: rpc.CreateTagRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_create(scene: Scene) -> Act:
             group = scene.edit.group(request.tag_group_id.lower(), "tag_group_id")
             tag = scene.edit.create_tag(group, request.name)
             response = rpc.CreateTagResponse(tag=tag_to_proto(group.id, tag, 0))
-            said = {"group": group.name, "name": tag.name}
-            return Act(response.SerializeToString(), "tag.create", f"tags/{tag.id}", None, said)
+            audit_fields = {"group": group.name, "name": tag.name}
+            return Act(
+                response.SerializeToString(), "tag.create", f"tags/{tag.id}", None, audit_fields
+            )
 
-        return await self._parts.writer.run(call_of("CreateTag", request), decide)
+        return await self._parts.writer.run(call_of("CreateTag", request), decide_create)
 
     async def UpdateTag(self, request: rpc.UpdateTagRequest, context: Context) -> bytes:
         asked, paths = request.tag, request.update_mask.paths
@@ -160,7 +174,7 @@ class TagRpcs:
         if "name" in paths:
             require(asked.name, "tag.name")
 
-        async def decide(scene: Scene) -> Act:
+        async def decide_update(scene: Scene) -> Act:
             group, before = scene.edit.tag(asked.id.lower(), "tag.id")
             check_etag(asked.etag, tag_etag(group.id, before), "tag.etag")
             if "tag_group_id" in paths and asked.tag_group_id.lower() != group.id:
@@ -181,13 +195,13 @@ class TagRpcs:
                 {"group": group.name, "name": after.name},
             )
 
-        return await self._parts.writer.run(call_of("UpdateTag", request), decide)
+        return await self._parts.writer.run(call_of("UpdateTag", request), decide_update)
 
     async def MergeTags(self, request: rpc.MergeTagsRequest, context: Context) -> bytes:
         if request.from_id.lower() == request.into_id.lower():
             raise invalid("into_id", "a tag cannot be merged into itself")
 
-        async def decide(scene: Scene) -> Act:
+        async def decide_merge(scene: Scene) -> Act:
             source = scene.edit.tag(request.from_id.lower(), "from_id")
             group, into = scene.edit.tag(request.into_id.lower(), "into_id")
             changed = scene.edit.merge_tags(source, into)
@@ -202,21 +216,21 @@ class TagRpcs:
                 {"into": f"{group.name}/{into.name}", "pvs_changed": changed},
             )
 
-        return await self._parts.writer.run(call_of("MergeTags", request), decide)
+        return await self._parts.writer.run(call_of("MergeTags", request), decide_merge)
 
     async def DeleteTag(self, request: rpc.DeleteTagRequest, context: Context) -> bytes:
-        async def decide(scene: Scene) -> Act:
+        async def decide_delete(scene: Scene) -> Act:
             group, tag = scene.edit.tag(request.id.lower())
             check_etag(request.etag, tag_etag(group.id, tag), "etag")
             count = scene.edit.delete_tag(group, tag, request.force)
             response = rpc.DeleteTagResponse(pvs_changed=count)
-            said = {"group": group.name, "name": tag.name, "pvs": count}
-            return Act(response.SerializeToString(), "tag.delete", f"tags/{tag.id}", said)
+            audit_fields = {"group": group.name, "name": tag.name, "pvs": count}
+            return Act(response.SerializeToString(), "tag.delete", f"tags/{tag.id}", audit_fields)
 
-        return await self._parts.writer.run(call_of("DeleteTag", request), decide)
+        return await self._parts.writer.run(call_of("DeleteTag", request), decide_delete)
 
 
-def _counts(scene: Scene, revived: Sequence[TagTombstone]) -> dict[int, int]:
+def _tag_counts(scene: Scene, revived: Sequence[TagTombstone]) -> dict[int, int]:
     """Living PVs by number of tag once tags have come back."""
     living = scene.view.table.number
     back = {t.number: int(np.isin(living, t.pvs).sum()) for t in revived if t.number}

@@ -47,8 +47,8 @@ def compare_order(request: rpc.CompareRequest) -> CompareOrder:
         raise invalid("page_size", "is negative")
     setpoint, readback = spec.setpoint_tolerance, spec.readback_tolerance
     return CompareOrder(
-        reference=_state(spec.reference, "spec.reference"),
-        others=tuple(_state(each, f"spec.others[{i}]") for i, each in enumerate(spec.others)),
+        reference=_state_of(spec.reference, "spec.reference"),
+        others=tuple(_state_of(each, f"spec.others[{i}]") for i, each in enumerate(spec.others)),
         selector=selector,
         tolerance_source=known_enum(ToleranceSource, spec.tolerance_source, "spec.tolerance_source")
         or ToleranceSource.REFERENCE,
@@ -64,7 +64,7 @@ def compare_order(request: rpc.CompareRequest) -> CompareOrder:
     )
 
 
-def _state(message: state_pb2.StateRef, field: str) -> State:
+def _state_of(message: state_pb2.StateRef, field: str) -> State:
     which = message.WhichOneof("state")
     match which:
         case None:
@@ -91,22 +91,22 @@ def _state(message: state_pb2.StateRef, field: str) -> State:
 
 def responses(compared: Compared, spec: pb.ComparisonSpec) -> Iterator[rpc.CompareResponse | bytes]:
     """The messages of the stream; rows as encoded bytes."""
-    yield rpc.CompareResponse(header=_header(compared, spec))
+    yield rpc.CompareResponse(header=_comparison_header(compared, spec))
     for chunk in compared.row_chunks():
         yield wrap(_ROWS, chunk)
     yield rpc.CompareResponse(end=rpc.ComparisonEnd(next_page_token=compared.next_page_token))
 
 
-def _header(compared: Compared, spec: pb.ComparisonSpec) -> pb.ComparisonHeader:
+def _comparison_header(compared: Compared, spec: pb.ComparisonSpec) -> pb.ComparisonHeader:
     order, each = compared.order, compared.found.each
     return pb.ComparisonHeader(
-        reference=_resolved(spec.reference, order.reference, each[0].reference),
+        reference=_resolved_state(spec.reference, order.reference, each[0].reference),
         others=[
-            _resolved(ref, state, one.other)
+            _resolved_state(ref, state, one.other)
             for ref, state, one in zip(spec.others, order.others, each, strict=True)
         ],
         summaries=[
-            _summary(one.summary, outside)
+            _comparison_summary(one.summary, outside)
             for one, outside in zip(each, compared.outside, strict=True)
         ],
         scope=cast("pb.ComparisonScope.ValueType", int(order.scope)),
@@ -117,7 +117,7 @@ def _header(compared: Compared, spec: pb.ComparisonSpec) -> pb.ComparisonHeader:
     )
 
 
-def _resolved(ref: state_pb2.StateRef, state: State, side: Side) -> pb.ResolvedState:
+def _resolved_state(ref: state_pb2.StateRef, state: State, side: Side) -> pb.ResolvedState:
     time = Timestamp()
     time.FromNanoseconds(side.view.time_ns)
     return pb.ResolvedState(
@@ -129,7 +129,7 @@ def _resolved(ref: state_pb2.StateRef, state: State, side: Side) -> pb.ResolvedS
     )
 
 
-def _summary(summary: Summary, outside: int) -> pb.ComparisonSummary:
+def _comparison_summary(summary: Summary, outside: int) -> pb.ComparisonSummary:
     return pb.ComparisonSummary(
         counts=[
             pb.ClassCount(

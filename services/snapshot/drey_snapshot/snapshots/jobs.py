@@ -87,10 +87,10 @@ class SnapshotJobs:
             async with self._db.acquire() as conn:
                 seen = await find(conn, METHOD, principal.name, request.request_id, payload)
             if seen is not None:
-                return await self._finished(seen.decode(), wait_s)
+                return await self._wait_finished(seen.decode(), wait_s)
         try:
             if order.source != Source.IMAGE:
-                return await self._queue(order, payload, principal, request.request_id, wait_s)
+                return await self._queue_job(order, payload, principal, request.request_id, wait_s)
             async with self._places:
                 return await self._take_now(order, payload, principal, request.request_id)
         except CoverageRefusal as refusal:
@@ -98,7 +98,7 @@ class SnapshotJobs:
                 await self._keep_refusal(refusal, new_id())
             raise
         except _Repeated as repeated:
-            return await self._finished(repeated.job_id, wait_s)
+            return await self._wait_finished(repeated.job_id, wait_s)
 
     async def _take_now(
         self, order: TakeOrder, payload: bytes, principal: Principal, request_id: str
@@ -110,7 +110,7 @@ class SnapshotJobs:
         reading = await self._taker.read(order, scope)
         job: Job | None = None
 
-        async def finish(conn: Connection, snapshot_id: str) -> None:
+        async def finish_take(conn: Connection, snapshot_id: str) -> None:
             nonlocal job
             async with once(conn, METHOD, principal.name, request_id, payload) as slot:
                 if slot.seen is not None:
@@ -127,11 +127,11 @@ class SnapshotJobs:
                 )
                 slot.response = job.id.encode()
 
-        record = await self._taker.store(order, reading, maker, finish)
+        record = await self._taker.store(order, reading, maker, finish_take)
         assert job is not None
         return Taken(job, record)
 
-    async def _queue(
+    async def _queue_job(
         self,
         order: TakeOrder,
         payload: bytes,
@@ -160,11 +160,11 @@ class SnapshotJobs:
                     total=len(scope.rows),
                 )
                 slot.response = job_id.encode()
-            return await self._finished(job_id, wait_s)
+            return await self._wait_finished(job_id, wait_s)
         finally:
             del self._refusals[job_id]
 
-    async def _finished(self, job_id: str, wait_s: float) -> Taken:
+    async def _wait_finished(self, job_id: str, wait_s: float) -> Taken:
         """The job once it has ended, or as it is after `wait_s`."""
         job = await self._store.wait(job_id, wait_s)
         if job.state is JobState.SUCCEEDED:
@@ -211,7 +211,7 @@ class SnapshotJobs:
     async def handle(self, context: JobContext) -> str:
         """Run one job; the snapshot's name. Begun again after a death, it makes no second one."""
         try:
-            record = await self._run(context)
+            record = await self._run_job(context)
         except DreyError as error:
             if isinstance(error, CoverageRefusal):
                 await self._keep_refusal(error, context.job.id)
@@ -220,7 +220,7 @@ class SnapshotJobs:
             raise
         return _RESULT + record.facts.id
 
-    async def _run(self, context: JobContext) -> Record:
+    async def _run_job(self, context: JobContext) -> Record:
         job = context.job
         if job.attempts > 1:
             made = await self._taker.made_by(job.id)
@@ -228,7 +228,7 @@ class SnapshotJobs:
                 return made
         order, request_id = queued_order(context.payload)
         maker = Maker(job.id, job.principal, job.role, request_id)
-        taking = asyncio.ensure_future(self._take(context, order, maker))
+        taking = asyncio.ensure_future(self._take_snapshot(context, order, maker))
         cancelled = asyncio.ensure_future(context.cancelled.wait())
         try:
             await asyncio.wait({taking, cancelled}, return_when=asyncio.FIRST_COMPLETED)
@@ -241,14 +241,14 @@ class SnapshotJobs:
                 task.cancel()
             await asyncio.wait({taking, cancelled})
 
-    async def _take(self, context: JobContext, order: TakeOrder, maker: Maker) -> Record:
+    async def _take_snapshot(self, context: JobContext, order: TakeOrder, maker: Maker) -> Record:
         scope = await self._taker.scope(order)
         total = len(scope.rows)
         context.progress(0, total, "reading")
         reading = await self._taker.read(order, scope)
         context.progress(total, total, "storing")
 
-        async def finish(conn: Connection, snapshot_id: str) -> None:
+        async def finish_take(conn: Connection, snapshot_id: str) -> None:
             await context.succeed_in(conn, _RESULT + snapshot_id)
 
-        return await self._taker.store(order, reading, maker, finish)
+        return await self._taker.store(order, reading, maker, finish_take)

@@ -86,15 +86,15 @@ def take_order(spec: snapshot_pb2.SnapshotSpec) -> TakeOrder:
     return TakeOrder(
         selector=selector,
         source=source,
-        gates=_gates(spec.gates),
+        gates=_gates_of(spec.gates),
         title_template=spec.title_template,
         comment=spec.comment,
-        labels=_labels(spec.labels, "spec.labels"),
+        labels=_check_labels(spec.labels, "spec.labels"),
         read_timeout_s=timeout,
     )
 
 
-def _gates(message: snapshot_pb2.Gates) -> Gates:
+def _gates_of(message: snapshot_pb2.Gates) -> Gates:
     age = DEFAULT_MAX_AGE_NS
     if message.HasField("max_age"):
         age = duration_ns(message.max_age, "spec.gates.max_age")
@@ -178,7 +178,7 @@ def _missing_pv(pv: MissingPv) -> snapshot_pb2.MissingPv:
     return message
 
 
-def _labels(labels: Sequence[str], field: str) -> tuple[str, ...]:
+def _check_labels(labels: Sequence[str], field: str) -> tuple[str, ...]:
     for i, label in enumerate(labels):
         if not label.strip():
             raise invalid(f"{field}[{i}]", "is empty")
@@ -234,7 +234,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
         title=labels.title,
         comment=labels.comment,
         labels=labels.labels,
-        golden_marks=[_golden(mark) for mark in record.golden],
+        golden_marks=[_golden_mark(mark) for mark in record.golden],
         actor=actor(facts.principal, facts.role),
         source=cast("snapshot_pb2.SnapshotSource.ValueType", facts.source),
         pv_count=facts.pv_count,
@@ -274,7 +274,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
     return snapshot
 
 
-def _golden(mark: GoldenMark) -> snapshot_pb2.GoldenMark:
+def _golden_mark(mark: GoldenMark) -> snapshot_pb2.GoldenMark:
     message = snapshot_pb2.GoldenMark(scope=mark.scope, label=mark.label, reason=mark.reason)
     if mark.mark_time_ns:
         message.actor.CopyFrom(actor(mark.principal, mark.roles))
@@ -317,7 +317,7 @@ def label_changes(request: snapshot_service_pb2.UpdateSnapshotRequest) -> dict[s
                 "update_mask", f"{path!r} cannot be changed; only {', '.join(_EDITABLE)} can"
             )
         value = getattr(request.snapshot, path)
-        changes[path] = _labels(value, "snapshot.labels") if path == "labels" else value
+        changes[path] = _check_labels(value, "snapshot.labels") if path == "labels" else value
     return changes
 
 
@@ -337,35 +337,37 @@ def metadata_chunks(view: ValuesView, rows: I8) -> Iterator[snapshot_service_pb2
         )
     )
 
-    def described(row: int, number: int, setpoint: int, readback: int) -> Pv:
+    def describe_pv(row: int, number: int, setpoint: int, readback: int) -> Pv:
         pv = Pv(number=number, name=directory.names[row], device=directory.devices[row])
         if setpoint:
-            _fill(pv.setpoint, directory.setpoint_address[row], get(setpoint))
+            _fill_metadata(pv.setpoint, directory.setpoint_address[row], get(setpoint))
         if readback:
-            _fill(pv.readback, directory.readback_address[row], get(readback))
+            _fill_metadata(pv.readback, directory.readback_address[row], get(readback))
         return pv
 
-    for pvs in in_chunks((described(*column) for column in columns), Pv.ByteSize):
+    for pvs in in_chunks((describe_pv(*column) for column in columns), Pv.ByteSize):
         yield snapshot_service_pb2.MetadataChunk(pvs=pvs)
 
 
-def _fill(message: value_pb2.ChannelMetadata, address: str, known: Metadata | None) -> None:
+def _fill_metadata(
+    message: value_pb2.ChannelMetadata, address: str, known_metadata: Metadata | None
+) -> None:
     message.address = address
-    if known is None:
+    if known_metadata is None:
         return
-    message.native_type = cast("value_pb2.ValueType.ValueType", known.kind & ~ARRAY)
-    message.element_count = known.count
-    message.units = known.units.decode(errors="replace")
-    if known.precision >= 0:
-        message.precision = known.precision
-    for name, at in (("display", 0), ("warning", 2), ("alarm", 4), ("control", 6)):
-        low, high = known.limits[at], known.limits[at + 1]
+    message.native_type = cast("value_pb2.ValueType.ValueType", known_metadata.kind & ~ARRAY)
+    message.element_count = known_metadata.count
+    message.units = known_metadata.units.decode(errors="replace")
+    if known_metadata.precision >= 0:
+        message.precision = known_metadata.precision
+    for name, index in (("display", 0), ("warning", 2), ("alarm", 4), ("control", 6)):
+        low, high = known_metadata.limits[index], known_metadata.limits[index + 1]
         if not (math.isnan(low) and math.isnan(high)):
             limits = getattr(message, name)
             limits.low, limits.high = low, high
-    message.enum_labels.extend(label.decode(errors="replace") for label in known.labels)
-    message.readable, message.writable = known.readable, known.writable
-    message.host = known.host
+    message.enum_labels.extend(label.decode(errors="replace") for label in known_metadata.labels)
+    message.readable, message.writable = known_metadata.readable, known_metadata.writable
+    message.host = known_metadata.host
 
 
 # --- looking back ------------------------------------------------------------------------------

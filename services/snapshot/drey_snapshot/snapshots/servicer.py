@@ -138,7 +138,7 @@ class SnapshotServicer:
         principal = current_principal.get()
         async with (
             self._db.transaction() as conn,
-            self._once(conn, "UpdateSnapshot", request) as slot,
+            self._once_only(conn, "UpdateSnapshot", request) as slot,
         ):
             if slot.seen is None:
                 record = await self._manager.update(
@@ -157,7 +157,7 @@ class SnapshotServicer:
         principal = current_principal.get()
         async with (
             self._db.transaction() as conn,
-            self._once(conn, "SetGolden", request) as slot,
+            self._once_only(conn, "SetGolden", request) as slot,
         ):
             if slot.seen is None:
                 record, moved = await self._manager.set_golden(
@@ -178,7 +178,7 @@ class SnapshotServicer:
         principal = current_principal.get()
         async with (
             self._db.transaction() as conn,
-            self._once(conn, "ClearGolden", request) as slot,
+            self._once_only(conn, "ClearGolden", request) as slot,
         ):
             if slot.seen is None:
                 record = await self._manager.clear_golden(
@@ -196,7 +196,7 @@ class SnapshotServicer:
         principal = current_principal.get()
         async with (
             self._db.transaction() as conn,
-            self._once(conn, "DeleteSnapshot", request) as slot,
+            self._once_only(conn, "DeleteSnapshot", request) as slot,
         ):
             if slot.seen is None:
                 record = await self._manager.delete(conn, snapshot_id, request.etag, principal)
@@ -212,7 +212,7 @@ class SnapshotServicer:
         principal = current_principal.get()
         async with (
             self._db.transaction() as conn,
-            self._once(conn, "UndeleteSnapshot", request) as slot,
+            self._once_only(conn, "UndeleteSnapshot", request) as slot,
         ):
             if slot.seen is None:
                 record = await self._manager.undelete(conn, snapshot_id, principal)
@@ -239,7 +239,7 @@ class SnapshotServicer:
             intact=not check.findings, pages=check.pages, findings=check.findings
         )
 
-    def _once(
+    def _once_only(
         self,
         conn: Connection,
         method: str,

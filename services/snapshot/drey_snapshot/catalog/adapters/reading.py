@@ -53,20 +53,20 @@ async def read_changed(conn: Connection, since: int, until: int) -> PvTable:
     where = "version > $1 AND version <= $2" if since else "version <= $2 AND $1 = 0"
     if not since:
         where += " AND delete_time_ns = 0"
-    return await _read(conn, where, since, until)
+    return await _read_pvs(conn, where, since, until)
 
 
 async def read_pv(conn: Connection, id: str) -> PvTable:
     """The PV of an id, living or not; no row where there is none."""
-    return await _read(conn, "id = $1::uuid", id)
+    return await _read_pvs(conn, "id = $1::uuid", id)
 
 
 async def read_tombstones(conn: Connection) -> PvTable:
     """All deleted PVs."""
-    return await _read(conn, "delete_time_ns <> 0")
+    return await _read_pvs(conn, "delete_time_ns <> 0")
 
 
-async def _read(conn: Connection, where: str, *arguments: object) -> PvTable:
+async def _read_pvs(conn: Connection, where: str, *arguments: object) -> PvTable:
     """PVs by a condition, a chunk of numbers at a time to bound the size of one answer."""
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     after, place = 0, len(arguments) + 1
@@ -83,12 +83,12 @@ async def _read(conn: Connection, where: str, *arguments: object) -> PvTable:
         if len(row["number"]) < _CHUNK:
             break
         after = row["number"][-1]
-    columns["tags"] = _tags(columns["tags"])
+    columns["tags"] = _split_tags(columns["tags"])
     columns["policy"] = list(map(policies.from_json, columns["policy"]))
     return PvTable.of(columns)
 
 
-def _tags(texts: list[str]) -> list[tuple[int, ...]]:
+def _split_tags(texts: list[str]) -> list[tuple[int, ...]]:
     """Numbers out of `1,2,3`; equal texts share one tuple, for there are few combinations."""
     made: dict[str, tuple[int, ...]] = {"": ()}
     for text in set(texts):

@@ -40,11 +40,11 @@ async def write(conn: Connection, changes: Changes) -> None:
         await _write_tags(conn, changes)
     if changes.updated:
         # before the inserts: a name that an update frees may be taken by one of them
-        await _update(conn, changes.updated)
+        await _update_rows(conn, changes.updated)
     if changes.inserted:
-        await _copy(conn, "pv", "catalog", COLUMNS, _lines(table_of(changes.inserted)))
+        await _copy_lines(conn, "pv", "catalog", COLUMNS, _copy_rows(table_of(changes.inserted)))
     if len(changes.added):
-        await _copy(conn, "pv", "catalog", COLUMNS, _lines(changes.added))
+        await _copy_lines(conn, "pv", "catalog", COLUMNS, _copy_rows(changes.added))
     await _write_channels(conn, changes)
     await conn.execute(
         "UPDATE catalog.version SET version = $1, next_pv = $2, next_setpoint = $3,"
@@ -59,11 +59,11 @@ async def write(conn: Connection, changes: Changes) -> None:
     )
 
 
-async def _update(conn: Connection, drafts: Sequence[Draft]) -> None:
+async def _update_rows(conn: Connection, drafts: Sequence[Draft]) -> None:
     await conn.execute(
         "CREATE TEMPORARY TABLE pv_new (LIKE catalog.pv INCLUDING DEFAULTS) ON COMMIT DROP"
     )
-    await _copy(conn, "pv_new", None, COLUMNS, _lines(table_of(drafts)))
+    await _copy_lines(conn, "pv_new", None, COLUMNS, _copy_rows(table_of(drafts)))
     # names are made free first, by ones that nobody can have: two PVs may exchange theirs
     await conn.execute(
         "UPDATE catalog.pv SET name = chr(1) || pv.number FROM pv_new AS new"
@@ -90,9 +90,9 @@ async def _write_channels(conn: Connection, changes: Changes) -> None:
         )
     if changes.channels:
         lines = (_channel_line(*channel, changes.now_ns) for channel in changes.channels)
-        await _copy(conn, "channel", "catalog", _CHANNEL, lines)
+        await _copy_lines(conn, "channel", "catalog", _CHANNEL, lines)
     if len(changes.added):
-        await _copy(conn, "channel", "catalog", _CHANNEL, _added_channels(changes))
+        await _copy_lines(conn, "channel", "catalog", _CHANNEL, _added_channels(changes))
 
 
 def _added_channels(changes: Changes) -> Iterator[str]:
@@ -100,24 +100,26 @@ def _added_channels(changes: Changes) -> Iterator[str]:
     added = changes.added
     numbers, places = changes.added_channels
     rows = places >> 1
-    pairs = zip(_texts(added.setpoint_address), _texts(added.readback_address), strict=True)
+    pairs = zip(
+        _text_cells(added.setpoint_address), _text_cells(added.readback_address), strict=True
+    )
     addresses = [address for pair in pairs for address in pair]
     if len(places) < len(addresses):
         addresses = [addresses[place] for place in places.tolist()]
-    return _joined(
+    return _joined_cells(
         [
-            _cells(numbers),
-            _cells(added.number[rows]),
-            _cells(np.where(places & 1, ROLE_READBACK, ROLE_SETPOINT)),
+            _plain_cells(numbers),
+            _plain_cells(added.number[rows]),
+            _plain_cells(np.where(places & 1, ROLE_READBACK, ROLE_SETPOINT)),
             addresses,
-            _cells(added.protocol[rows]),
+            _plain_cells(added.protocol[rows]),
             [str(changes.now_ns)] * len(numbers),
         ]
     )
 
 
 def _channel_line(number: int, pv: int, role: int, address: str, protocol: int, now: int) -> str:
-    return f"{number}\t{pv}\t{role}\t{_text(address)}\t{protocol}\t{now}\n"
+    return f"{number}\t{pv}\t{role}\t{_text_cell(address)}\t{protocol}\t{now}\n"
 
 
 async def _write_tags(conn: Connection, changes: Changes) -> None:
@@ -159,7 +161,7 @@ async def _write_tags(conn: Connection, changes: Changes) -> None:
     )
 
 
-async def _copy(
+async def _copy_lines(
     conn: Connection,
     table: str,
     schema: str | None,
@@ -171,12 +173,12 @@ async def _copy(
         table,
         schema_name=schema,
         columns=list(columns),
-        source=_chunks(iter(lines)),
+        source=_join_chunks(iter(lines)),
         format="text",
     )
 
 
-async def _chunks(lines: Iterator[str]) -> AsyncIterator[bytes]:
+async def _join_chunks(lines: Iterator[str]) -> AsyncIterator[bytes]:
     """Lines a few thousand at a time, so that Postgres stores some while the next are made.
 
     Made in a thread: for a whole machine this is a tenth of a second that the loop would stand
@@ -189,54 +191,54 @@ async def _chunks(lines: Iterator[str]) -> AsyncIterator[bytes]:
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def _text(text: str) -> str:
+def _text_cell(text: str) -> str:
     # two quick looks, for nearly no text needs more
     plain = text.isprintable() and "\\" not in text
     return text if plain else text.translate(_ESCAPES)
 
 
-def _tags(tags: tuple[int, ...]) -> str:
+def _tags_cell(tags: tuple[int, ...]) -> str:
     return "{" + ",".join(map(str, tags)) + "}"
 
 
-def _policy(policy: Policy) -> str:
-    said = policies.to_json(policy)
-    return _text(said) if said else "\\N"
+def _policy_cell(policy: Policy) -> str:
+    policy_text = policies.to_json(policy)
+    return _text_cell(policy_text) if policy_text else "\\N"
 
 
-def _each(column: Sequence[T], make: Callable[[T], str]) -> list[str]:
+def _make_cells(column: Sequence[T], make: Callable[[T], str]) -> list[str]:
     """Cells of a column, equal ones made once."""
-    known = {value: make(value) for value in set(column)}
-    return list(map(known.__getitem__, column))
+    cell_of = {value: make(value) for value in set(column)}
+    return list(map(cell_of.__getitem__, column))
 
 
-def _texts(column: list[str]) -> list[str]:
+def _text_cells(column: list[str]) -> list[str]:
     joined = "".join(column)
     plain = joined.isprintable() and "\\" not in joined
-    return column if plain else list(map(_text, column))
+    return column if plain else list(map(_text_cell, column))
 
 
-def _cells(column: NDArray[Any]) -> list[str]:
+def _plain_cells(column: NDArray[Any]) -> list[str]:
     """Cells of numbers and flags, which Postgres reads as Python writes them."""
     if len(column) and (column == column[0]).all():
         return [repr(column[0].item())] * len(column)
     return list(map(repr, column.tolist()))
 
 
-def _joined(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+def _joined_cells(cells: Sequence[Sequence[str]]) -> Iterator[str]:
     return ("\t".join(row) + "\n" for row in zip(*cells, strict=True))
 
 
-def _lines(table: PvTable) -> Iterator[str]:
+def _copy_rows(table: PvTable) -> Iterator[str]:
     """One line of COPY's text form a PV, columns in the order of `COLUMNS`."""
     cells: list[Sequence[str]] = []
     for name in COLUMNS:
         column = getattr(table, name)
         if name in _CELLS:
-            cells.append(_each(column, _CELLS[name]))
+            cells.append(_make_cells(column, _CELLS[name]))
         else:
-            cells.append(_texts(column) if isinstance(column, list) else _cells(column))
-    return _joined(cells)
+            cells.append(_text_cells(column) if isinstance(column, list) else _plain_cells(column))
+    return _joined_cells(cells)
 
 
-_CELLS: dict[str, Callable[[Any], str]] = {"tags": _tags, "policy": _policy}
+_CELLS: dict[str, Callable[[Any], str]] = {"tags": _tags_cell, "policy": _policy_cell}

@@ -92,7 +92,7 @@ _tolerances = attrgetter(*(f"{role}_{part}" for role, part in _TOLERANCES))
 def check(draft: Draft, path: str) -> None:
     """Rules over more than one field. `path` is that of the PV in the request, without a dot."""
     if not draft.setpoint_address and not draft.readback_address:
-        raise _refusal(
+        raise _refuse_field(
             f"{path}.setpoint.address",
             "a PV needs the address of a setpoint, of a readback, or both",
         )
@@ -103,14 +103,14 @@ def check(draft: Draft, path: str) -> None:
             path=f"{path}.restore_policy",
         )
     if len(draft.tags) > MAX_TAGS:
-        raise _refusal(f"{path}.tags", f"more than {MAX_TAGS} tags")
+        raise _refuse_field(f"{path}.tags", f"more than {MAX_TAGS} tags")
     for (role, part), value in zip(_TOLERANCES, _tolerances(draft), strict=True):
         if not 0 <= value < _INFINITY:
             field = f"{path}.{role}.tolerance.{part}"
-            raise _refusal(field, f"{value} is not a finite number of 0 or more")
+            raise _refuse_field(field, f"{value} is not a finite number of 0 or more")
 
 
-def _refusal(field: str, why: str) -> InvalidArgument:
+def _refuse_field(field: str, why: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})
 
 

@@ -60,12 +60,12 @@ class Edit(TagEdit):
             if made.id == id:
                 return copy_of(made)
         row = self.state.row_by_id.get(id, -1)
-        found = self.at_row(row) if row >= 0 else None
-        if found is None or found.delete_time_ns:
+        draft = self.at_row(row) if row >= 0 else None
+        if draft is None or draft.delete_time_ns:
             raise NotFound(
                 f"no PV has the id {id}", field=path, metadata={"resource": "pv", "id": id}
             )
-        return found
+        return draft
 
     def at_row(self, row: int) -> Draft:
         """A copy of the PV of a row of the state, as it is after what was done so far."""
@@ -111,8 +111,8 @@ class Edit(TagEdit):
         draft.version = self.version
         draft.create_time_ns = draft.update_time_ns = self.now_ns
         draft.delete_time_ns = 0
-        draft.setpoint_channel = self._channel(draft, ROLE_SETPOINT, draft.setpoint_address)
-        draft.readback_channel = self._channel(draft, ROLE_READBACK, draft.readback_address)
+        draft.setpoint_channel = self._assign_channel(draft, ROLE_SETPOINT, draft.setpoint_address)
+        draft.readback_channel = self._assign_channel(draft, ROLE_READBACK, draft.readback_address)
         self._names[draft.name] = draft.number
         self._inserted[draft.number] = draft
         return draft
@@ -166,14 +166,14 @@ class Edit(TagEdit):
         for role, name in ((ROLE_SETPOINT, "setpoint"), (ROLE_READBACK, "readback")):
             address = getattr(after, f"{name}_address")
             if moved or address != getattr(before, f"{name}_address"):
-                self._retire(getattr(before, f"{name}_channel"))
-                setattr(after, f"{name}_channel", self._channel(after, role, address))
+                self._retire_channel(getattr(before, f"{name}_channel"))
+                setattr(after, f"{name}_channel", self._assign_channel(after, role, address))
         if after.name != before.name:
             self._freed.add(before.name)
             self._names.pop(before.name, None)
             self._names[after.name] = after.number
         after.version, after.update_time_ns = self.version, self.now_ns
-        self._keep(after)
+        self._keep_draft(after)
         return changed
 
     def delete(self, draft: Draft) -> Draft:
@@ -181,10 +181,10 @@ class Edit(TagEdit):
         draft.delete_time_ns = draft.update_time_ns = self.now_ns
         draft.version = self.version
         for channel in (draft.setpoint_channel, draft.readback_channel):
-            self._retire(channel)
+            self._retire_channel(channel)
         self._names.pop(draft.name, None)
         self._freed.add(draft.name)
-        self._keep(draft)
+        self._keep_draft(draft)
         return draft
 
     def undelete(self, draft: Draft, path: str = "id") -> Draft:
@@ -195,10 +195,10 @@ class Edit(TagEdit):
         draft.tags = tuple(n for n in draft.tags if n in self.state.tags.by_number)
         self._changes.revived += [c for c in (draft.setpoint_channel, draft.readback_channel) if c]
         self._names[draft.name] = draft.number
-        self._keep(draft)
+        self._keep_draft(draft)
         return draft
 
-    def _keep(self, draft: Draft) -> None:
+    def _keep_draft(self, draft: Draft) -> None:
         if draft.number in self._inserted:
             self._inserted[draft.number] = draft
         else:
@@ -223,14 +223,14 @@ class Edit(TagEdit):
         channels[has] = channel_numbers(role, np.arange(first, first + used))
         return channels
 
-    def _channel(self, draft: Draft, role: int, address: str) -> int:
+    def _assign_channel(self, draft: Draft, role: int, address: str) -> int:
         if not address:
             return 0
         number = int(self._channels_of(role, [address])[0])
         self._channels[number] = NewChannel(number, draft.number, role, address, draft.protocol)
         return number
 
-    def _retire(self, channel: int) -> None:
+    def _retire_channel(self, channel: int) -> None:
         if not channel:
             return
         # one given out in this very transaction never was anybody's

@@ -98,10 +98,10 @@ class TagEdit(ABC):
     def delete_group(self, group: TagGroup, force: bool) -> int:
         """Delete a group and its tags; returns how many PVs lost one. Raises IN_USE."""
         carriers = self._pvs_of({tag.number for tag in group.tags})
-        carrying = self._strip(carriers.keys(), force, group.name)
-        self._bury(group.id, group.id, 0, group.name, group.description)
+        carrying = self._strip_tags(carriers.keys(), force, group.name)
+        self._bury_tag(group.id, group.id, 0, group.name, group.description)
         for tag in group.tags:
-            self._bury(tag.id, group.id, tag.number, tag.name, "", carriers.get(tag.number, ()))
+            self._bury_tag(tag.id, group.id, tag.number, tag.name, "", carriers.get(tag.number, ()))
         del self._groups[group.id]
         del self._group_ids[group.name.casefold()]
         for tag in group.tags:
@@ -132,8 +132,8 @@ class TagEdit(ABC):
     def delete_tag(self, group: TagGroup, tag: Tag, force: bool) -> int:
         """Delete a tag; returns how many PVs lost it. Raises IN_USE."""
         pvs = self._pvs_of({tag.number}).get(tag.number, [])
-        carrying = self._strip({tag.number}, force, f"{group.name}/{tag.name}")
-        self._bury(tag.id, group.id, tag.number, tag.name, "", pvs)
+        carrying = self._strip_tags({tag.number}, force, f"{group.name}/{tag.name}")
+        self._bury_tag(tag.id, group.id, tag.number, tag.name, "", pvs)
         del self._tag_numbers[(group.name.casefold(), tag.name.casefold())]
         rest = tuple(t for t in group.tags if t.number != tag.number)
         self._changes.dropped_tags.append(tag.number)
@@ -190,7 +190,7 @@ class TagEdit(ABC):
             self.update(draft, after)
         return {int(self.state.table.number[row]) for row in rows}
 
-    def _bury(
+    def _bury_tag(
         self,
         id: str,
         group_id: str,
@@ -207,7 +207,7 @@ class TagEdit(ABC):
         """Put `into` in the place of a tag on all PVs and delete that; returns how many PVs."""
         group, tag = source
         count = 0
-        for draft in self.at_rows(self._carriers({tag.number})):
+        for draft in self.at_rows(self._tag_carriers({tag.number})):
             after = copy_of(draft)
             after.tags = tuple(sorted({into.number if n == tag.number else n for n in draft.tags}))
             count += bool(self.update(draft, after))
@@ -216,14 +216,14 @@ class TagEdit(ABC):
 
     def group(self, id: str, path: str = "id") -> TagGroup:
         """The group of an id. Raises `NotFound`."""
-        found = self._groups.get(id)
-        if found is None:
+        group = self._groups.get(id)
+        if group is None:
             raise NotFound(
                 f"no tag group has the id {id}",
                 field=path,
                 metadata={"resource": "tag_group", "id": id},
             )
-        return found
+        return group
 
     def tag(self, id: str, path: str = "id") -> tuple[TagGroup, Tag]:
         """Group and tag of a tag's id. Raises `NotFound`."""
@@ -271,20 +271,20 @@ class TagEdit(ABC):
 
     def _pvs_of(self, numbers: Collection[int]) -> dict[int, list[int]]:
         """Numbers of the living PVs that carry each of some tags, by number of the tag."""
-        found: dict[int, list[int]] = {}
+        pvs_of_tag: dict[int, list[int]] = {}
         table = self.state.table
-        for row in self._carriers(numbers):
+        for row in self._tag_carriers(numbers):
             for number in table.tags[row]:
                 if number in numbers:
-                    found.setdefault(number, []).append(int(table.number[row]))
-        return found
+                    pvs_of_tag.setdefault(number, []).append(int(table.number[row]))
+        return pvs_of_tag
 
-    def _carriers(self, numbers: Collection[int]) -> list[int]:
+    def _tag_carriers(self, numbers: Collection[int]) -> list[int]:
         wanted = frozenset(numbers)
         return [r for r, tags in enumerate(self.state.table.tags) if not wanted.isdisjoint(tags)]
 
-    def _strip(self, numbers: Collection[int], force: bool, what: str) -> int:
-        rows = self._carriers(numbers)
+    def _strip_tags(self, numbers: Collection[int], force: bool, what: str) -> int:
+        rows = self._tag_carriers(numbers)
         if rows and not force:
             raise FailedPrecondition(
                 f"{what} is carried by {len(rows)} PVs: delete it with force, or take it off first",

@@ -31,12 +31,12 @@ def build_pages(table: PvTable, numbers: Iterable[int]) -> dict[int, CatalogPage
     first = np.searchsorted(channel, np.array(wanted, np.int64) << PAGE_SHIFT)
     last = np.searchsorted(channel, (np.array(wanted, np.int64) + 1) << PAGE_SHIFT)
     return {
-        number: _page(table, number, channel[a:b], row[a:b], setpoint[a:b])
+        number: _build_page(table, number, channel[a:b], row[a:b], setpoint[a:b])
         for number, a, b in zip(wanted, first.tolist(), last.tolist(), strict=True)
     }
 
 
-def _page(
+def _build_page(
     table: PvTable,
     number: int,
     channel: I8,

@@ -31,13 +31,15 @@ def to_json(policy: Policy) -> str:
 
     JSON has no NaN and infinities: numbers that are not finite stand as text.
     """
-    said = {
-        name: _plain(value) for name in _NAMES if (value := getattr(policy, name)) != _ABSENT[name]
+    own_fields = {
+        name: _plain_value(value)
+        for name in _NAMES
+        if (value := getattr(policy, name)) != _ABSENT[name]
     }
-    return json.dumps(said, sort_keys=True, allow_nan=False) if said else ""
+    return json.dumps(own_fields, sort_keys=True, allow_nan=False) if own_fields else ""
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     if isinstance(value, CompletionMode):
         return value.name.lower()
     if isinstance(value, float) and not math.isfinite(value):
@@ -50,38 +52,40 @@ def from_json(text: str) -> Policy:
     """Inverse of `to_json`; equal texts give the same object."""
     if not text:
         return NO_POLICY
-    said: dict[str, Any] = json.loads(text)
-    if "completion" in said:
-        said["completion"] = CompletionMode[said["completion"].upper()]
-    for name, value in said.items():
+    own_fields: dict[str, Any] = json.loads(text)
+    if "completion" in own_fields:
+        own_fields["completion"] = CompletionMode[own_fields["completion"].upper()]
+    for name, value in own_fields.items():
         if name not in ("completion", "stage", "done_channel"):
-            said[name] = float(value)
-    return Policy(**said)
+            own_fields[name] = float(value)
+    return Policy(**own_fields)
 
 
 def check(policy: Policy, *, has_readback: bool, path: str) -> None:
     """Refuse a policy that contradicts itself or the PV. `path` ends without a dot."""
     if policy.completion == CompletionMode.DONE_CHANNEL and not policy.done_channel:
-        raise _refusal(f"{path}.done_channel", "completion by a done channel needs its address")
+        raise _refuse_field(
+            f"{path}.done_channel", "completion by a done channel needs its address"
+        )
     if policy.completion == CompletionMode.READBACK and not has_readback:
-        raise _refusal(f"{path}.completion", "completion by readback needs a readback address")
+        raise _refuse_field(f"{path}.completion", "completion by readback needs a readback address")
     for name in ("timeout_s", "settle_s"):
         value = getattr(policy, name)
         lowest = "more than 0" if name == "timeout_s" else "0 or more"
         good = value is None or (0 <= value <= MAX_SECONDS and (value > 0 or name == "settle_s"))
         if not good:
             field = f"{path}.{name.removesuffix('_s')}"
-            raise _refusal(field, f"{value} s is not {lowest} and at most a day")
+            raise _refuse_field(field, f"{value} s is not {lowest} and at most a day")
     for name in ("ramp_rate", "ramp_step"):
         value = getattr(policy, name)
         if value is not None and not 0 < value < float("inf"):
-            raise _refusal(f"{path}.{name}", f"{value} is not a finite number above 0")
+            raise _refuse_field(f"{path}.{name}", f"{value} is not a finite number above 0")
     _check_completion(policy, path)
     low, high = policy.allowed_low, policy.allowed_high
     if any(end is not None and math.isnan(end) for end in (low, high)):
-        raise _refusal(f"{path}.allowed", "an end of the range is NaN")
+        raise _refuse_field(f"{path}.allowed", "an end of the range is NaN")
     if low is not None and high is not None and low > high:
-        raise _refusal(f"{path}.allowed", f"the range from {low} to {high} is empty")
+        raise _refuse_field(f"{path}.allowed", f"the range from {low} to {high} is empty")
 
 
 def _check_completion(policy: Policy, path: str) -> None:
@@ -90,27 +94,27 @@ def _check_completion(policy: Policy, path: str) -> None:
     if completion != CompletionMode.DONE_CHANNEL:
         for name in ("done_channel", "done_value"):
             if getattr(policy, name) not in ("", None):
-                raise _refusal(
+                raise _refuse_field(
                     f"{path}.{name}",
                     "is not looked at unless the completion is COMPLETION_DONE_CHANNEL",
                 )
     if completion == CompletionMode.SENT:
         for name in ("ramp_rate", "ramp_step"):
             if getattr(policy, name) is not None:
-                raise _refusal(
+                raise _refuse_field(
                     f"{path}.{name}",
                     "a ramp waits for each step, and COMPLETION_SENT waits for nothing",
                 )
     timeout_s = DEFAULTS.timeout_s if policy.timeout_s is None else policy.timeout_s
     polled = completion in (CompletionMode.READBACK, CompletionMode.DONE_CHANNEL)
     if polled and timeout_s is not None and (policy.settle_s or 0.0) >= timeout_s:
-        raise _refusal(
+        raise _refuse_field(
             f"{path}.settle",
             f"{policy.settle_s:g} s does not fit into the time-out of {timeout_s:g} s",
         )
 
 
-def _refusal(field: str, why: str) -> InvalidArgument:
+def _refuse_field(field: str, why: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})
 
 
@@ -131,9 +135,9 @@ def effective(own: Policy) -> Effective:
     sources: dict[str, bool] = {}
     for name in _NAMES:
         value = getattr(own, name)
-        said = value != _ABSENT[name]
-        chosen[name] = value if said else getattr(DEFAULTS, name)
+        is_set = value != _ABSENT[name]
+        chosen[name] = value if is_set else getattr(DEFAULTS, name)
         contract = "allowed" if name == "allowed_high" else _CONTRACT_NAMES.get(name, name)
-        if said or contract not in sources:
-            sources[contract] = said
+        if is_set or contract not in sources:
+            sources[contract] = is_set
     return Effective(Policy(**chosen), tuple(sources.items()))

@@ -87,7 +87,7 @@ class PvTable:
         listed = index.tolist()
         made: dict[str, Any] = {
             name: [column[i] for i in listed] if isinstance(column, list) else column[index]
-            for name, column in self._items()
+            for name, column in self._column_items()
         }
         return PvTable(**made)
 
@@ -106,10 +106,10 @@ class PvTable:
             joined_number = np.concatenate([self.number[keep], changed.number[living]])
         order = np.argsort(joined_number, kind="stable")
         if len(keep) == len(self) and np.array_equal(order, np.arange(len(order))):
-            return self._appended(changed.take(living))
+            return self._append_rows(changed.take(living))
         kept, new, places = keep.tolist(), living.tolist(), order.tolist()
         made: dict[str, Any] = {}
-        for name, column in self._items():
+        for name, column in self._column_items():
             other = getattr(changed, name)
             if isinstance(column, list):
                 both = [column[i] for i in kept] + [other[i] for i in new]
@@ -118,16 +118,16 @@ class PvTable:
                 made[name] = np.concatenate([column[keep], other[living]])[order]
         return PvTable(**made)
 
-    def _appended(self, more: PvTable) -> PvTable:
+    def _append_rows(self, more: PvTable) -> PvTable:
         made: dict[str, Any] = {}
-        for name, column in self._items():
+        for name, column in self._column_items():
             other = getattr(more, name)
             made[name] = (
                 column + other if isinstance(column, list) else np.concatenate([column, other])
             )
         return PvTable(**made)
 
-    def _items(self) -> list[tuple[str, Any]]:
+    def _column_items(self) -> list[tuple[str, Any]]:
         return [(name, getattr(self, name)) for name in COLUMNS]
 
     def row_of(self, number: int) -> int:

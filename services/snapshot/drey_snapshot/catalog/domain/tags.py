@@ -70,9 +70,9 @@ class TagBook:
 
     def names(self, numbers: Iterable[int]) -> list[tuple[str, str]]:
         """(group, tag) names, ordered without case; numbers of tags that went are left out."""
-        known = [self.by_number[n] for n in numbers if n in self.by_number]
+        known_tags = [self.by_number[n] for n in numbers if n in self.by_number]
         return sorted(
-            ((group.name, tag.name) for group, tag in known),
+            ((group.name, tag.name) for group, tag in known_tags),
             key=lambda pair: (pair[0].casefold(), pair[1].casefold()),
         )
 
@@ -91,16 +91,16 @@ def with_deleted(
     groups: Iterable[TagGroup], tombstones: Iterable[TagTombstone]
 ) -> tuple[TagGroup, ...]:
     """Groups with the deleted ones, and with the deleted tags of each."""
-    found = {group.id: group for group in groups}
+    group_of = {group.id: group for group in groups}
     dead = list(tombstones)
     for t in dead:
         if not t.number:
-            found[t.id] = TagGroup(t.id, t.name, t.description, 0, (), t.delete_time_ns)
+            group_of[t.id] = TagGroup(t.id, t.name, t.description, 0, (), t.delete_time_ns)
     gone: dict[str, list[Tag]] = {}
     for t in dead:
         if t.number:
             gone.setdefault(t.group_id, []).append(Tag(t.number, t.id, t.name, t.delete_time_ns))
     return ordered(
         replace(group, tags=tags_ordered([*group.tags, *gone.get(group.id, ())]))
-        for group in found.values()
+        for group in group_of.values()
     )

@@ -102,11 +102,11 @@ def decide(edit: Edit, table: FileTable, keep_existing: bool) -> Plan:
     before = {group.name.casefold() for group in edit.tags.groups}
     tags = _Tags(edit, table)
     lookup = edit.state.row_by_name.get
-    found = np.fromiter((lookup(name, -1) for name in table.name), np.int64, len(table))
-    _add_new(edit, plan, table, np.flatnonzero(found < 0).tolist(), tags)
-    there = np.flatnonzero(found >= 0)
+    state_rows = np.fromiter((lookup(name, -1) for name in table.name), np.int64, len(table))
+    _add_new(edit, plan, table, np.flatnonzero(state_rows < 0).tolist(), tags)
+    there = np.flatnonzero(state_rows >= 0)
     if not keep_existing and len(there):
-        _change_existing(edit, plan, _FileRows(table), there, found[there], tags)
+        _change_existing(edit, plan, _FileRows(table), there, state_rows[there], tags)
     plan.unchanged = plan.rows - plan.added - plan.changed - plan.refused
     for group in table.groups:
         edit.ensure_group(group)
@@ -118,8 +118,8 @@ def decide(edit: Edit, table: FileTable, keep_existing: bool) -> Plan:
 
 def _add_new(edit: Edit, plan: Plan, table: FileTable, rows: list[int], tags: _Tags) -> None:
     """All of them at once; a file was checked cell by cell, so only policies may still refuse."""
-    content = _content(table, rows, [tags.of_new(index) for index in rows])
-    refused = _refusals(content)
+    content = _content_columns(table, rows, [tags.of_new(index) for index in rows])
+    refused = _find_refusals(content)
     for i, error in refused.items():
         _note_refusal(plan, table, rows[i], error)
     plan.added += len(rows) - len(refused)
@@ -132,21 +132,23 @@ def _add_new(edit: Edit, plan: Plan, table: FileTable, rows: list[int], tags: _T
     plan.listed += [Row(lines[index], names[index], Action.ADDED) for index in rows]
 
 
-def _refusals(content: dict[str, Any]) -> dict[int, DreyError]:
+def _find_refusals(content: dict[str, Any]) -> dict[int, DreyError]:
     """What speaks against new PVs, by position."""
     columns = [content[name] for name in CONTENT]
     refused: dict[int, DreyError] = {}
     for i, policy in enumerate(content["policy"]):
         if policy is not NO_POLICY:
-            said = {name: column[i] for name, column in zip(CONTENT, columns, strict=True)}
+            own_fields = {name: column[i] for name, column in zip(CONTENT, columns, strict=True)}
             try:
-                check(Draft(**said), "")
+                check(Draft(**own_fields), "")
             except DreyError as error:
                 refused[i] = error
     return refused
 
 
-def _content(table: FileTable, rows: list[int], tags: list[tuple[int, ...]]) -> dict[str, Any]:
+def _content_columns(
+    table: FileTable, rows: list[int], tags: list[tuple[int, ...]]
+) -> dict[str, Any]:
     """Columns of `CONTENT` of some rows of a file."""
     index = np.array(rows, np.int64)
     taken: dict[str, Any] = {
@@ -163,7 +165,7 @@ def _content(table: FileTable, rows: list[int], tags: list[tuple[int, ...]]) -> 
         for name, column in taken.items()
     }
     for name in ("name", "device", "description", "setpoint_address", "readback_address"):
-        content[name] = _afresh(content[name])
+        content[name] = _copy_texts(content[name])
     protocol = np.array(table.protocol, np.uint8)[index]
     content["protocol"] = np.where(protocol == 0, PROTOCOL_CA, protocol).astype(np.uint8)
     for name in _TOLERANCE_FIELDS:
@@ -172,7 +174,7 @@ def _content(table: FileTable, rows: list[int], tags: list[tuple[int, ...]]) -> 
     return content
 
 
-def _afresh(texts: list[str]) -> list[str]:
+def _copy_texts(texts: list[str]) -> list[str]:
     """The same texts as objects that lie side by side.
 
     Those of the file lie among its other cells: each would keep a whole block of memory that is
@@ -207,11 +209,11 @@ def _change_existing(
             plan.listed.append(Row(line, name, Action.CHANGED, columns))
 
 
-def _note_refusal(plan: Plan, table: FileTable, at: int, error: DreyError) -> None:
+def _note_refusal(plan: Plan, table: FileTable, row: int, error: DreyError) -> None:
     plan.refused += 1
     field_, message = error.field.lstrip("."), error.message.lstrip(".")
     plan.listed.append(
-        Row(table.line[at], table.name[at], Action.REFUSED, field_, error.reason, message)
+        Row(table.line[row], table.name[row], Action.REFUSED, field_, error.reason, message)
     )
 
 
@@ -238,28 +240,30 @@ class _FileRows:
         mine, others = there.tolist(), at_state.tolist()
         same = np.ones(len(there), bool)
         for name, column in self._plain:
-            known = getattr(state, name)
-            known = known if isinstance(known, list) else known.tolist()
+            state_column = getattr(state, name)
+            state_column = state_column if isinstance(state_column, list) else state_column.tolist()
             pairs = zip(mine, others, strict=True)
-            same &= np.array([column[i] == known[k] for i, k in pairs], bool)
+            same &= np.array([column[i] == state_column[k] for i, k in pairs], bool)
         if self._policy:
             pairs = zip(mine, others, strict=True)
-            said = (self._merged(state.policy[k], i) == state.policy[k] for i, k in pairs)
-            same &= np.fromiter(said, bool, len(there))
+            equal_policies = (
+                self._merge_policy(state.policy[k], i) == state.policy[k] for i, k in pairs
+            )
+            same &= np.fromiter(equal_policies, bool, len(there))
         return same
 
-    def over(self, before: Draft, at: int) -> Draft:
+    def over(self, before: Draft, row: int) -> Draft:
         """The PV with what the row says."""
         after = copy_of(before)
         for name, column in self._plain:
-            setattr(after, name, column[at])
+            setattr(after, name, column[row])
         if self._policy:
-            after.policy = self._merged(before.policy, at)
+            after.policy = self._merge_policy(before.policy, row)
         return after
 
-    def _merged(self, before: Policy, at: int) -> Policy:
-        said = self.table.policy[at]
-        return replace(before, **{name: getattr(said, name) for name in self._policy})
+    def _merge_policy(self, before: Policy, row: int) -> Policy:
+        own_policy = self.table.policy[row]
+        return replace(before, **{name: getattr(own_policy, name) for name in self._policy})
 
 
 class _Tags:
@@ -274,22 +278,22 @@ class _Tags:
             number for (group, _), number in edit.state.tags.by_name.items() if group in groups
         }
 
-    def of_new(self, at: int) -> tuple[int, ...]:
-        named = self._table.tags[at]
-        found = self._known.get(named)
-        if found is None:
-            found = self._known[named] = self._numbers(named)
-        return found
+    def of_new(self, row: int) -> tuple[int, ...]:
+        named = self._table.tags[row]
+        tag_numbers = self._known.get(named)
+        if tag_numbers is None:
+            tag_numbers = self._known[named] = self._tag_numbers(named)
+        return tag_numbers
 
-    def over(self, carried: tuple[int, ...], at: int) -> tuple[int, ...]:
+    def over(self, carried: tuple[int, ...], row: int) -> tuple[int, ...]:
         """Tags of groups that the file does not speak of stay."""
-        said = self.of_new(at)
-        key = (carried, said)
-        found = self._merged.get(key)
-        if found is None:
+        own_tags = self.of_new(row)
+        key = (carried, own_tags)
+        merged_tags = self._merged.get(key)
+        if merged_tags is None:
             kept = [number for number in carried if number not in self._spoken_of]
-            found = self._merged[key] = tuple(sorted({*kept, *said}))
-        return found
+            merged_tags = self._merged[key] = tuple(sorted({*kept, *own_tags}))
+        return merged_tags
 
-    def _numbers(self, named: Iterable[tuple[str, str]]) -> tuple[int, ...]:
+    def _tag_numbers(self, named: Iterable[tuple[str, str]]) -> tuple[int, ...]:
         return tuple(sorted({self._edit.tag_number(group, tag) for group, tag in named}))

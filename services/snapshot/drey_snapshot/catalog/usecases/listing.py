@@ -32,7 +32,7 @@ def list_living(
     """A page of the living PVs. Errors as `SelectorIndex.select`."""
     order = view.name_order
     if selector is not None or search.strip():
-        mask = _mask(view, selector, search)
+        mask = _search_mask(view, selector, search)
         order = order[mask[order]]
     names, numbers = view.table.name, view.table.number
     first = 0
@@ -53,7 +53,7 @@ def list_all(
     size: int,
 ) -> Page:
     """A page of the living and the dead."""
-    found: list[tuple[str, int, PvTable, int]] = []
+    matches: list[tuple[str, int, PvTable, int]] = []
     index = index_of(tombstones, view.tags)
     dead = np.ones(len(tombstones), bool)
     unknown: list[str] = []
@@ -63,21 +63,21 @@ def list_all(
     if search.strip():
         dead = dead & index.search(search)
     # a name that only a tombstone has is not unknown
-    living = _mask(view, selector, search, allow_unknown=True)
+    living = _search_mask(view, selector, search, allow_unknown=True)
     if selector is not None and unknown:
         _, missing = view.select(selector, allow_unknown=True)
         if set(missing) & set(unknown):
             view.select(selector)
     for table, mask in ((view.table, living), (tombstones, dead)):
         for row in np.flatnonzero(mask).tolist():
-            found.append((table.name[row], int(table.number[row]), table, row))
-    found.sort(key=lambda item: item[:2])
-    first = 0 if after is None else bisect_right(found, after, key=lambda item: item[:2])
-    chosen = found[first : first + size + 1]
-    return Page([draft_of(table, row) for _, _, table, row in chosen], len(found))
+            matches.append((table.name[row], int(table.number[row]), table, row))
+    matches.sort(key=lambda item: item[:2])
+    first = 0 if after is None else bisect_right(matches, after, key=lambda item: item[:2])
+    chosen = matches[first : first + size + 1]
+    return Page([draft_of(table, row) for _, _, table, row in chosen], len(matches))
 
 
-def _mask(
+def _search_mask(
     view: CatalogView, selector: Selector | None, search: str, allow_unknown: bool = False
 ) -> Bools:
     mask: Bools = np.ones(len(view.table), bool)

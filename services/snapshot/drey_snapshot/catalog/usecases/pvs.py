@@ -38,17 +38,17 @@ async def delete(
     """Make a tombstone; `check` may refuse what is there."""
     before = scene.edit.by_id(id)
     check(before)
-    said = describe(before, scene.edit)
+    audit_fields = describe(before, scene.edit)
     after = scene.edit.delete(before)
-    return Act(encode(after), "pv.delete", f"pvs/{id}", said)
+    return Act(encode(after), "pv.delete", f"pvs/{id}", audit_fields)
 
 
 async def undelete(scene: Scene, id: str, encode: Callable[[Draft], bytes]) -> Act:
     """Bring a tombstone back; a PV that lives is left as it is."""
-    found = await read_pv(scene.conn, id)
-    if len(found) == 0:
+    pv = await read_pv(scene.conn, id)
+    if len(pv) == 0:
         raise NotFound(f"no PV has the id {id}", field="id", metadata={"resource": "pv", "id": id})
-    draft = draft_of(found, 0)
+    draft = draft_of(pv, 0)
     if draft.delete_time_ns:
         draft = scene.edit.undelete(draft)
     after = describe(draft, scene.edit)
@@ -89,8 +89,8 @@ async def tag_selected(
         return 0, 0
     edit = scene.edit
     added = {edit.tag_number(group, tag) for group, tag in add}
-    known = (edit.known_tag(group, tag) for group, tag in remove)
-    removed = {number for number in known if number is not None} - added
+    known_tags = (edit.known_tag(group, tag) for group, tag in remove)
+    removed = {number for number in known_tags if number is not None} - added
     changed = 0
     for draft in edit.at_rows(rows.tolist()):
         after = copy_of(draft)

@@ -47,17 +47,17 @@ class Library:
 
     async def view(self, record: Record) -> ValuesView:
         """All values of a snapshot."""
-        found = self._views.get(record.facts.id)
-        if found is not None:
-            return found
+        kept_view = self._views.get(record.facts.id)
+        if kept_view is not None:
+            return kept_view
         # One load at a time: the second of two that ask for the same one finds it here.
         async with self._lock:
-            found = self._views.get(record.facts.id)
-            if found is not None:
-                return found
+            kept_view = self._views.get(record.facts.id)
+            if kept_view is not None:
+                return kept_view
             manifest = await self._store.manifest(record.no)
-            where = await self._directory(record.facts.directory_hash)
-            pages = await self._pages(manifest)
+            where = await self._read_directory(record.facts.directory_hash)
+            pages = await self._read_pages(manifest)
             view = ValuesView(
                 where, pages, record.facts.time_ns, tuple(e.value_hash for e in manifest)
             )
@@ -66,11 +66,11 @@ class Library:
 
     async def directory(self, tree_hash: PageHash) -> DirectoryView:
         """The directory that a tree names."""
-        found = self._directories.get(tree_hash)
-        if found is not None:
-            return found
+        kept_directory = self._directories.get(tree_hash)
+        if kept_directory is not None:
+            return kept_directory
         async with self._lock:
-            return await self._directory(tree_hash)
+            return await self._read_directory(tree_hash)
 
     def keep(self, snapshot_id: str, view: ValuesView) -> None:
         """Keep the view of a snapshot that was just taken."""
@@ -108,7 +108,7 @@ class Library:
                 held[h] = page
         return held
 
-    async def _pages(self, manifest: Sequence[ManifestEntry]) -> Pages:
+    async def _read_pages(self, manifest: Sequence[ManifestEntry]) -> Pages:
         values = await self._value_pages([e.value_hash for e in manifest])
         times = await self._times_pages([e.times_hash for e in manifest])
         numbers = np.array([e.page for e in manifest], np.int64)
@@ -118,10 +118,10 @@ class Library:
             [times[e.times_hash] for e in manifest],
         )
 
-    async def _directory(self, tree_hash: PageHash) -> DirectoryView:
-        found = self._directories.get(tree_hash)
-        if found is not None:
-            return found
+    async def _read_directory(self, tree_hash: PageHash) -> DirectoryView:
+        kept_directory = self._directories.get(tree_hash)
+        if kept_directory is not None:
+            return kept_directory
         blobs = await self._store.page_data([tree_hash])
         (raw,) = load_text([blobs[tree_hash]])
         entries = decode_tree(raw)
@@ -129,7 +129,7 @@ class Library:
         data = await self._store.page_data(list(wanted))
         names_key = names_hash(entries)
         names = self._names.get(names_key)
-        view = await asyncio.to_thread(_assemble, entries, data, names)
+        view = await asyncio.to_thread(_assemble_directory, entries, data, names)
         self._names.put(names_key, view.names)
         self._directories.put(tree_hash, view)
         return view
@@ -140,16 +140,16 @@ def names_hash(entries: Sequence[TreeEntry]) -> PageHash:
     return hash_bytes(b"".join(e.catalog for e in sorted(entries, key=lambda e: e.page)))
 
 
-def _assemble(
+def _assemble_directory(
     entries: Sequence[TreeEntry], data: dict[PageHash, bytes], names: Names | None
 ) -> DirectoryView:
-    known = [e for e in entries if e.metadata != NO_PAGE]
+    known_entries = [e for e in entries if e.metadata != NO_PAGE]
     if names is None:
         raws = load_text([data[e.catalog] for e in entries])
         names = Names(Directory.from_pages(0, [decode_catalog(raw) for raw in raws]))
-    metadata = load_text([data[e.metadata] for e in known])
+    metadata = load_text([data[e.metadata] for e in known_entries])
     return DirectoryView(
         names,
         MetadataIndex(decode_metadata(raw) for raw in metadata),
-        {e.page: e.metadata for e in known},
+        {e.page: e.metadata for e in known_entries},
     )

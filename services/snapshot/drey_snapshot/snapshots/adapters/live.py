@@ -48,10 +48,10 @@ class LiveSource:
             self._pulses.read(), self._image.read_pages(numbers.tolist())
         )
         used = np.unique(shard_of_page(numbers, self._shards)).tolist()
-        return LiveImage(pages, [_pulse(s, *pulses[s]) for s in used], now_ns(), self._shards)
+        return LiveImage(pages, [_shard_pulse(s, *pulses[s]) for s in used], now_ns(), self._shards)
 
 
-def _pulse(shard: int, beat: Heartbeat | None, age_ns: int | None) -> Pulse:
+def _shard_pulse(shard: int, beat: Heartbeat | None, age_ns: int | None) -> Pulse:
     if beat is None:
         return Pulse(ShardStamp(shard, 0, 0, 0), False, False)
     stamp = ShardStamp(shard, beat.epoch, beat.sequence, -1 if age_ns is None else age_ns)

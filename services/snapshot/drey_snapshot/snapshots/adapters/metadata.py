@@ -50,22 +50,26 @@ class MetadataSource:
     async def current(self) -> LiveMetadata:
         """As it is now; one small read where nothing changed. `Unavailable` without Redis."""
         async with self._lock:
-            stamps = await self._stamps()
-            known = self._live.known
-            stale = [n for n, stamp in stamps.items() if n not in known or known[n].stamp != stamp]
+            stamps = await self._read_stamps()
+            known_pages = self._live.known
+            stale = [
+                n
+                for n, stamp in stamps.items()
+                if n not in known_pages or known_pages[n].stamp != stamp
+            ]
             if not stale:
                 return self._live
             # The versions were read before the pages: a page that changes in between is read
             # once more the next time, never missed.
             raws = await self._image.metadata_bytes(stale)
-            found = [(n, stamps[n], raw) for n, raw in zip(stale, raws, strict=True) if raw]
-            if len(found) > _INLINE_PAGES:
-                made = await asyncio.to_thread(_decode, found)
+            read_pages = [(n, stamps[n], raw) for n, raw in zip(stale, raws, strict=True) if raw]
+            if len(read_pages) > _INLINE_PAGES:
+                made = await asyncio.to_thread(_decode_pages, read_pages)
             else:
-                made = _decode(found)
-            known = {**known, **made}
-            index = MetadataIndex(entry.page for entry in known.values())
-            self._live = LiveMetadata(known, index)
+                made = _decode_pages(read_pages)
+            known_pages = {**known_pages, **made}
+            index = MetadataIndex(entry.page for entry in known_pages.values())
+            self._live = LiveMetadata(known_pages, index)
             return self._live
 
     async def current_or_cached(self) -> LiveMetadata:
@@ -75,7 +79,7 @@ class MetadataSource:
         except Unavailable:
             return self._live
 
-    async def _stamps(self) -> dict[int, Stamp]:
+    async def _read_stamps(self) -> dict[int, Stamp]:
         versions = await self._image.directory_versions(self._shards)
         return {
             page: (shard.epoch, version)
@@ -85,8 +89,8 @@ class MetadataSource:
         }
 
 
-def _decode(found: list[tuple[int, Stamp, bytes]]) -> dict[int, KnownPage]:
-    pages = ((n, stamp, raw, metadata_page(n, raw)) for n, stamp, raw in found)
+def _decode_pages(read_pages: list[tuple[int, Stamp, bytes]]) -> dict[int, KnownPage]:
+    pages = ((n, stamp, raw, metadata_page(n, raw)) for n, stamp, raw in read_pages)
     return {
         n: KnownPage(stamp, hash_bytes(raw), store_text(raw), page)
         for n, stamp, raw, page in pages

@@ -37,14 +37,14 @@ class CaReader:
         most, apart from making channels.
         """
         async with self._lock:
-            table = await self._opened()
+            table = await self._open_table()
             await self._forget_others(table, living)
-            await self._add(table, channels, addresses)
+            await self._add_channels(table, channels, addresses)
             slots = self._slots[np.searchsorted(self._channels, channels)]
         result = await table.read(slots, timeout)
         return replace(result.values, key=channels)
 
-    async def _opened(self) -> ChannelTable:
+    async def _open_table(self) -> ChannelTable:
         if self._table is None:
             from drey_ca import open_table  # loads libca
 
@@ -59,7 +59,7 @@ class CaReader:
             await table.remove(self._slots[gone])
             self._channels, self._slots = self._channels[~gone], self._slots[~gone]
 
-    async def _add(self, table: ChannelTable, channels: I8, addresses: list[str]) -> None:
+    async def _add_channels(self, table: ChannelTable, channels: I8, addresses: list[str]) -> None:
         new = np.flatnonzero(~np.isin(channels, self._channels))
         if len(new) == 0:
             return

@@ -238,32 +238,32 @@ class SnapshotStore:
     async def by_id(self, snapshot_id: str) -> Record | None:
         """A snapshot by id, deleted or not; None where there never was one."""
 
-        async def fetch(conn: Connection) -> Row | None:
+        async def fetch_row(conn: Connection) -> Row | None:
             return await conn.fetchrow(_RECORD + " WHERE s.id = $1", snapshot_id)
 
-        row = await self._read(fetch)
-        return _record(row) if row else None
+        row = await self._read_once(fetch_row)
+        return _to_record(row) if row else None
 
     async def by_job(self, job_id: str) -> Record | None:
         """The snapshot that a job made; None where it made none."""
 
-        async def fetch(conn: Connection) -> Row | None:
+        async def fetch_row(conn: Connection) -> Row | None:
             return await conn.fetchrow(_RECORD + " WHERE s.job_id = $1", job_id)
 
-        row = await self._read(fetch)
-        return _record(row) if row else None
+        row = await self._read_once(fetch_row)
+        return _to_record(row) if row else None
 
     async def locked(self, conn: Connection, snapshot_id: str) -> Record | None:
         """A snapshot whose labels nobody else changes until the transaction ends."""
         await conn.execute(_LOCK, snapshot_id)
         # In a statement of its own, which sees what was committed while this one waited.
         row = await conn.fetchrow(_RECORD + " WHERE s.id = $1", snapshot_id)
-        return _record(row) if row else None
+        return _to_record(row) if row else None
 
     async def golden(self, scope: str, label: str) -> Record | None:
         """The living snapshot with a golden mark; None where there is none."""
 
-        async def fetch(conn: Connection) -> Row | None:
+        async def fetch_row(conn: Connection) -> Row | None:
             return await conn.fetchrow(
                 _RECORD + " JOIN snapshot.golden m ON m.snapshot_no = s.no"
                 " WHERE m.scope = $1 AND m.label = $2 AND l.delete_time_ns = 0",
@@ -271,8 +271,8 @@ class SnapshotStore:
                 label,
             )
 
-        row = await self._read(fetch)
-        return _record(row) if row else None
+        row = await self._read_once(fetch_row)
+        return _to_record(row) if row else None
 
     async def lock_golden(self, conn: Connection) -> None:
         """Nobody else sets or clears a golden mark until the transaction ends; others read them."""
@@ -308,69 +308,69 @@ class SnapshotStore:
     async def list_records(self, chosen: Filter, limit: int) -> list[Record]:
         """Snapshots, newest first."""
 
-        async def fetch(conn: Connection) -> list[Row]:
-            return await conn.fetch(_LIST, *_arguments(chosen, limit))
+        async def fetch_rows(conn: Connection) -> list[Row]:
+            return await conn.fetch(_LIST, *_query_arguments(chosen, limit))
 
-        return [_record(row) for row in await self._read(fetch)]
+        return [_to_record(row) for row in await self._read_once(fetch_rows)]
 
     async def count_records(self, chosen: Filter, most: int) -> int:
         """How many there are, `most` where there are more."""
 
-        async def fetch(conn: Connection) -> Row | None:
-            return await conn.fetchrow(_COUNT, *_arguments(chosen, most))
+        async def fetch_count(conn: Connection) -> Row | None:
+            return await conn.fetchrow(_COUNT, *_query_arguments(chosen, most))
 
-        row = await self._read(fetch)
+        row = await self._read_once(fetch_count)
         assert row is not None, "an aggregate has one row"
         return int(row[0])
 
     async def manifest(self, no: int) -> list[ManifestEntry]:
         """The pages of a snapshot, by page number: one index range."""
 
-        async def fetch(conn: Connection) -> list[Row]:
+        async def fetch_rows(conn: Connection) -> list[Row]:
             return await conn.fetch(
                 "SELECT page_no, value_hash, times_hash FROM snapshot.manifest"
                 " WHERE snapshot_no = $1 ORDER BY page_no",
                 no,
             )
 
-        return [ManifestEntry(*row) for row in await self._read(fetch)]
+        return [ManifestEntry(*row) for row in await self._read_once(fetch_rows)]
 
     async def page_data(self, hashes: Sequence[PageHash]) -> dict[PageHash, bytes]:
         """Stored pages by hash. Raises `Internal` where one is not there."""
-        found = await self.page_data_or_less(hashes)
-        if len(found) < len(set(hashes)):
-            lost = next(h for h in hashes if h not in found)
+        page_data = await self.page_data_or_less(hashes)
+        if len(page_data) < len(set(hashes)):
+            lost = next(h for h in hashes if h not in page_data)
             raise Internal(f"page {lost.hex()} of a snapshot is not in the database")
-        return found
+        return page_data
 
     async def page_data_or_less(self, hashes: Sequence[PageHash]) -> dict[PageHash, bytes]:
         """Stored pages by hash, those not there left out."""
         if not hashes:
             return {}
 
-        async def fetch(conn: Connection) -> list[Row]:
+        async def fetch_rows(conn: Connection) -> list[Row]:
             return await conn.fetch(
                 "SELECT hash, data FROM snapshot.page WHERE hash = ANY($1::bytea[])", list(hashes)
             )
 
-        return {row[0]: row[1] for row in await self._read(fetch)}
+        return {row[0]: row[1] for row in await self._read_once(fetch_rows)}
 
     async def history(self, pages: Sequence[int], begin: int, end: int) -> HistoryList:
         """Some pages through all living snapshots: one index range a page."""
 
-        async def fetch(conn: Connection) -> Row | None:
+        async def fetch_history(conn: Connection) -> Row | None:
             return await conn.fetchrow(_HISTORY, list(pages), begin, end)
 
-        row = await self._read(fetch)
+        row = await self._read_once(fetch_history)
         assert row is not None, "an aggregate has one row"
         page, values, times, no, time_ns, ids = (column or b"" for column in row)
         return HistoryList(
             np.array(list(page), np.int64),
-            _cut(values, HASH_BYTES),
-            _cut(times, HASH_BYTES),
+            _cut_hashes(values, HASH_BYTES),
+            _cut_hashes(times, HASH_BYTES),
             np.array(list(no), np.int64),
             np.array(list(time_ns), np.int64),
-            _cut(ids, 16),
+            _cut_hashes(ids, 16),
         )
 
     async def add_refusal(self, refusal_id: str, missing: Sequence[MissingPv]) -> None:
@@ -382,23 +382,23 @@ class SnapshotStore:
     async def refusal(self, refusal_id: str) -> list[MissingPv] | None:
         """What was missing; None where there is no such list, or not any more."""
 
-        async def fetch(conn: Connection) -> Row | None:
+        async def fetch_refusal(conn: Connection) -> Row | None:
             return await conn.fetchrow(
                 "SELECT missing FROM snapshot.refusal WHERE id = $1", refusal_id
             )
 
-        row = await self._read(fetch)
+        row = await self._read_once(fetch_refusal)
         if row is None:
             return None
         return await asyncio.to_thread(_missing_pvs, row[0])
 
-    async def _read(self, action: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _read_once(self, action: Callable[[Connection], Awaitable[T]]) -> T:
         """Not repeated while Postgres is away: the caller is told at once."""
         async with self.db.acquire() as conn:
             return await action(conn)
 
 
-def _arguments(chosen: Filter, limit: int) -> tuple[object, ...]:
+def _query_arguments(chosen: Filter, limit: int) -> tuple[object, ...]:
     """What `_CHOSEN` and its limit take, by number."""
     return (
         *(chosen.after or (None, None)),
@@ -412,11 +412,11 @@ def _missing_pvs(stored: bytes) -> list[MissingPv]:
     return [MissingPv(*fields) for fields in json.loads(load_text([stored])[0])]
 
 
-def _cut(joined: bytes, size: int) -> list[bytes]:
-    return [joined[at : at + size] for at in range(0, len(joined), size)]
+def _cut_hashes(joined: bytes, size: int) -> list[bytes]:
+    return [joined[start : start + size] for start in range(0, len(joined), size)]
 
 
-def _record(row: Row) -> Record:
+def _to_record(row: Row) -> Record:
     facts = Facts(
         id=row["id"],
         job_id=row["job_id"] or "",

@@ -35,9 +35,9 @@ class Chooser:
         Raises `InvalidArgument` for a selector that is wrong in itself.
         """
         selector.validate(path)
-        return self._choose(selector, path)
+        return self._choose_part(selector, path)
 
-    def _choose(self, selector: Selector, path: str) -> Mask:
+    def _choose_part(self, selector: Selector, path: str) -> Mask:
         plain = replace(selector, ids=(), scope="", tags=(), excluding=None)
         by_identity = bool(selector.ids or selector.scope)
         if plain.all or plain.explicit or not by_identity:
@@ -57,7 +57,7 @@ class Chooser:
         for tag in selector.tags:
             mask &= self._of_today(Selector(tags=(tag,)))
         if selector.excluding is not None:
-            mask &= ~self._choose(selector.excluding, f"{path}.excluding")
+            mask &= ~self._choose_part(selector.excluding, f"{path}.excluding")
         return mask
 
     def _of_today(self, selector: Selector) -> Mask:

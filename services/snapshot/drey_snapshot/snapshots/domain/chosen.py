@@ -17,12 +17,12 @@ _EXCLUDING = "except_"
 
 def encode_selector(selector: Selector) -> bytes:
     """JSON by the names of the fields (but `_EXCLUDING`), those that say nothing left out."""
-    return json.dumps(_said(selector), separators=(",", ":"), sort_keys=True).encode()
+    return json.dumps(_selector_fields(selector), separators=(",", ":"), sort_keys=True).encode()
 
 
 def decode_selector(raw: bytes) -> Selector:
     """Inverse of `encode_selector`."""
-    return _selector(json.loads(raw))
+    return _parse_selector(json.loads(raw))
 
 
 def shortened(selector: Selector) -> Selector:
@@ -38,12 +38,12 @@ def shortened(selector: Selector) -> Selector:
     return selector if short == selector else short
 
 
-def _said(selector: Selector) -> dict[str, Any]:
+def _selector_fields(selector: Selector) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for field in fields(selector):
         value = getattr(selector, field.name)
         if isinstance(value, Selector):
-            said[_EXCLUDING] = _said(value)
+            said[_EXCLUDING] = _selector_fields(value)
         elif field.name == "tags" and value:
             said["tags"] = [[tag.group, list(tag.tags)] for tag in value]
         elif value:
@@ -51,11 +51,11 @@ def _said(selector: Selector) -> dict[str, Any]:
     return said
 
 
-def _selector(said: Mapping[str, Any]) -> Selector:
+def _parse_selector(fields: Mapping[str, Any]) -> Selector:
     given: dict[str, Any] = {}
-    for name, value in said.items():
+    for name, value in fields.items():
         if name == _EXCLUDING:
-            given["excluding"] = _selector(value)
+            given["excluding"] = _parse_selector(value)
         elif name == "tags":
             given[name] = tuple(TagFilter(group, tuple(tags)) for group, tags in value)
         else:

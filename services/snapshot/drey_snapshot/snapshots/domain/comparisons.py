@@ -48,24 +48,24 @@ class Comparisons:
     @cached_property
     def names(self) -> list[str]:
         """Name of each PV, as of the reference, or of the first of the others that has it."""
-        return self._texts(lambda directory: directory.names)
+        return self._row_texts(lambda directory: directory.names)
 
     @cached_property
     def devices(self) -> list[str]:
         """Device of each PV, as `names`."""
-        return self._texts(lambda directory: directory.devices)
+        return self._row_texts(lambda directory: directory.devices)
 
-    def _texts(self, of: Callable[[Directory], list[str]]) -> list[str]:
+    def _row_texts(self, of: Callable[[Directory], list[str]]) -> list[str]:
         rows = self.sides[0].rows.tolist()
-        known = of(self.sides[0].directory)
-        texts = [known[row] if row >= 0 else "" for row in rows]
+        reference_texts = of(self.sides[0].directory)
+        texts = [reference_texts[row] if row >= 0 else "" for row in rows]
         lacking = self.sides[0].rows < 0
         for side in self.sides[1:]:
             if not lacking.any():
                 break
-            known = of(side.directory)
-            for at in np.flatnonzero(lacking & (side.rows >= 0)).tolist():
-                texts[at] = known[side.rows[at]]
+            reference_texts = of(side.directory)
+            for index in np.flatnonzero(lacking & (side.rows >= 0)).tolist():
+                texts[index] = reference_texts[side.rows[index]]
             lacking &= side.rows < 0
         return texts
 
@@ -85,20 +85,20 @@ class Comparisons:
         """PVs with a channel in one of the classes in any of the comparisons, ascending."""
         wanted = np.zeros(CLASSES, bool)
         wanted[[int(c) for c in classes if c != DifferenceClass.UNSPECIFIED]] = True
-        found: Mask = np.zeros(len(self.numbers), bool)
+        class_mask: Mask = np.zeros(len(self.numbers), bool)
         for one in self.each:
-            found |= wanted[one.setpoint.cls] | wanted[one.readback.cls]
-        return np.flatnonzero(found)
+            class_mask |= wanted[one.setpoint.cls] | wanted[one.readback.cls]
+        return np.flatnonzero(class_mask)
 
     def ordered(self, rows: I8, order: Order) -> I8:
         """The rows (ascending) in an order."""
-        listed, key = rows.tolist(), self._key(order)
+        listed, key = rows.tolist(), self._key_function(order)
         listed.sort(key=self.names.__getitem__ if order == Order.NAME else key)
         return np.array(listed, np.int64)
 
     def position(self, row: int, order: Order) -> Key:
         """What a row is ordered by, the number of its PV at the end: no two have the same."""
-        return (*self._key(order)(row), int(self.numbers[row]))
+        return (*self._key_function(order)(row), int(self.numbers[row]))
 
     def after(self, rows: I8, order: Order, position: Key) -> I8:
         """Those of the rows, in that order, that come after a position."""
@@ -106,18 +106,18 @@ class Comparisons:
             bisect_right(rows.tolist(), position, key=lambda row: self.position(row, order)) :
         ]
 
-    def _key(self, order: Order) -> Callable[[int], Key]:
+    def _key_function(self, order: Order) -> Callable[[int], Key]:
         names = self.names
         if order == Order.DEVICE:
             devices = self.devices
             return lambda row: (devices[row], names[row])
         if order == Order.DEVIATION:
-            sizes = self._deviations.tolist()
+            sizes = self._largest_deviations.tolist()
             return lambda row: (-sizes[row], names[row])
         return lambda row: (names[row],)
 
     @cached_property
-    def _deviations(self) -> NDArray[np.float64]:
+    def _largest_deviations(self) -> NDArray[np.float64]:
         """The largest of each PV; -inf where there is none."""
         largest = np.full(len(self.numbers), np.nan)
         with np.errstate(invalid="ignore"):

@@ -23,43 +23,50 @@ _FRESH, _STALE = 1, 2
 Role = Literal["setpoint", "readback"]
 
 
-def encode_comparisons(found: Comparisons, rows: I8, *, with_values: bool) -> list[bytes]:
+def encode_comparisons(comparisons: Comparisons, rows: I8, *, with_values: bool) -> list[bytes]:
     """The field `rows = 1` of a `RowChunk` for each row, in the order given."""
     listed = rows.tolist()
-    names, devices = found.names, found.devices
-    reference = found.each[0].reference
+    names, devices = comparisons.names, comparisons.devices
+    reference = comparisons.each[0].reference
     return encode_rows(
         DifferenceRows(
             [names[row] for row in listed],
-            found.numbers[rows],
+            comparisons.numbers[rows],
             [devices[row] for row in listed],
-            (_values(reference, "setpoint", rows), _values(reference, "readback", rows))
+            (
+                _value_columns(reference, "setpoint", rows),
+                _value_columns(reference, "readback", rows),
+            )
             if with_values
             else None,
             [
                 (
-                    _channels(one, "setpoint", rows, with_values),
-                    _channels(one, "readback", rows, with_values),
+                    _channel_columns(one, "setpoint", rows, with_values),
+                    _channel_columns(one, "readback", rows, with_values),
                 )
-                for one in found.each
+                for one in comparisons.each
             ],
-            found.first_different[rows],
+            comparisons.first_different[rows],
         )
     )
 
 
-def _channels(found: Differences, role: Role, rows: I8, with_values: bool) -> DifferenceChannels:
-    comparison: Comparison = getattr(found, role)
+def _channel_columns(
+    differences: Differences, role: Role, rows: I8, with_values: bool
+) -> DifferenceChannels:
+    comparison: Comparison = getattr(differences, role)
     part = Comparison(*(getattr(comparison, each.name)[rows] for each in fields(Comparison)))
-    return DifferenceChannels(part, _values(found.other, role, rows) if with_values else None)
+    return DifferenceChannels(
+        part, _value_columns(differences.other, role, rows) if with_values else None
+    )
 
 
-def _values(side: Side, role: Role, rows: I8) -> DifferenceValues:
+def _value_columns(side: Side, role: Role, rows: I8) -> DifferenceValues:
     columns: Columns = getattr(side, role).take(rows)
-    return DifferenceValues(columns, side.view.where.metadata.labels, _freshness(side, columns))
+    return DifferenceValues(columns, side.view.where.metadata.labels, _row_freshness(side, columns))
 
 
-def _freshness(side: Side, columns: Columns) -> int | U1:
+def _row_freshness(side: Side, columns: Columns) -> int | U1:
     """Of the live machine; 0 of a snapshot."""
     if not side.view.live:
         return 0

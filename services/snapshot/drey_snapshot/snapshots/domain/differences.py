@@ -68,15 +68,15 @@ def differences(
 
     Unless `exhaustive`, channels in pages that are equal get a class and nothing else (no delta).
     """
-    numbers, sides = _aligned(reference, other, numbers)
+    numbers, sides = _align_sides(reference, other, numbers)
     here, there = sides
     limits = tolerances(numbers)
     equal_pages = _equal_pages(reference, other) if not exhaustive else np.zeros(0, np.int64)
     labels = reference.where.metadata is not other.where.metadata
-    setpoint = _compare(
+    setpoint = _compare_sides(
         here.setpoint, there.setpoint, limits[0], limits[1], equal_pages, sides, labels
     )
-    readback = _compare(
+    readback = _compare_sides(
         here.readback, there.readback, limits[2], limits[3], equal_pages, sides, labels
     )
     every = np.ones(len(numbers), bool)
@@ -84,7 +84,7 @@ def differences(
     return Differences(numbers, here, there, setpoint, readback, summary)
 
 
-def _aligned(
+def _align_sides(
     reference: ValuesView, other: ValuesView, numbers: I8 | None
 ) -> tuple[I8, tuple[Side, Side]]:
     a, b = reference.where.directory, other.where.directory
@@ -96,10 +96,10 @@ def _aligned(
                 Side(other, rows, other.setpoint, other.readback),
             )
         numbers = np.union1d(a.pv_number, b.pv_number)
-    return numbers, (_side(reference, numbers), _side(other, numbers))
+    return numbers, (_build_side(reference, numbers), _build_side(other, numbers))
 
 
-def _side(view: ValuesView, numbers: I8) -> Side:
+def _build_side(view: ValuesView, numbers: I8) -> Side:
     rows = view.where.directory.rows_of(numbers)
     return Side(view, rows, _rows_of(view.setpoint, rows), _rows_of(view.readback, rows))
 
@@ -118,43 +118,43 @@ def _rows_of(columns: Columns, rows: I8) -> Columns:
 
 def _equal_pages(reference: ValuesView, other: ValuesView) -> I8:
     """Numbers of the pages whose values, and whose metadata, are equal in both; ascending."""
-    numbers, at, there = np.intersect1d(
+    numbers, index, there = np.intersect1d(
         reference.pages.numbers, other.pages.numbers, assume_unique=True, return_indices=True
     )
     if reference.hashes and other.hashes:
         a, b = reference.hashes, other.hashes
         equal = np.fromiter(
-            (a[i] == b[j] for i, j in zip(at.tolist(), there.tolist(), strict=True)),
+            (a[i] == b[j] for i, j in zip(index.tolist(), there.tolist(), strict=True)),
             bool,
-            len(at),
+            len(index),
         )
     else:
-        equal = _equal_bytes(reference, other, at, there)
+        equal = _equal_bytes(reference, other, index, there)
     if reference.where.metadata is not other.where.metadata:
-        known, also = reference.where.metadata_hashes, other.where.metadata_hashes
+        reference_hashes, also = reference.where.metadata_hashes, other.where.metadata_hashes
         equal &= np.fromiter(
-            (known.get(n) == also.get(n) for n in numbers.tolist()), bool, len(numbers)
+            (reference_hashes.get(n) == also.get(n) for n in numbers.tolist()), bool, len(numbers)
         )
     same: I8 = numbers[equal]
     return same
 
 
-def _equal_bytes(reference: ValuesView, other: ValuesView, at: I8, there: I8) -> Mask:
-    equal: Mask = (_words(reference, at) == _words(other, there)).all(axis=1)
+def _equal_bytes(reference: ValuesView, other: ValuesView, page_index: I8, there: I8) -> Mask:
+    equal: Mask = (_page_words(reference, page_index) == _page_words(other, there)).all(axis=1)
     heaps, others = reference.pages.heaps, other.pages.heaps
     for i in np.flatnonzero(equal).tolist():
-        equal[i] = heaps[int(at[i])] == others[int(there[i])]
+        equal[i] = heaps[int(page_index[i])] == others[int(there[i])]
     return equal
 
 
-def _words(view: ValuesView, at: I8) -> NDArray[np.uint64]:
+def _page_words(view: ValuesView, page_index: I8) -> NDArray[np.uint64]:
     """The fixed columns of some of its pages (ascending), shape (n, words of a page)."""
     values = view.pages.values
     words: NDArray[np.uint64] = values.view(np.uint64).reshape(len(values), -1)
-    return words if len(at) == len(values) else words[at]
+    return words if len(page_index) == len(values) else words[page_index]
 
 
-def _compare(
+def _compare_sides(
     here: Columns,
     there: Columns,
     absolute: F8,
@@ -205,12 +205,12 @@ def _compare_all(
         there,
         absolute,
         relative,
-        reference_labels=_labels(sides[0].view.where, here),
-        other_labels=_labels(sides[1].view.where, there),
+        reference_labels=_enum_labels(sides[0].view.where, here),
+        other_labels=_enum_labels(sides[1].view.where, there),
     )
 
 
-def _labels(where: DirectoryView, columns: Columns) -> Callable[[int], tuple[bytes, ...]]:
+def _enum_labels(where: DirectoryView, columns: Columns) -> Callable[[int], tuple[bytes, ...]]:
     return lambda row: where.metadata.labels(int(columns.key[row]))
 
 

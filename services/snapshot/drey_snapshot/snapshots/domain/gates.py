@@ -86,7 +86,7 @@ def require_fresh(pulses: Sequence[Pulse], max_age_ns: int) -> None:
         return
     oldest = max((p.stamp.age_ns for p in stale if p.known), default=-1)
     shards = ",".join(str(p.stamp.shard) for p in stale)
-    why = "; ".join(_why(p) for p in stale[:_SHOWN])
+    why = "; ".join(_pulse_reason(p) for p in stale[:_SHOWN])
     raise FailedPrecondition(
         f"the image is not fresh: {why}. Wait for the monitor, allow a greater max_age, or take "
         f"the snapshot by reading the channels",
@@ -99,7 +99,7 @@ def require_fresh(pulses: Sequence[Pulse], max_age_ns: int) -> None:
     )
 
 
-def _why(pulse: Pulse) -> str:
+def _pulse_reason(pulse: Pulse) -> str:
     shard = pulse.stamp.shard
     if not pulse.known:
         return f"shard {shard} has no monitor"
@@ -141,20 +141,20 @@ def missing_rows(pages: Pages, directory: Directory, rows: I8) -> I8:
     if (ok == (pages.values["state"] != State.ABSENT)).all():
         return rows[:0]  # the ordinary case, told without looking at a single PV
     bad = ~(
-        _good(ok, pages, directory.setpoint_channel[rows])
-        & _good(ok, pages, directory.readback_channel[rows])
+        _good_channels(ok, pages, directory.setpoint_channel[rows])
+        & _good_channels(ok, pages, directory.readback_channel[rows])
     )
     missing: I8 = rows[bad]
     return missing
 
 
-def _good(ok: Mask, pages: Pages, channels: I8) -> Mask:
+def _good_channels(ok: Mask, pages: Pages, channels: I8) -> Mask:
     """Which channels are fine; a PV without such a channel (0) lacks nothing."""
     if len(pages) == 0:
         return np.equal(channels, 0)
-    at = np.searchsorted(pages.numbers, channels >> PAGE_SHIFT)
-    found: Mask = ok[np.minimum(at, len(pages) - 1), channels & PAGE_MASK]
-    return np.equal(channels, 0) | found
+    page_index = np.searchsorted(pages.numbers, channels >> PAGE_SHIFT)
+    good: Mask = ok[np.minimum(page_index, len(pages) - 1), channels & PAGE_MASK]
+    return np.equal(channels, 0) | good
 
 
 def require_coverage(
@@ -194,7 +194,7 @@ def _missing_pvs(
 ) -> list[MissingPv]:
     outside = np.isin(rows, unselected)
     reasons = [
-        _reasons(pages, channels[rows], outside)
+        _missing_reasons(pages, channels[rows], outside)
         for channels in (directory.setpoint_channel, directory.readback_channel)
     ]
     return [
@@ -210,7 +210,7 @@ def _missing_pvs(
     ]
 
 
-def _reasons(pages: Pages, channels: I8, outside: Mask) -> list[int]:
+def _missing_reasons(pages: Pages, channels: I8, outside: Mask) -> list[int]:
     """Why each channel is missing, 0 where it is not or where there is none (0)."""
     reasons = np.where(outside & (channels != 0), int(MissingReason.NOT_SELECTED), 0)
     asked = np.flatnonzero(~outside & (channels != 0))

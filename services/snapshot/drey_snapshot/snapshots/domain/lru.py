@@ -33,11 +33,11 @@ class Lru(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The item, marked as used; None where it is not held."""
-        found = self._items.get(key)
-        if found is None:
+        item = self._items.get(key)
+        if item is None:
             return None
         self._items.move_to_end(key)
-        return found[0]
+        return item[0]
 
     def put(self, key: K, value: V, weight: int = 1) -> None:
         """Hold an item, and let go of the oldest until the weight fits."""
@@ -52,6 +52,6 @@ class Lru(Generic[K, V]):
 
     def discard(self, key: K) -> None:
         """Forget an item, if it is held."""
-        found = self._items.pop(key, None)
-        if found is not None:
-            self._weight -= found[1]
+        item = self._items.pop(key, None)
+        if item is not None:
+            self._weight -= item[1]

@@ -41,25 +41,25 @@ class Prepared:
 
     def stored(self) -> dict[PageHash, bytes]:
         """The stored form of the pages that may be new: most of the work, and safe in a thread."""
-        return self._stored(self.new_values, self.new_times)
+        return self._store_forms(self.new_values, self.new_times)
 
     def stored_of(self, hashes: Collection[PageHash]) -> dict[PageHash, bytes]:
         """The stored form of those of its pages that are called so."""
 
-        def absent(h: PageHash) -> bool:
+        def is_absent(h: PageHash) -> bool:
             return h not in hashes
 
-        return self._stored(
-            _unknown(self.value_hashes, absent), _unknown(self.times_hashes, absent)
+        return self._store_forms(
+            _unknown_rows(self.value_hashes, is_absent), _unknown_rows(self.times_hashes, is_absent)
         )
 
-    def _stored(self, values: I8, times: I8) -> dict[PageHash, bytes]:
+    def _store_forms(self, values: I8, times: I8) -> dict[PageHash, bytes]:
         stored: dict[PageHash, bytes] = {}
-        for rows in _chunks(values):
-            blobs = store_values(split_values(_rows(self.pages, rows)))
+        for rows in _row_chunks(values):
+            blobs = store_values(split_values(_take_rows(self.pages, rows)))
             stored |= zip((self.value_hashes[i] for i in rows.tolist()), blobs, strict=True)
-        for rows in _chunks(times):
-            blobs = store_times(split_times(_rows(self.pages, rows)))
+        for rows in _row_chunks(times):
+            blobs = store_times(split_times(_take_rows(self.pages, rows)))
             stored |= zip((self.times_hashes[i] for i in rows.tolist()), blobs, strict=True)
         return stored
 
@@ -67,11 +67,11 @@ class Prepared:
 def _with_something(pages: Pages) -> Pages:
     """The pages that are not wholly absent."""
     used = pages.values["state"].any(axis=1)
-    return pages if used.all() else _rows(pages, np.flatnonzero(used))
+    return pages if used.all() else _take_rows(pages, np.flatnonzero(used))
 
 
-def prepare(pages: Pages, now_ns: int, known: Callable[[PageHash], bool]) -> Prepared:
-    """Hash and measure. Pages `known` need not be stored again. Pure, as far as `known` is."""
+def prepare(pages: Pages, now_ns: int, is_known: Callable[[PageHash], bool]) -> Prepared:
+    """Hash and measure. Pages `is_known` need not be stored again. Pure, as far as `known` is."""
     pages = _with_something(pages)
     values, times = value_hashes(pages), times_hashes(pages)
     counts, skew = measure(pages, now_ns)
@@ -79,25 +79,25 @@ def prepare(pages: Pages, now_ns: int, known: Callable[[PageHash], bool]) -> Pre
         pages,
         values,
         times,
-        _unknown(values, known),
-        _unknown(times, known),
+        _unknown_rows(values, is_known),
+        _unknown_rows(times, is_known),
         digest_of(list(zip(pages.numbers.tolist(), values, strict=True))),
         counts,
         skew,
     )
 
 
-def _unknown(hashes: list[PageHash], known: Callable[[PageHash], bool]) -> I8:
+def _unknown_rows(hashes: list[PageHash], is_known: Callable[[PageHash], bool]) -> I8:
     """Indices of hashes not known, each hash once."""
-    first = {h: i for i, h in reversed(list(enumerate(hashes))) if not known(h)}
+    first = {h: i for i, h in reversed(list(enumerate(hashes))) if not is_known(h)}
     return np.array(sorted(first.values()), np.int64)
 
 
-def _chunks(rows: I8) -> Iterator[I8]:
-    return (rows[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK))
+def _row_chunks(rows: I8) -> Iterator[I8]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
 
 
-def _rows(pages: Pages, rows: I8) -> Pages:
+def _take_rows(pages: Pages, rows: I8) -> Pages:
     return Pages(
         pages.numbers[rows],
         pages.values[rows],

@@ -39,10 +39,10 @@ def measure(pages: Pages, now_ns: int) -> tuple[StateCounts, Skew]:
         by_monitor=int(np.count_nonzero(origin == Origin.MONITOR)),
         unsupported=unsupported,
     )
-    return counts, _skew(source[~suspect & (source != 0)], now_ns)
+    return counts, _measure_skew(source[~suspect & (source != 0)], now_ns)
 
 
-def _skew(source: I8, now_ns: int) -> Skew:
+def _measure_skew(source: I8, now_ns: int) -> Skew:
     if len(source) == 0:
         return Skew()
     middle, high = (len(source) - 1) // 2, (len(source) - 1) * 99 // 100

@@ -35,29 +35,30 @@ def check_title(template: str, scope: str, source: str, field: str) -> None:
     """Raise `InvalidArgument` for a wrong template, and for one whose title would be too long."""
     size = len(fill_title(template, title_values(0, scope, source, _MOST_PVS), field).encode())
     if size > MAX_TITLE_BYTES:
-        raise _wrong(field, f"makes a title of {size} bytes; {MAX_TITLE_BYTES} are allowed")
+        raise _wrong_title(field, f"makes a title of {size} bytes; {MAX_TITLE_BYTES} are allowed")
 
 
 def fill_title(template: str, values: Mapping[str, str], field: str = "title_template") -> str:
     """The title. Raises `InvalidArgument` for a placeholder that there is not."""
 
-    def fill(part: re.Match[str]) -> str:
+    def fill_part(part: re.Match[str]) -> str:
         text, name = part[0], part[1]
         if text in ("{{", "}}"):
             return text[0]
         if name is None:
-            raise _wrong(
+            raise _wrong_title(
                 field, f"has a {text} that belongs to no placeholder; write {text * 2} for a brace"
             )
         if name not in values:
-            known = ", ".join(f"{{{each}}}" for each in values)
-            raise _wrong(
-                field, f"{text} is no placeholder; there are {known}, and {{{{ and }}}} for braces"
+            known_fields = ", ".join(f"{{{each}}}" for each in values)
+            raise _wrong_title(
+                field,
+                f"{text} is no placeholder; there are {known_fields}, and {{{{ and }}}} for braces",
             )
         return values[name]
 
-    return _PART.sub(fill, template)
+    return _PART.sub(fill_part, template)
 
 
-def _wrong(field: str, message: str) -> InvalidArgument:
+def _wrong_title(field: str, message: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {message}", field=field, metadata={"field": field})

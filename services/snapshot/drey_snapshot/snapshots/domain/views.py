@@ -81,7 +81,7 @@ class ValuesView:
     @cached_property
     def missing(self) -> Mask:
         """Which rows have a channel in here that has no value or was not connected."""
-        return _missing(self.setpoint) | _missing(self.readback)
+        return _missing_values(self.setpoint) | _missing_values(self.readback)
 
     @cached_property
     def rows(self) -> I8:
@@ -98,7 +98,7 @@ class ValuesView:
         """The PVs that are in here, for selectors."""
         directory = self.where.directory
         if len(self.rows) == len(directory):
-            return _index(directory)
+            return _build_index(directory)
         listed = self.rows.tolist()
         return SelectorIndex(
             numbers=directory.pv_number[self.rows],
@@ -115,7 +115,7 @@ class ValuesView:
         return 3 * (self.pages.values.nbytes + self.pages.times.nbytes) + heaps
 
 
-def _index(directory: Directory) -> SelectorIndex:
+def _build_index(directory: Directory) -> SelectorIndex:
     return SelectorIndex(
         numbers=directory.pv_number,
         names=directory.names,
@@ -125,7 +125,7 @@ def _index(directory: Directory) -> SelectorIndex:
     )
 
 
-def _missing(columns: Columns) -> Mask:
+def _missing_values(columns: Columns) -> Mask:
     mask: Mask = (columns.state != State.ABSENT) & (
         (columns.state != State.CONNECTED) | (columns.kind == KIND_NONE)
     )

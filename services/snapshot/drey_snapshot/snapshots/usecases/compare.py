@@ -139,16 +139,16 @@ class Comparer:
 
     async def compare(self, order: CompareOrder) -> Compared:
         """Compare. Raises `NotFound`, `InvalidArgument`, or `Unavailable` where a part is away."""
-        order = await self._resolved(order)
+        order = await self._resolve_order(order)
         position = decode_page_token(_LIST, order.query, order.page_token)
-        reference, *others = await self._views(order.states)
+        reference, *others = await self._read_views(order.states)
         today = None
         if order.tolerance_source == ToleranceSource.CATALOG or (
             order.selector is not None and needs_today(order.selector)
         ):
             today = await self._catalog.current()
         numbers, outside = await choose_off_loop(
-            lambda: _chosen(order.selector, order.scope, reference, others, today),
+            lambda: _chosen_numbers(order.selector, order.scope, reference, others, today),
             takes_long=order.selector is not None and order.selector.takes_long,
         )
         found: list[Differences] = []
@@ -159,63 +159,63 @@ class Comparer:
                 differences(
                     reference,
                     other,
-                    _tolerances(order, reference, other, today),
+                    _order_tolerances(order, reference, other, today),
                     numbers=numbers,
                     exhaustive=not order.summary_only and bool(order.classes & {*SAME}),
                 )
             )
-        return _compared(order, Comparisons(tuple(found)), outside, position)
+        return _compared_page(order, Comparisons(tuple(found)), outside, position)
 
-    async def _resolved(self, order: CompareOrder) -> CompareOrder:
+    async def _resolve_order(self, order: CompareOrder) -> CompareOrder:
         """The order with the ids of golden snapshots: pages of one are not pages of the next."""
         if all(state.golden is None for state in order.states):
             return order
-        reference, *others = [await self._resolve(state) for state in order.states]
+        reference, *others = [await self._resolve_state(state) for state in order.states]
         return replace(order, reference=reference, others=tuple(others))
 
-    async def _resolve(self, state: State) -> State:
+    async def _resolve_state(self, state: State) -> State:
         if state.golden is None:
             return state
         record = await self._reader.golden(state.golden, state.field)
         return State(record.facts.id, state.field)
 
-    async def _views(self, states: Sequence[State]) -> list[ValuesView]:
+    async def _read_views(self, states: Sequence[State]) -> list[ValuesView]:
         """A view of each; the same one where two name the same state."""
         wanted = {state.snapshot_id: state for state in reversed(states)}
-        views = await together(*(self._view(state) for state in wanted.values()))
+        views = await together(*(self._read_view(state) for state in wanted.values()))
         by_id = dict(zip(wanted, views, strict=True))
         return [by_id[state.snapshot_id] for state in states]
 
-    async def _view(self, state: State) -> ValuesView:
+    async def _read_view(self, state: State) -> ValuesView:
         if not state.snapshot_id:
             return await self._taker.live_view(DEFAULT_MAX_AGE_NS)
         record = await self._reader.living(state.snapshot_id, state.field)
         return await self._reader.view(record)
 
 
-def _compared(
+def _compared_page(
     order: CompareOrder,
-    found: Comparisons,
+    comparisons: Comparisons,
     outside: Sequence[int],
     position: Sequence[Position] | None,
 ) -> Compared:
     """The comparison, with the rows of one page."""
-    rows = found.of_classes(order.classes or _DEFAULT_CLASSES)
+    rows = comparisons.of_classes(order.classes or _DEFAULT_CLASSES)
     total = len(rows)
     if order.summary_only:
-        return Compared(order, found, outside, rows[:0], total, "")
-    rows = found.ordered(rows, order.order)
+        return Compared(order, comparisons, outside, rows[:0], total, "")
+    rows = comparisons.ordered(rows, order.order)
     if position is not None:
-        rows = found.after(rows, order.order, cast("Key", tuple(position)))
+        rows = comparisons.after(rows, order.order, cast("Key", tuple(position)))
     token = ""
     if 0 < order.page_size < len(rows):
         rows = rows[: order.page_size]
-        last = found.position(int(rows[-1]), order.order)
+        last = comparisons.position(int(rows[-1]), order.order)
         token = encode_page_token(_LIST, order.query, last)
-    return Compared(order, found, outside, rows, total, token)
+    return Compared(order, comparisons, outside, rows, total, token)
 
 
-def _chosen(
+def _chosen_numbers(
     selector: Selector | None,
     scope: ComparisonScope,
     reference: ValuesView,
@@ -269,7 +269,7 @@ def _of_side(
     return view.numbers[mask], chooser.not_found
 
 
-def _tolerances(
+def _order_tolerances(
     order: CompareOrder, a: ValuesView, b: ValuesView, today: CatalogView | None
 ) -> Tolerances:
     match order.tolerance_source:

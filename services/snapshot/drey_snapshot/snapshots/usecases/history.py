@@ -77,33 +77,33 @@ class Historian:
         A PV whose address was changed has the values of whichever channel it had then. Enums come
         without labels.
         """
-        pv = await self._find(order)
+        pv = await self._find_pv(order)
         pages = np.unique(pv.channels >> PAGE_SHIFT).tolist()
-        found = await self._store.history(pages, order.from_time_ns, order.to_time_ns)
-        async with aclosing(self._groups(found)) as groups:
+        history = await self._store.history(pages, order.from_time_ns, order.to_time_ns)
+        async with aclosing(self._fetch_groups(history)) as groups:
             async for group in groups:
-                points = await asyncio.to_thread(_points, pv, found, group)
+                points = await asyncio.to_thread(_point_fields, pv, history, group)
                 for message in chunk(points):
                     yield message
 
-    async def _groups(self, found: HistoryList) -> AsyncGenerator[_Group, None]:
+    async def _fetch_groups(self, history: HistoryList) -> AsyncGenerator[_Group, None]:
         """Whole snapshots in groups, the next fetched while the caller looks at one."""
-        starts = np.flatnonzero(np.diff(found.no, prepend=-1)).tolist()
-        ends = [*starts[1:], len(found.no)]
-        at, count = 0, _FIRST_SNAPSHOTS
+        starts = np.flatnonzero(np.diff(history.no, prepend=-1)).tolist()
+        ends = [*starts[1:], len(history.no)]
+        start, count = 0, _FIRST_SNAPSHOTS
         fetching: asyncio.Task[_Group] | None = None
         try:
-            while fetching is not None or at < len(starts):
+            while fetching is not None or start < len(starts):
                 group = await fetching if fetching is not None else None
                 fetching = None
                 if group is not None:
                     each = max(group.size // count, 1)
                     count = min(max(_GROUP_BYTES // each, 1), _MOST_SNAPSHOTS)
-                if at < len(starts):
-                    last = min(at + count, len(starts))
-                    entries = range(starts[at], ends[last - 1])
-                    fetching = asyncio.create_task(self._fetch(found, entries))
-                    at = last
+                if start < len(starts):
+                    last = min(start + count, len(starts))
+                    entries = range(starts[start], ends[last - 1])
+                    fetching = asyncio.create_task(self._fetch_group(history, entries))
+                    start = last
                 if group is not None:
                     yield group
         finally:
@@ -111,16 +111,16 @@ class Historian:
                 fetching.cancel()
                 await asyncio.wait({fetching})
 
-    async def _fetch(self, found: HistoryList, entries: range) -> _Group:
+    async def _fetch_group(self, history: HistoryList, entries: range) -> _Group:
         first, last = entries.start, entries.stop
         values, times = await together(
-            self._store.page_data(list(dict.fromkeys(found.value_hash[first:last]))),
-            self._store.page_data(list(dict.fromkeys(found.times_hash[first:last]))),
+            self._store.page_data(list(dict.fromkeys(history.value_hash[first:last]))),
+            self._store.page_data(list(dict.fromkeys(history.times_hash[first:last]))),
         )
         return _Group(entries, values, times)
 
-    async def _find(self, order: HistoryOrder) -> _Pv:
-        async def fetch(conn: Connection) -> Record | None:
+    async def _find_pv(self, order: HistoryOrder) -> _Pv:
+        async def fetch_record(conn: Connection) -> Record | None:
             return await conn.fetchrow(
                 "SELECT pv.number, pv.name, array_agg(c.number ORDER BY c.number) AS channels,"
                 " array_agg(c.role ORDER BY c.number) AS roles"
@@ -135,7 +135,7 @@ class Historian:
             )
 
         async with self._store.db.acquire() as conn:
-            row = await fetch(conn)
+            row = await fetch_record(conn)
         if row is None:
             wanted = order.name if not order.number else str(order.number)
             raise NotFound(
@@ -151,12 +151,12 @@ class Historian:
         )
 
 
-def _columns(
-    pv: _Pv, found: HistoryList, group: _Group, snapshot: I8, count: int
+def _history_columns(
+    pv: _Pv, history: HistoryList, group: _Group, snapshot: I8, count: int
 ) -> tuple[Columns, Columns]:
     """Setpoint and readback, a row for each of `count` snapshots, `snapshot` of each entry."""
     first, last = group.entries.start, group.entries.stop
-    pages = found.page[first:last]
+    pages = history.page[first:last]
     parts: dict[int, list[Columns]] = {ROLE_SETPOINT: [], ROLE_READBACK: []}
     ranks: dict[int, list[I8]] = {ROLE_SETPOINT: [], ROLE_READBACK: []}
     for page in np.unique(pv.channels >> PAGE_SHIFT).tolist():
@@ -165,11 +165,11 @@ def _columns(
         if len(entries) == 0:
             continue
         slots = (pv.channels[mine] & PAGE_MASK).tolist()
-        value_hashes = [found.value_hash[first + e] for e in entries.tolist()]
-        times_hashes = [found.times_hash[first + e] for e in entries.tolist()]
-        blobs, which = _distinct(value_hashes, group.values)
+        value_hashes = [history.value_hash[first + e] for e in entries.tolist()]
+        times_hashes = [history.times_hash[first + e] for e in entries.tolist()]
+        blobs, which = _distinct_pages(value_hashes, group.values)
         values = load_value_slots(blobs, slots)
-        blobs, when = _distinct(times_hashes, group.times)
+        blobs, when = _distinct_pages(times_hashes, group.times)
         times = load_times_slots(blobs, slots)
         for channel, columns, (receive_time, origin) in zip(
             mine.tolist(), values, times, strict=True
@@ -188,7 +188,7 @@ def _columns(
     return setpoint, readback
 
 
-def _distinct(
+def _distinct_pages(
     hashes: Sequence[PageHash], pages: Mapping[PageHash, bytes]
 ) -> tuple[list[bytes], I8]:
     """(the different pages among those called so, which of these each is)."""
@@ -206,13 +206,13 @@ def _by_snapshot(parts: Sequence[Columns], ranks: Sequence[I8], count: int) -> C
     return every.take(row)
 
 
-def _points(pv: _Pv, found: HistoryList, group: _Group) -> list[bytes]:
+def _point_fields(pv: _Pv, history: HistoryList, group: _Group) -> list[bytes]:
     """The field `points = 1` of each snapshot that has the PV."""
     first, last = group.entries.start, group.entries.stop
-    begins = np.diff(found.no[first:last], prepend=-1) != 0
+    begins = np.diff(history.no[first:last], prepend=-1) != 0
     snapshot: I8 = np.cumsum(begins) - 1
     begin = first + np.flatnonzero(begins)
-    setpoint, readback = _columns(pv, found, group, snapshot, len(begin))
+    setpoint, readback = _history_columns(pv, history, group, snapshot, len(begin))
     rows = np.flatnonzero((setpoint.state != State.ABSENT) | (readback.state != State.ABSENT))
     n = len(rows)
     encoder = RowEncoder([pv.name] * n, np.full(n, pv.number, np.int64))
@@ -225,10 +225,10 @@ def _points(pv: _Pv, found: HistoryList, group: _Group) -> list[bytes]:
         rb_present=rb.state != State.ABSENT,
     )
     entries = begin[rows]
-    times = np.ascontiguousarray(found.time_ns[entries], "<i8").tobytes()
+    times = np.ascontiguousarray(history.time_ns[entries], "<i8").tobytes()
     out: list[bytes] = []
     for i, (entry, row) in enumerate(zip(entries.tolist(), encoded, strict=True)):
-        head = wrap(1, _identity(found.id[entry])) + b"\x11" + times[8 * i : 8 * i + 8]
+        head = wrap(1, _uuid_bytes(history.id[entry])) + b"\x11" + times[8 * i : 8 * i + 8]
         # A row is field 1 of its own message; here it is field 3. One that was split into parts
         # becomes as many points of the same snapshot.
         fields = [row] if len(row) <= MAX_CHUNK_BYTES else chunk([row], 1)
@@ -236,7 +236,7 @@ def _points(pv: _Pv, found: HistoryList, group: _Group) -> list[bytes]:
     return out
 
 
-def _identity(raw: bytes) -> bytes:
+def _uuid_bytes(raw: bytes) -> bytes:
     """A UUID in its usual form, without the detour of an object of its own."""
     h = raw.hex()
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}".encode()

@@ -72,14 +72,14 @@ class Manager:
 
         Raises `NotFound`, and `Aborted` where `etag` is given and not the current one. Audited.
         """
-        record = await self._locked(conn, snapshot_id, "snapshot.id")
+        record = await self._lock_snapshot(conn, snapshot_id, "snapshot.id")
         _check_etag(record, etag)
         before = {name: getattr(record.labels, name) for name in changes}
         if before == dict(changes):
             return record
         changed = replace(record.labels, **changes, version=record.labels.version + 1)
         event = _event_of(record, changed, EventKind.UPDATED)
-        await self._relabel(
+        await self._store_labels(
             conn, record, changed, "snapshot.update", before, changes, principal, [event]
         )
         return replace(record, labels=changed)
@@ -100,16 +100,18 @@ class Manager:
         """
         _check_scope(key[0])
         await self._store.lock_golden(conn)
-        record = await self._locked(conn, snapshot_id, "snapshot_id")
+        record = await self._lock_snapshot(conn, snapshot_id, "snapshot_id")
         _check_etag(record, etag)
         mark = GoldenMark(*key, principal.name, principal.roles_text, reason, now_ns())
         moved = await self._store.set_golden(conn, record.no, mark)
         before = {"snapshot_id": moved} if moved else {}
-        after = _said_of_mark(key, reason)
+        after = _describe_mark(key, reason)
         events = [ResourceChange(Resource.GOLDEN, EventKind.CREATED, snapshot_id, key[1])]
         if moved and moved != snapshot_id:
             events.insert(0, ResourceChange(Resource.GOLDEN, EventKind.DELETED, moved, key[1]))
-        return await self._remarked(conn, record, "set", before, after, principal, events), moved
+        return await self._remark_golden(
+            conn, record, "set", before, after, principal, events
+        ), moved
 
     async def clear_golden(
         self,
@@ -123,7 +125,7 @@ class Manager:
         """Take a mark away, in the caller's transaction. Audited. Raises as `set_golden`."""
         _check_scope(key[0])
         await self._store.lock_golden(conn)
-        record = await self._locked(conn, snapshot_id, "snapshot_id")
+        record = await self._lock_snapshot(conn, snapshot_id, "snapshot_id")
         _check_etag(record, etag)
         if key not in [(mark.scope, mark.label) for mark in record.golden]:
             raise NotFound(
@@ -132,11 +134,11 @@ class Manager:
                 metadata={"resource": "golden", "id": key[1]},
             )
         await self._store.clear_golden(conn, *key)
-        before = _said_of_mark(key, reason)
+        before = _describe_mark(key, reason)
         events = [ResourceChange(Resource.GOLDEN, EventKind.DELETED, snapshot_id, key[1])]
-        return await self._remarked(conn, record, "clear", before, {}, principal, events)
+        return await self._remark_golden(conn, record, "clear", before, {}, principal, events)
 
-    async def _remarked(
+    async def _remark_golden(
         self,
         conn: Connection,
         record: Record,
@@ -147,8 +149,10 @@ class Manager:
         events: Sequence[ResourceChange],
     ) -> Record:
         action = f"snapshot.golden.{act}"
-        await self._relabel(conn, record, record.labels, action, before, after, principal, events)
-        return await self._locked(conn, record.facts.id, "snapshot_id")
+        await self._store_labels(
+            conn, record, record.labels, action, before, after, principal, events
+        )
+        return await self._lock_snapshot(conn, record.facts.id, "snapshot_id")
 
     async def delete(
         self, conn: Connection, snapshot_id: str, etag: str, principal: Principal
@@ -159,7 +163,7 @@ class Manager:
         PROTECTED for a golden one, and `PermissionDenied` where somebody else took it and the
         caller may not delete those.
         """
-        record = await self._locked(conn, snapshot_id, "id")
+        record = await self._lock_snapshot(conn, snapshot_id, "id")
         _check_etag(record, etag)
         if record.golden:
             raise FailedPrecondition(
@@ -176,7 +180,9 @@ class Manager:
         gone = replace(record.labels, delete_time_ns=now_ns(), version=record.labels.version + 1)
         after = {"delete_time_ns": gone.delete_time_ns}
         event = _event_of(record, gone, EventKind.DELETED)
-        await self._relabel(conn, record, gone, "snapshot.delete", {}, after, principal, [event])
+        await self._store_labels(
+            conn, record, gone, "snapshot.delete", {}, after, principal, [event]
+        )
         return replace(record, labels=gone)
 
     async def undelete(self, conn: Connection, snapshot_id: str, principal: Principal) -> Record:
@@ -189,16 +195,18 @@ class Manager:
         back = replace(record.labels, delete_time_ns=0, version=record.labels.version + 1)
         before = {"delete_time_ns": record.labels.delete_time_ns}
         event = _event_of(record, back, EventKind.UNDELETED)
-        await self._relabel(conn, record, back, "snapshot.undelete", before, {}, principal, [event])
+        await self._store_labels(
+            conn, record, back, "snapshot.undelete", before, {}, principal, [event]
+        )
         return replace(record, labels=back)
 
-    async def _locked(self, conn: Connection, snapshot_id: str, field: str) -> Record:
+    async def _lock_snapshot(self, conn: Connection, snapshot_id: str, field: str) -> Record:
         record = await self._store.locked(conn, snapshot_id)
         if record is None or record.labels.delete_time_ns:
             raise no_such_snapshot(snapshot_id, field)
         return record
 
-    async def _relabel(
+    async def _store_labels(
         self,
         conn: Connection,
         record: Record,
@@ -258,9 +266,9 @@ class Manager:
         self, tree: PageHash, findings: list[str]
     ) -> tuple[list[PageHash], int]:
         data = await self._store.page_data_or_less([tree])
-        found = _check_pages("directory tree", [tree], data)
-        findings += found
-        if found:
+        bad_pages = _check_pages("directory tree", [tree], data)
+        findings += bad_pages
+        if bad_pages:
             return [], 1
         (raw,) = load_text([data[tree]])
         entries = decode_tree(raw)
@@ -280,7 +288,7 @@ def _event_of(record: Record, labels: Labels, kind: EventKind) -> ResourceChange
     return ResourceChange(Resource.SNAPSHOT, kind, record.facts.id, labels.title, etag=labels.etag)
 
 
-def _said_of_mark(key: tuple[str, str], reason: str) -> dict[str, str]:
+def _describe_mark(key: tuple[str, str], reason: str) -> dict[str, str]:
     return {"scope": key[0], "label": key[1], "reason": reason}
 
 

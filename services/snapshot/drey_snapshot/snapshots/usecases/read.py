@@ -110,7 +110,7 @@ class Reader:
         view = await self._library.view(record)
         rows = view.rows
         if selector is not None:
-            chooser = Chooser(view.index, today_of(await self._today(selector)))
+            chooser = Chooser(view.index, today_of(await self._current_view(selector)))
             mask = await choose_off_loop(
                 lambda: chooser.choose(selector), takes_long=selector.takes_long
             )
@@ -120,7 +120,7 @@ class Reader:
             rows = rows[view.missing[rows]]
         return Reading(record, view, rows)
 
-    async def _today(self, selector: Selector) -> CatalogView | None:
+    async def _current_view(self, selector: Selector) -> CatalogView | None:
         return await self._catalog.current() if needs_today(selector) else None
 
 
@@ -143,9 +143,9 @@ def needs_today(selector: Selector) -> bool:
 def today_of(view: CatalogView | None) -> Today:
     """Selectors evaluated by today's catalog, as PV numbers."""
 
-    def choose(selector: Selector) -> tuple[I8, list[str]]:
+    def choose_today(selector: Selector) -> tuple[I8, list[str]]:
         assert view is not None, "needs_today has said that it is not needed"
         rows, unknown = view.select(selector, True)
         return view.directory.pv_number[rows], unknown
 
-    return choose
+    return choose_today

@@ -171,7 +171,7 @@ class Taker:
         """
         begin = time.monotonic_ns()
         gathered, metadata = await together(
-            self._gather(order, scope), self._metadata.current_or_cached()
+            self._gather_values(order, scope), self._metadata.current_or_cached()
         )
         require_coverage(
             gathered.pages,
@@ -195,7 +195,7 @@ class Taker:
         `finish` is called in the transaction, near its end. Cancelling it leaves nothing behind.
         """
         scope, prepared, metadata = reading.scope, reading.prepared, reading.metadata
-        tree = self._tree(scope, metadata, order.selector)
+        tree = self._build_tree(scope, metadata, order.selector)
         facts = Facts(
             id=new_id(),
             job_id=maker.job_id,
@@ -219,10 +219,10 @@ class Taker:
         )
         title = fill_title(order.title_template, values)
         labels = Labels(title, order.comment, order.labels)
-        record = await self._insert(facts, labels, prepared, tree, maker, finish)
+        record = await self._insert_snapshot(facts, labels, prepared, tree, maker, finish)
         if record is None:
             return await self._made_before(maker.job_id)
-        self._remember(record, prepared, tree, scope, metadata)
+        self._remember_stored(record, prepared, tree, scope, metadata)
         return record
 
     async def made_by(self, job_id: str) -> Record | None:
@@ -262,11 +262,11 @@ class Taker:
                 )
         return Scope(view, rows, channels, numbers, slots_of(numbers, channels), required_rows)
 
-    async def _gather(self, order: TakeOrder, scope: Scope) -> Gathered:
+    async def _gather_values(self, order: TakeOrder, scope: Scope) -> Gathered:
         if order.source == Source.READ:
             time_ns = now_ns()
-            columns = await self._read(scope, scope.channels, order.read_timeout_s)
-            await self._recall(columns)
+            columns = await self._read_channels(scope, scope.channels, order.read_timeout_s)
+            await self._recall_connected(columns)
             return Gathered(_as_pages(scope, [columns]), time_ns, ())
         try:
             live = await self._live.read(scope.page_numbers)
@@ -274,16 +274,16 @@ class Taker:
             if order.source != Source.IMAGE_THEN_READ:
                 raise
             log.warning("the image is away: every channel is read")
-            columns = await self._read(scope, scope.channels, order.read_timeout_s)
+            columns = await self._read_channels(scope, scope.channels, order.read_timeout_s)
             return Gathered(_as_pages(scope, [columns]), now_ns(), ())
         stamps = tuple(p.stamp for p in live.pulses if p.known)
         pages = in_scope(live.pages, scope.channels, scope.slots)
         if order.source == Source.IMAGE:
             require_fresh(live.pulses, order.gates.max_age_ns)
             return Gathered(pages, live.time_ns, stamps)
-        return await self._fill(order, scope, live, pages, stamps)
+        return await self._fill_image(order, scope, live, pages, stamps)
 
-    async def _fill(
+    async def _fill_image(
         self,
         order: TakeOrder,
         scope: Scope,
@@ -298,7 +298,7 @@ class Taker:
         doubtful |= np.isin(scope.channels >> PAGE_SHIFT, stale)
         if not doubtful.any():
             return Gathered(pages, live.time_ns, stamps)
-        read = await self._read(scope, scope.channels[doubtful], order.read_timeout_s)
+        read = await self._read_channels(scope, scope.channels[doubtful], order.read_timeout_s)
         # What a read could not reach keeps the last value seen, as disconnected.
         lost = (read.kind == KIND_NONE) & (held.kind[doubtful] != KIND_NONE)
         kept = np.ones(len(scope.channels), bool)
@@ -309,7 +309,7 @@ class Taker:
         image.state[:] = state[kept]
         return Gathered(_as_pages(scope, [image, read.take(~lost)]), now_ns(), stamps)
 
-    async def _recall(self, read: Columns) -> None:
+    async def _recall_connected(self, read: Columns) -> None:
         """Tell what was connected once from what never was, where only the image knows it.
 
         The table of this process has seen no more than its own reads.
@@ -323,10 +323,10 @@ class Taker:
         except Unavailable:
             return  # a forced read is for when the image is away
         seen = live.pages.columns(channels).state
-        known = (seen == State.CONNECTED) | (seen == State.DISCONNECTED)
-        read.state[never[known]] = State.DISCONNECTED
+        known_rows = (seen == State.CONNECTED) | (seen == State.DISCONNECTED)
+        read.state[never[known_rows]] = State.DISCONNECTED
 
-    async def _read(self, scope: Scope, channels: I8, timeout: float) -> Columns:
+    async def _read_channels(self, scope: Scope, channels: I8, timeout: float) -> Columns:
         """Read channels themselves; those of a protocol that is not spoken are UNSUPPORTED."""
         directory = scope.view.directory
         rows = directory.pv_rows_of_channels(channels)
@@ -348,28 +348,28 @@ class Taker:
 
     # --- storing ---
 
-    def _tree(self, scope: Scope, metadata: LiveMetadata, selector: Selector) -> _Tree:
+    def _build_tree(self, scope: Scope, metadata: LiveMetadata, selector: Selector) -> _Tree:
         view = scope.view
         entries, forms = [], {}
         for number in scope.page_numbers.tolist():
-            catalog, found = view.page_hashes[number], metadata.known.get(number)
-            entries.append(TreeEntry(number, catalog, found.hash if found else NO_PAGE))
+            catalog, known_page = view.page_hashes[number], metadata.known.get(number)
+            entries.append(TreeEntry(number, catalog, known_page.hash if known_page else NO_PAGE))
             forms[catalog] = partial(store_text, view.page_bytes[number])
-            if found is not None:
-                forms[found.hash] = partial(bytes, found.stored)
+            if known_page is not None:
+                forms[known_page.hash] = partial(bytes, known_page.stored)
         raw = encode_tree(entries)
         tree_hash = hash_bytes(raw)
         forms[tree_hash] = partial(store_text, raw)
-        said = encode_selector(selector)
-        chosen = hash_bytes(said)
-        forms[chosen] = partial(store_text, said)
+        selector_bytes = encode_selector(selector)
+        chosen = hash_bytes(selector_bytes)
+        forms[chosen] = partial(store_text, selector_bytes)
 
-        def stored(hashes: Collection[PageHash]) -> dict[PageHash, bytes]:
+        def stored_pages(hashes: Collection[PageHash]) -> dict[PageHash, bytes]:
             return {h: forms[h]() for h in hashes if h in forms}
 
-        return _Tree(tree_hash, chosen, tuple(entries), frozenset(forms), stored)
+        return _Tree(tree_hash, chosen, tuple(entries), frozenset(forms), stored_pages)
 
-    async def _insert(
+    async def _insert_snapshot(
         self,
         facts: Facts,
         labels: Labels,
@@ -380,7 +380,7 @@ class Taker:
     ) -> Record | None:
         # compressed while Postgres is busy with the rest
         packing = asyncio.ensure_future(asyncio.to_thread(prepared.stored))
-        async with _ended(packing), self._store.db.transaction() as conn:
+        async with _ended_after(packing), self._store.db.transaction() as conn:
             no = await self._store.insert(
                 conn,
                 facts,
@@ -399,7 +399,7 @@ class Taker:
                 role=maker.role,
                 action="snapshot.take",
                 object=f"snapshots/{facts.id}",
-                after=_audited(facts, labels),
+                after=_audit_fields(facts, labels),
                 at_ns=facts.time_ns,
                 request_id=maker.request_id,
                 events=[
@@ -434,7 +434,7 @@ class Taker:
             raise AssertionError("a unique job id was refused, yet no snapshot has it")
         return record
 
-    def _remember(
+    def _remember_stored(
         self,
         record: Record,
         prepared: Prepared,
@@ -478,7 +478,7 @@ class Taker:
         scope = await self._scope_of(view, everything)
         if not np.array_equal(scope.page_numbers, guess):
             live = await self._live.read(scope.page_numbers)
-        hashes = {n: known.hash for n, known in metadata.known.items()}
+        hashes = {n: known_page.hash for n, known_page in metadata.known.items()}
         return ValuesView(
             DirectoryView(self._names_of(view), metadata.index, hashes),
             in_scope(live.pages, scope.channels, scope.slots),
@@ -490,7 +490,7 @@ class Taker:
 
 
 @asynccontextmanager
-async def _ended(task: asyncio.Future[Any]) -> AsyncIterator[None]:
+async def _ended_after(task: asyncio.Future[Any]) -> AsyncIterator[None]:
     """See to it that a task is over at the end of the body."""
     try:
         yield
@@ -505,7 +505,7 @@ def _as_pages(scope: Scope, parts: list[Columns]) -> Pages:
     return in_scope(table.taken(np.arange(len(scope.page_numbers))), scope.channels)
 
 
-def _audited(facts: Facts, labels: Labels) -> dict[str, object]:
+def _audit_fields(facts: Facts, labels: Labels) -> dict[str, object]:
     return {
         "digest": facts.digest.hex(),
         "directory": facts.directory_hash.hex(),
