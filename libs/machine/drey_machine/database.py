@@ -177,7 +177,7 @@ class RecordDatabase:
         state = self._random.randrange(16)
         self._add_record("mbbo", row.setpoint, VAL=state, PINI="YES", **_state_fields(labels))
 
-    def _enum_readback(self, row: SimPv) -> None:
+    def _add_enum_readback(self, row: SimPv) -> None:
         self._add_record(
             "mbbi", row.readback, VAL=row.index % 16, PINI="YES", **_state_fields(LABELS)
         )
@@ -200,7 +200,7 @@ class RecordDatabase:
         )
         self._add_record("stringout", row.setpoint, VAL=values[row.index % len(values)], PINI="YES")
 
-    def _string_bytes(self, row: SimPv) -> None:
+    def _add_string_bytes(self, row: SimPv) -> None:
         self._add_record("stringout", row.setpoint, VAL="café µ".encode("latin-1"), PINI="YES")
 
     def _add_longstring(self, row: SimPv) -> None:
@@ -224,15 +224,15 @@ class RecordDatabase:
         fields: Fields = {"FTVL": "DOUBLE", "NELM": length, "PREC": 6, "EGU": "V"}
         self._add_array(row.setpoint, f"[{values}]", **fields)
 
-    def _wave_char(self, row: SimPv) -> None:
+    def _add_wave_char(self, row: SimPv) -> None:
         codes = ",".join(str(code) for code in f"camera {row.index} ready".encode())
         self._add_array(row.setpoint, f"[{codes}]", FTVL="CHAR", NELM=256)
 
-    def _wave_string(self, row: SimPv) -> None:
+    def _add_wave_string(self, row: SimPv) -> None:
         link = '["alpha", "", "with, comma", "ümlaut"]'
         self._add_array(row.setpoint, link, FTVL="STRING", NELM=8)
 
-    def _wave_empty(self, row: SimPv) -> None:
+    def _add_wave_empty(self, row: SimPv) -> None:
         self._add_record("waveform", row.setpoint, FTVL="DOUBLE", NELM=64, PINI="YES")
 
     # ---- odd numbers, odd times, alarms
@@ -247,32 +247,32 @@ class RecordDatabase:
     def _add_infinite(self, row: SimPv) -> None:
         self._add_record("ao", row.setpoint, VAL=("inf", "-inf")[row.index % 2], PINI="YES")
 
-    def _negative_zero(self, row: SimPv) -> None:
+    def _add_negative_zero(self, row: SimPv) -> None:
         self._add_record("ao", row.setpoint, VAL="-0.0", PINI="YES")
 
-    def _epoch_1990(self, row: SimPv) -> None:
+    def _add_epoch_1990(self, row: SimPv) -> None:
         self._add_record("ao", row.setpoint, VAL=1990, TSE=-2, PINI="YES")
 
-    def _never_processed(self, row: SimPv) -> None:
+    def _add_never_processed(self, row: SimPv) -> None:
         self._add_record("ao", row.setpoint, VAL=5)
 
     # ---- those that do something else than asked
 
-    def _refuse_asg(self, row: SimPv) -> None:
+    def _add_refuse_asg(self, row: SimPv) -> None:
         self._add_record("ao", row.setpoint, VAL=7.5, ASG="LOCKED", PINI="YES")
 
-    def _refuse_disp(self, row: SimPv) -> None:
+    def _add_refuse_disp(self, row: SimPv) -> None:
         self._add_record("ao", row.setpoint, VAL=2.5, DISP=1, PINI="YES")
 
     def _add_clip(self, row: SimPv) -> None:
         self._add_record("ao", row.setpoint, VAL=1, DRVH=5, DRVL=-5, PINI="YES", EGU="kW")
 
-    def _pull_back(self, row: SimPv) -> None:
+    def _add_pull_back(self, row: SimPv) -> None:
         back = f"{row.setpoint}:BACK"
         self._add_record("ao", row.setpoint, VAL=1, PINI="YES", FLNK=back, EGU="deg")
         self._add_record("calcout", back, INPA=row.setpoint, CALC="MIN(A,5)", OUT=row.setpoint)
 
-    def _read_only(self, row: SimPv) -> None:
+    def _add_read_only(self, row: SimPv) -> None:
         self._add_record("ao", row.setpoint, VAL=11, PINI="YES")
 
 
