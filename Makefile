@@ -35,7 +35,7 @@ $(RUN_STAMP): constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS)) $(NATIVE)
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is needed: apt-get install python3.11-venv" >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check uv -c constraints.txt
-	$(INSTALL) $(addprefix -e ,$(MEMBERS))
+	$(INSTALL) $(addprefix -e ,$(MEMBERS:libs/stack=libs/stack[web]))
 	@$(PY) -c 'import drey_ca._native' 2>/dev/null || echo "No C compiler, or no Python headers: Channel Access runs through aioca, many times slower. For the native table: apt-get install gcc libc6-dev python3-dev, then make clean venv" >&2
 	@touch $@
 
@@ -84,6 +84,7 @@ contracts: venv ## Generate the Python classes from proto/
 	find libs/contracts/drey -name '*_pb2*' -delete
 	$(BIN)/buf generate $(GENERATED)
 	$(BIN)/python libs/contracts/tools/service_config.py proto/service_config.json $(BIN)/buf
+	$(BIN)/python libs/contracts/tools/openapi.py libs/stack/drey_stack/openapi.json $(BIN)/buf
 	@for d in $$(find libs/contracts/drey -type d -not -name __pycache__); do touch $$d/__init__.py; done
 
 contracts-check: venv ## buf breaking against the last landed contracts, and no drift of generated code

@@ -20,6 +20,7 @@ from drey.common.v1 import selector_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_core.permissions import ADMIN, ROLES
+from drey_stack import HttpOptions
 from drey_stack.simulated import SimulatedMachine
 from drey_stack.whole import Stack, StackOptions
 from tests.e2e.collector import Collector, collecting
@@ -29,6 +30,8 @@ T = TypeVar("T")
 SHARDS = 3
 """The demo, and what is tested with it, has one."""
 PVS = 300
+ORIGIN = "https://screens.example.org"
+"""A site whose pages may call."""
 EVERYTHING = selector_pb2.Selector(all=True)
 OPTIONS = [
     ("grpc.max_receive_message_length", 16 << 20),
@@ -119,6 +122,7 @@ async def _run(
             folder / "state",
             epics=machine.environment,
             environment=telemetry,
+            http=HttpOptions(origins=[ORIGIN]),
             fsync=False,
             shards=SHARDS,
         )

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
+from drey_stack import HttpOptions
 from drey_stack.whole import Stack, StackOptions
 from drey_testing.certificates import Authority
+
+HANGS_S = 120
 
 
 def test_with_a_certificate_it_speaks_tls_only(tmp_path: Path) -> None:
@@ -21,12 +28,15 @@ def test_with_a_certificate_it_speaks_tls_only(tmp_path: Path) -> None:
     chain = tmp_path / "chain.pem"  # the command trusts what the gateway shows
     chain.write_bytes(gateway.certificate.read_bytes() + authority.certificate.read_bytes())
     settings = {"DREY_TLS_CERT": str(chain), "DREY_TLS_KEY": str(gateway.key)}
-    options = StackOptions(tmp_path / "state", monitors=0, environment=settings, fsync=False)
+    options = StackOptions(
+        tmp_path / "state", monitors=0, environment=settings, http=HttpOptions(), fsync=False
+    )
 
     async def whole() -> None:
         async with Stack(options) as stack:
             await _trusted(stack, authority.certificate.read_bytes())
             await _plain(stack)
+            await asyncio.to_thread(_over_http, stack, authority.certificate)
             # the command finds server, key and certificate in the state folder
             command = [sys.executable, "-m", "drey_cli.main", "--state", str(stack.folder)]
             done = await asyncio.to_thread(
@@ -41,6 +51,30 @@ def test_with_a_certificate_it_speaks_tls_only(tmp_path: Path) -> None:
             assert "admin" in done.stdout
 
     asyncio.run(whole())
+
+
+def _over_http(stack: Stack, authority: Path) -> None:
+    """HTTP is served by the same certificate, and reaches the gateway by TLS too."""
+    context = ssl.create_default_context(cafile=str(authority))
+    context.check_hostname = False  # the certificate is the gateway's
+    context.set_alpn_protocols(["h2"])
+    address = urlsplit(stack.web)
+    assert address.scheme == "https"
+    with (
+        socket.create_connection((address.hostname or "", address.port or 0), HANGS_S) as plain,
+        context.wrap_socket(plain) as secured,
+    ):
+        assert secured.selected_alpn_protocol() == "h2"
+    context.set_alpn_protocols(["http/1.1"])
+    connection = http.client.HTTPSConnection(address.netloc, timeout=HANGS_S, context=context)
+    try:
+        headers = {"authorization": f"Bearer {stack.key}"}
+        connection.request("GET", "/v1/whoami", headers=headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        assert b'"admin"' in response.read()
+    finally:
+        connection.close()
 
 
 async def _trusted(stack: Stack, certificate: bytes) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "libs" / "contracts"
-SERVICE_CONFIG = ROOT / "proto" / "service_config.json"
-SERVICE_CONFIG_TOOL = COMMITTED / "tools" / "service_config.py"
+TOOLS = COMMITTED / "tools"
+DOCUMENTS = {
+    TOOLS / "service_config.py": ROOT / "proto" / "service_config.json",
+    TOOLS / "openapi.py": ROOT / "libs" / "stack" / "drey_stack" / "openapi.json",
+}
 
 
 def generated(folder: Path) -> set[Path]:
@@ -30,10 +33,10 @@ def main() -> int:
         drift = sorted(wanted ^ have) + sorted(
             p for p in wanted & have if not filecmp.cmp(fresh / p, COMMITTED / p, shallow=False)
         )
-        config = fresh / SERVICE_CONFIG.name
-        subprocess.run([sys.executable, SERVICE_CONFIG_TOOL, config, "buf"], check=True)
-        if not filecmp.cmp(config, SERVICE_CONFIG, shallow=False):
-            drift.append(SERVICE_CONFIG)
+        for tool, document in DOCUMENTS.items():
+            subprocess.run([sys.executable, tool, fresh / document.name, "buf"], check=True)
+            if not filecmp.cmp(fresh / document.name, document, shallow=False):
+                drift.append(document)
     for path in drift:
         print(f"{path} is not what proto/ gives", file=sys.stderr)
     if drift:

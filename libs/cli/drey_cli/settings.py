@@ -23,7 +23,7 @@ from drey_cli.errors import CliError, usage_error
 DEFAULT_TIMEOUT_S = 30.0
 CLIENT_FILE = "client.toml"
 STATE_FOLDER = ".drey"
-_KNOWN = frozenset({"server", "key", "key_file", "tls", "ca", "timeout", "plaintext"})
+_KNOWN = frozenset({"server", "key", "key_file", "tls", "ca", "timeout", "plaintext", "web"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

@@ -1,5 +1,7 @@
 """Embedded servers and supervised processes: what `drey up` and the integration tests stand on."""
 
+from drey_stack.envoy import Envoy
+from drey_stack.envoy_config import HttpOptions
 from drey_stack.errors import ChildFailed, FolderBusy, PartFailed, StackError
 from drey_stack.nats import Nats
 from drey_stack.part import Part
@@ -14,7 +16,9 @@ __all__ = [
     "ChildFailed",
     "ChildState",
     "ChildStatus",
+    "Envoy",
     "FolderBusy",
+    "HttpOptions",
     "Nats",
     "Part",
     "PartFailed",

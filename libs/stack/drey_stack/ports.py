@@ -48,3 +48,8 @@ def free_port(avoid: frozenset[int] | set[int] = frozenset()) -> int:
         if port not in avoid and is_free(port):
             return port
     raise OSError(f"no free port between {low} and {high} on {LOOPBACK}")
+
+
+def reached_at(host: str) -> str:
+    """Where a neighbour reaches a server that listens at `host`, perhaps at every address."""
+    return {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)

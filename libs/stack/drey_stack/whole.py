@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
@@ -26,11 +26,13 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
+from drey_stack.envoy import Envoy
+from drey_stack.envoy_config import HttpOptions, Upstream
 from drey_stack.errors import ChildFailed, StackError
 from drey_stack.foreground import finish
 from drey_stack.nats import Nats
 from drey_stack.part import Part
-from drey_stack.ports import LOOPBACK, free_port, is_free
+from drey_stack.ports import LOOPBACK, free_port, is_free, reached_at
 from drey_stack.postgres import APPLICATION, Postgres
 from drey_stack.private import UMASK, RunFolder, hold_folder, make_private, write_private
 from drey_stack.supervisor import Child, Supervisor
@@ -45,6 +47,7 @@ _OWN = (
     "valkey",
     "machine",
     "keys",
+    "envoy",
     "*.made",
     "*.json",
     "*.toml",
@@ -69,7 +72,8 @@ class StackOptions:
     DREY_POSTGRES_URL, DREY_NATS_URL or DREY_REDIS_URL in it names a server from outside, and that
     part is not started here. `postgres_owner_url`: by which the migrations own the schemas of such
     a Postgres; empty: the services' role owns them.
-    `fsync=False` is for tests.
+    `http`: serve gRPC-Web and REST too, through Envoy, by the gateway's certificate where it has
+    one. `fsync=False` is for tests.
     """
 
     folder: Path
@@ -80,6 +84,7 @@ class StackOptions:
     epics: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     postgres_owner_url: str = ""
+    http: HttpOptions | None = None
     fsync: bool = True
     postgres_template: Path | None = None
     say: Say = lambda _: None
@@ -110,10 +115,12 @@ class Stack:
             )
             if not options.environment.get(variable)
         }
+        self.envoy: Envoy | None = None
         self._run_folder = RunFolder(self.folder)
         self._lock: int | None = None
         self.supervisor = Supervisor()
         self.server = ""
+        self.web = ""
         self.key = ""
         self.first_key = False
         self._keep: asyncio.Task[None] | None = None
@@ -168,6 +175,8 @@ class Stack:
         say("starting the services")
         await self._start_services()
         await self._until_usable()
+        if self.options.http is not None:
+            await self._start_envoy(self.options.http)
         self._write_client_file()
         self._keep = asyncio.create_task(self._keep_parts(), name="keep parts")
         self._stack.push_async_callback(self._stop_keeping)
@@ -301,6 +310,16 @@ class Stack:
                     raise
                 self._choose_address()
 
+    async def _start_envoy(self, http: HttpOptions) -> None:
+        certificate, key = (self.options.environment.get(variable) for variable in _TLS)
+        host, _, port = self.server.rpartition(":")
+        upstream = Upstream(reached_at(host.strip("[]")), int(port), _absolute(certificate))
+        http = replace(http, certificate=_absolute(certificate), key=_absolute(key))
+        self.envoy = Envoy(self.folder / "envoy", upstream, http)
+        self._stack.push_async_callback(self.envoy.stop)
+        await self.envoy.start()
+        self.web = self.envoy.url
+
     def _child_listens(self, name: str, port: int) -> bool:
         """Whether it is the child that listens, and nobody else who would be sent a key."""
         (child,) = (status for status in self.supervisor.status() if status.name == name)
@@ -355,6 +374,8 @@ class Stack:
 
     def _write_client_file(self) -> None:
         text = f'server = "{self.server}"\nkey = "{self.key}"\n'
+        if self.web:
+            text += f'web = "{self.web}"\n'
         if _TLS[0] in self.options.environment:
             authority = Path(self.options.environment[_TLS[0]]).absolute()
             text += f'tls = true\nca = "{authority}"\n'
@@ -363,7 +384,7 @@ class Stack:
     async def _keep_parts(self) -> None:
         """Start a part again when it dies under us, as the supervisor does for the services."""
         async with asyncio.TaskGroup() as group:
-            for part in self._parts.values():
+            for part in (*self._parts.values(), *filter(None, [self.envoy])):
                 group.create_task(self._keep_part(part))
 
     async def _keep_part(self, part: Part) -> None:
@@ -398,6 +419,10 @@ async def _run_together(*work: Coroutine[Any, Any, None]) -> None:
                 group.create_task(each)
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
+
+
+def _absolute(path: str | None) -> Path | None:
+    return None if path is None else Path(path).absolute()
 
 
 def _read_key(path: Path) -> str:

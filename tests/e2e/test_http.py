@@ -1,0 +1,254 @@
+"""The same calls over HTTP as over gRPC: REST, streams, gRPC-Web, a page of another site."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from drey.catalog.v1 import catalog_service_pb2
+from drey.common.v1 import selector_pb2
+from drey.monitor.v1 import monitor_service_pb2, watch_pb2
+from drey_stack.descriptors import public_contracts
+from drey_stack.strict_json import VARIABLE, http_rules
+from tests.e2e.conftest import ORIGIN, Running
+from tests.e2e.test_every_rpc import Caller
+from tests.http_calls import HttpAnswer, call_http, grpc_web_frames, open_call
+
+ROOT = Path(__file__).resolve().parents[2]
+_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NOBODY = str(uuid4())
+NOBODY_NUMBER = 1 << 40
+WATCH = "/v1/values:watch"
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way to one method; `names` are the fields that its path gives."""
+
+    method: MethodDescriptor
+    verb: str
+    template: str
+    has_body: bool
+
+    @property
+    def names(self) -> list[str]:
+        return VARIABLE.findall(self.template)
+
+    @property
+    def path(self) -> str:
+        return VARIABLE.sub(lambda found: str(self.nobody(found[1])), self.template)
+
+    def nobody(self, name: str) -> str | int:
+        """What names nothing that exists, for a field that the path gives."""
+        *outer, last = name.split(".")
+        message: Any = self.method.input_type
+        for part in outer:
+            message = message.fields_by_name[part].message_type
+        is_text = message.fields_by_name[last].type == FieldDescriptor.TYPE_STRING
+        return NOBODY if is_text else NOBODY_NUMBER
+
+    @property
+    def reads(self) -> bool:
+        options = self.method.GetOptions()
+        return bool(options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS)
+
+
+def _routes() -> list[Route]:
+    _, services = public_contracts()
+    pool = descriptor_pool.Default()
+    return [
+        Route(method, verb, template, bool(rule.body))
+        for service in services
+        for method in pool.FindServiceByName(service).methods
+        for verb, template, rule in http_rules(method)
+    ]
+
+
+ROUTES = _routes()
+
+
+def _call(running: Running, route: Route, query: str = "", body: Any = None) -> HttpAnswer:
+    """One answer; the first message of a stream."""
+    if body is None and route.has_body:
+        body = {}
+    raw = None if body is None else json.dumps(body).encode()
+    headers = {"authorization": f"Bearer {running.stack.key}"}
+    path = f"{route.path}?{query}" if query else route.path
+    with open_call(running.stack.web, route.verb, path, raw, **headers) as response:
+        whole = response.status != 200 or not route.method.server_streaming
+        content = response.read() if whole else response.readline()
+        return HttpAnswer(response.status, dict(response.getheaders()), content)
+
+
+def test_every_service_has_routes() -> None:
+    _, services = public_contracts()
+    assert {route.method.containing_service.full_name for route in ROUTES} == set(services)
+    assert len(ROUTES) > 60
+
+
+def test_without_a_key_no_route_leads_anywhere(running: Running) -> None:
+    for route in ROUTES:
+        body = {} if route.has_body else None
+        answer = call_http(running.stack.web, route.verb, route.path, body)
+        assert (answer.status, answer.reason) == (401, "UNAUTHENTICATED"), (route, answer.body)
+
+
+def test_an_unknown_parameter_is_refused_on_every_route(running: Running) -> None:
+    for route in ROUTES:
+        answer = _call(running, route, query="nonsense=1")
+        assert (answer.status, answer.reason) == (400, "UNKNOWN_FIELD"), (route, answer.body)
+        if route.has_body:
+            answer = _call(running, route, body={"nonsense": 1})
+            assert (answer.status, answer.reason) == (400, "UNKNOWN_FIELD"), (route, answer.body)
+
+
+def test_every_route_answers_as_grpc_does(running: Running) -> None:
+    """A request of nothing but what the path gives, which names nothing that exists."""
+    call = Caller(running)
+    for route in ROUTES:
+        request = message_factory.GetMessageClass(route.method.input_type)()
+        for name in route.names:
+            *outer, last = name.split(".")
+            inner: Any = request
+            for part in outer:
+                inner = getattr(inner, part)
+            setattr(inner, last, route.nobody(name))
+        by_grpc = call(route.method, request)
+        by_http = _call(running, route)
+        assert by_http.reason == by_grpc.reason, (route, by_http.body, by_grpc)
+        assert (by_http.status == 200) == (by_grpc.code == grpc.StatusCode.OK), (route, by_grpc)
+        if by_http.status != 200:
+            assert by_http.json["code"] == by_grpc.code.value[0], (route, by_http.body)
+            assert by_http.json["message"] == by_grpc.text, (route, by_http.body)
+
+
+def test_an_answer_is_the_same_message(running: Running) -> None:
+    query = urlencode({"selector.all": "true", "page_size": 10})
+    answer = call_http(running.stack.web, "GET", f"/v1/pvs?{query}", key=running.stack.key)
+    by_http = json_format.ParseDict(answer.json, catalog_service_pb2.ListPvsResponse())
+    request = catalog_service_pb2.ListPvsRequest(
+        selector=selector_pb2.Selector(all=True), page_size=10
+    )
+    by_grpc = running.catalog.ListPvs(request, **running.call())
+    assert by_http.pvs == by_grpc.pvs
+
+
+def _some_names(running: Running) -> list[str]:
+    answer = call_http(running.stack.web, "GET", "/v1/pvs?page_size=20", key=running.stack.key)
+    return [pv["name"] for pv in answer.json["pvs"]]
+
+
+def _until_baseline(messages: Iterator[dict[str, Any]]) -> set[str]:
+    """Names of the rows up to the end of the baseline."""
+    names: set[str] = set()
+    for message in messages:
+        names |= {row["name"] for row in message.get("baseline", {}).get("rows", ())}
+        if "baselineEnd" in message:
+            return names
+    raise AssertionError("the stream ended before its baseline")
+
+
+@pytest.mark.parametrize(
+    ("accept", "form", "prefix"),
+    [("*/*", "application/x-ndjson", b""), ("text/event-stream", "text/event-stream", b"data: ")],
+)
+def test_a_watch_by_rest(running: Running, accept: str, form: str, prefix: bytes) -> None:
+    wanted = _some_names(running)
+    body = json.dumps({"spec": {"selector": {"names": wanted}}}).encode()
+    headers = {"authorization": f"Bearer {running.stack.key}", "accept": accept}
+    with open_call(running.stack.web, "POST", WATCH, body, **headers) as response:
+        assert response.status == 200
+        assert response.headers["content-type"] == form
+        lines = filter(None, (line.strip() for line in response))
+        messages = (json.loads(line.removeprefix(prefix)) for line in lines)
+        assert _until_baseline(messages) == set(wanted)
+        # it goes on: what follows is later than the baseline
+        assert {"checkpoint", "diff"} & set(next(messages))
+
+
+def test_a_watch_by_grpc_web(running: Running) -> None:
+    wanted = _some_names(running)
+    selector = selector_pb2.Selector(names=wanted)
+    request = monitor_service_pb2.WatchPvsRequest(spec=watch_pb2.WatchSpec(selector=selector))
+    frames = grpc_web_frames(
+        running.stack.web, "/drey.monitor.v1.MonitorService/WatchPvs", request, running.stack.key
+    )
+    answers = (
+        monitor_service_pb2.WatchPvsResponse.FromString(frame)
+        for frame in frames
+        if isinstance(frame, bytes)
+    )
+    assert _until_baseline(map(json_format.MessageToDict, answers)) == set(wanted)
+    frames.close()  # type: ignore[attr-defined]
+
+
+def test_a_refusal_by_grpc_web_has_its_reason(running: Running) -> None:
+    method = "/drey.monitor.v1.MonitorService/WatchPvs"
+    *_, trailers = grpc_web_frames(
+        running.stack.web, method, monitor_service_pb2.WatchPvsRequest(), running.stack.key
+    )
+    assert isinstance(trailers, dict)
+    assert trailers["grpc-status"] == str(grpc.StatusCode.INVALID_ARGUMENT.value[0])
+    assert trailers["grpc-status-details-bin"]
+
+
+def test_a_page_of_a_named_site_reads_answers(running: Running) -> None:
+    answer = call_http(running.stack.web, "GET", "/v1/whoami", key=running.stack.key, origin=ORIGIN)
+    assert answer.status == 200
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_health_needs_no_key(running: Running) -> None:
+    assert call_http(running.stack.web, "GET", "/healthz").status == 200
+
+
+def test_the_document_has_every_route(running: Running) -> None:
+    paths = call_http(running.stack.web, "GET", "/openapi.json").json["paths"]
+    found = {(verb.upper(), path) for path, verbs in paths.items() for verb in verbs}
+    assert found == {(route.verb, route.template) for route in ROUTES}
+
+
+def test_the_address_is_in_the_clients_file(running: Running) -> None:
+    text = (running.stack.folder / "client.toml").read_text()
+    assert f'web = "{running.stack.web}"\n' in text
+
+
+def test_it_comes_back_when_somebody_kills_it(running: Running) -> None:
+    envoy, url = running.stack.envoy, running.stack.web
+    assert envoy is not None and envoy.pid is not None
+    started = envoy.folder / "port"  # written when it answers
+    started.unlink()
+    os.kill(envoy.pid, signal.SIGKILL)
+    running.pump(started.exists)
+    assert running.stack.web == url
+    answer = call_http(url, "GET", "/v1/whoami", key=running.stack.key)
+    assert answer.status == 200, answer.body
+
+
+def test_every_line_of_the_page_works(running: Running, tmp_path: Path) -> None:
+    (tmp_path / ".drey").symlink_to(running.stack.folder)
+    page = (ROOT / "docs" / "how-to" / "rest.md").read_text()
+    script = "set -e\n" + "\n".join(_BLOCK.findall(page))
+    assert script.count("curl") > 8
+    command = ["bash", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"baselineEnd"' in done.stdout
+    assert '"reason"' not in done.stdout, done.stdout
+    named = set(re.findall(r"(GET|POST|PATCH|DELETE) (/v1/[^`?]*)", page))
+    assert named <= {(route.verb, route.template) for route in ROUTES}

@@ -1,0 +1,202 @@
+"""Envoy with nobody behind it: what it refuses by itself, and its life."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from drey_stack import Envoy, HttpOptions, StackError, free_port, is_free
+from drey_stack.envoy_config import Upstream
+from drey_stack.ports import LOOPBACK
+from tests.http_calls import HttpAnswer, call_http
+
+ORIGIN = "https://screens.example.org"
+LIMIT = 100_000
+WATCH = "/v1/values:watch"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An Envoy before a gateway that is away: what it lets through is answered 503."""
+    loop = asyncio.new_event_loop()
+    options = HttpOptions(origins=[ORIGIN], max_body_bytes=LIMIT)
+    envoy = Envoy(tmp_path_factory.mktemp("envoy"), Upstream(LOOPBACK, free_port()), options)
+    loop.run_until_complete(envoy.start())
+    yield envoy.url
+    loop.run_until_complete(envoy.stop())
+    loop.close()
+
+
+def _passes(answer: HttpAnswer) -> bool:
+    return answer.status == 503
+
+
+async def test_it_starts_again_at_the_same_address(tmp_path: Path) -> None:
+    upstream = Upstream(LOOPBACK, free_port())
+    async with Envoy(tmp_path, upstream, HttpOptions()) as envoy:
+        url, pid = envoy.url, envoy.pid
+        await envoy.kill()
+        assert not psutil.pid_exists(pid or 0)
+        await envoy.start()
+        assert envoy.url == url
+        found = psutil.Process(envoy.pid).net_connections(kind="tcp")
+        assert {each.laddr.ip for each in found if each.status == "LISTEN"} == {LOOPBACK}
+        assert (tmp_path / "envoy.json").stat().st_mode & 0o077 == 0
+    assert is_free(envoy.port)
+    async with Envoy(tmp_path, upstream, HttpOptions()) as again:
+        assert again.url == url
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8080", "192.0.2.1:80", "[::]:80"])
+def test_plain_text_stays_on_this_machine(listen: str, tmp_path: Path) -> None:
+    upstream = Upstream(LOOPBACK, 1)
+    with pytest.raises(StackError, match="DREY_TLS_CERT"):
+        Envoy(tmp_path, upstream, HttpOptions(listen))
+    Envoy(tmp_path, upstream, HttpOptions(listen, allow_insecure=True))
+
+
+@pytest.mark.parametrize("listen", ["8080", "localhost:80", "127.0.0.1:http"])
+def test_an_address_that_is_none_is_refused(listen: str, tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="IP:PORT"):
+        Envoy(tmp_path, Upstream(LOOPBACK, 1), HttpOptions(listen))
+
+
+def test_a_gateway_that_is_away_is_told(url: str) -> None:
+    answer = call_http(url, "GET", "/v1/pvs")
+    assert answer.status == 503
+    assert (answer.json["code"], answer.reason) == (14, "UPSTREAM_UNAVAILABLE")
+    assert call_http(url, "GET", "/healthz").status == 503
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"selector": {}}, "selector"),
+        ({"spec": {"selector": {"nams": ["A"]}}}, "spec.selector.nams"),
+        ({"spec": {"selector": {"not": {"x": 1}}}}, None),
+        ({"spec": {"selector": {"tags": [{"group": "A", "tg": "B"}]}}}, None),
+        ({"": 1}, '""'),
+        ({"s\u0070ec": {}, "sp\u00e9c": {}}, "sp\\u00e9c"),
+    ],
+)
+def test_a_field_that_is_unknown_is_refused(url: str, body: Any, field: str | None) -> None:
+    answer = call_http(url, "POST", WATCH, body)
+    assert (answer.status, answer.reason) == (400, "UNKNOWN_FIELD"), answer.body
+    (_, violations) = answer.json["details"]
+    if field is not None:
+        assert violations["fieldViolations"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"spec": {"selector": {"names": ["A:B", 'quo"te', "back\\slash", "\u00fc\u2028"]}}},
+        {"spec": {"form": "VALUE_FORM_ROWS", "selector": {"all": True}}},
+        {"spec": {"form": 1}},
+        {"spec": None},
+        {},
+    ],
+)
+def test_what_the_contracts_know_passes(url: str, body: Any) -> None:
+    assert _passes(call_http(url, "POST", WATCH, body))
+    assert _passes(call_http(url, "POST", WATCH, json.dumps(body, indent=3).encode()))
+    assert _passes(call_http(url, "POST", WATCH, json.dumps(body, ensure_ascii=False).encode()))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"1",
+        b'"spec"',
+        b"{",
+        b"{spec: {}}",
+        b"{'spec': {}}",
+        b'{"spec"}',
+        b'{"spec": }',
+        b'{"spec": {},}',
+        b'{"spec": {}} {}',
+        b'{"spec": {"selector": {"names": ["A" "B"]}}}',
+        b'{"spec": {"selector": {"names": ["A',
+        b'{"spec": {"selector": {"names": ["A\n"]}}}',
+        b'{"spec":' * 300,
+        b"\x00",
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_not_json_is_refused(url: str, body: bytes) -> None:
+    answer = call_http(url, "POST", WATCH, body)
+    assert answer.status == 400
+    assert answer.reason in {"MALFORMED_MESSAGE", "UNKNOWN_FIELD"}, answer.body
+
+
+def test_a_label_that_is_unknown_is_refused(url: str) -> None:
+    answer = call_http(url, "POST", WATCH, {"spec": {"form": "VALUE_FORM_ROW"}})
+    assert (answer.status, answer.reason) == (400, "INVALID_FIELD"), answer.body
+    answer = call_http(url, "GET", "/v1/jobs?states=JOB_STATE_SLEEPING")
+    assert answer.status == 400, answer.body
+
+
+@pytest.mark.parametrize(
+    "query", ["nonsense=1", "page_size=1&x", "selector.nams=A", "page_size.x=1"]
+)
+def test_a_parameter_that_is_unknown_is_refused(url: str, query: str) -> None:
+    answer = call_http(url, "GET", f"/v1/pvs?{query}")
+    assert (answer.status, answer.reason) == (400, "UNKNOWN_FIELD"), answer.body
+    assert _passes(call_http(url, "GET", "/v1/pvs?page_size=1&selector.names=A&selector.names=B"))
+    assert _passes(call_http(url, "GET", "/v1/pvs?pageSize=1"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/v1"),
+        ("GET", "/v1/nonsense"),
+        ("DELETE", "/v1/pvs"),
+        ("PUT", "/v1/pvs/a"),
+        ("GET", "/v1/pvs/a/b/c"),
+        ("GET", "/admin"),
+        ("GET", "/ready"),
+        ("GET", "/stats"),
+        ("POST", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+        ("POST", "/drey.internal.monitor.v1.ControlService/Claim"),
+        ("POST", "/drey.catalog.v1.CatalogService/ListPvs"),
+    ],
+)
+def test_no_other_path_leads_anywhere(url: str, verb: str, path: str) -> None:
+    answer = call_http(url, verb, path, b"" if verb == "POST" else None)
+    assert (answer.status, answer.reason) == (404, "UNKNOWN_METHOD"), answer.body
+
+
+def test_a_body_above_the_limit_is_refused(url: str) -> None:
+    body = {"spec": {"selector": {"names": ["A" * LIMIT]}}}
+    answer = call_http(url, "POST", WATCH, body)
+    assert (answer.status, answer.reason) == (413, "MESSAGE_TOO_LARGE"), answer.body
+    body = {"spec": {"selector": {"names": ["A" * (LIMIT - 1000)]}}}
+    assert _passes(call_http(url, "POST", WATCH, body))
+
+
+@pytest.mark.parametrize("path", [WATCH, "/drey.monitor.v1.MonitorService/WatchPvs"])
+def test_pages_of_named_sites_may_call(url: str, path: str) -> None:
+    asked = {"access_control_request_method": "POST"}
+    answer = call_http(url, "OPTIONS", path, origin=ORIGIN, **asked)
+    assert answer.status == 200
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert "authorization" in answer.headers["access-control-allow-headers"]
+    answer = call_http(url, "OPTIONS", path, origin="https://elsewhere.example.org", **asked)
+    assert "access-control-allow-origin" not in answer.headers
+    answer = call_http(url, "POST", WATCH, {}, origin=ORIGIN)
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_the_document_of_the_routes_is_served(url: str) -> None:
+    answer = call_http(url, "GET", "/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert "/v1/snapshots/{spec.reference.snapshot_id}:compare" in answer.json["paths"]
