@@ -109,6 +109,7 @@ def test_grpcurl_lists_every_public_service(grpcurl: Any) -> None:
         "audit",
         "catalog",
         "compare",
+        "event",
         "job",
         "monitor",
         "restore",
