@@ -394,12 +394,12 @@ async def test_poison_on_the_bus_and_in_the_image_ends_nothing(rig, gateway, adm
     async with watching(gateway, admin_key) as running:
         absurd = [
             ("values", ValueBatch(epoch=2**63, sequence=1)),
-            ("values", ValueBatch(epoch=2**40, sequence=1)),
+            ("values", ValueBatch(epoch=2**44, sequence=1)),
             ("values", ValueBatch(epoch=1, sequence=2**60)),
             ("values", ValueBatch(epoch=1, sequence=2, channels=bytes(16), kinds=bytes(1))),
             ("values", ValueBatch(epoch=1, sequence=2, shard=77)),
             ("heartbeats", Heartbeat(epoch=2**63)),
-            ("heartbeats", Heartbeat(epoch=2**40)),
+            ("heartbeats", Heartbeat(epoch=2**44)),
             ("heartbeats", Heartbeat(epoch=1, sequence=2**60)),
         ]
         for kind, message in absurd:
