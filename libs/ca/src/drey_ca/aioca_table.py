@@ -158,6 +158,9 @@ class _Request:
 class AiocaTable:
     """`drey_ca.interface.ChannelTable` in Python. Make it inside the loop that will use it."""
 
+    withdraws_writes = False
+    """aioca closes channels all together only, at the end of its last table."""
+
     def __init__(self) -> None:
         self._process = _process.claim()
         aioca.get_channel_infos()  # makes the context, with the environment as it is now

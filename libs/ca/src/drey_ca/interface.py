@@ -85,6 +85,11 @@ class ChannelTable(Protocol):
         """`aioca` or `native`."""
         ...
 
+    @property
+    def withdraws_writes(self) -> bool:
+        """Whether `remove` closes channels at their server, which drops what waits on them."""
+        ...
+
     async def add(self, names: Sequence[str]) -> Slots:
         """Create channels and begin to search for them; does not wait for connection.
 

@@ -44,6 +44,8 @@ class NativeTable:
     from one that used Channel Access: libca's threads did not come along.
     """
 
+    withdraws_writes = True
+
     def __init__(self) -> None:
         self._process = _process.claim()
         self._loop = asyncio.get_running_loop()

@@ -22,7 +22,8 @@ class ReleaseLoop:
     """Looks every second. Runs until cancelled.
 
     The channels were opened after the writes were sent, and a circuit is served in order: one that
-    is connected says that what was sent before has been done, or dropped.
+    is connected says that what was sent before has been done, or dropped. Where the table cannot
+    close a channel, it is the one of the write, and the table knows when its answer has come.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class ReleaseLoop:
         addresses = [write.address for write in held]
         async with self._channels.use(addresses):
             slots = self._channels.slots(addresses)
-            up = await self._channels.table.wait_connected(slots, _CONNECT_S)
-        answered = [held[row] for row in np.flatnonzero(up).tolist()]
+            table = self._channels.table
+            done = await table.wait_connected(slots, _CONNECT_S) & ~table.unanswered(slots)
+        answered = [held[row] for row in np.flatnonzero(done).tolist()]
         if answered:
             await self._store.release_unanswered(answered, self._clock())
             for write in answered:

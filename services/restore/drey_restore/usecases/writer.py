@@ -281,7 +281,8 @@ class Writer:
 
         Channels whose write was not answered are closed and opened again: the IOC drops what waits
         on them, and a new channel that is connected says that it has. Writes of those that are not
-        may still take place, and hold their channels.
+        may still take place, and hold their channels. So do all of them where the table cannot
+        close a channel.
         """
         rows = self._execution.unanswered
         if len(rows) == 0:
@@ -289,10 +290,14 @@ class Writer:
         table = self._channels.table
         rows = rows[table.unanswered(self._course.slots(rows))]
         circuits = table.info(self._course.slots(rows)).host
-        await self._channels.renew(self._course.addresses(rows))
-        up = await table.wait_connected(self._course.slots(rows), self._limits.connect_s)
+        withdrawn = np.zeros(len(rows), bool)
+        if table.withdraws_writes:
+            await self._channels.renew(self._course.addresses(rows))
+            withdrawn = await table.wait_connected(self._course.slots(rows), self._limits.connect_s)
         by_row = dict(zip(rows.tolist(), circuits, strict=True))
-        self._course.unanswered = unanswered_of(self._items, self._execution, rows[~up], by_row)
+        self._course.unanswered = unanswered_of(
+            self._items, self._execution, rows[~withdrawn], by_row
+        )
 
 
 class _Deadline:
