@@ -67,7 +67,8 @@ class ChannelPool:
         """Close channels and open them again, in that order on their circuit.
 
         The IOC drops what still waits on a channel that is closed. So, once the new one is
-        connected, nothing that was sent on the old one can begin any more.
+        connected, nothing that was sent on the old one can begin any more. Only where the table
+        `withdraws_writes`.
         """
         async with self._lock:
             await self._remove(addresses)
