@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drey_ca.interface import Slots
 from drey_restore.adapters.channels import ChannelPool
@@ -17,6 +18,7 @@ class Table:
 
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
+        self.waiting: set[int] = set()
         self._next = 0
 
     async def add(self, names: Sequence[str]) -> Slots:
@@ -24,6 +26,9 @@ class Table:
         first, self._next = self._next, self._next + len(names)
         self.names |= dict(zip(range(first, self._next), names, strict=True))
         return np.arange(first, self._next)
+
+    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
+        return np.array([slot in self.waiting for slot in slots.tolist()], np.bool_)
 
     async def remove(self, slots: Slots) -> None:
         await asyncio.sleep(0)
@@ -90,3 +95,15 @@ async def test_a_renewed_channel_is_another_one() -> None:
         assert after[0] != before[0]
         assert after[1] == before[1]
         assert sorted(table.names) == sorted(after)
+
+
+async def test_a_channel_whose_write_is_unanswered_is_not_closed() -> None:
+    channels, table, clock = pool()
+    async with channels.use(["A", "B"]):
+        table.waiting = set(channels.slots(["A"]).tolist())
+    clock.now = 61.0
+    await channels.close_idle()
+    assert list(table.names.values()) == ["A"]
+    table.waiting.clear()
+    await channels.close_idle()
+    assert (len(channels), table.names) == (0, {})

@@ -75,10 +75,17 @@ class ChannelPool:
             await self._add(set(addresses))
 
     async def close_idle(self) -> None:
-        """Close what nobody has used for `keep_s`."""
+        """Close what nobody has used for `keep_s`; not while a write of it is unanswered.
+
+        With its channel would go what the table knows of that write.
+        """
         async with self._lock:
             latest = self._clock() - self._keep_s
-            await self._remove([a for a, since in self._idle_since.items() if since <= latest])
+            idle = [a for a, since in self._idle_since.items() if since <= latest]
+            open_ones = [a for a in idle if a in self._slots]
+            waiting = self.table.unanswered(self.slots(open_ones))
+            held = {open_ones[row] for row in np.flatnonzero(waiting).tolist()}
+            await self._remove([a for a in idle if a not in held])
 
     async def run(self) -> None:
         """Close idle channels until cancelled."""
