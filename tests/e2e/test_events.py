@@ -106,6 +106,11 @@ class Acts:
     def _chosen(self, *names: str) -> Any:
         return {"names": [f"EVENT:{self._mark}:{name}" for name in names]}
 
+    def purge_pvs(self) -> None:
+        """Leave the catalog as the next test expects it."""
+        request = catalog.PurgePvsRequest(selector={"globs": [f"EVENT:{self._mark}:*"]})
+        self._catalog.PurgePvs(request, **self._options)
+
     def CreatePv(self) -> list[tuple[str, ...]]:
         request = catalog.CreatePvRequest(pv=self._new_pv("A"))
         self.pv = self._catalog.CreatePv(request, **self._options).pv
@@ -367,9 +372,12 @@ def _acting(running: Running) -> list[str]:
     ]
 
 
-def test_each_acting_rpc_leaves_an_event(running: Running, event_log: EventLog) -> None:
+def test_each_acting_rpc_leaves_an_event(
+    running: Running, event_log: EventLog, request: pytest.FixtureRequest
+) -> None:
     every = _acting(running)
     here = Acts(running)
+    request.addfinalizer(here.purge_pvs)
     names = [name for name in vars(Acts) if name[0].isupper()]
     left_out = {full.rsplit(".", 1)[1] for full in every if full not in LEAVES_NONE} - set(names)
     assert not left_out, "add an act to Acts, or the RPC to LEAVES_NONE with the reason"

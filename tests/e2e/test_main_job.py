@@ -13,7 +13,7 @@ from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_cli.demo.machine import plain
-from tests.e2e.conftest import EVERYTHING, Running
+from tests.e2e.conftest import EVERYTHING, PVS, Running
 
 DISTURBED = 40
 
@@ -82,7 +82,7 @@ def _setpoints(running: Running, snapshot_id: str) -> dict[str, Any]:
 
 def test_a_disturbed_machine_is_put_back_and_proved(running: Running) -> None:
     before = running.take("before")
-    assert before.pv_count == 300
+    assert before.pv_count == PVS
     assert before.counts.connected > 400
     running.do(running.machine.run("disturb", "--count", str(DISTURBED)))
     running.pump(lambda: _different_setpoints(running, before.id) >= DISTURBED)

@@ -181,7 +181,7 @@ async def start_site(
             "shards": world.shards,
             "snapshot_target": f"127.0.0.1:{port}",
             "listen": "127.0.0.1:0",
-            "channel_access": "aioca",
+            "channel_access": "native",
             "chunk_size": chunk,
             "connect_timeout": 1.0,
             "job_lease": 1.0 if chunk <= 64 else 10.0,

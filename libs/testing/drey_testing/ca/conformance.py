@@ -238,9 +238,9 @@ class TableConformance:
         slots = await table.add([*dead, "DOUBLE", "LONG"])
         assert (await table.wait_connected(slots[-2:], WAIT)).all()
         before = time.monotonic()
-        read = await table.read(slots, 0.5)
-        # A deadline for each would be a quarter of an hour.
-        assert 0.4 < time.monotonic() - before < WAIT
+        read = await table.read(slots, 5)
+        # A deadline for each would be hours.
+        assert 4 < time.monotonic() - before < WAIT
         assert read.code.tolist() == [ECA.DISCONN] * 2_000 + [ECA.NORMAL] * 2
         assert (read.values.state[:2_000] == State.NEVER_CONNECTED).all()
         await within(WAIT, table.close())
