@@ -374,6 +374,11 @@ def cli() -> str:
         "## Exit codes",
         "",
         *_markdown_table(["code", "what it says"], iter([(str(int(c)), t) for c, t in codes])),
+        "With `--json` a failure is written to standard output too, in one shape: an object with"
+        " `error`, which has `message`, `reason`, `status`, `field`, `remedy`, `metadata` and"
+        " `exit_code`, each always there. What was found all the same stands beside it. Of a"
+        " stream it is the last line.",
+        "",
         "## Options of every command",
         "",
         "They stand before or after the command's own. The first that says something counts:"

@@ -12,7 +12,7 @@ class CliError(Exception):
 
     `message` says what happened, `reason` is the machine-readable name (`NOT_FOUND`), `field` the
     request field at fault or empty, `remedy` what a person can do, `metadata` what the server
-    added, `code` the exit status.
+    added, `code` the exit status, `partial` what was found all the same, for JSON.
     """
 
     def __init__(
@@ -25,6 +25,7 @@ class CliError(Exception):
         metadata: Mapping[str, str] | None = None,
         status: str = "",
         code: ExitCode = ExitCode.REFUSED,
+        partial: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -34,6 +35,7 @@ class CliError(Exception):
         self.metadata = dict(metadata or {})
         self.status = status
         self.code = code
+        self.partial = dict(partial or {})
 
     def as_dict(self) -> dict[str, object]:
         """The error as one JSON-ready document, every key always there."""

@@ -1,7 +1,7 @@
 """The one place that writes to the terminal: tables, text, progress, JSON, errors.
 
 What was asked for goes to standard output; notes, progress and errors go to standard error, so
-that a pipe carries nothing but the result.
+that a pipe carries nothing but the result. With JSON a failure is a result too.
 """
 
 from __future__ import annotations
@@ -143,9 +143,12 @@ class Output:
             self._error_console.print(escape(text, keep=_LINES), style=style, soft_wrap=True)
 
     def error(self, error: CliError) -> None:
-        """Show the error: a JSON document with JSON, else message, field, reason and remedy."""
+        """Show the error: message, field, reason and remedy; with JSON a document, as a result is.
+
+        A script reads one place and finds there either what it asked for or `error`.
+        """
         if self.json:
-            sys.stderr.write(_dump_json(error.as_dict(), indent=None) + "\n")
+            self.line({**error.partial, **error.as_dict()})
             return
 
         def show_text(text: str, style: str = "") -> None:

@@ -1,7 +1,6 @@
 """The commands against a server of the contracts: what they send, show, and exit with."""
 
 import io
-import json
 
 from drey.audit.v1 import audit_service_pb2
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
@@ -24,7 +23,7 @@ def test_whoami_sends_the_key(drey, monkeypatch):
     monkeypatch.setenv("DREY_KEY", "wrong")
     refused = drey("whoami", "--json")
     assert refused.code == 3
-    assert json.loads(refused.err)["error"]["reason"] == "UNAUTHENTICATED"
+    assert refused.json["error"]["reason"] == "UNAUTHENTICATED"
 
 
 def test_list_follows_the_pages_and_json_is_one_document(drey, state):
@@ -47,7 +46,7 @@ def test_refusals_show_reason_field_and_remedy(drey):
     assert missing.code == 1
     assert "NOT_FOUND" in missing.err and "NO:SUCH" in missing.err
     bad = drey("tag", "add", "Region=X", "--glob", "*", "--json")
-    error = json.loads(bad.err)["error"]
+    error = bad.json["error"]
     assert (bad.code, error["field"], error["reason"]) == (1, "selector.globs[0]", "INVALID_FIELD")
     gated = drey("snapshot", "take", "X*")
     assert gated.code == 1
@@ -64,7 +63,7 @@ def test_a_choice_of_nothing_is_refused(drey):
     for arguments in (("get", "NO*"), ("watch", "NO*"), ("get", "NO*", "--json")):
         refused = drey("pv", *arguments)
         assert refused.code == 1, arguments
-        assert "nothing in the catalog matches NO*" in refused.err
+        assert "nothing in the catalog matches NO*" in refused.out + refused.err
     assert "NO" not in drey("pv", "get", "NO*").out
 
 
@@ -81,6 +80,9 @@ def test_get_formats_by_metadata_and_names_what_is_not_there(drey):
     partly = drey("pv", "get", "A:SET", "NOPE", "--utc")
     assert partly.code == 1 and "NOPE" in partly.err
     assert "2023-11-14T22:13:20.123456789Z" in partly.out
+    as_json = drey("pv", "get", "A:SET", "NOPE", "--json").json
+    assert [row["name"] for row in as_json["rows"]] == ["A:SET"]
+    assert (as_json["not_found"], as_json["error"]["reason"]) == (["NOPE"], "NOT_FOUND")
 
 
 def test_set_sends_a_mask_and_the_etag(drey, state):
@@ -273,14 +275,14 @@ def test_run_executes_by_digest_and_exits_by_the_verdicts(drey, state):
     assert "The IOC refused it" in bad.out
     other = drey("restore", "run", PLAN, "--yes", "--digest", "e" * 64, "--json")
     assert other.code == 1
-    assert json.loads(other.err)["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
+    assert other.json["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
 
 
 def test_run_refuses_a_plan_whose_items_are_not_those_of_its_digest(drey, state):
     state.replaced = True
     refused = drey("restore", "run", PLAN, "--yes", "--json")
     assert refused.code == 1
-    assert json.loads(refused.err)["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
+    assert refused.json["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
     assert state.of(restore_service_pb2.ExecutePlanRequest) == []
 
 
@@ -290,7 +292,7 @@ def test_latest_is_the_newest_plan_of_the_caller(drey, state):
     assert state.of(restore_service_pb2.ExecutePlanRequest)[0].plan_id == PLAN
     state.no_own_plan = True
     none = drey("restore", "run", "latest", "--yes", "--json")
-    error = json.loads(none.err)["error"]
+    error = none.json["error"]
     assert (none.code, error["reason"]) == (1, "NOT_FOUND")
     assert "alice has no plan" in error["message"] and "needs its id" in error["remedy"]
     assert len(state.of(restore_service_pb2.ExecutePlanRequest)) == 1
@@ -299,7 +301,7 @@ def test_latest_is_the_newest_plan_of_the_caller(drey, state):
 def test_abort_latest_is_the_newest_restore_of_the_caller(drey, state):
     none = drey("restore", "abort", "latest", "--json")
     assert none.code == 1
-    assert "alice has no restore" in json.loads(none.err)["error"]["message"]
+    assert "alice has no restore" in none.json["error"]["message"]
     state.restores_listed = True
     assert drey("restore", "abort", "latest").code == 0
     assert [r.id for r in state.of(restore_service_pb2.AbortRestoreRequest)] == [RESTORE]
@@ -312,15 +314,15 @@ def test_a_restore_that_could_not_begin_is_an_error_like_any_other(drey, state):
         assert failed.code == 1 and "all verified" not in failed.out
         assert "nothing was written" in failed.err and "accept-moved" not in failed.err
     as_json = drey("restore", "run", PLAN, "--yes", "--json")
-    error = json.loads(as_json.err)["error"]
-    assert (as_json.code, as_json.out) == (1, "")
+    error = as_json.json["error"]
+    assert (as_json.code, as_json.err) == (1, "")
     assert error["reason"] == "LABELS_MOVED" and error["metadata"]["restore_id"] == RESTORE
 
 
 def test_remedies_name_commands_that_exist(drey):
     for what in (("--plan", "ffffffff"), ("eeeeeeee",)):
         unknown = drey("restore", "show", *what, "--json")
-        remedy = json.loads(unknown.err)["error"]["remedy"]
+        remedy = unknown.json["error"]["remedy"]
         assert remedy == "see drey restore list --plans"
         assert drey(*remedy.removeprefix("see drey ").split()).code == 0
 

@@ -101,7 +101,7 @@ def test_wrong_usage_is_two_and_json_errors_are_json(capsys):
     assert run(["nonsense"]) == 2
     capsys.readouterr()
     assert run(["pv", "list", "--nonsense", "--json"]) == 2
-    assert json.loads(capsys.readouterr().err)["error"]["reason"] == "USAGE"
+    assert json.loads(capsys.readouterr().out)["error"]["reason"] == "USAGE"
 
 
 def test_unreachable_is_three(capsys):

@@ -67,11 +67,10 @@ def list_pvs(
     """List PVs of the catalog by name."""
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
     listed = fetch_pvs(session, choice.optional(), search=search, deleted=deleted, limit=limit)
+    refuse_nothing(listed.pvs, choice, search)
     if session.out.json:
         session.out.document({"total": listed.total, "pvs": as_documents(listed.pvs)})
-        refuse_nothing(listed.pvs, choice, search)
         return
-    refuse_nothing(listed.pvs, choice, search)
 
     table = pvs_table(listed.pvs)
     table.note = plural(listed.total, "PV")
@@ -93,8 +92,8 @@ def list_devices(
 
     request = catalog_service_pb2.ListDevicesRequest(selector=selector, search=search)
     devices = list(client.list_items(client.catalog.ListDevices, request, "devices"))
-    session.show({"devices": devices}, lambda: devices_table(devices))
     refuse_nothing(devices, choice, search)
+    session.show({"devices": devices}, lambda: devices_table(devices))
 
 
 def refuse_nothing(chosen: Sequence[object], choice: Choice, search: str = "") -> None:
@@ -247,24 +246,24 @@ def get(
 ) -> None:
     """Show the latest values, as the monitors have them. Nothing is read from an IOC."""
     values = get_values(session, choice.required(), with_metadata=not session.out.json)
-    if session.out.json:
-        links = as_documents(values.links)
-        session.out.document(
-            {"rows": as_documents(values.rows), "not_found": values.not_found, "links": links}
-        )
-    elif values.rows:
+    found = {"rows": values.rows, "not_found": values.not_found, "links": values.links}
+    if values.rows and not session.out.json:
         _draw_values(session, values, value_only)
         for link in values.links:
             session.out.note(link_text(link))
     if values.not_found:
+        more = len(values.not_found) - 10
         raise CliError(
             f"nothing is named {', '.join(values.not_found[:10])}"
-            + (f" and {len(values.not_found) - 10} more" if len(values.not_found) > 10 else ""),
+            + (f" and {more} more" if more > 0 else ""),
             reason="NOT_FOUND",
             remedy="see drey pv list --search WORD",
             code=ExitCode.REFUSED,
+            partial=found,
         )
     refuse_nothing(values.rows, choice)
+    if session.out.json:
+        session.out.document(found)
 
 
 def link_text(link: watch_pb2.NameLink) -> str:
