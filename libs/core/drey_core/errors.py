@@ -58,6 +58,7 @@ class Reason(IntEnum):
     LABELS_MOVED = 42
     UNKNOWN_FIELD = 43
     GATE_NOT_MET = 44
+    OWN_PLAN = 45
 
 
 class DreyError(Exception):

@@ -6,6 +6,7 @@ import os
 import socket
 
 from drey_ca import open_table
+from drey_core.selector_text import parse_selectors
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import LiveMachine
@@ -16,6 +17,7 @@ from drey_restore.loops.release import ReleaseLoop
 from drey_restore.loops.warm import WarmLoop
 from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import Settings
+from drey_restore.usecases.approvals import Approvals, Protected
 from drey_restore.usecases.ending import Ending
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.plans import Plans
@@ -100,13 +102,14 @@ async def main(settings: Settings, app: App) -> int:
         pool,
         limits,
         now_ns,
+        protected=Protected(catalog, parse_selectors(settings.approval_required)),
         refuse_invalid=settings.refuse_invalid,
     )
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
     await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
     restores = Restores(store, jobs, ending, notifier, running_restores, now_ns)
-    servicer = RestoreServicer(plans, restores, now_ns)
+    servicer = RestoreServicer(plans, restores, Approvals(store, now_ns), now_ns)
 
     app.start(bus, "bus")
     app.start(database, "database")

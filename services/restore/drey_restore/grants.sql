@@ -12,3 +12,6 @@ GRANT SELECT, INSERT ON restore.restore_data, restore.restore_item, restore.pre_
 GRANT SELECT, INSERT, UPDATE (codes, result_time_ns) ON restore.journal TO :application;
 -- a write that may still take place is held once, and let go once
 GRANT SELECT, INSERT, UPDATE (release_time_ns) ON restore.unanswered TO :application;
+-- asked for once; what a second person decides is added
+GRANT SELECT, INSERT, UPDATE (state, approver, approver_role, reason, decide_time_ns,
+    expire_time_ns) ON restore.approval TO :application;

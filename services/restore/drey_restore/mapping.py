@@ -7,7 +7,10 @@ from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey_core.errors import InvalidArgument, Reason, Unimplemented
 from drey_core.token import query_hash
 from drey_restore.adapters.specs import rules_of
+from drey_restore.domain.approval import Approval
+from drey_restore.domain.kinds import ApprovalState
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
+from drey_restore.usecases.approvals import Decision
 from drey_restore.usecases.plans import PlanRequest, Undo
 from drey_restore.usecases.restores import ExecuteRequest
 from drey_runtime.mapping.actor import actor
@@ -54,7 +57,7 @@ def _not_built(path: str) -> Unimplemented:
 _ListRequest = restore_service_pb2.ListPlansRequest | restore_service_pb2.ListRestoresRequest
 
 
-def list_query(request: _ListRequest) -> bytes:
+def list_query(request: _ListRequest | restore_service_pb2.ListApprovalsRequest) -> bytes:
     """What a page token belongs to: the filters of a list."""
     asked = type(request).FromString(request.SerializeToString())
     asked.ClearField("page_size")
@@ -145,6 +148,43 @@ def execute_request(request: restore_service_pb2.ExecutePlanRequest) -> ExecuteR
     )
 
 
+def decision(
+    request: restore_service_pb2.ApprovePlanRequest | restore_service_pb2.RejectPlanRequest,
+) -> Decision:
+    """What ApprovePlan or RejectPlan asks for. Raises `InvalidArgument`."""
+    state, digest, lifetime = ApprovalState.REJECTED, "", 0
+    if isinstance(request, restore_service_pb2.ApprovePlanRequest):
+        state, digest = ApprovalState.APPROVED, request.digest
+        lifetime = _duration(request, "lifetime", 0, _DAY, least_ns=1)
+    return Decision(
+        plan_id=request.id.lower(),
+        state=state,
+        digest=digest,
+        lifetime_ns=lifetime or None,
+        reason=request.reason,
+        request_id=request.request_id,
+        raw=request.SerializeToString(deterministic=True),
+    )
+
+
+def approval_message(approval: Approval, now_ns: int) -> restore_pb2.Approval:
+    """The decision of a second person, or that it is waited for."""
+    return restore_pb2.Approval(
+        id=approval.id,
+        plan_id=approval.plan_id,
+        digest=approval.digest,
+        state=int(approval.at(now_ns)),  # type: ignore[arg-type]
+        requester=actor(approval.requester, approval.requester_role),
+        approver=actor(approval.approver, approval.approver_role) if approval.approver else None,
+        reason=approval.reason,
+        create_time=timestamp(approval.create_time_ns),
+        decide_time=timestamp(approval.decide_time_ns),
+        expire_time=timestamp(approval.expire_time_ns),
+        pvs=approval.pvs,
+        first_pv=approval.first_pv,
+    )
+
+
 def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
     """A plan without its items."""
     return restore_pb2.Plan(
@@ -170,6 +210,7 @@ def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
         expire_time=timestamp(plan.expire_time_ns),
         undoes_restore_id=plan.undoes_restore_id or "",
         restore_id=plan.restore_id or "",
+        approval=None if plan.approval is None else approval_message(plan.approval, now_ns),
     )
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import grpc
 
+from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_core import errors
 from drey_core.token import decode_page_token
 from drey_restore import item_rows, mapping
 from drey_restore.limits import Clock
+from drey_restore.usecases.approvals import Approvals
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import Restores
 from drey_runtime.auth import current_principal
@@ -30,15 +32,14 @@ def _position(kind: str, query: bytes, token: str) -> str | None:
     return None if found is None else str(found[0])
 
 
-def _not_built(what: str) -> errors.Unimplemented:
-    return errors.Unimplemented(f"{what} is not built in this version")
-
-
 class RestoreServicer:
     """Each method is one of the contract, which documents it."""
 
-    def __init__(self, plans: Plans, restores: Restores, clock: Clock) -> None:
-        self._plans, self._restores, self._clock = plans, restores, clock
+    def __init__(
+        self, plans: Plans, restores: Restores, approvals: Approvals, clock: Clock
+    ) -> None:
+        self._plans, self._restores, self._approvals = plans, restores, approvals
+        self._clock = clock
 
     async def CreatePlan(
         self, request: pb.CreatePlanRequest, context: Context
@@ -83,20 +84,42 @@ class RestoreServicer:
     async def ApprovePlan(
         self, request: pb.ApprovePlanRequest, context: Context
     ) -> pb.ApprovePlanResponse:
-        """Not built."""
-        raise _not_built("approval by a second person")
+        """Approve a plan as the second person."""
+        return pb.ApprovePlanResponse(approval=await self._decide(request))
 
     async def RejectPlan(
         self, request: pb.RejectPlanRequest, context: Context
     ) -> pb.RejectPlanResponse:
-        """Not built."""
-        raise _not_built("approval by a second person")
+        """Reject a plan as the second person."""
+        return pb.RejectPlanResponse(approval=await self._decide(request))
+
+    async def _decide(
+        self, request: pb.ApprovePlanRequest | pb.RejectPlanRequest
+    ) -> restore_pb2.Approval:
+        found = await self._approvals.decide(mapping.decision(request), current_principal.get())
+        return mapping.approval_message(found, self._clock())
 
     async def ListApprovals(
         self, request: pb.ListApprovalsRequest, context: Context
     ) -> pb.ListApprovalsResponse:
-        """Not built."""
-        raise _not_built("approval by a second person")
+        """List approvals."""
+        size = check_page_size(request.page_size)
+        query = mapping.list_query(request)
+        before = _position("approvals", query, request.page_token)
+        states = list(map(int, request.states)) or None
+        found = await self._approvals.page(
+            size + 1, before, request.plan_id.lower() or None, states
+        )
+        now = self._clock()
+        page, more = cut_page(
+            "approvals",
+            query,
+            found,
+            size,
+            lambda each: mapping.approval_message(each, now),
+            lambda each: [each.id],
+        )
+        return pb.ListApprovalsResponse(approvals=page, next_page_token=more)
 
     async def ExecutePlan(
         self, request: pb.ExecutePlanRequest, context: Context

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from drey_core.errors import InvalidArgument
+from drey_core.selector_text import parse_selectors
 from drey_runtime.settings import ChannelAccessSettings
 
 
@@ -36,9 +38,23 @@ class Settings(ChannelAccessSettings):
     refuse_invalid: bool = Field(
         False, description="Leave out of plans what was INVALID when it was stored; else warn."
     )
+    approval_required: str = Field(
+        "",
+        description="PVs that nobody restores alone, by comma: patterns of names, `tag:GROUP=TAG`,"
+        " `tag:GROUP`, `device:NAME`, `scope:NAME`; `*`: all. Empty: none.",
+    )
     job_lease: float = Field(
         10.0,
         ge=1,
         le=60,
         description="Seconds after which a restore whose process died is given up as interrupted.",
     )
+
+    @field_validator("approval_required")
+    @classmethod
+    def _check_approval_required(cls, text: str) -> str:
+        try:
+            parse_selectors(text)
+        except InvalidArgument as error:
+            raise ValueError(error.message) from error
+        return text

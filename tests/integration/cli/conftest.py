@@ -446,6 +446,11 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
             restore=self.restore(restore_pb2.RESTORE_STATE_WAITING)
         )
 
+    def ApprovePlan(self, request, context):
+        self.state.calls.append(request)
+        approval = {"plan_id": request.id, "state": restore_pb2.APPROVAL_STATE_APPROVED}
+        return restore_service_pb2.ApprovePlanResponse(approval=approval)
+
     def restore(self, state):
         done = state == restore_pb2.RESTORE_STATE_COMPLETED
         verdict = restore_pb2.VERDICT_VERIFIED if done else restore_pb2.VERDICT_PENDING

@@ -278,6 +278,19 @@ def test_run_executes_by_digest_and_exits_by_the_verdicts(drey, state):
     assert other.json["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
 
 
+def test_approve_sends_the_digest_that_it_computed_and_none_of_other_items(drey, state):
+    assert drey("restore", "approve", PLAN).code == 2
+    good = drey("restore", "approve", PLAN, "--yes", "--reason", "shutdown")
+    assert good.code == 0 and "approved" in good.out
+    [request] = state.of(restore_service_pb2.ApprovePlanRequest)
+    assert (request.digest, request.reason) == (state.digest, "shutdown")
+    state.replaced = True
+    refused = drey("restore", "approve", PLAN, "--yes", "--json")
+    assert refused.code == 1
+    assert refused.json["error"]["reason"] == "PLAN_DIGEST_MISMATCH"
+    assert state.of(restore_service_pb2.ApprovePlanRequest) == [request]
+
+
 def test_run_refuses_a_plan_whose_items_are_not_those_of_its_digest(drey, state):
     state.replaced = True
     refused = drey("restore", "run", PLAN, "--yes", "--json")

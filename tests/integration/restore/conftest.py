@@ -101,6 +101,12 @@ def shards() -> int:
 
 
 @pytest.fixture
+def more_settings() -> dict[str, Any]:
+    """Settings of the service beside those of every test; given by parametrization."""
+    return {}
+
+
+@pytest.fixture
 async def world(
     parts: tuple[Postgres, Nats, Valkey], machine: Machine, shards: int
 ) -> AsyncIterator[World]:
@@ -129,10 +135,15 @@ async def dead_site(
 
 @pytest.fixture
 async def site(
-    parts: tuple[Postgres, Nats, Valkey], machine: Machine, world: World, keys: Path, chunk: int
+    parts: tuple[Postgres, Nats, Valkey],
+    machine: Machine,
+    world: World,
+    keys: Path,
+    chunk: int,
+    more_settings: dict[str, Any],
 ) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
-        found = await start_site(stack, parts, machine, world, keys, chunk)
+        found = await start_site(stack, parts, machine, world, keys, chunk, more_settings)
         try:
             async with asyncio.TaskGroup() as group:
                 async with AsyncExitStack() as inner:
@@ -154,7 +165,13 @@ class _Over(Exception):
 
 
 async def start_site(
-    stack: AsyncExitStack, parts: Any, machine: Machine, world: World, keys: Path, chunk: int
+    stack: AsyncExitStack,
+    parts: Any,
+    machine: Machine,
+    world: World,
+    keys: Path,
+    chunk: int,
+    more_settings: dict[str, Any] | None = None,
 ) -> Site:
     """All but the service."""
     name = f"t_{uuid.uuid4().hex}"
@@ -185,6 +202,7 @@ async def start_site(
             "chunk_size": chunk,
             "connect_timeout": 1.0,
             "job_lease": 1.0 if chunk <= 64 else 10.0,
+            **(more_settings or {}),
         }
     )
     return Site(world, machine, None, settings, keys, url, 0)

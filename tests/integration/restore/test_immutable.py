@@ -30,6 +30,7 @@ CHANGES = {
     "restore_item": "verdict = 4",
     "journal": "intent_time_ns = 0",
     "unanswered": "name = 'other'",
+    "approval": "pvs = 0",
 }
 
 
@@ -70,6 +71,12 @@ async def test_nothing_of_a_plan_or_a_journal_is_changed_or_deleted(site: Site) 
     async with connected(site) as conn:
         await conn.execute(
             "INSERT INTO restore.unanswered VALUES ($1, 1, 'X', 'X', '', 1, 0)", restore.id
+        )
+        await conn.execute(
+            "INSERT INTO restore.approval (id, plan_id, digest, requester, requester_role, pvs,"
+            " first_pv, create_time_ns, expire_time_ns)"
+            " VALUES ($1, $1, $2, 'ann', '', 1, 'X', 1, 2)",
+            *(plan.id, plan.digest),
         )
         for table, change in CHANGES.items():
             assert await conn.fetchval(f"SELECT count(*) FROM restore.{table}") > 0, table

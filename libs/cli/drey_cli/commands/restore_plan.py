@@ -99,6 +99,8 @@ def _make_plan(
 ) -> None:
     made = session.client.call(session.client.restores.CreatePlan, request).plan
     _show_plan(session, made, limit=limit, skips=False)
+    if made.HasField("approval"):
+        session.out.note(f"a second person has to approve it: drey restore approve {made.id}")
     if made.writes:
         session.out.note(f"to write it: drey restore run {made.id}")
 

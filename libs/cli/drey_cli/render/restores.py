@@ -50,11 +50,52 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     for skip in plan.skips:
         reason = short_name(restore_pb2.SkipReason, skip.reason)
         pairs.append((f"  {reason}", Cell(plural(skip.pvs, "PV"), skip_style(reason))))
+    if plan.HasField("approval"):
+        pairs.append(("approval", _approval_cell(plan.approval)))
     if plan.spec.comment:
         pairs.append(("comment", plan.spec.comment))
     if plan.restore_id:
         pairs.append(("restore", plan.restore_id))
     return facts(pairs)
+
+
+def _approval_cell(approval: restore_pb2.Approval) -> Cell:
+    state = short_name(restore_pb2.ApprovalState, approval.state)
+    who = f" by {approval.approver.principal}" if approval.HasField("approver") else ""
+    why = f": {approval.reason}" if approval.reason else ""
+    needed = f"needed for {plural(approval.pvs, 'PV')}, the first is {approval.first_pv}"
+    return Cell(f"{state}{who}{why}; {needed}", "green" if state == "approved" else "yellow")
+
+
+def approvals_table(approvals: Iterable[restore_pb2.Approval], *, utc: bool) -> Table:
+    """One line an approval."""
+    table = Table(
+        (
+            Column("plan"),
+            Column("asked"),
+            Column("by"),
+            Column("state"),
+            Column("PVs", right=True),
+            Column("first PV"),
+            Column("decided by"),
+            Column("until"),
+            Column("reason", fold=True),
+        )
+    )
+    for approval in approvals:
+        state = short_name(restore_pb2.ApprovalState, approval.state)
+        table.add(
+            approval.plan_id,
+            _time_text(approval.create_time, utc),
+            approval.requester.principal,
+            Cell(state, "green" if state == "approved" else "yellow"),
+            format_count(approval.pvs),
+            approval.first_pv,
+            approval.approver.principal,
+            _time_text(approval.expire_time, utc),
+            approval.reason,
+        )
+    return table
 
 
 def skip_style(reason: str) -> str:

@@ -45,11 +45,14 @@ class CatalogClient:
                 self._pages = pages
             return self._directory
 
-    async def resolve(self, selector: selector_pb2.Selector) -> I8:
-        """Numbers of the PVs that a selector chooses today; unknown names choose nothing."""
+    async def resolve(self, selector: selector_pb2.Selector, *, unknown: bool = True) -> I8:
+        """Numbers of the PVs that a selector chooses today; unknown names choose nothing.
+
+        Without `unknown` they are an error: NotFound.
+        """
         async with translated("snapshot"):
             call = self._stub.ResolveChannels(
-                pb.ResolveChannelsRequest(selector=selector, allow_unknown=True),
+                pb.ResolveChannelsRequest(selector=selector, allow_unknown=unknown),
                 timeout=self._timeout,
             )
             parts = [np.array(part.pv_numbers, np.int64) async for part in call]

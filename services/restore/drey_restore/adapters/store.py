@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from enum import Enum
 from typing import Any
 
@@ -16,10 +17,11 @@ from drey_core.values import I8, Columns, as_float64
 from drey_restore.adapters.copy import copy_into, copy_rows
 from drey_restore.adapters.specs import rules_of
 from drey_restore.domain import blob
+from drey_restore.domain.approval import Approval
 from drey_restore.domain.digest import plan_digest
 from drey_restore.domain.execution import Batch
 from drey_restore.domain.items import I4, Outcome, PlanItems
-from drey_restore.domain.kinds import TRANSITIONS, PlanState, RestoreState
+from drey_restore.domain.kinds import TRANSITIONS, ApprovalState, PlanState, RestoreState
 from drey_restore.domain.records import Chosen, HeldWrite, PlanRecord, RestoreRecord, Unanswered
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database, Record
@@ -29,11 +31,13 @@ from drey_runtime.jobs import LEASE_HELD, Job, JobLost
 SCHEMA_PACKAGES = ("drey_runtime", "drey_restore")
 _EXECUTE_LOCK = 0x64726579_72657374  # "dreyrest"
 
-_PLAN = """
-SELECT id, digest, snapshot_id, pvs, writes, skips, exact, principal, role, comment,
-    create_time_ns, expire_time_ns, undoes_restore_id, restore_id, recipe, spec, stages,
-    stage_writes
-FROM restore.plan
+_APPROVAL = tuple(field.name for field in fields(Approval))
+_ITS_APPROVAL = ", ".join(f"a.{name} AS approval_{name}" for name in _APPROVAL)
+_PLAN = f"""
+SELECT p.id, p.digest, p.snapshot_id, p.pvs, p.writes, p.skips, p.exact, p.principal, p.role,
+    p.comment, p.create_time_ns, p.expire_time_ns, p.undoes_restore_id, p.restore_id, p.recipe,
+    p.spec, p.stages, p.stage_writes, {_ITS_APPROVAL}
+FROM restore.plan p LEFT JOIN restore.approval a ON a.plan_id = p.id
 """
 _RESTORE = """
 SELECT r.id, r.plan_id, r.plan_digest, p.snapshot_id, r.state, r.verdicts, r.principal,
@@ -45,9 +49,16 @@ SELECT r.id, r.plan_id, r.plan_digest, p.snapshot_id, r.state, r.verdicts, r.pri
 FROM restore.restore r JOIN restore.plan p ON p.id = r.plan_id
 """
 _PLAN_STATE = f"""
-CASE WHEN restore_id IS NOT NULL THEN {PlanState.EXECUTED:d}
-    WHEN recipe = 1 OR expire_time_ns <= $8::bigint THEN {PlanState.EXPIRED:d}
+CASE WHEN p.restore_id IS NOT NULL THEN {PlanState.EXECUTED:d}
+    WHEN a.state = {ApprovalState.REJECTED:d} THEN {PlanState.REJECTED:d}
+    WHEN p.recipe = 1 OR p.expire_time_ns <= $8::bigint THEN {PlanState.EXPIRED:d}
+    WHEN a.state = {ApprovalState.PENDING:d} OR a.expire_time_ns <= $8::bigint
+        THEN {PlanState.WAITS_FOR_APPROVAL:d}
     ELSE {PlanState.READY:d} END
+"""
+_APPROVAL_STATE = f"""
+CASE WHEN state <> {ApprovalState.REJECTED:d} AND expire_time_ns <= $5::bigint
+    THEN {ApprovalState.EXPIRED:d} ELSE state END
 """
 _INSERT_PLAN = """
 INSERT INTO restore.plan (id, digest, snapshot_id, pvs, writes, skips, exact, principal, role,
@@ -152,13 +163,13 @@ class RestoreStore:
         """One plan. NotFound."""
 
         async def fetch(conn: Connection) -> Record | None:
-            return await conn.fetchrow(f"{_PLAN} WHERE id = $1", plan_id)
+            return await conn.fetchrow(f"{_PLAN} WHERE p.id = $1", plan_id)
 
         return _plan(await self.database.read(fetch), plan_id)
 
     async def lock_plan(self, conn: Connection, plan_id: str) -> PlanRecord:
         """One plan, locked until the end of the transaction. NotFound."""
-        row = await conn.fetchrow(f"{_PLAN} WHERE id = $1 FOR UPDATE", plan_id)
+        row = await conn.fetchrow(f"{_PLAN} WHERE p.id = $1 FOR UPDATE OF p", plan_id)
         return _plan(row, plan_id)
 
     async def plans(
@@ -168,12 +179,12 @@ class RestoreStore:
 
         async def fetch(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(
-                f"{_PLAN} WHERE ($1::uuid IS NULL OR id < $1)"
-                " AND ($2::uuid IS NULL OR snapshot_id = $2) AND ($3 = '' OR principal = $3)"
-                " AND ($5::bigint IS NULL OR create_time_ns >= $5)"
-                " AND ($6::bigint IS NULL OR create_time_ns < $6)"
+                f"{_PLAN} WHERE ($1::uuid IS NULL OR p.id < $1)"
+                " AND ($2::uuid IS NULL OR p.snapshot_id = $2) AND ($3 = '' OR p.principal = $3)"
+                " AND ($5::bigint IS NULL OR p.create_time_ns >= $5)"
+                " AND ($6::bigint IS NULL OR p.create_time_ns < $6)"
                 f" AND ($7::smallint[] IS NULL OR {_PLAN_STATE} = ANY($7::smallint[]))"
-                " ORDER BY id DESC LIMIT $4",
+                " ORDER BY p.id DESC LIMIT $4",
                 *(before_id, chosen.snapshot_id, chosen.principal, limit),
                 *(chosen.from_ns, chosen.to_ns, chosen.states, now_ns),
             )
@@ -191,7 +202,7 @@ class RestoreStore:
 
         async def fetch(conn: Connection) -> Record | None:
             return await conn.fetchrow(
-                f"SELECT plan.*, d.items FROM ({_PLAN} WHERE id = $1) plan"
+                f"SELECT plan.*, d.items FROM ({_PLAN} WHERE p.id = $1) plan"
                 " JOIN restore.plan_data d ON d.plan_id = plan.id",
                 plan_id,
             )
@@ -200,6 +211,48 @@ class RestoreStore:
         if row is None:
             raise _no("plan", plan_id)
         return await asyncio.to_thread(_items, _plan(row, plan_id), row["items"], digest)
+
+    # ---- approvals
+
+    async def insert_approval(self, conn: Connection, approval: Approval) -> None:
+        """Store that a plan waits for a second person."""
+        names = _APPROVAL
+        places = ", ".join(f"${index}" for index in range(1, len(names) + 1))
+        await conn.execute(
+            f"INSERT INTO restore.approval ({', '.join(names)}) VALUES ({places})",
+            *(getattr(approval, name) for name in names),
+        )
+
+    async def decide_approval(self, conn: Connection, approval: Approval) -> None:
+        """Store what a second person has decided. The plan is locked."""
+        await conn.execute(
+            "UPDATE restore.approval SET state = $2, approver = $3, approver_role = $4,"
+            " reason = $5, decide_time_ns = $6, expire_time_ns = $7 WHERE id = $1",
+            *(approval.id, int(approval.state), approval.approver, approval.approver_role),
+            *(approval.reason, approval.decide_time_ns, approval.expire_time_ns),
+        )
+
+    async def approvals(
+        self,
+        limit: int,
+        before_id: str | None,
+        *,
+        plan_id: str | None = None,
+        states: list[int] | None = None,
+        now_ns: int = 0,
+    ) -> list[Approval]:
+        """Approvals, newest first, those asked for before `before_id`; None: any."""
+
+        async def fetch(conn: Connection) -> Sequence[Record]:
+            return await conn.fetch(
+                f"SELECT {', '.join(_APPROVAL)} FROM restore.approval"
+                " WHERE ($1::uuid IS NULL OR id < $1) AND ($2::uuid IS NULL OR plan_id = $2)"
+                f" AND ($3::smallint[] IS NULL OR {_APPROVAL_STATE} = ANY($3::smallint[]))"
+                " ORDER BY id DESC LIMIT $4",
+                *(before_id, plan_id, states, limit, now_ns),
+            )
+
+        return [_approval(dict(row)) for row in await self.database.read(fetch)]
 
     # ---- restores
 
@@ -508,16 +561,22 @@ def _not_any_more(restore_id: str, state: RestoreState) -> FailedPrecondition:
 def _plan(row: Record | None, plan_id: str) -> PlanRecord:
     if row is None:
         raise _no("plan", plan_id)
-    fields: dict[str, Any] = dict(row)
-    fields["snapshot_id"] = fields["snapshot_id"] or ""
+    found: dict[str, Any] = dict(row)
+    found["snapshot_id"] = found["snapshot_id"] or ""
     for name in ("skips", "stages", "stage_writes"):
-        fields[name] = tuple(fields[name])
-    fields.pop("items", None)
+        found[name] = tuple(found[name])
+    found.pop("items", None)
+    decision = {name: found.pop(f"approval_{name}") for name in _APPROVAL}
+    approval = None if decision["id"] is None else _approval(decision)
     try:
-        rules = rules_of(restore_pb2.PlanSpec.FromString(fields["spec"]))
+        rules = rules_of(restore_pb2.PlanSpec.FromString(found["spec"]))
     except DecodeError as error:
         raise Internal(f"the stored specification of plan {row['id']} is damaged") from error
-    return PlanRecord(rules=rules, **fields)
+    return PlanRecord(rules=rules, approval=approval, **found)
+
+
+def _approval(found: dict[str, Any]) -> Approval:
+    return Approval(**{**found, "state": ApprovalState(found["state"])})
 
 
 def _restore(row: Record | None, restore_id: str) -> RestoreRecord:

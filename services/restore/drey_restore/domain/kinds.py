@@ -73,6 +73,17 @@ class PlanState(IntEnum):
     EXECUTED = 2
     EXPIRED = 3
     WAITS_FOR_APPROVAL = 4
+    REJECTED = 5
+
+
+class ApprovalState(IntEnum):
+    """Where an approval stands; `drey.restore.v1.ApprovalState`. EXPIRED follows from the time."""
+
+    UNSPECIFIED = 0
+    PENDING = 1
+    APPROVED = 2
+    REJECTED = 3
+    EXPIRED = 4
 
 
 class RestoreState(IntEnum):

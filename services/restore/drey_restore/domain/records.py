@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drey_core.errors import Reason
+from drey_restore.domain.approval import Approval
 from drey_restore.domain.execution import all_verified
-from drey_restore.domain.kinds import VERDICTS, PlanState, RestoreState, Skip, Verdict
+from drey_restore.domain.kinds import (
+    VERDICTS,
+    ApprovalState,
+    PlanState,
+    RestoreState,
+    Skip,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class PlanRecord:
     rules: Rules = Rules()
     stages: tuple[int, ...] = ()
     stage_writes: tuple[int, ...] = ()
+    approval: Approval | None = None
 
     @property
     def first_verdicts(self) -> list[int]:
@@ -90,8 +99,13 @@ class PlanRecord:
         """Where it stands at `now_ns`."""
         if self.restore_id is not None:
             return PlanState.EXECUTED
+        approval = ApprovalState.APPROVED if self.approval is None else self.approval.at(now_ns)
+        if approval == ApprovalState.REJECTED:
+            return PlanState.REJECTED
         if self.recipe == 1 or now_ns >= self.expire_time_ns:
             return PlanState.EXPIRED
+        if approval != ApprovalState.APPROVED:
+            return PlanState.WAITS_FOR_APPROVAL
         return PlanState.READY
 
 

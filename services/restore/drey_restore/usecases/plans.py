@@ -27,6 +27,7 @@ from drey_restore.domain.kinds import SKIPS
 from drey_restore.domain.planning import PROTOCOL_PVA, Mask, PlanInput, make_plan
 from drey_restore.domain.records import Chosen, PlanRecord, Rules
 from drey_restore.limits import Clock, Limits
+from drey_restore.usecases.approvals import Protected, approval_of
 from drey_restore.usecases.sources import PlanSource, undo_source
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
@@ -83,8 +84,10 @@ class Plans:
         limits: Limits,
         clock: Clock,
         *,
+        protected: Protected,
         refuse_invalid: bool = False,
     ) -> None:
+        self._protected = protected
         self._store, self._refuse_invalid = store, refuse_invalid
         self._snapshots, self._catalog, self._live = snapshots, catalog, live
         self._channels, self._limits = channels, limits
@@ -100,9 +103,10 @@ class Plans:
                 if request.golden is not None:
                     found = await self._snapshots.golden_id(*request.golden)
                     request = replace(request, snapshot_id=found)
-                items = await self.compute(request)
+                items, protected = await together(self.compute(request), self._protected.numbers())
                 plan = self._record(request, principal, items, new_id())
                 plan, packed = await asyncio.to_thread(_pack, plan, items)
+                plan = replace(plan, approval=approval_of(plan, items, protected))
                 made = await self._insert(request, principal, plan, items, packed)
         return await self._store.plan(made)
 
@@ -147,6 +151,8 @@ class Plans:
             if slot.seen is None:
                 await self._store.insert_writes(conn, plan.id, items)
                 await self._store.insert_plan(conn, plan, packed)
+                if plan.approval is not None:
+                    await self._store.insert_approval(conn, plan.approval)
                 slot.response = plan.id.encode()
                 await audit.append(
                     conn,
@@ -160,11 +166,17 @@ class Plans:
                         "digest": plan.digest,
                         "pvs": plan.pvs,
                         "writes": plan.writes,
+                        "under_approval": 0 if plan.approval is None else plan.approval.pvs,
                     },
                     at_ns=plan.create_time_ns,
                     request_id=request.request_id,
                     events=[
-                        ResourceChange(Resource.PLAN, EventKind.CREATED, plan.id, state="ready")
+                        ResourceChange(
+                            Resource.PLAN,
+                            EventKind.CREATED,
+                            plan.id,
+                            state=plan.state(plan.create_time_ns).name.lower(),
+                        )
                     ],
                 )
         if slot.response is None:

@@ -326,6 +326,9 @@ def _check_plan(plan: PlanRecord, digest: str, now_ns: int) -> None:
             f"plan {plan.id} has expired, or was made by an older server; make a new one",
             reason=Reason.PLAN_EXPIRED,
         )
+    missing = None if plan.approval is None else plan.approval.missing(now_ns)
+    if missing is not None:
+        raise missing
     if plan.writes == 0:
         raise FailedPrecondition(f"plan {plan.id} writes nothing", reason=Reason.PLAN_EMPTY)
 

@@ -111,7 +111,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOKEN_UNKNOWN: _ErrorReason.ValueType  # 36
     """INVALID_ARGUMENT. A resume token that was altered, or is not one."""
     ERROR_REASON_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 37
-    """FAILED_PRECONDITION. A second person has to approve first."""
+    """FAILED_PRECONDITION. The plan writes PVs that the site keeps under approval, and no approval of a
+    second person holds. Metadata: `plan_id`, `pvs`, `first_pv`, `state` (of the approval).
+    """
     ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 38
     """INVALID_ARGUMENT. The bytes are no message of the method, or there was none."""
     ERROR_REASON_UNKNOWN_METHOD: _ErrorReason.ValueType  # 39
@@ -136,6 +138,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_GATE_NOT_MET: _ErrorReason.ValueType  # 44
     """FAILED_PRECONDITION. In the `error` of a restore: what had to hold after a stage did not, so that no
     later stage was begun. Metadata: `stage`, `failed`, `first_failed`.
+    """
+    ERROR_REASON_OWN_PLAN: _ErrorReason.ValueType  # 45
+    """PERMISSION_DENIED. Nobody decides on a plan of their own, by whichever of their keys: ask a second
+    person. Metadata: `plan_id`, `principal`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -232,7 +238,9 @@ to try again.
 ERROR_REASON_TOKEN_UNKNOWN: ErrorReason.ValueType  # 36
 """INVALID_ARGUMENT. A resume token that was altered, or is not one."""
 ERROR_REASON_APPROVAL_REQUIRED: ErrorReason.ValueType  # 37
-"""FAILED_PRECONDITION. A second person has to approve first."""
+"""FAILED_PRECONDITION. The plan writes PVs that the site keeps under approval, and no approval of a
+second person holds. Metadata: `plan_id`, `pvs`, `first_pv`, `state` (of the approval).
+"""
 ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 38
 """INVALID_ARGUMENT. The bytes are no message of the method, or there was none."""
 ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 39
@@ -257,6 +265,10 @@ without it. Metadata: `field` (its path, with the number where the name is not k
 ERROR_REASON_GATE_NOT_MET: ErrorReason.ValueType  # 44
 """FAILED_PRECONDITION. In the `error` of a restore: what had to hold after a stage did not, so that no
 later stage was begun. Metadata: `stage`, `failed`, `first_failed`.
+"""
+ERROR_REASON_OWN_PLAN: ErrorReason.ValueType  # 45
+"""PERMISSION_DENIED. Nobody decides on a plan of their own, by whichever of their keys: ask a second
+person. Metadata: `plan_id`, `principal`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

@@ -134,7 +134,9 @@ class _PlanStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlanState.V
     PLAN_STATE_EXPIRED: _PlanState.ValueType  # 3
     """Its time is over."""
     PLAN_STATE_WAITS_FOR_APPROVAL: _PlanState.ValueType  # 4
-    """Waits for the approval of a second person."""
+    """Waits for the approval of a second person: nobody has decided, or the approval is over."""
+    PLAN_STATE_REJECTED: _PlanState.ValueType  # 5
+    """A second person has rejected it; it is never executed."""
 
 class PlanState(_PlanState, metaclass=_PlanStateEnumTypeWrapper):
     """Where a plan stands."""
@@ -148,7 +150,9 @@ PLAN_STATE_EXECUTED: PlanState.ValueType  # 2
 PLAN_STATE_EXPIRED: PlanState.ValueType  # 3
 """Its time is over."""
 PLAN_STATE_WAITS_FOR_APPROVAL: PlanState.ValueType  # 4
-"""Waits for the approval of a second person."""
+"""Waits for the approval of a second person: nobody has decided, or the approval is over."""
+PLAN_STATE_REJECTED: PlanState.ValueType  # 5
+"""A second person has rejected it; it is never executed."""
 Global___PlanState: _TypeAlias = PlanState  # noqa: Y015
 
 class _ApprovalState:
@@ -900,6 +904,7 @@ class Plan(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     UNDOES_RESTORE_ID_FIELD_NUMBER: _builtins.int
     RESTORE_ID_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     digest: _builtins.str
@@ -944,6 +949,10 @@ class Plan(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it expires."""
 
+    @_builtins.property
+    def approval(self) -> Global___Approval:
+        """Approval of a second person, which it needs. Absent: it needs none."""
+
     def __init__(
         self,
         *,
@@ -962,10 +971,11 @@ class Plan(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         undoes_restore_id: _builtins.str = ...,
         restore_id: _builtins.str = ...,
+        approval: Global___Approval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "create_time", b"create_time", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "digest", b"digest", "digest_recipe", b"digest_recipe", "expire_time", b"expire_time", "id", b"id", "pvs", b"pvs", "restore_id", b"restore_id", "skips", b"skips", "snapshot_id", b"snapshot_id", "spec", b"spec", "stages", b"stages", "state", b"state", "undoes_restore_id", b"undoes_restore_id", "writes", b"writes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "create_time", b"create_time", "digest", b"digest", "digest_recipe", b"digest_recipe", "expire_time", b"expire_time", "id", b"id", "pvs", b"pvs", "restore_id", b"restore_id", "skips", b"skips", "snapshot_id", b"snapshot_id", "spec", b"spec", "stages", b"stages", "state", b"state", "undoes_restore_id", b"undoes_restore_id", "writes", b"writes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -973,7 +983,10 @@ Global___Plan: _TypeAlias = Plan  # noqa: Y015
 
 @_typing.final
 class Approval(_message.Message):
-    """The decision of a second person on a plan. Not built yet."""
+    """The decision of a second person on a plan. A plan that writes PVs which the site keeps under approval
+    (`DREY_RESTORE_APPROVAL_REQUIRED`, as it was when the plan was made) has one from the beginning, and
+    keeps it: it is approved anew where its time is over. The audit has every decision.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -987,6 +1000,8 @@ class Approval(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PVS_FIELD_NUMBER: _builtins.int
+    FIRST_PV_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     plan_id: _builtins.str
@@ -997,6 +1012,10 @@ class Approval(_message.Message):
     """Where it stands."""
     reason: _builtins.str
     """Why, for people."""
+    pvs: _builtins.int
+    """Writes of the plan for which the site asks for approval."""
+    first_pv: _builtins.str
+    """Name of the first of them."""
     @_builtins.property
     def requester(self) -> _actor_pb2.Actor:
         """Who asks for it: who made the plan."""
@@ -1030,10 +1049,12 @@ class Approval(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        pvs: _builtins.int = ...,
+        first_pv: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "create_time", b"create_time", "decide_time", b"decide_time", "expire_time", b"expire_time", "requester", b"requester"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "create_time", b"create_time", "decide_time", b"decide_time", "digest", b"digest", "expire_time", b"expire_time", "id", b"id", "plan_id", b"plan_id", "reason", b"reason", "requester", b"requester", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "create_time", b"create_time", "decide_time", b"decide_time", "digest", b"digest", "expire_time", b"expire_time", "first_pv", b"first_pv", "id", b"id", "plan_id", b"plan_id", "pvs", b"pvs", "reason", b"reason", "requester", b"requester", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

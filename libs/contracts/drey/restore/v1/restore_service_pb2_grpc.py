@@ -150,24 +150,27 @@ class RestoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApprovePlan(self, request, context):
-        """Approve a plan as the second person: nobody approves their own. Idempotent by `request_id`. Not
-        built yet. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+        """Approve a plan as the second person: nobody approves their own, by whichever of their keys. The
+        digest is to be computed from what was read of the plan, by the recipe at `Plan`. An approval whose
+        time is over can be given anew. Idempotent by `request_id`. Reasons: NOT_FOUND, OWN_PLAN,
+        PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE (it needs none, was rejected, or was executed).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectPlan(self, request, context):
-        """Reject a plan as the second person: it is never executed. Idempotent by `request_id`. Not built
-        yet. Reasons: NOT_FOUND, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+        """Reject a plan as the second person, one that was approved too: it is never executed. Idempotent by
+        `request_id`. Reasons: NOT_FOUND, OWN_PLAN, PLAN_EXPIRED, WRONG_STATE (it needs no approval, or was
+        executed).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListApprovals(self, request, context):
-        """List approvals, those that wait for a decision too, newest first, paged. No effect. Not built
-        yet. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
+        """List approvals, those that wait for a decision too, newest first, paged. No effect. Reasons:
+        MALFORMED_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,7 +180,8 @@ class RestoreServiceServicer:
         """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
         repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
-        WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
+        WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
+        take place). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
         DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).

@@ -49,22 +49,26 @@ class RestoreServiceStub:
     ListPlans: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ListPlansRequest, _restore_service_pb2.ListPlansResponse]
     """List plans, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     ApprovePlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ApprovePlanRequest, _restore_service_pb2.ApprovePlanResponse]
-    """Approve a plan as the second person: nobody approves their own. Idempotent by `request_id`. Not
-    built yet. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+    """Approve a plan as the second person: nobody approves their own, by whichever of their keys. The
+    digest is to be computed from what was read of the plan, by the recipe at `Plan`. An approval whose
+    time is over can be given anew. Idempotent by `request_id`. Reasons: NOT_FOUND, OWN_PLAN,
+    PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE (it needs none, was rejected, or was executed).
     """
     RejectPlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.RejectPlanRequest, _restore_service_pb2.RejectPlanResponse]
-    """Reject a plan as the second person: it is never executed. Idempotent by `request_id`. Not built
-    yet. Reasons: NOT_FOUND, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+    """Reject a plan as the second person, one that was approved too: it is never executed. Idempotent by
+    `request_id`. Reasons: NOT_FOUND, OWN_PLAN, PLAN_EXPIRED, WRONG_STATE (it needs no approval, or was
+    executed).
     """
     ListApprovals: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ListApprovalsRequest, _restore_service_pb2.ListApprovalsResponse]
-    """List approvals, those that wait for a decision too, newest first, paged. No effect. Not built
-    yet. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
+    """List approvals, those that wait for a decision too, newest first, paged. No effect. Reasons:
+    MALFORMED_PAGE_TOKEN.
     """
     ExecutePlan: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ExecutePlanRequest, _restore_service_pb2.ExecutePlanResponse]
     """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
     repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
     answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
-    WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
+    WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
+    take place). In
     the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
     DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
@@ -114,22 +118,26 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     ListPlans: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ListPlansRequest, _restore_service_pb2.ListPlansResponse]  # type: ignore[assignment]
     """List plans, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     ApprovePlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ApprovePlanRequest, _restore_service_pb2.ApprovePlanResponse]  # type: ignore[assignment]
-    """Approve a plan as the second person: nobody approves their own. Idempotent by `request_id`. Not
-    built yet. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+    """Approve a plan as the second person: nobody approves their own, by whichever of their keys. The
+    digest is to be computed from what was read of the plan, by the recipe at `Plan`. An approval whose
+    time is over can be given anew. Idempotent by `request_id`. Reasons: NOT_FOUND, OWN_PLAN,
+    PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE (it needs none, was rejected, or was executed).
     """
     RejectPlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.RejectPlanRequest, _restore_service_pb2.RejectPlanResponse]  # type: ignore[assignment]
-    """Reject a plan as the second person: it is never executed. Idempotent by `request_id`. Not built
-    yet. Reasons: NOT_FOUND, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+    """Reject a plan as the second person, one that was approved too: it is never executed. Idempotent by
+    `request_id`. Reasons: NOT_FOUND, OWN_PLAN, PLAN_EXPIRED, WRONG_STATE (it needs no approval, or was
+    executed).
     """
     ListApprovals: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ListApprovalsRequest, _restore_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
-    """List approvals, those that wait for a decision too, newest first, paged. No effect. Not built
-    yet. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
+    """List approvals, those that wait for a decision too, newest first, paged. No effect. Reasons:
+    MALFORMED_PAGE_TOKEN.
     """
     ExecutePlan: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ExecutePlanRequest, _restore_service_pb2.ExecutePlanResponse]  # type: ignore[assignment]
     """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
     repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
     answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
-    WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
+    WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
+    take place). In
     the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
     DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
@@ -206,8 +214,10 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.ApprovePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.ApprovePlanResponse, _abc.Awaitable[_restore_service_pb2.ApprovePlanResponse]]:
-        """Approve a plan as the second person: nobody approves their own. Idempotent by `request_id`. Not
-        built yet. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+        """Approve a plan as the second person: nobody approves their own, by whichever of their keys. The
+        digest is to be computed from what was read of the plan, by the recipe at `Plan`. An approval whose
+        time is over can be given anew. Idempotent by `request_id`. Reasons: NOT_FOUND, OWN_PLAN,
+        PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, WRONG_STATE (it needs none, was rejected, or was executed).
         """
 
     @_abc_1.abstractmethod
@@ -216,8 +226,9 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.RejectPlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.RejectPlanResponse, _abc.Awaitable[_restore_service_pb2.RejectPlanResponse]]:
-        """Reject a plan as the second person: it is never executed. Idempotent by `request_id`. Not built
-        yet. Reasons: NOT_FOUND, PLAN_EXPIRED, WRONG_STATE, NOT_IMPLEMENTED.
+        """Reject a plan as the second person, one that was approved too: it is never executed. Idempotent by
+        `request_id`. Reasons: NOT_FOUND, OWN_PLAN, PLAN_EXPIRED, WRONG_STATE (it needs no approval, or was
+        executed).
         """
 
     @_abc_1.abstractmethod
@@ -226,8 +237,8 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.ListApprovalsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.ListApprovalsResponse, _abc.Awaitable[_restore_service_pb2.ListApprovalsResponse]]:
-        """List approvals, those that wait for a decision too, newest first, paged. No effect. Not built
-        yet. Reasons: MALFORMED_PAGE_TOKEN, NOT_IMPLEMENTED.
+        """List approvals, those that wait for a decision too, newest first, paged. No effect. Reasons:
+        MALFORMED_PAGE_TOKEN.
         """
 
     @_abc_1.abstractmethod
@@ -239,7 +250,8 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """Execute a plan: writes to the machine. A plan is executed once. Idempotent by `request_id`: a
         repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
-        WRONG_STATE, CHANNELS_HELD (also by writes of an ended restore that may still take place). In
+        WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
+        take place). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
         DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
