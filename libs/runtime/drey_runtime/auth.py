@@ -112,6 +112,10 @@ class TokenSigner:
         }
         return jwt.encode(claims, self._key, "EdDSA", headers={"kid": self._issuer})
 
+    def verifier(self, audience: str) -> TokenVerifier:
+        """Verifies for the part `audience` what this signer, or another with its key, signs."""
+        return TokenVerifier({self._issuer: _public_pem(self._key)}, audience)
+
     def own_metadata(self, audience: str, method: str) -> Metadata:
         """Metadata of a call that the service makes for itself, as a viewer."""
         principal = Principal(f"service:{self._issuer}", (VIEWER,))
@@ -199,6 +203,14 @@ def _public_key(issuer: str, pem: str) -> Ed25519PublicKey:
     return key
 
 
+def _public_pem(key: Any) -> str:
+    """The public key of a private one."""
+    pem: bytes = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return pem.decode()
+
+
 def make_keys(folder: Path, issuers: Iterable[str]) -> None:
     """Write a private key `<issuer>.pem` for each, and `trusted.json`; keep what is there."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,11 +228,5 @@ def make_keys(folder: Path, issuers: Iterable[str]) -> None:
                 )
             )
         loaded = serialization.load_pem_private_key(path.read_bytes(), None)
-        public[issuer] = (
-            loaded.public_key()
-            .public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-            .decode()
-        )
+        public[issuer] = _public_pem(loaded)
     (folder / "trusted.json").write_text(json.dumps(public, indent=1))

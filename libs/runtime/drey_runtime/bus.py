@@ -19,7 +19,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import BadSubjectError, MaxPayloadError
+from nats.errors import BadSubjectError, MaxPayloadError, NoRespondersError
 from nats.errors import Error as NatsError
 
 from drey_core.errors import Reason, Unavailable
@@ -226,6 +226,33 @@ class Bus:
             ) from error
         except (NatsError, OSError) as error:
             raise self._unavailable_bus() from error
+
+    async def request(
+        self, subject: str, payload: bytes, headers: dict[str, str], timeout: float
+    ) -> bytes | None:
+        """The answer of whoever listens; None: nobody does. `Unavailable` when none comes in time,
+        NATS is away, or never takes a message of that size."""
+        if not self.connected:
+            raise self._unavailable_bus()
+        try:
+            answer = await self.nc.request(
+                subject, payload, timeout=timeout, headers=headers | telemetry.headers()
+            )
+        except NoRespondersError:
+            return None
+        except MaxPayloadError as error:
+            raise Unavailable(
+                f"NATS does not take a message of {len(payload)} bytes for {subject!r}: send less"
+                " at a time",
+                reason=Reason.BUS_UNAVAILABLE,
+            ) from error
+        except (NatsError, OSError, TimeoutError) as error:
+            reraise_cancellation()
+            raise Unavailable(
+                f"no answer over NATS within {timeout:.0f} s: {error or type(error).__name__}",
+                reason=Reason.BUS_UNAVAILABLE,
+            ) from error
+        return bytes(answer.data)
 
     def _unavailable_bus(self) -> Unavailable:
         address = self._servers[0].rpartition("@")[2]  # without user and password

@@ -21,6 +21,7 @@ from drey.snapshot.v1 import snapshot_service_pb2 as _snapshot
 from drey.system.v1 import system_service_pb2 as _system
 from drey_gateway.access import KeyAuthenticator, KeyLoop, KeyStore
 from drey_gateway.adapters.resolver import CatalogResolver
+from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain.keys import KeyRing
 from drey_gateway.domain.live import Live
 from drey_gateway.forwarding import Forwarder
@@ -40,8 +41,9 @@ from drey_gateway.servicers.events import EventServicer
 from drey_gateway.servicers.jobs import JobServicer
 from drey_gateway.servicers.monitor import MonitorServicer
 from drey_gateway.servicers.system import SystemServicer
+from drey_gateway.session_relay import SessionRelay
+from drey_gateway.sessions import SessionBook
 from drey_gateway.settings import Settings
-from drey_gateway.watching import News, Seats, World
 from drey_runtime import migrate
 from drey_runtime.app import App
 from drey_runtime.audit_anchor import AnchorFile, AuditAnchors
@@ -53,6 +55,7 @@ from drey_runtime.interceptor import Calls
 from drey_runtime.jobs import JobStore
 from drey_runtime.server import Health, channel, serve
 from drey_runtime.settings import SettingsError
+from drey_runtime.signals import ChangeSignal
 from drey_runtime.signed import SignedChannel
 
 log = logging.getLogger(__name__)
@@ -111,14 +114,14 @@ async def main(settings: Settings, app: App) -> None:
             ("restore", settings.restore_target),
         )
     }
-    live, news, ring = Live(settings.shards), News(), KeyRing()
-    feed = Feed(live, bus, image, settings.poll, news.tell)
+    live, changed, ring = Live(settings.shards), ChangeSignal(), KeyRing()
+    feed = Feed(live, bus, image, settings.poll, changed.notify)
     store = KeyStore(db, bus, ring)
     calls = Calls()
 
     def keys_changed() -> None:
         calls.recheck()
-        news.tell()
+        changed.notify()
 
     keys = KeyLoop(store, bus, settings.poll, keys_changed)
     jobs = JobStore(db)
@@ -127,14 +130,16 @@ async def main(settings: Settings, app: App) -> None:
     if settings.audit_anchors is not None:
         anchor_file = AnchorFile.open(settings.audit_anchors, settings.signing_key)
     anchors = AuditAnchors(db, anchor_file, settings.audit_anchor_period)
-    world = World(
+    context = WatchContext(
         live,
-        news,
+        changed,
         CatalogResolver(SignedChannel.of(channels["snapshot"], signer, "snapshot")),
         lambda: feed.stale,
         lambda: bus.connected,
     )
-    seats = Seats(settings.max_watchers, settings.caller_share)
+    limiter = WatcherLimit(settings.max_watchers, settings.caller_share)
+    sessions = SessionBook(context, limiter)
+    relay = SessionRelay(sessions, bus, signer)
     probes = Probes(
         {
             "postgres": probe_postgres(db),
@@ -145,17 +150,18 @@ async def main(settings: Settings, app: App) -> None:
     )
 
     services: list[tuple[str, object]] = [
-        (MONITOR, MonitorServicer(world, feed.loaded.is_set, seats)),
+        (MONITOR, MonitorServicer(context, feed.loaded.is_set, limiter, sessions, relay)),
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db)),
-        (AUDIT, AuditServicer(db, anchors, events.changed, seats)),
-        (EVENT, EventServicer(events, seats, authenticator.renew)),
+        (AUDIT, AuditServicer(db, anchors, events.changed, limiter)),
+        (EVENT, EventServicer(events, limiter, authenticator.renew)),
     ]
     public = [*(name for name, _ in services), SYSTEM, *FORWARDED]
     info = server_info(settings, public)
-    services.append((SYSTEM, SystemServicer(world, seats, probes, jobs, info)))
+    services.append((SYSTEM, SystemServicer(context, limiter, probes, jobs, info)))
     await feed.subscribe()
     await keys.subscribe()
+    await relay.subscribe()
     _, health = await app.stack.enter_async_context(
         serve(
             settings,

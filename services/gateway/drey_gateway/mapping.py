@@ -15,19 +15,13 @@ from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory, MetadataIndex
 from drey_core.permissions import Role
-from drey_core.selector import Link, Selector
+from drey_core.selector import Link
 from drey_core.values import ARRAY, I8, Columns
 from drey_gateway.domain.keys import Key
 from drey_gateway.domain.live import Report, Shard
 from drey_gateway.domain.shard import Batch
 from drey_gateway.domain.watch import Fields
 from drey_runtime.batches import large_pages
-
-
-def needs_catalog(selector: Selector) -> bool:
-    """Whether it speaks of ids, tags or scopes, which only the catalog's service knows."""
-    inner = selector.excluding is not None and needs_catalog(selector.excluding)
-    return bool(selector.ids or selector.tags or selector.scope) or inner
 
 
 def fields(number: int) -> Fields:

@@ -56,11 +56,11 @@ def test_channels_that_are_away_are_named() -> None:
     for (_, state), pvs in gone.items():
         columns = floats([setpoint(pv) for pv in pvs], [0.0] * len(pvs))
         columns.state[:] = state
-        live.image.fold(columns, 1, 2)
+        live.image.apply_batch(columns, 1, 2)
     # a channel that no PV has any more is not named
     columns = floats([setpoint(401)], [0.0])
     columns.state[:] = State.NEVER_CONNECTED
-    live.image.fold(columns, 1, 2)
+    live.image.apply_batch(columns, 1, 2)
     for (shard, state), pvs in gone.items():
         assert live.pvs_in(shard, state, 3) == [name_of(pv) for pv in pvs[:3]]
         assert live.pvs_in(shard, state, 100) == [name_of(pv) for pv in pvs]

@@ -46,10 +46,10 @@ def test_what_could_not_be_encoded_is_not_served_as_it_was() -> None:
     cache = RowCache(directory, image, labels, Fields.SETPOINT, 1)
     rows = np.arange(2)
     cache.watch(rows)
-    image.fold(enums(0), 1, 1)
+    image.apply_batch(enums(0), 1, 1)
     both = np.full(2, BOTH)
     before = cache.rows(rows, both, NONE)
-    image.fold(enums(1), 1, 2)
+    image.apply_batch(enums(1), 1, 2)
     broken = True
     with pytest.raises(RuntimeError):
         cache.rows(rows, both, NONE)
@@ -73,8 +73,8 @@ def test_a_setpoints_change_encodes_and_sends_no_readback() -> None:
         np.array([readback(1), readback(2)], np.int64), [np.zeros(1000)] * 2, [kind] * 2
     )
     waves.state[:] = State.CONNECTED
-    image.fold(waves, 1, 1)
-    image.fold(floats([setpoint(1), setpoint(2)], [1.0, 1.0]), 1, 2)
+    image.apply_batch(waves, 1, 1)
+    image.apply_batch(floats([setpoint(1), setpoint(2)], [1.0, 1.0]), 1, 2)
     state = WatchState(Selection.of(rows, directory, image, Fields.BOTH, 1))
 
     def sent(change: Change) -> list[value_pb2.PvRow]:
@@ -83,15 +83,15 @@ def test_a_setpoints_change_encodes_and_sends_no_readback() -> None:
 
     for row in sent(state.everything(image)):
         assert row.HasField("setpoint") and len(row.readback.float64_array.elements) == 1000
-    image.fold(floats([setpoint(1)], [2.0]), 1, 3)
+    image.apply_batch(floats([setpoint(1)], [2.0]), 1, 3)
     change = state.diff(image)
     assert change.channels.tolist() == [SETPOINT]
     (row,) = sent(change)
     assert row.setpoint.float64_value == 2.0 and not row.HasField("readback")
     assert row.ByteSize() < 100
-    image.fold(waves.take(np.array([0])), 1, 4)
-    image.fold(floats([setpoint(2)], [3.0]), 1, 5)
-    image.fold(waves.take(np.array([1])), 1, 6)
+    image.apply_batch(waves.take(np.array([0])), 1, 4)
+    image.apply_batch(floats([setpoint(2)], [3.0]), 1, 5)
+    image.apply_batch(waves.take(np.array([1])), 1, 6)
     change = state.diff(image)
     assert change.channels.tolist() == [READBACK, BOTH]
     one, two = sent(change)

@@ -71,7 +71,7 @@ class LiveImage:
         """Values of channels, in their order."""
         return self.table.columns(channels)
 
-    def fold(self, columns: Columns, epoch: int, sequence: int) -> I8:
+    def apply_batch(self, columns: Columns, epoch: int, sequence: int) -> I8:
         """Apply one step of a shard's stream; the slots that changed."""
         slots = self.slots(columns.key)
         # a page read from the image may be ahead of the stream
@@ -93,7 +93,7 @@ class LiveImage:
         self.counter += 1
         self.version[slots] = self.counter
 
-    def fold_pages(self, pages: Pages, epoch: U8, sequence: U8) -> I8:
+    def apply_pages(self, pages: Pages, epoch: U8, sequence: U8) -> I8:
         """Fold pages read from the image; `epoch` and `sequence` their stamps, shape (n,).
 
         Returns the slots that changed. Pages that are not in the image (epoch 0) change nothing.

@@ -96,7 +96,7 @@ class Live:
         `epoch` and `sequence` are the pages' stamps, `fence` is the epoch in force in the image,
         all as of one instant. Pages that the image lacks (epoch 0) leave the shard out of step.
         """
-        changed = self.image.fold_pages(pages, epoch, sequence)
+        changed = self.image.apply_pages(pages, epoch, sequence)
         newest = (0, 0)
         if len(epoch) and int(epoch.max()) > 0:
             top = epoch.max()
@@ -106,7 +106,7 @@ class Live:
         return np.concatenate([changed, self._apply_steps(steps)])
 
     def _apply_steps(self, steps: Sequence[Step]) -> I8:
-        changed = [self.image.fold(s.columns, s.epoch, s.sequence) for s in steps]
+        changed = [self.image.apply_batch(s.columns, s.epoch, s.sequence) for s in steps]
         return np.concatenate(changed) if changed else np.zeros(0, np.int64)
 
     def pvs_in(self, shard: int, state: State, limit: int) -> list[str]:

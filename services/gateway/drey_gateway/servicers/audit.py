@@ -12,8 +12,8 @@ from drey.audit.v1 import audit_pb2
 from drey.audit.v1 import audit_service_pb2 as pb
 from drey_core.errors import InvalidArgument, NotFound, Reason
 from drey_core.token import Position, decode_page_token, query_hash
+from drey_gateway.context import WatcherLimit
 from drey_gateway.following import follow_log
-from drey_gateway.watching import Seats
 from drey_runtime import audit
 from drey_runtime.audit_anchor import AuditAnchors
 from drey_runtime.clock import now_ns
@@ -32,7 +32,7 @@ class AuditServicer:
     """Who did what."""
 
     def __init__(
-        self, db: Database, anchors: AuditAnchors, changed: ChangeSignal, limiter: Seats
+        self, db: Database, anchors: AuditAnchors, changed: ChangeSignal, limiter: WatcherLimit
     ) -> None:
         self._db, self._anchors = db, anchors
         self._changed, self._limiter = changed, limiter

@@ -11,6 +11,7 @@ import grpc
 
 from drey.event.v1 import event_service_pb2 as pb
 from drey_core.errors import Reason, Unavailable
+from drey_gateway.context import WatcherLimit
 from drey_gateway.following import follow_log
 from drey_gateway.loops.event_feed import EventFeed
 from drey_gateway.mapping_events import (
@@ -21,7 +22,6 @@ from drey_gateway.mapping_events import (
     kind_of,
     resource_of,
 )
-from drey_gateway.watching import Seats
 from drey_runtime.auth import Principal, current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.event_log import EventKind, EventPage, Position, Resource, ResourceChange
@@ -35,7 +35,7 @@ class EventServicer:
     """Tells of changes."""
 
     def __init__(
-        self, feed: EventFeed, limiter: Seats, renew: Callable[[Principal], Principal]
+        self, feed: EventFeed, limiter: WatcherLimit, renew: Callable[[Principal], Principal]
     ) -> None:
         self._feed, self._limiter, self._renew = feed, limiter, renew
 

@@ -13,16 +13,21 @@ import numpy as np
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey_core import errors
 from drey_gateway import mapping
-from drey_gateway.domain.resume import decode_token
+from drey_gateway.context import WatchContext, WatcherLimit
+from drey_gateway.domain.terms import Term
 from drey_gateway.domain.watch import BOTH, Fields
 from drey_gateway.domain.wire import Taken, TakenRows
-from drey_gateway.watching import Seats, Wanted, Watch, World, batched, paced, resolve
+from drey_gateway.mapping_asked import read_wanted
+from drey_gateway.mapping_told import batched, paced
+from drey_gateway.selecting import resolve_terms
+from drey_gateway.session_relay import SessionRelay
+from drey_gateway.sessions import SessionBook
+from drey_gateway.watching import Watch
 from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _METADATA_ROWS = 500
-_MAX_INTERVAL_S = 3600.0
 
 
 class MonitorServicer:
@@ -30,11 +35,14 @@ class MonitorServicer:
 
     def __init__(
         self,
-        world: World,
+        context: WatchContext,
         loaded: Callable[[], bool],
-        seats: Seats,
+        limiter: WatcherLimit,
+        sessions: SessionBook,
+        relay: SessionRelay,
     ) -> None:
-        self._world, self._loaded, self._seats = world, loaded, seats
+        self._context, self._loaded, self._limiter = context, loaded, limiter
+        self._sessions, self._relay = sessions, relay
 
     def _require_loaded(self) -> None:
         if not self._loaded():
@@ -49,16 +57,17 @@ class MonitorServicer:
         """See the contract."""
         as_columns = in_columns(request.form)
         self._require_loaded()
-        live = self._world.live
+        live = self._context.live
         selector = selector_from_proto(request.selector)
         selector.validate()
-        rows, not_found, named = await resolve(self._world, selector, request.selector, True)
+        terms = (Term(True, selector),)
+        rows, not_found, named = await resolve_terms(self._context, terms, True)
         directory = live.directory
         links = mapping.name_links(named, directory)
-        with self._seats.taken():
+        with self._limiter.taken():
             # all at once, before anything waits: the truth of one instant
             cache, every = live.cache(Fields.BOTH), np.full(len(rows), BOTH)
-            stale = frozenset(self._world.stale())
+            stale = frozenset(self._context.stale())
             taken: Taken = (
                 cache.columns(rows, every, stale)
                 if as_columns
@@ -80,28 +89,37 @@ class MonitorServicer:
 
     async def WatchPvs(self, request: pb.WatchPvsRequest, context: Context) -> AsyncIterator[bytes]:
         """See the contract."""
-        wanted = _watch_wanted(request)
+        wanted = read_wanted(request.spec, request.token)
         self._require_loaded()
-        with self._seats.taken():
-            async with aclosing(Watch(self._world, wanted).run()) as messages:
+        with self._limiter.taken():
+            async with aclosing(Watch(self._context, wanted).run()) as messages:
                 async for message in messages:
                     yield message
 
-    def OpenWatch(
+    async def OpenWatch(
         self, request: pb.OpenWatchRequest, context: Context
-    ) -> AsyncIterator[pb.OpenWatchResponse]:
+    ) -> AsyncIterator[bytes]:
         """See the contract."""
-        return _not_built(
-            "OpenWatch is not built in this version; open a WatchPvs for each set of PVs"
-        )
+        wanted = {}
+        for index, subscription in enumerate(request.subscriptions):
+            path = f"subscriptions[{index}]"
+            if subscription.name in wanted:
+                raise errors.InvalidArgument(
+                    f"{path}.name: {subscription.name!r} is there twice; give each its own name",
+                    field=f"{path}.name",
+                )
+            wanted[subscription.name] = read_wanted(subscription.spec, subscription.token, path)
+        self._require_loaded()
+        async with aclosing(self._sessions.open_session(wanted)) as messages:
+            async for message in messages:
+                yield message
 
     async def ModifyWatch(
         self, request: pb.ModifyWatchRequest, context: Context
     ) -> pb.ModifyWatchResponse:
         """See the contract."""
-        raise errors.Unimplemented(
-            "ModifyWatch is not built in this version; open a WatchPvs for each set of PVs"
-        )
+        await self._relay.modify(request)
+        return pb.ModifyWatchResponse()
 
     def WatchDrift(
         self, request: pb.WatchDriftRequest, context: Context
@@ -116,15 +134,15 @@ class MonitorServicer:
     ) -> pb.GetMonitorStatusResponse:
         """See the contract."""
         self._require_loaded()
-        return pb.GetMonitorStatusResponse(shards=shard_statuses(self._world))
+        return pb.GetMonitorStatusResponse(shards=shard_statuses(self._context))
 
 
-def shard_statuses(world: World) -> list[pb.ShardStatus]:
+def shard_statuses(context: WatchContext) -> list[pb.ShardStatus]:
     """All shards by number."""
-    now, stale = time.monotonic_ns(), world.stale()
+    now, stale = time.monotonic_ns(), context.stale()
     return [
         mapping.shard_status(n, shard, n not in stale, now)
-        for n, shard in enumerate(world.live.shards)
+        for n, shard in enumerate(context.live.shards)
     ]
 
 
@@ -132,34 +150,3 @@ async def _not_built(message: str) -> AsyncIterator[Any]:
     for text in (message,):
         raise errors.Unimplemented(text)
     yield
-
-
-def _watch_wanted(request: pb.WatchPvsRequest) -> Wanted:
-    spec = request.spec
-    for field, instead in (
-        ("deadband", "set min_interval to get fewer messages"),
-        ("array_limits", "leave large arrays out of the selector"),
-    ):
-        if spec.HasField(field):  # type: ignore[arg-type]
-            raise errors.Unimplemented(
-                f"spec.{field} is not built in this version; leave it out, and {instead}",
-                field=f"spec.{field}",
-            )
-    interval = spec.min_interval.ToNanoseconds() / 1e9
-    if not 0 <= interval <= _MAX_INTERVAL_S:
-        raise errors.InvalidArgument(
-            f"spec.min_interval: {interval} s is not between 0 and an hour",
-            field="spec.min_interval",
-        )
-    selector = selector_from_proto(spec.selector, "spec.selector")
-    selector.validate("spec.selector")
-    return Wanted(
-        selector=selector,
-        message=spec.selector,
-        fields=mapping.fields(spec.fields),
-        in_columns=in_columns(spec.form, "spec.form"),
-        min_interval_s=interval,
-        with_metadata=spec.with_metadata,
-        allow_unknown=spec.allow_unknown,
-        token=decode_token(request.token) if request.token else None,
-    )

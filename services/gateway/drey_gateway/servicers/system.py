@@ -12,11 +12,11 @@ import grpc
 
 from drey.system.v1 import system_service_pb2 as pb
 from drey_core.errors import Unavailable
+from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain import findings
 from drey_gateway.mapping import time_or_none
 from drey_gateway.probes import PartReport, Probes
 from drey_gateway.servicers.monitor import shard_statuses
-from drey_gateway.watching import Seats, World
 from drey_runtime.app import service_version
 from drey_runtime.clock import now_ns
 from drey_runtime.jobs import JobFilter, JobState, JobStore
@@ -32,13 +32,13 @@ class SystemServicer:
 
     def __init__(
         self,
-        world: World,
-        seats: Seats,
+        context: WatchContext,
+        limiter: WatcherLimit,
         probes: Probes,
         jobs: JobStore,
         info: pb.GetServerInfoResponse,
     ) -> None:
-        self._world, self._seats, self._probes = world, seats, probes
+        self._context, self._limiter, self._probes = context, limiter, probes
         self._jobs, self._info = jobs, info
         self._since, self._next_look = findings.Since(), 0.0
         self._found: list[pb.Finding] = []
@@ -70,16 +70,16 @@ class SystemServicer:
 
     async def _make_summary(self) -> pb.SystemSummary:
         parts = await self._probes.ask()
-        live = self._world.live
+        live = self._context.live
         found_now = self._find_findings(parts)
         return pb.SystemSummary(
             healthy=all(f.level < pb.FINDING_LEVEL_ERROR for f in found_now),
             parts=[_to_part(p) for p in parts],
-            shards=shard_statuses(self._world),
+            shards=shard_statuses(self._context),
             findings=found_now,
             pvs=len(live.directory),
             channels=len(live.directory.channels),
-            watchers=len(self._seats),
+            watchers=len(self._limiter),
             open_jobs=await self._open_jobs(),
             version=service_version(),
             time=time_or_none(now_ns()),
@@ -91,11 +91,11 @@ class SystemServicer:
         if now < self._next_look:
             return self._found
         self._next_look = now + _LOOK_EVERY_S
-        live = self._world.live
+        live = self._context.live
         findings_now = findings.of_parts([(p.name, p.up, p.detail) for p in parts])
         findings_now += findings.of_shards(
             live.shards,
-            self._world.stale(),
+            self._context.stale(),
             gethostname(),
             lambda shard, state: live.pvs_in(shard, state, findings.NAMED),
         )

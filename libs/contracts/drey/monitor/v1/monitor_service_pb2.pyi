@@ -217,14 +217,14 @@ Global___WatchPvsResponse: _TypeAlias = WatchPvsResponse  # noqa: Y015
 
 @_typing.final
 class OpenWatchRequest(_message.Message):
-    """Request of OpenWatch. Not built yet."""
+    """Request of OpenWatch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def subscriptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subscription]:
-        """Subscriptions to begin with. Empty: none, they come by ModifyWatch."""
+        """Subscriptions to begin with, at most 100 together with those that come later. Empty: none, they come by ModifyWatch."""
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ Global___OpenWatchRequest: _TypeAlias = OpenWatchRequest  # noqa: Y015
 
 @_typing.final
 class Subscription(_message.Message):
-    """One watch of a session. Not built yet."""
+    """One watch of a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -273,7 +273,7 @@ Global___Subscription: _TypeAlias = Subscription  # noqa: Y015
 
 @_typing.final
 class OpenWatchResponse(_message.Message):
-    """Response of OpenWatch. Not built yet."""
+    """Response of OpenWatch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -282,8 +282,8 @@ class OpenWatchResponse(_message.Message):
     WATCH_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     subscription: _builtins.str
-    """Name of the subscription that it is of. Empty: it is of the session, or of all subscriptions that
-    have these PVs; PVs that are watched at different rates name theirs.
+    """Name of the subscription that it is of. Empty: it is of the session. A PV of two subscriptions
+    comes in each, at its pace.
     """
     @_builtins.property
     def opened(self) -> Global___SessionOpened:
@@ -291,7 +291,9 @@ class OpenWatchResponse(_message.Message):
 
     @_builtins.property
     def watch(self) -> Global___WatchPvsResponse:
-        """As in WatchPvs."""
+        """As in WatchPvs. Of the session itself: a checkpoint without a token, at least once a second
+        while there are no subscriptions.
+        """
 
     @_builtins.property
     def ack(self) -> Global___ChangeAck:
@@ -317,7 +319,7 @@ Global___OpenWatchResponse: _TypeAlias = OpenWatchResponse  # noqa: Y015
 
 @_typing.final
 class SessionOpened(_message.Message):
-    """Begins a session. Not built yet."""
+    """Begins a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -339,7 +341,7 @@ Global___SessionOpened: _TypeAlias = SessionOpened  # noqa: Y015
 
 @_typing.final
 class ChangeAck(_message.Message):
-    """Answer in the stream to a change of a subscription. Not built yet."""
+    """Answer in the stream to a change of a subscription."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -367,7 +369,7 @@ Global___ChangeAck: _TypeAlias = ChangeAck  # noqa: Y015
 
 @_typing.final
 class ModifyWatchRequest(_message.Message):
-    """Request of ModifyWatch. Not built yet."""
+    """Request of ModifyWatch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -386,15 +388,17 @@ class ModifyWatchRequest(_message.Message):
     """Number of this change, chosen by the client, growing over all changes of the session from 1."""
     @_builtins.property
     def add(self) -> _selector_pb2.Selector:
-        """PVs to add to it."""
+        """PVs to add to it, under what its specification says else."""
 
     @_builtins.property
     def remove(self) -> _selector_pb2.Selector:
-        """PVs to remove from it."""
+        """PVs to remove from it. PVs that were added by name are removed by the same name."""
 
     @_builtins.property
     def replace(self) -> _watch_pb2.WatchSpec:
-        """It watches this from now on; a subscription that there is not yet begins."""
+        """It watches this from now on, instead of all that was said before; a subscription that there
+        is not yet begins.
+        """
 
     @_builtins.property
     def end(self) -> Global___SubscriptionEnd:
@@ -423,7 +427,7 @@ Global___ModifyWatchRequest: _TypeAlias = ModifyWatchRequest  # noqa: Y015
 
 @_typing.final
 class SubscriptionEnd(_message.Message):
-    """Ends a subscription. Not built yet."""
+    """Ends a subscription."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -440,7 +444,7 @@ Global___SubscriptionEnd: _TypeAlias = SubscriptionEnd  # noqa: Y015
 
 @_typing.final
 class ModifyWatchResponse(_message.Message):
-    """Response of ModifyWatch. Not built yet."""
+    """Response of ModifyWatch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -93,12 +93,13 @@ class MonitorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def OpenWatch(self, request, context):
-        """Open a session: one stream over which several watches come, its subscriptions, added and removed
+        """Open a session: one stream over which several watches come, its subscriptions, added and changed
         by ModifyWatch while it lives; a browser can hold it. Begins with the session's id. Of each
         subscription what WatchPvs sends, in its order; a change is acknowledged in the stream by its
-        number. Lives until the client leaves, who opens another one afterwards: subscriptions go on
-        from their tokens. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, READER_TOO_SLOW,
-        RESOURCE_EXHAUSTED.
+        number. The session lives in the gateway that has the stream, until the client leaves or the
+        stream is lost; who opens another one afterwards, at any gateway, goes on from the tokens of the
+        subscriptions. A subscription counts as a watch. No effect. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+        TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED, NOT_IMPLEMENTED as in WatchPvs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,10 +107,14 @@ class MonitorServiceServicer:
 
     def ModifyWatch(self, request, context):
         """Change a subscription of an open session: PVs join, leave, or its specification becomes another
-        one, or it ends. Changes are applied in the order of their numbers; one that is not greater than
-        the last applied does nothing, so a lost answer is sent again. The answer says that it was
-        taken; the stream, when it holds. A session is of the key that opened it, and of nobody else.
-        Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND, EMPTY_SELECTOR.
+        one, or it ends. Changes are applied in the order in which they come; one whose number is not
+        greater than the last taken does nothing, so a lost answer is sent again. The answer says that it
+        was taken: send the next one then; the stream says when it holds, or why it is refused. PVs that join come with a
+        difference, and no others come again; only where the fields, the form or the metadata of a
+        subscription change a new baseline of it follows. A session is of the key that opened it, and of
+        nobody else. May be called at any gateway. Reasons: NOT_FOUND (no such session of this key: it
+        has ended), EMPTY_SELECTOR, RESOURCE_EXHAUSTED (too many changes wait for a client that does not
+        read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

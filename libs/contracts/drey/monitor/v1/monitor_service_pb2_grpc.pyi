@@ -47,19 +47,24 @@ class MonitorServiceStub:
     NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
     """
     OpenWatch: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.OpenWatchRequest, _monitor_service_pb2.OpenWatchResponse]
-    """Open a session: one stream over which several watches come, its subscriptions, added and removed
+    """Open a session: one stream over which several watches come, its subscriptions, added and changed
     by ModifyWatch while it lives; a browser can hold it. Begins with the session's id. Of each
     subscription what WatchPvs sends, in its order; a change is acknowledged in the stream by its
-    number. Lives until the client leaves, who opens another one afterwards: subscriptions go on
-    from their tokens. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, READER_TOO_SLOW,
-    RESOURCE_EXHAUSTED.
+    number. The session lives in the gateway that has the stream, until the client leaves or the
+    stream is lost; who opens another one afterwards, at any gateway, goes on from the tokens of the
+    subscriptions. A subscription counts as a watch. No effect. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+    TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED, NOT_IMPLEMENTED as in WatchPvs.
     """
     ModifyWatch: _grpc.UnaryUnaryMultiCallable[_monitor_service_pb2.ModifyWatchRequest, _monitor_service_pb2.ModifyWatchResponse]
     """Change a subscription of an open session: PVs join, leave, or its specification becomes another
-    one, or it ends. Changes are applied in the order of their numbers; one that is not greater than
-    the last applied does nothing, so a lost answer is sent again. The answer says that it was
-    taken; the stream, when it holds. A session is of the key that opened it, and of nobody else.
-    Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND, EMPTY_SELECTOR.
+    one, or it ends. Changes are applied in the order in which they come; one whose number is not
+    greater than the last taken does nothing, so a lost answer is sent again. The answer says that it
+    was taken: send the next one then; the stream says when it holds, or why it is refused. PVs that join come with a
+    difference, and no others come again; only where the fields, the form or the metadata of a
+    subscription change a new baseline of it follows. A session is of the key that opened it, and of
+    nobody else. May be called at any gateway. Reasons: NOT_FOUND (no such session of this key: it
+    has ended), EMPTY_SELECTOR, RESOURCE_EXHAUSTED (too many changes wait for a client that does not
+    read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).
     """
     WatchDrift: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.WatchDriftRequest, _monitor_service_pb2.WatchDriftResponse]
     """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
@@ -91,19 +96,24 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
     """
     OpenWatch: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.OpenWatchRequest, _monitor_service_pb2.OpenWatchResponse]  # type: ignore[assignment]
-    """Open a session: one stream over which several watches come, its subscriptions, added and removed
+    """Open a session: one stream over which several watches come, its subscriptions, added and changed
     by ModifyWatch while it lives; a browser can hold it. Begins with the session's id. Of each
     subscription what WatchPvs sends, in its order; a change is acknowledged in the stream by its
-    number. Lives until the client leaves, who opens another one afterwards: subscriptions go on
-    from their tokens. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, READER_TOO_SLOW,
-    RESOURCE_EXHAUSTED.
+    number. The session lives in the gateway that has the stream, until the client leaves or the
+    stream is lost; who opens another one afterwards, at any gateway, goes on from the tokens of the
+    subscriptions. A subscription counts as a watch. No effect. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+    TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED, NOT_IMPLEMENTED as in WatchPvs.
     """
     ModifyWatch: _aio.UnaryUnaryMultiCallable[_monitor_service_pb2.ModifyWatchRequest, _monitor_service_pb2.ModifyWatchResponse]  # type: ignore[assignment]
     """Change a subscription of an open session: PVs join, leave, or its specification becomes another
-    one, or it ends. Changes are applied in the order of their numbers; one that is not greater than
-    the last applied does nothing, so a lost answer is sent again. The answer says that it was
-    taken; the stream, when it holds. A session is of the key that opened it, and of nobody else.
-    Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND, EMPTY_SELECTOR.
+    one, or it ends. Changes are applied in the order in which they come; one whose number is not
+    greater than the last taken does nothing, so a lost answer is sent again. The answer says that it
+    was taken: send the next one then; the stream says when it holds, or why it is refused. PVs that join come with a
+    difference, and no others come again; only where the fields, the form or the metadata of a
+    subscription change a new baseline of it follows. A session is of the key that opened it, and of
+    nobody else. May be called at any gateway. Reasons: NOT_FOUND (no such session of this key: it
+    has ended), EMPTY_SELECTOR, RESOURCE_EXHAUSTED (too many changes wait for a client that does not
+    read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).
     """
     WatchDrift: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.WatchDriftRequest, _monitor_service_pb2.WatchDriftResponse]  # type: ignore[assignment]
     """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
@@ -150,12 +160,13 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _monitor_service_pb2.OpenWatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_monitor_service_pb2.OpenWatchResponse], _abc.AsyncIterator[_monitor_service_pb2.OpenWatchResponse]]:
-        """Open a session: one stream over which several watches come, its subscriptions, added and removed
+        """Open a session: one stream over which several watches come, its subscriptions, added and changed
         by ModifyWatch while it lives; a browser can hold it. Begins with the session's id. Of each
         subscription what WatchPvs sends, in its order; a change is acknowledged in the stream by its
-        number. Lives until the client leaves, who opens another one afterwards: subscriptions go on
-        from their tokens. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, READER_TOO_SLOW,
-        RESOURCE_EXHAUSTED.
+        number. The session lives in the gateway that has the stream, until the client leaves or the
+        stream is lost; who opens another one afterwards, at any gateway, goes on from the tokens of the
+        subscriptions. A subscription counts as a watch. No effect. Reasons: EMPTY_SELECTOR, NOT_FOUND,
+        TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED, NOT_IMPLEMENTED as in WatchPvs.
         """
 
     @_abc_1.abstractmethod
@@ -165,10 +176,14 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_monitor_service_pb2.ModifyWatchResponse, _abc.Awaitable[_monitor_service_pb2.ModifyWatchResponse]]:
         """Change a subscription of an open session: PVs join, leave, or its specification becomes another
-        one, or it ends. Changes are applied in the order of their numbers; one that is not greater than
-        the last applied does nothing, so a lost answer is sent again. The answer says that it was
-        taken; the stream, when it holds. A session is of the key that opened it, and of nobody else.
-        Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND, EMPTY_SELECTOR.
+        one, or it ends. Changes are applied in the order in which they come; one whose number is not
+        greater than the last taken does nothing, so a lost answer is sent again. The answer says that it
+        was taken: send the next one then; the stream says when it holds, or why it is refused. PVs that join come with a
+        difference, and no others come again; only where the fields, the form or the metadata of a
+        subscription change a new baseline of it follows. A session is of the key that opened it, and of
+        nobody else. May be called at any gateway. Reasons: NOT_FOUND (no such session of this key: it
+        has ended), EMPTY_SELECTOR, RESOURCE_EXHAUSTED (too many changes wait for a client that does not
+        read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,38 @@
+"""What all watches of a gateway share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from drey_gateway.domain.live import Live
+from drey_gateway.ports import Resolver
+from drey_runtime.admission import Room
+from drey_runtime.auth import current_principal
+from drey_runtime.signals import ChangeSignal
+
+
+@dataclass(frozen=True, slots=True)
+class WatchContext:
+    """What a watch needs around it."""
+
+    live: Live
+    changed: ChangeSignal
+    resolver: Resolver
+    stale: Callable[[], dict[int, str]]
+    bus_connected: Callable[[], bool]
+
+
+class WatcherLimit:
+    """All running watches and reads of this gateway: of so many, one key has a share at most."""
+
+    def __init__(self, limit: int, share: float = 1.0) -> None:
+        self._room = Room("watches and reads", limit, share)
+
+    def __len__(self) -> int:
+        return self._room.taken
+
+    def taken(self) -> AbstractContextManager[None]:
+        """Hold a place of the key that calls. Raises `ResourceExhausted` when there is none."""
+        return self._room.place(current_principal.get().key_id, "this key")

@@ -1,0 +1,80 @@
+"""What clients ask for when they watch: specifications, checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from drey.common.v1 import selector_pb2
+from drey.monitor.v1 import monitor_service_pb2 as pb
+from drey.monitor.v1 import watch_pb2
+from drey_core import errors
+from drey_core.selector import Selector
+from drey_gateway import mapping
+from drey_gateway.domain.resume import decode_token
+from drey_gateway.domain.terms import Term
+from drey_gateway.domain.wanted import Change, Wanted, with_added, with_removed
+from drey_runtime.mapping.form import in_columns
+from drey_runtime.mapping.selector import selector_from_proto
+
+_MAX_INTERVAL_S = 3600.0
+
+
+def read_selector(message: selector_pb2.Selector, path: str) -> Selector:
+    """A selector that says something. Raises `InvalidArgument`."""
+    selector = selector_from_proto(message, path)
+    selector.validate(path)
+    return selector
+
+
+def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "") -> Wanted:
+    """A specification at `path` of a request. Raises `InvalidArgument`, `Unimplemented`."""
+    path = f"{path}.spec" if path else "spec"
+    for field, instead in (
+        ("deadband", "set min_interval to get fewer messages"),
+        ("array_limits", "leave large arrays out of the selector"),
+    ):
+        if spec.HasField(field):  # type: ignore[arg-type]
+            raise errors.Unimplemented(
+                f"{path}.{field} is not built in this version; leave it out, and {instead}",
+                field=f"{path}.{field}",
+            )
+    interval = spec.min_interval.ToNanoseconds() / 1e9
+    if not 0 <= interval <= _MAX_INTERVAL_S:
+        raise errors.InvalidArgument(
+            f"{path}.min_interval: {interval} s is not between 0 and an hour",
+            field=f"{path}.min_interval",
+        )
+    return Wanted(
+        terms=(Term(True, read_selector(spec.selector, f"{path}.selector")),),
+        fields=mapping.fields(spec.fields),
+        in_columns=in_columns(spec.form, f"{path}.form"),
+        min_interval_s=interval,
+        with_metadata=spec.with_metadata,
+        allow_unknown=spec.allow_unknown,
+        token=decode_token(token) if token else None,
+    )
+
+
+def read_change(request: pb.ModifyWatchRequest) -> Change:
+    """What a client asks for. Raises `InvalidArgument`, `Unimplemented`."""
+    if request.change == 0:
+        raise errors.InvalidArgument(
+            "change: number the changes of a session from 1", field="change"
+        )
+    change = Change(request.change, request.subscription)
+    match request.WhichOneof("action"):
+        case "add":
+            added = read_selector(request.add, "add")
+            return replace(change, amend=partial(with_added, added))
+        case "remove":
+            removed = read_selector(request.remove, "remove")
+            return replace(change, amend=partial(with_removed, removed))
+        case "replace":
+            return replace(change, replacement=read_wanted(request.replace, path="replace"))
+        case "end":
+            return change
+        case _:
+            raise errors.InvalidArgument(
+                "action: say one of add, remove, replace, end", field="action"
+            )
