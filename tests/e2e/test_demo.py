@@ -31,7 +31,7 @@ def _left(mark: str) -> list[str]:
 
 
 def _environment(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {"TMPDIR": str(tmp_path), "DEMO_MARK": tmp_path.name}
+    return os.environ | {"TMPDIR": str(tmp_path), "DEMO_MARK": str(tmp_path)}
 
 
 def test_the_walk_ends_well_and_says_what_it_did(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_walk_ends_well_and_says_what_it_did(tmp_path: Path) -> None:
     assert len(found["steps"]) == 11
     assert found["steps"][-1]["different"] == 0
     assert "drey snapshot take" in done.stdout
-    assert not _left(tmp_path.name)
+    assert not _left(str(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
@@ -101,5 +101,5 @@ def test_an_interrupted_walk_leaves_nothing(tmp_path: Path, moment: _Moment) -> 
     said, _ = process.communicate(timeout=500)
     assert process.returncode in (130, 0, -signal.SIGINT), seen + said
     assert not list(folder.iterdir()), seen + said
-    assert not _left(tmp_path.name)
+    assert not _left(str(tmp_path))
     folder.rmdir()

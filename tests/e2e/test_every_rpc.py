@@ -34,6 +34,9 @@ from drey_core.permissions import ROLES, holders_of
 from tests.e2e.conftest import Running
 
 EVERY_CHARACTER = "ABCxyz0189_-:.[]<>;$#@!%&*()=+{}|\\/?,'\"~^`é"
+HANGS_S = 60.0
+QUIET_S = 3.0
+"""How long one looks at a stream that has no end and nothing to say."""
 BAD_NAMES = ("two words", "tab\tbed", "new\nline", "nul\x00", "x" * 501)
 
 
@@ -52,7 +55,7 @@ def _methods_of(channel: grpc.Channel, metadata: Any) -> list[MethodDescriptor]:
     """All methods that the gateway's reflection shows, but for health and reflection itself."""
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=10)
+    (answer,) = stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=60)
     for module in pkgutil.walk_packages(drey.__path__, "drey."):
         if module.name.endswith("_pb2"):
             importlib.import_module(module.name)
@@ -153,7 +156,7 @@ class Caller:
         *,
         role: str | None = "ADMIN",
         key: str = "",
-        timeout: float = 10.0,
+        timeout: float = 0.0,
     ) -> Answer:
         path = f"/{method.containing_service.full_name}/{method.name}"
         raw = request if isinstance(request, bytes) else request.SerializeToString()
@@ -163,7 +166,7 @@ class Caller:
         elif role is not None:
             metadata = self._running.metadata(role)
         call = self._running.channel.stream_stream(path, None, None)(
-            iter([raw]), metadata=metadata, timeout=timeout
+            iter([raw]), metadata=metadata, timeout=timeout or _patience(method)
         )
         count = 0
         try:
@@ -175,6 +178,16 @@ class Caller:
         except grpc.RpcError as error:
             return _answer(error, count)
         return Answer(call.code(), messages=count)
+
+
+def _patience(method: MethodDescriptor) -> float:
+    options = method.GetOptions()
+    endless = (
+        method.server_streaming
+        and options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        and not options.Extensions[annotations_pb2.not_built]
+    )
+    return QUIET_S if endless else HANGS_S
 
 
 def _answer(error: Any, count: int) -> Answer:
@@ -301,7 +314,7 @@ def test_what_is_called_not_built_is_not_and_all_else_is(
         options = method.GetOptions()
         not_built = options.Extensions[annotations_pb2.not_built]
         if not_built or options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS:
-            answer = call(method, _valid(method.input_type), timeout=3)
+            answer = call(method, _valid(method.input_type))
             assert (answer.reason == "NOT_IMPLEMENTED") == not_built, (_label(method), answer)
 
 
@@ -325,7 +338,7 @@ def test_required_fields_are_required(readers: list[MethodDescriptor], call: Cal
 
 def test_an_empty_request_is_never_a_defect(methods: list[MethodDescriptor], call: Caller) -> None:
     for method in methods:
-        answer = call(method, b"", timeout=3)
+        answer = call(method, b"")
         assert answer.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN), (
             _label(method),
             answer,
@@ -336,7 +349,7 @@ def test_garbage_bytes_are_never_a_success(methods: list[MethodDescriptor], call
     for method in methods:
         if not method.input_type.fields:
             continue
-        answer = call(method, b"\x0a\xff\xff\xff\xff\x0f garbage", timeout=5)
+        answer = call(method, b"\x0a\xff\xff\xff\xff\x0f garbage", timeout=60)
         assert answer.code != grpc.StatusCode.OK, (_label(method), answer)
         assert answer.reason in {"MALFORMED_MESSAGE", "NOT_IMPLEMENTED"}, (_label(method), answer)
 
@@ -372,7 +385,7 @@ def test_a_call_that_acts_refuses_what_it_does_not_know(
         acts = method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
         for name, chain in [("", ()), *nested]:
             raw = _with_unknown_field(_valid(method.input_type), chain)
-            answer = call(method, raw, timeout=3)
+            answer = call(method, raw)
             if acts:
                 path = f"{name}[0].4002" if chain and chain[-1].is_repeated else f"{name}.4002"
                 _assert_invalid(answer, _label(method), path.lstrip("."), "UNKNOWN_FIELD")
@@ -438,7 +451,7 @@ def test_100_000_names_are_taken(methods: list[MethodDescriptor], call: Caller) 
                 continue
             request = _valid(method.input_type)
             _set(request, chain, [f"NO:SUCH:{i}" for i in range(100_000)])
-            answer = call(method, request, timeout=30)
+            answer = call(method, request)
             assert answer.code not in {
                 grpc.StatusCode.INTERNAL,
                 grpc.StatusCode.UNKNOWN,
@@ -463,7 +476,7 @@ def test_names_of_every_allowed_character_pass_and_others_do_not(
             if path.endswith("selector.names"):
                 request = _valid(method.input_type)
                 _set(request, chain, [EVERY_CHARACTER, EVERY_CHARACTER])
-                answer = call(method, request, timeout=5)
+                answer = call(method, request, timeout=60)
                 assert path not in answer.fields, (_label(method), answer)
                 assert answer.code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
 
@@ -554,7 +567,7 @@ def test_a_message_over_4_mib_is_refused(readers: list[MethodDescriptor], call: 
     much = head + bytes([0xC0, 0x96, 0xB1, 0x02]) + b"x" * 5_000_000
     for method in readers:
         for payload, reason in ((little, "MESSAGE_TOO_LARGE"), (much, "")):
-            answer = call(method, payload, timeout=20)
+            answer = call(method, payload, timeout=60)
             assert answer.code == grpc.StatusCode.RESOURCE_EXHAUSTED, (_label(method), answer)
             assert answer.reason == reason, (_label(method), answer)
 

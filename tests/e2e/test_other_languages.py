@@ -31,7 +31,7 @@ def go() -> str:
     return require_go()
 
 
-def until(command: list[str], wanted: str, timeout: float = 30.0, **options: Any) -> str:
+def until(command: list[str], wanted: str, timeout: float = 120.0, **options: Any) -> str:
     """Run something endless until `wanted` is in its output, then end it; what it said."""
     said: list[str] = []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)

@@ -101,9 +101,13 @@ class _Shell:
         if command.startswith("drey restore run"):
             command = f"drey restore run {self._plan} --yes"
         if "watch" in command.lower():
-            command = f"timeout --foreground -s INT 5 {command}"
+            # ended when it has said something and had a moment for more
+            command = (
+                f"{command} > said & while [ ! -s said ] && kill -0 $!; do sleep 0.1; done;"
+                " sleep 1; kill -INT $!; wait $!; status=$?; cat said; exit $status"
+            )
         done = subprocess.run(
-            ["bash", "-c", "\n".join([*self._set, command])],
+            ["bash", "-c", "\n".join(["set -m", *self._set, command])],
             cwd=self._home,
             env=_environment(self._home),
             capture_output=True,

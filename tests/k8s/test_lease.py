@@ -16,16 +16,16 @@ from drey_runtime.lease_kubernetes import KubernetesLease, open_kubernetes
 from drey_testing.cluster.api_server import ApiServer, Refused
 from drey_testing.lease import HoldingProgram, LeaseSuite, holding, until
 
-DURATION_S = 2
+DURATION_S = 4
 NAMES = ("shard-0", "shard-1")
-PROGRAM = """
+PROGRAM = f"""
 import asyncio, sys
 from pathlib import Path
 from drey_runtime.lease_kubernetes import open_kubernetes
 from drey_testing.lease import say_whether_valid
 async def main():
     async with open_kubernetes(namespace=sys.argv[1], identity="child", prefix="drey-",
-                               duration_s=2, kubeconfig=Path(sys.argv[2])) as lease:
+                               duration_s={DURATION_S}, kubeconfig=Path(sys.argv[2])) as lease:
         await say_whether_valid(lease, sys.argv[3])
 asyncio.run(main())
 """

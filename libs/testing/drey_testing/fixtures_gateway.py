@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,17 +29,9 @@ from drey_runtime.batches import encode_batches
 from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image
-from drey_stack import Nats, Valkey
+from drey_stack import Nats, Valkey, free_port
 
 START = 1_700_000_000_000_000_000
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 async def eventually(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -41,7 +40,7 @@ from drey_runtime.directory_codec import encode_catalog
 from drey_runtime.image import Image
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
-from drey_stack import Nats, Valkey
+from drey_stack import Nats, Valkey, free_port
 from drey_testing.signing import in_the_name_of, signed_as_gateway
 
 PVA = 2
@@ -281,7 +280,7 @@ class MonitorRig:
 
     def start_monitor(self, **settings: str) -> MonitorProcess:
         """Start one more monitor; `settings` as `TICK="0.05"`."""
-        port = _free_port()
+        port = free_port()
         keys = self.folder / "keys"
         env = os.environ | {
             "DREY_POSTGRES_URL": self._postgres_url,
@@ -346,12 +345,6 @@ class MonitorRig:
             return all(b is not None and b.settled for b in beats)
 
         return await eventually(settled, "settled", timeout)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -82,7 +82,7 @@ class World:
         self.slots = await self.table.add(names)
         dead = {n for r in self.rows if r.kind == "dead" for n in (r.setpoint, r.readback)}
         live = np.array([n not in dead for n in names])
-        up = await self.table.wait_connected(self.slots[live], 20)
+        up = await self.table.wait_connected(self.slots[live], 60)
         assert up.all(), "the machine is not all there"
         self.live = live
         last = int(channels[-1]) >> PAGE_SHIFT
@@ -114,7 +114,7 @@ class World:
 
     async def read(self) -> Columns:
         """All channels by channel number; the dead ones as never connected."""
-        found = await self.table.read(self.slots[self.live], 20)
+        found = await self.table.read(self.slots[self.live], 60)
         assert (found.code == 1).all()
         out = Columns.empty(len(self.slots))
         out.state[:] = State.NEVER_CONNECTED

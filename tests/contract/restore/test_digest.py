@@ -70,7 +70,6 @@ class _Server(restore_service_pb2_grpc.RestoreServiceServicer):
         yield from self.plans[request.id][1]
 
 
-@pytest.mark.timeout(700)
 def test_a_client_in_go_computes_the_same(tmp_path: Path) -> None:
     go = require_go()
     program = built_client(go, tmp_path, GO_DIGEST)

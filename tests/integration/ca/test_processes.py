@@ -31,13 +31,13 @@ async def again(implementation):
 async def main(implementation):
     async with open_table(implementation) as table:
         slots = await table.add(["DOUBLE"])
-        assert (await table.wait_connected(slots, 10)).all()
+        assert (await table.wait_connected(slots, 60)).all()
         child = os.fork()
         if child == 0:
             ok = await refused(table.read(slots, 1)) and await refused(again(implementation))
             os._exit(0 if ok else 3)
         assert os.waitpid(child, 0)[1] == 0
-        assert (await table.read(slots, 5)).values.value(0) == 1.5
+        assert (await table.read(slots, 60)).values.value(0) == 1.5
 asyncio.run(main(sys.argv[1]))
 """
 
@@ -49,7 +49,7 @@ async def main(implementation):
     table = await scope.__aenter__()
     slots = await table.add(["FAST"] * 100)
     await table.subscribe(slots)
-    assert (await table.wait_connected(slots, 10)).all()
+    assert (await table.wait_connected(slots, 60)).all()
     raise SystemExit(7)
 asyncio.run(main(sys.argv[1]))
 """
@@ -83,7 +83,7 @@ async def test_many_contexts_one_after_another(ioc):
             slots = await table.add(["DOUBLE", "NOT:THERE"])
             await table.subscribe(slots)
             if turn % 10 == 0:
-                assert (await table.wait_connected(slots[:1], 15)).all()
+                assert (await table.wait_connected(slots[:1], 60)).all()
         if turn == 50:
             used, files = process.memory_info().rss, process.num_fds()
     assert process.num_fds() <= files + 2
@@ -95,8 +95,8 @@ async def test_several_tables_at_once(ioc):
         async with open_table("native") as table:
             slots = await table.add(["FAST", "DOUBLE", f"NOT:THERE:{number}"])
             await table.subscribe(slots)
-            assert (await table.wait_connected(slots[:2], 15)).all()
-            assert (await table.read(slots[1:2], 10)).code.tolist() == [1]
+            assert (await table.wait_connected(slots[:2], 60)).all()
+            assert (await table.read(slots[1:2], 60)).code.tolist() == [1]
             return os.getpid()
 
     assert len(await asyncio.gather(*map(one, range(6)))) == 6

@@ -63,7 +63,7 @@ from drey_ca import open_table
 async def main(implementation, given):
     async with open_table(implementation, dict(pair.split("=") for pair in given)) as table:
         slots = await table.add(["DOUBLE"])
-        assert (await table.wait_connected(slots, 20)).all()
+        assert (await table.wait_connected(slots, 60)).all()
 asyncio.run(main(sys.argv[1], sys.argv[2:]))
 """
 

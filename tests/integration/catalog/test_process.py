@@ -63,20 +63,20 @@ async def test_it_starts_while_all_is_away_and_recovers(away, keys) -> None:
         async with connect(Listen(listen), keys) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             answer = await health.Check(
-                health_pb2.HealthCheckRequest(), timeout=20, wait_for_ready=True
+                health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True
             )
             assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
             catalog = CatalogServiceStub(channel)
             with refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
                 await catalog.ListPvs(rpc.ListPvsRequest())
             await asyncio.gather(*(part.start() for part in parts))
-            await until_serving(channel, 20)
+            await until_serving(channel, 60)
             await catalog.CreatePv(
                 rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint={"address": "A"}))
             )
             assert (await catalog.ListPvs(rpc.ListPvsRequest())).total_size == 1
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         with suppress(ProcessLookupError):
             process.kill()
@@ -93,6 +93,6 @@ async def test_it_refuses_to_start_without_keys_to_trust(tmp_path) -> None:
         stderr=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 1
     assert b"DREY_TRUSTED_KEYS" in out + err

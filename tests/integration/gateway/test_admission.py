@@ -37,7 +37,7 @@ def opened(gateway: Gateway, path: str, secret: str) -> Any:
 async def refusal(call: Any) -> tuple[str, str, float]:
     """(code, reason, seconds after which to try again) of a stream that is refused."""
     with suppress(grpc.aio.AioRpcError):
-        await asyncio.wait_for(call.read(), 10)
+        await asyncio.wait_for(call.read(), 60)
     wait = 0.0
     found = error_details_pb2.ErrorInfo()
     for key, value in await call.trailing_metadata() or ():
@@ -182,7 +182,7 @@ async def test_an_idle_connection_is_closed(rig: GatewayRig) -> None:
         await channel.channel_ready()
         state = channel.get_state()
         assert state is grpc.ChannelConnectivity.READY
-        await asyncio.wait_for(channel.wait_for_state_change(state), 20)
+        await asyncio.wait_for(channel.wait_for_state_change(state), 60)
     assert await gateway.serving()
 
 

@@ -215,7 +215,8 @@ async def test_resume_here_sends_only_what_changed(gateway, admin_key, publisher
         client = running.client
     await publisher.publish(floats([setpoint(5)], [5.0]))
     await publisher.publish(floats([setpoint(6)], [6.0]))
-    await asyncio.sleep(0.2)
+    async with watching(gateway, admin_key) as other:
+        await other.until(lambda c: c.value(6) == 6.0, "both have come")
     async with watching(gateway, admin_key, client=client, token=client.token) as again:
         await again.until(lambda c: c.ended_baselines == 2, "a second baseline")
         assert client.kept
@@ -295,12 +296,12 @@ async def test_fields_and_min_interval(gateway, admin_key, publisher):
         client = running.client
         assert not client.rows[1].HasField("readback")
         await publisher.publish(floats([readback(1)], [99.0]))
+        begun = time.monotonic()
         for i in range(10):
             await publisher.publish(floats([setpoint(1)], [float(i)]))
             await asyncio.sleep(0.05)
         await running.until(lambda c: c.value(1) == 9.0, "the latest")
-        assert client.diff_rows <= 3
-        assert client.merged >= 7
+        assert client.diff_rows <= (time.monotonic() - begun) / 0.7 + 2
         assert client.merged + client.diff_rows == 10
 
 
@@ -363,7 +364,7 @@ async def test_get_values(gateway, admin_key):
 
 
 async def test_a_reader_that_stops_is_cut(rig, admin_key, publisher):
-    gateway = await rig.gateway(gateway_stall_cut="2")
+    gateway = await rig.gateway(gateway_stall_cut="5")
     await eventually(gateway.serving, "ready")
     stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
     metadata = (("authorization", f"Bearer {admin_key}"),)
@@ -383,7 +384,7 @@ async def test_a_reader_that_stops_is_cut(rig, admin_key, publisher):
 
     await eventually(cut, "the cut")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        while (await asyncio.wait_for(call.read(), 10)) is not grpc.aio.EOF:
+        while (await asyncio.wait_for(call.read(), 60)) is not grpc.aio.EOF:
             pass
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert reason_of(caught.value)[0] == "READER_TOO_SLOW"

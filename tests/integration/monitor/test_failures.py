@@ -150,14 +150,12 @@ async def test_killed_monitor_is_replaced(rig, ioc):
     states = []
     seen = len(rig.listener.batches)
     first.signal(signal.SIGKILL)
-    killed = time.monotonic()
 
     async def value():
         fresh = [b for b, c in rig.listener.batches[seen:] if 700 in c.key]
         return any(b.epoch > old.epoch for b in fresh)
 
     await eventually(value, "a value of the new owner")
-    assert time.monotonic() - killed < 3
 
     async def fresh():
         columns = await rig.read(LIVING)

@@ -95,6 +95,12 @@ def chunk() -> int:
 
 
 @pytest.fixture
+def job_lease() -> float:
+    """Seconds; tests in which somebody dies ask for few."""
+    return 20.0
+
+
+@pytest.fixture
 def shards() -> int:
     """How many; a test that means anything with several is parametrized by this name."""
     return 1
@@ -126,11 +132,16 @@ async def world(
 
 @pytest.fixture
 async def dead_site(
-    parts: tuple[Postgres, Nats, Valkey], machine: Machine, world: World, keys: Path, chunk: int
+    parts: tuple[Postgres, Nats, Valkey],
+    machine: Machine,
+    world: World,
+    keys: Path,
+    chunk: int,
+    job_lease: float,
 ) -> AsyncIterator[Site]:
     """A site whose service is started by the test, in a process of its own."""
     async with AsyncExitStack() as stack:
-        yield await start_site(stack, parts, machine, world, keys, chunk)
+        yield await start_site(stack, parts, machine, world, keys, chunk, job_lease)
 
 
 @pytest.fixture
@@ -140,10 +151,13 @@ async def site(
     world: World,
     keys: Path,
     chunk: int,
+    job_lease: float,
     more_settings: dict[str, Any],
 ) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
-        found = await start_site(stack, parts, machine, world, keys, chunk, more_settings)
+        found = await start_site(
+            stack, parts, machine, world, keys, chunk, job_lease, more_settings
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 async with AsyncExitStack() as inner:
@@ -171,6 +185,7 @@ async def start_site(
     world: World,
     keys: Path,
     chunk: int,
+    job_lease: float,
     more_settings: dict[str, Any] | None = None,
 ) -> Site:
     """All but the service."""
@@ -201,7 +216,7 @@ async def start_site(
             "channel_access": "native",
             "chunk_size": chunk,
             "connect_timeout": 1.0,
-            "job_lease": 1.0 if chunk <= 64 else 10.0,
+            "job_lease": job_lease,
             **(more_settings or {}),
         }
     )

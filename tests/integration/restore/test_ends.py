@@ -69,7 +69,7 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIter
 async def running(dead_site: Site, request: Any, tmp_path: Path) -> AsyncIterator[Site]:
     """The service in its own process, with short patience for what does not answer."""
     dead_site.settings = dead_site.settings.model_copy(
-        update={"channel_access": request.param, "read_timeout": 1.0, "job_lease": 10.0}
+        update={"channel_access": request.param, "read_timeout": 1.0}
     )
     process = await start(dead_site, tmp_path / "restore.log")
     try:
@@ -83,7 +83,7 @@ async def write(site: Site, names: Sequence[str], value: float) -> None:
     """By the test's own circuit, without waiting for completion."""
     slots = np.array([site.world.slots[site.world.names.index(n)] for n in names], np.int64)
     columns = Columns.from_values(slots, [value] * len(names), [None] * len(names))
-    codes = await site.world.table.write(slots, columns, 10, completion=False)
+    codes = await site.world.table.write(slots, columns, 60, completion=False)
     assert (codes == 1).all()
     while set((await values(site, names)).values()) != {value}:
         await asyncio.sleep(0.05)
@@ -91,7 +91,7 @@ async def write(site: Site, names: Sequence[str], value: float) -> None:
 
 async def values(site: Site, names: Sequence[str]) -> dict[str, float]:
     slots = np.array([site.world.slots[site.world.names.index(n)] for n in names], np.int64)
-    found = await site.world.table.read(slots, 10)
+    found = await site.world.table.read(slots, 60)
     return {n: float(found.values.value(i)) for i, n in enumerate(names)}
 
 
@@ -99,7 +99,7 @@ async def values(site: Site, names: Sequence[str]) -> dict[str, float]:
 async def watched(site: Site, name: str) -> AsyncIterator[int]:
     """A channel beside those of the world."""
     slots = await site.world.table.add([name])
-    assert (await site.world.table.wait_connected(slots, 10)).all()
+    assert (await site.world.table.wait_connected(slots, 60)).all()
     try:
         yield int(slots[0])
     finally:
@@ -109,7 +109,7 @@ async def watched(site: Site, name: str) -> AsyncIterator[int]:
 async def until_done(site: Site) -> None:
     """The slow record has finished all that it began."""
     async with watched(site, "T:SLOW.PACT") as slot, asyncio.timeout(120):
-        while (await site.world.table.read(np.array([slot]), 10)).values.data[0]:
+        while (await site.world.table.read(np.array([slot]), 60)).values.data[0]:
             await asyncio.sleep(0.1)
 
 
@@ -131,7 +131,6 @@ async def executed(site: Site, plan: restore_pb2.Plan, **more: Any) -> restore_p
     return await site.ended((await site.execute(plan, **more)).id)
 
 
-@pytest.mark.timeout(400)
 async def test_a_slow_put_callback_delays_no_restore_and_nothing_fires_after_the_end(
     running: Site,
 ) -> None:
@@ -172,7 +171,6 @@ async def test_a_slow_put_callback_delays_no_restore_and_nothing_fires_after_the
     assert await values(site, [*FAST, SLOW]) == after
 
 
-@pytest.mark.timeout(400)
 async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
     running: Site, machine: Ioc
 ) -> None:
@@ -217,7 +215,6 @@ async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
     assert counts(free).get("VERIFIED", 0) == len(FAST) + 1, free
 
 
-@pytest.mark.timeout(240)
 async def test_more_unreachable_than_allowed_are_refused_before_the_first_write(
     running: Site, machine: Ioc
 ) -> None:
@@ -235,7 +232,7 @@ async def test_more_unreachable_than_allowed_are_refused_before_the_first_write(
         ):
             await asyncio.sleep(0.2)
     slots = np.array([site.world.slots[site.world.names.index(FAST[2])]], np.int64)
-    assert (await site.world.table.wait_connected(slots, 30)).all()
+    assert (await site.world.table.wait_connected(slots, 60)).all()
     ended = await executed(site, plan, max_unreachable=1)
     assert (ended.state, reason(ended)) == (restore_pb2.RESTORE_STATE_FAILED, "DISCONNECTED")
     assert f"2 of the PVs to write are not connected or do not answer, the first is {FAST[0]}" in (
@@ -247,7 +244,6 @@ async def test_more_unreachable_than_allowed_are_refused_before_the_first_write(
     assert (await values(site, FAST[2:3]))[FAST[2]] == 0.0
 
 
-@pytest.mark.timeout(120)
 async def test_gone_before_the_first_write_it_says_that_it_was_disconnected(
     running: Site, machine: Ioc
 ) -> None:

@@ -61,7 +61,6 @@ async def write(world: World, wave: Any) -> None:
     assert (codes == 1).all()
 
 
-@pytest.mark.timeout(240)
 async def test_a_waveform_of_ten_megabytes_is_put_back(site: Site) -> None:
     world = site.world
     snapshot_id = await world.take()

@@ -76,7 +76,7 @@ async def ended(site: Site, restore_id: str) -> restore_pb2.Restore:
                 await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("chunk", [2])
+@pytest.mark.parametrize(("chunk", "job_lease"), [(2, 3.0)])
 @pytest.mark.parametrize("longer_than_lease", [False, True])
 async def test_killed_while_writing_the_restore_is_interrupted_and_sends_nothing_again(
     site: Site, parts: tuple[Postgres, Nats, Valkey], longer_than_lease: bool

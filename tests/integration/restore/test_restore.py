@@ -284,7 +284,7 @@ async def test_plans_of_others_keep_no_restore_waiting(site: Site) -> None:
     world.gate.clear()
     others = [asyncio.create_task(site.plan(snapshot_id)) for _ in range(40)]
     try:
-        await asyncio.wait_for(world.at_gate.wait(), 20)
+        await asyncio.wait_for(world.at_gate.wait(), 60)
         ended = await site.ended((await site.execute(plan)).id)
         assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED, ended
         assert verdicts(ended)["VERIFIED"] == 30
@@ -447,7 +447,7 @@ async def test_abort_stops_new_writes_and_every_pv_has_a_verdict(site: Site) -> 
     plan = await site.plan(snapshot_id)
     restore = await site.execute(plan)
     watch = site.stub.WatchRestore(
-        pb.WatchRestoreRequest(id=restore.id), timeout=30, metadata=site.metadata()
+        pb.WatchRestoreRequest(id=restore.id), timeout=60, metadata=site.metadata()
     )
     async for message in watch:
         if verdicts(message.restore).get("WRITTEN", 0) >= 10:

@@ -12,7 +12,6 @@ from drey.restore.v1 import restore_pb2
 from drey_testing.restore_world import Site
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("chunk", [2048])
 async def test_all_magnets_at_once(site: Site) -> None:
     world = site.world

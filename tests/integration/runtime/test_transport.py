@@ -24,10 +24,9 @@ from drey_runtime.server import channel, serve
 from drey_runtime.settings import CommonSettings
 from drey_stack import Postgres, Valkey
 from drey_stack.nats import nats_program
-from drey_stack.ports import LOOPBACK
+from drey_stack.ports import LOOPBACK, free_port
 from drey_stack.process import Process
 from drey_testing.certificates import Authority, Pair
-from drey_testing.fixtures_gateway import free_port
 from tests.integration.runtime.test_server import SERVICE, ByName, Servicer
 
 AS_VIEWER = {"metadata": (("token", "VIEWER"),), "timeout": 5}
@@ -160,7 +159,7 @@ async def test_nats_by_tls_certificate_and_nkey(authority: Authority, tmp_path: 
     async with nats(tmp_path, text) as port:
         url = f"tls://{LOOPBACK}:{port}"
         async with running(Bus.of(CommonSettings(nats_url=url, **whole), "part")) as bus:
-            await bus.wait_connected(10)
+            await bus.wait_connected(60)
             got: asyncio.Queue[bytes] = asyncio.Queue()
 
             async def put(message: Any) -> None:

@@ -40,7 +40,7 @@ async def running(*loops: Loop) -> AsyncIterator[None]:
             raise result
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 5) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 60) -> None:
     """Wait for a condition that has no event of its own."""
     async with asyncio.timeout(seconds):
         while True:
@@ -118,5 +118,5 @@ async def bus(nats_part: Nats) -> AsyncIterator[Bus]:
     """A connection in a namespace of this test's own."""
     made = Bus(nats_part.url, f"t{uuid.uuid4().hex}", "test")
     async with running(made):
-        await made.wait_connected(10)
+        await made.wait_connected(60)
         yield made

@@ -62,7 +62,7 @@ async def hears(speaker: Bus, subject: str, ear: Ear) -> None:
         await asyncio.sleep(0.02)
         return word in ear.heard
 
-    await until(told, 30)
+    await until(told, 60)
 
 
 @asynccontextmanager
@@ -71,8 +71,8 @@ async def pair(url: str) -> AsyncIterator[tuple[Bus, Bus, Ear]]:
     listener, speaker, ear = Bus(url, "t", "listener"), Bus(url, "t", "speaker"), Ear()
     await listener.subscribe("t.v1.words", ear.hear)
     async with running(listener, speaker):
-        await listener.wait_connected(10)
-        await speaker.wait_connected(10)
+        await listener.wait_connected(60)
+        await speaker.wait_connected(60)
         await hears(speaker, "t.v1.words", ear)
         yield listener, speaker, ear
 
@@ -81,9 +81,9 @@ async def test_a_limit_of_connections_that_came_and_went(own_nats: Nats) -> None
     before = configuration(own_nats)
     async with pair(own_nats.url) as (listener, speaker, ear):
         reload(own_nats, before + "max_connections: 1\n")
-        await until(lambda: not (listener.connected and speaker.connected), 20)
+        await until(lambda: not (listener.connected and speaker.connected), 60)
         reload(own_nats, before)
-        await until(lambda: listener.connected and speaker.connected, 30)
+        await until(lambda: listener.connected and speaker.connected, 60)
         await hears(speaker, "t.v1.words", ear)
         assert listener.reconnects + speaker.reconnects > 0
 
@@ -99,11 +99,11 @@ async def test_a_subscription_that_is_refused_is_no_connection(own_nats: Nats) -
 
     async with pair(own_nats.url) as (listener, speaker, ear):
         reload(own_nats, with_permissions('subscribe: { deny: "t.>" }'))
-        await until(lambda: not listener.connected, 20)
+        await until(lambda: not listener.connected, 60)
         await asyncio.sleep(0.5)
         assert not listener.connected
         reload(own_nats, with_permissions('subscribe: { allow: ">" }'))
-        await until(lambda: listener.connected, 30)
+        await until(lambda: listener.connected, 60)
         await hears(speaker, "t.v1.words", ear)
 
 
@@ -118,7 +118,7 @@ async def test_a_server_that_is_retired(own_nats: Nats) -> None:
             await own_nats.wait()
         await own_nats.stop()
         await own_nats.start()
-        await until(lambda: listener.connected and speaker.connected, 30)
+        await until(lambda: listener.connected and speaker.connected, 60)
         await hears(speaker, "t.v1.words", ear)
 
 
@@ -182,8 +182,8 @@ async def test_whatever_the_server_says(own_nats: Nats, text: str) -> None:
         async with pair(url) as (listener, speaker, ear):
             before = listener.reconnects
             between.say(f"-ERR '{text}'")
-            await until(lambda: listener.reconnects > before, 20)
-            await until(lambda: listener.connected and speaker.connected, 20)
+            await until(lambda: listener.reconnects > before, 60)
+            await until(lambda: listener.connected and speaker.connected, 60)
             await hears(speaker, "t.v1.words", ear)
 
 
@@ -211,5 +211,5 @@ async def test_a_client_whose_reconnecting_died(
         await own_nats.kill()
         await until(lambda: not listener.connected)
         await own_nats.start()
-        await until(lambda: len(ending) >= 2 and listener.connected and speaker.connected, 20)
+        await until(lambda: len(ending) >= 2 and listener.connected and speaker.connected, 60)
         await hears(speaker, "t.v1.words", ear)

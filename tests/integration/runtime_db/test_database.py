@@ -79,7 +79,7 @@ async def test_it_starts_without_postgres_and_is_ready_later(tmp_path: Path) -> 
         assert not database.ready
         await part.start()
         try:
-            await database.wait_ready(10)
+            await database.wait_ready(60)
             await until(lambda: database.pool.get_size() >= 3)
         finally:
             loop.cancel()
@@ -91,14 +91,14 @@ async def test_it_starts_without_postgres_and_is_ready_later(tmp_path: Path) -> 
 async def test_the_pool_survives_kill_and_restart(own_postgres: Postgres) -> None:
     async with Database(own_postgres.url, ping_s=0.05, min_size=2) as database:
         loop = asyncio.create_task(database.run())
-        await database.wait_ready(10)
+        await database.wait_ready(60)
         await own_postgres.kill()
         with pytest.raises(Unavailable):
             async with database.acquire() as connection:
                 await connection.fetchval("SELECT 1")
         await until(lambda: not database.ready)
         await own_postgres.start()
-        await database.wait_ready(10)
+        await database.wait_ready(60)
         assert await database.read(lambda c: c.fetchval("SELECT 1")) == 1
         loop.cancel()
         with suppress(asyncio.CancelledError):

@@ -137,7 +137,7 @@ async def test_a_password_that_was_changed_and_set_right_again(own_postgres: Pos
                 pass
         assert not database.ready
         await admin.execute(f"ALTER ROLE drey_owner PASSWORD '{right}'")
-        await database.wait_ready(10)
+        await database.wait_ready(60)
     await admin.close()
 
 
@@ -169,7 +169,7 @@ async def test_a_pool_without_a_free_connection_says_so(url: str) -> None:
 async def refused(url: str, **options: int) -> str:
     async with Database(url, **options) as database:
         with pytest.raises(SettingsError) as caught:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await database.run()
     return str(caught.value)
 

@@ -67,7 +67,7 @@ async def until_listening(db: Database, sessions: int = 1) -> None:
     async def enough() -> bool:
         return len(await listening(db)) == sessions
 
-    await until(enough, 20)
+    await until(enough, 60)
 
 
 # ---------------------------------------------------------------- the store
@@ -75,7 +75,7 @@ async def until_listening(db: Database, sessions: int = 1) -> None:
 
 async def test_of_many_claims_one_wins(db: Database, store: JobStore) -> None:
     job = await create(db, store)
-    claims = await asyncio.gather(*(store.claim(job.id, f"w{n}", 5, KINDS) for n in range(10)))
+    claims = await asyncio.gather(*(store.claim(job.id, f"w{n}", 60, KINDS) for n in range(10)))
     verdicts = [claim.verdict for claim in claims]
     assert verdicts.count(Verdict.RUN) == 1
     assert verdicts.count(Verdict.BUSY) == 9
@@ -94,10 +94,10 @@ async def test_an_expired_lease_is_taken_and_fences_the_former_owner(
     db: Database, store: JobStore
 ) -> None:
     job = await create(db, store)
-    first = (await store.claim(job.id, "w1", 5, KINDS)).job
+    first = (await store.claim(job.id, "w1", 60, KINDS)).job
     assert first is not None
     await expire(db, job)
-    second = (await store.claim(job.id, "w1", 5, KINDS)).job
+    second = (await store.claim(job.id, "w1", 60, KINDS)).job
     assert second is not None
     assert (second.attempts, second.term) == (2, 2)
     with pytest.raises(JobLost):
@@ -112,9 +112,9 @@ async def test_an_expired_lease_is_taken_and_fences_the_former_owner(
 async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: JobStore) -> None:
     job = await create(db, store, max_attempts=2)
     for _ in range(2):
-        assert (await store.claim(job.id, "w", 5, KINDS)).verdict is Verdict.RUN
+        assert (await store.claim(job.id, "w", 60, KINDS)).verdict is Verdict.RUN
         await expire(db, job)
-    claim = await store.claim(job.id, "w", 5, KINDS)
+    claim = await store.claim(job.id, "w", 60, KINDS)
     assert claim.verdict is Verdict.OVER
     ended = await store.get(job.id)
     assert ended.state is JobState.FAILED
@@ -126,7 +126,7 @@ async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: Jo
 async def test_past_its_start_deadline_it_does_not_fire(db: Database, store: JobStore) -> None:
     job = await create(db, store, start_within_s=0.01)
     await asyncio.sleep(0.02)
-    assert (await store.claim(job.id, "w", 5, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(job.id, "w", 60, KINDS)).verdict is Verdict.OVER
     ended = await store.get(job.id)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
@@ -137,8 +137,8 @@ async def test_kinds_of_others_and_unknown_ids_are_left_alone(
     db: Database, store: JobStore
 ) -> None:
     job = await create(db, store, kind="import")
-    assert (await store.claim(job.id, "w", 5, KINDS)).verdict is Verdict.OVER
-    assert (await store.claim(new_id(), "w", 5, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(job.id, "w", 60, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(new_id(), "w", 60, KINDS)).verdict is Verdict.OVER
     assert (await store.get(job.id)).state is JobState.QUEUED
 
 
@@ -149,15 +149,15 @@ async def test_lists_are_newest_first_and_paged(db: Database, store: JobStore) -
     second = await store.list_jobs(JobFilter(), limit=4, before=first[-1].id)
     assert [job.id for job in first + second] == ids
     assert len(await store.list_jobs(JobFilter(kind="restore"))) == 3
-    await store.claim(ids[0], "w", 5, KINDS)
+    await store.claim(ids[0], "w", 60, KINDS)
     running_jobs = await store.list_jobs(JobFilter(states=[JobState.RUNNING, JobState.FAILED]))
     assert [job.id for job in running_jobs] == ids[:1]
 
 
 async def test_cancel(db: Database, store: JobStore) -> None:
     queued, taken, done = [await create(db, store) for _ in range(3)]
-    await store.claim(taken.id, "w", 5, KINDS)
-    held = (await store.claim(done.id, "w", 5, KINDS)).job
+    await store.claim(taken.id, "w", 60, KINDS)
+    held = (await store.claim(done.id, "w", 60, KINDS)).job
     assert held is not None
     await store.finish(held, JobState.SUCCEEDED)
     async with db.transaction() as conn:
@@ -170,7 +170,7 @@ async def test_cancel(db: Database, store: JobStore) -> None:
         with pytest.raises(NotFound):
             await store.request_cancel(conn, new_id(), "x")
     await expire(db, taken)
-    assert (await store.claim(taken.id, "w2", 5, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(taken.id, "w2", 60, KINDS)).verdict is Verdict.OVER
     assert (await store.get(taken.id)).state is JobState.CANCELLED
 
 
@@ -189,13 +189,13 @@ async def test_watch_shows_each_state_to_the_end(
     async with running(*([store.changes] if heard else [])):
         task = asyncio.create_task(follow())
         await until(lambda: len(seen) == 1)
-        held = (await other.claim(job.id, "w", 5, KINDS)).job
+        held = (await other.claim(job.id, "w", 60, KINDS)).job
         assert held is not None
         await until(lambda: len(seen) == 2)
         held = await other.progress(held, 5, 3, 10, "reading")
         await until(lambda: len(seen) == 3)
         await other.finish(held, JobState.SUCCEEDED)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await task
     assert seen == [
         (JobState.QUEUED, 0),
@@ -212,12 +212,12 @@ async def test_the_commit_that_queues_it_tells_the_workers(db: Database, store: 
     async with running(worker(JobStore(db), noop, sweep_s=3600)):
         # what was queued before the worker listened, it finds by looking
         for job in [await create(db, store) for _ in range(3)]:
-            ended = await store.wait(job.id, 10)
+            ended = await store.wait(job.id, 60)
             assert (ended.state, ended.result) == (JobState.SUCCEEDED, "snapshots/1")
         await until_listening(db)
         # it does not look again for an hour: what it runs, it was told of
         for job in [await create(db, store) for _ in range(3)]:
-            assert (await store.wait(job.id, 10)).state is JobState.SUCCEEDED
+            assert (await store.wait(job.id, 60)).state is JobState.SUCCEEDED
 
 
 async def test_notices_that_come_many_times_run_it_once(db: Database, store: JobStore) -> None:
@@ -287,10 +287,10 @@ async def test_refusals_and_crashes_show_in_the_job(
     async with running(one):
         refused = await create(db, store, payload=b"refuse")
         crashed = await create(db, store, payload=b"crash", max_attempts=3)
-        error = (await store.wait(refused.id, 5)).error
+        error = (await store.wait(refused.id, 60)).error
         assert error is not None
         assert (error.reason, error.field) == (Reason.INVALID_FIELD, "names[0]")
-        ended = await store.wait(crashed.id, 10)
+        ended = await store.wait(crashed.id, 60)
         assert (ended.state, ended.attempts) == (JobState.FAILED, 3)
         assert ended.error is not None
         assert "ZeroDivisionError: oh" in ended.error.message
@@ -328,7 +328,7 @@ async def test_progress_is_throttled_and_the_last_is_kept(db: Database, store: J
     one = worker(store, handler)
     async with running(one):
         job = await create(db, store)
-        ended = await store.wait(job.id, 10)
+        ended = await store.wait(job.id, 60)
     assert (ended.done, ended.total, ended.phase) == (500, 500, "reading")
     assert 3 < ended.revision < 20
 
@@ -382,7 +382,7 @@ async def test_what_must_not_run_again_ends_interrupted(db: Database, store: Job
     dead = await create(db, store, kind="restore", rerun=False)
     await store.claim(dead.id, "dead", 0.01, KINDS)
     async with running(worker(store, kind)):
-        ended = await store.wait(dead.id, 5)
+        ended = await store.wait(dead.id, 60)
     assert (ended.state, ended.attempts) == (JobState.INTERRUPTED, 1)
     assert told == [stopped.id, dead.id]
 
@@ -402,9 +402,9 @@ async def test_an_interruption_that_another_claims_meanwhile_does_not_end_the_wo
     dead = await create(db, store, kind="restore", rerun=False)
     await store.claim(dead.id, "dead", 0.01, KINDS)
     async with running(worker(store, Kind(noop, on_interrupted=interrupted))):
-        assert (await store.wait(dead.id, 5)).state is JobState.INTERRUPTED
+        assert (await store.wait(dead.id, 60)).state is JobState.INTERRUPTED
         later = await create(db, store)
-        assert (await store.wait(later.id, 5)).state is JobState.SUCCEEDED
+        assert (await store.wait(later.id, 60)).state is JobState.SUCCEEDED
     assert claims >= 2
 
 
@@ -420,16 +420,16 @@ async def test_a_crash_of_what_must_not_run_again_is_an_interruption(
 
 
 async def test_a_long_job_keeps_its_lease(db: Database, store: JobStore) -> None:
-    ran = 0
+    ran, lease_s = 0, 3.0
 
     async def handler(context: JobContext) -> str:
         nonlocal ran
         ran += 1
-        await asyncio.sleep(2)
+        await asyncio.sleep(2 * lease_s)
         return ""
 
-    workers = [worker(JobStore(db), handler, owner=f"w{n}", lease_s=0.5) for n in "ab"]
+    workers = [worker(JobStore(db), handler, owner=f"w{n}", lease_s=lease_s) for n in "ab"]
     async with running(*workers):
         job = await create(db, store)
-        assert (await store.wait(job.id, 10)).attempts == 1
+        assert (await store.wait(job.id, 60)).attempts == 1
     assert ran == 1

@@ -21,6 +21,7 @@ from drey_stack import Postgres
 
 from .conftest import running, until
 from .test_jobs import create, listening, until_listening, worker
+from .worker_process import LEASE_S
 
 SCRIPT = str(Path(__file__).with_name("worker_process.py"))
 
@@ -57,16 +58,16 @@ async def test_kill_of_a_worker_in_mid_job(url: str, db: Database, rerun: bool) 
         told.append(job)
 
     async with worker_process(url) as (process, lines):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert (await lines.readline()).split() == [job.id.encode(), b"1"]
         others = [
             worker(JobStore(db), Kind(handler, interrupted), owner=owner) for owner in ("w1", "w2")
         ]
         async with running(*others):
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.5 * LEASE_S)
             assert (await store.get(job.id)).owner.startswith("pid-")
             process.kill()
-            ended = await store.wait(job.id, 10)
+            ended = await store.wait(job.id, 60)
     if rerun:
         assert (ended.state, ended.result, ended.attempts) == (
             JobState.SUCCEEDED,
@@ -94,7 +95,7 @@ async def test_postgres_away_in_mid_job(own_postgres: Postgres) -> None:
 
     async with Database(own_postgres.url) as database:
         store = JobStore(database)
-        one = worker(store, handler, lease_s=20)
+        one = worker(store, handler, lease_s=60)
         async with running(one):
             job = await create(database, store)
             await begun.wait()
@@ -102,7 +103,7 @@ async def test_postgres_away_in_mid_job(own_postgres: Postgres) -> None:
             go_on.set()
             await asyncio.sleep(0.5)
             await own_postgres.start()
-            ended = await store.wait(job.id, 10)
+            ended = await store.wait(job.id, 60)
     assert (ended.state, ended.attempts, runs) == (JobState.SUCCEEDED, 1, 1)
 
 
@@ -125,7 +126,7 @@ async def test_a_lease_that_runs_out_stops_the_handler(own_postgres: Postgres) -
             await create(database, store)
             await begun.wait()
             await own_postgres.kill()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await stopped.wait()
 
 
@@ -155,10 +156,10 @@ async def test_a_connection_that_listens_is_made_anew(own_postgres: Postgres, ho
                 await own_postgres.start()
             try:
                 missed = await create(database, store)
-                assert (await store.wait(missed.id, 30)).state is JobState.SUCCEEDED
-                await until(lambda: another_listens(database, session), 20)
+                assert (await store.wait(missed.id, 60)).state is JobState.SUCCEEDED
+                await until(lambda: another_listens(database, session), 60)
                 heard = await create(database, store)
-                assert (await store.wait(heard.id, 30)).state is JobState.SUCCEEDED
+                assert (await store.wait(heard.id, 60)).state is JobState.SUCCEEDED
             finally:
                 if how == "stands still":
                     os.kill(session, signal.SIGCONT)
@@ -177,7 +178,7 @@ async def test_overhead_of_a_job(tmp_path: Path) -> None:
             store = JobStore(database)
             one = worker(store, handler, sweep_s=60, lease_s=30)
             async with running(database, one):
-                await database.wait_ready(10)
+                await database.wait_ready(60)
                 times = [await timed(database, store, one) for _ in range(60)]
     median = statistics.median(times[10:])
     print(f"create + end of a job: median {median * 1e3:.1f} ms, worst {max(times):.3f} s")
@@ -187,6 +188,6 @@ async def test_overhead_of_a_job(tmp_path: Path) -> None:
 async def timed(database: Database, store: JobStore, one: JobWorker) -> float:
     begun = time.perf_counter()
     job = await create(database, store)
-    ended = await store.wait(job.id, 10)
+    ended = await store.wait(job.id, 60)
     assert ended.state is JobState.SUCCEEDED
     return time.perf_counter() - begun

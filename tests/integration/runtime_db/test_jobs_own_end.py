@@ -25,6 +25,7 @@ from .conftest import running
 from .test_jobs import create, expire
 
 KINDS = ["snapshot"]
+LEASE_S = 2.0
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def store(db: Database) -> JobStore:
 
 
 def worker(store: JobStore, handler: Handler) -> JobWorker:
-    return JobWorker(store, {"snapshot": Kind(handler)}, owner="w1", lease_s=0.5, sweep_s=0.1)
+    return JobWorker(store, {"snapshot": Kind(handler)}, owner="w1", lease_s=LEASE_S, sweep_s=0.1)
 
 
 async def made(db: Database) -> int:
@@ -57,7 +58,7 @@ async def test_work_that_is_done_is_noted_with_it(db: Database, store: JobStore)
     assert (made.state, made.attempts, made.result) == (JobState.SUCCEEDED, 1, "snapshots/2")
     assert (made.done, made.total, made.start_time_ns) == (7, 7, 5)
     assert made.end_time_ns > made.create_time_ns == 5
-    assert (await store.claim(made.id, "w", 5, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(made.id, "w", 60, KINDS)).verdict is Verdict.OVER
 
 
 async def test_work_and_end_are_committed_together(db: Database, store: JobStore) -> None:
@@ -69,13 +70,13 @@ async def test_work_and_end_are_committed_together(db: Database, store: JobStore
             context.progress(1, 2, "storing")
             ended = await context.succeed_in(conn, "snapshots/1")
             assert ended.state is JobState.SUCCEEDED
-            await asyncio.sleep(1.2)
+            await asyncio.sleep(1.5 * LEASE_S)
             assert (await store.get(context.job.id)).state is JobState.RUNNING
         return "snapshots/1"
 
     one = worker(store, handler)
     async with running(one):
-        ended = await store.wait((await create(db, store)).id, 10)
+        ended = await store.wait((await create(db, store)).id, 60)
     assert (ended.state, ended.attempts) == (JobState.SUCCEEDED, 1)
     assert (ended.result, ended.done, ended.phase) == ("snapshots/1", 1, "storing")
     assert await made(db) == 1
@@ -90,7 +91,7 @@ async def test_what_is_rolled_back_has_not_succeeded(db: Database, store: JobSto
 
     one = worker(store, handler)
     async with running(one):
-        ended = await store.wait((await create(db, store)).id, 5)
+        ended = await store.wait((await create(db, store)).id, 60)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.message == "changed its mind"

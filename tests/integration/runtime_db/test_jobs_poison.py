@@ -61,7 +61,7 @@ async def test_poison_among_notices_ends_nobody(
             await say(db, *NO_NOTICES, unknown, wrong_kind, *later)
             async with db.transaction() as conn:
                 job = await store.create(conn, kind="mine", **fields)
-            await until(lambda: done == [job.id], 20)
+            await until(lambda: done == [job.id], 60)
     assert sum("thrown away" in record.message for record in caplog.records) == len(NO_NOTICES)
     assert (await store.get(other.id)).state is JobState.QUEUED
 
@@ -84,7 +84,7 @@ async def test_a_revision_that_never_was_ends_nobody(db: Database) -> None:
             await say(db, f"{job.id} {2**70} running k", f"{job.id} -1 running k")
             await until(lambda: seen[-2:] == [2**70, -1])
         go_on.set()
-        assert (await store.wait(job.id, 10)).state is JobState.SUCCEEDED
+        assert (await store.wait(job.id, 60)).state is JobState.SUCCEEDED
 
 
 async def test_what_postgres_cannot_hold_does_not_end_a_worker(db: Database) -> None:
@@ -98,7 +98,7 @@ async def test_what_postgres_cannot_hold_does_not_end_a_worker(db: Database) -> 
     async with running(JobWorker(store, {"k": Kind(handler)}, owner="w", sweep_s=0.05)):
         async with db.transaction() as conn:
             job = await store.create(conn, kind="k", principal="p", role="r", payload=b"")
-        ended = await store.wait(job.id, 20)
+        ended = await store.wait(job.id, 60)
     assert ended.state is JobState.SUCCEEDED
     assert (ended.done, ended.total) == (2**63 - 1, -(2**63))
 

@@ -56,7 +56,11 @@ class PostgresSite:
         waiting = asyncio.create_task(
             connection.fetchval("SELECT pg_advisory_lock($1)", lock_key(name))
         )
-        await asyncio.sleep(0.1)
+        watcher = await asyncpg.connect(self._part.url)
+        async with asyncio.timeout(60):
+            while not await watcher.fetchval("SELECT bool_or(NOT granted) FROM pg_locks"):
+                await asyncio.sleep(0.01)
+        await watcher.close()
         await terminate_holder(self._part.url)
         await waiting
         self.intruder = connection
@@ -105,7 +109,7 @@ async def test_keep_takes_it_again_under_a_new_epoch(url: str) -> None:
         assert not term.lost.is_set()
 
 
-async def test_keep_is_lost_where_another_was_faster(url: str) -> None:
+async def test_keep_is_lost_where_another_was_faster(url: str, db: Database) -> None:
     taken = asyncio.Event()
     release = asyncio.Event()
 
@@ -116,9 +120,11 @@ async def test_keep_is_lost_where_another_was_faster(url: str) -> None:
             await release.wait()
 
     with pytest.raises(LeaseLost):
-        async with lease(url, "a", ping_s=1).held("shard-0"):
+        async with lease(url, "a", ping_s=5).held("shard-0"):
             task = asyncio.create_task(other())
-            await asyncio.sleep(0.1)
+            async with asyncio.timeout(60):
+                while not await sessions(db, "b"):
+                    await asyncio.sleep(0.01)
             await terminate_holder(url)
             await taken.wait()
             async with asyncio.timeout(60):
@@ -163,11 +169,12 @@ async def test_the_holder_is_recorded(url: str, db: Database) -> None:
     assert (row["name"], row["holder"], row["epoch"]) == ("shard-0", "me", 1)
 
 
-async def sessions(db: Database) -> int:
+async def sessions(db: Database, owner: str = "%") -> int:
     async with db.acquire() as conn:
         found: int = await conn.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'drey-lease %'"
-            " AND datname = current_database()"
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1"
+            " AND datname = current_database()",
+            f"drey-lease {owner}",
         )
         return found
 
@@ -184,21 +191,21 @@ async def test_many_leases_need_one_connection_a_process(url: str, db: Database)
             await asyncio.Event().wait()
 
     one = [asyncio.create_task(own(first, "a", name)) for name in names]
-    await until(lambda: len(terms) == 64, 20)
+    await until(lambda: len(terms) == 64, 60)
     two = [asyncio.create_task(own(second, "b", name)) for name in names]
 
     async def both_there() -> bool:
         return await sessions(db) == 2
 
-    await until(both_there, 20)
+    await until(both_there, 60)
     assert set(terms.values()) == {"a"}
     one[7].cancel()
-    await until(lambda: terms["shard-7"] == "b", 20)
+    await until(lambda: terms["shard-7"] == "b", 60)
     assert sorted(terms.values()).count("b") == 1
     for task in one:
         task.cancel()
     await asyncio.wait(one)
-    await until(lambda: set(terms.values()) == {"b"}, 20)
+    await until(lambda: set(terms.values()) == {"b"}, 60)
     for task in two:
         task.cancel()
     await asyncio.wait(two)
@@ -206,7 +213,7 @@ async def test_many_leases_need_one_connection_a_process(url: str, db: Database)
     async def none_left() -> bool:
         return await sessions(db) == 0
 
-    await until(none_left, 20)
+    await until(none_left, 60)
 
 
 async def test_a_lost_session_is_noticed_by_each_of_its_leases(url: str, db: Database) -> None:
@@ -219,7 +226,7 @@ async def test_a_lost_session_is_noticed_by_each_of_its_leases(url: str, db: Dat
                 " WHERE application_name = 'drey-lease a'"
             )
         for term in terms:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await term.changed.wait()
         assert [term.epoch for term in terms] == [2] * 5
         assert await sessions(db) == 1
@@ -239,7 +246,7 @@ async def test_one_that_waits_and_gives_up_leaves_no_lock(url: str) -> None:
             await asyncio.sleep(0.0005 * number)
             taking.cancel()
             await asyncio.wait({taking})
-            async with asyncio.timeout(20), holder.held(f"free-{number}"):
+            async with asyncio.timeout(60), holder.held(f"free-{number}"):
                 pass
 
 

@@ -9,6 +9,8 @@ import sys
 from drey_runtime.database import Database
 from drey_runtime.jobs import JobContext, JobStore, JobWorker, Kind
 
+LEASE_S = 3.0
+
 
 async def main(url: str) -> None:
     """Run until killed; a job goes on until somebody cancels it."""
@@ -23,7 +25,7 @@ async def main(url: str) -> None:
         store = JobStore(database)
         kinds = {"snapshot": Kind(handler), "restore": Kind(handler)}
         owner = f"pid-{os.getpid()}"
-        await JobWorker(store, kinds, owner=owner, lease_s=1.0, sweep_s=0.2).run()
+        await JobWorker(store, kinds, owner=owner, lease_s=LEASE_S, sweep_s=0.2).run()
 
 
 if __name__ == "__main__":

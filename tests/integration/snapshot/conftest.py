@@ -375,7 +375,7 @@ async def make_process(parts: Parts, keys: Keys):
                 redis as image,
                 FakeMonitor(image) as monitor,
             ):
-                await until_serving(channel, 30)
+                await until_serving(channel, 60)
                 yield Site(
                     settings,
                     keys,

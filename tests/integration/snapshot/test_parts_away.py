@@ -33,7 +33,7 @@ async def test_without_postgres_it_is_unavailable_at_once_and_comes_back(own_sit
         code, reason, _ = await refused(call)
         assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
     await parts.postgres.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 again = await site.take()
@@ -94,12 +94,12 @@ async def test_a_job_whose_maker_died_is_done_all_the_same(site, edition: int) -
             job = await store.create(
                 conn, kind="snapshot", principal="gone", role="operator", payload=payload
             )
-        ended = await store.wait(job.id, 20)
+        ended = await store.wait(job.id, 60)
         # queued once more, as after a worker's death behind its last commit: no second one
         await db.pool.execute(
             "UPDATE jobs.job SET state = 'queued', end_time_ns = 0 WHERE id = $1", job.id
         )
-        again = await store.wait(job.id, 20)
+        again = await store.wait(job.id, 60)
     assert ended.state == again.state == "succeeded"
     assert ended.result == again.result
     assert await site.count("snapshot.snapshot") == 1

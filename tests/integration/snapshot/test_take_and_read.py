@@ -499,7 +499,7 @@ async def test_what_is_refused_or_ends_before_its_commit_leaves_nothing(site, re
 
 async def until_waits(connection) -> None:
     """Until another session waits for a lock of this one."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await connection.fetchval(
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'jobs.job'::regclass"
         ):

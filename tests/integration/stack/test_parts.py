@@ -129,7 +129,7 @@ async def test_postgres_on_a_socket_keeps_its_address_and_takes_it_away(tmp_path
 async def test_valkey_on_a_socket(tmp_path: Path):
     async with Valkey(tmp_path, socket=True) as valkey:
         assert not listening(valkey)
-        redis = Redis.from_url(valkey.url, socket_timeout=2, socket_connect_timeout=1)
+        redis = Redis.from_url(valkey.url, socket_timeout=60, socket_connect_timeout=60)
         assert await redis.ping()
         await redis.aclose()
         await valkey.kill()

@@ -48,7 +48,7 @@ async def test_it_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm, "_RETRY_S", 0.001)
     catalog, live = FakeCatalog(), FakeLive()
     loop = warm.WarmLoop(catalog, live)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         task = group.create_task(loop.run())
         assert await live.pages.get() == [1]
         catalog.away = True

@@ -237,7 +237,8 @@ class LifeConformance:
         alone = await _request_cost(table, slots)
         dead = await table.add([f"NOT:THERE:{i}" for i in range(5_000)])
         await table.subscribe(dead)
-        assert (await _request_cost(table, slots)) < max(5 * alone, 0.5)
+        # a cost for each of the dead would be a thousand times as much
+        assert (await _request_cost(table, slots)) < max(20 * alone, 2.0)
         await table.remove(dead[::2])
         fresh = await connected(table, "LONG")
         assert table.stats().channels == 2_503
@@ -269,14 +270,14 @@ class _History:
 
 
 async def _request_cost(table: ChannelTable, slots: Slots) -> float:
-    """Seconds that fifty writes and reads of the first slot take."""
-    before = time.monotonic()
+    """Seconds of this process that fifty writes and reads of the first slot take."""
+    before = time.process_time()
     for number in range(50):
         assert (await table.write(slots[:1], columns([number / 8]), WAIT)).tolist() == [ECA.NORMAL]
         assert (await table.read(slots, WAIT)).values.value(0) == number / 8
         table.drain()
         table.drain_info()
-    return time.monotonic() - before
+    return time.process_time() - before
 
 
 def _info_matches(

@@ -236,9 +236,10 @@ class ValueConformance:
     async def test_times_are_the_servers(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, "V:DOUBLE")
         await table.subscribe(slots)
+        before = time.time_ns()
         await table.write(slots, columns([123.0]), WAIT)
         got = (await table.read(slots, WAIT)).values
-        assert abs(int(got.source_time[0]) - time.time_ns()) < 5 * 10**9
+        assert before - 10**9 < int(got.source_time[0]) < time.time_ns() + 10**9
         assert int(got.source_time[0]) <= int(got.receive_time[0]) + 10**9
 
 
@@ -269,7 +270,6 @@ class TimeConformance:
 class RoundConformance:
     """Many rounds of everything, after which nothing is left. Fixtures as for values."""
 
-    @pytest.mark.timeout(600)
     async def test_rounds_leave_nothing(self, table: ChannelTable, server: Server) -> None:
         """In a process of its own: what other tests left here is nobody's leak."""
         command = [sys.executable, "-m", "drey_testing.ca.rounds", table.implementation]

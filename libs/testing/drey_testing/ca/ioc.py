@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import queue
-import socket
 import subprocess
 import sys
 import threading
@@ -18,29 +17,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from drey_stack import free_port
+
 _POOL_SIZE = 6
 _pool: list[int] = []
 _taken: set[int] = set()
 
 
 def _free_ports(count: int) -> list[int]:
-    """Loopback ports free for both TCP and UDP, each other than the others."""
-    sockets: list[socket.socket] = []
+    """Ports each other than the others, and none that an outgoing connection could take later."""
     ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp = socket.create_server(("127.0.0.1", 0))
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            sockets += [tcp, udp]
-            port = tcp.getsockname()[1]
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            ports.append(port)
-    finally:
-        for each in sockets:
-            each.close()
+    while len(ports) < count:
+        ports.append(free_port(set(ports)))
     return ports
 
 
@@ -154,7 +142,7 @@ class Ioc:
         self._said = queue.SimpleQueue()
         listening = (self._process.stdout, self._said)
         threading.Thread(target=_listen_lines, args=listening, daemon=True).start()
-        self._expect_word("ready", 60)
+        self._expect_word("ready", 120)
 
     def _ioc_command(self, database: Path) -> list[str]:
         command = [sys.executable, "-m", "drey_testing.ca.softioc", str(database)]
@@ -170,7 +158,7 @@ class Ioc:
         assert stdin is not None
         stdin.write(line + "\n")
         stdin.flush()
-        self._expect_word("done", 20)
+        self._expect_word("done", 120)
 
     def log(self) -> str:
         """What it has complained about so far."""

@@ -11,8 +11,10 @@ import numpy as np
 from drey_ca.interface import ChannelTable, Slots
 from drey_core.values import Columns, State
 
-WAIT = 15.0
+WAIT = 60.0
 """Seconds after which a condition counts as never met."""
+LONG = 10 * WAIT
+"""A deadline beside which the end of anything that does not wait for it comes at once."""
 
 
 async def connected(table: ChannelTable, *names: str) -> Slots:
