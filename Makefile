@@ -23,7 +23,7 @@ MODULES := proto libs/contracts/proto
 GENERATED := --path proto/drey --path libs/contracts/proto/drey
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-programs chart docs venv demo test test-times ci bench asan lint types contracts contracts-check up clean format baseline
+.PHONY: help web cluster-programs chart docs venv demo test test-times ci bench asan lint types contracts contracts-check up clean format baseline
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -76,6 +76,11 @@ lint: venv ## ruff, import contracts, buf lint
 
 types: venv ## mypy, strict, tests included
 	$(PY) -m mypy
+
+web: venv ## Build the operators' page, which is shipped built, and test its parts (Node 20 or later)
+	@command -v npm >/dev/null || { echo "npm is needed: Node 20 or later" >&2; exit 1; }
+	cd web && npm ci --silent && npm run -s generate && npm run -s types && npm test -s && npm run -s build
+	$(PY) web/record.py
 
 docs: venv ## Generate the reference from protos and settings
 	$(PY) docs/generate.py

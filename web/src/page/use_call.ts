@@ -1,0 +1,59 @@
+/** Answers of calls as state of a component. */
+import { useCallback, useEffect, useState } from "react";
+import { errorText } from "./words";
+
+export interface Asked<T> {
+  readonly answer: T | undefined;
+  readonly error: string;
+  /** Ask again now. */
+  readonly again: () => void;
+}
+
+/** Ask at once, when `key` changes, and, with a period, again and again. The last answer stays while it fails. */
+export function useAsked<T>(key: string, ask: (signal: AbortSignal) => Promise<T>, periodMs?: number): Asked<T> {
+  const [result, setResult] = useState<{ key: string; answer: T | undefined; error: string }>({ key, answer: undefined, error: "" });
+  const [round, setRound] = useState(0);
+  useEffect(() => {
+    const stop = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const run = async () => {
+      try {
+        const answer = await ask(stop.signal);
+        if (!stop.signal.aborted) setResult({ key, answer, error: "" });
+      } catch (error) {
+        if (!stop.signal.aborted)
+          setResult((before) => ({ key, answer: before.key === key ? before.answer : undefined, error: errorText(error) }));
+      }
+      if (periodMs !== undefined && !stop.signal.aborted) timer = setTimeout(() => void run(), periodMs);
+    };
+    void run();
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
+    };
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [key, round, periodMs]);
+  const isOld = result.key !== key;
+  const again = useCallback(() => setRound((count) => count + 1), []);
+  return { answer: isOld ? undefined : result.answer, error: isOld ? "" : result.error, again };
+}
+
+export interface Acting {
+  readonly busy: boolean;
+  readonly error: string;
+  readonly act: (work: () => Promise<void>) => void;
+}
+
+/** One act at a time, with its error. */
+export function useActing(): Acting {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState("");
+  const act = useCallback((work: () => Promise<void>) => {
+    setBusy(true);
+    setError("");
+    work()
+      .catch((reason: unknown) => setError(errorText(reason)))
+      .finally(() => setBusy(false));
+  }, []);
+  return { busy, error, act };
+}
