@@ -17,18 +17,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-import typer
+import click
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc  # type: ignore[import-untyped]
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from typer.main import get_command
 
 from drey.common.v1 import annotations_pb2
-from drey_cli.exits import ExitCode
-from drey_cli.main import build, every_command
+from drey_cli.errors import ExitCode
+from drey_cli.main import drey, every_command
+from drey_cli.options import CHOOSING, CONNECTION
 from drey_core.permissions import ROLES
 from drey_runtime.settings import SERVICES, CommonSettings, variables
 
@@ -46,7 +46,6 @@ PUBLIC = (
     "drey/event/v1/event_service.proto",
     "drey/system/v1/system_service.proto",
 )
-_METAVARS = {int: "NUMBER", float: "NUMBER", Path: "PATH"}
 _MESSAGE, _ENUM, _SERVICE = 4, 5, 6
 _FIELD, _VALUE, _METHOD = 2, 2, 2
 _TYPES = {
@@ -359,7 +358,6 @@ def _range_text(field: FieldInfo) -> str:
 
 def cli() -> str:
     """`cli.md`."""
-    root = get_command(build())
     codes = [
         (ExitCode.OK, "done"),
         (ExitCode.REFUSED, "refused or failed"),
@@ -379,6 +377,11 @@ def cli() -> str:
         " `exit_code`, each always there. What was found all the same stands beside it. Of a"
         " stream it is the last line.",
         "",
+        "What else a command gives with `--json` stands below: the fields of one object, as"
+        " `{total, pvs}`, or the name of a message of the [contracts](rpc.md), in the standard"
+        " JSON of Protocol Buffers with the names of the protos. Where it says `a line`, there may"
+        " be many.",
+        "",
         "## Options of every command",
         "",
         "They stand before or after the command's own. The first that says something counts:"
@@ -389,7 +392,7 @@ def cli() -> str:
         " `./.drey/client.toml` names. That file counts only where nobody else can have"
         " written it.",
         "",
-        *_options_table([p for p in root.params if _is_common(p)]),
+        *_options_table([p for p in drey.params if _is_common(p)]),
     ]
     lines += ["## Choosing PVs", "", "Commands that say so below take these.", ""]
     choosing = (each for _, command in every_command() if (each := _choosing_options(command)))
@@ -401,7 +404,7 @@ def cli() -> str:
 
 def _choosing_options(command: Any) -> list[Any]:
     """The parameters by which a command chooses PVs; empty where it doesn't."""
-    options = [p for p in command.params if _panel_of(p) == "Choosing PVs"]
+    options = [p for p in command.params if _panel_of(p) == CHOOSING]
     return [p for p in command.params if options and p.name == "choice_names"] + options
 
 
@@ -411,6 +414,8 @@ def _command_section(words: tuple[str, ...], command: Any) -> list[str]:
     if chooses:
         by_option = chooses[0].param_type_name == "option"
         lines += [f"Chooses PVs: see above{'; names by `--pv`' * by_option}.", ""]
+    if getattr(command, "gives", ""):
+        lines += [f"With `--json`: {command.gives}.", ""]
     own = [p for p in command.params if not (_is_common(p) or p in chooses or p.name == "help")]
     return lines + (_options_table(own) if own else [])
 
@@ -434,13 +439,10 @@ def _option_names(param: Any) -> str:
     if param.param_type_name == "argument":
         return metavar or str(param.name).upper()
     names = ", ".join([*param.opts, *param.secondary_opts])
-    annotation = param.type_descriptor.annotation
-    if not metavar and get_origin(annotation) is Literal:
-        metavar = "|".join(map(str, get_args(annotation)))
-    if get_origin(annotation) is list:
-        (annotation,) = get_args(annotation)
     if not metavar and not param.is_flag:
-        metavar = _METAVARS.get(annotation, "TEXT")
+        kind = param.type
+        is_choice, is_path = isinstance(kind, click.Choice), isinstance(kind, click.Path)
+        metavar = "|".join(kind.choices) if is_choice else "PATH" if is_path else "TEXT"
     return f"{names} {metavar}".strip()
 
 
@@ -448,21 +450,21 @@ def _default_of(param: Any) -> str:
     if param.required:
         return "needed"
     value = param.default
-    nothing = value is None or value is False or value in ("", [], ()) or callable(value)
-    return "" if nothing else f"`{value}`"
+    is_said = isinstance(value, str | int | Path) and value is not False and value != ""
+    return f"`{value}`" if is_said else ""
 
 
 def _panel_of(param: Any) -> str:
-    return getattr(param, "rich_help_panel", None) or ""
+    return getattr(param, "panel", "")
 
 
 def _is_common(param: Any) -> bool:
-    return _panel_of(param) == "Output and connection"
+    return _panel_of(param) == CONNECTION
 
 
 def _plain_help(text: str) -> str:
-    """Help without line breaks, the markup of Rich, and what Click hides after a form feed."""
-    return " ".join(text.partition("\f")[0].replace("\\[", "[").split())
+    """Help without line breaks."""
+    return " ".join(text.split())
 
 
 def with_files(text: str) -> str:
@@ -491,9 +493,9 @@ def pages() -> dict[Path, str]:
     }
 
 
-def main(
-    check: bool = typer.Option(False, "--check", help="Write nothing; say what differs."),
-) -> None:
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; say what differs.")
+def main(check: bool) -> None:
     """Write the pages, or check them."""
     drifted = []
     for path, text in pages().items():
@@ -504,8 +506,8 @@ def main(
             path.write_text(text, encoding="utf-8")
     if check and drifted:
         sys.stderr.write(f"drifted: {', '.join(drifted)}; run `make docs`\n")
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

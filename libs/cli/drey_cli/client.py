@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from uuid import uuid4
 
 import grpc
 
-from drey_cli.errors import usage_error
-from drey_cli.failures import from_rpc_error
+from drey_cli.errors import from_rpc_error, usage_error
 from drey_cli.settings import Connection
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ R_co = TypeVar("R_co", covariant=True)
 
 STREAM_TIMEOUT_S = 600.0
 """Deadline of a stream that ends by itself, such as the rows of a snapshot."""
-WATCH_TIMEOUT_S = 3600.0
-"""Deadline of a stream that lasts; the commands that follow one connect again after it."""
 _OPTIONS = [
     ("grpc.primary_user_agent", "drey-cli"),
     ("grpc.max_receive_message_length", 16 << 20),
@@ -75,7 +73,13 @@ class Client:
         *,
         timeout_s: float | None = None,
     ) -> R:
-        """Call a unary method. Default deadline: that of the connection."""
+        """Call a unary method. Default deadline: that of the connection.
+
+        A request that acts and has no request id yet gets a fresh one.
+        """
+        message: Any = request
+        if "request_id" in message.DESCRIPTOR.fields_by_name and not message.request_id:
+            message.request_id = "" if getattr(message, "dry_run", False) else str(uuid4())
         try:
             return method(
                 request,
@@ -111,21 +115,6 @@ class Client:
             self.connection.server,
         )
 
-    def pages(
-        self, fetch: Callable[[str], tuple[Iterable[R], str]], *, limit: int = 0
-    ) -> Iterator[R]:
-        """Items of a paged list: `fetch(token)` gives items and the next token. `limit` 0: all."""
-        token, given = "", 0
-        while True:
-            items, token = fetch(token)
-            for item in items:
-                yield item
-                given += 1
-                if limit and given >= limit:
-                    return
-            if not token:
-                return
-
     def list_items(
         self,
         method: grpc.UnaryUnaryMultiCallable[Q, R],
@@ -134,20 +123,28 @@ class Client:
         *,
         limit: int = 0,
         most: int = 1000,
+        first_answer: Callable[[R], object] | None = None,
     ) -> Iterator[Any]:
         """Items of a paged list, from the field of the answers that holds them.
 
-        `limit` 0: all; `most`: items of a page. Changes the request.
+        `limit` 0: all; `most`: items of a page; `first_answer` is shown the first page. Changes the
+        request.
         """
         paged: Any = request
         paged.page_size = min(limit or most, most)
-
-        def fetch_page(token: str) -> tuple[Iterable[Any], str]:
-            paged.page_token = token
+        given = 0
+        while True:
             answer: Any = self.call(method, request)
-            return getattr(answer, field), answer.next_page_token
-
-        return self.pages(fetch_page, limit=limit)
+            if first_answer is not None and not paged.page_token:
+                first_answer(answer)
+            for item in getattr(answer, field):
+                yield item
+                given += 1
+                if limit and given >= limit:
+                    return
+            paged.page_token = answer.next_page_token
+            if not paged.page_token:
+                return
 
     def __getattr__(self, name: str) -> Any:
         area, service = _SERVICES[name]

@@ -1,10 +1,32 @@
-"""The one error that a command ends with."""
+"""The one error that a command ends with, its exit code, and how a failed call becomes it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from drey_cli.exits import ExitCode
+from drey_cli.contracts import errors_pb2
+
+if TYPE_CHECKING:
+    import grpc
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status says: the part of its interface that scripts branch on."""
+
+    OK = 0
+    REFUSED = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    DIFFERENT = 4
+    INTERRUPTED = 130
+
+
+EXIT_CODE_HELP = (
+    "Exit codes: 0 done · 1 refused or failed · 2 wrong usage · 3 server not reached or key not"
+    " accepted · 4 differences found, or not everything verified · 130 interrupted"
+)
 
 
 class CliError(Exception):
@@ -39,19 +61,143 @@ class CliError(Exception):
 
     def as_dict(self) -> dict[str, object]:
         """The error as one JSON-ready document, every key always there."""
-        return {
-            "error": {
-                "message": self.message,
-                "reason": self.reason,
-                "status": self.status,
-                "field": self.field,
-                "remedy": self.remedy,
-                "metadata": self.metadata,
-                "exit_code": int(self.code),
-            }
-        }
+        names = ("message", "reason", "status", "field", "remedy", "metadata")
+        error = {name: getattr(self, name) for name in names}
+        return {"error": {**error, "exit_code": int(self.code)}}
 
 
 def usage_error(message: str, *, remedy: str, field: str = "") -> CliError:
     """An error in how the command was called, with what to say instead; exit code 2."""
     return CliError(message, reason="USAGE", field=field, remedy=remedy, code=ExitCode.USAGE)
+
+
+def not_found(message: str, *, remedy: str) -> CliError:
+    """Something was named that is not there."""
+    return CliError(message, reason="NOT_FOUND", remedy=remedy)
+
+
+_PREFIX = "ERROR_REASON_"
+_AWAY = frozenset({"UNAVAILABLE", "UNAUTHENTICATED", "DEADLINE_EXCEEDED"})
+
+
+def from_rpc_error(error: grpc.RpcError, *, server: str = "") -> CliError:
+    """Translate what gRPC raised. Reads `google.rpc.Status` where the server sent one."""
+    call: grpc.Call = error  # type: ignore[assignment]  # every raised RpcError is a Call
+    status = call.code().name
+    message = call.details() or status
+    reason, metadata, field, words = _status_details(call)
+    if not reason:
+        reason, message = status, _without_details(status, message, server)
+    return CliError(
+        message or words,
+        reason=reason,
+        field=field,
+        remedy=remedy_for(reason, status),
+        metadata=metadata,
+        status=status,
+        code=ExitCode.UNAVAILABLE if status in _AWAY else ExitCode.REFUSED,
+    )
+
+
+def _without_details(status: str, message: str, server: str) -> str:
+    """Words for a status that no service of ours made: mostly the connection itself."""
+    if status == "UNAVAILABLE" and server:
+        return f"cannot reach a Drey server at {server}: {message}"
+    if status == "DEADLINE_EXCEEDED" and server:
+        return f"no answer from {server} in time"
+    return message
+
+
+def _status_details(call: grpc.Call) -> tuple[str, dict[str, str], str, str]:
+    """Reason, metadata, field and description out of the status details; empty where absent."""
+    from google.rpc import error_details_pb2
+    from grpc_status import rpc_status
+
+    try:
+        rich = rpc_status.from_call(call)
+    except ValueError:
+        # The trailer contradicts the status, as a proxy in between can cause: the status counts.
+        rich = None
+    reason, metadata, field, words = "", {}, "", ""
+    for detail in rich.details if rich is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        bad = error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            reason = info.reason.removeprefix(_PREFIX)
+            metadata = dict(info.metadata)
+        elif detail.Unpack(bad) and bad.field_violations:
+            field = bad.field_violations[0].field
+            words = bad.field_violations[0].description
+    return reason, metadata, field or metadata.get("field", ""), words
+
+
+def reason_name(reason: int) -> str:
+    """Name of an `ErrorReason` without its prefix; numbers unknown here as `REASON_N`."""
+    numbers = errors_pb2.ErrorReason.values()
+    if reason not in numbers:
+        return f"REASON_{reason}"
+    return errors_pb2.ErrorReason.Name(reason).removeprefix(_PREFIX)  # type: ignore[arg-type]
+
+
+def from_item_error(item: errors_pb2.ItemError, *, subject: str = "") -> CliError:
+    """Translate the error of one item, of a job or of a restore."""
+    reason = reason_name(item.reason)
+    message = item.message or reason
+    return CliError(
+        f"{subject}: {message}" if subject else message,
+        reason=reason,
+        field=item.field,
+        remedy=remedy_for(reason),
+    )
+
+
+_REMEDIES = {
+    "EMPTY_SELECTOR": "name PVs, or choose with --glob, --tag, --device; --all says everything",
+    "MALFORMED_ID": "give an id as the lists show it, a unique part of it, or `latest`",
+    "ETAG_MISMATCH": "somebody changed it meanwhile: look again, then repeat",
+    "REQUEST_ID_REUSED": "repeat the command; it makes a new request id",
+    "UNAUTHENTICATED": "give a key with --key, --key-file, DREY_KEY or a profile",
+    "KEY_REVOKED": "ask an admin for a new key (drey key create)",
+    "KEY_EXPIRED": "ask an admin for a new key (drey key create)",
+    "PERMISSION_DENIED": "ask somebody with the role, or an admin for a key that has it",
+    "MESSAGE_TOO_LARGE": "choose fewer PVs at once, or choose by --glob or --tag",
+    "DEADLINE_EXCEEDED": "try again with a longer --timeout, or see `drey status`",
+    "IMAGE_NOT_FRESH": "see `drey status`; `--source read` reads the channels themselves",
+    "COVERAGE_TOO_SMALL": "allow gaps with --max-missing N or --allow-missing; they are recorded",
+    "DATABASE_UNAVAILABLE": "see `drey status`; watching goes on meanwhile",
+    "IMAGE_UNAVAILABLE": "see `drey status`; `--source read` reads the channels themselves",
+    "BUS_UNAVAILABLE": "see `drey status`, then try again",
+    "UPSTREAM_UNAVAILABLE": "see `drey status`, then try again",
+    "PLAN_DIGEST_MISMATCH": "look at the plan again: drey restore show PLAN",
+    "PLAN_EXPIRED": "make a new plan: drey restore plan SNAPSHOT",
+    "PLAN_EMPTY": "nothing has to be written; see the reasons: drey restore show PLAN",
+    "MACHINE_MOVED": "make a new plan, or accept what moved with --accept-moved",
+    "LABELS_MOVED": "make a new plan: drey restore plan SNAPSHOT; moved labels cannot be accepted",
+    "DISCONNECTED": "see the IOCs, then make a new plan: drey restore plan SNAPSHOT",
+    "NOT_ALL_VERIFIED": "see each PV: drey restore show RESTORE",
+    "CHANNELS_HELD": "see the other restore: drey restore show RESTORE; wait for it, or abort it",
+    "NOT_IMPLEMENTED": "this version of the server does not have it yet",
+    "MALFORMED_FILE": "correct the line named, then import again; nothing was changed",
+    "IN_USE": "take it from the PVs first, or repeat with --force",
+    "PROTECTED": "it is protected: take the golden mark away first, or keep another admin key",
+    "READER_TOO_SLOW": "watch fewer PVs, or with a longer --interval",
+    "VALUE_TOO_LARGE": "leave that PV out, or read it by itself",
+    "INTERNAL": "a defect of the server: give its operators the trace id",
+    "RESOURCE_EXHAUSTED": "end some of the calls that run with this key, or try again in a moment",
+    "MALFORMED_MESSAGE": "client and server are of different versions: compare `drey --version`",
+    "UNKNOWN_METHOD": "this version of the server does not have it yet",
+    "APPROVAL_REQUIRED": "a second person has to approve the plan first",
+}
+
+_STATUS_REMEDIES = {
+    "UNAVAILABLE": "is the server running there? --server or DREY_SERVER says where",
+    "UNAUTHENTICATED": _REMEDIES["UNAUTHENTICATED"],
+    "DEADLINE_EXCEEDED": _REMEDIES["DEADLINE_EXCEEDED"],
+    "RESOURCE_EXHAUSTED": _REMEDIES["MESSAGE_TOO_LARGE"],
+    "UNIMPLEMENTED": _REMEDIES["NOT_IMPLEMENTED"],
+}
+
+
+def remedy_for(reason: str, status: str = "") -> str:
+    """One line of advice for a reason, else for a gRPC status name; empty when there is none."""
+    return _REMEDIES.get(reason) or _STATUS_REMEDIES.get(status, "")

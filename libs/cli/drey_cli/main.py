@@ -1,137 +1,129 @@
 """Entry point of `drey`: the tree of commands, and how each run of it ends."""
 
-import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
+import click
 
-from drey_cli.commands import SUMMARIES
-from drey_cli.errors import CliError, usage_error
-from drey_cli.exits import EXIT_CODE_HELP, ExitCode
+from drey_cli.commands import MODULES, SUMMARIES
+from drey_cli.errors import EXIT_CODE_HELP, CliError, ExitCode, usage_error
+from drey_cli.options import write_options
 from drey_cli.output import Output
-from drey_cli.registry import command_app, option_group, take_group, with_signature
+from drey_cli.session import common_options
 from drey_cli.settings import CommonOptions
 
 OPTIONAL = frozenset({"up", "demo"})
 """A distribution of the client alone may leave the stack's own commands out."""
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(click.Group):
     """Loads a command when the command line names it: loading all takes longer than most run.
 
     The way is that of Click's documents, "Lazily Loading Subcommands". For `--help` there is a
     line on each.
     """
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Names of the modules of `commands`, in the order of `--help`."""
-        return [
-            name
-            for name in SUMMARIES
-            if name not in OPTIONAL or find_spec(f"drey_cli.commands.{name}") is not None
-        ]
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options by panel, then the commands."""
+        write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, in the order of `--help`."""
+        is_whole = find_spec("drey_cli.commands.up") is not None
+        return [name for name in SUMMARIES if is_whole or name not in OPTIONAL]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A command as `--help` shows it; None where there is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        return TyperCommand(cmd_name, help=SUMMARIES[cmd_name])
+        return click.Command(cmd_name, short_help=SUMMARIES[cmd_name])
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is named, loaded, and the words after it."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, None if command is None or name is None else load_command(name), rest
 
 
-def load_command(name: str) -> Any:
-    """The command of a module."""
-    command = get_command(import_module(f"drey_cli.commands.{name}").app)
-    command.name = name
+def load_command(name: str) -> click.Command:
+    """The command, or group of commands, that its modules make."""
+    modules = [import_module(f"drey_cli.commands.{each}") for each in MODULES.get(name, (name,))]
+    command: click.Command = getattr(modules[0], f"{name}_command")
     return command
 
 
-def build() -> typer.Typer:
-    """The application; its commands are loaded as they are named."""
-    app = command_app(
-        name="drey", cls=LazyGroup, epilog=EXIT_CODE_HELP, context_settings=_HELP_OPTIONS
-    )
-    app.callback()(with_signature(_root_command, _root_command, _root_parameters()))
-    return app
-
-
-_HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
-
-
-def every_command() -> Iterator[tuple[tuple[str, ...], Any]]:
+def every_command() -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Each command that does something, by its words; for tests and documents."""
 
     def walk_commands(
-        words: tuple[str, ...], command: Any
-    ) -> Iterator[tuple[tuple[str, ...], Any]]:
-        if not isinstance(command, TyperGroup):
+        words: tuple[str, ...], command: click.Command
+    ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+        if not isinstance(command, click.Group):
             yield words, command
             return
-        context = typer.Context(command)
-        for name in command.list_commands(context):
-            yield from walk_commands((*words, name), command.get_command(context, name))
+        for name, each in command.commands.items():
+            yield from walk_commands((*words, name), each)
 
     for name in SUMMARIES:
         yield from walk_commands((name,), load_command(name))
 
 
-def _root_command(ctx: typer.Context, version: bool, **values: Any) -> None:
-    """Watch a machine that runs on EPICS, snapshot it, compare, and put a state back.
-
-    Every command takes the options below as well, before or after its own.
-    """
-    ctx.obj = take_group(values, "common", CommonOptions)
-
-
-def _show_version(value: bool) -> None:
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from importlib.metadata import version
 
         Output().text(f"drey {version('drey-cli')}")
-        raise typer.Exit
+        ctx.exit()
 
 
-def _root_parameters() -> list[inspect.Parameter]:
-    version = inspect.Parameter(
-        "version",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=False,
-        annotation=Annotated[
-            bool,
-            typer.Option(
-                "--version", help="Show the version.", is_eager=True, callback=_show_version
-            ),
-        ],
-    )
-    return [version, *option_group("common", CommonOptions, hidden=False)]
+@click.group(
+    "drey",
+    cls=LazyGroup,
+    epilog=EXIT_CODE_HELP,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version.",
+)
+@common_options(shows_all=True)
+@click.pass_context
+def drey(ctx: click.Context, common: CommonOptions) -> None:
+    """Watch a machine that runs on EPICS, snapshot it, compare, and put a state back.
+
+    Every command takes the options below as well, before or after its own.
+    """
+    ctx.obj = common
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status. Nothing is raised but defects."""
     out = Output(json="--json" in arguments)
     try:
-        result = get_command(build()).main(list(arguments), prog_name="drey", standalone_mode=False)
+        result: Any = drey.main(list(arguments), prog_name="drey", standalone_mode=False)
         # Here, where a reader that has gone is no traceback.
         sys.stdout.flush()
-    except typer.Abort:
-        return ExitCode.INTERRUPTED
-    except typer.TyperException as error:
-        return _wrong_usage(error, out)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        out.error(_wrong_usage(error))
+        return ExitCode.USAGE
     except CliError as error:
         out.error(error)
         return error.code
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader of the pipe has what it wanted; the interpreter must not flush into it again.
@@ -140,16 +132,16 @@ def run(arguments: Sequence[str]) -> int:
     return int(result or 0)
 
 
-def _wrong_usage(error: typer.TyperException, out: Output) -> int:
-    if type(error).__name__ == "NoArgsIsHelpError":
-        return ExitCode.USAGE
-    if out.json:
-        out.error(usage_error(error.format_message(), remedy="see --help of the command"))
-    else:
-        from typer.rich_utils import rich_format_error
-
-        rich_format_error(error)  # type: ignore[arg-type]
-    return ExitCode.USAGE
+def _wrong_usage(error: click.ClickException) -> CliError:
+    """What Click says is wrong with the command line, as the error that every command ends with."""
+    context = getattr(error, "ctx", None)
+    parameter = getattr(error, "param", None)
+    words = context.command_path if context is not None else "drey"
+    field = getattr(error, "option_name", "")
+    if parameter is not None:
+        is_option = isinstance(parameter, click.Option)
+        field = parameter.opts[0] if is_option else parameter.human_readable_name
+    return usage_error(error.format_message(), field=field, remedy=f"see {words} --help")
 
 
 def main() -> None:

@@ -16,8 +16,7 @@ from drey_cli.contracts import (
     snapshot_pb2,
     snapshot_service_pb2,
 )
-from drey_cli.errors import CliError
-from drey_cli.exits import ExitCode
+from drey_cli.errors import CliError, not_found
 
 if TYPE_CHECKING:
     from drey_cli.client import Client
@@ -53,27 +52,23 @@ def match_id(text: str, ids: Iterable[tuple[str, str]], *, what: str) -> str:
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        raise not_found(what, text)
+        raise no_such(what, text)
     shown = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
     raise CliError(
         f"{len(matches)} {what}s are named {text!r}: {shown}",
         reason="AMBIGUOUS",
         remedy="give the whole id",
-        code=ExitCode.REFUSED,
     )
 
 
-def not_found(what: str, text: str) -> CliError:
+def no_such(what: str, text: str) -> CliError:
     """The error for something that nothing is named."""
     listing = _LISTINGS.get(what, f"drey {what} list")
-    return CliError(f"there is no {what} {text!r}", reason="NOT_FOUND", remedy=f"see {listing}")
+    return not_found(f"there is no {what} {text!r}", remedy=f"see {listing}")
 
 
 def _resolve_id(
-    text: str,
-    newest_first: Callable[[], Iterator[tuple[str, str]]],
-    *,
-    what: str,
+    text: str, newest_first: Callable[[], Iterator[tuple[str, str]]], *, what: str
 ) -> str:
     if is_uuid(text):
         return text.lower()
@@ -84,7 +79,7 @@ def _resolve_id(
     for index, (identity, _) in enumerate(newest_first()):
         if index == wanted:
             return identity
-    raise not_found(what, text)
+    raise no_such(what, text)
 
 
 def list_snapshots(
@@ -120,63 +115,56 @@ def snapshot_id(client: Client, text: str) -> str:
     return _resolve_id(text, listed_snapshots, what="snapshot")
 
 
-def own_plan_id(client: Client, text: str) -> str:
-    """Id of a plan by id, part of an id, or `latest`, which is the newest that the caller made."""
-    return _resolve_own(
-        client,
-        text,
-        plan_id,
-        "plan",
-        "make one: drey restore plan SNAPSHOT; that of another needs its id, see"
-        " drey restore list --plans",
-    )
-
-
-def own_restore_id(client: Client, text: str) -> str:
-    """Id of a restore by id, part of an id, or `latest`, the newest that the caller executes."""
-    remedy = "that of another needs its id, see drey restore list"
-    return _resolve_own(client, text, restore_id, "restore", remedy)
-
-
-def _resolve_own(
-    client: Client, text: str, resolve: Callable[..., str], what: str, remedy: str
-) -> str:
-    """As `resolve`, but `latest` is the caller's: nobody acts on what is another's by accident."""
-    if _LATEST.fullmatch(text) is None:
-        return resolve(client, text)
-    caller = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest()).principal
-    try:
-        return resolve(client, text, principal=caller)
-    except CliError as error:
-        if error.reason != "NOT_FOUND":
-            raise
-        raise CliError(
-            f"{caller} has no {what} {text!r}", reason="NOT_FOUND", remedy=remedy
-        ) from error
-
-
-def plan_id(client: Client, text: str, *, principal: str = "") -> str:
-    """Id of a plan (of `principal`, where given) by id, part of an id, or `latest`."""
-    request = restore_service_pb2.ListPlansRequest(principal=principal)
+def plan_id(client: Client, text: str, *, own: bool = False) -> str:
+    """Id of a plan by id, part of an id, or `latest`; with `own` the caller's newest."""
+    request = restore_service_pb2.ListPlansRequest()
+    request.principal = own_name(client, text) if own else ""
 
     def listed_plans() -> Iterator[tuple[str, str]]:
         for plan in client.list_items(client.restores.ListPlans, request, "plans"):
             # a server that does not know the filter gives everybody's
-            if principal in ("", plan.actor.principal):
+            if request.principal in ("", plan.actor.principal):
                 yield plan.id, ""
 
-    return _resolve_id(text, listed_plans, what="plan")
+    remedy = "make one: drey restore plan SNAPSHOT; that of another needs its id, see"
+    return _resolve_own(
+        text, listed_plans, "plan", request.principal, f"{remedy} drey restore list --plans"
+    )
 
 
-def restore_id(client: Client, text: str, *, principal: str = "") -> str:
-    """Id of a restore (of `principal`, where given) by id, part of an id, or `latest`."""
-    request = restore_service_pb2.ListRestoresRequest(principal=principal)
+def restore_id(client: Client, text: str, *, own: bool = False) -> str:
+    """Id of a restore by id, part of an id, or `latest`; with `own` the caller's newest."""
+    request = restore_service_pb2.ListRestoresRequest()
+    request.principal = own_name(client, text) if own else ""
 
     def listed_restores() -> Iterator[tuple[str, str]]:
         restores = client.list_items(client.restores.ListRestores, request, "restores")
         return ((restore.id, "") for restore in restores)
 
-    return _resolve_id(text, listed_restores, what="restore")
+    remedy = "that of another needs its id, see drey restore list"
+    return _resolve_own(text, listed_restores, "restore", request.principal, remedy)
+
+
+def own_name(client: Client, text: str) -> str:
+    """The caller, where `text` is `latest`: nobody acts on what is another's by accident."""
+    if _LATEST.fullmatch(text) is None:
+        return ""
+    return client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest()).principal
+
+
+def _resolve_own(
+    text: str,
+    newest_first: Callable[[], Iterator[tuple[str, str]]],
+    what: str,
+    principal: str,
+    remedy: str,
+) -> str:
+    try:
+        return _resolve_id(text, newest_first, what=what)
+    except CliError as error:
+        if not principal or error.reason != "NOT_FOUND":
+            raise
+        raise not_found(f"{principal} has no {what} {text!r}", remedy=remedy) from error
 
 
 def job_id(client: Client, text: str) -> str:
@@ -225,6 +213,4 @@ def tag_group(client: Client, name: str) -> catalog_pb2.TagGroup:
     for group in list_tag_groups(client):
         if group.id == name or group.name.casefold() == name.casefold():
             return group
-    raise CliError(
-        f"there is no tag group {name!r}", reason="NOT_FOUND", remedy="see drey tag groups"
-    )
+    raise not_found(f"there is no tag group {name!r}", remedy="see drey tag groups")

@@ -9,14 +9,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from drey_cli.errors import CliError, usage_error
-from drey_cli.render.documents import as_document
-from drey_cli.render.table import Cell, Table, escape, least_width, plain_lines, text_of
+from drey_cli.render.table import (
+    Cell,
+    Table,
+    escape,
+    least_width,
+    plain_lines,
+    text_of,
+    with_short_cells,
+)
+from drey_cli.render.words import as_document
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table as RichTable
 
+Drawn = Table | Cell | str | Sequence[Table | Cell | str]
+"""What a command shows to a person."""
 _LONG_TABLE = 2000
 _PIPE_WIDTH = 400
 _LINES = "\n\t"
@@ -97,9 +107,24 @@ class Output:
         else:
             self._write_text(text)
 
-    def cell(self, cell: Cell) -> None:
-        """Write a styled line."""
-        self.text(cell.text, cell.style)
+    def entry(self, document: Mapping[str, Any] | Message, text: str) -> None:
+        """Write one entry of a stream: with JSON the document, else the text, as a line."""
+        if self.json:
+            self.line(document)
+        else:
+            self.text(text)
+
+    def draw(self, drawn: Drawn) -> None:
+        """Show tables and lines, one below the other."""
+        if isinstance(drawn, Table):
+            self.table(drawn)
+        elif isinstance(drawn, Cell):
+            self.text(drawn.text, drawn.style)
+        elif isinstance(drawn, str):
+            self.text(drawn)
+        else:
+            for each in drawn:
+                self.draw(each)
 
     def table(self, table: Table) -> None:
         """Draw a table; plain aligned lines into a pipe and where it is very long."""
@@ -211,16 +236,24 @@ class Output:
 def rich_table(table: Table, width: int) -> RichTable:
     """The table for rich, at most `width` wide. Cells are text, never markup.
 
-    Only the columns that may be folded become narrower, but where the others alone are too wide:
-    then each cell is folded, for a name or an id that is cut off is of no use.
+    Where it is too wide the columns that may be folded become narrower, then ids and times are
+    shortened to what is enough, then each cell is folded: a name that is cut off is of no use.
     """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     headed = any(column.title for column in table.columns)
+    if least_width(table) > width:
+        table = with_short_cells(table)
     fold_all = least_width(table) > width
-    drawn = RichTable(box=box.SIMPLE_HEAD if headed else None, show_header=headed, pad_edge=False)
+    drawn = RichTable(
+        box=box.SIMPLE_HEAD if headed else None,
+        show_header=headed,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in table.columns:
         drawn.add_column(
             Text(column.title),

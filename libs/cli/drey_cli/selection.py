@@ -3,64 +3,32 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
-
+from drey_cli.contracts import selector_pb2
 from drey_cli.errors import usage_error
-
-if TYPE_CHECKING:
-    from drey.common.v1 import selector_pb2
+from drey_cli.options import Decorator, argument, choosing_option, packed_options
 
 _WILD = frozenset("*?")
 
 
-_NAMES_HELP = "Names of PVs or addresses; * and ? make a pattern."
-
-
-def _choosing_option(*names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel="Choosing PVs", **more)
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Options that say which PVs."""
+    """What was said of which PVs."""
 
-    names: Annotated[list[str], typer.Argument(metavar="PV", help=_NAMES_HELP)] = field(
-        default_factory=list
-    )
-    globs: Annotated[
-        list[str],
-        _choosing_option("--glob", metavar="PATTERN", help="Pattern: *, ?, or one of \\[abc]."),
-    ] = field(default_factory=list)
-    tags: Annotated[
-        list[str],
-        _choosing_option(
-            "--tag", metavar="GROUP=TAG[,TAG]", help="Any of the tags; repeated: each."
-        ),
-    ] = field(default_factory=list)
-    devices: Annotated[
-        list[str], _choosing_option("--device", metavar="NAME", help="Any of these devices.")
-    ] = field(default_factory=list)
-    all: Annotated[bool, _choosing_option("--all", help="Every PV.")] = False
-    names_from: Annotated[
-        str, _choosing_option("--names-from", metavar="FILE", help="Names, one a line; - is stdin.")
-    ] = ""
-    except_names: Annotated[
-        list[str], _choosing_option("--except", metavar="PV", help="Take out this name or pattern.")
-    ] = field(default_factory=list)
-    except_globs: Annotated[
-        list[str], _choosing_option("--except-glob", metavar="PATTERN", help="Take out by pattern.")
-    ] = field(default_factory=list)
-    except_tags: Annotated[
-        list[str],
-        _choosing_option("--except-tag", metavar="GROUP=TAG[,TAG]", help="Take out by tag."),
-    ] = field(default_factory=list)
-    except_devices: Annotated[
-        list[str], _choosing_option("--except-device", metavar="NAME", help="Take out by device.")
-    ] = field(default_factory=list)
+    names: Sequence[str] = ()
+    globs: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    devices: Sequence[str] = ()
+    all: bool = False
+    names_from: str = ""
+    except_names: Sequence[str] = ()
+    except_globs: Sequence[str] = ()
+    except_tags: Sequence[str] = ()
+    except_devices: Sequence[str] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -97,8 +65,6 @@ class Choice:
 
     def build(self) -> selector_pb2.Selector:
         """The selector of what was said. Reads the file of `--names-from`."""
-        from drey.common.v1 import selector_pb2
-
         names = [*self.names, *(read_names(self.names_from) if self.names_from else ())]
         exact, wild = split_names(names)
         if self.all and (exact or wild or self.globs):
@@ -119,13 +85,38 @@ class Choice:
         return selector
 
 
-@dataclass(frozen=True, slots=True)
-class NamedChoice(Choice):
-    """The same for a command whose own arguments are many: names of PVs are given by `--pv`."""
+_NAMES_HELP = "Names of PVs or addresses; * and ? make a pattern."
+_TAGS = "GROUP=TAG[,TAG]"
 
-    names: Annotated[list[str], _choosing_option("--pv", metavar="PV", help=_NAMES_HELP)] = field(
-        default_factory=list
-    )
+
+def _several(name: str, field: str, metavar: str, text: str) -> Decorator[Any]:
+    return choosing_option(name, f"choice_{field}", multiple=True, metavar=metavar, help=text)
+
+
+_OPTIONS = (
+    _several("--glob", "globs", "PATTERN", "Pattern: *, ?, or one of [abc]."),
+    _several("--tag", "tags", _TAGS, "Any of the tags; repeated: each."),
+    _several("--device", "devices", "NAME", "Any of these devices."),
+    choosing_option("--all", "choice_all", is_flag=True, help="Every PV."),
+    choosing_option(
+        "--names-from",
+        "choice_names_from",
+        default="",
+        metavar="FILE",
+        help="Names, one a line; - is stdin.",
+    ),
+    _several("--except", "except_names", "PV", "Take out this name or pattern."),
+    _several("--except-glob", "except_globs", "PATTERN", "Take out by pattern."),
+    _several("--except-tag", "except_tags", _TAGS, "Take out by tag."),
+    _several("--except-device", "except_devices", "NAME", "Take out by device."),
+)
+_NAMES = argument("choice_names", nargs=-1, metavar="[PV]...", help=_NAMES_HELP)
+choosing = packed_options("choice", Choice, _NAMES, *_OPTIONS)
+"""Options that choose PVs; the function gets a `Choice`, as `choice`."""
+choosing_by_option = packed_options(
+    "choice", Choice, _several("--pv", "names", "PV", _NAMES_HELP), *_OPTIONS
+)
+"""The same for a command whose own arguments are many: names of PVs are given by `--pv`."""
 
 
 def _set_except(choice: Choice, selector: selector_pb2.Selector) -> None:
@@ -134,8 +125,6 @@ def _set_except(choice: Choice, selector: selector_pb2.Selector) -> None:
     A person who excepts a name and a device means both, and a restore that wrote one of them would
     be a disaster: what one selector cannot say is refused, never read the narrow way.
     """
-    from drey.common.v1 import selector_pb2
-
     by_name = bool(choice.except_names or choice.except_globs)
     kinds = by_name + bool(choice.except_devices) + len(choice.except_tags)
     if kinds > 1:
@@ -155,10 +144,8 @@ def _set_except(choice: Choice, selector: selector_pb2.Selector) -> None:
     selector.excluding.CopyFrom(taken_out)
 
 
-def tag_filters(texts: list[str], *, option: str) -> list[selector_pb2.TagFilter]:
+def tag_filters(texts: Iterable[str], *, option: str) -> list[selector_pb2.TagFilter]:
     """`GROUP=TAG[,TAG]` as filters; `GROUP` alone is any tag of the group."""
-    from drey.common.v1 import selector_pb2
-
     filters = []
     for text in texts:
         group, tags = parse_tag(text, option=option)
@@ -177,7 +164,7 @@ def parse_tag(text: str, *, option: str) -> tuple[str, list[str]]:
     return group.strip(), tags
 
 
-def split_names(names: list[str]) -> tuple[list[str], list[str]]:
+def split_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names, and patterns: no EPICS name can hold `*` or `?`, so these are patterns."""
     exact = [name for name in names if not _WILD.intersection(name)]
     wild = [name for name in names if _WILD.intersection(name)]

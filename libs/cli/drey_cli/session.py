@@ -1,18 +1,18 @@
-"""What a command gets: options as said, the output, and the client when it is first used."""
+"""What a command gets, and how a function becomes a command: common options, output, client."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial, wraps
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import typer
+import click
 
-from drey_cli.exits import ExitCode
-from drey_cli.output import Output
-from drey_cli.render.table import Cell, Table
-from drey_cli.render.times import format_time
+from drey_cli.errors import ExitCode
+from drey_cli.options import CONNECTION, Decorator, HelpfulCommand, option, packed_options
+from drey_cli.output import Drawn, Output
+from drey_cli.render.words import format_time
 from drey_cli.settings import CommonOptions, resolve
 
 if TYPE_CHECKING:
@@ -42,30 +42,134 @@ class Session:
 
         return Client(resolve(self.options))
 
-    def show(
-        self, document: Mapping[str, Any] | Message, draw: Callable[[], Table | Cell | str]
-    ) -> None:
+    def show(self, document: Mapping[str, Any] | Message, draw: Callable[[], Drawn]) -> None:
         """Show a result: with `--json` the document, else what `draw` makes of it."""
         if self.out.json:
             self.out.document(document)
-            return
-        drawn = draw()
-        if isinstance(drawn, Table):
-            self.out.table(drawn)
         else:
-            self.out.cell(drawn if isinstance(drawn, Cell) else Cell(drawn))
+            self.out.draw(draw())
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before something is changed; the command ends here where the answer is no."""
         if not self.out.confirm(question, yes=yes):
             self.out.note("nothing was changed")
-            raise typer.Exit(ExitCode.REFUSED)
+            end_with(ExitCode.REFUSED)
 
     def time(self, ns: int) -> str:
         """A time as this session writes times."""
         return format_time(ns, utc=self.out.utc)
 
 
+def end_with(code: ExitCode) -> None:
+    """End the command by its exit code, where its result was shown."""
+    if code:
+        raise click.exceptions.Exit(code)
+
+
 def new_request_id() -> str:
     """A fresh id for a call that acts."""
     return str(uuid4())
+
+
+def common_options(*, shows_all: bool) -> Decorator[Any]:
+    """The options of every command; `drey --help` shows all, the help of a command the usual."""
+    shown = partial(option, panel=CONNECTION)
+    rare = partial(shown, hidden=not shows_all)
+    return packed_options(
+        "common",
+        CommonOptions,
+        shown(
+            "--json",
+            "common_json",
+            is_flag=True,
+            default=None,
+            help="One JSON document; streams give one JSON document a line.",
+        ),
+        shown(
+            "--utc",
+            "common_utc",
+            is_flag=True,
+            default=None,
+            help="Times in UTC, to the nanosecond.",
+        ),
+        shown(
+            "--server",
+            "common_server",
+            metavar="HOST:PORT",
+            help="The server. (env DREY_SERVER)",
+        ),
+        shown(
+            "--timeout",
+            "common_timeout",
+            metavar="TIME",
+            help="Deadline of each call, such as 5s; default 30s. (env DREY_TIMEOUT)",
+        ),
+        rare("--key", "common_key", metavar="SECRET", help="API key. (env DREY_KEY)"),
+        rare(
+            "--key-file",
+            "common_key_file",
+            metavar="FILE",
+            help="File that holds the API key. (env DREY_KEY_FILE)",
+        ),
+        rare(
+            "--profile",
+            "common_profile",
+            metavar="NAME",
+            help="Profile of ~/.config/drey/config.toml. (env DREY_PROFILE)",
+        ),
+        rare(
+            "--state",
+            "common_state",
+            metavar="DIR",
+            help="State folder of a `drey up`; ./.drey is found by itself. (env DREY_STATE)",
+        ),
+        rare("--tls/--no-tls", "common_tls", default=None, help="Connect by TLS. (env DREY_TLS)"),
+        rare(
+            "--ca",
+            "common_ca",
+            metavar="FILE",
+            help="Certificates to trust, PEM; means --tls. (env DREY_CA)",
+        ),
+        rare(
+            "--plaintext",
+            "common_plaintext",
+            is_flag=True,
+            default=None,
+            help="Send the key without TLS to another host. (env DREY_PLAINTEXT)",
+        ),
+        rare("--color/--no-color", "common_color", default=None, help="Force color, or none."),
+    )
+
+
+_COMMAND_OPTIONS = common_options(shows_all=False)
+
+
+def group(summary: str) -> click.Group:
+    """A word that stands before commands."""
+    return click.Group(help=summary, no_args_is_help=True)
+
+
+def command(
+    name: str, parent: click.Group | None = None, *, gives: str, examples: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function of a `Session`, with the common options; add it to `parent`.
+
+    `examples` are shown by `--help`, and what it `gives` as JSON: the names of the fields of one
+    object, `{total, pvs}`, or the name of a public message; `a line`, where there may be many.
+    """
+
+    def decorate_function(function: Callable[..., None]) -> click.Command:
+        @wraps(function)
+        def run(*, common: CommonOptions, **values: Any) -> None:
+            with Session(common.over(click.get_current_context().obj)) as session:
+                function(session, **values)
+
+        summary = (function.__doc__ or "").partition("\n")[0]
+        built = click.command(
+            name, cls=HelpfulCommand, short_help=summary, gives=gives, examples=examples
+        )(_COMMAND_OPTIONS(run))
+        if parent is not None:
+            parent.add_command(built)
+        return built
+
+    return decorate_function

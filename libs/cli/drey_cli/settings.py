@@ -11,14 +11,12 @@ current folder names; such a file counts only where nobody else can have written
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from drey_cli.durations import parse_seconds
 from drey_cli.errors import CliError, usage_error
+from drey_cli.options import parse_seconds
 
 DEFAULT_TIMEOUT_S = 30.0
 CLIENT_FILE = "client.toml"
@@ -27,90 +25,28 @@ _KNOWN = frozenset({"server", "key", "key_file", "tls", "ca", "timeout", "plaint
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def _common_option(*names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel="Output and connection", **more)
-
-
-def _hidden_option(*names: str, **more: Any) -> Any:
-    """An option that `drey --help` explains, and the help of a command leaves out."""
-    return _common_option(*names, hidden=True, **more)
-
-
 @dataclass(frozen=True, slots=True)
 class CommonOptions:
     """Options of every command, said at the root or at the command. None: not said."""
 
-    json: Annotated[
-        bool | None,
-        _common_option("--json", help="One JSON document; streams give one JSON document a line."),
-    ] = None
-    utc: Annotated[
-        bool | None, _common_option("--utc", help="Times in UTC, to the nanosecond.")
-    ] = None
-    server: Annotated[
-        str | None,
-        _common_option("--server", metavar="HOST:PORT", help="The server. (env DREY_SERVER)"),
-    ] = None
-    key: Annotated[
-        str | None, _hidden_option("--key", metavar="SECRET", help="API key. (env DREY_KEY)")
-    ] = None
-    key_file: Annotated[
-        str | None,
-        _hidden_option(
-            "--key-file", metavar="FILE", help="File that holds the API key. (env DREY_KEY_FILE)"
-        ),
-    ] = None
-    profile: Annotated[
-        str | None,
-        _hidden_option(
-            "--profile",
-            metavar="NAME",
-            help="Profile of ~/.config/drey/config.toml. (env DREY_PROFILE)",
-        ),
-    ] = None
-    state: Annotated[
-        str | None,
-        _hidden_option(
-            "--state",
-            metavar="DIR",
-            help="State folder of a `drey up`; ./.drey is found by itself. (env DREY_STATE)",
-        ),
-    ] = None
-    tls: Annotated[
-        bool | None, _hidden_option("--tls/--no-tls", help="Connect by TLS. (env DREY_TLS)")
-    ] = None
-    ca: Annotated[
-        str | None,
-        _hidden_option(
-            "--ca", metavar="FILE", help="Certificates to trust, PEM; means --tls. (env DREY_CA)"
-        ),
-    ] = None
-    plaintext: Annotated[
-        bool | None,
-        _hidden_option(
-            "--plaintext", help="Send the key without TLS to another host. (env DREY_PLAINTEXT)"
-        ),
-    ] = None
-    timeout: Annotated[
-        str | None,
-        _common_option(
-            "--timeout",
-            metavar="TIME",
-            help="Deadline of each call, such as 5s; default 30s. (env DREY_TIMEOUT)",
-        ),
-    ] = None
-    color: Annotated[
-        bool | None, _hidden_option("--color/--no-color", help="Force colour, or none.")
-    ] = None
+    json: bool | None = None
+    utc: bool | None = None
+    server: str | None = None
+    timeout: str | None = None
+    key: str | None = None
+    key_file: str | None = None
+    profile: str | None = None
+    state: str | None = None
+    tls: bool | None = None
+    ca: str | None = None
+    plaintext: bool | None = None
+    color: bool | None = None
 
-    def over(self, other: "CommonOptions") -> "CommonOptions":
+    def over(self, other: "CommonOptions | None") -> "CommonOptions":
         """These options, and those of `other` where these say nothing."""
-        return CommonOptions(
-            **{
-                name: mine if (mine := getattr(self, name)) is not None else getattr(other, name)
-                for name in self.__slots__
-            }
-        )
+        said = {name: getattr(self, name) for name in self.__slots__}
+        named = {name: value for name, value in said.items() if value is not None}
+        return replace(other or CommonOptions(), **named)
 
 
 @dataclass(frozen=True, slots=True)

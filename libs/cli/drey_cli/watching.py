@@ -1,4 +1,4 @@
-"""What a watch of PVs holds, folded from its messages. No I/O: the stream is in `streaming`."""
+"""What a watch of PVs holds, folded from its messages. No I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from drey_cli.contracts import monitor_service_pb2, value_pb2, watch_pb2
 from drey_cli.parts import RowJoiner
-from drey_cli.render.rows import Metadata
+from drey_cli.render.pvs import link_text
+from drey_cli.render.values import Metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -154,7 +155,5 @@ class WatchModel:
 
 
 def _name_notices(names: watch_pb2.NamesUnderstood) -> Iterator[str]:
-    from drey_cli.commands.pv_look import link_text
-
     yield from map(link_text, names.links)
     yield from (f"nothing is named {name} so far" for name in names.not_found)

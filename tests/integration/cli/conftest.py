@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import any_pb2
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -90,6 +91,7 @@ class State:
     take_as_job: bool = False
     hold_restore: threading.Event | None = None
     cut_off: bool = False
+    answers_all: bool = False
 
     def of(self, kind):
         return [call for call in self.calls if isinstance(call, kind)]
@@ -306,6 +308,16 @@ class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
                 return snapshot_service_pb2.GetSnapshotResponse(snapshot=snapshot)
         return refuse(context, code_pb2.NOT_FOUND, errors_pb2.ERROR_REASON_NOT_FOUND, "none")
 
+    def DeleteSnapshot(self, request, context):
+        if request.id == NEW:
+            refuse(
+                context,
+                code_pb2.FAILED_PRECONDITION,
+                errors_pb2.ERROR_REASON_PROTECTED,
+                "it is golden",
+            )
+        return snapshot_service_pb2.DeleteSnapshotResponse(snapshot={"title": "old"})
+
     def UndeleteSnapshot(self, request, context):
         self.state.calls.append(request)
         return snapshot_service_pb2.UndeleteSnapshotResponse(snapshot={"id": request.id})
@@ -323,6 +335,13 @@ class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):
     def ClearGolden(self, request, context):
         self.state.calls.append(request)
         return snapshot_service_pb2.ClearGoldenResponse(snapshot=self.all[1])
+
+    def GetPvHistory(self, request, context):
+        self.state.calls.append(request)
+        for seconds, value in ((30, 2.0), (20, 1.0), (10, 3.0)):
+            point = {"snapshot_id": NEW, "time_ns": seconds * 10**9}
+            point["row"] = value_pb2.PvRow(name="A:SET", number=7, setpoint=number(value))
+            yield snapshot_service_pb2.GetPvHistoryResponse(points=[point])
 
     def UpdateSnapshot(self, request, context):
         self.state.calls.append(request)
@@ -489,6 +508,12 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
             restore=self.restore(restore_pb2.RESTORE_STATE_WRITING)
         )
 
+    def PauseRestore(self, request, context):
+        self.state.calls += ["paused", request]
+        return restore_service_pb2.PauseRestoreResponse(
+            restore=self.restore(restore_pb2.RESTORE_STATE_PAUSED)
+        )
+
     def ReadRestore(self, request, context):
         if not self.state.restore_verified:
             yield restore_service_pb2.ReadRestoreResponse(
@@ -504,6 +529,9 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
 
 
 class Jobs(job_service_pb2_grpc.JobServiceServicer):
+    def __init__(self, state):
+        self.state = state
+
     def GetJob(self, request, context):
         job = job_pb2.Job(id=request.id, state=job_pb2.JOB_STATE_RUNNING)
         return job_service_pb2.GetJobResponse(job=job)
@@ -568,6 +596,9 @@ class Events(event_service_pb2_grpc.EventServiceServicer):
 
 
 class Access(access_service_pb2_grpc.AccessServiceServicer):
+    def __init__(self, state):
+        self.state = state
+
     def WhoAmI(self, request, context):
         metadata = dict(context.invocation_metadata())
         if metadata.get("authorization") != f"Bearer {KEY}":
@@ -590,6 +621,9 @@ class Access(access_service_pb2_grpc.AccessServiceServicer):
 
 
 class System(system_service_pb2_grpc.SystemServiceServicer):
+    def __init__(self, state):
+        self.state = state
+
     def GetSystemSummary(self, request, context):
         return system_service_pb2.GetSystemSummaryResponse(
             summary={
@@ -625,19 +659,43 @@ def state():
     return State()
 
 
+def with_empty_answers(servicer, service):
+    """The servicer, with empty answers to what it leaves out, where the test wants them."""
+    written = vars(type(servicer))
+    for method in service.methods_by_name.values():
+        if method.name not in written:
+            answer = GetMessageClass(method.output_type)
+            setattr(servicer, method.name, empty_answer(servicer, answer, method.server_streaming))
+    return servicer
+
+
+def empty_answer(servicer, answer, streams):
+    def reply(request, context):
+        if not servicer.state.answers_all:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        return iter([answer()]) if streams else answer()
+
+    return reply
+
+
 @pytest.fixture
 def address(state):
     server = grpc.server(futures.ThreadPoolExecutor(8))
-    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(state), server)
-    monitor_service_pb2_grpc.add_MonitorServiceServicer_to_server(Monitor(state), server)
-    snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(state), server)
-    compare_service_pb2_grpc.add_CompareServiceServicer_to_server(Comparisons(state), server)
-    restore_service_pb2_grpc.add_RestoreServiceServicer_to_server(Restores(state), server)
-    job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
-    access_service_pb2_grpc.add_AccessServiceServicer_to_server(Access(), server)
-    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(state), server)
-    event_service_pb2_grpc.add_EventServiceServicer_to_server(Events(state), server)
-    system_service_pb2_grpc.add_SystemServiceServicer_to_server(System(), server)
+    for servicer, contract, generated in (
+        (Catalog(state), catalog_service_pb2, catalog_service_pb2_grpc),
+        (Monitor(state), monitor_service_pb2, monitor_service_pb2_grpc),
+        (Snapshots(state), snapshot_service_pb2, snapshot_service_pb2_grpc),
+        (Comparisons(state), compare_service_pb2, compare_service_pb2_grpc),
+        (Restores(state), restore_service_pb2, restore_service_pb2_grpc),
+        (Jobs(state), job_service_pb2, job_service_pb2_grpc),
+        (Access(state), access_service_pb2, access_service_pb2_grpc),
+        (Audit(state), audit_service_pb2, audit_service_pb2_grpc),
+        (Events(state), event_service_pb2, event_service_pb2_grpc),
+        (System(state), system_service_pb2, system_service_pb2_grpc),
+    ):
+        (service,) = contract.DESCRIPTOR.services_by_name.values()
+        add = getattr(generated, f"add_{service.name}Servicer_to_server")
+        add(with_empty_answers(servicer, service), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"

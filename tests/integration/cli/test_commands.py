@@ -412,3 +412,25 @@ def test_audit_lists_and_verifies(drey, state):
     cut = drey("audit", "verify")
     assert cut.code == 1 and "cut off" in cut.out
     assert drey("audit", "verify", "--json").json["findings"][0]["sequence"] == "5"
+
+
+def test_a_history_is_a_table_with_a_picture_of_the_values(drey, state):
+    shown = drey("pv", "history", "A:SET", "--since", "2020-01-01", "--utc")
+    assert shown.code == 0 and "A:SET, 3 snapshots" in shown.out
+    request = state.of(snapshot_service_pb2.GetPvHistoryRequest)[0]
+    assert request.number == 7 and request.from_time.seconds > 1_577_000_000
+    pictures = [line for line in shown.out.splitlines() if "●" in line]
+    places = [line.partition("●")[0].count("─") for line in pictures]
+    assert places == [10, 0, 19], shown.out
+    assert "1 … 3" in shown.out.replace("\u2026", "…").lower()
+    limited = drey("pv", "history", "A:SET", "--limit", "2")
+    assert limited.out.count("●") == 2 and "--limit 0 shows all" in limited.out
+    points = drey("pv", "history", "A:SET", "--json").json["points"]
+    assert [point["row"]["setpoint"]["float64_value"] for point in points] == [2.0, 1.0, 3.0]
+
+
+def test_what_was_changed_before_a_refusal_is_told(drey, state):
+    state.answers_all = True
+    refused = drey("snapshot", "rm", OLD, NEW, "--yes", "--json")
+    assert refused.code == 1 and refused.json["error"]["reason"] == "PROTECTED"
+    assert [each["title"] for each in refused.json["snapshots"]] == ["old"]

@@ -122,3 +122,16 @@ def test_keys_can_be_bootstrapped_only_where_the_gateway_is(monkeypatch, capsys)
     assert run(["key", "bootstrap", "--postgres-url", "postgresql://u:p@h/d"]) == 0
     assert capsys.readouterr().out == "secret\n"
     assert calls == [([sys.executable, "-m", "drey_gateway.bootstrap"], "postgresql://u:p@h/d")]
+
+
+def test_ctrl_c_pauses_and_goes_on_watching(address, state, held):
+    terminal = Terminal(address, "restore", "run", PLAN, "--yes")
+    terminal.wait_for(b"writing")
+    terminal.type(b"\x03")
+    terminal.wait_for(b"[p]ause")
+    terminal.type(b"p\n")
+    terminal.wait_for(b"drey restore resume")
+    assert "paused" in state.calls and "aborted" not in state.calls
+    terminal.wait_for(b"writing")
+    state.hold_restore.set()
+    assert terminal.code() == 0

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from drey_cli.durations import parse_seconds, to_duration
 from drey_cli.errors import CliError
 from drey_cli.naming import match_id
+from drey_cli.options import parse_seconds, to_duration
 from drey_cli.selection import Choice
 from drey_cli.settings import CommonOptions, resolve
 

@@ -4,19 +4,18 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import pytest
-import typer
-from typer.main import get_command
 
 from drey_cli.commands import SUMMARIES
 from drey_cli.main import every_command, load_command, run
-from drey_cli.registry import command, command_app
+from drey_cli.options import argument, option, packed_options
+from drey_cli.session import command, group
 
 ROOT = Path(__file__).resolve().parents[3]
+TABLE_ROW = re.compile(r"^\| (`.+?) \|", re.MULTILINE)
 OPTION = re.compile(r"(?<=[`, ])(--[a-z][a-z-]*)(?=[`, ])")
 
 
@@ -25,7 +24,7 @@ def test_the_root_says_of_each_command_what_it_says_itself(capsys):
     shown = capsys.readouterr().out
     for name, summary in SUMMARIES.items():
         assert f" {name} " in shown
-        assert load_command(name).help.partition("\n")[0] == summary
+        assert (load_command(name).help or "").partition("\n")[0] == summary
 
 
 def test_a_command_loads_no_other(address_nowhere):
@@ -39,7 +38,7 @@ def test_a_command_loads_no_other(address_nowhere):
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "['drey_cli.commands.whoami']"
+    assert done.stdout.strip() == "['drey_cli.commands.key']"
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_commands_and_options_are_those_of_the_reference():
     head, *sections = re.split(r"^## drey (.+)$", text, flags=re.MULTILINE)
     shared = set(OPTION.findall(head))
     written = {
-        tuple(words.split()): set(OPTION.findall(section))
+        tuple(words.split()): section
         for words, section in zip(sections[::2], sections[1::2], strict=True)
     }
     built = {
@@ -73,28 +72,36 @@ def test_commands_and_options_are_those_of_the_reference():
     assert set(written) == set(built)
     for words, options in built.items():
         said = {each for each in options if each.startswith("--")} - {"--help"}
-        assert written[words] <= said, words
-        assert said - written[words] <= shared, words
+        in_tables = OPTION.findall("\n".join(TABLE_ROW.findall(written[words])))
+        assert set(in_tables) <= said, words
+        assert said - set(OPTION.findall(written[words])) <= shared, words
 
 
 @dataclass(frozen=True)
 class Size:
-    width: Annotated[int, typer.Option("--width")] = 1
-    names: Annotated[list[str], typer.Option("--name")] = field(default_factory=list)
+    width: int
+    names: tuple[str, ...]
 
 
-def test_a_parameter_that_is_a_dataclass_becomes_the_options_of_its_fields():
-    app, calls = command_app(), []
+def test_packed_options_reach_the_function_as_one_object_beside_its_own():
+    app, calls = group("Draw."), []
+    size_options = packed_options(
+        "size",
+        Size,
+        option("--width", "size_width", default=1),
+        option("--name", "size_names", multiple=True),
+    )
 
-    @command(app, "draw", examples=("draw [x]",))
-    def draw(session, size: Size, what: Annotated[str, typer.Argument()]):
+    @command("draw", app, gives="{}", examples=("draw [x]",))
+    @argument("what", help="What is drawn.")
+    @size_options
+    def draw(session, size, what):
         """Draw it."""
         calls.append((session.out.json, size, what))
 
-    built = get_command(app)
-    built.main(["it", "--json", "--name", "a", "--name", "b"], standalone_mode=False)
-    built.main(["it", "--width", "3"], standalone_mode=False)
-    assert calls == [(True, Size(1, ["a", "b"]), "it"), (False, Size(3, []), "it")]
+    draw.main(["it", "--json", "--name", "a", "--name", "b"], standalone_mode=False)
+    app.main(["draw", "it", "--width", "3"], standalone_mode=False)
+    assert calls == [(True, Size(1, ("a", "b")), "it"), (False, Size(3, ()), "it")]
 
 
 def test_wrong_usage_is_two_and_json_errors_are_json(capsys):
@@ -109,13 +116,33 @@ def test_unreachable_is_three(capsys):
     assert "cannot reach" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["pv", "--help"], ["snapshot", "take", "--help"]])
-def test_help_imports_no_grpc(words):
+NEVER = {"typer", "pydantic", "numpy", "drey_stack", "drey_machine", "drey_core", "psutil"}
+CALLS = {"grpc", "google", "asyncio", "drey"}
+AREAS = {f"drey.{area}" for area in ("access", "audit", "compare", "event", "restore", "system")}
+
+
+@pytest.mark.parametrize(
+    ("words", "forbidden"),
+    [
+        (["--help"], NEVER | CALLS | {"rich"}),
+        (["pv", "--help"], NEVER | CALLS | {"rich"}),
+        (["snapshot", "take", "--help"], NEVER | CALLS | {"rich"}),
+        (["restore", "run", "--nonsense", "--json"], NEVER | CALLS | {"rich"}),
+        (["pv", "get", "X", "--json"], NEVER | AREAS | {"rich"}),
+        (["pv", "list", "--json"], NEVER | AREAS | {"rich"}),
+        (["status", "--json"], NEVER | (AREAS - {"drey.system"}) | {"rich"}),
+        (["restore", "list", "--json"], NEVER | (AREAS - {"drey.restore"}) | {"rich"}),
+        (["snapshot", "compare", "live"], NEVER | (AREAS - {"drey.compare"})),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_imports_no_more_than_it_needs(words, forbidden, address_nowhere):
     code = (
         "import sys; from drey_cli.main import run; run(sys.argv[1:]);"
-        "print(any(m == 'grpc' or m.startswith('google') for m in sys.modules), file=sys.stderr)"
+        "print(*sys.modules, file=sys.stderr, sep='\\n')"
     )
+    where = [] if "--help" in words else address_nowhere
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *words, *where], capture_output=True, text=True, check=True
     )
-    assert done.stderr.strip() == "False"
+    assert not set(done.stderr.splitlines()) & forbidden

@@ -11,9 +11,9 @@ from drey.common.v1 import value_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey_cli.errors import CliError
 from drey_cli.output import Output
-from drey_cli.render.rows import rows_table
 from drey_cli.render.snapshots import snapshots_table
 from drey_cli.render.table import Cell, Column, Table
+from drey_cli.render.values import rows_table
 from drey_runtime.logs import TextFormatter
 from drey_testing.corpus import HOSTILE_CHARACTERS
 
@@ -52,7 +52,7 @@ def row(text):
 WAYS = {
     "text": lambda out: out.text(TEXT),
     "styled text": lambda out: out.text(TEXT, "bold"),
-    "cell": lambda out: out.cell(Cell(TEXT, "red")),
+    "cell": lambda out: out.draw(Cell(TEXT, "red")),
     "note": lambda out: out.note(TEXT),
     "question": lambda out: out.ask(TEXT),
     "error": lambda out: out.error(
@@ -129,3 +129,25 @@ def test_a_pipe_gets_whole_lines_whatever_the_terminal(monkeypatch, width):
     assert head.startswith("ID")
     for row, snapshot in zip(rows, SNAPSHOTS, strict=True):
         assert row.startswith(snapshot.id) and row.endswith("machine-studies 2026-run3")
+
+
+def test_a_list_fits_a_narrow_terminal_and_its_ids_can_still_be_typed(monkeypatch):
+    snapshots = [
+        snapshot_pb2.Snapshot(
+            id=f"0193f3a4-0000-7000-8000-00000000{index:04x}",
+            title="before shift 2",
+            take_time={"seconds": 1_700_000_000},
+            pv_count=40_000,
+            actor={"principal": "alice"},
+        )
+        for index in range(3)
+    ]
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Written(monkeypatch, is_terminal=True)
+    Output().table(snapshots_table(snapshots, utc=False))
+    lines = terminal.text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(any(f"00000000{index:04x}" in line for line in lines) for index in range(3))
+    pipe = Written(monkeypatch, is_terminal=False)
+    Output().table(snapshots_table(snapshots, utc=False))
+    assert all(snapshot.id in pipe.text() for snapshot in snapshots)

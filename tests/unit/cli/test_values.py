@@ -7,8 +7,8 @@ import pytest
 from drey.common.v1 import value_pb2
 from drey_cli.render.comparisons import deviation_cell
 from drey_cli.render.table import Cell, Column, Table, escape, plain_lines
-from drey_cli.render.times import format_span, format_time
 from drey_cli.render.values import alarm_cell, format_value, value_cell
+from drey_cli.render.words import format_span, format_time
 
 Value = value_pb2.Value
 

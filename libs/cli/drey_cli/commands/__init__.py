@@ -1,4 +1,4 @@
-"""The commands, by module: each has `app`, and loads gRPC only when a command of it runs."""
+"""The commands, by module: each loads gRPC only when a command of it runs."""
 
 SUMMARIES = {
     "up": "Start Postgres, NATS, Redis and all services here; Ctrl-C stops everything.",
@@ -14,4 +14,12 @@ SUMMARIES = {
     "whoami": "Say who you are to the server, and what you may do.",
     "audit": "Who did what, and whether the record of it is whole.",
 }
-"""A line on each module, so that `drey --help` need not load them all."""
+"""A line on each, so that `drey --help` need not load them all."""
+MODULES = {
+    "demo": ("up",),
+    "whoami": ("key",),
+    "pv": ("pv", "pv_watch", "pv_edit", "pv_files"),
+    "snapshot": ("snapshot_take", "snapshot", "snapshot_compare"),
+    "restore": ("restore", "restore_run", "restore_approve"),
+}
+"""Modules that make a command, where it is not one of the same name."""

@@ -2,71 +2,34 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
+from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import event_pb2, event_service_pb2
-from drey_cli.registry import command, command_app
-from drey_cli.render.enums import number_of
-from drey_cli.render.events import event_line
-from drey_cli.session import Session
+from drey_cli.options import choice_of, option
+from drey_cli.render.words import format_stamp, number_of, short_name
+from drey_cli.session import Session, command, group
 
-if TYPE_CHECKING:
-    from drey_cli.client import Stream
+event_command = group(SUMMARIES["event"])
 
-app = command_app("Changes of the catalog, of snapshots, plans, restores, jobs and keys.")
+_RESOURCES = ("pv", "tag-group", "tag", "snapshot", "golden", "plan", "restore", "job", "key")
 
 
-@app.callback()
-def group() -> None:  # keeps `watch` a word of its own while it is the only one
-    ...
+@command(
+    "watch",
+    event_command,
+    gives="Event a line",
+    examples=("drey event watch --of snapshot --of restore",),
+)
+@option("--of", "resources", type=choice_of(*_RESOURCES), multiple=True, help="Only of these.")
+@option("--token", default="", help="Go on after an event: its token, see --json.")
+def watch(session: Session, resources: list[str], token: str) -> None:
+    """Show changes as they happen, until Ctrl-C. With --json: an event a line."""
+    from drey_cli.following import SIGN_OF_LIFE_S, follow_stream
 
-
-class ResourceName(StrEnum):
-    """Names of `EventResource`; an enum, for Typer takes no list of literals."""
-
-    PV = "pv"
-    TAG_GROUP = "tag-group"
-    TAG = "tag"
-    SCOPE = "scope"
-    SNAPSHOT = "snapshot"
-    GOLDEN = "golden"
-    PLAN = "plan"
-    RESTORE = "restore"
-    JOB = "job"
-    KEY = "key"
-
-
-@command(app, "watch", examples=("drey event watch --of snapshot --of restore",))
-def watch(
-    session: Session,
-    resources: Annotated[
-        list[ResourceName] | None, typer.Option("--of", help="Only of these; repeat.")
-    ] = None,
-    token: Annotated[
-        str, typer.Option("--token", help="Go on after an event: its token, see --json.")
-    ] = "",
-) -> None:
-    """Show changes as they happen, until Ctrl-C."""
-    from drey_cli.client import WATCH_TIMEOUT_S
-    from drey_cli.following import SIGN_OF_LIFE_S, follow_to_end, note_lost
-
-    client = session.client
     request = event_service_pb2.WatchEventsRequest(
-        token=token,
-        resources=[number_of(event_pb2.EventResource, each) for each in resources or ()],
+        token=token, resources=[number_of(event_pb2.EventResource, each) for each in resources]
     )
-
-    def open_stream() -> Stream[event_service_pb2.WatchEventsResponse]:
-        return client.stream(client.events.WatchEvents, request, timeout_s=WATCH_TIMEOUT_S)
-
-    stream = follow_to_end(
-        open_stream, silence_s=SIGN_OF_LIFE_S, on_lost=lambda error: note_lost(session.out, error)
-    )
-    stalled = False
-    for message in stream:
+    method, stalled = session.client.events.WatchEvents, False
+    for message in follow_stream(session, method, request, silence_s=SIGN_OF_LIFE_S):
         match message.WhichOneof("part"):
             case "begin":
                 request.token = message.begin.token
@@ -80,7 +43,27 @@ def watch(
             case "events":
                 request.token = message.events.events[-1].token
                 for event in message.events.events:
-                    if session.out.json:
-                        session.out.line(event)
-                    else:
-                        session.out.text(event_line(event, utc=session.out.utc))
+                    session.out.entry(event, event_line(event, utc=session.out.utc))
+
+
+def event_line(event: event_pb2.Event, *, utc: bool) -> str:
+    """One event as it is followed."""
+    kind = short_name(event_pb2.EventKind, event.kind)
+    parts = [
+        format_stamp(event.time, utc=utc),
+        event.actor.principal,
+        short_name(event_pb2.EventResource, event.resource),
+        f"is {event.state}" if event.state else kind,
+    ]
+    if event.HasField("bulk"):
+        bulk = event.bulk
+        counts = {
+            "new": bulk.created,
+            "changed": bulk.updated,
+            "deleted": bulk.deleted,
+            "back": bulk.undeleted,
+        }
+        parts.append(", ".join(f"{count} {what}" for what, count in counts.items() if count))
+    else:
+        parts += [event.name, event.id]
+    return "  ".join(part for part in parts if part)

@@ -1,80 +1,85 @@
-"""`drey job`: background work."""
+"""`drey job`: background work, followed and as tables."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Literal
-
-import typer
+from collections.abc import Iterable, Iterator
 
 from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import job_pb2, job_service_pb2
-from drey_cli.exits import ExitCode
+from drey_cli.errors import CliError, ExitCode, from_item_error
 from drey_cli.naming import job_id
-from drey_cli.registry import command, command_app
-from drey_cli.render.enums import number_of
-from drey_cli.render.jobs import job_facts, job_state, jobs_table
-from drey_cli.session import Session
+from drey_cli.options import argument, choice_of, limit_option, option, reason_option
+from drey_cli.render.table import (
+    Cell,
+    Pair,
+    Table,
+    escape,
+    facts,
+    id_field,
+    table_of,
+    text_field,
+    time_field,
+)
+from drey_cli.render.words import format_span, format_stamp, number_of, short_name
+from drey_cli.session import Session, command, end_with, group
 
-app = command_app(SUMMARIES["job"])
+job_command = group(SUMMARIES["job"])
+
+_STYLE = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "interrupted": "bold red",
+    "running": "cyan",
+}
+ENDED = frozenset({"succeeded", "failed", "cancelled", "interrupted"})
+job_argument = argument("job", help="Id, a unique part of one, or latest.")
 
 
-KindName = Literal["snapshot", "restore", "import"]
-JobArgument = Annotated[
-    str, typer.Argument(metavar="JOB", help="Id, a unique part of one, or latest.")
-]
-
-
-class StateName(StrEnum):
-    """Names of `JobState`; an enum, for Typer takes no list of literals."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"
-
-
-@command(app, "list", examples=("drey job list --status running --status queued",))
-def list_jobs(
-    session: Session,
-    kind: Annotated[KindName | None, typer.Option("--kind", help="Only this kind.")] = None,
-    status: Annotated[
-        list[StateName] | None, typer.Option("--status", help="Only these states; repeat.")
-    ] = None,
-    by: Annotated[str, typer.Option("--by", help="Only those that this key or person made.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Most jobs; 0 is all.")] = 50,
-) -> None:
+@command(
+    "list",
+    job_command,
+    gives="{jobs}",
+    examples=("drey job list --status running --status queued",),
+)
+@option("--kind", type=choice_of("snapshot", "restore", "import"), help="Only this kind.")
+@option(
+    "--status",
+    type=choice_of("queued", "running", *sorted(ENDED)),
+    multiple=True,
+    help="Only these states; repeat.",
+)
+@option("--by", default="", metavar="NAME", help="Only those that this key or person made.")
+@limit_option(50, "Most jobs")
+def list_jobs(session: Session, kind: str | None, status: list[str], by: str, limit: int) -> None:
     """List jobs, newest first."""
     client = session.client
-    request = job_service_pb2.ListJobsRequest(principal=by)
-    if kind:
-        request.kind = number_of(job_pb2.JobKind, kind)
-    request.states.extend(number_of(job_pb2.JobState, each) for each in status or ())
-
+    request = job_service_pb2.ListJobsRequest(
+        principal=by,
+        kind=number_of(job_pb2.JobKind, kind),
+        states=[number_of(job_pb2.JobState, each) for each in status],
+    )
     jobs = list(client.list_items(client.jobs.ListJobs, request, "jobs", limit=limit))
     session.show({"jobs": jobs}, lambda: jobs_table(jobs, utc=session.out.utc))
 
 
-@command(app, "show", examples=("drey job show latest",))
-def show(session: Session, job: JobArgument) -> None:
+@command("show", job_command, gives="GetJobResponse", examples=("drey job show latest",))
+@job_argument
+def show(session: Session, job: str) -> None:
     """Show one job."""
     client = session.client
     request = job_service_pb2.GetJobRequest(id=job_id(client, job))
-    _show_job(session, client.call(client.jobs.GetJob, request).job)
+    answer = client.call(client.jobs.GetJob, request)
+    session.show(answer, lambda: job_facts(answer.job, utc=session.out.utc))
 
 
-def _show_job(session: Session, job: job_pb2.Job) -> None:
+@command("watch", job_command, gives="{job} a line", examples=("drey job watch latest",))
+@job_argument
+def watch(session: Session, job: str) -> None:
+    """Follow a job to its end. Leaving by Ctrl-C stops nothing.
 
-    session.show({"job": job}, lambda: job_facts(job, utc=session.out.utc))
-
-
-@command(app, "watch", examples=("drey job watch latest",))
-def watch(session: Session, job: JobArgument) -> None:
-    """Follow a job to its end. Leaving by Ctrl-C stops nothing."""
-    from drey_cli.following import follow_job, job_states
-
+    With --json: a line for each change.
+    """
     identity = job_id(session.client, job)
     if session.out.json:
         last = None
@@ -84,19 +89,144 @@ def watch(session: Session, job: JobArgument) -> None:
         last = follow_job(session, identity)
         session.out.table(job_facts(last, utc=session.out.utc))
     if last is None or job_state(last) != "succeeded":
-        raise typer.Exit(ExitCode.REFUSED)
+        end_with(ExitCode.REFUSED)
 
 
-@command(app, "cancel", examples=("drey job cancel latest --reason 'wrong scope'",))
-def cancel(
-    session: Session,
-    job: JobArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit.")] = "",
-) -> None:
+@command(
+    "cancel",
+    job_command,
+    gives="CancelJobResponse",
+    examples=("drey job cancel latest --reason 'wrong scope'",),
+)
+@job_argument
+@reason_option
+def cancel(session: Session, job: str, reason: str) -> None:
     """Ask a job to stop at its next safe point."""
     client = session.client
-    answer = client.call(
-        client.jobs.CancelJob,
-        job_service_pb2.CancelJobRequest(id=job_id(client, job), reason=reason),
+    request = job_service_pb2.CancelJobRequest(id=job_id(client, job), reason=reason)
+    answer = client.call(client.jobs.CancelJob, request)
+    session.show(answer, lambda: job_facts(answer.job, utc=session.out.utc))
+
+
+def job_states(session: Session, job_id: str) -> Iterator[job_pb2.Job]:
+    """Each state of a job until it has ended, across broken connections."""
+    from drey_cli.following import follow_stream
+
+    request = job_service_pb2.WatchJobRequest(id=job_id)
+    method = session.client.jobs.WatchJob
+    for message in follow_stream(session, method, request, meanwhile="the job goes on"):
+        yield message.job
+        if job_state(message.job) in ENDED:
+            return
+
+
+def follow_job(session: Session, job_id: str) -> job_pb2.Job:
+    """Show a bar until the job has ended; give its last state.
+
+    Ctrl-C leaves the job running and raises KeyboardInterrupt, after saying so.
+    """
+    last: job_pb2.Job | None = None
+    try:
+        with session.out.progress() as progress:
+            task = progress.add_task("waiting", total=None)
+            for job in job_states(session, job_id):
+                last = job
+                progress.update(
+                    task,
+                    description=escape(job.phase) or job_state(job),
+                    completed=job.done,
+                    total=job.total or None,
+                )
+    except KeyboardInterrupt:
+        session.out.note(f"the job goes on: drey job watch {job_id}")
+        raise
+    if last is None:
+        raise CliError(f"job {job_id} cannot be followed", remedy=f"see drey job show {job_id}")
+    return last
+
+
+def check_job(job: job_pb2.Job) -> None:
+    """Raise the error of a job that did not succeed."""
+    state = job_state(job)
+    if state == "succeeded":
+        return
+    if job.HasField("error"):
+        raise from_item_error(job.error)
+    raise CliError(
+        f"job {job.id} is {state}",
+        reason="JOB_" + state.upper(),
+        remedy=f"see drey job show {job.id} ({progress_text(job)})",
     )
-    _show_job(session, answer.job)
+
+
+def job_state(job: job_pb2.Job) -> str:
+    """State of a job as its short name."""
+    return short_name(job_pb2.JobState, job.state)
+
+
+def state_cell(job: job_pb2.Job) -> Cell:
+    """State of a job in its color."""
+    state = job_state(job)
+    return Cell(state, _STYLE.get(state, ""))
+
+
+def progress_text(job: job_pb2.Job) -> str:
+    """How far it is: `reading 120/4000`."""
+    amount = f"{job.done}/{job.total}" if job.total else ""
+    return f"{job.phase} {amount}".strip()
+
+
+def result_text(job: job_pb2.Job) -> str:
+    """What a job made or works on, as the commands name it."""
+    match job.WhichOneof("result"):
+        case "snapshot_id":
+            return f"snapshot {job.snapshot_id}"
+        case "restore_id":
+            return f"restore {job.restore_id}"
+        case "import_summary":
+            done = job.import_summary
+            return f"{done.added} added, {done.changed} changed, {done.unchanged} unchanged"
+        case _:
+            return ""
+
+
+def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
+    """One line a job."""
+
+    def result_cell(job: job_pb2.Job) -> Cell:
+        return Cell(job.error.message, "red") if job.HasField("error") else Cell(result_text(job))
+
+    return table_of(
+        jobs,
+        id_field("job", lambda job: job.id),
+        time_field("time", lambda job: job.create_time, utc=utc),
+        text_field("kind", lambda job: short_name(job_pb2.JobKind, job.kind)),
+        text_field("state", state_cell),
+        text_field("progress", progress_text),
+        text_field("by", lambda job: job.actor.principal),
+        text_field("result or error", result_cell, fold=True),
+    )
+
+
+def job_facts(job: job_pb2.Job, *, utc: bool) -> Table:
+    """All that is known of a job."""
+    pairs: list[Pair] = [
+        ("job", job.id),
+        ("kind", short_name(job_pb2.JobKind, job.kind)),
+        ("state", state_cell(job)),
+        ("progress", progress_text(job) or "—"),
+        ("result", result_text(job) or "—"),
+        ("by", job.actor.principal),
+        ("attempts", str(job.attempts)),
+        ("created", format_stamp(job.create_time, utc=utc)),
+        ("begun", format_stamp(job.start_time, utc=utc)),
+        ("ended", format_stamp(job.end_time, utc=utc)),
+    ]
+    if job.HasField("start_time") and job.HasField("end_time"):
+        span_ns = job.end_time.ToNanoseconds() - job.start_time.ToNanoseconds()
+        pairs.append(("took", format_span(span_ns)))
+    if job.HasField("error"):
+        pairs.append(("error", Cell(job.error.message, "bold red")))
+    if job.trace_id:
+        pairs.append(("trace", job.trace_id))
+    return facts(pairs)

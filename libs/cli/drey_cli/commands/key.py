@@ -1,63 +1,74 @@
-"""`drey key`: API keys, and their tables."""
+"""`drey key` and `drey whoami`: API keys, their tables, and what the caller's own allows."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from drey_cli import naming
 from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import access_pb2, access_service_pb2
-from drey_cli.durations import parse_duration
-from drey_cli.errors import CliError
-from drey_cli.exits import ExitCode
+from drey_cli.errors import CliError, ExitCode
 from drey_cli.naming import key_id
-from drey_cli.registry import command, command_app
-from drey_cli.render.table import Cell, Field, Table, table_of, text_field
-from drey_cli.render.times import format_time
-from drey_cli.session import Session, new_request_id
+from drey_cli.options import SPAN, argument, option, yes_option
+from drey_cli.render.table import Cell, Field, Table, table_of, text_field, time_field
+from drey_cli.render.words import format_stamp
+from drey_cli.session import Session, command, group
 
-app = command_app(SUMMARIES["key"])
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+key_command = group(SUMMARIES["key"])
 
 
 @command(
-    app,
+    "whoami",
+    gives="WhoAmIResponse",
+    examples=("drey whoami", "drey whoami --json | jq -r .permissions[]"),
+)
+def whoami_command(session: Session) -> None:
+    """Say who you are to the server, and what you may do."""
+    client = session.client
+    answer = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest())
+    if session.out.json:
+        session.out.document(answer)
+        return
+    until = ""
+    if answer.HasField("expire_time"):
+        until = f", until {format_stamp(answer.expire_time, utc=session.out.utc)}"
+    roles = ", ".join(answer.roles)
+    session.out.text(f"{answer.principal} ({roles}{until}) at {client.connection.server}")
+    session.out.note(f"may: {' '.join(answer.permissions)}")
+
+
+@command(
     "create",
+    key_command,
+    gives="CreateKeyResponse, without the secret where it is in a file",
     examples=(
         "drey key create alice --role operator --role editor --lifetime 90d",
         "drey key create gui --role viewer --out gui.key",
     ),
 )
+@argument("name", help="Name of the holder.")
+@option(
+    "--role",
+    "roles",
+    required=True,
+    multiple=True,
+    help="What the holder may do; repeat. `drey key roles` lists them.",
+)
+@option("--lifetime", type=SPAN, metavar="TIME", help="As 30d. Default: for ever.")
+@option("--out", default="", metavar="FILE", help="Write the secret there, mode 0600.")
 def create(
-    session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the holder.")],
-    roles: Annotated[
-        list[str],
-        typer.Option(
-            "--role",
-            metavar="ROLE",
-            help="What the holder may do; may be repeated. `drey key roles` lists them.",
-        ),
-    ],
-    lifetime: Annotated[
-        str, typer.Option("--lifetime", metavar="TIME", help="As 30d. Default: for ever.")
-    ] = "",
-    out: Annotated[
-        str, typer.Option("--out", metavar="FILE", help="Write the secret there, mode 0600.")
-    ] = "",
+    session: Session, name: str, roles: list[str], lifetime: Duration | None, out: str
 ) -> None:
     """Create a key. Its secret is shown this once only."""
     request = access_service_pb2.CreateKeyRequest(
-        name=name,
-        grants=[access_pb2.Grant(role=role) for role in roles],
-        request_id=new_request_id(),
+        name=name, grants=[access_pb2.Grant(role=role) for role in roles], lifetime=lifetime
     )
-    if lifetime:
-        request.lifetime.CopyFrom(parse_duration(lifetime, option="--lifetime"))
     # Opened before the key is made: a secret that cannot be kept must not come into being.
     target = _secret_file(out) if out else None
     answer = session.client.call(session.client.access.CreateKey, request)
@@ -87,55 +98,47 @@ def _secret_file(path: str) -> int:
         ) from error
 
 
-@command(app, "list")
-def list_keys(
-    session: Session,
-    dead: Annotated[bool, typer.Option("--dead", help="Revoked and expired ones too.")] = False,
-) -> None:
+@command("list", key_command, gives="{keys}", examples=("drey key list --dead",))
+@option("--dead", is_flag=True, help="Revoked and expired ones too.")
+def list_keys(session: Session, dead: bool) -> None:
     """List keys by the name of the holder."""
     keys = list(naming.list_keys(session.client, include_dead=dead))
     session.show({"keys": keys}, lambda: keys_table(keys, utc=session.out.utc))
 
 
-@command(app, "revoke", examples=("drey key revoke alice",))
-def revoke(
-    session: Session,
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Holder, id, or part of the id.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+@command("revoke", key_command, gives="RevokeKeyResponse", examples=("drey key revoke alice",))
+@argument("key", help="Holder, id, or part of the id.")
+@yes_option
+def revoke(session: Session, key: str, yes: bool) -> None:
     """Revoke a key: no gateway accepts it a second later, and its watches are cut."""
     client = session.client
     identity = key_id(client, key)
     session.confirm(f"Revoke {key} ({identity})?", yes=yes)
     answer = client.call(client.access.RevokeKey, access_service_pb2.RevokeKeyRequest(id=identity))
-    session.show(
-        {"key": answer.key}, lambda: f"revoked the key of {answer.key.name} ({answer.key.id})"
-    )
+    session.show(answer, lambda: f"revoked the key of {answer.key.name} ({answer.key.id})")
 
 
-@command(app, "roles", examples=("drey key roles --permissions",))
-def list_roles(
-    session: Session,
-    permissions: Annotated[
-        bool, typer.Option("--permissions", help="With every permission of each.")
-    ] = False,
-) -> None:
+@command(
+    "roles", key_command, gives="ListRolesResponse", examples=("drey key roles --permissions",)
+)
+@option("--permissions", is_flag=True, help="With every permission of each.")
+def list_roles(session: Session, permissions: bool) -> None:
     """List the roles that a key may hold, and what each is for."""
     client = session.client
     answer = client.call(client.access.ListRoles, access_service_pb2.ListRolesRequest())
     session.show(answer, lambda: roles_table(answer.roles, permissions=permissions))
 
 
-@command(app, "bootstrap", examples=("drey key bootstrap --postgres-url postgresql://host/drey",))
-def bootstrap(
-    session: Session,
-    postgres_url: Annotated[
-        str,
-        typer.Option("--postgres-url", metavar="URL", help="Database. [env DREY_POSTGRES_URL]"),
-    ] = "",
-    name: Annotated[str, typer.Option("--name", help="Name of the holder.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Although an admin key lives.")] = False,
-) -> None:
+@command(
+    "bootstrap",
+    key_command,
+    gives="{secret}",
+    examples=("drey key bootstrap --postgres-url postgresql://host/drey",),
+)
+@option("--postgres-url", default="", metavar="URL", help="Database. (env DREY_POSTGRES_URL)")
+@option("--name", default="", help="Name of the holder.")
+@option("--force", is_flag=True, help="Although an admin key lives.")
+def bootstrap(session: Session, postgres_url: str, name: str, force: bool) -> None:
     """Make the first admin key, straight in the database; needs the gateway installed here.
 
     The one command that is no client of the server: there is no key yet to ask it with.
@@ -163,7 +166,12 @@ def bootstrap(
         arguments, env=environment, check=False, stdout=subprocess.PIPE, text=True
     )
     if done.returncode:
-        raise typer.Exit(ExitCode.REFUSED if done.returncode > 0 else ExitCode.INTERRUPTED)
+        raise CliError(
+            "no key was made",
+            reason="BOOTSTRAP_FAILED",
+            remedy="see what the gateway's program wrote before this",
+            code=ExitCode.REFUSED if done.returncode > 0 else ExitCode.INTERRUPTED,
+        )
     secret = done.stdout.strip()
     session.show({"secret": secret}, lambda: secret)
 
@@ -173,8 +181,8 @@ def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:
 
     def end_cell(key: access_pb2.Key) -> Cell | str:
         if key.HasField("revoke_time"):
-            return Cell(f"revoked {format_time(key.revoke_time.ToNanoseconds(), utc=utc)}", "red")
-        return format_time(key.expire_time.ToNanoseconds(), utc=utc)
+            return Cell(f"revoked {format_stamp(key.revoke_time, utc=utc)}", "red")
+        return format_stamp(key.expire_time, utc=utc)
 
     return table_of(
         keys,
@@ -184,7 +192,7 @@ def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:
         ),
         text_field("roles", lambda key: ", ".join(grant.role for grant in key.grants), fold=True),
         text_field("begins with", lambda key: f"{key.prefix}…"),
-        text_field("created", lambda key: format_time(key.create_time.ToNanoseconds(), utc=utc)),
+        time_field("created", lambda key: key.create_time, utc=utc),
         text_field("by", lambda key: key.created_by),
         text_field("expires", end_cell),
         text_field("id", lambda key: key.id),

@@ -1,63 +1,45 @@
-"""`drey pv add|set|rm`: changing the catalog. None of these writes to the machine."""
+"""`drey pv add|set|rm|undelete`: changing the catalog. None of these writes to the machine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from drey_cli.commands.pv import pv_argument, pv_command
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2
-from drey_cli.durations import parse_duration
 from drey_cli.errors import usage_error
 from drey_cli.naming import get_pv
-from drey_cli.registry import command
-from drey_cli.render.enums import number_of
-from drey_cli.render.times import plural
-from drey_cli.selection import Choice, parse_tag
-from drey_cli.session import Session, new_request_id
+from drey_cli.options import (
+    SPAN,
+    argument,
+    choice_of,
+    dry_run_option,
+    option,
+    packed_options,
+    policy_option,
+    yes_option,
+)
+from drey_cli.render.words import number_of, plural
+from drey_cli.selection import Choice, choosing, parse_tag
+from drey_cli.session import Session, command
 
-app = typer.Typer()
-
-
-ProtocolName = Literal["ca", "pva"]
-CompletionName = Literal["sent", "put-callback", "readback", "done-channel"]
-
-
-def _policy(*names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel="How a restore treats it", **more)
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
 
 
 @dataclass(frozen=True, slots=True)
 class PvOptions:
-    """Options that say what an entry holds. None: not said."""
+    """What was said of an entry. None: not said."""
 
-    name: Annotated[str | None, typer.Option("--name", help="Name in the catalog.")] = None
-    protocol: Annotated[
-        ProtocolName | None, typer.Option("--protocol", help="Channel Access or PVAccess.")
-    ] = None
-    device: Annotated[str | None, typer.Option("--device", help="Device; empty for none.")] = None
-    description: Annotated[str | None, typer.Option("--description", help="Text for people.")] = (
-        None
-    )
-    read_only: Annotated[
-        bool | None,
-        typer.Option("--read-only/--writable", help="Whether Drey must never write it."),
-    ] = None
-    setpoint_abs: Annotated[
-        float | None,
-        typer.Option("--abs", help="Absolute tolerance of the setpoint, in its units."),
-    ] = None
-    setpoint_rel: Annotated[
-        float | None,
-        typer.Option("--rel", help="Relative tolerance of the setpoint; 0.01 is 1 %."),
-    ] = None
-    readback_abs: Annotated[
-        float | None, typer.Option("--readback-abs", help="Absolute tolerance of the readback.")
-    ] = None
-    readback_rel: Annotated[
-        float | None, typer.Option("--readback-rel", help="Relative tolerance of the readback.")
-    ] = None
+    name: str | None
+    protocol: str | None
+    device: str | None
+    description: str | None
+    read_only: bool | None
+    setpoint_abs: float | None
+    setpoint_rel: float | None
+    readback_abs: float | None
+    readback_rel: float | None
 
     def fill(self, pv: catalog_pb2.Pv, setpoint: str | None, readback: str | None) -> list[str]:
         """Set what was said in an entry, and keep the rest; the paths of what was said."""
@@ -90,38 +72,57 @@ class PvOptions:
         return paths
 
 
+def _number(name: str, field: str, text: str) -> Any:
+    return option(name, f"entry_{field}", type=float, metavar="NUMBER", help=text)
+
+
+entry_options = packed_options(
+    "entry",
+    PvOptions,
+    option("--name", "entry_name", help="Name in the catalog."),
+    option(
+        "--protocol",
+        "entry_protocol",
+        type=choice_of("ca", "pva"),
+        help="Channel Access or PVAccess.",
+    ),
+    option("--device", "entry_device", help="Device; empty for none."),
+    option("--description", "entry_description", help="Text for people."),
+    option(
+        "--read-only/--writable",
+        "entry_read_only",
+        default=None,
+        help="Whether Drey must never write it.",
+    ),
+    _number("--abs", "setpoint_abs", "Absolute tolerance of the setpoint, in its units."),
+    _number("--rel", "setpoint_rel", "Relative tolerance of the setpoint; 0.01 is 1 %."),
+    _number("--readback-abs", "readback_abs", "Absolute tolerance of the readback."),
+    _number("--readback-rel", "readback_rel", "Relative tolerance of the readback."),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyOptions:
-    """Options that say how a restore treats a PV. None: not said."""
+    """What was said of how a restore treats a PV. None: not said."""
 
-    completion: Annotated[
-        CompletionName | None, _policy("--completion", help="How completion is judged.")
-    ] = None
-    timeout: Annotated[str | None, _policy("--write-timeout", help="How long it may take.")] = None
-    settle: Annotated[
-        str | None, _policy("--settle", help="How long it must stay in tolerance.")
-    ] = None
-    stage: Annotated[int | None, _policy("--stage", help="Lowest is written first.")] = None
-    done_channel: Annotated[str | None, _policy("--done-channel", help="Says when it is done.")] = (
-        None
-    )
-    done_value: Annotated[float | None, _policy("--done-value", help="Value that means done.")] = (
-        None
-    )
-    no_policy: Annotated[bool, _policy("--no-policy", help="Back to the defaults first.")] = False
+    completion: str | None
+    timeout: Duration | None
+    settle: Duration | None
+    stage: int | None
+    done_channel: str | None
+    done_value: float | None
+    no_policy: bool
 
     def fill(self, pv: catalog_pb2.Pv) -> list[str]:
         """Set what was said in the policy of an entry, and keep the rest; the path, if any."""
-        policy = catalog_pb2.RestorePolicy()
-        if self.completion:
-            policy.completion = number_of(catalog_pb2.Completion, self.completion)
-        if self.timeout is not None:
-            policy.timeout.CopyFrom(parse_duration(self.timeout, option="--write-timeout"))
-        if self.settle is not None:
-            policy.settle.CopyFrom(parse_duration(self.settle, option="--settle"))
-        for field in ("stage", "done_channel", "done_value"):
-            if getattr(self, field) is not None:
-                setattr(policy, field, getattr(self, field))
+        policy = catalog_pb2.RestorePolicy(
+            completion=number_of(catalog_pb2.Completion, self.completion),
+            timeout=self.timeout,
+            settle=self.settle,
+            stage=self.stage,
+            done_channel=self.done_channel or "",
+            done_value=self.done_value,
+        )
         if self.no_policy:
             pv.ClearField("restore_policy")
         if policy.ByteSize():
@@ -129,25 +130,60 @@ class PolicyOptions:
         return ["restore_policy"] if policy.ByteSize() or self.no_policy else []
 
 
+policy_options = packed_options(
+    "policy",
+    PolicyOptions,
+    policy_option(
+        "--completion",
+        "policy_completion",
+        type=choice_of("sent", "put-callback", "readback", "done-channel"),
+        help="How completion is judged.",
+    ),
+    policy_option(
+        "--write-timeout",
+        "policy_timeout",
+        type=SPAN,
+        metavar="TIME",
+        help="How long it may take.",
+    ),
+    policy_option(
+        "--settle",
+        "policy_settle",
+        type=SPAN,
+        metavar="TIME",
+        help="How long it must stay in tolerance.",
+    ),
+    policy_option(
+        "--stage", "policy_stage", type=int, metavar="NUMBER", help="Lowest is written first."
+    ),
+    policy_option("--done-channel", "policy_done_channel", help="Says when it is done."),
+    policy_option(
+        "--done-value",
+        "policy_done_value",
+        type=float,
+        metavar="NUMBER",
+        help="Value that means done.",
+    ),
+    policy_option(
+        "--no-policy", "policy_no_policy", is_flag=True, help="Back to the defaults first."
+    ),
+)
+
+
 @command(
-    app,
     "add",
+    pv_command,
+    gives="CreatePvResponse",
     examples=(
         "drey pv add QUAD:LI21:201:BDES --readback QUAD:LI21:201:BACT --abs 0.01",
         "drey pv add --readback BPMS:LI21:201:X --device BPM --tag Region=LI21",
     ),
 )
-def add(
-    session: Session,
-    options: PvOptions,
-    setpoint: Annotated[
-        str, typer.Argument(metavar="[SETPOINT]", help="Address of the setpoint channel.")
-    ] = "",
-    readback: Annotated[str, typer.Option("--readback", help="Address of the readback.")] = "",
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="GROUP=TAG[,TAG]", help="Tags to carry.")
-    ] = None,
-) -> None:
+@argument("setpoint", default="", metavar="[SETPOINT]", help="Address of the setpoint channel.")
+@option("--readback", default="", help="Address of the readback.")
+@option("--tag", "tags", multiple=True, metavar="GROUP=TAG[,TAG]", help="Tags to carry.")
+@entry_options
+def add(session: Session, entry: PvOptions, setpoint: str, readback: str, tags: list[str]) -> None:
     """Add a PV to the catalog; monitors connect it within two seconds."""
     if not (setpoint or readback):
         raise usage_error(
@@ -156,104 +192,88 @@ def add(
             remedy="give the address of the setpoint, or --readback ADDRESS, or both",
         )
     pv = catalog_pb2.Pv()
-    options.fill(pv, setpoint or None, readback or None)
-    for text in tag or ():
-        group, tags = parse_tag(text, option="--tag")
-        pv.tags.extend(catalog_pb2.TagRef(group=group, tag=each) for each in tags)
+    entry.fill(pv, setpoint or None, readback or None)
+    for text in tags:
+        group, names = parse_tag(text, option="--tag")
+        pv.tags.extend(catalog_pb2.TagRef(group=group, tag=name) for name in names)
     client = session.client
-    answer = client.call(
-        client.catalog.CreatePv,
-        catalog_service_pb2.CreatePvRequest(pv=pv, request_id=new_request_id()),
-    )
+    answer = client.call(client.catalog.CreatePv, catalog_service_pb2.CreatePvRequest(pv=pv))
     session.show(answer, lambda: f"added {answer.pv.name} ({answer.pv.id})")
 
 
 @command(
-    app,
     "set",
+    pv_command,
+    gives="UpdatePvResponse",
     examples=(
         "drey pv set QUAD:LI21:201:BDES --abs 0.01 --description 'Quad 201'",
         "drey pv set MOTR:LI21:1 --completion done-channel --done-channel MOTR:LI21:1.DMOV",
     ),
 )
+@pv_argument
+@option("--setpoint", help="Address of the setpoint; empty for none.")
+@option("--readback", help="Address of the readback; empty for none.")
+@entry_options
+@policy_options
 def set_pv(
     session: Session,
-    pv: Annotated[str, typer.Argument(metavar="PV", help="Name or id.")],
-    options: PvOptions,
+    pv: str,
+    entry: PvOptions,
     policy: PolicyOptions,
-    setpoint: Annotated[
-        str | None, typer.Option("--setpoint", help="Address of the setpoint; empty for none.")
-    ] = None,
-    readback: Annotated[
-        str | None, typer.Option("--readback", help="Address of the readback; empty for none.")
-    ] = None,
+    setpoint: str | None,
+    readback: str | None,
 ) -> None:
     """Change fields of a PV in the catalog. The machine is not written.
 
     Only what is said is changed, and only if nobody changed the PV in between.
     """
     client = session.client
-    entry = get_pv(client, pv).pv
-    mask = [*options.fill(entry, setpoint, readback), *policy.fill(entry)]
+    held = get_pv(client, pv).pv
+    mask = [*entry.fill(held, setpoint, readback), *policy.fill(held)]
     if not mask:
         raise usage_error("no option says what to change", remedy="see drey pv set --help")
-    request = catalog_service_pb2.UpdatePvRequest(pv=entry, request_id=new_request_id())
+    request = catalog_service_pb2.UpdatePvRequest(pv=held)
     request.update_mask.paths.extend(mask)
     answer = client.call(client.catalog.UpdatePv, request)
     session.show(answer, lambda: f"changed {answer.pv.name}: {', '.join(mask)}")
 
 
-@command(app, "rm", examples=("drey pv rm OLD:PV", "drey pv rm --device SPARE --dry-run"))
-def remove(
-    session: Session,
-    choice: Choice,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only say how many it would be.")
-    ] = False,
-) -> None:
+@command(
+    "rm",
+    pv_command,
+    gives="{deleted}",
+    examples=("drey pv rm OLD:PV", "drey pv rm --device SPARE --dry-run"),
+)
+@choosing
+@yes_option
+@dry_run_option
+def remove(session: Session, choice: Choice, yes: bool, dry_run: bool) -> None:
     """Delete PVs from the catalog. Each leaves a tombstone; snapshots keep their values."""
     client, selector = session.client, choice.required()
 
-    def purge_pvs(dry: bool) -> catalog_service_pb2.PurgePvsResponse:
-        return client.call(
-            client.catalog.PurgePvs,
-            catalog_service_pb2.PurgePvsRequest(
-                selector=selector, dry_run=dry, request_id="" if dry else new_request_id()
-            ),
-        )
+    def purge_pvs(*, dry_run: bool) -> int:
+        request = catalog_service_pb2.PurgePvsRequest(selector=selector, dry_run=dry_run)
+        return client.call(client.catalog.PurgePvs, request).pvs
 
     if dry_run or not yes:
-        would = purge_pvs(True)
+        count = purge_pvs(dry_run=True)
         if dry_run:
-            _say_deleted(session, would.pvs, f"would delete {plural(would.pvs, 'PV')}")
+            session.show({"deleted": count}, lambda: f"would delete {plural(count, 'PV')}")
             return
-        session.confirm(f"Delete {plural(would.pvs, 'PV')}?", yes=yes)
-    done = purge_pvs(False)
-    _say_deleted(session, done.pvs, f"deleted {plural(done.pvs, 'PV')}")
+        session.confirm(f"Delete {plural(count, 'PV')}?", yes=yes)
+    deleted = purge_pvs(dry_run=False)
+    session.show({"deleted": deleted}, lambda: f"deleted {plural(deleted, 'PV')}")
 
 
-@command(app, "undelete", examples=("drey pv undelete OLD:PV",))
-def undelete(
-    session: Session,
-    choice: Choice,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only say how many it would be.")
-    ] = False,
-) -> None:
+@command("undelete", pv_command, gives="{undeleted}", examples=("drey pv undelete OLD:PV",))
+@choosing
+@dry_run_option
+def undelete(session: Session, choice: Choice, dry_run: bool) -> None:
     """Bring deleted PVs back, under their numbers. See them with: drey pv list --deleted."""
     client = session.client
-    count = client.call(
-        client.catalog.BatchUndeletePvs,
-        catalog_service_pb2.BatchUndeletePvsRequest(
-            selector=choice.required(),
-            dry_run=dry_run,
-            request_id="" if dry_run else new_request_id(),
-        ),
-    ).undeleted
+    request = catalog_service_pb2.BatchUndeletePvsRequest(
+        selector=choice.required(), dry_run=dry_run
+    )
+    count = client.call(client.catalog.BatchUndeletePvs, request).undeleted
     text = f"would bring back {plural(count, 'PV')}" if dry_run else f"{plural(count, 'PV')} back"
-    _say_deleted(session, count, text, "undeleted")
-
-
-def _say_deleted(session: Session, count: int, text: str, what: str = "deleted") -> None:
-    session.show({what: count}, lambda: text)
+    session.show({"undeleted": count}, lambda: text)

@@ -5,49 +5,37 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
-import typer
-
+from drey_cli.commands.pv import pv_command
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2, selector_pb2
-from drey_cli.errors import CliError, usage_error
-from drey_cli.exits import ExitCode
-from drey_cli.registry import command
-from drey_cli.render.documents import as_document, as_documents
-from drey_cli.render.enums import short_name
+from drey_cli.errors import CliError, ExitCode, usage_error
+from drey_cli.options import argument, option
 from drey_cli.render.table import Cell, Table, number_field, table_of, text_field
-from drey_cli.render.times import format_count, plural
-from drey_cli.selection import Choice
-from drey_cli.session import Session, new_request_id
-
-app = typer.Typer()
-
+from drey_cli.render.words import format_count, plural, short_name
+from drey_cli.selection import Choice, choosing
+from drey_cli.session import Session, command, end_with, new_request_id
 
 CHUNK = 512 * 1024
 _SHOWN_ROWS = 50
 
 
 @command(
-    app,
     "import",
+    pv_command,
+    gives="{rows, summary}",
     examples=(
         "drey pv import machine.csv --dry-run",
         "drey pv import machine.csv",
         "zcat machine.csv.gz | drey pv import -",
     ),
 )
+@argument("file", help="The file; - is standard input.")
+@option("--dry-run", "-n", is_flag=True, help="Only say what would be done.")
+@option("--keep-existing", is_flag=True, help="Leave PVs that are there as they are.")
+@option("--changes", is_flag=True, help="Show changed rows as well, not only refused ones.")
 def import_pvs(
-    session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standard input.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only say what would be done.")
-    ] = False,
-    keep_existing: Annotated[
-        bool, typer.Option("--keep-existing", help="Leave PVs that are there as they are.")
-    ] = False,
-    show_changes: Annotated[
-        bool, typer.Option("--changes", help="Show changed rows as well, not only refused ones.")
-    ] = False,
+    session: Session, file: str, dry_run: bool, keep_existing: bool, changes: bool
 ) -> None:
     """Import a CSV file of PVs: all of it, or, when any row is refused, nothing."""
     options = catalog_service_pb2.ImportOptions(
@@ -65,12 +53,11 @@ def import_pvs(
             progress.advance(task, count)
 
         rows, summary = _exchange_file(session, options, source, show_sent)
-    if session.out.json:
-        session.out.document({"rows": as_documents(rows), "summary": as_document(summary)})
-    else:
-        _draw_import(session, rows, summary, show_changes)
+    shown = [row for row in rows if changes or row.HasField("error")]
+    most = _SHOWN_ROWS if session.out.is_terminal else len(shown)
+    session.show({"rows": rows, "summary": summary}, lambda: draw_import(shown, summary, most))
     if summary.refused:
-        raise typer.Exit(ExitCode.REFUSED)
+        end_with(ExitCode.REFUSED)
 
 
 def _open_source(file: str) -> BinaryIO:
@@ -93,7 +80,6 @@ def _exchange_file(
     source: BinaryIO,
     sent: Callable[[int], None],
 ) -> tuple[list[catalog_pb2.ImportRow], catalog_pb2.ImportSummary]:
-
     def import_requests() -> Iterator[catalog_service_pb2.ImportPvsRequest]:
         yield catalog_service_pb2.ImportPvsRequest(options=options)
         while chunk := source.read(CHUNK):
@@ -117,40 +103,25 @@ def _exchange_file(
     return rows, summary
 
 
-def _draw_import(
-    session: Session,
-    rows: list[catalog_pb2.ImportRow],
-    summary: catalog_pb2.ImportSummary,
-    show_changes: bool,
-) -> None:
-
-    shown = [row for row in rows if show_changes or row.HasField("error")]
-    if shown:
-        table = import_table(shown[:_SHOWN_ROWS] if session.out.is_terminal else shown)
-        if len(table.rows) < len(shown):
-            table.note = f"… {plural(len(shown) - len(table.rows), 'more row')}; --json has all"
-        session.out.table(table)
-    session.out.cell(summary_cell(summary))
-    if summary.tag_groups_added:
-        session.out.text(f"new tag groups: {', '.join(summary.tag_groups_added)}")
-
-
 @command(
-    app,
     "export",
-    examples=(
-        "drey pv export -o machine.csv",
-        "drey pv export --tag Region=LI21 > li21.csv",
-    ),
+    pv_command,
+    gives="{file, bytes}",
+    examples=("drey pv export -o machine.csv", "drey pv export --tag Region=LI21 > li21.csv"),
 )
-def export(
-    session: Session,
-    choice: Choice,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Default: standard output.")
-    ] = "-",
-) -> None:
-    """Export PVs as a CSV file that `drey pv import` takes back. Without a choice: every PV."""
+@choosing
+@option("--output", "-o", default="-", metavar="FILE", help="Default: standard output.")
+def export(session: Session, choice: Choice, output: str) -> None:
+    """Export PVs as a CSV file that `drey pv import` takes back. Without a choice: every PV.
+
+    With --json: what was written where; the file itself needs --output then.
+    """
+    if session.out.json and output == "-":
+        raise usage_error(
+            "the file cannot be on standard output beside JSON",
+            field="--output",
+            remedy="say --output FILE, or leave --json out",
+        )
     client = session.client
     request = catalog_service_pb2.ExportPvsRequest(
         selector=choice.optional() or selector_pb2.Selector(all=True),
@@ -163,10 +134,7 @@ def export(
                 session.out.raw(chunk)
             return
         count = write_whole(Path(output), chunks)
-    if session.out.json:
-        session.out.document({"file": output, "bytes": count})
-    else:
-        session.out.note(f"{output}: {count} bytes")
+    session.show({"file": output, "bytes": count}, lambda: f"{output}: {count} bytes")
 
 
 def write_whole(path: Path, chunks: Iterator[bytes]) -> int:
@@ -207,6 +175,22 @@ def import_table(rows: Iterable[catalog_pb2.ImportRow]) -> Table:
         text_field("what", action_cell),
         text_field("why", lambda row: row.error.message, fold=True),
     )
+
+
+def draw_import(
+    shown: list[catalog_pb2.ImportRow], summary: catalog_pb2.ImportSummary, most: int
+) -> list[Table | Cell | str]:
+    """Rows of an import, at most so many, and what became of it."""
+    drawn: list[Table | Cell | str] = []
+    if shown:
+        table = import_table(shown[:most])
+        if len(shown) > most:
+            table.note = f"… {plural(len(shown) - most, 'more row')}; --json has all"
+        drawn.append(table)
+    drawn.append(summary_cell(summary))
+    if summary.tag_groups_added:
+        drawn.append(f"new tag groups: {', '.join(summary.tag_groups_added)}")
+    return drawn
 
 
 def summary_cell(summary: catalog_pb2.ImportSummary) -> Cell:

@@ -3,117 +3,101 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import typer
-
-from drey_cli.contracts import monitor_service_pb2, value_pb2, watch_pb2
-from drey_cli.durations import parse_duration, parse_seconds
-from drey_cli.errors import CliError
-from drey_cli.exits import ExitCode
-from drey_cli.registry import command
-from drey_cli.render.rows import NO_METADATA, row_cells, rows_table
+from drey_cli.commands.pv import pv_command, refuse_nothing
+from drey_cli.contracts import monitor_service_pb2, watch_pb2
+from drey_cli.errors import CliError, ExitCode
+from drey_cli.options import COUNT, SPAN, choice_of, option
 from drey_cli.render.table import Cell, escape, text_of
-from drey_cli.selection import Choice
-from drey_cli.session import Session
-from drey_cli.watching import WatchModel
+from drey_cli.render.values import NO_METADATA, row_cells, rows_table
+from drey_cli.selection import Choice, choosing
+from drey_cli.session import Session, command
+from drey_cli.watching import Change, WatchModel
 
 if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
     from rich.console import RenderableType
 
     from drey_cli.client import Stream
-    from drey_cli.watching import Change, WatchModel
+    from drey_cli.following import Lost
 
-app = typer.Typer()
-FieldsName = Literal["both", "setpoint", "readback"]
 _REDRAW_S = 0.25
 _FIELDS = {"both": 1, "setpoint": 2, "readback": 3}
 
 
 @command(
-    app,
     "watch",
+    pv_command,
+    gives="WatchPvsResponse a line; {connection_lost} where the stream broke",
     examples=(
         "drey pv watch QUAD:LI21:201:BDES BPMS:LI21:201:X",
         "drey pv watch --tag Region=LI21 --interval 1s",
         "drey pv watch --device BPM --json --for 10s > bpm.jsonl",
     ),
 )
+@choosing
+@option("--fields", type=choice_of(*_FIELDS), default="both", help="Which channels.")
+@option("--interval", type=SPAN, metavar="TIME", help="Least time between two updates.")
+@option("--allow-unknown", is_flag=True, help="Wait for names that are not there yet.")
+@option(
+    "--for", "duration", type=SPAN, metavar="TIME", help="Stop after this long. Default: never."
+)
+@option(
+    "--count",
+    type=COUNT,
+    default=0,
+    metavar="NUMBER",
+    help="Stop after this many changed rows. 0: never.",
+)
 def watch(
     session: Session,
     choice: Choice,
-    fields: Annotated[FieldsName, typer.Option("--fields", help="Which channels.")] = "both",
-    interval: Annotated[
-        str, typer.Option("--interval", metavar="TIME", help="Least time between two updates.")
-    ] = "",
-    allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="Wait for names that are not there yet.")
-    ] = False,
-    duration: Annotated[
-        str, typer.Option("--for", metavar="TIME", help="Stop after this long. Default: never.")
-    ] = "",
-    count: Annotated[
-        int, typer.Option("--count", min=0, help="Stop after this many changed rows. 0: never.")
-    ] = 0,
+    fields: str,
+    interval: Duration | None,
+    allow_unknown: bool,
+    duration: Duration | None,
+    count: int,
 ) -> None:
     """Watch PVs: their values now, then each change. Connects again by itself.
 
     On a terminal a table that stays; into a pipe a line for each change; with --json each message
     of the stream as it came.
     """
-    from drey_cli.following import SILENCE_S, Follower
+    from drey_cli.following import SILENCE_S, WATCH_TIMEOUT_S, follow_ticks
 
     spec = watch_pb2.WatchSpec(
         selector=choice.required(),
         with_metadata=not session.out.json,
         allow_unknown=allow_unknown,
+        min_interval=interval,
     )
     spec.fields = _FIELDS[fields]  # type: ignore[assignment]
-    if interval:
-        spec.min_interval.CopyFrom(parse_duration(interval, option="--interval"))
-    until = time.monotonic() + parse_seconds(duration, option="--for") if duration else None
-    model = WatchModel()
+    model, client = WatchModel(), session.client
 
     def open_stream() -> Stream[monitor_service_pb2.WatchPvsResponse]:
-        from drey_cli.client import WATCH_TIMEOUT_S
-
         request = monitor_service_pb2.WatchPvsRequest(spec=spec, token=model.token)
-        client = session.client
         return client.stream(client.monitor.WatchPvs, request, timeout_s=WATCH_TIMEOUT_S)
 
-    display = _make_display(session, model)
-    with display, Follower(open_stream, silence_s=SILENCE_S) as follower:
-        _follow_watch(follower, model, display, until, count, None if allow_unknown else choice)
+    until = time.monotonic() + duration.ToNanoseconds() / 1e9 if duration else float("inf")
+    with _make_display(session, model) as display:
+        ticks = follow_ticks(open_stream, silence_s=SILENCE_S)
+        _follow_watch(ticks, model, display, until, count, None if allow_unknown else choice)
 
 
 def _follow_watch(
-    follower: Follower[monitor_service_pb2.WatchPvsResponse],
+    ticks: Iterator[monitor_service_pb2.WatchPvsResponse | Lost | None],
     model: WatchModel,
     display: Display,
-    until: float | None,
+    until: float,
     count: int,
     refused: Choice | None,
 ) -> None:
     """`refused`: end where this chooses nothing at all, instead of waiting for it."""
-    from drey_cli.commands.pv_look import refuse_nothing
-    from drey_cli.following import Lost
-
     seen = 0
-    while until is None or time.monotonic() < until:
-        left = _REDRAW_S if until is None else max(0.0, min(_REDRAW_S, until - time.monotonic()))
-        try:
-            item = follower.get(left)
-        except EOFError:
-            raise CliError(
-                "the server ended the watch",
-                reason="WATCH_ENDED",
-                remedy="start it again",
-                code=ExitCode.UNAVAILABLE,
-            ) from None
-        if isinstance(item, Lost):
-            model.lost()
-            display.lost(item.error)
-        elif item is not None:
+    for item in ticks:
+        if isinstance(item, monitor_service_pb2.WatchPvsResponse):
             change = model.apply(item)
             display.changed(item, change)
             if refused is not None and item.HasField("baseline_end"):
@@ -121,9 +105,18 @@ def _follow_watch(
                 refused = None
             if item.HasField("diff"):
                 seen += len(change.rows)
-            if count and seen >= count:
-                return
+        elif item is not None:
+            model.lost()
+            display.lost(item.error)
+        if (count and seen >= count) or time.monotonic() >= until:
+            return
         display.tick()
+    raise CliError(
+        "the server ended the watch",
+        reason="WATCH_ENDED",
+        remedy="start it again",
+        code=ExitCode.UNAVAILABLE,
+    )
 
 
 class Display:
@@ -222,7 +215,7 @@ class LiveDisplay(Display):
         model = self.model
         size = self.session.out.console.size
         room = max(3, size.height - 6)
-        rows = sorted(model.rows.values(), key=_by_name)[:room]
+        rows = sorted(model.rows.values(), key=lambda row: row.name)[:room]
         table = rows_table(rows, model.metadata, utc=self.session.out.utc)
         for index, row in enumerate(rows):
             if row.number in self._recent:
@@ -234,10 +227,6 @@ class LiveDisplay(Display):
         line += f" · {model.merged} merged{more}"
         parts: list[RenderableType] = [rich_table(table, size.width), Text(line, style)]
         return Group(*parts, Text(escape(self._notice), "dim")) if self._notice else Group(*parts)
-
-
-def _by_name(row: value_pb2.PvRow) -> str:
-    return row.name
 
 
 def watch_status(model: WatchModel) -> tuple[str, str]:
@@ -256,7 +245,3 @@ def _make_display(session: Session, model: WatchModel) -> Display:
     if session.out.json:
         return JsonDisplay(session, model)
     return LiveDisplay(session, model) if session.out.is_terminal else Display(session, model)
-
-
-if TYPE_CHECKING:
-    from drey_cli.following import Follower

@@ -1,9 +1,261 @@
-"""`drey restore`: plans, and putting a stored state back."""
+"""`drey restore plan|undo|show|list`: making and looking at plans and restores."""
 
-from drey_cli.commands import SUMMARIES, restore_approve, restore_plan, restore_run
-from drey_cli.registry import command_app
+from __future__ import annotations
 
-app = command_app(SUMMARIES["restore"])
-restore_plan.register(app)
-restore_run.register(app)
-restore_approve.register(app)
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from drey_cli.commands import SUMMARIES
+from drey_cli.commands.snapshot_take import snapshot_argument
+from drey_cli.contracts import restore_pb2, restore_service_pb2, state_pb2
+from drey_cli.errors import CliError
+from drey_cli.naming import plan_id, restore_id, snapshot_id
+from drey_cli.options import SPAN, argument, comment_option, limit_option, option
+from drey_cli.parts import whole_rows
+from drey_cli.render.restores import (
+    plan_facts,
+    plan_table,
+    plans_table,
+    restore_facts,
+    restore_items_table,
+    restore_verdict,
+    restores_table,
+)
+from drey_cli.render.words import format_count
+from drey_cli.selection import Choice, choosing
+from drey_cli.session import Session, command, group
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+restore_command = group(SUMMARIES["restore"])
+_SHOWN = 50
+items_option = limit_option(_SHOWN, "Most items shown")
+own_restore_argument = argument("restore", help="Id, part of one, or latest: your own newest.")
+
+
+@command(
+    "plan",
+    restore_command,
+    gives="{plan, items}",
+    examples=(
+        "drey restore plan latest",
+        "drey restore plan golden-2026 --tag Region=LI21 --except 'MOTR:*'",
+    ),
+)
+@snapshot_argument
+@choosing
+@option("--exact", is_flag=True, help="Also write what is within tolerance, not equal.")
+@option("--lifetime", type=SPAN, metavar="TIME", help="It may be run so long. Default 15m.")
+@comment_option
+@items_option
+def plan(
+    session: Session,
+    choice: Choice,
+    snapshot: str,
+    exact: bool,
+    lifetime: Duration | None,
+    comment: str,
+    limit: int,
+) -> None:
+    """Make a plan from a snapshot: what would be written, and what is left out and why.
+
+    Nothing is written to the machine. Without a choice of PVs: all of the snapshot.
+    """
+    spec = restore_pb2.PlanSpec(
+        state=state_pb2.StateRef(snapshot_id=snapshot_id(session.client, snapshot)),
+        selector=choice.optional(),
+        exact=exact,
+        lifetime=lifetime,
+        comment=comment,
+    )
+    _make_plan(session, spec, limit)
+
+
+@command(
+    "undo",
+    restore_command,
+    gives="{plan, items}",
+    examples=("drey restore undo latest", "drey restore undo 0192f3a4 --also-changed"),
+)
+@own_restore_argument
+@choosing
+@option("--also-changed", is_flag=True, help="Also what somebody has changed since the restore.")
+@comment_option
+@items_option
+def undo(
+    session: Session, choice: Choice, restore: str, also_changed: bool, comment: str, limit: int
+) -> None:
+    """Plan the way back of a restore: what was there before, of what it sent, stages in reverse.
+
+    Nothing is written to the machine. What somebody has changed since is left out, and named.
+    """
+    undone = restore_pb2.UndoOf(
+        restore_id=restore_id(session.client, restore, own=True), also_changed=also_changed
+    )
+    spec = restore_pb2.PlanSpec(undo=undone, selector=choice.optional(), comment=comment)
+    _make_plan(session, spec, limit)
+
+
+def _make_plan(session: Session, spec: restore_pb2.PlanSpec, limit: int) -> None:
+    request = restore_service_pb2.CreatePlanRequest(spec=spec)
+    made = session.client.call(session.client.restores.CreatePlan, request).plan
+    _show_plan(session, made, limit=limit, skips=False)
+    if made.HasField("approval"):
+        session.out.note(f"a second person has to approve it: drey restore approve {made.id}")
+    if made.writes:
+        session.out.note(f"to write it: drey restore run {made.id}")
+
+
+def _show_plan(session: Session, made: restore_pb2.Plan, *, limit: int, skips: bool) -> None:
+    if session.out.json:
+        session.out.document({"plan": made, "items": read_plan(session, made.id)})
+        return
+    items = read_plan(session, made.id, writes_only=not skips, limit=limit)
+    if items:
+        table = plan_table(items)
+        total = made.pvs if skips else made.writes
+        if len(items) < total:
+            table.note = f"the first {len(items)} of {format_count(total)}; --limit 0 shows all"
+        session.out.table(table)
+    session.out.table(plan_facts(made, utc=session.out.utc))
+    if not skips:
+        _show_policies(session, made)
+
+
+def _show_policies(session: Session, made: restore_pb2.Plan) -> None:
+    """Name what is left out because its policy cannot be followed: nobody expects that."""
+    left_out = sum(s.pvs for s in made.skips if s.reason == restore_pb2.SKIP_REASON_POLICY)
+    if not left_out:
+        return
+    reasons = [restore_pb2.SKIP_REASON_POLICY]
+    table = plan_table(read_plan(session, made.id, limit=_SHOWN, skips=reasons))
+    table.title = "left out, for their restore policy cannot be followed"
+    if left_out > _SHOWN:
+        table.note = f"the first {_SHOWN} of {left_out}; drey restore show --plan {made.id} --all"
+    session.out.table(table)
+
+
+def read_plan(
+    session: Session,
+    plan_id: str,
+    *,
+    writes_only: bool = False,
+    limit: int = 0,
+    skips: Sequence[restore_pb2.SkipReason.ValueType] = (),
+) -> list[restore_pb2.PlanItem]:
+    """Items of a plan, writes first. `limit` 0: all; else the stream is left early.
+
+    With `skips` those that are left out for one of these reasons.
+    """
+    client = session.client
+    request = restore_service_pb2.ReadPlanRequest(id=plan_id, writes_only=writes_only, skips=skips)
+    items: list[restore_pb2.PlanItem] = []
+    with client.stream(client.restores.ReadPlan, request) as stream:
+        for item in whole_rows(item for message in stream for item in message.items):
+            items.append(item)
+            if len(items) == limit:
+                break
+    return items
+
+
+@command(
+    "show",
+    restore_command,
+    gives="{restore, items} or {plan, items}",
+    examples=("drey restore show latest", "drey restore show --plan latest --all"),
+)
+@argument(
+    "what",
+    default="latest",
+    metavar="[RESTORE|PLAN]",
+    help="Id, part of one, or latest, which it is where nothing is said.",
+)
+@option("--plan", "is_plan", is_flag=True, help="It is a plan; else restores are looked at first.")
+@option("--all", "everything", is_flag=True, help="Also what was verified, or left out.")
+@items_option
+def show(session: Session, what: str, is_plan: bool, everything: bool, limit: int) -> None:
+    """Show a restore with its verdicts, or a plan with its items."""
+    client = session.client
+    if not is_plan:
+        try:
+            request = restore_service_pb2.GetRestoreRequest(id=restore_id(client, what))
+            answer = client.call(client.restores.GetRestore, request)
+        except CliError as error:
+            if error.reason != "NOT_FOUND":
+                raise
+        else:
+            show_restore(session, answer.restore, limit=limit, everything=everything)
+            return
+    known_plan = get_plan(session, plan_id(client, what))
+    _show_plan(session, known_plan, limit=limit, skips=everything)
+
+
+def get_plan(session: Session, plan_id: str) -> restore_pb2.Plan:
+    """A plan without its items."""
+    client = session.client
+    request = restore_service_pb2.GetPlanRequest(id=plan_id)
+    return client.call(client.restores.GetPlan, request).plan
+
+
+def show_restore(
+    session: Session, restore: restore_pb2.Restore, *, limit: int, everything: bool
+) -> None:
+    """Draw a restore: the PVs that are not verified, the counts, the verdict in a line."""
+    if session.out.json:
+        items = read_restore(session, restore.id, everything=True)
+        session.out.document({"restore": restore, "items": items})
+        return
+    items = read_restore(session, restore.id, everything=everything, limit=limit)
+    if items:
+        table = restore_items_table(items)
+        if limit and len(items) >= limit:
+            table.note = f"the first {limit}; --limit 0 shows all"
+        session.out.table(table)
+    session.out.draw([restore_facts(restore, utc=session.out.utc), restore_verdict(restore)])
+
+
+def read_restore(
+    session: Session, restore_id: str, *, everything: bool, limit: int = 0
+) -> list[restore_pb2.RestoreItem]:
+    """Items of a restore by name; without `everything` those that are not as they should be."""
+    fine = {restore_pb2.VERDICT_VERIFIED, restore_pb2.VERDICT_EQUAL_ALREADY, 0}
+    verdicts = [each for each in restore_pb2.Verdict.values() if each not in fine]
+    client = session.client
+    request = restore_service_pb2.ReadRestoreRequest(
+        id=restore_id, verdicts=[] if everything else verdicts
+    )
+    items: list[restore_pb2.RestoreItem] = []
+    with client.stream(client.restores.ReadRestore, request) as stream:
+        for item in whole_rows(item for message in stream for item in message.items):
+            # An item that the plan skipped because it is equal is no trouble to show.
+            if everything or item.skip != restore_pb2.SKIP_REASON_EQUAL:
+                items.append(item)
+            if limit and len(items) == limit:
+                break
+    return items
+
+
+@command(
+    "list",
+    restore_command,
+    gives="{restores}; with --plans {plans}",
+    examples=("drey restore list", "drey restore list --plans --limit 10"),
+)
+@option("--plans", is_flag=True, help="Plans instead of restores.")
+@limit_option(50, "Most")
+def list_restores(session: Session, plans: bool, limit: int) -> None:
+    """List restores, or plans, newest first, with their states and counts."""
+    client, utc = session.client, session.out.utc
+    if plans:
+        list_plans = restore_service_pb2.ListPlansRequest()
+        known_plans = list(
+            client.list_items(client.restores.ListPlans, list_plans, "plans", limit=limit)
+        )
+        session.show({"plans": known_plans}, lambda: plans_table(known_plans, utc=utc))
+        return
+    request = restore_service_pb2.ListRestoresRequest()
+    restores = list(
+        client.list_items(client.restores.ListRestores, request, "restores", limit=limit)
+    )
+    session.show({"restores": restores}, lambda: restores_table(restores, utc=utc))

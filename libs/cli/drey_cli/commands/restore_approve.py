@@ -2,115 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from drey_cli.commands.restore import get_plan, restore_command
 from drey_cli.commands.restore_run import check_digest
 from drey_cli.contracts import restore_pb2, restore_service_pb2
-from drey_cli.durations import parse_duration
-from drey_cli.exits import ExitCode
 from drey_cli.naming import plan_id
-from drey_cli.registry import command
-from drey_cli.render.documents import as_documents
+from drey_cli.options import SPAN, argument, limit_option, option, reason_option, yes_option
 from drey_cli.render.restores import approvals_table, plan_facts
-from drey_cli.render.times import plural
-from drey_cli.session import Session, new_request_id
+from drey_cli.render.words import plural
+from drey_cli.session import Session, command
 
-PlanArgument = Annotated[
-    str, typer.Argument(metavar="PLAN", help="Id, a unique part of one, or latest.")
-]
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+plan_argument = argument("plan", help="Id, a unique part of one, or latest.")
 
 
-def approve(
-    session: Session,
-    plan: PlanArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for people.")] = "",
-    lifetime: Annotated[
-        str,
-        typer.Option("--lifetime", metavar="TIME", help="So long. Default: as the plan."),
-    ] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+@command(
+    "approve",
+    restore_command,
+    gives="ApprovePlanResponse",
+    examples=("drey restore approve 0192f3a4 --reason 'shutdown work'",),
+)
+@plan_argument
+@reason_option
+@option("--lifetime", type=SPAN, metavar="TIME", help="So long. Default: as the plan.")
+@yes_option
+def approve(session: Session, plan: str, reason: str, lifetime: Duration | None, yes: bool) -> None:
     """Approve the plan of another, as its digest is computed here from what the plan says.
 
     Look at it first: drey restore show --plan PLAN.
     """
     client = session.client
-    found = _get_plan(session, plan)
+    known_plan = get_plan(session, plan_id(client, plan))
     request = restore_service_pb2.ApprovePlanRequest(
-        id=found.id, digest=found.digest, reason=reason, request_id=new_request_id()
+        id=known_plan.id, digest=known_plan.digest, reason=reason, lifetime=lifetime
     )
-    if lifetime:
-        request.lifetime.CopyFrom(parse_duration(lifetime, option="--lifetime"))
-    check_digest(session, found)
+    check_digest(session, known_plan)
     if not session.out.json:
-        session.out.table(plan_facts(found, utc=session.out.utc))
-    question = f"Approve that {plural(found.writes, 'value')} are written to the machine?"
-    if not session.out.confirm(question, yes=yes):
-        session.out.note("it was not approved")
-        raise typer.Exit(ExitCode.REFUSED)
-    _show(session, client.call(client.restores.ApprovePlan, request).approval)
+        session.out.table(plan_facts(known_plan, utc=session.out.utc))
+    question = f"Approve that {plural(known_plan.writes, 'value')} are written to the machine?"
+    session.confirm(question, yes=yes)
+    answer = client.call(client.restores.ApprovePlan, request)
+    session.show(answer, lambda: approvals_table([answer.approval], utc=session.out.utc))
 
 
-def reject(
-    session: Session,
-    plan: PlanArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for people.")],
-) -> None:
+@command(
+    "reject",
+    restore_command,
+    gives="RejectPlanResponse",
+    examples=("drey restore reject 0192f3a4 --reason 'beam is on'",),
+)
+@plan_argument
+@option("--reason", "-r", required=True, help="Why; it is audited.")
+def reject(session: Session, plan: str, reason: str) -> None:
     """Reject the plan of another: it is never executed, even if it was approved."""
     client = session.client
-    request = restore_service_pb2.RejectPlanRequest(
-        id=_get_plan(session, plan).id, reason=reason, request_id=new_request_id()
-    )
-    _show(session, client.call(client.restores.RejectPlan, request).approval)
+    request = restore_service_pb2.RejectPlanRequest(id=plan_id(client, plan), reason=reason)
+    answer = client.call(client.restores.RejectPlan, request)
+    session.show(answer, lambda: approvals_table([answer.approval], utc=session.out.utc))
 
 
-def approvals(
-    session: Session,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also those that were decided, or are over.")
-    ] = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Most; 0 is all.")] = 50,
-) -> None:
+@command(
+    "approvals",
+    restore_command,
+    gives="{approvals}",
+    examples=("drey restore approvals", "drey restore approvals --all"),
+)
+@option("--all", "everything", is_flag=True, help="Also those that were decided, or are over.")
+@limit_option(50, "Most")
+def list_approvals(session: Session, everything: bool, limit: int) -> None:
     """List the plans that wait for a second person, newest first."""
-    client, size = session.client, min(limit or 1000, 1000)
-    states = [] if everything else [restore_pb2.APPROVAL_STATE_PENDING]
-
-    def fetch_approvals(token: str) -> tuple[Iterable[restore_pb2.Approval], str]:
-        request = restore_service_pb2.ListApprovalsRequest(
-            page_size=size, page_token=token, states=states
-        )
-        answer = client.call(client.restores.ListApprovals, request)
-        return answer.approvals, answer.next_page_token
-
-    found = list(client.pages(fetch_approvals, limit=limit))
-    if session.out.json:
-        session.out.document({"approvals": as_documents(found)})
-    else:
-        session.out.table(approvals_table(found, utc=session.out.utc))
-
-
-def _get_plan(session: Session, text: str) -> restore_pb2.Plan:
     client = session.client
-    request = restore_service_pb2.GetPlanRequest(id=plan_id(client, text))
-    return client.call(client.restores.GetPlan, request).plan
-
-
-def _show(session: Session, approval: restore_pb2.Approval) -> None:
-    if session.out.json:
-        session.out.document(approval)
-    else:
-        session.out.table(approvals_table([approval], utc=session.out.utc))
-
-
-def register(restore: typer.Typer) -> None:
-    """Add the commands to `drey restore`."""
-    command(
-        restore, "approve", examples=("drey restore approve 0192f3a4 --reason 'shutdown work'",)
-    )(approve)
-    command(restore, "reject", examples=("drey restore reject 0192f3a4 --reason 'beam is on'",))(
-        reject
+    states = [] if everything else [restore_pb2.APPROVAL_STATE_PENDING]
+    request = restore_service_pb2.ListApprovalsRequest(states=states)
+    approvals = list(
+        client.list_items(client.restores.ListApprovals, request, "approvals", limit=limit)
     )
-    command(restore, "approvals", examples=("drey restore approvals",))(approvals)
+    session.show({"approvals": approvals}, lambda: approvals_table(approvals, utc=session.out.utc))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import typer
-
+from drey_cli.commands.snapshot_take import snapshot_command
 from drey_cli.contracts import compare_pb2, compare_service_pb2, state_pb2
-from drey_cli.errors import usage_error
-from drey_cli.exits import ExitCode
+from drey_cli.errors import ExitCode, usage_error
 from drey_cli.naming import snapshot_id
-from drey_cli.registry import command
+from drey_cli.options import argument, choice_of, limit_option, option
+from drey_cli.output import Drawn
 from drey_cli.render.comparisons import (
     comparison_notes,
     comparison_table,
@@ -19,40 +17,33 @@ from drey_cli.render.comparisons import (
     differences_table,
     matrix_table,
 )
-from drey_cli.render.documents import as_document, as_documents
-from drey_cli.render.enums import number_of
-from drey_cli.selection import NamedChoice
-from drey_cli.session import Session
+from drey_cli.render.table import Cell, Table
+from drey_cli.render.words import format_stamp, number_of, plural
+from drey_cli.selection import Choice, choosing_by_option
+from drey_cli.session import Session, command, end_with
 
 if TYPE_CHECKING:
     from drey_cli.client import Client
 
-app = typer.Typer()
-
-SortName = Literal["name", "deviation", "device"]
-ScopeName = Literal["reference", "common", "any"]
-ToleranceName = Literal["reference", "catalog", "given", "exact"]
+_CLASSES = (
+    "equal",
+    "within-tolerance",
+    "different",
+    "only-in-reference",
+    "only-in-other",
+    "disconnected-in-reference",
+    "disconnected-in-other",
+    "disconnected-in-both",
+    "type-changed",
+    "not-comparable",
+)
 _SHOWN = 50
 
 
-class ClassName(StrEnum):
-    """Names of `DifferenceClass`; an enum, for Typer takes no list of literals."""
-
-    EQUAL = "equal"
-    WITHIN_TOLERANCE = "within-tolerance"
-    DIFFERENT = "different"
-    ONLY_IN_REFERENCE = "only-in-reference"
-    ONLY_IN_OTHER = "only-in-other"
-    DISCONNECTED_IN_REFERENCE = "disconnected-in-reference"
-    DISCONNECTED_IN_OTHER = "disconnected-in-other"
-    DISCONNECTED_IN_BOTH = "disconnected-in-both"
-    TYPE_CHANGED = "type-changed"
-    NOT_COMPARABLE = "not-comparable"
-
-
 @command(
-    app,
     "compare",
+    snapshot_command,
+    gives="{header, rows}",
     examples=(
         "drey snapshot compare latest live",
         "drey snapshot compare golden:injector latest --only different --limit 20",
@@ -60,41 +51,52 @@ class ClassName(StrEnum):
         "drey snapshot compare latest live --device QUAD --abs 0.01 --summary",
     ),
 )
+@argument("reference", help="A snapshot, live, or golden:LABEL.")
+@argument("others", nargs=-1, metavar="[OTHER]...", help="As REFERENCE; up to 16. Default: live.")
+@choosing_by_option
+@option(
+    "--only",
+    type=choice_of(*_CLASSES),
+    multiple=True,
+    metavar="CLASS",
+    help=f"Only PVs in these classes; repeat. One of {', '.join(_CLASSES)}.",
+)
+@option(
+    "--sort",
+    type=choice_of("name", "deviation", "device"),
+    default="deviation",
+    help="Order of the rows; the greatest deviation comes first.",
+)
+@limit_option(None, f"Most PVs; default {_SHOWN}, all with --json")
+@option("--summary", is_flag=True, help="Only the counts.")
+@option(
+    "--tolerances",
+    type=choice_of("reference", "catalog", "given", "exact"),
+    help="Whose. Default: the reference's.",
+)
+@option("--abs", "absolute", type=float, metavar="NUMBER", help="This absolute tolerance for all.")
+@option("--rel", "relative", type=float, metavar="NUMBER", help="This relative tolerance for all.")
+@option(
+    "--within",
+    type=choice_of("reference", "common", "any"),
+    default="reference",
+    help="PVs of the reference, common to all, or of any.",
+)
+@option("--exit-zero", is_flag=True, help="Exit 0 although differences were found.")
 def compare(
     session: Session,
-    choice: NamedChoice,
-    reference: Annotated[
-        str, typer.Argument(metavar="REFERENCE", help="A snapshot, live, or golden:LABEL.")
-    ],
-    others: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="OTHER", help="As REFERENCE; up to 16. Default: live."),
-    ] = None,
-    only: Annotated[
-        list[ClassName] | None,
-        typer.Option("--only", metavar="CLASS", help="Only PVs in these classes; repeat."),
-    ] = None,
-    sort: Annotated[SortName, typer.Option("--sort", help="Order of the rows.")] = "deviation",
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=0, help="Most PVs; 0 is all. Default: 50, all with --json."),
-    ] = None,
-    summary: Annotated[bool, typer.Option("--summary", help="Only the counts.")] = False,
-    tolerances: Annotated[
-        ToleranceName | None, typer.Option("--tolerances", help="Whose. Default: the reference's.")
-    ] = None,
-    absolute: Annotated[
-        float | None, typer.Option("--abs", help="This absolute tolerance for all.")
-    ] = None,
-    relative: Annotated[
-        float | None, typer.Option("--rel", help="This relative tolerance for all.")
-    ] = None,
-    within: Annotated[
-        ScopeName, typer.Option("--within", help="PVs of the reference, common to all, or of any.")
-    ] = "reference",
-    exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Exit 0 although differences were found.")
-    ] = False,
+    choice: Choice,
+    reference: str,
+    others: list[str],
+    only: list[str],
+    sort: str,
+    limit: int | None,
+    summary: bool,
+    tolerances: str | None,
+    absolute: float | None,
+    relative: float | None,
+    within: str,
+    exit_zero: bool,
 ) -> None:
     """Compare a snapshot with others, or with the live machine. Exit 4 unless all is the same.
 
@@ -102,31 +104,27 @@ def compare(
     Tags are those of the catalog as of now: a snapshot does not keep them.
     """
     client = session.client
-    names = others or ["live"]
+    names = list(others) or ["live"]
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
     spec = compare_pb2.ComparisonSpec(
         reference=_state_ref(client, reference),
         others=[_state_ref(client, each) for each in names],
         selector=choice.optional(),
         scope=number_of(compare_pb2.ComparisonScope, within),
-        classes=[number_of(compare_pb2.DifferenceClass, each) for each in only or ()],
+        classes=[number_of(compare_pb2.DifferenceClass, each) for each in only],
         order=number_of(compare_pb2.ComparisonOrder, sort),
         with_values=session.out.json or len(names) == 1,
     )
     _set_tolerances(spec, tolerances, absolute, relative)
     request = compare_service_pb2.CompareRequest(spec=spec, summary_only=summary, page_size=limit)
     header, rows = _stream_comparison(session, request)
-    if session.out.json:
-        session.out.document({"header": as_document(header), "rows": as_documents(rows)})
-    else:
-        _draw_differences(session, names, header, rows)
+    session.show({"header": header, "rows": rows}, lambda: _draw_rows(session, names, header, rows))
     unlike = any(each.pvs_different or each.pvs_unknown for each in header.summaries)
     if unlike and not exit_zero:
-        raise typer.Exit(ExitCode.DIFFERENT)
+        end_with(ExitCode.DIFFERENT)
 
 
 def _state_ref(client: Client, text: str) -> state_pb2.StateRef:
-
     if text == "live":
         return state_pb2.StateRef(live=state_pb2.LiveState())
     kind, colon, label = text.partition(":")
@@ -141,7 +139,6 @@ def _set_tolerances(
     absolute: float | None,
     relative: float | None,
 ) -> None:
-
     given = absolute is not None or relative is not None
     if given and source not in {None, "given"}:
         raise usage_error(
@@ -167,7 +164,6 @@ def _set_tolerances(
 def _stream_comparison(
     session: Session, request: compare_service_pb2.CompareRequest
 ) -> tuple[compare_pb2.ComparisonHeader, list[compare_pb2.ComparisonRow]]:
-
     client = session.client
     header = compare_pb2.ComparisonHeader()
     rows: list[compare_pb2.ComparisonRow] = []
@@ -179,32 +175,30 @@ def _stream_comparison(
     return header, rows
 
 
-def _draw_differences(
+def _draw_rows(
     session: Session,
     names: list[str],
     header: compare_pb2.ComparisonHeader,
     rows: list[compare_pb2.ComparisonRow],
-) -> None:
-
-    out = session.out
+) -> Drawn:
+    drawn: list[Table | Cell | str] = []
     if rows:
         table = differences_table(rows) if len(names) == 1 else matrix_table(rows, names)
         if len(rows) < header.total_rows:
             table.note = f"the first {len(rows)} PVs of {header.total_rows}; --limit 0 shows all"
-        out.table(table)
-    reference = session.time(header.reference.state_time.ToNanoseconds())
+        drawn.append(table)
+    utc = session.out.utc
+    reference = format_stamp(header.reference.state_time, utc=utc)
     for name, other, summary in zip(names, header.others, header.summaries, strict=True):
         if len(names) > 1:
-            out.text(name, "bold")
-        out.table(comparison_table(summary))
-        out.text(
-            f"reference {reference}, other {session.time(other.state_time.ToNanoseconds())}", "dim"
-        )
+            drawn.append(Cell(name, "bold"))
+        times = f"reference {reference}, other {format_stamp(other.state_time, utc=utc)}"
+        drawn += [comparison_table(summary), Cell(times, "dim")]
         for side in (header.reference, other):
             if side.stale_shards:
-                out.note(
-                    f"{side.stale_shards} shards are stale: their live values may be old", "yellow"
-                )
+                stale = plural(side.stale_shards, "shard")
+                session.out.note(f"stale: {stale}, whose live values may be old", "yellow")
         for note in comparison_notes(summary, header.reference, other):
-            out.note(note)
-        out.cell(comparison_verdict(summary))
+            session.out.note(note)
+        drawn.append(comparison_verdict(summary))
+    return drawn

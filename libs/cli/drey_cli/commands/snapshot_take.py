@@ -1,93 +1,85 @@
-"""`drey snapshot take|edit|rm`: making snapshots, and what people write on them."""
+"""`drey snapshot take|edit|rm|undelete`: making snapshots, and what people write on them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-import typer
-
+from drey_cli.commands import SUMMARIES
+from drey_cli.commands.job import ENDED, check_job, follow_job, job_facts, job_state
 from drey_cli.contracts import job_pb2, snapshot_pb2, snapshot_service_pb2
-from drey_cli.durations import parse_duration, parse_seconds, to_duration
 from drey_cli.errors import CliError, usage_error
 from drey_cli.naming import deleted_snapshot_id, snapshot_id
-from drey_cli.registry import command
-from drey_cli.render.documents import as_documents
-from drey_cli.render.enums import number_of
-from drey_cli.render.jobs import ENDED, job_facts, job_state
+from drey_cli.options import (
+    COUNT,
+    SPAN,
+    argument,
+    choice_of,
+    comment_option,
+    gate_option,
+    option,
+    to_duration,
+    yes_option,
+)
 from drey_cli.render.snapshots import missing, snapshot_facts
-from drey_cli.render.times import plural
-from drey_cli.selection import Choice
-from drey_cli.session import Session, new_request_id
+from drey_cli.render.words import number_of, plural
+from drey_cli.selection import Choice, choosing
+from drey_cli.session import Session, command, group
 
-app = typer.Typer()
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
 
-
-SourceName = Literal["image", "read", "image-then-read"]
-SnapshotArgument = Annotated[
-    str, typer.Argument(metavar="SNAPSHOT", help="Id, part of it, latest, or exact title.")
-]
-_GATES_PANEL = "What must hold"
+snapshot_command = group(SUMMARIES["snapshot"])
+snapshot_argument = argument("snapshot", help="Id, part of it, latest, latest~N, or exact title.")
+snapshots_argument = argument(
+    "snapshots", nargs=-1, required=True, metavar="SNAPSHOT...", help="Ids, parts, or exact titles."
+)
 _FIRST_WAIT_S = 2.0
 
 
 @command(
-    app,
     "take",
+    snapshot_command,
+    gives="{snapshot}; with --no-wait TakeSnapshotResponse",
     examples=(
         "drey snapshot take --all --title 'before shift 2'",
         "drey snapshot take --tag Region=LI21 --max-missing 10",
         "drey snapshot take --device QUAD --source read --allow-missing",
     ),
 )
+@choosing
+@option("--title", "-t", default="", help="Title; {time} and the like are filled in.")
+@comment_option
+@option("--label", "labels", multiple=True, help="Label; repeat.")
+@option(
+    "--source",
+    type=choice_of("image", "read", "image-then-read"),
+    default="image",
+    help="The monitors' image, or reading each channel.",
+)
+@option("--read-timeout", type=SPAN, metavar="TIME", help="For all reads. Default 5s.")
+@option("--no-wait", is_flag=True, help="Do not wait for reads: answer with the job.")
+@gate_option(
+    "--max-age", type=SPAN, metavar="TIME", help="Oldest sign of life of a monitor. Default 2s."
+)
+@gate_option(
+    "--max-missing", type=COUNT, metavar="NUMBER", help="Most PVs without a value. Default 0."
+)
+@gate_option("--allow-missing", is_flag=True, help="Any number may be missing; they are recorded.")
+@gate_option("--require", multiple=True, metavar="PV", help="Must be there; repeat.")
 def take(
     session: Session,
     choice: Choice,
-    title: Annotated[
-        str, typer.Option("--title", "-t", help="Title; {time} and the like are filled in.")
-    ] = "",
-    comment: Annotated[str, typer.Option("--comment", help="Comment.")] = "",
-    label: Annotated[list[str] | None, typer.Option("--label", help="Label; repeat.")] = None,
-    source: Annotated[
-        SourceName, typer.Option("--source", help="The monitors' image, or reading each channel.")
-    ] = "image",
-    max_age: Annotated[
-        str,
-        typer.Option(
-            "--max-age",
-            metavar="TIME",
-            help="Oldest sign of life of a monitor. Default 2s.",
-            rich_help_panel=_GATES_PANEL,
-        ),
-    ] = "",
-    max_missing: Annotated[
-        int | None,
-        typer.Option(
-            "--max-missing",
-            min=0,
-            help="Most PVs without a value. Default 0.",
-            rich_help_panel=_GATES_PANEL,
-        ),
-    ] = None,
-    allow_missing: Annotated[
-        bool,
-        typer.Option(
-            "--allow-missing",
-            help="Any number may be missing; they are recorded.",
-            rich_help_panel=_GATES_PANEL,
-        ),
-    ] = False,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--require", metavar="PV", help="Must be there.", rich_help_panel=_GATES_PANEL
-        ),
-    ] = None,
-    read_timeout: Annotated[
-        str, typer.Option("--read-timeout", metavar="TIME", help="For all reads. Default 5s.")
-    ] = "",
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Do not wait for reads: answer with the job.")
-    ] = False,
+    title: str,
+    comment: str,
+    labels: list[str],
+    source: str,
+    read_timeout: Duration | None,
+    no_wait: bool,
+    max_age: Duration | None,
+    max_missing: int | None,
+    allow_missing: bool,
+    require: list[str],
 ) -> None:
     """Take a snapshot. Refused, rather than taken with gaps, unless you allow gaps."""
     if allow_missing and max_missing is not None:
@@ -96,14 +88,11 @@ def take(
             field="--max-missing",
             remedy="leave one of the two out",
         )
-
-    gates = snapshot_pb2.Gates()
+    gates = snapshot_pb2.Gates(max_age=max_age)
     if require:
         gates.required.names.extend(require)
     if allow_missing:
         gates.any_missing.SetInParent()
-    if max_age:
-        gates.max_age.CopyFrom(parse_duration(max_age, option="--max-age"))
     if max_missing is not None:
         gates.max_missing = max_missing
     spec = snapshot_pb2.SnapshotSpec(
@@ -112,48 +101,26 @@ def take(
         gates=gates,
         title_template=title,
         comment=comment,
-        labels=label or [],
+        labels=labels,
+        read_timeout=read_timeout,
     )
-    if read_timeout:
-        spec.read_timeout.CopyFrom(
-            to_duration(parse_seconds(read_timeout, option="--read-timeout"))
-        )
-    request = snapshot_service_pb2.TakeSnapshotRequest(
-        spec=spec,
-        wait=to_duration(0.0 if no_wait else _FIRST_WAIT_S),
-        request_id=new_request_id(),
-    )
-    _take_snapshot(session, request, no_wait=no_wait)
-
-
-def _take_snapshot(
-    session: Session, request: snapshot_service_pb2.TakeSnapshotRequest, *, no_wait: bool
-) -> None:
-    from drey_cli.following import check_job, follow_job
-
+    wait_s = 0.0 if no_wait else _FIRST_WAIT_S
+    request = snapshot_service_pb2.TakeSnapshotRequest(spec=spec, wait=to_duration(wait_s))
     client = session.client
-    answer = client.call(
-        client.snapshots.TakeSnapshot,
-        request,
-        timeout_s=client.connection.timeout_s + _FIRST_WAIT_S,
-    )
+    timeout_s = client.connection.timeout_s + wait_s
+    answer = client.call(client.snapshots.TakeSnapshot, request, timeout_s=timeout_s)
     if answer.HasField("snapshot"):
         _show_taken(session, answer.snapshot)
-        return
-    if no_wait:
-        if session.out.json:
-            session.out.document(answer)
-        else:
-            session.out.table(job_facts(answer.job, utc=session.out.utc))
-        return
-    ended = job_state(answer.job) in ENDED
-    job = answer.job if ended else follow_job(session, answer.job.id)
-    check_job(job)
-    _show_taken(session, _made_by(session, job))
+    elif no_wait:
+        session.show(answer, lambda: job_facts(answer.job, utc=session.out.utc))
+    else:
+        ended = job_state(answer.job) in ENDED
+        job = answer.job if ended else follow_job(session, answer.job.id)
+        check_job(job)
+        _show_taken(session, _made_by(session, job))
 
 
 def _made_by(session: Session, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
-
     if not job.snapshot_id:
         raise CliError(f"job {job.id} made no snapshot", reason="INTERNAL")
     client = session.client
@@ -162,11 +129,7 @@ def _made_by(session: Session, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
 
 
 def _show_taken(session: Session, snapshot: snapshot_pb2.Snapshot) -> None:
-
-    if session.out.json:
-        session.out.document({"snapshot": snapshot})
-        return
-    session.out.table(snapshot_facts(snapshot, utc=session.out.utc))
+    session.show({"snapshot": snapshot}, lambda: snapshot_facts(snapshot, utc=session.out.utc))
     if lost := missing(snapshot):
         session.out.note(
             f"{plural(lost, 'channel')} missing, by name:"
@@ -175,16 +138,24 @@ def _show_taken(session: Session, snapshot: snapshot_pb2.Snapshot) -> None:
         )
 
 
-@command(app, "edit", examples=("drey snapshot edit latest --label 2026-run3",))
+@command(
+    "edit",
+    snapshot_command,
+    gives="UpdateSnapshotResponse",
+    examples=("drey snapshot edit latest --label 2026-run3",),
+)
+@snapshot_argument
+@option("--title", "-t", help="New title.")
+@option("--comment", help="New comment.")
+@option("--label", "labels", multiple=True, help="Add; repeat.")
+@option("--no-label", "unlabels", multiple=True, help="Take away; repeat.")
 def edit(
     session: Session,
-    snapshot: SnapshotArgument,
-    title: Annotated[str | None, typer.Option("--title", "-t", help="New title.")] = None,
-    comment: Annotated[str | None, typer.Option("--comment", help="New comment.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="Add; repeat.")] = None,
-    no_label: Annotated[
-        list[str] | None, typer.Option("--no-label", help="Take away; repeat.")
-    ] = None,
+    snapshot: str,
+    title: str | None,
+    comment: str | None,
+    labels: list[str],
+    unlabels: list[str],
 ) -> None:
     """Change title, comment or labels. Values can never be changed."""
     client = session.client
@@ -192,7 +163,7 @@ def edit(
         client.snapshots.GetSnapshot,
         snapshot_service_pb2.GetSnapshotRequest(id=snapshot_id(client, snapshot)),
     ).snapshot
-    request = snapshot_service_pb2.UpdateSnapshotRequest(request_id=new_request_id())
+    request = snapshot_service_pb2.UpdateSnapshotRequest()
     request.snapshot.id, request.snapshot.etag = snapshot_now.id, snapshot_now.etag
     mask = request.update_mask.paths
     if title is not None:
@@ -201,57 +172,66 @@ def edit(
     if comment is not None:
         request.snapshot.comment = comment
         mask.append("comment")
-    if label or no_label:
-        kept = [each for each in snapshot_now.labels if each not in (no_label or ())]
-        request.snapshot.labels.extend(dict.fromkeys([*kept, *(label or ())]))
+    if labels or unlabels:
+        kept = [each for each in snapshot_now.labels if each not in unlabels]
+        request.snapshot.labels.extend(dict.fromkeys([*kept, *labels]))
         mask.append("labels")
     if not mask:
         raise usage_error("no option says what to change", remedy="see drey snapshot edit --help")
-    changed = client.call(client.snapshots.UpdateSnapshot, request).snapshot
-    session.show({"snapshot": changed}, lambda: snapshot_facts(changed, utc=session.out.utc))
+    answer = client.call(client.snapshots.UpdateSnapshot, request)
+    session.show(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
 
 
-@command(app, "rm", examples=("drey snapshot rm 'test 1' 0192f3a4",))
-def remove(
-    session: Session,
-    snapshots: Annotated[
-        list[str], typer.Argument(metavar="SNAPSHOT", help="Id, part of it, or exact title.")
-    ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+@command(
+    "rm", snapshot_command, gives="{snapshots}", examples=("drey snapshot rm 'test 1' 0192f3a4",)
+)
+@snapshots_argument
+@yes_option
+def remove(session: Session, snapshots: list[str], yes: bool) -> None:
     """Delete snapshots. Golden ones are protected."""
     client = session.client
+
+    def delete_snapshot(identity: str) -> snapshot_pb2.Snapshot:
+        request = snapshot_service_pb2.DeleteSnapshotRequest(id=identity)
+        return client.call(client.snapshots.DeleteSnapshot, request).snapshot
+
     # All names are resolved before the first is deleted: `latest` must not move meanwhile.
     ids = list(dict.fromkeys(snapshot_id(client, text) for text in snapshots))
     session.confirm(f"Delete {plural(len(ids), 'snapshot')}?", yes=yes)
-    deleted = []
-    for identity in ids:
-        request = snapshot_service_pb2.DeleteSnapshotRequest(
-            id=identity, request_id=new_request_id()
-        )
-        deleted.append(client.call(client.snapshots.DeleteSnapshot, request).snapshot)
-        if not session.out.json:
-            session.out.text(f"deleted {identity}")
-    if session.out.json:
-        session.out.document({"snapshots": as_documents(deleted)})
+    _change_each(session, ids, delete_snapshot, "deleted {}")
 
 
-@command(app, "undelete", examples=("drey snapshot undelete 'test 1'",))
-def undelete(
-    session: Session,
-    snapshots: Annotated[
-        list[str], typer.Argument(metavar="SNAPSHOT", help="Id, part of it, or exact title.")
-    ],
-) -> None:
+@command(
+    "undelete", snapshot_command, gives="{snapshots}", examples=("drey snapshot undelete 'test 1'",)
+)
+@snapshots_argument
+def undelete(session: Session, snapshots: list[str]) -> None:
     """Bring deleted snapshots back. See them with: drey snapshot list --deleted."""
     client = session.client
-    back = []
-    for identity in dict.fromkeys(deleted_snapshot_id(client, text) for text in snapshots):
-        request = snapshot_service_pb2.UndeleteSnapshotRequest(
-            id=identity, request_id=new_request_id()
-        )
-        back.append(client.call(client.snapshots.UndeleteSnapshot, request).snapshot)
+
+    def undelete_snapshot(identity: str) -> snapshot_pb2.Snapshot:
+        request = snapshot_service_pb2.UndeleteSnapshotRequest(id=identity)
+        return client.call(client.snapshots.UndeleteSnapshot, request).snapshot
+
+    ids = dict.fromkeys(deleted_snapshot_id(client, text) for text in snapshots)
+    _change_each(session, ids, undelete_snapshot, "{} is back")
+
+
+def _change_each(
+    session: Session,
+    ids: Iterable[str],
+    change: Callable[[str], snapshot_pb2.Snapshot],
+    text: str,
+) -> None:
+    """Change one after the other, and say so of each: what follows may be refused."""
+    changed: list[snapshot_pb2.Snapshot] = []
+    for identity in ids:
+        try:
+            changed.append(change(identity))
+        except CliError as error:
+            error.partial = {"snapshots": changed}
+            raise
         if not session.out.json:
-            session.out.text(f"{identity} is back")
+            session.out.text(text.format(identity))
     if session.out.json:
-        session.out.document({"snapshots": as_documents(back)})
+        session.out.document({"snapshots": changed})

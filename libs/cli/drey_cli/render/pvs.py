@@ -1,13 +1,26 @@
-"""Catalog entries as tables."""
+"""Catalog entries, and a PV through snapshots, as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
-from drey_cli.contracts import catalog_pb2, value_pb2
-from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, Table, escape, facts, number_field, table_of, text_field
-from drey_cli.render.times import format_count, format_time
+from drey_cli.contracts import catalog_pb2, snapshot_service_pb2, value_pb2, watch_pb2
+from drey_cli.render.table import (
+    Cell,
+    Pair,
+    Table,
+    escape,
+    facts,
+    id_field,
+    number_field,
+    table_of,
+    text_field,
+)
+from drey_cli.render.values import Metadata, row_cells
+from drey_cli.render.words import format_count, format_stamp, format_time, short_name
+
+_PLACES = 20
 
 
 def tags_text(pv: catalog_pb2.Pv) -> str:
@@ -73,7 +86,7 @@ def _pv_marks(pv: catalog_pb2.Pv) -> Cell:
 
 def pv_facts(pv: catalog_pb2.Pv, *, utc: bool) -> Table:
     """Everything the catalog has of one PV."""
-    pairs: list[tuple[str, Cell | str]] = [
+    pairs: list[Pair] = [
         ("setpoint", channel_text(pv.setpoint)),
         ("readback", channel_text(pv.readback)),
         ("device", pv.device or "—"),
@@ -82,19 +95,19 @@ def pv_facts(pv: catalog_pb2.Pv, *, utc: bool) -> Table:
         ("read-only", "yes" if pv.read_only else "no"),
         ("id", pv.id),
         ("number", str(pv.number)),
-        ("created", format_time(pv.create_time.ToNanoseconds(), utc=utc)),
-        ("changed", format_time(pv.update_time.ToNanoseconds(), utc=utc)),
+        ("created", format_stamp(pv.create_time, utc=utc)),
+        ("changed", format_stamp(pv.update_time, utc=utc)),
     ]
     if pv.HasField("delete_time"):
-        pairs.append(("deleted", Cell(format_time(pv.delete_time.ToNanoseconds(), utc=utc), "red")))
+        pairs.append(("deleted", Cell(format_stamp(pv.delete_time, utc=utc), "red")))
     if pv.HasField("restore_policy"):
         pairs.extend(policy_pairs(pv.restore_policy))
     return facts(pairs, title=pv.name)
 
 
-def policy_pairs(policy: catalog_pb2.RestorePolicy) -> list[tuple[str, Cell | str]]:
+def policy_pairs(policy: catalog_pb2.RestorePolicy) -> list[Pair]:
     """What a restore policy says, field by field; absent fields are left out."""
-    pairs: list[tuple[str, Cell | str]] = []
+    pairs: list[Pair] = []
     for name, text in (
         ("completion", short_name(catalog_pb2.Completion, policy.completion)),
         ("timeout", _policy_seconds(policy, "timeout")),
@@ -137,7 +150,7 @@ def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
     """What the monitor knows of a channel."""
     kind = short_name(value_pb2.ValueType, metadata.native_type)
     count = metadata.element_count
-    pairs: list[tuple[str, Cell | str]] = [
+    pairs: list[Pair] = [
         ("address", metadata.address),
         ("type", f"{kind}[{count}]" if count > 1 else kind or "not known"),
         ("host", metadata.host or "—"),
@@ -160,3 +173,51 @@ def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
 def _access_text(metadata: value_pb2.ChannelMetadata) -> str:
     words = [w for w, on in (("read", metadata.readable), ("write", metadata.writable)) if on]
     return " and ".join(words) or "none"
+
+
+def link_text(link: watch_pb2.NameLink) -> str:
+    """What a name means that is not the PV's own."""
+    if link.role == value_pb2.CHANNEL_ROLE_READBACK:
+        return f"{link.asked} is the readback of {link.name}"
+    if link.role == value_pb2.CHANNEL_ROLE_SETPOINT:
+        return f"{link.asked} is the setpoint of {link.name}"
+    return f"{link.asked} is {link.name}"
+
+
+def history_table(
+    points: Sequence[snapshot_service_pb2.HistoryPoint], metadata: Metadata, *, utc: bool
+) -> Table:
+    """One line a snapshot, and where its value lies between the least and the greatest of all."""
+    numbers = [_plain_number(point.row) for point in points]
+    finite = [number for number in numbers if number is not None and math.isfinite(number)]
+    span = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    lines = [
+        (point, row_cells(point.row, metadata, utc=utc), _place_text(number, *span))
+        for point, number in zip(points, numbers, strict=True)
+    ]
+    return table_of(
+        lines,
+        text_field("taken", lambda line: format_time(line[0].time_ns, utc=utc)),
+        number_field("setpoint", lambda line: line[1].setpoint),
+        number_field("readback", lambda line: line[1].readback),
+        text_field("alarm", lambda line: line[1].alarm),
+        text_field(f"{span[0]:.4g} … {span[1]:.4g}" if finite else "", lambda line: line[2]),
+        id_field("snapshot", lambda line: line[0].snapshot_id),
+    )
+
+
+def _plain_number(row: value_pb2.PvRow) -> float | None:
+    """The setpoint, or where there is none the readback, where it is one number."""
+    value = row.setpoint if row.HasField("setpoint") else row.readback
+    kind = value.WhichOneof("data") or ""
+    data = value.enum_value.index if kind == "enum_value" else getattr(value, kind, None)
+    return float(data) if isinstance(data, int | float) else None
+
+
+def _place_text(number: float | None, low: float, high: float) -> str:
+    """`──●─────`: where a number lies between two others."""
+    if number is None or not math.isfinite(number):
+        return ""
+    share = (number - low) / (high - low) if high > low else 0.5
+    before = round(share * (_PLACES - 1))
+    return "─" * before + "●" + "─" * (_PLACES - 1 - before)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from drey_cli.contracts import restore_pb2
+from drey_cli.contracts import restore_pb2, value_pb2
 from drey_cli.render.comparisons import deviation_cell
-from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, Column, Table, facts
-from drey_cli.render.times import format_count, format_span, format_time, plural
+from drey_cli.render.table import (
+    Cell,
+    Pair,
+    Table,
+    facts,
+    id_field,
+    number_field,
+    table_of,
+    text_field,
+    time_field,
+)
 from drey_cli.render.values import value_cell
-
-if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
+from drey_cli.render.words import format_count, format_span, format_stamp, plural, short_name
 
 _VERDICT_STYLE = {
     "verified": "green",
@@ -26,23 +30,16 @@ _VERDICT_STYLE = {
 _DONE = frozenset({"verified", "equal-already"})
 
 
-def _time_text(time: Timestamp, utc: bool) -> str:
-    return format_time(time.ToNanoseconds(), utc=utc)
-
-
 def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     """All that is known of a plan beside its items."""
     state = short_name(restore_pb2.PlanState, plan.state)
-    pairs: list[tuple[str, Cell | str]] = [
+    pairs: list[Pair] = [
         ("plan", plan.id),
         ("snapshot", plan.snapshot_id),
         ("state", Cell(state, "green" if state == "ready" else "yellow")),
         ("digest", plan.digest),
-        (
-            "made by",
-            f"{plan.actor.principal}, {_time_text(plan.create_time, utc)}",
-        ),
-        ("expires", _time_text(plan.expire_time, utc)),
+        ("made by", f"{plan.actor.principal}, {format_stamp(plan.create_time, utc=utc)}"),
+        ("expires", format_stamp(plan.expire_time, utc=utc)),
         ("writes", Cell(f"{format_count(plan.writes)} of {plural(plan.pvs, 'PV')}", "bold")),
     ]
     for stage in plan.stages:
@@ -69,33 +66,23 @@ def _approval_cell(approval: restore_pb2.Approval) -> Cell:
 
 def approvals_table(approvals: Iterable[restore_pb2.Approval], *, utc: bool) -> Table:
     """One line an approval."""
-    table = Table(
-        (
-            Column("plan"),
-            Column("asked"),
-            Column("by"),
-            Column("state"),
-            Column("PVs", right=True),
-            Column("first PV"),
-            Column("decided by"),
-            Column("until"),
-            Column("reason", fold=True),
-        )
-    )
-    for approval in approvals:
+
+    def state_cell(approval: restore_pb2.Approval) -> Cell:
         state = short_name(restore_pb2.ApprovalState, approval.state)
-        table.add(
-            approval.plan_id,
-            _time_text(approval.create_time, utc),
-            approval.requester.principal,
-            Cell(state, "green" if state == "approved" else "yellow"),
-            format_count(approval.pvs),
-            approval.first_pv,
-            approval.approver.principal,
-            _time_text(approval.expire_time, utc),
-            approval.reason,
-        )
-    return table
+        return Cell(state, "green" if state == "approved" else "yellow")
+
+    return table_of(
+        approvals,
+        id_field("plan", lambda approval: approval.plan_id),
+        time_field("asked", lambda approval: approval.create_time, utc=utc),
+        text_field("by", lambda approval: approval.requester.principal),
+        text_field("state", state_cell),
+        number_field("PVs", lambda approval: format_count(approval.pvs)),
+        text_field("first PV", lambda approval: approval.first_pv),
+        text_field("decided by", lambda approval: approval.approver.principal),
+        time_field("until", lambda approval: approval.expire_time, utc=utc),
+        text_field("reason", lambda approval: approval.reason, fold=True),
+    )
 
 
 def skip_style(reason: str) -> str:
@@ -105,77 +92,66 @@ def skip_style(reason: str) -> str:
 
 def plan_table(items: Iterable[restore_pb2.PlanItem]) -> Table:
     """Writes by stage, then what is left out and why."""
-    table = Table(
-        (
-            Column("stage", right=True),
-            Column("PV"),
-            Column("now", right=True),
-            Column("target", right=True),
-            Column("delta", right=True),
-            Column("deviation"),
-            Column("note", fold=True),
-        )
+    return table_of(
+        items,
+        number_field("stage", lambda item: Cell("—", "dim") if item.skip else str(item.stage)),
+        text_field("PV", lambda item: Cell(item.name, "dim" if item.skip else "")),
+        number_field("now", lambda item: _item_value(item, "current")),
+        number_field("target", lambda item: _item_value(item, "target")),
+        number_field("delta", lambda item: f"{item.delta:+.6g}" if item.HasField("delta") else ""),
+        text_field(
+            "deviation",
+            lambda item: deviation_cell(item.deviation if item.HasField("deviation") else None),
+        ),
+        text_field("note", _plan_note, fold=True),
     )
-    for item in items:
-        skip = short_name(restore_pb2.SkipReason, item.skip)
-        table.add(
-            Cell("—", "dim") if skip else str(item.stage),
-            Cell(item.name, "dim" if skip else ""),
-            value_cell(item.current if item.HasField("current") else None),
-            value_cell(item.target if item.HasField("target") else None),
-            f"{item.delta:+.6g}" if item.HasField("delta") else "",
-            deviation_cell(item.deviation if item.HasField("deviation") else None),
-            Cell("; ".join([skip, *item.warnings] if skip else item.warnings), skip_style(skip)),
-        )
-    return table
+
+
+def _item_value(item: restore_pb2.PlanItem | restore_pb2.RestoreItem, field: str) -> Cell:
+    value: value_pb2.Value = getattr(item, field)
+    return value_cell(value if item.HasField(field) else None)  # type: ignore[arg-type]
+
+
+def _plan_note(item: restore_pb2.PlanItem) -> Cell:
+    skip = short_name(restore_pb2.SkipReason, item.skip)
+    return Cell("; ".join([*([skip] if skip else []), *item.warnings]), skip_style(skip))
 
 
 def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
     """One line a plan."""
-    table = Table(
-        (
-            Column("plan"),
-            Column("time"),
-            Column("state"),
-            Column("writes", right=True),
-            Column("PVs", right=True),
-            Column("by"),
-            Column("comment", fold=True),
-        )
+    return table_of(
+        plans,
+        id_field("plan", lambda plan: plan.id),
+        time_field("time", lambda plan: plan.create_time, utc=utc),
+        text_field("state", lambda plan: short_name(restore_pb2.PlanState, plan.state)),
+        number_field("writes", lambda plan: format_count(plan.writes)),
+        number_field("PVs", lambda plan: format_count(plan.pvs)),
+        text_field("by", lambda plan: plan.actor.principal),
+        text_field("comment", lambda plan: plan.spec.comment, fold=True),
     )
-    for plan in plans:
-        table.add(
-            plan.id,
-            _time_text(plan.create_time, utc),
-            short_name(restore_pb2.PlanState, plan.state),
-            format_count(plan.writes),
-            format_count(plan.pvs),
-            plan.actor.principal,
-            plan.spec.comment,
-        )
-    return table
 
 
 def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Table:
     """One line a restore."""
-    table = Table(
-        (
-            Column("restore"),
-            Column("time"),
-            Column("state"),
-            Column("result", fold=True),
-            Column("by"),
-        )
+    return table_of(
+        restores,
+        id_field("restore", lambda restore: restore.id),
+        time_field("time", lambda restore: restore.create_time, utc=utc),
+        text_field("state", state_of),
+        text_field("result", _result_cell, fold=True),
+        text_field("by", lambda restore: restore.actor.principal),
     )
-    for restore in restores:
-        table.add(
-            restore.id,
-            _time_text(restore.create_time, utc),
-            short_name(restore_pb2.RestoreState, restore.state),
-            Cell("all verified", "green") if restore.all_verified else verdicts_text(restore),
-            restore.actor.principal,
-        )
-    return table
+
+
+def _result_cell(restore: restore_pb2.Restore) -> Cell:
+    if restore.all_verified:
+        return Cell("all verified", "green")
+    return Cell(", ".join(f"{pvs} {name}" for name, pvs in verdict_counts(restore).items()))
+
+
+def state_of(restore: restore_pb2.Restore) -> str:
+    """State of a restore as its short name."""
+    return short_name(restore_pb2.RestoreState, restore.state)
 
 
 def verdict_counts(restore: restore_pb2.Restore) -> dict[str, int]:
@@ -183,22 +159,14 @@ def verdict_counts(restore: restore_pb2.Restore) -> dict[str, int]:
     return {short_name(restore_pb2.Verdict, count.verdict): count.pvs for count in restore.verdicts}
 
 
-def verdicts_text(restore: restore_pb2.Restore) -> str:
-    """Verdict counts in one line."""
-    return ", ".join(f"{pvs} {name}" for name, pvs in verdict_counts(restore).items())
-
-
 def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
     """All that is known of a restore beside its items."""
-    pairs: list[tuple[str, Cell | str]] = [
+    pairs: list[Pair] = [
         ("restore", restore.id),
         ("plan", restore.plan_id),
         ("snapshot", restore.snapshot_id),
-        ("state", short_name(restore_pb2.RestoreState, restore.state)),
-        (
-            "by",
-            f"{restore.actor.principal}, {_time_text(restore.create_time, utc)}",
-        ),
+        ("state", state_of(restore)),
+        ("by", f"{restore.actor.principal}, {format_stamp(restore.create_time, utc=utc)}"),
     ]
     if restore.HasField("start_time") and restore.HasField("end_time"):
         took = restore.end_time.ToNanoseconds() - restore.start_time.ToNanoseconds()
@@ -234,28 +202,23 @@ def restore_verdict(restore: restore_pb2.Restore) -> Cell:
 
 def restore_items_table(items: Iterable[restore_pb2.RestoreItem]) -> Table:
     """One line a PV of a restore."""
-    table = Table(
-        (
-            Column("PV"),
-            Column("verdict"),
-            Column("before", right=True),
-            Column("target", right=True),
-            Column("seen", right=True),
-            Column("readback", right=True),
-            Column("note", fold=True),
-        )
+    return table_of(
+        items,
+        text_field("PV", lambda item: item.name),
+        text_field("verdict", _verdict_cell),
+        number_field("before", lambda item: _item_value(item, "before")),
+        number_field("target", lambda item: _item_value(item, "target")),
+        number_field("seen", lambda item: _item_value(item, "seen")),
+        number_field("readback", lambda item: _item_value(item, "readback")),
+        text_field("note", _restore_note, fold=True),
     )
-    for item in items:
-        verdict = short_name(restore_pb2.Verdict, item.verdict)
-        notes = [short_name(restore_pb2.SkipReason, item.skip), item.epics_status]
-        notes.append(item.explanation)
-        table.add(
-            item.name,
-            Cell(verdict, _VERDICT_STYLE.get(verdict, "red")),
-            *(
-                value_cell(getattr(item, name) if item.HasField(name) else None)
-                for name in ("before", "target", "seen", "readback")
-            ),
-            "; ".join(note for note in notes if note),
-        )
-    return table
+
+
+def _verdict_cell(item: restore_pb2.RestoreItem) -> Cell:
+    verdict = short_name(restore_pb2.Verdict, item.verdict)
+    return Cell(verdict, _VERDICT_STYLE.get(verdict, "red"))
+
+
+def _restore_note(item: restore_pb2.RestoreItem) -> str:
+    skip = short_name(restore_pb2.SkipReason, item.skip)
+    return "; ".join(note for note in (skip, item.epics_status, item.explanation) if note)

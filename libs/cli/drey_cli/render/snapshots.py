@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from drey_cli.contracts import selector_pb2, snapshot_pb2
-from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, Table, facts, number_field, table_of, text_field
-from drey_cli.render.times import format_count, format_span, format_time
+from drey_cli.render.table import (
+    Cell,
+    Table,
+    facts,
+    id_field,
+    number_field,
+    table_of,
+    text_field,
+    time_field,
+)
+from drey_cli.render.words import format_count, format_span, format_stamp, format_time, short_name
 
 _NAMES = 10
 
@@ -16,10 +24,8 @@ def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) ->
     """One line a snapshot."""
     return table_of(
         snapshots,
-        text_field("id", lambda snapshot: snapshot.id),
-        text_field(
-            "time", lambda snapshot: format_time(snapshot.take_time.ToNanoseconds(), utc=utc)
-        ),
+        id_field("id", lambda snapshot: snapshot.id),
+        time_field("time", lambda snapshot: snapshot.take_time, utc=utc),
         text_field("title", _title_cell, fold=True),
         number_field("PVs", lambda snapshot: format_count(snapshot.pv_count)),
         number_field("missing", _missing_cell),
@@ -49,10 +55,10 @@ def golden_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Ta
     return table_of(
         [(snapshot, mark) for snapshot in snapshots for mark in snapshot.golden_marks],
         text_field("label", lambda pair: pair[1].label or "—"),
-        text_field("id", lambda pair: pair[0].id),
-        text_field("time", lambda pair: format_time(pair[0].take_time.ToNanoseconds(), utc=utc)),
+        id_field("id", lambda pair: pair[0].id),
+        time_field("time", lambda pair: pair[0].take_time, utc=utc),
         text_field("title", lambda pair: pair[0].title, fold=True),
-        text_field("marked", lambda pair: format_time(pair[1].mark_time.ToNanoseconds(), utc=utc)),
+        time_field("marked", lambda pair: pair[1].mark_time, utc=utc),
         text_field("by", lambda pair: pair[1].actor.principal or "—"),
         text_field("reason", lambda pair: pair[1].reason, fold=True),
     )
@@ -69,7 +75,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
     counts, skew, lost = snapshot.counts, snapshot.skew, missing(snapshot)
     pairs: list[tuple[str, Cell | str]] = [
         ("id", snapshot.id),
-        ("time", format_time(snapshot.take_time.ToNanoseconds(), utc=utc)),
+        ("time", format_stamp(snapshot.take_time, utc=utc)),
         ("comment", snapshot.comment or "—"),
         ("labels", " ".join(snapshot.labels) or "—"),
         ("golden", _golden_cell(snapshot)),
@@ -115,9 +121,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
         ("digest", snapshot.digest),
     ]
     if snapshot.HasField("delete_time"):
-        pairs.append(
-            ("deleted", Cell(format_time(snapshot.delete_time.ToNanoseconds(), utc=utc), "red"))
-        )
+        pairs.append(("deleted", Cell(format_stamp(snapshot.delete_time, utc=utc), "red")))
     return facts(pairs, title=snapshot.title or "(no title)")
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from drey_cli.render.words import format_stamp
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 T = TypeVar("T")
 
 
 class Cell(NamedTuple):
-    """Text and the rich style it is drawn in, empty for none. Never markup."""
+    """Text and the rich style it is drawn in, empty for none. Never markup.
+
+    `short`: what is enough of it where a terminal is narrow; empty for all of it.
+    """
 
     text: str
     style: str = ""
+    short: str = ""
 
 
 class Column(NamedTuple):
@@ -24,9 +33,11 @@ class Column(NamedTuple):
     fold: bool = False
 
 
-_FOLDED = 12
+_FOLDED = 10
 """Width down to which a column is folded before the others are."""
 Row = Sequence["Cell | str"]
+Pair = tuple[str, "Cell | str"]
+"""What, and what it is."""
 
 
 @dataclass(slots=True)
@@ -60,6 +71,26 @@ def text_field(title: str, cell: Callable[[T], Cell | str], *, fold: bool = Fals
 def number_field(title: str, cell: Callable[[T], Cell | str]) -> Field[T]:
     """A column of numbers, to the right."""
     return Field(Column(title, right=True), cell)
+
+
+def id_field(title: str, identity: Callable[[T], str]) -> Field[T]:
+    """A column of ids. The last part of one, 12 random digits, is enough for the commands."""
+
+    def id_cell(item: T) -> Cell:
+        text = identity(item)
+        return Cell(text, short=text.rpartition("-")[2])
+
+    return Field(Column(title), id_cell)
+
+
+def time_field(title: str, stamp: Callable[[T], Timestamp], *, utc: bool) -> Field[T]:
+    """A column of times; short of it the seconds."""
+
+    def time_cell(item: T) -> Cell:
+        text = format_stamp(stamp(item), utc=utc)
+        return Cell(text, short=text[:19].replace("T", " "))
+
+    return Field(Column(title), time_cell)
 
 
 def table_of(items: Iterable[T], *fields: Field[T], title: str = "") -> Table:
@@ -114,6 +145,15 @@ def least_width(table: Table) -> int:
     return total + 2 * len(table.columns)
 
 
+def with_short_cells(table: Table) -> Table:
+    """The table with what is enough of each cell."""
+
+    def shorten_cell(cell: Cell | str) -> Cell | str:
+        return cell if isinstance(cell, str) else Cell(cell.short or cell.text, cell.style)
+
+    return replace(table, rows=[[shorten_cell(cell) for cell in row] for row in table.rows])
+
+
 def _table_line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
     parts = (
         text.rjust(width) if column.right else text.ljust(width)
@@ -122,7 +162,7 @@ def _table_line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[C
     return "  ".join(parts).rstrip()
 
 
-def facts(pairs: Sequence[tuple[str, Cell | str]], *, title: str = "") -> Table:
+def facts(pairs: Iterable[Pair], *, title: str = "") -> Table:
     """A table of two columns: what, and what it is."""
     table = Table((Column(""), Column("", fold=True)), title=title)
     for name, value in pairs:

@@ -1,14 +1,15 @@
-"""One value for people: precision, units and labels from metadata, long arrays cut short."""
+"""Values for people, and rows of them: precision, units and labels from metadata."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple, Protocol
 
 from drey_cli.contracts import value_pb2
-from drey_cli.render.enums import short_name
-from drey_cli.render.table import Cell, escape
+from drey_cli.render.table import Cell, Table, escape, number_field, table_of, text_field
+from drey_cli.render.words import format_time, short_name
 
 NO_CHANNEL = "—"
 NO_VALUE = "no value"
@@ -179,3 +180,90 @@ def _format_element(
     if kind == "enum_array" and isinstance(element, int):
         return _format_enum(element, "", metadata)
     return str(element)
+
+
+class Metadata(NamedTuple):
+    """Metadata of a PV's channels; None where there is none."""
+
+    setpoint: value_pb2.ChannelMetadata | None = None
+    readback: value_pb2.ChannelMetadata | None = None
+
+
+class _MetadataMessage(Protocol):
+    """`MetadataRow` of monitor, and `PvMetadata` of snapshot."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def setpoint(self) -> value_pb2.ChannelMetadata: ...
+    @property
+    def readback(self) -> value_pb2.ChannelMetadata: ...
+
+
+NO_METADATA = Metadata()
+
+
+def metadata_by_number(rows: Iterable[_MetadataMessage]) -> dict[int, Metadata]:
+    """Metadata keyed by the permanent number of the PV."""
+    return {row.number: Metadata(row.setpoint, row.readback) for row in rows}
+
+
+def rows_table(
+    rows: Iterable[value_pb2.PvRow],
+    metadata: Mapping[int, Metadata],
+    *,
+    utc: bool,
+    title: str = "",
+) -> Table:
+    """One line a PV: both values, the graver alarm, the newer source time."""
+    cells = (row_cells(row, metadata.get(row.number, NO_METADATA), utc=utc) for row in rows)
+    return table_of(
+        cells,
+        text_field("PV", lambda each: each.name),
+        number_field("setpoint", lambda each: each.setpoint),
+        number_field("readback", lambda each: each.readback),
+        text_field("alarm", lambda each: each.alarm),
+        text_field("source time", lambda each: each.source_time),
+        title=title,
+    )
+
+
+class RowCells(NamedTuple):
+    """The cells of one PV."""
+
+    name: Cell | str
+    setpoint: Cell
+    readback: Cell
+    alarm: Cell
+    source_time: Cell
+
+
+def row_cells(row: value_pb2.PvRow, metadata: Metadata, *, utc: bool) -> RowCells:
+    """The cells of one PV, as in `rows_table`."""
+    setpoint = row.setpoint if row.HasField("setpoint") else None
+    readback = row.readback if row.HasField("readback") else None
+    return RowCells(
+        row.name,
+        value_cell(setpoint, metadata.setpoint),
+        value_cell(readback, metadata.readback),
+        _graver_cell(setpoint, readback),
+        _newer_cell(setpoint, readback, utc),
+    )
+
+
+def _graver_cell(one: value_pb2.Value | None, two: value_pb2.Value | None) -> Cell:
+    def alarm_gravity(value: value_pb2.Value | None) -> tuple[bool, int, int]:
+        if value is None:
+            return (False, 0, 0)
+        return (value.state in {1, 2}, value.severity, value.freshness)
+
+    return alarm_cell(max((one, two), key=alarm_gravity))
+
+
+def _newer_cell(one: value_pb2.Value | None, two: value_pb2.Value | None, utc: bool) -> Cell:
+    values = [value for value in (one, two) if value is not None and value.source_time_ns]
+    if not values:
+        return Cell("—", "dim")
+    newest = max(values, key=lambda value: value.source_time_ns)
+    text = format_time(newest.source_time_ns, utc=utc)
+    return Cell(f"{text} ?", "yellow") if newest.source_time_suspect else Cell(text)

@@ -24,9 +24,8 @@ from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from drey_cli.demo.machine import connected_channels, dead_channels, import_catalog, plain, same
-from drey_cli.errors import CliError
-from drey_cli.failures import from_rpc_error
+from drey_cli.demo_machine import connected_channels, dead_channels, import_catalog, plain, same
+from drey_cli.errors import CliError, from_rpc_error
 from drey_cli.output import Output
 from drey_stack.simulated import SimulatedMachine
 
