@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pool, message_factory
+from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
@@ -26,11 +27,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import drey
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey.catalog.v1 import catalog_service_pb2
-from drey.common.v1 import annotations_pb2
+from drey.common.v1 import annotations_pb2, selector_pb2
 from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
 from drey.restore.v1 import restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_core.permissions import ROLES, holders_of
+from drey_testing.requests import limits_of, valid_request
 from tests.e2e.conftest import Running
 
 EVERY_CHARACTER = "ABCxyz0189_-:.[]<>;$#@!%&*()=+{}|\\/?,'\"~^`é"
@@ -69,10 +71,6 @@ def _methods_of(channel: grpc.Channel, metadata: Any) -> list[MethodDescriptor]:
     ]
 
 
-def _limits(field: FieldDescriptor) -> annotations_pb2.Limits:
-    return field.GetOptions().Extensions[annotations_pb2.limits]
-
-
 def _fields(
     descriptor: Descriptor, path: str = "", depth: int = 0
 ) -> Iterator[tuple[str, tuple[FieldDescriptor, ...]]]:
@@ -87,43 +85,6 @@ def _fields(
                 yield inner, (field, *chain)
 
 
-def _valid(descriptor: Descriptor, depth: int = 0) -> Message:
-    """A request that keeps all limits and names nothing that exists."""
-    message = message_factory.GetMessageClass(descriptor)()
-    for field in descriptor.fields:
-        if not _limits(field).required:
-            continue
-        if field.message_type is not None:
-            if field.message_type.full_name == "google.protobuf.FieldMask":
-                getattr(message, field.name).paths.append("description")
-                continue
-            inner = _valid(field.message_type, depth + 1)
-            if field.message_type.name == "Selector":
-                inner.names.append("NO:SUCH:PV")  # type: ignore[attr-defined]
-            if field.message_type.name == "StateRef":
-                inner.snapshot_id = str(uuid4())  # type: ignore[attr-defined]
-            if field.is_repeated:
-                getattr(message, field.name).append(inner)
-            else:
-                getattr(message, field.name).CopyFrom(inner)
-                getattr(message, field.name).SetInParent()
-            continue
-        value = _scalar(field)
-        if field.is_repeated:
-            getattr(message, field.name).append(value)
-        else:
-            setattr(message, field.name, value)
-    return message
-
-
-def _scalar(field: FieldDescriptor) -> Any:
-    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        return str(uuid4()) if _limits(field).uuid else "NO:SUCH"
-    if field.enum_type is not None:
-        return 1
-    return 1
-
-
 def _set(message: Message, chain: tuple[FieldDescriptor, ...], value: Any) -> None:
     """Set the last field of the chain (its first element, where it is a list)."""
     for field in chain[:-1]:
@@ -132,7 +93,7 @@ def _set(message: Message, chain: tuple[FieldDescriptor, ...], value: Any) -> No
             message = target[0] if len(target) else target.add()
         else:
             if not message.HasField(field.name):
-                target.CopyFrom(_valid(field.message_type))
+                target.CopyFrom(valid_request(field.message_type))
                 target.SetInParent()
             message = target
     last = chain[-1]
@@ -176,17 +137,32 @@ class Caller:
                     call.cancel()
                     return Answer(grpc.StatusCode.OK, messages=count)
         except grpc.RpcError as error:
-            return _answer(error, count)
+            answer = _answer(error, count)
+            for path in answer.fields:
+                assert _leads_to_a_field(method.input_type, path), (_label(method), answer)
+            return answer
         return Answer(call.code(), messages=count)
 
 
+def _leads_to_a_field(message: Descriptor | None, path: str) -> bool:
+    """Whether a path that an answer names is one of the request that was sent."""
+    for name in re.sub(r"\[[^]]*\]", "", path).split("."):
+        if message is None:
+            return False
+        if name.isdigit():  # a field that nobody knows here
+            return True
+        if name in message.oneofs_by_name:
+            continue
+        field = message.fields_by_name.get(name)
+        if field is None:
+            return False
+        message = field.message_type
+    return True
+
+
 def _patience(method: MethodDescriptor) -> float:
-    options = method.GetOptions()
-    endless = (
-        method.server_streaming
-        and options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS
-        and not options.Extensions[annotations_pb2.not_built]
-    )
+    not_built = method.GetOptions().Extensions[annotations_pb2.not_built]
+    endless = method.server_streaming and "Watch" in method.name and not not_built
     return QUIET_S if endless else HANGS_S
 
 
@@ -200,6 +176,8 @@ def _answer(error: Any, count: int) -> Answer:
             if detail.Unpack(info):
                 answer.reason = info.reason
                 assert info.domain == "drey"
+                told = info.metadata.get("field", "")
+                answer.fields = answer.fields or ((told,) if told else ())
             elif detail.Unpack(bad):
                 answer.fields = tuple(v.field for v in bad.field_violations)
     return answer
@@ -219,7 +197,7 @@ def readers(methods: list[MethodDescriptor], call: Caller) -> list[MethodDescrip
     def reads(method: MethodDescriptor) -> bool:
         if not method.client_streaming:
             return True
-        return call(method, _valid(method.input_type)).code != grpc.StatusCode.UNIMPLEMENTED
+        return call(method, valid_request(method.input_type)).code != grpc.StatusCode.UNIMPLEMENTED
 
     return [method for method in methods if reads(method)]
 
@@ -279,7 +257,7 @@ def test_every_rpc_has_a_permission_that_somebody_holds(methods: list[MethodDesc
 
 def test_without_a_key_nothing_is_served(methods: list[MethodDescriptor], call: Caller) -> None:
     for method in methods:
-        answer = call(method, _valid(method.input_type), role=None)
+        answer = call(method, valid_request(method.input_type), role=None)
         assert answer.code == grpc.StatusCode.UNAUTHENTICATED, (_label(method), answer)
         assert answer.reason == "UNAUTHENTICATED", _label(method)
 
@@ -288,9 +266,9 @@ def test_an_unknown_and_a_revoked_key_are_refused(
     methods: list[MethodDescriptor], call: Caller
 ) -> None:
     for method in methods:
-        answer = call(method, _valid(method.input_type), key="drey_00000000_nonsense")
+        answer = call(method, valid_request(method.input_type), key="drey_00000000_nonsense")
         assert answer.code == grpc.StatusCode.UNAUTHENTICATED, (_label(method), answer)
-        answer = call(method, _valid(method.input_type), role="REVOKED")
+        answer = call(method, valid_request(method.input_type), role="REVOKED")
         assert answer.code == grpc.StatusCode.UNAUTHENTICATED, (_label(method), answer)
         assert answer.reason == "KEY_REVOKED", (_label(method), answer)
 
@@ -302,7 +280,7 @@ def _permission(method: MethodDescriptor) -> str:
 def test_who_lacks_the_permission_is_refused(methods: list[MethodDescriptor], call: Caller) -> None:
     for method in methods:
         for role in set(ROLES) - set(holders_of(_permission(method))):
-            answer = call(method, _valid(method.input_type), role=role.upper())
+            answer = call(method, valid_request(method.input_type), role=role.upper())
             assert answer.code == grpc.StatusCode.PERMISSION_DENIED, (_label(method), answer)
             assert answer.reason == "PERMISSION_DENIED", _label(method)
 
@@ -314,7 +292,7 @@ def test_what_is_called_not_built_is_not_and_all_else_is(
         options = method.GetOptions()
         not_built = options.Extensions[annotations_pb2.not_built]
         if not_built or options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS:
-            answer = call(method, _valid(method.input_type))
+            answer = call(method, valid_request(method.input_type))
             assert (answer.reason == "NOT_IMPLEMENTED") == not_built, (_label(method), answer)
 
 
@@ -329,9 +307,9 @@ def _assert_invalid(answer: Answer, label: str, path: str, reason: str = "") -> 
 
 def test_required_fields_are_required(readers: list[MethodDescriptor], call: Caller) -> None:
     for method in readers:
-        required = [f for f in method.input_type.fields if _limits(f).required]
+        required = [f for f in method.input_type.fields if limits_of(f).required]
         for field in required:
-            request = _valid(method.input_type)
+            request = valid_request(method.input_type)
             request.ClearField(field.name)
             _assert_invalid(call(method, request), _label(method), field.name)
 
@@ -384,7 +362,7 @@ def test_a_call_that_acts_refuses_what_it_does_not_know(
         ]
         acts = method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
         for name, chain in [("", ()), *nested]:
-            raw = _with_unknown_field(_valid(method.input_type), chain)
+            raw = _with_unknown_field(valid_request(method.input_type), chain)
             answer = call(method, raw)
             if acts:
                 path = f"{name}[0].4002" if chain and chain[-1].is_repeated else f"{name}.4002"
@@ -399,8 +377,8 @@ def test_malformed_ids_name_their_field(readers: list[MethodDescriptor], call: C
     seen = 0
     for method in readers:
         for path, chain in _fields(method.input_type):
-            if _limits(chain[-1]).uuid:
-                request = _valid(method.input_type)
+            if limits_of(chain[-1]).uuid:
+                request = valid_request(method.input_type)
                 _set(request, chain, "not-a-uuid")
                 _assert_invalid(call(method, request), _label(method), path, "MALFORMED_ID")
                 seen += 1
@@ -414,9 +392,11 @@ def test_unknown_ids_are_not_found(methods: list[MethodDescriptor], call: Caller
         grpc.StatusCode.INVALID_ARGUMENT,
     }
     for method in methods:
-        required = [f for f in method.input_type.fields if _limits(f).required and _limits(f).uuid]
+        required = [
+            f for f in method.input_type.fields if limits_of(f).required and limits_of(f).uuid
+        ]
         if required:
-            answer = call(method, _valid(method.input_type))
+            answer = call(method, valid_request(method.input_type))
             assert answer.code in accepted, (_label(method), answer)
             assert answer.reason in {"NOT_FOUND", "NOT_IMPLEMENTED", "INVALID_FIELD"}, (
                 _label(method),
@@ -427,16 +407,18 @@ def test_unknown_ids_are_not_found(methods: list[MethodDescriptor], call: Caller
 def test_too_many_elements_are_refused(readers: list[MethodDescriptor], call: Caller) -> None:
     for method in readers:
         for path, chain in _fields(method.input_type):
-            most, field = _limits(chain[-1]).max_items, chain[-1]
+            most, field = limits_of(chain[-1]).max_items, chain[-1]
             if not most or len(chain) > 2 or any(f.is_repeated for f in chain[:-1]):
                 continue
             if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-                value = [str(uuid4()) if _limits(field).uuid else f"N{i}" for i in range(most + 1)]
+                value = [
+                    str(uuid4()) if limits_of(field).uuid else f"N{i}" for i in range(most + 1)
+                ]
             elif field.message_type is None:
                 value = [1] * (most + 1)
             else:
                 continue
-            request = _valid(method.input_type)
+            request = valid_request(method.input_type)
             _set(request, chain, value)
             if request.ByteSize() >= 4 << 20:
                 continue
@@ -449,9 +431,9 @@ def test_100_000_names_are_taken(methods: list[MethodDescriptor], call: Caller) 
         for path, chain in _fields(method.input_type):
             if not path.endswith("selector.names") or len(chain) != 2:
                 continue
-            request = _valid(method.input_type)
+            request = valid_request(method.input_type)
             _set(request, chain, [f"NO:SUCH:{i}" for i in range(100_000)])
-            answer = call(method, request)
+            answer = call(method, request, timeout=HANGS_S)
             assert answer.code not in {
                 grpc.StatusCode.INTERNAL,
                 grpc.StatusCode.UNKNOWN,
@@ -465,16 +447,16 @@ def test_names_of_every_allowed_character_pass_and_others_do_not(
 ) -> None:
     for method in readers:
         for path, chain in _fields(method.input_type):
-            if not _limits(chain[-1]).epics_name or any(f.is_repeated for f in chain[:-1]):
+            if not limits_of(chain[-1]).epics_name or any(f.is_repeated for f in chain[:-1]):
                 continue
             if chain[-1].containing_oneof is not None:
                 continue
             for name in BAD_NAMES:
-                request = _valid(method.input_type)
+                request = valid_request(method.input_type)
                 _set(request, chain, name)
                 _assert_invalid(call(method, request), _label(method), path, "INVALID_FIELD")
             if path.endswith("selector.names"):
-                request = _valid(method.input_type)
+                request = valid_request(method.input_type)
                 _set(request, chain, [EVERY_CHARACTER, EVERY_CHARACTER])
                 answer = call(method, request, timeout=60)
                 assert path not in answer.fields, (_label(method), answer)
@@ -490,7 +472,7 @@ def test_an_empty_selector_is_not_everything(methods: list[MethodDescriptor], ca
                 continue
             if len(chain) > 1:
                 continue
-            request = _valid(method.input_type)
+            request = valid_request(method.input_type)
             getattr(request, field.name).Clear()
             getattr(request, field.name).SetInParent()
             answer = call(method, request)
@@ -506,6 +488,55 @@ def test_an_empty_selector_is_not_everything(methods: list[MethodDescriptor], ca
     assert seen >= 6
 
 
+WRONG_SELECTORS = {
+    "": selector_pb2.Selector(),
+    ".all": selector_pb2.Selector(all=True, names=["A"]),
+    ".globs[0]": selector_pb2.Selector(globs=[""]),
+    ".tags[0].group": selector_pb2.Selector(tags=[selector_pb2.TagFilter()]),
+    ".names[0]": selector_pb2.Selector(names=["NO:SUCH:PV"]),
+    ".ids[0]": selector_pb2.Selector(ids=[str(uuid4())]),
+    ".scope": selector_pb2.Selector(scope="no such scope"),
+    ".excluding.all": selector_pb2.Selector(
+        all=True, excluding=selector_pb2.Selector(all=True, names=["A"])
+    ),
+}
+"""By what of each is at fault."""
+
+
+def test_what_is_wrong_with_a_selector_is_told_by_where_it_stands(
+    readers: list[MethodDescriptor], call: Caller
+) -> None:
+    """Also where another service evaluates it, and wherever in the request it is."""
+    told = set()
+    for method in readers:
+        for path, chain in _fields(method.input_type):
+            nested = chain[-1].message_type
+            if nested is None or nested.name != "Selector" or path.endswith("excluding"):
+                continue
+            for part, wrong in WRONG_SELECTORS.items():
+                request = valid_request(method.input_type)
+                _place(request, chain).CopyFrom(wrong)
+                answer = call(method, request)
+                if path + part in answer.fields:
+                    told.add((_label(method), part))
+    for label in ("MonitorService/WatchPvs", "CatalogService/ResolveSelector"):
+        assert {(label, part) for part in WRONG_SELECTORS} <= told, sorted(told)
+    assert len({label for label, _ in told}) >= 10, sorted(told)
+
+
+def _place(message: Message, chain: tuple[FieldDescriptor, ...]) -> Message:
+    """The message that the chain leads to, made where it is not there."""
+    for field in chain:
+        inner = getattr(message, field.name)
+        if field.is_repeated:
+            inner = inner[0] if len(inner) else inner.add()
+        elif not message.HasField(field.name):
+            inner.CopyFrom(valid_request(field.message_type))
+            inner.SetInParent()
+        message = inner
+    return message
+
+
 @pytest.mark.parametrize("bad", [math.nan, -1.0, math.inf])
 def test_tolerances_are_finite_and_not_negative(
     readers: list[MethodDescriptor], call: Caller, bad: float
@@ -513,14 +544,14 @@ def test_tolerances_are_finite_and_not_negative(
     seen = 0
     for method in readers:
         for path, chain in _fields(method.input_type):
-            if _limits(chain[-1]).non_negative and not any(f.is_repeated for f in chain):
+            if limits_of(chain[-1]).non_negative and not any(f.is_repeated for f in chain):
                 is_float = chain[-1].type in (
                     FieldDescriptor.TYPE_DOUBLE,
                     FieldDescriptor.TYPE_FLOAT,
                 )
                 if not is_float and bad != -1:  # a number that no integer is
                     continue
-                request = _valid(method.input_type)
+                request = valid_request(method.input_type)
                 _set(request, chain, bad if is_float else int(bad))
                 _assert_invalid(call(method, request), _label(method), path, "INVALID_FIELD")
                 seen += 1
@@ -535,7 +566,7 @@ def test_unknown_enum_values_are_refused(readers: list[MethodDescriptor], call: 
             holder = chain[-1].containing_type
             if holder is not None and holder.full_name == "drey.common.v1.Value":
                 continue
-            request = _valid(method.input_type)
+            request = valid_request(method.input_type)
             _set(request, chain, 9999)
             _assert_invalid(call(method, request), _label(method), path, "INVALID_FIELD")
 
@@ -551,7 +582,7 @@ def test_page_tokens_of_another_list_are_refused(
         if "page_token" not in method.input_type.fields_by_name:
             continue
         for token in ("garbage", foreign[:-4], foreign if method.name != "ListPvs" else "x"):
-            request = _valid(method.input_type)
+            request = valid_request(method.input_type)
             request.page_token = token  # type: ignore[attr-defined]
             answer = call(method, request)
             if answer.code == grpc.StatusCode.UNIMPLEMENTED:
@@ -574,5 +605,5 @@ def test_a_message_over_4_mib_is_refused(readers: list[MethodDescriptor], call: 
 
 def test_a_deadline_in_the_past_does_nothing(methods: list[MethodDescriptor], call: Caller) -> None:
     for method in methods:
-        answer = call(method, _valid(method.input_type), timeout=-1)
+        answer = call(method, valid_request(method.input_type), timeout=-1)
         assert answer.code == grpc.StatusCode.DEADLINE_EXCEEDED, (_label(method), answer)

@@ -6,7 +6,9 @@ contract test keeps the two equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -90,6 +92,27 @@ class DreyError(Exception):
         self.metadata = dict(metadata or {})
         if reason is not None:
             self.reason = reason
+
+
+@contextmanager
+def fields_at(**paths: str) -> Iterator[None]:
+    """What is refused within it says where the field is in the request that the client sent.
+
+    Who evaluates a part of a request, be it another service, names fields from that part on:
+    with `selector="spec.selector"`, `selector.names[3]` becomes `spec.selector.names[3]`.
+    """
+    try:
+        yield
+    except DreyError as error:
+        head, rest = re.fullmatch(r"(\w*)(.*)", error.field, re.DOTALL).groups()  # type: ignore[union-attr]
+        if head in paths:
+            told, error.field = error.field, paths[head] + rest
+            if error.metadata.get("field") == told:
+                error.metadata["field"] = error.field
+            if error.message.startswith(told):
+                error.message = error.field + error.message.removeprefix(told)
+                error.args = (error.message,)
+        raise
 
 
 class InvalidArgument(DreyError):

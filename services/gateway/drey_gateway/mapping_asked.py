@@ -27,9 +27,8 @@ def read_selector(message: selector_pb2.Selector, path: str) -> Selector:
     return selector
 
 
-def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "") -> Wanted:
+def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") -> Wanted:
     """A specification at `path` of a request. Raises `InvalidArgument`, `Unimplemented`."""
-    path = f"{path}.spec" if path else "spec"
     for field, instead in (
         ("deadband", "set min_interval to get fewer messages"),
         ("array_limits", "leave large arrays out of the selector"),
@@ -53,6 +52,7 @@ def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "") -> W
         with_metadata=spec.with_metadata,
         allow_unknown=spec.allow_unknown,
         token=decode_token(token) if token else None,
+        path=f"{path}.selector",
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from drey.common.v1 import form_pb2, value_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory
-from drey_core.errors import NotFound, Unavailable
+from drey_core.errors import NotFound, Unavailable, fields_at
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8
 from drey_gateway import mapping
@@ -318,7 +318,8 @@ class Watch:
         """
         old = self._directory
         if not wanted.allow_unknown:
-            await resolve_terms(self._context, new, False)
+            with fields_at(selector="add"):
+                await resolve_terms(self._context, new, False)
         selection = await self._select_rows(wanted.terms, True)
         self._wanted = wanted
         self._next_diff = self._next_checkpoint = 0.0
@@ -343,7 +344,8 @@ class Watch:
         catalog_version = self._live.catalog_version
         while True:
             directory = self._live.directory
-            resolved = await resolve_terms(self._context, terms, allow_unknown)
+            with fields_at(selector=self._wanted.path):
+                resolved = await resolve_terms(self._context, terms, allow_unknown)
             if directory is self._live.directory:
                 self._catalog_version, self._resolved = catalog_version, resolved
                 return self._adopt_rows(resolved.rows)

@@ -45,7 +45,9 @@ class RestoreServicer:
         self, request: pb.CreatePlanRequest, context: Context
     ) -> pb.CreatePlanResponse:
         """Make a plan."""
-        plan = await self._plans.create(mapping.plan_request(request), current_principal.get())
+        wanted = mapping.plan_request(request)
+        with errors.fields_at(selector="spec.selector", id="spec.state.snapshot_id"):
+            plan = await self._plans.create(wanted, current_principal.get())
         return pb.CreatePlanResponse(plan=mapping.plan_message(plan, self._clock()))
 
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
@@ -125,9 +127,9 @@ class RestoreServicer:
         self, request: pb.ExecutePlanRequest, context: Context
     ) -> pb.ExecutePlanResponse:
         """Execute a plan."""
-        restore, job = await self._restores.execute(
-            mapping.execute_request(request), current_principal.get()
-        )
+        wanted = mapping.execute_request(request)
+        with errors.fields_at(id="plan_id"):
+            restore, job = await self._restores.execute(wanted, current_principal.get())
         return pb.ExecutePlanResponse(
             restore=mapping.restore_message(restore), job=job_to_proto(job)
         )

@@ -22,6 +22,8 @@ class Wanted:
     with_metadata: bool
     allow_unknown: bool
     token: Token | None
+    path: str
+    """Of the selector in the client's request."""
 
     @property
     def needs_catalog(self) -> bool:

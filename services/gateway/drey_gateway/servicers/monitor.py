@@ -108,7 +108,9 @@ class MonitorServicer:
                     f"{path}.name: {subscription.name!r} is there twice; give each its own name",
                     field=f"{path}.name",
                 )
-            wanted[subscription.name] = read_wanted(subscription.spec, subscription.token, path)
+            wanted[subscription.name] = read_wanted(
+                subscription.spec, subscription.token, f"{path}.spec"
+            )
         self._require_loaded()
         async with aclosing(self._sessions.open_session(wanted)) as messages:
             async for message in messages:

@@ -72,7 +72,7 @@ def take_order(spec: snapshot_pb2.SnapshotSpec) -> TakeOrder:
             "spec.instant_ns: snapshots of a past instant are not built in this version",
             field="spec.instant_ns",
         )
-    selector = selector_from_proto(spec.selector)
+    selector = selector_from_proto(spec.selector, "spec.selector")
     selector.validate("spec.selector")
     timeout = DEFAULT_READ_TIMEOUT_S
     if spec.HasField("read_timeout"):
@@ -103,7 +103,7 @@ def _gates_of(message: snapshot_pb2.Gates) -> Gates:
     missing = None if message.HasField("any_missing") else message.max_missing
     required = None
     if message.HasField("required"):
-        required = selector_from_proto(message.required)
+        required = selector_from_proto(message.required, "spec.gates.required")
         required.validate("spec.gates.required")
     return Gates(age, missing, required)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.errors import NotFound
+from drey_core.errors import NotFound, fields_at
 from drey_core.selector import Selector, SelectorIndex
 from drey_core.values import I8
 
@@ -49,19 +49,20 @@ class Chooser:
         else:
             mask = np.zeros(len(self._index), bool)
         if by_identity:
-            named = self._of_today(Selector(ids=selector.ids, scope=selector.scope))
+            named = self._of_today(Selector(ids=selector.ids, scope=selector.scope), path)
             if selector.devices:
                 devices = Selector(devices=selector.devices)
                 named &= self._index.select(devices, path=path).mask
             mask |= named
         for tag in selector.tags:
-            mask &= self._of_today(Selector(tags=(tag,)))
+            mask &= self._of_today(Selector(tags=(tag,)), path)
         if selector.excluding is not None:
             mask &= ~self._choose_part(selector.excluding, f"{path}.excluding")
         return mask
 
-    def _of_today(self, selector: Selector) -> Mask:
-        numbers, unknown = self._today(selector)
+    def _of_today(self, selector: Selector, path: str) -> Mask:
+        with fields_at(selector=path):
+            numbers, unknown = self._today(selector)
         self.not_found += unknown
         mask: Mask = np.isin(self._index.numbers, numbers)
         return mask
