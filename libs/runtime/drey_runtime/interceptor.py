@@ -36,7 +36,7 @@ from drey_core import errors
 from drey_runtime import limits, status, telemetry
 from drey_runtime.admission import READING, Admission, Bounds, Room, host_of
 from drey_runtime.auth import Authenticator, Principal, current_principal
-from drey_runtime.stalls import Outgoing, StallGuard
+from drey_runtime.stalls import GuardedContext, Outgoing, StallGuard
 
 log = logging.getLogger(__name__)
 
@@ -285,13 +285,15 @@ class _Call:
 
     async def answer_stream(self) -> None:
         """Send all answers."""
-        answers = self._inner_handler()(await self._request_argument(), self._context)
-        if inspect.iscoroutine(answers):  # refuses before it streams, or writes by itself
-            answers = await answers
-        if answers is None:
-            return
-        async with aclosing(answers):  # its clean-up runs when the call ends, not later
-            with self._server.guard.watched(self._context) as self._outgoing:
+        argument = await self._request_argument()
+        with self._server.guard.watched(self._context) as self._outgoing:
+            context: Any = GuardedContext(self._context, self._outgoing)
+            answers = self._inner_handler()(argument, context)
+            if inspect.iscoroutine(answers):  # refuses before it streams, or writes by itself
+                answers = await answers
+            if answers is None:
+                return
+            async with aclosing(answers):  # its clean-up runs when the call ends, not later
                 async for message in answers:
                     if self._method.streams_out:
                         self._require_allowed()

@@ -99,6 +99,17 @@ class Outgoing:
         self._timer.reschedule(0)
 
 
+class GuardedContext:
+    """The context of a call, for handlers that write their answers by themselves."""
+
+    def __init__(self, context: Context, outgoing: Outgoing) -> None:
+        self._context = context
+        self.write = outgoing.write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
 _current: ContextVar[Outgoing | None] = ContextVar("outgoing", default=None)
 
 

@@ -37,6 +37,8 @@ class Behind:
 
     def __init__(self, service: str) -> None:
         self.came: list[str] = []
+        self.running = 0
+        """Streams that are being served."""
         self.ended = asyncio.Event()
         for method in descriptor_pool.Default().FindServiceByName(service).methods:
             kind = self._stream if method.server_streaming else self._single
@@ -52,6 +54,7 @@ class Behind:
     async def _stream(
         self, request: Any, context: Any, name: str, streams_in: bool
     ) -> AsyncIterator[bytes]:
+        self.running += 1
         try:
             if streams_in:
                 async for _ in request:
@@ -62,6 +65,7 @@ class Behind:
                 yield b""
                 await asyncio.Event().wait()  # silent from here on
         finally:
+            self.running -= 1
             self.ended.set()
 
 
