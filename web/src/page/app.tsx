@@ -6,6 +6,7 @@ import type { WhoAmIResponse } from "../../gen/drey/access/v1/access_service_pb"
 import { OverviewTab } from "./overview";
 import { PvStore } from "./pv_store";
 import { PvsTab } from "./pvs";
+import { RestoreTab } from "./restore";
 import { SnapshotsTab } from "./snapshots";
 import { SessionContext, useSession, type Session } from "./session";
 import { errorText } from "./words";
@@ -24,6 +25,7 @@ const TABS: readonly Tab[] = [
   { id: "overview", title: "Overview", letter: "o", component: OverviewTab, fills: false },
   { id: "pvs", title: "PVs", letter: "p", component: PvsTab, fills: true },
   { id: "snapshots", title: "Snapshots", letter: "s", component: SnapshotsTab, fills: true },
+  { id: "restore", title: "Restore", letter: "r", component: RestoreTab, fills: true },
 ];
 
 const KEY = "drey.key";

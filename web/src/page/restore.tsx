@@ -1,0 +1,626 @@
+/** Restore: plan, look, execute, follow, undo. What is left out is always told. */
+import { useEffect, useMemo, useState } from "react";
+import { joinRows, planDigest } from "@drey/client";
+import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
+import { deltaText, deviationText } from "./comparison";
+import { useSession } from "./session";
+import { go, stored } from "./snapshots";
+import { displayOf, Fact } from "./pvs";
+import { useActing, useAsked } from "./use_call";
+import { counted, enumWords, errorText, plural, timeText, valueText } from "./words";
+import {
+  PlanState,
+  RestoreState,
+  SkipReason,
+  Verdict,
+  type Plan,
+  type PlanItem,
+  type Restore,
+  type RestoreItem,
+} from "../../gen/drey/restore/v1/restore_pb";
+
+export function RestoreTab() {
+  const [, , first = "", second = ""] = location.hash.split("/");
+  if (first === "new") return <NewPlan key={second} snapshotId={second} />;
+  if (first !== "") return <PlanView key={first} planId={first} />;
+  return <PlanList />;
+}
+
+function PlanList() {
+  const { client } = useSession();
+  const plans = useAsked("plans", (signal) => client.restore.listPlans({ pageSize: 50 }, { signal }), 5000);
+  const restores = useAsked("restores", (signal) => client.restore.listRestores({ pageSize: 100 }, { signal }), 3000);
+  const byPlan = new Map(restores.answer?.restores.map((restore) => [restore.planId, restore]));
+  return (
+    <div className="stack">
+      <h1>Plans and restores</h1>
+      <p className="dim">
+        A plan lists what a restore would write, and writes nothing. Make one from a snapshot: <a href="#/snapshots">Snapshots</a>.
+      </p>
+      {plans.error !== "" && <p className="error">{plans.error}</p>}
+      <div className="panel">
+        <table className="plain chooses">
+          <thead>
+            <tr>
+              <th>Plan made</th>
+              <th>By</th>
+              <th className="num">Writes</th>
+              <th className="num">Left out</th>
+              <th>State</th>
+              <th>What came of it</th>
+              <th>Comment</th>
+            </tr>
+          </thead>
+          <tbody>
+            {plans.answer?.plans.map((plan) => {
+              const restore = byPlan.get(plan.id);
+              return (
+                <tr key={plan.id} onClick={() => go("restore", plan.id)}>
+                  <td>
+                    <a href={`#/restore/${plan.id}`}>{timeText(plan.createTime)}</a>
+                  </td>
+                  <td>{plan.actor?.principal}</td>
+                  <td className="num">{counted(plan.writes)}</td>
+                  <td className="num">{counted(plan.pvs - plan.writes)}</td>
+                  <td>{enumWords(PlanState[plan.state])}</td>
+                  <td>{restore !== undefined && <Outcome restore={restore} />}</td>
+                  <td>
+                    {plan.undoesRestoreId !== "" && <span className="mark is-off">↶ way back</span>} {plan.spec?.comment}
+                  </td>
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+        {plans.answer?.plans.length === 0 && <p className="empty">There are no plans yet.</p>}
+      </div>
+    </div>
+  );
+}
+
+function Outcome({ restore }: { restore: Restore }) {
+  const look = restore.allVerified ? "is-good" : !hasEnded(restore) ? "is-off" : headline(restore).startsWith("✖") ? "is-major" : "is-minor";
+  return <span className={`mark ${look}`}>{headline(restore)}</span>;
+}
+
+const ENDED: ReadonlySet<RestoreState> = new Set([
+  RestoreState.COMPLETED,
+  RestoreState.ABORTED,
+  RestoreState.INTERRUPTED,
+  RestoreState.FAILED,
+]);
+const hasEnded = (restore: Restore) => ENDED.has(restore.state);
+
+function NewPlan({ snapshotId }: { snapshotId: string }) {
+  const { client, pvs } = useSession();
+  const snapshot = useAsked(snapshotId, (signal) => client.snapshot.getSnapshot({ id: snapshotId }, { signal }));
+  const [globs, setGlobs] = useState("");
+  const [device, setDevice] = useState("");
+  const [leftOut, setLeftOut] = useState("");
+  const [isExact, setExact] = useState(false);
+  const [comment, setComment] = useState("");
+  const { busy, error, act } = useActing();
+  const make = () =>
+    act(async () => {
+      const split = (text: string) => text.split(/[\s,]+/).filter(Boolean);
+      const patterns = split(globs);
+      const without = split(leftOut);
+      const isAll = patterns.length === 0 && device === "";
+      const selector = {
+        all: isAll,
+        globs: patterns,
+        devices: device === "" ? [] : [device],
+        ...(without.length > 0 ? { excluding: { globs: without } } : {}),
+      };
+      const answer = await client.restore.createPlan({
+        spec: {
+          source: { case: "state", value: stored(snapshotId) },
+          exact: isExact,
+          comment,
+          ...(isAll && without.length === 0 ? {} : { selector }),
+        },
+      });
+      go("restore", answer.plan!.id);
+    });
+  return (
+    <form
+      className="panel stack"
+      aria-label="Plan a restore"
+      onSubmit={(event) => {
+        event.preventDefault();
+        make();
+      }}
+    >
+      <h1>
+        Plan a restore of {snapshot.answer?.snapshot?.title || "the snapshot"} <span className="dim">taken {timeText(snapshot.answer?.snapshot?.takeTime)}</span>
+      </h1>
+      {snapshot.error !== "" && <p className="error">{snapshot.error}</p>}
+      <p className="dim">Nothing is written yet: every setpoint is read, and you look at the list first.</p>
+      <div className="bar">
+        <label className="wide">
+          Only names <input placeholder="all of the snapshot, or QUAD:* BEND:*" value={globs} onChange={(event) => setGlobs(event.target.value)} />
+        </label>
+        <label className="wide">
+          Leave out <input placeholder="nothing, or MOTOR:*" value={leftOut} onChange={(event) => setLeftOut(event.target.value)} />
+        </label>
+        <label>
+          Device{" "}
+          <select value={device} onChange={(event) => setDevice(event.target.value)}>
+            <option value="">any</option>
+            {pvs.devices.map((each) => (
+              <option key={each}>{each}</option>
+            ))}
+          </select>
+        </label>
+      </div>
+      <label className="wide">
+        Comment <input value={comment} onChange={(event) => setComment(event.target.value)} />
+      </label>
+      <label>
+        <input type="checkbox" checked={isExact} onChange={(event) => setExact(event.target.checked)} /> also write what is within tolerance
+      </label>
+      <div className="bar">
+        <button className="main" disabled={busy}>
+          {busy ? "Reading the machine …" : "Make the plan"}
+        </button>
+        <button type="button" onClick={() => history.back()}>
+          Cancel
+        </button>
+      </div>
+      {error !== "" && (
+        <p className="error" role="alert">
+          {error}
+        </p>
+      )}
+    </form>
+  );
+}
+
+const VALUES = ["current", "stored", "target", "storedReadback"] as const;
+
+interface ReadPlan {
+  readonly plan: Plan;
+  readonly items: readonly PlanItem[];
+  /** Why the digest computed here is not that of the server; empty where it is. */
+  readonly digestError: string;
+}
+
+/** A plan may be executed once its own digest, computed here from all that is shown, is the one that the server says. */
+async function readPlan(client: ReturnType<typeof useSession>["client"], id: string, signal: AbortSignal): Promise<ReadPlan> {
+  const { plan } = await client.restore.getPlan({ id }, { signal });
+  const items: PlanItem[] = [];
+  for await (const response of client.restore.readPlan({ id }, { signal })) joinRows(items, response.items, VALUES);
+  let digestError = "";
+  try {
+    const digest = await planDigest(plan!, items);
+    if (digest !== plan!.digest) digestError = `what is shown here has the digest ${digest}, and the server says ${plan!.digest}`;
+  } catch (error) {
+    digestError = errorText(error);
+  }
+  return { plan: plan!, items, digestError };
+}
+
+function PlanView({ planId }: { planId: string }) {
+  const { client } = useSession();
+  const asked = useAsked(planId, (signal) => readPlan(client, planId, signal));
+  const [restore, setRestore] = useState<Restore>();
+  const restoreId = restore?.id || asked.answer?.plan.restoreId || "";
+  const followed = useRestore(restoreId) ?? restore;
+  if (asked.answer === undefined)
+    return asked.error === "" ? <p>Reading the plan …</p> : <p className="error">{asked.error}</p>;
+  const { plan } = asked.answer;
+  return (
+    <>
+      <div className="bar">
+        <button onClick={() => go("restore")}>← Plans</button>
+        <h1>
+          {plan.undoesRestoreId !== "" ? "Way back of a restore" : "Plan"} of {timeText(plan.createTime)}, by {plan.actor?.principal}
+        </h1>
+        {plan.spec?.comment && <span className="dim">{plan.spec.comment}</span>}
+      </div>
+      {followed === undefined ? (
+        <PlanSummary read={asked.answer} onExecute={setRestore} onExpire={asked.again} />
+      ) : (
+        <RestoreSummary restore={followed} plan={plan} />
+      )}
+      {followed !== undefined && hasEnded(followed) ? (
+        <Report restoreId={followed.id} />
+      ) : (
+        <PlanTable items={asked.answer.items} />
+      )}
+    </>
+  );
+}
+
+function PlanSummary({ read, onExecute, onExpire }: { read: ReadPlan; onExecute: (restore: Restore) => void; onExpire: () => void }) {
+  const { client, may, who } = useSession();
+  const { plan, items, digestError } = read;
+  const { busy, error, act } = useActing();
+  const [asks, setAsks] = useState(false);
+  const warned = items.filter((item) => item.warnings.length > 0).length;
+  const left = useSecondsLeft(plan);
+  useEffect(() => {
+    if (left <= 0 && plan.state === PlanState.READY) onExpire();
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [left <= 0]);
+  const why =
+    digestError !== ""
+      ? "its digest is not the one that was looked at"
+      : plan.state === PlanState.WAITS_FOR_APPROVAL
+        ? "it waits for the approval of a second person"
+        : plan.state !== PlanState.READY || left <= 0
+        ? `it is ${left <= 0 ? "expired" : enumWords(PlanState[plan.state])}`
+        : plan.writes === 0
+          ? "there is nothing to write"
+          : !may("restore.plans.execute")
+            ? "your key may not execute plans"
+            : "";
+  const execute = () =>
+    act(async () => {
+      const answer = await client.restore.executePlan({ planId: plan.id, digest: plan.digest });
+      if (answer.restore !== undefined) onExecute(answer.restore);
+    });
+  const canDecide = plan.state === PlanState.WAITS_FOR_APPROVAL && digestError === "" && plan.actor?.principal !== who.principal;
+  const decide = (approves: boolean) =>
+    act(async () => {
+      if (approves) await client.restore.approvePlan({ id: plan.id, digest: plan.digest });
+      else await client.restore.rejectPlan({ id: plan.id, reason: "rejected on the page" });
+      onExpire();
+    });
+  return (
+    <section className="panel stack" aria-label="The plan">
+      <div className="bar">
+        <span>
+          <strong>{plural(plan.writes, "write")}</strong>
+          {plan.stages.length > 1 && ` in ${plan.stages.length} stages (${plan.stages.map(({ stage, writes }) => `stage ${stage}: ${counted(writes)}`).join(", ")})`}
+        </span>
+        {plan.skips.map(({ reason, pvs }) => (
+          <span key={reason} className={`mark ${reason === SkipReason.EQUAL ? "is-plain" : "is-off"}`}>
+            {counted(pvs)} left out: {enumWords(SkipReason[reason])}
+          </span>
+        ))}
+        {warned > 0 && <span className="mark is-minor">▲ {plural(warned, "PV")} with a warning</span>}
+        <span className="space" />
+        {why === "" && <span className="dim">may be executed for {Math.ceil(left / 60)} min</span>}
+        {canDecide && (
+          <>
+            <button disabled={busy || !may("restore.plans.approve")} onClick={() => decide(true)}>
+              ✓ Approve
+            </button>
+            <button className="danger" disabled={busy || !may("restore.plans.reject")} onClick={() => decide(false)}>
+              ✖ Reject
+            </button>
+          </>
+        )}
+        {!asks && (
+          <button className="main" disabled={busy || why !== ""} onClick={() => setAsks(true)}>
+            Execute …
+          </button>
+        )}
+      </div>
+      {why !== "" && <p className="warning">This plan can not be executed: {why}.</p>}
+      {digestError !== "" && (
+        <p className="error" role="alert">
+          {digestError}
+        </p>
+      )}
+      {digestError === "" && <p className="dim wraps">✓ The digest of what is shown was computed here: {plan.digest}</p>}
+      {asks && why === "" && (
+        <div className="warning bar" role="alertdialog" aria-label="Execute the plan">
+          <strong>This writes {plural(plan.writes, "value")} to the machine.</strong>
+          <button className="danger" autoFocus disabled={busy} onClick={execute}>
+            {busy ? "Starting …" : `Write ${plural(plan.writes, "value")} now`}
+          </button>
+          <button onClick={() => setAsks(false)}>Not now</button>
+        </div>
+      )}
+      {error !== "" && (
+        <p className="error" role="alert">
+          {error}
+        </p>
+      )}
+    </section>
+  );
+}
+
+function useSecondsLeft(plan: Plan): number {
+  const left = () => Number(plan.expireTime?.seconds ?? 0n) - Date.now() / 1000;
+  const [seconds, setSeconds] = useState(left);
+  useEffect(() => {
+    const timer = setInterval(() => setSeconds(left()), 1000);
+    return () => clearInterval(timer);
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [plan]);
+  return seconds;
+}
+
+const PLAN_COLUMNS: readonly Column[] = [
+  { title: "Stage", width: "50px", className: "right" },
+  { title: "What", width: "170px" },
+  { title: "PV", width: "minmax(170px, 2fr)", className: "mono" },
+  { title: "Now", width: "minmax(100px, 1fr)", className: "value right" },
+  { title: "Will be", width: "minmax(100px, 1fr)", className: "value right" },
+  { title: "Change", width: "100px", className: "value right" },
+  { title: "Tolerances", width: "90px", className: "value right" },
+  { title: "Warnings", width: "minmax(120px, 2fr)" },
+];
+
+function PlanTable({ items }: { items: readonly PlanItem[] }) {
+  const { pvs } = useSession();
+  const [shows, setShows] = useState("");
+  const [search, setSearch] = useState("");
+  const [chosen, setChosen] = useState(-1);
+  const shown = useMemo(() => {
+    const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+    return items.filter(
+      (item) =>
+        (shows === "" ||
+          (shows === "writes" && item.skip === SkipReason.UNSPECIFIED) ||
+          (shows === "out" && item.skip !== SkipReason.UNSPECIFIED && item.skip !== SkipReason.EQUAL) ||
+          (shows === "warned" && item.warnings.length > 0)) &&
+        words.every((word) => item.name.toLowerCase().includes(word)),
+    );
+  }, [items, shows, search]);
+  const draw = useMemo<Draw>(
+    () => (index, cells) => {
+      const item = shown[index]!;
+      const slot = pvs.watch.state.slotOf(item.number);
+      const display = slot === undefined ? {} : displayOf(pvs.watch.state.metadata[slot]?.[0]);
+      const isWrite = item.skip === SkipReason.UNSPECIFIED;
+      setCell(cells[0]!, isWrite ? String(item.stage) : "");
+      setMark(
+        cells[1]!,
+        isWrite ? "→ write" : item.skip === SkipReason.EQUAL ? "= equal already" : `– ${enumWords(SkipReason[item.skip])}`,
+        isWrite ? "is-good" : item.skip === SkipReason.EQUAL ? "is-plain" : "is-off",
+      );
+      setCell(cells[2]!, item.name, "", item.name);
+      setCell(cells[3]!, valueText(item.current, display));
+      setCell(cells[4]!, isWrite ? valueText(item.target, display) : "", "", isWrite ? "" : `stored: ${valueText(item.stored, display)}`);
+      setCell(cells[5]!, deltaText(item.delta));
+      setCell(cells[6]!, deviationText(item.deviation));
+      const warnings = item.warnings.join("; ");
+      setCell(cells[7]!, warnings === "" ? "" : `▲ ${warnings}`, "", warnings);
+    },
+    [shown, pvs],
+  );
+  return (
+    <>
+      <div className="bar">
+        <input
+          type="search"
+          aria-label="Search in the plan"
+          placeholder="Search name   ( / )"
+          value={search}
+          onChange={(event) => setSearch(event.target.value)}
+        />
+        <select aria-label="Which rows" value={shows} onChange={(event) => setShows(event.target.value)}>
+          <option value="">all {counted(items.length)} PVs</option>
+          <option value="writes">writes only</option>
+          <option value="out">left out, but not because equal</option>
+          <option value="warned">with a warning</option>
+        </select>
+      </div>
+      <Grid
+        label="Items of the plan"
+        columns={PLAN_COLUMNS}
+        count={shown.length}
+        draw={draw}
+        chosen={chosen}
+        onChoose={setChosen}
+        empty="No PV of the plan passes the filters."
+      />
+    </>
+  );
+}
+
+/** The restore as it is now, followed until it ends, past cuts of the connection. */
+function useRestore(id: string): Restore | undefined {
+  const { client } = useSession();
+  const [restore, setRestore] = useState<Restore>();
+  useEffect(() => {
+    if (id === "") return;
+    const stop = new AbortController();
+    const follow = async () => {
+      for (let isOver = false; !isOver && !stop.signal.aborted; ) {
+        try {
+          for await (const answer of client.restore.watchRestore({ id }, { signal: stop.signal })) {
+            setRestore(answer.restore);
+            isOver = answer.restore !== undefined && hasEnded(answer.restore);
+          }
+        } catch {
+          // the banner tells of the connection; the restore itself goes on without us
+        }
+        if (!isOver) await new Promise((resolve) => setTimeout(resolve, 1000));
+      }
+    };
+    void follow();
+    return () => stop.abort();
+  }, [client, id]);
+  return id === "" ? undefined : restore;
+}
+
+const GOOD: ReadonlySet<Verdict> = new Set([Verdict.VERIFIED, Verdict.EQUAL_ALREADY]);
+const OPEN: ReadonlySet<Verdict> = new Set([Verdict.PENDING, Verdict.WRITTEN]);
+
+function verdictLook(verdict: Verdict): string {
+  if (GOOD.has(verdict)) return "is-good";
+  if (OPEN.has(verdict)) return "is-off";
+  return verdict === Verdict.SKIPPED ? "is-minor" : "is-major";
+}
+
+function verdictShape(verdict: Verdict): string {
+  if (GOOD.has(verdict)) return "✓";
+  if (OPEN.has(verdict)) return "…";
+  return verdict === Verdict.SKIPPED ? "–" : "✖";
+}
+
+const countOf = (restore: Restore, wanted: (verdict: Verdict) => boolean) =>
+  restore.verdicts.filter(({ verdict }) => wanted(verdict)).reduce((sum, { pvs }) => sum + pvs, 0);
+
+/** Writes that are neither verified nor still to be judged. */
+const failedCount = (restore: Restore) =>
+  countOf(restore, (verdict) => !GOOD.has(verdict) && !OPEN.has(verdict) && verdict !== Verdict.SKIPPED);
+
+function headline(restore: Restore): string {
+  const state = enumWords(RestoreState[restore.state]);
+  if (!hasEnded(restore)) return `… ${state}`;
+  if (restore.allVerified) return "✓ Restored, and every write verified";
+  const failed = failedCount(restore);
+  if (restore.state === RestoreState.COMPLETED && failed === 0)
+    return `▲ Every write is verified; ${plural(countOf(restore, (verdict) => verdict === Verdict.SKIPPED), "PV")} left out by the plan`;
+  return `✖ ${state}: ${plural(failed, "PV")} not as in the plan`;
+}
+
+function RestoreSummary({ restore, plan }: { restore: Restore; plan: Plan }) {
+  const { client, may } = useSession();
+  const { busy, error, act } = useActing();
+  const pending = countOf(restore, (verdict) => verdict === Verdict.PENDING);
+  const total = plan.writes;
+  const isOver = hasEnded(restore);
+  const undo = () =>
+    act(async () => {
+      const answer = await client.restore.createPlan({
+        spec: { source: { case: "undo", value: { restoreId: restore.id } }, comment: "way back" },
+      });
+      go("restore", answer.plan!.id);
+    });
+  const bad = restore.state === RestoreState.FAILED || restore.state === RestoreState.INTERRUPTED;
+  return (
+    <section className="panel stack" aria-label="The restore">
+      <div className="bar" role="status">
+        <h2>
+          {headline(restore)}
+        </h2>
+        <span className="space" />
+        {!isOver && (
+          <>
+            {restore.state === RestoreState.PAUSED ? (
+              <button disabled={busy || !may("restore.restores.resume")} onClick={() => act(async () => void (await client.restore.resumeRestore({ id: restore.id })))}>
+                ▶ Resume
+              </button>
+            ) : (
+              <button disabled={busy || !may("restore.restores.pause")} onClick={() => act(async () => void (await client.restore.pauseRestore({ id: restore.id })))}>
+                ⏸ Pause
+              </button>
+            )}
+            <button
+              className="danger"
+              disabled={busy || !may("restore.restores.abort")}
+              onClick={() => act(async () => void (await client.restore.abortRestore({ id: restore.id, reason: "by the page" })))}
+            >
+              ■ Abort
+            </button>
+          </>
+        )}
+        {isOver && (
+          <button disabled={busy || !may("restore.plans.create")} onClick={undo}>
+            {busy ? "Reading the machine …" : "↶ Plan the way back …"}
+          </button>
+        )}
+      </div>
+      {!isOver && <progress aria-label="Writes that were sent" max={Math.max(1, total)} value={Math.max(0, total - pending)} />}
+      <div className="bar">
+        {restore.verdicts.map(({ verdict, pvs }) => (
+          <span key={verdict} className={`mark ${verdictLook(verdict)}`}>
+            {verdictShape(verdict)} {counted(pvs)} {enumWords(Verdict[verdict])}
+          </span>
+        ))}
+      </div>
+      {restore.mayStillFire > 0 && (
+        <p className="warning">
+          ▲ {plural(restore.mayStillFire, "write")} was sent and never answered, and may still take place. These PVs are held until their IOC answers.
+        </p>
+      )}
+      {restore.error !== undefined && <p className={bad ? "error" : "warning"}>{restore.error.message}</p>}
+      {error !== "" && (
+        <p className="error" role="alert">
+          {error}
+        </p>
+      )}
+      <dl className="facts">
+        <Fact title="By" text={restore.actor?.principal ?? "—"} />
+        <Fact title="First write" text={timeText(restore.startTime)} />
+        <Fact title="Ended" text={timeText(restore.endTime)} />
+      </dl>
+    </section>
+  );
+}
+
+const REPORT_COLUMNS: readonly Column[] = [
+  { title: "Verdict", width: "240px" },
+  { title: "PV", width: "minmax(170px, 2fr)", className: "mono" },
+  { title: "Stage", width: "50px", className: "right" },
+  { title: "Before", width: "minmax(100px, 1fr)", className: "value right" },
+  { title: "Sent", width: "minmax(100px, 1fr)", className: "value right" },
+  { title: "Seen", width: "minmax(100px, 1fr)", className: "value right" },
+  { title: "Explanation", width: "minmax(160px, 3fr)" },
+];
+
+/** Gravest first: what went wrong, what was written, what was left out, what was equal. */
+function gravity(item: RestoreItem): number {
+  if (item.mayStillFire) return 0;
+  if (OPEN.has(item.verdict)) return 2;
+  if (item.verdict === Verdict.VERIFIED) return 3;
+  if (item.verdict === Verdict.SKIPPED) return 4;
+  return item.verdict === Verdict.EQUAL_ALREADY ? 5 : 1;
+}
+
+function Report({ restoreId }: { restoreId: string }) {
+  const { client, pvs } = useSession();
+  const [chosen, setChosen] = useState(-1);
+  const [search, setSearch] = useState("");
+  const asked = useAsked(restoreId, async (signal) => {
+    const items: RestoreItem[] = [];
+    for await (const response of client.restore.readRestore({ id: restoreId }, { signal }))
+      joinRows(items, response.items, ["before", "target", "seen", "readback"]);
+    return items.sort((a, b) => gravity(a) - gravity(b) || (a.name < b.name ? -1 : 1));
+  });
+  const shown = useMemo(() => {
+    const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+    return (asked.answer ?? []).filter((item) =>
+      words.every((word) => `${item.name} ${enumWords(Verdict[item.verdict])}`.toLowerCase().includes(word)),
+    );
+  }, [asked.answer, search]);
+  const draw = useMemo<Draw>(
+    () => (index, cells) => {
+      const item = shown[index]!;
+      const slot = pvs.watch.state.slotOf(item.number);
+      const display = slot === undefined ? {} : displayOf(pvs.watch.state.metadata[slot]?.[0]);
+      const skip = item.verdict === Verdict.SKIPPED ? `: ${enumWords(SkipReason[item.skip])}` : "";
+      setMark(cells[0]!, `${verdictShape(item.verdict)} ${enumWords(Verdict[item.verdict])}${skip}`, verdictLook(item.verdict));
+      setCell(cells[1]!, item.name, "", item.name);
+      setCell(cells[2]!, item.sendTime === undefined ? "" : String(item.stage));
+      setCell(cells[3]!, valueText(item.before, display));
+      setCell(cells[4]!, item.sendTime === undefined ? "" : valueText(item.target, display));
+      setCell(cells[5]!, valueText(item.seen, display));
+      const text = [item.mayStillFire ? "MAY STILL FIRE." : "", item.explanation, item.epicsStatus && item.epicsStatus !== "ECA_NORMAL" ? item.epicsStatus : ""]
+        .filter(Boolean)
+        .join(" ");
+      setCell(cells[6]!, text, "", text);
+    },
+    [shown, pvs],
+  );
+  return (
+    <>
+      {asked.error !== "" && <p className="error">{asked.error}</p>}
+      <div className="bar">
+        <input
+          type="search"
+          aria-label="Search in the report"
+          placeholder="Search name and verdict   ( / )"
+          value={search}
+          onChange={(event) => setSearch(event.target.value)}
+        />
+      </div>
+      <Grid
+        label="Report of the restore"
+        columns={REPORT_COLUMNS}
+        count={shown.length}
+        draw={draw}
+        chosen={chosen}
+        onChoose={setChosen}
+        empty={asked.answer === undefined ? "Reading the report …" : "Nothing passes the filter."}
+      />
+    </>
+  );
+}
