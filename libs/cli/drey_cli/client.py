@@ -98,7 +98,7 @@ class Client:
     ) -> Stream[R]:
         """Begin a server stream; iterate it, close it."""
         return Stream(
-            cast("_Call[R]", method(request, timeout=timeout_s, metadata=self._metadata)),
+            cast("_RunningCall[R]", method(request, timeout=timeout_s, metadata=self._metadata)),
             self.connection.server,
         )
 
@@ -111,7 +111,10 @@ class Client:
     ) -> Stream[R]:
         """Begin a call that streams both ways; gRPC draws `requests` in a thread of its own."""
         return Stream(
-            cast("_Call[R]", method(iter(requests), timeout=timeout_s, metadata=self._metadata)),
+            cast(
+                "_RunningCall[R]",
+                method(iter(requests), timeout=timeout_s, metadata=self._metadata),
+            ),
             self.connection.server,
         )
 
@@ -169,7 +172,7 @@ _SERVICES = {
 """Attributes of a client, each a stub that is made when it is first used."""
 
 
-class _Call(Protocol[R_co]):
+class _RunningCall(Protocol[R_co]):
     """What gRPC gives for a running stream."""
 
     def __next__(self) -> R_co: ...
@@ -179,7 +182,7 @@ class _Call(Protocol[R_co]):
 class Stream(Iterator[R]):
     """Messages of a running call. Leaving it by `with` or `close` cancels the call."""
 
-    def __init__(self, call: _Call[R], server: str) -> None:
+    def __init__(self, call: _RunningCall[R], server: str) -> None:
         self._call = call
         self._server = server
 

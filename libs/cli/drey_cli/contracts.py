@@ -46,19 +46,12 @@ else:
             setattr(self, attribute, attribute_value)
             return attribute_value
 
-    _MESSAGES = {
-        "access": ("access_pb2", "access_service_pb2"),
-        "audit": ("audit_pb2", "audit_service_pb2"),
-        "catalog": ("catalog_pb2", "catalog_service_pb2"),
-        "common": ("errors_pb2", "form_pb2", "selector_pb2", "state_pb2", "value_pb2"),
-        "compare": ("compare_pb2", "compare_service_pb2"),
-        "event": ("event_pb2", "event_service_pb2"),
-        "job": ("job_pb2", "job_service_pb2"),
-        "monitor": ("monitor_service_pb2", "watch_pb2"),
-        "restore": ("restore_pb2", "restore_service_pb2"),
-        "snapshot": ("snapshot_pb2", "snapshot_service_pb2"),
-        "system": ("system_service_pb2",),
-    }
-    for _area, _names in _MESSAGES.items():
-        for _module in _names:
-            globals()[_module] = LazyModule(f"drey.{_area}.v1.{_module}")
+    _AREAS = dict.fromkeys(("errors", "form", "selector", "state", "value"), "common")
+    _AREAS["watch"] = "monitor"
+
+    def __getattr__(name: str) -> LazyModule:
+        """`job_pb2` and `job_service_pb2` are of `drey.job.v1`, and so on."""
+        if not name.endswith("_pb2"):
+            raise AttributeError(name)
+        word = name.removesuffix("_pb2").removesuffix("_service")
+        return LazyModule(f"drey.{_AREAS.get(word, word)}.v1.{name}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import grpc
 
     from drey_cli.client import Stream
-    from drey_cli.session import Session
+    from drey_cli.session import CliSession
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -35,7 +35,7 @@ _FIRST_BACKOFF_S = 0.2
 _LAST_BACKOFF_S = 3.0
 
 
-class Lost:
+class StreamLost:
     """The stream broke and is being connected again. `error` says why."""
 
     def __init__(self, error: CliError) -> None:
@@ -44,13 +44,13 @@ class Lost:
 
 def follow_ticks(
     open_stream: Callable[[], Stream[R]], *, silence_s: float = 0.0
-) -> Iterator[R | Lost | None]:
+) -> Iterator[R | StreamLost | None]:
     """Messages of a stream that is opened again whenever it breaks, until the server ends it.
 
-    Gives `Lost` when it broke, and None at least four times a second while nothing comes. A thread
-    reads; messages wait in a queue of 64. When it is full the thread stops reading, so that the
-    server merges for us, as it does for every slow reader. `silence_s`: this long without a message
-    means broken (0: never). Errors that a new connection cannot mend are raised.
+    Gives `StreamLost` when it broke, and None at least four times a second while nothing comes. A
+    thread reads; messages wait in a queue of 64. When it is full the thread stops reading, so that
+    the server merges for us, as it does for every slow reader. `silence_s`: this long without a
+    message means broken (0: never). Errors that a new connection cannot mend are raised.
     """
     backoff_s = _FIRST_BACKOFF_S
     while True:
@@ -84,7 +84,7 @@ def follow_ticks(
                 inbox.get_nowait()
         if error.status not in TRANSIENT:
             raise error
-        yield Lost(error)
+        yield StreamLost(error)
         retry_at = time.monotonic() + backoff_s * random.uniform(0.7, 1.3)
         backoff_s = min(backoff_s * 2, _LAST_BACKOFF_S)
         while (rest_s := retry_at - time.monotonic()) > 0:
@@ -103,7 +103,7 @@ def _pump_stream(stream: Stream[R], inbox: queue.Queue[R | CliError | None]) -> 
 
 
 def follow_stream(
-    session: Session,
+    session: CliSession,
     method: grpc.UnaryStreamMultiCallable[Q, R],
     request: Q,
     *,
@@ -128,7 +128,7 @@ def follow_stream(
         for item in follow_ticks(open_stream, silence_s=silence_s):
             if interrupted.is_set():
                 raise KeyboardInterrupt
-            if isinstance(item, Lost):
+            if isinstance(item, StreamLost):
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > patience_s:
                     raise item.error

@@ -28,12 +28,10 @@ class LazyGroup(click.Group):
     """
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options by panel, then the commands."""
         write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands, in the order of `--help`."""
         is_whole = find_spec("drey_cli.commands.up") is not None
         return [name for name in SUMMARIES if is_whole or name not in OPTIONAL]
 
@@ -145,7 +143,6 @@ def _wrong_usage(error: click.ClickException) -> CliError:
 
 
 def main() -> None:
-    """Entry point of the `drey` script."""
     sys.exit(run(sys.argv[1:]))
 
 

@@ -30,7 +30,6 @@ _LISTINGS = {"plan": "drey restore list --plans"}
 
 
 def is_uuid(text: str) -> bool:
-    """Whether the text is a whole id."""
     return _UUID.fullmatch(text) is not None
 
 
@@ -178,7 +177,6 @@ def job_id(client: Client, text: str) -> str:
 
 
 def list_keys(client: Client, *, include_dead: bool = False) -> Iterator[access_pb2.Key]:
-    """Keys by name."""
     request = access_service_pb2.ListKeysRequest(include_dead=include_dead)
     return client.list_items(client.access.ListKeys, request, "keys")
 
@@ -203,7 +201,6 @@ def get_pv(client: Client, text: str) -> catalog_service_pb2.GetPvResponse:
 def list_tag_groups(
     client: Client, *, include_deleted: bool = False
 ) -> Iterator[catalog_pb2.TagGroup]:
-    """Groups of tags by name."""
     request = catalog_service_pb2.ListTagGroupsRequest(include_deleted=include_deleted)
     return client.list_items(client.catalog.ListTagGroups, request, "tag_groups")
 

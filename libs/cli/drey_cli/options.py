@@ -51,7 +51,6 @@ class HelpfulCommand(click.Command):
         self.examples = examples
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section for each panel."""
         write_options(self, ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -82,9 +81,16 @@ def write_options(
 
 option = partial(click.option, cls=PanelOption)
 argument = click.argument
-policy_option = partial(option, panel=POLICY)
 gate_option = partial(option, panel=GATES)
-choosing_option = partial(option, panel=CHOOSING)
+
+
+def member_option(name: str, panel: str = "Options", *, hidden: bool = False) -> Any:
+    """As `option`, for a field of what `packed_options` packs as `name`: flag, field, help."""
+
+    def make_option(flag: str, field: str, text: str, **more: Any) -> Decorator[Any]:
+        return option(flag, f"{name}_{field}", panel=panel, hidden=hidden, help=text, **more)
+
+    return make_option
 
 
 def packed_options(name: str, kind: type[Any], *options: Decorator[Any]) -> Decorator[Any]:
@@ -141,7 +147,6 @@ class SpanType(click.ParamType["Duration"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Duration:
-        """Read the text of an option."""
         return to_duration(parse_seconds(value, option=option_name(param)))
 
 
@@ -153,7 +158,6 @@ class MomentType(click.ParamType["Timestamp"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Timestamp:
-        """Read the text of an option."""
         from google.protobuf.timestamp_pb2 import Timestamp
 
         name, stamp = option_name(param), Timestamp()
@@ -188,5 +192,4 @@ def limit_option(most: int | None, what: str) -> Decorator[Any]:
 
 
 def choice_of(*names: str) -> click.Choice[str]:
-    """One of these names."""
     return click.Choice(names)

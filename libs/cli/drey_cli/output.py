@@ -67,7 +67,6 @@ class Output:
 
     @cached_property
     def console(self) -> Console:
-        """Rich console on standard output."""
         return self._make_console(stderr=False)
 
     @cached_property
@@ -96,11 +95,9 @@ class Output:
         self._write_text(_dump_json(document, indent=2))
 
     def line(self, document: Mapping[str, Any] | Message) -> None:
-        """Write one line of JSON."""
         self._write_text(_dump_json(document, indent=None))
 
     def text(self, text: str, style: str = "") -> None:
-        """Write text to standard output."""
         text = escape(text, keep=_LINES)
         if style and sys.stdout.isatty():
             self.console.print(text, style=style, soft_wrap=True)

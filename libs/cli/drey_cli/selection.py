@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from drey_cli.contracts import selector_pb2
 from drey_cli.errors import usage_error
-from drey_cli.options import Decorator, argument, choosing_option, packed_options
+from drey_cli.options import CHOOSING, argument, member_option, packed_options
 
 _WILD = frozenset("*?")
 
@@ -86,35 +86,28 @@ class Choice:
 
 
 _NAMES_HELP = "Names of PVs or addresses; * and ? make a pattern."
+_FILE_HELP = "Names, one a line; - is stdin."
 _TAGS = "GROUP=TAG[,TAG]"
 
 
-def _several(name: str, field: str, metavar: str, text: str) -> Decorator[Any]:
-    return choosing_option(name, f"choice_{field}", multiple=True, metavar=metavar, help=text)
-
-
+_choosing = member_option("choice", CHOOSING)
+_several = partial(_choosing, multiple=True)
 _OPTIONS = (
-    _several("--glob", "globs", "PATTERN", "Pattern: *, ?, or one of [abc]."),
-    _several("--tag", "tags", _TAGS, "Any of the tags; repeated: each."),
-    _several("--device", "devices", "NAME", "Any of these devices."),
-    choosing_option("--all", "choice_all", is_flag=True, help="Every PV."),
-    choosing_option(
-        "--names-from",
-        "choice_names_from",
-        default="",
-        metavar="FILE",
-        help="Names, one a line; - is stdin.",
-    ),
-    _several("--except", "except_names", "PV", "Take out this name or pattern."),
-    _several("--except-glob", "except_globs", "PATTERN", "Take out by pattern."),
-    _several("--except-tag", "except_tags", _TAGS, "Take out by tag."),
-    _several("--except-device", "except_devices", "NAME", "Take out by device."),
+    _several("--glob", "globs", "Pattern: *, ?, or one of [abc].", metavar="PATTERN"),
+    _several("--tag", "tags", "Any of the tags; repeated: each.", metavar=_TAGS),
+    _several("--device", "devices", "Any of these devices.", metavar="NAME"),
+    _choosing("--all", "all", "Every PV.", is_flag=True),
+    _choosing("--names-from", "names_from", _FILE_HELP, default="", metavar="FILE"),
+    _several("--except", "except_names", "Take out this name or pattern.", metavar="PV"),
+    _several("--except-glob", "except_globs", "Take out by pattern.", metavar="PATTERN"),
+    _several("--except-tag", "except_tags", "Take out by tag.", metavar=_TAGS),
+    _several("--except-device", "except_devices", "Take out by device.", metavar="NAME"),
 )
 _NAMES = argument("choice_names", nargs=-1, metavar="[PV]...", help=_NAMES_HELP)
 choosing = packed_options("choice", Choice, _NAMES, *_OPTIONS)
 """Options that choose PVs; the function gets a `Choice`, as `choice`."""
 choosing_by_option = packed_options(
-    "choice", Choice, _several("--pv", "names", "PV", _NAMES_HELP), *_OPTIONS
+    "choice", Choice, _several("--pv", "names", _NAMES_HELP, metavar="PV"), *_OPTIONS
 )
 """The same for a command whose own arguments are many: names of PVs are given by `--pv`."""
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial, wraps
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import click
 
 from drey_cli.errors import ExitCode
-from drey_cli.options import CONNECTION, Decorator, HelpfulCommand, option, packed_options
+from drey_cli.options import (
+    CONNECTION,
+    Decorator,
+    HelpfulCommand,
+    member_option,
+    packed_options,
+)
 from drey_cli.output import Drawn, Output
-from drey_cli.render.words import format_time
 from drey_cli.settings import CommonOptions, resolve
 
 if TYPE_CHECKING:
@@ -21,14 +25,14 @@ if TYPE_CHECKING:
     from drey_cli.client import Client
 
 
-class Session:
+class CliSession:
     """One run of one command. Use as a context manager: it closes the channel."""
 
     def __init__(self, options: CommonOptions) -> None:
         self.options = options
         self.out = Output(json=bool(options.json), utc=bool(options.utc), color=options.color)
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> CliSession:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,10 +59,6 @@ class Session:
             self.out.note("nothing was changed")
             end_with(ExitCode.REFUSED)
 
-    def time(self, ns: int) -> str:
-        """A time as this session writes times."""
-        return format_time(ns, utc=self.out.utc)
-
 
 def end_with(code: ExitCode) -> None:
     """End the command by its exit code, where its result was shown."""
@@ -66,78 +66,33 @@ def end_with(code: ExitCode) -> None:
         raise click.exceptions.Exit(code)
 
 
-def new_request_id() -> str:
-    """A fresh id for a call that acts."""
-    return str(uuid4())
-
-
 def common_options(*, shows_all: bool) -> Decorator[Any]:
     """The options of every command; `drey --help` shows all, the help of a command the usual."""
-    shown = partial(option, panel=CONNECTION)
-    rare = partial(shown, hidden=not shows_all)
+    usual = member_option("common", CONNECTION)
+    rare = member_option("common", CONNECTION, hidden=not shows_all)
+    flag = {"is_flag": True, "default": None}
+    streams = "One JSON document; streams give one JSON document a line."
+    deadline = "Deadline of each call, such as 5s; default 30s. (env DREY_TIMEOUT)"
+    profile = "Profile of ~/.config/drey/config.toml. (env DREY_PROFILE)"
+    state = "State folder of a `drey up`; ./.drey is found by itself. (env DREY_STATE)"
+    trusted = "Certificates to trust, PEM; means --tls. (env DREY_CA)"
+    plaintext = "Send the key without TLS to another host. (env DREY_PLAINTEXT)"
+    key_file = "File that holds the API key. (env DREY_KEY_FILE)"
     return packed_options(
         "common",
         CommonOptions,
-        shown(
-            "--json",
-            "common_json",
-            is_flag=True,
-            default=None,
-            help="One JSON document; streams give one JSON document a line.",
-        ),
-        shown(
-            "--utc",
-            "common_utc",
-            is_flag=True,
-            default=None,
-            help="Times in UTC, to the nanosecond.",
-        ),
-        shown(
-            "--server",
-            "common_server",
-            metavar="HOST:PORT",
-            help="The server. (env DREY_SERVER)",
-        ),
-        shown(
-            "--timeout",
-            "common_timeout",
-            metavar="TIME",
-            help="Deadline of each call, such as 5s; default 30s. (env DREY_TIMEOUT)",
-        ),
-        rare("--key", "common_key", metavar="SECRET", help="API key. (env DREY_KEY)"),
-        rare(
-            "--key-file",
-            "common_key_file",
-            metavar="FILE",
-            help="File that holds the API key. (env DREY_KEY_FILE)",
-        ),
-        rare(
-            "--profile",
-            "common_profile",
-            metavar="NAME",
-            help="Profile of ~/.config/drey/config.toml. (env DREY_PROFILE)",
-        ),
-        rare(
-            "--state",
-            "common_state",
-            metavar="DIR",
-            help="State folder of a `drey up`; ./.drey is found by itself. (env DREY_STATE)",
-        ),
-        rare("--tls/--no-tls", "common_tls", default=None, help="Connect by TLS. (env DREY_TLS)"),
-        rare(
-            "--ca",
-            "common_ca",
-            metavar="FILE",
-            help="Certificates to trust, PEM; means --tls. (env DREY_CA)",
-        ),
-        rare(
-            "--plaintext",
-            "common_plaintext",
-            is_flag=True,
-            default=None,
-            help="Send the key without TLS to another host. (env DREY_PLAINTEXT)",
-        ),
-        rare("--color/--no-color", "common_color", default=None, help="Force color, or none."),
+        usual("--json", "json", streams, **flag),
+        usual("--utc", "utc", "Times in UTC, to the nanosecond.", **flag),
+        usual("--server", "server", "The server. (env DREY_SERVER)", metavar="HOST:PORT"),
+        usual("--timeout", "timeout", deadline, metavar="TIME"),
+        rare("--key", "key", "API key. (env DREY_KEY)", metavar="SECRET"),
+        rare("--key-file", "key_file", key_file, metavar="FILE"),
+        rare("--profile", "profile", profile, metavar="NAME"),
+        rare("--state", "state", state, metavar="DIR"),
+        rare("--tls/--no-tls", "tls", "Connect by TLS. (env DREY_TLS)", default=None),
+        rare("--ca", "ca", trusted, metavar="FILE"),
+        rare("--plaintext", "plaintext", plaintext, **flag),
+        rare("--color/--no-color", "color", "Force color, or none.", default=None),
     )
 
 
@@ -152,7 +107,7 @@ def group(summary: str) -> click.Group:
 def command(
     name: str, parent: click.Group | None = None, *, gives: str, examples: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a command of a function of a `Session`, with the common options; add it to `parent`.
+    """Make a command of a function of a `CliSession`, with the common options, under `parent`.
 
     `examples` are shown by `--help`, and what it `gives` as JSON: the names of the fields of one
     object, `{total, pvs}`, or the name of a public message; `a line`, where there may be many.
@@ -161,7 +116,7 @@ def command(
     def decorate_function(function: Callable[..., None]) -> click.Command:
         @wraps(function)
         def run(*, common: CommonOptions, **values: Any) -> None:
-            with Session(common.over(click.get_current_context().obj)) as session:
+            with CliSession(common.over(click.get_current_context().obj)) as session:
                 function(session, **values)
 
         summary = (function.__doc__ or "").partition("\n")[0]

@@ -145,7 +145,6 @@ def _why_not_own(path: Path) -> CliError | None:
 
 
 def config_path(env: Mapping[str, str]) -> Path:
-    """Path of the configuration file."""
     base = env.get("XDG_CONFIG_HOME")
     root = Path(base) if base else Path(env.get("HOME") or Path.home()) / ".config"
     return root / "drey" / "config.toml"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from drey_cli.contracts import monitor_service_pb2, value_pb2, watch_pb2
 from drey_cli.parts import RowJoiner
 from drey_cli.render.pvs import link_text
-from drey_cli.render.values import Metadata
+from drey_cli.render.values import ChannelPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ CHANNELS_CHANGED = 3
 
 
 @dataclass(slots=True)
-class Change:
+class WatchChange:
     """What one message changed: rows with news, and a notice for people (or none)."""
 
     rows: list[value_pb2.PvRow] = field(default_factory=list)
@@ -32,7 +32,7 @@ class WatchModel:
 
     def __init__(self) -> None:
         self.rows: dict[int, value_pb2.PvRow] = {}
-        self.metadata: dict[int, Metadata] = {}
+        self.metadata: dict[int, ChannelPair] = {}
         self.token = ""
         self.expected = 0
         self.merged = 0
@@ -61,22 +61,22 @@ class WatchModel:
         self._joiner = RowJoiner()
         self._mark_freshness(STALE, self.rows)
 
-    def apply(self, message: monitor_service_pb2.WatchPvsResponse) -> Change:
+    def apply(self, message: monitor_service_pb2.WatchPvsResponse) -> WatchChange:
         """Fold one message in; say what is new."""
         self.connected = True
         kind = message.WhichOneof("part")
         if kind == "diff":
             self.merged += message.diff.merged
             self.updates += len(message.diff.rows)
-            return Change(self._apply_rows(message.diff.rows))
+            return WatchChange(self._apply_rows(message.diff.rows))
         if kind == "baseline":
-            return Change(self._apply_rows(message.baseline.rows))
+            return WatchChange(self._apply_rows(message.baseline.rows))
         if kind == "baseline_begin":
             return self._apply_begin(message.baseline_begin)
         if kind == "baseline_end":
             rows = self._keep_rows(self._joiner.finish())
             self.complete, self.token = True, message.baseline_end.token
-            return Change(rows)
+            return WatchChange(rows)
         if kind == "checkpoint":
             return self._apply_checkpoint(message.checkpoint)
         if kind == "freshness":
@@ -85,22 +85,22 @@ class WatchModel:
             return self._apply_left(message.left)
         if kind == "metadata":
             for row in message.metadata.rows:
-                self.metadata[row.number] = Metadata(row.setpoint, row.readback)
+                self.metadata[row.number] = ChannelPair(row.setpoint, row.readback)
         if kind == "names":
-            return Change(notice="; ".join(_name_notices(message.names)))
+            return WatchChange(notice="; ".join(_name_notices(message.names)))
         if kind == "resync_required":
             self.token = ""
-            return Change(notice=f"starting anew: {message.resync_required.reason}")
-        return Change()
+            return WatchChange(notice=f"starting anew: {message.resync_required.reason}")
+        return WatchChange()
 
-    def _apply_begin(self, begin: watch_pb2.BaselineBegin) -> Change:
+    def _apply_begin(self, begin: watch_pb2.BaselineBegin) -> WatchChange:
         self.expected = begin.pv_count
         self.complete = False
         if begin.keeps_state:
             self._mark_freshness(FRESH, self.rows)
         else:
             self.rows.clear()
-        return Change()
+        return WatchChange()
 
     def _apply_rows(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
         whole: list[value_pb2.PvRow] = []
@@ -119,20 +119,22 @@ class WatchModel:
             kept.append(held)
         return kept
 
-    def _apply_checkpoint(self, checkpoint: watch_pb2.Checkpoint) -> Change:
+    def _apply_checkpoint(self, checkpoint: watch_pb2.Checkpoint) -> WatchChange:
         self.token = checkpoint.token or self.token
         if checkpoint.stalled == self.stalled:
-            return Change()
+            return WatchChange()
         self.stalled = checkpoint.stalled
-        return Change(notice="stalled: what is shown may be old" if self.stalled else "goes on")
+        return WatchChange(
+            notice="stalled: what is shown may be old" if self.stalled else "goes on"
+        )
 
-    def _apply_freshness(self, change: watch_pb2.FreshnessChange) -> Change:
+    def _apply_freshness(self, change: watch_pb2.FreshnessChange) -> WatchChange:
         numbers = list(self.rows) if change.all else list(change.pv_numbers)
         self._mark_freshness(change.freshness, numbers)
         word = "stale" if change.freshness == STALE else "fresh"
         reason = f": {change.reason}" if change.reason else ""
         which = "all PVs" if change.all else f"{len(numbers)} PVs"
-        return Change(notice=f"{word}: {which}{reason}")
+        return WatchChange(notice=f"{word}: {which}{reason}")
 
     def _mark_freshness(self, freshness: int, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -143,15 +145,15 @@ class WatchModel:
                 if row.HasField(role):
                     getattr(row, role).freshness = freshness
 
-    def _apply_left(self, left: watch_pb2.PvsLeft) -> Change:
+    def _apply_left(self, left: watch_pb2.PvsLeft) -> WatchChange:
         for pv in left.pvs:
             self.rows.pop(pv.number, None)
             self.metadata.pop(pv.number, None)
         gone = [pv.name for pv in left.pvs if pv.reason != CHANNELS_CHANGED]
         if not gone:
-            return Change()
+            return WatchChange()
         names = ", ".join(gone[:5])
-        return Change(notice=f"left the watch: {names}")
+        return WatchChange(notice=f"left the watch: {names}")
 
 
 def _name_notices(names: watch_pb2.NamesUnderstood) -> Iterator[str]:

@@ -11,7 +11,7 @@ from drey_cli.errors import ExitCode
 from drey_cli.options import COUNT, MOMENT, limit_option, option
 from drey_cli.render.table import Cell, Table, table_of, text_field, time_field
 from drey_cli.render.words import format_stamp
-from drey_cli.session import Session, command, end_with, group
+from drey_cli.session import CliSession, command, end_with, group
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -38,7 +38,7 @@ object_option = option("--object", "target", default="", help="Only acts on this
 @option("--until", type=MOMENT, metavar="TIME", help="Only before this time.")
 @limit_option(50, "Most acts")
 def list_events(
-    session: Session,
+    session: CliSession,
     by: str,
     action: str,
     target: str,
@@ -65,7 +65,7 @@ def list_events(
 @action_option
 @object_option
 @option("--after", type=COUNT, metavar="NUMBER", help="Begin after this number; 0: all.")
-def watch(session: Session, by: str, action: str, target: str, after: int | None) -> None:
+def watch(session: CliSession, by: str, action: str, target: str, after: int | None) -> None:
     """Show acts as they are done, until Ctrl-C. With --json: an act a line."""
     from drey_cli.following import SIGN_OF_LIFE_S, follow_stream
 
@@ -83,7 +83,7 @@ def watch(session: Session, by: str, action: str, target: str, after: int | None
 
 
 @command("verify", audit_command, gives="VerifyChainResponse", examples=("drey audit verify",))
-def verify(session: Session) -> None:
+def verify(session: CliSession) -> None:
     """Compute the hash of every act again, and compare with the anchors outside the database."""
     client = session.client
     request = audit_service_pb2.VerifyChainRequest()
@@ -104,7 +104,6 @@ def verify(session: Session) -> None:
 
 
 def acts_table(events: Iterable[audit_pb2.AuditEvent], *, utc: bool) -> Table:
-    """One line an act."""
     return table_of(
         events,
         text_field("number", lambda event: str(event.sequence)),
@@ -125,7 +124,6 @@ def act_line(event: audit_pb2.AuditEvent, *, utc: bool) -> str:
 
 
 def findings_table(findings: Iterable[audit_pb2.ChainFinding]) -> Table:
-    """One line a finding."""
     return table_of(
         findings,
         text_field("number", lambda finding: str(finding.sequence or "—")),

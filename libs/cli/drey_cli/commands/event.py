@@ -6,7 +6,7 @@ from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import event_pb2, event_service_pb2
 from drey_cli.options import choice_of, option
 from drey_cli.render.words import format_stamp, number_of, short_name
-from drey_cli.session import Session, command, group
+from drey_cli.session import CliSession, command, group
 
 event_command = group(SUMMARIES["event"])
 
@@ -21,7 +21,7 @@ _RESOURCES = ("pv", "tag-group", "tag", "snapshot", "golden", "plan", "restore",
 )
 @option("--of", "resources", type=choice_of(*_RESOURCES), multiple=True, help="Only of these.")
 @option("--token", default="", help="Go on after an event: its token, see --json.")
-def watch(session: Session, resources: list[str], token: str) -> None:
+def watch(session: CliSession, resources: list[str], token: str) -> None:
     """Show changes as they happen, until Ctrl-C. With --json: an event a line."""
     from drey_cli.following import SIGN_OF_LIFE_S, follow_stream
 

@@ -21,7 +21,7 @@ from drey_cli.render.table import (
     time_field,
 )
 from drey_cli.render.words import format_span, format_stamp, number_of, short_name
-from drey_cli.session import Session, command, end_with, group
+from drey_cli.session import CliSession, command, end_with, group
 
 job_command = group(SUMMARIES["job"])
 
@@ -51,7 +51,9 @@ job_argument = argument("job", help="Id, a unique part of one, or latest.")
 )
 @option("--by", default="", metavar="NAME", help="Only those that this key or person made.")
 @limit_option(50, "Most jobs")
-def list_jobs(session: Session, kind: str | None, status: list[str], by: str, limit: int) -> None:
+def list_jobs(
+    session: CliSession, kind: str | None, status: list[str], by: str, limit: int
+) -> None:
     """List jobs, newest first."""
     client = session.client
     request = job_service_pb2.ListJobsRequest(
@@ -65,7 +67,7 @@ def list_jobs(session: Session, kind: str | None, status: list[str], by: str, li
 
 @command("show", job_command, gives="GetJobResponse", examples=("drey job show latest",))
 @job_argument
-def show(session: Session, job: str) -> None:
+def show(session: CliSession, job: str) -> None:
     """Show one job."""
     client = session.client
     request = job_service_pb2.GetJobRequest(id=job_id(client, job))
@@ -75,7 +77,7 @@ def show(session: Session, job: str) -> None:
 
 @command("watch", job_command, gives="{job} a line", examples=("drey job watch latest",))
 @job_argument
-def watch(session: Session, job: str) -> None:
+def watch(session: CliSession, job: str) -> None:
     """Follow a job to its end. Leaving by Ctrl-C stops nothing.
 
     With --json: a line for each change.
@@ -100,7 +102,7 @@ def watch(session: Session, job: str) -> None:
 )
 @job_argument
 @reason_option
-def cancel(session: Session, job: str, reason: str) -> None:
+def cancel(session: CliSession, job: str, reason: str) -> None:
     """Ask a job to stop at its next safe point."""
     client = session.client
     request = job_service_pb2.CancelJobRequest(id=job_id(client, job), reason=reason)
@@ -108,7 +110,7 @@ def cancel(session: Session, job: str, reason: str) -> None:
     session.show(answer, lambda: job_facts(answer.job, utc=session.out.utc))
 
 
-def job_states(session: Session, job_id: str) -> Iterator[job_pb2.Job]:
+def job_states(session: CliSession, job_id: str) -> Iterator[job_pb2.Job]:
     """Each state of a job until it has ended, across broken connections."""
     from drey_cli.following import follow_stream
 
@@ -120,7 +122,7 @@ def job_states(session: Session, job_id: str) -> Iterator[job_pb2.Job]:
             return
 
 
-def follow_job(session: Session, job_id: str) -> job_pb2.Job:
+def follow_job(session: CliSession, job_id: str) -> job_pb2.Job:
     """Show a bar until the job has ended; give its last state.
 
     Ctrl-C leaves the job running and raises KeyboardInterrupt, after saying so.
@@ -160,12 +162,10 @@ def check_job(job: job_pb2.Job) -> None:
 
 
 def job_state(job: job_pb2.Job) -> str:
-    """State of a job as its short name."""
     return short_name(job_pb2.JobState, job.state)
 
 
 def state_cell(job: job_pb2.Job) -> Cell:
-    """State of a job in its color."""
     state = job_state(job)
     return Cell(state, _STYLE.get(state, ""))
 
@@ -209,7 +209,6 @@ def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
 
 
 def job_facts(job: job_pb2.Job, *, utc: bool) -> Table:
-    """All that is known of a job."""
     pairs: list[Pair] = [
         ("job", job.id),
         ("kind", short_name(job_pb2.JobKind, job.kind)),

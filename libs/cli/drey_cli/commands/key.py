@@ -15,7 +15,7 @@ from drey_cli.naming import key_id
 from drey_cli.options import SPAN, argument, option, yes_option
 from drey_cli.render.table import Cell, Field, Table, table_of, text_field, time_field
 from drey_cli.render.words import format_stamp
-from drey_cli.session import Session, command, group
+from drey_cli.session import CliSession, command, group
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -28,7 +28,7 @@ key_command = group(SUMMARIES["key"])
     gives="WhoAmIResponse",
     examples=("drey whoami", "drey whoami --json | jq -r .permissions[]"),
 )
-def whoami_command(session: Session) -> None:
+def whoami_command(session: CliSession) -> None:
     """Say who you are to the server, and what you may do."""
     client = session.client
     answer = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest())
@@ -63,7 +63,7 @@ def whoami_command(session: Session) -> None:
 @option("--lifetime", type=SPAN, metavar="TIME", help="As 30d. Default: for ever.")
 @option("--out", default="", metavar="FILE", help="Write the secret there, mode 0600.")
 def create(
-    session: Session, name: str, roles: list[str], lifetime: Duration | None, out: str
+    session: CliSession, name: str, roles: list[str], lifetime: Duration | None, out: str
 ) -> None:
     """Create a key. Its secret is shown this once only."""
     request = access_service_pb2.CreateKeyRequest(
@@ -100,7 +100,7 @@ def _secret_file(path: str) -> int:
 
 @command("list", key_command, gives="{keys}", examples=("drey key list --dead",))
 @option("--dead", is_flag=True, help="Revoked and expired ones too.")
-def list_keys(session: Session, dead: bool) -> None:
+def list_keys(session: CliSession, dead: bool) -> None:
     """List keys by the name of the holder."""
     keys = list(naming.list_keys(session.client, include_dead=dead))
     session.show({"keys": keys}, lambda: keys_table(keys, utc=session.out.utc))
@@ -109,7 +109,7 @@ def list_keys(session: Session, dead: bool) -> None:
 @command("revoke", key_command, gives="RevokeKeyResponse", examples=("drey key revoke alice",))
 @argument("key", help="Holder, id, or part of the id.")
 @yes_option
-def revoke(session: Session, key: str, yes: bool) -> None:
+def revoke(session: CliSession, key: str, yes: bool) -> None:
     """Revoke a key: no gateway accepts it a second later, and its watches are cut."""
     client = session.client
     identity = key_id(client, key)
@@ -122,7 +122,7 @@ def revoke(session: Session, key: str, yes: bool) -> None:
     "roles", key_command, gives="ListRolesResponse", examples=("drey key roles --permissions",)
 )
 @option("--permissions", is_flag=True, help="With every permission of each.")
-def list_roles(session: Session, permissions: bool) -> None:
+def list_roles(session: CliSession, permissions: bool) -> None:
     """List the roles that a key may hold, and what each is for."""
     client = session.client
     answer = client.call(client.access.ListRoles, access_service_pb2.ListRolesRequest())
@@ -138,7 +138,7 @@ def list_roles(session: Session, permissions: bool) -> None:
 @option("--postgres-url", default="", metavar="URL", help="Database. (env DREY_POSTGRES_URL)")
 @option("--name", default="", help="Name of the holder.")
 @option("--force", is_flag=True, help="Although an admin key lives.")
-def bootstrap(session: Session, postgres_url: str, name: str, force: bool) -> None:
+def bootstrap(session: CliSession, postgres_url: str, name: str, force: bool) -> None:
     """Make the first admin key, straight in the database; needs the gateway installed here.
 
     The one command that is no client of the server: there is no key yet to ask it with.

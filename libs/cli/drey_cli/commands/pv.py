@@ -32,14 +32,14 @@ from drey_cli.render.pvs import (
 from drey_cli.render.table import facts
 from drey_cli.render.values import (
     NO_METADATA,
-    Metadata,
+    ChannelPair,
     format_value,
     metadata_by_number,
     rows_table,
 )
 from drey_cli.render.words import as_document, plural
 from drey_cli.selection import Choice, choosing
-from drey_cli.session import Session, command, group
+from drey_cli.session import CliSession, command, group
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -65,7 +65,7 @@ _SHOWN = 200
 @option("--deleted", is_flag=True, help="Tombstones as well.")
 @limit_option(None, f"Most PVs; default {_SHOWN}, all with --json")
 def list_pvs(
-    session: Session, choice: Choice, search: str, deleted: bool, limit: int | None
+    session: CliSession, choice: Choice, search: str, deleted: bool, limit: int | None
 ) -> None:
     """List PVs of the catalog by name."""
     client, total = session.client, 0
@@ -99,7 +99,7 @@ def list_pvs(
 @command("devices", pv_command, gives="{devices}", examples=("drey pv devices --search quad",))
 @choosing
 @option("--search", "-s", default="", help="Words in the name of the device; * and ?.")
-def list_devices(session: Session, choice: Choice, search: str) -> None:
+def list_devices(session: CliSession, choice: Choice, search: str) -> None:
     """List the devices that PVs give, with how many PVs give each."""
     client = session.client
     request = catalog_service_pb2.ListDevicesRequest(selector=choice.optional(), search=search)
@@ -127,11 +127,11 @@ def refuse_nothing(chosen: Sequence[object], choice: Choice, search: str = "") -
 )
 @pv_argument
 @option("--policy", is_flag=True, help="Also how a restore would treat it, and why.")
-def show(session: Session, pv: str, policy: bool) -> None:
+def show(session: CliSession, pv: str, policy: bool) -> None:
     """Show one PV: its entry, its channels, its values now."""
     client, out = session.client, session.out
     answer = get_pv(client, pv)
-    values = Values()
+    values = LiveValues()
     if not answer.pv.HasField("delete_time"):
         values = get_values(session, selector_pb2.Selector(ids=[answer.pv.id]))
     effective = None
@@ -148,7 +148,9 @@ def show(session: Session, pv: str, policy: bool) -> None:
     if answer.HasField("readback_metadata"):
         out.table(channel_facts("readback", answer.readback_metadata))
     if values.rows:
-        metadata = {answer.pv.number: Metadata(answer.setpoint_metadata, answer.readback_metadata)}
+        metadata = {
+            answer.pv.number: ChannelPair(answer.setpoint_metadata, answer.readback_metadata)
+        }
         out.table(rows_table(values.rows, metadata, utc=out.utc, title="now"))
     if effective is not None:
         out.table(facts(policy_pairs(effective.policy), title="a restore treats it so"))
@@ -156,7 +158,7 @@ def show(session: Session, pv: str, policy: bool) -> None:
         out.text("  ".join(sources), "dim")
 
 
-class Values:
+class LiveValues:
     """Live values as they came."""
 
     def __init__(self) -> None:
@@ -167,10 +169,10 @@ class Values:
 
 
 def get_values(
-    session: Session, selector: selector_pb2.Selector, *, with_metadata: bool = False
-) -> Values:
+    session: CliSession, selector: selector_pb2.Selector, *, with_metadata: bool = False
+) -> LiveValues:
     """Live values of what a selector chooses, arrays whole."""
-    client, values = session.client, Values()
+    client, values = session.client, LiveValues()
     request = monitor_service_pb2.GetValuesRequest(selector=selector, with_metadata=with_metadata)
     rows: list[value_pb2.PvRow] = []
     with client.stream(client.monitor.GetValues, request) as stream:
@@ -195,7 +197,7 @@ def get_values(
 )
 @choosing
 @option("--value", "value_only", is_flag=True, help="Only the values, a line each, arrays whole.")
-def get(session: Session, choice: Choice, value_only: bool) -> None:
+def get(session: CliSession, choice: Choice, value_only: bool) -> None:
     """Show the latest values, as the monitors have them. Nothing is read from an IOC."""
     values = get_values(session, choice.required(), with_metadata=not session.out.json)
     document = {"rows": values.rows, "not_found": values.not_found, "links": values.links}
@@ -217,7 +219,7 @@ def get(session: Session, choice: Choice, value_only: bool) -> None:
         session.out.document(document)
 
 
-def _draw_values(session: Session, values: Values, value_only: bool) -> None:
+def _draw_values(session: CliSession, values: LiveValues, value_only: bool) -> None:
     metadata = metadata_by_number(values.metadata)
     if not value_only:
         session.out.table(rows_table(values.rows, metadata, utc=session.out.utc))
@@ -244,7 +246,7 @@ def _draw_values(session: Session, values: Values, value_only: bool) -> None:
 @option("--before", type=MOMENT, metavar="TIME", help="Only snapshots before this time.")
 @limit_option(50, "Most snapshots")
 def show_history(
-    session: Session, pv: str, since: Timestamp | None, before: Timestamp | None, limit: int
+    session: CliSession, pv: str, since: Timestamp | None, before: Timestamp | None, limit: int
 ) -> None:
     """Show the values of one PV through the snapshots that have it, newest first.
 
@@ -256,7 +258,7 @@ def show_history(
         number=entry.pv.number, from_time=since, to_time=before
     )
     points = read_history(session, request, limit)
-    metadata = Metadata(entry.setpoint_metadata, entry.readback_metadata)
+    metadata = ChannelPair(entry.setpoint_metadata, entry.readback_metadata)
     table = history_table(points, metadata, utc=session.out.utc)
     table.title = f"{entry.pv.name}, {plural(len(points), 'snapshot')}"
     if len(points) == limit:
@@ -265,7 +267,7 @@ def show_history(
 
 
 def read_history(
-    session: Session, request: snapshot_service_pb2.GetPvHistoryRequest, limit: int
+    session: CliSession, request: snapshot_service_pb2.GetPvHistoryRequest, limit: int
 ) -> list[snapshot_service_pb2.HistoryPoint]:
     """Points of a history, newest first. `limit` 0: all; else the stream is left early."""
     client = session.client

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from drey_cli.commands.pv import pv_argument, pv_command
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2
 from drey_cli.errors import usage_error
 from drey_cli.naming import get_pv
 from drey_cli.options import (
+    POLICY,
     SPAN,
     argument,
     choice_of,
     dry_run_option,
+    member_option,
     option,
     packed_options,
-    policy_option,
     yes_option,
 )
 from drey_cli.render.words import number_of, plural
 from drey_cli.selection import Choice, choosing, parse_tag
-from drey_cli.session import Session, command
+from drey_cli.session import CliSession, command
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -72,28 +74,17 @@ class PvOptions:
         return paths
 
 
-def _number(name: str, field: str, text: str) -> Any:
-    return option(name, f"entry_{field}", type=float, metavar="NUMBER", help=text)
-
-
+_entry = member_option("entry")
+_number = partial(_entry, type=float, metavar="NUMBER")
+_PROTOCOLS = choice_of("ca", "pva")
 entry_options = packed_options(
     "entry",
     PvOptions,
-    option("--name", "entry_name", help="Name in the catalog."),
-    option(
-        "--protocol",
-        "entry_protocol",
-        type=choice_of("ca", "pva"),
-        help="Channel Access or PVAccess.",
-    ),
-    option("--device", "entry_device", help="Device; empty for none."),
-    option("--description", "entry_description", help="Text for people."),
-    option(
-        "--read-only/--writable",
-        "entry_read_only",
-        default=None,
-        help="Whether Drey must never write it.",
-    ),
+    _entry("--name", "name", "Name in the catalog."),
+    _entry("--protocol", "protocol", "Channel Access or PVAccess.", type=_PROTOCOLS),
+    _entry("--device", "device", "Device; empty for none."),
+    _entry("--description", "description", "Text for people."),
+    _entry("--read-only/--writable", "read_only", "Whether Drey must never write.", default=None),
     _number("--abs", "setpoint_abs", "Absolute tolerance of the setpoint, in its units."),
     _number("--rel", "setpoint_rel", "Relative tolerance of the setpoint; 0.01 is 1 %."),
     _number("--readback-abs", "readback_abs", "Absolute tolerance of the readback."),
@@ -130,43 +121,19 @@ class PolicyOptions:
         return ["restore_policy"] if policy.ByteSize() or self.no_policy else []
 
 
+_policy = member_option("policy", POLICY)
+_span = partial(_policy, type=SPAN, metavar="TIME")
+_COMPLETIONS = choice_of("sent", "put-callback", "readback", "done-channel")
 policy_options = packed_options(
     "policy",
     PolicyOptions,
-    policy_option(
-        "--completion",
-        "policy_completion",
-        type=choice_of("sent", "put-callback", "readback", "done-channel"),
-        help="How completion is judged.",
-    ),
-    policy_option(
-        "--write-timeout",
-        "policy_timeout",
-        type=SPAN,
-        metavar="TIME",
-        help="How long it may take.",
-    ),
-    policy_option(
-        "--settle",
-        "policy_settle",
-        type=SPAN,
-        metavar="TIME",
-        help="How long it must stay in tolerance.",
-    ),
-    policy_option(
-        "--stage", "policy_stage", type=int, metavar="NUMBER", help="Lowest is written first."
-    ),
-    policy_option("--done-channel", "policy_done_channel", help="Says when it is done."),
-    policy_option(
-        "--done-value",
-        "policy_done_value",
-        type=float,
-        metavar="NUMBER",
-        help="Value that means done.",
-    ),
-    policy_option(
-        "--no-policy", "policy_no_policy", is_flag=True, help="Back to the defaults first."
-    ),
+    _policy("--completion", "completion", "How completion is judged.", type=_COMPLETIONS),
+    _span("--write-timeout", "timeout", "How long it may take."),
+    _span("--settle", "settle", "How long it must stay in tolerance."),
+    _policy("--stage", "stage", "Lowest is written first.", type=int, metavar="NUMBER"),
+    _policy("--done-channel", "done_channel", "Says when it is done."),
+    _policy("--done-value", "done_value", "Value for done.", type=float, metavar="NUMBER"),
+    _policy("--no-policy", "no_policy", "Back to the defaults first.", is_flag=True),
 )
 
 
@@ -183,7 +150,9 @@ policy_options = packed_options(
 @option("--readback", default="", help="Address of the readback.")
 @option("--tag", "tags", multiple=True, metavar="GROUP=TAG[,TAG]", help="Tags to carry.")
 @entry_options
-def add(session: Session, entry: PvOptions, setpoint: str, readback: str, tags: list[str]) -> None:
+def add(
+    session: CliSession, entry: PvOptions, setpoint: str, readback: str, tags: list[str]
+) -> None:
     """Add a PV to the catalog; monitors connect it within two seconds."""
     if not (setpoint or readback):
         raise usage_error(
@@ -216,7 +185,7 @@ def add(session: Session, entry: PvOptions, setpoint: str, readback: str, tags: 
 @entry_options
 @policy_options
 def set_pv(
-    session: Session,
+    session: CliSession,
     pv: str,
     entry: PvOptions,
     policy: PolicyOptions,
@@ -247,7 +216,7 @@ def set_pv(
 @choosing
 @yes_option
 @dry_run_option
-def remove(session: Session, choice: Choice, yes: bool, dry_run: bool) -> None:
+def remove(session: CliSession, choice: Choice, yes: bool, dry_run: bool) -> None:
     """Delete PVs from the catalog. Each leaves a tombstone; snapshots keep their values."""
     client, selector = session.client, choice.required()
 
@@ -268,7 +237,7 @@ def remove(session: Session, choice: Choice, yes: bool, dry_run: bool) -> None:
 @command("undelete", pv_command, gives="{undeleted}", examples=("drey pv undelete OLD:PV",))
 @choosing
 @dry_run_option
-def undelete(session: Session, choice: Choice, dry_run: bool) -> None:
+def undelete(session: CliSession, choice: Choice, dry_run: bool) -> None:
     """Bring deleted PVs back, under their numbers. See them with: drey pv list --deleted."""
     client = session.client
     request = catalog_service_pb2.BatchUndeletePvsRequest(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from drey_cli.commands.pv import pv_command
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2, selector_pb2
@@ -14,7 +15,7 @@ from drey_cli.options import argument, option
 from drey_cli.render.table import Cell, Table, number_field, table_of, text_field
 from drey_cli.render.words import format_count, plural, short_name
 from drey_cli.selection import Choice, choosing
-from drey_cli.session import Session, command, end_with, new_request_id
+from drey_cli.session import CliSession, command, end_with
 
 CHUNK = 512 * 1024
 _SHOWN_ROWS = 50
@@ -35,7 +36,7 @@ _SHOWN_ROWS = 50
 @option("--keep-existing", is_flag=True, help="Leave PVs that are there as they are.")
 @option("--changes", is_flag=True, help="Show changed rows as well, not only refused ones.")
 def import_pvs(
-    session: Session, file: str, dry_run: bool, keep_existing: bool, changes: bool
+    session: CliSession, file: str, dry_run: bool, keep_existing: bool, changes: bool
 ) -> None:
     """Import a CSV file of PVs: all of it, or, when any row is refused, nothing."""
     options = catalog_service_pb2.ImportOptions(
@@ -43,7 +44,7 @@ def import_pvs(
         dry_run=dry_run,
         keep_existing=keep_existing,
         file_name="" if file == "-" else Path(file).name,
-        request_id=new_request_id(),
+        request_id=str(uuid4()),
     )
     with _open_source(file) as source, session.out.progress(of_bytes=True) as progress:
         size = None if file == "-" else Path(file).stat().st_size
@@ -75,7 +76,7 @@ def _open_source(file: str) -> BinaryIO:
 
 
 def _exchange_file(
-    session: Session,
+    session: CliSession,
     options: catalog_service_pb2.ImportOptions,
     source: BinaryIO,
     sent: Callable[[int], None],
@@ -111,7 +112,7 @@ def _exchange_file(
 )
 @choosing
 @option("--output", "-o", default="-", metavar="FILE", help="Default: standard output.")
-def export(session: Session, choice: Choice, output: str) -> None:
+def export(session: CliSession, choice: Choice, output: str) -> None:
     """Export PVs as a CSV file that `drey pv import` takes back. Without a choice: every PV.
 
     With --json: what was written where; the file itself needs --output then.
@@ -194,7 +195,6 @@ def draw_import(
 
 
 def summary_cell(summary: catalog_pb2.ImportSummary) -> Cell:
-    """The summary in one line."""
     counts = ", ".join(
         f"{format_count(count)} {word}"
         for count, word in (

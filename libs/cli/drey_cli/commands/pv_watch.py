@@ -13,15 +13,15 @@ from drey_cli.options import COUNT, SPAN, choice_of, option
 from drey_cli.render.table import Cell, escape, text_of
 from drey_cli.render.values import NO_METADATA, row_cells, rows_table
 from drey_cli.selection import Choice, choosing
-from drey_cli.session import Session, command
-from drey_cli.watching import Change, WatchModel
+from drey_cli.session import CliSession, command
+from drey_cli.watching import WatchChange, WatchModel
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from rich.console import RenderableType
 
     from drey_cli.client import Stream
-    from drey_cli.following import Lost
+    from drey_cli.following import StreamLost
 
 _REDRAW_S = 0.25
 _FIELDS = {"both": 1, "setpoint": 2, "readback": 3}
@@ -52,7 +52,7 @@ _FIELDS = {"both": 1, "setpoint": 2, "readback": 3}
     help="Stop after this many changed rows. 0: never.",
 )
 def watch(
-    session: Session,
+    session: CliSession,
     choice: Choice,
     fields: str,
     interval: Duration | None,
@@ -87,7 +87,7 @@ def watch(
 
 
 def _follow_watch(
-    ticks: Iterator[monitor_service_pb2.WatchPvsResponse | Lost | None],
+    ticks: Iterator[monitor_service_pb2.WatchPvsResponse | StreamLost | None],
     model: WatchModel,
     display: Display,
     until: float,
@@ -122,7 +122,7 @@ def _follow_watch(
 class Display:
     """Where a watch is shown. The base shows each change as a line: for pipes."""
 
-    def __init__(self, session: Session, model: WatchModel) -> None:
+    def __init__(self, session: CliSession, model: WatchModel) -> None:
         self.session = session
         self.model = model
 
@@ -132,8 +132,7 @@ class Display:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
-        """A message came."""
+    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: WatchChange) -> None:
         out = self.session.out
         for row in change.rows:
             metadata = self.model.metadata.get(row.number, NO_METADATA)
@@ -145,7 +144,6 @@ class Display:
             out.note(change.notice)
 
     def lost(self, error: CliError) -> None:
-        """The stream broke."""
         self.session.out.note(f"stale: {error.message}; connecting again", "yellow")
 
     def tick(self) -> None:
@@ -155,8 +153,7 @@ class Display:
 class JsonDisplay(Display):
     """Each message of the stream as a line of JSON."""
 
-    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
-        """Write the message."""
+    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: WatchChange) -> None:
         self.session.out.line(message)
 
     def lost(self, error: CliError) -> None:
@@ -167,7 +164,7 @@ class JsonDisplay(Display):
 class LiveDisplay(Display):
     """A table that stays on the terminal."""
 
-    def __init__(self, session: Session, model: WatchModel) -> None:
+    def __init__(self, session: CliSession, model: WatchModel) -> None:
         super().__init__(session, model)
         self._live = session.out.live("")
         self._recent: dict[int, float] = {}
@@ -183,7 +180,7 @@ class LiveDisplay(Display):
         self._live.update(self._draw_table(), refresh=True)
         self._live.__exit__(None, None, None)
 
-    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: Change) -> None:
+    def changed(self, message: monitor_service_pb2.WatchPvsResponse, change: WatchChange) -> None:
         """Remember what is new; drawing waits for the tick."""
         now = time.monotonic()
         if message.HasField("diff"):
@@ -241,7 +238,7 @@ def watch_status(model: WatchModel) -> tuple[str, str]:
     return ("fresh", "green") if model.complete else ("loading", "cyan")
 
 
-def _make_display(session: Session, model: WatchModel) -> Display:
+def _make_display(session: CliSession, model: WatchModel) -> Display:
     if session.out.json:
         return JsonDisplay(session, model)
     return LiveDisplay(session, model) if session.out.is_terminal else Display(session, model)

@@ -23,7 +23,7 @@ from drey_cli.render.restores import (
 )
 from drey_cli.render.words import format_count
 from drey_cli.selection import Choice, choosing
-from drey_cli.session import Session, command, group
+from drey_cli.session import CliSession, command, group
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -50,7 +50,7 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
 @comment_option
 @items_option
 def plan(
-    session: Session,
+    session: CliSession,
     choice: Choice,
     snapshot: str,
     exact: bool,
@@ -84,7 +84,12 @@ def plan(
 @comment_option
 @items_option
 def undo(
-    session: Session, choice: Choice, restore: str, also_changed: bool, comment: str, limit: int
+    session: CliSession,
+    choice: Choice,
+    restore: str,
+    also_changed: bool,
+    comment: str,
+    limit: int,
 ) -> None:
     """Plan the way back of a restore: what was there before, of what it sent, stages in reverse.
 
@@ -97,7 +102,7 @@ def undo(
     _make_plan(session, spec, limit)
 
 
-def _make_plan(session: Session, spec: restore_pb2.PlanSpec, limit: int) -> None:
+def _make_plan(session: CliSession, spec: restore_pb2.PlanSpec, limit: int) -> None:
     request = restore_service_pb2.CreatePlanRequest(spec=spec)
     made = session.client.call(session.client.restores.CreatePlan, request).plan
     _show_plan(session, made, limit=limit, skips=False)
@@ -107,7 +112,7 @@ def _make_plan(session: Session, spec: restore_pb2.PlanSpec, limit: int) -> None
         session.out.note(f"to write it: drey restore run {made.id}")
 
 
-def _show_plan(session: Session, made: restore_pb2.Plan, *, limit: int, skips: bool) -> None:
+def _show_plan(session: CliSession, made: restore_pb2.Plan, *, limit: int, skips: bool) -> None:
     if session.out.json:
         session.out.document({"plan": made, "items": read_plan(session, made.id)})
         return
@@ -123,7 +128,7 @@ def _show_plan(session: Session, made: restore_pb2.Plan, *, limit: int, skips: b
         _show_policies(session, made)
 
 
-def _show_policies(session: Session, made: restore_pb2.Plan) -> None:
+def _show_policies(session: CliSession, made: restore_pb2.Plan) -> None:
     """Name what is left out because its policy cannot be followed: nobody expects that."""
     left_out = sum(s.pvs for s in made.skips if s.reason == restore_pb2.SKIP_REASON_POLICY)
     if not left_out:
@@ -137,7 +142,7 @@ def _show_policies(session: Session, made: restore_pb2.Plan) -> None:
 
 
 def read_plan(
-    session: Session,
+    session: CliSession,
     plan_id: str,
     *,
     writes_only: bool = False,
@@ -174,7 +179,7 @@ def read_plan(
 @option("--plan", "is_plan", is_flag=True, help="It is a plan; else restores are looked at first.")
 @option("--all", "everything", is_flag=True, help="Also what was verified, or left out.")
 @items_option
-def show(session: Session, what: str, is_plan: bool, everything: bool, limit: int) -> None:
+def show(session: CliSession, what: str, is_plan: bool, everything: bool, limit: int) -> None:
     """Show a restore with its verdicts, or a plan with its items."""
     client = session.client
     if not is_plan:
@@ -191,15 +196,14 @@ def show(session: Session, what: str, is_plan: bool, everything: bool, limit: in
     _show_plan(session, known_plan, limit=limit, skips=everything)
 
 
-def get_plan(session: Session, plan_id: str) -> restore_pb2.Plan:
-    """A plan without its items."""
+def get_plan(session: CliSession, plan_id: str) -> restore_pb2.Plan:
     client = session.client
     request = restore_service_pb2.GetPlanRequest(id=plan_id)
     return client.call(client.restores.GetPlan, request).plan
 
 
 def show_restore(
-    session: Session, restore: restore_pb2.Restore, *, limit: int, everything: bool
+    session: CliSession, restore: restore_pb2.Restore, *, limit: int, everything: bool
 ) -> None:
     """Draw a restore: the PVs that are not verified, the counts, the verdict in a line."""
     if session.out.json:
@@ -216,7 +220,7 @@ def show_restore(
 
 
 def read_restore(
-    session: Session, restore_id: str, *, everything: bool, limit: int = 0
+    session: CliSession, restore_id: str, *, everything: bool, limit: int = 0
 ) -> list[restore_pb2.RestoreItem]:
     """Items of a restore by name; without `everything` those that are not as they should be."""
     fine = {restore_pb2.VERDICT_VERIFIED, restore_pb2.VERDICT_EQUAL_ALREADY, 0}
@@ -244,7 +248,7 @@ def read_restore(
 )
 @option("--plans", is_flag=True, help="Plans instead of restores.")
 @limit_option(50, "Most")
-def list_restores(session: Session, plans: bool, limit: int) -> None:
+def list_restores(session: CliSession, plans: bool, limit: int) -> None:
     """List restores, or plans, newest first, with their states and counts."""
     client, utc = session.client, session.out.utc
     if plans:

@@ -11,7 +11,7 @@ from drey_cli.naming import plan_id
 from drey_cli.options import SPAN, argument, limit_option, option, reason_option, yes_option
 from drey_cli.render.restores import approvals_table, plan_facts
 from drey_cli.render.words import plural
-from drey_cli.session import Session, command
+from drey_cli.session import CliSession, command
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -29,7 +29,9 @@ plan_argument = argument("plan", help="Id, a unique part of one, or latest.")
 @reason_option
 @option("--lifetime", type=SPAN, metavar="TIME", help="So long. Default: as the plan.")
 @yes_option
-def approve(session: Session, plan: str, reason: str, lifetime: Duration | None, yes: bool) -> None:
+def approve(
+    session: CliSession, plan: str, reason: str, lifetime: Duration | None, yes: bool
+) -> None:
     """Approve the plan of another, as its digest is computed here from what the plan says.
 
     Look at it first: drey restore show --plan PLAN.
@@ -56,7 +58,7 @@ def approve(session: Session, plan: str, reason: str, lifetime: Duration | None,
 )
 @plan_argument
 @option("--reason", "-r", required=True, help="Why; it is audited.")
-def reject(session: Session, plan: str, reason: str) -> None:
+def reject(session: CliSession, plan: str, reason: str) -> None:
     """Reject the plan of another: it is never executed, even if it was approved."""
     client = session.client
     request = restore_service_pb2.RejectPlanRequest(id=plan_id(client, plan), reason=reason)
@@ -72,7 +74,7 @@ def reject(session: Session, plan: str, reason: str) -> None:
 )
 @option("--all", "everything", is_flag=True, help="Also those that were decided, or are over.")
 @limit_option(50, "Most")
-def list_approvals(session: Session, everything: bool, limit: int) -> None:
+def list_approvals(session: CliSession, everything: bool, limit: int) -> None:
     """List the plans that wait for a second person, newest first."""
     client = session.client
     states = [] if everything else [restore_pb2.APPROVAL_STATE_PENDING]

@@ -27,7 +27,7 @@ from drey_cli.options import (
 )
 from drey_cli.render.restores import plan_facts, restore_facts, state_of, verdict_counts
 from drey_cli.render.words import plural
-from drey_cli.session import Session, command, end_with
+from drey_cli.session import CliSession, command, end_with
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -57,7 +57,7 @@ _SHOWN = 20
 @option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default 10s.")
 @comment_option
 def run(
-    session: Session,
+    session: CliSession,
     plan: str,
     digest: str,
     yes: bool,
@@ -94,7 +94,7 @@ def run(
     _show_end(session, _follow_restore(session, answer.restore))
 
 
-def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
+def check_digest(session: CliSession, plan: restore_pb2.Plan) -> None:
     """Refuse a plan whose items are not those of its digest, as computed here."""
     if plan.digest_recipe != RECIPE:
         raise CliError(
@@ -120,7 +120,7 @@ def check_digest(session: Session, plan: restore_pb2.Plan) -> None:
         )
 
 
-def restore_states(session: Session, restore_id: str) -> Iterator[restore_pb2.Restore]:
+def restore_states(session: CliSession, restore_id: str) -> Iterator[restore_pb2.Restore]:
     """Each state of a restore until it has ended, across broken connections."""
     from drey_cli.following import follow_stream
 
@@ -138,7 +138,7 @@ def restore_states(session: Session, restore_id: str) -> Iterator[restore_pb2.Re
     )
 
 
-def _follow_restore(session: Session, restore: restore_pb2.Restore) -> restore_pb2.Restore:
+def _follow_restore(session: CliSession, restore: restore_pb2.Restore) -> restore_pb2.Restore:
     """Show bars until the restore has ended; at Ctrl-C ask what is to become of it."""
     last = restore
     while state_of(last) not in _ENDED:
@@ -162,7 +162,7 @@ def restore_progress(restore: restore_pb2.Restore) -> tuple[int, int | None]:
     return done, total or None
 
 
-def _handle_interrupt(session: Session, restore_id: str) -> None:
+def _handle_interrupt(session: CliSession, restore_id: str) -> None:
     """After Ctrl-C: go on watching, leave, pause or abort. Without a terminal: leave."""
     answer = "l"
     if session.out.can_ask:
@@ -187,7 +187,7 @@ def _handle_interrupt(session: Session, restore_id: str) -> None:
     end_with(ExitCode.INTERRUPTED)
 
 
-def _show_end(session: Session, restore: restore_pb2.Restore) -> None:
+def _show_end(session: CliSession, restore: restore_pb2.Restore) -> None:
     """Show how it ended and exit by it. One that could not begin is an error like any other."""
     refuse_failed(restore)
     if session.out.json:
@@ -216,7 +216,7 @@ def exit_code(restore: restore_pb2.Restore) -> ExitCode:
     "watch", restore_command, gives="{restore} a line", examples=("drey restore watch latest",)
 )
 @argument("restore", default="latest", help="Id, part of one, or latest, the default.")
-def watch(session: Session, restore: str) -> None:
+def watch(session: CliSession, restore: str) -> None:
     """Follow a restore to its end. Leaving by Ctrl-C stops nothing unless you say abort.
 
     With --json: a line for each change.
@@ -242,14 +242,14 @@ def watch(session: Session, restore: str) -> None:
 )
 @own_restore_argument
 @reason_option
-def abort(session: Session, restore: str, reason: str) -> None:
+def abort(session: CliSession, restore: str, reason: str) -> None:
     """Stop a restore: no further write is sent; what is in flight is finished and read back."""
     answer = _abort_restore(session, restore_id(session.client, restore, own=True), reason)
     session.show(answer, lambda: restore_facts(answer.restore, utc=session.out.utc))
 
 
 def _abort_restore(
-    session: Session, restore_id: str, reason: str
+    session: CliSession, restore_id: str, reason: str
 ) -> restore_service_pb2.AbortRestoreResponse:
     client = session.client
     request = restore_service_pb2.AbortRestoreRequest(id=restore_id, reason=reason)
@@ -260,13 +260,15 @@ def _abort_restore(
     "pause", restore_command, gives="PauseRestoreResponse", examples=("drey restore pause latest",)
 )
 @own_restore_argument
-def pause(session: Session, restore: str) -> None:
+def pause(session: CliSession, restore: str) -> None:
     """Hold a restore: nothing is sent until it is resumed; what was sent goes on."""
     answer = _pause_restore(session, restore_id(session.client, restore, own=True))
     session.show(answer, lambda: restore_facts(answer.restore, utc=session.out.utc))
 
 
-def _pause_restore(session: Session, restore_id: str) -> restore_service_pb2.PauseRestoreResponse:
+def _pause_restore(
+    session: CliSession, restore_id: str
+) -> restore_service_pb2.PauseRestoreResponse:
     client = session.client
     request = restore_service_pb2.PauseRestoreRequest(id=restore_id)
     return client.call(client.restores.PauseRestore, request)
@@ -279,7 +281,7 @@ def _pause_restore(session: Session, restore_id: str) -> restore_service_pb2.Pau
     examples=("drey restore resume latest",),
 )
 @own_restore_argument
-def resume(session: Session, restore: str) -> None:
+def resume(session: CliSession, restore: str) -> None:
     """Let a restore go on that was paused. What was sent is never sent again."""
     client = session.client
     request = restore_service_pb2.ResumeRestoreRequest(id=restore_id(client, restore, own=True))

@@ -15,10 +15,10 @@ from drey_cli.output import Drawn
 from drey_cli.parts import whole_rows
 from drey_cli.render.snapshots import golden_table, snapshot_facts, snapshots_table
 from drey_cli.render.table import Cell
-from drey_cli.render.values import Metadata, metadata_by_number, rows_table
+from drey_cli.render.values import ChannelPair, metadata_by_number, rows_table
 from drey_cli.render.words import as_document, format_stamp, plural
 from drey_cli.selection import Choice, choosing
-from drey_cli.session import Session, command, end_with, group
+from drey_cli.session import CliSession, command, end_with, group
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -47,7 +47,7 @@ golden_label_option = option(
 @option("--deleted", is_flag=True, help="Deleted ones as well.")
 @limit_option(50, "Most snapshots")
 def list_snapshots(
-    session: Session,
+    session: CliSession,
     search: str,
     labels: list[str],
     golden: bool,
@@ -80,7 +80,7 @@ def list_snapshots(
     "show", snapshot_command, gives="GetSnapshotResponse", examples=("drey snapshot show latest",)
 )
 @snapshot_argument
-def show(session: Session, snapshot: str) -> None:
+def show(session: CliSession, snapshot: str) -> None:
     """Show what is known of a snapshot, without its values."""
     client = session.client
     request = snapshot_service_pb2.GetSnapshotRequest(id=snapshot_id(client, snapshot))
@@ -101,7 +101,7 @@ def show(session: Session, snapshot: str) -> None:
 @snapshot_argument
 @choosing
 @option("--only-missing", is_flag=True, help="Only PVs without a connected value.")
-def read(session: Session, choice: Choice, snapshot: str, only_missing: bool) -> None:
+def read(session: CliSession, choice: Choice, snapshot: str, only_missing: bool) -> None:
     """Read the values of a snapshot, whole or in part.
 
     Names and devices are those of its time, tags those of the catalog as of now.
@@ -123,7 +123,7 @@ def read(session: Session, choice: Choice, snapshot: str, only_missing: bool) ->
 
 
 def _write_lines(
-    session: Session, stream: Stream[snapshot_service_pb2.ReadSnapshotResponse]
+    session: CliSession, stream: Stream[snapshot_service_pb2.ReadSnapshotResponse]
 ) -> None:
     def read_rows() -> Iterator[value_pb2.PvRow]:
         for message in stream:
@@ -136,10 +136,10 @@ def _write_lines(
 
 
 def _draw_values(
-    session: Session, stream: Stream[snapshot_service_pb2.ReadSnapshotResponse]
+    session: CliSession, stream: Stream[snapshot_service_pb2.ReadSnapshotResponse]
 ) -> None:
     rows: list[value_pb2.PvRow] = []
-    metadata: dict[int, Metadata] = {}
+    metadata: dict[int, ChannelPair] = {}
     title, utc = "", session.out.utc
     for message in stream:
         if message.HasField("header"):
@@ -159,7 +159,7 @@ def _draw_values(
     examples=("drey snapshot verify latest",),
 )
 @snapshot_argument
-def verify(session: Session, snapshot: str) -> None:
+def verify(session: CliSession, snapshot: str) -> None:
     """Check every stored page of a snapshot against its hash. Exit 4 if it is not intact."""
     from drey_cli.client import STREAM_TIMEOUT_S
 
@@ -193,7 +193,7 @@ def verify(session: Session, snapshot: str) -> None:
 @snapshot_argument
 @golden_label_option
 @reason_option
-def set_golden(session: Session, snapshot: str, label: str, reason: str) -> None:
+def set_golden(session: CliSession, snapshot: str, label: str, reason: str) -> None:
     """Mark a snapshot as golden. There is one for each label: the mark moves to it."""
     client = session.client
     request = snapshot_service_pb2.SetGoldenRequest(
@@ -214,7 +214,7 @@ def set_golden(session: Session, snapshot: str, label: str, reason: str) -> None
 @snapshot_argument
 @golden_label_option
 @reason_option
-def clear_golden(session: Session, snapshot: str, label: str, reason: str) -> None:
+def clear_golden(session: CliSession, snapshot: str, label: str, reason: str) -> None:
     """Take a golden mark away from a snapshot."""
     client = session.client
     request = snapshot_service_pb2.ClearGoldenRequest(
@@ -225,7 +225,7 @@ def clear_golden(session: Session, snapshot: str, label: str, reason: str) -> No
 
 
 @command("list", golden, gives="{snapshots}", examples=("drey snapshot golden list",))
-def list_golden(session: Session) -> None:
+def list_golden(session: CliSession) -> None:
     """List golden snapshots with their marks."""
     snapshots = list(naming.list_snapshots(session.client, golden_only=True))
     session.show({"snapshots": snapshots}, lambda: golden_table(snapshots, utc=session.out.utc))

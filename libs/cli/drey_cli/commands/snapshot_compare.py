@@ -20,7 +20,7 @@ from drey_cli.render.comparisons import (
 from drey_cli.render.table import Cell, Table
 from drey_cli.render.words import format_stamp, number_of, plural
 from drey_cli.selection import Choice, choosing_by_option
-from drey_cli.session import Session, command, end_with
+from drey_cli.session import CliSession, command, end_with
 
 if TYPE_CHECKING:
     from drey_cli.client import Client
@@ -84,7 +84,7 @@ _SHOWN = 50
 )
 @option("--exit-zero", is_flag=True, help="Exit 0 although differences were found.")
 def compare(
-    session: Session,
+    session: CliSession,
     choice: Choice,
     reference: str,
     others: list[str],
@@ -162,7 +162,7 @@ def _set_tolerances(
 
 
 def _stream_comparison(
-    session: Session, request: compare_service_pb2.CompareRequest
+    session: CliSession, request: compare_service_pb2.CompareRequest
 ) -> tuple[compare_pb2.ComparisonHeader, list[compare_pb2.ComparisonRow]]:
     client = session.client
     header = compare_pb2.ComparisonHeader()
@@ -176,7 +176,7 @@ def _stream_comparison(
 
 
 def _draw_rows(
-    session: Session,
+    session: CliSession,
     names: list[str],
     header: compare_pb2.ComparisonHeader,
     rows: list[compare_pb2.ComparisonRow],

@@ -24,7 +24,7 @@ from drey_cli.options import (
 from drey_cli.render.snapshots import missing, snapshot_facts
 from drey_cli.render.words import number_of, plural
 from drey_cli.selection import Choice, choosing
-from drey_cli.session import Session, command, group
+from drey_cli.session import CliSession, command, group
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -68,7 +68,7 @@ _FIRST_WAIT_S = 2.0
 @gate_option("--allow-missing", is_flag=True, help="Any number may be missing; they are recorded.")
 @gate_option("--require", multiple=True, metavar="PV", help="Must be there; repeat.")
 def take(
-    session: Session,
+    session: CliSession,
     choice: Choice,
     title: str,
     comment: str,
@@ -120,7 +120,7 @@ def take(
         _show_taken(session, _made_by(session, job))
 
 
-def _made_by(session: Session, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
+def _made_by(session: CliSession, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
     if not job.snapshot_id:
         raise CliError(f"job {job.id} made no snapshot", reason="INTERNAL")
     client = session.client
@@ -128,7 +128,7 @@ def _made_by(session: Session, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
     return client.call(client.snapshots.GetSnapshot, request).snapshot
 
 
-def _show_taken(session: Session, snapshot: snapshot_pb2.Snapshot) -> None:
+def _show_taken(session: CliSession, snapshot: snapshot_pb2.Snapshot) -> None:
     session.show({"snapshot": snapshot}, lambda: snapshot_facts(snapshot, utc=session.out.utc))
     if lost := missing(snapshot):
         session.out.note(
@@ -150,7 +150,7 @@ def _show_taken(session: Session, snapshot: snapshot_pb2.Snapshot) -> None:
 @option("--label", "labels", multiple=True, help="Add; repeat.")
 @option("--no-label", "unlabels", multiple=True, help="Take away; repeat.")
 def edit(
-    session: Session,
+    session: CliSession,
     snapshot: str,
     title: str | None,
     comment: str | None,
@@ -187,7 +187,7 @@ def edit(
 )
 @snapshots_argument
 @yes_option
-def remove(session: Session, snapshots: list[str], yes: bool) -> None:
+def remove(session: CliSession, snapshots: list[str], yes: bool) -> None:
     """Delete snapshots. Golden ones are protected."""
     client = session.client
 
@@ -205,7 +205,7 @@ def remove(session: Session, snapshots: list[str], yes: bool) -> None:
     "undelete", snapshot_command, gives="{snapshots}", examples=("drey snapshot undelete 'test 1'",)
 )
 @snapshots_argument
-def undelete(session: Session, snapshots: list[str]) -> None:
+def undelete(session: CliSession, snapshots: list[str]) -> None:
     """Bring deleted snapshots back. See them with: drey snapshot list --deleted."""
     client = session.client
 
@@ -218,7 +218,7 @@ def undelete(session: Session, snapshots: list[str]) -> None:
 
 
 def _change_each(
-    session: Session,
+    session: CliSession,
     ids: Iterable[str],
     change: Callable[[str], snapshot_pb2.Snapshot],
     text: str,

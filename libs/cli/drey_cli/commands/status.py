@@ -10,7 +10,7 @@ from drey_cli.options import option
 from drey_cli.output import Drawn
 from drey_cli.render.table import Cell, Table, number_field, table_of, text_field, time_field
 from drey_cli.render.words import format_count, plural, short_name
-from drey_cli.session import Session, command, end_with
+from drey_cli.session import CliSession, command, end_with
 
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -21,7 +21,7 @@ _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
     examples=("drey status", "drey status --json | jq .summary.healthy"),
 )
 @option("--watch", "-w", is_flag=True, help="Follow it until Ctrl-C.")
-def status_command(session: Session, watch: bool) -> None:
+def status_command(session: CliSession, watch: bool) -> None:
     """Show how the whole does: services, shards, findings. Exit 1 unless it is healthy."""
     if watch:
         _watch_status(session)
@@ -34,7 +34,7 @@ def status_command(session: Session, watch: bool) -> None:
         end_with(ExitCode.REFUSED)
 
 
-def _watch_status(session: Session) -> None:
+def _watch_status(session: CliSession) -> None:
     from drey_cli.following import follow_stream
 
     request = system_service_pb2.WatchSystemSummaryRequest()

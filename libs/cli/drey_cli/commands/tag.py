@@ -12,7 +12,7 @@ from drey_cli.options import argument, option, yes_option
 from drey_cli.render.table import Column, Table
 from drey_cli.render.words import format_count, plural
 from drey_cli.selection import Choice, choosing, parse_tag
-from drey_cli.session import Session, command, group
+from drey_cli.session import CliSession, command, group
 
 # as texts, so that the contracts are not loaded yet
 T = TypeVar("T", "catalog_pb2.Tag", "catalog_pb2.TagGroup")
@@ -30,7 +30,7 @@ what_argument = argument("what", metavar="GROUP[=TAG]", help="Group, or tag of i
 )
 @tag_argument
 @choosing
-def add(session: Session, choice: Choice, tag: str) -> None:
+def add(session: CliSession, choice: Choice, tag: str) -> None:
     """Put tags on PVs. Groups and tags that are not there are created."""
     _change_tags(session, choice, tag, adds=True)
 
@@ -40,12 +40,12 @@ def add(session: Session, choice: Choice, tag: str) -> None:
 )
 @tag_argument
 @choosing
-def remove(session: Session, choice: Choice, tag: str) -> None:
+def remove(session: CliSession, choice: Choice, tag: str) -> None:
     """Take tags off PVs. The tags themselves stay."""
     _change_tags(session, choice, tag, adds=False)
 
 
-def _change_tags(session: Session, choice: Choice, text: str, *, adds: bool) -> None:
+def _change_tags(session: CliSession, choice: Choice, text: str, *, adds: bool) -> None:
     name, tags = parse_tag(text, option="GROUP=TAG")
     if not tags:
         raise usage_error(
@@ -61,7 +61,7 @@ def _change_tags(session: Session, choice: Choice, text: str, *, adds: bool) -> 
 
 
 @command("groups", tag_command, gives="{tag_groups}", examples=("drey tag groups",))
-def list_groups(session: Session) -> None:
+def list_groups(session: CliSession) -> None:
     """List all groups with their tags, and how many PVs carry each."""
     tag_groups = list(list_tag_groups(session.client))
 
@@ -80,7 +80,7 @@ def list_groups(session: Session) -> None:
 @command("create", tag_command, gives="{tag_group}", examples=("drey tag create Region=LI21,LI22",))
 @argument("group", metavar="GROUP[=TAG,...]", help="Group, with tags.")
 @option("--description", default="", help="Text for people.")
-def create(session: Session, group: str, description: str) -> None:
+def create(session: CliSession, group: str, description: str) -> None:
     """Create a group, with tags; in a group that is there, create the tags."""
     client = session.client
     name, tags = parse_tag(group, option="GROUP")
@@ -107,7 +107,7 @@ def create(session: Session, group: str, description: str) -> None:
 )
 @what_argument
 @argument("name", help="New name.")
-def rename(session: Session, what: str, name: str) -> None:
+def rename(session: CliSession, what: str, name: str) -> None:
     """Rename a group, or a tag of a group."""
     client = session.client
     group_name, tags = _parse_one(what)
@@ -152,7 +152,7 @@ def _tag_of(group: catalog_pb2.TagGroup, name: str) -> catalog_pb2.Tag:
 @what_argument
 @option("--force", is_flag=True, help="Although PVs carry it.")
 @yes_option
-def delete(session: Session, what: str, force: bool, yes: bool) -> None:
+def delete(session: CliSession, what: str, force: bool, yes: bool) -> None:
     """Delete a group with its tags, or one tag of it, from the catalog."""
     client = session.client
     group_name, tags = _parse_one(what)
@@ -174,7 +174,7 @@ def delete(session: Session, what: str, force: bool, yes: bool) -> None:
     "undelete", tag_command, gives="{pvs_changed}", examples=("drey tag undelete Region=LI21",)
 )
 @what_argument
-def undelete(session: Session, what: str) -> None:
+def undelete(session: CliSession, what: str) -> None:
     """Bring back a deleted group with its tags, or one tag, on the PVs that carried them."""
     client = session.client
     name, tags = _parse_one(what)

@@ -203,7 +203,7 @@ async def _import_catalog(out: Output, running: Stack, machine: SimulatedMachine
     """Bring the machine's PVs into the catalog, and see them connected."""
     import grpc
 
-    from drey_cli.demo_machine import connected_channels, dead_channels, import_catalog
+    from drey_cli.demo import connected_channels, dead_channels, import_catalog
 
     metadata = (("authorization", f"Bearer {running.key}"),)
     call: dict[str, Any] = {"metadata": metadata, "timeout": _CALL_S}
@@ -280,12 +280,12 @@ def demo_command(pvs: int, disturb: int, report: Path | None, keep: Path | None)
 
 
 async def _run_demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | None) -> bool:
-    from drey_cli.demo_walk import Report, Walk
+    from drey_cli.demo import DemoReport, DemoWalk
     from drey_stack.simulated import SimulatedMachine
     from drey_stack.whole import Stack, StackOptions
 
     begin = time.perf_counter()
-    report = Report(out)
+    report = DemoReport(out)
     async with AsyncExitStack() as started:
         with report.step(f"Start a simulated machine of {pvs:,} PVs: a softIOC on loopback"):
             machine = SimulatedMachine(folder / "machine", pvs)
@@ -295,7 +295,7 @@ async def _run_demo(out: Output, folder: Path, pvs: int, disturb: int, path: Pat
             await started.enter_async_context(stack)
         channel = stack.channel(**{"grpc.max_receive_message_length": 16 << 20})
         await started.enter_async_context(channel)
-        ok = await Walk(channel, stack.key, machine, report).run(disturb)
+        ok = await DemoWalk(channel, stack.key, machine, report).run(disturb)
     if path is not None:
         report.write(path, pvs=pvs, ok=ok)
     verdict = "The machine is as it was." if ok else "The machine is NOT as it was."

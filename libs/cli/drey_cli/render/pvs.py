@@ -17,7 +17,7 @@ from drey_cli.render.table import (
     table_of,
     text_field,
 )
-from drey_cli.render.values import Metadata, row_cells
+from drey_cli.render.values import ChannelPair, row_cells
 from drey_cli.render.words import format_count, format_stamp, format_time, short_name
 
 _PLACES = 20
@@ -50,7 +50,6 @@ def tolerance_text(tolerance: value_pb2.Tolerance) -> str:
 
 
 def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
-    """One line a PV."""
     return table_of(
         pvs,
         text_field(
@@ -68,7 +67,6 @@ def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
 
 
 def devices_table(devices: Iterable[catalog_pb2.Device]) -> Table:
-    """One line a device."""
     return table_of(
         devices,
         text_field("device", lambda device: device.name),
@@ -185,7 +183,7 @@ def link_text(link: watch_pb2.NameLink) -> str:
 
 
 def history_table(
-    points: Sequence[snapshot_service_pb2.HistoryPoint], metadata: Metadata, *, utc: bool
+    points: Sequence[snapshot_service_pb2.HistoryPoint], metadata: ChannelPair, *, utc: bool
 ) -> Table:
     """One line a snapshot, and where its value lies between the least and the greatest of all."""
     numbers = [_plain_number(point.row) for point in points]

@@ -118,7 +118,6 @@ def _plan_note(item: restore_pb2.PlanItem) -> Cell:
 
 
 def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
-    """One line a plan."""
     return table_of(
         plans,
         id_field("plan", lambda plan: plan.id),
@@ -132,7 +131,6 @@ def plans_table(plans: Iterable[restore_pb2.Plan], *, utc: bool) -> Table:
 
 
 def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Table:
-    """One line a restore."""
     return table_of(
         restores,
         id_field("restore", lambda restore: restore.id),
@@ -150,7 +148,6 @@ def _result_cell(restore: restore_pb2.Restore) -> Cell:
 
 
 def state_of(restore: restore_pb2.Restore) -> str:
-    """State of a restore as its short name."""
     return short_name(restore_pb2.RestoreState, restore.state)
 
 
@@ -201,7 +198,6 @@ def restore_verdict(restore: restore_pb2.Restore) -> Cell:
 
 
 def restore_items_table(items: Iterable[restore_pb2.RestoreItem]) -> Table:
-    """One line a PV of a restore."""
     return table_of(
         items,
         text_field("PV", lambda item: item.name),

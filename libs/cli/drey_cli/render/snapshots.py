@@ -21,7 +21,6 @@ _NAMES = 10
 
 
 def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Table:
-    """One line a snapshot."""
     return table_of(
         snapshots,
         id_field("id", lambda snapshot: snapshot.id),
@@ -51,7 +50,6 @@ def _golden_cell(snapshot: snapshot_pb2.Snapshot) -> Cell | str:
 
 
 def golden_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Table:
-    """One line a golden mark."""
     return table_of(
         [(snapshot, mark) for snapshot in snapshots for mark in snapshot.golden_marks],
         text_field("label", lambda pair: pair[1].label or "—"),

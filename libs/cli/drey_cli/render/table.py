@@ -50,7 +50,6 @@ class Table:
     note: str = ""
 
     def add(self, *cells: Cell | str) -> None:
-        """Append a row; one cell a column."""
         if len(cells) != len(self.columns):
             raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
         self.rows.append(cells)
@@ -69,7 +68,6 @@ def text_field(title: str, cell: Callable[[T], Cell | str], *, fold: bool = Fals
 
 
 def number_field(title: str, cell: Callable[[T], Cell | str]) -> Field[T]:
-    """A column of numbers, to the right."""
     return Field(Column(title, right=True), cell)
 
 
@@ -94,7 +92,6 @@ def time_field(title: str, stamp: Callable[[T], Timestamp], *, utc: bool) -> Fie
 
 
 def table_of(items: Iterable[T], *fields: Field[T], title: str = "") -> Table:
-    """A table with a row for each item."""
     table = Table([field.column for field in fields], title=title)
     for item in items:
         table.rows.append([field.cell(item) for field in fields])

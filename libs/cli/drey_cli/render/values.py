@@ -182,7 +182,7 @@ def _format_element(
     return str(element)
 
 
-class Metadata(NamedTuple):
+class ChannelPair(NamedTuple):
     """Metadata of a PV's channels; None where there is none."""
 
     setpoint: value_pb2.ChannelMetadata | None = None
@@ -200,17 +200,17 @@ class _MetadataMessage(Protocol):
     def readback(self) -> value_pb2.ChannelMetadata: ...
 
 
-NO_METADATA = Metadata()
+NO_METADATA = ChannelPair()
 
 
-def metadata_by_number(rows: Iterable[_MetadataMessage]) -> dict[int, Metadata]:
+def metadata_by_number(rows: Iterable[_MetadataMessage]) -> dict[int, ChannelPair]:
     """Metadata keyed by the permanent number of the PV."""
-    return {row.number: Metadata(row.setpoint, row.readback) for row in rows}
+    return {row.number: ChannelPair(row.setpoint, row.readback) for row in rows}
 
 
 def rows_table(
     rows: Iterable[value_pb2.PvRow],
-    metadata: Mapping[int, Metadata],
+    metadata: Mapping[int, ChannelPair],
     *,
     utc: bool,
     title: str = "",
@@ -238,7 +238,7 @@ class RowCells(NamedTuple):
     source_time: Cell
 
 
-def row_cells(row: value_pb2.PvRow, metadata: Metadata, *, utc: bool) -> RowCells:
+def row_cells(row: value_pb2.PvRow, metadata: ChannelPair, *, utc: bool) -> RowCells:
     """The cells of one PV, as in `rows_table`."""
     setpoint = row.setpoint if row.HasField("setpoint") else None
     readback = row.readback if row.HasField("readback") else None

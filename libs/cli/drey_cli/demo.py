@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -19,19 +20,19 @@ from uuid import uuid4
 
 import grpc
 
-from drey.common.v1 import selector_pb2, state_pb2
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
+from drey.common.v1 import selector_pb2, state_pb2, value_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from drey_cli.demo_machine import connected_channels, dead_channels, import_catalog, plain, same
 from drey_cli.errors import CliError, from_rpc_error
 from drey_cli.output import Output
 from drey_stack.simulated import SimulatedMachine
 
 
 @dataclass
-class Step:
+class DemoStep:
     """One step; `facts` are its results, for people and for the JSON report."""
 
     title: str
@@ -40,17 +41,17 @@ class Step:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Report:
+class DemoReport:
     """Prints the steps as they go and keeps them."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
-        self.steps: list[Step] = []
+        self.steps: list[DemoStep] = []
 
     @contextmanager
-    def step(self, title: str, command: str = "") -> Iterator[Step]:
+    def step(self, title: str, command: str = "") -> Iterator[DemoStep]:
         """Announce a step, time the body, and print what came of it."""
-        step = Step(title, command)
+        step = DemoStep(title, command)
         self.steps.append(step)
         self._out.text(f"{len(self.steps):2}. {title}", "bold")
         if command:
@@ -63,7 +64,6 @@ class Report:
         self._out.text(f"    {step.seconds:.3f} s{': ' if facts else ''}{facts}")
 
     def write(self, path: Path, *, pvs: int, ok: bool) -> None:
-        """Write the report as JSON."""
         steps = [
             {"step": s.title, "command": s.command, "seconds": round(s.seconds, 6), **s.facts}
             for s in self.steps
@@ -88,11 +88,11 @@ _ENDED = frozenset(
 )
 
 
-class Walk:
+class DemoWalk:
     """The steps against one server, which `key` opens, beside one simulated machine."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, key: str, machine: SimulatedMachine, report: Report
+        self, channel: grpc.aio.Channel, key: str, machine: SimulatedMachine, report: DemoReport
     ) -> None:
         self._machine, self._report = machine, report
         self._metadata = (("authorization", f"Bearer {key}"),)
@@ -301,7 +301,7 @@ class Walk:
         return right > 0 and not wrong and not unread
 
     @staticmethod
-    def _tell_verified(step: Step, right: int, wrong: list[str], unread: int) -> None:
+    def _tell_verified(step: DemoStep, right: int, wrong: list[str], unread: int) -> None:
         step.facts.update(equal=right, different=len(wrong), unread=unread)
         if wrong:
             step.facts["first_different"] = ", ".join(wrong[:5])
@@ -350,3 +350,96 @@ def _summary_facts(summary: compare_pb2.ComparisonSummary) -> dict[str, int]:
         "different": summary.pvs_different,
         "not_known": summary.pvs_unknown,
     }
+
+
+_CHUNK = 512 << 10
+
+
+async def import_catalog(
+    channel: grpc.aio.Channel,
+    path: Path,
+    call: dict[str, Any],
+    *,
+    keep_existing: bool = False,
+) -> catalog_pb2.ImportSummary:
+    """Import the file; CliError where a row is refused. `call`: metadata and timeout."""
+    catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+    summary = catalog_pb2.ImportSummary()
+    async for response in catalog.ImportPvs(_upload_requests(path, keep_existing), **call):
+        if response.HasField("summary"):
+            summary = response.summary
+    if not summary.applied:
+        raise CliError(f"the import was refused: {summary.refused} rows")
+    return summary
+
+
+async def connected_channels(channel: grpc.aio.Channel, call: dict[str, Any]) -> tuple[int, int]:
+    """How many channels the monitors have, and how many of them are connected."""
+    monitor = monitor_service_pb2_grpc.MonitorServiceStub(channel)
+    status = await monitor.GetMonitorStatus(monitor_service_pb2.GetMonitorStatusRequest(), **call)
+    return sum(s.channels for s in status.shards), sum(s.connected for s in status.shards)
+
+
+def _upload_requests(
+    path: Path, keep_existing: bool
+) -> Iterator[catalog_service_pb2.ImportPvsRequest]:
+    yield catalog_service_pb2.ImportPvsRequest(
+        options=catalog_service_pb2.ImportOptions(
+            format=catalog_pb2.FILE_FORMAT_CSV,
+            file_name=path.name,
+            keep_existing=keep_existing,
+            request_id=str(uuid4()),
+        )
+    )
+    content = path.read_bytes()
+    for start in range(0, len(content), _CHUNK):
+        yield catalog_service_pb2.ImportPvsRequest(data=content[start : start + _CHUNK])
+
+
+def dead_channels(folder: Path) -> int:
+    """Channels in the catalog that no IOC serves, by the machine's own word."""
+    description = json.loads((folder / "machine.json").read_text())
+    return len(description["dead"])
+
+
+_SCALARS = frozenset(
+    f"{kind}_value"
+    for kind in (
+        *("float64", "float32", "int64", "int32", "int16", "int8"),
+        *("uint64", "uint32", "uint16", "uint8", "bool", "string"),
+    )
+)
+
+
+def plain(value: value_pb2.Value) -> Any:
+    """The data of a value as numbers, text and lists; None where there is none."""
+    which = value.WhichOneof("data")
+    if which is None:
+        return None
+    data = getattr(value, which)
+    if which in _SCALARS:
+        return data
+    if which == "raw_string_value":
+        return data.decode(errors="replace")
+    if which == "enum_value":
+        return data.index
+    if which == "uint8_array":
+        return list(data)
+    if which == "string_array":
+        return list(data.elements) or [e.decode(errors="replace") for e in data.raw_elements]
+    return list(data.elements)
+
+
+def same(stored: Any, read: Any, absolute: float, relative: float) -> bool:
+    """Whether `read` is `stored` within tolerance, element by element; NaN is NaN."""
+    if isinstance(stored, list) or isinstance(read, list):
+        left = stored if isinstance(stored, list) else [stored]
+        right = read if isinstance(read, list) else [read]
+        return len(left) == len(right) and all(
+            same(a, b, absolute, relative) for a, b in zip(left, right, strict=True)
+        )
+    if isinstance(stored, str) or isinstance(read, str):
+        return bool(stored == read)
+    if math.isnan(stored) or math.isnan(read):
+        return math.isnan(stored) and math.isnan(read)
+    return bool(stored == read) or abs(stored - read) <= absolute + relative * abs(stored)
