@@ -84,6 +84,19 @@ _ADMINISTER = _split_permissions("""
     control.shards.release
 """)
 
+PV_PERMISSIONS = _split_permissions("""
+    catalog.pvs.create catalog.pvs.delete catalog.pvs.import catalog.pvs.tag catalog.pvs.undelete
+    catalog.pvs.update
+    restore.plans.approve restore.plans.create restore.plans.execute restore.plans.reject
+    restore.restores.abort restore.restores.pause restore.restores.resume
+    snapshot.snapshots.take
+""")
+"""Permissions of acts that name PVs: each is held against the selector of a limited grant."""
+_OWN = _split_permissions("job.jobs.cancel")
+"""Of what the caller has begun, which was held against their grants then."""
+LIMITABLE = ("operator", "editor", "restorer", "approver")
+"""Roles that may be granted for some PVs only."""
+
 IN_METHODS = _split_permissions("job.jobs.cancel_any snapshot.snapshots.delete_any")
 """Permissions that no method demands as such: an act within one does."""
 
@@ -129,6 +142,16 @@ ROLES = {
 def permissions_of(roles: tuple[str, ...]) -> frozenset[str]:
     """What the holder of these roles may do; an unknown role gives nothing."""
     return frozenset().union(*(ROLES[r].permissions for r in roles if r in ROLES))
+
+
+@lru_cache(maxsize=256)
+def limited_permissions_of(roles: tuple[str, ...]) -> frozenset[str]:
+    """What the holder of these roles may do where each is limited to some PVs.
+
+    All acts that name PVs, which are then held against the limit, and all looking, which nobody
+    limits. What is about no PVs, or about those of others too, takes a role without a limit.
+    """
+    return permissions_of(roles) & (_LOOK | PV_PERMISSIONS | _OWN)
 
 
 def holders_of(permission: str) -> list[str]:

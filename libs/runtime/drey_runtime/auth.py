@@ -7,6 +7,7 @@ call each other sign for themselves, and such a token never carries more than th
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import socket
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 
 from drey_core.errors import Unauthenticated
 from drey_core.permissions import VIEWER
-from drey_core.principal import Principal
+from drey_core.principal import LimitedRole, Principal
 
 __all__ = [
     "AHEAD_S",
@@ -56,7 +57,7 @@ somebody took from the wire would be of use to them for longer."""
 AHEAD_S = 60
 """How far ahead of ours it may be: a token from the future helps nobody."""
 _WARN_EVERY_S = 10.0
-_CLAIMS = ["iss", "aud", "mth", "sub", "roles", "iat", "exp", "hst"]
+_CLAIMS = ["iss", "aud", "mth", "sub", "roles", "some", "iat", "exp", "hst"]
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -104,6 +105,10 @@ class TokenSigner:
             "mth": method,
             "sub": principal.name,
             "roles": list(principal.roles),
+            "some": [
+                [grant.role, base64.b64encode(grant.selector).decode()]
+                for grant in principal.limited
+            ],
             "kid": principal.key_id,
             "rid": principal.request_id,
             "iat": now,
@@ -172,10 +177,17 @@ class TokenVerifier:
         if claims["mth"] != method:
             raise Unauthenticated(f"the token is for {claims['mth']}, not for {method}")
         roles = tuple(map(str, claims["roles"]))
+        limited = tuple(
+            LimitedRole(str(role), base64.b64decode(selector)) for role, selector in claims["some"]
+        )
         if issuer != GATEWAY:
-            roles = tuple(role for role in roles if role == VIEWER)
+            roles, limited = tuple(role for role in roles if role == VIEWER), ()
         return Principal(
-            str(claims["sub"]), roles, str(claims.get("kid", "")), str(claims.get("rid", ""))
+            str(claims["sub"]),
+            roles,
+            str(claims.get("kid", "")),
+            str(claims.get("rid", "")),
+            limited,
         )
 
     def _require_present(self, issuer: str, claims: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 
 from drey.events.v1.changes_pb2 import AccessChanged
 from drey_core.errors import Unauthenticated, Unavailable
+from drey_gateway import mapping
 from drey_gateway.adapters import keys as table
 from drey_gateway.domain.keys import Key, KeyRing
 from drey_runtime import audit
@@ -37,7 +38,7 @@ class KeyAuthenticator:
     def renew(self, principal: Principal) -> Principal:
         """As `Authenticator`."""
         key = self._ring.require_alive(principal.key_id, now_ns())
-        return replace(principal, roles=key.roles)
+        return replace(principal, roles=key.roles, limited=key.limited)
 
     def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
         """As `Authenticator`."""
@@ -46,7 +47,7 @@ class KeyAuthenticator:
         request_id = metadata.get(REQUEST_METADATA, "")
         if not 0 < len(request_id) <= _MAX_REQUEST_ID:
             request_id = new_id()
-        return Principal(key.name, key.roles, key.id, request_id)
+        return Principal(key.name, key.roles, key.id, request_id, key.limited)
 
 
 def _secret_of(metadata: Mapping[str, str]) -> str:
@@ -116,7 +117,12 @@ class KeyStore:
             role=principal.roles_text,
             action=action,
             object=f"keys/{key.id}",
-            after={"name": key.name, "roles": list(key.roles), "prefix": key.prefix},
+            after={
+                "name": key.name,
+                "roles": list(key.roles),
+                "prefix": key.prefix,
+                **({"roles_for_some_pvs": mapping.limits_text(key)} if key.limited else {}),
+            },
             at_ns=now_ns(),
             request_id=request_id,
             events=[ResourceChange(Resource.KEY, kind, key.id, key.name)],

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.access.v1 import access_pb2
-from drey.common.v1 import value_pb2
+from drey.common.v1 import selector_pb2, value_pb2
 from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
 from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory, MetadataIndex
 from drey_core.permissions import Role
+from drey_core.principal import LimitedRole
 from drey_core.selector import Link
 from drey_core.values import ARRAY, I8, Columns
 from drey_gateway.domain.keys import Key
@@ -183,12 +185,29 @@ def role(role: Role) -> access_pb2.Role:
     )
 
 
+def grants(roles: Sequence[str], limited: Sequence[LimitedRole]) -> list[access_pb2.Grant]:
+    """Roles for all PVs, then those for some."""
+    every = [access_pb2.Grant(role=role) for role in roles]
+    for grant in limited:
+        selector = selector_pb2.Selector.FromString(grant.selector)
+        every.append(access_pb2.Grant(role=grant.role, selector=selector))
+    return every
+
+
+def limits_text(key: Key) -> list[str]:
+    """Of each role that a key holds for some PVs only: which, for the audit."""
+    return [
+        f"{grant.role}: {MessageToJson(grant.selector, indent=None)}"
+        for grant in grants((), key.limited)
+    ]
+
+
 def key(key: Key) -> access_pb2.Key:
     """A key, without its secret."""
     return access_pb2.Key(
         id=key.id,
         name=key.name,
-        grants=[access_pb2.Grant(role=role) for role in key.roles],
+        grants=grants(key.roles, key.limited),
         create_time=time_or_none(key.create_time_ns),
         expire_time=time_or_none(key.expire_time_ns),
         revoke_time=time_or_none(key.revoke_time_ns),

@@ -19,6 +19,7 @@ from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import Settings
 from drey_restore.usecases.approvals import Approvals, Protected
 from drey_restore.usecases.ending import Ending
+from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import JOB_KIND, Restores
@@ -94,6 +95,7 @@ async def main(settings: Settings, app: App) -> int:
     catalog = CatalogClient(upstream)
     pulses = Pulses(image, settings.shards)
     live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
+    grants = GrantCheck(catalog, store)
     plans = Plans(
         store,
         SnapshotClient(upstream),
@@ -103,13 +105,15 @@ async def main(settings: Settings, app: App) -> int:
         limits,
         now_ns,
         protected=Protected(catalog, parse_selectors(settings.approval_required)),
+        grants=grants,
         refuse_invalid=settings.refuse_invalid,
     )
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
     await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
-    restores = Restores(store, jobs, ending, notifier, running_restores, now_ns)
-    servicer = RestoreServicer(plans, restores, Approvals(store, now_ns), now_ns)
+    restores = Restores(store, jobs, ending, notifier, running_restores, now_ns, grants)
+    approvals = Approvals(store, now_ns, grants)
+    servicer = RestoreServicer(plans, restores, approvals, now_ns)
 
     app.start(bus, "bus")
     app.start(database, "database")

@@ -609,7 +609,10 @@ class Access(access_service_pb2_grpc.AccessServiceServicer):
                 "no such key",
             )
         return access_service_pb2.WhoAmIResponse(
-            principal="alice", roles=["admin"], permissions=["access.keys.list"]
+            principal="alice",
+            roles=["admin"],
+            grants=[access_pb2.Grant(role="admin")],
+            permissions=["access.keys.list"],
         )
 
     def RevokeKey(self, request, context):

@@ -353,6 +353,13 @@ def test_key_secret_goes_to_a_private_file(drey, tmp_path):
     assert drey("key", "create", "gui", "--role", "viewer", "--out", str(target)).code == 1
 
 
+def test_a_key_may_be_limited_to_some_pvs(drey):
+    words = ("key", "create", "rf", "--role", "restorer", "--tag", "Area=RF", "--json")
+    (grant,) = drey(*words).json["key"]["grants"]
+    assert grant["role"] == "restorer"
+    assert grant["selector"]["tags"] == [{"group": "Area", "tags": ["RF"]}]
+
+
 def test_status_is_not_ok_when_the_whole_is_not(drey):
     result = drey("status")
     assert result.code == 1

@@ -205,16 +205,22 @@ async def test_the_last_admin_key_stays(gateway, admin_key):
         ([{"role": "god"}], grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "grants"),
         ([{"role": ""}], grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "grants[0].role"),
         (
-            [{"role": "viewer"}, {"role": "operator", "selector": {"names": ["A"]}}],
-            grpc.StatusCode.UNIMPLEMENTED,
-            "NOT_IMPLEMENTED",
+            [{"role": "operator"}, {"role": "viewer", "selector": {"names": ["A"]}}],
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_FIELD",
             "grants[1].selector",
         ),
         (  # an empty selector is no "everything" either
             [{"role": "operator", "selector": {}}],
-            grpc.StatusCode.UNIMPLEMENTED,
-            "NOT_IMPLEMENTED",
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "EMPTY_SELECTOR",
             "grants[0].selector",
+        ),
+        (
+            [{"role": "operator", "selector": {"names": ["A" * 499] * 5}}],
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "TOO_MANY",
+            "grants",
         ),
     ],
 )

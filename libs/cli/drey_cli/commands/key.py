@@ -13,8 +13,10 @@ from drey_cli.contracts import access_pb2, access_service_pb2
 from drey_cli.errors import CliError, ExitCode
 from drey_cli.naming import key_id
 from drey_cli.options import SPAN, argument, option, yes_option
+from drey_cli.render.snapshots import selector_words
 from drey_cli.render.table import Cell, Field, Table, table_of, text_field, time_field
 from drey_cli.render.words import format_stamp
+from drey_cli.selection import Choice, choosing_by_option
 from drey_cli.session import CliSession, command, group
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def whoami_command(session: CliSession) -> None:
     until = ""
     if answer.HasField("expire_time"):
         until = f", until {format_stamp(answer.expire_time, utc=session.out.utc)}"
-    roles = ", ".join(answer.roles)
+    roles = ", ".join(map(_grant_words, answer.grants))
     session.out.text(f"{answer.principal} ({roles}{until}) at {client.connection.server}")
     session.out.note(f"may: {' '.join(answer.permissions)}")
 
@@ -50,6 +52,7 @@ def whoami_command(session: CliSession) -> None:
     examples=(
         "drey key create alice --role operator --role editor --lifetime 90d",
         "drey key create gui --role viewer --out gui.key",
+        "drey key create shift-rf --role restorer --tag Area=RF",
     ),
 )
 @argument("name", help="Name of the holder.")
@@ -62,12 +65,25 @@ def whoami_command(session: CliSession) -> None:
 )
 @option("--lifetime", type=SPAN, metavar="TIME", help="As 30d. Default: for ever.")
 @option("--out", default="", metavar="FILE", help="Write the secret there, mode 0600.")
+@choosing_by_option
 def create(
-    session: CliSession, name: str, roles: list[str], lifetime: Duration | None, out: str
+    session: CliSession,
+    choice: Choice,
+    name: str,
+    roles: list[str],
+    lifetime: Duration | None,
+    out: str,
 ) -> None:
-    """Create a key. Its secret is shown this once only."""
+    """Create a key. Its secret is shown this once only.
+
+    With a choice of PVs its roles hold for these only: operator, editor, restorer and approver can
+    be limited so. Looking is for all PVs.
+    """
+    selector = choice.optional()
     request = access_service_pb2.CreateKeyRequest(
-        name=name, grants=[access_pb2.Grant(role=role) for role in roles], lifetime=lifetime
+        name=name,
+        grants=[access_pb2.Grant(role=role, selector=selector) for role in roles],
+        lifetime=lifetime,
     )
     # Opened before the key is made: a secret that cannot be kept must not come into being.
     target = _secret_file(out) if out else None
@@ -190,13 +206,20 @@ def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:
             "holder",
             lambda key: Cell(key.name, "dim strike" if key.HasField("revoke_time") else ""),
         ),
-        text_field("roles", lambda key: ", ".join(grant.role for grant in key.grants), fold=True),
+        text_field("roles", lambda key: ", ".join(map(_grant_words, key.grants)), fold=True),
         text_field("begins with", lambda key: f"{key.prefix}…"),
         time_field("created", lambda key: key.create_time, utc=utc),
         text_field("by", lambda key: key.created_by),
         text_field("expires", end_cell),
         text_field("id", lambda key: key.id),
     )
+
+
+def _grant_words(grant: access_pb2.Grant) -> str:
+    """The role, and the PVs to which it is limited."""
+    if not grant.HasField("selector"):
+        return grant.role
+    return f"{grant.role} of {selector_words(grant.selector)}"
 
 
 def roles_table(roles: Iterable[access_pb2.Role], *, permissions: bool) -> Table:

@@ -15,6 +15,11 @@ def selector_from_proto(message: selector_pb2.Selector, path: str = "selector") 
     return _from_proto(message, path, 1)
 
 
+def selector_from_bytes(encoded: bytes) -> Selector:
+    """The selector of an encoded message that was looked at when it came in."""
+    return selector_from_proto(selector_pb2.Selector.FromString(encoded))
+
+
 def _from_proto(message: selector_pb2.Selector, path: str, depth: int) -> Selector:
     if depth > MAX_NESTING:
         raise InvalidArgument(

@@ -6,12 +6,13 @@ import asyncpg
 
 from drey_core.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
 from drey_core.permissions import ADMIN
+from drey_core.principal import LimitedRole
 from drey_gateway.domain.keys import Key
 from drey_runtime.database import Connection, Record
 
 _COLUMNS = (
     "id, name, roles, prefix, secret_sha256, create_time_ns, expire_time_ns, revoke_time_ns,"
-    " created_by"
+    " created_by, some_roles, some_selectors"
 )
 _LIVING = "revoke_time_ns = 0 AND (expire_time_ns = 0 OR expire_time_ns > $1)"
 # Whoever makes or ends admin keys does so one after the other, so that the last one is seen.
@@ -21,7 +22,8 @@ _LOCK = 0x64726579_6B657973  # "dreykeys"
 def _to_key(row: Record) -> Key:
     fields = dict(row)
     fields["roles"] = tuple(fields["roles"])
-    return Key(**fields)
+    pairs = zip(fields.pop("some_roles"), fields.pop("some_selectors"), strict=True)
+    return Key(**fields, limited=tuple(LimitedRole(*pair) for pair in pairs))
 
 
 async def all_keys(conn: Connection) -> list[Key]:
@@ -57,7 +59,8 @@ async def insert(conn: Connection, key: Key) -> None:
     )
     try:
         await conn.execute(
-            f"INSERT INTO access.key ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            f"INSERT INTO access.key ({_COLUMNS}) VALUES"
+            " ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             key.id,
             key.name,
             list(key.roles),
@@ -67,6 +70,8 @@ async def insert(conn: Connection, key: Key) -> None:
             key.expire_time_ns,
             key.revoke_time_ns,
             key.created_by,
+            [grant.role for grant in key.limited],
+            [grant.selector for grant in key.limited],
         )
     except asyncpg.UniqueViolationError as error:
         raise AlreadyExists(

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from drey_core.errors import Reason, Unauthenticated, Unavailable
+from drey_core.principal import LimitedRole
 
 _FORM = re.compile(r"drey_([A-Za-z0-9]{8})_([A-Za-z0-9_-]{20,100})")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -28,6 +29,7 @@ class Key:
     expire_time_ns: int
     revoke_time_ns: int
     created_by: str
+    limited: tuple[LimitedRole, ...] = ()
 
     def alive(self, now_ns: int) -> bool:
         """Whether it lets anybody in."""

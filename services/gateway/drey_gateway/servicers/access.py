@@ -9,17 +9,21 @@ import grpc
 
 from drey.access.v1 import access_service_pb2 as pb
 from drey_core import errors
-from drey_core.permissions import ROLES, known_roles
+from drey_core.permissions import LIMITABLE, ROLES, known_roles
+from drey_core.principal import LimitedRole
 from drey_core.token import decode_page_token, query_hash
 from drey_gateway import mapping
 from drey_gateway.access import KeyStore
 from drey_gateway.domain.keys import SECRET_BYTES, Key, make_secret
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, now_ns
+from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import check_page_size, cut_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_LIFETIME_NS = 100 * 366 * 24 * 3600 * 10**9
+_MAX_SELECTOR_BYTES = 2_000
+"""Of all grants of a key: they travel in the headers of each call within the house."""
 
 
 class AccessServicer:
@@ -41,11 +45,13 @@ class AccessServicer:
                     "lifetime: is to be above 0 and at most 100 years", field="lifetime"
                 )
             expire = now + lifetime
+        roles, limited = _grants(request)
         secret, prefix, digest = make_secret(os.urandom(SECRET_BYTES))
         key = Key(
             id=new_id(),
             name=request.name,
-            roles=_role_names(request),
+            roles=roles,
+            limited=limited,
             prefix=prefix,
             secret_sha256=digest,
             create_time_ns=now,
@@ -87,19 +93,41 @@ class AccessServicer:
         key = self._store.ring.get(principal.key_id)
         return pb.WhoAmIResponse(
             principal=principal.name,
-            roles=principal.roles,
+            roles=principal.role_names,
+            grants=mapping.grants(principal.roles, principal.limited),
             permissions=sorted(principal.permissions),
             expire_time=mapping.time_or_none(key.expire_time_ns if key else 0),
         )
 
 
-def _role_names(request: pb.CreateKeyRequest) -> tuple[str, ...]:
+def _grants(request: pb.CreateKeyRequest) -> tuple[tuple[str, ...], tuple[LimitedRole, ...]]:
+    """(roles for all PVs, roles for some)."""
+    names = known_roles((grant.role for grant in request.grants), "grants")
+    limited: dict[LimitedRole, None] = {}
+    whole = set()
     for index, grant in enumerate(request.grants):
-        if grant.HasField("selector"):
-            field = f"grants[{index}].selector"
-            raise errors.Unimplemented(
-                f"{field}: a role for some PVs only is not built yet; leave the selector out, and"
-                " the role holds for all",
-                field=field,
+        if not grant.HasField("selector"):
+            whole.add(grant.role)
+            continue
+        path = f"grants[{index}].selector"
+        if grant.role not in LIMITABLE:
+            raise errors.InvalidArgument(
+                f"{path}: the role {grant.role} cannot be limited to some PVs (looking is for all,"
+                f" and the rest of it names none); those that can are {', '.join(LIMITABLE)}",
+                field=path,
+                metadata={"field": path},
             )
-    return known_roles((grant.role for grant in request.grants), "grants")
+        selector_from_proto(grant.selector, path).validate(path)
+        encoded = grant.selector.SerializeToString(deterministic=True)
+        limited[LimitedRole(grant.role, encoded)] = None
+    size = sum(len(grant.selector) for grant in limited)
+    if size > _MAX_SELECTOR_BYTES:
+        raise errors.InvalidArgument(
+            f"grants: their selectors take {size} bytes, and {_MAX_SELECTOR_BYTES} are the most;"
+            " tag the PVs, and choose them by tag, device or glob",
+            reason=errors.Reason.TOO_MANY,
+            field="grants",
+            metadata={"field": "grants", "limit": str(_MAX_SELECTOR_BYTES)},
+        )
+    kept = tuple(grant for grant in limited if grant.role not in whole)
+    return tuple(name for name in names if name in whole), kept

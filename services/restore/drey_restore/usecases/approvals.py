@@ -18,6 +18,7 @@ from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import ApprovalState, PlanState
 from drey_restore.domain.records import PlanRecord
 from drey_restore.limits import Clock
+from drey_restore.usecases.grants import GrantCheck
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
@@ -96,13 +97,16 @@ def approval_of(plan: PlanRecord, items: PlanItems, protected: I8 | None) -> App
 class Approvals:
     """Use cases of approvals."""
 
-    def __init__(self, store: RestoreStore, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: RestoreStore, clock: Clock, grants: GrantCheck) -> None:
+        self._store, self._clock, self._grants = store, clock, grants
 
     async def decide(self, asked: Decision, principal: Principal) -> Approval:
         """Approve or reject a plan; a repeat of the request changes nothing."""
         act = "approve" if asked.state == ApprovalState.APPROVED else "reject"
         method = f"{METHODS}{act.capitalize()}Plan"
+        await self._grants.require_plan(
+            principal, f"restore.plans.{act}", asked.plan_id, "deciding on this plan"
+        )
         async with (
             self._store.database.transaction() as conn,
             idempotency.once(conn, method, principal.name, asked.request_id, asked.raw) as slot,

@@ -28,6 +28,7 @@ from drey_restore.domain.planning import PROTOCOL_PVA, Mask, PlanInput, make_pla
 from drey_restore.domain.records import Chosen, PlanRecord, Rules
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.approvals import Protected, approval_of
+from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.sources import PlanSource, undo_source
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
@@ -83,6 +84,7 @@ class Plans:
         channels: ChannelPool,
         limits: Limits,
         clock: Clock,
+        grants: GrantCheck,
         *,
         protected: Protected,
         refuse_invalid: bool = False,
@@ -91,7 +93,7 @@ class Plans:
         self._store, self._refuse_invalid = store, refuse_invalid
         self._snapshots, self._catalog, self._live = snapshots, catalog, live
         self._channels, self._limits = channels, limits
-        self._clock = clock
+        self._clock, self._grants = clock, grants
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         self._waiting = 0
 
@@ -104,6 +106,9 @@ class Plans:
                     found = await self._snapshots.golden_id(*request.golden)
                     request = replace(request, snapshot_id=found)
                 items, protected = await together(self.compute(request), self._protected.numbers())
+                await self._grants.require(
+                    principal, "restore.plans.create", items, "making this plan"
+                )
                 plan = self._record(request, principal, items, new_id())
                 plan, packed = await asyncio.to_thread(_pack, plan, items)
                 plan = replace(plan, approval=approval_of(plan, items, protected))

@@ -14,6 +14,7 @@ from drey_restore.domain.kinds import PlanState, RestoreState
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.limits import Clock
 from drey_restore.usecases.ending import Ending, outcome_of
+from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.holding import records_of, refuse_held
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_runtime import audit, idempotency
@@ -55,15 +56,19 @@ class Restores:
         notifier: Notifier,
         running: RunningRestores,
         clock: Clock,
+        grants: GrantCheck,
     ) -> None:
         self._store, self._jobs, self._ending = store, jobs, ending
         self._notifier, self._running = notifier, running
-        self._clock = clock
+        self._clock, self._grants = clock, grants
 
     async def execute(
         self, request: ExecuteRequest, principal: Principal
     ) -> tuple[RestoreRecord, Job]:
         """Begin to execute a plan; a repeat of the request gives the restore of the first one."""
+        await self._grants.require_plan(
+            principal, "restore.plans.execute", request.plan_id, "executing this plan"
+        )
         async with (
             self._store.database.transaction() as conn,
             idempotency.once(conn, METHOD, principal.name, request.request_id, request.raw) as slot,
@@ -158,6 +163,7 @@ class Restores:
 
     async def abort(self, restore_id: str, reason: str, principal: Principal) -> RestoreRecord:
         """Stop a restore: nothing more is sent. WRONG_STATE where it ended in another way."""
+        await self._require_granted(principal, "abort", restore_id)
         async with self._store.database.transaction() as conn:
             restore = await self._store.lock_restore(conn, restore_id)
             if restore.state == RestoreState.ABORTED or restore.abort_requested:
@@ -209,6 +215,7 @@ class Restores:
         may_be: tuple[RestoreState, ...],
     ) -> RestoreRecord:
         word = "pause" if pause else "resume"
+        await self._require_granted(principal, word, restore_id)
         async with self._store.database.transaction() as conn:
             restore = await self._store.lock_restore(conn, restore_id)
             if restore.state not in may_be:
@@ -233,6 +240,14 @@ class Restores:
         self._running.hold(restore_id, pause=pause)
         self._notifier.wake(restore_id)
         return await self._store.restore(restore_id)
+
+    async def _require_granted(self, principal: Principal, verb: str, restore_id: str) -> None:
+        """Raise `PermissionDenied` where the caller may do it with some PVs, and not with these."""
+        permission = f"restore.restores.{verb}"
+        if principal.selectors_for(permission) is not None:
+            restore = await self._store.restore(restore_id)
+            doing = f"{verb} of restore {restore_id}"
+            await self._grants.require_plan(principal, permission, restore.plan_id, doing)
 
     async def _end_waiting(self, conn: Connection, restore: RestoreRecord) -> list[int] | None:
         """End a restore that no worker has begun; its counts, or None where one has."""

@@ -22,6 +22,7 @@ from drey_runtime.jobs import (
     Kind,
     record_job,
 )
+from drey_snapshot.catalog.usecases.grants import require_granted_rows
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.gates import CoverageRefusal, MissingPv
 from drey_snapshot.snapshots.domain.order import TakeOrder
@@ -34,11 +35,12 @@ from drey_snapshot.snapshots.mapping import (
     refusal_of,
     take_order,
 )
-from drey_snapshot.snapshots.usecases.take import Maker, Taker
+from drey_snapshot.snapshots.usecases.take import Maker, Scope, Taker
 
 log = logging.getLogger(__name__)
 
 METHOD = "/drey.snapshot.v1.SnapshotService/TakeSnapshot"
+PERMISSION = "snapshot.snapshots.take"
 _RESULT = "snapshots/"
 _AT_ONCE = 4
 """Snapshots from the image at a time: each holds all its values in memory."""
@@ -106,7 +108,7 @@ class SnapshotJobs:
         """All within the call: the job, the snapshot and its audit in one transaction."""
         maker = Maker(new_id(), principal.name, principal.roles_text, request_id)
         begin_ns = now_ns()
-        scope = await self._taker.check(order)
+        scope = await self._check_scope(order, principal)
         reading = await self._taker.read(order, scope)
         job: Job | None = None
 
@@ -131,6 +133,14 @@ class SnapshotJobs:
         assert job is not None
         return Taken(job, record)
 
+    async def _check_scope(self, order: TakeOrder, principal: Principal) -> Scope:
+        """What will be taken; refused where the caller may take some PVs, and not all of these."""
+        scope = await self._taker.check(order)
+        require_granted_rows(
+            principal, PERMISSION, scope.view, scope.rows.tolist(), "taking this snapshot"
+        )
+        return scope
+
     async def _queue_job(
         self,
         order: TakeOrder,
@@ -140,7 +150,7 @@ class SnapshotJobs:
         wait_s: float,
     ) -> Taken:
         """By a worker, of this process or of another: it takes as long as the channels do."""
-        scope = await self._taker.check(order)
+        scope = await self._check_scope(order, principal)
         job_id = new_id()
         self._refusals[job_id] = None
         try:

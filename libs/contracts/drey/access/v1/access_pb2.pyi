@@ -64,8 +64,13 @@ class Grant(_message.Message):
     """Name of a role, from ListRoles."""
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
-        """The PVs to which it is limited. Absent: all. Not built yet: a grant with one answers
-        UNIMPLEMENTED.
+        """The PVs to which it is limited. Absent: all. For operator, editor, restorer and approver only:
+        looking is never limited, and what names no PVs takes a role without a limit, so of these roles
+        a limit leaves taking snapshots, editing PVs, and making, approving, executing, pausing and
+        aborting restores. Each of these is refused (PERMISSION_DENIED) unless every PV of it is chosen,
+        as the catalog is then; a PV that is edited before and after the edit, and a new address of it
+        by a name or a glob of the selector. Names that nothing has choose nothing. All selectors of a
+        key take at most 2000 bytes together.
         """
 
     def __init__(

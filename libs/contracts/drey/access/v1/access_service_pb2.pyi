@@ -259,6 +259,7 @@ class WhoAmIResponse(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     PERMISSIONS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """Name under which acts are recorded."""
     @_builtins.property
@@ -273,6 +274,10 @@ class WhoAmIResponse(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the key expires. Absent: never."""
 
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[_access_pb2.Grant]:
+        """The roles again, with the PVs to which each is limited."""
+
     def __init__(
         self,
         *,
@@ -280,10 +285,11 @@ class WhoAmIResponse(_message.Message):
         roles: _abc.Iterable[_builtins.str] | None = ...,
         permissions: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        grants: _abc.Iterable[_access_pb2.Grant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "permissions", b"permissions", "principal", b"principal", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "grants", b"grants", "permissions", b"permissions", "principal", b"principal", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

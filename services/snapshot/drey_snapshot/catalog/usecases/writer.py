@@ -12,12 +12,16 @@ from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import once
+from drey_runtime.interceptor import permission_of
 from drey_snapshot.catalog.adapters.writing import read_counters, write
 from drey_snapshot.catalog.domain.changes import CatalogState, Changes
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.usecases.events import events_of
+from drey_snapshot.catalog.usecases.grants import require_granted_changes
 from drey_snapshot.catalog.view import CatalogView
+
+SERVICE = "drey.catalog.v1.CatalogService"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Writer:
                 act = await decide(Scene(edit, view, conn))
                 changes = edit.changes()
                 if changes.any:
+                    permission = permission_of(f"/{SERVICE}/{call.method}")
+                    require_granted_changes(principal, permission, changes, state, edit.tags)
                     await write(conn, changes)
                     written = changes
                     await audit.append(
