@@ -7,6 +7,7 @@ import math
 import uuid
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import grpc
 import numpy as np
@@ -311,10 +312,38 @@ async def test_lists_are_paged_and_filtered(site, refused) -> None:
     assert (len(page.snapshots), page.total_size) == (2, 3)
     wrong = rpc.ListSnapshotsRequest(digest="xyz")
     assert (await refused(site.snapshots.ListSnapshots(wrong)))[1] == "INVALID_FIELD"
-    held = rpc.ListSnapshotsRequest(pv="Q0:SP")
-    assert (await refused(site.snapshots.ListSnapshots(held)))[1] == "NOT_IMPLEMENTED"
     assert await ids(from_time=made[5].take_time) == [made[6].id, made[5].id]
     assert await ids(to_time=made[1].take_time) == [made[0].id]
+
+
+async def test_snapshots_are_listed_by_a_pv_that_they_hold(site, refused) -> None:
+    """Two PVs share a page, and a snapshot has the page where it has only one of them."""
+    await site.add_pvs(2)
+    await site.fill()
+    first, second = (selector_pb2.Selector(names=[f"Q{i}:SP"]) for i in (0, 1))
+    both = selector_pb2.Selector(all=True)
+    taken = [(await site.take(selector=chosen)).id for chosen in (first, second, both, first)]
+    await site.snapshots.DeleteSnapshot(rpc.DeleteSnapshotRequest(id=taken[3]))
+    pvs = (await site.catalog.ListPvs(catalog_rpc.ListPvsRequest())).pvs
+    id_of = {pv.name: pv.id for pv in pvs}
+
+    async def ids(pv: str, **more: Any) -> list[str]:
+        found: list[str] = []
+        token = ""
+        while True:
+            request = rpc.ListSnapshotsRequest(pv=pv, page_size=1, page_token=token, **more)
+            page = await site.snapshots.ListSnapshots(request)
+            assert token or page.total_size == (2 + more.get("include_deleted", False))
+            found += [snapshot.id for snapshot in page.snapshots]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    assert await ids("Q0:SP") == [taken[2], taken[0]]
+    assert await ids("Q0:SP", include_deleted=True) == [taken[3], taken[2], taken[0]]
+    assert await ids(id_of["Q1:SP"]) == [taken[2], taken[1]]
+    unknown = rpc.ListSnapshotsRequest(pv="NEVER:WAS")
+    assert (await refused(site.snapshots.ListSnapshots(unknown)))[1] == "NOT_FOUND"
 
 
 async def test_labels_change_and_deleted_ones_stay(site, refused) -> None:

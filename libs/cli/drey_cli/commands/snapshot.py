@@ -42,6 +42,7 @@ golden_label_option = option(
 @option("--golden", is_flag=True, help="Only golden ones.")
 @option("--by", default="", metavar="NAME", help="Only those taken by.")
 @option("--digest", default="", help="Only those of equal content.")
+@option("--holds", "pv", default="", metavar="PV", help="Only those that hold this PV.")
 @option("--since", type=MOMENT, metavar="TIME", help="ISO time; local unless it says.")
 @option("--before", type=MOMENT, metavar="TIME", help="ISO time.")
 @option("--deleted", is_flag=True, help="Deleted ones as well.")
@@ -53,6 +54,7 @@ def list_snapshots(
     golden: bool,
     by: str,
     digest: str,
+    pv: str,
     since: Timestamp | None,
     before: Timestamp | None,
     deleted: bool,
@@ -66,6 +68,7 @@ def list_snapshots(
         golden_only=golden,
         principal=by,
         digest=digest,
+        pv=pv,
         from_time=since,
         to_time=before,
         include_deleted=deleted,

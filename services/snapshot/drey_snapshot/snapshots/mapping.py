@@ -283,13 +283,7 @@ def _golden_mark(mark: GoldenMark) -> snapshot_pb2.GoldenMark:
 
 
 def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:
-    """The filter of a list. Raises `InvalidArgument`, and `Unimplemented` for a PV held."""
-    if request.pv:
-        raise errors.Unimplemented(
-            "pv: listing the snapshots that hold a PV is not built in this version; the history of"
-            " the PV names them",
-            field="pv",
-        )
+    """The filter of a list. Raises `InvalidArgument`."""
     if request.digest and not _DIGEST.fullmatch(request.digest):
         raise invalid("digest", "is not 64 hexadecimal digits")
     return Filter(
@@ -302,6 +296,7 @@ def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:
         scope=request.scope,
         principal=request.principal,
         digest=bytes.fromhex(request.digest) if request.digest else None,
+        pv=request.pv,
     )
 
 

@@ -115,6 +115,9 @@ class SnapshotServicer:
         if position is not None:
             time_ns, no = (int(p or 0) for p in position)
             chosen = dataclasses.replace(chosen, after=(time_ns, no))
+        if chosen.pv:
+            among = await self._historian.snapshots_with(chosen)
+            chosen = dataclasses.replace(chosen, among=tuple(among))
         size = check_page_size(request.page_size)
         page, more = cut_page(
             _LIST,

@@ -400,8 +400,8 @@ class ListSnapshotsRequest(_message.Message):
     digest: _builtins.str
     """Only those with this digest, that is of equal content; 64 hexadecimal digits. Empty: no filter."""
     pv: _builtins.str
-    """Only those that hold this PV, by name or id. Not built yet: GetPvHistory tells it. Empty: no
-    filter.
+    """Only those that hold this PV, by name or id, deleted ones too. One that never was answers
+    NOT_FOUND. Empty: no filter.
     """
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

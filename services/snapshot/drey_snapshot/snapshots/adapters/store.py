@@ -118,6 +118,7 @@ WHERE (l.delete_time_ns = 0 OR $9)
     AND ($6::bigint = 0 OR s.time_ns >= $6) AND ($7::bigint = 0 OR s.time_ns < $7)
     AND ($10 = '' OR s.scope = $10) AND ($11 = '' OR s.principal = $11)
     AND ($12::bytea IS NULL OR s.digest = $12)
+    AND ($13::bigint[] IS NULL OR s.no = ANY($13))
 """
 _LIST = _LISTED + _CHOSEN + "ORDER BY s.time_ns DESC, s.no DESC LIMIT $8"
 _COUNT = f"""
@@ -136,7 +137,7 @@ FROM (
     FROM snapshot.manifest m
     JOIN snapshot.snapshot s ON s.no = m.snapshot_no
     JOIN snapshot.label l ON l.snapshot_no = s.no
-    WHERE m.page_no = ANY($1::integer[]) AND l.delete_time_ns = 0
+    WHERE m.page_no = ANY($1::integer[]) AND ($4 OR l.delete_time_ns = 0)
         AND ($2::bigint = 0 OR s.time_ns >= $2) AND ($3::bigint = 0 OR s.time_ns < $3)
     ORDER BY s.time_ns DESC, s.no DESC, m.page_no
 ) AS found
@@ -164,7 +165,10 @@ class HistoryList(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which snapshots a list shows; `after` is the (time, no) of the last one seen."""
+    """Which snapshots a list shows; `after` is the (time, no) of the last one seen.
+
+    `among` are the numbers of those that hold `pv`; None: not looked up, or no such filter.
+    """
 
     search: str = ""
     labels: tuple[str, ...] = ()
@@ -175,6 +179,8 @@ class Filter:
     scope: str = ""
     principal: str = ""
     digest: bytes | None = None
+    pv: str = ""
+    among: tuple[int, ...] | None = None
     after: tuple[int, int] | None = None
 
 
@@ -355,11 +361,13 @@ class SnapshotStore:
 
         return {row[0]: row[1] for row in await self._read_once(fetch_rows)}
 
-    async def history(self, pages: Sequence[int], begin: int, end: int) -> HistoryList:
-        """Some pages through all living snapshots: one index range a page."""
+    async def history(
+        self, pages: Sequence[int], begin: int, end: int, *, deleted: bool = False
+    ) -> HistoryList:
+        """Some pages through all living snapshots, or deleted ones too: one index range a page."""
 
         async def fetch_history(conn: Connection) -> Row | None:
-            return await conn.fetchrow(_HISTORY, list(pages), begin, end)
+            return await conn.fetchrow(_HISTORY, list(pages), begin, end, deleted)
 
         row = await self._read_once(fetch_history)
         assert row is not None, "an aggregate has one row"
@@ -405,6 +413,7 @@ def _query_arguments(chosen: Filter, limit: int) -> tuple[object, ...]:
         *(chosen.search, list(chosen.labels), chosen.golden_only),
         *(chosen.from_time_ns, chosen.to_time_ns, limit, chosen.include_deleted),
         *(chosen.scope, chosen.principal, chosen.digest),
+        None if chosen.among is None else list(chosen.among),
     )
 
 

@@ -7,6 +7,7 @@ each page only the slots of the PV are looked at.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -22,8 +23,9 @@ from drey_core.wire import RowEncoder, chunk
 from drey_core.wire_values import MAX_CHUNK_BYTES, wrap
 from drey_runtime.database import Connection, Record
 from drey_runtime.together import together
-from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotStore
+from drey_snapshot.snapshots.adapters.store import Filter, HistoryList, SnapshotStore
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _FIRST_SNAPSHOTS = 8
 _MOST_SNAPSHOTS = 400
 _GROUP_BYTES = 16 << 20
@@ -86,6 +88,29 @@ class Historian:
                 for message in chunk(points):
                     yield message
 
+    async def snapshots_with(self, chosen: Filter) -> list[int]:
+        """Numbers of the snapshots that hold the filter's PV, by name or id. `NotFound`.
+
+        Of those between its times, up to where the page begins. A PV whose address was changed is
+        held where any channel is that it had then.
+        """
+        id = chosen.pv if _UUID.fullmatch(chosen.pv) else None
+        pv = await self._find_pv(HistoryOrder(0, chosen.pv, 0, 0, 0), id)
+        pages = np.unique(pv.channels >> PAGE_SHIFT).tolist()
+        end = chosen.to_time_ns
+        if chosen.after is not None:
+            last = chosen.after[0] + 1
+            end = min(end, last) if end else last
+        listed = await self._store.history(
+            pages, chosen.from_time_ns, end, deleted=chosen.include_deleted
+        )
+        distinct = list(dict.fromkeys(listed.value_hash))
+        held: set[int] = set()
+        for start in range(0, len(distinct), _MOST_SNAPSHOTS):
+            values = await self._store.page_data(distinct[start : start + _MOST_SNAPSHOTS])
+            held |= await asyncio.to_thread(_holding_snapshots, pv, listed, values)
+        return sorted(held)
+
     async def _fetch_groups(self, history: HistoryList) -> AsyncGenerator[_Group, None]:
         """Whole snapshots in groups, the next fetched while the caller looks at one."""
         starts = np.flatnonzero(np.diff(history.no, prepend=-1)).tolist()
@@ -119,19 +144,20 @@ class Historian:
         )
         return _Group(entries, values, times)
 
-    async def _find_pv(self, order: HistoryOrder) -> _Pv:
+    async def _find_pv(self, order: HistoryOrder, id: str | None = None) -> _Pv:
         async def fetch_record(conn: Connection) -> Record | None:
             return await conn.fetchrow(
                 "SELECT pv.number, pv.name, array_agg(c.number ORDER BY c.number) AS channels,"
                 " array_agg(c.role ORDER BY c.number) AS roles"
-                " FROM (SELECT number, name FROM catalog.pv WHERE CASE WHEN $1::bigint <> 0"
-                " THEN number = $1 ELSE name = $2 END ORDER BY delete_time_ns = 0 DESC,"
-                " number DESC LIMIT 1) AS pv"
+                " FROM (SELECT number, name FROM catalog.pv WHERE CASE WHEN $4::uuid IS NOT NULL"
+                " THEN id = $4 WHEN $1::bigint <> 0 THEN number = $1 ELSE name = $2 END"
+                " ORDER BY delete_time_ns = 0 DESC, number DESC LIMIT 1) AS pv"
                 " LEFT JOIN catalog.channel c ON c.pv_number = pv.number"
                 " AND ($3::smallint = 0 OR c.role = $3) GROUP BY pv.number, pv.name",
                 order.number,
                 order.name,
                 order.role,
+                id,
             )
 
         async with self._store.db.acquire() as conn:
@@ -149,6 +175,25 @@ class Historian:
         return _Pv(
             row["number"], row["name"], np.array(channels, np.int64), np.array(roles, np.int64)
         )
+
+
+def _holding_snapshots(pv: _Pv, listed: HistoryList, values: Mapping[PageHash, bytes]) -> set[int]:
+    """Of the entries whose page is among `values`: snapshots that have a channel of the PV."""
+    held: set[int] = set()
+    for page in np.unique(listed.page).tolist():
+        entries = [
+            entry
+            for entry in np.flatnonzero(listed.page == page).tolist()
+            if listed.value_hash[entry] in values
+        ]
+        if not entries:
+            continue
+        slots = (pv.channels[pv.channels >> PAGE_SHIFT == page] & PAGE_MASK).tolist()
+        blobs, which = _distinct_pages([listed.value_hash[entry] for entry in entries], values)
+        for columns in load_value_slots(blobs, slots):
+            here = (columns.state != State.ABSENT)[which]
+            held.update(listed.no[np.array(entries)[here]].tolist())
+    return held
 
 
 def _history_columns(
