@@ -7,6 +7,10 @@ import json
 import re
 from pathlib import Path
 
+from google.protobuf import json_format
+
+from drey.restore.v1 import restore_pb2
+from drey_cli.digests import plan_digest
 from drey_stack.page_files import page_files
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,3 +48,11 @@ def test_the_page_may_run_no_script_but_its_own() -> None:
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
     assert "http" not in policy
+
+
+def test_the_command_computes_the_digest_that_the_page_is_tested_with() -> None:
+    golden = json.loads((ROOT / "web" / "test" / "plan.json").read_text())
+    plan = json_format.ParseDict(golden["plan"], restore_pb2.Plan())
+    items = [json_format.ParseDict(item, restore_pb2.PlanItem()) for item in golden["items"]]
+    assert len(items) > 30
+    assert plan_digest(plan, items) == plan.digest
