@@ -428,7 +428,7 @@ def test_a_history_is_a_table_with_a_picture_of_the_values(drey, state):
     assert request.number == 7 and request.from_time.seconds > 1_577_000_000
     pictures = [line for line in shown.out.splitlines() if "●" in line]
     places = [line.partition("●")[0].count("─") for line in pictures]
-    assert places == [10, 0, 19], shown.out
+    assert places == [6, 0, 11], shown.out
     assert "1 … 3" in shown.out.replace("\u2026", "…").lower()
     limited = drey("pv", "history", "A:SET", "--limit", "2")
     assert limited.out.count("●") == 2 and "--limit 0 shows all" in limited.out

@@ -9,7 +9,7 @@ from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import audit_pb2, audit_service_pb2
 from drey_cli.errors import ExitCode
 from drey_cli.options import COUNT, MOMENT, limit_option, option
-from drey_cli.render.table import Cell, Table, table_of, text_field, time_field
+from drey_cli.render.table import Cell, Table, id_field, table_of, text_field, time_field
 from drey_cli.render.words import format_stamp
 from drey_cli.session import CliSession, command, end_with, group
 
@@ -111,7 +111,7 @@ def acts_table(events: Iterable[audit_pb2.AuditEvent], *, utc: bool) -> Table:
         text_field("by", lambda event: event.actor.principal),
         text_field("roles", lambda event: ", ".join(event.actor.roles)),
         text_field("action", lambda event: event.action),
-        text_field("object", lambda event: event.target),
+        id_field("object", lambda event: event.target),
         text_field("what there is since", lambda event: event.after_json, fold=True),
     )
 

@@ -15,6 +15,7 @@ from drey_cli.render.table import (
     Table,
     escape,
     facts,
+    id_cell,
     id_field,
     table_of,
     text_field,
@@ -194,7 +195,8 @@ def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
     """One line a job."""
 
     def result_cell(job: job_pb2.Job) -> Cell:
-        return Cell(job.error.message, "red") if job.HasField("error") else Cell(result_text(job))
+        is_failed = job.HasField("error")
+        return Cell(job.error.message, "red") if is_failed else id_cell(result_text(job))
 
     return table_of(
         jobs,
@@ -202,7 +204,7 @@ def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
         time_field("time", lambda job: job.create_time, utc=utc),
         text_field("kind", lambda job: short_name(job_pb2.JobKind, job.kind)),
         text_field("state", state_cell),
-        text_field("progress", progress_text),
+        text_field("progress", progress_text, fold=True),
         text_field("by", lambda job: job.actor.principal),
         text_field("result or error", result_cell, fold=True),
     )

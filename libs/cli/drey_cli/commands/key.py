@@ -14,7 +14,16 @@ from drey_cli.errors import CliError, ExitCode
 from drey_cli.naming import key_id
 from drey_cli.options import SPAN, argument, option, yes_option
 from drey_cli.render.snapshots import selector_words
-from drey_cli.render.table import Cell, Field, Table, table_of, text_field, time_field
+from drey_cli.render.table import (
+    Cell,
+    Field,
+    Table,
+    id_field,
+    table_of,
+    text_field,
+    time_cell,
+    time_field,
+)
 from drey_cli.render.words import format_stamp
 from drey_cli.selection import Choice, choosing_by_option
 from drey_cli.session import CliSession, command, group
@@ -198,7 +207,7 @@ def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:
     def end_cell(key: access_pb2.Key) -> Cell | str:
         if key.HasField("revoke_time"):
             return Cell(f"revoked {format_stamp(key.revoke_time, utc=utc)}", "red")
-        return format_stamp(key.expire_time, utc=utc)
+        return time_cell(key.expire_time.ToNanoseconds(), utc=utc)
 
     return table_of(
         keys,
@@ -211,7 +220,7 @@ def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:
         time_field("created", lambda key: key.create_time, utc=utc),
         text_field("by", lambda key: key.created_by),
         text_field("expires", end_cell),
-        text_field("id", lambda key: key.id),
+        id_field("id", lambda key: key.id),
     )
 
 

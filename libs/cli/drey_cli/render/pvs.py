@@ -16,11 +16,12 @@ from drey_cli.render.table import (
     number_field,
     table_of,
     text_field,
+    time_cell,
 )
 from drey_cli.render.values import ChannelPair, row_cells
-from drey_cli.render.words import format_count, format_stamp, format_time, short_name
+from drey_cli.render.words import format_count, format_stamp, short_name
 
-_PLACES = 20
+_PLACES = 12
 
 
 def tags_text(pv: catalog_pb2.Pv) -> str:
@@ -195,7 +196,7 @@ def history_table(
     ]
     return table_of(
         lines,
-        text_field("taken", lambda line: format_time(line[0].time_ns, utc=utc)),
+        text_field("taken", lambda line: time_cell(line[0].time_ns, utc=utc)),
         number_field("setpoint", lambda line: line[1].setpoint),
         number_field("readback", lambda line: line[1].readback),
         text_field("alarm", lambda line: line[1].alarm),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from drey_cli.render.words import format_stamp
+from drey_cli.render.words import format_time
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,6 +34,7 @@ class Column(NamedTuple):
     fold: bool = False
 
 
+_ID_HEAD = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-(?=[0-9a-f]{12}\b)")
 _FOLDED = 10
 """Width down to which a column is folded before the others are."""
 Row = Sequence["Cell | str"]
@@ -71,24 +73,25 @@ def number_field(title: str, cell: Callable[[T], Cell | str]) -> Field[T]:
     return Field(Column(title, right=True), cell)
 
 
+def id_cell(text: str, style: str = "") -> Cell:
+    """Text with an id in it. Short of an id is its last part: 12 digits name it to the commands."""
+    return Cell(text, style, _ID_HEAD.sub("", text))
+
+
+def time_cell(ns: int, *, utc: bool) -> Cell:
+    """A time; short of it the seconds."""
+    text = format_time(ns, utc=utc)
+    return Cell(text, short=text[:19].replace("T", " "))
+
+
 def id_field(title: str, identity: Callable[[T], str]) -> Field[T]:
-    """A column of ids. The last part of one, 12 random digits, is enough for the commands."""
-
-    def id_cell(item: T) -> Cell:
-        text = identity(item)
-        return Cell(text, short=text.rpartition("-")[2])
-
-    return Field(Column(title), id_cell)
+    """A column of ids."""
+    return Field(Column(title), lambda item: id_cell(identity(item)))
 
 
 def time_field(title: str, stamp: Callable[[T], Timestamp], *, utc: bool) -> Field[T]:
-    """A column of times; short of it the seconds."""
-
-    def time_cell(item: T) -> Cell:
-        text = format_stamp(stamp(item), utc=utc)
-        return Cell(text, short=text[:19].replace("T", " "))
-
-    return Field(Column(title), time_cell)
+    """A column of times."""
+    return Field(Column(title), lambda item: time_cell(stamp(item).ToNanoseconds(), utc=utc))
 
 
 def table_of(items: Iterable[T], *fields: Field[T], title: str = "") -> Table:

@@ -8,8 +8,8 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from drey_cli.contracts import value_pb2
-from drey_cli.render.table import Cell, Table, escape, number_field, table_of, text_field
-from drey_cli.render.words import format_time, short_name
+from drey_cli.render.table import Cell, Table, escape, number_field, table_of, text_field, time_cell
+from drey_cli.render.words import short_name
 
 NO_CHANNEL = "—"
 NO_VALUE = "no value"
@@ -265,5 +265,7 @@ def _newer_cell(one: value_pb2.Value | None, two: value_pb2.Value | None, utc: b
     if not values:
         return Cell("—", "dim")
     newest = max(values, key=lambda value: value.source_time_ns)
-    text = format_time(newest.source_time_ns, utc=utc)
-    return Cell(f"{text} ?", "yellow") if newest.source_time_suspect else Cell(text)
+    cell = time_cell(newest.source_time_ns, utc=utc)
+    if newest.source_time_suspect:
+        return Cell(f"{cell.text} ?", "yellow", f"{cell.short} ?")
+    return cell
