@@ -28,7 +28,8 @@ from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.epochs import EPOCH_STEP
 from drey_core.errors import Aborted, Malformed, Reason, Unavailable
 from drey_core.page_image import encode_page, fill_pages
-from drey_core.pages import Pages
+from drey_core.pages import PAGE_SLOTS, Pages
+from drey_core.slot_sequences import Ages
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.directory_codec import decode_catalog, decode_metadata
 from drey_runtime.edge import (
@@ -102,6 +103,8 @@ class PageStamps:
     epoch: NDArray[np.uint64]
     sequence: NDArray[np.uint64]
     time_ns: NDArray[np.int64]
+    ages: Ages
+    """Shape (n, 256): how many batches before `sequence` each slot changed, or more."""
 
 
 class Image:
@@ -154,9 +157,18 @@ class Image:
         await self._fenced_set(shard, epoch, {})
 
     async def write_pages(
-        self, shard: int, epoch: int, sequence: int, time_ns: int, pages: Pages
+        self,
+        shard: int,
+        epoch: int,
+        sequence: int,
+        time_ns: int,
+        pages: Pages,
+        ages: Ages | None = None,
     ) -> None:
-        """Write pages of the shard. Raises `EpochSuperseded` when the epoch is too old."""
+        """Write pages of the shard. Raises `EpochSuperseded` when the epoch is too old.
+
+        `ages`, shape (n, 256): how many batches ago each slot changed; None: not known.
+        """
         items = {
             self._shard_key("page", number): ImagePage(
                 number=number,
@@ -164,6 +176,7 @@ class Image:
                 sequence=sequence,
                 time_ns=time_ns,
                 page=encode_page(pages, index),
+                slot_ages=b"" if ages is None else ages[index].astype("<u2").tobytes(),
             ).SerializeToString()
             for index, number in enumerate(pages.numbers.tolist())
         }
@@ -347,7 +360,12 @@ def _name_parts(items: Mapping[str, bytes]) -> Iterator[list[str]]:
 def _decode_pages(numbers: Sequence[int], raws: list[bytes | None]) -> tuple[Pages, PageStamps]:
     n = len(numbers)
     pages = Pages.empty(np.asarray(numbers, np.int64))
-    stamps = PageStamps(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int64))
+    stamps = PageStamps(
+        np.zeros(n, np.uint64),
+        np.zeros(n, np.uint64),
+        np.zeros(n, np.int64),
+        np.zeros((n, PAGE_SLOTS), np.uint16),
+    )
     have = [i for i, raw in enumerate(raws) if raw]
 
     def refuse(row: int, error: Malformed) -> None:
@@ -374,6 +392,8 @@ def _image_bodies(
             stamps.epoch[i] = found.epoch
             stamps.sequence[i] = found.sequence
             stamps.time_ns[i] = found.time_ns
+            if found.slot_ages:
+                stamps.ages[i] = np.frombuffer(found.slot_ages, "<u2")
             yield found.page
 
 
@@ -381,6 +401,8 @@ def _image_page(raw: bytes) -> ImagePage:
     with parsing("an image page"):
         found = ImagePage.FromString(raw)
     require_stamp("an image page", found.epoch, found.sequence)
+    if len(found.slot_ages) not in (0, 2 * PAGE_SLOTS):
+        raise Malformed(f"an image page: slot_ages has {len(found.slot_ages)} bytes")
     return found
 
 

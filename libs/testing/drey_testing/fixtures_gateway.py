@@ -23,6 +23,7 @@ from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage, Metad
 from drey_core.errors import Unavailable
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS
+from drey_core.slot_sequences import SlotSequences
 from drey_core.values import Columns, Kind, Origin, State
 from drey_runtime.auth import make_keys
 from drey_runtime.batches import encode_batches
@@ -95,6 +96,7 @@ class Publisher:
         self.shard, self.shards = shard, shards
         self.sequence = self.never_connected = 0
         self.table = PageTable(np.zeros(0, np.int64))
+        self.changed = SlotSequences()
         self.catalog: dict[int, CatalogPage] = {}
         self.metadata: dict[int, MetadataPage] = {}
         self.version = 0
@@ -108,6 +110,7 @@ class Publisher:
         self.catalog = {p.number: p for p in pages}
         self.metadata |= {p.number: p for p in metadata}
         self.table.add_pages(np.array(sorted(self.catalog), np.int64))
+        self.changed.grow(self.table.numbers)
         numbers = sorted(self.catalog)
         version = DirectoryVersion(
             shard=self.shard,
@@ -130,6 +133,7 @@ class Publisher:
         """One tick; either way can be left out, as if it were lost."""
         self.sequence += 1
         touched = self.table.apply(columns)
+        self.changed.note_changed(columns.key, self.sequence)
         for raw in encode_batches(
             columns,
             shard=self.shard,
@@ -147,7 +151,12 @@ class Publisher:
         """Write pages of the image; all of them by default."""
         chosen = np.arange(len(self.table.numbers)) if indices is None else indices
         await self.image.write_pages(
-            self.shard, self.epoch, self.sequence, time.time_ns(), self.table.taken(chosen)
+            self.shard,
+            self.epoch,
+            self.sequence,
+            time.time_ns(),
+            self.table.taken(chosen),
+            self.changed.ages(self.table.numbers[chosen], self.sequence),
         )
 
     async def _send(self, kind: str, raw: bytes) -> None:

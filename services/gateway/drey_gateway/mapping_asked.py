@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +12,7 @@ from drey.monitor.v1 import watch_pb2
 from drey_core import errors
 from drey_core.selector import Selector
 from drey_gateway import mapping
+from drey_gateway.domain.deadband import Deadband
 from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.terms import Term
 from drey_gateway.domain.wanted import Change, Wanted, with_added, with_removed
@@ -29,15 +31,12 @@ def read_selector(message: selector_pb2.Selector, path: str) -> Selector:
 
 def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") -> Wanted:
     """A specification at `path` of a request. Raises `InvalidArgument`, `Unimplemented`."""
-    for field, instead in (
-        ("deadband", "set min_interval to get fewer messages"),
-        ("array_limits", "leave large arrays out of the selector"),
-    ):
-        if spec.HasField(field):  # type: ignore[arg-type]
-            raise errors.Unimplemented(
-                f"{path}.{field} is not built in this version; leave it out, and {instead}",
-                field=f"{path}.{field}",
-            )
+    if spec.HasField("array_limits"):
+        raise errors.Unimplemented(
+            f"{path}.array_limits is not built in this version; leave it out, and large arrays out"
+            " of the selector",
+            field=f"{path}.array_limits",
+        )
     interval = spec.min_interval.ToNanoseconds() / 1e9
     if not 0 <= interval <= _MAX_INTERVAL_S:
         raise errors.InvalidArgument(
@@ -51,9 +50,26 @@ def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") 
         min_interval_s=interval,
         with_metadata=spec.with_metadata,
         allow_unknown=spec.allow_unknown,
+        deadband=_read_deadband(spec, f"{path}.deadband"),
         token=decode_token(token) if token else None,
         path=f"{path}.selector",
     )
+
+
+def _read_deadband(spec: watch_pb2.WatchSpec, path: str) -> Deadband | None:
+    kind = spec.deadband.WhichOneof("kind") if spec.HasField("deadband") else None
+    if kind is None:
+        if spec.HasField("deadband"):
+            raise errors.InvalidArgument(
+                f"{path}: say one of absolute, relative and tolerances", field=path
+            )
+        return None
+    width: float = getattr(spec.deadband, kind)
+    if not math.isfinite(width) or width < 0:
+        raise errors.InvalidArgument(
+            f"{path}.{kind}: {width} is not a number from 0 up", field=f"{path}.{kind}"
+        )
+    return Deadband(**{kind: width})
 
 
 def read_change(request: pb.ModifyWatchRequest) -> Change:

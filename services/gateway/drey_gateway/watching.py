@@ -22,6 +22,7 @@ from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext
+from drey_gateway.domain.deadband import DeadbandFilter
 from drey_gateway.domain.resume import Token, encode_token
 from drey_gateway.domain.rows import RowCache
 from drey_gateway.domain.terms import Terms
@@ -107,7 +108,12 @@ class Watch:
     async def choose_rows(self) -> None:
         """Find the PVs; once, before `begin`. Raises `DreyError`."""
         wanted = self._wanted
-        self._state = WatchState(await self._select_rows(wanted.terms, wanted.allow_unknown))
+        selection = await self._select_rows(wanted.terms, wanted.allow_unknown)
+        sieve = None
+        if wanted.deadband is not None:
+            channels = np.stack([selection.setpoints, selection.readbacks])
+            sieve = DeadbandFilter(wanted.deadband, channels, selection.rows, self._directory)
+        self._state = WatchState(selection, sieve)
 
     async def begin(self) -> AsyncGenerator[bytes, None]:
         """The baseline."""
@@ -326,7 +332,7 @@ class Watch:
         return self._move_rows(selection, old)
 
     async def _move_rows(self, selection: Selection, old: Directory) -> AsyncIterator[bytes]:
-        left, moved, joined = self._state.reselect(selection, self._live.image)
+        left, moved, joined = self._state.reselect(selection, self._live.image, self._directory)
         for message in self._tell_names():
             yield message
         for message in left_messages(left, old, self._live.directory):
@@ -357,8 +363,14 @@ class Watch:
     def _adopt_rows(self, rows: I8) -> Selection:
         """Make a selection of rows of the present directory, and be counted there."""
         live = self._live
+        deadband = self._wanted.deadband
         selection = Selection.of(
-            rows, live.directory, live.image, self._wanted.fields, live.shard_count
+            rows,
+            live.directory,
+            live.image,
+            self._wanted.fields,
+            live.shard_count,
+            b"" if deadband is None else deadband.manner,
         )
         self.leave()
         self._directory, self._generation = live.directory, live.generation

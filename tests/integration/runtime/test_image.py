@@ -15,6 +15,7 @@ from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.errors import Reason, Unavailable
 from drey_core.page_image import encode_page
 from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_SLOTS
 from drey_core.values import ARRAY, Columns, Kind
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import EpochSuperseded, Image
@@ -39,6 +40,17 @@ def table() -> PageTable:
     kinds = [Kind.FLOAT64, Kind.FLOAT64, Kind.STRING, Kind.INT32 | ARRAY]
     out.apply(Columns.from_values(np.array([256, 257, 800, 801]), values, kinds))
     return out
+
+
+async def test_ages_of_slots_come_back_and_none_means_new(image: Image) -> None:
+    pages = table().taken(np.arange(1))
+    ages = np.arange(PAGE_SLOTS, dtype=np.uint16)[None, :] * 257
+    await image.write_pages(0, 1, 70_000, 0, pages, ages)
+    _, stamps = await image.read_pages(pages.numbers.tolist())
+    assert (stamps.ages == ages).all()
+    await image.write_pages(0, 1, 70_001, 0, pages)
+    _, stamps = await image.read_pages(pages.numbers.tolist())
+    assert not stamps.ages.any()
 
 
 async def test_pages_come_back_bit_for_bit_with_their_stamps(image: Image) -> None:

@@ -6,7 +6,7 @@ That clocks never count is tested where freshness is.
 import numpy as np
 
 from drey.system.v1 import system_service_pb2 as pb
-from drey_core.pages import PAGE_SHIFT, Pages, shard_of_page
+from drey_core.pages import PAGE_SHIFT, PAGE_SLOTS, Pages, shard_of_page
 from drey_core.values import State
 from drey_gateway import mapping
 from drey_gateway.domain import findings
@@ -52,7 +52,8 @@ def test_channels_that_are_away_are_named() -> None:
     for shard in (0, 1):
         mine = live.pages_of(shard)
         ones = np.ones(len(mine), np.uint64)
-        live.resynchronise(shard, Pages.empty(mine), ones, ones, 1)
+        ages = np.zeros((len(mine), PAGE_SLOTS), np.uint16)
+        live.resynchronise(shard, Pages.empty(mine), ones, ones, 1, ages)
     for (_, state), pvs in gone.items():
         columns = floats([setpoint(pv) for pv in pvs], [0.0] * len(pvs))
         columns.state[:] = state

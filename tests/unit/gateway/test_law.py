@@ -21,8 +21,10 @@ import pytest
 from drey.monitor.v1.watch_pb2 import Diff
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage
 from drey_core.page_table import PageTable
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, shard_of_page
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, shard_of_page
+from drey_core.slot_sequences import SlotSequences
 from drey_core.values import Columns
+from drey_gateway.domain.deadband import Deadband, DeadbandFilter
 from drey_gateway.domain.live import Live
 from drey_gateway.domain.resume import decode_token, encode_token
 from drey_gateway.domain.shard import Batch
@@ -67,6 +69,7 @@ class Image:
         self.table = PageTable(numbers)
         self.epoch = np.zeros(len(numbers), np.uint64)
         self.sequence = np.zeros(len(numbers), np.uint64)
+        self.ages = np.zeros((len(numbers), PAGE_SLOTS), np.uint16)
         self.fence = 0
 
     def write(self, owner: Owner, indices: Any) -> None:
@@ -76,6 +79,7 @@ class Image:
         places = np.array(indices, np.int64)
         self.table.replace_pages(places, owner.table.taken(places))
         self.epoch[indices], self.sequence[indices] = owner.epoch, owner.sequence
+        self.ages[indices] = owner.changed.ages(owner.table.numbers[places], owner.sequence)
 
 
 class Owner:
@@ -83,6 +87,8 @@ class Owner:
 
     def __init__(self, numbers: Any) -> None:
         self.table = PageTable(numbers)
+        self.changed = SlotSequences()
+        self.changed.grow(numbers)
         self.epoch, self.sequence = 1, 0
         self.unwritten: set[int] = set()
         self.promised = [(0, 0), (0, 0)]
@@ -92,9 +98,11 @@ class Owner:
 
 
 class Client:
-    """What a user holds: the value of each channel."""
+    """What a user holds: the value of each channel, or one that is not further off than `band`."""
 
-    def __init__(self) -> None:
+    def __init__(self, band: float = 0.0) -> None:
+        self.deadband = Deadband(absolute=band) if band else None
+        self.band = band
         self.held: dict[int, float] = {}
         self.token = ""
         self.gateway: Live | None = None
@@ -103,8 +111,13 @@ class Client:
     def connect(self, gateway: Live) -> None:
         rows = np.arange(len(gateway.directory))
         count = gateway.shard_count
-        selection = Selection.of(rows, gateway.directory, gateway.image, Fields.BOTH, count)
-        state = WatchState(selection)
+        manner = self.deadband.manner if self.deadband else b""
+        selection = Selection.of(rows, gateway.directory, gateway.image, Fields.BOTH, count, manner)
+        sieve = None
+        if self.deadband is not None:
+            channels = np.stack([selection.setpoints, selection.readbacks])
+            sieve = DeadbandFilter(self.deadband, channels, rows, gateway.directory)
+        state = WatchState(selection, sieve)
         change = None
         if self.token:
             token = decode_token(self.token)
@@ -150,7 +163,11 @@ class Client:
         assert in_columns == in_rows
         self.token = encode_token(self.gateway.token(selection))
         everything = np.concatenate([selection.setpoints, selection.readbacks])
-        assert self.held == dict(values(self.gateway, everything)), "not what the gateway has"
+        self.require_held(dict(values(self.gateway, everything)), "not what the gateway has")
+
+    def require_held(self, truth: dict[int, float], otherwise: str) -> None:
+        assert self.held.keys() == truth.keys(), otherwise
+        assert all(abs(v - truth[c]) <= self.band for c, v in self.held.items()), otherwise
 
 
 def values(gateway: Live, channels: Any) -> list[tuple[int, float]]:
@@ -173,7 +190,7 @@ class World:
             (at, shard): [] for at in (0, 1) for shard in range(shards)
         }
         self.gateways = [self._gateway(EARLY), self._gateway(EARLY)]
-        self.clients = [Client(), Client()]
+        self.clients = [Client(), Client(), Client(band=2.5)]
         for shard in range(shards):
             self.tick(shard, CHANNELS, True, (True, True), 1)
             for at in (0, 1):
@@ -199,6 +216,7 @@ class World:
         owner.sequence += 1
         columns = floats(mine, [self.value] * len(mine), int(self.value))
         owner.unwritten.update(owner.table.apply(columns).tolist())
+        owner.changed.note_changed(columns.key, owner.sequence)
         self.truth |= dict.fromkeys(mine, self.value)
         if prompt:
             self.write_image(shard)
@@ -225,6 +243,7 @@ class World:
         deposed = Batch(owner.epoch, owner.sequence + 1, 0, False, late)
         owner.epoch += 1
         owner.sequence = 0
+        owner.changed.begin_epoch()
         # it begins with what the image has, not with what was promised besides
         owner.promised, owner.due = [(0, 0), (0, 0)], [(0, 0), (0, 0)]
         self.images[shard].fence = owner.epoch
@@ -270,7 +289,8 @@ class World:
         numbers = image.table.numbers
         index = np.flatnonzero(np.isin(numbers, gateway.pages_of(shard)))
         stamps = image.epoch[index], image.sequence[index]
-        gateway.resynchronise(shard, image.table.taken(index), *stamps, image.fence)
+        pages, ages = image.table.taken(index), image.ages[index]
+        gateway.resynchronise(shard, pages, *stamps, image.fence, ages)
         stream = gateway.shards[shard].stream
         lacks = stream.position < self.owners[shard].due[at]
         assert not (stream.in_sync and lacks), "believes to be complete"
@@ -324,12 +344,12 @@ class World:
             if client.gateway is None:
                 self.connect(who, 0)
             client.read()
-            assert client.held == self.truth, "not the truth"
+            client.require_held(self.truth, "not the truth")
 
 
 def draw(rng: random.Random, shards: int) -> Step:
     """One step, with its arguments."""
-    shard, at, who = rng.randrange(shards), rng.randrange(2), rng.randrange(2)
+    shard, at, who = rng.randrange(shards), rng.randrange(2), rng.randrange(3)
 
     def tick() -> Step:
         channels = sorted(rng.sample(CHANNELS, rng.randint(1, 3)))

@@ -402,3 +402,24 @@ def test_nothing_is_published_under_an_epoch_that_is_not_fenced():
     assert not publishes(owned)
     owned.fenced(5)
     assert publishes(owned)
+
+
+def test_the_image_is_told_when_each_value_changed():
+    state = ShardState(0, 1)
+    state.grow(np.array([1, 2]))
+    state.fold(rows({256: 1.0, 257: 1.0, 512: 1.0}))
+    state.cut()
+    state.fold(rows({257: 2.0}))
+    state.cut()
+    for _ in range(3):
+        state.fold(rows({512: 2.0}))
+        state.cut()
+    ages = state.slot_ages(np.array([1, 2]))
+    assert (ages[0, 0], ages[0, 1], ages[1, 0]) == (4, 3, 0)
+    state.grow(np.array([0]))
+    assert state.slot_ages(np.array([2]))[0, 0] == 0
+    # what is folded already goes with the next batch: not older than the page
+    state.fold(rows({256: 3.0}))
+    assert state.slot_ages(np.array([1]))[0, 0] == 0
+    state.begin_epoch(2)
+    assert not state.slot_ages(np.array([0, 1, 2])).any()

@@ -20,6 +20,7 @@ from drey_core.errors import Malformed
 from drey_core.page_image import encode_page
 from drey_core.page_storage import load_times, load_values, split_values, store_values
 from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_SLOTS
 from drey_core.values import ARRAY, Columns, Kind
 from drey_core.wire import RowEncoder
 from drey_gateway import mapping
@@ -80,7 +81,7 @@ def use_batch(raw: bytes) -> None:
     found, rows = decode_batch(raw)
     live = Live(1)
     live.take_directory(catalog_pages(4), [], np.array([1]), 1)
-    live.resynchronise(0, *_live_pages(), 0)
+    live.resynchronise(0, *_live_pages(), 0, np.zeros((1, PAGE_SLOTS), np.uint16))
     live.take(0, mapping.batch(found, rows))
     _encode(rows)
 
@@ -97,7 +98,7 @@ def use_image_page(raw: bytes) -> None:
         raise Malformed("counted, and taken for not there")
     live = Live(1)
     live.take_directory(catalog_pages(4), [], np.array([1]), 1)
-    live.resynchronise(0, pages, stamps.epoch, stamps.sequence, 0)
+    live.resynchronise(0, pages, stamps.epoch, stamps.sequence, 0, stamps.ages)
     _encode(live.image.columns(np.arange(256, 300)))
     table = PageTable(np.array([1]))
     table.replace_pages(np.array([0]), pages)

@@ -6,8 +6,8 @@ Beside the pages it keeps, by slot (one channel each):
   of its last message, and what is greater is what it lacks; so a slow reader holds one number.
 - `updates`: how many updates there were in all, those merged away included.
 - `stamp_epoch`, `stamp_sequence`: the last batch that can have changed it; an upper bound where
-  the slot was read from a page, which is stamped as a whole. By them a watcher that comes from
-  another gateway is told what it lacks.
+  the slot was read from a page that says of long ago only that it is long ago. By them a watcher
+  that comes from another gateway is told what it lacks.
 
 For each channel never an older value after a newer: a page read from the image is folded slot by
 slot, and a slot whose own stamp is greater stays.
@@ -19,12 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.page_table import PageTable
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages
+from drey_core.pages import (
+    PAGE_MASK,
+    PAGE_SHIFT,
+    PAGE_SLOTS,
+    VALUES_DTYPE,
+    VALUES_NAMES,
+    FlatIndex,
+    Pages,
+    find_pages,
+)
+from drey_core.slot_sequences import Ages
 from drey_core.values import I8, Columns, heap_mask
 
 U8 = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 
+FIXED_DTYPE = np.dtype([(name, VALUES_DTYPE[name].base) for name in VALUES_NAMES])
+"""One slot without times and heap."""
 _FIXED = ("kind", "state", "severity", "status", "source_time", "data")
 
 
@@ -71,6 +83,19 @@ class LiveImage:
         """Values of channels, in their order."""
         return self.table.columns(channels)
 
+    def fixed_values(self, channels: I8) -> NDArray[np.void]:
+        """Values of channels without times and heap, of `FIXED_DTYPE`; any shape."""
+        out = np.zeros(channels.shape, FIXED_DTYPE)
+        if len(self.table.numbers) == 0:
+            return out
+        places, known_pages = find_pages(self.table.numbers, channels >> PAGE_SHIFT)
+        index = FlatIndex(places, channels & PAGE_MASK)
+        for name in VALUES_NAMES:
+            cells, where = index.cells(self.table.pages.values, name)
+            out[name] = cells[where]
+        out[~known_pages] = np.zeros((), FIXED_DTYPE)
+        return out
+
     def apply_batch(self, columns: Columns, epoch: int, sequence: int) -> I8:
         """Apply one step of a shard's stream; the slots that changed."""
         slots = self.slots(columns.key)
@@ -93,8 +118,9 @@ class LiveImage:
         self.counter += 1
         self.version[slots] = self.counter
 
-    def apply_pages(self, pages: Pages, epoch: U8, sequence: U8) -> I8:
-        """Fold pages read from the image; `epoch` and `sequence` their stamps, shape (n,).
+    def apply_pages(self, pages: Pages, epoch: U8, sequence: U8, ages: Ages) -> I8:
+        """Fold pages read from the image; `epoch` and `sequence` their stamps, shape (n,), and
+        `ages` those of their slots, shape (n, 256).
 
         Returns the slots that changed. Pages that are not in the image (epoch 0) change nothing.
         """
@@ -105,7 +131,8 @@ class LiveImage:
         channels = _page_channels(pages.numbers[there])
         slots = self.slots(channels)
         page_epoch = np.repeat(epoch[there], PAGE_SLOTS)
-        page_sequence = np.repeat(sequence[there], PAGE_SLOTS)
+        whole = sequence[there, None]
+        page_sequence = (whole - np.minimum(ages[there], whole)).reshape(-1)
         # channel 0 is nobody's and has no slot
         newer = self._older_than(slots, page_epoch, page_sequence) & (slots > 0)
         channels, slots = channels[newer], slots[newer]

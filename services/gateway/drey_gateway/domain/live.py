@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from drey_core.directory import CatalogPage, Directory, MetadataIndex, MetadataPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, shard_of_page
 from drey_core.selector import SelectorIndex
+from drey_core.slot_sequences import Ages
 from drey_core.values import I8, State
 from drey_gateway.domain.health import ShardHealth
 from drey_gateway.domain.image import LiveImage
@@ -90,13 +91,15 @@ class Live:
         epoch: NDArray[np.uint64],
         sequence: NDArray[np.uint64],
         fence: int,
+        ages: Ages,
     ) -> I8:
         """Take all pages of a shard, and what waited for them; the slots that changed.
 
-        `epoch` and `sequence` are the pages' stamps, `fence` is the epoch in force in the image,
-        all as of one instant. Pages that the image lacks (epoch 0) leave the shard out of step.
+        `epoch` and `sequence` are the pages' stamps, `ages` those of their slots, `fence` is the
+        epoch in force in the image, all as of one instant. Pages that the image lacks (epoch 0)
+        leave the shard out of step.
         """
-        changed = self.image.apply_pages(pages, epoch, sequence)
+        changed = self.image.apply_pages(pages, epoch, sequence, ages)
         newest = (0, 0)
         if len(epoch) and int(epoch.max()) > 0:
             top = epoch.max()

@@ -40,11 +40,15 @@ class Token:
     seen: Mapping[int, Point]
 
 
-def selection_hash(pv_numbers: I8, setpoints: I8, readbacks: I8) -> bytes:
-    """16 bytes for a set of PVs with their channels as watched; all shapes (n,)."""
+def selection_hash(pv_numbers: I8, setpoints: I8, readbacks: I8, manner: bytes = b"") -> bytes:
+    """16 bytes for a set of PVs with their channels as watched; all shapes (n,).
+
+    `manner` stands for what makes that which is held another thing than the values themselves.
+    """
     digest = hashlib.blake2b(digest_size=_HASH_BYTES, person=b"drey-watch")
     for column in (pv_numbers, setpoints, readbacks):
         digest.update(np.ascontiguousarray(column, "<i8").tobytes())
+    digest.update(manner)
     return digest.digest()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from drey_core.selector import Selector
+from drey_gateway.domain.deadband import Deadband
 from drey_gateway.domain.resume import Token
 from drey_gateway.domain.terms import Term, Terms, add_selector, needs_catalog, remove_selector
 from drey_gateway.domain.watch import Fields
@@ -21,6 +22,7 @@ class Wanted:
     min_interval_s: float
     with_metadata: bool
     allow_unknown: bool
+    deadband: Deadband | None
     token: Token | None
     path: str
     """Of the selector in the client's request."""
@@ -32,8 +34,10 @@ class Wanted:
 
     def keeps_baseline(self, other: Wanted) -> bool:
         """Whether a watch of this goes on as one of `other` without a new baseline."""
-        mine = (self.fields, self.in_columns, self.with_metadata)
-        return mine == (other.fields, other.in_columns, other.with_metadata)
+        return self._manner() == other._manner()
+
+    def _manner(self) -> tuple[object, ...]:
+        return self.fields, self.in_columns, self.with_metadata, self.deadband
 
 
 Amend = Callable[[Wanted], tuple[Wanted, Terms]]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from drey_core.directory import Directory
 from drey_core.pages import PAGE_SHIFT, shard_of_page
 from drey_core.values import I8
-from drey_gateway.domain.image import LiveImage
+from drey_gateway.domain.deadband import DeadbandFilter
+from drey_gateway.domain.image import LiveImage, Mask
 from drey_gateway.domain.resume import Token, selection_hash
 
 
@@ -53,13 +54,20 @@ class Selection:
     readbacks: I8
     slots: I8
     shards: frozenset[int]
+    manner: bytes = b""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @classmethod
     def of(
-        cls, rows: I8, directory: Directory, image: LiveImage, fields: Fields, shard_count: int
+        cls,
+        rows: I8,
+        directory: Directory,
+        image: LiveImage,
+        fields: Fields,
+        shard_count: int,
+        manner: bytes = b"",
     ) -> Selection:
         """The PVs in `rows` (ascending) of the directory; `slots` has shape (2, n)."""
         none = np.zeros(len(rows), np.int64)
@@ -75,12 +83,13 @@ class Selection:
             readbacks,
             slots,
             frozenset(shards.tolist()),
+            manner,
         )
 
     @cached_property
     def digest(self) -> bytes:
         """Stands for what is watched, in tokens."""
-        return selection_hash(self.numbers, self.setpoints, self.readbacks)
+        return selection_hash(self.numbers, self.setpoints, self.readbacks, self.manner)
 
 
 SETPOINT, READBACK = 1, 2
@@ -113,16 +122,21 @@ class Change:
 class WatchState:
     """What one client holds."""
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, sieve: DeadbandFilter | None = None) -> None:
         self.selection = selection
+        self._sieve = sieve
         self._counter = 0
         self._seen_updates = 0
+        self._slot_updates = np.zeros(0, np.int64)
+        """As `_seen_updates`, by slot; where there is a sieve."""
         self.stale: frozenset[int] = frozenset()
 
     def everything(self, image: LiveImage) -> Change:
         """Take all PVs as sent now: a baseline."""
         self._advance_clock(image)
-        return Change.whole(np.arange(len(self.selection)))
+        change = Change.whole(np.arange(len(self.selection)))
+        self._note_sent(change.at, image)
+        return change
 
     def since_token(self, image: LiveImage, token: Token, shard_count: int) -> Change:
         """Take what the token lacks as sent now. The token must be `honourable`."""
@@ -134,11 +148,16 @@ class WatchState:
             epochs[number], sequences[number] = epoch, sequence
         lacking = image.stamped_after(selection.slots, epochs[shard], sequences[shard])
         self._advance_clock(image)
+        if self._sieve is not None:
+            # of the others it is not known what the client holds: their next change is sent
+            lacking = self._sieve.passing(lacking, image)
         return Change.of(lacking, 0)
 
     def diff(self, image: LiveImage) -> Change:
         """Take what changed since the last call as sent now."""
         lacking = image.changed_since(self.selection.slots, self._counter)
+        if self._sieve is not None:
+            return self._diff_sieved(lacking, image, self._sieve)
         sent = int(np.count_nonzero(lacking))
         if sent == 0:
             self._counter = image.counter
@@ -148,7 +167,21 @@ class WatchState:
         merged = max(self._seen_updates - before - sent, 0)
         return Change.of(lacking, merged)
 
-    def reselect(self, selection: Selection, image: LiveImage) -> tuple[I8, I8, I8]:
+    def _diff_sieved(self, lacking: Mask, image: LiveImage, sieve: DeadbandFilter) -> Change:
+        before, self._counter = self._slot_updates, image.counter
+        self._slot_updates = image.updates[self.selection.slots]
+        lacking = sieve.passing(lacking, image)
+        # a change within the dead-band was not replaced by a newer one
+        updates = (self._slot_updates - before)[lacking]
+        return Change.of(lacking, int(np.maximum(updates - 1, 0).sum()))
+
+    def _note_sent(self, index: I8, image: LiveImage) -> None:
+        if self._sieve is not None:
+            self._sieve.note_sent(index, image)
+
+    def reselect(
+        self, selection: Selection, image: LiveImage, directory: Directory
+    ) -> tuple[I8, I8, I8]:
         """Change what is watched.
 
         Returns (numbers of PVs that left, numbers of those that stayed and whose channels are
@@ -166,13 +199,25 @@ class WatchState:
         joined = np.ones(len(selection), bool)
         joined[new_at[~moved]] = False
         self.selection = selection
+        if self._sieve is not None:
+            self._sieve = self._sieve.followed_by(
+                np.stack([selection.setpoints, selection.readbacks]),
+                selection.rows,
+                directory,
+                old_at[~moved],
+                new_at[~moved],
+            )
+            self._slot_updates = image.updates[selection.slots]
         # those that joined are sent whole; their past is nobody's loss
         self._seen_updates = self._count_updates(image)
+        self._note_sent(np.flatnonzero(joined), image)
         return left, stayed[moved], np.flatnonzero(joined)
 
     def _advance_clock(self, image: LiveImage) -> None:
         self._counter = image.counter
         self._seen_updates = self._count_updates(image)
+        if self._sieve is not None:
+            self._slot_updates = image.updates[self.selection.slots]
 
     def _count_updates(self, image: LiveImage) -> int:
         return int(image.updates[self.selection.slots].sum())

@@ -151,7 +151,9 @@ class Feed:
             log.warning("shard %d cannot be read: %s", shard, error.message)
             return False
         if np.array_equal(numbers, self._live.pages_of(shard)):
-            self._live.resynchronise(shard, pages, stamps.epoch, stamps.sequence, fence)
+            self._live.resynchronise(
+                shard, pages, stamps.epoch, stamps.sequence, fence, stamps.ages
+            )
         self._changed()
         return True
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages
+from drey_core.slot_sequences import Ages, SlotSequences
 from drey_core.values import KIND_NONE, Columns, State
 from drey_monitor.domain.merging import latest
 
@@ -58,6 +59,7 @@ class ShardState:
         self._dirty = np.zeros(0, bool)
         self._inherited = np.zeros((0, PAGE_SLOTS), bool)
         self._heard = np.zeros((0, PAGE_SLOTS), np.uint8)
+        self._changed = SlotSequences()
 
     # --- which pages and channels there are ---
 
@@ -76,6 +78,7 @@ class ShardState:
         heard = np.zeros((n, PAGE_SLOTS), np.uint8)
         dirty[at], inherited[at], heard[at] = self._dirty, self._inherited, self._heard
         self._dirty, self._inherited, self._heard = dirty, inherited, heard
+        self._changed.grow(self.numbers)
 
     def inherit(self, pages: Pages, same: NDArray[np.bool_]) -> I8:
         """Take over pages of the last owner; the channels whose value stays for now.
@@ -157,6 +160,7 @@ class ShardState:
         if epoch <= self.epoch:
             raise ValueError(f"epoch {epoch} is not greater than {self.epoch}")
         self.epoch, self.sequence = epoch, 0
+        self._changed.begin_epoch()
         self.mark_all_unwritten()
 
     # --- the image ---
@@ -171,6 +175,10 @@ class ShardState:
         indices = np.flatnonzero(self._dirty)
         self._dirty[indices] = False
         return self._table.taken(indices)
+
+    def slot_ages(self, numbers: I8) -> Ages:
+        """How many batches ago each slot of some pages changed, shape (n, 256)."""
+        return self._changed.ages(numbers, self.sequence)
 
     def mark_unwritten(self, numbers: I8) -> None:
         """These pages did not get into the image after all."""
@@ -212,6 +220,7 @@ class ShardState:
 
     def _put_columns(self, columns: Columns) -> None:
         self._dirty[self._table.apply(columns)] = True
+        self._changed.note_changed(columns.key, self.sequence + 1)
         self._pending.append(columns)
         if len(self._pending) > _PENDING_PARTS:
             # nobody cuts: the shard may not be published now

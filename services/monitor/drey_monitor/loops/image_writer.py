@@ -53,7 +53,10 @@ class ImageWriter:
         pages = state.take_unwritten()
         if len(pages):
             self._owned.require_valid()
-            await self._image.write_pages(state.shard, state.epoch, state.sequence, now_ns(), pages)
+            ages = state.slot_ages(pages.numbers)
+            await self._image.write_pages(
+                state.shard, state.epoch, state.sequence, now_ns(), pages, ages
+            )
             telemetry.loop_seconds.record(time.monotonic() - began, {"loop": "image"})
             telemetry.loop_items.add(len(pages), {"loop": "image"})
         if self._owned.image_failing:

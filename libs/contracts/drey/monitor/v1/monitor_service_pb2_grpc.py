@@ -86,7 +86,7 @@ class MonitorServiceServicer:
         an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
         is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
         effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-        NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
+        NOT_IMPLEMENTED for limits of arrays and Arrow IPC.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class MonitorServiceStub:
     an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
     is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-    NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
+    NOT_IMPLEMENTED for limits of arrays and Arrow IPC.
     """
     OpenWatch: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.OpenWatchRequest, _monitor_service_pb2.OpenWatchResponse]
     """Open a session: one stream over which several watches come, its subscriptions, added and changed
@@ -93,7 +93,7 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
     is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-    NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
+    NOT_IMPLEMENTED for limits of arrays and Arrow IPC.
     """
     OpenWatch: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.OpenWatchRequest, _monitor_service_pb2.OpenWatchResponse]  # type: ignore[assignment]
     """Open a session: one stream over which several watches come, its subscriptions, added and changed
@@ -151,7 +151,7 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
         is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
         effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-        NOT_IMPLEMENTED for a dead-band, limits of arrays and Arrow IPC.
+        NOT_IMPLEMENTED for limits of arrays and Arrow IPC.
         """
 
     @_abc_1.abstractmethod

@@ -560,7 +560,7 @@ class WatchSpec(_message.Message):
 
     @_builtins.property
     def deadband(self) -> Global___Deadband:
-        """Changes that are not sent. Absent: every change is. Not built yet: UNIMPLEMENTED."""
+        """Changes that are not sent. Absent: every change is."""
 
     @_builtins.property
     def array_limits(self) -> Global___ArrayLimits:
@@ -588,7 +588,11 @@ Global___WatchSpec: _TypeAlias = WatchSpec  # noqa: Y015
 
 @_typing.final
 class Deadband(_message.Message):
-    """Changes smaller than this are not sent. Not built yet."""
+    """Changes of numbers that are not larger than this are not sent: what the client holds is off by no
+    more. They are measured against what was sent last. A change of state, severity or status is always
+    sent, with the number as it is then, and so is every change of a string, an enumeration, a truth
+    value or an array. What is not sent does not count as merged.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -600,7 +604,7 @@ class Deadband(_message.Message):
     relative: _builtins.float
     """As a fraction of the value last sent: 0.01 is one per cent."""
     tolerances: _builtins.float
-    """In tolerances of the PV."""
+    """In tolerances of the PV, of which the relative part is one of the value last sent."""
     def __init__(
         self,
         *,

@@ -40,6 +40,7 @@ class ImagePage(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     TIME_NS_FIELD_NUMBER: _builtins.int
     PAGE_FIELD_NUMBER: _builtins.int
+    SLOT_AGES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the page."""
     epoch: _builtins.int
@@ -50,6 +51,11 @@ class ImagePage(_message.Message):
     """When it was written, nanoseconds since 1970 UTC."""
     page: _builtins.bytes
     """The page."""
+    slot_ages: _builtins.bytes
+    """How many batches before `sequence` each of the 256 values last changed, uint16: 2 bytes each,
+    little-endian. 65535: so many or more. Empty: it is not known, any may have changed with
+    `sequence`.
+    """
     def __init__(
         self,
         *,
@@ -58,10 +64,11 @@ class ImagePage(_message.Message):
         sequence: _builtins.int = ...,
         time_ns: _builtins.int = ...,
         page: _builtins.bytes = ...,
+        slot_ages: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "page", b"page", "sequence", b"sequence", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "page", b"page", "sequence", b"sequence", "slot_ages", b"slot_ages", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
