@@ -14,7 +14,8 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from drey_runtime.admission import Bounds
 from drey_runtime.auth import Authenticator
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST_ANSWER = 16 << 20
 """The parts send each other more than the public 4 MiB at a time."""
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _STREAMS = 1000
 """Calls of one connection from outside; its client lets further ones wait."""
 _SPARE_CALLS = 200
@@ -146,14 +148,7 @@ async def serve(
     )
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     shown = tuple(reflected if reflected is not None else names)
-    reflection.enable_server_reflection(
-        (
-            *shown,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
-        ),
-        server,
-    )
+    _serve_reflection(server, shown)
     port = _bind_port(server, settings, listen, public)
     await server.start()
     log.info("listening on port %d", port)
@@ -165,6 +160,23 @@ async def serve(
             await health.set(False)
             await server.stop(grace_s)
             guarding.cancel()
+
+
+def _serve_reflection(server: grpc.aio.Server, shown: Sequence[str]) -> None:
+    """Reflection under both of its names: the messages are the same, and new tools ask for v1."""
+    health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    servicer = ReflectionServicer((*shown, health, reflection.SERVICE_NAME))
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        tuple(
+            grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
+            for name in (reflection.SERVICE_NAME, _REFLECTION_V1)
+        )
+    )
 
 
 def _bind_port(server: grpc.aio.Server, settings: CommonSettings, listen: str, public: bool) -> int:

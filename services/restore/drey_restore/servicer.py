@@ -21,6 +21,7 @@ from drey_restore.usecases.restores import Restores
 from drey_runtime.auth import current_principal
 from drey_runtime.mapping.job import job_to_proto
 from drey_runtime.paging import check_page_size, cut_page
+from drey_runtime.repeating import repeat_last
 
 SERVICE = "drey.restore.v1.RestoreService"
 
@@ -158,7 +159,7 @@ class RestoreServicer:
         self, request: pb.WatchRestoreRequest, context: Context
     ) -> AsyncIterator[pb.WatchRestoreResponse]:
         """Follow a restore."""
-        async with aclosing(self._restores.watch(request.id)) as changes:
+        async with aclosing(repeat_last(self._restores.watch(request.id))) as changes:
             async for restore in changes:
                 yield pb.WatchRestoreResponse(restore=mapping.restore_message(restore))
 

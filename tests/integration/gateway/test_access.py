@@ -613,6 +613,25 @@ async def test_system_summary(rig, gateway, admin_key):
     watch.cancel()
 
 
+async def test_reflection_answers_under_both_of_its_names(gateway, admin_key):
+    answers = []
+    for version in ("v1", "v1alpha"):
+        call = gateway.channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )(metadata=bearer(admin_key))
+        await call.write(
+            reflection_pb2.ServerReflectionRequest(
+                file_containing_symbol="drey.monitor.v1.MonitorService"
+            )
+        )
+        await call.done_writing()
+        answers.append(await call.read())
+    assert answers[0] == answers[1]
+    assert answers[0].file_descriptor_response.file_descriptor_proto
+
+
 async def test_what_this_server_is(gateway, admin_key):
     secret, _ = await make_key(gateway, admin_key, "viewer")
     stub: Any = system_service_pb2_grpc.SystemServiceStub(gateway.channel)

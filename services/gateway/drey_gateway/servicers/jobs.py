@@ -20,6 +20,7 @@ from drey_runtime.jobs import JobFilter, JobState, JobStore
 from drey_runtime.mapping.job import job_kind, job_to_proto
 from drey_runtime.mapping.times import time_bound
 from drey_runtime.paging import check_page_size, cut_page
+from drey_runtime.repeating import repeat_last
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_WAIT_S = 60.0
@@ -67,7 +68,7 @@ class JobServicer:
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """See the contract."""
-        async with aclosing(self._store.watch(request.id)) as jobs:
+        async with aclosing(repeat_last(self._store.watch(request.id))) as jobs:
             async for job in jobs:
                 yield pb.WatchJobResponse(job=job_to_proto(job))
 

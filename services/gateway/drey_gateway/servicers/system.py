@@ -20,6 +20,7 @@ from drey_gateway.servicers.monitor import shard_statuses
 from drey_runtime.app import service_version
 from drey_runtime.clock import now_ns
 from drey_runtime.jobs import JobFilter, JobState, JobStore
+from drey_runtime.repeating import SIGN_OF_LIFE_S
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _OPEN = JobFilter(states=(JobState.QUEUED, JobState.RUNNING))
@@ -59,12 +60,12 @@ class SystemServicer:
         self, request: pb.WatchSystemSummaryRequest, context: Context
     ) -> AsyncIterator[pb.WatchSystemSummaryResponse]:
         """See the contract."""
-        last = b""
+        last, next_sign = b"", 0.0
         while True:
             summary = await self._make_summary()
             known_summary = _without_times(summary)
-            if known_summary != last:
-                last = known_summary
+            if known_summary != last or time.monotonic() >= next_sign:
+                last, next_sign = known_summary, time.monotonic() + SIGN_OF_LIFE_S
                 yield pb.WatchSystemSummaryResponse(summary=summary)
             await asyncio.sleep(1.0)
 

@@ -77,7 +77,8 @@ class JobServiceServicer:
 
     def WatchJob(self, request, context):
         """Follow one job: its state at once, then each change (merged when the reader is slow), until it
-        has ended. Several may watch. No effect. Reasons: NOT_FOUND.
+        has ended. While nothing changes the same state comes again, at least every 15 s. Several may
+        watch. No effect. Reasons: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

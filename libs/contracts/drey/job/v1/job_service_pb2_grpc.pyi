@@ -39,7 +39,8 @@ class JobServiceStub:
     """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
     """Follow one job: its state at once, then each change (merged when the reader is slow), until it
-    has ended. Several may watch. No effect. Reasons: NOT_FOUND.
+    has ended. While nothing changes the same state comes again, at least every 15 s. Several may
+    watch. No effect. Reasons: NOT_FOUND.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Ask a job to stop; it stops at the next safe point and leaves nothing half done. Of a restore:
@@ -58,7 +59,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """List jobs, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD."""
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Follow one job: its state at once, then each change (merged when the reader is slow), until it
-    has ended. Several may watch. No effect. Reasons: NOT_FOUND.
+    has ended. While nothing changes the same state comes again, at least every 15 s. Several may
+    watch. No effect. Reasons: NOT_FOUND.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Ask a job to stop; it stops at the next safe point and leaves nothing half done. Of a restore:
@@ -92,7 +94,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobResponse]]:
         """Follow one job: its state at once, then each change (merged when the reader is slow), until it
-        has ended. Several may watch. No effect. Reasons: NOT_FOUND.
+        has ended. While nothing changes the same state comes again, at least every 15 s. Several may
+        watch. No effect. Reasons: NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

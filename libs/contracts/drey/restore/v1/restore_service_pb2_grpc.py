@@ -206,7 +206,8 @@ class RestoreServiceServicer:
 
     def WatchRestore(self, request, context):
         """Follow a restore: its state at once, then each change (merged for a slow reader), until it has
-        ended. Several may watch; leaving stops nothing. No effect. Reasons: NOT_FOUND.
+        ended. While nothing changes the same state comes again, at least every 15 s. Several may watch;
+        leaving stops nothing. No effect. Reasons: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

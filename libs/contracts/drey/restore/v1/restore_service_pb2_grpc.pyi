@@ -79,7 +79,8 @@ class RestoreServiceStub:
     """List restores, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     WatchRestore: _grpc.UnaryStreamMultiCallable[_restore_service_pb2.WatchRestoreRequest, _restore_service_pb2.WatchRestoreResponse]
     """Follow a restore: its state at once, then each change (merged for a slow reader), until it has
-    ended. Several may watch; leaving stops nothing. No effect. Reasons: NOT_FOUND.
+    ended. While nothing changes the same state comes again, at least every 15 s. Several may watch;
+    leaving stops nothing. No effect. Reasons: NOT_FOUND.
     """
     ReadRestore: _grpc.UnaryStreamMultiCallable[_restore_service_pb2.ReadRestoreRequest, _restore_service_pb2.ReadRestoreResponse]
     """Read the items of a restore with their verdicts, by name. No effect. Reasons: NOT_FOUND."""
@@ -148,7 +149,8 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     """List restores, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN."""
     WatchRestore: _aio.UnaryStreamMultiCallable[_restore_service_pb2.WatchRestoreRequest, _restore_service_pb2.WatchRestoreResponse]  # type: ignore[assignment]
     """Follow a restore: its state at once, then each change (merged for a slow reader), until it has
-    ended. Several may watch; leaving stops nothing. No effect. Reasons: NOT_FOUND.
+    ended. While nothing changes the same state comes again, at least every 15 s. Several may watch;
+    leaving stops nothing. No effect. Reasons: NOT_FOUND.
     """
     ReadRestore: _aio.UnaryStreamMultiCallable[_restore_service_pb2.ReadRestoreRequest, _restore_service_pb2.ReadRestoreResponse]  # type: ignore[assignment]
     """Read the items of a restore with their verdicts, by name. No effect. Reasons: NOT_FOUND."""
@@ -280,7 +282,8 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_restore_service_pb2.WatchRestoreResponse], _abc.AsyncIterator[_restore_service_pb2.WatchRestoreResponse]]:
         """Follow a restore: its state at once, then each change (merged for a slow reader), until it has
-        ended. Several may watch; leaving stops nothing. No effect. Reasons: NOT_FOUND.
+        ended. While nothing changes the same state comes again, at least every 15 s. Several may watch;
+        leaving stops nothing. No effect. Reasons: NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -72,7 +72,8 @@ class SystemServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchSystemSummary(self, request, context):
-        """Follow the summary: at once, and then each second while something changes. No effect.
+        """Follow the summary: at once, then each second while something changes, and while nothing does at
+        least every 15 s. No effect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

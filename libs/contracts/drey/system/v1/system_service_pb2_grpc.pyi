@@ -40,7 +40,9 @@ class SystemServiceStub:
     GetSystemSummary: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetSystemSummaryRequest, _system_service_pb2.GetSystemSummaryResponse]
     """Get the summary. No effect. Answers also when parts are away; it says which."""
     WatchSystemSummary: _grpc.UnaryStreamMultiCallable[_system_service_pb2.WatchSystemSummaryRequest, _system_service_pb2.WatchSystemSummaryResponse]
-    """Follow the summary: at once, and then each second while something changes. No effect."""
+    """Follow the summary: at once, then each second while something changes, and while nothing does at
+    least every 15 s. No effect.
+    """
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -54,7 +56,9 @@ class SystemServiceAsyncStub(SystemServiceStub):
     GetSystemSummary: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetSystemSummaryRequest, _system_service_pb2.GetSystemSummaryResponse]  # type: ignore[assignment]
     """Get the summary. No effect. Answers also when parts are away; it says which."""
     WatchSystemSummary: _aio.UnaryStreamMultiCallable[_system_service_pb2.WatchSystemSummaryRequest, _system_service_pb2.WatchSystemSummaryResponse]  # type: ignore[assignment]
-    """Follow the summary: at once, and then each second while something changes. No effect."""
+    """Follow the summary: at once, then each second while something changes, and while nothing does at
+    least every 15 s. No effect.
+    """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     """How the whole does, for dashboards and for the one who is called at night."""
@@ -83,6 +87,8 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_service_pb2.WatchSystemSummaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_system_service_pb2.WatchSystemSummaryResponse], _abc.AsyncIterator[_system_service_pb2.WatchSystemSummaryResponse]]:
-        """Follow the summary: at once, and then each second while something changes. No effect."""
+        """Follow the summary: at once, then each second while something changes, and while nothing does at
+        least every 15 s. No effect.
+        """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
