@@ -42,9 +42,14 @@ SLOW_S = 20
 def machine(tmp_path: Path) -> Iterator[Ioc]:
     """Ordinary setpoints, and one whose record takes its time to say that it is done."""
     records = [f'record(ao, "{name}") {{}}' for name in FAST]
-    records.append(f'record(calcout, "T:SLOW") {{ field(CALC, "A") field(ODLY, "{SLOW_S}") }}')
+    records.append('record(calcout, "T:SLOW") { field(CALC, "A") }')
     with Ioc(tmp_path, "\n".join(records)) as ioc:
         yield ioc
+
+
+def make_slow(machine: Ioc, seconds: float = SLOW_S) -> None:
+    """What is written to the slow record from now on takes so long; 0: no longer than others."""
+    machine.shell(f'dbpf "T:SLOW.ODLY" {seconds}')
 
 
 @pytest.fixture
@@ -132,12 +137,12 @@ async def executed(site: Site, plan: restore_pb2.Plan, **more: Any) -> restore_p
 
 
 async def test_a_slow_put_callback_delays_no_restore_and_nothing_fires_after_the_end(
-    running: Site,
+    running: Site, machine: Ioc
 ) -> None:
     site = running
     snapshot_id = await site.world.take()
     await write(site, [*FAST, SLOW], 1.0)
-    await until_done(site)
+    make_slow(machine)
     plan = await site.plan(snapshot_id)
     again = await site.plan(snapshot_id)
     first = await executed(site, plan, write_timeout={"seconds": 1})
@@ -167,6 +172,7 @@ async def test_a_slow_put_callback_delays_no_restore_and_nothing_fires_after_the
     assert item.seen.float64_value == 2.0
     assert "cannot take place any more" in item.explanation
     after = await values(site, [*FAST, SLOW])
+    make_slow(machine, 0)  # one that waits at the IOC is done with this one
     await until_done(site)
     assert await values(site, [*FAST, SLOW]) == after
 
@@ -177,7 +183,7 @@ async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
     site = running
     snapshot_id = await site.world.take()
     await write(site, [*FAST, SLOW], 1.0)
-    await until_done(site)
+    make_slow(machine)
     everything = await site.plan(snapshot_id)
     again, one = [
         await site.plan(snapshot_id, **more) for more in ({}, {"selector": {"names": FAST[:1]}})
@@ -211,6 +217,7 @@ async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
             await asyncio.sleep(0.1)
     assert not (await site.items(restore.id))[SLOW].may_still_fire
     await until_done(site)
+    make_slow(machine, 0)
     free = await executed(site, again, all=pb.AllMoved(), write_timeout={"seconds": 30})
     assert counts(free).get("VERIFIED", 0) == len(FAST) + 1, free
 
