@@ -23,7 +23,12 @@ settings.register_profile(
 )
 settings.load_profile("drey")
 
-HELD = ("tests/unit/", "tests/contract/", "tests/integration/testing/")
+HELD = (
+    "tests/unit/",
+    "tests/contract/",
+    "tests/integration/testing/",
+    "tests/integration/runtime/",
+)
 """Where a leak and a warning fail the test. Other folders are not brought under it yet."""
 
 
