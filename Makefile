@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PVS ?= 2000
 N ?= 5
 BUSY ?= 0
+# Tests wait more than they compute: with more workers than processors the suite is done sooner.
+WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,9 +54,9 @@ up: $(RUN_STAMP) ## Start the whole stack in the foreground, state in .drey
 cluster-programs: venv ## Build etcd, the Kubernetes API server and helm into the user's cache, once (Go; 6 minutes)
 	$(PY) -m drey_testing.cluster.programs etcd kube-apiserver helm
 
-test: venv ## Run all tests
+test: venv ## Run all tests (WORKERS=2)
 	@$(MAKE) --no-print-directory cluster-programs || echo "WITHOUT KUBERNETES: the tests of Leases and of the chart will be skipped" >&2
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not serial" -q
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "not serial" -q
 	$(PY) -m pytest -m serial -q
 
 test-times: venv ## Run all tests N times, beside BUSY busy loops: a table of counts (N=5 BUSY=0)

@@ -41,9 +41,10 @@ OPTIONS = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of them share one stack, so they run on one worker, and last."""
+    """Those that share the one stack run on one worker; others have stacks of their own."""
     for item in items:
-        if "tests/e2e" in str(item.path):
+        shares = "running" in getattr(item, "fixturenames", ())
+        if shares and "tests/e2e" in str(item.path):
             item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
