@@ -111,6 +111,7 @@ def _plan_items(items: PlanItems, rows: I8, rest: Rest) -> list[Field]:
         _each(
             items.policy_of[rows], [_policy(11, policy) for policy in items.policies].__getitem__
         ),
+        _ramps(13, items, rows),
         _fixed([(1, "<f8", items.absolute[rows]), (2, "<f8", items.relative[rows])], 14),
         _fixed(
             [(1, "<f8", items.readback_absolute[rows]), (2, "<f8", items.readback_relative[rows])],
@@ -146,6 +147,7 @@ def _restore_items(
         ),
         _varints(14, np.isin(items.number[rows], list(held)).astype(np.int64)),
         [wrap(15, text.encode()) for text in explanations(items, outcome, rows, held)],
+        _varints(16, outcome.steps[rows]),
     ]
 
 
@@ -208,6 +210,13 @@ def _labels(number: int, items: PlanItems) -> list[bytes]:
 def _texts(number: int, texts: list[str], rows: I8) -> Field:
     raws = [texts[row].encode("utf-8", "replace") for row in rows.tolist()]
     return list(map(wrap, repeat(number), raws))
+
+
+def _ramps(number: int, items: PlanItems, rows: I8) -> Field:
+    if not items.ramps:
+        return [b""] * len(rows)
+    steps = [items.ramps.get(row, ()) for row in rows.tolist()]
+    return [wrap(number, np.array(each, "<f8").tobytes()) if each else b"" for each in steps]
 
 
 def _warnings(number: int, items: PlanItems, rows: I8) -> Field:

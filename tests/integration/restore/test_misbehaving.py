@@ -6,27 +6,21 @@ Readbacks come late or never, a driver refuses with an alarm only, a record acce
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from drey.catalog.v1 import catalog_pb2
-from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_ca import open_table
 from drey_cli import digests
-from drey_core.values import Columns
-from drey_machine import SimPv
-from drey_runtime.image import Image
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import Site, World
+
+from .acts import planned, read, reason, seconds, set_policies, until, world_of, write
 
 Verdict = restore_pb2.Verdict
 
@@ -77,62 +71,11 @@ def machine(tmp_path: Path) -> Iterator[Ioc]:
 @pytest.fixture
 async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[World]:
     with_readback = {LATE, DONE, STALLED}
-    rows = [
-        SimPv("magnet", i, name, f"{name}:RB" if name in with_readback else "", "", "", "", "", "")
-        for i, name in enumerate([LATE, DONE, STALLED, LIAR, IGNORES, SLOW, *PLAIN])
-    ]
-    namespace = f"t{uuid.uuid4().hex[:12]}"
-    async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
-        found = World(rows, table, image)
-        found.namespace = namespace
-        await found.connect()
-        await found.publish()
-        found.beats = asyncio.create_task(found.beat_for_ever())
-        try:
-            yield found
-        finally:
-            found.beats.cancel()
-
-
-def seconds(number: float) -> dict[str, int]:
-    return {"seconds": int(number), "nanos": int(number % 1 * 1e9)}
-
-
-def set_policies(world: World, **policies: dict[str, Any]) -> None:
-    """By the last part of the name."""
-    numbers = {
-        row.setpoint.partition(":")[2].split(".")[0]: i for i, row in enumerate(world.rows, 1)
-    }
-    world.policies = {
-        numbers[name]: catalog_pb2.RestorePolicy(**policy) for name, policy in policies.items()
-    }
-
-
-async def write(world: World, values: dict[str, float]) -> None:
-    slots = np.array([world.slots[world.names.index(name)] for name in values], np.int64)
-    columns = Columns.from_values(slots, list(values.values()), [None] * len(values))
-    codes = await world.table.write(slots, columns, 60, completion=False)
-    assert (codes == 1).all()
-
-
-async def read(world: World, names: list[str]) -> dict[str, float]:
-    slots = np.array([world.slots[world.names.index(name)] for name in names], np.int64)
-    found = await world.table.read(slots, 60)
-    return {name: float(found.values.value(i)) for i, name in enumerate(names)}
-
-
-async def until(world: World, values: dict[str, float]) -> None:
-    async with asyncio.timeout(60):
-        while await read(world, list(values)) != values:
-            await asyncio.sleep(0.05)
-
-
-def reason(restore: restore_pb2.Restore) -> str:
-    return errors_pb2.ErrorReason.Name(restore.error.reason).removeprefix("ERROR_REASON_")
-
-
-async def planned(site: Site, names: list[str], **more: Any) -> restore_pb2.Plan:
-    return await site.plan(more.pop("snapshot_id"), selector={"names": names}, **more)
+    names = [LATE, DONE, STALLED, LIAR, IGNORES, SLOW, *PLAIN]
+    async with world_of(
+        {n: f"{n}:RB" if n in with_readback else "" for n in names}, parts
+    ) as found:
+        yield found
 
 
 async def test_stages_and_completions_are_followed(site: Site) -> None:

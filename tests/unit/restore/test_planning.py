@@ -201,8 +201,8 @@ def test_small_plans(n: int) -> None:
     [
         (Policy(completion=CompletionMode.DONE_CHANNEL, done_channel="X.DMOV"), "X.DMOV"),
         (Policy(completion=CompletionMode.READBACK), "the PV has none"),
-        (Policy(ramp_rate=0.5), "ramp_rate"),
-        (Policy(ramp_step=0.5), "ramp_step"),
+        (Policy(ramp_rate=1e-6), "has a ramp"),
+        (Policy(ramp_step=1e-6), "has a ramp"),
     ],
 )
 def test_a_policy_that_cannot_be_followed_leaves_out(policy: Policy, why: str) -> None:

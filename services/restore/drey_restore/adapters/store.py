@@ -84,8 +84,8 @@ UPDATE restore.restore SET state = $2, verdicts = $3, all_verified = $4, error_r
 WHERE id = $1 AND state = ANY($8::smallint[])
 """
 _INTENT = f"""
-INSERT INTO restore.journal (restore_id, batch, rows, numbers, intent_time_ns)
-SELECT r.id, $2, $3, $4, $5 FROM restore.restore r JOIN jobs.job job ON job.id = r.job_id
+INSERT INTO restore.journal (restore_id, batch, rows, numbers, intent_time_ns, steps)
+SELECT r.id, $2, $3, $4, $5, $8 FROM restore.restore r JOIN jobs.job job ON job.id = r.job_id
 WHERE r.id = $1 AND NOT r.abort_requested AND NOT r.pause_requested AND r.end_time_ns = 0
     AND {LEASE_HELD.format(owner="$6", term="$7")}
 FOR SHARE OF r, job
@@ -483,9 +483,18 @@ class RestoreStore:
     # ---- the journal
 
     async def journal_intent(
-        self, restore_id: str, job: Job, batch: int, rows: I8, numbers: I8, at_ns: int
+        self,
+        restore_id: str,
+        job: Job,
+        batch: int,
+        rows: I8,
+        numbers: I8,
+        at_ns: int,
+        steps: I4 | None = None,
     ) -> Permission:
         """Durable when it returns SEND: these rows are about to be sent. Once for each batch.
+
+        `steps` as in `Batch`.
 
         Otherwise nothing may be sent: the restore was asked to stop or to pause. Raises JobLost
         where this claim of the job is over, or somebody else has ended the restore: the fence
@@ -495,6 +504,7 @@ class RestoreStore:
             status = await conn.execute(
                 _INTENT,
                 *(restore_id, batch, rows.tolist(), numbers.tolist(), at_ns, job.owner, job.term),
+                None if steps is None else steps.tolist(),
             )
         if status == "INSERT 0 1":
             return Permission.SEND
@@ -597,4 +607,5 @@ def _batch(row: Mapping[str, Any]) -> Batch:
         intent_time=row["intent_time_ns"],
         codes=None if codes is None else np.array(codes, np.int32),
         result_time=row["result_time_ns"],
+        steps=None if row["steps"] is None else np.array(row["steps"], np.int32),
     )

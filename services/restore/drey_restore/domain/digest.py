@@ -60,7 +60,7 @@ def canonical(plan: PlanRecord, items: PlanItems) -> Iterator[bytes]:
     yield _floats(items.readback_absolute)
     yield _floats(items.readback_relative)
     yield from _cells(_of_each(items.policy_of, items.policies, policy_bytes))
-    yield from _cells([b""] * len(items))  # ramp steps
+    yield from _cells([_ramp(items.ramps.get(row, ())) for row in range(len(items))])
     yield from _cells(_of_each(items.label_of, items.label_sets, _labels))
     yield from _cells(
         [b"".join(map(_text, items.warnings.get(row, ()))) for row in range(len(items))]
@@ -94,6 +94,10 @@ def _rules(rules: Rules) -> bytes:
 
 def _guard(guard: Guard) -> bytes:
     return _text(guard.expression) + _text(guard.description)
+
+
+def _ramp(steps: Sequence[float]) -> bytes:
+    return _floats(np.array(steps, np.float64)) if steps else b""
 
 
 def _floats(column: F8) -> bytes:

@@ -50,6 +50,8 @@ class Batch:
     intent_time: int
     codes: I4 | None = None
     result_time: int = 0
+    steps: I4 | None = None
+    """By row, which step of its ramp, from 1; 0: the target. None: the target of all."""
 
 
 def initial_verdicts(skip: U1) -> U1:
@@ -77,14 +79,16 @@ def count_verdicts(verdict: U1) -> list[int]:
 
 def counts_by_journal(initial: list[int], journal: Iterable[Batch]) -> list[int]:
     """Counts of an ended execution whose items cannot be trusted, by its journal alone."""
-    counts = list(initial)
-    for batch in journal:
-        counts[Verdict.PENDING] -= len(batch.rows)
-        if batch.codes is None:
-            counts[Verdict.UNKNOWN] += len(batch.rows)
-            continue
-        found = count_verdicts(verdicts_of_codes(batch.codes))
-        counts = [a + b for a, b in zip(counts, found, strict=True)]
+    entries = list(journal)
+    rows = np.concatenate([batch.rows for batch in entries]) if entries else np.zeros(0, np.int64)
+    n = int(rows.max()) + 1 if len(rows) else 0
+    bookkeeping = _Bookkeeping(np.full(n, Verdict.PENDING, np.uint8))
+    bookkeeping.replay(entries)
+    bookkeeping.close()
+    counts, announced = list(initial), np.unique(rows)
+    counts[Verdict.PENDING] -= len(announced)
+    found = count_verdicts(bookkeeping.verdict[announced])
+    counts = [a + b for a, b in zip(counts, found, strict=True)]
     counts[Verdict.NOT_SENT] += counts[Verdict.PENDING]
     counts[Verdict.PENDING] = 0
     return counts
@@ -99,13 +103,18 @@ def all_verified(counts: list[int]) -> bool:
 _NOTHING_SENT = (Verdict.SKIPPED, Verdict.EQUAL_ALREADY, Verdict.NO_LONGER_EQUAL)
 
 
-class Execution:
-    """One execution of `items`."""
+class _Bookkeeping:
+    """What was announced, and what came of it, by the verdict of each row.
 
-    def __init__(self, items: PlanItems) -> None:
-        n = len(items)
-        self._completion = items.completion
-        self.verdict = initial_verdicts(items.skip)
+    `steps` is how many steps of its ramp were announced. A row whose ramp has begun is `on_way`
+    until its target is announced: what ends it before is RAMP_STOPPED, for it is not as it was.
+    """
+
+    def __init__(self, verdict: U1) -> None:
+        n = len(verdict)
+        self.verdict = verdict
+        self.steps = np.zeros(n, np.int32)
+        self.on_way = np.zeros(n, bool)
         self.code = np.zeros(n, np.int32)
         self.sent_time = np.zeros(n, np.int64)
         self.completion_time = np.zeros(n, np.int64)
@@ -144,25 +153,56 @@ class Execution:
         self._expect(rows, "is not pending")
         self.verdict[rows] = Verdict.DISCONNECTED
 
-    def intend(self, rows: I8, at_ns: int) -> None:
-        """Announce rows. Raises `Internal` where one was announced or ended before."""
+    def intend(self, rows: I8, at_ns: int, steps: I4 | None = None) -> None:
+        """Announce rows, or steps of their ramps (see `Batch.steps`).
+
+        Raises `Internal` where one was announced or ended before, or its ramp goes not forward.
+        """
         self._expect(rows, "would be sent twice")
         if self.closed:
             raise Internal("a write was announced after the end")
+        if steps is not None:
+            backward = (steps != 0) & (steps <= self.steps[rows])
+            if backward.any():
+                raise Internal(f"row {int(rows[backward][0])} of the plan would repeat a step")
+            self.steps[rows] = np.maximum(self.steps[rows], steps)
         self.in_flight[rows] = True
         self.sent_time[rows] = at_ns
 
-    def result(self, rows: I8, codes: I4, at_ns: int) -> None:
-        """Results of announced rows. Raises `Internal` for others."""
+    def result(self, rows: I8, codes: I4, at_ns: int, steps: I4 | None = None) -> None:
+        """Results of announced rows, or of steps. Raises `Internal` for others.
+
+        A row of which a step is done stays PENDING, for its next one, or its target.
+        """
         if not self.in_flight[rows].all():
             raise Internal("a result came for a write that was not announced")
         self.in_flight[rows] = False
         self.code[rows] = codes
-        self.verdict[rows] = verdicts_of_codes(codes)
-        unsent = np.isin(self.verdict[rows], (Verdict.DISCONNECTED, Verdict.NOT_SENT))
-        self.sent_time[rows[unsent]] = 0
-        known = np.isin(self.verdict[rows], (Verdict.WRITTEN, Verdict.REFUSED))
+        verdict = verdicts_of_codes(codes)
+        unsent = np.isin(verdict, (Verdict.DISCONNECTED, Verdict.NOT_SENT))
+        on_way = self.on_way[rows]
+        self.sent_time[rows[unsent & ~on_way]] = 0
+        stopped = unsent | (verdict == Verdict.REFUSED)
+        verdict[on_way & stopped] = Verdict.RAMP_STOPPED
+        if steps is not None:
+            stepped = (steps != 0) & (verdict == Verdict.WRITTEN)
+            verdict[stepped] = Verdict.PENDING
+            self.on_way[rows[stepped]] = True
+        self.verdict[rows] = verdict
+        known = np.isin(verdict, (Verdict.WRITTEN, Verdict.REFUSED))
         self.completion_time[rows[known]] = at_ns
+
+    def stop_ramps(self, rows: I8) -> None:
+        """Ramps that cannot go on: nothing more is sent to these pending rows."""
+        self._expect(rows, "is not pending")
+        self.verdict[rows] = Verdict.RAMP_STOPPED
+
+    def replay(self, journal: Iterable[Batch]) -> None:
+        """All that a journal tells."""
+        for batch in journal:
+            self.intend(batch.rows, batch.intent_time, batch.steps)
+            if batch.codes is not None:
+                self.result(batch.rows, batch.codes, batch.result_time, batch.steps)
 
     def close(self) -> None:
         """Nothing more is sent: what was announced without a result is unknown, the rest not sent.
@@ -172,7 +212,24 @@ class Execution:
         self.closed = True
         self.verdict[self.in_flight] = Verdict.UNKNOWN
         self.in_flight[:] = False
-        self.verdict[self.verdict == Verdict.PENDING] = Verdict.NOT_SENT
+        open_rows = self.verdict == Verdict.PENDING
+        self.verdict[open_rows] = np.where(
+            self.on_way[open_rows], Verdict.RAMP_STOPPED, Verdict.NOT_SENT
+        )
+
+    def _expect(self, rows: I8, otherwise: str) -> None:
+        wrong = (self.verdict[rows] != Verdict.PENDING) | self.in_flight[rows]
+        if wrong.any() or len(np.unique(rows)) != len(rows):
+            at = int(rows[wrong][0]) if wrong.any() else int(rows[0])
+            raise Internal(f"row {at} of the plan {otherwise}")
+
+
+class Execution(_Bookkeeping):
+    """One execution of `items`."""
+
+    def __init__(self, items: PlanItems) -> None:
+        super().__init__(initial_verdicts(items.skip))
+        self._completion = items.completion
 
     def verify(
         self,
@@ -215,12 +272,6 @@ class Execution:
         found: I8 = rows[self.verdict[rows] != Verdict.VERIFIED]
         return found
 
-    def _expect(self, rows: I8, otherwise: str) -> None:
-        wrong = (self.verdict[rows] != Verdict.PENDING) | self.in_flight[rows]
-        if wrong.any() or len(np.unique(rows)) != len(rows):
-            at = int(rows[wrong][0]) if wrong.any() else int(rows[0])
-            raise Internal(f"row {at} of the plan {otherwise}")
-
 
 _ACCEPTED = (Verdict.WRITTEN, Verdict.VERIFIED, Verdict.NOT_REACHED, Verdict.IN_ALARM)
 
@@ -230,6 +281,7 @@ _UNVERIFIED = {
     Verdict.IN_ALARM: "show an alarm worse than allowed",
     Verdict.REFUSED: "were refused",
     Verdict.TIMED_OUT: "were not answered in time",
+    Verdict.RAMP_STOPPED: "stopped on their ramps",
     Verdict.DISCONNECTED: "were not connected",
     Verdict.UNKNOWN: "have an unknown result",
 }
@@ -307,8 +359,5 @@ def too_many_gone(items: PlanItems, lost: I8, most: int) -> FailedPrecondition:
 def replay(items: PlanItems, journal: Iterable[Batch]) -> Execution:
     """The execution as the journal tells it, not closed."""
     execution = Execution(items)
-    for batch in journal:
-        execution.intend(batch.rows, batch.intent_time)
-        if batch.codes is not None:
-            execution.result(batch.rows, batch.codes, batch.result_time)
+    execution.replay(journal)
     return execution

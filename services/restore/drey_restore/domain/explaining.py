@@ -64,6 +64,7 @@ _SENT_TEXTS = {
     Verdict.IN_ALARM: "Written, and the IOC said that it was done. The setpoint shows the target,"
     " with an alarm worse than that of the stored value.",
     Verdict.TIMED_OUT: "Sent; the IOC did not say in time that it was done.",
+    Verdict.RAMP_STOPPED: "Its ramp stopped on the way, and the target was not reached.",
     Verdict.UNKNOWN: "It was about to be sent; whether it was is not known.",
 }
 _OTHER_TEXTS = {
@@ -106,6 +107,8 @@ def _advice(verdict: int, seen: int, reached: int, moving: int, held: bool) -> s
             "The write may still take place. The PV is held until its IOC answers: look at the IOC,"
             " and do not write it by other means."
         )
+    if verdict == Verdict.RAMP_STOPPED:
+        return "Look at the device, then make a new plan: it ramps on from where it stands."
     if verdict == Verdict.IN_ALARM:
         return "Look at its alarm: the device may not have taken the value."
     if reached == 0 and moving == 1:

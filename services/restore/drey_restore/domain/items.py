@@ -32,7 +32,8 @@ class PlanItems:
     kind NONE is left out. `absolute`/`relative` are the setpoint's tolerance. `delta` is target
     minus current, `deviation` its size in tolerances, NaN where they are not numbers.
     `label_sets[label_of[i]]` are the live enum labels of setpoint i (-1: none), and those of
-    `stored_label_of` the labels as of the stored value. `policies[policy_of[i]]` is followed.
+    `stored_label_of` the labels as of the stored value. `policies[policy_of[i]]` is followed, and
+    `ramps[i]` are the values that are written before the target.
     """
 
     number: I8
@@ -57,6 +58,7 @@ class PlanItems:
     policies: list[Policy] = field(default_factory=lambda: [DEFAULT])
     label_sets: list[Labels] = field(default_factory=list)
     warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    ramps: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.number)
@@ -114,6 +116,7 @@ class PlanItems:
         """Bytes for the database."""
         rows = sorted(self.warnings)
         texts = ["\n".join(self.warnings[row]) for row in rows]
+        ramped = sorted(self.ramps)
         sections: dict[str, blob.Section] = {
             "number": self.number,
             "names": self.name_section,
@@ -125,6 +128,10 @@ class PlanItems:
             "label_sizes": np.array([len(s) for s in self.label_sets], np.int64),
             "labels": pack_strings([label for s in self.label_sets for label in s]),
             "policies": pack_strings([policy_bytes(policy) for policy in self.policies]),
+            "ramp_rows": np.array(ramped, np.int64),
+            "ramp_steps": pack_strings(
+                [np.array(self.ramps[row], "<f8").tobytes() for row in ramped]
+            ),
         }
         for name in _COLUMNS:
             sections |= blob.columns_sections(name, getattr(self, name))
@@ -158,8 +165,17 @@ class PlanItems:
             label_sets=sets,
             policies=[policy_of_bytes(raw) for raw in unpack_strings(bytes(s["policies"]))],
             warnings={r: tuple(t.split("\n")) for r, t in zip(rows, texts, strict=True)},
+            ramps=_ramps_of(s),
             **fields,
         )
+
+
+def _ramps_of(s: Mapping[str, blob.Section]) -> dict[int, tuple[float, ...]]:
+    if "ramp_rows" not in s:
+        return {}  # made before there were ramps
+    steps = [np.frombuffer(raw, "<f8") for raw in unpack_strings(bytes(s["ramp_steps"]))]
+    rows = np.asarray(s["ramp_rows"]).tolist()
+    return {row: tuple(found.tolist()) for row, found in zip(rows, steps, strict=True)}
 
 
 def _complete(s: dict[str, blob.Section]) -> None:
@@ -200,7 +216,7 @@ class Outcome:
     `code` is the ECA status of the write (0: none), times are nanoseconds since 1970 UTC (0:
     none). `readback_reached`: 1 yes, 0 no, -1 there is none to compare. `moving`: 1 the readback
     still moved when it was last looked at, 0 it stood still, -1 that is not known. `before`, `seen`
-    and `readback` have kind NONE where nothing was read.
+    and `readback` have kind NONE where nothing was read. `steps` of the ramp were sent.
     """
 
     verdict: U1
@@ -209,6 +225,7 @@ class Outcome:
     completion_time: I8
     readback_reached: NDArray[np.int8]
     moving: NDArray[np.int8]
+    steps: I4
     before: Columns
     seen: Columns
     readback: Columns
@@ -224,6 +241,7 @@ class Outcome:
             completion_time=np.zeros(n, np.int64),
             readback_reached=np.full(n, -1, np.int8),
             moving=np.full(n, -1, np.int8),
+            steps=np.zeros(n, np.int32),
             before=items.current,
             seen=Columns.empty(n),
             readback=Columns.empty(n),
@@ -242,12 +260,16 @@ class Outcome:
         s = blob.decode(raw)
         # outcomes of the first version do not have it
         s.setdefault("moving", np.full(len(s["verdict"]), -1, np.int8))
+        s.setdefault("steps", np.zeros(len(s["verdict"]), np.int32))
         fields: dict[str, Any] = {name: s[name] for name in _OUTCOME}
         fields |= {name: blob.columns_of(name, s) for name in ("before", "seen", "readback")}
         return cls(**fields)
 
 
-_OUTCOME = ("verdict", "code", "sent_time", "completion_time", "readback_reached", "moving")
+_OUTCOME = (
+    *("verdict", "code", "sent_time", "completion_time", "readback_reached", "moving"),
+    "steps",
+)
 
 
 def scatter(into: Columns, rows: I8, values: Columns) -> Columns:

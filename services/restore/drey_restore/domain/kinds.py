@@ -50,6 +50,7 @@ class Verdict(IntEnum):
     NOT_SENT = 11
     NO_LONGER_EQUAL = 12
     IN_ALARM = 13
+    RAMP_STOPPED = 14
 
 
 VERDICTS = len(Verdict)

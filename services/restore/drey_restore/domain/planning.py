@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,7 @@ from drey_restore.domain.policy import (
     effective,
     obstacles,
 )
+from drey_restore.domain.ramping import Steps, step_size, steps_between
 
 Mask = NDArray[np.bool_]
 _DISABLED, _UNDEFINED = 18, 17
@@ -172,7 +174,8 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         _refuse_changed(known, known.back, skips, warnings)
     for row, texts in converted.warnings.items():
         warnings.add(row, *texts)
-    _refuse_policies(known, target, skips, warnings)
+    ramps = _ramps(known, target, skips)
+    _refuse_policies(known, target, ramps, skips, warnings)
     _refuse_invalid(known, skips, warnings)
     stage = _stages(known)
     _refuse_values(target, _with_own_limits(known, target, stage, skips), skips, warnings)
@@ -210,6 +213,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         policies=list(policies),
         label_sets=list(label_sets),
         warnings=warnings.by_row,
+        ramps={row: steps for row, steps in ramps.items() if steps and not skips.skip[row]},
     )
 
 
@@ -285,7 +289,35 @@ def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: _W
         skips.where(changed, Skip.CHANGED_SINCE)
 
 
-def _refuse_policies(known: PlanInput, target: Columns, skips: _Skips, warnings: _Warnings) -> None:
+def _ramps(known: PlanInput, target: Columns, skips: _Skips) -> dict[int, Steps | None]:
+    """Values on the way to the target of each that ramps; None where they cannot be told."""
+    found: dict[int, Steps | None] = {}
+    for row, policy in known.policies.items():
+        size = step_size(policy)
+        if size is None or skips.skip[row] != Skip.NONE:
+            continue
+        kind = int(target.kind[row])
+        if kind & ARRAY or kind in (Kind.STRING, Kind.ENUM, Kind.BOOL):
+            found[row] = None
+            continue
+        now, goal = (
+            float(as_float64(columns.kind[row : row + 1], columns.data[row : row + 1])[0])
+            for columns in (known.live, target)
+        )
+        steps = steps_between(now, goal, size, whole=kind not in (Kind.FLOAT32, Kind.FLOAT64))
+        low, high = policy.allowed_low, policy.allowed_high
+        least, most = -inf if low is None else low, inf if high is None else high
+        found[row] = steps if all(least <= step <= most for step in steps or ()) else None
+    return found
+
+
+def _refuse_policies(
+    known: PlanInput,
+    target: Columns,
+    ramps: Mapping[int, Steps | None],
+    skips: _Skips,
+    warnings: _Warnings,
+) -> None:
     """Leave out what could not be restored as its policy says, with why."""
     refused = np.zeros(len(skips.skip), bool)
     stored_readback = ~_without_value(known.stored_readback)
@@ -298,6 +330,7 @@ def _refuse_policies(known: PlanInput, target: Columns, skips: _Skips, warnings:
             stored_readback=bool(stored_readback[row]),
             number=element not in (Kind.STRING, Kind.ENUM),
             done=row in known.done,
+            ramp=ramps.get(row, ()) is not None,
         )
         why = obstacles(policy, facts)
         if why:

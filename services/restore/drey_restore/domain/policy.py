@@ -15,13 +15,14 @@ class Followable:
 
     `readback`: it has a readback address; `stored_readback`: the source has a value of it;
     `number`: what is to be written is a number or an array of numbers; `done`: its done channel
-    is connected, and is a number.
+    is connected, and is a number. `ramp`: the values on the way to its target can be told.
     """
 
     readback: bool
     stored_readback: bool
     number: bool
     done: bool
+    ramp: bool = True
 
 
 def obstacles(policy: Policy, known: Followable) -> tuple[str, ...]:
@@ -39,12 +40,11 @@ def obstacles(policy: Policy, known: Followable) -> tuple[str, ...]:
             f"its restore policy completes by {policy.done_channel or 'a done channel'}, which is"
             " not connected or not a number"
         )
-    for name in ("ramp_rate", "ramp_step"):
-        value = getattr(policy, name)
-        if value is not None:
-            found.append(
-                f"its restore policy has {name} {value:g}, which this version does not follow"
-            )
+    if not known.ramp:
+        found.append(
+            "its restore policy has a ramp, and the values on the way cannot be told: they and the"
+            f" target must be single numbers, within what it allows, and at most {MAX_STEPS} steps"
+        )
     if not known.number and (policy.allowed_low, policy.allowed_high) != (None, None):
         found.append(f"its restore policy allows {allowed_text(policy)}, and it is not a number")
     return tuple(found)
@@ -63,6 +63,8 @@ def effective(policy: Policy) -> Policy:
     return replace(policy, completion=CompletionMode.PUT_CALLBACK)
 
 
+MAX_STEPS = 1000
+"""Of a ramp."""
 DEFAULT = effective(Policy())
 
 _HEAD = struct.Struct("<iqqBiI")

@@ -66,6 +66,7 @@ class Course:
         self.unanswered: Unanswered | None = None
         self.cut_short: DreyError | None = None
         self._state = restore.state
+        self._pausing, self._advancing = asyncio.Lock(), asyncio.Lock()
 
     def is_stopping(self) -> bool:
         """Whether somebody wants it to end: nothing more is sent."""
@@ -89,6 +90,12 @@ class Course:
         What is in flight goes on. Whoever resumes it may tell another process: the row says it.
         """
         begun = time.monotonic()
+        async with self._pausing:
+            if self.is_pausing() and not self.is_stopping():
+                await self._hold()
+        return time.monotonic() - begun
+
+    async def _hold(self) -> None:
         await through_outage(lambda: self.advance(RestoreState.PAUSED))
         while self.is_pausing() and not self.is_stopping():
             self._wishes.changed.clear()
@@ -100,7 +107,6 @@ class Course:
                 await self.wait_any((), _LOOK_EVERY_S, self._wishes.changed)
         if not self.is_stopping():
             await through_outage(lambda: self.advance(RestoreState.WRITING))
-        return time.monotonic() - begun
 
     async def wait_any(
         self,
@@ -137,13 +143,14 @@ class Course:
     async def advance(self, state: RestoreState) -> None:
         """Store state and counts, and tell those who watch."""
         self._state = state
-        try:
-            await self.store.advance(
-                self.restore.id, state, self.execution.counts, start_ns=self.clock()
-            )
-        except FailedPrecondition as refusal:
-            # somebody else has ended it: this process was taken for dead
-            raise JobLost(self.context.job.id) from refusal
+        async with self._advancing:
+            try:
+                await self.store.advance(
+                    self.restore.id, state, self.execution.counts, start_ns=self.clock()
+                )
+            except FailedPrecondition as refusal:
+                # somebody else has ended it: this process was taken for dead
+                raise JobLost(self.context.job.id) from refusal
         self._notifier.wake(self.restore.id)
         self._show_progress(state)
 

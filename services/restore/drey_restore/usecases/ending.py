@@ -63,6 +63,7 @@ def outcome_of(
     return replace(
         fresh,
         code=execution.code,
+        steps=execution.steps,
         sent_time=execution.sent_time,
         completion_time=execution.completion_time,
         before=fresh.before if before is None else before,

@@ -18,9 +18,11 @@ from drey_restore.domain.items import I4
 from drey_restore.domain.judging import readback_reached
 from drey_restore.domain.kinds import Verdict
 from drey_restore.domain.lanes import next_rows
+from drey_restore.domain.ramping import step_size
 from drey_restore.domain.settling import Mask, Settling
 from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.ending import unanswered_of
+from drey_restore.usecases.ramper import Ramper
 from drey_restore.usecases.readback import read_readbacks
 from drey_runtime.database import is_unavailable
 
@@ -38,6 +40,7 @@ class _Manner:
     completion: CompletionMode
     timeout_s: float | None
     settle_s: float
+    ramped: bool
 
     @property
     def polled(self) -> bool:
@@ -54,6 +57,7 @@ class Writer:
         self._channels, self._limits = course.channels, course.limits
         self._restore = course.restore
         self._batch = 0
+        self._announcing = asyncio.Lock()
         self._running: dict[asyncio.Task[None], I8] = {}
 
     async def write_stage(self, rows: I8) -> None:
@@ -67,7 +71,10 @@ class Writer:
             is_value = self._items.is_value[rows]
             for step in (rows[~is_value], rows[is_value]):
                 for manner, part in self._by_manner(step):
-                    if not await self._send_all(manner, part, deadline):
+                    if manner.ramped:
+                        ramps = asyncio.create_task(self._ramp(manner, part))
+                        self._running[ramps] = part
+                    elif not await self._send_all(manner, part, deadline):
                         break
                 await self._wait_for_rest()
         finally:
@@ -77,12 +84,17 @@ class Writer:
         """Rows in order, those first that take their time."""
         found: dict[_Manner, list[int]] = {}
         manners = [
-            _Manner(policy.completion, policy.timeout_s, policy.settle_s or 0.0)
+            _Manner(
+                policy.completion,
+                policy.timeout_s,
+                policy.settle_s or 0.0,
+                ramped=step_size(policy) is not None,
+            )
             for policy in self._items.policies
         ]
         for row, index in zip(rows.tolist(), self._items.policy_of[rows].tolist(), strict=True):
             found.setdefault(manners[index], []).append(row)
-        for manner in sorted(found, key=lambda each: not each.polled):
+        for manner in sorted(found, key=lambda each: not (each.polled or each.ramped)):
             yield manner, np.array(found[manner], np.int64)
 
     async def _send_all(self, manner: _Manner, rows: I8, deadline: _Deadline) -> bool:
@@ -104,21 +116,36 @@ class Writer:
                 self._reap()
                 continue
             taken, rest = rows[batch], np.setdiff1d(np.arange(len(rows)), batch)
-            if not await self._announce(taken):
+            number = await self._announce(taken)
+            if number is None:
                 if self._course.cut_short or self._course.is_stopping():
                     return False
                 continue  # it is to pause
             rows, lanes = rows[rest], lanes[rest]
-            await self._begin(manner, taken, deadline)
+            await self._begin(number, manner, taken, deadline)
             await self._course.note_counts()
         return True
 
-    async def _may_go_on(self, deadline: _Deadline) -> bool:
+    async def _may_go_on(self, deadline: _Deadline | None) -> bool:
         if self._course.is_pausing():
-            deadline.move(await self._course.pause())
+            held_s = await self._course.pause()
+            if deadline is not None:
+                deadline.move(held_s)
         if self._course.is_stopping() or self._course.cut_short is not None:
             return False
-        return deadline.left_s > 0
+        return deadline is None or deadline.left_s > 0
+
+    async def _ramp(self, manner: _Manner, rows: I8) -> None:
+        """Ramps take the time that their policies give: each step, and the target, has its own."""
+        timeout_s = manner.timeout_s or self._restore.write_timeout_ns / 1e9
+        await Ramper(
+            self._course,
+            _RampSender(self, manner, timeout_s),
+            rows,
+            manner.completion,
+            timeout_s,
+            manner.settle_s,
+        ).run()
 
     def _slow_lanes(self, rows: I8, lanes: I8) -> I8:
         """Lanes of `rows` to whose IOC as many batches are on their way as may be."""
@@ -133,12 +160,10 @@ class Writer:
                     counts[lane_of[host]] = counts.get(lane_of[host], 0) + 1
         return np.array([n for n, c in counts.items() if c >= self._limits.batches_per_ioc], int)
 
-    async def _begin(self, manner: _Manner, rows: I8, deadline: _Deadline) -> None:
+    async def _begin(self, number: int, manner: _Manner, rows: I8, deadline: _Deadline) -> None:
         """Send what is announced; on from there beside the next where it takes long."""
         handed_over = asyncio.Event()
-        task = asyncio.create_task(
-            self._complete(self._batch, manner, rows, deadline, handed_over.set)
-        )
+        task = asyncio.create_task(self._complete(number, manner, rows, deadline, handed_over.set))
         self._running[task] = rows
         handover = asyncio.create_task(handed_over.wait())
         try:
@@ -154,36 +179,42 @@ class Writer:
             del self._running[task]
             task.result()
 
-    async def _announce(self, rows: I8) -> bool:
-        """Make the intent durable; False where it is not: then nothing of it is sent."""
-        number = self._batch + 1
+    async def _announce(self, rows: I8, steps: I4 | None = None) -> int | None:
+        """Make the intent durable; None where it is not: then nothing of it is sent."""
+        async with self._announcing:
+            if self._course.is_stopping() or self._course.cut_short is not None:
+                return None
+            return await self._announce_next(self._batch + 1, rows, steps)
+
+    async def _announce_next(self, number: int, rows: I8, steps: I4 | None) -> int | None:
         at = self._course.clock()
         try:
             permission = await self._course.store.journal_intent(
                 *(self._restore.id, self._course.context.job, number),
                 *(rows, self._items.number[rows], at),
+                steps=steps,
             )
         except DreyError as error:
             if not is_unavailable(error):
                 raise
             self._course.cut_short = error
-            return False
+            return None
         if permission == Permission.PAUSE:
             self._course.want_pause()
-            return False
+            return None
         if permission == Permission.STOP:
             self._course.stop()
         if self._course.is_stopping():
             # announced and not sent: the outcome says so, the journal alone would not know
-            return False
+            return None
         if number == 1 and self._course.clock() > self._restore.start_by_ns:
             self._course.cut_short = DeadlineExceeded(
                 "the start deadline was over before the first write"
             )
-            return False
+            return None
         self._batch = number
-        self._execution.intend(rows, at)
-        return True
+        self._execution.intend(rows, at, steps)
+        return number
 
     # ---- one batch
 
@@ -297,6 +328,24 @@ class Writer:
         by_row = dict(zip(rows.tolist(), circuits, strict=True))
         self._course.unanswered = unanswered_of(
             self._items, self._execution, rows[~withdrawn], by_row
+        )
+
+
+class _RampSender:
+    """What a ramp sees of its writer."""
+
+    def __init__(self, writer: Writer, manner: _Manner, timeout_s: float) -> None:
+        self._writer, self._manner, self._timeout_s = writer, manner, timeout_s
+        self.announce = writer._announce
+        self.done_channels_hold = writer._done_channels_hold
+
+    async def may_send(self) -> bool:
+        return await self._writer._may_go_on(None)
+
+    def send_targets(self, batch: int, rows: I8) -> asyncio.Task[None]:
+        deadline = _Deadline(self._timeout_s)
+        return asyncio.create_task(
+            self._writer._complete(batch, self._manner, rows, deadline, lambda: None)
         )
 
 

@@ -404,9 +404,13 @@ class RestorePolicy(_message.Message):
     done_value: _builtins.float
     """Value of the done channel that means done. Absent: 1."""
     ramp_rate: _builtins.float
-    """Fastest change, in units per second. Absent: no limit."""
+    """Fastest change, in units per second; without `ramp_step` a step is what it allows in a second. Absent:
+    no limit.
+    """
     ramp_step: _builtins.float
-    """Largest step, in units. Absent: no limit."""
+    """Largest step, in units: a restore goes to its target in steps (`ramp_steps` of a plan's item). Absent:
+    no limit.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long completion may take. Absent: 5 s."""

@@ -227,6 +227,10 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """An independent read after completion showed the target, with an alarm worse than that of the stored
     value: a driver that refuses a write says so there only.
     """
+    VERDICT_RAMP_STOPPED: _Verdict.ValueType  # 14
+    """Its ramp stopped before the target: a step was not reached, the machine was not where the ramp would
+    go on, or the restore was stopped. `ramp_steps_sent` of its steps were sent; `seen` says where it is.
+    """
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What became of one PV. "Done" is only said of what was verified."""
@@ -264,6 +268,10 @@ another value, an alarm that was not there, or nothing.
 VERDICT_IN_ALARM: Verdict.ValueType  # 13
 """An independent read after completion showed the target, with an alarm worse than that of the stored
 value: a driver that refuses a write says so there only.
+"""
+VERDICT_RAMP_STOPPED: Verdict.ValueType  # 14
+"""Its ramp stopped before the target: a step was not reached, the machine was not where the ramp would
+go on, or the restore was stopped. `ramp_steps_sent` of its steps were sent; `seen` says where it is.
 """
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
@@ -722,7 +730,10 @@ class PlanItem(_message.Message):
 
     @_builtins.property
     def ramp_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Values to be written before the target, in order. Not built yet: empty."""
+        """Values to be written before the target, in order, as `ramp_step` and `ramp_rate` of its policy ask:
+        each is sent when the one before is complete, and seen at the setpoint and the readback. Empty: no
+        ramp, or the target is one step away.
+        """
 
     @_builtins.property
     def tolerance(self) -> _value_pb2.Tolerance:
@@ -1207,6 +1218,7 @@ class RestoreItem(_message.Message):
     READBACK_REACHED_FIELD_NUMBER: _builtins.int
     MAY_STILL_FIRE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    RAMP_STEPS_SENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Permanent number of the PV."""
     name: _builtins.str
@@ -1225,6 +1237,8 @@ class RestoreItem(_message.Message):
     """The write was sent, was never answered, and may still take place, as of now."""
     explanation: _builtins.str
     """What the verdict means for this PV, and what to do, in a sentence."""
+    ramp_steps_sent: _builtins.int
+    """How many of its ramp steps were sent. 0: none, or no ramp."""
     @_builtins.property
     def before(self) -> _value_pb2.Value:
         """Value before. Absent: none."""
@@ -1267,10 +1281,11 @@ class RestoreItem(_message.Message):
         readback_reached: _builtins.bool | None = ...,
         may_still_fire: _builtins.bool = ...,
         explanation: _builtins.str = ...,
+        ramp_steps_sent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "epics_status", b"epics_status", "explanation", b"explanation", "may_still_fire", b"may_still_fire", "name", b"name", "number", b"number", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "skip", b"skip", "stage", b"stage", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "epics_status", b"epics_status", "explanation", b"explanation", "may_still_fire", b"may_still_fire", "name", b"name", "number", b"number", "ramp_steps_sent", b"ramp_steps_sent", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "skip", b"skip", "stage", b"stage", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__readback_reached: _TypeAlias = _typing.Literal["readback_reached"]  # noqa: Y015
     _WhichOneofArgType__readback_reached: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached"]  # noqa: Y015

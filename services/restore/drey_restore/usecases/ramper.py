@@ -1,0 +1,241 @@
+"""Ramps: each step is announced, sent, completed, and seen, before the next one is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+import numpy as np
+
+from drey_core.pv_table import CompletionMode
+from drey_core.values import ARRAY, I8, Columns, Kind, as_float64
+from drey_restore.domain.execution import ECA_NORMAL
+from drey_restore.domain.items import F8, I4
+from drey_restore.domain.judging import alarm_is_worse
+from drey_restore.domain.ramping import Climbing, expected_readback, step_size, steps_passed
+from drey_restore.domain.settling import Mask, Settling
+from drey_restore.usecases.course import Course, through_outage
+
+_LOOK_EVERY_S = 0.1
+_LEAST_TOLERANCE = 1e-6
+"""Of the value: what a record of type FLOAT32 makes of it is no other value."""
+
+
+class Sender(Protocol):
+    """What a ramp needs of the writer."""
+
+    async def may_send(self) -> bool:
+        """Whether more may be sent; waits while it is paused."""
+        ...
+
+    async def announce(self, rows: I8, steps: I4 | None = None) -> int | None:
+        """Number of the entry in the journal; None: nothing of it may be sent."""
+        ...
+
+    def send_targets(self, batch: int, rows: I8) -> asyncio.Task[None]:
+        """Write the targets of announced rows."""
+        ...
+
+    async def done_channels_hold(self, rows: I8) -> Mask:
+        """Whether the done channels of rows are at their values."""
+        ...
+
+
+class Ramper:
+    """The ramps of rows of one stage, that complete in one way. Times in seconds."""
+
+    def __init__(
+        self,
+        course: Course,
+        sender: Sender,
+        rows: I8,
+        completion: CompletionMode,
+        timeout_s: float,
+        settle_s: float,
+    ) -> None:
+        self._course, self._sender, self._rows = course, sender, rows
+        self._completion, self._timeout_s, self._settle_s = completion, timeout_s, settle_s
+        self._items, self._execution = course.items, course.execution
+        self._channels, self._limits = course.channels, course.limits
+        self._begin = _numbers(course.before, rows)
+        self._target = _numbers(self._items.target, rows)
+        self._first_readback = np.full(len(rows), np.nan)
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Returns when all are at their targets, have stopped, or nothing more may be sent."""
+        try:
+            await self._read_first_readbacks()
+            climbing = self._climb()
+            while self._goes_on(climbing):
+                if not await self._sender.may_send():
+                    break
+                due = climbing.due(time.monotonic())[: self._limits.chunk]
+                if len(due):
+                    await self._go_on(climbing, due)
+                    continue
+                wake = climbing.next_due()
+                left = None if wake is None else max(0.0, wake - time.monotonic())
+                await self._course.wait_any(self._running, left)
+            if self._running:
+                await asyncio.wait(self._running)
+            self._reap()
+        finally:
+            for task in self._running:
+                task.cancel()
+            if self._running:
+                await asyncio.wait(self._running)
+
+    def _goes_on(self, climbing: Climbing) -> bool:
+        self._reap()
+        return bool(climbing.open.any() or self._running)
+
+    def _reap(self) -> None:
+        for task in [task for task in self._running if task.done()]:
+            self._running.discard(task)
+            task.result()
+
+    def _climb(self) -> Climbing:
+        """All ramps from where their setpoints are; those from which it would be a jump stop."""
+        items, rows = self._items, self._rows.tolist()
+        policies = [items.policies[int(items.policy_of[row])] for row in rows]
+        steps = [items.ramps.get(row, ()) for row in rows]
+        passed = [
+            steps_passed(each, now, target, step_size(policy) or 0.0)
+            for each, now, target, policy in zip(
+                steps, self._begin.tolist(), self._target.tolist(), policies, strict=True
+            )
+        ]
+        climbing = Climbing(
+            self._begin, steps, [each or 0 for each in passed], policies, time.monotonic()
+        )
+        self._stop(climbing, np.flatnonzero([each is None for each in passed]))
+        return climbing
+
+    def _stop(self, climbing: Climbing, ramps: I8) -> None:
+        climbing.stop(ramps)
+        self._execution.stop_ramps(self._rows[ramps])
+
+    async def _read_first_readbacks(self) -> None:
+        """Where the readbacks are before the first step; NaN where there is none to follow."""
+        there = np.flatnonzero(self._course.with_readback[self._rows])
+        if len(there) == 0:
+            return
+        slots = self._course.readback_slots(self._rows[there])
+        found = await self._channels.table.read(slots, self._limits.read_s)
+        self._first_readback[there] = _numbers(found.values, np.arange(len(there)))
+
+    async def _go_on(self, climbing: Climbing, due: I8) -> None:
+        """Send the next step, or the target, of those that are where they were left."""
+        still = await self._look(self._rows[due], climbing.value[due])
+        self._stop(climbing, due[~still])
+        due = due[still]
+        at_last = climbing.done[due]
+        for ramps, is_target in ((due[~at_last], False), (due[at_last], True)):
+            if len(ramps) == 0:
+                continue
+            steps = None if is_target else (climbing.index[ramps] + 1).astype(np.int32)
+            batch = await self._sender.announce(self._rows[ramps], steps)
+            if batch is None:
+                return
+            if steps is None:
+                climbing.leave(ramps)
+                self._running.add(self._sender.send_targets(batch, self._rows[ramps]))
+            else:
+                climbing.begin(ramps)
+                step = self._step(batch, climbing, ramps, steps)
+                self._running.add(asyncio.create_task(step))
+
+    async def _step(self, batch: int, climbing: Climbing, ramps: I8, steps: I4) -> None:
+        """Write one step of each of `ramps`, and wait until it is reached."""
+        self._course.context.check_lease()
+        rows, values, sent = self._rows[ramps], climbing.next_values(ramps), time.monotonic()
+        codes: I4 = await self._channels.table.write(
+            self._course.slots(rows),
+            self._columns(rows, values),
+            self._timeout_s,
+            completion=self._completion == CompletionMode.PUT_CALLBACK,
+        )
+        at = self._course.clock()
+        self._execution.result(rows, codes, at, steps)
+        await through_outage(
+            lambda: self._course.store.journal_result(self._course.restore.id, batch, codes, at)
+        )
+        done = np.flatnonzero(codes == ECA_NORMAL)
+        climbing.stop(ramps[codes != ECA_NORMAL])
+        until = np.full(len(done), sent + self._timeout_s)
+        settling = Settling(np.full(len(done), self._settle_s), until)
+        while len(settling.waiting):
+            look = done[settling.waiting]
+            settling.look(
+                await self._has_followed(ramps[look], values[look], climbing.value[ramps[look]]),
+                time.monotonic(),
+            )
+            if self._course.is_stopping():
+                return  # the end says where each stands
+            if len(settling.waiting):
+                await self._course.wait_any((), _LOOK_EVERY_S)
+        climbing.arrive(ramps[done], settling.settled, sent)
+        self._execution.stop_ramps(rows[done[settling.late]])
+
+    async def _has_followed(self, ramps: I8, values: F8, earlier: F8) -> Mask:
+        """Whether setpoints, readbacks and done channels are where a step leads to."""
+        rows = self._rows[ramps]
+        followed = await self._look(rows, values)
+        if self._completion == CompletionMode.DONE_CHANNEL:
+            followed &= await self._sender.done_channels_hold(rows)
+        last = _numbers(self._items.stored_readback, rows)
+        first = self._first_readback[ramps]
+        known = np.flatnonzero(~np.isnan(first) & ~np.isnan(last))
+        if len(known) == 0:
+            return followed
+        slots = self._course.readback_slots(rows[known])
+        found = await self._channels.table.read(slots, self._limits.read_s)
+        seen = _numbers(found.values, np.arange(len(known)))
+        at, before = (
+            expected_readback(
+                first[known],
+                last[known],
+                self._begin[ramps[known]],
+                self._target[ramps[known]],
+                value[known],
+            )
+            for value in (values, earlier)
+        )
+        items = self._items
+        allowed = items.readback_absolute[rows[known]] + items.readback_relative[
+            rows[known]
+        ] * np.abs(at)
+        # a device that does not go straight is followed too, as long as it goes
+        allowed = np.maximum(allowed, np.abs(at - before) / 2)
+        followed[known] &= np.abs(seen - at) <= allowed
+        return followed
+
+    async def _look(self, rows: I8, values: F8) -> Mask:
+        """Whether setpoints are at values, with an alarm that is allowed."""
+        items = self._items
+        found = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
+        seen = _numbers(found.values, np.arange(len(rows)))
+        allowed = items.absolute[rows] + items.relative[rows] * np.abs(values)
+        allowed = np.maximum(allowed, np.abs(values) * _LEAST_TOLERANCE)
+        severity = np.maximum(items.stored.severity[rows], self._course.before.severity[rows])
+        there: Mask = (np.abs(seen - values) <= allowed) & ~alarm_is_worse(found.values, severity)
+        return there
+
+    def _columns(self, rows: I8, values: F8) -> Columns:
+        """Values in the types of their channels."""
+        kinds = self._items.target.kind[rows].tolist()
+        exact: list[Any] = [
+            value if kind in (Kind.FLOAT32, Kind.FLOAT64) else round(value)
+            for value, kind in zip(values.tolist(), kinds, strict=True)
+        ]
+        return Columns.from_values(rows, exact, kinds)
+
+
+def _numbers(columns: Columns, rows: I8) -> F8:
+    """Values of rows; NaN where one is no single number."""
+    kind = columns.kind[rows]
+    numbers: F8 = as_float64(kind, columns.data[rows]).astype(np.float64)
+    texts = (kind == Kind.NONE) | (kind == Kind.STRING) | (kind & np.uint8(ARRAY) != 0)
+    return np.where(texts, np.nan, numbers)
