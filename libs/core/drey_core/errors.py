@@ -61,6 +61,7 @@ class Reason(IntEnum):
     UNKNOWN_FIELD = 43
     GATE_NOT_MET = 44
     OWN_PLAN = 45
+    GUARD_FAILED = 46
 
 
 class DreyError(Exception):

@@ -20,6 +20,7 @@ from drey_restore.settings import Settings
 from drey_restore.usecases.approvals import Approvals, Protected
 from drey_restore.usecases.ending import Ending
 from drey_restore.usecases.grants import GrantCheck
+from drey_restore.usecases.guards import Guards
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.restores import JOB_KIND, Restores
@@ -85,14 +86,19 @@ async def main(settings: Settings, app: App) -> int:
         settings.writes_per_ioc,
     )
     pool = ChannelPool(table, settings.keep_channels)
-    runner = Runner(running, jobs, pool, ending, notifier, running_restores, limits, now_ns)
+    catalog = CatalogClient(upstream)
+    guards = Guards(
+        catalog,
+        lambda: open_table(settings.channel_access, settings.ca_environment()),
+        limits,
+    )
+    runner = Runner(running, jobs, pool, guards, ending, notifier, running_restores, limits, now_ns)
     worker = JobWorker(
         jobs,
         {JOB_KIND: Kind(runner.run, runner.interrupted)},
         owner=f"restore@{socket.gethostname()}:{os.getpid()}",
         lease_s=settings.job_lease,
     )
-    catalog = CatalogClient(upstream)
     pulses = Pulses(image, settings.shards)
     live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
     grants = GrantCheck(catalog, store)
@@ -102,6 +108,7 @@ async def main(settings: Settings, app: App) -> int:
         catalog,
         live,
         pool,
+        guards,
         limits,
         now_ns,
         protected=Protected(catalog, parse_selectors(settings.approval_required)),

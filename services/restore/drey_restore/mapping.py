@@ -93,9 +93,8 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
     if source == "state" and state not in {"snapshot_id", "golden"}:
         raise _not_built(f"spec.state.{state}")
     golden = spec.state.golden
-    for name in ("edits", "guards"):
-        if getattr(spec, name):
-            raise _not_built(f"spec.{name}")
+    if spec.edits:
+        raise _not_built("spec.edits")
     for index, gate in enumerate(spec.gates):
         _check_gate(gate, f"spec.gates[{index}]")
     if spec.HasField("rollback"):
@@ -121,8 +120,6 @@ def _check_gate(gate: restore_pb2.StageGate, path: str) -> None:
     match gate.WhichOneof("condition"):
         case "max_failed" if gate.max_failed < 0:
             raise InvalidArgument(f"{path}.max_failed: is negative", field=f"{path}.max_failed")
-        case "must_hold":
-            raise _not_built(f"{path}.must_hold")
         case None:
             raise _missing(f"{path}.max_failed")
 

@@ -207,11 +207,6 @@ async def test_empty_expired_and_unknown_are_refused(site: Site) -> None:
         ("spec.state.instant_ns", {"state": {"instant_ns": 1}}),
         ("spec.state.run_end", {"state": {"run_end": {"run_id": "1", "edge": 1}}}),
         ("spec.edits", {"edits": [{"selector": {"names": ["X"]}, "linear": {"scale": 2}}]}),
-        ("spec.guards", {"guards": [{"expression": "X > 1"}]}),
-        (
-            "spec.gates[1].must_hold",
-            {"gates": [{"max_failed": 1}, {"must_hold": {"expression": "X"}}]},
-        ),
         ("spec.rollback", {"rollback": {}}),
     ],
 )

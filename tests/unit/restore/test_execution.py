@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from drey_core.errors import Internal, Reason
 from drey_core.values import Columns
-from drey_restore.domain.execution import Batch, Execution, all_verified, replay, shortfall
+from drey_restore.domain.execution import (
+    Batch,
+    Execution,
+    all_verified,
+    counts_by_journal,
+    replay,
+    shortfall,
+)
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState, Skip, Verdict, may_follow
 
@@ -205,3 +212,107 @@ def test_what_was_equal_is_looked_at_too() -> None:
     assert error is not None
     assert error.reason == Reason.NOT_ALL_VERIFIED
     assert items.names[1] in error.message
+
+
+@st.composite
+def ramped_stories(draw: st.DrawFn) -> tuple[PlanItems, list[Batch]]:
+    """A journal of ramps: of each row some steps in order, and perhaps the target; then the end.
+
+    It is cut anywhere, as by a crash or an abort. A row goes on only after a step that is done.
+    """
+    items = items_of(draw(st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=1, max_size=8)))
+    rows = items.writes.tolist()
+    total = {row: draw(st.integers(0, 4)) for row in rows}
+    sent = dict.fromkeys(rows, 0)
+    batches: list[Batch] = []
+    for at in range(draw(st.integers(0, 12))):
+        open_rows = [row for row in rows if sent[row] >= 0]
+        if not open_rows:
+            break
+        chosen = draw(st.lists(st.sampled_from(open_rows), min_size=1, max_size=4, unique=True))
+        steps = [sent[row] + 1 if sent[row] < total[row] else 0 for row in chosen]
+        known = draw(st.booleans())
+        codes = draw(
+            st.lists(st.sampled_from((1, 1, 1, *CODES)), min_size=len(steps), max_size=len(steps))
+        )
+        for row, step, code in zip(chosen, steps, codes, strict=True):
+            sent[row] = step if step and known and code == 1 else -1
+        batches.append(
+            Batch(
+                np.array(chosen, np.int64),
+                100 + at,
+                np.array(codes, np.int32) if known else None,
+                200 + at,
+                np.array(steps, np.int32),
+            )
+        )
+    return items, batches
+
+
+@settings(deadline=None)
+@given(ramped_stories())
+def test_ramps_add_up_to_the_plan_wherever_they_are_cut(
+    story: tuple[PlanItems, list[Batch]],
+) -> None:
+    items, batches = story
+    told = replay(items, batches)
+    assert sum(told.counts) == len(items)
+    told.close()
+    counts = told.counts
+    assert sum(counts) == len(items)
+    assert counts[Verdict.PENDING] == 0
+    # what the journal alone tells is the same
+    first = [0] * len(Verdict)
+    first[Verdict.PENDING] = len(items.writes)
+    by_journal = counts_by_journal(first, batches)
+    left_out = (Verdict.EQUAL_ALREADY, Verdict.SKIPPED)
+    assert by_journal == [0 if v in left_out else counts[v] for v in range(len(counts))]
+    for row in items.writes.tolist():
+        entries = [
+            (int(b.steps[i]), None if b.codes is None else int(b.codes[i]))
+            for b in batches
+            for i in np.flatnonzero(b.rows == row).tolist()
+            if b.steps is not None
+        ]
+        done = [step for step, code in entries if code == 1 and step]
+        verdict = Verdict(int(told.verdict[row]))
+        if not entries:
+            assert verdict == Verdict.NOT_SENT
+        elif entries[-1][1] is None:
+            assert verdict == Verdict.UNKNOWN
+        elif entries[-1] == (0, 1):
+            assert verdict == Verdict.WRITTEN
+        elif done and entries[-1][1] not in (80, 440):
+            # somewhere between: neither as it was, nor at its target
+            assert verdict == Verdict.RAMP_STOPPED
+        # what was sent has a way back
+        assert bool(told.sent_time[row]) == bool(
+            done or (entries and entries[-1][1] not in (192, 480, 0))
+        )
+        with pytest.raises(Internal):
+            told.intend(np.array([row]), 1)
+
+
+@settings(deadline=None)
+@given(ramped_stories())
+def test_no_step_is_announced_twice(story: tuple[PlanItems, list[Batch]]) -> None:
+    items, batches = story
+    told = replay(items, batches)
+    for batch in batches:
+        assert batch.steps is not None
+        stepped = batch.steps != 0
+        if stepped.any():
+            with pytest.raises(Internal):
+                told.intend(batch.rows[stepped], 1, batch.steps[stepped])
+
+
+def test_a_ramp_that_is_refused_on_its_way_is_not_as_it_was() -> None:
+    execution = Execution(items_of([0, 0]))
+    both, first = np.arange(2), np.ones(2, np.int32)
+    execution.intend(both, 5, first)
+    execution.result(both, np.array([1, 376], np.int32), 6, first)
+    assert execution.verdict.tolist() == [Verdict.PENDING, Verdict.REFUSED]
+    execution.intend(both[:1], 7)
+    execution.result(both[:1], np.array([192], np.int32), 8)
+    assert execution.verdict.tolist() == [Verdict.RAMP_STOPPED, Verdict.REFUSED]
+    assert execution.sent_time.tolist() == [7, 5]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from drey_core.errors import DeadlineExceeded, DreyError, FailedPrecondition, In
 from drey_core.values import I8, U1
 from drey_restore.domain.items import I4, PlanItems
 from drey_restore.domain.kinds import VERDICTS, Completion, RestoreState, Skip, Verdict
+
+if TYPE_CHECKING:
+    from drey_restore.domain.records import Guard
 
 ECA_NORMAL = 1
 ECA_TIMEOUT = 80
@@ -332,6 +336,17 @@ def gate_not_met(items: PlanItems, rows: I8, failed: I8, most: int) -> FailedPre
         " for what is left",
         reason=Reason.GATE_NOT_MET,
         metadata={"stage": str(stage), "failed": str(len(failed)), "first_failed": first},
+    )
+
+
+def gate_not_held(guard: Guard, stage: int, why: str) -> FailedPrecondition:
+    """GATE_NOT_MET: the condition that a gate wants does not hold in time."""
+    shown = guard.description or guard.expression
+    return FailedPrecondition(
+        f"what must hold after stage {stage}, {shown!r}, does not: {why}; no later stage was begun."
+        " Make a new plan for what is left once it does",
+        reason=Reason.GATE_NOT_MET,
+        metadata={"stage": str(stage), "guard": guard.expression, "why": why},
     )
 
 

@@ -55,6 +55,14 @@ class Rules:
         limits = [gate.max_failed for gate in self.gates if gate.after_stage == stage]
         return min((most for most in limits if most is not None), default=None)
 
+    def must_hold(self, first: int, following: int) -> list[Guard]:
+        """What must hold between the writes of stage `first` and those of `following`."""
+        return [
+            gate.guard
+            for gate in self.gates
+            if gate.guard is not None and first <= gate.after_stage < following
+        ]
+
 
 @dataclass(frozen=True)
 class PlanRecord:

@@ -65,12 +65,23 @@ class Course:
         self.moving = np.full(n, -1, np.int8)
         self.unanswered: Unanswered | None = None
         self.cut_short: DreyError | None = None
+        self._halted = asyncio.Event()
         self._state = restore.state
         self._pausing, self._advancing = asyncio.Lock(), asyncio.Lock()
 
     def is_stopping(self) -> bool:
-        """Whether somebody wants it to end: nothing more is sent."""
+        """Whether somebody, or a guard, wants it to end: nothing more is sent."""
+        return self.is_aborted() or self._halted.is_set()
+
+    def is_aborted(self) -> bool:
+        """Whether somebody wants it to end."""
         return self._wishes.abort.is_set() or self.context.cancelled.is_set()
+
+    def halt(self, why: DreyError) -> None:
+        """End it at once; the first reason counts."""
+        if self.cut_short is None:
+            self.cut_short = why
+        self._halted.set()
 
     def stop(self) -> None:
         """End it as somebody wanted who told another process."""
@@ -117,7 +128,7 @@ class Course:
         """Until a task or an event is done, it is to stop, or `timeout_s` are over."""
         waits = {
             asyncio.create_task(event.wait())
-            for event in (self._wishes.abort, self.context.cancelled, *events)
+            for event in (self._wishes.abort, self.context.cancelled, self._halted, *events)
         }
         try:
             await asyncio.wait(

@@ -29,6 +29,7 @@ from drey_restore.domain.records import Chosen, PlanRecord, Rules
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.approvals import Protected, approval_of
 from drey_restore.usecases.grants import GrantCheck
+from drey_restore.usecases.guards import Guards
 from drey_restore.usecases.sources import PlanSource, undo_source
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
@@ -82,6 +83,7 @@ class Plans:
         catalog: CatalogClient,
         live: LiveMachine,
         channels: ChannelPool,
+        guards: Guards,
         limits: Limits,
         clock: Clock,
         grants: GrantCheck,
@@ -92,7 +94,7 @@ class Plans:
         self._protected = protected
         self._store, self._refuse_invalid = store, refuse_invalid
         self._snapshots, self._catalog, self._live = snapshots, catalog, live
-        self._channels, self._limits = channels, limits
+        self._channels, self._guards, self._limits = channels, guards, limits
         self._clock, self._grants = clock, grants
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         self._waiting = 0
@@ -102,6 +104,7 @@ class Plans:
         made = await self._seen(request, principal)
         if made is None:
             async with self._turn():
+                await self._guards.check(request.rules)
                 if request.golden is not None:
                     found = await self._snapshots.golden_id(*request.golden)
                     request = replace(request, snapshot_id=found)

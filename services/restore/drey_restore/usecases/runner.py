@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import AsyncExitStack
 
 import numpy as np
 
 from drey_core.errors import DreyError, FailedPrecondition, Internal
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import gate_not_met, shortfall
+from drey_restore.domain.execution import gate_not_held, gate_not_met, shortfall
 from drey_restore.domain.kinds import RestoreState, Skip
 from drey_restore.domain.records import RestoreRecord
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.ending import Ending, EndJob
+from drey_restore.usecases.guards import Guards, GuardWatch
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.start_check import StartCheck
 from drey_restore.usecases.verifier import Verifier
@@ -31,6 +34,7 @@ class Runner:
         store: RestoreStore,
         jobs: JobStore,
         channels: ChannelPool,
+        guards: Guards,
         ending: Ending,
         notifier: Notifier,
         running: RunningRestores,
@@ -38,6 +42,7 @@ class Runner:
         clock: Clock,
     ) -> None:
         self._store, self._jobs, self._channels = store, jobs, channels
+        self._guards = guards
         self._ending, self._notifier, self._running = ending, notifier, running
         self._limits, self._clock = limits, clock
 
@@ -74,7 +79,7 @@ class Runner:
                 context,
                 wishes,
             )
-            await _run_with_channels(course)
+            await _run_with_channels(course, self._guards)
         return context.result
 
     async def interrupted(self, job: Job) -> None:
@@ -111,7 +116,7 @@ class Runner:
         return end
 
 
-async def _run_with_channels(course: Course) -> None:
+async def _run_with_channels(course: Course, guards: Guards) -> None:
     items = course.items
     rows = items.writes
     addresses = course.addresses(np.flatnonzero(np.isin(items.skip, (Skip.NONE, Skip.EQUAL))))
@@ -119,22 +124,61 @@ async def _run_with_channels(course: Course) -> None:
     addresses += filter(None, (items.done_address(row) for row in rows.tolist()))
     async with course.channels.use(addresses):
         try:
-            await _run(course)
+            await _run(course, guards)
         except (asyncio.CancelledError, JobLost):
             # nobody waits for them any more: what has not begun shall not begin
             await course.channels.renew(course.addresses(course.execution.unanswered))
             raise
 
 
-async def _write_stages(course: Course, writer: Writer, verifier: Verifier) -> None:
+async def _write_guarded(
+    course: Course, watch: GuardWatch, writer: Writer, verifier: Verifier
+) -> None:
+    """Write, and watch the guards meanwhile: without a watch nothing is written."""
+
+    def on_end(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            course.halt(Internal(f"the watch of the guards has ended: {task.exception()!r}"))
+
+    watching = asyncio.create_task(watch.run(course.halt))
+    watching.add_done_callback(on_end)
+    try:
+        await _write_stages(course, watch, writer, verifier)
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
+
+
+async def _wait_for_gates(course: Course, watch: GuardWatch, first: int, following: int) -> None:
+    """Until what the gates from stage `first` to before `following` want holds, or it is late."""
+    end = time.monotonic() + course.restore.verify_timeout_ns / 1e9
+    for guard in course.rules.must_hold(first, following):
+        while (why := watch.not_met(guard)) is not None and not course.is_stopping():
+            left = end - time.monotonic()
+            if left <= 0:
+                course.cut_short = gate_not_held(guard, first, why)
+                return
+            watch.changed.clear()
+            await course.wait_any((), left, watch.changed)
+
+
+async def _write_stages(
+    course: Course, watch: GuardWatch, writer: Writer, verifier: Verifier
+) -> None:
     """Stage by stage; what a gate wants of one holds before the next begins."""
     if len(course.execution.pending):
         await course.advance(RestoreState.WRITING)
-    for rows in course.items.stages:
+    stages = course.items.stages
+    numbers = [int(course.items.stage[rows[0]]) for rows in stages]
+    for rows, number, following in zip(stages, numbers, [*numbers[1:], None], strict=True):
         await writer.write_stage(rows)
         if course.is_stopping() or course.cut_short is not None:
             return
-        most = course.rules.most_failed(int(course.items.stage[rows[0]]))
+        if following is not None:
+            await _wait_for_gates(course, watch, number, following)
+        if course.is_stopping() or course.cut_short is not None:
+            return
+        most = course.rules.most_failed(number)
         if most is None:
             continue
         await verifier.judge(rows[course.execution.sent_time[rows] != 0])
@@ -144,23 +188,27 @@ async def _write_stages(course: Course, writer: Writer, verifier: Verifier) -> N
             return
 
 
-async def _run(course: Course) -> None:
+async def _run(course: Course, guards: Guards) -> None:
     if course.is_stopping():
         await course.end(RestoreState.ABORTED)
         return
-    try:
-        await StartCheck(course).run()
-    except DreyError as error:
-        await course.end(RestoreState.FAILED, error)
-        return
     writer, verifier = Writer(course), Verifier(course)
-    if not course.is_stopping():
-        await _write_stages(course, writer, verifier)
-    await writer.withdraw()
+    async with AsyncExitStack() as stack:
+        try:
+            await StartCheck(course).run()
+            watch = await stack.enter_async_context(guards.watching(course.rules))
+            if (broken := watch.broken()) is not None:
+                raise broken
+        except DreyError as error:
+            await course.end(RestoreState.FAILED, error)
+            return
+        if not course.is_stopping():
+            await _write_guarded(course, watch, writer, verifier)
+        await writer.withdraw()
     if course.execution.anything_sent:
         await verifier.run()
     course.execution.close()
-    if course.is_stopping():
+    if course.is_aborted():
         await course.end(RestoreState.ABORTED)
     elif course.cut_short is not None:
         await course.end(RestoreState.INTERRUPTED, course.cut_short)

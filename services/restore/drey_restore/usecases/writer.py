@@ -229,6 +229,8 @@ class Writer:
         """Send it and note what came of it. JobLost, and nothing is sent, without the lease."""
         self._course.context.check_lease()
         timeout_s = manner.timeout_s or deadline.left_s
+        if self._course.is_stopping():
+            timeout_s = 0  # since it was announced, it was stopped
         until = time.monotonic() + timeout_s
         if timeout_s > 0:
             codes: I4 = await self._channels.table.write(

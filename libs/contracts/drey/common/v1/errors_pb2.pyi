@@ -143,6 +143,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. Nobody decides on a plan of their own, by whichever of their keys: ask a second
     person. Metadata: `plan_id`, `principal`.
     """
+    ERROR_REASON_GUARD_FAILED: _ErrorReason.ValueType  # 46
+    """FAILED_PRECONDITION. In the `error` of a restore: a guard does not hold, or cannot be known, so that
+    nothing more is written. Metadata: `guard`, `why`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value is the `reason` of the `google.rpc.ErrorInfo`
@@ -269,6 +273,10 @@ later stage was begun. Metadata: `stage`, `failed`, `first_failed`.
 ERROR_REASON_OWN_PLAN: ErrorReason.ValueType  # 45
 """PERMISSION_DENIED. Nobody decides on a plan of their own, by whichever of their keys: ask a second
 person. Metadata: `plan_id`, `principal`.
+"""
+ERROR_REASON_GUARD_FAILED: ErrorReason.ValueType  # 46
+"""FAILED_PRECONDITION. In the `error` of a restore: a guard does not hold, or cannot be known, so that
+nothing more is written. Metadata: `guard`, `why`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

@@ -378,7 +378,9 @@ class PlanSpec(_message.Message):
 
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Guard]:
-        """What must hold while it runs; one that fails stops new writes at once. Not built yet."""
+        """What must hold while it writes, and before; one that fails, or cannot be known any more, stops new
+        writes at once, and the restore ends as INTERRUPTED with the reason GUARD_FAILED.
+        """
 
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageGate]:
@@ -568,14 +570,24 @@ Global___LinearEdit: _TypeAlias = LinearEdit  # noqa: Y015
 
 @_typing.final
 class Guard(_message.Message):
-    """A condition over PVs. One that cannot be known counts as one that fails."""
+    """A condition over PVs. One that cannot be known counts as one that fails: a PV that it looks at is not
+    connected, is INVALID or NaN, or its type does not fit.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPRESSION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     expression: _builtins.str
-    """The condition: `SR:CURRENT < 0.1 and MODE == "MD"`."""
+    """The condition, an expression of CEL (https://cel.dev) that gives a truth:
+    `pv["SR:CURRENT"] < 0.1 && pv["MODE"] == "MD"`. `pv["NAME"]` is the value of the PV of that name in
+    the catalog: of its readback, or of its setpoint where it has none; `setpoint["NAME"]` is that of its
+    setpoint. The name is a constant text, so any character may stand in it. Numbers compare whatever
+    their types; an enumeration is its label; an array is a list. Macros (all, exists, map, filter, has)
+    and structures are refused, and so is what looks at more than 100 PVs, is longer than 4000 bytes, or
+    nested too deeply. When the plan is made, its PVs must be known and connected, and its types must
+    fit; whether it holds does not matter then.
+    """
     description: _builtins.str
     """What it is for, for people."""
     def __init__(
@@ -610,7 +622,9 @@ class StageGate(_message.Message):
     """
     @_builtins.property
     def must_hold(self) -> Global___Guard:
-        """A condition over PVs. Not built yet."""
+        """A condition over PVs, for which the restore waits at most for the verify timeout. Where it does not
+        hold then, the restore ends as INTERRUPTED with the reason GATE_NOT_MET.
+        """
 
     def __init__(
         self,

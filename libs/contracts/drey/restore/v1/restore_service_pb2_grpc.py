@@ -183,7 +183,7 @@ class RestoreServiceServicer:
         WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
         take place). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-        DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+        DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -70,7 +70,7 @@ class RestoreServiceStub:
     WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
     take place). In
     the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-    DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+    DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
     """
     GetRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.GetRestoreRequest, _restore_service_pb2.GetRestoreResponse]
@@ -140,7 +140,7 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
     take place). In
     the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-    DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+    DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
     """
     GetRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.GetRestoreRequest, _restore_service_pb2.GetRestoreResponse]  # type: ignore[assignment]
@@ -255,7 +255,7 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
         take place). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-        DEADLINE_EXCEEDED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+        DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
         """
 
