@@ -12,6 +12,7 @@ from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import LiveMachine
 from drey_restore.adapters.snapshots import SnapshotClient
 from drey_restore.adapters.store import SCHEMA_PACKAGES, RestoreStore
+from drey_restore.domain.planning import parse_problems
 from drey_restore.limits import Limits
 from drey_restore.loops.release import ReleaseLoop
 from drey_restore.loops.warm import WarmLoop
@@ -113,7 +114,7 @@ async def main(settings: Settings, app: App) -> int:
         now_ns,
         protected=Protected(catalog, parse_selectors(settings.approval_required)),
         grants=grants,
-        refuse_invalid=settings.refuse_invalid,
+        refused=parse_problems(settings.refuse),
     )
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)

@@ -35,8 +35,13 @@ class Settings(ChannelAccessSettings):
     keep_channels: float = Field(
         600.0, ge=1, description="Seconds after which a channel that nothing has used is closed."
     )
-    refuse_invalid: bool = Field(
-        False, description="Leave out of plans what was INVALID when it was stored; else warn."
+    refuse: str = Field(
+        "disabled",
+        pattern=r"^ *((disabled|invalid|undefined|truncated) *(, *|$))*$",
+        description="Problems for which a PV is left out of plans, by comma; the others are"
+        " warnings. `disabled`: its record is (.DISP, .DISA); of the stored value: `invalid`: it"
+        " was INVALID, `undefined`: never set (UDF), `truncated`: a text of all the bytes that"
+        " Channel Access carries.",
     )
     approval_required: str = Field(
         "",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -16,7 +15,6 @@ from drey.common.v1 import errors_pb2, selector_pb2, state_pb2, value_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_cli import digests
-from drey_core.directory import MetadataPage
 from drey_runtime import status
 from drey_testing.restore_world import Site
 
@@ -113,6 +111,7 @@ async def test_writes_of_every_type_arrive(site: Site) -> None:
     assert {n: v["value"] for n, v in after.items()} == {n: v["value"] for n, v in before.items()}
 
 
+@pytest.mark.parametrize("more_settings", [{"refuse": ""}])
 async def test_clipped_refused_and_dead_are_told_apart(site: Site) -> None:
     world, machine = site.world, site.machine
     pull = next(r for r in world.rows if r.kind == "pull_back")
@@ -389,36 +388,6 @@ async def test_a_plan_says_what_was_re_addressed_since_its_snapshot(site: Site) 
     assert digests.plan_digest(plan, items.values()) == plan.digest
     items[moved[0]].ClearField("warnings")
     assert digests.plan_digest(plan, items.values()) != plan.digest
-
-
-async def test_moved_labels_are_their_own_refusal(site: Site) -> None:
-    """And no option accepts them."""
-    world = site.world
-    row = next(r for r in world.rows if r.kind == "enum")
-    snapshot_id = await world.take()
-    await site.machine.write({row.setpoint: 5})
-    await world.publish()
-    real = world.metadata_pages
-
-    def other_labels(pretend: Sequence[int] = ()) -> list[MetadataPage]:
-        pages = real(pretend)
-        for page in pages:
-            for slot, labels in page.labels.items():
-                page.labels[slot] = tuple(b"was " + label for label in labels)
-        return pages
-
-    world.metadata_pages = other_labels  # type: ignore[method-assign]
-    world.snapshots[snapshot_id].labels = {
-        n: [f"was {label}" for label in labels]
-        for n, labels in world.snapshots[snapshot_id].labels.items()
-    }
-    await world.publish()
-    plan = await site.plan(snapshot_id, selector=selector_pb2.Selector(names=[row.setpoint]))
-    assert plan.writes == 1
-    ended = await site.ended((await site.execute(plan, all=pb.AllMoved())).id)
-    assert ended.state == restore_pb2.RESTORE_STATE_FAILED
-    assert errors_pb2.ErrorReason.Name(ended.error.reason) == "ERROR_REASON_LABELS_MOVED"
-    assert "accept" not in ended.error.message
 
 
 async def test_lists_are_paged_newest_first(site: Site) -> None:

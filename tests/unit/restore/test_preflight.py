@@ -10,8 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drey_core.pv_table import Policy
+from drey_core.values import ARRAY, Kind
+from drey_restore.domain.conversion import by_label
+from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
-from drey_restore.domain.planning import PlanInput, WayBack, make_plan
+from drey_restore.domain.planning import (
+    PlanInput,
+    RecordFacts,
+    WayBack,
+    make_plan,
+    parse_problems,
+    refuse_records,
+)
 
 from .test_planning import columns, known
 
@@ -43,15 +53,123 @@ def test_a_disabled_record_is_not_written() -> None:
     assert ".DISA" in plan.warnings[0][0]
 
 
-@pytest.mark.parametrize(("refuse", "skip"), [(False, Skip.NONE), (True, Skip.INVALID_SOURCE)])
-def test_what_was_invalid_when_it_was_stored_is_told_or_refused(refuse: bool, skip: Skip) -> None:
-    given = planned(["X", "Y", "Z"], refuse_invalid=refuse)
+@pytest.mark.parametrize(
+    ("refused", "skips"),
+    [
+        ("", [Skip.NONE, Skip.NONE]),
+        ("invalid", [Skip.NONE, Skip.INVALID_SOURCE]),
+        ("undefined", [Skip.INVALID_SOURCE, Skip.NONE]),
+        (" undefined, invalid", [Skip.INVALID_SOURCE] * 2),
+    ],
+)
+def test_what_was_no_value_when_it_was_stored_is_told_or_refused(
+    refused: str, skips: list[Skip]
+) -> None:
+    given = planned(["X", "Y", "Z"], refused=parse_problems(refused))
     given.stored.severity[:2], given.stored.status[:2] = 3, [17, 5]
     plan = make_plan(given)
-    assert plan.skip.tolist() == [skip, skip, Skip.NONE]
+    assert plan.skip.tolist() == [*skips, Skip.NONE]
     assert "never set" in plan.warnings[0][0]
     assert "INVALID" in plan.warnings[1][0]
     assert 2 not in plan.warnings
+
+
+@pytest.mark.parametrize(("refused", "skip"), [("", Skip.NONE), ("truncated", Skip.INVALID_SOURCE)])
+def test_a_text_that_may_have_been_cut_is_told_or_refused(refused: str, skip: Skip) -> None:
+    full = b"x" * 39
+    stored = [full, full, full[:-1], [b"a", full]]
+    kinds = [Kind.STRING] * 3 + [Kind.STRING | ARRAY]
+    given = known(stored, [b"", b"", b"", [b"b", b"c"]], kinds)
+    given = replace(given, addresses=["X", "X.DESC$", "Z", "W"], refused=parse_problems(refused))
+    plan = make_plan(given)
+    assert plan.skip.tolist() == [skip, Skip.NONE, Skip.NONE, skip]
+    assert sorted(plan.warnings) == [0, 3]
+    assert "may have been cut" in plan.warnings[3][0]
+
+
+LABELS = st.lists(st.sampled_from([b"", b"Off", b"On", b"Hold", b"Trip"]), max_size=5).map(tuple)
+
+
+@given(st.integers(0, 6), LABELS, LABELS)
+def test_what_is_written_means_what_was_stored_or_is_refused(
+    index: int, old: tuple[bytes, ...], new: tuple[bytes, ...]
+) -> None:
+    found = by_label(index, old, new)
+    assert found.problem in (Skip.NONE, Skip.LABEL_GONE)
+    if not old or not new or old == new:
+        assert (found.index, found.problem, found.note) == (index, Skip.NONE, "")
+        return
+    label = dict(enumerate(old)).get(index, b"")
+    now = dict(enumerate(new)).get(found.index, b"")
+    if found.problem == Skip.NONE:
+        assert label == now
+        assert found.note or found.index == index
+    else:
+        assert found.note
+        assert new.count(label) != 1 or not label
+
+
+def test_a_label_that_stands_twice_and_an_index_beyond_the_labels_are_told() -> None:
+    twice = by_label(0, (b"On", b"Off"), (b"On", b"Off", b"On"))
+    assert twice.problem == Skip.LABEL_GONE and "ambiguous" in twice.note
+    beyond = by_label(9, (b"On", b"Off"), (b"Off", b"On"))
+    assert (beyond.problem, beyond.index) == (Skip.NONE, 9) and "as an index" in beyond.note
+    got_one = by_label(2, (b"On", b"Off"), (b"On", b"Off", b"Trip"))
+    assert got_one.problem == Skip.LABEL_GONE
+
+
+def looked(plan: PlanItems, refused: str = "disabled", **facts: object) -> PlanItems:
+    """The plan after a look at its records; `disp` and `disabled` are addresses."""
+    rows = np.sort(plan.writes)
+    named = {
+        name: np.isin([plan.addresses[row] for row in rows], list(facts.get(name, ())))
+        for name in ("disp", "disabled")
+    }
+    found = RecordFacts(rows, aliases=facts.get("aliases", {}), **named)
+    return refuse_records(plan, found, parse_problems(refused))
+
+
+def test_records_that_take_no_value_are_left_out_but_for_what_enables_them() -> None:
+    addresses = ["A", "B", "B.DRVH", "C.DISP", "D"]
+    plan = make_plan(planned(addresses))
+    disp, disabled = ["A", "C.DISP"], ["B", "B.DRVH"]
+    after = looked(plan, disp=disp, disabled=disabled)
+    refused = Skip.NOT_WRITABLE
+    # a limit is taken by a record that is disabled, and .DISP itself by one that takes nothing else
+    assert after.skip.tolist() == [refused, refused, 0, 0, 0]
+    assert ".DISP" in after.warnings[0][0] and ".DISA" in after.warnings[1][0]
+    assert after.target.kind[0] == Kind.NONE
+    told = looked(plan, "", disp=disp, disabled=disabled)
+    assert told.skip.tolist() == plan.skip.tolist()
+    assert sorted(told.warnings) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("target", "stages", "skip"),
+    [
+        (0.0, {}, Skip.NONE),  # the plan itself enables it first
+        (0.0, {1: 1}, Skip.NOT_WRITABLE),  # too late
+        (1.0, {}, Skip.NOT_WRITABLE),  # the plan itself disables it first
+        (1.0, {1: 1}, Skip.NONE),  # and here after the value
+    ],
+)
+def test_records_are_judged_as_the_plans_own_earlier_writes_leave_them(
+    target: float, stages: dict[int, int], skip: Skip
+) -> None:
+    policies = {row: Policy(stage=stage) for row, stage in stages.items()}
+    given = replace(
+        known([2.0, target], [1.0, 1.0 - target]), addresses=["X", "X.DISP"], policies=policies
+    )
+    after = looked(make_plan(given), disp=["X"] if target == 0.0 else [])
+    assert after.skip.tolist() == [skip, Skip.NONE]
+
+
+def test_an_alias_is_written_once() -> None:
+    addresses = ["A", "B", "B.DESC", "C.RVAL"]
+    after = looked(make_plan(planned(addresses)), aliases={1: "A", 2: "A", 3: "A"})
+    duplicate = Skip.DUPLICATE_ADDRESS
+    assert after.skip.tolist() == [Skip.NONE, duplicate, Skip.NONE, duplicate]
+    assert after.warnings[1] == ("the same field as A, by an alias",)
 
 
 def test_limits_are_those_after_the_plans_own_earlier_writes() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,13 +74,24 @@ class LiveMetadata:
 class LiveValues:
     """Values of channels in the order asked; `stale[i]`: its monitor is silent.
 
-    `writable`: by this process where it has a channel of its own, else by the monitor.
+    `writable`: by this process where it has a channel of its own, else by the monitor. `labels`, by
+    row, are those that our own channels have; the monitors' are in `metadata`.
     """
 
     values: Columns
     stale: NDArray[np.bool_]
     writable: NDArray[np.bool_]
     metadata: LiveMetadata
+    labels: Mapping[int, Labels] = field(default_factory=dict)
+
+    def with_labels(self, rows: I8, labels: Sequence[Labels]) -> LiveValues:
+        """With the labels of enumerations that a channel of our own has, where it has them."""
+        found = {
+            row: tuple(label.decode(errors="replace").encode() for label in raw)
+            for row, raw in zip(rows.tolist(), labels, strict=True)
+            if raw
+        }
+        return replace(self, labels=found)
 
     def with_access(self, rows: I8, writable: NDArray[np.bool_]) -> LiveValues:
         """With what the IOC allows this process, whose identity need not be the monitor's."""

@@ -6,7 +6,11 @@ from drey_core.names import record_of
 
 _LOW_LIMITS = ("DRVL", "LLM")
 _HIGH_LIMITS = ("DRVH", "HLM")
-_BEFORE_VALUES = frozenset({*_LOW_LIMITS, *_HIGH_LIMITS, "HOPR", "LOPR", "OMSL", "SPMG", "SET"})
+DISABLING = frozenset({"DISP", "DISA", "DISV", "SDIS"})
+"""Fields that decide whether a record takes values, and does something with them."""
+_BEFORE_VALUES = frozenset(
+    {*_LOW_LIMITS, *_HIGH_LIMITS, *DISABLING, "HOPR", "LOPR", "OMSL", "SPMG", "SET"}
+)
 """Limits and modes of a record: written before its values."""
 
 
@@ -27,3 +31,13 @@ def comes_first(address: str) -> bool:
     """Whether it is a limit or a mode, which is written before the values of its stage."""
     record, _, name = address.rpartition(".")
     return bool(record) and name in _BEFORE_VALUES
+
+
+def record_name(address: str) -> str:
+    """Name of the record, without field, long-string mark and filter."""
+    return address.partition("{")[0].partition(".")[0].removesuffix("$")
+
+
+def field_name(address: str) -> str:
+    """Name of the field that an address names; VAL where it names none."""
+    return address.partition("{")[0].partition(".")[2].removesuffix("$") or "VAL"

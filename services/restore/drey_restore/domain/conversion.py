@@ -72,14 +72,10 @@ def convert(
     enums = rows[same & (kind[rows] == Kind.ENUM)]
     for row in enums.tolist():
         old, new = stored_labels.get(row, ()), live_labels(row)
-        try:
-            index, moved = _by_label(int(data[row]), old, new)
-        except _Refused as refused:
-            problem[row] = refused.reason
-            continue
-        if moved:
-            warnings[row] = (f"enum index moved from {int(data[row])} to {index}",)
-            data[row] = index
+        found = by_label(int(data[row]), old, new)
+        problem[row], data[row] = found.problem, found.index
+        if found.note:
+            warnings[row] = (found.note,)
     extra = bytearray()
     base = len(stored.heap)
     for row in rows[~same].tolist():
@@ -104,16 +100,45 @@ def _name(kind: np.uint8) -> str:
     return f"array of {text}" if int(kind) & ARRAY else text
 
 
-def _by_label(index: int, old: Labels, new: Labels) -> tuple[int, bool]:
-    """(index by today's labels, whether it moved)."""
+@dataclass(frozen=True)
+class ByLabel:
+    """What is written for a stored enumeration, what to say of it, and why not (`Skip`)."""
+
+    index: int
+    note: str = ""
+    problem: Skip = Skip.NONE
+
+
+def by_label(index: int, old: Labels, new: Labels) -> ByLabel:
+    """By the label that `index` had, where both lists are known and differ.
+
+    An index that had no label is compared and written as an index, unless it has got one since.
+    """
     if not old or not new or old == new:
-        if new and index >= len(new):
-            raise _Refused(Skip.LABEL_GONE)
-        return index, False
-    if index >= len(old) or old[index] not in new:
-        raise _Refused(Skip.LABEL_GONE)
-    found = index if index < len(new) and new[index] == old[index] else new.index(old[index])
-    return found, found != index
+        return ByLabel(index)
+    label = old[index] if index < len(old) else b""
+    now = new[index] if index < len(new) else b""
+    if not label:
+        if now:
+            note = f"the stored index {index} had no label, and is {_quoted(now)} today"
+            return ByLabel(index, note, Skip.LABEL_GONE)
+        return ByLabel(index, f"the stored index {index} has no label: compared as an index")
+    places = [place for place, text in enumerate(new) if text == label]
+    if not places:
+        return ByLabel(
+            index, f"today's labels have no {_quoted(label)}, the stored one", Skip.LABEL_GONE
+        )
+    if len(places) > 1:
+        several = " and ".join(map(str, places))
+        note = f"the stored label {_quoted(label)} stands at {several} today: ambiguous"
+        return ByLabel(index, note, Skip.LABEL_GONE)
+    if places[0] == index:
+        return ByLabel(index)
+    return ByLabel(places[0], f"enum index moved from {index} to {places[0]}")
+
+
+def _quoted(label: bytes) -> str:
+    return f'"{label.decode(errors="replace")}"'
 
 
 def _check_counts(stored: Columns, live_count: I8, rows: I8, problem: U1) -> None:

@@ -9,15 +9,17 @@ Reasons in order of precedence; the first that holds is given:
    channel takes no such value;
 5. EQUAL: it has the value already, so the rest does not matter (NaN equals NaN);
 6. CHANGED_SINCE: of the way back, somebody has written it since the restore;
-7. POLICY: its restore policy cannot be followed; INVALID_SOURCE: it was INVALID when it was stored;
+7. POLICY: its restore policy cannot be followed; INVALID_SOURCE: what is stored was no value;
 8. NOT_FINITE, OUT_OF_RANGE: the record would refuse or clip it, or its policy does not allow it;
-9. DUPLICATE_ADDRESS: a PV with a smaller number writes the same record's value.
+9. DUPLICATE_ADDRESS: a PV with a smaller number writes the same record's value;
+10. NOT_WRITABLE, DUPLICATE_ADDRESS again, by what the records of the writes say themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from math import inf
 
 import numpy as np
@@ -35,8 +37,16 @@ from drey_core.values import (
     Severity,
     State,
     as_float64,
+    unpack_strings,
 )
-from drey_restore.domain.addresses import field_of, limit_field
+from drey_restore.domain.addresses import (
+    DISABLING,
+    comes_first,
+    field_name,
+    field_of,
+    limit_field,
+    record_name,
+)
 from drey_restore.domain.conversion import convert, in_heap
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import Skip
@@ -52,9 +62,25 @@ from drey_restore.domain.ramping import Steps, step_size, steps_between
 Mask = NDArray[np.bool_]
 _DISABLED, _UNDEFINED = 18, 17
 """EPICS alarm statuses."""
+_MOST_TEXT = 39
+"""Bytes of a text that Channel Access carries: 40 with the zero at its end."""
 _OTHER_FORMS = (".VAL", ".RVAL", "$")
 """In addresses that may name a field which another address names too."""
 PROTOCOL_PVA = 2
+
+
+class Problem(Enum):
+    """What a site may have refused, or only told."""
+
+    DISABLED = "disabled"
+    INVALID = "invalid"
+    UNDEFINED = "undefined"
+    TRUNCATED = "truncated"
+
+
+def parse_problems(text: str) -> frozenset[Problem]:
+    """Those that a list by comma names."""
+    return frozenset(Problem(name.strip()) for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -79,7 +105,7 @@ class PlanInput:
     of the setpoint; `stale`: not to be believed. `live_count`: greatest number of elements.
     Control limits are NaN where there are none. `policies`: what PVs say themselves, by row.
     `warnings`: what is known to be told, by row. `done`: rows whose done channel is connected and a
-    number.
+    number. `refused`: problems for which a PV is left out; others are warnings.
     """
 
     number: I8
@@ -110,7 +136,7 @@ class PlanInput:
     warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     done: frozenset[int] = frozenset()
     back: WayBack | None = None
-    refuse_invalid: bool = False
+    refused: frozenset[Problem] = frozenset({Problem.DISABLED})
 
 
 class _Skips:
@@ -153,7 +179,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     skips.where(known.stale, Skip.STALE)
     skips.where(~known.writable, Skip.NOT_WRITABLE)
     warnings = _Warnings(known.warnings)
-    _refuse_disabled(known.live, skips, warnings)
+    _refuse_disabled(known, skips, warnings)
     rows = np.flatnonzero(skips.open)
     converted = convert(
         known.stored,
@@ -176,7 +202,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         warnings.add(row, *texts)
     ramps = _ramps(known, target, skips)
     _refuse_policies(known, target, ramps, skips, warnings)
-    _refuse_invalid(known, skips, warnings)
+    _refuse_invalid(known, target, skips, warnings)
     stage = _stages(known)
     _refuse_values(target, _with_own_limits(known, target, stage, skips), skips, warnings)
     _refuse_duplicates(known.addresses, skips)
@@ -217,6 +243,91 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     )
 
 
+@dataclass(frozen=True)
+class RecordFacts:
+    """What records say of themselves, one entry each for some rows of a plan, ascending.
+
+    `disp`: the IOC takes no value; `disabled`: .DISA equals .DISV. `aliases`: what .NAME says, of
+    rows whose address names the record otherwise.
+    """
+
+    rows: I8
+    disp: Mask
+    disabled: Mask
+    aliases: Mapping[int, str] = field(default_factory=dict)
+
+
+def refuse_records(items: PlanItems, facts: RecordFacts, refused: frozenset[Problem]) -> PlanItems:
+    """The plan without the writes that their records would not take, or that come twice.
+
+    As the records will be after the plan's own writes of .DISP and .DISA, which come first in a
+    stage.
+    """
+    skip, warnings = items.skip.copy(), _Warnings(items.warnings)
+    own = _own_switches(items, facts)
+    doubtful = facts.disp | facts.disabled | bool(own)
+    for index in np.flatnonzero(doubtful).tolist():
+        row = int(facts.rows[index])
+        address, stage = items.addresses[row], int(items.stage[row])
+        if field_name(address) in DISABLING:
+            continue
+        disp, disabled = bool(facts.disp[index]), bool(facts.disabled[index])
+        switched = own.get(_record(items, facts, row), {})
+        for name, (when, on) in switched.items():
+            if when <= stage:
+                disp, disabled = (on, disabled) if name == "DISP" else (disp, on)
+        if disp:
+            why = "the record takes no value: .DISP is set"
+        elif disabled and not comes_first(address):
+            why = "the record is disabled: .DISA equals .DISV"
+        else:
+            continue
+        warnings.add(row, why + _by_itself(switched))
+        if Problem.DISABLED in refused:
+            skip[row] = Skip.NOT_WRITABLE
+    _refuse_aliases(items, facts, skip, warnings)
+    target = _blank(items.target, skip != Skip.NONE)
+    return replace(items, skip=skip, target=target, warnings=warnings.by_row)
+
+
+def _record(items: PlanItems, facts: RecordFacts, row: int) -> str:
+    return facts.aliases.get(row) or record_name(items.addresses[row])
+
+
+def _by_itself(switched: Mapping[str, object]) -> str:
+    if not switched:
+        return ""
+    return f" (the plan writes {', '.join(f'.{name}' for name in sorted(switched))} of it as well)"
+
+
+def _own_switches(items: PlanItems, facts: RecordFacts) -> dict[str, dict[str, tuple[int, bool]]]:
+    """By record: the stage in which the plan writes .DISP or .DISA, and whether that disables."""
+    found: dict[str, dict[str, tuple[int, bool]]] = {}
+    for row in facts.rows.tolist():
+        address = items.addresses[row]
+        if not address.endswith((".DISP", ".DISA")):
+            continue
+        disables = bool(items.target.data[row] != 0)
+        switches = found.setdefault(_record(items, facts, row), {})
+        switches[field_name(address)] = (int(items.stage[row]), disables)
+    return found
+
+
+def _refuse_aliases(items: PlanItems, facts: RecordFacts, skip: U1, warnings: _Warnings) -> None:
+    """Write a field once, of which two names are known by what .NAME says."""
+    if not facts.aliases:
+        return
+    seen: dict[tuple[str, str], int] = {}
+    for row in facts.rows.tolist():
+        if skip[row] != Skip.NONE:
+            continue
+        name = field_name(items.addresses[row])
+        first = seen.setdefault((_record(items, facts, row), name.replace("RVAL", "VAL")), row)
+        if first != row:
+            skip[row] = Skip.DUPLICATE_ADDRESS
+            warnings.add(row, f"the same field as {items.addresses[first]}, by an alias")
+
+
 def _without_value(columns: Columns) -> Mask:
     mask: Mask = (columns.state != State.CONNECTED) | (columns.kind == Kind.NONE)
     return mask
@@ -239,23 +350,49 @@ def _stages(known: PlanInput) -> NDArray[np.int32]:
     return stage
 
 
-def _refuse_disabled(live: Columns, skips: _Skips, warnings: _Warnings) -> None:
+def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: _Warnings) -> None:
     """A record that is disabled (.DISA) takes a value and does nothing with it."""
-    disabled = skips.open & (live.status == _DISABLED)
+    disabled = skips.open & (known.live.status == _DISABLED)
     for row in np.flatnonzero(disabled).tolist():
-        warnings.add(row, "the record is disabled: .DISA equals .DISV")
-    skips.where(disabled, Skip.NOT_WRITABLE)
+        if field_name(known.addresses[row]) in DISABLING:
+            disabled[row] = False  # what would enable it
+        else:
+            warnings.add(row, "the record is disabled: .DISA equals .DISV")
+    if Problem.DISABLED in known.refused:
+        skips.where(disabled, Skip.NOT_WRITABLE)
 
 
-def _refuse_invalid(known: PlanInput, skips: _Skips, warnings: _Warnings) -> None:
-    """What was INVALID when it was stored may never have been a value of the machine."""
+def _refuse_invalid(known: PlanInput, target: Columns, skips: _Skips, warnings: _Warnings) -> None:
+    """What may never have been a value of the machine: undefined, INVALID, or cut short."""
     invalid = skips.open & (known.stored.severity == Severity.INVALID)
-    for row in np.flatnonzero(invalid).tolist():
-        undefined = known.stored.status[row] == _UNDEFINED
-        why = "was never set (UDF)" if undefined else "was INVALID when it was stored"
-        warnings.add(row, f"the stored value {why}")
-    if known.refuse_invalid:
-        skips.where(invalid, Skip.INVALID_SOURCE)
+    undefined = invalid & (known.stored.status == _UNDEFINED)
+    cut = _maybe_cut(known, skips.open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING))
+    for problem, rows, text in (
+        (Problem.UNDEFINED, undefined, "the stored value was never set (UDF)"),
+        (Problem.INVALID, invalid & ~undefined, "the stored value was INVALID when it was stored"),
+        (
+            Problem.TRUNCATED,
+            cut,
+            f"the stored text has the {_MOST_TEXT} bytes that Channel Access carries, and may have"
+            " been cut: give the PV the address with $",
+        ),
+    ):
+        for row in np.flatnonzero(rows).tolist():
+            warnings.add(row, text)
+        if problem in known.refused:
+            skips.where(rows, Skip.INVALID_SOURCE)
+
+
+def _maybe_cut(known: PlanInput, texts: Mask) -> Mask:
+    """Which texts are as long as the transport carries; long strings (`$`) have no such end."""
+    cut = np.zeros(len(texts), bool)
+    for row in np.flatnonzero(texts).tolist():
+        if known.addresses[row].endswith("$"):
+            continue
+        raw = known.stored.heap_bytes(row)
+        listed = unpack_strings(raw) if int(known.stored.kind[row]) & ARRAY else [raw]
+        cut[row] = any(len(text) >= _MOST_TEXT for text in listed)
+    return cut
 
 
 def _with_own_limits(

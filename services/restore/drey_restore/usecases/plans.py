@@ -16,7 +16,7 @@ from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, I8, Kind, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
-from drey_restore.adapters.live import LiveMachine, LiveMetadata, LivePages, LiveValues
+from drey_restore.adapters.live import LiveMachine, LivePages, LiveValues
 from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, merged
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
@@ -24,12 +24,20 @@ from drey_restore.domain.digest import RECIPE, plan_digest
 from drey_restore.domain.execution import ECA_NORDACCESS, ECA_NORMAL
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import SKIPS
-from drey_restore.domain.planning import PROTOCOL_PVA, Mask, PlanInput, make_plan
+from drey_restore.domain.planning import (
+    PROTOCOL_PVA,
+    Mask,
+    PlanInput,
+    Problem,
+    make_plan,
+    refuse_records,
+)
 from drey_restore.domain.records import Chosen, PlanRecord, Rules
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.approvals import Protected, approval_of
 from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.guards import Guards
+from drey_restore.usecases.record_check import RecordCheck
 from drey_restore.usecases.sources import PlanSource, undo_source
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
@@ -89,10 +97,11 @@ class Plans:
         grants: GrantCheck,
         *,
         protected: Protected,
-        refuse_invalid: bool = False,
+        refused: frozenset[Problem],
     ) -> None:
         self._protected = protected
-        self._store, self._refuse_invalid = store, refuse_invalid
+        self._store, self._refused = store, refused
+        self._records = RecordCheck(channels, limits, clock)
         self._snapshots, self._catalog, self._live = snapshots, catalog, live
         self._channels, self._guards, self._limits = channels, guards, limits
         self._clock, self._grants = clock, grants
@@ -247,11 +256,15 @@ class Plans:
 
         def make() -> PlanItems:
             known = _assemble(directory, rows, channels, stored, seen, names, named, done)
-            known = replace(known, back=source.back, refuse_invalid=self._refuse_invalid)
+            known = replace(known, back=source.back, refused=self._refused)
             return make_plan(known, exact=request.exact)
 
         # in a thread, so that a restore that runs meanwhile gets its turns
-        return await asyncio.to_thread(make)
+        items = await asyncio.to_thread(make)
+        if not len(items.writes):
+            return items
+        facts = await self._records.look(items)
+        return await asyncio.to_thread(refuse_records, items, facts, self._refused)
 
     async def _from_snapshot(self, request: PlanRequest) -> PlanSource:
         stored, chosen = await together(
@@ -293,12 +306,16 @@ class Plans:
             up = await table.wait_connected(slots, self._limits.connect_s)
             connected = [addresses[at] for at in np.flatnonzero(up).tolist()]
             found = await table.read(self._channels.slots(connected), self._limits.read_s)
-            writable = table.info(self._channels.slots(connected)).writable
+            info = table.info(self._channels.slots(connected))
+            enums = np.flatnonzero(info.kind & ~np.uint8(ARRAY) == Kind.ENUM)
+            # so that the labels are those of now when the next plan, or its restore, looks
+            await table.subscribe(info.slot[enums])
         asked_up = asked[up]
+        live = live.with_labels(asked_up[enums], [info.labels[index] for index in enums.tolist()])
         read = found.code == ECA_NORMAL
         silent = np.concatenate([asked[~up], asked_up[~read & (found.code != ECA_NORDACCESS)]])
         live = live.with_read(asked_up[read], found.values.take(read), silent)
-        return live.with_access(asked_up, writable)
+        return live.with_access(asked_up, info.writable)
 
     async def _look_at_done(self, policies: Mapping[int, Policy]) -> frozenset[int]:
         """Rows whose done channel is connected, and is a number or an enumeration."""
@@ -437,7 +454,7 @@ def _assemble(
         stored_labels={row_of[n]: found.setpoint_labels for n, found in names.items()},
         live=live.values,
         live_count=live.metadata.count(at),
-        live_labels=_labels_by_row(live.metadata, channel.tolist()),
+        live_labels=_labels_by_row(live, channel.tolist()),
         stale=live.stale,
         writable=live.writable,
         control_low=low,
@@ -448,8 +465,8 @@ def _assemble(
     )
 
 
-def _labels_by_row(metadata: LiveMetadata, channels: list[int]) -> Callable[[int], Labels]:
+def _labels_by_row(live: LiveValues, channels: list[int]) -> Callable[[int], Labels]:
     def labels(row: int) -> Labels:
-        return metadata.labels(channels[row])
+        return live.labels.get(row) or live.metadata.labels(channels[row])
 
     return labels

@@ -72,7 +72,9 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     SKIP_REASON_CHANGED_SINCE: _SkipReason.ValueType  # 18
     """Of the way back of a restore: it is not as the restore left it, so somebody has written it since."""
     SKIP_REASON_INVALID_SOURCE: _SkipReason.ValueType  # 19
-    """It was INVALID when it was stored, and this server is set to refuse that; else it is a warning."""
+    """What is stored was never a value of the machine (INVALID when it was stored, never set, a text that
+    may have been cut), and this server is set to refuse that; else it is a warning.
+    """
 
 class SkipReason(_SkipReason, metaclass=_SkipReasonEnumTypeWrapper):
     """Why a plan leaves a PV out."""
@@ -116,7 +118,9 @@ SKIP_REASON_UNSUPPORTED: SkipReason.ValueType  # 17
 SKIP_REASON_CHANGED_SINCE: SkipReason.ValueType  # 18
 """Of the way back of a restore: it is not as the restore left it, so somebody has written it since."""
 SKIP_REASON_INVALID_SOURCE: SkipReason.ValueType  # 19
-"""It was INVALID when it was stored, and this server is set to refuse that; else it is a warning."""
+"""What is stored was never a value of the machine (INVALID when it was stored, never set, a text that
+may have been cut), and this server is set to refuse that; else it is a warning.
+"""
 Global___SkipReason: _TypeAlias = SkipReason  # noqa: Y015
 
 class _PlanState:
