@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from itertools import zip_longest
+
 from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey_core.errors import InvalidArgument, Reason, Unimplemented
 from drey_core.token import query_hash
-from drey_restore.adapters.specs import rules_of
+from drey_restore.adapters.specs import duration_message, rules_of
 from drey_restore.domain.approval import Approval
+from drey_restore.domain.edits import Given, Linear
 from drey_restore.domain.kinds import ApprovalState
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
+from drey_restore.domain.waiting import StageWait
 from drey_restore.usecases.approvals import Decision
 from drey_restore.usecases.plans import PlanRequest, Undo
 from drey_restore.usecases.restores import ExecuteRequest
 from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.times import time_bound, timestamp
+from drey_runtime.mapping.value import from_proto as value_from_proto
 
 _S = 10**9
 _DAY = 86_400 * _S
@@ -93,8 +99,6 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
     if source == "state" and state not in {"snapshot_id", "golden"}:
         raise _not_built(f"spec.state.{state}")
     golden = spec.state.golden
-    if spec.edits:
-        raise _not_built("spec.edits")
     for index, gate in enumerate(spec.gates):
         _check_gate(gate, f"spec.gates[{index}]")
     if spec.HasField("rollback"):
@@ -106,6 +110,10 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
             Undo(spec.undo.restore_id.lower(), spec.undo.also_changed) if source == "undo" else None
         ),
         selector=spec.selector if spec.HasField("selector") else None,
+        edits=tuple(
+            (edit.selector, _edit(edit, f"spec.edits[{index}]"))
+            for index, edit in enumerate(spec.edits)
+        ),
         exact=spec.exact,
         lifetime_ns=_duration(spec, "lifetime", 900 * _S, _DAY, least_ns=1, within="spec."),
         comment=spec.comment,
@@ -114,6 +122,27 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
         request_id=request.request_id,
         raw=request.SerializeToString(deterministic=True),
     )
+
+
+def _edit(edit: restore_pb2.PlanEdit, path: str) -> Given | Linear:
+    match edit.WhichOneof("edit"):
+        case "linear":
+            scale = edit.linear.scale if edit.linear.HasField("scale") else 1.0
+            offset = edit.linear.offset if edit.linear.HasField("offset") else 0.0
+            for name, number in (("scale", scale), ("offset", offset)):
+                if not math.isfinite(number):
+                    field = f"{path}.linear.{name}"
+                    raise InvalidArgument(
+                        f"{field}: {number} is not finite", field=field, metadata={"field": field}
+                    )
+            return Linear(scale, offset)
+        case "value":
+            if edit.value.WhichOneof("data") is None:
+                raise _missing(f"{path}.value.data")
+            kind, data = value_from_proto(edit.value)
+            return Given(kind, data, edit.value.enum_value.label.encode())
+        case _:
+            raise _missing(f"{path}.value")
 
 
 def _check_gate(gate: restore_pb2.StageGate, path: str) -> None:
@@ -199,8 +228,8 @@ def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
             if count
         ],
         stages=[
-            restore_pb2.StageCount(stage=stage, writes=writes)
-            for stage, writes in zip(plan.stages, plan.stage_writes, strict=True)
+            _stage_count(stage, writes, wait)
+            for stage, writes, wait in zip_longest(plan.stages, plan.stage_writes, plan.stage_waits)
         ],
         actor=actor(plan.principal, plan.role),
         create_time=timestamp(plan.create_time_ns),
@@ -208,6 +237,22 @@ def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
         undoes_restore_id=plan.undoes_restore_id or "",
         restore_id=plan.restore_id or "",
         approval=None if plan.approval is None else approval_message(plan.approval, now_ns),
+    )
+
+
+def _stage_count(stage: int, writes: int, wait: StageWait | None) -> restore_pb2.StageCount:
+    if wait is None:
+        return restore_pb2.StageCount(stage=stage, writes=writes)
+    most = wait.most_ns
+    return restore_pb2.StageCount(
+        stage=stage,
+        writes=writes,
+        least_duration=duration_message(wait.least_ns),
+        most_duration=None if most is None else duration_message(most),
+        completions=[
+            restore_pb2.CompletionCount(completion=mode, writes=count)  # type: ignore[arg-type]
+            for mode, count in wait.completions
+        ],
     )
 
 

@@ -205,7 +205,6 @@ async def test_empty_expired_and_unknown_are_refused(site: Site) -> None:
         ("spec.state.live", {"state": {"live": {}}}),
         ("spec.state.instant_ns", {"state": {"instant_ns": 1}}),
         ("spec.state.run_end", {"state": {"run_end": {"run_id": "1", "edge": 1}}}),
-        ("spec.edits", {"edits": [{"selector": {"names": ["X"]}, "linear": {"scale": 2}}]}),
         ("spec.rollback", {"rollback": {}}),
     ],
 )
@@ -388,6 +387,37 @@ async def test_a_plan_says_what_was_re_addressed_since_its_snapshot(site: Site) 
     assert digests.plan_digest(plan, items.values()) == plan.digest
     items[moved[0]].ClearField("warnings")
     assert digests.plan_digest(plan, items.values()) != plan.digest
+
+
+async def test_chosen_pvs_are_edited_and_verified_by_what_was_written(site: Site) -> None:
+    snapshot_id = await site.world.take()
+    magnets = [r for r in site.world.rows if r.kind == "magnet"][:2]
+    names = [r.setpoint for r in magnets]
+    stored = await site.machine.read(names)
+    plan = await site.plan(
+        snapshot_id,
+        selector=selector_pb2.Selector(names=names),
+        edits=[
+            restore_pb2.PlanEdit(
+                selector=selector_pb2.Selector(names=names),
+                linear=restore_pb2.LinearEdit(scale=0.5, offset=0.25),
+            ),
+            restore_pb2.PlanEdit(
+                selector=selector_pb2.Selector(names=names[1:]),
+                value=value_pb2.Value(float64_value=1.75),
+            ),
+        ],
+    )
+    items = await site.plan_items(plan.id)
+    half = stored[names[0]]["value"] * 0.5 + 0.25
+    assert items[names[0]].target.float64_value == half
+    assert items[names[0]].stored.float64_value == stored[names[0]]["value"]
+    assert items[names[0]].warnings == ["edited: the stored value * 0.5 + 0.25"]
+    assert items[names[1]].target.float64_value == 1.75
+    assert digests.plan_digest(plan, items.values()) == plan.digest
+    ended = await site.ended((await site.execute(plan)).id)
+    assert ended.all_verified, await site.items(ended.id)
+    await site.machine.write({name: stored[name]["value"] for name in names})
 
 
 async def test_lists_are_paged_newest_first(site: Site) -> None:

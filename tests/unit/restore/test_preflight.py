@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_a_label_that_stands_twice_and_an_index_beyond_the_labels_are_told() -> 
     assert got_one.problem == Skip.LABEL_GONE
 
 
-def looked(plan: PlanItems, refused: str = "disabled", **facts: object) -> PlanItems:
+def looked(plan: PlanItems, refused: str = "disabled", **facts: Any) -> PlanItems:
     """The plan after a look at its records; `disp` and `disabled` are addresses."""
     rows = np.sort(plan.writes)
     named = {

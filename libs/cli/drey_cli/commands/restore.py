@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from drey_cli.commands import SUMMARIES
 from drey_cli.commands.snapshot_take import snapshot_argument
 from drey_cli.contracts import restore_pb2, restore_service_pb2, state_pb2
+from drey_cli.edits import plan_edits
 from drey_cli.errors import CliError
 from drey_cli.naming import plan_id, restore_id, snapshot_id
-from drey_cli.options import SPAN, argument, comment_option, limit_option, option
+from drey_cli.options import SPAN, argument, choice_of, comment_option, limit_option, option
 from drey_cli.parts import whole_rows
+from drey_cli.render.plan_page import plan_csv, plan_html
 from drey_cli.render.restores import (
     plan_facts,
     plan_table,
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 restore_command = group(SUMMARIES["restore"])
 _SHOWN = 50
 items_option = limit_option(_SHOWN, "Most items shown")
+output_option = option(
+    "--output",
+    type=choice_of("csv", "json", "html"),
+    help="All of a plan as CSV, as JSON, or as one HTML page for the logbook.",
+)
 own_restore_argument = argument("restore", help="Id, part of one, or latest: your own newest.")
 
 
@@ -41,22 +48,37 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
     examples=(
         "drey restore plan latest",
         "drey restore plan golden-2026 --tag Region=LI21 --except 'MOTR:*'",
+        "drey restore plan latest --scale 'QUAD:*=1.02' --set MODE=Standby",
     ),
 )
 @snapshot_argument
 @choosing
 @option("--exact", is_flag=True, help="Also write what is within tolerance, not equal.")
+@option(
+    "--set",
+    "given",
+    multiple=True,
+    metavar="PV=VALUE",
+    help="Write this instead: a label, a number, JSON. A pattern will do; repeatable.",
+)
+@option("--scale", multiple=True, metavar="PV=FACTOR", help="Scale the stored value. Repeatable.")
+@option("--offset", multiple=True, metavar="PV=NUMBER", help="Add to it, scaled. Repeatable.")
 @option("--lifetime", type=SPAN, metavar="TIME", help="It may be run so long. Default 15m.")
 @comment_option
 @items_option
+@output_option
 def plan(
     session: CliSession,
     choice: Choice,
     snapshot: str,
     exact: bool,
+    given: tuple[str, ...],
+    scale: tuple[str, ...],
+    offset: tuple[str, ...],
     lifetime: Duration | None,
     comment: str,
     limit: int,
+    output: str | None,
 ) -> None:
     """Make a plan from a snapshot: what would be written, and what is left out and why.
 
@@ -66,10 +88,11 @@ def plan(
         state=state_pb2.StateRef(snapshot_id=snapshot_id(session.client, snapshot)),
         selector=choice.optional(),
         exact=exact,
+        edits=plan_edits(given, scale, offset),
         lifetime=lifetime,
         comment=comment,
     )
-    _make_plan(session, spec, limit)
+    _make_plan(session, spec, limit, output)
 
 
 @command(
@@ -83,6 +106,7 @@ def plan(
 @option("--also-changed", is_flag=True, help="Also what somebody has changed since the restore.")
 @comment_option
 @items_option
+@output_option
 def undo(
     session: CliSession,
     choice: Choice,
@@ -90,6 +114,7 @@ def undo(
     also_changed: bool,
     comment: str,
     limit: int,
+    output: str | None,
 ) -> None:
     """Plan the way back of a restore: what was there before, of what it sent, stages in reverse.
 
@@ -99,21 +124,32 @@ def undo(
         restore_id=restore_id(session.client, restore, own=True), also_changed=also_changed
     )
     spec = restore_pb2.PlanSpec(undo=undone, selector=choice.optional(), comment=comment)
-    _make_plan(session, spec, limit)
+    _make_plan(session, spec, limit, output)
 
 
-def _make_plan(session: CliSession, spec: restore_pb2.PlanSpec, limit: int) -> None:
+def _make_plan(
+    session: CliSession, spec: restore_pb2.PlanSpec, limit: int, output: str | None
+) -> None:
     request = restore_service_pb2.CreatePlanRequest(spec=spec)
     made = session.client.call(session.client.restores.CreatePlan, request).plan
-    _show_plan(session, made, limit=limit, skips=False)
+    _show_plan(session, made, limit=limit, skips=False, output=output)
     if made.HasField("approval"):
         session.out.note(f"a second person has to approve it: drey restore approve {made.id}")
     if made.writes:
         session.out.note(f"to write it: drey restore run {made.id}")
 
 
-def _show_plan(session: CliSession, made: restore_pb2.Plan, *, limit: int, skips: bool) -> None:
-    if session.out.json:
+def _show_plan(
+    session: CliSession, made: restore_pb2.Plan, *, limit: int, skips: bool, output: str | None
+) -> None:
+    utc = session.out.utc
+    if output == "csv":
+        session.out.raw(plan_csv(read_plan(session, made.id), utc=utc).encode())
+        return
+    if output == "html":
+        session.out.raw(plan_html(made, read_plan(session, made.id), utc=utc).encode())
+        return
+    if session.out.json or output == "json":
         session.out.document({"plan": made, "items": read_plan(session, made.id)})
         return
     items = read_plan(session, made.id, writes_only=not skips, limit=limit)
@@ -168,7 +204,11 @@ def read_plan(
     "show",
     restore_command,
     gives="{restore, items} or {plan, items}",
-    examples=("drey restore show latest", "drey restore show --plan latest --all"),
+    examples=(
+        "drey restore show latest",
+        "drey restore show --plan latest --all",
+        "drey restore show --plan latest --output html > plan.html",
+    ),
 )
 @argument(
     "what",
@@ -179,10 +219,18 @@ def read_plan(
 @option("--plan", "is_plan", is_flag=True, help="It is a plan; else restores are looked at first.")
 @option("--all", "everything", is_flag=True, help="Also what was verified, or left out.")
 @items_option
-def show(session: CliSession, what: str, is_plan: bool, everything: bool, limit: int) -> None:
+@output_option
+def show(
+    session: CliSession,
+    what: str,
+    is_plan: bool,
+    everything: bool,
+    limit: int,
+    output: str | None,
+) -> None:
     """Show a restore with its verdicts, or a plan with its items."""
     client = session.client
-    if not is_plan:
+    if not is_plan and output is None:
         try:
             request = restore_service_pb2.GetRestoreRequest(id=restore_id(client, what))
             answer = client.call(client.restores.GetRestore, request)
@@ -193,7 +241,7 @@ def show(session: CliSession, what: str, is_plan: bool, everything: bool, limit:
             show_restore(session, answer.restore, limit=limit, everything=everything)
             return
     known_plan = get_plan(session, plan_id(client, what))
-    _show_plan(session, known_plan, limit=limit, skips=everything)
+    _show_plan(session, known_plan, limit=limit, skips=everything, output=output)
 
 
 def get_plan(session: CliSession, plan_id: str) -> restore_pb2.Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from drey_cli.contracts import restore_pb2, value_pb2
+from drey_cli.contracts import catalog_pb2, restore_pb2, value_pb2
 from drey_cli.render.comparisons import deviation_cell
 from drey_cli.render.table import (
     Cell,
@@ -43,7 +43,7 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
         ("writes", Cell(f"{format_count(plan.writes)} of {plural(plan.pvs, 'PV')}", "bold")),
     ]
     for stage in plan.stages:
-        pairs.append((f"  stage {stage.stage}", plural(stage.writes, "write")))
+        pairs.append((f"  stage {stage.stage}", stage_text(stage)))
     for skip in plan.skips:
         reason = short_name(restore_pb2.SkipReason, skip.reason)
         pairs.append((f"  {reason}", Cell(plural(skip.pvs, "PV"), skip_style(reason))))
@@ -54,6 +54,23 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     if plan.restore_id:
         pairs.append(("restore", plan.restore_id))
     return facts(pairs)
+
+
+def stage_text(stage: restore_pb2.StageCount) -> str:
+    """Writes of a stage, what it waits for and how long."""
+    parts = [plural(stage.writes, "write")]
+    if stage.HasField("least_duration"):
+        least, most = stage.least_duration.ToNanoseconds(), stage.most_duration.ToNanoseconds()
+        waits = (
+            f"{short_name(catalog_pb2.Completion, count.completion)} of {count.writes}"
+            for count in stage.completions
+        )
+        parts.append("waits for " + ", ".join(waits))
+        if least:
+            parts.append(f"at least {format_span(least)}")
+        late = format_span(most) if stage.HasField("most_duration") else "the write timeout"
+        parts.append(f"late after {late}")
+    return "; ".join(parts)
 
 
 def _approval_cell(approval: restore_pb2.Approval) -> Cell:

@@ -55,7 +55,10 @@ def policy_message(policy: Policy) -> catalog_pb2.RestorePolicy:
 
 
 def _duration(seconds: float | None) -> Duration | None:
-    if seconds is None:
-        return None
-    whole, nanos = divmod(round(seconds * _S), _S)
+    return None if seconds is None else duration_message(round(seconds * _S))
+
+
+def duration_message(nanoseconds: int) -> Duration:
+    """A duration, not negative."""
+    whole, nanos = divmod(nanoseconds, _S)
     return Duration(seconds=whole, nanos=nanos)

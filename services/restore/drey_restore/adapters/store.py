@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from enum import Enum
 from typing import Any
 
@@ -23,6 +24,7 @@ from drey_restore.domain.execution import Batch
 from drey_restore.domain.items import I4, Outcome, PlanItems
 from drey_restore.domain.kinds import TRANSITIONS, ApprovalState, PlanState, RestoreState
 from drey_restore.domain.records import Chosen, HeldWrite, PlanRecord, RestoreRecord, Unanswered
+from drey_restore.domain.waiting import StageWait
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database, Record
 from drey_runtime.event_log import EventKind, Resource, ResourceChange, record_events
@@ -36,7 +38,7 @@ _ITS_APPROVAL = ", ".join(f"a.{name} AS approval_{name}" for name in _APPROVAL)
 _PLAN = f"""
 SELECT p.id, p.digest, p.snapshot_id, p.pvs, p.writes, p.skips, p.exact, p.principal, p.role,
     p.comment, p.create_time_ns, p.expire_time_ns, p.undoes_restore_id, p.restore_id, p.recipe,
-    p.spec, p.stages, p.stage_writes, {_ITS_APPROVAL}
+    p.spec, p.stages, p.stage_writes, p.stage_waits, {_ITS_APPROVAL}
 FROM restore.plan p LEFT JOIN restore.approval a ON a.plan_id = p.id
 """
 _RESTORE = """
@@ -62,8 +64,9 @@ CASE WHEN state <> {ApprovalState.REJECTED:d} AND expire_time_ns <= $5::bigint
 """
 _INSERT_PLAN = """
 INSERT INTO restore.plan (id, digest, snapshot_id, pvs, writes, skips, exact, principal, role,
-    comment, create_time_ns, expire_time_ns, undoes_restore_id, recipe, spec, stages, stage_writes)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+    comment, create_time_ns, expire_time_ns, undoes_restore_id, recipe, spec, stages, stage_writes,
+    stage_waits)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18::jsonb)
 """
 _INSERT_RESTORE = """
 INSERT INTO restore.restore (id, plan_id, state, verdicts, principal, role, comment, job_id,
@@ -136,6 +139,7 @@ class RestoreStore:
             *(plan.exact, plan.principal, plan.role, plan.comment),
             *(plan.create_time_ns, plan.expire_time_ns, plan.undoes_restore_id),
             *(plan.recipe, plan.spec, list(plan.stages), list(plan.stage_writes)),
+            json.dumps([astuple(wait) for wait in plan.stage_waits]),
         )
         await conn.execute("INSERT INTO restore.plan_data VALUES ($1, $2)", plan.id, packed)
 
@@ -576,6 +580,10 @@ def _plan(row: Record | None, plan_id: str) -> PlanRecord:
     for name in ("skips", "stages", "stage_writes"):
         found[name] = tuple(found[name])
     found.pop("items", None)
+    found["stage_waits"] = tuple(
+        StageWait(least, most, tuple((mode, writes) for mode, writes in completions))
+        for least, most, completions in json.loads(found["stage_waits"])
+    )
     decision = {name: found.pop(f"approval_{name}") for name in _APPROVAL}
     approval = None if decision["id"] is None else _approval(decision)
     try:

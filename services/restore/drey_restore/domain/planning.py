@@ -17,7 +17,7 @@ Reasons in order of precedence; the first that holds is given:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
@@ -48,6 +48,7 @@ from drey_restore.domain.addresses import (
     record_name,
 )
 from drey_restore.domain.conversion import convert, in_heap
+from drey_restore.domain.edits import Given, Linear, edit_source
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.policy import (
@@ -105,7 +106,8 @@ class PlanInput:
     of the setpoint; `stale`: not to be believed. `live_count`: greatest number of elements.
     Control limits are NaN where there are none. `policies`: what PVs say themselves, by row.
     `warnings`: what is known to be told, by row. `done`: rows whose done channel is connected and a
-    number. `refused`: problems for which a PV is left out; others are warnings.
+    number. `edits`, each with its rows. `refused`: problems for which a PV is left out; others are
+    warnings.
     """
 
     number: I8
@@ -136,6 +138,7 @@ class PlanInput:
     warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     done: frozenset[int] = frozenset()
     back: WayBack | None = None
+    edits: Sequence[tuple[I8, Given | Linear]] = ()
     refused: frozenset[Problem] = frozenset({Problem.DISABLED})
 
 
@@ -167,6 +170,8 @@ class _Warnings:
 def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     """The items. `exact`: also write what is within tolerance, unless equal bit for bit."""
     n = len(known.number)
+    source = known
+    known, edited = _edited(known)
     skips = _Skips(n)
     if known.excluded is not None:
         skips.where(known.excluded, Skip.EXCLUDED)
@@ -190,6 +195,9 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         known.live_labels,
     )
     skips.skip[rows] = converted.problem[rows]
+    for row, problem in edited.items():
+        if skips.skip[row] == Skip.NONE:
+            skips.skip[row] = problem
     target = converted.target
     compared = compare(target, known.live, known.absolute, known.relative)
     equal = (compared.cls == DifferenceClass.EQUAL) | (
@@ -214,7 +222,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     label_sets: dict[Labels, int] = {}
     label_of = _intern_labels(known.live, known.live_labels, label_sets)
     stored_label_of = _intern_labels(
-        known.stored, lambda row: known.stored_labels.get(row, ()), label_sets
+        source.stored, lambda row: source.stored_labels.get(row, ()), label_sets
     )
     return PlanItems(
         number=known.number,
@@ -222,7 +230,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         addresses=known.addresses,
         readback_addresses=known.readback_addresses,
         current=known.live.with_key(known.setpoint_channel),
-        stored=known.stored.with_key(known.setpoint_channel),
+        stored=source.stored.with_key(known.setpoint_channel),
         target=_blank(target, left_out).with_key(known.setpoint_channel),
         stored_readback=known.stored_readback.with_key(known.readback_channel),
         absolute=known.absolute,
@@ -241,6 +249,29 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         warnings=warnings.by_row,
         ramps={row: steps for row, steps in ramps.items() if steps and not skips.skip[row]},
     )
+
+
+def _edited(known: PlanInput) -> tuple[PlanInput, Mapping[int, Skip]]:
+    """(what is known, with the source as it was edited; why rows cannot be edited so).
+
+    Of what is edited the stored readback says nothing.
+    """
+    if not known.edits:
+        return known, {}
+    found = edit_source(
+        known.stored, known.stored_labels, known.live.kind, known.live_labels, known.edits
+    )
+    changed = np.zeros(len(known.number), bool)
+    changed[found.rows] = True
+    rows = known.warnings.keys() | found.warnings.keys()
+    edited = replace(
+        known,
+        stored=found.values,
+        stored_labels=found.labels,
+        stored_readback=_blank(known.stored_readback, changed),
+        warnings={r: (*found.warnings.get(r, ()), *known.warnings.get(r, ())) for r in rows},
+    )
+    return edited, found.problems
 
 
 @dataclass(frozen=True)
@@ -287,7 +318,8 @@ def refuse_records(items: PlanItems, facts: RecordFacts, refused: frozenset[Prob
             skip[row] = Skip.NOT_WRITABLE
     _refuse_aliases(items, facts, skip, warnings)
     target = _blank(items.target, skip != Skip.NONE)
-    return replace(items, skip=skip, target=target, warnings=warnings.by_row)
+    ramps = {row: steps for row, steps in items.ramps.items() if skip[row] == Skip.NONE}
+    return replace(items, skip=skip, target=target, ramps=ramps, warnings=warnings.by_row)
 
 
 def _record(items: PlanItems, facts: RecordFacts, row: int) -> str:

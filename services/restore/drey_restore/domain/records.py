@@ -15,6 +15,7 @@ from drey_restore.domain.kinds import (
     Skip,
     Verdict,
 )
+from drey_restore.domain.waiting import StageWait
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class PlanRecord:
     rules: Rules = Rules()
     stages: tuple[int, ...] = ()
     stage_writes: tuple[int, ...] = ()
+    stage_waits: tuple[StageWait, ...] = ()
     approval: Approval | None = None
 
     @property

@@ -21,6 +21,7 @@ from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredVa
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
 from drey_restore.domain.digest import RECIPE, plan_digest
+from drey_restore.domain.edits import Given, Linear
 from drey_restore.domain.execution import ECA_NORDACCESS, ECA_NORMAL
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import SKIPS
@@ -33,6 +34,7 @@ from drey_restore.domain.planning import (
     refuse_records,
 )
 from drey_restore.domain.records import Chosen, PlanRecord, Rules
+from drey_restore.domain.waiting import stage_waits
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.approvals import Protected, approval_of
 from drey_restore.usecases.grants import GrantCheck
@@ -72,6 +74,7 @@ class PlanRequest:
     golden: tuple[str, str] | None
     undo: Undo | None
     selector: selector_pb2.Selector | None
+    edits: tuple[tuple[selector_pb2.Selector, Given | Linear], ...]
     exact: bool
     lifetime_ns: int
     comment: str
@@ -229,19 +232,25 @@ class Plans:
             undoes_restore_id=None if request.undo is None else request.undo.restore_id,
             stages=tuple(int(items.stage[rows[0]]) for rows in items.stages),
             stage_writes=tuple(len(rows) for rows in items.stages),
+            stage_waits=stage_waits(items),
         )
 
     async def compute(self, request: PlanRequest) -> PlanItems:
         """The items of the plan, from its source, today's catalog and the live machine."""
         load = self._from_snapshot if request.undo is None else self._from_restore
-        directory, policies, source, live = await together(
+        directory, policies, source, live, edits = await together(
             self._catalog.current(),
             self._catalog.policies(),
             load(request),
             self._read_early(request),
+            self._resolve_edits(request),
         )
         stored = source.stored
         numbers = stored.number
+        edits = [(np.flatnonzero(np.isin(numbers, chosen)), edit) for chosen, edit in edits]
+        wanted = stored.setpoint.kind != Kind.NONE
+        for edited, edit in edits:
+            wanted[edited] |= isinstance(edit, Given)
         rows = directory.rows_of(numbers)
         channels = _at(directory.setpoint_channel, rows)
         if live is None or not live.covers(channels):
@@ -251,12 +260,12 @@ class Plans:
         names = await source.names(asked) if len(asked) else {}
         named = {row: policies[n] for row, n in enumerate(numbers.tolist()) if n in policies}
         seen, done = await together(
-            self._look(directory, rows, stored, live.at(channels)), self._look_at_done(named)
+            self._look(directory, rows, wanted, live.at(channels)), self._look_at_done(named)
         )
 
         def make() -> PlanItems:
             known = _assemble(directory, rows, channels, stored, seen, names, named, done)
-            known = replace(known, back=source.back, refused=self._refused)
+            known = replace(known, back=source.back, edits=edits, refused=self._refused)
             return make_plan(known, exact=request.exact)
 
         # in a thread, so that a restore that runs meanwhile gets its turns
@@ -286,15 +295,15 @@ class Plans:
         )
 
     async def _look(
-        self, directory: Directory, rows: I8, stored: StoredValues, live: LiveValues
+        self, directory: Directory, rows: I8, wanted: Mask, live: LiveValues
     ) -> LiveValues:
-        """The present values by a read of our own; without an answer it is not known.
+        """The present values of those `wanted`, by a read of our own; else they are not known.
 
         A monitor only hears of changes beyond the dead bands of a record, so what it says does not
         decide. That it says a channel is not there saves waiting for it.
         """
         absent = (live.values.state != State.CONNECTED) & ~live.stale
-        there = ~absent & (rows >= 0) & (stored.setpoint.kind != Kind.NONE)
+        there = ~absent & (rows >= 0) & wanted
         there &= _at(directory.setpoint_channel, rows) != 0
         there &= _at(directory.protocol.astype(np.int64), rows) != PROTOCOL_PVA
         there &= _at(directory.read_only.astype(np.int64), rows) == 0
@@ -342,6 +351,15 @@ class Plans:
         if request.selector is not None or request.undo is not None or len(channels) == 0:
             return None
         return await self._live.read(channels)
+
+    async def _resolve_edits(self, request: PlanRequest) -> list[tuple[I8, Given | Linear]]:
+        """Numbers of the PVs of each edit; a name that is not in the catalog is an error."""
+        if not request.edits:
+            return []
+        numbers = await together(
+            *(self._catalog.resolve(selector, unknown=False) for selector, _ in request.edits)
+        )
+        return [(found, edit) for found, (_, edit) in zip(numbers, request.edits, strict=True)]
 
     async def _resolve(self, selector: selector_pb2.Selector | None) -> I8:
         return np.zeros(0, np.int64) if selector is None else await self._catalog.resolve(selector)

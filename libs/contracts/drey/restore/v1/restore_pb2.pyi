@@ -378,7 +378,9 @@ class PlanSpec(_message.Message):
 
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanEdit]:
-        """Changes of what is written, in order; of two for one PV the later counts. Not built yet."""
+        """Changes of what is written, in order; of two for one PV the later counts. The items say what was edited,
+        and how. Of an edited PV the source has no readback to verify by.
+        """
 
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Guard]:
@@ -516,7 +518,9 @@ class PlanEdit(_message.Message):
 
     @_builtins.property
     def value(self) -> _value_pb2.Value:
-        """This value instead of that of the source; only its data counts."""
+        """This value instead of that of the source, which need not have one; only its data counts. For an
+        enumeration a label, or a text, means the index that has it today.
+        """
 
     @_builtins.property
     def linear(self) -> Global___LinearEdit:
@@ -849,23 +853,71 @@ class StageCount(_message.Message):
 
     STAGE_FIELD_NUMBER: _builtins.int
     WRITES_FIELD_NUMBER: _builtins.int
+    LEAST_DURATION_FIELD_NUMBER: _builtins.int
+    MOST_DURATION_FIELD_NUMBER: _builtins.int
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
     stage: _builtins.int
     """The stage."""
     writes: _builtins.int
     """Writes."""
+    @_builtins.property
+    def least_duration(self) -> _duration_pb2.Duration:
+        """Shortest time that it takes: the longest settle time and ramp of its writes. What the devices need
+        comes on top.
+        """
+
+    @_builtins.property
+    def most_duration(self) -> _duration_pb2.Duration:
+        """Time after which its last write is late, by the time-outs of the policies. Absent: one of its writes
+        has none of its own, so the write timeout of ExecutePlan holds.
+        """
+
+    @_builtins.property
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompletionCount]:
+        """What it waits for."""
+
     def __init__(
         self,
         *,
         stage: _builtins.int = ...,
         writes: _builtins.int = ...,
+        least_duration: _duration_pb2.Duration | None = ...,
+        most_duration: _duration_pb2.Duration | None = ...,
+        completions: _abc.Iterable[Global___CompletionCount] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["least_duration", b"least_duration", "most_duration", b"most_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage", "writes", b"writes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "least_duration", b"least_duration", "most_duration", b"most_duration", "stage", b"stage", "writes", b"writes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StageCount: _TypeAlias = StageCount  # noqa: Y015
+
+@_typing.final
+class CompletionCount(_message.Message):
+    """Number of writes whose completion is judged in one way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETION_FIELD_NUMBER: _builtins.int
+    WRITES_FIELD_NUMBER: _builtins.int
+    completion: _catalog_pb2.Completion.ValueType
+    """How."""
+    writes: _builtins.int
+    """Writes."""
+    def __init__(
+        self,
+        *,
+        completion: _catalog_pb2.Completion.ValueType = ...,
+        writes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompletionCount: _TypeAlias = CompletionCount  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):

@@ -1,0 +1,97 @@
+"""A plan as one page for the logbook, and as rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+from drey_cli.contracts import restore_pb2
+from drey_cli.edits import plan_edits
+from drey_cli.render.plan_page import plan_csv, plan_html
+
+HOSTILE = "<script src=//x>&\"'"
+
+
+def number(value: float, severity: int = 1) -> dict[str, object]:
+    return {"float64_value": value, "severity": severity, "state": 3}
+
+
+def an_item(number_of: int, name: str, **more: object) -> restore_pb2.PlanItem:
+    return restore_pb2.PlanItem(number=number_of, name=name, **more)
+
+
+ITEMS = [
+    an_item(1, HOSTILE, current=number(1.0), stored=number(2.0, 4), target=number(2.0), delta=1.0),
+    an_item(2, "B", target=number(3.0), stage=1, warnings=["edited: 3.0"]),
+    an_item(3, "C", skip=restore_pb2.SKIP_REASON_READ_ONLY),
+    an_item(4, "D", skip=restore_pb2.SKIP_REASON_POLICY, warnings=["no readback"]),
+]
+PLAN = restore_pb2.Plan(
+    id="0192f3a4",
+    digest="ab" * 32,
+    pvs=4,
+    writes=2,
+    stages=[{"stage": 0, "writes": 1}, {"stage": 1, "writes": 1}],
+    skips=[
+        {"reason": restore_pb2.SKIP_REASON_READ_ONLY, "pvs": 1},
+        {"reason": restore_pb2.SKIP_REASON_POLICY, "pvs": 1},
+    ],
+    actor={"principal": "ann"},
+    spec={"comment": HOSTILE},
+)
+
+
+class _Page(HTMLParser):
+    """Text, tags, and whatever would load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[tuple[str, str | None]] = []
+        self.said: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [a for a in attrs if a[0] in ("src", "href", "action", "background")]
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def test_the_page_loads_nothing_and_says_warnings_first_and_what_is_left_out() -> None:
+    text = plan_html(PLAN, ITEMS, utc=True)
+    page = _Page()
+    page.feed(text)
+    assert page.loads == [] and not {"script", "img", "link", "iframe"} & set(page.tags)
+    assert not re.search(r"url\(|@import", text)
+    said = "\n".join(page.said)
+    assert said.count(HOSTILE) == 2  # a name and a comment, as texts
+    places = [said.index(each) for each in ("Warnings", "The plan", "Stage 0", "Stage 1")]
+    places += [said.index(each) for each in ("Left out, read-only", "Left out, policy")]
+    assert places == sorted(places)
+    assert "no readback" in said and PLAN.digest in said
+
+
+def test_rows_hold_every_pv_with_its_reason() -> None:
+    rows = list(csv.DictReader(io.StringIO(plan_csv(ITEMS, utc=True))))
+    assert [row["PV"] for row in rows] == [HOSTILE, "B", "C", "D"]
+    assert [row["left out"] for row in rows] == ["", "", "read-only", "policy"]
+    assert (rows[0]["now"], rows[0]["target"], rows[0]["delta"]) == ("1", "2", "1.0")
+    assert rows[0]["stored alarm"].startswith("INVALID")
+    assert rows[3]["notes"] == "no readback"
+
+
+def test_edits_as_they_are_typed() -> None:
+    edits = plan_edits(["M=Hold", "X=[1, 2.5]"], ["Q:*=1.02", "A=2"], ["Q:*=-0.5"])
+    assert [(list(e.selector.globs), list(e.selector.names)) for e in edits] == [
+        (["Q:*"], []),
+        ([], ["A"]),
+        ([], ["M"]),
+        ([], ["X"]),
+    ]
+    assert (edits[0].linear.scale, edits[0].linear.offset) == (1.02, -0.5)
+    assert not edits[1].linear.HasField("offset")
+    assert edits[2].value.string_value == "Hold"
+    assert list(edits[3].value.float64_array.elements) == [1.0, 2.5]
