@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from drey_cli.contracts import restore_pb2, selector_pb2, value_pb2
 from drey_cli.errors import CliError, usage_error
 
+
 def plan_edits(
     given: Sequence[str] | None, scales: Sequence[str] | None, offsets: Sequence[str] | None
 ) -> list[restore_pb2.PlanEdit]:
@@ -75,6 +76,4 @@ def _value(text: str, value: str) -> value_pb2.Value:
 
 
 def _refused(option: str, text: str, why: str) -> CliError:
-    return usage_error(
-        f"{option} {text!r}: {why}", remedy=f"for instance {option} 'QUAD:01:I=1.5'"
-    )
+    return usage_error(f"{option} {text!r}: {why}", remedy=f"for instance {option} 'QUAD:01:I=1.5'")

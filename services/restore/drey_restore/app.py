@@ -24,6 +24,7 @@ from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.guards import Guards
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.plans import Plans
+from drey_restore.usecases.record_check import RecordCheck
 from drey_restore.usecases.restores import JOB_KIND, Restores
 from drey_restore.usecases.runner import Runner
 from drey_runtime.app import App
@@ -103,6 +104,7 @@ async def main(settings: Settings, app: App) -> int:
     pulses = Pulses(image, settings.shards)
     live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
     grants = GrantCheck(catalog, store)
+    records = RecordCheck(table, limits, now_ns, settings.keep_channels)
     plans = Plans(
         store,
         SnapshotClient(upstream),
@@ -112,6 +114,7 @@ async def main(settings: Settings, app: App) -> int:
         guards,
         limits,
         now_ns,
+        records=records,
         protected=Protected(catalog, parse_selectors(settings.approval_required)),
         grants=grants,
         refused=parse_problems(settings.refuse),
@@ -127,6 +130,7 @@ async def main(settings: Settings, app: App) -> int:
     app.start(database, "database")
     app.start(reserved, "database of restores")
     app.start(pool, "channels")
+    app.start(records, "records")
     app.start(ReleaseLoop(running, pool, now_ns), "release")
     app.start(worker, "jobs")
     app.start(warm, "warm")

@@ -169,7 +169,7 @@ def _policy_text(policy: catalog_pb2.RestorePolicy) -> str:
     if policy.done_channel:
         parts.append(policy.done_channel)
     for name in ("timeout", "settle"):
-        if policy.HasField(name):  # type: ignore[arg-type]
+        if policy.HasField(name):
             parts.append(f"{name} {getattr(policy, name).ToNanoseconds() / 1e9:g} s")
     for name in ("ramp_rate", "ramp_step"):
         if policy.HasField(name):  # type: ignore[arg-type]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -30,8 +29,9 @@ class ChannelPool:
         self.table = table
         self._keep_s, self._clock = keep_s, clock
         self._slots: dict[str, int] = {}
-        self._users: Counter[str] = Counter()
-        self._idle_since: dict[str, float] = {}
+        self._in_use: list[set[str]] = []
+        self._last_used: dict[str, float] = {}
+        """By address. It is written for whole sets at once, for there are tens of thousands."""
         self._lock = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -41,27 +41,21 @@ class ChannelPool:
     async def use(self, addresses: Sequence[str]) -> AsyncIterator[None]:
         """Keep channels open during the body. Does not wait for connection."""
         wanted = set(addresses)
-        self._users.update(wanted)
-        for address in wanted:
-            self._idle_since.pop(address, None)
+        self._in_use.append(wanted)
         try:
             async with self._lock:
                 await self._add(wanted)
             yield
         finally:
-            now = self._clock()
-            self._users.subtract(wanted)
-            for address in wanted:
-                if self._users[address] <= 0:
-                    del self._users[address]
-                    self._idle_since[address] = now
+            self._in_use = [each for each in self._in_use if each is not wanted]
+            self._last_used.update(dict.fromkeys(wanted, self._clock()))
 
     def slots(self, addresses: Sequence[str]) -> Slots:
         """Slots, in order, of addresses that the caller uses; good until the next `await`.
 
         Somebody may `renew` a channel meanwhile, which gives it another slot.
         """
-        return np.array([self._slots[address] for address in addresses], np.int64)
+        return np.fromiter(map(self._slots.__getitem__, addresses), np.int64, len(addresses))
 
     async def renew(self, addresses: Sequence[str]) -> None:
         """Close channels and open them again, in that order on their circuit.
@@ -81,11 +75,14 @@ class ChannelPool:
         """
         async with self._lock:
             latest = self._clock() - self._keep_s
-            idle = [a for a, since in self._idle_since.items() if since <= latest]
+            idle = {a for a, when in self._last_used.items() if when <= latest}
+            idle.difference_update(*self._in_use)
             open_ones = [a for a in idle if a in self._slots]
             waiting = self.table.unanswered(self.slots(open_ones))
             held = {open_ones[row] for row in np.flatnonzero(waiting).tolist()}
-            await self._remove([a for a in idle if a not in held])
+            for address in idle - held:
+                del self._last_used[address]
+            await self._remove(idle - held)
 
     async def run(self) -> None:
         """Close idle channels until cancelled."""
@@ -94,15 +91,12 @@ class ChannelPool:
             await self.close_idle()
 
     async def _add(self, addresses: set[str]) -> None:
-        missing = sorted(address for address in addresses if address not in self._slots)
+        missing = sorted(addresses - self._slots.keys())
         if missing:
             added = await self.table.add(missing)
             self._slots.update(zip(missing, added.tolist(), strict=True))
 
-    async def _remove(self, addresses: Sequence[str]) -> None:
+    async def _remove(self, addresses: Iterable[str]) -> None:
         gone = [self._slots.pop(a) for a in dict.fromkeys(addresses) if a in self._slots]
-        for address in addresses:
-            if self._users[address] <= 0:
-                self._idle_since.pop(address, None)
         if gone:
             await self.table.remove(np.array(gone, np.int64))

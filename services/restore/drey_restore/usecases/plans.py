@@ -99,12 +99,12 @@ class Plans:
         clock: Clock,
         grants: GrantCheck,
         *,
+        records: RecordCheck,
         protected: Protected,
         refused: frozenset[Problem],
     ) -> None:
-        self._protected = protected
+        self._protected, self._records = protected, records
         self._store, self._refused = store, refused
-        self._records = RecordCheck(channels, limits, clock)
         self._snapshots, self._catalog, self._live = snapshots, catalog, live
         self._channels, self._guards, self._limits = channels, guards, limits
         self._clock, self._grants = clock, grants

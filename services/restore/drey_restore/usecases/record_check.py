@@ -3,113 +3,146 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from drey_ca.interface import ChannelTable
 from drey_core.values import I8, Kind, as_float64
-from drey_restore.adapters.channels import ChannelPool
 from drey_restore.domain.addresses import record_name
 from drey_restore.domain.execution import ECA_NORMAL
 from drey_restore.domain.items import F8, PlanItems
-from drey_restore.domain.planning import Mask, RecordFacts
+from drey_restore.domain.planning import RecordFacts
 from drey_restore.limits import Clock, Limits
 
 _AGAIN_NS = 600 * 10**9
 """After so long a server that has no such fields is asked again."""
+_LOOK_EVERY_S = 30.0
 
 
-@dataclass(frozen=True)
-class _Fixed:
-    """What a record says that holds while it is connected since `since_ns`."""
+@dataclass
+class _Records:
+    """What is known of records, as columns; `place` is by record, and by address that names it.
 
-    since_ns: int
-    real_name: str
-    disv: float
+    `since` is when its connection was made when `disv` and the real name were read (0: they were
+    not), `silent_until` until when a server without such fields is not asked.
+    """
+
+    place: dict[str, int] = field(default_factory=dict)
+    by_address: dict[str, int] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    disp: I8 = field(default_factory=lambda: np.zeros(0, np.int64))
+    disa: I8 = field(default_factory=lambda: np.zeros(0, np.int64))
+    since: I8 = field(default_factory=lambda: np.zeros(0, np.int64))
+    silent_until: I8 = field(default_factory=lambda: np.zeros(0, np.int64))
+    disv: F8 = field(default_factory=lambda: np.zeros(0))
+    aliases: dict[int, str] = field(default_factory=dict)
+
+    def add(self, names: list[str], slots: I8) -> None:
+        """New records with the slots of all their .DISP, then of all their .DISA."""
+        n, first = len(names), len(self.names)
+        self.place.update(zip(names, range(first, first + n), strict=True))
+        self.names += names
+        self.disp = np.append(self.disp, slots[:n])
+        self.disa = np.append(self.disa, slots[n:])
+        self.since = np.append(self.since, np.zeros(n, np.int64))
+        self.silent_until = np.append(self.silent_until, np.zeros(n, np.int64))
+        self.disv = np.append(self.disv, np.ones(n))
 
 
 class RecordCheck:
-    """Looks with bulk reads: one of the fields that switch, and of a new record one more."""
+    """Looks with one bulk read; of a record that is new with one more.
 
-    def __init__(self, channels: ChannelPool, limits: Limits, clock: Clock) -> None:
-        self._channels, self._limits, self._clock = channels, limits, clock
-        self._fixed: dict[str, _Fixed] = {}
-        self._without: dict[str, int] = {}
-        """Records of servers that have no such fields, and until when they are not asked."""
+    Its channels stay open between plans, and are closed where no plan was made for `keep_s`.
+    """
+
+    def __init__(self, table: ChannelTable, limits: Limits, clock: Clock, keep_s: float) -> None:
+        self._table, self._limits, self._clock, self._keep_s = table, limits, clock, keep_s
+        self._records = _Records()
+        self._used_ns = 0
+        self._lock = asyncio.Lock()
 
     async def look(self, items: PlanItems) -> RecordFacts:
         """Of the rows that a plan writes. What does not answer is taken as enabled."""
         rows = np.sort(items.writes)
-        records = [record_name(items.addresses[row]) for row in rows.tolist()]
-        now = self._clock()
-        listed = [r for r in dict.fromkeys(records) if self._without.get(r, 0) <= now]
-        addresses = [f"{r}.DISP" for r in listed] + [f"{r}.DISA" for r in listed]
-        table = self._channels.table
-        async with self._channels.use(addresses):
-            slots = self._channels.slots(addresses)
-            up = await table.wait_connected(slots, self._limits.connect_s)
-            there = np.flatnonzero(up[: len(listed)] & up[len(listed) :])
-            asked = [addresses[index] for index in [*there, *(there + len(listed))]]
-            slots = self._channels.slots(asked)
-            found = await table.read(slots, self._limits.read_s)
-            since = table.info(self._channels.slots(asked[: len(there)])).state_time
-        answered = [listed[index] for index in there.tolist()]
-        self._note_missing(set(listed).difference(answered), now)
-        await self._learn(answered, since.tolist())
+        addresses = [items.addresses[row] for row in rows.tolist()]
+        async with self._lock:
+            now = self._used_ns = self._clock()
+            places = await self._places(addresses)
+            records = self._records
+        used = np.flatnonzero(np.bincount(places, minlength=len(records.names)))
+        asked = used[records.silent_until[used] <= now]
+        slots = np.concatenate([records.disp[asked], records.disa[asked]])
+        up = await self._table.wait_connected(slots, self._limits.connect_s)
+        both = up[: len(asked)] & up[len(asked) :]
+        records.silent_until[asked[~both]] = now + _AGAIN_NS
+        there = asked[both]
+        slots = np.concatenate([records.disp[there], records.disa[there]])
+        found = await self._table.read(slots, self._limits.read_s)
+        await self._learn(records, there, self._table.info(records.disp[there]).state_time)
         numbers = as_float64(found.values.kind, found.values.data)
         numbers[(found.code != ECA_NORMAL) | (found.values.kind == Kind.NONE)] = np.nan
-        disp, disa = np.split(numbers, 2)
-        place = {record: index for index, record in enumerate(answered)}
-        at = np.array([place.get(record, len(answered)) for record in records], np.int64)
-        disv = np.array([self._disv(record) for record in answered])
-        return RecordFacts(
-            rows,
-            _at(disp > 0, at),
-            _at(disa == disv, at),
-            {
-                row: fixed.real_name
-                for row, record in zip(rows.tolist(), records, strict=True)
-                if (fixed := self._fixed.get(record)) and fixed.real_name not in ("", record)
-            },
-        )
+        disp, disabled = np.zeros((2, len(records.names)), bool)
+        disp[there] = numbers[: len(there)] > 0
+        disabled[there] = numbers[len(there) :] == records.disv[there]
+        aliases = {}
+        if records.aliases:
+            known = np.isin(places, list(records.aliases))
+            aliases = {int(rows[i]): records.aliases[places[i]] for i in np.flatnonzero(known)}
+        return RecordFacts(rows, disp[places], disabled[places], aliases)
 
-    def _disv(self, record: str) -> float:
-        return self._fixed[record].disv if record in self._fixed else 1.0
+    async def _places(self, addresses: list[str]) -> I8:
+        """Where the record of each address stands; those that are new are added."""
+        records = self._records
+        found = np.array([records.by_address.get(a, -1) for a in addresses], np.int64)
+        unknown = [addresses[index] for index in np.flatnonzero(found < 0).tolist()]
+        if not unknown:
+            return found
+        names = [record_name(address) for address in unknown]
+        new = [name for name in dict.fromkeys(names) if name not in records.place]
+        if new:
+            fields = [f"{name}.DISP" for name in new] + [f"{name}.DISA" for name in new]
+            records.add(new, await self._table.add(fields))
+        placed = [records.place[name] for name in names]
+        records.by_address.update(zip(unknown, placed, strict=True))
+        found[found < 0] = placed
+        return found
 
-    def _note_missing(self, records: set[str], now_ns: int) -> None:
-        for record in records:
-            self._without[record] = now_ns + _AGAIN_NS
-            self._fixed.pop(record, None)
-
-    async def _learn(self, records: Sequence[str], since: Sequence[int]) -> None:
+    async def _learn(self, records: _Records, places: I8, since: I8) -> None:
         """Read the real name and .DISV of records that are new, or were connected again."""
-        new = [
-            (record, when)
-            for record, when in zip(records, since, strict=True)
-            if (fixed := self._fixed.get(record)) is None or fixed.since_ns != when
-        ]
-        if not new:
+        changed = records.since[places] != since
+        new, since = places[changed], since[changed]
+        if len(new) == 0:
             return
-        table = self._channels.table
+        names = [records.names[place] for place in new.tolist()]
         # as a long string: a name may have more than the 39 bytes of a short one
-        slots = await table.add([f"{r}.NAME$" for r, _ in new] + [f"{r}.DISV" for r, _ in new])
+        slots = await self._table.add([f"{n}.NAME$" for n in names] + [f"{n}.DISV" for n in names])
         try:
-            await table.wait_connected(slots, self._limits.connect_s)
-            found = await table.read(slots, self._limits.read_s)
+            await self._table.wait_connected(slots, self._limits.connect_s)
+            found = await self._table.read(slots, self._limits.read_s)
         finally:
-            await asyncio.shield(table.remove(slots))
+            await asyncio.shield(self._table.remove(slots))
         values, good = found.values, found.code == ECA_NORMAL
-        numbers: F8 = as_float64(values.kind, values.data)
-        for index, (record, when) in enumerate(new):
-            texts = good[index] and values.kind[index] == Kind.STRING
-            name = values.heap_bytes(index).decode(errors="replace") if texts else ""
-            other = index + len(new)
-            disv = float(numbers[other]) if good[other] else 1.0
-            self._fixed[record] = _Fixed(when if texts and good[other] else 0, name, disv)
+        numbers = as_float64(values.kind, values.data)[len(new) :]
+        named, switched = good[: len(new)], good[len(new) :]
+        records.disv[new] = np.where(switched, numbers, 1.0)
+        records.since[new] = np.where(named & switched, since, 0)
+        for index in np.flatnonzero(named & (values.kind[: len(new)] == Kind.STRING)).tolist():
+            place, real = int(new[index]), values.heap_bytes(index).decode(errors="replace")
+            if real and real != names[index]:
+                records.aliases[place] = real
+            else:
+                records.aliases.pop(place, None)
 
+    async def run(self) -> None:
+        """Close the channels where no plan was made for long, until cancelled."""
+        while True:
+            await asyncio.sleep(min(_LOOK_EVERY_S, self._keep_s))
+            async with self._lock:
+                await self._close_idle()
 
-def _at(mask: Mask, index: I8) -> Mask:
-    """`mask[index]`, False beyond its end."""
-    found: Mask = np.append(mask, False)[index]
-    return found
+    async def _close_idle(self) -> None:
+        records = self._records
+        if records.names and self._clock() - self._used_ns > self._keep_s * 1e9:
+            self._records = _Records()
+            await self._table.remove(np.concatenate([records.disp, records.disa]))
