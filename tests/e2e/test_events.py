@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +23,7 @@ from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_runtime.interceptor import acts
 from tests.e2e.conftest import Running
+from tests.go import ROOT
 
 WAIT_S = 120.0
 LEAVES_NONE = {
@@ -400,3 +404,77 @@ def test_an_import_of_many_is_one_event(running: Running, event_log: EventLog) -
     assert event.bulk.created == 3000
     request = catalog.PurgePvsRequest(selector={"globs": ["EVENT:MANY:*"]})
     running.catalog.PurgePvs(request, **running.call())
+
+
+async def _lines(program: asyncio.subprocess.Process, last: str) -> list[str]:
+    """What it prints up to a line that begins so."""
+    assert program.stdout is not None
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while not lines or not lines[-1].startswith(last):
+                line = await program.stdout.readline()
+                assert line, lines
+                lines.append(line.decode().strip())
+    except TimeoutError:
+        raise AssertionError(f"no line begins with {last!r}: {lines}") from None
+    return lines
+
+
+def test_the_program_of_the_documents_misses_and_repeats_nothing(
+    running: Running, tmp_path: Path
+) -> None:
+    """A tag group before, while the gateway is killed, and while the program does not run."""
+    path = ROOT / "docs/how-to/programs/follow.py"
+    command = [sys.executable, "-u", str(path), running.stack.server]
+    command += [running.keys["ADMIN"], str(tmp_path / "token")]
+    mark = f"F{uuid4().hex[:8]}"
+
+    def act(name: str) -> None:
+        request = catalog.CreateTagGroupRequest(tag_group={"name": f"{mark}{name}"})
+        group = running.catalog.CreateTagGroup(request, **running.call()).tag_group
+        gone = catalog.DeleteTagGroupRequest(id=group.id)
+        running.catalog.DeleteTagGroup(gone, **running.call())
+
+    def start() -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return running.do(asyncio.create_subprocess_exec(*command, stdout=pipe))
+
+    def read(program: asyncio.subprocess.Process, last: str) -> list[str]:
+        lines = running.do(_lines(program, last))
+        return [line for line in lines if mark in line]
+
+    def told(*names: str) -> list[str]:
+        kinds = ("CREATED", "DELETED")
+        return [f"TAG_GROUP {kind} {mark}{name}" for name in names for kind in kinds]
+
+    program = start()
+    try:
+        read(program, "following")
+        act("a")
+        assert read(program, told("a")[-1]) == told("a")
+        running.stack.supervisor.kill("gateway")
+        running.pump(lambda: _serves(running))
+        act("b")
+        assert read(program, told("b")[-1]) == told("b")
+    finally:
+        program.kill()
+        running.do(program.wait())
+    act("c")
+    program = start()
+    try:
+        lines = read(program, told("c")[-1])
+        if lines[0] == told("b")[-1]:  # it was killed before it had kept that token
+            del lines[0]
+        assert lines == told("c")
+    finally:
+        program.kill()
+        running.do(program.wait())
+
+
+def _serves(running: Running) -> bool:
+    try:
+        running.catalog.ListTagGroups(catalog.ListTagGroupsRequest(), **running.call(timeout=5))
+    except grpc.RpcError:
+        return False
+    return True

@@ -85,13 +85,15 @@ def test_commands_exist(page: Path) -> None:
 
 
 def test_settings_named_exist(generator: ModuleType) -> None:
-    """A variable in a document is one of a service, of the command, of a build or a benchmark."""
+    """A variable in a document is one of a service, of the command, a build, a benchmark or a test."""
     from drey_runtime.settings import CLIENT_VARIABLES, SERVICES, variables
 
     known = set(CLIENT_VARIABLES) | {
         "DREY_PLAINTEXT",
         "DREY_CA_NATIVE",
         "DREY_BENCH_CHANNEL_ACCESS",
+        "DREY_PAGE_PICTURES",
+        "DREY_WEB",
         "DREY_TEST_EXPLORE",
     }
     for service in SERVICES:
