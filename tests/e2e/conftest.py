@@ -30,6 +30,8 @@ T = TypeVar("T")
 SHARDS = 3
 """The demo, and what is tested with it, has one."""
 PVS = 300
+APPROVED = "APPROVED:"
+"""PVs whose names begin so are restored by two persons; the machine's own are not."""
 ORIGIN = "https://screens.example.org"
 """A site whose pages may call."""
 EVERYTHING = selector_pb2.Selector(all=True)
@@ -122,7 +124,7 @@ async def _run(
         options = StackOptions(
             folder / "state",
             epics=machine.environment,
-            environment=telemetry,
+            environment={**telemetry, "DREY_RESTORE_APPROVAL_REQUIRED": f"{APPROVED}*"},
             http=HttpOptions(origins=[ORIGIN]),
             fsync=False,
             shards=SHARDS,

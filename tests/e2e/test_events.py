@@ -22,7 +22,7 @@ from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_runtime.interceptor import acts
-from tests.e2e.conftest import Running
+from tests.e2e.conftest import APPROVED, Running
 from tests.go import ROOT
 
 WAIT_S = 120.0
@@ -112,7 +112,8 @@ class Acts:
 
     def purge_pvs(self) -> None:
         """Leave the catalog as the next test expects it."""
-        request = catalog.PurgePvsRequest(selector={"globs": [f"EVENT:{self._mark}:*"]})
+        globs = [f"EVENT:{self._mark}:*", f"{APPROVED}{self._mark}"]
+        request = catalog.PurgePvsRequest(selector={"globs": globs})
         self._catalog.PurgePvs(request, **self._options)
 
     def CreatePv(self) -> list[tuple[str, ...]]:
@@ -353,6 +354,48 @@ class Acts:
                 *_, _last = self._restores.WatchRestore(watch, **self._options)
                 return restore
         raise AssertionError("each restore ended before it could be stopped")
+
+    def ApprovePlan(self) -> list[tuple[str, ...]]:
+        plan = self._plan_under_approval()
+        approve = restore_service_pb2.ApprovePlanRequest(id=plan.id, digest=plan.digest)
+        self._restores.ApprovePlan(approve, **self._running.call("APPROVER"))
+        return [("PLAN", "STATE_CHANGED", plan.id)]
+
+    def RejectPlan(self) -> list[tuple[str, ...]]:
+        plan = self._plan_under_approval()
+        reject = restore_service_pb2.RejectPlanRequest(id=plan.id, reason="a test")
+        self._restores.RejectPlan(reject, **self._running.call("APPROVER"))
+        return [("PLAN", "STATE_CHANGED", plan.id)]
+
+    def _plan_under_approval(self) -> restore_pb2.Plan:
+        """Of a PV that the site keeps so, with the address of a magnet; its value is edited."""
+        magnets = catalog.ListPvsRequest(selector={"globs": ["QUAD:*"]}, page_size=1)
+        (magnet,) = self._catalog.ListPvs(magnets, **self._options).pvs
+        name = f"{APPROVED}{self._mark}"
+        pv = catalog_pb2.Pv(name=name, setpoint={"address": magnet.setpoint.address})
+        # the second time it is there already, which is told of the item
+        self._catalog.BatchCreatePvs(catalog.BatchCreatePvsRequest(pvs=[pv]), **self._options)
+        spec = restore_pb2.PlanSpec(
+            state=state_pb2.StateRef(snapshot_id=self._taken_with(name)),
+            selector={"names": [name]},
+            edits=[{"selector": {"names": [name]}, "linear": {"offset": 0.125}}],
+        )
+        made = restore_service_pb2.CreatePlanRequest(spec=spec)
+        plan = self._restores.CreatePlan(made, **self._options).plan
+        assert plan.writes == 1
+        return plan
+
+    def _taken_with(self, name: str) -> str:
+        """Id of a snapshot in which the PV is connected."""
+        while True:
+            snapshot = self._running.take("with it")
+            request = snapshot_service_pb2.ReadSnapshotRequest(
+                id=snapshot.id, selector={"names": [name]}
+            )
+            for answer in self._snapshots.ReadSnapshot(request, **self._options):
+                for row in answer.rows.rows:
+                    if row.setpoint.WhichOneof("data"):
+                        return snapshot.id
 
     def DeleteSnapshot(self) -> list[tuple[str, ...]]:
         request = snapshot_service_pb2.DeleteSnapshotRequest(id=self.snapshot.id)

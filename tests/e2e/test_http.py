@@ -131,7 +131,9 @@ def test_every_route_answers_as_grpc_does(running: Running) -> None:
         by_grpc = call(route.method, request)
         by_http = _call(running, route)
         assert by_http.reason == by_grpc.reason, (route, by_http.body, by_grpc)
-        assert (by_http.status == 200) == (by_grpc.code == grpc.StatusCode.OK), (route, by_grpc)
+        # a stream that nothing ends is cut by the caller when it has seen enough of it
+        answered = by_grpc.code is grpc.StatusCode.OK or by_grpc.messages > 0
+        assert (by_http.status == 200) == answered, (route, by_grpc)
         if by_http.status != 200:
             assert by_http.json["code"] == by_grpc.code.value[0], (route, by_http.body)
             assert by_http.json["message"] == by_grpc.text, (route, by_http.body)

@@ -85,7 +85,7 @@ def test_commands_exist(page: Path) -> None:
 
 
 def test_settings_named_exist(generator: ModuleType) -> None:
-    """A variable in a document is one of a service, of the command, a build, a benchmark or a test."""
+    """A variable in a document is one of a service, the command, a build, a benchmark or a test."""
     from drey_runtime.settings import CLIENT_VARIABLES, SERVICES, variables
 
     known = set(CLIENT_VARIABLES) | {
