@@ -6,7 +6,7 @@ PVS ?= 2000
 N ?= 5
 BUSY ?= 0
 # Tests wait more than they compute: with more workers than processors the suite is done sooner.
-WORKERS ?= 2
+WORKERS ?= 3
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE

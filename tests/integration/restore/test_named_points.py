@@ -15,7 +15,7 @@ import pytest
 from drey.restore.v1 import restore_pb2
 from drey_testing.restore_world import Site
 
-from .test_death import start
+from .test_death import DIES_S, start
 
 Verdict = restore_pb2.Verdict
 KEY = 42
@@ -97,7 +97,7 @@ async def standing_still(site: Site, point: Point) -> AsyncIterator[asyncpg.Conn
 WAITING = f"FROM pg_locks WHERE locktype = 'advisory' AND objid = {KEY} AND NOT granted"
 
 
-@pytest.mark.parametrize("chunk", [CHUNK])
+@pytest.mark.parametrize(("chunk", "job_lease"), [(CHUNK, DIES_S)])
 @pytest.mark.parametrize("name", POINTS)
 async def test_killed_at_a_point_it_sends_nothing_again(
     dead_site: Site, tmp_path: Path, name: str

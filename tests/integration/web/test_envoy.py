@@ -156,7 +156,6 @@ def test_a_parameter_that_is_unknown_is_refused(url: str, query: str) -> None:
 @pytest.mark.parametrize(
     ("verb", "path"),
     [
-        ("GET", "/"),
         ("GET", "/v1"),
         ("GET", "/v1/nonsense"),
         ("DELETE", "/v1/pvs"),
