@@ -6,7 +6,7 @@ PVS ?= 2000
 N ?= 5
 BUSY ?= 0
 # Tests wait more than they compute: with more workers than processors the suite is done sooner.
-WORKERS ?= 3
+WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -54,7 +54,7 @@ up: $(RUN_STAMP) ## Start the whole stack in the foreground, state in .drey
 cluster-programs: venv ## Build etcd, the Kubernetes API server and helm into the user's cache, once (Go; 6 minutes)
 	$(PY) -m drey_testing.cluster.programs etcd kube-apiserver helm
 
-test: venv ## Run all tests (WORKERS=3)
+test: venv ## Run all tests (WORKERS=2)
 	@$(MAKE) --no-print-directory cluster-programs || echo "WITHOUT KUBERNETES: the tests of Leases and of the chart will be skipped" >&2
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "not serial" -q
 	$(PY) -m pytest -m serial -q
