@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,13 +59,12 @@ def canonical(plan: PlanRecord, items: PlanItems) -> Iterator[bytes]:
     yield _floats(items.relative)
     yield _floats(items.readback_absolute)
     yield _floats(items.readback_relative)
-    yield from _cells(_of_each(items.policy_of, items.policies, policy_bytes))
-    yield from _cells([_ramp(items.ramps.get(row, ())) for row in range(len(items))])
-    yield from _cells(_of_each(items.label_of, items.label_sets, _labels))
+    n = len(items)
+    yield from _shared_cells(items.policy_of, [*map(policy_bytes, items.policies)])
+    yield from _cells(n, {row: _ramp(steps) for row, steps in items.ramps.items()})
+    yield from _shared_cells(items.label_of, [*map(_labels, items.label_sets)])
     yield from _cells(
-        [b"".join(map(_text, items.warnings.get(row, ()))) for row in range(len(items))]
-        if items.warnings
-        else [b""] * len(items)
+        n, {row: b"".join(map(_text, warnings)) for row, warnings in items.warnings.items()}
     )
 
 
@@ -104,10 +103,14 @@ def _floats(column: F8) -> bytes:
     return np.where(np.isnan(column), np.nan, column).astype("<f8").tobytes()
 
 
-def _cells(cells: Sequence[bytes]) -> Iterator[bytes]:
-    """A column of bytes: the length of each, then all."""
-    yield np.fromiter(map(len, cells), "<u4", len(cells)).tobytes()
-    yield b"".join(cells)
+def _cells(n: int, cells: Mapping[int, bytes]) -> Iterator[bytes]:
+    """A column of bytes by row, most of them empty: the length of each, then all."""
+    rows = sorted(cells)
+    filled = [cells[row] for row in rows]
+    lengths = np.zeros(n, "<u4")
+    lengths[rows] = np.fromiter(map(len, filled), "<u4", len(filled))
+    yield lengths.tobytes()
+    yield b"".join(filled)
 
 
 def _texts(texts: list[str]) -> Iterator[bytes]:
@@ -115,13 +118,16 @@ def _texts(texts: list[str]) -> Iterator[bytes]:
         yield np.fromiter(map(len, texts), "<u4", len(texts)).tobytes()
         yield "".join(texts).encode()
     else:
-        yield from _cells([text.encode("utf-8", "replace") for text in texts])
+        encoded = [text.encode("utf-8", "replace") for text in texts]
+        yield np.fromiter(map(len, encoded), "<u4", len(encoded)).tobytes()
+        yield b"".join(encoded)
 
 
-def _of_each(index: I4, listed: Sequence[Any], encode: Any) -> list[bytes]:
-    """`encode(listed[i])` of each index, nothing where it is -1."""
-    encoded = [*map(encode, listed), b""]
-    return [encoded[at] for at in index.tolist()]
+def _shared_cells(index: I4, listed: Sequence[bytes]) -> Iterator[bytes]:
+    """A column of bytes, `listed[i]` of each index, nothing where it is -1."""
+    lengths = np.array([*map(len, listed), 0], "<u4")[index]
+    yield lengths.tobytes()
+    yield b"".join([listed[i] for i in index[lengths != 0].tolist()])
 
 
 def _labels(labels: Iterable[bytes]) -> bytes:
@@ -151,11 +157,14 @@ def _values(columns: Columns, label_of: I4 | None, sets: Sequence[Labels]) -> It
         of_kind = np.flatnonzero(columns.kind == kind)
         data[of_kind[np.isnan(data[of_kind].astype(form.replace("f", "u")).view(form))]] = nan
     yield data.astype("<u8").tobytes()
-    cells = [b""] * len(columns)
-    for row in np.flatnonzero(in_heap).tolist():
-        cells[row] = _elements(int(columns.kind[row]), columns.heap_bytes(row))
-    yield from _cells(cells)
-    yield from _cells(_value_labels(columns, label_of, sets))
+    yield from _cells(
+        len(columns),
+        {
+            row: _elements(int(columns.kind[row]), columns.heap_bytes(row))
+            for row in np.flatnonzero(in_heap).tolist()
+        },
+    )
+    yield from _cells(len(columns), _value_labels(columns, label_of, sets))
 
 
 def _elements(kind: int, raw: bytes) -> bytes:
@@ -169,9 +178,11 @@ def _elements(kind: int, raw: bytes) -> bytes:
     return raw
 
 
-def _value_labels(columns: Columns, label_of: I4 | None, sets: Sequence[Labels]) -> list[bytes]:
-    """The label of each scalar enumeration that has one."""
-    out = [b""] * len(columns)
+def _value_labels(
+    columns: Columns, label_of: I4 | None, sets: Sequence[Labels]
+) -> dict[int, bytes]:
+    """The label of each scalar enumeration that has one, by row."""
+    out: dict[int, bytes] = {}
     if label_of is None:
         return out
     rows: I8 = np.flatnonzero((columns.kind == Kind.ENUM) & (label_of >= 0))
