@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,18 +17,15 @@ import grpc
 import numpy as np
 import pytest
 
-from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_ca import open_table
 from drey_core.values import Columns
-from drey_machine import SimPv
 from drey_runtime import status
-from drey_runtime.image import Image
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import Site, World
 
+from .acts import read, reason, world_of
 from .test_death import start
 
 Verdict = restore_pb2.Verdict
@@ -54,20 +50,8 @@ def make_slow(machine: Ioc, seconds: float = SLOW_S) -> None:
 
 @pytest.fixture
 async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[World]:
-    rows = [
-        SimPv("magnet", i, name, "", "", "", "", "", "") for i, name in enumerate([*FAST, SLOW])
-    ]
-    namespace = f"t{uuid.uuid4().hex[:12]}"
-    async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
-        found = World(rows, table, image)
-        found.namespace = namespace
-        await found.connect()
-        await found.publish()
-        found.beats = asyncio.create_task(found.beat_for_ever())
-        try:
-            yield found
-        finally:
-            found.beats.cancel()
+    async with world_of(dict.fromkeys([*FAST, SLOW], ""), parts) as found:
+        yield found
 
 
 @pytest.fixture(params=["aioca", "native"])
@@ -95,9 +79,7 @@ async def write(site: Site, names: Sequence[str], value: float) -> None:
 
 
 async def values(site: Site, names: Sequence[str]) -> dict[str, float]:
-    slots = np.array([site.world.slots[site.world.names.index(n)] for n in names], np.int64)
-    found = await site.world.table.read(slots, 60)
-    return {n: float(found.values.value(i)) for i, n in enumerate(names)}
+    return await read(site.world, list(names))
 
 
 @asynccontextmanager
@@ -116,10 +98,6 @@ async def until_done(site: Site) -> None:
     async with watched(site, "T:SLOW.PACT") as slot, asyncio.timeout(120):
         while (await site.world.table.read(np.array([slot]), 60)).values.data[0]:
             await asyncio.sleep(0.1)
-
-
-def reason(restore: restore_pb2.Restore) -> str:
-    return errors_pb2.ErrorReason.Name(restore.error.reason).removeprefix("ERROR_REASON_")
 
 
 def counts(restore: restore_pb2.Restore) -> dict[str, int]:

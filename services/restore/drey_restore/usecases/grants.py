@@ -37,16 +37,18 @@ class GrantCheck:
 
         All of them count, also those that are left out; but for PVs that are not in the catalog.
         """
+        selectors = principal.selectors_for(permission)
+        if selectors is None:
+            return
         there = np.flatnonzero(items.skip != Skip.DELETED)
-        numbers = items.number[there]
-        covered = await self._covered(principal.selectors_for(permission), numbers)
+        covered = await self._covered(selectors, items.number[there])
         if not covered.all():
             outside = [items.names[row] for row in there[~covered].tolist()]
             raise principal.refuse_pvs(doing, outside)
 
-    async def _covered(self, selectors: Sequence[bytes] | None, numbers: I8) -> NDArray[np.bool_]:
-        covered = np.full(len(numbers), selectors is None)
-        for encoded in selectors or ():
+    async def _covered(self, selectors: Sequence[bytes], numbers: I8) -> NDArray[np.bool_]:
+        covered = np.zeros(len(numbers), bool)
+        for encoded in selectors:
             chosen = await self._catalog.resolve(selector_pb2.Selector.FromString(encoded))
             covered |= np.isin(numbers, chosen)
         return covered

@@ -136,9 +136,7 @@ class SnapshotJobs:
     async def _check_scope(self, order: TakeOrder, principal: Principal) -> Scope:
         """What will be taken; refused where the caller may take some PVs, and not all of these."""
         scope = await self._taker.check(order)
-        require_granted_rows(
-            principal, PERMISSION, scope.view, scope.rows.tolist(), "taking this snapshot"
-        )
+        require_granted_rows(principal, PERMISSION, scope.view, scope.rows, "taking this snapshot")
         return scope
 
     async def _queue_job(

@@ -18,7 +18,7 @@ from drey_core.selector import Selector, SelectorIndex
 from drey_runtime.mapping.selector import selector_from_bytes
 from drey_snapshot.catalog.domain.changes import CatalogState, Changes
 from drey_snapshot.catalog.domain.draft import table_of
-from drey_snapshot.catalog.domain.table import Bools, PvTable
+from drey_snapshot.catalog.domain.table import I8, Bools, PvTable
 from drey_snapshot.catalog.domain.tags import TagBook
 from drey_snapshot.catalog.view import CatalogView, index_of
 
@@ -34,16 +34,16 @@ def granted_selectors(principal: Principal, permission: str) -> list[Selector] |
 
 
 def require_granted_rows(
-    principal: Principal, permission: str, view: CatalogView, rows: Sequence[int], doing: str
+    principal: Principal, permission: str, view: CatalogView, rows: I8, doing: str
 ) -> None:
     """Raise `PermissionDenied` where rows of the catalog are not covered."""
     selectors = granted_selectors(principal, permission)
     if selectors is None:
         return
     covered = _covered(view.index, selectors)
-    outside = [view.table.name[row] for row in rows if not covered[row]]
-    if outside:
-        raise principal.refuse_pvs(doing, outside)
+    outside = rows[~covered[rows]]
+    if len(outside):
+        raise principal.refuse_pvs(doing, [view.table.name[row] for row in outside.tolist()])
 
 
 def require_granted_changes(
