@@ -141,7 +141,7 @@ class SnapshotServiceServicer:
 
     def ListSnapshots(self, request, context):
         """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD,
-        NOT_IMPLEMENTED for a filter that is not built yet.
+        NOT_FOUND where no PV ever was what `pv` says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

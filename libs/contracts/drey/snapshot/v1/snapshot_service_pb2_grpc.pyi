@@ -56,7 +56,7 @@ class SnapshotServiceStub:
     """
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]
     """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD,
-    NOT_IMPLEMENTED for a filter that is not built yet.
+    NOT_FOUND where no PV ever was what `pv` says.
     """
     UpdateSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.UpdateSnapshotRequest, _snapshot_service_pb2.UpdateSnapshotResponse]
     """Change title, comment or labels; values can not be changed. Idempotent by
@@ -117,7 +117,7 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD,
-    NOT_IMPLEMENTED for a filter that is not built yet.
+    NOT_FOUND where no PV ever was what `pv` says.
     """
     UpdateSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.UpdateSnapshotRequest, _snapshot_service_pb2.UpdateSnapshotResponse]  # type: ignore[assignment]
     """Change title, comment or labels; values can not be changed. Idempotent by
@@ -205,7 +205,7 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_snapshot_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_snapshot_service_pb2.ListSnapshotsResponse]]:
         """List snapshots, newest first, paged. No effect. Reasons: MALFORMED_PAGE_TOKEN, INVALID_FIELD,
-        NOT_IMPLEMENTED for a filter that is not built yet.
+        NOT_FOUND where no PV ever was what `pv` says.
         """
 
     @_abc_1.abstractmethod
