@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -172,7 +173,8 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
             await page.get_by_role("button", name="Compare with the machine now").click()
             status = page.get_by_role("status")
             await expect(status).to_contain_text("differ")
-            while f"{moved} PVs differ" not in await status.inner_text():
+            # those that move by themselves may have moved as well
+            while int((await status.inner_text()).split()[0]) < moved:
                 await page.get_by_role("button", name="Compare again").click()
                 await page.wait_for_timeout(500)
             deviations = await page.locator(".grid-row").count()
@@ -206,6 +208,19 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
     running.do(scenario())
 
 
+RECORD_LOSS = """() => {
+  window.loss = new Promise((resolve) => {
+    const note = () => {
+      const banner = document.querySelector(".banner")?.textContent ?? "";
+      if (banner.includes("Values are not live")) resolve(banner);
+    };
+    const what = { childList: true, characterData: true, subtree: true };
+    new MutationObserver(note).observe(document.querySelector("[aria-live]"), what);
+  });
+}"""
+"""From now on the page keeps that its banner told of a loss; a reload forgets it."""
+
+
 def test_it_goes_on_when_its_gateway_is_killed(running: Running) -> None:
     """It says that values are not live, and then they are, without a reload."""
 
@@ -213,9 +228,11 @@ def test_it_goes_on_when_its_gateway_is_killed(running: Running) -> None:
         async with _open_page(running) as page:
             await _go(page, "p")
             await expect(page.get_by_role("status")).to_have_text(f"{PVS} of {PVS} PVs")
-            await page.evaluate("window.stays = true")
+            # a new gateway may be there sooner than anybody looks at the page
+            await page.evaluate(RECORD_LOSS)
             running.stack.supervisor.kill("gateway")
-            await expect(page.locator(".banner")).to_contain_text("Values are not live")
+            async with asyncio.timeout(HANGS_MS / 1000):
+                await page.evaluate("window.loss")
             await expect(page.locator(".banner")).to_have_count(0)
             await page.keyboard.press("/")
             await page.keyboard.type("bend bdes")
@@ -224,7 +241,7 @@ def test_it_goes_on_when_its_gateway_is_killed(running: Running) -> None:
             name = await row.locator(".mono").inner_text()
             await _write(running, {name: 33.25})
             await expect(row.locator(".value").first).to_have_text("33.2500")
-            assert await page.evaluate("window.stays")
+            assert await page.evaluate("window.loss !== undefined"), "it was loaded again"
 
     running.do(scenario())
 

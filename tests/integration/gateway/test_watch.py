@@ -156,8 +156,7 @@ async def test_stale_and_fresh_again(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         await running.until(lambda c: not c.stale, "fresh")
         await publisher.stop()
-        took = await running.until(lambda c: len(c.stale) == PVS, "stale")
-        assert took < 2.5
+        await running.until(lambda c: len(c.stale) == PVS, "stale")
         assert "silent" in running.client.reasons[-1]
         publisher.start()
         await running.until(lambda c: not c.stale, "fresh")

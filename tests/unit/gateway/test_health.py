@@ -10,7 +10,9 @@ from drey_core.pages import PAGE_SHIFT, PAGE_SLOTS, Pages, shard_of_page
 from drey_core.values import State
 from drey_gateway import mapping
 from drey_gateway.domain import findings
+from drey_gateway.domain.health import ShardHealth
 from drey_gateway.domain.live import Live, Shard
+from drey_gateway.loops import feed
 from drey_testing.fixtures_gateway import catalog_pages, floats, name_of, setpoint
 
 SECOND = 10**9
@@ -98,6 +100,14 @@ def test_codes_and_levels_are_those_of_the_contracts() -> None:
     ):
         contract = {name.removeprefix(prefix): number for name, number in theirs.items() if number}
         assert contract == {each.name: int(each) for each in ours}
+
+
+def test_silence_is_told_within_two_seconds() -> None:
+    """Of the last sign of life, with one look of the feed in between."""
+    health = ShardHealth(0)
+    health.heard(0)
+    look = int(feed.TICK_S * SECOND)
+    assert health.why_stale(2 * SECOND - look, True) == "monitor of shard 0 is silent"
 
 
 def test_an_age_and_a_tick_are_told_only_of_who_was_heard_of() -> None:

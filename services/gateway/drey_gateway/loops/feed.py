@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 0.01
 _RETRY_CAP_S = 0.5
-_TICK_S = 0.1
+TICK_S = 0.1
+"""Between two looks for shards that fell silent."""
 
 
 class Feed:
@@ -233,7 +234,7 @@ class Feed:
     async def _keep_fresh(self) -> None:
         """Notice silence, and what returns from it."""
         while True:
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(TICK_S)
             if self._bus.reconnects != self._reconnects:
                 self._reconnects = self._bus.reconnects
                 for number, shard in enumerate(self._live.shards):
