@@ -30,7 +30,7 @@ class Count:
     time_s: float
 
 
-class Ioc:
+class BenchIoc:
     """A running IOC process on loopback."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
@@ -107,7 +107,7 @@ def _confine_environment(environment: dict[str, str]) -> None:
 @asynccontextmanager
 async def ioc(
     pvs: int, *, both: bool = False, moving: int = 0, groups: int = 10
-) -> AsyncIterator[Ioc]:
+) -> AsyncIterator[BenchIoc]:
     """An IOC of `pvs` PVs, as `bench.softioc` says; ends at the end of the scope.
 
     libca reads its environment when its context is first made: one IOC in a process's life.
@@ -125,7 +125,7 @@ async def ioc(
             env=os.environ | _server_env(port, repeater),
             start_new_session=True,  # Ctrl-C is for the benchmark, which ends it
         )
-        bench_ioc = Ioc(process, Path(log.name))
+        bench_ioc = BenchIoc(process, Path(log.name))
         try:
             async with asyncio.timeout(_START_S):
                 await bench_ioc.answer()

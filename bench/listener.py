@@ -19,7 +19,7 @@ from drey_runtime.bus import Bus
 _BATCHES = 1000
 
 
-class Listener:
+class BusCounter:
     """Counts rows, merged updates and gaps, and which channels have a live value.
 
     `ages_ms` holds, of every row of the last thousand messages since `reset`, the time from the
@@ -86,9 +86,9 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[Listener]:
+async def listening(url: str) -> AsyncIterator[BusCounter]:
     """A listener of all shards, for the scope."""
-    listener = Listener()
+    listener = BusCounter()
     bus = Bus(url, "drey", "drey-bench")
     await bus.subscribe(bus.subject("values", "*"), listener.on_batch)
     running = asyncio.create_task(bus.run())

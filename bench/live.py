@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import psutil
 
-from bench.ioc import Ioc, ioc
-from bench.listener import Listener, listening
+from bench.ioc import BenchIoc, ioc
+from bench.listener import BusCounter, listening
 from bench.names import catalog_csv
-from bench.site import Site, opened
+from bench.site import BenchSite, opened
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey_ca import open_table
 from drey_core.errors import Unimplemented
@@ -43,10 +43,10 @@ async def ours() -> str:
         return PEER
 
 
-class Live:
+class LiveSite:
     """The running site, its IOC, and an ear on the bus."""
 
-    def __init__(self, site: Site, ioc: Ioc, listener: Listener) -> None:
+    def __init__(self, site: BenchSite, ioc: BenchIoc, listener: BusCounter) -> None:
         self.site, self.ioc, self.listener = site, ioc, listener
 
     async def start_monitor(self, implementation: str, number: int = 0, **settings: str) -> None:
@@ -131,7 +131,7 @@ async def live(
     moving: int = 0,
     groups: int = 10,
     monitors: int = 1,
-) -> AsyncIterator[Live]:
+) -> AsyncIterator[LiveSite]:
     """IOC, stack and catalog; with `monitors` running and every value published."""
     async with AsyncExitStack() as resources:
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="drey-bench-")))
@@ -145,7 +145,7 @@ async def live(
         await site.import_csv(catalog_csv(pvs, both=both))
         await site.load_directory()
         listener = await resources.enter_async_context(listening(site.stack.nats.url))
-        live_site = Live(site, source, listener)
+        live_site = LiveSite(site, source, listener)
         live_site.watch_for_all()
         for number in range(monitors):
             await live_site.start_monitor(implementation, number)

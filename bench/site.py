@@ -37,13 +37,13 @@ from drey_runtime.directory_codec import decode_catalog, encode_metadata
 from drey_runtime.image import Image
 from drey_stack.whole import Stack, StackOptions
 
-__all__ = ["EVERYTHING", "Site", "catalog_csv", "opened", "site"]
+__all__ = ["EVERYTHING", "BenchSite", "catalog_csv", "opened", "site"]
 
 EVERYTHING = selector_pb2.Selector(all=True)
 _CHUNK = 512 << 10
 
 
-class Site:
+class BenchSite:
     """The running site; stubs speak to the gateway with an admin's key."""
 
     def __init__(self, stack: Stack, channel: grpc.aio.Channel, image: Image, pvs: int) -> None:
@@ -211,7 +211,7 @@ class Site:
 
 
 @asynccontextmanager
-async def opened(options: StackOptions, pvs: int) -> AsyncIterator[Site]:
+async def opened(options: StackOptions, pvs: int) -> AsyncIterator[BenchSite]:
     """A stack, and a channel to its gateway."""
     settings = [("grpc.max_receive_message_length", 16 << 20), ("grpc.enable_http_proxy", 0)]
     async with (
@@ -219,11 +219,11 @@ async def opened(options: StackOptions, pvs: int) -> AsyncIterator[Site]:
         grpc.aio.insecure_channel(stack.server, options=settings) as channel,
         Image.open(stack.valkey.url, "drey") as image,
     ):
-        yield Site(stack, channel, image, pvs)
+        yield BenchSite(stack, channel, image, pvs)
 
 
 @asynccontextmanager
-async def site(pvs: int, *, with_image: bool = True) -> AsyncIterator[Site]:
+async def site(pvs: int, *, with_image: bool = True) -> AsyncIterator[BenchSite]:
     """A site of `pvs` PVs, imported, and with an image where asked for."""
     async with AsyncExitStack() as resources:
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="drey-bench-")))

@@ -302,7 +302,9 @@ def settings() -> str:
         *_settings_table(CommonSettings, CommonSettings.model_fields),
     ]
     for service in SERVICES:
-        settings_class = importlib.import_module(f"drey_{service}.settings").Settings
+        settings_class = getattr(
+            importlib.import_module(f"drey_{service}.settings"), f"{service.capitalize()}Settings"
+        )
         own = {
             n: f
             for n, f in settings_class.model_fields.items()

@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drey_gateway.settings import Settings as Gateway
-from drey_monitor.settings import Settings as Monitor
-from drey_restore.settings import Settings as Restore
+from drey_gateway.settings import GatewaySettings as Gateway
+from drey_monitor.settings import MonitorSettings as Monitor
+from drey_restore.settings import RestoreSettings as Restore
 from drey_runtime.settings import CommonSettings
-from drey_snapshot.settings import Settings as Snapshot
+from drey_snapshot.settings import SnapshotSettings as Snapshot
 from drey_testing.cluster.programs import ProgramsMissing, programs
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from bench.report import Result, in_turn
-from bench.site import Site, site
+from bench.site import BenchSite, site
 from drey.common.v1 import state_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2
 
@@ -38,7 +38,7 @@ def _comparison_request(
 
 
 async def _time_comparison(
-    bench_site: Site, request: compare_service_pb2.CompareRequest
+    bench_site: BenchSite, request: compare_service_pb2.CompareRequest
 ) -> tuple[float, float, int]:
     """Seconds to the summary, seconds to the last row, rows."""
     begin = time.perf_counter()

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from bench.live import Live, live, ours
+from bench.live import LiveSite, live, ours
 from bench.names import readbacks
 from bench.report import Result
 from bench.watcher import Watcher, stamp, watching
@@ -45,7 +45,7 @@ class _Fresh:
             self.done.set()
 
 
-async def _owner_pid(site: Live) -> int:
+async def _owner_pid(site: LiveSite) -> int:
     """Process id of the monitor that owns the shard, by its heartbeat."""
     (beat,) = await site.site.image.heartbeats(1)
     if beat is None:
@@ -53,7 +53,7 @@ async def _owner_pid(site: Live) -> int:
     return int(beat.owner.rpartition(":")[2])
 
 
-async def _kill_owner(site: Live, fresh: _Fresh) -> float:
+async def _kill_owner(site: LiveSite, fresh: _Fresh) -> float:
     """Kill the owner; seconds until all watched PVs are fresh. The supervisor starts another."""
     pid = await _owner_pid(site)
     begin = time.perf_counter()

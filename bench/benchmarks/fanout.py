@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import psutil
 
-from bench.live import Live, live, ours
+from bench.live import LiveSite, live, ours
 from bench.load import shares
 from bench.names import readbacks
 from bench.report import Result
@@ -61,7 +61,7 @@ class Crowd:
 
 
 @asynccontextmanager
-async def _start_crowd(site: Live, selections: list[list[str]]) -> AsyncIterator[Crowd]:
+async def _start_crowd(site: LiveSite, selections: list[list[str]]) -> AsyncIterator[Crowd]:
     """A process with a watcher for each selection; all have their baseline."""
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "bench.crowd"],
@@ -82,7 +82,7 @@ async def _start_crowd(site: Live, selections: list[list[str]]) -> AsyncIterator
 
 
 @asynccontextmanager
-async def _stalled_watcher(site: Live, names: list[str]) -> AsyncIterator[None]:
+async def _stalled_watcher(site: LiveSite, names: list[str]) -> AsyncIterator[None]:
     """A watcher that never reads a message, over a connection of its own."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(site.site.stack.server, options=options) as channel:

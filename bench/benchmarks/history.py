@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from bench.report import Result, in_turn
-from bench.site import Site, site
+from bench.site import BenchSite, site
 from drey.snapshot.v1 import snapshot_service_pb2
 
 _SNAPSHOTS = 1_000
 _READ_ONE_BY_ONE = 50
 
 
-async def _time_history(bench_site: Site, name: str) -> tuple[float, list[str]]:
+async def _time_history(bench_site: BenchSite, name: str) -> tuple[float, list[str]]:
     """Seconds, and the ids of the snapshots that it gave."""
     request = snapshot_service_pb2.GetPvHistoryRequest(name=name)
     ids: list[str] = []

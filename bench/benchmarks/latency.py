@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.ioc import Ioc, ioc
+from bench.ioc import BenchIoc, ioc
 from bench.live import PEER, live, ours
 from bench.names import readbacks
 from bench.report import Result
@@ -37,7 +37,7 @@ async def _drained_ms(table: ChannelTable, seconds: float) -> NDArray[np.float64
     return np.concatenate(ages)
 
 
-async def _idle_latency(implementation: str, source: Ioc, moving: int) -> float:
+async def _idle_latency(implementation: str, source: BenchIoc, moving: int) -> float:
     """99th percentile of a bare table where 40 times a second one record moves."""
     async with open_table(implementation) as table:
         await table.subscribe(await connected(table, readbacks(moving)))

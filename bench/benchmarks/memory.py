@@ -7,7 +7,7 @@ from uuid import uuid4
 import psutil
 
 from bench.report import Result
-from bench.site import EVERYTHING, Site, catalog_csv, site
+from bench.site import EVERYTHING, BenchSite, catalog_csv, site
 from drey.common.v1 import state_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
@@ -17,7 +17,7 @@ from drey.snapshot.v1 import snapshot_service_pb2
 _TARGETS = {"snapshot": 200.0, "restore": 200.0, "gateway": 250.0}
 
 
-async def _work_once(bench_site: Site) -> None:
+async def _work_once(bench_site: BenchSite) -> None:
     """Everything that the services do, once."""
     await bench_site.drift(setpoints=min(1000, bench_site.pvs))
     before = await bench_site.take()

@@ -6,7 +6,7 @@ import time
 from itertools import count
 from uuid import uuid4
 
-from bench.live import Live, live, ours
+from bench.live import LiveSite, live, ours
 from bench.names import setpoints
 from bench.report import Result
 from bench.tables import connected, write_s
@@ -18,7 +18,7 @@ _BEYOND_S = 2.0
 _IMAGE_S = 30.0
 
 
-async def _make_plan(site: Live, snapshot_id: str) -> restore_pb2.Plan:
+async def _make_plan(site: LiveSite, snapshot_id: str) -> restore_pb2.Plan:
     """A plan that writes every setpoint."""
     response = await site.site.restores.CreatePlan(
         restore_service_pb2.CreatePlanRequest(
@@ -33,7 +33,7 @@ async def _make_plan(site: Live, snapshot_id: str) -> restore_pb2.Plan:
     return plan
 
 
-async def _execute_plan(site: Live, plan: restore_pb2.Plan) -> None:
+async def _execute_plan(site: LiveSite, plan: restore_pb2.Plan) -> None:
     """Run a plan to its end; RuntimeError unless every PV was verified."""
     restores, call = site.site.restores, site.site.call
     started = await restores.ExecutePlan(

@@ -7,12 +7,12 @@ import time
 import asyncpg
 
 from bench.report import Result, in_turn
-from bench.site import Site, site
+from bench.site import BenchSite, site
 from drey.common.v1 import form_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 
 
-async def _time_stream(bench_site: Site, snapshot_id: str, form: int, parse: bool) -> float:
+async def _time_stream(bench_site: BenchSite, snapshot_id: str, form: int, parse: bool) -> float:
     request = snapshot_service_pb2.ReadSnapshotRequest(id=snapshot_id, form=form)  # type: ignore[arg-type]
     method = bench_site.channel.unary_stream(
         "/drey.snapshot.v1.SnapshotService/ReadSnapshot",

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 
-from bench.live import PEER, Live, live, ours
+from bench.live import PEER, LiveSite, live, ours
 from bench.names import readbacks, setpoints
 from bench.report import Result, in_turn
 from bench.site import EVERYTHING
@@ -16,7 +16,7 @@ from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_ca import open_table
 
 
-async def _time_take(site: Live) -> float:
+async def _time_take(site: LiveSite) -> float:
     """Seconds from the RPC to the durable snapshot; RuntimeError where a channel is missing."""
     begin = time.perf_counter()
     response = await site.site.snapshots.TakeSnapshot(

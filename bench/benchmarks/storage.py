@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from bench.report import Result
-from bench.site import Site, site
+from bench.site import BenchSite, site
 
 _SNAPSHOTS = 20
 
@@ -21,7 +21,7 @@ async def _database_bytes(database: asyncpg.Connection) -> int:
     )
 
 
-async def _bytes_grown(bench_site: Site, database: asyncpg.Connection, moving: bool) -> float:
+async def _bytes_grown(bench_site: BenchSite, database: asyncpg.Connection, moving: bool) -> float:
     """Mean bytes a snapshot adds, over `_SNAPSHOTS` of them."""
     before = await _database_bytes(database)
     for _ in range(_SNAPSHOTS):

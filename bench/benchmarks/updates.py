@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
-from bench.ioc import Count, Ioc, ioc
-from bench.live import PEER, Live, live, ours
+from bench.ioc import BenchIoc, Count, ioc
+from bench.live import PEER, LiveSite, live, ours
 from bench.load import shares
 from bench.names import readbacks
 from bench.report import Result
@@ -49,7 +49,7 @@ def _offered_rate(before: Count, after: Count) -> float:
 
 
 @asynccontextmanager
-async def _running_ioc(source: Ioc, rate: float) -> AsyncIterator[None]:
+async def _running_ioc(source: BenchIoc, rate: float) -> AsyncIterator[None]:
     """The IOC at a rate; still again at the end."""
     await source.rate(rate)
     try:
@@ -59,7 +59,7 @@ async def _running_ioc(source: Ioc, rate: float) -> AsyncIterator[None]:
         await source.rate(0.0)
 
 
-async def _monitor_window(site: Live, rate: float) -> Window:
+async def _monitor_window(site: LiveSite, rate: float) -> Window:
     """One window of the monitor."""
     processes = {
         "monitor": site.process("monitor"),
@@ -85,7 +85,7 @@ async def _monitor_window(site: Live, rate: float) -> Window:
         )
 
 
-async def _check_complete(site: Live, result: Result) -> None:
+async def _check_complete(site: LiveSite, result: Result) -> None:
     """Nothing was lost: once the IOC stands still, the image holds what the IOC holds."""
     directory, image = site.site.directory, site.site.image
     channels = directory.readback_channel
@@ -112,7 +112,7 @@ async def _drain_table(table: ChannelTable, seconds: float) -> None:
 
 
 async def _bench_tables(
-    implementation: str, source: Ioc, pvs: int, runs: int
+    implementation: str, source: BenchIoc, pvs: int, runs: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Updates a second into a bare table of this process, and the share of a core, by rate."""
     out: dict[str, list[tuple[float, float]]] = {}
@@ -125,7 +125,7 @@ async def _bench_tables(
     return out
 
 
-async def _bench_table(table: ChannelTable, source: Ioc, rate: float) -> tuple[float, float]:
+async def _bench_table(table: ChannelTable, source: BenchIoc, rate: float) -> tuple[float, float]:
     async with _running_ioc(source, rate):
         await _drain_table(table, 0.3)
         begin, counted = (await source.count()).time_s, table.stats().updates

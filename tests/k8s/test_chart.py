@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from drey_gateway.settings import Settings as Gateway
-from drey_monitor.settings import Settings as Monitor
-from drey_restore.settings import Settings as Restore
+from drey_gateway.settings import GatewaySettings as Gateway
+from drey_monitor.settings import MonitorSettings as Monitor
+from drey_restore.settings import RestoreSettings as Restore
 from drey_runtime.settings import CommonSettings, load
-from drey_snapshot.settings import Settings as Snapshot
+from drey_snapshot.settings import SnapshotSettings as Snapshot
 from drey_testing.cluster.api_server import ApiServer, Refused
 from drey_testing.cluster.programs import ProgramsMissing, built_programs
 

@@ -48,9 +48,9 @@ from drey_core.pv_columns import (
 from drey_core.pv_table import (
     F8,
     NO_POLICY,
+    CellProblem,
     FileTable,
     Policy,
-    Problem,
     Problems,
     PvProtocol,
     Tag,
@@ -66,7 +66,7 @@ class ParsedPvs:
     """What a file of PVs holds. `table` is to be used only where there are no problems."""
 
     table: FileTable
-    problems: list[Problem]
+    problems: list[CellProblem]
     problem_count: int
     """All problems; `problems` has the first thousand, by line."""
 
@@ -376,8 +376,10 @@ def _check_duplicates(table: FileTable, problems: Problems) -> None:
             problems.add(line, NAME if NAME in table.columns else SETPOINT, message)
 
 
-def _name_problems(problems: list[Problem], table: FileTable) -> list[Problem]:
+def _name_problems(problems: list[CellProblem], table: FileTable) -> list[CellProblem]:
     if not problems:
         return problems
     names = dict(zip(table.line, table.name, strict=True))
-    return [Problem(p.line, p.column, p.message, names.get(p.line, ""), p.reason) for p in problems]
+    return [
+        CellProblem(p.line, p.column, p.message, names.get(p.line, ""), p.reason) for p in problems
+    ]

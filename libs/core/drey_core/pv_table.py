@@ -104,7 +104,7 @@ class FileTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class CellProblem:
     """What is wrong with one cell: line from 1, name of the column (or empty), and why."""
 
     line: int
@@ -119,7 +119,7 @@ class Problem:
 class Problems:
     """The problems of a file, the first `MAX_PROBLEMS` of them kept; `total` counts all."""
 
-    found: list[Problem] = field(default_factory=list)
+    found: list[CellProblem] = field(default_factory=list)
     total: int = 0
 
     def add(
@@ -128,7 +128,7 @@ class Problems:
         """Note one problem."""
         self.total += 1
         if len(self.found) < MAX_PROBLEMS:
-            self.found.append(Problem(line, column, message, reason=reason))
+            self.found.append(CellProblem(line, column, message, reason=reason))
 
 
 def malformed(line: int, message: str, column: str = "") -> InvalidArgument:

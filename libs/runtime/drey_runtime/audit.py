@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ChainFault:
     """Something wrong with the chain at row `seq`."""
 
     seq: int
@@ -137,7 +137,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Filter:
+class AuditFilter:
     """Which acts a list shows; what is empty or 0 lets everything pass. Times in nanoseconds."""
 
     actor: str = ""
@@ -157,7 +157,7 @@ ORDER BY seq DESC LIMIT $7
 
 
 async def entries(
-    conn: Connection, wanted: Filter = Filter(), *, before_seq: int = 0, limit: int = 100
+    conn: Connection, wanted: AuditFilter = AuditFilter(), *, before_seq: int = 0, limit: int = 100
 ) -> list[Entry]:
     """Acts, newest first; those below `before_seq` (0: from the newest) that the filter shows."""
     rows = await conn.fetch(
@@ -182,7 +182,7 @@ ORDER BY seq LIMIT $6
 
 
 async def entries_after(
-    conn: Connection, wanted: Filter, after_seq: int, limit: int
+    conn: Connection, wanted: AuditFilter, after_seq: int, limit: int
 ) -> tuple[list[Entry], int]:
     """(acts after a number that the filter shows, in their order; up to where the look got).
 
@@ -225,13 +225,13 @@ def _to_entry(row: dict[str, Any]) -> Entry:
     return Entry(**row)
 
 
-async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[Finding]:
+async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[ChainFault]:
     """Walk the whole chain; returns what is wrong, empty when nothing is.
 
     Rows cut off at the end cannot be seen from inside: `anchors`, heads that were kept elsewhere,
     tell of them.
     """
-    findings: list[Finding] = []
+    findings: list[ChainFault] = []
     anchored: dict[int, set[bytes]] = {}
     for anchor in anchors:
         anchored.setdefault(anchor.seq, set()).add(anchor.hash)
@@ -242,17 +242,17 @@ async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[Finding
             stored_previous, stored = fields.pop("previous_hash"), fields.pop("hash")
             seq = fields["seq"]
             if seq != expected:
-                findings.append(Finding(seq, f"rows {expected} to {seq - 1} are missing"))
+                findings.append(ChainFault(seq, f"rows {expected} to {seq - 1} are missing"))
             elif stored_previous != previous:
-                findings.append(Finding(seq, "does not follow the row before it"))
+                findings.append(ChainFault(seq, "does not follow the row before it"))
             if chain_hash(stored_previous, **fields) != stored:
-                findings.append(Finding(seq, "its content was changed"))
+                findings.append(ChainFault(seq, "its content was changed"))
             if anchored.get(seq, {stored}) != {stored}:
-                findings.append(Finding(seq, "is not the row that was anchored"))
+                findings.append(ChainFault(seq, "is not the row that was anchored"))
             previous, expected = stored, seq + 1
     last = max(anchored, default=0)
     if last >= expected:
         findings.append(
-            Finding(expected, f"rows {expected} to {last} were anchored and are cut off")
+            ChainFault(expected, f"rows {expected} to {last} were anchored and are cut off")
         )
     return findings

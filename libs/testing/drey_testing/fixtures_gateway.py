@@ -86,7 +86,7 @@ def floats(channels: Sequence[int], values: Sequence[float], time_ns: int = STAR
     return out
 
 
-class Publisher:
+class ScriptedOwner:
     """The owner of one shard, as a monitor would be: batches, image, heartbeats, directory."""
 
     def __init__(
@@ -301,9 +301,9 @@ class GatewayRig:
             await gateway.end()
         await self._stack.aclose()
 
-    def publisher(self, epoch: int = 1) -> Publisher:
+    def publisher(self, epoch: int = 1) -> ScriptedOwner:
         """An owner of the one shard."""
-        return Publisher(self.bus, self.image, epoch)
+        return ScriptedOwner(self.bus, self.image, epoch)
 
     async def gateway(self, **settings: str) -> Gateway:
         """A new gateway process, with `DREY_<NAME>` settings beside the usual."""

@@ -25,7 +25,7 @@ BEGIN_S = 1_700_000_000.0
 
 
 @dataclass(eq=False)
-class Call:
+class LeaseRequest:
     """One request under way."""
 
     host: Host
@@ -34,7 +34,7 @@ class Call:
     late: bool
 
 
-class World:
+class LeaseWorld:
     """True time, the API server, the image's epoch, and the hosts."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class World:
         self.epochs: list[int] = []
         """Of all terms, in the order in which they began."""
         self.hosts: list[Host] = []
-        self._calls: list[Call] = []
+        self._calls: list[LeaseRequest] = []
         self._numbers = 0
 
     def number(self) -> str:
@@ -60,7 +60,7 @@ class World:
     def call(self, host: Host, act: Callable[[], T]) -> asyncio.Future[T]:
         """Send a request; what becomes of it is decided in `pass_time`."""
         answer: asyncio.Future[T] = host.loop.create_future()
-        self._calls.append(Call(host, act, answer, host.late))
+        self._calls.append(LeaseRequest(host, act, answer, host.late))
         return answer
 
     def arrive_late(self) -> None:
@@ -79,7 +79,7 @@ class World:
                 host.run()
             check()
 
-    def _arrive(self, call: Call) -> None:
+    def _arrive(self, call: LeaseRequest) -> None:
         if not self.up or call.host.cut:
             return  # the sender's time-out tells it
         result = call.act()
@@ -94,7 +94,7 @@ class World:
 class Host:
     """A monitor's process: holds the lease whenever it can."""
 
-    def __init__(self, world: World, name: str, rate: float, wall_s: float) -> None:
+    def __init__(self, world: LeaseWorld, name: str, rate: float, wall_s: float) -> None:
         self.world = world
         self.wall_s = wall_s
         self.term: Term | None = None

@@ -45,7 +45,7 @@ class FakeSnapshot:
 
 
 @dataclass
-class World:
+class RestoreWorld:
     """PV i (from 1) has the channels 2i (setpoint) and 2i + 1 (readback)."""
 
     rows: list[SimPv]
@@ -233,10 +233,10 @@ def _aligned(values: Columns, channels: np.ndarray) -> Columns:
 
 
 @dataclass
-class Site:
+class RestoreSite:
     """Everything, and a client with the role of a restorer."""
 
-    world: World
+    world: RestoreWorld
     machine: Machine
     stub: Any
     settings: Any
@@ -286,7 +286,7 @@ class Site:
 class SnapshotStandIn:
     """`SnapshotService.ReadSnapshot` over a world; the rest is not there."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: RestoreWorld) -> None:
         self.world = world
 
     def __getattr__(self, name: str) -> Any:
@@ -349,7 +349,7 @@ class SnapshotStandIn:
 class DirectoryStandIn:
     """`DirectoryService` over a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: RestoreWorld) -> None:
         self.world = world
 
     async def GetCatalogPages(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -372,5 +372,5 @@ class DirectoryStandIn:
         )
 
 
-def directory_of(world: World) -> Directory:
+def directory_of(world: RestoreWorld) -> Directory:
     return Directory.from_pages(world.version, world.catalog_pages())

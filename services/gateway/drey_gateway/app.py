@@ -23,7 +23,7 @@ from drey_gateway.access import KeyAuthenticator, KeyLoop, KeyStore
 from drey_gateway.adapters.resolver import CatalogResolver
 from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain.keys import KeyRing
-from drey_gateway.domain.live import Live
+from drey_gateway.domain.live import LiveState
 from drey_gateway.forwarding import Forwarder
 from drey_gateway.loops.event_feed import EventFeed
 from drey_gateway.loops.feed import Feed
@@ -43,7 +43,7 @@ from drey_gateway.servicers.monitor import MonitorServicer
 from drey_gateway.servicers.system import SystemServicer
 from drey_gateway.session_relay import SessionRelay
 from drey_gateway.sessions import SessionBook
-from drey_gateway.settings import Settings
+from drey_gateway.settings import GatewaySettings
 from drey_runtime import migrate
 from drey_runtime.app import App
 from drey_runtime.audit_anchor import AnchorFile, AuditAnchors
@@ -76,7 +76,7 @@ FORWARDED = {
 """Public services that others serve: a new one needs its name here."""
 
 
-class Readiness:
+class GatewayReadiness:
     """Says that the gateway serves once the image and the keys have been read."""
 
     def __init__(self, health: Health, feed: Feed, ring: KeyRing) -> None:
@@ -93,7 +93,7 @@ class Readiness:
         await asyncio.Event().wait()
 
 
-async def main(settings: Settings, app: App) -> None:
+async def main(settings: GatewaySettings, app: App) -> None:
     """Open everything and start the loops."""
     if settings.signing_key is None:
         raise SettingsError(
@@ -114,7 +114,7 @@ async def main(settings: Settings, app: App) -> None:
             ("restore", settings.restore_target),
         )
     }
-    live, changed, ring = Live(settings.shards), ChangeSignal(), KeyRing()
+    live, changed, ring = LiveState(settings.shards), ChangeSignal(), KeyRing()
     feed = Feed(live, bus, image, settings.poll, changed.notify)
     store = KeyStore(db, bus, ring)
     calls = Calls()
@@ -183,14 +183,14 @@ async def main(settings: Settings, app: App) -> None:
     app.start(jobs.changes)
     app.start(events)
     app.start(anchors)
-    app.start(Readiness(health, feed, ring))
+    app.start(GatewayReadiness(health, feed, ring))
 
 
 def _make_forwarder(channels: dict[str, grpc.aio.Channel], signer: TokenSigner) -> Forwarder:
     return Forwarder({s: (name, channels[name]) for s, name in FORWARDED.items()}, signer)
 
 
-def _open_database(settings: Settings) -> contextlib.AbstractAsyncContextManager[Database]:
+def _open_database(settings: GatewaySettings) -> contextlib.AbstractAsyncContextManager[Database]:
     async def check_migrations(conn: Connection) -> None:
         await migrate.check_connection(conn, PACKAGES)
 

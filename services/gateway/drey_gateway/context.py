@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from drey_gateway.domain.live import Live
+from drey_gateway.domain.live import LiveState
 from drey_gateway.ports import Resolver
 from drey_runtime.admission import Room
 from drey_runtime.auth import current_principal
@@ -17,7 +17,7 @@ from drey_runtime.signals import ChangeSignal
 class WatchContext:
     """What a watch needs around it."""
 
-    live: Live
+    live: LiveState
     changed: ChangeSignal
     resolver: Resolver
     stale: Callable[[], dict[int, str]]

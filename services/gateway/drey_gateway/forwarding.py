@@ -34,7 +34,7 @@ class Forwarder(grpc.GenericRpcHandler):
             descriptor = descriptor_pool.Default().FindServiceByName(service)
             for method in descriptor.methods:
                 path = f"/{service}/{method.name}"
-                forward = _Method(path, name, channel, signer)
+                forward = _ForwardedMethod(path, name, channel, signer)
                 self._handlers[path] = grpc.stream_stream_rpc_method_handler(forward.serve)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -42,7 +42,7 @@ class Forwarder(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-class _Method:
+class _ForwardedMethod:
     def __init__(
         self, path: str, upstream: str, channel: grpc.aio.Channel, signer: TokenSigner
     ) -> None:

@@ -21,7 +21,7 @@ from drey_core.selector import Link
 from drey_core.values import ARRAY, I8, Columns
 from drey_gateway.domain.keys import Key
 from drey_gateway.domain.live import Report, Shard
-from drey_gateway.domain.shard import Batch
+from drey_gateway.domain.shard import BusBatch
 from drey_gateway.domain.watch import Fields
 from drey_runtime.batches import large_pages
 
@@ -31,9 +31,9 @@ def fields(number: int) -> Fields:
     return Fields(number) if number else Fields.BOTH
 
 
-def batch(message: ValueBatch, columns: Columns) -> Batch:
+def batch(message: ValueBatch, columns: Columns) -> BusBatch:
     """A message of the bus."""
-    return Batch(
+    return BusBatch(
         message.epoch, message.sequence, message.part, message.more, columns, large_pages(message)
     )
 

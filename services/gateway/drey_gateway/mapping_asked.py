@@ -14,8 +14,8 @@ from drey_core.selector import Selector
 from drey_gateway import mapping
 from drey_gateway.domain.deadband import Deadband
 from drey_gateway.domain.resume import decode_token
-from drey_gateway.domain.terms import Term
-from drey_gateway.domain.wanted import Change, Wanted, with_added, with_removed
+from drey_gateway.domain.terms import SelectorTerm
+from drey_gateway.domain.wanted import SubscriptionChange, Wanted, with_added, with_removed
 from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 
@@ -44,7 +44,7 @@ def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") 
             field=f"{path}.min_interval",
         )
     return Wanted(
-        terms=(Term(True, read_selector(spec.selector, f"{path}.selector")),),
+        terms=(SelectorTerm(True, read_selector(spec.selector, f"{path}.selector")),),
         fields=mapping.fields(spec.fields),
         in_columns=in_columns(spec.form, f"{path}.form"),
         min_interval_s=interval,
@@ -72,13 +72,13 @@ def _read_deadband(spec: watch_pb2.WatchSpec, path: str) -> Deadband | None:
     return Deadband(**{kind: width})
 
 
-def read_change(request: pb.ModifyWatchRequest) -> Change:
+def read_change(request: pb.ModifyWatchRequest) -> SubscriptionChange:
     """What a client asks for. Raises `InvalidArgument`, `Unimplemented`."""
     if request.change == 0:
         raise errors.InvalidArgument(
             "change: number the changes of a session from 1", field="change"
         )
-    change = Change(request.change, request.subscription)
+    change = SubscriptionChange(request.change, request.subscription)
     match request.WhichOneof("action"):
         case "add":
             added = read_selector(request.add, "add")

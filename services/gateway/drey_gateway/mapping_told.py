@@ -15,8 +15,8 @@ from drey_core.selector import Link
 from drey_core.values import I8
 from drey_core.wire_values import wrap
 from drey_gateway import mapping
-from drey_gateway.domain.wanted import Change
-from drey_gateway.domain.wire import Taken
+from drey_gateway.domain.wanted import SubscriptionChange
+from drey_gateway.domain.wire import InstantValues
 from drey_runtime.clock import now_ns
 from drey_runtime.stalls import outgoing
 
@@ -75,7 +75,7 @@ def left_messages(
         )
 
 
-def paced(messages: Iterator[bytes], taken: Taken) -> Iterator[bytes]:
+def paced(messages: Iterator[bytes], taken: InstantValues) -> Iterator[bytes]:
     """`messages` made of `taken`, while what is kept of it is counted as waiting for the client.
 
     Rows are shared with others as long as they are the latest; of a client that does not read they
@@ -147,7 +147,7 @@ def of_subscription(name: str, message: bytes) -> bytes:
     return wrap(_NAME, name.encode()) + wrap(_WATCH, message)
 
 
-def ack_message(change: Change, error: DreyError | None = None) -> bytes:
+def ack_message(change: SubscriptionChange, error: DreyError | None = None) -> bytes:
     """`error`: why the change is refused."""
     ack = pb.ChangeAck(change=change.number)
     if error is not None:

@@ -10,13 +10,13 @@ from google.protobuf.descriptor import FileDescriptor
 
 from drey.common.v1 import annotations_pb2
 from drey.system.v1 import system_service_pb2 as pb
-from drey_gateway.settings import Settings
+from drey_gateway.settings import GatewaySettings
 from drey_runtime.app import service_version
 from drey_runtime.interceptor import MAX_REQUEST_BYTES
 from drey_runtime.server import bounds_of
 
 
-def server_info(settings: Settings, services: Iterable[str]) -> pb.GetServerInfoResponse:
+def server_info(settings: GatewaySettings, services: Iterable[str]) -> pb.GetServerInfoResponse:
     """Of a gateway with these settings that serves these services, by full name."""
     found = [descriptor_pool.Default().FindServiceByName(name) for name in sorted(services)]
     bounds = bounds_of(settings)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from drey_core.errors import DreyError, NotFound, ResourceExhausted
 from drey_gateway.context import WatchContext, WatcherLimit
-from drey_gateway.domain.wanted import Change, Wanted
+from drey_gateway.domain.wanted import SubscriptionChange, Wanted
 from drey_gateway.mapping_told import ack_message, idle_message, of_subscription, opened_message
 from drey_gateway.watching import CHECKPOINT_S, Watch
 from drey_runtime.auth import current_principal
@@ -48,12 +48,12 @@ class Session:
         self.key_id = current_principal.get().key_id
         self._context, self._limiter = context, limiter
         self._subscriptions: dict[str, _Subscription] = {}
-        self._changes: deque[Change] = deque()
+        self._changes: deque[SubscriptionChange] = deque()
         self._last_change = 0
         self._waiting: asyncio.Timeout | None = None
         self._next_checkpoint = 0.0
 
-    def take_change(self, change: Change) -> None:
+    def take_change(self, change: SubscriptionChange) -> None:
         """Take a change, unless one with its number, or a later one, was taken already.
 
         Raises `ResourceExhausted` when too many wait.
@@ -121,7 +121,7 @@ class Session:
             self._next_checkpoint = time.monotonic() + CHECKPOINT_S
             yield idle_message(stalled=not self._context.bus_connected())
 
-    async def _apply_change(self, change: Change) -> AsyncIterator[bytes]:
+    async def _apply_change(self, change: SubscriptionChange) -> AsyncIterator[bytes]:
         """What comes of it. Raises `DreyError`: it is refused, and nothing has changed."""
         name, held = change.subscription, self._subscriptions.get(change.subscription)
         if held is None:
@@ -182,7 +182,7 @@ class SessionBook:
             finally:
                 del self._sessions[session_id]
 
-    def modify(self, session_id: str, change: Change, key_id: str) -> None:
+    def modify(self, session_id: str, change: SubscriptionChange, key_id: str) -> None:
         """Let a session of a key take a change. Raises `DreyError`."""
         session = self._sessions.get(session_id)
         if session is None or session.key_id != key_id:

@@ -10,7 +10,7 @@ from pydantic import Field
 from drey_runtime.settings import CommonSettings
 
 
-class Settings(CommonSettings):
+class GatewaySettings(CommonSettings):
     """Shared settings, and those of this service: `DREY_GATEWAY_<NAME>`."""
 
     service: ClassVar[str] = "gateway"

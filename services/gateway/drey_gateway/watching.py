@@ -29,13 +29,13 @@ from drey_gateway.domain.terms import Terms
 from drey_gateway.domain.wanted import Wanted
 from drey_gateway.domain.watch import (
     BOTH,
-    Change,
-    Selection,
+    WatchDiff,
+    WatchSelection,
     WatchState,
     honourable,
     stale_numbers,
 )
-from drey_gateway.domain.wire import Taken, TakenRows, baseline_messages, diff_messages
+from drey_gateway.domain.wire import InstantValues, TakenRows, baseline_messages, diff_messages
 from drey_gateway.mapping_told import (
     NamesTold,
     encode_part,
@@ -160,7 +160,7 @@ class Watch:
         self._state.stale = stale
         yield encode_part(baseline_end=watch_pb2.BaselineEnd(token=token))
 
-    async def _catch_up(self, token: Token, selection: Selection) -> None:
+    async def _catch_up(self, token: Token, selection: WatchSelection) -> None:
         """The gateway that gave the token may have been a moment ahead of this one."""
         end = time.monotonic() + _CATCH_UP_S
         while time.monotonic() < end and token.selection == selection.digest:
@@ -169,7 +169,7 @@ class Watch:
                 return
             await asyncio.sleep(0.02)
 
-    async def _warm_rows(self, selection: Selection) -> None:
+    async def _warm_rows(self, selection: WatchSelection) -> None:
         """Encode a large selection in pieces, so that others get their turn in between."""
         for start in range(0, len(selection) - _WARM_ROWS, _WARM_ROWS):
             if self._cache is not None and not self._wanted.in_columns:
@@ -268,7 +268,7 @@ class Watch:
             for start in range(0, len(numbers), _NUMBERS):
                 yield freshness_message(code, reason, numbers=numbers[start : start + _NUMBERS])
 
-    def _take_change(self, change: Change, stale: frozenset[int]) -> Taken:
+    def _take_change(self, change: WatchDiff, stale: frozenset[int]) -> InstantValues:
         if len(change.at) == 0 or self._cache is None:
             return TakenRows([])
         rows = self._state.selection.rows[change.at]
@@ -331,7 +331,7 @@ class Watch:
         self._next_diff = self._next_checkpoint = 0.0
         return self._move_rows(selection, old)
 
-    async def _move_rows(self, selection: Selection, old: Directory) -> AsyncIterator[bytes]:
+    async def _move_rows(self, selection: WatchSelection, old: Directory) -> AsyncIterator[bytes]:
         left, moved, joined = self._state.reselect(selection, self._live.image, self._directory)
         for message in self._tell_names():
             yield message
@@ -342,11 +342,11 @@ class Watch:
         if self._wanted.with_metadata and len(joined):
             async for message in self._send_metadata(selection.rows[joined]):
                 yield message
-        new = self._take_change(Change.whole(joined), self._stale_shards())
+        new = self._take_change(WatchDiff.whole(joined), self._stale_shards())
         for message in paced(diff_messages(new, 0), new):
             yield message
 
-    async def _select_rows(self, terms: Terms, allow_unknown: bool) -> Selection:
+    async def _select_rows(self, terms: Terms, allow_unknown: bool) -> WatchSelection:
         catalog_version = self._live.catalog_version
         while True:
             directory = self._live.directory
@@ -360,11 +360,11 @@ class Watch:
         for names in self._names.tell_news(*self._resolved, self._directory):
             yield encode_part(names=names)
 
-    def _adopt_rows(self, rows: I8) -> Selection:
+    def _adopt_rows(self, rows: I8) -> WatchSelection:
         """Make a selection of rows of the present directory, and be counted there."""
         live = self._live
         deadband = self._wanted.deadband
-        selection = Selection.of(
+        selection = WatchSelection.of(
             rows,
             live.directory,
             live.image,

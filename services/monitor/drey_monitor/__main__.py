@@ -11,11 +11,11 @@ gc.disable()
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 from drey_monitor.app import main  # noqa: E402  see above
-from drey_monitor.settings import Settings  # noqa: E402
+from drey_monitor.settings import MonitorSettings  # noqa: E402
 from drey_runtime import app  # noqa: E402
 
 gc.freeze()
 gc.enable()
 
 if __name__ == "__main__":
-    app.run("monitor", Settings, main)
+    app.run("monitor", MonitorSettings, main)

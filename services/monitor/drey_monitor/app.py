@@ -15,11 +15,11 @@ from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.epochs import EpochListener
 from drey_monitor.loops.owner import Owner
-from drey_monitor.loops.ready import Readiness
+from drey_monitor.loops.ready import MonitorReadiness
 from drey_monitor.loops.tick import Ticker
 from drey_monitor.owned import Shards
 from drey_monitor.servicer import SERVICE, ControlServicer
-from drey_monitor.settings import Settings
+from drey_monitor.settings import MonitorSettings
 from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _WAIT_FOR_BUS_S = 0.5
 
 
-async def main(settings: Settings, app: App) -> None:
+async def main(settings: MonitorSettings, app: App) -> None:
     """Open everything and start every loop; waits for no other part longer than half a second."""
     enter = app.stack.enter_async_context
     verifier = (
@@ -70,7 +70,7 @@ async def main(settings: Settings, app: App) -> None:
     await bus.subscribe(bus.subject("catalog"), catalog.on_event)
     await bus.subscribe(bus.subject("heartbeats", "*"), epochs.on_heartbeat)
     app.start(catalog, "catalog")
-    app.start(Readiness(health, catalog, bus, image), "readiness")
+    app.start(MonitorReadiness(health, catalog, bus, image), "readiness")
     app.start(Ticker(hub, shards, image, settings.tick), "tick")
     await _wait_for_bus(bus)
     lease = await enter(_lease(settings))
@@ -82,7 +82,7 @@ async def main(settings: Settings, app: App) -> None:
 
 
 @asynccontextmanager
-async def _lease(settings: Settings) -> AsyncIterator[Lease]:
+async def _lease(settings: MonitorSettings) -> AsyncIterator[Lease]:
     if settings.lease == "postgres":
         yield PostgresLease(
             settings.postgres_url.get_secret_value(), owner=f"{socket.gethostname()}:{os.getpid()}"

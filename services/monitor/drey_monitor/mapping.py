@@ -12,10 +12,10 @@ from drey_core.errors import Internal
 from drey_core.pages import PAGE_SLOTS
 from drey_monitor.domain.catalog import Channels
 from drey_monitor.domain.directory import DirectoryCut
-from drey_monitor.owned import Owned, Pulse
+from drey_monitor.owned import Owned, OwnerPulse
 
 
-def heartbeat(owned: Owned, pulse: Pulse) -> Heartbeat:
+def heartbeat(owned: Owned, pulse: OwnerPulse) -> Heartbeat:
     """The sign of life of a shard."""
     state, counts = owned.state, pulse.counts
     return Heartbeat(

@@ -11,7 +11,7 @@ from drey_core.values import Columns
 from drey_monitor.domain.directory import DirectoryState
 from drey_monitor.domain.merging import latest
 from drey_monitor.domain.ownership import has_room
-from drey_monitor.domain.progress import Settling, UpdateRate
+from drey_monitor.domain.progress import SearchSettling, UpdateRate
 from drey_monitor.domain.shard import Counts, ShardState
 from drey_runtime import telemetry
 from drey_runtime.lease import Term
@@ -21,7 +21,7 @@ _EARLY_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class OwnerPulse:
     """What a heartbeat says beside the state."""
 
     time_ns: int
@@ -44,7 +44,7 @@ class Owned:
         self.state = ShardState(shard, epoch)
         self._term = term
         self.directory = DirectoryState()
-        self.settling = Settling(settle_ns)
+        self.settling = SearchSettling(settle_ns)
         self.rate = UpdateRate()
         self.followed: dict[int, bytes] = {}
         """Encoded pages of the catalog whose channels are watched."""

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from drey_runtime.settings import ChannelAccessSettings
 
 
-class Settings(ChannelAccessSettings):
+class MonitorSettings(ChannelAccessSettings):
     """Shared settings, and those of this service: `DREY_MONITOR_<NAME>`."""
 
     service: ClassVar[str] = "monitor"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from drey_restore.app import main
-from drey_restore.settings import Settings
+from drey_restore.settings import RestoreSettings
 from drey_runtime import app
 
 
-async def _main(settings: Settings, running: app.App) -> None:
+async def _main(settings: RestoreSettings, running: app.App) -> None:
     await main(settings, running)
 
 
 if __name__ == "__main__":
-    app.run("restore", Settings, _main)
+    app.run("restore", RestoreSettings, _main)

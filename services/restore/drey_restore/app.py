@@ -17,7 +17,7 @@ from drey_restore.limits import Limits
 from drey_restore.loops.release import ReleaseLoop
 from drey_restore.loops.warm import WarmLoop
 from drey_restore.servicer import SERVICE, RestoreServicer
-from drey_restore.settings import Settings
+from drey_restore.settings import RestoreSettings
 from drey_restore.usecases.approvals import Approvals, Protected
 from drey_restore.usecases.ending import Ending
 from drey_restore.usecases.grants import GrantCheck
@@ -33,7 +33,7 @@ from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.image import Image
-from drey_runtime.jobs import JobStore, JobWorker, Kind
+from drey_runtime.jobs import JobKind, JobStore, JobWorker
 from drey_runtime.migrate import check_connection
 from drey_runtime.pulse import Pulses
 from drey_runtime.server import channel, serve
@@ -44,7 +44,7 @@ _RESERVED_CONNECTIONS = 6
 """Four restores at a time: what each announces, and its lease."""
 
 
-async def main(settings: Settings, app: App) -> int:
+async def main(settings: RestoreSettings, app: App) -> int:
     """Open everything and start the loops; returns the port that it listens on."""
     if settings.trusted_keys is None or settings.signing_key is None:
         raise SettingsError(
@@ -97,7 +97,7 @@ async def main(settings: Settings, app: App) -> int:
     runner = Runner(running, jobs, pool, guards, ending, notifier, running_restores, limits, now_ns)
     worker = JobWorker(
         jobs,
-        {JOB_KIND: Kind(runner.run, runner.interrupted)},
+        {JOB_KIND: JobKind(runner.run, runner.interrupted)},
         owner=f"restore@{socket.gethostname()}:{os.getpid()}",
         lease_s=settings.job_lease,
     )

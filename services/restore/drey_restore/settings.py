@@ -11,7 +11,7 @@ from drey_core.selector_text import parse_selectors
 from drey_runtime.settings import ChannelAccessSettings
 
 
-class Settings(ChannelAccessSettings):
+class RestoreSettings(ChannelAccessSettings):
     """See `ChannelAccessSettings` for the shared ones."""
 
     service: ClassVar[str] = "restore"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drey_runtime import app
 from drey_snapshot.app import main
-from drey_snapshot.settings import Settings
+from drey_snapshot.settings import SnapshotSettings
 
 if __name__ == "__main__":
-    app.run("snapshot", Settings, main)
+    app.run("snapshot", SnapshotSettings, main)

@@ -18,7 +18,7 @@ from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.servicer import CatalogServicer
 from drey_snapshot.context import Context
 from drey_snapshot.health import HealthLoop
-from drey_snapshot.settings import Settings
+from drey_snapshot.settings import SnapshotSettings
 
 CATALOG_SERVICE = "drey.catalog.v1.CatalogService"
 DIRECTORY_SERVICE = "drey.internal.directory.v1.DirectoryService"
@@ -28,7 +28,7 @@ _GIVE_BACK_S = 30.0
 PACKAGES = ("drey_runtime", "drey_snapshot")
 
 
-async def main(settings: Settings, app: App) -> None:
+async def main(settings: SnapshotSettings, app: App) -> None:
     """Open everything, start the loops, serve."""
     keep_little()
     context = await open_context(settings, app)
@@ -56,7 +56,7 @@ async def main(settings: Settings, app: App) -> None:
     app.start(HealthLoop(context.db, context.catalog, health), "health")
 
 
-async def open_context(settings: Settings, app: App) -> Context:
+async def open_context(settings: SnapshotSettings, app: App) -> Context:
     """Pools and loops; nothing here waits for Postgres, NATS or Redis."""
     if settings.trusted_keys is None:
         raise SettingsError(

@@ -9,14 +9,14 @@ from drey_runtime.bus import Bus
 from drey_runtime.database import Database
 from drey_runtime.image import Image
 from drey_snapshot.catalog.live_catalog import LiveCatalog
-from drey_snapshot.settings import Settings
+from drey_snapshot.settings import SnapshotSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """Everything opened by the composition root; open for as long as the process lives."""
 
-    settings: Settings
+    settings: SnapshotSettings
     app: App
     db: Database
     bus: Bus

@@ -9,7 +9,7 @@ from pydantic import Field
 from drey_runtime.settings import ChannelAccessSettings
 
 
-class Settings(ChannelAccessSettings):
+class SnapshotSettings(ChannelAccessSettings):
     """Shared settings, and those of this service: `DREY_SNAPSHOT_<NAME>`."""
 
     service: ClassVar[str] = "snapshot"

@@ -17,7 +17,7 @@ from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from drey_runtime.migrate import apply
 from drey_snapshot.app import main
-from drey_snapshot.settings import Settings
+from drey_snapshot.settings import SnapshotSettings
 from drey_stack import Nats, Part, Postgres, Valkey
 from drey_testing.fixtures_catalog import TESTER, Keys, loopback, running, until_serving
 
@@ -69,8 +69,8 @@ async def new_database(parts: Parts) -> str:
     return parts.postgres.database_url(name)
 
 
-def make_settings(parts: Parts, keys: Keys, url: str, namespace: str) -> Settings:
-    return Settings.model_validate(
+def make_settings(parts: Parts, keys: Keys, url: str, namespace: str) -> SnapshotSettings:
+    return SnapshotSettings.model_validate(
         {
             "postgres_url": url,
             "nats_url": parts.nats.url,
@@ -87,7 +87,7 @@ def make_settings(parts: Parts, keys: Keys, url: str, namespace: str) -> Setting
 class Service:
     """A running service, its settings, and stubs whose calls carry a token of `TESTER`."""
 
-    settings: Settings
+    settings: SnapshotSettings
     catalog: CatalogServiceStub
     directory: DirectoryServiceStub
     channel: grpc.aio.Channel
@@ -125,7 +125,9 @@ class _Both(_Signed, grpc.aio.StreamStreamClientInterceptor):
         return await continuation(self.details(details), requests)
 
 
-def connect(settings: Settings, keys: Keys, roles: tuple[str, ...] = TESTER) -> grpc.aio.Channel:
+def connect(
+    settings: SnapshotSettings, keys: Keys, roles: tuple[str, ...] = TESTER
+) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(
         settings.listen,
         interceptors=[kind(keys, roles) for kind in (_Unary, _Stream, _Both)],

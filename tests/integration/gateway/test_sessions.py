@@ -20,7 +20,7 @@ from drey_runtime.status import reason_of
 from drey_testing.fixtures_gateway import (
     Gateway,
     GatewayRig,
-    Publisher,
+    ScriptedOwner,
     WatchClient,
     catalog_pages,
     eventually,
@@ -116,7 +116,7 @@ async def session(gateway: Gateway, key: str, **subscriptions: Any) -> AsyncIter
 
 
 @pytest.fixture
-async def publisher(rig: GatewayRig) -> AsyncIterator[Publisher]:
+async def publisher(rig: GatewayRig) -> AsyncIterator[ScriptedOwner]:
     found = rig.publisher()
     await found.beat()
     await found.set_catalog(catalog_pages(PVS))
@@ -128,7 +128,7 @@ async def publisher(rig: GatewayRig) -> AsyncIterator[Publisher]:
 
 
 @pytest.fixture
-async def gateway(rig: GatewayRig, publisher: Publisher) -> Gateway:
+async def gateway(rig: GatewayRig, publisher: ScriptedOwner) -> Gateway:
     found = await rig.gateway()
     await eventually(found.serving, "ready")
     return found

@@ -16,7 +16,7 @@ from drey.snapshot.v1 import snapshot_service_pb2
 from drey_testing.fixtures_gateway import (
     Gateway,
     GatewayRig,
-    Publisher,
+    ScriptedOwner,
     catalog_pages,
     eventually,
     floats,
@@ -36,7 +36,7 @@ GET = ("/drey.monitor.v1.MonitorService/GetValues", pb.GetValuesRequest(selector
 CHANNELS = [channel for pv in range(1, PVS + 1) for channel in (setpoint(pv), readback(pv))]
 
 
-async def publish(publisher: Publisher, value: float) -> None:
+async def publish(publisher: ScriptedOwner, value: float) -> None:
     await publisher.publish(floats(CHANNELS, [value] * len(CHANNELS)))
 
 

@@ -27,7 +27,7 @@ from drey_runtime.status import reason_of
 from drey_testing.fixtures_gateway import (
     Gateway,
     GatewayRig,
-    Publisher,
+    ScriptedOwner,
     WatchClient,
     catalog_pages,
     eventually,
@@ -103,7 +103,7 @@ async def publisher(rig: GatewayRig):
 
 
 @pytest.fixture
-async def gateway(rig: GatewayRig, publisher: Publisher) -> Gateway:
+async def gateway(rig: GatewayRig, publisher: ScriptedOwner) -> Gateway:
     found = await rig.gateway()
     await eventually(found.serving, "ready")
     return found
@@ -459,7 +459,7 @@ async def test_one_silent_shard_of_three_is_stale_by_message_and_by_row(rig, adm
     pages = catalog_pages(pvs)
     publishers = []
     for shard in range(shards):
-        found = Publisher(rig.bus, rig.image, 1, shard=shard, shards=shards)
+        found = ScriptedOwner(rig.bus, rig.image, 1, shard=shard, shards=shards)
         mine = [p for p in pages if shard_of_page(p.number, shards) == shard]
         await found.set_catalog(mine)
         columns = everything(1.0, pvs)

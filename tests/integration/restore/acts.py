@@ -18,13 +18,13 @@ from drey_core.values import Columns
 from drey_machine import SimPv
 from drey_runtime.image import Image
 from drey_stack import Nats, Postgres, Valkey
-from drey_testing.restore_world import Site, World
+from drey_testing.restore_world import RestoreSite, RestoreWorld
 
 
 @asynccontextmanager
 async def world_of(
     readbacks: Mapping[str, str], parts: tuple[Postgres, Nats, Valkey]
-) -> AsyncIterator[World]:
+) -> AsyncIterator[RestoreWorld]:
     """A world of the setpoints that are the keys, each with its readback (empty: none)."""
     rows = [
         SimPv("magnet", i, name, readback, "", "", "", "", "")
@@ -32,7 +32,7 @@ async def world_of(
     ]
     namespace = f"t{uuid.uuid4().hex[:12]}"
     async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
-        found = World(rows, table, image)
+        found = RestoreWorld(rows, table, image)
         found.namespace = namespace
         await found.connect()
         await found.publish()
@@ -47,7 +47,7 @@ def seconds(number: float) -> dict[str, int]:
     return {"seconds": int(number), "nanos": int(number % 1 * 1e9)}
 
 
-def set_policies(world: World, **policies: dict[str, Any]) -> None:
+def set_policies(world: RestoreWorld, **policies: dict[str, Any]) -> None:
     """By the last part of the name."""
     numbers = {
         row.setpoint.partition(":")[2].split(".")[0]: i for i, row in enumerate(world.rows, 1)
@@ -57,20 +57,20 @@ def set_policies(world: World, **policies: dict[str, Any]) -> None:
     }
 
 
-async def write(world: World, values: dict[str, float]) -> None:
+async def write(world: RestoreWorld, values: dict[str, float]) -> None:
     slots = np.array([world.slots[world.names.index(name)] for name in values], np.int64)
     columns = Columns.from_values(slots, list(values.values()), [None] * len(values))
     codes = await world.table.write(slots, columns, 60, completion=False)
     assert (codes == 1).all()
 
 
-async def read(world: World, names: list[str]) -> dict[str, float]:
+async def read(world: RestoreWorld, names: list[str]) -> dict[str, float]:
     slots = np.array([world.slots[world.names.index(name)] for name in names], np.int64)
     found = await world.table.read(slots, 60)
     return {name: float(found.values.value(i)) for i, name in enumerate(names)}
 
 
-async def until(world: World, values: dict[str, float]) -> None:
+async def until(world: RestoreWorld, values: dict[str, float]) -> None:
     async with asyncio.timeout(60):
         while await read(world, list(values)) != values:
             await asyncio.sleep(0.05)
@@ -80,5 +80,5 @@ def reason(restore: restore_pb2.Restore) -> str:
     return errors_pb2.ErrorReason.Name(restore.error.reason).removeprefix("ERROR_REASON_")
 
 
-async def planned(site: Site, names: list[str], **more: Any) -> restore_pb2.Plan:
+async def planned(site: RestoreSite, names: list[str], **more: Any) -> restore_pb2.Plan:
     return await site.plan(more.pop("snapshot_id"), selector={"names": names}, **more)

@@ -20,7 +20,7 @@ from drey.restore.v1 import restore_service_pb2_grpc as rpc
 from drey_ca import open_table
 from drey_machine import Machine
 from drey_restore.app import main
-from drey_restore.settings import Settings
+from drey_restore.settings import RestoreSettings
 from drey_runtime.app import App
 from drey_runtime.auth import TokenVerifier, make_keys
 from drey_runtime.image import Image
@@ -28,7 +28,7 @@ from drey_runtime.migrate import apply
 from drey_runtime.server import serve
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import return_port, take_port, use_loopback
-from drey_testing.restore_world import DirectoryStandIn, Site, SnapshotStandIn, World
+from drey_testing.restore_world import DirectoryStandIn, RestoreSite, RestoreWorld, SnapshotStandIn
 from drey_testing.signing import signed_as_gateway
 
 PVS = 300
@@ -115,10 +115,10 @@ def more_settings() -> dict[str, Any]:
 @pytest.fixture
 async def world(
     parts: tuple[Postgres, Nats, Valkey], machine: Machine, shards: int
-) -> AsyncIterator[World]:
+) -> AsyncIterator[RestoreWorld]:
     namespace = f"t{uuid.uuid4().hex[:12]}"
     async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
-        world = World(list(machine.catalog_rows()), table, image, shards)
+        world = RestoreWorld(list(machine.catalog_rows()), table, image, shards)
         world.namespace = namespace
         await world.connect()
         await world.publish()
@@ -134,11 +134,11 @@ async def world(
 async def dead_site(
     parts: tuple[Postgres, Nats, Valkey],
     machine: Machine,
-    world: World,
+    world: RestoreWorld,
     keys: Path,
     chunk: int,
     job_lease: float,
-) -> AsyncIterator[Site]:
+) -> AsyncIterator[RestoreSite]:
     """A site whose service is started by the test, in a process of its own."""
     async with AsyncExitStack() as stack:
         yield await start_site(stack, parts, machine, world, keys, chunk, job_lease)
@@ -148,12 +148,12 @@ async def dead_site(
 async def site(
     parts: tuple[Postgres, Nats, Valkey],
     machine: Machine,
-    world: World,
+    world: RestoreWorld,
     keys: Path,
     chunk: int,
     job_lease: float,
     more_settings: dict[str, Any],
-) -> AsyncIterator[Site]:
+) -> AsyncIterator[RestoreSite]:
     async with AsyncExitStack() as stack:
         found = await start_site(
             stack, parts, machine, world, keys, chunk, job_lease, more_settings
@@ -182,19 +182,19 @@ async def start_site(
     stack: AsyncExitStack,
     parts: Any,
     machine: Machine,
-    world: World,
+    world: RestoreWorld,
     keys: Path,
     chunk: int,
     job_lease: float,
     more_settings: dict[str, Any] | None = None,
-) -> Site:
+) -> RestoreSite:
     """All but the service."""
     name = f"t_{uuid.uuid4().hex}"
     connection = await asyncpg.connect(parts[0].url)
     await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE drey_template')
     await connection.close()
     url = database(parts[0].url, name)
-    base = Settings(trusted_keys=keys / "trusted.json", signing_key=keys / "restore.pem")
+    base = RestoreSettings(trusted_keys=keys / "trusted.json", signing_key=keys / "restore.pem")
     services = [
         ("drey.snapshot.v1.SnapshotService", SnapshotStandIn(world)),
         ("drey.internal.directory.v1.DirectoryService", DirectoryStandIn(world)),
@@ -203,7 +203,7 @@ async def start_site(
     port, _ = await stack.enter_async_context(
         serve(base, "127.0.0.1:0", "TEST", verifier, services)
     )
-    settings = Settings.model_validate(
+    settings = RestoreSettings.model_validate(
         {
             **base.model_dump(),
             "postgres_url": url,
@@ -220,10 +220,10 @@ async def start_site(
             **(more_settings or {}),
         }
     )
-    return Site(world, machine, None, settings, keys, url, 0)
+    return RestoreSite(world, machine, None, settings, keys, url, 0)
 
 
-async def database_ready(site: Site) -> None:
+async def database_ready(site: RestoreSite) -> None:
     async with asyncio.timeout(300):
         while True:
             with suppress(grpc.aio.AioRpcError):

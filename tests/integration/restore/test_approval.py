@@ -14,7 +14,7 @@ from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_cli import digests
 from drey_runtime import status
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 
 PlanState, ApprovalState = restore_pb2.PlanState, restore_pb2.ApprovalState
 EVERYTHING = [{"approval_required": "*"}]
@@ -27,14 +27,14 @@ async def refusal(awaitable: Any) -> tuple[str, dict[str, str]]:
     return status.reason_of(caught.value)
 
 
-async def one_disturbed(site: Site, seed: int) -> restore_pb2.Plan:
+async def one_disturbed(site: RestoreSite, seed: int) -> restore_pb2.Plan:
     snapshot_id = await site.world.take()
     await site.machine.disturb(1, seed=seed)
     await site.world.publish()
     return await site.plan(snapshot_id)
 
 
-async def approve(site: Site, plan: restore_pb2.Plan, **more: Any) -> restore_pb2.Approval:
+async def approve(site: RestoreSite, plan: restore_pb2.Plan, **more: Any) -> restore_pb2.Approval:
     """As a second person does whose own program computes the digest."""
     who = more.pop("who", BOB)
     found = await site.stream("ReadPlan", pb.ReadPlanRequest(id=plan.id))
@@ -44,24 +44,24 @@ async def approve(site: Site, plan: restore_pb2.Plan, **more: Any) -> restore_pb
     return answer
 
 
-async def reject(site: Site, plan: restore_pb2.Plan, **who: Any) -> restore_pb2.Approval:
+async def reject(site: RestoreSite, plan: restore_pb2.Plan, **who: Any) -> restore_pb2.Approval:
     request = pb.RejectPlanRequest(id=plan.id, reason="beam is on", request_id=str(uuid.uuid4()))
     answer: restore_pb2.Approval = (await site.call("RejectPlan", request, **(who or BOB))).approval
     return answer
 
 
-async def listed(site: Site, **chosen: Any) -> list[restore_pb2.Approval]:
+async def listed(site: RestoreSite, **chosen: Any) -> list[restore_pb2.Approval]:
     answer = await site.call("ListApprovals", pb.ListApprovalsRequest(**chosen))
     return list(answer.approvals)
 
 
-async def get(site: Site, plan: restore_pb2.Plan) -> restore_pb2.Plan:
+async def get(site: RestoreSite, plan: restore_pb2.Plan) -> restore_pb2.Plan:
     found: restore_pb2.Plan = (await site.call("GetPlan", pb.GetPlanRequest(id=plan.id))).plan
     return found
 
 
 @pytest.mark.parametrize("more_settings", EVERYTHING)
-async def test_a_second_person_approves_and_then_it_is_executed(site: Site) -> None:
+async def test_a_second_person_approves_and_then_it_is_executed(site: RestoreSite) -> None:
     plan = await one_disturbed(site, 61)
     assert plan.state == PlanState.PLAN_STATE_WAITS_FOR_APPROVAL
     items = await site.plan_items(plan.id, writes_only=True)
@@ -86,7 +86,7 @@ async def test_a_second_person_approves_and_then_it_is_executed(site: Site) -> N
 
 
 @pytest.mark.parametrize("more_settings", EVERYTHING)
-async def test_nobody_decides_on_their_own_plan_nor_on_another_digest(site: Site) -> None:
+async def test_nobody_decides_on_their_own_plan_nor_on_another_digest(site: RestoreSite) -> None:
     plan = await one_disturbed(site, 62)
     own = {"name": "ann", "roles": ("admin",)}  # the same person by another key
     assert (await refusal(approve(site, plan, who=own)))[0] == "OWN_PLAN"
@@ -99,7 +99,7 @@ async def test_nobody_decides_on_their_own_plan_nor_on_another_digest(site: Site
 
 
 @pytest.mark.parametrize("more_settings", EVERYTHING)
-async def test_what_was_rejected_is_never_executed(site: Site) -> None:
+async def test_what_was_rejected_is_never_executed(site: RestoreSite) -> None:
     plan = await one_disturbed(site, 63)
     await approve(site, plan)
     rejected = await reject(site, plan)
@@ -113,7 +113,7 @@ async def test_what_was_rejected_is_never_executed(site: Site) -> None:
 
 
 @pytest.mark.parametrize("more_settings", EVERYTHING)
-async def test_an_approval_that_is_over_is_given_anew(site: Site) -> None:
+async def test_an_approval_that_is_over_is_given_anew(site: RestoreSite) -> None:
     plan = await one_disturbed(site, 64)
     over = await approve(site, plan, lifetime=Duration(nanos=1))
     assert over.state == ApprovalState.APPROVAL_STATE_EXPIRED
@@ -129,7 +129,7 @@ async def test_an_approval_that_is_over_is_given_anew(site: Site) -> None:
     await site.ended((await site.execute(plan)).id)
 
 
-async def test_a_plan_that_needs_no_approval_gets_none(site: Site) -> None:
+async def test_a_plan_that_needs_no_approval_gets_none(site: RestoreSite) -> None:
     plan = await one_disturbed(site, 65)
     assert plan.state == PlanState.PLAN_STATE_READY
     assert not plan.HasField("approval")
@@ -139,7 +139,7 @@ async def test_a_plan_that_needs_no_approval_gets_none(site: Site) -> None:
 
 @pytest.mark.parametrize("more_settings", [{"approval_required": "tag:Safety=Interlock"}])
 async def test_only_plans_that_write_what_is_chosen_need_approval(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: RestoreSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(2, seed=66)
@@ -170,7 +170,7 @@ async def test_only_plans_that_write_what_is_chosen_need_approval(
 
 
 @pytest.mark.parametrize("more_settings", EVERYTHING)
-async def test_decisions_are_in_the_audit_and_among_the_events(site: Site) -> None:
+async def test_decisions_are_in_the_audit_and_among_the_events(site: RestoreSite) -> None:
     import asyncpg
 
     plan = await one_disturbed(site, 67)

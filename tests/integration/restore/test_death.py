@@ -18,10 +18,10 @@ from pydantic import SecretStr
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey.restore.v1 import restore_service_pb2_grpc as rpc
-from drey_restore.settings import Settings
+from drey_restore.settings import RestoreSettings
 from drey_runtime.settings import variables
 from drey_stack import free_port
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 from drey_testing.signing import signed_as_gateway
 
 Verdict = restore_pb2.Verdict
@@ -30,12 +30,12 @@ DIES_S = 3.0
 """The lease of a job whose owner is killed or stopped: so long the next one waits."""
 
 
-def environment(site: Site, port: int) -> dict[str, str]:
+def environment(site: RestoreSite, port: int) -> dict[str, str]:
     values = site.settings.model_dump()
     values["listen"] = f"127.0.0.1:{port}"
     for secret in ("postgres_url", "redis_url"):
         values[secret] = values[secret].get_secret_value()
-    names = variables(Settings)
+    names = variables(RestoreSettings)
     own = {
         names[k]: str(v).lower() if isinstance(v, bool) else str(v)
         for k, v in values.items()
@@ -44,7 +44,7 @@ def environment(site: Site, port: int) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-async def start(site: Site, log: Path) -> asyncio.subprocess.Process:
+async def start(site: RestoreSite, log: Path) -> asyncio.subprocess.Process:
     port = free_port()
     with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
@@ -67,7 +67,7 @@ async def start(site: Site, log: Path) -> asyncio.subprocess.Process:
 
 @pytest.mark.parametrize(("chunk", "job_lease"), [(2, DIES_S)])
 async def test_killed_in_the_middle_it_is_interrupted_and_sends_nothing_again(
-    dead_site: Site, tmp_path: Path
+    dead_site: RestoreSite, tmp_path: Path
 ) -> None:
     site, log = dead_site, tmp_path / "restore.log"
     snapshot_id = await site.world.take()
@@ -172,7 +172,7 @@ class Relay:
 
 @pytest.mark.parametrize("job_lease", [DIES_S])
 async def test_stopped_between_the_intent_and_the_write_it_sends_nothing_after_its_lease(
-    dead_site: Site, tmp_path: Path
+    dead_site: RestoreSite, tmp_path: Path
 ) -> None:
     """Another process ends the restore meanwhile; the one that wakes up knows by its own clock."""
     site, log = dead_site, tmp_path / "restore.log"

@@ -23,7 +23,7 @@ from drey_core.values import Columns
 from drey_runtime import status
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
-from drey_testing.restore_world import Site, World
+from drey_testing.restore_world import RestoreSite, RestoreWorld
 
 from .acts import read, reason, world_of
 from .test_death import start
@@ -49,13 +49,15 @@ def make_slow(machine: Ioc, seconds: float = SLOW_S) -> None:
 
 
 @pytest.fixture
-async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[World]:
+async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[RestoreWorld]:
     async with world_of(dict.fromkeys([*FAST, SLOW], ""), parts) as found:
         yield found
 
 
 @pytest.fixture(params=["aioca", "native"])
-async def running(dead_site: Site, request: Any, tmp_path: Path) -> AsyncIterator[Site]:
+async def running(
+    dead_site: RestoreSite, request: Any, tmp_path: Path
+) -> AsyncIterator[RestoreSite]:
     """The service in its own process, with short patience for what does not answer."""
     dead_site.settings = dead_site.settings.model_copy(
         update={"channel_access": request.param, "read_timeout": 1.0}
@@ -68,7 +70,7 @@ async def running(dead_site: Site, request: Any, tmp_path: Path) -> AsyncIterato
         assert await process.wait() == 0, tmp_path / "restore.log"
 
 
-async def write(site: Site, names: Sequence[str], value: float) -> None:
+async def write(site: RestoreSite, names: Sequence[str], value: float) -> None:
     """By the test's own circuit, without waiting for completion."""
     slots = np.array([site.world.slots[site.world.names.index(n)] for n in names], np.int64)
     columns = Columns.from_values(slots, [value] * len(names), [None] * len(names))
@@ -78,12 +80,12 @@ async def write(site: Site, names: Sequence[str], value: float) -> None:
         await asyncio.sleep(0.05)
 
 
-async def values(site: Site, names: Sequence[str]) -> dict[str, float]:
+async def values(site: RestoreSite, names: Sequence[str]) -> dict[str, float]:
     return await read(site.world, list(names))
 
 
 @asynccontextmanager
-async def watched(site: Site, name: str) -> AsyncIterator[int]:
+async def watched(site: RestoreSite, name: str) -> AsyncIterator[int]:
     """A channel beside those of the world."""
     slots = await site.world.table.add([name])
     assert (await site.world.table.wait_connected(slots, 60)).all()
@@ -93,7 +95,7 @@ async def watched(site: Site, name: str) -> AsyncIterator[int]:
         await site.world.table.remove(slots)
 
 
-async def until_done(site: Site) -> None:
+async def until_done(site: RestoreSite) -> None:
     """The slow record has finished all that it began."""
     async with watched(site, "T:SLOW.PACT") as slot, asyncio.timeout(120):
         while (await site.world.table.read(np.array([slot]), 60)).values.data[0]:
@@ -110,12 +112,12 @@ async def refusal(awaitable: Any) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-async def executed(site: Site, plan: restore_pb2.Plan, **more: Any) -> restore_pb2.Restore:
+async def executed(site: RestoreSite, plan: restore_pb2.Plan, **more: Any) -> restore_pb2.Restore:
     return await site.ended((await site.execute(plan, **more)).id)
 
 
 async def test_a_slow_put_callback_delays_no_restore_and_nothing_fires_after_the_end(
-    running: Site, machine: Ioc
+    running: RestoreSite, machine: Ioc
 ) -> None:
     site = running
     snapshot_id = await site.world.take()
@@ -156,7 +158,7 @@ async def test_a_slow_put_callback_delays_no_restore_and_nothing_fires_after_the
 
 
 async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
-    running: Site, machine: Ioc
+    running: RestoreSite, machine: Ioc
 ) -> None:
     site = running
     snapshot_id = await site.world.take()
@@ -201,7 +203,7 @@ async def test_what_may_still_fire_is_told_and_held_until_its_ioc_has_answered(
 
 
 async def test_more_unreachable_than_allowed_are_refused_before_the_first_write(
-    running: Site, machine: Ioc
+    running: RestoreSite, machine: Ioc
 ) -> None:
     site = running
     snapshot_id = await site.world.take()
@@ -230,7 +232,7 @@ async def test_more_unreachable_than_allowed_are_refused_before_the_first_write(
 
 
 async def test_gone_before_the_first_write_it_says_that_it_was_disconnected(
-    running: Site, machine: Ioc
+    running: RestoreSite, machine: Ioc
 ) -> None:
     site = running
     snapshot_id = await site.world.take()

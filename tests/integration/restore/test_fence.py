@@ -9,7 +9,7 @@ import pytest
 from drey_restore.adapters.store import RestoreStore
 from drey_runtime.database import Database
 from drey_runtime.jobs import JobLost, JobStore
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 
 
 @pytest.mark.parametrize("chunk", [2])
@@ -17,7 +17,7 @@ from drey_testing.restore_world import Site
     "change",
     ["term = term + 1", "owner = 'another'", "lease_until_ns = 1", "state = 'interrupted'"],
 )
-async def test_who_has_lost_the_job_announces_nothing(site: Site, change: str) -> None:
+async def test_who_has_lost_the_job_announces_nothing(site: RestoreSite, change: str) -> None:
     snapshot_id = await site.world.take()
     await site.machine.disturb(2, seed=51)
     restore = await site.execute(await site.plan(snapshot_id))

@@ -14,7 +14,7 @@ from drey.restore.v1 import restore_pb2
 from drey_cli import digests
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
-from drey_testing.restore_world import Site, World
+from drey_testing.restore_world import RestoreSite, RestoreWorld
 
 from .acts import planned, read, reason, seconds, set_policies, until, world_of, write
 
@@ -39,12 +39,12 @@ def machine(tmp_path: Path) -> Iterator[Ioc]:
 
 
 @pytest.fixture
-async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[World]:
+async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[RestoreWorld]:
     async with world_of(dict.fromkeys([CURRENT, MODE, RAMPED, LATER, LOST], ""), parts) as found:
         yield found
 
 
-async def slow_plan(site: Site, **rules: Any) -> restore_pb2.Plan:
+async def slow_plan(site: RestoreSite, **rules: Any) -> restore_pb2.Plan:
     """A hundred steps of a fifth of a second, and then another stage."""
     world = site.world
     set_policies(world, RAMPED={"ramp_step": 1.0, "ramp_rate": 5.0}, LATER={"stage": 1})
@@ -56,7 +56,7 @@ async def slow_plan(site: Site, **rules: Any) -> restore_pb2.Plan:
     return await planned(site, [RAMPED, LATER], snapshot_id=snapshot_id, **rules)
 
 
-async def test_a_guard_that_breaks_stops_new_writes_and_is_named(site: Site) -> None:
+async def test_a_guard_that_breaks_stops_new_writes_and_is_named(site: RestoreSite) -> None:
     world = site.world
     plan = await slow_plan(site, guards=[NO_BEAM])
     assert digests.plan_digest(plan, (await site.plan_items(plan.id)).values()) == plan.digest
@@ -77,7 +77,7 @@ async def test_a_guard_that_breaks_stops_new_writes_and_is_named(site: Site) -> 
     assert sum(v.pvs for v in ended.verdicts) == plan.pvs
 
 
-async def test_a_guard_that_does_not_hold_lets_nothing_begin(site: Site) -> None:
+async def test_a_guard_that_does_not_hold_lets_nothing_begin(site: RestoreSite) -> None:
     world = site.world
     plan = await slow_plan(site, guards=[NO_BEAM])
     await write(world, {MODE: 1})
@@ -88,7 +88,9 @@ async def test_a_guard_that_does_not_hold_lets_nothing_begin(site: Site) -> None
     assert await read(world, [RAMPED, LATER]) == {RAMPED: 0.0, LATER: 0.0}
 
 
-async def test_a_guard_that_cannot_be_known_any_more_stops_too(site: Site, machine: Ioc) -> None:
+async def test_a_guard_that_cannot_be_known_any_more_stops_too(
+    site: RestoreSite, machine: Ioc
+) -> None:
     world = site.world
     plan = await slow_plan(site, guards=[{"expression": f'pv["{CURRENT}"] < 0.1'}])
     restore = await site.execute(plan)
@@ -109,7 +111,7 @@ async def test_a_guard_that_cannot_be_known_any_more_stops_too(site: Site, machi
     ],
 )
 async def test_a_guard_that_cannot_be_judged_makes_no_plan(
-    site: Site, expression: str, code: grpc.StatusCode, why: str
+    site: RestoreSite, expression: str, code: grpc.StatusCode, why: str
 ) -> None:
     snapshot_id = await site.world.take()
     for rules in (
@@ -122,7 +124,7 @@ async def test_a_guard_that_cannot_be_judged_makes_no_plan(
         assert "expression" in str(refused.value.details())
 
 
-async def test_a_gate_waits_for_what_must_hold(site: Site) -> None:
+async def test_a_gate_waits_for_what_must_hold(site: RestoreSite) -> None:
     world = site.world
     set_policies(world, LATER={"stage": 2})
     await write(world, {RAMPED: 1.0, LATER: 5.0})

@@ -19,7 +19,7 @@ from drey_restore.domain import blob
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
 from drey_runtime import status
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 
 CHANGES = {
     "plan": "comment = 'other'",
@@ -35,7 +35,7 @@ CHANGES = {
 
 
 @asynccontextmanager
-async def connected(site: Site) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def connected(site: RestoreSite) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     connection = await asyncpg.connect(site.url)
     try:
         yield connection
@@ -43,7 +43,7 @@ async def connected(site: Site) -> AsyncIterator[asyncpg.Connection[asyncpg.Reco
         await connection.close()
 
 
-async def replace_items(site: Site, plan_id: str) -> None:
+async def replace_items(site: RestoreSite, plan_id: str) -> None:
     """What somebody who owns the database can do: other targets under the same digest."""
     async with connected(site) as conn:
         packed = await conn.fetchval(
@@ -62,7 +62,7 @@ async def replace_items(site: Site, plan_id: str) -> None:
         await conn.execute("ALTER TABLE restore.plan_data ENABLE TRIGGER USER")
 
 
-async def test_nothing_of_a_plan_or_a_journal_is_changed_or_deleted(site: Site) -> None:
+async def test_nothing_of_a_plan_or_a_journal_is_changed_or_deleted(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     await site.machine.disturb(3, seed=41)
     plan = await site.plan(snapshot_id)
@@ -92,7 +92,7 @@ async def test_nothing_of_a_plan_or_a_journal_is_changed_or_deleted(site: Site) 
             await conn.execute(result)
 
 
-async def test_a_plan_of_the_recipe_before_is_read_and_not_executed(site: Site) -> None:
+async def test_a_plan_of_the_recipe_before_is_read_and_not_executed(site: RestoreSite) -> None:
     """Its digest is over the stored bytes; nobody else can compute it."""
     snapshot_id = await site.world.take()
     await site.machine.disturb(3, seed=44)
@@ -134,7 +134,7 @@ async def test_a_plan_of_the_recipe_before_is_read_and_not_executed(site: Site) 
     assert status.reason_of(refused.value)[0] == "PLAN_EXPIRED"
 
 
-async def test_items_that_were_replaced_are_not_begun_nor_shown(site: Site) -> None:
+async def test_items_that_were_replaced_are_not_begun_nor_shown(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=42)
     here = await site.machine.read(moved)
@@ -147,7 +147,9 @@ async def test_items_that_were_replaced_are_not_begun_nor_shown(site: Site) -> N
     assert await site.machine.read(moved) == here
 
 
-async def test_items_that_were_replaced_after_it_was_asked_for_are_not_written(site: Site) -> None:
+async def test_items_that_were_replaced_after_it_was_asked_for_are_not_written(
+    site: RestoreSite,
+) -> None:
     """They are looked at when the restore begins, and it ends with what its journal says."""
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=43)

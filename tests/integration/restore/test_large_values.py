@@ -21,7 +21,7 @@ from drey_machine import SimPv
 from drey_runtime.image import Image
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
-from drey_testing.restore_world import Site, World
+from drey_testing.restore_world import RestoreSite, RestoreWorld
 
 ELEMENTS = 1_300_000  # 10.4 MB
 WAVE = np.arange(float(ELEMENTS))
@@ -36,14 +36,14 @@ def machine(tmp_path: Path) -> Iterator[Ioc]:
 
 
 @pytest.fixture
-async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[World]:
+async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[RestoreWorld]:
     rows = [
         SimPv(kind, i, name, "", "", "", "", "", "")
         for i, (kind, name) in enumerate([("wave", "L:WAVE"), ("magnet", "L:SMALL")])
     ]
     namespace = f"t{uuid.uuid4().hex[:12]}"
     async with open_table("native") as table, Image.open(parts[2].url, namespace) as image:
-        found = World(rows, table, image)
+        found = RestoreWorld(rows, table, image)
         found.namespace = namespace
         await found.connect()
         await write(found, WAVE)
@@ -55,13 +55,13 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIter
             found.beats.cancel()
 
 
-async def write(world: World, wave: Any) -> None:
+async def write(world: RestoreWorld, wave: Any) -> None:
     slots = world.slots[:1]
     codes = await world.table.write(slots, Columns.from_values(slots, [wave], [None]), 60)
     assert (codes == 1).all()
 
 
-async def test_a_waveform_of_ten_megabytes_is_put_back(site: Site) -> None:
+async def test_a_waveform_of_ten_megabytes_is_put_back(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
     await write(world, WAVE + 1)

@@ -18,7 +18,7 @@ from drey.restore.v1 import restore_service_pb2 as pb
 from drey_cli import digests
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
-from drey_testing.restore_world import Site, World
+from drey_testing.restore_world import RestoreSite, RestoreWorld
 
 from .acts import planned, read, reason, seconds, set_policies, until, world_of, write
 
@@ -69,7 +69,7 @@ def machine(tmp_path: Path) -> Iterator[Ioc]:
 
 
 @pytest.fixture
-async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[World]:
+async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[RestoreWorld]:
     with_readback = {LATE, DONE, STALLED}
     names = [LATE, DONE, STALLED, LIAR, IGNORES, SLOW, *PLAIN]
     async with world_of(
@@ -78,7 +78,7 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIter
         yield found
 
 
-async def test_stages_and_completions_are_followed(site: Site) -> None:
+async def test_stages_and_completions_are_followed(site: RestoreSite) -> None:
     world = site.world
     set_policies(
         world,
@@ -119,7 +119,7 @@ async def test_stages_and_completions_are_followed(site: Site) -> None:
     assert (await read(world, [f"{DONE}:RB"])) == {f"{DONE}:RB": 0.0}
 
 
-async def test_a_stage_that_is_not_verified_closes_its_gate(site: Site) -> None:
+async def test_a_stage_that_is_not_verified_closes_its_gate(site: RestoreSite) -> None:
     world = site.world
     policy = {"completion": "COMPLETION_READBACK", "timeout": seconds(1)}
     set_policies(world, STALLED=policy, PLAIN0={"stage": 1})
@@ -155,7 +155,7 @@ async def test_a_stage_that_is_not_verified_closes_its_gate(site: Site) -> None:
 
 
 async def test_what_accepts_and_ignores_and_what_refuses_by_alarm_are_not_verified(
-    site: Site,
+    site: RestoreSite,
 ) -> None:
     world = site.world
     snapshot_id = await world.take()
@@ -176,7 +176,7 @@ async def test_what_accepts_and_ignores_and_what_refuses_by_alarm_are_not_verifi
     assert not ended.all_verified
 
 
-async def test_what_was_equal_is_verified_too(site: Site) -> None:
+async def test_what_was_equal_is_verified_too(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
     await write(world, {PLAIN[0]: 1.0})
@@ -196,7 +196,7 @@ async def test_what_was_equal_is_verified_too(site: Site) -> None:
     assert PLAIN[1] in ended.error.message
 
 
-async def test_abort_does_not_wait_for_a_slow_device(site: Site) -> None:
+async def test_abort_does_not_wait_for_a_slow_device(site: RestoreSite) -> None:
     """Its write has half a minute to go; every PV has a verdict long before."""
     world = site.world
     set_policies(world, SLOW={"timeout": seconds(600)}, PLAIN0={"stage": 1})
@@ -222,7 +222,7 @@ async def test_abort_does_not_wait_for_a_slow_device(site: Site) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1])
-async def test_a_paused_restore_sends_nothing_until_it_is_resumed(site: Site) -> None:
+async def test_a_paused_restore_sends_nothing_until_it_is_resumed(site: RestoreSite) -> None:
     world = site.world
     set_policies(world, PLAIN0={"settle": seconds(1), "stage": -1})
     snapshot_id = await world.take()
@@ -259,7 +259,9 @@ async def test_a_paused_restore_sends_nothing_until_it_is_resumed(site: Site) ->
     assert list((await read(world, PLAIN)).values()).count(1.0) >= 4
 
 
-async def test_undo_brings_back_what_was_sent_where_nobody_has_changed_it(site: Site) -> None:
+async def test_undo_brings_back_what_was_sent_where_nobody_has_changed_it(
+    site: RestoreSite,
+) -> None:
     world = site.world
     set_policies(world, PLAIN0={"stage": 1}, PLAIN1={"stage": 2}, PLAIN2={"stage": 2})
     snapshot_id = await world.take()

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from drey.restore.v1 import restore_pb2
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 
 from .test_death import DIES_S, start
 
@@ -73,7 +73,7 @@ POINTS = {
 
 
 @asynccontextmanager
-async def standing_still(site: Site, point: Point) -> AsyncIterator[asyncpg.Connection]:
+async def standing_still(site: RestoreSite, point: Point) -> AsyncIterator[asyncpg.Connection]:
     """The statement of a point waits from now on until the body is over."""
     database = await asyncpg.connect(site.url)
     try:
@@ -100,7 +100,7 @@ WAITING = f"FROM pg_locks WHERE locktype = 'advisory' AND objid = {KEY} AND NOT 
 @pytest.mark.parametrize(("chunk", "job_lease"), [(CHUNK, DIES_S)])
 @pytest.mark.parametrize("name", POINTS)
 async def test_killed_at_a_point_it_sends_nothing_again(
-    dead_site: Site, tmp_path: Path, name: str
+    dead_site: RestoreSite, tmp_path: Path, name: str
 ) -> None:
     site, log, point = dead_site, tmp_path / "restore.log", POINTS[name]
     snapshot_id = await site.world.take()

@@ -10,7 +10,7 @@ import pytest
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_core.errors import Reason
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 
 BOTH_OR_NEITHER = """
 CREATE FUNCTION both_or_neither() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -30,7 +30,7 @@ CREATE CONSTRAINT TRIGGER both_or_neither AFTER UPDATE ON jobs.job
 
 
 @pytest.fixture
-async def database(site: Site) -> AsyncIterator[asyncpg.Connection]:
+async def database(site: RestoreSite) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(site.url)
     await connection.execute(BOTH_OR_NEITHER)
     try:
@@ -50,7 +50,7 @@ async def job_of(database: asyncpg.Connection, restore: restore_pb2.Restore) -> 
     return row["state"], Reason(row["error_reason"]).name
 
 
-async def test_all_verified_has_succeeded(site: Site, database: asyncpg.Connection) -> None:
+async def test_all_verified_has_succeeded(site: RestoreSite, database: asyncpg.Connection) -> None:
     snapshot_id = await site.world.take()
     await site.machine.disturb(3, seed=31)
     ended = await site.ended((await site.execute(await site.plan(snapshot_id))).id)
@@ -59,7 +59,7 @@ async def test_all_verified_has_succeeded(site: Site, database: asyncpg.Connecti
 
 
 async def test_what_is_not_all_verified_has_not_succeeded(
-    site: Site, database: asyncpg.Connection
+    site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     world = site.world
     pull = next(r for r in world.rows if r.kind == "pull_back")
@@ -74,7 +74,7 @@ async def test_what_is_not_all_verified_has_not_succeeded(
 
 
 async def test_what_was_not_sent_in_time_is_interrupted_in_both(
-    site: Site, database: asyncpg.Connection
+    site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     snapshot_id = await site.world.take()
     await site.machine.disturb(3, seed=32)
@@ -85,7 +85,7 @@ async def test_what_was_not_sent_in_time_is_interrupted_in_both(
 
 
 async def test_what_waited_too_long_has_failed_in_both(
-    site: Site, database: asyncpg.Connection
+    site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=33)
@@ -110,7 +110,7 @@ async def set_on_insert(database: asyncpg.Connection, assignment: str) -> None:
 
 
 async def test_aborted_before_a_worker_began_it_ends_at_once(
-    site: Site, database: asyncpg.Connection
+    site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=34)
@@ -127,7 +127,7 @@ async def test_aborted_before_a_worker_began_it_ends_at_once(
 
 
 async def test_a_job_cancelled_in_the_queue_is_ended_by_the_restore(
-    site: Site, database: asyncpg.Connection
+    site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=35)

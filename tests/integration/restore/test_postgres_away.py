@@ -15,7 +15,7 @@ from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_runtime.migrate import apply
 from drey_stack import Nats, Postgres, Valkey
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 
 from .conftest import database
 
@@ -42,7 +42,7 @@ async def parts(tmp_path: Path) -> AsyncIterator[tuple[Postgres, Nats, Valkey]]:
 AT_TARGET = (Verdict.VERDICT_WRITTEN, Verdict.VERDICT_VERIFIED)
 
 
-async def until_written(site: Site, restore_id: str, least: int) -> None:
+async def until_written(site: RestoreSite, restore_id: str, least: int) -> None:
     watch = site.stub.WatchRestore(
         pb.WatchRestoreRequest(id=restore_id), timeout=300, metadata=site.metadata()
     )
@@ -53,7 +53,7 @@ async def until_written(site: Site, restore_id: str, least: int) -> None:
             return
 
 
-async def at_rest(site: Site, names: list[str]) -> dict[str, Any]:
+async def at_rest(site: RestoreSite, names: list[str]) -> dict[str, Any]:
     """The machine's values once nothing writes to it any more."""
     last: dict[str, Any] = {}
     async with asyncio.timeout(300):
@@ -65,7 +65,7 @@ async def at_rest(site: Site, names: list[str]) -> dict[str, Any]:
             await asyncio.sleep(0.5)
 
 
-async def ended(site: Site, restore_id: str) -> restore_pb2.Restore:
+async def ended(site: RestoreSite, restore_id: str) -> restore_pb2.Restore:
     """Its end, asked for until Postgres answers again."""
     async with asyncio.timeout(300):
         while True:
@@ -79,7 +79,7 @@ async def ended(site: Site, restore_id: str) -> restore_pb2.Restore:
 @pytest.mark.parametrize(("chunk", "job_lease"), [(2, 3.0)])
 @pytest.mark.parametrize("longer_than_lease", [False, True])
 async def test_killed_while_writing_the_restore_is_interrupted_and_sends_nothing_again(
-    site: Site, parts: tuple[Postgres, Nats, Valkey], longer_than_lease: bool
+    site: RestoreSite, parts: tuple[Postgres, Nats, Valkey], longer_than_lease: bool
 ) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(150, seed=31 + longer_than_lease)

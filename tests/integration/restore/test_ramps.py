@@ -18,7 +18,7 @@ from drey_ca import open_table
 from drey_cli import digests
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
-from drey_testing.restore_world import Site, World
+from drey_testing.restore_world import RestoreSite, RestoreWorld
 
 from .acts import planned, read, reason, seconds, set_policies, until, world_of, write
 
@@ -46,7 +46,7 @@ def machine(tmp_path: Path) -> Iterator[Ioc]:
 
 
 @pytest.fixture
-async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[World]:
+async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[RestoreWorld]:
     readbacks = {FOLLOWS: f"{FOLLOWS}:RB", STALLS: f"{STALLS}:RB", PLAIN: "", INTEGER: ""}
     async with world_of(readbacks, parts) as found:
         yield found
@@ -76,7 +76,7 @@ async def seen_values(name: str) -> AsyncIterator[list[float]]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def store(world: World, **values: float) -> str:
+async def store(world: RestoreWorld, **values: float) -> str:
     """A snapshot of the machine with these values, by the last part of the name."""
     await write(world, {f"B:{name}": value for name, value in values.items()})
     await until(world, {f"B:{name}": value for name, value in values.items()})
@@ -86,7 +86,9 @@ async def store(world: World, **values: float) -> str:
     return snapshot_id
 
 
-async def test_each_step_is_in_the_plan_in_the_journal_and_seen_before_the_next(site: Site) -> None:
+async def test_each_step_is_in_the_plan_in_the_journal_and_seen_before_the_next(
+    site: RestoreSite,
+) -> None:
     world = site.world
     # the rate lets some time pass between the steps, so that a subscriber sees each
     ramp = {"ramp_step": 2.0, "ramp_rate": 10.0}
@@ -129,7 +131,7 @@ async def test_each_step_is_in_the_plan_in_the_journal_and_seen_before_the_next(
         assert later["intent_time_ns"] >= earlier["result_time_ns"]
 
 
-async def test_a_ramp_whose_readback_stays_behind_stops_and_never_jumps(site: Site) -> None:
+async def test_a_ramp_whose_readback_stays_behind_stops_and_never_jumps(site: RestoreSite) -> None:
     world = site.world
     set_policies(world, STALLS={"ramp_step": 1.0, "timeout": seconds(1)}, PLAIN={"stage": 1})
     snapshot_id = await store(world, STALLS=9.0, PLAIN=5.0)
@@ -156,7 +158,7 @@ async def test_a_ramp_whose_readback_stays_behind_stops_and_never_jumps(site: Si
     assert list((await site.plan_items(undo.id))[STALLS].ramp_steps) == [3.0, 2.0, 1.0]
 
 
-async def test_somebody_who_moves_it_on_the_way_stops_a_ramp(site: Site) -> None:
+async def test_somebody_who_moves_it_on_the_way_stops_a_ramp(site: RestoreSite) -> None:
     world = site.world
     set_policies(world, PLAIN={"ramp_step": 1.0, "ramp_rate": 2.0})
     snapshot_id = await store(world, PLAIN=50.0)
@@ -174,7 +176,7 @@ async def test_somebody_who_moves_it_on_the_way_stops_a_ramp(site: Site) -> None
     )
 
 
-async def test_a_ramp_holds_where_it_is_and_stops_within_a_step(site: Site) -> None:
+async def test_a_ramp_holds_where_it_is_and_stops_within_a_step(site: RestoreSite) -> None:
     world = site.world
     set_policies(world, PLAIN={"ramp_step": 1.0, "ramp_rate": 5.0})
     snapshot_id = await store(world, PLAIN=100.0)

@@ -20,7 +20,7 @@ from drey_machine import SimPv
 from drey_runtime.image import Image
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
-from drey_testing.restore_world import Site, World
+from drey_testing.restore_world import RestoreSite, RestoreWorld
 
 Skip = restore_pb2.SkipReason
 
@@ -45,14 +45,14 @@ def machine(tmp_path: Path) -> Iterator[Ioc]:
 
 
 @pytest.fixture
-async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[World]:
+async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[RestoreWorld]:
     rows = [
         SimPv("magnet", i, name, "", "", "", "", "", "")
         for i, name in enumerate([PLAIN, LOCKED, DISABLED, TURNED, ALIAS, MODE])
     ]
     namespace = f"t{uuid.uuid4().hex[:12]}"
     async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
-        found = World(rows, table, image)
+        found = RestoreWorld(rows, table, image)
         found.namespace = namespace
         await found.connect()
         await found.publish()
@@ -63,7 +63,7 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIter
             found.beats.cancel()
 
 
-async def put(world: World, **values: Any) -> None:
+async def put(world: RestoreWorld, **values: Any) -> None:
     """Write numbers and texts to fields: `LOCKED__DISP=1`, `PLAIN=2`."""
     names = [f"R:{name.replace('__', '.')}" for name in values]
     slots = await world.table.add(names)
@@ -85,7 +85,7 @@ def reasons(items: dict[str, restore_pb2.PlanItem]) -> dict[str, str]:
     }
 
 
-async def test_records_that_would_not_take_it_and_aliases_are_left_out(site: Site) -> None:
+async def test_records_that_would_not_take_it_and_aliases_are_left_out(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
     await put(world, PLAIN=2.0, LOCKED=2.0, DISABLED=2.0, TURNED=2.0, MODE=1.0)
@@ -109,7 +109,7 @@ async def test_records_that_would_not_take_it_and_aliases_are_left_out(site: Sit
 
 
 @pytest.mark.parametrize("more_settings", [{"refuse": ""}])
-async def test_a_site_may_have_disabled_records_only_told(site: Site) -> None:
+async def test_a_site_may_have_disabled_records_only_told(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
     await put(world, LOCKED=2.0)
@@ -123,7 +123,9 @@ async def test_a_site_may_have_disabled_records_only_told(site: Site) -> None:
     assert results[LOCKED].verdict == restore_pb2.VERDICT_REFUSED
 
 
-async def test_labels_are_those_that_the_ioc_has_now_whatever_the_image_says(site: Site) -> None:
+async def test_labels_are_those_that_the_ioc_has_now_whatever_the_image_says(
+    site: RestoreSite,
+) -> None:
     """Changed while it runs, after a plan has connected; the image still has the old ones."""
     world = site.world
     await put(world, MODE=1.0)

@@ -16,7 +16,7 @@ from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_cli import digests
 from drey_runtime import status
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 
 Skip = restore_pb2.SkipReason
 Verdict = restore_pb2.Verdict
@@ -33,7 +33,7 @@ async def refused(awaitable: object) -> str:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-async def test_disturbed_magnets_are_put_back_and_verified(site: Site) -> None:
+async def test_disturbed_magnets_are_put_back_and_verified(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(40, seed=3)
     await site.world.publish()
@@ -62,7 +62,7 @@ async def test_disturbed_magnets_are_put_back_and_verified(site: Site) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-async def test_every_reason_is_given(site: Site) -> None:
+async def test_every_reason_is_given(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
     items = await site.plan_items((await site.plan(snapshot_id)).id)
@@ -75,7 +75,7 @@ async def test_every_reason_is_given(site: Site) -> None:
         assert by_kind[kind].skip == Skip.SKIP_REASON_EQUAL, kind
 
 
-async def test_writes_of_every_type_arrive(site: Site) -> None:
+async def test_writes_of_every_type_arrive(site: RestoreSite) -> None:
     world, machine = site.world, site.machine
     kinds = ("enum", "string", "wave", "int32", "bo", "wave_string", "longstring", "motor")
     chosen = {k: next(r for r in world.rows if r.kind == k) for k in kinds}
@@ -112,7 +112,7 @@ async def test_writes_of_every_type_arrive(site: Site) -> None:
 
 
 @pytest.mark.parametrize("more_settings", [{"refuse": ""}])
-async def test_clipped_refused_and_dead_are_told_apart(site: Site) -> None:
+async def test_clipped_refused_and_dead_are_told_apart(site: RestoreSite) -> None:
     world, machine = site.world, site.machine
     pull = next(r for r in world.rows if r.kind == "pull_back")
     disp = next(r for r in world.rows if r.kind == "refuse_disp")
@@ -138,7 +138,7 @@ async def test_clipped_refused_and_dead_are_told_apart(site: Site) -> None:
     await machine.write({pull.setpoint: 1.0})
 
 
-async def test_a_machine_that_moved_is_not_written_to(site: Site) -> None:
+async def test_a_machine_that_moved_is_not_written_to(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(5, seed=5)
     await site.world.publish()
@@ -157,7 +157,7 @@ async def test_a_machine_that_moved_is_not_written_to(site: Site) -> None:
     assert verdicts(accepted)["VERIFIED"] == 5
 
 
-async def test_a_plan_is_executed_once(site: Site) -> None:
+async def test_a_plan_is_executed_once(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     await site.machine.disturb(3, seed=7)
     await site.world.publish()
@@ -179,7 +179,7 @@ async def test_a_plan_is_executed_once(site: Site) -> None:
     assert found.plan.restore_id == first.id
 
 
-async def test_empty_expired_and_unknown_are_refused(site: Site) -> None:
+async def test_empty_expired_and_unknown_are_refused(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     await site.world.publish()
     assert await refused(site.plan(str(uuid.uuid4()))) == "NOT_FOUND"
@@ -209,7 +209,7 @@ async def test_empty_expired_and_unknown_are_refused(site: Site) -> None:
     ],
 )
 async def test_what_is_not_built_is_refused_with_its_path(
-    site: Site, path: str, spec: dict[str, Any]
+    site: RestoreSite, path: str, spec: dict[str, Any]
 ) -> None:
     state = {"state": {"snapshot_id": str(uuid.uuid4())}}
     if "values" not in spec:
@@ -222,7 +222,7 @@ async def test_what_is_not_built_is_refused_with_its_path(
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-async def test_a_plan_reads_by_itself_and_believes_no_monitor(site: Site) -> None:
+async def test_a_plan_reads_by_itself_and_believes_no_monitor(site: RestoreSite) -> None:
     """A change within a record's dead band is in no image; nor is any where the monitor is dead."""
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=9)
@@ -238,7 +238,7 @@ async def test_a_plan_reads_by_itself_and_believes_no_monitor(site: Site) -> Non
     assert sorted(items) == sorted(moved)
 
 
-async def test_a_policy_that_cannot_be_followed_leaves_the_pv_out(site: Site) -> None:
+async def test_a_policy_that_cannot_be_followed_leaves_the_pv_out(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
     moved = await site.machine.disturb(4, seed=10)
@@ -268,7 +268,7 @@ async def test_a_policy_that_cannot_be_followed_leaves_the_pv_out(site: Site) ->
     assert results[default].verdict == results[quiet].verdict == Verdict.VERDICT_VERIFIED
 
 
-async def test_plans_of_others_keep_no_restore_waiting(site: Site) -> None:
+async def test_plans_of_others_keep_no_restore_waiting(site: RestoreSite) -> None:
     """Forty plans stand still in the middle; a restore does not need what they wait for."""
     world = site.world
     snapshot_id = await world.take()
@@ -287,7 +287,7 @@ async def test_plans_of_others_keep_no_restore_waiting(site: Site) -> None:
     assert len({each.id for each in made}) == 40
 
 
-async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: Site) -> None:
+async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(100, seed=14)
     here = await site.machine.read(moved)
@@ -304,7 +304,7 @@ async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: Site) -> N
     }
 
 
-async def test_lists_are_filtered(site: Site) -> None:
+async def test_lists_are_filtered(site: RestoreSite) -> None:
     first, second = await site.world.take(), await site.world.take()
     await site.machine.disturb(2, seed=62)
     await site.world.publish()
@@ -338,7 +338,9 @@ async def test_lists_are_filtered(site: Site) -> None:
     assert await refused(restores(pv_number=1)) == "NOT_IMPLEMENTED"
 
 
-async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(site: Site) -> None:
+async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(
+    site: RestoreSite,
+) -> None:
     snapshot_id = await site.world.take()
     await site.machine.disturb(20, seed=63)
     plan = await site.plan(snapshot_id, comment="back", exact=True)
@@ -351,7 +353,7 @@ async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(s
     assert any(item.enum_labels for item in items.values())
 
 
-async def test_a_plan_is_made_of_what_is_golden_when_it_is_made(site: Site) -> None:
+async def test_a_plan_is_made_of_what_is_golden_when_it_is_made(site: RestoreSite) -> None:
     world = site.world
     first = await world.take()
     moved = await site.machine.disturb(4, seed=64)
@@ -372,7 +374,7 @@ async def test_a_plan_is_made_of_what_is_golden_when_it_is_made(site: Site) -> N
     await site.ended((await site.execute(plan)).id)
 
 
-async def test_a_plan_says_what_was_re_addressed_since_its_snapshot(site: Site) -> None:
+async def test_a_plan_says_what_was_re_addressed_since_its_snapshot(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
     moved = await site.machine.disturb(2, seed=65)
@@ -389,7 +391,7 @@ async def test_a_plan_says_what_was_re_addressed_since_its_snapshot(site: Site) 
     assert digests.plan_digest(plan, items.values()) != plan.digest
 
 
-async def test_chosen_pvs_are_edited_and_verified_by_what_was_written(site: Site) -> None:
+async def test_chosen_pvs_are_edited_and_verified_by_what_was_written(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     magnets = [r for r in site.world.rows if r.kind == "magnet"][:2]
     names = [r.setpoint for r in magnets]
@@ -420,7 +422,7 @@ async def test_chosen_pvs_are_edited_and_verified_by_what_was_written(site: Site
     await site.machine.write({name: stored[name]["value"] for name in names})
 
 
-async def test_lists_are_paged_newest_first(site: Site) -> None:
+async def test_lists_are_paged_newest_first(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     made = [(await site.plan(snapshot_id)).id for _ in range(3)]
     first = await site.call("ListPlans", pb.ListPlansRequest(page_size=2))
@@ -434,7 +436,7 @@ async def test_lists_are_paged_newest_first(site: Site) -> None:
 
 
 @pytest.mark.parametrize("chunk", [2])
-async def test_abort_stops_new_writes_and_every_pv_has_a_verdict(site: Site) -> None:
+async def test_abort_stops_new_writes_and_every_pv_has_a_verdict(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(150, seed=11)
     await site.world.publish()
@@ -465,7 +467,7 @@ async def test_abort_stops_new_writes_and_every_pv_has_a_verdict(site: Site) -> 
     assert again.restore.state == restore_pb2.RESTORE_STATE_ABORTED
 
 
-async def test_channels_that_only_the_image_has_are_left_out(site: Site) -> None:
+async def test_channels_that_only_the_image_has_are_left_out(site: RestoreSite) -> None:
     """Channels that the image has as connected, and that are not there any more."""
     world = site.world
     dead = [row for row in world.rows if row.kind == "dead"]

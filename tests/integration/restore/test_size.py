@@ -9,11 +9,11 @@ import pytest
 
 from drey.common.v1 import selector_pb2
 from drey.restore.v1 import restore_pb2
-from drey_testing.restore_world import Site
+from drey_testing.restore_world import RestoreSite
 
 
 @pytest.mark.parametrize("chunk", [2048])
-async def test_all_magnets_at_once(site: Site) -> None:
+async def test_all_magnets_at_once(site: RestoreSite) -> None:
     world = site.world
     numbers = [n for n, row in enumerate(world.rows, 1) if row.kind == "magnet"]
     snapshot_id = await world.take()

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from drey_core.errors import Internal
-from drey_runtime.audit import Filter, append, entries, read_head, verify
+from drey_runtime.audit import AuditFilter, append, entries, read_head, verify
 from drey_runtime.audit_anchor import LOG_MESSAGE, AnchorFile, AuditAnchors
 from drey_runtime.auth import make_keys
 from drey_runtime.database import Database
@@ -100,15 +100,15 @@ async def test_entries_are_read_newest_first(db: Database) -> None:
         assert [entry.seq for entry in found] == [3, 2]
         assert found[0].after == {"n": 3}
         for wanted, expected in (
-            (Filter(actor="bob"), []),
-            (Filter(actor="ann", action_prefix="pv."), [3, 2, 1]),
-            (Filter(action_prefix="pv_"), []),
-            (Filter(from_ns=2), [3, 2]),
-            (Filter(to_ns=3), [2, 1]),
+            (AuditFilter(actor="bob"), []),
+            (AuditFilter(actor="ann", action_prefix="pv."), [3, 2, 1]),
+            (AuditFilter(action_prefix="pv_"), []),
+            (AuditFilter(from_ns=2), [3, 2]),
+            (AuditFilter(to_ns=3), [2, 1]),
         ):
             assert [entry.seq for entry in await entries(conn, wanted)] == expected
         assert [e.seq for e in await entries(conn, before_seq=2)] == [1]
-        assert [e.seq for e in await entries(conn, Filter(object="pvs/2"))] == [2]
+        assert [e.seq for e in await entries(conn, AuditFilter(object="pvs/2"))] == [2]
 
 
 async def test_it_needs_a_transaction(db: Database) -> None:

@@ -10,16 +10,16 @@ from drey_core.errors import FailedPrecondition, InvalidArgument, NotFound, Reas
 from drey_runtime.clock import new_id
 from drey_runtime.database import Database
 from drey_runtime.jobs import (
+    ClaimVerdict,
     Job,
     JobChanges,
     JobContext,
     JobFilter,
+    JobKind,
     JobLost,
     JobState,
     JobStore,
     JobWorker,
-    Kind,
-    Verdict,
 )
 
 from .conftest import running, until
@@ -38,8 +38,8 @@ async def create(db: Database, store: JobStore, **fields: Any) -> Job:
         return await store.create(conn, **{**given, **fields})
 
 
-def worker(store: JobStore, kind: Kind | Callable[..., Any], **options: Any) -> JobWorker:
-    made = kind if isinstance(kind, Kind) else Kind(kind)
+def worker(store: JobStore, kind: JobKind | Callable[..., Any], **options: Any) -> JobWorker:
+    made = kind if isinstance(kind, JobKind) else JobKind(kind)
     settings = {"owner": "w1", "lease_s": 1.0, "sweep_s": 0.1}
     return JobWorker(store, dict.fromkeys(KINDS, made), **{**settings, **options})
 
@@ -77,8 +77,8 @@ async def test_of_many_claims_one_wins(db: Database, store: JobStore) -> None:
     job = await create(db, store)
     claims = await asyncio.gather(*(store.claim(job.id, f"w{n}", 60, KINDS) for n in range(10)))
     verdicts = [claim.verdict for claim in claims]
-    assert verdicts.count(Verdict.RUN) == 1
-    assert verdicts.count(Verdict.BUSY) == 9
+    assert verdicts.count(ClaimVerdict.RUN) == 1
+    assert verdicts.count(ClaimVerdict.BUSY) == 9
 
 
 async def test_a_rolled_back_creation_leaves_nothing(db: Database, store: JobStore) -> None:
@@ -112,10 +112,10 @@ async def test_an_expired_lease_is_taken_and_fences_the_former_owner(
 async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: JobStore) -> None:
     job = await create(db, store, max_attempts=2)
     for _ in range(2):
-        assert (await store.claim(job.id, "w", 60, KINDS)).verdict is Verdict.RUN
+        assert (await store.claim(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.RUN
         await expire(db, job)
     claim = await store.claim(job.id, "w", 60, KINDS)
-    assert claim.verdict is Verdict.OVER
+    assert claim.verdict is ClaimVerdict.OVER
     ended = await store.get(job.id)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
@@ -126,7 +126,7 @@ async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: Jo
 async def test_past_its_start_deadline_it_does_not_fire(db: Database, store: JobStore) -> None:
     job = await create(db, store, start_within_s=0.01)
     await asyncio.sleep(0.02)
-    assert (await store.claim(job.id, "w", 60, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
     ended = await store.get(job.id)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
@@ -137,8 +137,8 @@ async def test_kinds_of_others_and_unknown_ids_are_left_alone(
     db: Database, store: JobStore
 ) -> None:
     job = await create(db, store, kind="import")
-    assert (await store.claim(job.id, "w", 60, KINDS)).verdict is Verdict.OVER
-    assert (await store.claim(new_id(), "w", 60, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
+    assert (await store.claim(new_id(), "w", 60, KINDS)).verdict is ClaimVerdict.OVER
     assert (await store.get(job.id)).state is JobState.QUEUED
 
 
@@ -170,7 +170,7 @@ async def test_cancel(db: Database, store: JobStore) -> None:
         with pytest.raises(NotFound):
             await store.request_cancel(conn, new_id(), "x")
     await expire(db, taken)
-    assert (await store.claim(taken.id, "w2", 60, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(taken.id, "w2", 60, KINDS)).verdict is ClaimVerdict.OVER
     assert (await store.get(taken.id)).state is JobState.CANCELLED
 
 
@@ -374,7 +374,7 @@ async def test_what_must_not_run_again_ends_interrupted(db: Database, store: Job
     async def interrupted(job: Job) -> None:
         told.append(job.id)
 
-    kind = Kind(forever, on_interrupted=interrupted)
+    kind = JobKind(forever, on_interrupted=interrupted)
     stopped = await create(db, store, kind="restore", rerun=False)
     async with running(worker(store, kind)):
         await begun.wait()
@@ -401,7 +401,7 @@ async def test_an_interruption_that_another_claims_meanwhile_does_not_end_the_wo
 
     dead = await create(db, store, kind="restore", rerun=False)
     await store.claim(dead.id, "dead", 0.01, KINDS)
-    async with running(worker(store, Kind(noop, on_interrupted=interrupted))):
+    async with running(worker(store, JobKind(noop, on_interrupted=interrupted))):
         assert (await store.wait(dead.id, 60)).state is JobState.INTERRUPTED
         later = await create(db, store)
         assert (await store.wait(later.id, 60)).state is JobState.SUCCEEDED

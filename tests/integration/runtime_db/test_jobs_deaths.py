@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from drey_runtime.database import Database
-from drey_runtime.jobs import Job, JobContext, JobState, JobStore, JobWorker, Kind
+from drey_runtime.jobs import Job, JobContext, JobKind, JobState, JobStore, JobWorker
 from drey_runtime.migrate import apply
 from drey_stack import Postgres
 
@@ -61,7 +61,8 @@ async def test_kill_of_a_worker_in_mid_job(url: str, db: Database, rerun: bool) 
         async with asyncio.timeout(60):
             assert (await lines.readline()).split() == [job.id.encode(), b"1"]
         others = [
-            worker(JobStore(db), Kind(handler, interrupted), owner=owner) for owner in ("w1", "w2")
+            worker(JobStore(db), JobKind(handler, interrupted), owner=owner)
+            for owner in ("w1", "w2")
         ]
         async with running(*others):
             await asyncio.sleep(1.5 * LEASE_S)

@@ -10,13 +10,13 @@ from drey_core.errors import FailedPrecondition, NotFound
 from drey_runtime.clock import new_id
 from drey_runtime.database import Database
 from drey_runtime.jobs import (
+    ClaimVerdict,
     JobContext,
+    JobKind,
     JobLost,
     JobState,
     JobStore,
     JobWorker,
-    Kind,
-    Verdict,
     record_job,
 )
 from drey_runtime.jobs.runner import Handler
@@ -36,7 +36,9 @@ async def store(db: Database) -> JobStore:
 
 
 def worker(store: JobStore, handler: Handler) -> JobWorker:
-    return JobWorker(store, {"snapshot": Kind(handler)}, owner="w1", lease_s=LEASE_S, sweep_s=0.1)
+    return JobWorker(
+        store, {"snapshot": JobKind(handler)}, owner="w1", lease_s=LEASE_S, sweep_s=0.1
+    )
 
 
 async def made(db: Database) -> int:
@@ -58,7 +60,7 @@ async def test_work_that_is_done_is_noted_with_it(db: Database, store: JobStore)
     assert (made.state, made.attempts, made.result) == (JobState.SUCCEEDED, 1, "snapshots/2")
     assert (made.done, made.total, made.start_time_ns) == (7, 7, 5)
     assert made.end_time_ns > made.create_time_ns == 5
-    assert (await store.claim(made.id, "w", 60, KINDS)).verdict is Verdict.OVER
+    assert (await store.claim(made.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
 
 
 async def test_work_and_end_are_committed_together(db: Database, store: JobStore) -> None:
@@ -113,13 +115,13 @@ async def test_who_lost_the_job_stores_nothing(db: Database, store: JobStore) ->
         finally:
             over.set()
 
-    one = JobWorker(store, {"snapshot": Kind(handler)}, owner="w1", lease_s=60, sweep_s=60)
+    one = JobWorker(store, {"snapshot": JobKind(handler)}, owner="w1", lease_s=60, sweep_s=60)
     async with running(one):
         job_id = (await create(db, store)).id
         await ready.wait()
         await expire(db, await store.get(job_id))
         taken = await store.claim(job_id, "w2", 60, KINDS)
-        assert taken.verdict is Verdict.RUN
+        assert taken.verdict is ClaimVerdict.RUN
         go_on.set()
         await over.wait()
         assert (await store.get(job_id)).owner == "w2"

@@ -9,7 +9,7 @@ import pytest
 
 from drey_runtime.clock import new_id
 from drey_runtime.database import Database
-from drey_runtime.jobs import JobContext, JobState, JobStore, JobWorker, Kind
+from drey_runtime.jobs import JobContext, JobKind, JobState, JobStore, JobWorker
 
 from .conftest import running, until
 from .test_jobs import until_listening
@@ -48,7 +48,7 @@ async def test_poison_among_notices_ends_nobody(
     store = JobStore(db)
     fields = {"principal": "p", "role": "r", "payload": b""}
     # it does not look at the table again, so what it runs, it was told of
-    worker = JobWorker(store, {"mine": Kind(handler)}, owner="w", sweep_s=3600)
+    worker = JobWorker(store, {"mine": JobKind(handler)}, owner="w", sweep_s=3600)
     async with running(worker):
         await until_listening(db)
         async with db.transaction() as conn:
@@ -76,7 +76,7 @@ async def test_a_revision_that_never_was_ends_nobody(db: Database) -> None:
         return ""
 
     seen: list[int] = []
-    async with running(JobWorker(store, {"k": Kind(handler)}, owner="w")):
+    async with running(JobWorker(store, {"k": JobKind(handler)}, owner="w")):
         async with db.transaction() as conn:
             job = await store.create(conn, kind="k", principal="p", role="r", payload=b"")
         await begun.wait()
@@ -95,7 +95,7 @@ async def test_what_postgres_cannot_hold_does_not_end_a_worker(db: Database) -> 
         return "made\0\udcff"
 
     store = JobStore(db)
-    async with running(JobWorker(store, {"k": Kind(handler)}, owner="w", sweep_s=0.05)):
+    async with running(JobWorker(store, {"k": JobKind(handler)}, owner="w", sweep_s=0.05)):
         async with db.transaction() as conn:
             job = await store.create(conn, kind="k", principal="p", role="r", payload=b"")
         ended = await store.wait(job.id, 60)

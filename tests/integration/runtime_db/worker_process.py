@@ -7,7 +7,7 @@ import os
 import sys
 
 from drey_runtime.database import Database
-from drey_runtime.jobs import JobContext, JobStore, JobWorker, Kind
+from drey_runtime.jobs import JobContext, JobKind, JobStore, JobWorker
 
 LEASE_S = 3.0
 
@@ -23,7 +23,7 @@ async def main(url: str) -> None:
 
     async with Database(url) as database:
         store = JobStore(database)
-        kinds = {"snapshot": Kind(handler), "restore": Kind(handler)}
+        kinds = {"snapshot": JobKind(handler), "restore": JobKind(handler)}
         owner = f"pid-{os.getpid()}"
         await JobWorker(store, kinds, owner=owner, lease_s=LEASE_S, sweep_s=0.2).run()
 

@@ -32,7 +32,7 @@ from drey_runtime.image import Image
 from drey_runtime.migrate import apply
 from drey_runtime.status import reason_of
 from drey_snapshot.app import main
-from drey_snapshot.settings import Settings
+from drey_snapshot.settings import SnapshotSettings
 from drey_stack import Nats, Part, Postgres, Valkey
 from drey_testing.fixtures_catalog import TESTER, Keys, loopback, running, until_serving
 from drey_testing.fixtures_snapshot import FakeMonitor, csv_of
@@ -96,8 +96,8 @@ async def new_database(parts: Parts) -> str:
     return parts.postgres.database_url(name)
 
 
-def make_settings(parts: Parts, keys: Keys, url: str, **more: Any) -> Settings:
-    return Settings.model_validate(
+def make_settings(parts: Parts, keys: Keys, url: str, **more: Any) -> SnapshotSettings:
+    return SnapshotSettings.model_validate(
         {
             "postgres_url": url,
             "nats_url": parts.nats.url,
@@ -149,7 +149,7 @@ def _signed(details, sign):
 
 
 def connect(
-    settings: Settings, keys: Keys, roles: tuple[str, ...] = TESTER, name: str = "tester"
+    settings: SnapshotSettings, keys: Keys, roles: tuple[str, ...] = TESTER, name: str = "tester"
 ) -> grpc.aio.Channel:
     def sign(method):
         return keys.metadata(method, roles, name)
@@ -172,7 +172,7 @@ def state_of(snapshot_id: str) -> state_pb2.StateRef:
 class Site:
     """A running service with its stubs (as `tester`), its image, and a database."""
 
-    settings: Settings
+    settings: SnapshotSettings
     keys: Keys
     catalog: CatalogServiceAsyncStub
     directory: DirectoryServiceAsyncStub

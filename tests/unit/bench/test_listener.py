@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from bench.listener import Listener
+from bench.listener import BusCounter
 from drey_core.values import Columns, Kind, State
 from drey_runtime.batches import encode_batches
 
@@ -31,26 +31,26 @@ def _message(
 
 
 async def test_updates_are_rows_and_what_they_merged() -> None:
-    listener = Listener()
+    listener = BusCounter()
     await listener.on_batch(_message([256, 257], 1, merged=4))
     assert (listener.rows, listener.merged, listener.updates) == (2, 8, 10)
 
 
 async def test_a_missing_sequence_is_a_gap() -> None:
-    listener = Listener()
+    listener = BusCounter()
     for sequence in (1, 2, 4, 5):
         await listener.on_batch(_message([256], sequence))
     assert listener.gaps == 1
 
 
 async def test_ages_are_from_the_source_to_the_batch() -> None:
-    listener = Listener()
+    listener = BusCounter()
     await listener.on_batch(_message([256], 1))
     assert listener.ages_ms.tolist() == [50.0]
 
 
 async def test_it_waits_for_every_wanted_channel_with_a_live_value() -> None:
-    listener = Listener()
+    listener = BusCounter()
     listener.watch_for(np.array([256, 258], np.int64))
     await listener.on_batch(_message([256, 257], 1))
     await listener.on_batch(_message([258], 2, state=State.DISCONNECTED))

@@ -97,7 +97,9 @@ def test_settings_named_exist(generator: ModuleType) -> None:
         "DREY_TEST_EXPLORE",
     }
     for service in SERVICES:
-        settings = importlib.import_module(f"drey_{service}.settings").Settings
+        settings = getattr(
+            importlib.import_module(f"drey_{service}.settings"), f"{service.capitalize()}Settings"
+        )
         known |= set(variables(settings).values())
     for page in [*PAGES, *READMES]:
         named = set(re.findall(r"\bDREY_[A-Z_]+[A-Z]\b(?![_*<])", page.read_text(encoding="utf-8")))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from drey_core.values import Columns, Kind, State
 from drey_gateway.domain.deadband import Deadband, DeadbandFilter
-from drey_gateway.domain.live import Live
-from drey_gateway.domain.watch import Change, Fields, Selection, WatchState
+from drey_gateway.domain.live import LiveState
+from drey_gateway.domain.watch import Fields, WatchDiff, WatchSelection, WatchState
 from drey_testing.fixtures_gateway import catalog_pages, floats, readback, setpoint
 
 BANDS = st.sampled_from(
@@ -25,7 +25,7 @@ class Watched:
     """A watch of two PVs, and what its client holds."""
 
     def __init__(self, band: Deadband) -> None:
-        self.live = Live(1)
+        self.live = LiveState(1)
         pages = catalog_pages(2)
         for page in pages:
             page.absolute[:], page.relative[:] = 0.5, 0.01
@@ -38,16 +38,16 @@ class Watched:
         self.state = WatchState(self.selection, sieve)
         self.held: dict[int, tuple[float, int]] = {}
 
-    def select(self) -> Selection:
+    def select(self) -> WatchSelection:
         directory = self.live.directory
         rows = np.arange(len(directory))
-        return Selection.of(rows, directory, self.live.image, Fields.BOTH, 1)
+        return WatchSelection.of(rows, directory, self.live.image, Fields.BOTH, 1)
 
     def put(self, columns: Columns) -> None:
         self.sequence += 1
         self.live.image.apply_batch(columns, 1, self.sequence)
 
-    def take(self, change: Change) -> list[int]:
+    def take(self, change: WatchDiff) -> list[int]:
         sent = []
         for bit, channels in ((1, self.selection.setpoints), (2, self.selection.readbacks)):
             sent += channels[change.at[(change.channels & bit) > 0]].tolist()

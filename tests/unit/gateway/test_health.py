@@ -11,7 +11,7 @@ from drey_core.values import State
 from drey_gateway import mapping
 from drey_gateway.domain import findings
 from drey_gateway.domain.health import ShardHealth
-from drey_gateway.domain.live import Live, Shard
+from drey_gateway.domain.live import LiveState, Shard
 from drey_gateway.loops import feed
 from drey_testing.fixtures_gateway import catalog_pages, floats, name_of, setpoint
 
@@ -39,7 +39,7 @@ def test_clocks_that_differ_are_told_with_both_hosts() -> None:
 
 def test_channels_that_are_away_are_named() -> None:
     """Ten of them at most, and of the shard and the state that the finding is about."""
-    live = Live(2)
+    live = LiveState(2)
     pages = catalog_pages(400)
     live.take_directory(pages, [], np.array([p.number for p in pages]), 1)
     gone = {

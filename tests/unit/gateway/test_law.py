@@ -25,10 +25,10 @@ from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, shard_of_page
 from drey_core.slot_sequences import SlotSequences
 from drey_core.values import Columns
 from drey_gateway.domain.deadband import Deadband, DeadbandFilter
-from drey_gateway.domain.live import Live
+from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.resume import decode_token, encode_token
-from drey_gateway.domain.shard import Batch
-from drey_gateway.domain.watch import Change, Fields, Selection, WatchState, honourable
+from drey_gateway.domain.shard import BusBatch
+from drey_gateway.domain.watch import Fields, WatchDiff, WatchSelection, WatchState, honourable
 from drey_runtime.mapping.columns import ColumnsReader
 from drey_testing.fixtures_gateway import floats
 
@@ -105,14 +105,16 @@ class Client:
         self.band = band
         self.held: dict[int, float] = {}
         self.token = ""
-        self.gateway: Live | None = None
+        self.gateway: LiveState | None = None
         self.state: WatchState | None = None
 
-    def connect(self, gateway: Live) -> None:
+    def connect(self, gateway: LiveState) -> None:
         rows = np.arange(len(gateway.directory))
         count = gateway.shard_count
         manner = self.deadband.manner if self.deadband else b""
-        selection = Selection.of(rows, gateway.directory, gateway.image, Fields.BOTH, count, manner)
+        selection = WatchSelection.of(
+            rows, gateway.directory, gateway.image, Fields.BOTH, count, manner
+        )
         sieve = None
         if self.deadband is not None:
             channels = np.stack([selection.setpoints, selection.readbacks])
@@ -136,7 +138,7 @@ class Client:
     def leave(self) -> None:
         self.gateway = self.state = None
 
-    def _take(self, change: Change) -> None:
+    def _take(self, change: WatchDiff) -> None:
         """Fold what is sent: what it does not hold is as it was. Columns say the same as rows."""
         assert self.gateway is not None
         assert self.state is not None
@@ -170,7 +172,7 @@ class Client:
         assert all(abs(v - truth[c]) <= self.band for c, v in self.held.items()), otherwise
 
 
-def values(gateway: Live, channels: Any) -> list[tuple[int, float]]:
+def values(gateway: LiveState, channels: Any) -> list[tuple[int, float]]:
     columns = gateway.image.columns(channels)
     there = np.flatnonzero(columns.kind)
     found = columns.data[there].view("<f8").tolist()
@@ -186,7 +188,7 @@ class World:
         self.images = [Image(numbers) for numbers in mine]
         self.owners = [Owner(numbers) for numbers in mine]
         self.truth: dict[int, float] = {}
-        self.in_flight: dict[tuple[int, int], list[Batch]] = {
+        self.in_flight: dict[tuple[int, int], list[BusBatch]] = {
             (at, shard): [] for at in (0, 1) for shard in range(shards)
         }
         self.gateways = [self._gateway(EARLY), self._gateway(EARLY)]
@@ -197,8 +199,8 @@ class World:
                 self.resync(at, shard)
                 self.deliver(at, shard, 1)
 
-    def _gateway(self, pages: Any) -> Live:
-        found = Live(self.shards)
+    def _gateway(self, pages: Any) -> LiveState:
+        found = LiveState(self.shards)
         found.take_directory(CATALOGS[len(pages)], [], pages, 1)
         return found
 
@@ -226,7 +228,7 @@ class World:
                 if arrival or (len(rows) > 1 and part == 0):
                     more = part + 1 < len(rows)
                     part_of = columns.take(chosen)
-                    batch = Batch(owner.epoch, owner.sequence, part, more, part_of)
+                    batch = BusBatch(owner.epoch, owner.sequence, part, more, part_of)
                     self.in_flight[at, shard].append(batch)
 
     def write_image(self, shard: int) -> None:
@@ -240,7 +242,7 @@ class World:
         """A new owner fences the image, and reads all channels; the old one still sends."""
         owner = self.owners[shard]
         late = floats([CHANNELS[0]], [DEPOSED])
-        deposed = Batch(owner.epoch, owner.sequence + 1, 0, False, late)
+        deposed = BusBatch(owner.epoch, owner.sequence + 1, 0, False, late)
         owner.epoch += 1
         owner.sequence = 0
         owner.changed.begin_epoch()
@@ -267,7 +269,7 @@ class World:
 
     def lie(self, at: int, shard: int, sequence: int) -> None:
         """A batch with a number that nobody has come to."""
-        batch = Batch(self.owners[shard].epoch, 2**40 + sequence, 0, False, Columns.empty(0))
+        batch = BusBatch(self.owners[shard].epoch, 2**40 + sequence, 0, False, Columns.empty(0))
         self.in_flight[at, shard].append(batch)
 
     def duplicate(self, at: int, shard: int) -> None:
@@ -308,7 +310,7 @@ class World:
             owner.promised[at] = owner.due[at] = (0, 0)
             self.resync(at, shard)
 
-    def _part(self, gateway: Live) -> None:
+    def _part(self, gateway: LiveState) -> None:
         for client in self.clients:
             if client.gateway is gateway:
                 client.leave()

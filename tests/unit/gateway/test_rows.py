@@ -15,9 +15,9 @@ from drey_gateway.domain.watch import (
     BOTH,
     READBACK,
     SETPOINT,
-    Change,
     Fields,
-    Selection,
+    WatchDiff,
+    WatchSelection,
     WatchState,
 )
 from drey_testing.fixtures_gateway import catalog_pages, floats, readback, setpoint
@@ -75,9 +75,9 @@ def test_a_setpoints_change_encodes_and_sends_no_readback() -> None:
     waves.state[:] = State.CONNECTED
     image.apply_batch(waves, 1, 1)
     image.apply_batch(floats([setpoint(1), setpoint(2)], [1.0, 1.0]), 1, 2)
-    state = WatchState(Selection.of(rows, directory, image, Fields.BOTH, 1))
+    state = WatchState(WatchSelection.of(rows, directory, image, Fields.BOTH, 1))
 
-    def sent(change: Change) -> list[value_pb2.PvRow]:
+    def sent(change: WatchDiff) -> list[value_pb2.PvRow]:
         found = cache.rows(rows[change.at], change.channels, NONE)
         return list(RowChunk.FromString(b"".join(found)).rows)
 

@@ -11,7 +11,7 @@ from drey_core.errors import InvalidArgument, Reason
 from drey_core.selector import Selector, SelectorIndex
 from drey_gateway.domain.terms import (
     MAX_TERMS,
-    Term,
+    SelectorTerm,
     Terms,
     add_selector,
     remove_selector,
@@ -40,27 +40,27 @@ def chosen(terms: Terms) -> set[int]:
 
 @given(LISTS | GLOBS, STEPS)
 def test_terms_choose_what_the_steps_do(first, steps):
-    terms: Terms = (Term(True, first),)
+    terms: Terms = (SelectorTerm(True, first),)
     every = list(terms)
     for added, selector in steps:
         terms = (add_selector if added else remove_selector)(terms, selector)
-        every.append(Term(added, selector))
+        every.append(SelectorTerm(added, selector))
         assert chosen(terms) == chosen(tuple(every))
         assert len(terms) <= len(every)
 
 
 def test_windows_that_open_and_close_leave_no_trace():
-    terms: Terms = (Term(True, Selector(names=("A0",))),)
+    terms: Terms = (SelectorTerm(True, Selector(names=("A0",))),)
     for n in range(10 * MAX_TERMS):
         window = Selector(names=(f"X{n}", f"Y{n}"))
         terms = add_selector(terms, window)
         terms = remove_selector(terms, Selector(names=(f"X{n}",)))
         terms = remove_selector(terms, Selector(names=(f"Y{n}",)))
-    assert terms == (Term(True, Selector(names=("A0",))),)
+    assert terms == (SelectorTerm(True, Selector(names=("A0",))),)
 
 
 def test_a_selector_that_comes_again_and_again_is_one():
-    terms: Terms = (Term(True, Selector(globs=("A*",))),)
+    terms: Terms = (SelectorTerm(True, Selector(globs=("A*",))),)
     for _ in range(5 * MAX_TERMS):
         terms = remove_selector(terms, Selector(globs=("*1",)))
         terms = add_selector(terms, Selector(globs=("*1",)))

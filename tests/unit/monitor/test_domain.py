@@ -11,14 +11,14 @@ from drey_core.directory import CatalogPage
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_SLOTS, Pages
 from drey_core.values import Columns, Kind, State
-from drey_monitor.domain.catalog import Change, difference, unchanged
+from drey_monitor.domain.catalog import ChannelsChange, difference, unchanged
 from drey_monitor.domain.merging import latest
 from drey_monitor.domain.ownership import (
     has_room,
     next_epoch,
     pages_of_shard,
 )
-from drey_monitor.domain.progress import Settling, UpdateRate
+from drey_monitor.domain.progress import SearchSettling, UpdateRate
 from drey_monitor.domain.shard import ShardState
 from drey_monitor.owned import Owned
 from drey_runtime.lease import Term
@@ -321,7 +321,7 @@ def test_what_is_not_watched():
     new = page(s1="A", s2="B", s3="has blank")
     new.protocol[2] = 2
     assert difference(None, new).watchable.tolist() == [True, False, False]
-    assert Change.join([]).gone.tolist() == []
+    assert ChannelsChange.join([]).gone.tolist() == []
 
 
 # --- settling and rates ---
@@ -330,13 +330,13 @@ SECOND = 1_000_000_000
 
 
 def test_settled_at_once_when_all_answered():
-    settling = Settling(SECOND)
+    settling = SearchSettling(SECOND)
     assert not settling.look(0, searched=False, channels=2, connected=2, valued=2)
     assert settling.look(1, searched=True, channels=2, connected=2, valued=2)
 
 
 def test_settled_after_quiet_with_dead_channels():
-    settling = Settling(SECOND)
+    settling = SearchSettling(SECOND)
     times = [0.0, 0.5, 1.0, 1.5, 2.0]
     found = [1, 5, 5, 5, 5]
     seen = [
@@ -349,7 +349,7 @@ def test_settled_after_quiet_with_dead_channels():
 
 
 def test_a_long_pause_of_the_process_is_no_quiet():
-    settling = Settling(SECOND)
+    settling = SearchSettling(SECOND)
     settling.look(0, searched=True, channels=9, connected=5, valued=5)
     assert not settling.look(60 * SECOND, searched=True, channels=9, connected=5, valued=5)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from drey_core.errors import Internal, Reason
 from drey_core.values import Columns
 from drey_restore.domain.execution import (
-    Batch,
     Execution,
+    JournalBatch,
     all_verified,
     counts_by_journal,
     replay,
@@ -51,7 +51,7 @@ def items_of(skips: list[int]) -> PlanItems:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> tuple[PlanItems, list[Batch], bool]:
+def stories(draw: st.DrawFn) -> tuple[PlanItems, list[JournalBatch], bool]:
     """A plan, a journal in which some batches have no result, and whether reading worked."""
     items = items_of(draw(st.lists(st.sampled_from([0, 0, 0, 1, 2, 14]), max_size=40)))
     rows = items.writes.tolist()
@@ -63,7 +63,9 @@ def stories(draw: st.DrawFn) -> tuple[PlanItems, list[Batch], bool]:
         codes = np.array(draw(st.lists(st.sampled_from(CODES), min_size=size, max_size=size)))
         known = draw(st.booleans())
         batches.append(
-            Batch(part, 100 + at, codes[: len(part)].astype(np.int32) if known else None, 200)
+            JournalBatch(
+                part, 100 + at, codes[: len(part)].astype(np.int32) if known else None, 200
+            )
         )
         at += size
     return items, batches, draw(st.booleans())
@@ -72,7 +74,7 @@ def stories(draw: st.DrawFn) -> tuple[PlanItems, list[Batch], bool]:
 @settings(deadline=None)
 @given(stories())
 def test_the_verdicts_add_up_to_the_plan_at_every_moment(
-    story: tuple[PlanItems, list[Batch], bool],
+    story: tuple[PlanItems, list[JournalBatch], bool],
 ) -> None:
     items, batches, read = story
     execution = Execution(items)
@@ -102,7 +104,7 @@ def test_the_verdicts_add_up_to_the_plan_at_every_moment(
 
 @settings(deadline=None)
 @given(stories())
-def test_nothing_is_announced_twice(story: tuple[PlanItems, list[Batch], bool]) -> None:
+def test_nothing_is_announced_twice(story: tuple[PlanItems, list[JournalBatch], bool]) -> None:
     items, batches, _ = story
     told = replay(items, batches)
     for batch in batches:
@@ -215,7 +217,7 @@ def test_what_was_equal_is_looked_at_too() -> None:
 
 
 @st.composite
-def ramped_stories(draw: st.DrawFn) -> tuple[PlanItems, list[Batch]]:
+def ramped_stories(draw: st.DrawFn) -> tuple[PlanItems, list[JournalBatch]]:
     """A journal of ramps: of each row some steps in order, and perhaps the target; then the end.
 
     It is cut anywhere, as by a crash or an abort. A row goes on only after a step that is done.
@@ -224,7 +226,7 @@ def ramped_stories(draw: st.DrawFn) -> tuple[PlanItems, list[Batch]]:
     rows = items.writes.tolist()
     total = {row: draw(st.integers(0, 4)) for row in rows}
     sent = dict.fromkeys(rows, 0)
-    batches: list[Batch] = []
+    batches: list[JournalBatch] = []
     for at in range(draw(st.integers(0, 12))):
         open_rows = [row for row in rows if sent[row] >= 0]
         if not open_rows:
@@ -238,7 +240,7 @@ def ramped_stories(draw: st.DrawFn) -> tuple[PlanItems, list[Batch]]:
         for row, step, code in zip(chosen, steps, codes, strict=True):
             sent[row] = step if step and known and code == 1 else -1
         batches.append(
-            Batch(
+            JournalBatch(
                 np.array(chosen, np.int64),
                 100 + at,
                 np.array(codes, np.int32) if known else None,
@@ -252,7 +254,7 @@ def ramped_stories(draw: st.DrawFn) -> tuple[PlanItems, list[Batch]]:
 @settings(deadline=None)
 @given(ramped_stories())
 def test_ramps_add_up_to_the_plan_wherever_they_are_cut(
-    story: tuple[PlanItems, list[Batch]],
+    story: tuple[PlanItems, list[JournalBatch]],
 ) -> None:
     items, batches = story
     told = replay(items, batches)
@@ -295,7 +297,7 @@ def test_ramps_add_up_to_the_plan_wherever_they_are_cut(
 
 @settings(deadline=None)
 @given(ramped_stories())
-def test_no_step_is_announced_twice(story: tuple[PlanItems, list[Batch]]) -> None:
+def test_no_step_is_announced_twice(story: tuple[PlanItems, list[JournalBatch]]) -> None:
     items, batches = story
     told = replay(items, batches)
     for batch in batches:

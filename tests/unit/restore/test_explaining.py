@@ -10,8 +10,8 @@ import pytest
 from drey_core.errors import Reason
 from drey_core.values import Columns, State
 from drey_restore.domain.execution import (
-    Batch,
     Execution,
+    JournalBatch,
     count_verdicts,
     counts_by_journal,
     initial_verdicts,
@@ -98,9 +98,9 @@ def test_many_looks_keep_one_heap() -> None:
 def test_the_journal_alone_gives_the_same_counts() -> None:
     items = plan(6)
     journal = [
-        Batch(np.array([0, 1]), 5, np.array([1, 80], np.int32), 6),
-        Batch(np.array([2]), 7, np.array([192], np.int32), 8),
-        Batch(np.array([3]), 9),
+        JournalBatch(np.array([0, 1]), 5, np.array([1, 80], np.int32), 6),
+        JournalBatch(np.array([2]), 7, np.array([192], np.int32), 8),
+        JournalBatch(np.array([3]), 9),
     ]
     execution = replay(items, journal)
     execution.close()

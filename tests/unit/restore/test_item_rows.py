@@ -15,7 +15,7 @@ from drey_core.directory import MetadataPage
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, Columns, Kind, State
 from drey_restore import item_rows
-from drey_restore.adapters.live import LiveMetadata
+from drey_restore.adapters.live import ChannelMetadata
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
 from drey_restore.domain.policy import DEFAULT
@@ -144,7 +144,7 @@ def test_metadata_of_channels_in_columns() -> None:
     pages[7].limits[6:, 5] = 1.0, 2.0
     pages[7].kind[5] = Kind.ENUM | ARRAY
     pages[7].labels[5] = (b"on", b"\xff")
-    metadata = LiveMetadata(pages)
+    metadata = ChannelMetadata(pages)
     channels = np.array([7 * 256 + 5, 2 * 256 + 5, 3 * 256 + 5, 9 * 256 + 5, 0])
     rows = metadata.rows(channels)
     assert metadata.count(rows).tolist() == [9, 0, 0, 0, 0]
@@ -154,4 +154,4 @@ def test_metadata_of_channels_in_columns() -> None:
     assert np.isnan(low[1:]).all()
     assert metadata.labels(7 * 256 + 5) == (b"on", "\N{REPLACEMENT CHARACTER}".encode())
     assert metadata.labels(1) == ()
-    assert LiveMetadata({}).count(LiveMetadata({}).rows(channels)).tolist() == [0] * 5
+    assert ChannelMetadata({}).count(ChannelMetadata({}).rows(channels)).tolist() == [0] * 5

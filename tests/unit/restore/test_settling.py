@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drey_restore.domain.settling import Settling
+from drey_restore.domain.settling import SettlingRows
 
 LOOKS = st.lists(
     st.tuples(st.floats(0, 3, allow_nan=False), st.lists(st.booleans(), min_size=3, max_size=3)),
@@ -22,7 +22,7 @@ LOOKS = st.lists(
 def test_settled_is_what_held_for_its_time_and_late_what_did_not(
     looks: list[tuple[float, list[bool]]], settle: list[float], deadline: list[float]
 ) -> None:
-    settling = Settling(np.array(settle), np.array(deadline))
+    settling = SettlingRows(np.array(settle), np.array(deadline))
     now, seen = 0.0, []
     for step, holds in looks:
         now += step

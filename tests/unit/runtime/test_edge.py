@@ -24,7 +24,7 @@ from drey_core.pages import PAGE_SLOTS
 from drey_core.values import ARRAY, Columns, Kind
 from drey_core.wire import RowEncoder
 from drey_gateway import mapping
-from drey_gateway.domain.live import Live
+from drey_gateway.domain.live import LiveState
 from drey_runtime import edge
 from drey_runtime.batches import decode_batch, encode_batches
 from drey_runtime.directory_codec import (
@@ -79,7 +79,7 @@ def metadata_page() -> bytes:
 
 def use_batch(raw: bytes) -> None:
     found, rows = decode_batch(raw)
-    live = Live(1)
+    live = LiveState(1)
     live.take_directory(catalog_pages(4), [], np.array([1]), 1)
     live.resynchronise(0, *_live_pages(), 0, np.zeros((1, PAGE_SLOTS), np.uint16))
     live.take(0, mapping.batch(found, rows))
@@ -96,7 +96,7 @@ def use_image_page(raw: bytes) -> None:
     if not stamps.epoch[0]:
         assert not pages.values["state"].any()
         raise Malformed("counted, and taken for not there")
-    live = Live(1)
+    live = LiveState(1)
     live.take_directory(catalog_pages(4), [], np.array([1]), 1)
     live.resynchronise(0, pages, stamps.epoch, stamps.sequence, 0, stamps.ages)
     _encode(live.image.columns(np.arange(256, 300)))

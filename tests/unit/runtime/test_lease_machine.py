@@ -22,7 +22,7 @@ from drey_core.election import (
     first_epoch,
     publishes_until,
 )
-from drey_testing.lease_world import DURATION_S, STEP_S, Host, World
+from drey_testing.lease_world import DURATION_S, STEP_S, Host, LeaseWorld
 
 HOSTS = st.integers(0, 2)
 SECONDS = st.sampled_from([STEP_S, 0.5, 1.0, 2.0, 3.0, 4.5, 10.0])
@@ -34,7 +34,7 @@ class Leases(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = LeaseWorld()
         self.places: list[Host] = []
         self.clocks_agree = True
         self.born = 0
@@ -155,7 +155,7 @@ TestLeases.settings = settings(max_examples=settings().max_examples // 12)
 @pytest.mark.parametrize("trouble", ["cut", "deaf", "stopped", "late", "lease made again"])
 def test_in_each_trouble_the_owner_is_followed_and_never_overlapped(trouble: str) -> None:
     """The slowest clock owns, the fastest waits."""
-    world = World()
+    world = LeaseWorld()
     world.make_lease()
 
     def check() -> None:

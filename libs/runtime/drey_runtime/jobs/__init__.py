@@ -5,13 +5,22 @@
 
 from drey_runtime.jobs.changes import JobChanges
 from drey_runtime.jobs.context import JobCancelled, JobContext
-from drey_runtime.jobs.model import Claim, ImportResult, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.jobs.model import (
+    Claim,
+    ClaimVerdict,
+    ImportResult,
+    Job,
+    JobError,
+    JobLost,
+    JobState,
+)
 from drey_runtime.jobs.store import LEASE_HELD, JobFilter, JobStore, record_job
-from drey_runtime.jobs.worker import JobWorker, Kind
+from drey_runtime.jobs.worker import JobKind, JobWorker
 
 __all__ = [
     "LEASE_HELD",
     "Claim",
+    "ClaimVerdict",
     "ImportResult",
     "Job",
     "JobCancelled",
@@ -19,11 +28,10 @@ __all__ = [
     "JobContext",
     "JobError",
     "JobFilter",
+    "JobKind",
     "JobLost",
     "JobState",
     "JobStore",
     "JobWorker",
-    "Kind",
-    "Verdict",
     "record_job",
 ]

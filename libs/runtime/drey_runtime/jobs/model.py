@@ -114,7 +114,7 @@ class Job:
         return cls(**fields)
 
 
-class Verdict(Enum):
+class ClaimVerdict(Enum):
     """What a claim came to."""
 
     RUN = "run it"
@@ -127,7 +127,7 @@ class Verdict(Enum):
 class Claim:
     """Answer to a claim: the job is there with RUN and INTERRUPTED, and is the caller's then."""
 
-    verdict: Verdict
+    verdict: ClaimVerdict
     job: Job | None = None
 
 

@@ -28,7 +28,7 @@ OnInterrupted = Callable[[Job], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Kind:
+class JobKind:
     """How jobs of a kind are run.
 
     `handler` does the work and returns the result's name (`snapshots/{id}`). It must bear being
@@ -45,7 +45,7 @@ class JobRunner:
     """One run of one job: `job` is the claim, asked for at `claimed_at` (monotonic seconds)."""
 
     def __init__(
-        self, store: JobStore, kind: Kind, job: Job, lease_s: float, claimed_at: float
+        self, store: JobStore, kind: JobKind, job: Job, lease_s: float, claimed_at: float
     ) -> None:
         self._store = store
         self._kind = kind

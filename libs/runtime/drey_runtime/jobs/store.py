@@ -23,7 +23,7 @@ from drey_runtime import telemetry
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database, Record
 from drey_runtime.jobs.changes import JobChanges
-from drey_runtime.jobs.model import Claim, Job, JobError, JobLost, JobState, Verdict
+from drey_runtime.jobs.model import Claim, ClaimVerdict, Job, JobError, JobLost, JobState
 from drey_runtime.listening import wait_for_event
 
 _POLL_S = 1.0
@@ -282,7 +282,7 @@ class JobStore:
         async with self._database.acquire() as conn:
             row = await conn.fetchrow(_CLAIM, job_id, owner, _to_ns(lease_s), now_ns(), list(kinds))
             if row is not None:
-                return Claim(Verdict.RUN, _to_job(row))
+                return Claim(ClaimVerdict.RUN, _to_job(row))
             async with conn.transaction():
                 return await _claim_otherwise(conn, job_id, owner, lease_s, kinds)
 
@@ -450,24 +450,24 @@ async def _claim_otherwise(
         "SELECT *, jobs.now_ns() AS now FROM jobs.job WHERE id = $1 FOR UPDATE", job_id
     )
     if row is None:
-        return Claim(Verdict.OVER)
+        return Claim(ClaimVerdict.OVER)
     fields = dict(row)
     now = fields.pop("now")
     job = Job.from_row(fields)
     if job.state.ended or job.kind not in kinds:
-        return Claim(Verdict.OVER)
+        return Claim(ClaimVerdict.OVER)
     if job.state is JobState.RUNNING:
         if job.lease_until_ns >= now:
-            return Claim(Verdict.BUSY)
+            return Claim(ClaimVerdict.BUSY)
         if not job.rerun:
             taken = await conn.fetchrow(_TAKE_OVER, job_id, owner, _to_ns(lease_s))
-            return Claim(Verdict.INTERRUPTED, _to_job(taken))
+            return Claim(ClaimVerdict.INTERRUPTED, _to_job(taken))
     elif job.not_before_ns > now:
-        return Claim(Verdict.BUSY)
+        return Claim(ClaimVerdict.BUSY)
     refusal = _refusal_of(job)
     if refusal is None:
         # it became free between the two looks
-        return Claim(Verdict.BUSY)
+        return Claim(ClaimVerdict.BUSY)
     state, error = refusal
     await conn.execute(
         _END,
@@ -477,7 +477,7 @@ async def _claim_otherwise(
         error.message if error else "",
         now_ns(),
     )
-    return Claim(Verdict.OVER)
+    return Claim(ClaimVerdict.OVER)
 
 
 def _refusal_of(job: Job) -> tuple[JobState, DreyError | None] | None:

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 
 from drey_core.errors import Unavailable
 from drey_runtime.jobs.changes import JobNotice
-from drey_runtime.jobs.model import Job, JobLost, Verdict
-from drey_runtime.jobs.runner import JobRunner, Kind
+from drey_runtime.jobs.model import ClaimVerdict, Job, JobLost
+from drey_runtime.jobs.runner import JobKind, JobRunner
 from drey_runtime.jobs.store import JobStore
 from drey_runtime.listening import wait_for_event
 
-__all__ = ["JobWorker", "Kind"]
+__all__ = ["JobKind", "JobWorker"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class JobWorker:
     def __init__(
         self,
         store: JobStore,
-        kinds: Mapping[str, Kind],
+        kinds: Mapping[str, JobKind],
         *,
         owner: str,
         concurrency: int = 4,
@@ -97,9 +97,9 @@ class JobWorker:
             # our lease ran out while we ended an interrupted job: whoever has it now ends it
             _log.warning("job was lost to another claim", extra={"job": job_id})
 
-    async def _run_claimed(self, verdict: Verdict, job: Job, begun: float) -> None:
+    async def _run_claimed(self, verdict: ClaimVerdict, job: Job, begun: float) -> None:
         runner = JobRunner(self._store, self._kinds[job.kind], job, self._lease_s, begun)
-        if verdict is Verdict.INTERRUPTED:
+        if verdict is ClaimVerdict.INTERRUPTED:
             await runner.interrupted()
         else:
             await runner.run()

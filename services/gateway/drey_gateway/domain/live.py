@@ -17,8 +17,8 @@ from drey_gateway.domain.health import ShardHealth
 from drey_gateway.domain.image import LiveImage
 from drey_gateway.domain.resume import Point, Token
 from drey_gateway.domain.rows import RowCache
-from drey_gateway.domain.shard import Batch, ShardStream, Step
-from drey_gateway.domain.watch import Fields, Selection
+from drey_gateway.domain.shard import BusBatch, ShardStream, Step
+from drey_gateway.domain.watch import Fields, WatchSelection
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Shard:
         self.report = Report(number)
 
 
-class Live:
+class LiveState:
     """The state. Everything is changed on one event loop, and nothing in it waits."""
 
     def __init__(self, shard_count: int) -> None:
@@ -75,7 +75,7 @@ class Live:
 
     # --- values ---
 
-    def take(self, shard: int, batch: Batch) -> I8:
+    def take(self, shard: int, batch: BusBatch) -> I8:
         """Take a batch of the bus; the slots that changed."""
         return self._apply_steps(self.shards[shard].stream.offer(batch))
 
@@ -215,7 +215,7 @@ class Live:
         """How far each shard is applied."""
         return {n: s.stream.position for n, s in enumerate(self.shards)}
 
-    def token(self, selection: Selection) -> Token:
+    def token(self, selection: WatchSelection) -> Token:
         """Where a watch stands that has been sent all of the selection that is here."""
         streams = {n: self.shards[n].stream for n in selection.shards}
         return Token(

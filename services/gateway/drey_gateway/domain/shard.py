@@ -24,7 +24,7 @@ the image is read again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BusBatch:
     """One message of the bus: `part` of (epoch, sequence), the last when not `more`."""
 
     epoch: int
@@ -58,8 +58,8 @@ class ShardStream:
         self._needed: Point | None = None
         self._told: Point = (0, 0)
         self._promised = 0
-        self._parts: list[Batch] = []
-        self._waiting: deque[Batch] = deque(maxlen=MAX_WAITING)
+        self._parts: list[BusBatch] = []
+        self._waiting: deque[BusBatch] = deque(maxlen=MAX_WAITING)
         self._doubted: frozenset[int] = frozenset()
 
     @property
@@ -85,7 +85,7 @@ class ShardStream:
         self.lose()
         self._needed = self._complete
 
-    def offer(self, batch: Batch) -> list[Step]:
+    def offer(self, batch: BusBatch) -> list[Step]:
         """Take a batch; what is to be folded now, in order."""
         if batch.epoch < self.epoch or not believable(batch.epoch, self.epoch):
             self.dropped += 1
@@ -110,7 +110,7 @@ class ShardStream:
         self._seen = max(self._seen, self._complete)
         return [Step(batch.epoch, batch.sequence, Columns.concat([p.columns for p in parts]))]
 
-    def _follows_last(self, batch: Batch) -> bool:
+    def _follows_last(self, batch: BusBatch) -> bool:
         return batch.sequence == self.sequence + 1 and batch.part == len(self._parts)
 
     def _begin_epoch(self, epoch: int) -> None:

@@ -18,14 +18,14 @@ MAX_NAMES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class SelectorTerm:
     """PVs that are added, or removed."""
 
     added: bool
     selector: Selector
 
 
-Terms = tuple[Term, ...]
+Terms = tuple[SelectorTerm, ...]
 
 
 def needs_catalog(selector: Selector) -> bool:
@@ -38,8 +38,8 @@ def add_selector(terms: Terms, selector: Selector) -> Terms:
     """What is chosen with these PVs too. `InvalidArgument` (TOO_MANY) where it grows too much."""
     kept = _without_overridden(terms, selector)
     if kept and kept[-1].added and _is_list(selector) and _is_list(kept[-1].selector):
-        return _bounded([*kept[:-1], Term(True, _joined(kept[-1].selector, selector))])
-    return _bounded([*kept, Term(True, selector)])
+        return _bounded([*kept[:-1], SelectorTerm(True, _joined(kept[-1].selector, selector))])
+    return _bounded([*kept, SelectorTerm(True, selector)])
 
 
 def remove_selector(terms: Terms, selector: Selector) -> Terms:
@@ -51,12 +51,12 @@ def remove_selector(terms: Terms, selector: Selector) -> Terms:
         if all(_is_list(term.selector) for term in kept):
             return tuple(kept)
         if not kept[-1].added and _is_list(kept[-1].selector):
-            kept[-1] = Term(False, _joined(kept[-1].selector, selector))
+            kept[-1] = SelectorTerm(False, _joined(kept[-1].selector, selector))
             return _bounded(kept)
-    return _bounded([*kept, Term(False, selector)]) if kept else ()
+    return _bounded([*kept, SelectorTerm(False, selector)]) if kept else ()
 
 
-def _without_overridden(terms: Terms, selector: Selector) -> list[Term]:
+def _without_overridden(terms: Terms, selector: Selector) -> list[SelectorTerm]:
     """The terms without what a further one by `selector` decides whatever they say."""
     kept = []
     for term in terms:
@@ -95,7 +95,7 @@ def _joined(selector: Selector, other: Selector) -> Selector:
     )
 
 
-def _bounded(terms: Sequence[Term]) -> Terms:
+def _bounded(terms: Sequence[SelectorTerm]) -> Terms:
     listed = sum(
         len(t.selector.names) + len(t.selector.ids) + len(t.selector.numbers) for t in terms
     )

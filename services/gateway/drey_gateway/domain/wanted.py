@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from drey_core.selector import Selector
 from drey_gateway.domain.deadband import Deadband
 from drey_gateway.domain.resume import Token
-from drey_gateway.domain.terms import Term, Terms, add_selector, needs_catalog, remove_selector
+from drey_gateway.domain.terms import (
+    SelectorTerm,
+    Terms,
+    add_selector,
+    needs_catalog,
+    remove_selector,
+)
 from drey_gateway.domain.watch import Fields
 
 
@@ -45,7 +51,7 @@ Amend = Callable[[Wanted], tuple[Wanted, Terms]]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SubscriptionChange:
     """One change of a subscription: it is amended, or replaced; else it ends."""
 
     number: int
@@ -57,7 +63,7 @@ class Change:
 def with_added(selector: Selector, before: Wanted) -> tuple[Wanted, Terms]:
     """With these PVs too."""
     terms = add_selector(before.terms, selector)
-    return replace(before, terms=terms), (Term(True, selector),)
+    return replace(before, terms=terms), (SelectorTerm(True, selector),)
 
 
 def with_removed(selector: Selector, before: Wanted) -> tuple[Wanted, Terms]:

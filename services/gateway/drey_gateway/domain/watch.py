@@ -42,7 +42,7 @@ class Fields(IntEnum):
 
 
 @dataclass(frozen=True)
-class Selection:
+class WatchSelection:
     """The PVs of a watch under one directory. Arrays of shape (n,), ordered by PV number.
 
     `rows` index the directory; channels that are not watched are 0, and so is their slot.
@@ -68,7 +68,7 @@ class Selection:
         fields: Fields,
         shard_count: int,
         manner: bytes = b"",
-    ) -> Selection:
+    ) -> WatchSelection:
         """The PVs in `rows` (ascending) of the directory; `slots` has shape (2, n)."""
         none = np.zeros(len(rows), np.int64)
         setpoints = directory.setpoint_channel[rows] if fields.setpoint else none
@@ -98,7 +98,7 @@ BOTH = SETPOINT | READBACK
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class WatchDiff:
     """What a client lacks: positions within the selection, `BOTH` or one of the two for each,
     and updates it will never see."""
 
@@ -107,12 +107,12 @@ class Change:
     merged: int = 0
 
     @classmethod
-    def whole(cls, index: I8) -> Change:
+    def whole(cls, index: I8) -> WatchDiff:
         """PVs with all their channels."""
         return cls(index, np.full(len(index), BOTH))
 
     @classmethod
-    def of(cls, lacking: NDArray[np.bool_], merged: int) -> Change:
+    def of(cls, lacking: NDArray[np.bool_], merged: int) -> WatchDiff:
         """By what lacks, shape (2, n): setpoints and readbacks."""
         channels = lacking[0] * SETPOINT + lacking[1] * READBACK
         index = np.flatnonzero(channels)
@@ -122,7 +122,7 @@ class Change:
 class WatchState:
     """What one client holds."""
 
-    def __init__(self, selection: Selection, sieve: DeadbandFilter | None = None) -> None:
+    def __init__(self, selection: WatchSelection, sieve: DeadbandFilter | None = None) -> None:
         self.selection = selection
         self._sieve = sieve
         self._counter = 0
@@ -131,14 +131,14 @@ class WatchState:
         """As `_seen_updates`, by slot; where there is a sieve."""
         self.stale: frozenset[int] = frozenset()
 
-    def everything(self, image: LiveImage) -> Change:
+    def everything(self, image: LiveImage) -> WatchDiff:
         """Take all PVs as sent now: a baseline."""
         self._advance_clock(image)
-        change = Change.whole(np.arange(len(self.selection)))
+        change = WatchDiff.whole(np.arange(len(self.selection)))
         self._note_sent(change.at, image)
         return change
 
-    def since_token(self, image: LiveImage, token: Token, shard_count: int) -> Change:
+    def since_token(self, image: LiveImage, token: Token, shard_count: int) -> WatchDiff:
         """Take what the token lacks as sent now. The token must be `honourable`."""
         selection = self.selection
         channels = np.stack([selection.setpoints, selection.readbacks])
@@ -151,9 +151,9 @@ class WatchState:
         if self._sieve is not None:
             # of the others it is not known what the client holds: their next change is sent
             lacking = self._sieve.passing(lacking, image)
-        return Change.of(lacking, 0)
+        return WatchDiff.of(lacking, 0)
 
-    def diff(self, image: LiveImage) -> Change:
+    def diff(self, image: LiveImage) -> WatchDiff:
         """Take what changed since the last call as sent now."""
         lacking = image.changed_since(self.selection.slots, self._counter)
         if self._sieve is not None:
@@ -161,26 +161,26 @@ class WatchState:
         sent = int(np.count_nonzero(lacking))
         if sent == 0:
             self._counter = image.counter
-            return Change.of(lacking, 0)
+            return WatchDiff.of(lacking, 0)
         before = self._seen_updates
         self._advance_clock(image)
         merged = max(self._seen_updates - before - sent, 0)
-        return Change.of(lacking, merged)
+        return WatchDiff.of(lacking, merged)
 
-    def _diff_sieved(self, lacking: Mask, image: LiveImage, sieve: DeadbandFilter) -> Change:
+    def _diff_sieved(self, lacking: Mask, image: LiveImage, sieve: DeadbandFilter) -> WatchDiff:
         before, self._counter = self._slot_updates, image.counter
         self._slot_updates = image.updates[self.selection.slots]
         lacking = sieve.passing(lacking, image)
         # a change within the dead-band was not replaced by a newer one
         updates = (self._slot_updates - before)[lacking]
-        return Change.of(lacking, int(np.maximum(updates - 1, 0).sum()))
+        return WatchDiff.of(lacking, int(np.maximum(updates - 1, 0).sum()))
 
     def _note_sent(self, index: I8, image: LiveImage) -> None:
         if self._sieve is not None:
             self._sieve.note_sent(index, image)
 
     def reselect(
-        self, selection: Selection, image: LiveImage, directory: Directory
+        self, selection: WatchSelection, image: LiveImage, directory: Directory
     ) -> tuple[I8, I8, I8]:
         """Change what is watched.
 
@@ -223,7 +223,9 @@ class WatchState:
         return int(image.updates[self.selection.slots].sum())
 
 
-def honourable(token: Token, selection: Selection, positions: Mapping[int, tuple[int, int]]) -> str:
+def honourable(
+    token: Token, selection: WatchSelection, positions: Mapping[int, tuple[int, int]]
+) -> str:
     """Why a watch cannot go on from a token here; empty when it can.
 
     `positions` are this gateway's by shard. A token of another selection, or of a time that this
@@ -239,7 +241,7 @@ def honourable(token: Token, selection: Selection, positions: Mapping[int, tuple
     return ""
 
 
-def stale_numbers(selection: Selection, stale: frozenset[int], shard_count: int) -> I8:
+def stale_numbers(selection: WatchSelection, stale: frozenset[int], shard_count: int) -> I8:
     """Numbers of the watched PVs with a channel in one of the shards."""
     codes = np.zeros(shard_count, bool)
     codes[[s for s in stale if s < shard_count]] = True

@@ -21,7 +21,7 @@ _COLUMNS = 3
 """Of GetValuesResponse, BaselineChunk and Diff alike; `rows` are 1."""
 
 
-class Taken(Protocol):
+class InstantValues(Protocol):
     """Values of one instant."""
 
     def size(self) -> int:
@@ -38,11 +38,11 @@ class TakenRows:
     rows: Sequence[bytes]
 
     def size(self) -> int:
-        """See `Taken`."""
+        """See `InstantValues`."""
         return sum(map(len, self.rows))
 
     def chunks(self) -> Iterator[bytes]:
-        """See `Taken`."""
+        """See `InstantValues`."""
         return chunk(self.rows, MESSAGE_BYTES)
 
 
@@ -56,23 +56,23 @@ class TakenColumns:
     freshness: U1
 
     def size(self) -> int:
-        """See `Taken`."""
+        """See `InstantValues`."""
         return len(self.columns) * _COLUMN_BYTES + len(self.columns.heap)
 
     def chunks(self) -> Iterator[bytes]:
-        """See `Taken`."""
+        """See `InstantValues`."""
         for part in column_chunks(
             self.pv_numbers, self.roles, self.columns, MESSAGE_BYTES, self.freshness
         ):
             yield wrap(_COLUMNS, part)
 
 
-def baseline_messages(taken: Taken) -> Iterator[bytes]:
+def baseline_messages(taken: InstantValues) -> Iterator[bytes]:
     """`WatchPvsResponse` messages of a baseline, each of about `MESSAGE_BYTES`."""
     return (wrap(_BASELINE, part) for part in taken.chunks())
 
 
-def diff_messages(taken: Taken, merged: int) -> Iterator[bytes]:
+def diff_messages(taken: InstantValues, merged: int) -> Iterator[bytes]:
     """`WatchPvsResponse` messages of one diff; the first carries what was merged."""
     tail = _MERGED_TAG + varint(merged) if merged else b""
     for part in taken.chunks():

@@ -15,7 +15,7 @@ from drey_core.directory import CatalogPage
 from drey_core.epochs import believable
 from drey_core.errors import Malformed, Unavailable
 from drey_gateway import mapping
-from drey_gateway.domain.live import Live
+from drey_gateway.domain.live import LiveState
 from drey_gateway.ports import ImageReader
 from drey_runtime import telemetry
 from drey_runtime.backoff import backoff
@@ -40,7 +40,12 @@ class Feed:
     """
 
     def __init__(
-        self, live: Live, bus: Bus, image: ImageReader, poll_s: float, changed: Callable[[], None]
+        self,
+        live: LiveState,
+        bus: Bus,
+        image: ImageReader,
+        poll_s: float,
+        changed: Callable[[], None],
     ) -> None:
         self._live, self._bus, self._image = live, bus, image
         self._poll_s, self._changed = poll_s, changed

@@ -52,7 +52,7 @@ class AuditServicer:
         self, request: pb.WatchEventsRequest, context: Context
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """See the contract."""
-        wanted = audit.Filter(request.principal, request.action_prefix, request.target)
+        wanted = audit.AuditFilter(request.principal, request.action_prefix, request.target)
         after = request.after_sequence if request.HasField("after_sequence") else None
         with self._limiter.taken():
             acts = FollowedAudit(self._db, wanted)
@@ -65,7 +65,7 @@ class AuditServicer:
         self, request: pb.ListEventsRequest, context: Context
     ) -> pb.ListEventsResponse:
         """See the contract."""
-        wanted = audit.Filter(
+        wanted = audit.AuditFilter(
             request.principal,
             request.action_prefix,
             request.target,
@@ -100,7 +100,7 @@ class AuditServicer:
         async with self._db.acquire() as conn:
             findings = await audit.verify(conn, [anchor.head for anchor in anchors])
             head = await audit.read_head(conn)
-        findings += [audit.Finding(0, problem) for problem in problems]
+        findings += [audit.ChainFault(0, problem) for problem in problems]
         out = pb.VerifyChainResponse(
             findings=[
                 audit_pb2.ChainFinding(sequence=finding.seq, problem=finding.problem)
@@ -118,7 +118,7 @@ class AuditServicer:
 class FollowedAudit:
     """One client's way through the audit trail."""
 
-    def __init__(self, db: Database, wanted: audit.Filter) -> None:
+    def __init__(self, db: Database, wanted: audit.AuditFilter) -> None:
         self._db, self._wanted = db, wanted
         self._sequence = 0
 

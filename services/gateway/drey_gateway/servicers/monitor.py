@@ -14,9 +14,9 @@ from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey_core import errors
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext, WatcherLimit
-from drey_gateway.domain.terms import Term
+from drey_gateway.domain.terms import SelectorTerm
 from drey_gateway.domain.watch import BOTH, Fields
-from drey_gateway.domain.wire import Taken, TakenRows
+from drey_gateway.domain.wire import InstantValues, TakenRows
 from drey_gateway.mapping_asked import read_wanted
 from drey_gateway.mapping_told import batched, paced
 from drey_gateway.selecting import resolve_terms
@@ -60,7 +60,7 @@ class MonitorServicer:
         live = self._context.live
         selector = selector_from_proto(request.selector)
         selector.validate()
-        terms = (Term(True, selector),)
+        terms = (SelectorTerm(True, selector),)
         rows, not_found, named = await resolve_terms(self._context, terms, True)
         directory = live.directory
         links = mapping.name_links(named, directory)
@@ -68,7 +68,7 @@ class MonitorServicer:
             # all at once, before anything waits: the truth of one instant
             cache, every = live.cache(Fields.BOTH), np.full(len(rows), BOTH)
             stale = frozenset(self._context.stale())
-            taken: Taken = (
+            taken: InstantValues = (
                 cache.columns(rows, every, stale)
                 if as_columns
                 else TakenRows(cache.rows(rows, every, stale))

@@ -51,7 +51,7 @@ class Channels:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChannelsChange:
     """Channels that go and channels that come. One whose address was corrected is in both.
 
     `watchable`: names that a channel can have; `unsupported`: of a protocol that is not built.
@@ -64,7 +64,7 @@ class Change:
     unsupported: NDArray[np.bool_]
 
     @classmethod
-    def join(cls, parts: list[Change]) -> Change:
+    def join(cls, parts: list[ChannelsChange]) -> ChannelsChange:
         """All of them in order."""
         if not parts:
             none = np.zeros(0, np.int64)
@@ -83,7 +83,7 @@ class Change:
         return np.setdiff1d(self.removed, self.added, assume_unique=True)
 
 
-def difference(old: ChannelPage | None, new: ChannelPage) -> Change:
+def difference(old: ChannelPage | None, new: ChannelPage) -> ChannelsChange:
     """What `new` changes for the channels of a page known as `old`."""
     lives = new.pv_number != 0
     if old is None:
@@ -95,7 +95,7 @@ def difference(old: ChannelPage | None, new: ChannelPage) -> Change:
     addresses = [new.addresses[i] for i in come.tolist()]
     by_pva = new.protocol[come] == PROTOCOL_PVA
     gone = np.flatnonzero(was & ~same) + base
-    return Change(gone, come + base, addresses, ~by_pva & are_names(addresses), by_pva)
+    return ChannelsChange(gone, come + base, addresses, ~by_pva & are_names(addresses), by_pva)
 
 
 def unchanged(old: ChannelPage, new: ChannelPage) -> NDArray[np.bool_]:

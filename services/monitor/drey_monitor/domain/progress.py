@@ -7,7 +7,7 @@ from collections import deque
 _LOOKS = 3
 
 
-class Settling:
+class SearchSettling:
     """Decides by looks at the counts. Once settled it stays so until `restart`.
 
     Nobody can tell a dead channel from one not found yet, so the search counts as done when for

@@ -15,8 +15,8 @@ from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.errors import Unavailable
 from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
-from drey_monitor.owned import Owned, Pulse, Shards
-from drey_monitor.settings import Settings
+from drey_monitor.owned import Owned, OwnerPulse, Shards
+from drey_monitor.settings import MonitorSettings
 from drey_runtime import telemetry
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
@@ -39,7 +39,7 @@ class Heartbeats:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: MonitorSettings,
         hub: ChannelHub,
         shards: Shards,
         image: Image,
@@ -149,7 +149,7 @@ class Heartbeats:
     def beat(self) -> Heartbeat:
         """The sign of life as of now."""
         owned, now = self._owned, now_ns()
-        pulse = Pulse(
+        pulse = OwnerPulse(
             time_ns=now,
             owner=self._owner,
             shard_count=self._settings.shards,

@@ -17,16 +17,16 @@ from drey_core.errors import Unavailable
 from drey_core.values import State
 from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
-from drey_monitor.domain.catalog import Change, Channels, difference, unchanged
+from drey_monitor.domain.catalog import Channels, ChannelsChange, difference, unchanged
 from drey_monitor.domain.ownership import next_epoch, pages_of_shard
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.directory import DirectoryWriter
 from drey_monitor.loops.epochs import EpochListener
 from drey_monitor.loops.heartbeat import Heartbeats
 from drey_monitor.loops.image_writer import ImageWriter
-from drey_monitor.loops.publisher import Publisher
+from drey_monitor.loops.publisher import BatchPublisher
 from drey_monitor.owned import Owned, Shards
-from drey_monitor.settings import Settings
+from drey_monitor.settings import MonitorSettings
 from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
@@ -54,7 +54,7 @@ class _Plan:
     version: int
     pages: Mapping[int, bytes]
     channels: Mapping[int, Channels]
-    change: Change
+    change: ChannelsChange
 
 
 class Owner:
@@ -63,7 +63,7 @@ class Owner:
     def __init__(
         self,
         shard: int,
-        settings: Settings,
+        settings: MonitorSettings,
         lease: Lease,
         shards: Shards,
         hub: ChannelHub,
@@ -132,9 +132,11 @@ class Owner:
         finally:
             self._shards.leave(self._shard)
 
-    def _loops(self, owned: Owned) -> tuple[Publisher, ImageWriter, DirectoryWriter, Heartbeats]:
+    def _loops(
+        self, owned: Owned
+    ) -> tuple[BatchPublisher, ImageWriter, DirectoryWriter, Heartbeats]:
         return (
-            Publisher(self._bus, owned),
+            BatchPublisher(self._bus, owned),
             ImageWriter(self._image, owned),
             DirectoryWriter(
                 self._hub, self._image, self._bus, owned, self._settings.metadata_period
@@ -222,7 +224,7 @@ class Owner:
         mine = pages_of_shard(raw, self._shard, self._settings.shards)
         pages = {n: raw[n] for n in mine if raw[n] is not owned.followed.get(n)}
         channels = {n: mapping.catalog_channels(page) for n, page in pages.items()}
-        change = Change.join(
+        change = ChannelsChange.join(
             [difference(_known(owned.followed.get(n)), page) for n, page in channels.items()]
         )
         return _Plan(self._catalog.version, pages, channels, change)
@@ -259,7 +261,7 @@ class Owner:
             owned.searched = False
             owned.settling.restart()
 
-    async def _watch(self, owned: Owned, change: Change) -> None:
+    async def _watch(self, owned: Owned, change: ChannelsChange) -> None:
         rows = np.flatnonzero(change.watchable)
         unsupported = int(np.count_nonzero(change.unsupported))
         if unsupported:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _DEADLINE_S = 1.0
 
 
-class Publisher:
+class BatchPublisher:
     """Publishes what waits; while NATS is away batches are dropped and counted.
 
     Nothing is kept for later: consumers see the gap in the sequence (or in the heartbeat's) and

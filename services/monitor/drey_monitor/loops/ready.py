@@ -16,7 +16,7 @@ from drey_runtime.server import Health
 _PERIOD_S = 0.5
 
 
-class Readiness:
+class MonitorReadiness:
     """ "" serves while the process lives; the service serves while values can leave it.
 
     That takes a catalog, and NATS or Redis. A standby without a shard is ready.

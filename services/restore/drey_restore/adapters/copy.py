@@ -29,7 +29,7 @@ def copy_rows(
     U+FFFD. Rows go in groups of equal length, so not in order.
     """
     head = _fixed_part(key, fixed, len(texts))
-    columns = [_Texts(section, rows) for section in texts]
+    columns = [_SectionTexts(section, rows) for section in texts]
     parts: list[bytes | memoryview] = [_SIGNATURE]
     for group in _equal_lengths([column.lengths for column in columns]):
         pieces = [head[group]]
@@ -64,7 +64,7 @@ def _equal_lengths(lengths: Sequence[I8]) -> Iterator[I8]:
         yield from np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
 
 
-class _Texts:
+class _SectionTexts:
     """Some texts of a section, to be gathered as bytes."""
 
     def __init__(self, section: bytes, rows: I8) -> None:

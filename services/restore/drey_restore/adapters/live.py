@@ -20,7 +20,7 @@ from drey_runtime.together import together
 _CONTROL_LOW, _CONTROL_HIGH = 6, 7
 
 
-class LiveMetadata:
+class ChannelMetadata:
     """What monitors know of channels, as one table over all pages."""
 
     def __init__(self, pages: dict[int, MetadataPage]) -> None:
@@ -71,7 +71,7 @@ class LiveMetadata:
 
 
 @dataclass(frozen=True)
-class LiveValues:
+class ChannelReading:
     """Values of channels in the order asked; `stale[i]`: its monitor is silent.
 
     `writable`: by this process where it has a channel of its own, else by the monitor. `labels`, by
@@ -81,10 +81,10 @@ class LiveValues:
     values: Columns
     stale: NDArray[np.bool_]
     writable: NDArray[np.bool_]
-    metadata: LiveMetadata
+    metadata: ChannelMetadata
     labels: Mapping[int, Labels] = field(default_factory=dict)
 
-    def with_labels(self, rows: I8, labels: Sequence[Labels]) -> LiveValues:
+    def with_labels(self, rows: I8, labels: Sequence[Labels]) -> ChannelReading:
         """With the labels of enumerations that a channel of our own has, where it has them."""
         found = {
             row: tuple(label.decode(errors="replace").encode() for label in raw)
@@ -93,13 +93,13 @@ class LiveValues:
         }
         return replace(self, labels=found)
 
-    def with_access(self, rows: I8, writable: NDArray[np.bool_]) -> LiveValues:
+    def with_access(self, rows: I8, writable: NDArray[np.bool_]) -> ChannelReading:
         """With what the IOC allows this process, whose identity need not be the monitor's."""
         both = self.writable.copy()
         both[rows] = writable
         return replace(self, writable=both)
 
-    def with_read(self, rows: I8, values: Columns, silent: I8) -> LiveValues:
+    def with_read(self, rows: I8, values: Columns, silent: I8) -> ChannelReading:
         """With `values` that a read of our own gave for `rows`; `silent` gave no answer to one."""
         merged = scatter(self.values, rows, values.with_key(self.values.key[rows]))
         state, stale = merged.state.copy(), self.stale.copy()
@@ -116,17 +116,17 @@ class LivePages:
 
     pages: Pages
     silent: NDArray[np.bool_]
-    metadata: LiveMetadata
+    metadata: ChannelMetadata
 
     def covers(self, channels: I8) -> bool:
         """Whether the pages of all these channels were read."""
         return bool(np.isin(pages_of(channels), self.pages.numbers).all())
 
-    def at(self, channels: I8) -> LiveValues:
+    def at(self, channels: I8) -> ChannelReading:
         """The given channels (0 means none: absent)."""
         stale = self.silent[shard_of_page(page_of(channels), len(self.silent))]
         writable = self.metadata.writable(self.metadata.rows(channels))
-        return LiveValues(self.pages.columns(channels), stale, writable, self.metadata)
+        return ChannelReading(self.pages.columns(channels), stale, writable, self.metadata)
 
 
 def pages_of(channels: I8) -> I8:
@@ -143,7 +143,7 @@ class LiveMachine:
         self._image, self._pulses, self._shards = image, pulses, shards
         self._stale_after_ns = int(stale_after_s * 1e9)
         self._pages: dict[int, MetadataPage] = {}
-        self._metadata = LiveMetadata({})
+        self._metadata = ChannelMetadata({})
         self._versions: dict[int, tuple[int, int]] = {}
         self._lock = asyncio.Lock()
 
@@ -157,7 +157,7 @@ class LiveMachine:
         )
         return LivePages(pages, silent, metadata)
 
-    async def metadata(self, numbers: I8) -> LiveMetadata:
+    async def metadata(self, numbers: I8) -> ChannelMetadata:
         """Metadata of the channels of some pages; only what changed is read again."""
         async with self._lock:
             versions: dict[int, tuple[int, int]] = {}
@@ -185,7 +185,7 @@ class LiveMachine:
             pages[number] = page
             if number in versions:
                 self._versions[number] = versions[number]
-        self._pages, self._metadata = pages, LiveMetadata(pages)
+        self._pages, self._metadata = pages, ChannelMetadata(pages)
 
     async def _silent_shards(self) -> NDArray[np.bool_]:
         return np.array(

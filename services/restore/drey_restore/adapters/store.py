@@ -20,7 +20,7 @@ from drey_restore.adapters.specs import rules_of
 from drey_restore.domain import blob
 from drey_restore.domain.approval import Approval
 from drey_restore.domain.digest import plan_digest
-from drey_restore.domain.execution import Batch
+from drey_restore.domain.execution import JournalBatch
 from drey_restore.domain.items import I4, Outcome, PlanItems
 from drey_restore.domain.kinds import TRANSITIONS, ApprovalState, PlanState, RestoreState
 from drey_restore.domain.records import Chosen, HeldWrite, PlanRecord, RestoreRecord, Unanswered
@@ -498,7 +498,7 @@ class RestoreStore:
     ) -> Permission:
         """Durable when it returns SEND: these rows are about to be sent. Once for each batch.
 
-        `steps` as in `Batch`.
+        `steps` as in `JournalBatch`.
 
         Otherwise nothing may be sent: the restore was asked to stop or to pause. Raises JobLost
         where this claim of the job is over, or somebody else has ended the restore: the fence
@@ -526,7 +526,7 @@ class RestoreStore:
         async with self.database.acquire() as conn:
             await conn.execute(_RESULT, restore_id, batch, codes.tolist(), at_ns)
 
-    async def journal(self, restore_id: str) -> list[Batch]:
+    async def journal(self, restore_id: str) -> list[JournalBatch]:
         """All entries in order."""
 
         async def fetch(conn: Connection) -> Sequence[Record]:
@@ -608,9 +608,9 @@ def _restore(row: Record | None, restore_id: str) -> RestoreRecord:
     return RestoreRecord(**fields)
 
 
-def _batch(row: Mapping[str, Any]) -> Batch:
+def _batch(row: Mapping[str, Any]) -> JournalBatch:
     codes = row["codes"]
-    return Batch(
+    return JournalBatch(
         rows=np.array(row["rows"], np.int64),
         intent_time=row["intent_time_ns"],
         codes=None if codes is None else np.array(codes, np.int32),

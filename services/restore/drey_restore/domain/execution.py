@@ -47,7 +47,7 @@ _VERDICT_OF_CODE = {
 
 
 @dataclass(frozen=True)
-class Batch:
+class JournalBatch:
     """One entry of the journal: rows announced at a time, and their codes once known."""
 
     rows: I8
@@ -81,7 +81,7 @@ def count_verdicts(verdict: U1) -> list[int]:
     return counts
 
 
-def counts_by_journal(initial: list[int], journal: Iterable[Batch]) -> list[int]:
+def counts_by_journal(initial: list[int], journal: Iterable[JournalBatch]) -> list[int]:
     """Counts of an ended execution whose items cannot be trusted, by its journal alone."""
     entries = list(journal)
     rows = np.concatenate([batch.rows for batch in entries]) if entries else np.zeros(0, np.int64)
@@ -158,7 +158,7 @@ class _Bookkeeping:
         self.verdict[rows] = Verdict.DISCONNECTED
 
     def intend(self, rows: I8, at_ns: int, steps: I4 | None = None) -> None:
-        """Announce rows, or steps of their ramps (see `Batch.steps`).
+        """Announce rows, or steps of their ramps (see `JournalBatch.steps`).
 
         Raises `Internal` where one was announced or ended before, or its ramp goes not forward.
         """
@@ -201,7 +201,7 @@ class _Bookkeeping:
         self._expect(rows, "is not pending")
         self.verdict[rows] = Verdict.RAMP_STOPPED
 
-    def replay(self, journal: Iterable[Batch]) -> None:
+    def replay(self, journal: Iterable[JournalBatch]) -> None:
         """All that a journal tells."""
         for batch in journal:
             self.intend(batch.rows, batch.intent_time, batch.steps)
@@ -371,7 +371,7 @@ def too_many_gone(items: PlanItems, lost: I8, most: int) -> FailedPrecondition:
     )
 
 
-def replay(items: PlanItems, journal: Iterable[Batch]) -> Execution:
+def replay(items: PlanItems, journal: Iterable[JournalBatch]) -> Execution:
     """The execution as the journal tells it, not closed."""
     execution = Execution(items)
     execution.replay(journal)

@@ -13,7 +13,7 @@ from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
 
 
-class Seen(IntEnum):
+class SetpointSeen(IntEnum):
     """Where the setpoint stood when it was read afterwards."""
 
     NOTHING = 0
@@ -27,7 +27,9 @@ def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[
     cls = compare(items.target.take(rows), seen, items.absolute[rows], items.relative[rows]).cls
     at_target = np.isin(cls, (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE))
     place = np.where(
-        seen.kind == Kind.NONE, Seen.NOTHING, np.where(at_target, Seen.TARGET, Seen.OTHER)
+        seen.kind == Kind.NONE,
+        SetpointSeen.NOTHING,
+        np.where(at_target, SetpointSeen.TARGET, SetpointSeen.OTHER),
     )
     columns = zip(
         outcome.verdict[rows].tolist(),
@@ -85,9 +87,9 @@ _OTHER_TEXTS = {
 def _setpoint(verdict: int, seen: int) -> str:
     if verdict in (Verdict.VERIFIED, Verdict.IN_ALARM):
         return ""
-    if seen == Seen.NOTHING:
+    if seen == SetpointSeen.NOTHING:
         return "The setpoint could not be read afterwards."
-    if seen == Seen.TARGET:
+    if seen == SetpointSeen.TARGET:
         return "The setpoint shows the target."
     return "The setpoint shows another value."
 
@@ -113,11 +115,11 @@ def _advice(verdict: int, seen: int, reached: int, moving: int, held: bool) -> s
         return "Look at its alarm: the device may not have taken the value."
     if reached == 0 and moving == 1:
         return "Wait until it stands, then compare again."
-    if seen == Seen.NOTHING:
+    if seen == SetpointSeen.NOTHING:
         return "Look at its IOC, then compare again."
-    if seen == Seen.OTHER and verdict == Verdict.NOT_REACHED:
+    if seen == SetpointSeen.OTHER and verdict == Verdict.NOT_REACHED:
         return "The record clipped it, or somebody else wrote: look who."
-    if seen == Seen.OTHER:
+    if seen == SetpointSeen.OTHER:
         return "It cannot take place any more: make a new plan."
     if reached == 0:
         return "Look at the device."

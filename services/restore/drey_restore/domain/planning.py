@@ -70,7 +70,7 @@ _OTHER_FORMS = (".VAL", ".RVAL", "$")
 PROTOCOL_PVA = 2
 
 
-class Problem(Enum):
+class PlanProblem(Enum):
     """What a site may have refused, or only told."""
 
     DISABLED = "disabled"
@@ -79,9 +79,9 @@ class Problem(Enum):
     TRUNCATED = "truncated"
 
 
-def parse_problems(text: str) -> frozenset[Problem]:
+def parse_problems(text: str) -> frozenset[PlanProblem]:
     """Those that a list by comma names."""
-    return frozenset(Problem(name.strip()) for name in text.split(",") if name.strip())
+    return frozenset(PlanProblem(name.strip()) for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class PlanInput:
     done: frozenset[int] = frozenset()
     back: WayBack | None = None
     edits: Sequence[tuple[I8, Given | Linear]] = ()
-    refused: frozenset[Problem] = frozenset({Problem.DISABLED})
+    refused: frozenset[PlanProblem] = frozenset({PlanProblem.DISABLED})
 
 
 class _Skips:
@@ -288,7 +288,9 @@ class RecordFacts:
     aliases: Mapping[int, str] = field(default_factory=dict)
 
 
-def refuse_records(items: PlanItems, facts: RecordFacts, refused: frozenset[Problem]) -> PlanItems:
+def refuse_records(
+    items: PlanItems, facts: RecordFacts, refused: frozenset[PlanProblem]
+) -> PlanItems:
     """The plan without the writes that their records would not take, or that come twice.
 
     As the records will be after the plan's own writes of .DISP and .DISA, which come first in a
@@ -314,7 +316,7 @@ def refuse_records(items: PlanItems, facts: RecordFacts, refused: frozenset[Prob
         else:
             continue
         warnings.add(row, why + _by_itself(switched))
-        if Problem.DISABLED in refused:
+        if PlanProblem.DISABLED in refused:
             skip[row] = Skip.NOT_WRITABLE
     _refuse_aliases(items, facts, skip, warnings)
     target = _blank(items.target, skip != Skip.NONE)
@@ -390,7 +392,7 @@ def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: _Warnings) -> No
             disabled[row] = False  # what would enable it
         else:
             warnings.add(row, "the record is disabled: .DISA equals .DISV")
-    if Problem.DISABLED in known.refused:
+    if PlanProblem.DISABLED in known.refused:
         skips.where(disabled, Skip.NOT_WRITABLE)
 
 
@@ -400,10 +402,14 @@ def _refuse_invalid(known: PlanInput, target: Columns, skips: _Skips, warnings: 
     undefined = invalid & (known.stored.status == _UNDEFINED)
     cut = _maybe_cut(known, skips.open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING))
     for problem, rows, text in (
-        (Problem.UNDEFINED, undefined, "the stored value was never set (UDF)"),
-        (Problem.INVALID, invalid & ~undefined, "the stored value was INVALID when it was stored"),
+        (PlanProblem.UNDEFINED, undefined, "the stored value was never set (UDF)"),
         (
-            Problem.TRUNCATED,
+            PlanProblem.INVALID,
+            invalid & ~undefined,
+            "the stored value was INVALID when it was stored",
+        ),
+        (
+            PlanProblem.TRUNCATED,
             cut,
             f"the stored text has the {_MOST_TEXT} bytes that Channel Access carries, and may have"
             " been cut: give the PV the address with $",

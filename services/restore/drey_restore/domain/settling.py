@@ -11,7 +11,7 @@ from drey_restore.domain.items import F8
 Mask = NDArray[np.bool_]
 
 
-class Settling:
+class SettlingRows:
     """n rows that wait. Times in seconds of one clock that never goes back; shapes (n,).
 
     A row is settled once its condition has held at every look for `settle_s`, and late where it

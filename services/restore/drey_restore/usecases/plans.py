@@ -16,7 +16,7 @@ from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, I8, Kind, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
-from drey_restore.adapters.live import LiveMachine, LivePages, LiveValues
+from drey_restore.adapters.live import ChannelReading, LiveMachine, LivePages
 from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, merged
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
@@ -29,7 +29,7 @@ from drey_restore.domain.planning import (
     PROTOCOL_PVA,
     Mask,
     PlanInput,
-    Problem,
+    PlanProblem,
     make_plan,
     refuse_records,
 )
@@ -101,7 +101,7 @@ class Plans:
         *,
         records: RecordCheck,
         protected: Protected,
-        refused: frozenset[Problem],
+        refused: frozenset[PlanProblem],
     ) -> None:
         self._protected, self._records = protected, records
         self._store, self._refused = store, refused
@@ -295,8 +295,8 @@ class Plans:
         )
 
     async def _look(
-        self, directory: Directory, rows: I8, wanted: Mask, live: LiveValues
-    ) -> LiveValues:
+        self, directory: Directory, rows: I8, wanted: Mask, live: ChannelReading
+    ) -> ChannelReading:
         """The present values of those `wanted`, by a read of our own; else they are not known.
 
         A monitor only hears of changes beyond the dead bands of a record, so what it says does not
@@ -429,7 +429,7 @@ def _assemble(
     rows: I8,
     channel: I8,
     stored: StoredValues,
-    live: LiveValues,
+    live: ChannelReading,
     names: dict[int, StoredName],
     policies: Mapping[int, Policy],
     done: frozenset[int],
@@ -483,7 +483,7 @@ def _assemble(
     )
 
 
-def _labels_by_row(live: LiveValues, channels: list[int]) -> Callable[[int], Labels]:
+def _labels_by_row(live: ChannelReading, channels: list[int]) -> Callable[[int], Labels]:
     def labels(row: int) -> Labels:
         return live.labels.get(row) or live.metadata.labels(channels[row])
 

@@ -14,7 +14,7 @@ from drey_restore.domain.execution import ECA_NORMAL
 from drey_restore.domain.items import F8, I4
 from drey_restore.domain.judging import alarm_is_worse
 from drey_restore.domain.ramping import Climbing, expected_readback, step_size, steps_passed
-from drey_restore.domain.settling import Mask, Settling
+from drey_restore.domain.settling import Mask, SettlingRows
 from drey_restore.usecases.course import Course, through_outage
 
 _LOOK_EVERY_S = 0.1
@@ -165,7 +165,7 @@ class Ramper:
         done = np.flatnonzero(codes == ECA_NORMAL)
         climbing.stop(ramps[codes != ECA_NORMAL])
         until = np.full(len(done), sent + self._timeout_s)
-        settling = Settling(np.full(len(done), self._settle_s), until)
+        settling = SettlingRows(np.full(len(done), self._settle_s), until)
         while len(settling.waiting):
             look = done[settling.waiting]
             settling.look(

@@ -21,7 +21,7 @@ from drey_restore.usecases.guards import Guards, GuardWatch
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.start_check import StartCheck
 from drey_restore.usecases.verifier import Verifier
-from drey_restore.usecases.writer import Writer
+from drey_restore.usecases.writer import SetpointWriter
 from drey_runtime.database import Connection
 from drey_runtime.jobs import Job, JobContext, JobError, JobLost, JobState, JobStore
 
@@ -132,7 +132,7 @@ async def _run_with_channels(course: Course, guards: Guards) -> None:
 
 
 async def _write_guarded(
-    course: Course, watch: GuardWatch, writer: Writer, verifier: Verifier
+    course: Course, watch: GuardWatch, writer: SetpointWriter, verifier: Verifier
 ) -> None:
     """Write, and watch the guards meanwhile: without a watch nothing is written."""
 
@@ -163,7 +163,7 @@ async def _wait_for_gates(course: Course, watch: GuardWatch, first: int, followi
 
 
 async def _write_stages(
-    course: Course, watch: GuardWatch, writer: Writer, verifier: Verifier
+    course: Course, watch: GuardWatch, writer: SetpointWriter, verifier: Verifier
 ) -> None:
     """Stage by stage; what a gate wants of one holds before the next begins."""
     if len(course.execution.pending):
@@ -192,7 +192,7 @@ async def _run(course: Course, guards: Guards) -> None:
     if course.is_stopping():
         await course.end(RestoreState.ABORTED)
         return
-    writer, verifier = Writer(course), Verifier(course)
+    writer, verifier = SetpointWriter(course), Verifier(course)
     async with AsyncExitStack() as stack:
         try:
             await StartCheck(course).run()

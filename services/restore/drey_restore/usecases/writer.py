@@ -19,7 +19,7 @@ from drey_restore.domain.judging import readback_reached
 from drey_restore.domain.kinds import Verdict
 from drey_restore.domain.lanes import next_rows
 from drey_restore.domain.ramping import step_size
-from drey_restore.domain.settling import Mask, Settling
+from drey_restore.domain.settling import Mask, SettlingRows
 from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.ending import unanswered_of
 from drey_restore.usecases.ramper import Ramper
@@ -48,7 +48,7 @@ class _Manner:
         return self.completion in (CompletionMode.READBACK, CompletionMode.DONE_CHANNEL)
 
 
-class Writer:
+class SetpointWriter:
     """Nothing is sent before it stands in the journal; nothing that stands there is sent again."""
 
     def __init__(self, course: Course) -> None:
@@ -256,7 +256,7 @@ class Writer:
     async def _wait_until_settled(self, manner: _Manner, rows: I8, codes: I4, until: float) -> I4:
         """`codes` with ECA_TIMEOUT for what was not complete in time."""
         sent = np.flatnonzero(codes == ECA_NORMAL)
-        settling = Settling(np.full(len(sent), manner.settle_s), np.full(len(sent), until))
+        settling = SettlingRows(np.full(len(sent), manner.settle_s), np.full(len(sent), until))
         holds = (
             self._readbacks_hold
             if manner.completion == CompletionMode.READBACK
@@ -336,7 +336,7 @@ class Writer:
 class _RampSender:
     """What a ramp sees of its writer."""
 
-    def __init__(self, writer: Writer, manner: _Manner, timeout_s: float) -> None:
+    def __init__(self, writer: SetpointWriter, manner: _Manner, timeout_s: float) -> None:
         self._writer, self._manner, self._timeout_s = writer, manner, timeout_s
         self.announce = writer._announce
         self.done_channels_hold = writer._done_channels_hold

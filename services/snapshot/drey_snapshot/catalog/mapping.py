@@ -90,7 +90,7 @@ def _set_fields(draft: Draft, pv: catalog_pb2.Pv, names: Iterable[str], path: st
     for name in names:
         role, _, part = name.partition(".")
         if role in _ROLES:
-            channel = _Channel(role, getattr(pv, role), f"{path}.{role}")
+            channel = _ChannelDraft(role, getattr(pv, role), f"{path}.{role}")
             for each in (part,) if part else _CHANNEL_PARTS:
                 channel.set_part(each, draft, protocols)
         else:
@@ -122,7 +122,7 @@ def _not_built(field: str, what: str) -> Unimplemented:
     )
 
 
-class _Channel:
+class _ChannelDraft:
     """A channel of a request, put into a draft part by part."""
 
     def __init__(self, role: str, message: catalog_pb2.Channel, path: str) -> None:

@@ -12,7 +12,7 @@ from drey_core.errors import InvalidArgument
 from drey_runtime.database import Database
 from drey_runtime.image import Image
 from drey_snapshot.catalog.live_catalog import LiveCatalog
-from drey_snapshot.catalog.usecases.writer import Call, Writer
+from drey_snapshot.catalog.usecases.writer import CatalogWriter, RequestIdentity
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -24,17 +24,17 @@ class Parts:
     db: Database
     image: Image
     catalog: LiveCatalog
-    writer: Writer
+    writer: CatalogWriter
     import_limit: int
 
 
-def call_of(method: str, request: Message) -> Call:
+def call_of(method: str, request: Message) -> RequestIdentity:
     """The identity of a request: equal for repeats of it."""
     bare = type(request)()
     bare.CopyFrom(request)
     bare.ClearField("request_id")
     request_id: str = getattr(request, "request_id")  # noqa: B009  not all messages have it
-    return Call(method, request_id, bare.SerializeToString(deterministic=True))
+    return RequestIdentity(method, request_id, bare.SerializeToString(deterministic=True))
 
 
 def require(value: str, field: str) -> str:

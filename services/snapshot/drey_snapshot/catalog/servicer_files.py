@@ -27,7 +27,7 @@ from drey_snapshot.catalog.mapping import invalid
 from drey_snapshot.catalog.rpc import Context, Parts
 from drey_snapshot.catalog.usecases import importing
 from drey_snapshot.catalog.usecases.importing import Action, Plan
-from drey_snapshot.catalog.usecases.writer import Act, Call, Scene
+from drey_snapshot.catalog.usecases.writer import Act, RequestIdentity, Scene
 from drey_snapshot.catalog.view import CatalogView, choose
 
 _CHUNK = 1 << 20
@@ -121,7 +121,7 @@ class FileRpcs:
         bare.ClearField("request_id")
         identity = bare.SerializeToString(deterministic=True) + hashlib.sha256(content).digest()
         return await self._parts.writer.run(
-            Call("ImportPvs", options.request_id, identity), decide_import
+            RequestIdentity("ImportPvs", options.request_id, identity), decide_import
         )
 
     async def ExportPvs(

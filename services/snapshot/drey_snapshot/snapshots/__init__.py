@@ -20,7 +20,7 @@ from drey_snapshot.snapshots.servicer import SnapshotServicer
 from drey_snapshot.snapshots.usecases.compare import Comparer
 from drey_snapshot.snapshots.usecases.history import Historian
 from drey_snapshot.snapshots.usecases.manage import Manager
-from drey_snapshot.snapshots.usecases.read import Reader
+from drey_snapshot.snapshots.usecases.read import SnapshotReader
 from drey_snapshot.snapshots.usecases.take import Taker
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     worker = JobWorker(job_store, {JOB_KIND: jobs.kind()}, owner=owner)
     context.app.start(worker, "snapshot jobs")
-    reader = Reader(store, library, context.catalog)
+    reader = SnapshotReader(store, library, context.catalog)
     return (
         SnapshotServicer(db, jobs, reader, Manager(store), Historian(store)),
         CompareServicer(Comparer(reader, taker, context.catalog)),

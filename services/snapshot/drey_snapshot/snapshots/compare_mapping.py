@@ -21,9 +21,9 @@ from drey_snapshot.snapshots.domain.differences import Side
 from drey_snapshot.snapshots.mapping import invalid, known_enum
 from drey_snapshot.snapshots.usecases.compare import (
     Compared,
+    ComparedState,
     CompareOrder,
     ComparisonScope,
-    State,
     ToleranceSource,
 )
 
@@ -64,7 +64,7 @@ def compare_order(request: rpc.CompareRequest) -> CompareOrder:
     )
 
 
-def _state_of(message: state_pb2.StateRef, field: str) -> State:
+def _state_of(message: state_pb2.StateRef, field: str) -> ComparedState:
     which = message.WhichOneof("state")
     match which:
         case None:
@@ -73,11 +73,11 @@ def _state_of(message: state_pb2.StateRef, field: str) -> State:
             path = f"{field}.snapshot_id"
             if not message.snapshot_id:
                 raise invalid(path, "is empty")
-            return State(parse_uuid(message.snapshot_id, path), path)
+            return ComparedState(parse_uuid(message.snapshot_id, path), path)
         case "live":
-            return State("", f"{field}.live")
+            return ComparedState("", f"{field}.live")
         case "golden" if not message.golden.scope:
-            return State("", f"{field}.golden.label", message.golden.label)
+            return ComparedState("", f"{field}.golden.label", message.golden.label)
         case "golden":
             raise Unimplemented(
                 f"{field}.golden.scope: saved scopes are not built in this version",
@@ -117,7 +117,7 @@ def _comparison_header(compared: Compared, spec: pb.ComparisonSpec) -> pb.Compar
     )
 
 
-def _resolved_state(ref: state_pb2.StateRef, state: State, side: Side) -> pb.ResolvedState:
+def _resolved_state(ref: state_pb2.StateRef, state: ComparedState, side: Side) -> pb.ResolvedState:
     time = Timestamp()
     time.FromNanoseconds(side.view.time_ns)
     return pb.ResolvedState(

@@ -17,9 +17,9 @@ from drey_runtime.jobs import (
     JobCancelled,
     JobContext,
     JobError,
+    JobKind,
     JobState,
     JobStore,
-    Kind,
     record_job,
 )
 from drey_snapshot.catalog.usecases.grants import require_granted_rows
@@ -47,7 +47,7 @@ _AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TakeOutcome:
     """A job, and the snapshot where it has made one."""
 
     job: Job
@@ -72,13 +72,13 @@ class SnapshotJobs:
         # Refusals of jobs that somebody in this process waits for: they say more than the row.
         self._refusals: dict[str, DreyError | None] = {}
 
-    def kind(self) -> Kind:
+    def kind(self) -> JobKind:
         """How the worker runs jobs of this kind."""
-        return Kind(self.handle)
+        return JobKind(self.handle)
 
     async def submit(
         self, request: TakeSnapshotRequest, principal: Principal, wait_s: float
-    ) -> Taken:
+    ) -> TakeOutcome:
         """Take it from the image, or make a job and wait for its end up to `wait_s`.
 
         Once for a `request_id`. Raises what it was refused for.
@@ -104,7 +104,7 @@ class SnapshotJobs:
 
     async def _take_now(
         self, order: TakeOrder, payload: bytes, principal: Principal, request_id: str
-    ) -> Taken:
+    ) -> TakeOutcome:
         """All within the call: the job, the snapshot and its audit in one transaction."""
         maker = Maker(new_id(), principal.name, principal.roles_text, request_id)
         begin_ns = now_ns()
@@ -131,7 +131,7 @@ class SnapshotJobs:
 
         record = await self._taker.store(order, reading, maker, finish_take)
         assert job is not None
-        return Taken(job, record)
+        return TakeOutcome(job, record)
 
     async def _check_scope(self, order: TakeOrder, principal: Principal) -> Scope:
         """What will be taken; refused where the caller may take some PVs, and not all of these."""
@@ -146,7 +146,7 @@ class SnapshotJobs:
         principal: Principal,
         request_id: str,
         wait_s: float,
-    ) -> Taken:
+    ) -> TakeOutcome:
         """By a worker, of this process or of another: it takes as long as the channels do."""
         scope = await self._check_scope(order, principal)
         job_id = new_id()
@@ -172,11 +172,11 @@ class SnapshotJobs:
         finally:
             del self._refusals[job_id]
 
-    async def _wait_finished(self, job_id: str, wait_s: float) -> Taken:
+    async def _wait_finished(self, job_id: str, wait_s: float) -> TakeOutcome:
         """The job once it has ended, or as it is after `wait_s`."""
         job = await self._store.wait(job_id, wait_s)
         if job.state is JobState.SUCCEEDED:
-            return Taken(job, await self._taker.made_by(job.id))
+            return TakeOutcome(job, await self._taker.made_by(job.id))
         if job.state is JobState.CANCELLED:
             raise JobCancelled(f"job {job.id} was cancelled: {job.cancel_reason or 'no reason'}")
         if job.state.ended:
@@ -185,7 +185,7 @@ class SnapshotJobs:
                 refusal = await self._refusal_of(job.id, job.error)
             if refusal is not None:
                 raise refusal
-        return Taken(job, None)
+        return TakeOutcome(job, None)
 
     async def read_refusal(self, refusal_id: str) -> list[MissingPv]:
         """What was missing where a gate refused. Raises `NotFound`."""

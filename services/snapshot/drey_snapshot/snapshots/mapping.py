@@ -23,7 +23,7 @@ from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.selector import selector_from_proto, selector_to_proto
 from drey_runtime.mapping.times import time_bound, timestamp
 from drey_runtime.paging import in_chunks
-from drey_snapshot.snapshots.adapters.store import Filter
+from drey_snapshot.snapshots.adapters.store import SnapshotFilter
 from drey_snapshot.snapshots.domain.chosen import decode_selector, shortened
 from drey_snapshot.snapshots.domain.gates import MissingPv
 from drey_snapshot.snapshots.domain.order import (
@@ -282,11 +282,11 @@ def _golden_mark(mark: GoldenMark) -> snapshot_pb2.GoldenMark:
     return message
 
 
-def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> Filter:
+def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> SnapshotFilter:
     """The filter of a list. Raises `InvalidArgument`."""
     if request.digest and not _DIGEST.fullmatch(request.digest):
         raise invalid("digest", "is not 64 hexadecimal digits")
-    return Filter(
+    return SnapshotFilter(
         search=request.search,
         labels=tuple(dict.fromkeys(request.labels)),
         golden_only=request.golden_only,

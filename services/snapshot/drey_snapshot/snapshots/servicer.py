@@ -25,7 +25,7 @@ from drey_snapshot.snapshots import mapping
 from drey_snapshot.snapshots.jobs import SnapshotJobs
 from drey_snapshot.snapshots.usecases.history import Historian
 from drey_snapshot.snapshots.usecases.manage import Manager
-from drey_snapshot.snapshots.usecases.read import Reader
+from drey_snapshot.snapshots.usecases.read import SnapshotReader
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,7 +44,7 @@ class SnapshotServicer:
         self,
         db: Database,
         jobs: SnapshotJobs,
-        reader: Reader,
+        reader: SnapshotReader,
         manager: Manager,
         historian: Historian,
     ) -> None:

@@ -25,7 +25,7 @@ SERVICE = "drey.catalog.v1.CatalogService"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RequestIdentity:
     """Which request it is: the method's name, its `request_id`, and its bytes without that."""
 
     method: str
@@ -56,7 +56,7 @@ class Scene:
 Decide = Callable[[Scene], Awaitable[Act]]
 
 
-class Writer:
+class CatalogWriter:
     """Runs decisions one after the other, each in a transaction of its own."""
 
     def __init__(self, db: Database, catalog: LiveCatalog) -> None:
@@ -64,7 +64,7 @@ class Writer:
         # changes take their turn here rather than on the pool's connections, which others need
         self._turn = asyncio.Lock()
 
-    async def run(self, call: Call, decide: Decide) -> bytes:
+    async def run(self, call: RequestIdentity, decide: Decide) -> bytes:
         """The response: of `decide`, or of the first call with this request id.
 
         Effects in this order: the catalog's lock, the decision, rows, audit, commit, event. An

@@ -13,19 +13,19 @@ from drey_runtime.clock import now_ns
 from drey_runtime.image import Image
 from drey_runtime.pulse import Pulses
 from drey_runtime.together import together
-from drey_snapshot.snapshots.domain.gates import Pulse
+from drey_snapshot.snapshots.domain.gates import ShardPulse
 from drey_snapshot.snapshots.domain.records import ShardStamp
 
 
 @dataclass(frozen=True, slots=True)
-class LiveImage:
+class ImageReading:
     """Pages of the image at `time_ns`, writable, and the pulse of each shard that has one of them.
 
     `shard_count`: see `shard_of_page`.
     """
 
     pages: Pages
-    pulses: list[Pulse]
+    pulses: list[ShardPulse]
     time_ns: int
     shard_count: int
 
@@ -42,17 +42,19 @@ class LiveSource:
     def __init__(self, image: Image, pulses: Pulses, shards: int) -> None:
         self._image, self._pulses, self._shards = image, pulses, shards
 
-    async def read(self, numbers: I8) -> LiveImage:
+    async def read(self, numbers: I8) -> ImageReading:
         """Pages by number, ascending, and the pulses of their shards."""
         pulses, (pages, _) = await together(
             self._pulses.read(), self._image.read_pages(numbers.tolist())
         )
         used = np.unique(shard_of_page(numbers, self._shards)).tolist()
-        return LiveImage(pages, [_shard_pulse(s, *pulses[s]) for s in used], now_ns(), self._shards)
+        return ImageReading(
+            pages, [_shard_pulse(s, *pulses[s]) for s in used], now_ns(), self._shards
+        )
 
 
-def _shard_pulse(shard: int, beat: Heartbeat | None, age_ns: int | None) -> Pulse:
+def _shard_pulse(shard: int, beat: Heartbeat | None, age_ns: int | None) -> ShardPulse:
     if beat is None:
-        return Pulse(ShardStamp(shard, 0, 0, 0), False, False)
+        return ShardPulse(ShardStamp(shard, 0, 0, 0), False, False)
     stamp = ShardStamp(shard, beat.epoch, beat.sequence, -1 if age_ns is None else age_ns)
-    return Pulse(stamp, True, beat.image_failing)
+    return ShardPulse(stamp, True, beat.image_failing)

@@ -27,7 +27,7 @@ class KnownPage:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveMetadata:
+class KnownMetadata:
     """What is known of all channels now. Immutable."""
 
     known: dict[int, KnownPage]
@@ -39,15 +39,15 @@ class MetadataSource:
 
     def __init__(self, image: Image, shards: int) -> None:
         self._image, self._shards = image, shards
-        self._live = LiveMetadata({}, MetadataIndex())
+        self._live = KnownMetadata({}, MetadataIndex())
         self._lock = asyncio.Lock()
 
     @property
-    def cached(self) -> LiveMetadata:
+    def cached(self) -> KnownMetadata:
         """As last read, without asking Redis."""
         return self._live
 
-    async def current(self) -> LiveMetadata:
+    async def current(self) -> KnownMetadata:
         """As it is now; one small read where nothing changed. `Unavailable` without Redis."""
         async with self._lock:
             stamps = await self._read_stamps()
@@ -69,10 +69,10 @@ class MetadataSource:
                 made = _decode_pages(read_pages)
             known_pages = {**known_pages, **made}
             index = MetadataIndex(entry.page for entry in known_pages.values())
-            self._live = LiveMetadata(known_pages, index)
+            self._live = KnownMetadata(known_pages, index)
             return self._live
 
-    async def current_or_cached(self) -> LiveMetadata:
+    async def current_or_cached(self) -> KnownMetadata:
         """As `current`, or as last read while Redis is away."""
         try:
             return await self.current()

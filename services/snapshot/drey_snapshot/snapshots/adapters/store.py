@@ -164,7 +164,7 @@ class HistoryList(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class SnapshotFilter:
     """Which snapshots a list shows; `after` is the (time, no) of the last one seen.
 
     `among` are the numbers of those that hold `pv`; None: not looked up, or no such filter.
@@ -311,7 +311,7 @@ class SnapshotStore:
             labels.delete_time_ns,
         )
 
-    async def list_records(self, chosen: Filter, limit: int) -> list[Record]:
+    async def list_records(self, chosen: SnapshotFilter, limit: int) -> list[Record]:
         """Snapshots, newest first."""
 
         async def fetch_rows(conn: Connection) -> list[Row]:
@@ -319,7 +319,7 @@ class SnapshotStore:
 
         return [_to_record(row) for row in await self._read_once(fetch_rows)]
 
-    async def count_records(self, chosen: Filter, most: int) -> int:
+    async def count_records(self, chosen: SnapshotFilter, most: int) -> int:
         """How many there are, `most` where there are more."""
 
         async def fetch_count(conn: Connection) -> Row | None:
@@ -406,7 +406,7 @@ class SnapshotStore:
             return await action(conn)
 
 
-def _query_arguments(chosen: Filter, limit: int) -> tuple[object, ...]:
+def _query_arguments(chosen: SnapshotFilter, limit: int) -> tuple[object, ...]:
     """What `_CHOSEN` and its limit take, by number."""
     return (
         *(chosen.after or (None, None)),

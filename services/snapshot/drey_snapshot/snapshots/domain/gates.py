@@ -63,7 +63,7 @@ class CoverageRefusal(FailedPrecondition):
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class ShardPulse:
     """A shard's last sign of life; `known` is False where it never had an owner.
 
     The age is by this process's own clock, since it saw the sign change; -1 where it never did.
@@ -79,7 +79,7 @@ class Pulse:
         return alive and 0 <= self.stamp.age_ns <= max_age_ns
 
 
-def require_fresh(pulses: Sequence[Pulse], max_age_ns: int) -> None:
+def require_fresh(pulses: Sequence[ShardPulse], max_age_ns: int) -> None:
     """Raise `FailedPrecondition` IMAGE_NOT_FRESH naming the shards that are not fresh."""
     stale = [p for p in pulses if not p.fresh(max_age_ns)]
     if not stale:
@@ -99,7 +99,7 @@ def require_fresh(pulses: Sequence[Pulse], max_age_ns: int) -> None:
     )
 
 
-def _pulse_reason(pulse: Pulse) -> str:
+def _pulse_reason(pulse: ShardPulse) -> str:
     shard = pulse.stamp.shard
     if not pulse.known:
         return f"shard {shard} has no monitor"

@@ -33,7 +33,7 @@ from drey_snapshot.snapshots.domain.differences import (
 )
 from drey_snapshot.snapshots.domain.order import DEFAULT_MAX_AGE_NS
 from drey_snapshot.snapshots.domain.views import ValuesView
-from drey_snapshot.snapshots.usecases.read import Reader, needs_today, today_of
+from drey_snapshot.snapshots.usecases.read import SnapshotReader, needs_today, today_of
 from drey_snapshot.snapshots.usecases.take import Taker
 
 _ROWS_AT_ONCE = 2048
@@ -61,7 +61,7 @@ class ComparisonScope(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ComparedState:
     """A state to compare, and the field that names it. `snapshot_id` empty: the live machine.
 
     `golden` is the label of the snapshot that it is to be, until that is looked up; else None.
@@ -76,8 +76,8 @@ class State:
 class CompareOrder:
     """A request to compare, checked. `page_size` 0: all rows."""
 
-    reference: State
-    others: tuple[State, ...]
+    reference: ComparedState
+    others: tuple[ComparedState, ...]
     selector: Selector | None = None
     tolerance_source: ToleranceSource = ToleranceSource.REFERENCE
     setpoint_tolerance: tuple[float, float] = (0.0, 0.0)
@@ -91,7 +91,7 @@ class CompareOrder:
     page_token: str = ""
 
     @property
-    def states(self) -> tuple[State, ...]:
+    def states(self) -> tuple[ComparedState, ...]:
         """The reference, and then the others."""
         return (self.reference, *self.others)
 
@@ -134,7 +134,7 @@ class Compared:
 class Comparer:
     """Compares."""
 
-    def __init__(self, reader: Reader, taker: Taker, catalog: LiveCatalog) -> None:
+    def __init__(self, reader: SnapshotReader, taker: Taker, catalog: LiveCatalog) -> None:
         self._reader, self._taker, self._catalog = reader, taker, catalog
 
     async def compare(self, order: CompareOrder) -> Compared:
@@ -173,20 +173,20 @@ class Comparer:
         reference, *others = [await self._resolve_state(state) for state in order.states]
         return replace(order, reference=reference, others=tuple(others))
 
-    async def _resolve_state(self, state: State) -> State:
+    async def _resolve_state(self, state: ComparedState) -> ComparedState:
         if state.golden is None:
             return state
         record = await self._reader.golden(state.golden, state.field)
-        return State(record.facts.id, state.field)
+        return ComparedState(record.facts.id, state.field)
 
-    async def _read_views(self, states: Sequence[State]) -> list[ValuesView]:
+    async def _read_views(self, states: Sequence[ComparedState]) -> list[ValuesView]:
         """A view of each; the same one where two name the same state."""
         wanted = {state.snapshot_id: state for state in reversed(states)}
         views = await together(*(self._read_view(state) for state in wanted.values()))
         by_id = dict(zip(wanted, views, strict=True))
         return [by_id[state.snapshot_id] for state in states]
 
-    async def _read_view(self, state: State) -> ValuesView:
+    async def _read_view(self, state: ComparedState) -> ValuesView:
         if not state.snapshot_id:
             return await self._taker.live_view(DEFAULT_MAX_AGE_NS)
         record = await self._reader.living(state.snapshot_id, state.field)

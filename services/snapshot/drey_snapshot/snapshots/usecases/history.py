@@ -23,7 +23,7 @@ from drey_core.wire import RowEncoder, chunk
 from drey_core.wire_values import MAX_CHUNK_BYTES, wrap
 from drey_runtime.database import Connection, Record
 from drey_runtime.together import together
-from drey_snapshot.snapshots.adapters.store import Filter, HistoryList, SnapshotStore
+from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotFilter, SnapshotStore
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _FIRST_SNAPSHOTS = 8
@@ -88,7 +88,7 @@ class Historian:
                 for message in chunk(points):
                     yield message
 
-    async def snapshots_with(self, chosen: Filter) -> list[int]:
+    async def snapshots_with(self, chosen: SnapshotFilter) -> list[int]:
         """Numbers of the snapshots that hold the filter's PV, by name or id. `NotFound`.
 
         Of those between its times, up to where the page begins. A PV whose address was changed is

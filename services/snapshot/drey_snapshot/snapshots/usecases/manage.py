@@ -22,7 +22,7 @@ from drey_runtime.auth import Principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
-from drey_snapshot.snapshots.adapters.store import Filter, SnapshotStore
+from drey_snapshot.snapshots.adapters.store import SnapshotFilter, SnapshotStore
 from drey_snapshot.snapshots.domain.records import GoldenMark, Labels, Record
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, decode_tree, digest_of
 from drey_snapshot.snapshots.usecases.read import no_such_snapshot
@@ -52,11 +52,11 @@ class Manager:
             raise no_such_snapshot(snapshot_id, "id")
         return record
 
-    async def list_records(self, chosen: Filter, limit: int) -> list[Record]:
+    async def list_records(self, chosen: SnapshotFilter, limit: int) -> list[Record]:
         """Snapshots, newest first."""
         return await self._store.list_records(chosen, limit)
 
-    async def count_records(self, chosen: Filter) -> int:
+    async def count_records(self, chosen: SnapshotFilter) -> int:
         """How many there are of them on all pages; as many as an int32 holds, at most."""
         return await self._store.count_records(chosen, 2**31 - 1)
 

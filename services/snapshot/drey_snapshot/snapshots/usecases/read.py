@@ -27,7 +27,7 @@ _ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SnapshotRows:
     """A snapshot and the rows of its directory that were asked for, ascending."""
 
     record: Record
@@ -66,7 +66,7 @@ class Reading:
         yield from column_chunks(numbers, roles, columns)
 
 
-class Reader:
+class SnapshotReader:
     """Finds snapshots and what was asked of them."""
 
     def __init__(self, store: SnapshotStore, library: Library, catalog: LiveCatalog) -> None:
@@ -98,7 +98,7 @@ class Reader:
 
     async def read(
         self, snapshot_id: str, selector: Selector | None, only_missing: bool
-    ) -> Reading:
+    ) -> SnapshotRows:
         """A snapshot, and its rows that a selector chooses (None: all).
 
         Raises `NotFound` where there is no such snapshot or the selector names what it has not,
@@ -118,7 +118,7 @@ class Reader:
             rows = rows[mask]
         if only_missing:
             rows = rows[view.missing[rows]]
-        return Reading(record, view, rows)
+        return SnapshotRows(record, view, rows)
 
     async def _current_view(self, selector: Selector) -> CatalogView | None:
         return await self._catalog.current() if needs_today(selector) else None

@@ -28,8 +28,8 @@ from drey_runtime.together import together
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.adapters.library import Library
-from drey_snapshot.snapshots.adapters.live import LiveImage, LiveSource
-from drey_snapshot.snapshots.adapters.metadata import LiveMetadata, MetadataSource
+from drey_snapshot.snapshots.adapters.live import ImageReading, LiveSource
+from drey_snapshot.snapshots.adapters.metadata import KnownMetadata, MetadataSource
 from drey_snapshot.snapshots.adapters.reader import CaReader
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.chosen import encode_selector
@@ -95,7 +95,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class GatedValues:
     """Values that passed the gates, hashed, and what was known of their channels then."""
 
     begin_ns: int
@@ -103,7 +103,7 @@ class Reading:
     time_ns: int
     shards: tuple[ShardStamp, ...]
     prepared: Prepared
-    metadata: LiveMetadata
+    metadata: KnownMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class Taker:
         view = await self._catalog.current()
         return await self._scope_of(view, order.selector, order.gates.required)
 
-    async def read(self, order: TakeOrder, scope: Scope) -> Reading:
+    async def read(self, order: TakeOrder, scope: Scope) -> GatedValues:
         """Gather the values, pass the gates, and hash. Cancelling it leaves nothing behind.
 
         Raises `FailedPrecondition` where a gate refuses, `Unavailable` where a part is away.
@@ -185,10 +185,10 @@ class Taker:
         prepared = await asyncio.to_thread(
             prepare, gathered.pages, gathered.time_ns, self._known.__contains__
         )
-        return Reading(begin, scope, gathered.time_ns, gathered.shards, prepared, metadata)
+        return GatedValues(begin, scope, gathered.time_ns, gathered.shards, prepared, metadata)
 
     async def store(
-        self, order: TakeOrder, reading: Reading, maker: Maker, finish: Finish
+        self, order: TakeOrder, reading: GatedValues, maker: Maker, finish: Finish
     ) -> Record:
         """Store what was read, once a job: again, it gives the snapshot that the job made before.
 
@@ -287,7 +287,7 @@ class Taker:
         self,
         order: TakeOrder,
         scope: Scope,
-        live: LiveImage,
+        live: ImageReading,
         pages: Pages,
         stamps: tuple[ShardStamp, ...],
     ) -> Gathered:
@@ -348,7 +348,7 @@ class Taker:
 
     # --- storing ---
 
-    def _build_tree(self, scope: Scope, metadata: LiveMetadata, selector: Selector) -> _Tree:
+    def _build_tree(self, scope: Scope, metadata: KnownMetadata, selector: Selector) -> _Tree:
         view = scope.view
         entries, forms = [], {}
         for number in scope.page_numbers.tolist():
@@ -440,7 +440,7 @@ class Taker:
         prepared: Prepared,
         tree: _Tree,
         scope: Scope,
-        metadata: LiveMetadata,
+        metadata: KnownMetadata,
     ) -> None:
         """Note what is stored now, and keep the view: who takes a snapshot looks at it next."""
         for stored in (prepared.value_hashes, prepared.times_hashes, tree.pages):
