@@ -253,6 +253,9 @@ def _stage_count(stage: int, writes: int, wait: StageWait | None) -> restore_pb2
             restore_pb2.CompletionCount(completion=mode, writes=count)  # type: ignore[arg-type]
             for mode, count in wait.completions
         ],
+        ramps=wait.ramps,
+        ramp_steps=wait.ramp_steps,
+        unpaced_ramps=wait.unpaced_ramps,
     )
 
 

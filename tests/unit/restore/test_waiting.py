@@ -34,11 +34,33 @@ def test_each_stage_says_what_it_waits_for_and_how_long() -> None:
     )
 
 
-def test_a_ramp_takes_as_long_as_its_longest_way() -> None:
-    plan = make_plan(known([10.0, 4.0], [0.0, 0.0]))
-    ramp = Policy(completion=CompletionMode.READBACK, ramp_rate=2.0, settle_s=1.0)
-    plan = replace(plan, policies=[ramp], policy_of=plan.policy_of * 0)
-    assert stage_waits(plan) == (StageWait(6 * S, None, ((READBACK, 2),)),)
+def ramped(policy: Policy, target: float = 10.0) -> StageWait:
+    [wait] = stage_waits(make_plan(replace(known([target], [0.0]), policies={0: policy})))
+    return wait
+
+
+def test_a_ramp_takes_as_long_as_its_rate_and_its_settle_times() -> None:
+    """Steps at 2, 4, 6 and 8 a second apart, and then the target, which settles."""
+    wait = ramped(Policy(ramp_rate=2.0, settle_s=0.5, timeout_s=3.0))
+    assert wait == StageWait(4_500_000_000, 15 * S, ((CALLBACK, 1),), 1, 5, 0)
+    # each step settles, which takes longer than its rate asks for
+    assert ramped(Policy(ramp_rate=2.0, settle_s=1.5)).least_ns == 7_500_000_000
+    assert ramped(Policy(ramp_rate=2.0)).most_ns is None
+
+
+def test_a_ramp_without_a_rate_takes_its_settle_times_and_says_that_it_is_not_paced() -> None:
+    wait = ramped(Policy(ramp_step=1.0, settle_s=0.5, timeout_s=3.0))
+    assert wait == StageWait(5 * S, 30 * S, ((CALLBACK, 1),), 1, 10, 1)
+    assert ramped(Policy(ramp_step=1.0)).unpaced_ramps == 1
+    # one step away is no ramp
+    assert ramped(Policy(ramp_step=10.0)) == StageWait(0, None, ((CALLBACK, 1),))
+
+
+def test_limits_are_complete_before_values() -> None:
+    given = known([1.0, 1.0], [0.0, 0.0])
+    policy = Policy(settle_s=2.0, timeout_s=5.0)
+    given = replace(given, addresses=["A.DRVH", "B"], policies={0: policy, 1: policy})
+    assert stage_waits(make_plan(given)) == (StageWait(4 * S, 10 * S, ((CALLBACK, 2),)),)
 
 
 def test_a_plan_that_writes_nothing_waits_for_nothing() -> None:

@@ -44,6 +44,9 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     ]
     for stage in plan.stages:
         pairs.append((f"  stage {stage.stage}", stage_text(stage)))
+    least = sum(stage.least_duration.ToNanoseconds() for stage in plan.stages)
+    if least:
+        pairs.append(("takes", f"at least {format_span(least)}, and what the devices need"))
     for skip in plan.skips:
         reason = short_name(restore_pb2.SkipReason, skip.reason)
         pairs.append((f"  {reason}", Cell(plural(skip.pvs, "PV"), skip_style(reason))))
@@ -70,6 +73,10 @@ def stage_text(stage: restore_pb2.StageCount) -> str:
             parts.append(f"at least {format_span(least)}")
         late = format_span(most) if stage.HasField("most_duration") else "the write timeout"
         parts.append(f"late after {late}")
+    if stage.ramps:
+        parts.append(f"{plural(stage.ramps, 'ramp')} of up to {plural(stage.ramp_steps, 'step')}")
+    if stage.unpaced_ramps:
+        parts.append(f"{stage.unpaced_ramps} without a rate: as long as the device takes")
     return "; ".join(parts)
 
 

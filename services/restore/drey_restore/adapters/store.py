@@ -581,8 +581,8 @@ def _plan(row: Record | None, plan_id: str) -> PlanRecord:
         found[name] = tuple(found[name])
     found.pop("items", None)
     found["stage_waits"] = tuple(
-        StageWait(least, most, tuple((mode, writes) for mode, writes in completions))
-        for least, most, completions in json.loads(found["stage_waits"])
+        StageWait(least, most, tuple((mode, writes) for mode, writes in completions), *ramps)
+        for least, most, completions, *ramps in json.loads(found["stage_waits"])
     )
     decision = {name: found.pop(f"approval_{name}") for name in _APPROVAL}
     approval = None if decision["id"] is None else _approval(decision)

@@ -856,20 +856,31 @@ class StageCount(_message.Message):
     LEAST_DURATION_FIELD_NUMBER: _builtins.int
     MOST_DURATION_FIELD_NUMBER: _builtins.int
     COMPLETIONS_FIELD_NUMBER: _builtins.int
+    RAMPS_FIELD_NUMBER: _builtins.int
+    RAMP_STEPS_FIELD_NUMBER: _builtins.int
+    UNPACED_RAMPS_FIELD_NUMBER: _builtins.int
     stage: _builtins.int
     """The stage."""
     writes: _builtins.int
     """Writes."""
+    ramps: _builtins.int
+    """Writes that go to their targets in steps."""
+    ramp_steps: _builtins.int
+    """Most steps of one of them, with the target."""
+    unpaced_ramps: _builtins.int
+    """Of the ramps those without a `ramp_rate`: a step follows as soon as the one before is complete and has
+    settled, so that how long they take is known by the devices alone.
+    """
     @_builtins.property
     def least_duration(self) -> _duration_pb2.Duration:
-        """Shortest time that it takes: the longest settle time and ramp of its writes. What the devices need
-        comes on top.
+        """Shortest time that it takes, as far as the plan knows it: settle times, those of each step of a ramp
+        too, and the rates of ramps. What the devices need comes on top.
         """
 
     @_builtins.property
     def most_duration(self) -> _duration_pb2.Duration:
-        """Time after which its last write is late, by the time-outs of the policies. Absent: one of its writes
-        has none of its own, so the write timeout of ExecutePlan holds.
+        """Time after which its last write is late, by the time-outs of the policies; each step of a ramp has
+        one. Absent: one of its writes has none of its own, so the write timeout of ExecutePlan holds.
         """
 
     @_builtins.property
@@ -884,10 +895,13 @@ class StageCount(_message.Message):
         least_duration: _duration_pb2.Duration | None = ...,
         most_duration: _duration_pb2.Duration | None = ...,
         completions: _abc.Iterable[Global___CompletionCount] | None = ...,
+        ramps: _builtins.int = ...,
+        ramp_steps: _builtins.int = ...,
+        unpaced_ramps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["least_duration", b"least_duration", "most_duration", b"most_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "least_duration", b"least_duration", "most_duration", b"most_duration", "stage", b"stage", "writes", b"writes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "least_duration", b"least_duration", "most_duration", b"most_duration", "ramp_steps", b"ramp_steps", "ramps", b"ramps", "stage", b"stage", "unpaced_ramps", b"unpaced_ramps", "writes", b"writes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
