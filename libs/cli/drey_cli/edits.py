@@ -1,10 +1,13 @@
-"""Edits of a plan as they are typed: `NAME=VALUE`, `PATTERN=FACTOR`."""
+"""Edits and values of a plan, as they are typed and in files: `NAME=VALUE`, `PATTERN=FACTOR`."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from drey_cli.contracts import restore_pb2, selector_pb2, value_pb2
 from drey_cli.errors import CliError, usage_error
@@ -30,6 +33,63 @@ def plan_edits(
         name, value = _split("--set", text)
         edits.append(restore_pb2.PlanEdit(selector=_selector(name), value=_value(text, value)))
     return edits
+
+
+def given_values(texts: Sequence[str], file: str | None) -> restore_pb2.ValueSet:
+    """Values for PVs by name: those that are typed, and those of a file; one of both is refused."""
+    values: dict[str, value_pb2.Value] = {}
+    pairs = [("--set", text, *_split("--set", text)) for text in texts]
+    if file is not None:
+        pairs += [("--values", f"{file}: {name}", name, text) for name, text in _read_values(file)]
+    for option, text, name, value in pairs:
+        if any(mark in name for mark in "*?["):
+            raise _refused(option, text, "a pattern edits a snapshot's values; name one PV")
+        if name in values:
+            raise _refused(option, text, f"{name} is given twice")
+        values[name] = _value(text, value)
+    return restore_pb2.ValueSet(
+        values=[restore_pb2.PvValue(name=name, value=value) for name, value in values.items()]
+    )
+
+
+_FILE_FORM = 'write {"QUAD:01:I": 1.5}, or a line PV,value and then a line for each PV'
+
+
+def _read_values(file: str) -> Iterator[tuple[str, str]]:
+    """(name, value as it would be typed) of a JSON object, or of CSV with its two columns."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage_error(f"--values {file}: cannot be read: {error}", remedy=_FILE_FORM) from error
+    if text.lstrip().startswith("{"):
+        try:
+            found = json.loads(text, object_pairs_hook=_each_once)
+        except ValueError as error:
+            why = f"--values {file}: is not JSON: {error}"
+            raise usage_error(why, remedy=_FILE_FORM) from error
+        for name, value in found.items():
+            yield name, json.dumps(value)
+        return
+    rows = csv.DictReader(text.splitlines(keepends=True))
+    if not {"PV", "value"} <= set(rows.fieldnames or ()):
+        raise usage_error(
+            f"--values {file}: is neither a JSON object nor CSV with the columns PV and value",
+            remedy=_FILE_FORM,
+        )
+    for row in rows:
+        name, value = ((row[column] or "").strip() for column in ("PV", "value"))
+        if not name or not value:
+            raise usage_error(
+                f"--values {file}: line {rows.line_num} has no PV or no value", remedy=_FILE_FORM
+            )
+        yield name, value
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
 
 
 def _split(option: str, text: str) -> tuple[str, str]:

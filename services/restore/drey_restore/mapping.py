@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from itertools import zip_longest
 
-from drey.common.v1 import errors_pb2
+from drey.common.v1 import errors_pb2, value_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
-from drey_core.errors import InvalidArgument, Reason, Unimplemented
+from drey_core.errors import DreyError, InvalidArgument, Reason, Unimplemented
 from drey_core.token import query_hash
 from drey_restore.adapters.specs import duration_message, rules_of
 from drey_restore.domain.approval import Approval
@@ -91,14 +91,20 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
     source = spec.WhichOneof("source")
     if source is None:
         raise _missing("spec.state")
-    if source == "values":
-        raise _not_built("spec.values")
     state = spec.state.WhichOneof("state")
     if source == "state" and state is None:
         raise _missing("spec.state.snapshot_id")
     if source == "state" and state not in {"snapshot_id", "golden"}:
         raise _not_built(f"spec.state.{state}")
     golden = spec.state.golden
+    if golden.scope:
+        path = "spec.state.golden.scope"
+        raise Unimplemented(
+            f"{path}: saved scopes are not built in this version; leave it empty for the golden"
+            " snapshots of the whole catalog",
+            field=path,
+            metadata={"field": path},
+        )
     for index, gate in enumerate(spec.gates):
         _check_gate(gate, f"spec.gates[{index}]")
     if spec.HasField("rollback"):
@@ -109,6 +115,7 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
         undo=(
             Undo(spec.undo.restore_id.lower(), spec.undo.also_changed) if source == "undo" else None
         ),
+        given=_given_values(spec.values) if source == "values" else None,
         selector=spec.selector if spec.HasField("selector") else None,
         edits=tuple(
             (edit.selector, _edit(edit, f"spec.edits[{index}]"))
@@ -118,10 +125,36 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
         lifetime_ns=_duration(spec, "lifetime", 900 * _S, _DAY, least_ns=1, within="spec."),
         comment=spec.comment,
         rules=rules_of(spec),
-        spec=spec.SerializeToString(deterministic=True),
+        spec=_kept_spec(spec),
         request_id=request.request_id,
         raw=request.SerializeToString(deterministic=True),
     )
+
+
+def _given_values(values: restore_pb2.ValueSet) -> tuple[tuple[str, Given], ...]:
+    return tuple(
+        (each.name, _given(each.value, f"spec.values.values[{index}].value"))
+        for index, each in enumerate(values.values)
+    )
+
+
+def _kept_spec(spec: restore_pb2.PlanSpec) -> bytes:
+    """A specification as a plan keeps it: given values are in its items."""
+    kept = restore_pb2.PlanSpec.FromString(spec.SerializeToString())
+    if kept.HasField("values"):
+        del kept.values.values[:]
+    return kept.SerializeToString(deterministic=True)
+
+
+def _given(value: value_pb2.Value, path: str) -> Given:
+    if value.WhichOneof("data") is None:
+        raise _missing(f"{path}.data")
+    try:
+        kind, data = value_from_proto(value)
+    except DreyError as error:
+        error.field = f"{path}.{error.field}"
+        raise
+    return Given(kind, data, value.enum_value.label.encode())
 
 
 def _edit(edit: restore_pb2.PlanEdit, path: str) -> Given | Linear:
@@ -137,10 +170,7 @@ def _edit(edit: restore_pb2.PlanEdit, path: str) -> Given | Linear:
                     )
             return Linear(scale, offset)
         case "value":
-            if edit.value.WhichOneof("data") is None:
-                raise _missing(f"{path}.value.data")
-            kind, data = value_from_proto(edit.value)
-            return Given(kind, data, edit.value.enum_value.label.encode())
+            return _given(edit.value, f"{path}.value")
         case _:
             raise _missing(f"{path}.value")
 

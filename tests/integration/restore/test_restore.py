@@ -201,9 +201,9 @@ async def test_empty_expired_and_unknown_are_refused(site: RestoreSite) -> None:
 @pytest.mark.parametrize(
     ("path", "spec"),
     [
-        ("spec.values", {"values": {"values": [{"name": "X", "value": {"int32_value": 1}}]}}),
         ("spec.state.live", {"state": {"live": {}}}),
         ("spec.state.instant_ns", {"state": {"instant_ns": 1}}),
+        ("spec.state.golden.scope", {"state": {"golden": {"scope": "injection"}}}),
         ("spec.state.run_end", {"state": {"run_end": {"run_id": "1", "edge": 1}}}),
         ("spec.rollback", {"rollback": {}}),
     ],
@@ -211,9 +211,7 @@ async def test_empty_expired_and_unknown_are_refused(site: RestoreSite) -> None:
 async def test_what_is_not_built_is_refused_with_its_path(
     site: RestoreSite, path: str, spec: dict[str, Any]
 ) -> None:
-    state = {"state": {"snapshot_id": str(uuid.uuid4())}}
-    if "values" not in spec:
-        spec = state | spec
+    spec = {"state": {"snapshot_id": str(uuid.uuid4())}} | spec
     request = pb.CreatePlanRequest(spec=restore_pb2.PlanSpec(**spec))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await site.call("CreatePlan", request)

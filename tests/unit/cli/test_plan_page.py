@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
 
 from drey_cli.contracts import restore_pb2
-from drey_cli.edits import plan_edits
+from drey_cli.edits import given_values, plan_edits
+from drey_cli.errors import CliError
 from drey_cli.render.plan_page import plan_csv, plan_html
 
 HOSTILE = "<script src=//x>&\"'"
@@ -95,3 +100,44 @@ def test_edits_as_they_are_typed() -> None:
     assert not edits[1].linear.HasField("offset")
     assert edits[2].value.string_value == "Hold"
     assert list(edits[3].value.float64_array.elements) == [1.0, 2.5]
+
+
+def test_values_come_from_options_and_from_files(tmp_path: Path) -> None:
+    table, document = tmp_path / "values.csv", tmp_path / "values.json"
+    table.write_text('comment,value,PV\nx,2.5,B\n,"[1, 2]",C\n', encoding="utf-8-sig")
+    document.write_text('{"B": 2.5, "C": [1, 2], "D": "text", "E": NaN}')
+    of_table = given_values(["A=Hold"], str(table))
+    assert {each.name: each.value.WhichOneof("data") for each in of_table.values} == {
+        "A": "string_value",
+        "B": "float64_value",
+        "C": "float64_array",
+    }
+    of_document = {each.name: each.value for each in given_values([], str(document)).values}
+    assert of_document["B"].float64_value == 2.5 and of_document["D"].string_value == "text"
+    assert math.isnan(of_document["E"].float64_value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "content", "why"),
+    [
+        (["Q:*=1"], None, "pattern"),
+        (["A=1", "A=2"], None, "given twice"),
+        (["A=1"], '{"A": 2}', "given twice"),
+        ([], '{"A": 1, "A": 2}', "given twice"),
+        ([], '{"A": {}}', "a number, a text"),
+        ([], '{"A"', "is not JSON"),
+        ([], "A,1\n", "columns PV and value"),
+        ([], "PV,value\nA,\n", "line 2"),
+        ([], "", "columns PV and value"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(
+    tmp_path: Path, texts: list[str], content: str | None, why: str
+) -> None:
+    file = tmp_path / "values"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(CliError, match=why):
+        given_values(texts, None if content is None else str(file))
+    with pytest.raises(CliError, match="cannot be read"):
+        given_values([], str(tmp_path / "nothing"))

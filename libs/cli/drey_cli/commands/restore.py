@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from drey_cli.commands import SUMMARIES
-from drey_cli.commands.snapshot_take import snapshot_argument
-from drey_cli.contracts import restore_pb2, restore_service_pb2, state_pb2
-from drey_cli.edits import plan_edits
-from drey_cli.errors import CliError
+from drey_cli.contracts import restore_pb2, restore_service_pb2
+from drey_cli.edits import given_values, plan_edits
+from drey_cli.errors import CliError, usage_error
 from drey_cli.naming import plan_id, restore_id, snapshot_id
 from drey_cli.options import SPAN, argument, choice_of, comment_option, limit_option, option
 from drey_cli.parts import whole_rows
@@ -49,9 +48,11 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
         "drey restore plan latest",
         "drey restore plan golden-2026 --tag Region=LI21 --except 'MOTR:*'",
         "drey restore plan latest --scale 'QUAD:*=1.02' --set MODE=Standby",
+        "drey restore plan --set QUAD:01:I=1.5 --set MODE=Standby",
+        "drey restore plan --values tuned.csv",
     ),
 )
-@snapshot_argument
+@argument("snapshot", required=False)
 @choosing
 @option("--exact", is_flag=True, help="Also write what is within tolerance, not equal.")
 @option(
@@ -59,7 +60,14 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
     "given",
     multiple=True,
     metavar="PV=VALUE",
-    help="Write this instead: a label, a number, JSON. A pattern will do; repeatable.",
+    help="Write this, instead of what the snapshot has (a pattern will do) or without one: a label,"
+    " a number, JSON. Repeatable.",
+)
+@option(
+    "--values",
+    metavar="FILE",
+    help="Values without a snapshot: CSV with the columns PV and value, or a JSON object; - is"
+    " stdin.",
 )
 @option("--scale", multiple=True, metavar="PV=FACTOR", help="Scale the stored value. Repeatable.")
 @option("--offset", multiple=True, metavar="PV=NUMBER", help="Add to it, scaled. Repeatable.")
@@ -70,9 +78,10 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
 def plan(
     session: CliSession,
     choice: Choice,
-    snapshot: str,
+    snapshot: str | None,
     exact: bool,
     given: tuple[str, ...],
+    values: str | None,
     scale: tuple[str, ...],
     offset: tuple[str, ...],
     lifetime: Duration | None,
@@ -82,16 +91,29 @@ def plan(
 ) -> None:
     """Make a plan from a snapshot: what would be written, and what is left out and why.
 
-    Nothing is written to the machine. Without a choice of PVs: all of the snapshot.
+    SNAPSHOT is an id, part of it, latest, latest~N, or an exact title; without one the values are
+    those of --set and --values. Nothing is written to the machine. Without a choice of PVs: all of
+    the snapshot, or of the values.
     """
     spec = restore_pb2.PlanSpec(
-        state=state_pb2.StateRef(snapshot_id=snapshot_id(session.client, snapshot)),
-        selector=choice.optional(),
-        exact=exact,
-        edits=plan_edits(given, scale, offset),
-        lifetime=lifetime,
-        comment=comment,
+        selector=choice.optional(), exact=exact, lifetime=lifetime, comment=comment
     )
+    if snapshot is None:
+        spec.values.CopyFrom(given_values(given, values))
+        if not spec.values.values:
+            raise usage_error(
+                "neither a snapshot nor values to plan from",
+                remedy="name a snapshot (drey snapshot list), or give --set PV=VALUE or --values",
+            )
+        given = ()
+    elif values is not None:
+        raise usage_error(
+            "--values is a source of its own, and so is a snapshot",
+            remedy="leave the snapshot out, or edit its values with --set",
+        )
+    else:
+        spec.state.snapshot_id = snapshot_id(session.client, snapshot)
+    spec.edits.extend(plan_edits(given, scale, offset))
     _make_plan(session, spec, limit, output)
 
 

@@ -78,6 +78,20 @@ class Edited:
     warnings: Mapping[int, tuple[str, ...]]
 
 
+def give_values(
+    stored: Columns,
+    live_kind: np.ndarray[tuple[int], np.dtype[np.uint8]],
+    live_labels: Callable[[int], Labels],
+    given: Mapping[int, Given],
+) -> Edited:
+    """A source that is nothing but given values, by row; labels are those of today."""
+    edits = [(np.array([row]), value) for row, value in given.items()]
+    found = edit_source(stored, {}, live_kind, live_labels, edits)
+    # nothing stood there before: only what is wrong with a value is told
+    told = {row: texts[1:] for row, texts in found.warnings.items() if len(texts) > 1}
+    return replace(found, warnings=told)
+
+
 def edit_source(
     stored: Columns,
     labels: Mapping[int, Labels],

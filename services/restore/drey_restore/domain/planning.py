@@ -48,7 +48,7 @@ from drey_restore.domain.addresses import (
     record_name,
 )
 from drey_restore.domain.conversion import convert, in_heap
-from drey_restore.domain.edits import Given, Linear, edit_source
+from drey_restore.domain.edits import Edited, Given, Linear, edit_source, give_values
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.policy import (
@@ -106,8 +106,9 @@ class PlanInput:
     of the setpoint; `stale`: not to be believed. `live_count`: greatest number of elements.
     Control limits are NaN where there are none. `policies`: what PVs say themselves, by row.
     `warnings`: what is known to be told, by row. `done`: rows whose done channel is connected and a
-    number. `edits`, each with its rows. `refused`: problems for which a PV is left out; others are
-    warnings.
+    number. `given`: the source is these values of the caller, by row. `edits`, each with its rows.
+    `problems`: why rows cannot be given or edited so; `unstored`: rows whose values were.
+    `refused`: problems for which a PV is left out; others are warnings.
     """
 
     number: I8
@@ -138,7 +139,10 @@ class PlanInput:
     warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     done: frozenset[int] = frozenset()
     back: WayBack | None = None
+    given: Mapping[int, Given] = field(default_factory=dict)
     edits: Sequence[tuple[I8, Given | Linear]] = ()
+    problems: Mapping[int, Skip] = field(default_factory=dict)
+    unstored: frozenset[int] = frozenset()
     refused: frozenset[PlanProblem] = frozenset({PlanProblem.DISABLED})
 
 
@@ -170,8 +174,8 @@ class _Warnings:
 def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     """The items. `exact`: also write what is within tolerance, unless equal bit for bit."""
     n = len(known.number)
-    source = known
-    known, edited = _edited(known)
+    source = known = _with_given(known)
+    known = _with_edits(known)
     skips = _Skips(n)
     if known.excluded is not None:
         skips.where(known.excluded, Skip.EXCLUDED)
@@ -195,10 +199,11 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         known.live_labels,
     )
     skips.skip[rows] = converted.problem[rows]
-    for row, problem in edited.items():
+    for row, problem in known.problems.items():
         if skips.skip[row] == Skip.NONE:
             skips.skip[row] = problem
     target = converted.target
+    _refuse_long_texts(known.addresses, target, skips, warnings)
     compared = compare(target, known.live, known.absolute, known.relative)
     equal = (compared.cls == DifferenceClass.EQUAL) | (
         compared.cls == DifferenceClass.WITHIN_TOLERANCE
@@ -207,7 +212,8 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     if known.back is not None:
         _refuse_changed(known, known.back, skips, warnings)
     for row, texts in converted.warnings.items():
-        warnings.add(row, *texts)
+        if row not in known.given:  # nobody stored it as anything
+            warnings.add(row, *texts)
     ramps = _ramps(known, target, skips)
     _refuse_policies(known, target, ramps, skips, warnings)
     _refuse_invalid(known, target, skips, warnings)
@@ -251,27 +257,39 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     )
 
 
-def _edited(known: PlanInput) -> tuple[PlanInput, Mapping[int, Skip]]:
-    """(what is known, with the source as it was edited; why rows cannot be edited so).
+def _with_given(known: PlanInput) -> PlanInput:
+    """With the values of the caller as the source."""
+    if not known.given:
+        return known
+    found = give_values(known.stored, known.live.kind, known.live_labels, known.given)
+    return _with_source(known, found)
 
-    Of what is edited the stored readback says nothing.
-    """
+
+def _with_edits(known: PlanInput) -> PlanInput:
+    """With the source as it was edited."""
     if not known.edits:
-        return known, {}
+        return known
     found = edit_source(
         known.stored, known.stored_labels, known.live.kind, known.live_labels, known.edits
     )
+    return _with_source(known, found)
+
+
+def _with_source(known: PlanInput, found: Edited) -> PlanInput:
+    """With another source. Of what is not as it was stored the stored readback says nothing."""
     changed = np.zeros(len(known.number), bool)
     changed[found.rows] = True
     rows = known.warnings.keys() | found.warnings.keys()
-    edited = replace(
+    problems = {row: why for row, why in known.problems.items() if not changed[row]}
+    return replace(
         known,
         stored=found.values,
         stored_labels=found.labels,
         stored_readback=_blank(known.stored_readback, changed),
         warnings={r: (*found.warnings.get(r, ()), *known.warnings.get(r, ())) for r in rows},
+        problems={**problems, **found.problems},
+        unstored=known.unstored | set(found.rows.tolist()),
     )
-    return edited, found.problems
 
 
 @dataclass(frozen=True)
@@ -422,15 +440,36 @@ def _refuse_invalid(known: PlanInput, target: Columns, skips: _Skips, warnings: 
 
 
 def _maybe_cut(known: PlanInput, texts: Mask) -> Mask:
-    """Which texts are as long as the transport carries; long strings (`$`) have no such end."""
+    """Which stored texts are as long as the transport carries; long strings have no such end."""
     cut = np.zeros(len(texts), bool)
     for row in np.flatnonzero(texts).tolist():
-        if known.addresses[row].endswith("$"):
-            continue
-        raw = known.stored.heap_bytes(row)
-        listed = unpack_strings(raw) if int(known.stored.kind[row]) & ARRAY else [raw]
-        cut[row] = any(len(text) >= _MOST_TEXT for text in listed)
+        if not known.addresses[row].endswith("$") and row not in known.unstored:
+            cut[row] = _longest_text(known.stored, row) >= _MOST_TEXT
     return cut
+
+
+def _refuse_long_texts(
+    addresses: list[str], target: Columns, skips: _Skips, warnings: _Warnings
+) -> None:
+    """Texts that Channel Access does not carry; it would refuse the write."""
+    texts = skips.open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING)
+    for row in np.flatnonzero(texts).tolist():
+        size = _longest_text(target, row)
+        texts[row] = size > _MOST_TEXT and not addresses[row].endswith("$")
+        if texts[row]:
+            warnings.add(
+                row,
+                f"the text has {size} bytes, and Channel Access carries {_MOST_TEXT}: give the PV"
+                " the address with $",
+            )
+    skips.where(texts, Skip.COUNT_TOO_LARGE)
+
+
+def _longest_text(columns: Columns, row: int) -> int:
+    """Bytes of a text, or of the longest of an array of texts."""
+    raw = columns.heap_bytes(row)
+    listed = unpack_strings(raw) if int(columns.kind[row]) & ARRAY else [raw]
+    return max(map(len, listed), default=0)
 
 
 def _with_own_limits(

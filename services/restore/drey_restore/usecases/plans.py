@@ -40,7 +40,7 @@ from drey_restore.usecases.approvals import Protected, approval_of
 from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.guards import Guards
 from drey_restore.usecases.record_check import RecordCheck
-from drey_restore.usecases.sources import PlanSource, undo_source
+from drey_restore.usecases.sources import PlanSource, given_source, undo_source
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
@@ -73,6 +73,7 @@ class PlanRequest:
     snapshot_id: str
     golden: tuple[str, str] | None
     undo: Undo | None
+    given: tuple[tuple[str, Given], ...] | None
     selector: selector_pb2.Selector | None
     edits: tuple[tuple[selector_pb2.Selector, Given | Linear], ...]
     exact: bool
@@ -183,6 +184,7 @@ class Plans:
                     after={
                         "snapshot_id": plan.snapshot_id,
                         "undoes_restore_id": plan.undoes_restore_id or "",
+                        "given_values": len(request.given or ()),
                         "digest": plan.digest,
                         "pvs": plan.pvs,
                         "writes": plan.writes,
@@ -238,6 +240,8 @@ class Plans:
     async def compute(self, request: PlanRequest) -> PlanItems:
         """The items of the plan, from its source, today's catalog and the live machine."""
         load = self._from_snapshot if request.undo is None else self._from_restore
+        if request.given is not None:
+            load = self._from_values
         directory, policies, source, live, edits = await together(
             self._catalog.current(),
             self._catalog.policies(),
@@ -251,6 +255,12 @@ class Plans:
         wanted = stored.setpoint.kind != Kind.NONE
         for edited, edit in edits:
             wanted[edited] |= isinstance(edit, Given)
+        given = {
+            row: source.given[number]
+            for row, number in enumerate(numbers.tolist() if source.given else ())
+            if number in source.given
+        }
+        wanted[list(given)] = True
         rows = directory.rows_of(numbers)
         channels = _at(directory.setpoint_channel, rows)
         if live is None or not live.covers(channels):
@@ -265,7 +275,8 @@ class Plans:
 
         def make() -> PlanItems:
             known = _assemble(directory, rows, channels, stored, seen, names, named, done)
-            known = replace(known, back=source.back, edits=edits, refused=self._refused)
+            known = replace(known, back=source.back, given=given, edits=edits)
+            known = replace(known, refused=self._refused)
             return make_plan(known, exact=request.exact)
 
         # in a thread, so that a restore that runs meanwhile gets its turns
@@ -284,6 +295,12 @@ class Plans:
             stored = stored.of(merged(stored.number, chosen))
         return PlanSource(
             stored, lambda numbers: self._snapshots.names(request.snapshot_id, numbers)
+        )
+
+    async def _from_values(self, request: PlanRequest) -> PlanSource:
+        directory, chosen = await together(self._catalog.current(), self._resolve(request.selector))
+        return given_source(
+            directory, request.given or (), None if request.selector is None else chosen
         )
 
     async def _from_restore(self, request: PlanRequest) -> PlanSource:
@@ -348,7 +365,8 @@ class Plans:
     async def _read_early(self, request: PlanRequest) -> LivePages | None:
         """Of a whole snapshot: all setpoints, read while the snapshot is on its way."""
         channels = self._catalog.known.setpoint_channel
-        if request.selector is not None or request.undo is not None or len(channels) == 0:
+        whole = request.selector is None and request.undo is None and request.given is None
+        if not whole or len(channels) == 0:
             return None
         return await self._live.read(channels)
 

@@ -1,27 +1,66 @@
-"""Where the values of a plan come from: a snapshot, or what a restore found before it wrote."""
+"""Where the values of a plan come from: a snapshot, the caller, or before a restore wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from drey_core.errors import FailedPrecondition, Reason
+from drey_core.directory import Directory
+from drey_core.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
 from drey_core.values import I8, Columns, Kind
-from drey_restore.adapters.snapshots import StoredName, StoredValues
+from drey_restore.adapters.snapshots import StoredName, StoredValues, merged
 from drey_restore.adapters.store import RestoreStore
+from drey_restore.domain.edits import Given
 from drey_restore.domain.items import Outcome, PlanItems, scatter
 from drey_restore.domain.planning import WayBack
 
 
 @dataclass(frozen=True)
 class PlanSource:
-    """Values by PV, and what tells the names, labels and addresses as of them."""
+    """Values by PV, and what tells the names, labels and addresses as of them.
+
+    `given`: values of the caller by the number of the PV; then nothing is stored.
+    """
 
     stored: StoredValues
     names: Callable[[I8], Awaitable[dict[int, StoredName]]]
     back: WayBack | None = None
+    given: Mapping[int, Given] = field(default_factory=dict)
+
+
+def given_source(
+    directory: Directory, values: Sequence[tuple[str, Given]], chosen: I8 | None
+) -> PlanSource:
+    """Values of the caller, of those that are `chosen` (None: all of them).
+
+    A name that is not in the catalog is NotFound, and one that is given twice InvalidArgument.
+    """
+    rows = dict(zip(directory.names, range(len(directory.names)), strict=True))
+    given: dict[int, Given] = {}
+    for index, (name, value) in enumerate(values):
+        path = f"spec.values.values[{index}].name"
+        row = rows.get(name)
+        if row is None:
+            raise NotFound(
+                f"{path}: no PV is called {name}",
+                field=path,
+                metadata={"resource": "pv", "name": name},
+            )
+        number = int(directory.pv_number[row])
+        if number in given:
+            raise InvalidArgument(f"{path}: {name} is given twice", field=path)
+        given[number] = value
+    numbers = np.array(sorted(given), np.int64)
+    if chosen is not None:
+        numbers = merged(numbers[np.isin(numbers, chosen)], chosen)
+    none, channels = Columns.empty(len(numbers)).with_key(numbers), np.zeros_like(numbers)
+
+    async def unknown(asked: I8) -> dict[int, StoredName]:
+        return {}
+
+    return PlanSource(StoredValues(numbers, none, none, channels, channels), unknown, given=given)
 
 
 async def undo_source(

@@ -46,13 +46,13 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     SKIP_REASON_NOT_WRITABLE: _SkipReason.ValueType  # 5
     """The IOC does not allow this server to write it, or the record is disabled; see `warnings`."""
     SKIP_REASON_NOT_IN_SNAPSHOT: _SkipReason.ValueType  # 6
-    """The snapshot has no value of it, or only one from before a disconnection."""
+    """The source has no value of it, or only one from before a disconnection."""
     SKIP_REASON_DELETED: _SkipReason.ValueType  # 7
     """The PV is not in the catalog any more."""
     SKIP_REASON_TYPE_CHANGED: _SkipReason.ValueType  # 8
     """The type has changed so that the stored value cannot be written."""
     SKIP_REASON_COUNT_TOO_LARGE: _SkipReason.ValueType  # 9
-    """The stored array is longer than the channel's."""
+    """The stored array is longer than the channel's, or the text than what the protocol carries."""
     SKIP_REASON_LABEL_GONE: _SkipReason.ValueType  # 10
     """The stored enum label is not there any more."""
     SKIP_REASON_OUT_OF_RANGE: _SkipReason.ValueType  # 11
@@ -92,13 +92,13 @@ SKIP_REASON_DISCONNECTED: SkipReason.ValueType  # 4
 SKIP_REASON_NOT_WRITABLE: SkipReason.ValueType  # 5
 """The IOC does not allow this server to write it, or the record is disabled; see `warnings`."""
 SKIP_REASON_NOT_IN_SNAPSHOT: SkipReason.ValueType  # 6
-"""The snapshot has no value of it, or only one from before a disconnection."""
+"""The source has no value of it, or only one from before a disconnection."""
 SKIP_REASON_DELETED: SkipReason.ValueType  # 7
 """The PV is not in the catalog any more."""
 SKIP_REASON_TYPE_CHANGED: SkipReason.ValueType  # 8
 """The type has changed so that the stored value cannot be written."""
 SKIP_REASON_COUNT_TOO_LARGE: SkipReason.ValueType  # 9
-"""The stored array is longer than the channel's."""
+"""The stored array is longer than the channel's, or the text than what the protocol carries."""
 SKIP_REASON_LABEL_GONE: SkipReason.ValueType  # 10
 """The stored enum label is not there any more."""
 SKIP_REASON_OUT_OF_RANGE: SkipReason.ValueType  # 11
@@ -370,7 +370,7 @@ class PlanSpec(_message.Message):
 
     @_builtins.property
     def values(self) -> Global___ValueSet:
-        """Given values. Not built yet."""
+        """Given values. Of a plan that was made these are its items' `stored`, and here is none of them."""
 
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
@@ -453,14 +453,16 @@ Global___UndoOf: _TypeAlias = UndoOf  # noqa: Y015
 
 @_typing.final
 class ValueSet(_message.Message):
-    """Values that the caller gives."""
+    """Values that the caller gives. There is no stored readback beside them: a policy that completes by
+    readback cannot be followed, and verification looks at the setpoint.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___PvValue]:
-        """One value for each PV."""
+        """One value for each PV; a name that the catalog does not have is NOT_FOUND."""
 
     def __init__(
         self,
@@ -487,7 +489,9 @@ class PvValue(_message.Message):
     """Name of the PV."""
     @_builtins.property
     def value(self) -> _value_pb2.Value:
-        """Value to write; only its data counts."""
+        """Value to write; only its data counts. For an enumeration a label, or a text, means the index that has
+        it today.
+        """
 
     def __init__(
         self,
