@@ -8,10 +8,27 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 
-from drey_ca.interface import ChannelTable, InfoColumns, ReadResult, Slots, TableStats
+from drey_ca.interface import (
+    ChannelTable,
+    Connections,
+    InfoColumns,
+    ReadResult,
+    ServedTwice,
+    Slots,
+    TableStats,
+)
 from drey_core.errors import Unimplemented
 
-__all__ = ["ChannelTable", "InfoColumns", "ReadResult", "Slots", "TableStats", "open_table"]
+__all__ = [
+    "ChannelTable",
+    "Connections",
+    "InfoColumns",
+    "ReadResult",
+    "ServedTwice",
+    "Slots",
+    "TableStats",
+    "open_table",
+]
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,14 @@ from drey_ca import _dbr as dbr
 from drey_ca import _process
 from drey_ca._encode import encode, wire_array
 from drey_ca.eca import ECA
-from drey_ca.interface import InfoColumns, ReadResult, Slots, TableStats
+from drey_ca.interface import (
+    Connections,
+    InfoColumns,
+    ReadResult,
+    ServedTwice,
+    Slots,
+    TableStats,
+)
 from drey_ca.names import checked_names
 from drey_core.errors import InvalidArgument
 from drey_core.values import (
@@ -597,6 +604,24 @@ class AiocaTable:
         """See `ChannelTable.unanswered`."""
         self._check_open()
         return np.array([channel.unanswered > 0 for channel in self._channels_of(slots)], np.bool_)
+
+    # -- servers ----------------------------------------------------------------------------
+
+    def connections(self) -> Connections:
+        """See `ChannelTable.connections`."""
+        n = len(self._channels) + len(self._free)
+        server, up, askable = np.full(n, -1, np.int32), np.zeros(n, bool), np.zeros(n, bool)
+        index: dict[str, int] = {}
+        for slot, channel in self._channels.items():
+            if channel.host:
+                server[slot] = index.setdefault(channel.host, len(index))
+                up[slot] = channel.state == State.CONNECTED
+                askable[slot] = up[slot] and channel.readable and channel.count == 1
+        return Connections(list(index), server, up, askable)
+
+    def take_served_twice(self) -> list[ServedTwice]:
+        """See `ChannelTable.take_served_twice`."""
+        return []
 
     # -- the rest ---------------------------------------------------------------------------
 

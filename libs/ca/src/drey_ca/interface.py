@@ -77,6 +77,31 @@ class TableStats:
     late_completions: int
 
 
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Which server each channel is, or was last, connected to.
+
+    The columns are indexed by slot, and are as long as there are slots. `server`: index into
+    `servers`, -1 where there is no such channel or it has never connected. `askable`: connected,
+    a scalar and readable, so that a read of it costs next to nothing.
+    """
+
+    servers: list[str]
+    """Names as Channel Access knows them, `host:port`; each once."""
+    server: NDArray[np.int32]
+    connected: NDArray[np.bool_]
+    askable: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTwice:
+    """A name to which two servers answered: the one that was taken, and one that was not."""
+
+    name: str
+    taken: str
+    ignored: str
+
+
 class ChannelTable(Protocol):
     """A set of channels that may grow and shrink while running."""
 
@@ -183,6 +208,18 @@ class ChannelTable(Protocol):
 
         aioca's table cannot ask a server what it has taken: it says False of writes without
         completion, and of a lost server's as soon as the channel is back.
+        """
+        ...
+
+    def connections(self) -> Connections:
+        """Where the channels are connected, now. Never blocks; costs a pass over the slots."""
+        ...
+
+    def take_served_twice(self) -> list[ServedTwice]:
+        """Names that were found at two servers, since last asked; 64 at most are kept.
+
+        It shows when a channel is searched for, and not afterwards. Names are cut at 64
+        characters. aioca's table hears nothing of it: always none.
         """
         ...
 

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import logging
 import os
+import re
 import threading
 import weakref
 from collections.abc import Sequence
@@ -20,7 +21,14 @@ from drey_ca._dbr import LIMITS, dbr_type
 from drey_ca._encode import encode
 from drey_ca._native import Bulk, Table
 from drey_ca.eca import ECA, ECA_NORMAL, name
-from drey_ca.interface import InfoColumns, ReadResult, Slots, TableStats
+from drey_ca.interface import (
+    Connections,
+    InfoColumns,
+    ReadResult,
+    ServedTwice,
+    Slots,
+    TableStats,
+)
 from drey_ca.names import checked_names
 from drey_core.distinct import distinct
 from drey_core.errors import InvalidArgument
@@ -32,6 +40,8 @@ _READ, _WRITE_AND_WAIT, _WRITE_ONLY = range(3)
 _CLOSE_SECONDS = 0.8
 _SETTLE_SECONDS = 0.002
 """How long connection events are gathered before waiters are looked at."""
+
+_SERVED_TWICE = re.compile(r'Channel: "(.*)", Connecting to: (.*), Ignored: (.*)')
 
 _open_tables: weakref.WeakSet[NativeTable] = weakref.WeakSet()
 
@@ -291,6 +301,25 @@ class NativeTable:
         code, context = self._table.last_exception()
         count = self._exceptions
         log.warning("Channel Access reports %s: %s (%d so far)", name(code), context, count)
+
+    # -- servers ----------------------------------------------------------------------------
+
+    def connections(self) -> Connections:
+        """See `ChannelTable.connections`."""
+        self._check_open()
+        server, up, askable, names = self._table.connections()
+        if len(set(names)) < len(names):
+            distinct_names = sorted(set(names))
+            index = {found: i for i, found in enumerate(distinct_names)}
+            places = np.array([index[found] for found in names] + [-1], np.int32)
+            server, names = places[server], distinct_names
+        return Connections(names, server, up, askable)
+
+    def take_served_twice(self) -> list[ServedTwice]:
+        """See `ChannelTable.take_served_twice`."""
+        self._check_open()
+        found = map(_SERVED_TWICE.fullmatch, self._table.take_doubles())
+        return list(dict.fromkeys(ServedTwice(*each.groups()) for each in found if each))
 
     # -- the rest ---------------------------------------------------------------------------
 

@@ -405,5 +405,9 @@ cdef void on_exception(exception_handler_args args) noexcept nogil:
     t.last_context[0] = 0
     if args.ctx != NULL:
         strncpy(t.last_context, args.ctx, sizeof(t.last_context) - 1)
+        if args.stat == ECA_DBLCHNL and t.double_count < DOUBLES:
+            # the table's memory is zero there, and the last byte stays so
+            strncpy(t.doubles[t.double_count], args.ctx, DOUBLE_TEXT - 1)
+            t.double_count += 1
     tell_loop(t)
     unlock(t)

@@ -60,6 +60,7 @@ cdef extern from "cadef.h" nogil:
         ECA_BADTYPE
         ECA_BADCOUNT
         ECA_ALLOCMEM
+        ECA_DBLCHNL
         ECA_UNRESPTMO
 
     int ca_context_create(ca_preemptive_callback_select)

@@ -177,6 +177,8 @@ cdef struct Operation:
 
 cdef enum:
     OPERATIONS = 1024  # at one time, at most
+    DOUBLES = 64  # names served twice, between two looks
+    DOUBLE_TEXT = 256
 
 cdef enum CommandKind:
     ADD
@@ -240,6 +242,9 @@ cdef struct Shared:
     uint64_t exceptions
     int32_t last_exception
     char last_context[160]
+    char doubles[DOUBLES][DOUBLE_TEXT]  # libca's words on names that two servers have
+    int32_t double_count
+    bint naming  # the CA thread has to look for names of servers that had only an address
 
 
 cdef inline void lock(Shared* t) noexcept nogil:

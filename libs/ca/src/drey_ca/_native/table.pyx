@@ -482,6 +482,71 @@ cdef class Table:
             unlock(t)
         return used, connected, wanted, updates, merged, bad_events, late
 
+    def connections(self):
+        """(server's number or -1, connected, can be asked, server names) of all slots that there are.
+
+        Can be asked: connected, a readable scalar. A server may stand among the names twice: once
+        as it was known before the name service had answered.
+        """
+        cdef Shared* t = self.t
+        cdef int64_t at = 0, stop, i, n
+        cdef int32_t k
+        cdef Slot* slot
+        with nogil:
+            lock(t)
+            n = t.capacity
+            t.naming = True
+            tell_thread(t)
+            unlock(t)
+        servers = np.empty(n, np.int32)
+        up, askable = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
+        cdef int32_t[::1] server = servers
+        cdef uint8_t[::1] is_up = up
+        cdef uint8_t[::1] can = askable
+        with nogil:
+            while at < n:
+                stop = min(n, at + 4096)
+                lock(t)
+                for i in range(at, stop):
+                    slot = &t.slots[i]
+                    server[i] = slot.host if slot.used and slot.native >= 0 else -1
+                    is_up[i] = slot.used and slot.state == CONNECTED
+                    can[i] = is_up[i] and slot.count == 1 and slot.rights & READ_RIGHT
+                unlock(t)
+                at = stop
+        names = []
+        cdef char host[64]
+        for k in range(t.host_count):
+            with nogil:
+                lock(t)
+                memcpy(host, t.hosts[k].name, 64)
+                unlock(t)
+            names.append((<bytes>host).decode("latin-1"))
+        return servers, up.view(np.bool_), askable.view(np.bool_), names
+
+    def take_doubles(self):
+        """libca's words on names that two servers have, since last asked; `DOUBLES` at most."""
+        cdef char text[DOUBLE_TEXT]
+        cdef list out = []
+        cdef int32_t i, n
+        with nogil:
+            lock(self.t)
+            n = self.t.double_count
+            unlock(self.t)
+        for i in range(n):
+            with nogil:
+                lock(self.t)
+                memcpy(text, self.t.doubles[i], DOUBLE_TEXT)
+                unlock(self.t)
+            out.append((<bytes>text).decode("latin-1"))
+        with nogil:
+            lock(self.t)
+            self.t.double_count -= n
+            memmove(self.t.doubles[0], self.t.doubles[n], DOUBLE_TEXT * self.t.double_count)
+            memset(self.t.doubles[self.t.double_count], 0, DOUBLE_TEXT * (DOUBLES - self.t.double_count))
+            unlock(self.t)
+        return out
+
     def last_exception(self):
         """(ECA code, context) of the last error message that libca passed on."""
         cdef Shared* t = self.t

@@ -89,6 +89,10 @@ cdef bint work(Shared* t) noexcept nogil:
     i = 0
     while fence_host(t, i, &sent):
         i += 1
+    if take_naming(t):
+        i = 0
+        while name_host(t, i):
+            i += 1
     free_discarded(t)
     return sent
 
@@ -566,6 +570,41 @@ cdef inline bint can_ask(Shared* t, int32_t index, int32_t at) noexcept nogil:
     cdef Slot* slot = &t.slots[index]
     return (slot.used and slot.host == at and slot.state == CONNECTED and slot.channel != NULL
             and slot.rights & READ_RIGHT)
+
+
+# -- names of servers: libca has an address until the name service has answered ---------------
+
+cdef inline bint take_naming(Shared* t) noexcept nogil:
+    lock(t)
+    cdef bint naming = t.naming
+    t.naming = False
+    unlock(t)
+    return naming
+
+
+cdef bint name_host(Shared* t, int32_t at) noexcept nogil:
+    """Take over the name that a server has by now; False past the last."""
+    cdef int32_t reader = -1
+    cdef chid channel = NULL
+    cdef bint connected = False
+    cdef char name[64]
+    lock(t)
+    if at >= t.host_count:
+        unlock(t)
+        return False
+    if 48 <= t.hosts[at].name[0] <= 57:  # a digit
+        reader = reader_of(t, at, &connected)
+        if reader >= 0:
+            channel = t.slots[reader].channel
+    unlock(t)
+    if reader >= 0:
+        memset(name, 0, sizeof(name))
+        ca_get_host_name(channel, name, sizeof(name))
+        if name[0]:
+            lock(t)
+            memcpy(t.hosts[at].name, name, sizeof(name))
+            unlock(t)
+    return True
 
 
 cdef void free_discarded(Shared* t) noexcept nogil:

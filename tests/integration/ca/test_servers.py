@@ -1,0 +1,70 @@
+"""Which servers the channels are at, and names that two servers have."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from drey_ca import ServedTwice, open_table
+from drey_core.errors import Unimplemented
+from drey_testing.ca.ioc import Ioc
+from drey_testing.ca.suite import WAIT, connected
+
+ONE = """
+record(ao,"ONE:A"){field(VAL,"1") field(PINI,"YES")}
+record(waveform,"ONE:WAVE"){field(FTVL,"DOUBLE") field(NELM,"5")}
+record(ao,"BOTH"){field(VAL,"1") field(PINI,"YES")}
+"""
+OTHER = """
+record(ao,"OTHER:A"){field(VAL,"2") field(PINI,"YES")}
+record(ao,"BOTH"){field(VAL,"2") field(PINI,"YES")}
+"""
+
+
+async def test_connections_tell_the_server_of_each_channel(table, tmp_path):
+    with Ioc(tmp_path, ONE) as one, Ioc(tmp_path, OTHER) as other:
+        slots = await connected(table, "ONE:A", "ONE:WAVE", "OTHER:A")
+        (dead,) = (await table.add(["NOBODY:SERVES:THIS"])).tolist()
+        found = table.connections()
+        ports = [found.servers[i].rpartition(":")[2] for i in found.server[slots].tolist()]
+        assert ports == [str(one.port), str(one.port), str(other.port)]
+        assert found.server[dead] == -1 and not found.connected[dead]
+        assert found.connected[slots].all()
+        assert found.askable[slots].tolist() == [True, False, True]
+        assert len(set(found.servers)) == len(found.servers)
+        other.kill()
+        async with asyncio.timeout(WAIT):
+            while table.connections().connected[slots[2]]:
+                await asyncio.sleep(0.05)
+        found = table.connections()
+        # where it was, and that it is not there now
+        assert found.servers[found.server[slots[2]]].endswith(f":{other.port}")
+        assert not found.askable[slots[2]]
+        await table.remove(slots[:1])
+        assert table.connections().server[slots[0]] == -1
+
+
+async def test_a_name_at_two_servers_is_told_with_both(tmp_path):
+    try:
+        async with open_table("native") as table:
+            with Ioc(tmp_path, ONE) as one, Ioc(tmp_path, OTHER) as other:
+                slots = await connected(table, "BOTH", "ONE:A", "OTHER:A")
+                found: list[ServedTwice] = []
+                async with asyncio.timeout(WAIT):
+                    while not found:
+                        await asyncio.sleep(0.05)
+                        found = table.take_served_twice()
+                assert [each.name for each in found] == ["BOTH"]
+                named = {found[0].taken.rpartition(":")[2], found[0].ignored.rpartition(":")[2]}
+                assert named == {str(one.port), str(other.port)}
+                assert table.take_served_twice() == []
+                assert table.connections().connected[slots].all()
+                # a further search tells of it again
+                again = await table.add(["BOTH"])
+                async with asyncio.timeout(WAIT):
+                    while not table.take_served_twice():
+                        await asyncio.sleep(0.05)
+                await table.remove(again)
+    except Unimplemented as error:
+        pytest.skip(f"NOT TESTED: the native table is not built here ({error})")
