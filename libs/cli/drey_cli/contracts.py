@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from drey.audit.v1 import audit_service_pb2 as audit_service_pb2
     from drey.catalog.v1 import catalog_pb2 as catalog_pb2
     from drey.catalog.v1 import catalog_service_pb2 as catalog_service_pb2
+    from drey.common.v1 import breaker_pb2 as breaker_pb2
     from drey.common.v1 import errors_pb2 as errors_pb2
     from drey.common.v1 import form_pb2 as form_pb2
     from drey.common.v1 import selector_pb2 as selector_pb2
@@ -46,7 +47,7 @@ else:
             setattr(self, attribute, attribute_value)
             return attribute_value
 
-    _AREAS = dict.fromkeys(("errors", "form", "selector", "state", "value"), "common")
+    _AREAS = dict.fromkeys(("breaker", "errors", "form", "selector", "state", "value"), "common")
     _AREAS["watch"] = "monitor"
 
     def __getattr__(name: str) -> LazyModule:

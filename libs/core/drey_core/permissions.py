@@ -82,6 +82,7 @@ _ADMINISTER = _split_permissions("""
     access.keys.create access.keys.list access.keys.revoke
     audit.chain.verify audit.events.get audit.events.list audit.events.watch
     control.shards.release
+    system.breakers.force
 """)
 
 PV_PERMISSIONS = _split_permissions("""

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from drey.events.v1.changes_pb2 import CatalogChanged
 from drey.events.v1.directory_pb2 import DirectoryVersion
+from drey.events.v1.instances_pb2 import BreakersForced, InstanceReport
 from drey.events.v1.values_pb2 import Heartbeat
 from drey_core.errors import Malformed
 from drey_core.pages import PAGE_LIMIT
@@ -70,6 +71,21 @@ def decode_directory_version(raw: bytes) -> DirectoryVersion:
     if version.pages and max(version.pages) >= PAGE_LIMIT:
         raise Malformed(f"a directory version that names page {max(version.pages)}")
     return version
+
+
+def decode_instance(raw: bytes) -> InstanceReport:
+    """A sign of life of a process. Raises `Malformed`."""
+    with parsing("a report of an instance"):
+        report = InstanceReport.FromString(raw)
+    if not report.service or not report.instance:
+        raise Malformed("a report of an instance without a name")
+    return report
+
+
+def decode_breakers(raw: bytes) -> BreakersForced:
+    """What administrators say of circuit breakers. Raises `Malformed`."""
+    with parsing("a list of forced breakers"):
+        return BreakersForced.FromString(raw)
 
 
 def encode_catalog_changed(version: int) -> bytes:

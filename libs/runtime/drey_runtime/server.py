@@ -84,17 +84,32 @@ def method_handlers(service: str, servicer: object) -> grpc.GenericRpcHandler:
 
 
 class Health:
-    """`grpc.health.v1`: the state of the process ("") and of each service."""
+    """`grpc.health.v1`: "" says that the process lives, each service whether it can do its work.
+
+    That "" is answered shows that the event loop turns, and no more: it is for liveness, and no
+    dependency that is away changes it. Readiness asks for a service by name.
+    """
 
     def __init__(self, services: Iterable[str]) -> None:
         self.servicer = HealthServicer()
-        self._services = ("", *services)
+        self._serving: dict[str, bool | None] = dict.fromkeys(services)
 
-    async def set(self, serving: bool) -> None:
-        """Say of all services whether they serve."""
+    @property
+    def serving(self) -> bool:
+        """Whether every service can do its work."""
+        return all(self._serving.values())
+
+    def serves(self, service: str) -> bool:
+        """Whether it can do its work."""
+        return bool(self._serving[service])
+
+    async def set(self, serving: bool, *services: str) -> None:
+        """Say whether these services serve; without names: all of them."""
         state = health_pb2.HealthCheckResponse.ServingStatus
-        for service in self._services:
-            await self.servicer.set(service, state.SERVING if serving else state.NOT_SERVING)
+        for service in services or tuple(self._serving):
+            if self._serving[service] is not serving:
+                self._serving[service] = serving
+                await self.servicer.set(service, state.SERVING if serving else state.NOT_SERVING)
 
 
 def bounds_of(settings: CommonSettings) -> Bounds:
@@ -150,6 +165,7 @@ async def serve(
     shown = tuple(reflected if reflected is not None else names)
     _serve_reflection(server, shown)
     port = _bind_port(server, settings, listen, public)
+    await health.set(False)
     await server.start()
     log.info("listening on port %d", port)
     async with asyncio.TaskGroup() as loops:

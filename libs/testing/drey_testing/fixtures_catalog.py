@@ -88,7 +88,7 @@ class Keys:
 async def until_serving(channel: grpc.aio.Channel, seconds: float = 300.0) -> None:
     """Return once the server behind `channel` says that it serves. Raises TimeoutError."""
     health = health_pb2_grpc.HealthStub(channel)
-    request = health_pb2.HealthCheckRequest()
+    request = health_pb2.HealthCheckRequest(service="drey.snapshot.v1.SnapshotService")
     async with asyncio.timeout(seconds):
         while True:
             with suppress(grpc.aio.AioRpcError):

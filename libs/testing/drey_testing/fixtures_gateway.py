@@ -32,6 +32,7 @@ from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image
 from drey_stack import Nats, Valkey, free_port
 
+_WATCHING = health_pb2.HealthCheckRequest(service="drey.monitor.v1.MonitorService")
 START = 1_700_000_000_000_000_000
 
 
@@ -246,10 +247,10 @@ class Gateway:
             )
 
     async def serving(self) -> bool:
-        """Whether its health check says SERVING."""
+        """Whether its health check says that it can serve watches."""
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         try:
-            health = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+            health = await stub.Check(_WATCHING, timeout=1)
         except grpc.aio.AioRpcError:
             return False
         return bool(health.status == health_pb2.HealthCheckResponse.SERVING)

@@ -51,6 +51,7 @@ from drey_runtime.auth import GATEWAY, TokenSigner
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database
 from drey_runtime.image import Image
+from drey_runtime.instances import InstanceReports
 from drey_runtime.interceptor import Calls
 from drey_runtime.jobs import JobStore
 from drey_runtime.server import Health, channel, serve
@@ -74,23 +75,50 @@ FORWARDED = {
     _restore.DESCRIPTOR.services_by_name["RestoreService"].full_name: "restore",
 }
 """Public services that others serve: a new one needs its name here."""
+_ASKED = {
+    "snapshot": "drey.snapshot.v1.SnapshotService",
+    "monitor": "drey.internal.control.v1.ControlService",
+    "restore": "drey.restore.v1.RestoreService",
+}
+"""Service of each part whose health tells of the part."""
 
 
 class GatewayReadiness:
-    """Says that the gateway serves once the image and the keys have been read."""
+    """Says of each service whether this gateway can serve it.
 
-    def __init__(self, health: Health, feed: Feed, ring: KeyRing) -> None:
+    Watching takes the image, which has been read once and is in memory since; what this gateway
+    keeps in Postgres takes that; what it forwards takes the service behind it.
+    """
+
+    def __init__(
+        self, health: Health, feed: Feed, ring: KeyRing, db: Database, probes: Probes
+    ) -> None:
         self._health, self._feed, self._ring = health, feed, ring
+        self._db, self._probes = db, probes
 
     async def run(self) -> None:
-        """Until cancelled. Once ready it stays so: it serves from memory."""
-        await self._health.set(False)
-        await self._feed.loaded.wait()
-        while not self._ring.loaded:
-            await asyncio.sleep(0.02)
-        await self._health.set(True)
-        log.info("ready")
-        await asyncio.Event().wait()
+        """Look for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_here())
+            group.create_task(self._ask_parts())
+
+    async def _look_here(self) -> None:
+        while True:
+            keys = self._ring.loaded
+            await self._health.set(keys, SYSTEM)
+            await self._health.set(keys and self._db.ready, ACCESS, AUDIT, EVENT, JOB)
+            if keys and self._feed.loaded.is_set() and not self._health.serves(MONITOR):
+                await self._health.set(True, MONITOR)
+                log.info("ready")
+            # a start is waited for
+            await asyncio.sleep(0.2 if self._health.serves(MONITOR) else 0.02)
+
+    async def _ask_parts(self) -> None:
+        while True:
+            answering = {part.name for part in await self._probes.ask() if part.up}
+            for service, part in FORWARDED.items():
+                await self._health.set(self._ring.loaded and part in answering, service)
+            await asyncio.sleep(1.0)
 
 
 async def main(settings: GatewaySettings, app: App) -> None:
@@ -145,7 +173,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
             "postgres": probe_postgres(db),
             "nats": probe_nats(bus),
             "redis": probe_redis(image),
-            **{name: probe_service(found) for name, found in channels.items()},
+            **{name: probe_service(found, _ASKED[name]) for name, found in channels.items()},
         }
     )
 
@@ -158,7 +186,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
     ]
     public = [*(name for name, _ in services), SYSTEM, *FORWARDED]
     info = server_info(settings, public)
-    services.append((SYSTEM, SystemServicer(context, limiter, probes, jobs, info)))
+    services.append((SYSTEM, SystemServicer(context, limiter, probes, jobs, info, feed.instances)))
     await feed.subscribe()
     await keys.subscribe()
     await relay.subscribe()
@@ -183,7 +211,8 @@ async def main(settings: GatewaySettings, app: App) -> None:
     app.start(jobs.changes)
     app.start(events)
     app.start(anchors)
-    app.start(GatewayReadiness(health, feed, ring))
+    app.start(GatewayReadiness(health, feed, ring, db, probes))
+    app.start(InstanceReports(bus, "gateway", lambda: health.serves(MONITOR)))
 
 
 def _make_forwarder(channels: dict[str, grpc.aio.Channel], signer: TokenSigner) -> Forwarder:

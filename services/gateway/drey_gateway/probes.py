@@ -71,13 +71,15 @@ def probe_redis(image: Image) -> Probe:
     return probe_once
 
 
-def probe_service(channel: grpc.aio.Channel) -> Probe:
-    """Its health check."""
+def probe_service(channel: grpc.aio.Channel, service: str) -> Probe:
+    """The health check of one of its services."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
 
     async def probe_once() -> str:
         try:
-            health = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_DEADLINE_S)
+            health = await stub.Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=_DEADLINE_S
+            )
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{error.code().name.lower()}: {error.details()}") from error
         if health.status != health_pb2.HealthCheckResponse.SERVING:

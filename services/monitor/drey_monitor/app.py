@@ -12,8 +12,10 @@ from drey_ca import open_table
 from drey_core.errors import Unavailable
 from drey_monitor.adapters.catalog_client import ImageCatalog, directory_client
 from drey_monitor.adapters.channels import ChannelHub
+from drey_monitor.domain.iocs import IocBook
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.epochs import EpochListener
+from drey_monitor.loops.iocs import IocWatch
 from drey_monitor.loops.owner import Owner
 from drey_monitor.loops.ready import MonitorReadiness
 from drey_monitor.loops.tick import Ticker
@@ -24,6 +26,7 @@ from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
 from drey_runtime.image import Image
+from drey_runtime.instances import InstanceReports
 from drey_runtime.lease import Lease
 from drey_runtime.lease_postgres import PostgresLease
 from drey_runtime.server import channel, serve
@@ -71,6 +74,19 @@ async def main(settings: MonitorSettings, app: App) -> None:
     await bus.subscribe(bus.subject("heartbeats", "*"), epochs.on_heartbeat)
     app.start(catalog, "catalog")
     app.start(MonitorReadiness(health, catalog, bus, image), "readiness")
+    book = IocBook()
+    app.start(IocWatch(hub, book), "IOCs")
+    app.start(
+        InstanceReports(
+            bus,
+            "monitor",
+            lambda: health.serving,
+            iocs=lambda: book.states,
+            doubles=lambda: book.doubles,
+            queues=shards.queues,
+        ),
+        "instance",
+    )
     app.start(Ticker(hub, shards, image, settings.tick), "tick")
     await _wait_for_bus(bus)
     lease = await enter(_lease(settings))

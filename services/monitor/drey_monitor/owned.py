@@ -14,6 +14,7 @@ from drey_monitor.domain.ownership import has_room
 from drey_monitor.domain.progress import SearchSettling, UpdateRate
 from drey_monitor.domain.shard import Counts, ShardState
 from drey_runtime import telemetry
+from drey_runtime.instances import QueueState
 from drey_runtime.lease import Term
 
 _WAITING_BATCHES = 16
@@ -189,6 +190,18 @@ class Shards:
         self.released.set()
         self._room.clear()
         return count
+
+    def queues(self) -> list[QueueState]:
+        """Batches of each owned shard that wait for NATS."""
+        return [
+            QueueState(
+                f"batches of shard {owned.shard}",
+                owned.outgoing.qsize(),
+                owned.outgoing.maxsize,
+                owned.dropped_batches,
+            )
+            for owned in self
+        ]
 
     def _tell_room(self) -> None:
         if not self.released.is_set() and has_room(len(self._claimed), self._most):

@@ -33,9 +33,11 @@ from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.image import Image
+from drey_runtime.instances import InstanceReports
 from drey_runtime.jobs import JobKind, JobStore, JobWorker
 from drey_runtime.migrate import check_connection
 from drey_runtime.pulse import Pulses
+from drey_runtime.readiness import Readiness
 from drey_runtime.server import channel, serve
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
@@ -138,5 +140,6 @@ async def main(settings: RestoreSettings, app: App) -> int:
     port, health = await enter(
         serve(settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)])
     )
-    await health.set(True)
+    app.start(Readiness(health, {SERVICE: lambda: database.ready and reserved.ready}), "health")
+    app.start(InstanceReports(bus, "restore", lambda: health.serving), "instance")
     return port

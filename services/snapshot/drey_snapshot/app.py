@@ -9,7 +9,9 @@ from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database
 from drey_runtime.housekeeping import Housekeeping
 from drey_runtime.image import Image
+from drey_runtime.instances import InstanceReports
 from drey_runtime.migrate import check_connection
+from drey_runtime.readiness import Readiness
 from drey_runtime.server import serve
 from drey_runtime.settings import SettingsError
 from drey_snapshot import snapshots
@@ -17,7 +19,6 @@ from drey_snapshot.catalog.directory_servicer import DirectoryServicer
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.servicer import CatalogServicer
 from drey_snapshot.context import Context
-from drey_snapshot.health import HealthLoop
 from drey_snapshot.settings import SnapshotSettings
 
 CATALOG_SERVICE = "drey.catalog.v1.CatalogService"
@@ -53,7 +54,20 @@ async def main(settings: SnapshotSettings, app: App) -> None:
         )
     )
     app.start(GiveBack(_GIVE_BACK_S), "memory")
-    app.start(HealthLoop(context.db, context.catalog, health), "health")
+    # the catalog is read from memory; snapshots are not
+    catalog, db = context.catalog, context.db
+    app.start(
+        Readiness(
+            health,
+            {name: lambda: catalog.loaded for name in (CATALOG_SERVICE, DIRECTORY_SERVICE)}
+            | {
+                name: lambda: catalog.loaded and db.ready
+                for name in (SNAPSHOT_SERVICE, COMPARE_SERVICE)
+            },
+        ),
+        "health",
+    )
+    app.start(InstanceReports(context.bus, "snapshot", lambda: health.serving), "instance")
 
 
 async def open_context(settings: SnapshotSettings, app: App) -> Context:

@@ -21,6 +21,9 @@ from drey_testing.fixtures_catalog import loopback, until_serving
 from tests.integration.catalog.conftest import connect
 from tests.integration.catalog.helpers import refused
 
+CATALOG = "drey.catalog.v1.CatalogService"
+SNAPSHOT = "drey.snapshot.v1.SnapshotService"
+
 
 class Listen:
     def __init__(self, listen: str) -> None:
@@ -62,10 +65,15 @@ async def test_it_starts_while_all_is_away_and_recovers(away, keys) -> None:
     try:
         async with connect(Listen(listen), keys) as channel:
             health = health_pb2_grpc.HealthStub(channel)
-            answer = await health.Check(
-                health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True
-            )
-            assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+            async def serves(service: str) -> bool:
+                request = health_pb2.HealthCheckRequest(service=service)
+                answer = await health.Check(request, timeout=60, wait_for_ready=True)
+                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+            # it lives, and nobody should restart it; it has nothing to answer from yet
+            assert await serves("")
+            assert not await serves(CATALOG) and not await serves(SNAPSHOT)
             catalog = CatalogServiceStub(channel)
             with refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
                 await catalog.ListPvs(rpc.ListPvsRequest())
@@ -74,6 +82,14 @@ async def test_it_starts_while_all_is_away_and_recovers(away, keys) -> None:
             await catalog.CreatePv(
                 rpc.CreatePvRequest(pv=catalog_pb2.Pv(setpoint={"address": "A"}))
             )
+            assert (await catalog.ListPvs(rpc.ListPvsRequest())).total_size == 1
+            assert await serves("") and await serves(CATALOG)
+            await parts[0].stop()
+            async with asyncio.timeout(60):
+                while await serves(SNAPSHOT):
+                    await asyncio.sleep(0.05)
+            # the catalog is in memory
+            assert await serves("") and await serves(CATALOG)
             assert (await catalog.ListPvs(rpc.ListPvsRequest())).total_size == 1
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 60) == 0

@@ -16,12 +16,14 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from drey.access.v1 import access_service_pb2 as pb
 from drey.access.v1 import access_service_pb2_grpc as pb_grpc
 from drey.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
 from drey.common.v1 import selector_pb2
+from drey.events.v1.instances_pb2 import InstanceReport
 from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2
@@ -563,16 +565,13 @@ async def test_system_summary(rig, gateway, admin_key):
         return (await summary()).shards[0].state.fresh
 
     await eventually(heard, "a monitor")
+
+    async def answering() -> bool:
+        up = {p.name for p in (await summary()).parts if p.state == 1}
+        return up == {"postgres", "nats", "redis"}
+
+    await eventually(answering, "the parts that there are, and no others")
     found = await summary()
-    up = {p.name: p.state == 1 for p in found.parts}
-    assert up == {
-        "postgres": True,
-        "nats": True,
-        "redis": True,
-        "snapshot": False,
-        "monitor": False,
-        "restore": False,
-    }
     assert (found.pvs, found.channels, found.healthy) == (5, 10, False)
     slow = {f.code: f for f in found.findings}[system_service_pb2.FINDING_CODE_SLOW_CHANNEL_ACCESS]
     assert (slow.WhichOneof("subject"), slow.host) == ("host", "rig")
@@ -611,6 +610,58 @@ async def test_system_summary(rig, gateway, admin_key):
         if any("silent" in f.text for f in answer.summary.findings):
             break
     watch.cancel()
+
+
+async def test_the_summary_tells_of_instances_and_their_iocs(rig, gateway, admin_key):
+    stub: Any = system_service_pb2_grpc.SystemServiceStub(gateway.channel)
+    report = InstanceReport(service="monitor", instance="far:1", version="0.0", serving=True)
+    report.iocs.add(address="ioc1:5064", channels=9, connected=0, timeouts=4, echo_ns=700)
+    report.iocs.add(address="ioc2:5064", channels=1, connected=1, breaker=2, breaker_since_ns=5)
+    report.ioc_count = 2
+    report.queues.add(name="batches", depth=1, bound=16)
+    report.served_twice.add(name="A:PV", taken="ioc1:5064", ignored="ioc2:5064", since_ns=5)
+    request = system_service_pb2.GetSystemSummaryRequest()
+    found: Any = None
+
+    async def told() -> bool:
+        nonlocal found
+        await rig.bus.publish(rig.bus.subject("instances", "monitor"), b"nonsense")
+        await rig.bus.publish(rig.bus.subject("instances", "monitor"), report.SerializeToString())
+        found = (await stub.GetSystemSummary(request, metadata=bearer(admin_key))).summary
+        services = {instance.service for instance in found.instances}
+        codes = {finding.code for finding in found.findings}
+        return services == {"gateway", "monitor"} and (
+            system_service_pb2.FINDING_CODE_SERVED_TWICE in codes
+        )
+
+    await eventually(told, "both instances and the findings")
+    (own,) = [each for each in found.instances if each.service == "gateway"]
+    assert own.version and own.start_time.seconds and own.HasField("age")
+    down, held = found.iocs
+    assert (down.address, down.channels, down.timeouts) == ("ioc1:5064", 9, 4)
+    assert down.echo.nanos == 700 and found.ioc_count == 2
+    assert [(b.service, b.instance, b.state) for b in held.breakers] == [("monitor", "far:1", 2)]
+    subjects = {f.code: getattr(f, f.WhichOneof("subject")) for f in found.findings}
+    assert subjects[system_service_pb2.FINDING_CODE_IOC_DOWN] == "ioc1:5064"
+    assert subjects[system_service_pb2.FINDING_CODE_BREAKER_OPEN] == "ioc2:5064"
+    assert subjects[system_service_pb2.FINDING_CODE_SERVED_TWICE] == "A:PV"
+
+
+async def test_each_service_is_ready_by_what_it_needs(rig, gateway):
+    """Whoever asks for a service that is forwarded is told of the one behind it."""
+    health = health_pb2_grpc.HealthStub(gateway.channel)
+
+    async def serves(service: str) -> bool:
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = await health.Check(request, timeout=60)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def ready() -> bool:
+        return await serves("drey.monitor.v1.MonitorService")
+
+    await eventually(ready, "ready to watch")
+    assert await serves("") and await serves("drey.system.v1.SystemService")
+    assert not await serves("drey.restore.v1.RestoreService")
 
 
 async def test_reflection_answers_under_both_of_its_names(gateway, admin_key):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from drey_cli.contracts import monitor_service_pb2, system_service_pb2
+from drey_cli.contracts import breaker_pb2, monitor_service_pb2, system_service_pb2
 from drey_cli.errors import ExitCode
 from drey_cli.options import option
 from drey_cli.output import Drawn
@@ -22,7 +22,7 @@ _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 )
 @option("--watch", "-w", is_flag=True, help="Follow it until Ctrl-C.")
 def status_command(session: CliSession, watch: bool) -> None:
-    """Show how the whole does: services, shards, findings. Exit 1 unless it is healthy."""
+    """Show how the whole does: services, shards, IOCs, findings. Exit 1 unless healthy."""
     if watch:
         _watch_status(session)
         return
@@ -111,6 +111,59 @@ def channels_table(summary: system_service_pb2.SystemSummary) -> Table:
     )
 
 
+def instances_table(summary: system_service_pb2.SystemSummary) -> Table:
+    """One line a process."""
+
+    def serving_cell(instance: system_service_pb2.ServiceInstance) -> Cell:
+        return Cell("serving", "green") if instance.serving else Cell("not ready", "bold yellow")
+
+    def queue_text(instance: system_service_pb2.ServiceInstance) -> str:
+        fullest = max(instance.queues, key=lambda q: q.depth / max(q.bound, 1), default=None)
+        return f"{fullest.depth}/{fullest.bound}" if fullest else ""
+
+    return table_of(
+        summary.instances,
+        text_field("service", lambda instance: instance.service),
+        text_field("instance", lambda instance: instance.name, fold=True),
+        text_field("state", serving_cell),
+        text_field("version", lambda instance: instance.version),
+        number_field("fullest queue", queue_text),
+    )
+
+
+def iocs_table(summary: system_service_pb2.SystemSummary) -> Table:
+    """One line an IOC, those in trouble first."""
+
+    def state_cell(ioc: system_service_pb2.IocStatus) -> Cell:
+        if ioc.channels and not ioc.connected:
+            return Cell("down", "bold red")
+        if ioc.HasField("silent_since"):
+            return Cell("silent", "bold yellow")
+        return Cell("answers", "green") if ioc.HasField("echo") else Cell("not asked yet", "dim")
+
+    def echo_text(ioc: system_service_pb2.IocStatus) -> str:
+        return f"{ioc.echo.ToNanoseconds() / 1e6:.1f} ms" if ioc.HasField("echo") else "—"
+
+    def breaker_cell(ioc: system_service_pb2.IocStatus) -> Cell:
+        if ioc.HasField("forced"):
+            word = short_name(breaker_pb2.BreakerMode, ioc.forced.mode).replace("_", " ")
+            return Cell(f"{word} by {ioc.forced.actor.principal}", "bold yellow")
+        services = sorted({breaker.service for breaker in ioc.breakers})
+        return Cell(f"open in {', '.join(services)}", "bold red") if services else Cell("closed")
+
+    return table_of(
+        summary.iocs,
+        text_field("IOC", lambda ioc: ioc.address, fold=True),
+        text_field("state", state_cell),
+        number_field("channels", lambda ioc: format_count(ioc.channels)),
+        number_field("connected", lambda ioc: format_count(ioc.connected)),
+        number_field("time-outs", lambda ioc: format_count(ioc.timeouts)),
+        number_field("echo", echo_text),
+        number_field("hung", lambda ioc: format_count(ioc.reconnected)),
+        text_field("breaker", breaker_cell),
+    )
+
+
 def findings_table(summary: system_service_pb2.SystemSummary, *, utc: bool) -> Table:
     """One line a finding, gravest first."""
 
@@ -133,6 +186,8 @@ def draw_summary(summary: system_service_pb2.SystemSummary, *, utc: bool) -> Dra
         parts_table(summary),
         owners_table(summary),
         channels_table(summary),
+        instances_table(summary),
+        iocs_table(summary),
         findings_table(summary, utc=utc),
     ]
     text = (

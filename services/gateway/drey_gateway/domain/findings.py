@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Literal
 
 from drey_core.values import State
+from drey_gateway.domain.instances import InstanceBook, IocSummary
 from drey_gateway.domain.live import Shard
 
 
@@ -30,13 +31,21 @@ class Code(IntEnum):
     UNSUPPORTED_PROTOCOL = 6
     CLOCK_SKEW = 7
     SLOW_CHANNEL_ACCESS = 8
+    SERVED_TWICE = 9
+    IOC_DOWN = 10
+    IOC_SILENT = 11
+    BREAKER_OPEN = 12
+    BREAKER_FORCED = 13
+    CHANNELS_HUNG = 14
+    VERSIONS_DIFFER = 15
+    QUEUE_FULL = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a finding is about: the part, the shard or the host of that name or number."""
+    """What a finding is about: the part, shard, host and so on of that name or number."""
 
-    kind: Literal["part", "shard", "host"]
+    kind: Literal["part", "shard", "host", "ioc", "pv", "instance"]
     which: str | int
 
 
@@ -124,6 +133,98 @@ def of_shards(
         )
         for other, numbers in sorted(slow.items())
     ]
+    return out
+
+
+def of_instances(book: InstanceBook, now: int) -> list[Finding]:
+    """Findings about IOCs, double names and the instances of services; `now` is monotonic."""
+    out = [finding for ioc in book.iocs(now) for finding in _of_ioc(ioc)]
+    out += [
+        Finding(
+            Code.SERVED_TWICE,
+            Level.ERROR,
+            Subject("pv", double.name),
+            f"{double.name} is served by {double.taken}, which is taken, and by {double.ignored}:"
+            " which of them another client gets is chance",
+            f"take the record out of one of the two IOCs, or let the searches of the monitors reach"
+            f" one of them only (DREY_MONITOR_CA_ADDRESS_LIST), then look whether {double.taken} is"
+            " the right one",
+            (double.name,),
+        )
+        for double in book.doubles(now)
+    ]
+    out += [
+        Finding(
+            Code.VERSIONS_DIFFER,
+            Level.WARNING,
+            Subject("part", service),
+            f"instances of {service} are of versions {', '.join(versions)}",
+            "nothing while an upgrade runs; otherwise restart those of the older version",
+        )
+        for service, versions in book.versions(now).items()
+        if len(versions) > 1
+    ]
+    full: dict[str, list[str]] = {}
+    for service, instance, queue in book.drops(now):
+        full.setdefault(instance, []).append(f"{service}'s {queue.name} ({queue.dropped} so far)")
+    out += [
+        Finding(
+            Code.QUEUE_FULL,
+            Level.WARNING,
+            Subject("instance", instance),
+            f"{instance} had to drop from {', '.join(queues)}: what reads there is too slow",
+            "see whether NATS is slow or away; consumers read the image again, nothing is lost",
+        )
+        for instance, queues in sorted(full.items())
+    ]
+    return out
+
+
+def _of_ioc(ioc: IocSummary) -> list[Finding]:
+    out, subject = [], Subject("ioc", ioc.address)
+    if ioc.is_down:
+        out.append(
+            Finding(
+                Code.IOC_DOWN,
+                Level.WARNING,
+                subject,
+                f"all {ioc.channels} channels of IOC {ioc.address} are disconnected",
+                "see whether it runs and the network to it; its channels connect by themselves",
+            )
+        )
+    elif ioc.silent_since_ns:
+        out.append(
+            Finding(
+                Code.IOC_SILENT,
+                Level.WARNING,
+                subject,
+                f"IOC {ioc.address} holds {ioc.connected} connections and answers nothing"
+                f" ({ioc.timeouts} time-outs): its values may be old",
+                "look at its load and its console; restart it where it hangs",
+            )
+        )
+    if ioc.breakers:
+        where = ", ".join(f"{b.service} ({b.instance})" for b in ioc.breakers)
+        out.append(
+            Finding(
+                Code.BREAKER_OPEN,
+                Level.WARNING,
+                subject,
+                f"{where} does not ask IOC {ioc.address} any more: forced reads and writes of its"
+                " channels fail at once",
+                "see why it did not answer; it is probed, and asked again as soon as it answers",
+            )
+        )
+    if ioc.reconnected:
+        out.append(
+            Finding(
+                Code.CHANNELS_HUNG,
+                Level.INFO,
+                subject,
+                f"{ioc.reconnected} channels of IOC {ioc.address} hung and were connected anew",
+                "nothing, once; where it goes on, look at the IOC's event queues (casr 2)",
+            )
+        )
     return out
 
 

@@ -15,14 +15,16 @@ from drey_core.directory import CatalogPage
 from drey_core.epochs import believable
 from drey_core.errors import Malformed, Unavailable
 from drey_gateway import mapping
+from drey_gateway.domain.instances import InstanceBook
 from drey_gateway.domain.live import LiveState
+from drey_gateway.mapping_system import instance_sign
 from drey_gateway.ports import ImageReader
 from drey_runtime import telemetry
 from drey_runtime.backoff import backoff
 from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
-from drey_runtime.edge import decode_catalog_changed, decode_heartbeat, note
+from drey_runtime.edge import decode_catalog_changed, decode_heartbeat, decode_instance, note
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Feed:
         self._directory_news = asyncio.Event()
         self._read_versions: dict[int, dict[int, tuple[int, int]]] = {}
         self._reconnects = 0
+        self.instances = InstanceBook()
         self.loaded = asyncio.Event()
         # Nobody has been heard of yet: what is asked before the first look is told so.
         self.stale = live.stale_shards(time.monotonic_ns(), bus.connected)
@@ -63,6 +66,7 @@ class Feed:
         await self._bus.subscribe(self._bus.subject("heartbeats", "*"), self._on_heartbeat)
         await self._bus.subscribe(self._bus.subject("directory", "*"), self._on_directory)
         await self._bus.subscribe(self._bus.subject("catalog"), self._on_catalog)
+        await self._bus.subscribe(self._bus.subject("instances", "*"), self._on_instance)
 
     async def run(self) -> None:
         """Until cancelled. Redis and NATS being away is waited out."""
@@ -116,6 +120,14 @@ class Feed:
             shard.stream.lose()
         if not shard.stream.in_sync:
             self._resync[beat.shard].set()
+
+    async def _on_instance(self, message: Msg) -> None:
+        try:
+            sign = instance_sign(decode_instance(message.data))
+        except Malformed as error:
+            note(error, "reports of instances")
+            return
+        self.instances.note(sign, time.monotonic_ns())
 
     async def _on_directory(self, _message: Msg) -> None:
         self._directory_news.set()

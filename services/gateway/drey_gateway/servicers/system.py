@@ -11,10 +11,12 @@ from typing import Any
 import grpc
 
 from drey.system.v1 import system_service_pb2 as pb
-from drey_core.errors import Unavailable
+from drey_core.errors import Unavailable, Unimplemented
 from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain import findings
+from drey_gateway.domain.instances import TOLD_IOCS, InstanceBook
 from drey_gateway.mapping import time_or_none
+from drey_gateway.mapping_system import ioc_status, service_instance
 from drey_gateway.probes import PartReport, Probes
 from drey_gateway.servicers.monitor import shard_statuses
 from drey_runtime.app import service_version
@@ -38,9 +40,10 @@ class SystemServicer:
         probes: Probes,
         jobs: JobStore,
         info: pb.GetServerInfoResponse,
+        instances: InstanceBook,
     ) -> None:
         self._context, self._limiter, self._probes = context, limiter, probes
-        self._jobs, self._info = jobs, info
+        self._jobs, self._info, self._instances = jobs, info, instances
         self._since, self._next_look = findings.Since(), 0.0
         self._found: list[pb.Finding] = []
 
@@ -69,10 +72,18 @@ class SystemServicer:
                 yield pb.WatchSystemSummaryResponse(summary=summary)
             await asyncio.sleep(1.0)
 
+    async def ForceBreaker(
+        self, request: pb.ForceBreakerRequest, context: Context
+    ) -> pb.ForceBreakerResponse:
+        """See the contract."""
+        raise Unimplemented("circuit breakers cannot be held yet")
+
     async def _make_summary(self) -> pb.SystemSummary:
         parts = await self._probes.ask()
         live = self._context.live
         found_now = self._find_findings(parts)
+        now = time.monotonic_ns()
+        iocs = self._instances.iocs(now)
         return pb.SystemSummary(
             healthy=all(f.level < pb.FINDING_LEVEL_ERROR for f in found_now),
             parts=[_to_part(p) for p in parts],
@@ -84,6 +95,9 @@ class SystemServicer:
             open_jobs=await self._open_jobs(),
             version=service_version(),
             time=time_or_none(now_ns()),
+            instances=[service_instance(i, now) for i in self._instances.living(now)],
+            iocs=[ioc_status(ioc) for ioc in iocs[:TOLD_IOCS]],
+            ioc_count=len(iocs),
         )
 
     def _find_findings(self, parts: list[PartReport]) -> list[pb.Finding]:
@@ -100,6 +114,7 @@ class SystemServicer:
             gethostname(),
             lambda shard, state: live.pvs_in(shard, state, findings.NAMED),
         )
+        findings_now += findings.of_instances(self._instances, time.monotonic_ns())
         findings_now.sort(key=lambda f: -f.level)
         since = self._since.see(findings_now, now_ns())
         self._found = [
@@ -149,4 +164,8 @@ def _without_times(summary: pb.SystemSummary) -> bytes:
         part.ClearField("latency")
     for shard in copy.shards:
         shard.state.ClearField("age")
+    for instance in copy.instances:
+        instance.ClearField("age")
+    for ioc in copy.iocs:
+        ioc.ClearField("echo")
     return copy.SerializeToString(deterministic=True)

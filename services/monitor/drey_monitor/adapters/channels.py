@@ -10,7 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_ca import ChannelTable, InfoColumns, TableStats
+from drey_ca import (
+    ChannelTable,
+    Connections,
+    InfoColumns,
+    ReadResult,
+    ServedTwice,
+    TableStats,
+)
 from drey_core.errors import InvalidArgument
 from drey_core.values import Columns
 
@@ -43,6 +50,23 @@ class ChannelHub:
     def stats(self) -> TableStats:
         """Counters of the table."""
         return self._table.stats()
+
+    def connections(self) -> Connections:
+        """Where the channels are, by slot."""
+        return self._table.connections()
+
+    def take_served_twice(self) -> list[ServedTwice]:
+        """Names that were found at two servers, since last asked."""
+        return self._table.take_served_twice()
+
+    async def read(self, slots: I8, timeout_s: float) -> ReadResult:
+        """Read slots from their servers; what is watched is not touched."""
+        return await self._table.read(slots, timeout_s)
+
+    async def add_unwatched(self, names: Sequence[str]) -> I8:
+        """Slots of channels that are only searched for; to be given to `release`."""
+        async with self._lock:
+            return await self._table.add(names)
 
     async def add(self, shard: int, channels: I8, addresses: Sequence[str]) -> None:
         """Watch channels at their addresses. Returns when all are searched for.

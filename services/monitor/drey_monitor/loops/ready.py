@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from grpc_health.v1 import health_pb2
-
 from drey_core.errors import Unavailable
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.servicer import SERVICE
@@ -17,7 +15,7 @@ _PERIOD_S = 0.5
 
 
 class MonitorReadiness:
-    """ "" serves while the process lives; the service serves while values can leave it.
+    """The service serves while values can leave this process.
 
     That takes a catalog, and NATS or Redis. A standby without a shard is ready.
     """
@@ -27,11 +25,8 @@ class MonitorReadiness:
 
     async def run(self) -> None:
         """Look for ever."""
-        state = health_pb2.HealthCheckResponse.ServingStatus
-        await self._health.servicer.set("", state.SERVING)
         while True:
-            ready = await self._is_ready()
-            await self._health.servicer.set(SERVICE, state.SERVING if ready else state.NOT_SERVING)
+            await self._health.set(await self._is_ready(), SERVICE)
             await asyncio.sleep(_PERIOD_S)
 
     async def _is_ready(self) -> bool:

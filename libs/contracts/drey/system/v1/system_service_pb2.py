@@ -22,14 +22,16 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from drey.common.v1 import actor_pb2 as drey_dot_common_dot_v1_dot_actor__pb2
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
+from drey.common.v1 import breaker_pb2 as drey_dot_common_dot_v1_dot_breaker__pb2
 from drey.monitor.v1 import monitor_service_pb2 as drey_dot_monitor_dot_v1_dot_monitor__service__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drey/system/v1/system_service.proto\x12\x0e\x64rey.system.v1\x1a drey/common/v1/annotations.proto\x1a%drey/monitor/v1/monitor_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x01\n\x04Part\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12/\n\x05state\x18\x02 \x01(\x0e\x32\x19.drey.system.v1.PartStateR\x05state\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\x12\x33\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07latency\"\xad\x02\n\x07\x46inding\x12/\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1b.drey.system.v1.FindingCodeR\x04\x63ode\x12\x32\n\x05level\x18\x02 \x01(\x0e\x32\x1c.drey.system.v1.FindingLevelR\x05level\x12\x14\n\x04part\x18\x03 \x01(\tH\x00R\x04part\x12\x16\n\x05shard\x18\x04 \x01(\x05H\x00R\x05shard\x12\x14\n\x04host\x18\x05 \x01(\tH\x00R\x04host\x12\x30\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x12\n\x04text\x18\x07 \x01(\tR\x04text\x12\x16\n\x06remedy\x18\x08 \x01(\tR\x06remedy\x12\x10\n\x03pvs\x18\t \x03(\tR\x03pvsB\t\n\x07subject\"\xf1\x02\n\rSystemSummary\x12\x18\n\x07healthy\x18\x01 \x01(\x08R\x07healthy\x12*\n\x05parts\x18\x02 \x03(\x0b\x32\x14.drey.system.v1.PartR\x05parts\x12\x34\n\x06shards\x18\x03 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\x12\x33\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x17.drey.system.v1.FindingR\x08\x66indings\x12\x10\n\x03pvs\x18\x05 \x01(\x03R\x03pvs\x12\x1a\n\x08\x63hannels\x18\x06 \x01(\x03R\x08\x63hannels\x12\x1a\n\x08watchers\x18\x07 \x01(\x05R\x08watchers\x12\x1b\n\topen_jobs\x18\x08 \x01(\x05R\x08openJobs\x12\x18\n\x07version\x18\t \x01(\tR\x07version\x12.\n\x04time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\x16\n\x14GetServerInfoRequest\"\xcd\x01\n\x15GetServerInfoResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12+\n\x11\x63ontract_revision\x18\x02 \x01(\tR\x10\x63ontractRevision\x12\x1a\n\x08services\x18\x03 \x03(\tR\x08services\x12\x1b\n\tnot_built\x18\x04 \x03(\tR\x08notBuilt\x12\x34\n\x06limits\x18\x05 \x01(\x0b\x32\x1c.drey.system.v1.ServerLimitsR\x06limits\"\xe0\x01\n\x0cServerLimits\x12#\n\rrequest_bytes\x18\x01 \x01(\x05R\x0crequestBytes\x12\x14\n\x05\x63\x61lls\x18\x02 \x01(\x05R\x05\x63\x61lls\x12\x18\n\x07watches\x18\x03 \x01(\x05R\x07watches\x12\x1b\n\tkey_share\x18\x04 \x01(\x01R\x08keyShare\x12\x1e\n\x0b\x63\x61lls_per_s\x18\x05 \x01(\x01R\tcallsPerS\x12>\n\rfirst_message\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0c\x66irstMessage\"\x19\n\x17GetSystemSummaryRequest\"S\n\x18GetSystemSummaryResponse\x12\x37\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.drey.system.v1.SystemSummaryR\x07summary\"\x1b\n\x19WatchSystemSummaryRequest\"U\n\x1aWatchSystemSummaryResponse\x12\x37\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.drey.system.v1.SystemSummaryR\x07summary*O\n\tPartState\x12\x1a\n\x16PART_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rPART_STATE_UP\x10\x01\x12\x13\n\x0fPART_STATE_DOWN\x10\x02*y\n\x0c\x46indingLevel\x12\x1d\n\x19\x46INDING_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INDING_LEVEL_INFO\x10\x01\x12\x19\n\x15\x46INDING_LEVEL_WARNING\x10\x02\x12\x17\n\x13\x46INDING_LEVEL_ERROR\x10\x03*\xb0\x02\n\x0b\x46indingCode\x12\x1c\n\x18\x46INDING_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46INDING_CODE_PART_DOWN\x10\x01\x12\x1c\n\x18\x46INDING_CODE_SHARD_STALE\x10\x02\x12\x1e\n\x1a\x46INDING_CODE_IMAGE_FAILING\x10\x03\x12 \n\x1c\x46INDING_CODE_NEVER_CONNECTED\x10\x04\x12\x1d\n\x19\x46INDING_CODE_DISCONNECTED\x10\x05\x12%\n!FINDING_CODE_UNSUPPORTED_PROTOCOL\x10\x06\x12\x1b\n\x17\x46INDING_CODE_CLOCK_SKEW\x10\x07\x12$\n FINDING_CODE_SLOW_CHANNEL_ACCESS\x10\x08\x32\xe2\x03\n\rSystemService\x12\x88\x01\n\rGetServerInfo\x12$.drey.system.v1.GetServerInfoRequest\x1a%.drey.system.v1.GetServerInfoResponse\"*\x90\x02\x01\x92\xa4&\x11system.server.get\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/server\x12\x99\x01\n\x10GetSystemSummary\x12\'.drey.system.v1.GetSystemSummaryRequest\x1a(.drey.system.v1.GetSystemSummaryResponse\"2\x90\x02\x01\x92\xa4&\x11system.health.get\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/health/summary\x12\xa9\x01\n\x12WatchSystemSummary\x12).drey.system.v1.WatchSystemSummaryRequest\x1a*.drey.system.v1.WatchSystemSummaryResponse\":\x90\x02\x01\x92\xa4&\x13system.health.watch\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/health/summary:watch0\x01\x42\xc7\x01\n\x12org.drey.system.v1B\x12SystemServiceProtoP\x01Z3github.com/drey-controls/drey-go/system/v1;systemv1\xa2\x02\x04\x44SVX\xaa\x02\x0e\x44rey.System.V1\xba\x02\x0c\x44reySystemV1\xca\x02\x0e\x44rey\\System\\V1\xe2\x02\x1a\x44rey\\System\\V1\\GPBMetadata\xea\x02\x10\x44rey::System::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drey/system/v1/system_service.proto\x12\x0e\x64rey.system.v1\x1a\x1a\x64rey/common/v1/actor.proto\x1a drey/common/v1/annotations.proto\x1a\x1c\x64rey/common/v1/breaker.proto\x1a%drey/monitor/v1/monitor_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x01\n\x04Part\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12/\n\x05state\x18\x02 \x01(\x0e\x32\x19.drey.system.v1.PartStateR\x05state\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\x12\x33\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07latency\"\xf1\x02\n\x07\x46inding\x12/\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1b.drey.system.v1.FindingCodeR\x04\x63ode\x12\x32\n\x05level\x18\x02 \x01(\x0e\x32\x1c.drey.system.v1.FindingLevelR\x05level\x12\x14\n\x04part\x18\x03 \x01(\tH\x00R\x04part\x12\x16\n\x05shard\x18\x04 \x01(\x05H\x00R\x05shard\x12\x14\n\x04host\x18\x05 \x01(\tH\x00R\x04host\x12\x12\n\x03ioc\x18\n \x01(\tH\x00R\x03ioc\x12\x10\n\x02pv\x18\x0b \x01(\tH\x00R\x02pv\x12\x1c\n\x08instance\x18\x0c \x01(\tH\x00R\x08instance\x12\x30\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x12\n\x04text\x18\x07 \x01(\tR\x04text\x12\x16\n\x06remedy\x18\x08 \x01(\tR\x06remedy\x12\x10\n\x03pvs\x18\t \x03(\tR\x03pvsB\t\n\x07subject\"\x90\x02\n\x0fServiceInstance\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x18\n\x07serving\x18\x05 \x01(\x08R\x07serving\x12+\n\x03\x61ge\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03\x61ge\x12\x33\n\x06queues\x18\x07 \x03(\x0b\x32\x1b.drey.system.v1.QueueStatusR\x06queues\"g\n\x0bQueueStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12\x14\n\x05\x62ound\x18\x03 \x01(\x05R\x05\x62ound\x12\x18\n\x07\x64ropped\x18\x04 \x01(\x03R\x07\x64ropped\"\xff\x02\n\tIocStatus\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x1a\n\x08\x63hannels\x18\x02 \x01(\x05R\x08\x63hannels\x12\x1c\n\tconnected\x18\x03 \x01(\x05R\tconnected\x12\x1a\n\x08timeouts\x18\x04 \x01(\x03R\x08timeouts\x12-\n\x04\x65\x63ho\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04\x65\x63ho\x12=\n\x0csilent_since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bsilentSince\x12 \n\x0breconnected\x18\x07 \x01(\x03R\x0breconnected\x12\x39\n\x08\x62reakers\x18\x08 \x03(\x0b\x32\x1d.drey.system.v1.BreakerStatusR\x08\x62reakers\x12\x37\n\x06\x66orced\x18\t \x01(\x0b\x32\x1f.drey.system.v1.BreakerOverrideR\x06\x66orced\"\xe6\x01\n\rBreakerStatus\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x18\n\x07service\x18\x02 \x01(\tR\x07service\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32\x1c.drey.common.v1.BreakerStateR\x05state\x12\x30\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x39\n\nnext_probe\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tnextProbe\"\xd6\x01\n\x0f\x42reakerOverride\x12\x10\n\x03ioc\x18\x01 \x01(\tR\x03ioc\x12/\n\x04mode\x18\x02 \x01(\x0e\x32\x1b.drey.common.v1.BreakerModeR\x04mode\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xfc\x03\n\rSystemSummary\x12\x18\n\x07healthy\x18\x01 \x01(\x08R\x07healthy\x12*\n\x05parts\x18\x02 \x03(\x0b\x32\x14.drey.system.v1.PartR\x05parts\x12\x34\n\x06shards\x18\x03 \x03(\x0b\x32\x1c.drey.monitor.v1.ShardStatusR\x06shards\x12\x33\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x17.drey.system.v1.FindingR\x08\x66indings\x12\x10\n\x03pvs\x18\x05 \x01(\x03R\x03pvs\x12\x1a\n\x08\x63hannels\x18\x06 \x01(\x03R\x08\x63hannels\x12\x1a\n\x08watchers\x18\x07 \x01(\x05R\x08watchers\x12\x1b\n\topen_jobs\x18\x08 \x01(\x05R\x08openJobs\x12\x18\n\x07version\x18\t \x01(\tR\x07version\x12.\n\x04time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12=\n\tinstances\x18\x0b \x03(\x0b\x32\x1f.drey.system.v1.ServiceInstanceR\tinstances\x12-\n\x04iocs\x18\x0c \x03(\x0b\x32\x19.drey.system.v1.IocStatusR\x04iocs\x12\x1b\n\tioc_count\x18\r \x01(\x05R\x08iocCount\"\x16\n\x14GetServerInfoRequest\"\xcd\x01\n\x15GetServerInfoResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12+\n\x11\x63ontract_revision\x18\x02 \x01(\tR\x10\x63ontractRevision\x12\x1a\n\x08services\x18\x03 \x03(\tR\x08services\x12\x1b\n\tnot_built\x18\x04 \x03(\tR\x08notBuilt\x12\x34\n\x06limits\x18\x05 \x01(\x0b\x32\x1c.drey.system.v1.ServerLimitsR\x06limits\"\xe0\x01\n\x0cServerLimits\x12#\n\rrequest_bytes\x18\x01 \x01(\x05R\x0crequestBytes\x12\x14\n\x05\x63\x61lls\x18\x02 \x01(\x05R\x05\x63\x61lls\x12\x18\n\x07watches\x18\x03 \x01(\x05R\x07watches\x12\x1b\n\tkey_share\x18\x04 \x01(\x01R\x08keyShare\x12\x1e\n\x0b\x63\x61lls_per_s\x18\x05 \x01(\x01R\tcallsPerS\x12>\n\rfirst_message\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0c\x66irstMessage\"\x19\n\x17GetSystemSummaryRequest\"S\n\x18GetSystemSummaryResponse\x12\x37\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.drey.system.v1.SystemSummaryR\x07summary\"\x1b\n\x19WatchSystemSummaryRequest\"U\n\x1aWatchSystemSummaryResponse\x12\x37\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.drey.system.v1.SystemSummaryR\x07summary\"\x90\x01\n\x13\x46orceBreakerRequest\x12\x1d\n\x03ioc\x18\x01 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xac\x02H\x01R\x03ioc\x12\x37\n\x04mode\x18\x02 \x01(\x0e\x32\x1b.drey.common.v1.BreakerModeB\x06\x8a\xa4&\x02\x08\x01R\x04mode\x12!\n\x06reason\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xe8\x07H\x01R\x06reason\"Q\n\x14\x46orceBreakerResponse\x12\x39\n\x07\x62reaker\x18\x01 \x01(\x0b\x32\x1f.drey.system.v1.BreakerOverrideR\x07\x62reaker*O\n\tPartState\x12\x1a\n\x16PART_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rPART_STATE_UP\x10\x01\x12\x13\n\x0fPART_STATE_DOWN\x10\x02*y\n\x0c\x46indingLevel\x12\x1d\n\x19\x46INDING_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INDING_LEVEL_INFO\x10\x01\x12\x19\n\x15\x46INDING_LEVEL_WARNING\x10\x02\x12\x17\n\x13\x46INDING_LEVEL_ERROR\x10\x03*\xa6\x04\n\x0b\x46indingCode\x12\x1c\n\x18\x46INDING_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46INDING_CODE_PART_DOWN\x10\x01\x12\x1c\n\x18\x46INDING_CODE_SHARD_STALE\x10\x02\x12\x1e\n\x1a\x46INDING_CODE_IMAGE_FAILING\x10\x03\x12 \n\x1c\x46INDING_CODE_NEVER_CONNECTED\x10\x04\x12\x1d\n\x19\x46INDING_CODE_DISCONNECTED\x10\x05\x12%\n!FINDING_CODE_UNSUPPORTED_PROTOCOL\x10\x06\x12\x1b\n\x17\x46INDING_CODE_CLOCK_SKEW\x10\x07\x12$\n FINDING_CODE_SLOW_CHANNEL_ACCESS\x10\x08\x12\x1d\n\x19\x46INDING_CODE_SERVED_TWICE\x10\t\x12\x19\n\x15\x46INDING_CODE_IOC_DOWN\x10\n\x12\x1b\n\x17\x46INDING_CODE_IOC_SILENT\x10\x0b\x12\x1d\n\x19\x46INDING_CODE_BREAKER_OPEN\x10\x0c\x12\x1f\n\x1b\x46INDING_CODE_BREAKER_FORCED\x10\r\x12\x1e\n\x1a\x46INDING_CODE_CHANNELS_HUNG\x10\x0e\x12 \n\x1c\x46INDING_CODE_VERSIONS_DIFFER\x10\x0f\x12\x1b\n\x17\x46INDING_CODE_QUEUE_FULL\x10\x10\x32\xfd\x04\n\rSystemService\x12\x88\x01\n\rGetServerInfo\x12$.drey.system.v1.GetServerInfoRequest\x1a%.drey.system.v1.GetServerInfoResponse\"*\x90\x02\x01\x92\xa4&\x11system.server.get\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/server\x12\x99\x01\n\x10GetSystemSummary\x12\'.drey.system.v1.GetSystemSummaryRequest\x1a(.drey.system.v1.GetSystemSummaryResponse\"2\x90\x02\x01\x92\xa4&\x11system.health.get\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/health/summary\x12\xa9\x01\n\x12WatchSystemSummary\x12).drey.system.v1.WatchSystemSummaryRequest\x1a*.drey.system.v1.WatchSystemSummaryResponse\":\x90\x02\x01\x92\xa4&\x13system.health.watch\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/health/summary:watch0\x01\x12\x98\x01\n\x0c\x46orceBreaker\x12#.drey.system.v1.ForceBreakerRequest\x1a$.drey.system.v1.ForceBreakerResponse\"=\x90\x02\x02\x92\xa4&\x15system.breakers.force\x98\xa4&\x01\x82\xd3\xe4\x93\x02\x17\"\x12/v1/breakers:force:\x01*B\xc7\x01\n\x12org.drey.system.v1B\x12SystemServiceProtoP\x01Z3github.com/drey-controls/drey-go/system/v1;systemv1\xa2\x02\x04\x44SVX\xaa\x02\x0e\x44rey.System.V1\xba\x02\x0c\x44reySystemV1\xca\x02\x0e\x44rey\\System\\V1\xe2\x02\x1a\x44rey\\System\\V1\\GPBMetadata\xea\x02\x10\x44rey::System::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,38 +39,60 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drey.system.v1.system_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.drey.system.v1B\022SystemServiceProtoP\001Z3github.com/drey-controls/drey-go/system/v1;systemv1\242\002\004DSVX\252\002\016Drey.System.V1\272\002\014DreySystemV1\312\002\016Drey\\System\\V1\342\002\032Drey\\System\\V1\\GPBMetadata\352\002\020Drey::System::V1'
+  _globals['_FORCEBREAKERREQUEST'].fields_by_name['ioc']._loaded_options = None
+  _globals['_FORCEBREAKERREQUEST'].fields_by_name['ioc']._serialized_options = b'\212\244&\007\010\001\030\254\002H\001'
+  _globals['_FORCEBREAKERREQUEST'].fields_by_name['mode']._loaded_options = None
+  _globals['_FORCEBREAKERREQUEST'].fields_by_name['mode']._serialized_options = b'\212\244&\002\010\001'
+  _globals['_FORCEBREAKERREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_FORCEBREAKERREQUEST'].fields_by_name['reason']._serialized_options = b'\212\244&\005\030\350\007H\001'
   _globals['_SYSTEMSERVICE'].methods_by_name['GetServerInfo']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\220\002\001\222\244&\021system.server.get\202\323\344\223\002\014\022\n/v1/server'
   _globals['_SYSTEMSERVICE'].methods_by_name['GetSystemSummary']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['GetSystemSummary']._serialized_options = b'\220\002\001\222\244&\021system.health.get\202\323\344\223\002\024\022\022/v1/health/summary'
   _globals['_SYSTEMSERVICE'].methods_by_name['WatchSystemSummary']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['WatchSystemSummary']._serialized_options = b'\220\002\001\222\244&\023system.health.watch\202\323\344\223\002\032\022\030/v1/health/summary:watch'
-  _globals['_PARTSTATE']._serialized_start=1741
-  _globals['_PARTSTATE']._serialized_end=1820
-  _globals['_FINDINGLEVEL']._serialized_start=1822
-  _globals['_FINDINGLEVEL']._serialized_end=1943
-  _globals['_FINDINGCODE']._serialized_start=1946
-  _globals['_FINDINGCODE']._serialized_end=2250
-  _globals['_PART']._serialized_start=224
-  _globals['_PART']._serialized_end=376
-  _globals['_FINDING']._serialized_start=379
-  _globals['_FINDING']._serialized_end=680
-  _globals['_SYSTEMSUMMARY']._serialized_start=683
-  _globals['_SYSTEMSUMMARY']._serialized_end=1052
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1054
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1076
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1079
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1284
-  _globals['_SERVERLIMITS']._serialized_start=1287
-  _globals['_SERVERLIMITS']._serialized_end=1511
-  _globals['_GETSYSTEMSUMMARYREQUEST']._serialized_start=1513
-  _globals['_GETSYSTEMSUMMARYREQUEST']._serialized_end=1538
-  _globals['_GETSYSTEMSUMMARYRESPONSE']._serialized_start=1540
-  _globals['_GETSYSTEMSUMMARYRESPONSE']._serialized_end=1623
-  _globals['_WATCHSYSTEMSUMMARYREQUEST']._serialized_start=1625
-  _globals['_WATCHSYSTEMSUMMARYREQUEST']._serialized_end=1652
-  _globals['_WATCHSYSTEMSUMMARYRESPONSE']._serialized_start=1654
-  _globals['_WATCHSYSTEMSUMMARYRESPONSE']._serialized_end=1739
-  _globals['_SYSTEMSERVICE']._serialized_start=2253
-  _globals['_SYSTEMSERVICE']._serialized_end=2735
+  _globals['_SYSTEMSERVICE'].methods_by_name['ForceBreaker']._loaded_options = None
+  _globals['_SYSTEMSERVICE'].methods_by_name['ForceBreaker']._serialized_options = b'\220\002\002\222\244&\025system.breakers.force\230\244&\001\202\323\344\223\002\027\"\022/v1/breakers:force:\001*'
+  _globals['_PARTSTATE']._serialized_start=3452
+  _globals['_PARTSTATE']._serialized_end=3531
+  _globals['_FINDINGLEVEL']._serialized_start=3533
+  _globals['_FINDINGLEVEL']._serialized_end=3654
+  _globals['_FINDINGCODE']._serialized_start=3657
+  _globals['_FINDINGCODE']._serialized_end=4207
+  _globals['_PART']._serialized_start=282
+  _globals['_PART']._serialized_end=434
+  _globals['_FINDING']._serialized_start=437
+  _globals['_FINDING']._serialized_end=806
+  _globals['_SERVICEINSTANCE']._serialized_start=809
+  _globals['_SERVICEINSTANCE']._serialized_end=1081
+  _globals['_QUEUESTATUS']._serialized_start=1083
+  _globals['_QUEUESTATUS']._serialized_end=1186
+  _globals['_IOCSTATUS']._serialized_start=1189
+  _globals['_IOCSTATUS']._serialized_end=1572
+  _globals['_BREAKERSTATUS']._serialized_start=1575
+  _globals['_BREAKERSTATUS']._serialized_end=1805
+  _globals['_BREAKEROVERRIDE']._serialized_start=1808
+  _globals['_BREAKEROVERRIDE']._serialized_end=2022
+  _globals['_SYSTEMSUMMARY']._serialized_start=2025
+  _globals['_SYSTEMSUMMARY']._serialized_end=2533
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2535
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2557
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2560
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=2765
+  _globals['_SERVERLIMITS']._serialized_start=2768
+  _globals['_SERVERLIMITS']._serialized_end=2992
+  _globals['_GETSYSTEMSUMMARYREQUEST']._serialized_start=2994
+  _globals['_GETSYSTEMSUMMARYREQUEST']._serialized_end=3019
+  _globals['_GETSYSTEMSUMMARYRESPONSE']._serialized_start=3021
+  _globals['_GETSYSTEMSUMMARYRESPONSE']._serialized_end=3104
+  _globals['_WATCHSYSTEMSUMMARYREQUEST']._serialized_start=3106
+  _globals['_WATCHSYSTEMSUMMARYREQUEST']._serialized_end=3133
+  _globals['_WATCHSYSTEMSUMMARYRESPONSE']._serialized_start=3135
+  _globals['_WATCHSYSTEMSUMMARYRESPONSE']._serialized_end=3220
+  _globals['_FORCEBREAKERREQUEST']._serialized_start=3223
+  _globals['_FORCEBREAKERREQUEST']._serialized_end=3367
+  _globals['_FORCEBREAKERRESPONSE']._serialized_start=3369
+  _globals['_FORCEBREAKERRESPONSE']._serialized_end=3450
+  _globals['_SYSTEMSERVICE']._serialized_start=4210
+  _globals['_SYSTEMSERVICE']._serialized_end=4847
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from drey.common.v1 import actor_pb2 as _actor_pb2
+from drey.common.v1 import breaker_pb2 as _breaker_pb2
 from drey.monitor.v1 import monitor_service_pb2 as _monitor_service_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -100,6 +102,22 @@ class _FindingCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingCo
     """The clock of a monitor's host differs from that of the gateway. Subject: that host."""
     FINDING_CODE_SLOW_CHANNEL_ACCESS: _FindingCode.ValueType  # 8
     """A monitor speaks Channel Access by the slower implementation. Subject: its host."""
+    FINDING_CODE_SERVED_TWICE: _FindingCode.ValueType  # 9
+    """A PV is served by two IOCs. Subject: its name; both hosts are in the text."""
+    FINDING_CODE_IOC_DOWN: _FindingCode.ValueType  # 10
+    """All channels of an IOC are disconnected. Subject: the IOC."""
+    FINDING_CODE_IOC_SILENT: _FindingCode.ValueType  # 11
+    """An IOC holds its connections and answers nothing. Subject: the IOC."""
+    FINDING_CODE_BREAKER_OPEN: _FindingCode.ValueType  # 12
+    """The circuit breaker of an IOC is open. Subject: the IOC."""
+    FINDING_CODE_BREAKER_FORCED: _FindingCode.ValueType  # 13
+    """An administrator holds the circuit breaker of an IOC. Subject: the IOC."""
+    FINDING_CODE_CHANNELS_HUNG: _FindingCode.ValueType  # 14
+    """Channels of an IOC hung and were connected anew. Subject: the IOC."""
+    FINDING_CODE_VERSIONS_DIFFER: _FindingCode.ValueType  # 15
+    """Instances of a service are of different versions. Subject: the service."""
+    FINDING_CODE_QUEUE_FULL: _FindingCode.ValueType  # 16
+    """A queue was full and something was dropped within the last minute. Subject: the instance."""
 
 class FindingCode(_FindingCode, metaclass=_FindingCodeEnumTypeWrapper):
     """What a finding says. A client branches on it; texts may change."""
@@ -124,6 +142,22 @@ FINDING_CODE_CLOCK_SKEW: FindingCode.ValueType  # 7
 """The clock of a monitor's host differs from that of the gateway. Subject: that host."""
 FINDING_CODE_SLOW_CHANNEL_ACCESS: FindingCode.ValueType  # 8
 """A monitor speaks Channel Access by the slower implementation. Subject: its host."""
+FINDING_CODE_SERVED_TWICE: FindingCode.ValueType  # 9
+"""A PV is served by two IOCs. Subject: its name; both hosts are in the text."""
+FINDING_CODE_IOC_DOWN: FindingCode.ValueType  # 10
+"""All channels of an IOC are disconnected. Subject: the IOC."""
+FINDING_CODE_IOC_SILENT: FindingCode.ValueType  # 11
+"""An IOC holds its connections and answers nothing. Subject: the IOC."""
+FINDING_CODE_BREAKER_OPEN: FindingCode.ValueType  # 12
+"""The circuit breaker of an IOC is open. Subject: the IOC."""
+FINDING_CODE_BREAKER_FORCED: FindingCode.ValueType  # 13
+"""An administrator holds the circuit breaker of an IOC. Subject: the IOC."""
+FINDING_CODE_CHANNELS_HUNG: FindingCode.ValueType  # 14
+"""Channels of an IOC hung and were connected anew. Subject: the IOC."""
+FINDING_CODE_VERSIONS_DIFFER: FindingCode.ValueType  # 15
+"""Instances of a service are of different versions. Subject: the service."""
+FINDING_CODE_QUEUE_FULL: FindingCode.ValueType  # 16
+"""A queue was full and something was dropped within the last minute. Subject: the instance."""
 Global___FindingCode: _TypeAlias = FindingCode  # noqa: Y015
 
 @_typing.final
@@ -173,6 +207,9 @@ class Finding(_message.Message):
     PART_FIELD_NUMBER: _builtins.int
     SHARD_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
+    IOC_FIELD_NUMBER: _builtins.int
+    PV_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
@@ -187,6 +224,12 @@ class Finding(_message.Message):
     """Number of a shard."""
     host: _builtins.str
     """Name of a host; empty where the monitor does not say it."""
+    ioc: _builtins.str
+    """Address of an IOC, as in `IocStatus.address`."""
+    pv: _builtins.str
+    """Name of a PV or its channel."""
+    instance: _builtins.str
+    """Name of an instance, as in `ServiceInstance.name`."""
     text: _builtins.str
     """What is so, for people."""
     remedy: _builtins.str
@@ -211,20 +254,257 @@ class Finding(_message.Message):
         part: _builtins.str = ...,
         shard: _builtins.int = ...,
         host: _builtins.str = ...,
+        ioc: _builtins.str = ...,
+        pv: _builtins.str = ...,
+        instance: _builtins.str = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         text: _builtins.str = ...,
         remedy: _builtins.str = ...,
         pvs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "part", b"part", "shard", b"shard", "since", b"since", "subject", b"subject"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "instance", b"instance", "ioc", b"ioc", "part", b"part", "pv", b"pv", "shard", b"shard", "since", b"since", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "host", b"host", "level", b"level", "part", b"part", "pvs", b"pvs", "remedy", b"remedy", "shard", b"shard", "since", b"since", "subject", b"subject", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "host", b"host", "instance", b"instance", "ioc", b"ioc", "level", b"level", "part", b"part", "pv", b"pv", "pvs", b"pvs", "remedy", b"remedy", "shard", b"shard", "since", b"since", "subject", b"subject", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["part", "shard", "host"]  # noqa: Y015
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["part", "shard", "host", "ioc", "pv", "instance"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
 
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class ServiceInstance(_message.Message):
+    """One process of a service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Name of the service: `monitor`."""
+    name: _builtins.str
+    """Host and process."""
+    version: _builtins.str
+    """Version of the program."""
+    serving: _builtins.bool
+    """It can do what it is for."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it started, by the clock of its host."""
+
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """Since its last sign of life, of which there is one a second. An instance that has given none for
+        five seconds is not listed.
+        """
+
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueStatus]:
+        """Queues in it that can fill."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        serving: _builtins.bool = ...,
+        age: _duration_pb2.Duration | None = ...,
+        queues: _abc.Iterable[Global___QueueStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "name", b"name", "queues", b"queues", "service", b"service", "serving", b"serving", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceInstance: _TypeAlias = ServiceInstance  # noqa: Y015
+
+@_typing.final
+class QueueStatus(_message.Message):
+    """How full one queue is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name: `batches of shard 0`."""
+    depth: _builtins.int
+    """What waits now."""
+    bound: _builtins.int
+    """What can wait at most."""
+    dropped: _builtins.int
+    """What was dropped because it was full, since the process started."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        depth: _builtins.int = ...,
+        bound: _builtins.int = ...,
+        dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "depth", b"depth", "dropped", b"dropped", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueStatus: _TypeAlias = QueueStatus  # noqa: Y015
+
+@_typing.final
+class IocStatus(_message.Message):
+    """How one IOC does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    TIMEOUTS_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
+    SILENT_SINCE_FIELD_NUMBER: _builtins.int
+    RECONNECTED_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    FORCED_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Its address as Channel Access knows it: `host:port`."""
+    channels: _builtins.int
+    """Channels of the monitors that are, or were last, connected to it."""
+    connected: _builtins.int
+    """Of these, connected now."""
+    timeouts: _builtins.int
+    """Echoes and requests that it did not answer in time, of all processes, since they started."""
+    reconnected: _builtins.int
+    """Channels that hung and were connected anew, since the monitors started."""
+    @_builtins.property
+    def echo(self) -> _duration_pb2.Duration:
+        """Round trip of the last echo, the longest of the monitors'. Absent: it has answered none."""
+
+    @_builtins.property
+    def silent_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it has answered nothing to a monitor. Absent: it answers."""
+
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BreakerStatus]:
+        """Its circuit breakers that are not closed, by instance."""
+
+    @_builtins.property
+    def forced(self) -> Global___BreakerOverride:
+        """What an administrator says of its breakers. Absent: they are automatic."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        channels: _builtins.int = ...,
+        connected: _builtins.int = ...,
+        timeouts: _builtins.int = ...,
+        echo: _duration_pb2.Duration | None = ...,
+        silent_since: _timestamp_pb2.Timestamp | None = ...,
+        reconnected: _builtins.int = ...,
+        breakers: _abc.Iterable[Global___BreakerStatus] | None = ...,
+        forced: Global___BreakerOverride | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["echo", b"echo", "forced", b"forced", "silent_since", b"silent_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "breakers", b"breakers", "channels", b"channels", "connected", b"connected", "echo", b"echo", "forced", b"forced", "reconnected", b"reconnected", "silent_since", b"silent_since", "timeouts", b"timeouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IocStatus: _TypeAlias = IocStatus  # noqa: Y015
+
+@_typing.final
+class BreakerStatus(_message.Message):
+    """The circuit breaker of an IOC in one process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    NEXT_PROBE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """Name of the instance, as in `ServiceInstance.name`."""
+    service: _builtins.str
+    """Its service."""
+    state: _breaker_pb2.BreakerState.ValueType
+    """State."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is open."""
+
+    @_builtins.property
+    def next_probe(self) -> _timestamp_pb2.Timestamp:
+        """When it is probed next. Absent: it is not, for it is held."""
+
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        service: _builtins.str = ...,
+        state: _breaker_pb2.BreakerState.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        next_probe: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_probe", b"next_probe", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "next_probe", b"next_probe", "service", b"service", "since", b"since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakerStatus: _TypeAlias = BreakerStatus  # noqa: Y015
+
+@_typing.final
+class BreakerOverride(_message.Message):
+    """What an administrator says of the breaker of an IOC."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IOC_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ioc: _builtins.str
+    """Address of the IOC."""
+    mode: _breaker_pb2.BreakerMode.ValueType
+    """How it is held."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who did it."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        ioc: _builtins.str = ...,
+        mode: _breaker_pb2.BreakerMode.ValueType = ...,
+        reason: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "ioc", b"ioc", "mode", b"mode", "reason", b"reason", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakerOverride: _TypeAlias = BreakerOverride  # noqa: Y015
 
 @_typing.final
 class SystemSummary(_message.Message):
@@ -242,6 +522,9 @@ class SystemSummary(_message.Message):
     OPEN_JOBS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    IOCS_FIELD_NUMBER: _builtins.int
+    IOC_COUNT_FIELD_NUMBER: _builtins.int
     healthy: _builtins.bool
     """Everything that is needed works."""
     pvs: _builtins.int
@@ -254,6 +537,8 @@ class SystemSummary(_message.Message):
     """Jobs queued or running, 1000 at most. 0 also while Postgres is away, which is among the parts."""
     version: _builtins.str
     """Version of the gateway."""
+    ioc_count: _builtins.int
+    """Number of all of them."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
         """Parts by name."""
@@ -270,6 +555,16 @@ class SystemSummary(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """Time of the gateway."""
 
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceInstance]:
+        """Instances of the services that gave a sign of life within five seconds, by service and name."""
+
+    @_builtins.property
+    def iocs(self) -> _containers.RepeatedCompositeFieldContainer[Global___IocStatus]:
+        """IOCs that channels are, or were, connected to: those in trouble first, then by address; at most
+        1000.
+        """
+
     def __init__(
         self,
         *,
@@ -283,10 +578,13 @@ class SystemSummary(_message.Message):
         open_jobs: _builtins.int = ...,
         version: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        instances: _abc.Iterable[Global___ServiceInstance] | None = ...,
+        iocs: _abc.Iterable[Global___IocStatus] | None = ...,
+        ioc_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "findings", b"findings", "healthy", b"healthy", "open_jobs", b"open_jobs", "parts", b"parts", "pvs", b"pvs", "shards", b"shards", "time", b"time", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "findings", b"findings", "healthy", b"healthy", "instances", b"instances", "ioc_count", b"ioc_count", "iocs", b"iocs", "open_jobs", b"open_jobs", "parts", b"parts", "pvs", b"pvs", "shards", b"shards", "time", b"time", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -484,3 +782,57 @@ class WatchSystemSummaryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchSystemSummaryResponse: _TypeAlias = WatchSystemSummaryResponse  # noqa: Y015
+
+@_typing.final
+class ForceBreakerRequest(_message.Message):
+    """Request of ForceBreaker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IOC_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ioc: _builtins.str
+    """Address of the IOC, as in `IocStatus.address`."""
+    mode: _breaker_pb2.BreakerMode.ValueType
+    """What is to hold."""
+    reason: _builtins.str
+    """Why, for the audit and for those who see the finding."""
+    def __init__(
+        self,
+        *,
+        ioc: _builtins.str = ...,
+        mode: _breaker_pb2.BreakerMode.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ioc", b"ioc", "mode", b"mode", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceBreakerRequest: _TypeAlias = ForceBreakerRequest  # noqa: Y015
+
+@_typing.final
+class ForceBreakerResponse(_message.Message):
+    """Response of ForceBreaker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breaker(self) -> Global___BreakerOverride:
+        """What holds now."""
+
+    def __init__(
+        self,
+        *,
+        breaker: Global___BreakerOverride | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceBreakerResponse: _TypeAlias = ForceBreakerResponse  # noqa: Y015

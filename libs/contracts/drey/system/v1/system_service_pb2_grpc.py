@@ -50,6 +50,11 @@ class SystemServiceStub:
                 request_serializer=drey_dot_system_dot_v1_dot_system__service__pb2.WatchSystemSummaryRequest.SerializeToString,
                 response_deserializer=drey_dot_system_dot_v1_dot_system__service__pb2.WatchSystemSummaryResponse.FromString,
                 _registered_method=True)
+        self.ForceBreaker = channel.unary_unary(
+                '/drey.system.v1.SystemService/ForceBreaker',
+                request_serializer=drey_dot_system_dot_v1_dot_system__service__pb2.ForceBreakerRequest.SerializeToString,
+                response_deserializer=drey_dot_system_dot_v1_dot_system__service__pb2.ForceBreakerResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer:
@@ -79,6 +84,16 @@ class SystemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForceBreaker(self, request, context):
+        """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
+        open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
+        asked. Effect: in every process within two seconds, in those that start later too, until it is
+        changed. It is in the audit. Idempotent. Not built yet. Reasons: NOT_IMPLEMENTED, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SystemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +111,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.WatchSystemSummary,
                     request_deserializer=drey_dot_system_dot_v1_dot_system__service__pb2.WatchSystemSummaryRequest.FromString,
                     response_serializer=drey_dot_system_dot_v1_dot_system__service__pb2.WatchSystemSummaryResponse.SerializeToString,
+            ),
+            'ForceBreaker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForceBreaker,
+                    request_deserializer=drey_dot_system_dot_v1_dot_system__service__pb2.ForceBreakerRequest.FromString,
+                    response_serializer=drey_dot_system_dot_v1_dot_system__service__pb2.ForceBreakerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +200,33 @@ class SystemService:
             '/drey.system.v1.SystemService/WatchSystemSummary',
             drey_dot_system_dot_v1_dot_system__service__pb2.WatchSystemSummaryRequest.SerializeToString,
             drey_dot_system_dot_v1_dot_system__service__pb2.WatchSystemSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForceBreaker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/drey.system.v1.SystemService/ForceBreaker',
+            drey_dot_system_dot_v1_dot_system__service__pb2.ForceBreakerRequest.SerializeToString,
+            drey_dot_system_dot_v1_dot_system__service__pb2.ForceBreakerResponse.FromString,
             options,
             channel_credentials,
             insecure,

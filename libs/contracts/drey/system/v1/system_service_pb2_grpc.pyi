@@ -43,6 +43,12 @@ class SystemServiceStub:
     """Follow the summary: at once, then each second while something changes, and while nothing does at
     least every 15 s. No effect.
     """
+    ForceBreaker: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.ForceBreakerRequest, _system_service_pb2.ForceBreakerResponse]
+    """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
+    open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
+    asked. Effect: in every process within two seconds, in those that start later too, until it is
+    changed. It is in the audit. Idempotent. Not built yet. Reasons: NOT_IMPLEMENTED, INVALID_FIELD.
+    """
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -58,6 +64,12 @@ class SystemServiceAsyncStub(SystemServiceStub):
     WatchSystemSummary: _aio.UnaryStreamMultiCallable[_system_service_pb2.WatchSystemSummaryRequest, _system_service_pb2.WatchSystemSummaryResponse]  # type: ignore[assignment]
     """Follow the summary: at once, then each second while something changes, and while nothing does at
     least every 15 s. No effect.
+    """
+    ForceBreaker: _aio.UnaryUnaryMultiCallable[_system_service_pb2.ForceBreakerRequest, _system_service_pb2.ForceBreakerResponse]  # type: ignore[assignment]
+    """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
+    open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
+    asked. Effect: in every process within two seconds, in those that start later too, until it is
+    changed. It is in the audit. Idempotent. Not built yet. Reasons: NOT_IMPLEMENTED, INVALID_FIELD.
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -89,6 +101,18 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_system_service_pb2.WatchSystemSummaryResponse], _abc.AsyncIterator[_system_service_pb2.WatchSystemSummaryResponse]]:
         """Follow the summary: at once, then each second while something changes, and while nothing does at
         least every 15 s. No effect.
+        """
+
+    @_abc_1.abstractmethod
+    def ForceBreaker(
+        self,
+        request: _system_service_pb2.ForceBreakerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_service_pb2.ForceBreakerResponse, _abc.Awaitable[_system_service_pb2.ForceBreakerResponse]]:
+        """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
+        open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
+        asked. Effect: in every process within two seconds, in those that start later too, until it is
+        changed. It is in the audit. Idempotent. Not built yet. Reasons: NOT_IMPLEMENTED, INVALID_FIELD.
         """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,169 @@
+"""The processes of all services and the IOCs that they see, from their signs of life. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from drey_core.iocs import CLOSED, DoubleName, IocState
+
+SILENT_AFTER_NS = 5_000_000_000
+"""An instance that gave no sign of life for so long is not listed; it gives one a second."""
+MOST_INSTANCES, MOST_IOCS = 1000, 20_000
+TOLD_IOCS = 1000
+_DROPPED_TOLD_NS = 60_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How full a queue of an instance is."""
+
+    name: str
+    depth: int
+    bound: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSign:
+    """One sign of life; `iocs` are some of `ioc_count`."""
+
+    service: str
+    name: str
+    version: str
+    started_ns: int
+    serving: bool
+    iocs: Sequence[IocState]
+    ioc_count: int
+    queues: Sequence[Queue]
+    doubles: Sequence[DoubleName]
+
+
+@dataclass(slots=True)
+class Instance:
+    """One process, as it was heard of last. `heard_at` is of a monotonic clock."""
+
+    sign: InstanceSign
+    heard_at: int
+    iocs: dict[str, IocState] = field(default_factory=dict)
+    dropped_at: dict[str, int] = field(default_factory=dict)
+    """Queues that dropped something, and when that was last heard of."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBreaker:
+    """The breaker of an IOC in one process, where it is not closed."""
+
+    service: str
+    instance: str
+    state: IocState
+
+
+@dataclass(slots=True)
+class IocSummary:
+    """One IOC, as the monitors see it; `breakers` and `timeouts` are of all processes."""
+
+    address: str
+    channels: int = 0
+    connected: int = 0
+    timeouts: int = 0
+    echo_ns: int = 0
+    silent_since_ns: int = 0
+    reconnected: int = 0
+    breakers: list[OpenBreaker] = field(default_factory=list)
+
+    @property
+    def is_down(self) -> bool:
+        """All its channels are disconnected."""
+        return self.channels > 0 and self.connected == 0
+
+    @property
+    def troubled(self) -> bool:
+        """Whether somebody should look at it."""
+        return self.is_down or bool(self.silent_since_ns or self.breakers)
+
+
+class InstanceBook:
+    """All instances that live. Bounded: what comes beyond is not taken in."""
+
+    def __init__(self) -> None:
+        self._instances: dict[tuple[str, str], Instance] = {}
+
+    def note(self, sign: InstanceSign, now: int) -> None:
+        """A sign of life came."""
+        key = (sign.service, sign.name)
+        known = self._instances.get(key)
+        if known is None:
+            self._forget_silent(now)
+            if len(self._instances) >= MOST_INSTANCES:
+                return
+            known = self._instances[key] = Instance(sign, now)
+        for queue in sign.queues:
+            before = next((q.dropped for q in known.sign.queues if q.name == queue.name), 0)
+            if queue.dropped > before:
+                known.dropped_at[queue.name] = now
+        known.sign, known.heard_at = sign, now
+        for state in sign.iocs:
+            known.iocs.pop(state.address, None)
+            known.iocs[state.address] = state
+        # those that it has no more were told longest ago
+        most = min(sign.ioc_count, MOST_IOCS)
+        for address in list(known.iocs)[: max(len(known.iocs) - most, 0)]:
+            del known.iocs[address]
+
+    def living(self, now: int) -> list[Instance]:
+        """Those that gave a sign of life of late, by service and name."""
+        self._forget_silent(now)
+        return [self._instances[key] for key in sorted(self._instances)]
+
+    def iocs(self, now: int) -> list[IocSummary]:
+        """All IOCs, those in trouble first, then by address."""
+        found: dict[str, IocSummary] = {}
+        for instance in self.living(now):
+            for state in instance.iocs.values():
+                ioc = found.setdefault(state.address, IocSummary(state.address))
+                ioc.timeouts += state.timeouts
+                if state.breaker > CLOSED:
+                    ioc.breakers.append(
+                        OpenBreaker(instance.sign.service, instance.sign.name, state)
+                    )
+                if instance.sign.service == "monitor":
+                    _add_watched(ioc, state)
+        return sorted(found.values(), key=lambda ioc: (not ioc.troubled, ioc.address))
+
+    def doubles(self, now: int) -> list[DoubleName]:
+        """Names at two servers, each once, as it was seen first."""
+        first: dict[str, DoubleName] = {}
+        every = (d for instance in self.living(now) for d in instance.sign.doubles)
+        for double in sorted(every, key=lambda d: (d.name, d.since_ns)):
+            first.setdefault(double.name, double)
+        return list(first.values())
+
+    def drops(self, now: int) -> list[tuple[str, str, Queue]]:
+        """(service, instance, queue) of queues that dropped something within the last minute."""
+        return [
+            (i.sign.service, i.sign.name, queue)
+            for i in self.living(now)
+            for queue in i.sign.queues
+            if now - i.dropped_at.get(queue.name, -_DROPPED_TOLD_NS - 1) <= _DROPPED_TOLD_NS
+        ]
+
+    def versions(self, now: int) -> dict[str, list[str]]:
+        """Versions of the instances of each service, each once."""
+        out: dict[str, set[str]] = {}
+        for instance in self.living(now):
+            out.setdefault(instance.sign.service, set()).add(instance.sign.version)
+        return {service: sorted(found) for service, found in sorted(out.items())}
+
+    def _forget_silent(self, now: int) -> None:
+        for key in [k for k, i in self._instances.items() if now - i.heard_at > SILENT_AFTER_NS]:
+            del self._instances[key]
+
+
+def _add_watched(ioc: IocSummary, state: IocState) -> None:
+    ioc.channels += state.channels
+    ioc.connected += state.connected
+    ioc.reconnected += state.reconnected
+    ioc.echo_ns = max(ioc.echo_ns, state.echo_ns)
+    since = (ioc.silent_since_ns, state.silent_since_ns)
+    ioc.silent_since_ns = min((each for each in since if each), default=0)

@@ -1,0 +1,89 @@
+"""What the summary of the system holds, from messages of the bus and to those of the contract."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from drey.events.v1.instances_pb2 import InstanceReport
+from drey.system.v1 import system_service_pb2 as pb
+from drey_core.iocs import DoubleName, IocState
+from drey_gateway.domain.instances import Instance, InstanceSign, IocSummary, OpenBreaker, Queue
+from drey_runtime.mapping.times import timestamp
+
+
+def instance_sign(report: InstanceReport) -> InstanceSign:
+    """A sign of life of a process."""
+    return InstanceSign(
+        service=report.service,
+        name=report.instance,
+        version=report.version,
+        started_ns=report.started_ns,
+        serving=report.serving,
+        iocs=[
+            IocState(
+                address=ioc.address,
+                channels=ioc.channels,
+                connected=ioc.connected,
+                timeouts=ioc.timeouts,
+                echo_ns=ioc.echo_ns,
+                silent_since_ns=ioc.silent_since_ns,
+                reconnected=ioc.reconnected,
+                breaker=ioc.breaker,
+                breaker_since_ns=ioc.breaker_since_ns,
+                next_probe_ns=ioc.next_probe_ns,
+            )
+            for ioc in report.iocs
+        ],
+        ioc_count=report.ioc_count,
+        queues=[Queue(q.name, q.depth, q.bound, q.dropped) for q in report.queues],
+        doubles=[DoubleName(d.name, d.taken, d.ignored, d.since_ns) for d in report.served_twice],
+    )
+
+
+def service_instance(instance: Instance, now: int) -> pb.ServiceInstance:
+    """A process; `now` is of the monotonic clock by which it was heard of."""
+    sign = instance.sign
+    return pb.ServiceInstance(
+        service=sign.service,
+        name=sign.name,
+        version=sign.version,
+        start_time=timestamp(sign.started_ns),
+        serving=sign.serving,
+        age=_to_duration(max(now - instance.heard_at, 1)),
+        queues=[
+            pb.QueueStatus(name=q.name, depth=q.depth, bound=q.bound, dropped=q.dropped)
+            for q in sign.queues
+        ],
+    )
+
+
+def ioc_status(ioc: IocSummary) -> pb.IocStatus:
+    """An IOC."""
+    return pb.IocStatus(
+        address=ioc.address,
+        channels=ioc.channels,
+        connected=ioc.connected,
+        timeouts=ioc.timeouts,
+        echo=_to_duration(ioc.echo_ns),
+        silent_since=timestamp(ioc.silent_since_ns),
+        reconnected=ioc.reconnected,
+        breakers=[_breaker_status(breaker) for breaker in ioc.breakers],
+    )
+
+
+def _breaker_status(breaker: OpenBreaker) -> pb.BreakerStatus:
+    return pb.BreakerStatus(
+        instance=breaker.instance,
+        service=breaker.service,
+        state=breaker.state.breaker,  # type: ignore[arg-type]
+        since=timestamp(breaker.state.breaker_since_ns),
+        next_probe=timestamp(breaker.state.next_probe_ns),
+    )
+
+
+def _to_duration(ns: int) -> Duration | None:
+    if not ns:
+        return None
+    out = Duration()
+    out.FromNanoseconds(ns)
+    return out
