@@ -25,6 +25,14 @@ settings.load_profile("drey")
 
 HELD = (
     "tests/unit/",
+    "tests/integration/machine/",
+    "tests/integration/ca/",
+    "tests/integration/stack/",
+    "tests/integration/web/",
+    "tests/integration/runtime_db/",
+    "tests/integration/snapshot/",
+    "tests/integration/cli/",
+    "tests/integration/monitor/",
     "tests/contract/",
     "tests/integration/testing/",
     "tests/integration/runtime/",

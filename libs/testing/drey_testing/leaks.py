@@ -195,6 +195,15 @@ def keep_processes(pattern: str) -> Keeper:
     return chosen
 
 
+def keep_threads(prefix: str) -> Keeper:
+    """Threads with such a name belong to a fixture that makes them again."""
+
+    def chosen(left: Resources) -> Resources:
+        return Resources(frozenset(t for t in left.threads if t.name.startswith(prefix)))
+
+    return chosen
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Mark what is started, and note the tasks that a loop finds when it is closed."""
     config.addinivalue_line("markers", "may_leak: is not looked at for what it leaves behind")

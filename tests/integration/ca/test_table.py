@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 
 import pytest
 
 from drey_ca import open_table
 from drey_core.errors import Unimplemented
+from drey_testing import leaks
 from drey_testing.ca import conformance, conformance_life, conformance_values, records
 from drey_testing.ca.ioc import Ioc
 
 
 @pytest.fixture(scope="module")
 def ioc(tmp_path_factory):
-    with Ioc(tmp_path_factory.mktemp("ioc"), records.DATABASE, access=records.ACCESS) as running:
+    folder = tmp_path_factory.mktemp("ioc")
+    with (
+        # a test kills it and starts it again
+        leaks.keep(leaks.keep_processes(re.escape(str(folder)))),
+        leaks.keep(leaks.keep_threads("ioc-")),
+        Ioc(folder, records.DATABASE, access=records.ACCESS) as running,
+    ):
         yield running
 
 

@@ -202,16 +202,24 @@ class Pooler:
         self._port, self._refuses = port, refuses
         self._free: list[_Upstream] = []
         self._held: dict[asyncio.StreamWriter, _Upstream] = {}
+        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[int]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         async with server:
             yield server.sockets[0].getsockname()[1]
-            for upstream in [*self._free, *self._held.values()]:
-                upstream.writer.close()
+            for writer in [
+                *(upstream.writer for upstream in [*self._free, *self._held.values()]),
+                *self._serving.values(),
+            ]:
+                writer.close()
+            await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving[task] = client
         head = await reader.readexactly(8)
         if struct.unpack("!ii", head)[1] == 80877103:  # may it be TLS? no
             client.write(b"N")

@@ -141,7 +141,9 @@ class Ioc:
         assert self._process.stdout is not None
         self._said = queue.SimpleQueue()
         listening = (self._process.stdout, self._said)
-        threading.Thread(target=_listen_lines, args=listening, daemon=True).start()
+        threading.Thread(
+            target=_listen_lines, args=listening, name=f"ioc-{self._port}", daemon=True
+        ).start()
         self._expect_word("ready", 120)
 
     def _ioc_command(self, database: Path) -> list[str]:
