@@ -147,7 +147,7 @@ class MetadataIndex:
                 high[rows] = page.limits[7, channels[rows] & PAGE_MASK]
         return low, high
 
-    def get(self, channel: int) -> Metadata | None:
+    def metadata_of(self, channel: int) -> Metadata | None:
         """What is known of one channel; None if it never connected."""
         page = self.pages.get(channel >> PAGE_SHIFT)
         slot = channel & PAGE_MASK

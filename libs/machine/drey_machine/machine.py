@@ -123,7 +123,7 @@ class Machine:
         )
         return output.split()
 
-    async def read(
+    async def read_channels(
         self, names: Sequence[str], *, deadline: float = 120.0, timeout: float = 60.0
     ) -> dict[str, dict[str, Any]]:
         """Read channels from another process: name → value, severity, status, time_ns, or error.
@@ -137,7 +137,7 @@ class Machine:
         values: dict[str, dict[str, Any]] = json.loads(answer.read_bytes())
         return values
 
-    async def write(
+    async def write_channels(
         self, values: Mapping[str, Any], *, deadline: float = 120.0, timeout: float = 60.0
     ) -> dict[str, str]:
         """Write channels with completion from another process: name → "" or what went wrong."""

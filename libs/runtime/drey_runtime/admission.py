@@ -50,7 +50,7 @@ class CallRate:
         self._per_s, self._most = per_s, max(per_s * burst_s, 1.0)
         self._buckets: dict[str, _Bucket] = {}
 
-    def take(self, who: str, now: float) -> float:
+    def count_call(self, who: str, now: float) -> float:
         """Count one; 0, or the seconds after which there is room for it (it is not counted)."""
         bucket = self._buckets.get(who)
         if bucket is None:
@@ -126,14 +126,14 @@ class Admission:
 
     def count_call(self, key: str, now: float) -> None:
         """Count a call of a key. Raises `ResourceExhausted` when it calls too often."""
-        wait = self._rate.take(key, now)
+        wait = self._rate.count_call(key, now)
         if wait:
             limit = self.bounds.calls_per_s
             raise _too_often(f"the key calls more than {limit:g} times a second", wait, limit)
 
     def count_refused(self, peer: str, now: float) -> None:
         """Count a call whose key let nobody in. `ResourceExhausted` for a peer with too many."""
-        wait = self._refused.take(peer, now)
+        wait = self._refused.count_call(peer, now)
         if wait:
             limit = self.bounds.refused_per_s
             what = f"more than {limit:g} calls a second came from this address without a key"

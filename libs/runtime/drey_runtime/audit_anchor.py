@@ -68,7 +68,7 @@ class AnchorFile:
             file.flush()
             os.fsync(file.fileno())
 
-    def read(self) -> tuple[list[Anchor], list[str]]:
+    def load_anchors(self) -> tuple[list[Anchor], list[str]]:
         """(the anchors, oldest first; what is wrong with other lines of the file)."""
         anchors, problems = [], []
         try:
@@ -104,13 +104,13 @@ class AuditAnchors:
         self._database, self._file, self._period_s = database, file, period_s
         self._last: audit.Head | None = None
 
-    async def read(self) -> tuple[list[Anchor], list[str]]:
+    async def load_anchors(self) -> tuple[list[Anchor], list[str]]:
         """As `AnchorFile.read`; nothing where no file is kept."""
-        return ([], []) if self._file is None else await asyncio.to_thread(self._file.read)
+        return ([], []) if self._file is None else await asyncio.to_thread(self._file.load_anchors)
 
     async def run(self) -> None:
         """Until cancelled. While Postgres is away nothing grows; a full disk is tried again."""
-        anchors, problems = await self.read()
+        anchors, problems = await self.load_anchors()
         for problem in problems:
             log.error("the anchors of the audit trail were touched: %s", problem)
         if anchors:
@@ -132,7 +132,7 @@ class AuditAnchors:
             kept = None if last is None else await audit.read_hash(conn, last.seq)
             return await audit.read_head(conn), kept
 
-        head, kept = await self._database.read(read_head)
+        head, kept = await self._database.run_reading(read_head)
         if last is not None and kept != last.hash:
             log.error(
                 "the audit trail is not the one that was anchored: run `drey audit verify`",

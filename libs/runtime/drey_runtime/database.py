@@ -412,7 +412,7 @@ class Database:
         async with self.acquire() as connection, connection.transaction(isolation=isolation):
             yield connection
 
-    async def read(self, action: Callable[[Connection], Awaitable[T]]) -> T:
+    async def run_reading(self, action: Callable[[Connection], Awaitable[T]]) -> T:
         """Run an action that only reads, again where Postgres was lost, at most four times."""
         for attempt in range(_READ_ATTEMPTS):
             try:
@@ -424,7 +424,7 @@ class Database:
             await asyncio.sleep(backoff(attempt))
         raise AssertionError("unreachable")
 
-    async def write(self, action: Callable[[Connection], Awaitable[T]]) -> T:
+    async def run_transaction(self, action: Callable[[Connection], Awaitable[T]]) -> T:
         """Run an action in a transaction, again where Postgres undid it over another one.
 
         A lost connection is not repeated: whether the commit took place is unknown then.

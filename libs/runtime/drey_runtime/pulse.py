@@ -31,7 +31,7 @@ class Pulses:
                 await self._read_heartbeats()
             await asyncio.sleep(_LOOK_S)
 
-    async def read(self) -> list[tuple[Heartbeat | None, int | None]]:
+    async def read_pulses(self) -> list[tuple[Heartbeat | None, int | None]]:
         """Each shard's sign of life, and the nanoseconds since one was seen to come, or None.
 
         Waits a moment where this process has just begun to look. `Unavailable` without Redis.

@@ -82,7 +82,7 @@ class CatalogPagesClient(Generic[Page]):
         self._stub = DirectoryServiceStub(channel)
         self._decode, self._timeout_s = decode, timeout_s
 
-    async def fetch(self, since: int) -> CatalogUpdate[Page]:
+    async def fetch_changes(self, since: int) -> CatalogUpdate[Page]:
         """What changed since a version; 0 asks for all.
 
         All again where the service has an older version: another catalog, restored from a backup.

@@ -70,7 +70,7 @@ class KeyStore:
 
     async def load(self) -> None:
         """Read all keys. Raises `Unavailable`."""
-        self.ring.load(await self._db.read(table.all_keys))
+        self.ring.load(await self._db.run_reading(table.all_keys))
 
     async def page(self, after: tuple[str, str], limit: int, include_dead: bool) -> list[Key]:
         """Keys by name."""
@@ -78,7 +78,7 @@ class KeyStore:
         async def read_keys(conn: Connection) -> list[Key]:
             return await table.page_of_keys(conn, after, limit, include_dead, now_ns())
 
-        return await self._db.read(read_keys)
+        return await self._db.run_reading(read_keys)
 
     async def create(
         self, key: Key, principal: Principal, request_id: str, request: bytes
@@ -96,7 +96,7 @@ class KeyStore:
             else:
                 first, made = False, slot.seen.decode()
         await self._announce_change(made)
-        return (key if first else self.ring.get(made) or key), first
+        return (key if first else self.ring.find_key(made) or key), first
 
     async def revoke(self, key_id: str, principal: Principal) -> Key:
         """The key as it is now; running watches with it are cut."""

@@ -113,7 +113,7 @@ def channel_metadata(
     """What is known of one channel; None for channel 0."""
     if channel == 0:
         return None
-    channel_metadata = metadata.get(channel)
+    channel_metadata = metadata.metadata_of(channel)
     if channel_metadata is None:
         return value_pb2.ChannelMetadata(address=address)
     limits = channel_metadata.limits

@@ -10,6 +10,6 @@ from drey_runtime.upstream import CatalogUpdate
 class CatalogSource(Protocol):
     """Where the catalog comes from, in encoded pages."""
 
-    async def fetch(self, since: int) -> CatalogUpdate[bytes]:
+    async def fetch_changes(self, since: int) -> CatalogUpdate[bytes]:
         """What changed since a version; 0 asks for all. `Unavailable` within ten seconds."""
         ...

@@ -240,7 +240,7 @@ def test_chunks_hold_all_rows_in_order_within_the_limit(sizes, limit):
 
 def read_columns(raws: list[bytes]) -> list[ReadColumns]:
     reader = ColumnsReader()
-    found = [reader.read(value_pb2.ValueColumns.FromString(raw)) for raw in raws]
+    found = [reader.join_columns(value_pb2.ValueColumns.FromString(raw)) for raw in raws]
     return [values for values in found if values is not None]
 
 
@@ -291,7 +291,7 @@ def test_columns_of_unequal_lengths_are_refused():
         message = value_pb2.ValueColumns.FromString(raw)
         setattr(message, name, getattr(message, name)[1:])
         with pytest.raises(Malformed, match=r"^the columns of values differ in length"):
-            ColumnsReader().read(message)
+            ColumnsReader().join_columns(message)
 
 
 def test_a_large_value_in_columns_comes_in_parts():

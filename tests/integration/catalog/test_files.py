@@ -130,7 +130,7 @@ async def test_an_import_is_found_again_as_a_job(service) -> None:
         assert (await import_(service, content, **options))[1].job_id == ""
     async with Database(service.settings.postgres_url.get_secret_value()) as db:
         store = JobStore(db)
-        jobs = [await store.get(first), await store.get(second)]
+        jobs = [await store.get_job(first), await store.get_job(second)]
         assert [job.id for job in await store.list_jobs(JobFilter())] == [second, first]
         assert await store.claimable(["import"], 10) == []
     for job, counts in zip(jobs, ((3, 0, 0), (0, 0, 3)), strict=True):

@@ -167,7 +167,7 @@ async def test_columns_say_the_same_as_rows(served):
     }
     reader, in_columns = ColumnsReader(), dict[tuple[int, int], Any]()
     for answer in await read(form_pb2.VALUE_FORM_COLUMNS):
-        found = reader.read(answer.columns)
+        found = reader.join_columns(answer.columns)
         in_columns |= cells(found) if found is not None else {}
     huge = in_columns.pop((HUGE, 1))
     assert len(huge[1]) > 4_000_000  # which no row can carry
@@ -183,7 +183,7 @@ async def test_columns_say_the_same_as_rows(served):
             assert message.baseline_begin.form == form_pb2.VALUE_FORM_COLUMNS
         elif part in ("baseline", "diff"):
             assert not getattr(message, part).rows
-            found = reader.read(getattr(message, part).columns)
+            found = reader.join_columns(getattr(message, part).columns)
             last = cells(found) if found is not None else {}
             watched |= last
         elif part == "baseline_end":

@@ -31,7 +31,9 @@ def test_plant_is_the_same_for_the_same_seed_and_counts_right():
 
 async def test_every_kind_is_served_and_only_the_dead_are_dead(machine: Machine):
     plant = machine.plant
-    values = await machine.read([*plant.setpoints, *plant.readbacks, *plant.dead], timeout=5)
+    values = await machine.read_channels(
+        [*plant.setpoints, *plant.readbacks, *plant.dead], timeout=5
+    )
     failed = {name for name, value in values.items() if "error" in value}
     assert failed == set(machine.dead) and machine.dead
     one = {kind: values[machine.names(kind)[0]] for kind in plant.counts}
@@ -54,14 +56,14 @@ async def test_catalog(machine: Machine):
 
 
 async def test_disturbed_magnets_move_and_settle_within_tolerance(machine: Machine):
-    before = await machine.read(machine.names("magnet"))
+    before = await machine.read_channels(machine.names("magnet"))
     moved = await machine.disturb(20, seed=3)
     assert len(set(moved)) == 20
-    after = await machine.read(machine.names("magnet"))
+    after = await machine.read_channels(machine.names("magnet"))
     assert {n for n in after if after[n]["value"] != before[n]["value"]} == set(moved)
     rows = [row for row in machine.catalog_rows() if row.setpoint in set(moved)]
     for _ in range(10):
-        now = await machine.read([row.readback for row in rows])
+        now = await machine.read_channels([row.readback for row in rows])
         off = [abs(now[r.readback]["value"] - after[r.setpoint]["value"]) for r in rows]
         if max(off) < 0.02:
             break
@@ -70,9 +72,11 @@ async def test_disturbed_magnets_move_and_settle_within_tolerance(machine: Machi
 
 async def test_writes_that_are_refused_clipped_or_pulled_back(machine: Machine):
     clip, back = machine.names("clip")[0], machine.names("pull_back")[0]
-    answer = await machine.write({**dict.fromkeys(machine.refused, 1.0), clip: 9.0, back: 9.0})
+    answer = await machine.write_channels(
+        {**dict.fromkeys(machine.refused, 1.0), clip: 9.0, back: 9.0}
+    )
     assert {name for name, error in answer.items() if error} >= set(machine.names("refuse_asg"))
-    values = await machine.read([*machine.refused, clip, back])
+    values = await machine.read_channels([*machine.refused, clip, back])
     assert values[clip]["value"] == values[back]["value"] == 5.0
     assert {values[name]["value"] for name in machine.refused} == {7.5, 2.5}
 
@@ -80,13 +84,13 @@ async def test_writes_that_are_refused_clipped_or_pulled_back(machine: Machine):
 async def test_motor_moves_slowly_and_says_when_it_is_done(machine: Machine):
     motor = machine.names("motor")[0].removesuffix(".VAL")
     names = [f"{motor}.{field}" for field in ("VAL", "RBV", "DMOV", "MOVN")]
-    start = [v["value"] for v in (await machine.read(names)).values()]
+    start = [v["value"] for v in (await machine.read_channels(names)).values()]
     assert start[2:] == [1, 0]
-    await machine.write({names[0]: start[0] + 30})
-    moving = [v["value"] for v in (await machine.read(names)).values()]
+    await machine.write_channels({names[0]: start[0] + 30})
+    moving = [v["value"] for v in (await machine.read_channels(names)).values()]
     assert moving[2:] == [0, 1] and start[1] <= moving[1] < moving[0]
     for _ in range(20):
-        done = [v["value"] for v in (await machine.read(names)).values()]
+        done = [v["value"] for v in (await machine.read_channels(names)).values()]
         if done[2]:
             break
     assert done[1] == done[0] == start[0] + 30 and done[2:] == [1, 0]
@@ -106,8 +110,8 @@ async def test_it_listens_on_loopback_only(machine: Machine):
 async def test_two_machines_do_not_see_each_other(machine: Machine, tmp_path: Path):
     async with Machine(tmp_path / "other", 20) as other:
         only_here = machine.names("magnet")[-1]
-        assert "error" in (await other.read([only_here], timeout=1.0))[only_here]
-        assert "error" not in (await machine.read([only_here]))[only_here]
+        assert "error" in (await other.read_channels([only_here], timeout=1.0))[only_here]
+        assert "error" not in (await machine.read_channels([only_here]))[only_here]
 
 
 async def test_back_on_the_same_port_with_other_types(machine: Machine):
@@ -117,12 +121,12 @@ async def test_back_on_the_same_port_with_other_types(machine: Machine):
     assert not psutil.pid_exists(pid)
     await machine.start(variant="changed")
     assert machine.port == port and machine.pid != pid
-    values = await machine.read([wave, label])
+    values = await machine.read_channels([wave, label])
     assert len(values[wave]["value"]) == 20 and isinstance(values[label]["value"], float)
 
 
 async def test_stop_leaves_nothing(tmp_path: Path):
     async with Machine(tmp_path, 20) as machine:
-        await machine.read(machine.names("magnet"))
+        await machine.read_channels(machine.names("magnet"))
     left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(p.info["cmdline"])]
     assert left == [] and not (tmp_path / "machine.json").exists()

@@ -86,7 +86,7 @@ async def test_killed_in_the_middle_it_is_interrupted_and_sends_nothing_again(
                 break
         process.send_signal(signal.SIGKILL)
         await process.wait()
-        before = await site.machine.read(moved)
+        before = await site.machine.read_channels(moved)
         process = await start(site, log)
         ended = await site.ended(restore.id)
         assert ended.state == restore_pb2.RESTORE_STATE_INTERRUPTED, ended
@@ -96,7 +96,7 @@ async def test_killed_in_the_middle_it_is_interrupted_and_sends_nothing_again(
         assert counts[Verdict.VERDICT_NOT_SENT] > 0
         assert counts.get(Verdict.VERDICT_UNKNOWN, 0) <= 2 * 2
         results = await site.items(restore.id)
-        after = await site.machine.read(moved)
+        after = await site.machine.read_channels(moved)
         for name in moved:
             item, value = results[name], after[name]["value"]
             assert value == before[name]["value"]
@@ -178,7 +178,7 @@ async def test_stopped_between_the_intent_and_the_write_it_sends_nothing_after_i
     site, log = dead_site, tmp_path / "restore.log"
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(20, seed=22)
-    here = await site.machine.read(moved)
+    here = await site.machine.read_channels(moved)
     direct = site.settings
     async with Relay(site.url) as relay:
         site.settings = direct.model_copy(update={"postgres_url": SecretStr(relay.url)})
@@ -223,7 +223,7 @@ async def test_stopped_between_the_intent_and_the_write_it_sends_nothing_after_i
                     await asyncio.sleep(0.02)
             paused.terminate()
             assert await paused.wait() == 0, log
-            assert await site.machine.read(moved) == here
+            assert await site.machine.read_channels(moved) == here
         finally:
             await database.close()
             for process in (paused, other):

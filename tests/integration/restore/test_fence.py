@@ -37,7 +37,7 @@ async def test_who_has_lost_the_job_announces_nothing(site: RestoreSite, change:
                 " WHERE id = $1",
                 restore.job_id,
             )
-            job = await jobs.get(restore.job_id)
+            job = await jobs.get_job(restore.job_id)
             rows = np.arange(1)
             assert await store.journal_intent(restore.id, job, 100, rows, rows, 1)
             await connection.execute(f"UPDATE jobs.job SET {change} WHERE id = $1", restore.job_id)

@@ -36,7 +36,7 @@ async def test_given_values_are_planned_written_and_undone(site: RestoreSite) ->
     magnets = [row.setpoint for row in world.rows if row.kind == "magnet"][:3]
     mode = next(row.setpoint for row in world.rows if row.kind == "enum")
     limits = next(row.setpoint for row in world.rows if row.kind == "read_only")
-    before = await site.machine.read(magnets)
+    before = await site.machine.read_channels(magnets)
     [now] = (await site.plan_items((await make(site, spec_of({mode: "?"}))).id)).values()
     assert now.skip == Skip.SKIP_REASON_LABEL_GONE
     wanted = {name: before[name]["value"] + 0.5 for name in magnets[:2]}
@@ -53,7 +53,7 @@ async def test_given_values_are_planned_written_and_undone(site: RestoreSite) ->
     assert items[mode].target.enum_value.label == label
     ended = await site.ended((await site.execute(plan)).id)
     assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED, ended
-    after = await site.machine.read(magnets)
+    after = await site.machine.read_channels(magnets)
     assert {name: after[name]["value"] for name in magnets} == pytest.approx(wanted)
     assert (await site.items(ended.id))[mode].verdict == restore_pb2.VERDICT_VERIFIED
     undo = await make(site, restore_pb2.PlanSpec(undo={"restore_id": ended.id}))

@@ -137,14 +137,14 @@ async def test_a_plan_of_the_recipe_before_is_read_and_not_executed(site: Restor
 async def test_items_that_were_replaced_are_not_begun_nor_shown(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=42)
-    here = await site.machine.read(moved)
+    here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     await replace_items(site, plan.id)
     for act in (site.execute(plan), site.plan_items(plan.id)):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await act
         assert status.reason_of(refused.value)[0] == "PLAN_DIGEST_MISMATCH"
-    assert await site.machine.read(moved) == here
+    assert await site.machine.read_channels(moved) == here
 
 
 async def test_items_that_were_replaced_after_it_was_asked_for_are_not_written(
@@ -153,7 +153,7 @@ async def test_items_that_were_replaced_after_it_was_asked_for_are_not_written(
     """They are looked at when the restore begins, and it ends with what its journal says."""
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=43)
-    here = await site.machine.read(moved)
+    here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     async with connected(site) as conn, conn.transaction():
         # whoever begins it waits for the row of its job
@@ -173,4 +173,4 @@ async def test_items_that_were_replaced_after_it_was_asked_for_are_not_written(
     counts = {v.verdict: v.pvs for v in ended.verdicts}
     assert counts[restore_pb2.VERDICT_NOT_SENT] == 3
     assert sum(counts.values()) == plan.pvs
-    assert await site.machine.read(moved) == here
+    assert await site.machine.read_channels(moved) == here

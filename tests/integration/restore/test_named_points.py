@@ -106,7 +106,7 @@ async def test_killed_at_a_point_it_sends_nothing_again(
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(PVS, seed=31)
     await site.world.publish()
-    here = {pv: found["value"] for pv, found in (await site.machine.read(moved)).items()}
+    here = {pv: found["value"] for pv, found in (await site.machine.read_channels(moved)).items()}
     process = await start(site, log)
     try:
         plan = await site.plan(snapshot_id)
@@ -120,13 +120,13 @@ async def test_killed_at_a_point_it_sends_nothing_again(
             # the statement dies with its client
             while await database.fetchval(f"SELECT count(pg_terminate_backend(pid)) {WAITING}"):
                 await asyncio.sleep(0.02)
-        before = await site.machine.read(moved)
+        before = await site.machine.read_channels(moved)
         process = await start(site, log)
         ended = await site.ended(restore.id)
         assert ended.state == restore_pb2.RESTORE_STATE_INTERRUPTED, ended
         assert sum(v.pvs for v in ended.verdicts) == plan.pvs
         results = await site.items(restore.id)
-        after = await site.machine.read(moved)
+        after = await site.machine.read_channels(moved)
         assert {pv: found["value"] for pv, found in after.items()} == {
             pv: found["value"] for pv, found in before.items()
         }

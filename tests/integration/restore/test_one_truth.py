@@ -68,7 +68,7 @@ async def test_what_is_not_all_verified_has_not_succeeded(
     stored.data.view("f8")[world.number(pull) - 1] = 50.0
     plan = await site.plan(snapshot_id, selector={"names": [pull.setpoint]})
     ended = await site.ended((await site.execute(plan)).id)
-    await site.machine.write({pull.setpoint: 1.0})
+    await site.machine.write_channels({pull.setpoint: 1.0})
     assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED
     assert await job_of(database, ended) == ("failed", "NOT_ALL_VERIFIED")
 
@@ -89,12 +89,12 @@ async def test_what_waited_too_long_has_failed_in_both(
 ) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=33)
-    here = await site.machine.read(moved)
+    here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     ended = await site.ended((await site.execute(plan, start_deadline={"nanos": 1})).id)
     assert ended.state == restore_pb2.RESTORE_STATE_FAILED
     assert await job_of(database, ended) == ("failed", "DEADLINE_EXCEEDED")
-    assert await site.machine.read(moved) == here
+    assert await site.machine.read_channels(moved) == here
 
 
 async def set_on_insert(database: asyncpg.Connection, assignment: str) -> None:
@@ -114,7 +114,7 @@ async def test_aborted_before_a_worker_began_it_ends_at_once(
 ) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=34)
-    here = await site.machine.read(moved)
+    here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     await set_on_insert(database, "kind := 'one that no worker takes'")
     restore = await site.execute(plan)
@@ -123,7 +123,7 @@ async def test_aborted_before_a_worker_began_it_ends_at_once(
     assert ended.state == restore_pb2.RESTORE_STATE_ABORTED
     assert await job_of(database, ended) == ("cancelled", "UNSPECIFIED")
     assert {v.verdict for v in ended.verdicts} >= {restore_pb2.VERDICT_NOT_SENT}
-    assert await site.machine.read(moved) == here
+    assert await site.machine.read_channels(moved) == here
 
 
 async def test_a_job_cancelled_in_the_queue_is_ended_by_the_restore(
@@ -131,10 +131,10 @@ async def test_a_job_cancelled_in_the_queue_is_ended_by_the_restore(
 ) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(3, seed=35)
-    here = await site.machine.read(moved)
+    here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     await set_on_insert(database, "cancel_requested := true")
     ended = await site.ended((await site.execute(plan)).id)
     assert ended.state == restore_pb2.RESTORE_STATE_ABORTED
     assert await job_of(database, ended) == ("cancelled", "UNSPECIFIED")
-    assert await site.machine.read(moved) == here
+    assert await site.machine.read_channels(moved) == here

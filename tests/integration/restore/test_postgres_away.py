@@ -58,7 +58,7 @@ async def at_rest(site: RestoreSite, names: list[str]) -> dict[str, Any]:
     last: dict[str, Any] = {}
     async with asyncio.timeout(300):
         while True:
-            now = {n: v["value"] for n, v in (await site.machine.read(names)).items()}
+            now = {n: v["value"] for n, v in (await site.machine.read_channels(names)).items()}
             if now == last:
                 return now
             last = now

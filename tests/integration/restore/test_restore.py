@@ -51,7 +51,7 @@ async def test_disturbed_magnets_are_put_back_and_verified(site: RestoreSite) ->
     assert verdicts(ended)["VERIFIED"] == 40
     assert sum(verdicts(ended).values()) == plan.pvs
     assert not ended.all_verified  # some were left out
-    seen = await site.machine.read(moved)
+    seen = await site.machine.read_channels(moved)
     for name, item in items.items():
         assert seen[name]["value"] == pytest.approx(item.target.float64_value)
     results = await site.items(restore.id)
@@ -80,7 +80,7 @@ async def test_writes_of_every_type_arrive(site: RestoreSite) -> None:
     kinds = ("enum", "string", "wave", "int32", "bo", "wave_string", "longstring", "motor")
     chosen = {k: next(r for r in world.rows if r.kind == k) for k in kinds}
     snapshot_id = await world.take()
-    before = await machine.read([r.setpoint for r in chosen.values()])
+    before = await machine.read_channels([r.setpoint for r in chosen.values()])
     slots = [world.slots[world.names.index(r.setpoint)] for r in chosen.values()]
     other = {
         "enum": 5,
@@ -93,7 +93,7 @@ async def test_writes_of_every_type_arrive(site: RestoreSite) -> None:
         "motor": 1.5,
     }
     assert len(slots) == len(other)
-    errors = await machine.write({chosen[k].setpoint: v for k, v in other.items()})
+    errors = await machine.write_channels({chosen[k].setpoint: v for k, v in other.items()})
     assert not any(errors.values()), errors
     await world.publish()
     plan = await site.plan(
@@ -107,7 +107,7 @@ async def test_writes_of_every_type_arrive(site: RestoreSite) -> None:
         {"EQUAL_ALREADY": len(kinds) - plan.writes} if plan.writes < len(kinds) else {}
     ), results
     assert ended.all_verified
-    after = await machine.read([r.setpoint for r in chosen.values()])
+    after = await machine.read_channels([r.setpoint for r in chosen.values()])
     assert {n: v["value"] for n, v in after.items()} == {n: v["value"] for n, v in before.items()}
 
 
@@ -135,7 +135,7 @@ async def test_clipped_refused_and_dead_are_told_apart(site: RestoreSite) -> Non
     assert errors_pb2.ErrorReason.Name(ended.error.reason) == "ERROR_REASON_NOT_ALL_VERIFIED"
     assert "1 were refused" in ended.error.message
     assert "look who" in results[pull.setpoint].explanation
-    await machine.write({pull.setpoint: 1.0})
+    await machine.write_channels({pull.setpoint: 1.0})
 
 
 async def test_a_machine_that_moved_is_not_written_to(site: RestoreSite) -> None:
@@ -144,12 +144,12 @@ async def test_a_machine_that_moved_is_not_written_to(site: RestoreSite) -> None
     await site.world.publish()
     plan = await site.plan(snapshot_id)
     await site.machine.disturb(5, seed=5)
-    here = await site.machine.read(moved)
+    here = await site.machine.read_channels(moved)
     ended = await site.ended((await site.execute(plan)).id)
     assert ended.state == restore_pb2.RESTORE_STATE_FAILED
     assert ended.error.reason == 25  # MACHINE_MOVED
     assert verdicts(ended)["NOT_SENT"] == 5
-    assert {n: v["value"] for n, v in (await site.machine.read(moved)).items()} == {
+    assert {n: v["value"] for n, v in (await site.machine.read_channels(moved)).items()} == {
         n: v["value"] for n, v in here.items()
     }
     again = await site.plan(snapshot_id)
@@ -288,7 +288,7 @@ async def test_plans_of_others_keep_no_restore_waiting(site: RestoreSite) -> Non
 async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(100, seed=14)
-    here = await site.machine.read(moved)
+    here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     ended = await site.ended((await site.execute(plan, write_timeout={"nanos": 1})).id)
     assert ended.state == restore_pb2.RESTORE_STATE_INTERRUPTED
@@ -297,7 +297,7 @@ async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: RestoreSit
     assert "100 of 100" in ended.error.message
     results = await site.items(ended.id)
     assert "Nothing was sent" in results[moved[0]].explanation
-    assert {n: v["value"] for n, v in (await site.machine.read(moved)).items()} == {
+    assert {n: v["value"] for n, v in (await site.machine.read_channels(moved)).items()} == {
         n: v["value"] for n, v in here.items()
     }
 
@@ -393,7 +393,7 @@ async def test_chosen_pvs_are_edited_and_verified_by_what_was_written(site: Rest
     snapshot_id = await site.world.take()
     magnets = [r for r in site.world.rows if r.kind == "magnet"][:2]
     names = [r.setpoint for r in magnets]
-    stored = await site.machine.read(names)
+    stored = await site.machine.read_channels(names)
     plan = await site.plan(
         snapshot_id,
         selector=selector_pb2.Selector(names=names),
@@ -417,7 +417,7 @@ async def test_chosen_pvs_are_edited_and_verified_by_what_was_written(site: Rest
     assert digests.plan_digest(plan, items.values()) == plan.digest
     ended = await site.ended((await site.execute(plan)).id)
     assert ended.all_verified, await site.items(ended.id)
-    await site.machine.write({name: stored[name]["value"] for name in names})
+    await site.machine.write_channels({name: stored[name]["value"] for name in names})
 
 
 async def test_lists_are_paged_newest_first(site: RestoreSite) -> None:
@@ -457,7 +457,7 @@ async def test_abort_stops_new_writes_and_every_pv_has_a_verdict(site: RestoreSi
     assert found["NOT_SENT"] > 0
     assert found["NOT_SENT"] + found["VERIFIED"] == plan.writes
     results = await site.items(restore.id)
-    seen = await site.machine.read(moved)
+    seen = await site.machine.read_channels(moved)
     for name in moved:
         want = "target" if results[name].verdict == Verdict.VERDICT_VERIFIED else "before"
         assert seen[name]["value"] == pytest.approx(getattr(results[name], want).float64_value)

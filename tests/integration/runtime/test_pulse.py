@@ -27,12 +27,12 @@ async def test_what_a_reader_finds_is_old_until_it_changes(image: Image, ahead_n
     beat = Heartbeat(shard=0, epoch=1, sequence=1, time_ns=time.time_ns() + ahead_ns)
     await image.write_heartbeat(beat)
     pulses = Pulses(image, 2)
-    assert await pulses.read() == [(beat, None), (None, None)]
+    assert await pulses.read_pulses() == [(beat, None), (None, None)]
     looking = asyncio.create_task(pulses.run())
     beat.time_ns += 1
     await image.write_heartbeat(beat)
     while True:
-        ((found, age), _) = await pulses.read()
+        ((found, age), _) = await pulses.read_pulses()
         assert found == beat
         if age is not None and age > 10**9:
             break

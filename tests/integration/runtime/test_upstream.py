@@ -61,11 +61,11 @@ async def served(folder: Path) -> AsyncIterator[tuple[Directory, CatalogPagesCli
 async def test_what_changed_is_read(tmp_path: Path) -> None:
     async with served(tmp_path) as (directory, client):
         directory.answers = [[(5, [PAGES[1]]), (5, [PAGES[2]])], [(6, [PAGES[2]])], [(6, [])]]
-        whole = await client.fetch(0)
+        whole = await client.fetch_changes(0)
         assert (whole.version, whole.pages, whole.whole) == (5, PAGES, True)
-        changed = await client.fetch(5)
+        changed = await client.fetch_changes(5)
         assert (changed.version, list(changed.pages), changed.whole) == (6, [2], False)
-        same = await client.fetch(6)
+        same = await client.fetch_changes(6)
         assert (same.version, same.pages, same.whole) == (6, {}, False)
 
 
@@ -73,17 +73,17 @@ async def test_parts_of_two_versions_are_read_again(tmp_path: Path) -> None:
     async with served(tmp_path) as (directory, client):
         torn = [(5, [PAGES[1]]), (6, [PAGES[2]])]
         directory.answers = [torn, [(6, [PAGES[2]])]]
-        update = await client.fetch(4)
+        update = await client.fetch_changes(4)
         assert (update.version, list(update.pages), directory.asked) == (6, [2], [4, 4])
         directory.answers = [torn] * 3
         with pytest.raises(Unavailable):
-            await client.fetch(4)
+            await client.fetch_changes(4)
 
 
 async def test_an_older_catalog_is_read_as_a_whole(tmp_path: Path) -> None:
     async with served(tmp_path) as (directory, client):
         directory.answers = [[(3, [])], [(3, [PAGES[1]])]]
-        update = await client.fetch(9)
+        update = await client.fetch_changes(9)
         assert (update.version, list(update.pages), update.whole) == (3, [1], True)
         assert directory.asked == [9, 0]
 
@@ -112,8 +112,8 @@ async def test_a_torn_page_is_refused_and_nothing_of_its_read_is_used(
     async with served(tmp_path) as (directory, client):
         directory.answers = [[(5, [PAGES[1], raw])], [(5, [PAGES[1]])]]
         with pytest.raises(Unavailable):
-            await client.fetch(0)
-        assert list((await client.fetch(0)).pages) == [1]
+            await client.fetch_changes(0)
+        assert list((await client.fetch_changes(0)).pages) == [1]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_errors_of_calls_are_ours(
     async with served(tmp_path) as (directory, client):
         directory.answers = [errors.DreyError(code)]
         with pytest.raises(errors.DreyError) as bare:
-            await client.fetch(0)
+            await client.fetch_changes(0)
         assert type(bare.value) is expected
 
 
@@ -144,7 +144,7 @@ async def test_the_reason_of_the_other_service_is_kept(tmp_path: Path) -> None:
         refusal = errors.DreyError("INTERNAL", reason=Reason.NOT_FOUND, metadata={"id": "7"})
         directory.answers = [refusal]
         with pytest.raises(errors.Internal) as told:
-            await client.fetch(0)
+            await client.fetch_changes(0)
         assert (told.value.reason, told.value.metadata["id"]) == (Reason.NOT_FOUND, "7")
         with pytest.raises(ValueError):
             async with translated("snapshot"):

@@ -125,7 +125,7 @@ def anchor_file(tmp_path: Path) -> AnchorFile:
 
 async def problems(db: Database, anchors: AuditAnchors) -> list[str]:
     """What `VerifyChain` finds."""
-    kept, broken = await anchors.read()
+    kept, broken = await anchors.load_anchors()
     async with db.acquire() as conn:
         found = await verify(conn, [anchor.head for anchor in kept])
     return broken + [finding.problem for finding in found]
@@ -143,7 +143,7 @@ async def test_an_end_that_was_cut_off_shows(
         await anchors.step()
     assert [record.message for record in caplog.records] == [LOG_MESSAGE]
     assert (anchor_file.path.stat().st_mode & 0o777) == 0o600
-    assert len((await anchors.read())[0]) == 1
+    assert len((await anchors.load_anchors())[0]) == 1
     assert await problems(db, anchors) == []
     await tamper(db, "DELETE FROM audit.entry WHERE seq > 3")
     assert await findings(db) == [], "from inside it cannot be seen"
@@ -161,7 +161,7 @@ async def test_an_end_that_was_cut_off_shows(
     await until(lambda: caplog.text.count("not the one that was anchored") == 2)
     running.cancel()
     await asyncio.wait({running})
-    assert len((await anchors.read())[0]) == 1
+    assert len((await anchors.load_anchors())[0]) == 1
 
 
 async def test_an_anchor_that_we_did_not_set_shows(
@@ -180,7 +180,7 @@ async def test_an_anchor_that_we_did_not_set_shows(
         "line 3",
         "line 4",
     ]
-    assert len((await anchors.read())[0]) == 1
+    assert len((await anchors.load_anchors())[0]) == 1
 
 
 async def test_without_a_file_the_log_has_it(
@@ -208,4 +208,4 @@ async def test_a_file_that_cannot_be_written_is_tried_again(
     await until((anchor_file.path / "x" / "y").exists)
     running.cancel()
     await asyncio.wait({running})
-    assert len((await anchors.read())[0]) == 1
+    assert len((await anchors.load_anchors())[0]) == 1

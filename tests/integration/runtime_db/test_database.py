@@ -63,7 +63,7 @@ async def test_a_transaction_is_repeated_after_a_serialization_failure(db: Datab
         n = await connection.fetchval("SELECT n FROM counter")
         await connection.execute("UPDATE counter SET n = $1", n + 1)
 
-    await asyncio.gather(*(db.write(increment) for _ in range(3)))
+    await asyncio.gather(*(db.run_transaction(increment) for _ in range(3)))
     async with db.acquire() as connection:
         assert await connection.fetchval("SELECT n FROM counter") == 3
 
@@ -99,7 +99,7 @@ async def test_the_pool_survives_kill_and_restart(own_postgres: Postgres) -> Non
         await until(lambda: not database.ready)
         await own_postgres.start()
         await database.wait_ready(60)
-        assert await database.read(lambda c: c.fetchval("SELECT 1")) == 1
+        assert await database.run_reading(lambda c: c.fetchval("SELECT 1")) == 1
         loop.cancel()
         with suppress(asyncio.CancelledError):
             await loop

@@ -87,7 +87,7 @@ async def test_a_rolled_back_creation_leaves_nothing(db: Database, store: JobSto
             job = await store.create(conn, kind="snapshot", principal="a", role="b", payload=b"")
             raise ZeroDivisionError
     with pytest.raises(NotFound):
-        await store.get(job.id)
+        await store.get_job(job.id)
 
 
 async def test_an_expired_lease_is_taken_and_fences_the_former_owner(
@@ -116,7 +116,7 @@ async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: Jo
         await expire(db, job)
     claim = await store.claim(job.id, "w", 60, KINDS)
     assert claim.verdict is ClaimVerdict.OVER
-    ended = await store.get(job.id)
+    ended = await store.get_job(job.id)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.reason == Reason.INTERNAL
@@ -127,7 +127,7 @@ async def test_past_its_start_deadline_it_does_not_fire(db: Database, store: Job
     job = await create(db, store, start_within_s=0.01)
     await asyncio.sleep(0.02)
     assert (await store.claim(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
-    ended = await store.get(job.id)
+    ended = await store.get_job(job.id)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.reason == Reason.DEADLINE_EXCEEDED
@@ -139,7 +139,7 @@ async def test_kinds_of_others_and_unknown_ids_are_left_alone(
     job = await create(db, store, kind="import")
     assert (await store.claim(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
     assert (await store.claim(new_id(), "w", 60, KINDS)).verdict is ClaimVerdict.OVER
-    assert (await store.get(job.id)).state is JobState.QUEUED
+    assert (await store.get_job(job.id)).state is JobState.QUEUED
 
 
 async def test_lists_are_newest_first_and_paged(db: Database, store: JobStore) -> None:
@@ -171,7 +171,7 @@ async def test_cancel(db: Database, store: JobStore) -> None:
             await store.request_cancel(conn, new_id(), "x")
     await expire(db, taken)
     assert (await store.claim(taken.id, "w2", 60, KINDS)).verdict is ClaimVerdict.OVER
-    assert (await store.get(taken.id)).state is JobState.CANCELLED
+    assert (await store.get_job(taken.id)).state is JobState.CANCELLED
 
 
 @pytest.mark.parametrize("heard", [True, False])
@@ -356,7 +356,7 @@ async def test_stopping_a_worker_gives_the_job_to_another(db: Database, store: J
     job = await create(db, store)
     async with running(first):
         await begun.wait()
-    given_back = await store.get(job.id)
+    given_back = await store.get_job(job.id)
     assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
     async with running(worker(store, noop, owner="w2")):
         assert (await store.wait(job.id, 60)).state is JobState.SUCCEEDED
@@ -378,7 +378,7 @@ async def test_what_must_not_run_again_ends_interrupted(db: Database, store: Job
     stopped = await create(db, store, kind="restore", rerun=False)
     async with running(worker(store, kind)):
         await begun.wait()
-    assert (await store.get(stopped.id)).state is JobState.INTERRUPTED
+    assert (await store.get_job(stopped.id)).state is JobState.INTERRUPTED
     dead = await create(db, store, kind="restore", rerun=False)
     await store.claim(dead.id, "dead", 0.01, KINDS)
     async with running(worker(store, kind)):

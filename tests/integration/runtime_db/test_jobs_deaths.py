@@ -66,7 +66,7 @@ async def test_kill_of_a_worker_in_mid_job(url: str, db: Database, rerun: bool) 
         ]
         async with running(*others):
             await asyncio.sleep(1.5 * LEASE_S)
-            assert (await store.get(job.id)).owner.startswith("pid-")
+            assert (await store.get_job(job.id)).owner.startswith("pid-")
             process.kill()
             ended = await store.wait(job.id, 60)
     if rerun:

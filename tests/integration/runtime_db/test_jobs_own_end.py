@@ -53,10 +53,10 @@ async def test_work_that_is_done_is_noted_with_it(db: Database, store: JobStore)
             undone = await record_job(conn, total=7, result="snapshots/1", **fields)
             raise ZeroDivisionError
     with pytest.raises(NotFound):
-        await store.get(undone.id)
+        await store.get_job(undone.id)
     async with db.transaction() as conn:
         made = await record_job(conn, total=7, result="snapshots/2", job_id=new_id(), **fields)
-    assert await store.get(made.id) == made
+    assert await store.get_job(made.id) == made
     assert (made.state, made.attempts, made.result) == (JobState.SUCCEEDED, 1, "snapshots/2")
     assert (made.done, made.total, made.start_time_ns) == (7, 7, 5)
     assert made.end_time_ns > made.create_time_ns == 5
@@ -73,7 +73,7 @@ async def test_work_and_end_are_committed_together(db: Database, store: JobStore
             ended = await context.succeed_in(conn, "snapshots/1")
             assert ended.state is JobState.SUCCEEDED
             await asyncio.sleep(1.5 * LEASE_S)
-            assert (await store.get(context.job.id)).state is JobState.RUNNING
+            assert (await store.get_job(context.job.id)).state is JobState.RUNNING
         return "snapshots/1"
 
     one = worker(store, handler)
@@ -119,10 +119,10 @@ async def test_who_lost_the_job_stores_nothing(db: Database, store: JobStore) ->
     async with running(one):
         job_id = (await create(db, store)).id
         await ready.wait()
-        await expire(db, await store.get(job_id))
+        await expire(db, await store.get_job(job_id))
         taken = await store.claim(job_id, "w2", 60, KINDS)
         assert taken.verdict is ClaimVerdict.RUN
         go_on.set()
         await over.wait()
-        assert (await store.get(job_id)).owner == "w2"
+        assert (await store.get_job(job_id)).owner == "w2"
     assert await made(db) == 0

@@ -63,7 +63,7 @@ async def test_poison_among_notices_ends_nobody(
                 job = await store.create(conn, kind="mine", **fields)
             await until(lambda: done == [job.id], 60)
     assert sum("thrown away" in record.message for record in caplog.records) == len(NO_NOTICES)
-    assert (await store.get(other.id)).state is JobState.QUEUED
+    assert (await store.get_job(other.id)).state is JobState.QUEUED
 
 
 async def test_a_revision_that_never_was_ends_nobody(db: Database) -> None:
@@ -110,5 +110,5 @@ async def test_a_reason_of_a_later_version_can_be_read(db: Database) -> None:
         await conn.execute(
             "UPDATE jobs.job SET state = 'failed', error_reason = 9999, error_message = 'why'"
         )
-    error = (await store.get(job.id)).error
+    error = (await store.get_job(job.id)).error
     assert error is not None and error.message == "why"

@@ -157,7 +157,7 @@ class Client:
                     self.held[channel] = value
         in_columns: list[tuple[int, int]] = []
         for chunk in cache.columns(rows, change.channels, frozenset()).chunks():
-            found = ColumnsReader().read(Diff.FromString(chunk).columns)
+            found = ColumnsReader().join_columns(Diff.FromString(chunk).columns)
             assert found is not None
             in_columns += zip(found.pv_numbers.tolist(), found.columns.key.tolist(), strict=True)
             for index in np.flatnonzero(found.columns.kind).tolist():
@@ -282,7 +282,7 @@ class World:
     def deliver(self, at: int, shard: int, count: int) -> None:
         flying = self.in_flight[at, shard]
         for batch in flying[:count]:
-            self.gateways[at].take(shard, batch)
+            self.gateways[at].apply_batch(shard, batch)
         del flying[:count]
 
     def resync(self, at: int, shard: int) -> None:

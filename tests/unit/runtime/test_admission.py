@@ -6,18 +6,18 @@ from drey_runtime.admission import Admission, Bounds, CallRate, Room, host_of
 
 def test_a_rate_lets_a_burst_through_then_one_at_a_time() -> None:
     rate = CallRate(10.0, 2.0)
-    assert [rate.take("a", 0.0) for _ in range(20)] == [0.0] * 20
-    assert rate.take("a", 0.0) == pytest.approx(0.1)
-    assert rate.take("b", 0.0) == 0.0
-    assert rate.take("a", 0.1) == 0.0
-    assert rate.take("a", 0.1) > 0
-    assert [rate.take("a", 100.0) for _ in range(20)] == [0.0] * 20
+    assert [rate.count_call("a", 0.0) for _ in range(20)] == [0.0] * 20
+    assert rate.count_call("a", 0.0) == pytest.approx(0.1)
+    assert rate.count_call("b", 0.0) == 0.0
+    assert rate.count_call("a", 0.1) == 0.0
+    assert rate.count_call("a", 0.1) > 0
+    assert [rate.count_call("a", 100.0) for _ in range(20)] == [0.0] * 20
 
 
 def test_a_rate_remembers_a_bounded_number() -> None:
     rate = CallRate(1.0, 1.0)
     for n in range(20_000):
-        rate.take(str(n), 0.0)
+        rate.count_call(str(n), 0.0)
     assert len(rate._buckets) <= 4096
 
 

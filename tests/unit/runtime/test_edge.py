@@ -82,7 +82,7 @@ def use_batch(raw: bytes) -> None:
     live = LiveState(1)
     live.take_directory(catalog_pages(4), [], np.array([1]), 1)
     live.resynchronise(0, *_live_pages(), 0, np.zeros((1, PAGE_SLOTS), np.uint16))
-    live.take(0, mapping.batch(found, rows))
+    live.apply_batch(0, mapping.batch(found, rows))
     _encode(rows)
 
 

@@ -235,13 +235,13 @@ class JobStore:
         )
         return _to_job(row)
 
-    async def get(self, job_id: str) -> Job:
+    async def get_job(self, job_id: str) -> Job:
         """One job; NotFound where there is none. The id must be a UUID."""
 
         async def fetch_job(conn: Connection) -> Record | None:
             return await conn.fetchrow("SELECT * FROM jobs.job WHERE id = $1", job_id)
 
-        row = await self._database.read(fetch_job)
+        row = await self._database.run_reading(fetch_job)
         if row is None:
             raise NotFound(f"no job {job_id}", field="id")
         return _to_job(row)
@@ -254,7 +254,7 @@ class JobStore:
         async def fetch_jobs(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(_LIST, *chosen.arguments(before), limit)
 
-        return [_to_job(row) for row in await self._database.read(fetch_jobs)]
+        return [_to_job(row) for row in await self._database.run_reading(fetch_jobs)]
 
     async def count_jobs(self, chosen: JobFilter, most: int) -> int:
         """How many there are, `most` where there are more."""
@@ -263,7 +263,7 @@ class JobStore:
             count: int = await conn.fetchval(_COUNT, *chosen.arguments(None), most)
             return count
 
-        return await self._database.read(fetch_count)
+        return await self._database.run_reading(fetch_count)
 
     async def claimable(self, kinds: Sequence[str], limit: int) -> list[str]:
         """Ids of open jobs that nobody works on, oldest first."""
@@ -271,7 +271,7 @@ class JobStore:
         async def fetch_ids(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(_CLAIMABLE, list(kinds), limit)
 
-        return [row["id"] for row in await self._database.read(fetch_ids)]
+        return [row["id"] for row in await self._database.run_reading(fetch_ids)]
 
     async def claim(self, job_id: str, owner: str, lease_s: float, kinds: Sequence[str]) -> Claim:
         """Take a job that is queued, or whose worker's lease is over, for `lease_s` seconds.
@@ -379,7 +379,7 @@ class JobStore:
 
     async def _finished_before(self, job: Job) -> Job:
         """The job, if it was this very claim that ended it; else JobLost."""
-        stored_job = await self.get(job.id)
+        stored_job = await self.get_job(job.id)
         if stored_job.state.ended and (stored_job.owner, stored_job.term) == (job.owner, job.term):
             return stored_job
         raise JobLost(job.id)
@@ -417,13 +417,13 @@ class JobStore:
         """
         changed = asyncio.Event()
         with self.changes.listen(job_id, lambda _revision: changed.set()):
-            job = await self.get(job_id)
+            job = await self.get_job(job_id)
             yield job
             while not job.state.ended:
                 await wait_for_event(changed, poll_s)
                 changed.clear()
                 try:
-                    fresh = await self.get(job_id)
+                    fresh = await self.get_job(job_id)
                 except Unavailable:
                     continue
                 if fresh.revision != job.revision:
@@ -432,7 +432,7 @@ class JobStore:
 
     async def wait(self, job_id: str, timeout: float) -> Job:
         """The job once it has ended, or as it is after `timeout` seconds."""
-        job = await self.get(job_id)
+        job = await self.get_job(job_id)
         try:
             async with asyncio.timeout(timeout), aclosing(self.watch(job_id)) as jobs:
                 async for fresh in jobs:

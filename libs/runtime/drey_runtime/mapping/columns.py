@@ -29,7 +29,7 @@ class ColumnsReader:
     def __init__(self) -> None:
         self._held: list[bytes] = []
 
-    def read(self, message: value_pb2.ValueColumns) -> ReadColumns | None:
+    def join_columns(self, message: value_pb2.ValueColumns) -> ReadColumns | None:
         """The values; None while a part is missing. Raises `Malformed`."""
         if not message.HasField("part"):
             return _read_columns(message, message.heap)

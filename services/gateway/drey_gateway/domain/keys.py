@@ -112,6 +112,6 @@ class KeyRing:
         key.require_alive(now_ns)
         return key
 
-    def get(self, key_id: str) -> Key | None:
+    def find_key(self, key_id: str) -> Key | None:
         """A key by id."""
         return self._by_id.get(key_id)

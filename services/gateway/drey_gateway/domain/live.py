@@ -75,7 +75,7 @@ class LiveState:
 
     # --- values ---
 
-    def take(self, shard: int, batch: BusBatch) -> I8:
+    def apply_batch(self, shard: int, batch: BusBatch) -> I8:
         """Take a batch of the bus; the slots that changed."""
         return self._apply_steps(self.shards[shard].stream.offer(batch))
 

@@ -60,7 +60,7 @@ class EventFeed:
         async def read(conn: Connection) -> EventPage:
             return await read_events(conn, position, PAGE_EVENTS)
 
-        return await self._database.read(read)
+        return await self._database.run_reading(read)
 
     def events_after(self, position: Position) -> list[LoggedEvent] | None:
         """Up to a page of those in memory; None where it does not reach back that far."""

@@ -89,7 +89,7 @@ class Feed:
         stream = self._live.shards[bus_message.shard].stream
         if bus_message.epoch >= stream.epoch and believable(bus_message.epoch, stream.epoch):
             self._live.shards[bus_message.shard].health.heard(time.monotonic_ns())
-        slots = self._live.take(bus_message.shard, mapping.batch(bus_message, columns))
+        slots = self._live.apply_batch(bus_message.shard, mapping.batch(bus_message, columns))
         if not stream.in_sync:
             self._resync[bus_message.shard].set()
         if len(slots):

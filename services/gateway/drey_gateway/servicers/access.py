@@ -90,7 +90,7 @@ class AccessServicer:
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:
         """See the contract."""
         principal = current_principal.get()
-        key = self._store.ring.get(principal.key_id)
+        key = self._store.ring.find_key(principal.key_id)
         return pb.WhoAmIResponse(
             principal=principal.name,
             roles=principal.role_names,

@@ -43,7 +43,7 @@ class AuditServicer:
         async def read(conn: Connection) -> audit.Entry | None:
             return await audit.read_entry(conn, request.sequence)
 
-        found = await self._db.read(read)
+        found = await self._db.run_reading(read)
         if found is None:
             raise NotFound(f"no act has the number {request.sequence}", field="sequence")
         return pb.GetEventResponse(act=_to_event(found))
@@ -85,7 +85,7 @@ class AuditServicer:
         page, token = cut_page(
             "audit",
             query,
-            await self._db.read(read_entries),
+            await self._db.run_reading(read_entries),
             size,
             _to_event,
             lambda entry: [entry.seq],
@@ -96,7 +96,7 @@ class AuditServicer:
         self, request: pb.VerifyChainRequest, context: Context
     ) -> pb.VerifyChainResponse:
         """See the contract."""
-        anchors, problems = await self._anchors.read()
+        anchors, problems = await self._anchors.load_anchors()
         async with self._db.acquire() as conn:
             findings = await audit.verify(conn, [anchor.head for anchor in anchors])
             head = await audit.read_head(conn)
@@ -124,7 +124,7 @@ class FollowedAudit:
 
     async def begin(self, after: int | None) -> pb.WatchEventsResponse:
         """The first message. `Unavailable`; `InvalidArgument` for a number that is not there."""
-        head = await self._db.read(audit.read_head)
+        head = await self._db.run_reading(audit.read_head)
         last = head.seq if head else 0
         self._sequence = last if after is None else after
         if not 0 <= self._sequence <= last:
@@ -140,7 +140,7 @@ class FollowedAudit:
         async def read(conn: Connection) -> tuple[list[audit.Entry], int]:
             return await audit.entries_after(conn, self._wanted, self._sequence, _PAGE_ACTS)
 
-        found, self._sequence = await self._db.read(read)
+        found, self._sequence = await self._db.run_reading(read)
         if not found:
             return ()
         return [pb.WatchEventsResponse(events=pb.AuditBatch(events=map(_to_event, found)))]

@@ -41,7 +41,7 @@ class JobServicer:
         if wait > 0:
             job = await self._store.wait(request.id, wait)
         else:
-            job = await self._store.get(request.id)
+            job = await self._store.get_job(request.id)
         return pb.GetJobResponse(job=job_to_proto(job))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
@@ -77,7 +77,7 @@ class JobServicer:
     ) -> pb.CancelJobResponse:
         """See the contract."""
         principal = current_principal.get()
-        asked = (await self._store.get(request.id)).principal
+        asked = (await self._store.get_job(request.id)).principal
         if principal.name != asked:
             principal.require("job.jobs.cancel_any", f"the job is {asked}'s; cancelling it")
         async with self._db.transaction() as conn:

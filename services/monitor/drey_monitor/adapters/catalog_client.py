@@ -20,7 +20,7 @@ class ImageCatalog:
     def __init__(self, image: Image, shards: int) -> None:
         self._image, self._shards = image, shards
 
-    async def fetch(self, since: int) -> CatalogUpdate[bytes]:
+    async def fetch_changes(self, since: int) -> CatalogUpdate[bytes]:
         """See `CatalogSource`. Version 0 where the image has no directory."""
         versions = [v for v in await self._image.directory_versions(self._shards) if v]
         numbers = sorted({p for v in versions for p in v.pages})

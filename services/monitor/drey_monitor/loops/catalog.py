@@ -64,7 +64,7 @@ class CatalogFollower:
                     await self._event.wait()
 
     async def _check_version(self) -> None:
-        update = await self._source.fetch(self.version if self._answered else 0)
+        update = await self._source.fetch_changes(self.version if self._answered else 0)
         if self._away:
             log.info("the catalog can be followed again")
         self._answered, self._away = True, False
@@ -74,7 +74,7 @@ class CatalogFollower:
         if self.known.is_set():
             return
         with suppress(Unavailable):
-            update = await self._fallback.fetch(0)
+            update = await self._fallback.fetch_changes(0)
             if update.pages:
                 log.warning("using the catalog of version %d from the image", update.version)
                 self.apply(update)

@@ -38,7 +38,7 @@ class CatalogClient:
     async def current(self) -> Directory:
         """The catalog as of now; pages that did not change are not read again."""
         async with self._lock:
-            update = await self._reader.fetch(self._directory.version)
+            update = await self._reader.fetch_changes(self._directory.version)
             pages = dict(update.pages) if update.whole else {**self._pages, **update.pages}
             if update.pages or update.version < self._directory.version:
                 self._directory = Directory.from_pages(update.version, list(pages.values()))

@@ -147,7 +147,7 @@ class LiveMachine:
         self._versions: dict[int, tuple[int, int]] = {}
         self._lock = asyncio.Lock()
 
-    async def read(self, channels: I8) -> LivePages:
+    async def read_channels(self, channels: I8) -> LivePages:
         """The pages of channels (0 means none), and their metadata, as of now."""
         numbers = pages_of(channels)
         (pages, _), metadata, silent = await together(
@@ -191,7 +191,7 @@ class LiveMachine:
         return np.array(
             [
                 beat is None or beat.image_failing or age is None or age > self._stale_after_ns
-                for beat, age in await self._pulses.read()
+                for beat, age in await self._pulses.read_pulses()
             ],
             bool,
         )

@@ -78,7 +78,9 @@ class SnapshotClient:
         async with translated("snapshot"):
             call = self._stub.ReadSnapshot(request, timeout=self._timeout)
             async for message in call:
-                found = reader.read(message.columns) if message.HasField("columns") else None
+                found = (
+                    reader.join_columns(message.columns) if message.HasField("columns") else None
+                )
                 if found is not None:
                     roles.append(found.roles)
                     channels.append(found.columns.key)

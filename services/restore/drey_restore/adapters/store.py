@@ -169,7 +169,7 @@ class RestoreStore:
         async def fetch(conn: Connection) -> Record | None:
             return await conn.fetchrow(f"{_PLAN} WHERE p.id = $1", plan_id)
 
-        return _plan(await self.database.read(fetch), plan_id)
+        return _plan(await self.database.run_reading(fetch), plan_id)
 
     async def lock_plan(self, conn: Connection, plan_id: str) -> PlanRecord:
         """One plan, locked until the end of the transaction. NotFound."""
@@ -193,7 +193,7 @@ class RestoreStore:
                 *(chosen.from_ns, chosen.to_ns, chosen.states, now_ns),
             )
 
-        return [_plan(row, "") for row in await self.database.read(fetch)]
+        return [_plan(row, "") for row in await self.database.run_reading(fetch)]
 
     async def plan_items(
         self, plan_id: str, digest: str = "", conn: Connection | None = None
@@ -211,7 +211,7 @@ class RestoreStore:
                 plan_id,
             )
 
-        row = await (fetch(conn) if conn is not None else self.database.read(fetch))
+        row = await (fetch(conn) if conn is not None else self.database.run_reading(fetch))
         if row is None:
             raise _no("plan", plan_id)
         return await asyncio.to_thread(_items, _plan(row, plan_id), row["items"], digest)
@@ -256,7 +256,7 @@ class RestoreStore:
                 *(before_id, plan_id, states, limit, now_ns),
             )
 
-        return [_approval(dict(row)) for row in await self.database.read(fetch)]
+        return [_approval(dict(row)) for row in await self.database.run_reading(fetch)]
 
     # ---- restores
 
@@ -284,7 +284,7 @@ class RestoreStore:
         async def fetch(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(f"{_RESTORE} WHERE r.end_time_ns = 0 ORDER BY r.id")
 
-        rows = await (fetch(conn) if conn is not None else self.database.read(fetch))
+        rows = await (fetch(conn) if conn is not None else self.database.run_reading(fetch))
         return [_restore(row, "") for row in rows]
 
     async def restore(self, restore_id: str) -> RestoreRecord:
@@ -293,7 +293,7 @@ class RestoreStore:
         async def fetch(conn: Connection) -> Record | None:
             return await conn.fetchrow(f"{_RESTORE} WHERE r.id = $1", restore_id)
 
-        return _restore(await self.database.read(fetch), restore_id)
+        return _restore(await self.database.run_reading(fetch), restore_id)
 
     async def lock_restore(self, conn: Connection, restore_id: str) -> RestoreRecord:
         """One restore, locked until the end of the transaction. NotFound."""
@@ -317,7 +317,7 @@ class RestoreStore:
                 *(chosen.from_ns, chosen.to_ns, chosen.states),
             )
 
-        return [_restore(row, "") for row in await self.database.read(fetch)]
+        return [_restore(row, "") for row in await self.database.run_reading(fetch)]
 
     async def request_abort(self, conn: Connection, restore_id: str, reason: str) -> None:
         """Note the wish; whoever runs it sees it."""
@@ -415,7 +415,7 @@ class RestoreStore:
             )
             return found
 
-        packed = await self.database.read(fetch)
+        packed = await self.database.run_reading(fetch)
         return None if packed is None else Outcome.decode(blob.decompress(packed))
 
     async def insert_pre_image(self, restore_id: str, setpoint: Columns, readback: Columns) -> None:
@@ -438,7 +438,7 @@ class RestoreStore:
             )
             return found
 
-        packed = await self.database.read(fetch)
+        packed = await self.database.run_reading(fetch)
         if packed is None:
             return None
         sections = blob.decode(blob.decompress(packed))
@@ -470,7 +470,7 @@ class RestoreStore:
                 restore_id,
             )
 
-        rows = await (fetch(conn) if conn is not None else self.database.read(fetch))
+        rows = await (fetch(conn) if conn is not None else self.database.run_reading(fetch))
         return [HeldWrite(**dict(row)) for row in rows]
 
     async def release_unanswered(self, held: Sequence[HeldWrite], at_ns: int) -> None:
@@ -534,7 +534,7 @@ class RestoreStore:
                 "SELECT * FROM restore.journal WHERE restore_id = $1 ORDER BY batch", restore_id
             )
 
-        return [_batch(dict(row)) for row in await self.database.read(fetch)]
+        return [_batch(dict(row)) for row in await self.database.run_reading(fetch)]
 
 
 def _items(plan: PlanRecord, packed: bytes, asked: str) -> PlanItems:

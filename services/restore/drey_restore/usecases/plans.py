@@ -264,7 +264,7 @@ class Plans:
         rows = directory.rows_of(numbers)
         channels = _at(directory.setpoint_channel, rows)
         if live is None or not live.covers(channels):
-            live = await self._live.read(channels)
+            live = await self._live.read_channels(channels)
         readdressed = _readdressed(directory, rows, stored)
         asked = numbers[(rows < 0) | (stored.setpoint.kind == Kind.ENUM) | readdressed]
         names = await source.names(asked) if len(asked) else {}
@@ -368,7 +368,7 @@ class Plans:
         whole = request.selector is None and request.undo is None and request.given is None
         if not whole or len(channels) == 0:
             return None
-        return await self._live.read(channels)
+        return await self._live.read_channels(channels)
 
     async def _resolve_edits(self, request: PlanRequest) -> list[tuple[I8, Given | Linear]]:
         """Numbers of the PVs of each edit; a name that is not in the catalog is an error."""

@@ -79,7 +79,7 @@ class Restores:
         if slot.response is None:
             raise Internal("a restore was not stored")
         restore = await self._store.restore(slot.response.decode())
-        return restore, await self._jobs.get(restore.job_id)
+        return restore, await self._jobs.get_job(restore.job_id)
 
     async def _begin(
         self, conn: Connection, request: ExecuteRequest, principal: Principal

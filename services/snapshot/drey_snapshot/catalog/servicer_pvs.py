@@ -230,7 +230,7 @@ class PvRpcs:
         row = view.row_by_id.get(id, -1)
         if row >= 0:
             return draft_of(view.table, row)
-        dead = await self._parts.db.read(lambda conn: read_pv(conn, id))
+        dead = await self._parts.db.run_reading(lambda conn: read_pv(conn, id))
         if len(dead) == 0:
             raise _not_found("id", id)
         return draft_of(dead, 0)
@@ -246,7 +246,7 @@ class PvRpcs:
         except Unavailable as error:
             log.info("a PV is given without metadata: %s", error.message)
             return [None for _ in channels]
-        return [index.get(channel) if channel else None for channel in channels]
+        return [index.metadata_of(channel) if channel else None for channel in channels]
 
     async def ListPvs(self, request: rpc.ListPvsRequest, context: Context) -> rpc.ListPvsResponse:
         selector = None
@@ -278,7 +278,7 @@ class PvRpcs:
         if not request.include_deleted:
             living = partial(list_living, view, selector, request.search, after, size)
             return await choose_off_loop(living, takes_long=takes_long)
-        dead = await self._parts.db.read(read_tombstones)
+        dead = await self._parts.db.run_reading(read_tombstones)
         every = partial(list_all, view, dead, selector, request.search, after, size)
         return await choose_off_loop(every, takes_long=takes_long)
 

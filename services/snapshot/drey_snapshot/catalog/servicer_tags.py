@@ -59,7 +59,7 @@ class TagRpcs:
         view = await self._parts.catalog.current()
         groups = view.tags.groups
         if request.include_deleted:
-            groups = with_deleted(groups, await self._parts.db.read(read_tag_tombstones))
+            groups = with_deleted(groups, await self._parts.db.run_reading(read_tag_tombstones))
         total = len(groups) if position is None else 0
         if position is not None:
             after = (str(position[0]), str(position[1]))

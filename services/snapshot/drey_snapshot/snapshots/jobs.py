@@ -109,7 +109,7 @@ class SnapshotJobs:
         maker = Maker(new_id(), principal.name, principal.roles_text, request_id)
         begin_ns = now_ns()
         scope = await self._check_scope(order, principal)
-        reading = await self._taker.read(order, scope)
+        reading = await self._taker.gather_values(order, scope)
         job: Job | None = None
 
         async def finish_take(conn: Connection, snapshot_id: str) -> None:
@@ -253,7 +253,7 @@ class SnapshotJobs:
         scope = await self._taker.scope(order)
         total = len(scope.rows)
         context.progress(0, total, "reading")
-        reading = await self._taker.read(order, scope)
+        reading = await self._taker.gather_values(order, scope)
         context.progress(total, total, "storing")
 
         async def finish_take(conn: Connection, snapshot_id: str) -> None:

@@ -321,7 +321,7 @@ def label_changes(request: snapshot_service_pb2.UpdateSnapshotRequest) -> dict[s
 
 def metadata_chunks(view: ValuesView, rows: I8) -> Iterator[snapshot_service_pb2.MetadataChunk]:
     """Metadata of the channels of some rows, in their order."""
-    directory, get = view.where.directory, view.where.metadata.get
+    directory, get = view.where.directory, view.where.metadata.metadata_of
     columns = list(
         zip(
             rows.tolist(),

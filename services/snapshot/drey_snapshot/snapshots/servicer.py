@@ -80,7 +80,7 @@ class SnapshotServicer:
         self, request: pb.GetSnapshotRequest, context: Context
     ) -> pb.GetSnapshotResponse:
         """As the contract says."""
-        record = await self._manager.get(parse_uuid(request.id, "id"))
+        record = await self._manager.get_snapshot(parse_uuid(request.id, "id"))
         return pb.GetSnapshotResponse(snapshot=mapping.snapshot_message(record))
 
     async def ReadSnapshot(
@@ -91,7 +91,7 @@ class SnapshotServicer:
         selector = None
         if request.HasField("selector"):
             selector = selector_from_proto(request.selector)
-        reading = await self._reader.read(
+        reading = await self._reader.read_rows(
             parse_uuid(request.id, "id"), selector, request.only_missing
         )
         yield pb.ReadSnapshotResponse(header=mapping.snapshot_message(reading.record))

@@ -42,10 +42,10 @@ class LiveSource:
     def __init__(self, image: Image, pulses: Pulses, shards: int) -> None:
         self._image, self._pulses, self._shards = image, pulses, shards
 
-    async def read(self, numbers: I8) -> ImageReading:
+    async def read_pages(self, numbers: I8) -> ImageReading:
         """Pages by number, ascending, and the pulses of their shards."""
         pulses, (pages, _) = await together(
-            self._pulses.read(), self._image.read_pages(numbers.tolist())
+            self._pulses.read_pulses(), self._image.read_pages(numbers.tolist())
         )
         used = np.unique(shard_of_page(numbers, self._shards)).tolist()
         return ImageReading(

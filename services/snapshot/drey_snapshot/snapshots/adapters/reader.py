@@ -29,7 +29,9 @@ class CaReader:
         self._slots = np.zeros(0, np.int64)
         self._lock = asyncio.Lock()
 
-    async def read(self, channels: I8, addresses: list[str], living: I8, timeout: float) -> Columns:
+    async def read_channels(
+        self, channels: I8, addresses: list[str], living: I8, timeout: float
+    ) -> Columns:
         """Values keyed by channel, a row for each in the order asked; one deadline for all.
 
         A row without a value has kind NONE and the state that says why. `living` are all

@@ -45,7 +45,7 @@ class Manager:
     def __init__(self, store: SnapshotStore) -> None:
         self._store = store
 
-    async def get(self, snapshot_id: str) -> Record:
+    async def get_snapshot(self, snapshot_id: str) -> Record:
         """A snapshot, also one that was deleted: its `delete_time_ns` says so. `NotFound`."""
         record = await self._store.by_id(snapshot_id)
         if record is None:
@@ -233,7 +233,7 @@ class Manager:
 
     async def verify(self, snapshot_id: str) -> Check:
         """Read every page of a snapshot from the database and hash it again; past all caches."""
-        record = await self.get(snapshot_id)
+        record = await self.get_snapshot(snapshot_id)
         manifest = await self._store.manifest(record.no)
         findings: list[str] = []
         digest = digest_of([(e.page, e.value_hash) for e in manifest])

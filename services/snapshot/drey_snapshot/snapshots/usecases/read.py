@@ -96,7 +96,7 @@ class SnapshotReader:
         """The values of a snapshot."""
         return await self._library.view(record)
 
-    async def read(
+    async def read_rows(
         self, snapshot_id: str, selector: Selector | None, only_missing: bool
     ) -> SnapshotRows:
         """A snapshot, and its rows that a selector chooses (None: all).

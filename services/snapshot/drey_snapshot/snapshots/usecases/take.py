@@ -164,7 +164,7 @@ class Taker:
         view = await self._catalog.current()
         return await self._scope_of(view, order.selector, order.gates.required)
 
-    async def read(self, order: TakeOrder, scope: Scope) -> GatedValues:
+    async def gather_values(self, order: TakeOrder, scope: Scope) -> GatedValues:
         """Gather the values, pass the gates, and hash. Cancelling it leaves nothing behind.
 
         Raises `FailedPrecondition` where a gate refuses, `Unavailable` where a part is away.
@@ -269,7 +269,7 @@ class Taker:
             await self._recall_connected(columns)
             return Gathered(_as_pages(scope, [columns]), time_ns, ())
         try:
-            live = await self._live.read(scope.page_numbers)
+            live = await self._live.read_pages(scope.page_numbers)
         except Unavailable:
             if order.source != Source.IMAGE_THEN_READ:
                 raise
@@ -319,7 +319,7 @@ class Taker:
             return
         channels = read.key[never]
         try:
-            live = await self._live.read(np.unique(channels >> PAGE_SHIFT))
+            live = await self._live.read_pages(np.unique(channels >> PAGE_SHIFT))
         except Unavailable:
             return  # a forced read is for when the image is away
         seen = live.pages.columns(channels).state
@@ -337,7 +337,7 @@ class Taker:
         ]
         spoken = directory.protocol[rows] == CHANNEL_ACCESS
         asked = np.flatnonzero(spoken)
-        values = await self._reader.read(
+        values = await self._reader.read_channels(
             channels[asked], [addresses[i] for i in asked.tolist()], directory.channels, timeout
         )
         if spoken.all():
@@ -473,11 +473,11 @@ class Taker:
         kept = self._scopes.get((everything, None))
         guess = np.zeros(0, np.int64) if kept is None else kept.page_numbers
         view, live, metadata = await together(
-            self._catalog.current(), self._live.read(guess), self._metadata.current()
+            self._catalog.current(), self._live.read_pages(guess), self._metadata.current()
         )
         scope = await self._scope_of(view, everything)
         if not np.array_equal(scope.page_numbers, guess):
-            live = await self._live.read(scope.page_numbers)
+            live = await self._live.read_pages(scope.page_numbers)
         hashes = {n: known_page.hash for n, known_page in metadata.known.items()}
         return ValuesView(
             DirectoryView(self._names_of(view), metadata.index, hashes),
