@@ -19,13 +19,14 @@ from drey_restore.loops.warm import WarmLoop
 from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import RestoreSettings
 from drey_restore.usecases.approvals import Approvals, Protected
+from drey_restore.usecases.beginning import JOB_KIND, Beginning
 from drey_restore.usecases.ending import Ending
 from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.guards import Guards
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.record_check import RecordCheck
-from drey_restore.usecases.restores import JOB_KIND, Restores
+from drey_restore.usecases.restores import Restores
 from drey_restore.usecases.runner import Runner
 from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
@@ -124,7 +125,8 @@ async def main(settings: RestoreSettings, app: App) -> int:
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
     await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
-    restores = Restores(store, jobs, ending, notifier, running_restores, now_ns, grants)
+    beginning = Beginning(store, jobs)
+    restores = Restores(store, jobs, ending, notifier, running_restores, now_ns, grants, beginning)
     approvals = Approvals(store, now_ns, grants)
     servicer = RestoreServicer(plans, restores, approvals, now_ns)
 

@@ -17,7 +17,7 @@ from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.domain.waiting import StageWait
 from drey_restore.usecases.approvals import Decision
 from drey_restore.usecases.plans import PlanRequest, Undo
-from drey_restore.usecases.restores import ExecuteRequest
+from drey_restore.usecases.restores import ExecuteRequest, ResumeRequest
 from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.times import time_bound, timestamp
 from drey_runtime.mapping.value import from_proto as value_from_proto
@@ -204,6 +204,28 @@ def execute_request(request: restore_service_pb2.ExecutePlanRequest) -> ExecuteR
     )
 
 
+def resume_request(request: restore_service_pb2.ResumeRestoreRequest) -> ResumeRequest:
+    """What ResumeRestore asks for. Raises `InvalidArgument`."""
+    hour = 3600 * _S
+    if request.HasField("these"):
+        raise _not_built("these")
+    if request.max_unreachable < 0:
+        raise InvalidArgument("max_unreachable: is negative", field="max_unreachable")
+    verify = _duration(request, "verify_timeout", 0, hour)
+    return ResumeRequest(
+        restore_id=request.id.lower(),
+        also_unknown=request.also_unknown,
+        accept_moved=request.HasField("all"),
+        start_deadline_ns=_duration(request, "start_deadline", 30 * _S, hour, least_ns=1),
+        write_timeout_ns=_duration(request, "write_timeout", 0, hour, least_ns=1) or None,
+        verify_timeout_ns=verify if request.HasField("verify_timeout") else None,
+        max_unreachable=request.max_unreachable if request.HasField("max_unreachable") else None,
+        comment=request.comment,
+        request_id=request.request_id,
+        raw=request.SerializeToString(deterministic=True),
+    )
+
+
 def decision(
     request: restore_service_pb2.ApprovePlanRequest | restore_service_pb2.RejectPlanRequest,
 ) -> Decision:
@@ -310,6 +332,8 @@ def restore_message(restore: RestoreRecord) -> restore_pb2.Restore:
         end_time=timestamp(restore.end_time_ns),
         comment=restore.comment,
         may_still_fire=restore.may_still_fire,
+        continues_restore_id=restore.continues_restore_id or "",
+        continued_by_restore_id=restore.continued_by_restore_id or "",
     )
     if restore.error_reason:
         out.error.CopyFrom(_item_error(restore.error_reason, restore.error_message))

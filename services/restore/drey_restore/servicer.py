@@ -192,5 +192,6 @@ class RestoreServicer:
         self, request: pb.ResumeRestoreRequest, context: Context
     ) -> pb.ResumeRestoreResponse:
         """Let a restore go on."""
-        restore = await self._restores.resume(request.id, current_principal.get())
+        wanted = mapping.resume_request(request)
+        restore = await self._restores.resume(wanted, current_principal.get())
         return pb.ResumeRestoreResponse(restore=mapping.restore_message(restore))

@@ -89,7 +89,7 @@ async def standing_still(site: RestoreSite, point: Point) -> AsyncIterator[async
         )
         await database.execute(f"SELECT pg_advisory_lock({KEY})")
         yield database
-        await database.execute(f"DROP TRIGGER a_stand_still ON restore.{point.table}")
+        await database.execute("DROP FUNCTION stand_still CASCADE")
     finally:
         await database.close()
 

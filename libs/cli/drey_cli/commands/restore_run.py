@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from drey_cli.commands.restore import (
     get_plan,
@@ -19,6 +19,7 @@ from drey_cli.naming import plan_id, restore_id
 from drey_cli.options import (
     COUNT,
     SPAN,
+    Decorator,
     argument,
     comment_option,
     option,
@@ -36,6 +37,15 @@ _ENDED = frozenset({"completed", "aborted", "interrupted", "failed"})
 _SHOWN = 20
 
 
+def max_unreachable_option(default: str) -> Decorator[Any]:
+    return option(
+        "--max-unreachable",
+        type=COUNT,
+        metavar="NUMBER",
+        help=f"Write nothing where more of its PVs do not answer. Default: {default}.",
+    )
+
+
 @command(
     "run",
     restore_command,
@@ -46,12 +56,7 @@ _SHOWN = 20
 @option("--digest", default="", help="Run it only if this is its digest.")
 @yes_option
 @option("--accept-moved", is_flag=True, help="Although values moved since the plan.")
-@option(
-    "--max-unreachable",
-    type=COUNT,
-    metavar="NUMBER",
-    help="Only if at most so many are. Default: not all.",
-)
+@max_unreachable_option("any number but all")
 @option("--start-deadline", type=SPAN, metavar="TIME", help="Begin by then. Default 30s.")
 @option("--write-timeout", type=SPAN, metavar="TIME", help="For all writes. Default 10s.")
 @option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default 10s.")
@@ -277,13 +282,71 @@ def _pause_restore(
 @command(
     "resume",
     restore_command,
-    gives="ResumeRestoreResponse",
-    examples=("drey restore resume latest",),
+    gives="{restore}",
+    examples=("drey restore resume latest", "drey restore resume 0192f3a4 --also-unknown --yes"),
 )
 @own_restore_argument
-def resume(session: CliSession, restore: str) -> None:
-    """Let a restore go on that was paused. What was sent is never sent again."""
+@yes_option
+@option(
+    "--also-unknown", is_flag=True, help="Send again what may or may not have been sent: UNKNOWN."
+)
+@option("--accept-moved", is_flag=True, help="Although it is not as the restore left it.")
+@max_unreachable_option("as it was")
+@option("--start-deadline", type=SPAN, metavar="TIME", help="Begin by then. Default 30s.")
+@option("--write-timeout", type=SPAN, metavar="TIME", help="Of a stage. Default: as it was.")
+@option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default: as it was.")
+@comment_option
+def resume(
+    session: CliSession,
+    restore: str,
+    yes: bool,
+    also_unknown: bool,
+    accept_moved: bool,
+    max_unreachable: int | None,
+    start_deadline: Duration | None,
+    write_timeout: Duration | None,
+    verify_timeout: Duration | None,
+    comment: str,
+) -> None:
+    """Let a restore go on: one that was paused, or one that was interrupted.
+
+    An interrupted one has ended, and another one continues it: WRITES TO THE MACHINE what was not
+    sent, after a look whether all is as it was left, and goes on with ramps that stopped. It is
+    followed to its end, as by run. What was sent is never sent again, but for what may or may not
+    have been sent, and that only with --also-unknown.
+    """
     client = session.client
-    request = restore_service_pb2.ResumeRestoreRequest(id=restore_id(client, restore, own=True))
+    request = restore_service_pb2.ResumeRestoreRequest(
+        id=restore_id(client, restore, own=True),
+        also_unknown=also_unknown,
+        all=restore_service_pb2.AllMoved() if accept_moved else None,
+        max_unreachable=max_unreachable,
+        start_deadline=start_deadline,
+        write_timeout=write_timeout,
+        verify_timeout=verify_timeout,
+        comment=comment,
+    )
+    known = client.call(
+        client.restores.GetRestore, restore_service_pb2.GetRestoreRequest(id=request.id)
+    ).restore
+    interrupted = state_of(known) == "interrupted"
+    if interrupted:
+        session.confirm(_resume_question(known, also_unknown=also_unknown), yes=yes)
     answer = client.call(client.restores.ResumeRestore, request)
-    session.show(answer, lambda: restore_facts(answer.restore, utc=session.out.utc))
+    if interrupted:
+        _show_end(session, _follow_restore(session, answer.restore))
+        return
+    session.show(
+        {"restore": answer.restore}, lambda: restore_facts(answer.restore, utc=session.out.utc)
+    )
+
+
+def _resume_question(restore: restore_pb2.Restore, *, also_unknown: bool) -> str:
+    counts = verdict_counts(restore)
+    left = sum(counts.get(name, 0) for name in ("not-sent", "disconnected", "ramp-stopped"))
+    unknown = counts.get("unknown", 0)
+    also = ""
+    if unknown:
+        also = f", and again {unknown} of which nobody knows" if also_unknown else ""
+        also += "" if also_unknown else f" ({unknown} of which nobody knows are left as they are)"
+    return f"Write the {plural(left, 'value')} that are left to the machine{also}?"

@@ -194,6 +194,10 @@ def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
         pairs.append(("took", format_span(took)))
     for name, pvs in verdict_counts(restore).items():
         pairs.append((f"  {name}", Cell(plural(pvs, "PV"), _VERDICT_STYLE.get(name, "red"))))
+    if restore.continues_restore_id:
+        pairs.insert(1, ("continues", restore.continues_restore_id))
+    if restore.continued_by_restore_id:
+        pairs.append(("continued by", restore.continued_by_restore_id))
     if restore.may_still_fire:
         held = f"{plural(restore.may_still_fire, 'PV')}, held until their IOCs answer"
         pairs.append(("may still be written", Cell(held, "bold red")))

@@ -21,7 +21,7 @@ from drey_restore.domain import blob
 from drey_restore.domain.approval import Approval
 from drey_restore.domain.digest import plan_digest
 from drey_restore.domain.execution import JournalBatch
-from drey_restore.domain.items import I4, Outcome, PlanItems
+from drey_restore.domain.items import I4, Carried, Outcome, PlanItems
 from drey_restore.domain.kinds import TRANSITIONS, ApprovalState, PlanState, RestoreState
 from drey_restore.domain.records import Chosen, HeldWrite, PlanRecord, RestoreRecord, Unanswered
 from drey_restore.domain.waiting import StageWait
@@ -46,6 +46,9 @@ SELECT r.id, r.plan_id, r.plan_digest, p.snapshot_id, r.state, r.verdicts, r.pri
     r.role, r.comment, r.job_id, r.start_by_ns, r.write_timeout_ns, r.verify_timeout_ns,
     r.accept_moved, r.max_unreachable, r.create_time_ns, r.abort_requested, r.abort_reason,
     r.pause_requested, r.error_reason, r.error_message, r.start_time_ns, r.end_time_ns, r.revision,
+    r.continues_restore_id, r.also_unknown,
+    (SELECT c.id FROM restore.restore c WHERE c.continues_restore_id = r.id
+     ORDER BY c.id DESC LIMIT 1) AS continued_by_restore_id,
     (SELECT count(*) FROM restore.unanswered u
      WHERE u.restore_id = r.id AND u.release_time_ns = 0) AS may_still_fire
 FROM restore.restore r JOIN restore.plan p ON p.id = r.plan_id
@@ -71,8 +74,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $
 _INSERT_RESTORE = """
 INSERT INTO restore.restore (id, plan_id, state, verdicts, principal, role, comment, job_id,
     start_by_ns, write_timeout_ns, verify_timeout_ns, accept_moved, create_time_ns, plan_digest,
-    max_unreachable)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    max_unreachable, continues_restore_id, also_unknown)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
 _ADVANCE = """
 UPDATE restore.restore r SET state = $2, verdicts = $3, revision = r.revision + 1,
@@ -265,18 +268,19 @@ class RestoreStore:
         await conn.execute("SELECT pg_advisory_xact_lock($1)", _EXECUTE_LOCK)
 
     async def insert_restore(self, conn: Connection, restore: RestoreRecord) -> None:
-        """Store a restore, and note it in its plan."""
+        """Store a restore; where it is the first of its plan, the plan notes it."""
         await conn.execute(
             _INSERT_RESTORE,
             *(restore.id, restore.plan_id, int(restore.state), list(restore.verdicts)),
             *(restore.principal, restore.role, restore.comment, restore.job_id),
             *(restore.start_by_ns, restore.write_timeout_ns, restore.verify_timeout_ns),
             *(restore.accept_moved, restore.create_time_ns, restore.plan_digest),
-            restore.max_unreachable,
+            *(restore.max_unreachable, restore.continues_restore_id, restore.also_unknown),
         )
-        await conn.execute(
-            "UPDATE restore.plan SET restore_id = $2 WHERE id = $1", restore.plan_id, restore.id
-        )
+        if restore.continues_restore_id is None:
+            await conn.execute(
+                "UPDATE restore.plan SET restore_id = $2 WHERE id = $1", restore.plan_id, restore.id
+            )
 
     async def open_restores(self, conn: Connection | None = None) -> list[RestoreRecord]:
         """Those that have not ended."""
@@ -417,6 +421,26 @@ class RestoreStore:
 
         packed = await self.database.run_reading(fetch)
         return None if packed is None else Outcome.decode(blob.decompress(packed))
+
+    async def continuation(self, conn: Connection, restore_id: str) -> str | None:
+        """The restore that continues one; None where there is none, or it has sent nothing."""
+        found = await conn.fetchval(
+            "SELECT id FROM restore.restore WHERE continues_restore_id = $1 AND NOT"
+            " (state = $2 OR state = $3 AND start_time_ns = 0)",
+            *(restore_id, int(RestoreState.FAILED), int(RestoreState.ABORTED)),
+        )
+        return None if found is None else str(found)
+
+    async def carried(self, restore: RestoreRecord) -> Carried | None:
+        """What the restore left that this one continues; None: it continues none."""
+        if restore.continues_restore_id is None:
+            return None
+        outcome = await self.outcome(restore.continues_restore_id)
+        if outcome is None:
+            raise Internal(f"restore {restore.continues_restore_id} has no outcome to go on from")
+        image = await self.pre_image(restore.continues_restore_id)
+        readback = Columns.empty(len(outcome.verdict)) if image is None else image[1]
+        return Carried(outcome, readback, restore.also_unknown)
 
     async def insert_pre_image(self, restore_id: str, setpoint: Columns, readback: Columns) -> None:
         """Store what was there before the first write; harmless when repeated."""

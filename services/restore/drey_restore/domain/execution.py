@@ -2,7 +2,8 @@
 
 A pure state machine. At every moment each PV of the plan has exactly one verdict, so the counts
 add up to the plan. A row is announced (`intend`) before it is sent and at most once; its result
-comes after, or never. `replay` rebuilds the same from the journal after a crash.
+comes after, or never. `replay` rebuilds the same from the journal after a crash. An execution that
+was interrupted is continued by another, which begins where it ended (`carry_on`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from drey_core.errors import DeadlineExceeded, DreyError, FailedPrecondition, Internal, Reason
 from drey_core.values import I8, U1
-from drey_restore.domain.items import I4, PlanItems
+from drey_restore.domain.items import I4, Carried, PlanItems
 from drey_restore.domain.kinds import VERDICTS, Completion, RestoreState, Skip, Verdict
 
 if TYPE_CHECKING:
@@ -98,6 +99,15 @@ def counts_by_journal(initial: list[int], journal: Iterable[JournalBatch]) -> li
     return counts
 
 
+def counts_continued(carried: Carried, journal: Iterable[JournalBatch]) -> list[int]:
+    """As `counts_by_journal`, of one that continues another."""
+    bookkeeping = _Bookkeeping(np.zeros(len(carried.outcome.verdict), np.uint8))
+    bookkeeping.carry_on(carried)
+    bookkeeping.replay(journal)
+    bookkeeping.close()
+    return bookkeeping.counts
+
+
 def all_verified(counts: list[int]) -> bool:
     """Every PV to write was verified, and none was left out but those equal already."""
     good = counts[Verdict.VERIFIED] + counts[Verdict.EQUAL_ALREADY]
@@ -111,7 +121,9 @@ class _Bookkeeping:
     """What was announced, and what came of it, by the verdict of each row.
 
     `steps` is how many steps of its ramp were announced. A row whose ramp has begun is `on_way`
-    until its target is announced: what ends it before is RAMP_STOPPED, for it is not as it was.
+    until its target is announced: what ends it before is RAMP_STOPPED, for it is not as it was. Of
+    a row in `doubt` an earlier execution may have sent the write: what sends nothing now leaves it
+    UNKNOWN.
     """
 
     def __init__(self, verdict: U1) -> None:
@@ -123,7 +135,27 @@ class _Bookkeeping:
         self.sent_time = np.zeros(n, np.int64)
         self.completion_time = np.zeros(n, np.int64)
         self.in_flight = np.zeros(n, bool)
+        self.doubt = np.zeros(n, bool)
         self.closed = False
+
+    def carry_on(self, carried: Carried) -> None:
+        """Begin where an earlier execution of the same rows ended, before anything is announced.
+
+        PENDING is what it did not send, and what was on its way: NOT_SENT, DISCONNECTED, ramps that
+        stopped and were not refused; and, where a person says so, UNKNOWN. All else is as it was.
+        """
+        for name in ("verdict", "steps", "code", "sent_time", "completion_time"):
+            getattr(self, name)[:] = getattr(carried.outcome, name)
+        refused = verdicts_of_codes(self.code) == Verdict.REFUSED
+        stopped = (self.verdict == Verdict.RAMP_STOPPED) & ~refused
+        left = stopped | np.isin(self.verdict, (Verdict.NOT_SENT, Verdict.DISCONNECTED))
+        if carried.also_unknown:
+            self.doubt[:] = self.verdict == Verdict.UNKNOWN
+            # which may be the last of its steps
+            self.steps[self.doubt & (self.steps > 0)] -= 1
+            left |= self.doubt
+        self.on_way[:] = left & (self.steps > 0)
+        self.verdict[left] = Verdict.PENDING
 
     @property
     def counts(self) -> list[int]:
@@ -155,7 +187,15 @@ class _Bookkeeping:
     def disconnected(self, rows: I8) -> None:
         """Pending rows whose channel is not there: nothing is sent to them."""
         self._expect(rows, "is not pending")
-        self.verdict[rows] = Verdict.DISCONNECTED
+        self.verdict[rows] = self._if_sent_before(rows, Verdict.DISCONNECTED)
+
+    def _if_sent_before(self, rows: I8, verdict: Verdict) -> U1:
+        """`verdict` of rows to which nothing more is sent; another where something was before."""
+        return np.where(
+            self.doubt[rows],
+            np.uint8(Verdict.UNKNOWN),
+            np.where(self.on_way[rows], np.uint8(Verdict.RAMP_STOPPED), np.uint8(verdict)),
+        )
 
     def intend(self, rows: I8, at_ns: int, steps: I4 | None = None) -> None:
         """Announce rows, or steps of their ramps (see `JournalBatch.steps`).
@@ -184,11 +224,14 @@ class _Bookkeeping:
         self.code[rows] = codes
         verdict = verdicts_of_codes(codes)
         unsent = np.isin(verdict, (Verdict.DISCONNECTED, Verdict.NOT_SENT))
-        on_way = self.on_way[rows]
-        self.sent_time[rows[unsent & ~on_way]] = 0
+        on_way, doubt = self.on_way[rows], self.doubt[rows]
+        self.sent_time[rows[unsent & ~on_way & ~doubt]] = 0
         stopped = unsent | (verdict == Verdict.REFUSED)
         verdict[on_way & stopped] = Verdict.RAMP_STOPPED
+        verdict[doubt & stopped] = Verdict.UNKNOWN
+        self.doubt[rows[~stopped]] = False
         if steps is not None:
+            self.steps[rows[unsent & (steps != 0)]] -= 1
             stepped = (steps != 0) & (verdict == Verdict.WRITTEN)
             verdict[stepped] = Verdict.PENDING
             self.on_way[rows[stepped]] = True
@@ -199,7 +242,7 @@ class _Bookkeeping:
     def stop_ramps(self, rows: I8) -> None:
         """Ramps that cannot go on: nothing more is sent to these pending rows."""
         self._expect(rows, "is not pending")
-        self.verdict[rows] = Verdict.RAMP_STOPPED
+        self.verdict[rows] = self._if_sent_before(rows, Verdict.RAMP_STOPPED)
 
     def replay(self, journal: Iterable[JournalBatch]) -> None:
         """All that a journal tells."""
@@ -216,10 +259,8 @@ class _Bookkeeping:
         self.closed = True
         self.verdict[self.in_flight] = Verdict.UNKNOWN
         self.in_flight[:] = False
-        open_rows = self.verdict == Verdict.PENDING
-        self.verdict[open_rows] = np.where(
-            self.on_way[open_rows], Verdict.RAMP_STOPPED, Verdict.NOT_SENT
-        )
+        open_rows = np.flatnonzero(self.verdict == Verdict.PENDING)
+        self.verdict[open_rows] = self._if_sent_before(open_rows, Verdict.NOT_SENT)
 
     def _expect(self, rows: I8, otherwise: str) -> None:
         wrong = (self.verdict[rows] != Verdict.PENDING) | self.in_flight[rows]
@@ -229,10 +270,12 @@ class _Bookkeeping:
 
 
 class Execution(_Bookkeeping):
-    """One execution of `items`."""
+    """One execution of `items`; with `carried` it continues another of them."""
 
-    def __init__(self, items: PlanItems) -> None:
+    def __init__(self, items: PlanItems, carried: Carried | None = None) -> None:
         super().__init__(initial_verdicts(items.skip))
+        if carried is not None:
+            self.carry_on(carried)
         self._completion = items.completion
 
     def verify(
@@ -305,7 +348,7 @@ def shortfall(
             " more. Make a new plan for what is left, or give more time"
         )
     if not execution.anything_sent:
-        return RestoreState.INTERRUPTED, all_gone(items)
+        return RestoreState.INTERRUPTED, all_gone(items, items.writes)
     lacking = np.flatnonzero(np.isin(verdict, list(_UNVERIFIED)))
     moved = np.flatnonzero(verdict == Verdict.NO_LONGER_EQUAL)
     if len(lacking) == 0 and len(moved):
@@ -350,9 +393,8 @@ def gate_not_held(guard: Guard, stage: int, why: str) -> FailedPrecondition:
     )
 
 
-def all_gone(items: PlanItems) -> FailedPrecondition:
-    """DISCONNECTED: nothing could be sent to any PV of a plan."""
-    rows = items.writes
+def all_gone(items: PlanItems, rows: I8) -> FailedPrecondition:
+    """DISCONNECTED: nothing could be sent to any of the rows that were to be written."""
     return FailedPrecondition(
         f"none of the {len(rows)} PVs to write is connected and answers, the first is"
         f" {items.names[int(rows[0])]}; nothing was sent. Look at their IOCs, then make a new plan",
@@ -371,8 +413,10 @@ def too_many_gone(items: PlanItems, lost: I8, most: int) -> FailedPrecondition:
     )
 
 
-def replay(items: PlanItems, journal: Iterable[JournalBatch]) -> Execution:
-    """The execution as the journal tells it, not closed."""
-    execution = Execution(items)
+def replay(
+    items: PlanItems, journal: Iterable[JournalBatch], carried: Carried | None = None
+) -> Execution:
+    """The execution as the journal tells it, not closed; `carried` as in `Execution`."""
+    execution = Execution(items, carried)
     execution.replay(journal)
     return execution

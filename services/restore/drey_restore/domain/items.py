@@ -272,6 +272,26 @@ _OUTCOME = (
 )
 
 
+@dataclass(frozen=True)
+class Carried:
+    """What an interrupted execution left to the one that continues it.
+
+    `readback` is that before its first write; `also_unknown`: what it may have sent is sent again.
+    """
+
+    outcome: Outcome
+    readback: Columns
+    also_unknown: bool = False
+
+    def merged_before(self, setpoint: Columns, readback: Columns) -> tuple[Columns, Columns]:
+        """(setpoints, readbacks) before the first write of both, by what was read before this."""
+        sent = np.flatnonzero(self.outcome.sent_time != 0)
+        return (
+            scatter(setpoint, sent, self.outcome.before.take(sent)),
+            scatter(readback, sent, self.readback.take(sent)),
+        )
+
+
 def scatter(into: Columns, rows: I8, values: Columns) -> Columns:
     """`into` with `values[i]` in row `rows[i]`; the heap holds what the rows refer to, no more."""
     both = Columns.concat([into, values])

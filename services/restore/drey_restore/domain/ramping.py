@@ -7,12 +7,13 @@ are planned; a ramp that cannot go on from where it is stops, and never jumps to
 from __future__ import annotations
 
 from math import ceil, floor, isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.pv_table import Policy
-from drey_core.values import I8
+from drey_core.values import I8, U1, Columns, Kind
 from drey_restore.domain.items import F8
 from drey_restore.domain.policy import MAX_STEPS
 
@@ -45,16 +46,20 @@ def steps_between(now: float, target: float, size: float, *, whole: bool = False
     return tuple(float(round(step)) for step in steps) if whole else tuple(steps)
 
 
-def steps_passed(steps: Steps, now: float, target: float, size: float) -> int | None:
+def steps_passed(
+    steps: Steps, now: float, target: float, size: float, sent: int = 0, tolerance: float = 0.0
+) -> int | None:
     """How many of the planned steps lie behind `now`.
 
-    None where the next of them, or the target, is further away than one step: the machine has
-    moved since the plan, and no ramp falls through to a jump.
+    The first `sent` were sent before, and `now` may be off the last of them by `tolerance`: none
+    of them is sent again. None where the next of them, or the target, is further away than one
+    step: the machine has moved since the plan, and no ramp falls through to a jump.
     """
     low, high = min(now, target), max(now, target)
     passed = next((i for i, step in enumerate(steps) if low < step < high), len(steps))
+    passed = max(passed, sent)
     following = steps[passed] if passed < len(steps) else target
-    return passed if abs(following - now) <= size * (1 + _SLACK) else None
+    return passed if abs(following - now) <= size * (1 + _SLACK) + tolerance else None
 
 
 class Climbing:
@@ -131,6 +136,15 @@ class Climbing:
     def leave(self, ramps: I8) -> None:
         """Somebody writes their targets now."""
         self.left[ramps] = True
+
+
+def step_columns(values: F8, kinds: U1) -> Columns:
+    """Values of ramps in the types of their channels."""
+    exact: list[Any] = [
+        value if kind in (Kind.FLOAT32, Kind.FLOAT64) else round(value)
+        for value, kind in zip(values.tolist(), kinds.tolist(), strict=True)
+    ]
+    return Columns.from_values(np.zeros(len(values), np.int64), exact, kinds.tolist())
 
 
 def expected_readback(first: F8, last: F8, begin: F8, target: F8, step: F8) -> F8:

@@ -121,7 +121,10 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class RestoreRecord:
-    """A restore. `verdicts` by the number of the verdict; `start_by_ns`: no first write after."""
+    """A restore. `verdicts` by the number of the verdict; `start_by_ns`: no first write after.
+
+    `also_unknown`: it may send again what the one that it continues may have sent.
+    """
 
     id: str
     plan_id: str
@@ -139,6 +142,9 @@ class RestoreRecord:
     accept_moved: bool
     create_time_ns: int
     max_unreachable: int | None = None
+    continues_restore_id: str | None = None
+    also_unknown: bool = False
+    continued_by_restore_id: str | None = None
     abort_requested: bool = False
     abort_reason: str = ""
     pause_requested: bool = False

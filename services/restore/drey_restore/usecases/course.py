@@ -12,11 +12,11 @@ import numpy as np
 
 from drey_ca.interface import Slots
 from drey_core.errors import DreyError, FailedPrecondition
-from drey_core.values import I8, Columns
+from drey_core.values import I8
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import Execution
-from drey_restore.domain.items import PlanItems
+from drey_restore.domain.items import Carried, PlanItems
 from drey_restore.domain.kinds import RestoreState
 from drey_restore.domain.records import RestoreRecord, Rules, Unanswered
 from drey_restore.limits import Clock, Limits
@@ -33,8 +33,9 @@ _LOOK_EVERY_S = 0.25
 class Course:
     """Shared by the parts of a run: check, write, verify.
 
-    `seen` and `readback` are what was read after the writes, `reached` and `moving` as in
-    `Outcome`; shapes (n,) of the plan.
+    `before` is what was there before the first write, `at_start` before the first of this run: they
+    differ where it continues another (`carried`). `seen` and `readback` are what was read after the
+    writes, `reached` and `moving` as in `Outcome`; shapes (n,) of the plan.
     """
 
     def __init__(
@@ -50,19 +51,19 @@ class Course:
         rules: Rules,
         context: JobContext,
         wishes: Wishes,
+        carried: Carried | None = None,
     ) -> None:
         self.store, self.channels, self.limits, self.clock = store, channels, limits, clock
         self.restore, self.items, self.rules = restore, items, rules
         self.context = context
         self._ending, self._notifier, self._wishes = ending, notifier, wishes
-        self.execution = Execution(items)
-        n = len(items)
-        self.with_readback = np.zeros(n, bool)
-        self.before = items.current
-        self.seen = Columns.empty(n)
-        self.readback = Columns.empty(n)
-        self.reached = np.full(n, -1, np.int8)
-        self.moving = np.full(n, -1, np.int8)
+        self.carried = carried
+        self.execution = Execution(items, carried)
+        self.with_readback = np.zeros(len(items), bool)
+        known = outcome_of(items, self.execution, carried)
+        self.before = self.at_start = known.before
+        self.seen, self.readback = known.seen, known.readback
+        self.reached, self.moving = known.readback_reached.copy(), known.moving.copy()
         self.unanswered: Unanswered | None = None
         self.cut_short: DreyError | None = None
         self._halted = asyncio.Event()
@@ -180,6 +181,7 @@ class Course:
             outcome_of(
                 self.items,
                 self.execution,
+                self.carried,
                 before=self.before,
                 seen=self.seen,
                 readback=self.readback,

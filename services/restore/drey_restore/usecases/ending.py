@@ -11,8 +11,13 @@ import numpy as np
 from drey_core.errors import DreyError, FailedPrecondition, Reason
 from drey_core.values import I8, Columns
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import Execution, counts_by_journal, replay
-from drey_restore.domain.items import Outcome, PlanItems
+from drey_restore.domain.execution import (
+    Execution,
+    counts_by_journal,
+    counts_continued,
+    replay,
+)
+from drey_restore.domain.items import Carried, Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState, Verdict
 from drey_restore.domain.records import RestoreRecord, Unanswered
 from drey_restore.limits import Clock
@@ -53,15 +58,17 @@ _JOB_STATES = {
 def outcome_of(
     items: PlanItems,
     execution: Execution,
+    carried: Carried | None = None,
     *,
     before: Columns | None = None,
     seen: Columns | None = None,
     readback: Columns | None = None,
 ) -> Outcome:
     """What became of the items, with what was read of them."""
-    fresh = Outcome.fresh(items, execution.verdict)
+    fresh = carried.outcome if carried is not None else Outcome.fresh(items, execution.verdict)
     return replace(
         fresh,
+        verdict=execution.verdict,
         code=execution.code,
         steps=execution.steps,
         sent_time=execution.sent_time,
@@ -192,17 +199,26 @@ class Ending:
             if mismatch.reason != Reason.PLAN_DIGEST_MISMATCH:
                 raise
             plan = await self._store.plan(restore.plan_id)
-            counts = counts_by_journal(plan.first_verdicts, journal)
+            carried = await self._store.carried(restore)
+            counts = (
+                counts_by_journal(plan.first_verdicts, journal)
+                if carried is None
+                else counts_continued(carried, journal)
+            )
             await self.end(restore, None, counts, state, mismatch, end_job=end_job)
             return
-        execution = replay(items, journal)
+        carried = await self._store.carried(restore)
+        execution = replay(items, journal, carried)
         execution.close()
         # whether these were sent is not known, so they may be on their way
         unknown = np.flatnonzero(execution.verdict == Verdict.UNKNOWN)
+        announced = [batch.rows for batch in journal]
+        unknown = np.intersect1d(unknown, np.concatenate([unknown[:0], *announced]))
         pre_image = await self._store.pre_image(restore.id)
+        before = None if pre_image is None else pre_image[0]
         await self.end(
             restore,
-            (items, outcome_of(items, execution, before=pre_image and pre_image[0])),
+            (items, outcome_of(items, execution, carried, before=before)),
             execution.counts,
             state,
             error,

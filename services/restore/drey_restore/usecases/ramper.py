@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,7 +13,13 @@ from drey_core.values import ARRAY, I8, Columns, Kind, as_float64
 from drey_restore.domain.execution import ECA_NORMAL
 from drey_restore.domain.items import F8, I4
 from drey_restore.domain.judging import alarm_is_worse
-from drey_restore.domain.ramping import Climbing, expected_readback, step_size, steps_passed
+from drey_restore.domain.ramping import (
+    Climbing,
+    expected_readback,
+    step_columns,
+    step_size,
+    steps_passed,
+)
 from drey_restore.domain.settling import Mask, SettlingRows
 from drey_restore.usecases.course import Course, through_outage
 
@@ -58,7 +64,7 @@ class Ramper:
         self._completion, self._timeout_s, self._settle_s = completion, timeout_s, settle_s
         self._items, self._execution = course.items, course.execution
         self._channels, self._limits = course.channels, course.limits
-        self._begin = _numbers(course.before, rows)
+        self._begin = _numbers(course.at_start, rows)
         self._target = _numbers(self._items.target, rows)
         self._first_readback = np.full(len(rows), np.nan)
         self._running: set[asyncio.Task[None]] = set()
@@ -101,10 +107,14 @@ class Ramper:
         items, rows = self._items, self._rows.tolist()
         policies = [items.policies[int(items.policy_of[row])] for row in rows]
         steps = [items.ramps.get(row, ()) for row in rows]
+        sent = self._execution.steps[self._rows]  # by the restore that this one continues
+        slack = np.where(sent > 0, self._allowed(self._rows, self._begin), 0.0)
         passed = [
-            steps_passed(each, now, target, step_size(policy) or 0.0)
-            for each, now, target, policy in zip(
-                steps, self._begin.tolist(), self._target.tolist(), policies, strict=True
+            steps_passed(each, now, target, step_size(policy) or 0.0, done, off)
+            for each, policy, now, target, done, off in zip(
+                *(steps, policies, self._begin.tolist(), self._target.tolist()),
+                *(sent.tolist(), slack.tolist()),
+                strict=True,
             )
         ]
         climbing = Climbing(
@@ -153,7 +163,7 @@ class Ramper:
         rows, values, sent = self._rows[ramps], climbing.next_values(ramps), time.monotonic()
         codes: I4 = await self._channels.table.write(
             self._course.slots(rows),
-            self._columns(rows, values),
+            step_columns(values, self._items.target.kind[rows]),
             self._timeout_s,
             completion=self._completion == CompletionMode.PUT_CALLBACK,
         )
@@ -217,20 +227,15 @@ class Ramper:
         items = self._items
         found = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
         seen = _numbers(found.values, np.arange(len(rows)))
-        allowed = items.absolute[rows] + items.relative[rows] * np.abs(values)
-        allowed = np.maximum(allowed, np.abs(values) * _LEAST_TOLERANCE)
-        severity = np.maximum(items.stored.severity[rows], self._course.before.severity[rows])
+        allowed = self._allowed(rows, values)
+        severity = np.maximum(items.stored.severity[rows], self._course.at_start.severity[rows])
         there: Mask = (np.abs(seen - values) <= allowed) & ~alarm_is_worse(found.values, severity)
         return there
 
-    def _columns(self, rows: I8, values: F8) -> Columns:
-        """Values in the types of their channels."""
-        kinds = self._items.target.kind[rows].tolist()
-        exact: list[Any] = [
-            value if kind in (Kind.FLOAT32, Kind.FLOAT64) else round(value)
-            for value, kind in zip(values.tolist(), kinds, strict=True)
-        ]
-        return Columns.from_values(rows, exact, kinds)
+    def _allowed(self, rows: I8, values: F8) -> F8:
+        """How far setpoints may be off values at which they are said to be."""
+        allowed = self._items.absolute[rows] + self._items.relative[rows] * np.abs(values)
+        return np.maximum(allowed, np.abs(values) * _LEAST_TOLERANCE)
 
 
 def _numbers(columns: Columns, rows: I8) -> F8:

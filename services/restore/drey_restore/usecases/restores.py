@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drey_core.errors import FailedPrecondition, Internal, Reason, Unavailable
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import Execution, count_verdicts, initial_verdicts, replay
+from drey_restore.domain.execution import count_verdicts, initial_verdicts, replay
 from drey_restore.domain.items import Outcome, PlanItems
-from drey_restore.domain.kinds import PlanState, RestoreState
+from drey_restore.domain.kinds import PlanState, RestoreState, Verdict
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.limits import Clock
+from drey_restore.usecases.beginning import Beginning
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.grants import GrantCheck
-from drey_restore.usecases.holding import records_of, refuse_held
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
-from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.jobs import Job, JobError, JobLost, JobState, JobStore
 
 METHOD = "drey.restore.v1.RestoreService/ExecutePlan"
-JOB_KIND = "restore"
+RESUME_METHOD = "drey.restore.v1.RestoreService/ResumeRestore"
 _POLL_S = 0.5
 
 
@@ -45,6 +44,25 @@ class ExecuteRequest:
     raw: bytes
 
 
+@dataclass(frozen=True)
+class ResumeRequest:
+    """What is asked for. Of a restore that is paused, only `restore_id` counts.
+
+    Times of None are those of the interrupted one; `raw` as in `ExecuteRequest`.
+    """
+
+    restore_id: str
+    also_unknown: bool
+    accept_moved: bool
+    start_deadline_ns: int
+    write_timeout_ns: int | None
+    verify_timeout_ns: int | None
+    max_unreachable: int | None
+    comment: str
+    request_id: str
+    raw: bytes
+
+
 class Restores:
     """Use cases of restores."""
 
@@ -57,7 +75,9 @@ class Restores:
         running: RunningRestores,
         clock: Clock,
         grants: GrantCheck,
+        beginning: Beginning,
     ) -> None:
+        self._beginning = beginning
         self._store, self._jobs, self._ending = store, jobs, ending
         self._notifier, self._running = notifier, running
         self._clock, self._grants = clock, grants
@@ -89,30 +109,17 @@ class Restores:
         now = self._clock()
         _check_plan(plan, request.digest, now)
         items = await self._store.plan_items(plan.id, request.digest, conn)
-        await self._check_held(conn, items)
-        role = principal.roles_text
-        restore_id = new_id()
-        job = await self._jobs.create(
-            conn,
-            kind=JOB_KIND,
-            principal=principal.name,
-            role=role,
-            payload=restore_id.encode(),
-            total=plan.writes,
-            result=f"restores/{restore_id}",
-            rerun=False,
-        )
         restore = RestoreRecord(
-            id=restore_id,
+            id="",
             plan_id=plan.id,
             plan_digest=plan.digest,
             snapshot_id=plan.snapshot_id,
             state=RestoreState.WAITING,
             verdicts=tuple(count_verdicts(initial_verdicts(items.skip))),
             principal=principal.name,
-            role=role,
+            role=principal.roles_text,
             comment=request.comment,
-            job_id=job.id,
+            job_id="",
             start_by_ns=now + request.start_deadline_ns,
             write_timeout_ns=request.write_timeout_ns,
             verify_timeout_ns=request.verify_timeout_ns,
@@ -120,46 +127,21 @@ class Restores:
             max_unreachable=request.max_unreachable,
             create_time_ns=now,
         )
-        await self._store.insert_restore(conn, restore)
-        await audit.append(
+        return await self._beginning.begin(
             conn,
-            actor=principal.name,
-            role=role,
+            restore,
+            items,
             action="restore.execute",
-            object=f"restores/{restore.id}",
             after={
-                "plan_id": plan.id,
-                "plan_digest": plan.digest,
-                "snapshot_id": plan.snapshot_id,
                 "writes": plan.writes,
                 "accept_moved": request.accept_moved,
                 "max_unreachable": request.max_unreachable,
             },
-            at_ns=now,
             request_id=request.request_id,
             events=[
-                ResourceChange(Resource.PLAN, EventKind.STATE_CHANGED, plan.id, state="executed"),
-                ResourceChange(Resource.RESTORE, EventKind.CREATED, restore.id, state="waiting"),
+                ResourceChange(Resource.PLAN, EventKind.STATE_CHANGED, plan.id, state="executed")
             ],
         )
-        return restore
-
-    async def _check_held(self, conn: Connection, items: PlanItems) -> None:
-        """CHANNELS_HELD where another restore writes one of these records, or may still."""
-        refuse_held(await self._store.unanswered(conn), items)
-        wanted: set[str] = set()
-        for other in await self._store.open_restores(conn):
-            held = await self._store.plan_items(other.plan_id, conn=conn)
-            if not wanted:
-                wanted = records_of(items)
-            both = wanted & records_of(held)
-            if both:
-                raise FailedPrecondition(
-                    f"restore {other.id} of {other.principal} is writing {len(both)} of these"
-                    f" channels, the first is {min(both)}; wait for it, or abort it",
-                    reason=Reason.CHANNELS_HELD,
-                    metadata={"restore_id": other.id, "held_by": other.principal},
-                )
 
     async def abort(self, restore_id: str, reason: str, principal: Principal) -> RestoreRecord:
         """Stop a restore: nothing more is sent. WRONG_STATE where it ended in another way."""
@@ -201,10 +183,107 @@ class Restores:
         may_be = (RestoreState.WAITING, RestoreState.WRITING, RestoreState.PAUSED)
         return await self._hold(restore_id, principal, pause=True, may_be=may_be)
 
-    async def resume(self, restore_id: str, principal: Principal) -> RestoreRecord:
-        """Let a restore go on that holds, or is to. WRONG_STATE where it has ended."""
-        may_be = tuple(state for state in RestoreState if not state.ended)
-        return await self._hold(restore_id, principal, pause=False, may_be=may_be)
+    async def resume(self, request: ResumeRequest, principal: Principal) -> RestoreRecord:
+        """Let a restore go on that holds, or is to; of an interrupted one begin what is left.
+
+        That is another restore. WRONG_STATE where it has ended otherwise, or is continued already.
+        """
+        restore = await self._store.restore(request.restore_id)
+        if restore.state != RestoreState.INTERRUPTED:
+            may_be = tuple(state for state in RestoreState if not state.ended)
+            return await self._hold(request.restore_id, principal, pause=False, may_be=may_be)
+        for permission in ("restore.restores.resume", "restore.plans.execute"):
+            await self._grants.require_plan(
+                principal, permission, restore.plan_id, f"resuming restore {restore.id}"
+            )
+        async with (
+            self._store.database.transaction() as conn,
+            idempotency.once(
+                *(conn, RESUME_METHOD, principal.name, request.request_id, request.raw)
+            ) as slot,
+        ):
+            if slot.seen is None:
+                begun = await self._continue(conn, restore, request, principal)
+                slot.response = begun.id.encode()
+        if slot.response is None:
+            raise Internal("a restore was not stored")
+        return await self._store.restore(slot.response.decode())
+
+    async def _continue(
+        self,
+        conn: Connection,
+        restore: RestoreRecord,
+        request: ResumeRequest,
+        principal: Principal,
+    ) -> RestoreRecord:
+        await self._store.lock_execution(conn)
+        plan = await self._store.lock_plan(conn, restore.plan_id)
+        now = self._clock()
+        _check_approved(plan, now)
+        other = await self._store.continuation(conn, restore.id)
+        if other is not None:
+            raise FailedPrecondition(
+                f"restore {restore.id} is continued by {other} already: look at that one",
+                reason=Reason.WRONG_STATE,
+                field="id",
+                metadata={"state": restore.state.name, "restore_id": other},
+            )
+        items = await self._store.plan_items(plan.id, restore.plan_digest, conn)
+        following = replace(
+            restore,
+            id="",
+            job_id="",
+            state=RestoreState.WAITING,
+            principal=principal.name,
+            role=principal.roles_text,
+            comment=request.comment,
+            start_by_ns=now + request.start_deadline_ns,
+            write_timeout_ns=request.write_timeout_ns or restore.write_timeout_ns,
+            verify_timeout_ns=(
+                restore.verify_timeout_ns
+                if request.verify_timeout_ns is None
+                else request.verify_timeout_ns
+            ),
+            accept_moved=request.accept_moved,
+            max_unreachable=(
+                restore.max_unreachable
+                if request.max_unreachable is None
+                else request.max_unreachable
+            ),
+            create_time_ns=now,
+            continues_restore_id=restore.id,
+            also_unknown=request.also_unknown,
+        )
+        carried = await self._store.carried(following)
+        execution = replay(items, [], carried)
+        left = len(execution.pending)
+        if left == 0:
+            unknown = execution.counts[Verdict.UNKNOWN]
+            raise FailedPrecondition(
+                f"restore {restore.id} has left nothing to send"
+                + (
+                    f", but {unknown} PVs of which nobody knows; say also_unknown"
+                    if unknown
+                    else ""
+                ),
+                reason=Reason.PLAN_EMPTY,
+                field="id",
+                metadata={"unknown": str(unknown)},
+            )
+        return await self._beginning.begin(
+            conn,
+            replace(following, verdicts=tuple(execution.counts)),
+            items,
+            action="restore.continue",
+            after={
+                "continues_restore_id": restore.id,
+                "left": left,
+                "also_unknown": request.also_unknown,
+                "accept_moved": request.accept_moved,
+            },
+            request_id=request.request_id,
+            events=[_updated(restore)],
+        )
 
     async def _hold(
         self,
@@ -254,7 +333,8 @@ class Restores:
         if restore.state != RestoreState.WAITING:
             return None
         items = await self._store.plan_items(restore.plan_id, restore.plan_digest, conn)
-        execution = Execution(items)
+        carried = await self._store.carried(restore)
+        execution = replay(items, [], carried)
         execution.close()
 
         async def end_job(conn: Connection, state: JobState, *, error: JobError | None) -> None:
@@ -266,7 +346,7 @@ class Restores:
                 await self._ending.end_in(
                     conn,
                     restore,
-                    (items, outcome_of(items, execution)),
+                    (items, outcome_of(items, execution, carried)),
                     execution.counts,
                     RestoreState.ABORTED,
                     end_job=end_job,
@@ -292,8 +372,9 @@ class Restores:
         items = await self._store.plan_items(restore.plan_id, restore.plan_digest)
         outcome = await self._store.outcome(restore_id)
         if outcome is None:
-            execution: Execution = replay(items, await self._store.journal(restore_id))
-            outcome = outcome_of(items, execution)
+            carried = await self._store.carried(restore)
+            execution = replay(items, await self._store.journal(restore_id), carried)
+            outcome = outcome_of(items, execution, carried)
         held = await self._store.unanswered(restore_id=restore_id)
         return items, outcome, {write.number for write in held}
 
@@ -341,11 +422,15 @@ def _check_plan(plan: PlanRecord, digest: str, now_ns: int) -> None:
             f"plan {plan.id} has expired, or was made by an older server; make a new one",
             reason=Reason.PLAN_EXPIRED,
         )
+    _check_approved(plan, now_ns)
+    if plan.writes == 0:
+        raise FailedPrecondition(f"plan {plan.id} writes nothing", reason=Reason.PLAN_EMPTY)
+
+
+def _check_approved(plan: PlanRecord, now_ns: int) -> None:
     missing = None if plan.approval is None else plan.approval.missing(now_ns)
     if missing is not None:
         raise missing
-    if plan.writes == 0:
-        raise FailedPrecondition(f"plan {plan.id} writes nothing", reason=Reason.PLAN_EMPTY)
 
 
 def _updated(restore: RestoreRecord) -> ResourceChange:

@@ -62,6 +62,7 @@ class Runner:
             items = await through_outage(
                 lambda: self._store.plan_items(restore.plan_id, restore.plan_digest)
             )
+            carried = await through_outage(lambda: self._store.carried(restore))
         except FailedPrecondition as mismatch:
             await self._fail_by_journal(restore, mismatch, context)
             return context.result
@@ -78,6 +79,7 @@ class Runner:
                 plan.rules,
                 context,
                 wishes,
+                carried,
             )
             await _run_with_channels(course, self._guards)
         return context.result

@@ -92,7 +92,7 @@ async def undo_source(
         rows = rows[np.isin(items.number[rows], chosen)]
     numbers = items.number[rows]
     before = await store.pre_image(restore.id)
-    setpoint, readback = (items.current, Columns.empty(len(items))) if before is None else before
+    setpoint, readback = (outcome.before, Columns.empty(len(items))) if before is None else before
     names = {
         int(items.number[row]): StoredName(
             items.names[row],

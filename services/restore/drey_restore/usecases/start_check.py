@@ -8,6 +8,7 @@ from drey_ca.interface import ReadResult
 from drey_core.compare import compare
 from drey_core.errors import DeadlineExceeded, FailedPrecondition, Reason
 from drey_core.values import I8, Columns, Kind
+from drey_restore.domain.continuing import values_left
 from drey_restore.domain.execution import (
     ECA_NORDACCESS,
     ECA_NORMAL,
@@ -16,7 +17,7 @@ from drey_restore.domain.execution import (
 )
 from drey_restore.domain.items import scatter
 from drey_restore.domain.judging import SAME
-from drey_restore.domain.kinds import Skip
+from drey_restore.domain.kinds import Skip, Verdict
 from drey_restore.domain.records import HeldWrite
 from drey_restore.usecases.course import Course
 from drey_restore.usecases.holding import held_error, refuse_held
@@ -34,6 +35,7 @@ class StartCheck:
     async def run(self) -> None:
         """Connect, read what would be written, and refuse where the machine has moved."""
         rows = self._items.writes
+        rows = rows[self._execution.verdict[rows] == Verdict.PENDING]
         self._course.context.progress(0, len(rows), "connecting")
         held = await self._course.store.unanswered()
         refuse_held(held, self._items)
@@ -51,32 +53,35 @@ class StartCheck:
         self._execution.disconnected(lost)
         most = self._restore.max_unreachable
         if len(lost) == len(rows):
-            raise all_gone(self._items)
+            raise all_gone(self._items, rows)
         if most is not None and len(lost) > most:
             raise too_many_gone(self._items, lost, most)
         read = present.code == ECA_NORMAL
-        self._course.before = scatter(self._course.before, up[read], present.values.take(read))
+        now = scatter(self._course.at_start, up[read], present.values.take(read))
         self._check_moved(up[read], present.values.take(read))
-        readbacks = found.values.take(np.arange(len(up), len(found.code)))
-        await self._course.store.insert_pre_image(
-            self._restore.id,
-            self._course.before,
-            scatter(Columns.empty(len(self._items)), with_readback, readbacks),
+        readbacks = scatter(
+            Columns.empty(len(self._items)),
+            with_readback,
+            found.values.take(np.arange(len(up), len(found.code))),
         )
+        self._course.before = self._course.at_start = now
+        if self._course.carried is not None:
+            self._course.before, readbacks = self._course.carried.merged_before(now, readbacks)
+        await self._course.store.insert_pre_image(self._restore.id, self._course.before, readbacks)
         self._check_start()
 
     async def _connect(self, rows: I8) -> I8:
         """Those of `rows` whose setpoint is connected; one wait for all channels together."""
         items = self._items
         with_readback = np.array(
-            [r for r in rows.tolist() if items.readback_addresses[r]], np.int64
+            [r for r in items.writes.tolist() if items.readback_addresses[r]], np.int64
         )
-        equal = np.flatnonzero(items.skip == Skip.EQUAL)
+        others = np.setdiff1d(np.flatnonzero(np.isin(items.skip, (Skip.NONE, Skip.EQUAL))), rows)
         wanted = np.concatenate(
             [
                 self._course.slots(rows),
                 self._course.readback_slots(with_readback),
-                self._course.slots(equal),
+                self._course.slots(others),
             ]
         )
         left = (self._restore.start_by_ns - self._course.clock()) / 1e9
@@ -105,11 +110,19 @@ class StartCheck:
             raise DeadlineExceeded("the start deadline was over before the first write: none is")
 
     def _check_moved(self, rows: I8, now: Columns) -> None:
-        """Raise MACHINE_MOVED or LABELS_MOVED for what has changed since the plan."""
-        items = self._items
-        compared = compare(
-            items.current.take(rows), now, items.absolute[rows], items.relative[rows]
-        )
+        """Raise MACHINE_MOVED or LABELS_MOVED for what has changed since the plan.
+
+        Or since the interrupted restore that this one continues.
+        """
+        items, carried = self._items, self._course.carried
+        stayed = np.zeros(len(rows), bool)
+        for values in (
+            [items.current]
+            if carried is None
+            else values_left(items, carried.outcome, self._execution)
+        ):
+            found = compare(values.take(rows), now, items.absolute[rows], items.relative[rows])
+            stayed |= np.isin(found.cls, SAME)
         relabelled = self._relabelled(rows)
         if len(relabelled):
             first = items.names[int(relabelled[0])]
@@ -119,12 +132,13 @@ class StartCheck:
                 reason=Reason.LABELS_MOVED,
                 metadata={"moved": str(len(relabelled)), "first_moved": first},
             )
-        moved = rows[~np.isin(compared.cls, SAME)]
+        moved = rows[~stayed]
         if self._restore.accept_moved or len(moved) == 0:
             return
         first = items.names[int(moved[0])]
+        since = "the plan was made" if carried is None else "the restore was interrupted"
         raise FailedPrecondition(
-            f"{len(moved)} of the PVs to write have changed since the plan was made, the first is"
+            f"{len(moved)} of the PVs to write have changed since {since}, the first is"
             f" {first}; nothing was written. Make a new plan, or accept the changes",
             reason=Reason.MACHINE_MOVED,
             metadata={"moved": str(len(moved)), "first_moved": first},

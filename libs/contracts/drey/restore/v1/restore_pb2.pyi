@@ -300,8 +300,9 @@ class _RestoreStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestoreS
     RESTORE_STATE_ABORTED: _RestoreState.ValueType  # 5
     """Stopped by a person; nothing more is sent."""
     RESTORE_STATE_INTERRUPTED: _RestoreState.ValueType  # 6
-    """Cut short: its process died, it lost its database, a gate was not met, or its write deadline passed
-    before all was sent; `error` says which. A person chooses what is next.
+    """Cut short: its process died, it lost its database, a gate was not met, a guard failed, or its write
+    deadline passed before all was sent; `error` says which. A person chooses what is next: ResumeRestore,
+    or a plan of the way back.
     """
     RESTORE_STATE_FAILED: _RestoreState.ValueType  # 7
     """Could not begin; nothing was sent; `error` says why."""
@@ -326,8 +327,9 @@ says so, with the reason NOT_ALL_VERIFIED.
 RESTORE_STATE_ABORTED: RestoreState.ValueType  # 5
 """Stopped by a person; nothing more is sent."""
 RESTORE_STATE_INTERRUPTED: RestoreState.ValueType  # 6
-"""Cut short: its process died, it lost its database, a gate was not met, or its write deadline passed
-before all was sent; `error` says which. A person chooses what is next.
+"""Cut short: its process died, it lost its database, a gate was not met, a guard failed, or its write
+deadline passed before all was sent; `error` says which. A person chooses what is next: ResumeRestore,
+or a plan of the way back.
 """
 RESTORE_STATE_FAILED: RestoreState.ValueType  # 7
 """Could not begin; nothing was sent; `error` says why."""
@@ -1023,7 +1025,7 @@ class Plan(_message.Message):
     undoes_restore_id: _builtins.str
     """Restore that this plan would undo. Empty: none."""
     restore_id: _builtins.str
-    """Restore that executed it. Empty: none."""
+    """Restore that executed it; one that was interrupted may have been continued by others. Empty: none."""
     @_builtins.property
     def spec(self) -> Global___PlanSpec:
         """What it was made of, as it was asked for."""
@@ -1207,6 +1209,8 @@ class Restore(_message.Message):
     COMMENT_FIELD_NUMBER: _builtins.int
     PRE_IMAGE_SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     MAY_STILL_FIRE_FIELD_NUMBER: _builtins.int
+    CONTINUES_RESTORE_ID_FIELD_NUMBER: _builtins.int
+    CONTINUED_BY_RESTORE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     plan_id: _builtins.str
@@ -1231,6 +1235,13 @@ class Restore(_message.Message):
     """PVs whose write was sent, was never answered, and may still take place, as of now. They are held:
     no other restore writes them before their IOC has answered.
     """
+    continues_restore_id: _builtins.str
+    """Interrupted restore of the same plan that this one continues. Its verdicts, values and journal go on
+    from there: what that one wrote counts as written, is read back again, and has its way back here too.
+    Empty: it began the plan.
+    """
+    continued_by_restore_id: _builtins.str
+    """Restore that continues this one. Empty: none."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictCount]:
         """PVs by verdict; they add up to the PVs of the plan."""
@@ -1276,10 +1287,12 @@ class Restore(_message.Message):
         comment: _builtins.str = ...,
         pre_image_snapshot_id: _builtins.str = ...,
         may_still_fire: _builtins.int = ...,
+        continues_restore_id: _builtins.str = ...,
+        continued_by_restore_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time", b"start_time", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "continued_by_restore_id", b"continued_by_restore_id", "continues_restore_id", b"continues_restore_id", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time", b"start_time", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -911,21 +911,72 @@ class ResumeRestoreRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ALSO_UNKNOWN_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    THESE_FIELD_NUMBER: _builtins.int
+    START_DEADLINE_FIELD_NUMBER: _builtins.int
+    WRITE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    VERIFY_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAX_UNREACHABLE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the restore."""
     request_id: _builtins.str
     """UUID made by the client; a repeat answers as the first call did."""
+    also_unknown: _builtins.bool
+    """Also send again what may or may not have been sent (UNKNOWN). The rest of the fields, too, counts for a
+    restore that was interrupted only.
+    """
+    max_unreachable: _builtins.int
+    """As in ExecutePlan. Absent: as the interrupted one had it."""
+    comment: _builtins.str
+    """Comment for people."""
+    @_builtins.property
+    def all(self) -> Global___AllMoved:
+        """Of all."""
+
+    @_builtins.property
+    def these(self) -> _selector_pb2.Selector:
+        """Of these. Not built yet."""
+
+    @_builtins.property
+    def start_deadline(self) -> _duration_pb2.Duration:
+        """As in ExecutePlan. Absent: 30 s."""
+
+    @_builtins.property
+    def write_timeout(self) -> _duration_pb2.Duration:
+        """As in ExecutePlan. Absent: as the interrupted one had it."""
+
+    @_builtins.property
+    def verify_timeout(self) -> _duration_pb2.Duration:
+        """As in ExecutePlan. Absent: as the interrupted one had it."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        also_unknown: _builtins.bool = ...,
+        all: Global___AllMoved | None = ...,
+        these: _selector_pb2.Selector | None = ...,
+        start_deadline: _duration_pb2.Duration | None = ...,
+        write_timeout: _duration_pb2.Duration | None = ...,
+        verify_timeout: _duration_pb2.Duration | None = ...,
+        max_unreachable: _builtins.int | None = ...,
+        comment: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_unreachable", b"_max_unreachable", "accept_moved", b"accept_moved", "all", b"all", "max_unreachable", b"max_unreachable", "start_deadline", b"start_deadline", "these", b"these", "verify_timeout", b"verify_timeout", "write_timeout", b"write_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_unreachable", b"_max_unreachable", "accept_moved", b"accept_moved", "all", b"all", "also_unknown", b"also_unknown", "comment", b"comment", "id", b"id", "max_unreachable", b"max_unreachable", "request_id", b"request_id", "start_deadline", b"start_deadline", "these", b"these", "verify_timeout", b"verify_timeout", "write_timeout", b"write_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_unreachable: _TypeAlias = _typing.Literal["max_unreachable"]  # noqa: Y015
+    _WhichOneofArgType__max_unreachable: _TypeAlias = _typing.Literal["_max_unreachable", b"_max_unreachable"]  # noqa: Y015
+    _WhichOneofReturnType_accept_moved: _TypeAlias = _typing.Literal["all", "these"]  # noqa: Y015
+    _WhichOneofArgType_accept_moved: _TypeAlias = _typing.Literal["accept_moved", b"accept_moved"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_unreachable) -> _WhichOneofReturnType__max_unreachable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_accept_moved) -> _WhichOneofReturnType_accept_moved | None: ...
 
 Global___ResumeRestoreRequest: _TypeAlias = ResumeRestoreRequest  # noqa: Y015
 
@@ -938,7 +989,7 @@ class ResumeRestoreResponse(_message.Message):
     RESTORE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def restore(self) -> _restore_pb2.Restore:
-        """The restore as it is now."""
+        """The restore as it is now: of an interrupted one the restore that continues it."""
 
     def __init__(
         self,

@@ -182,8 +182,9 @@ class RestoreServiceServicer:
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
         WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
         take place). In
-        the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-        DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+        the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
+        DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED,
+        PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -238,8 +239,14 @@ class RestoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRestore(self, request, context):
-        """Continue a paused restore; what was sent is never sent again. One that was interrupted has ended:
-        make a plan for what is left. Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
+        """Continue a restore; what was sent is never sent again. A paused one goes on. One that was INTERRUPTED
+        has ended, so the answer is another restore of the same plan, which continues it: it sends what was not
+        sent, goes on with ramps that stopped, and, where the request says so, sends again what may or may not
+        have been sent. Before that it looks at all of this as ExecutePlan does: it must be as the interrupted
+        one left it. It is continued once, unless the one that continues it sent nothing. A plan that needs
+        approval is continued only while its approval holds. Idempotent by `request_id`. Reasons: NOT_FOUND,
+        WRONG_STATE (it has ended otherwise, or is continued already; metadata `restore_id`), PLAN_EMPTY
+        (nothing is left), CHANNELS_HELD, APPROVAL_REQUIRED, PLAN_DIGEST_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -69,8 +69,9 @@ class RestoreServiceStub:
     answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
     WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
     take place). In
-    the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-    DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+    the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
+    DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED,
+    PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
     """
     GetRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.GetRestoreRequest, _restore_service_pb2.GetRestoreResponse]
@@ -94,8 +95,14 @@ class RestoreServiceStub:
     as soon as it holds. Idempotent. Reasons: NOT_FOUND, WRONG_STATE (its writes are over).
     """
     ResumeRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.ResumeRestoreRequest, _restore_service_pb2.ResumeRestoreResponse]
-    """Continue a paused restore; what was sent is never sent again. One that was interrupted has ended:
-    make a plan for what is left. Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
+    """Continue a restore; what was sent is never sent again. A paused one goes on. One that was INTERRUPTED
+    has ended, so the answer is another restore of the same plan, which continues it: it sends what was not
+    sent, goes on with ramps that stopped, and, where the request says so, sends again what may or may not
+    have been sent. Before that it looks at all of this as ExecutePlan does: it must be as the interrupted
+    one left it. It is continued once, unless the one that continues it sent nothing. A plan that needs
+    approval is continued only while its approval holds. Idempotent by `request_id`. Reasons: NOT_FOUND,
+    WRONG_STATE (it has ended otherwise, or is continued already; metadata `restore_id`), PLAN_EMPTY
+    (nothing is left), CHANNELS_HELD, APPROVAL_REQUIRED, PLAN_DIGEST_MISMATCH.
     """
 
 @_typing.type_check_only
@@ -139,8 +146,9 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
     WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
     take place). In
-    the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-    DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+    the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
+    DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED,
+    PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
     """
     GetRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.GetRestoreRequest, _restore_service_pb2.GetRestoreResponse]  # type: ignore[assignment]
@@ -164,8 +172,14 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     as soon as it holds. Idempotent. Reasons: NOT_FOUND, WRONG_STATE (its writes are over).
     """
     ResumeRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.ResumeRestoreRequest, _restore_service_pb2.ResumeRestoreResponse]  # type: ignore[assignment]
-    """Continue a paused restore; what was sent is never sent again. One that was interrupted has ended:
-    make a plan for what is left. Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
+    """Continue a restore; what was sent is never sent again. A paused one goes on. One that was INTERRUPTED
+    has ended, so the answer is another restore of the same plan, which continues it: it sends what was not
+    sent, goes on with ramps that stopped, and, where the request says so, sends again what may or may not
+    have been sent. Before that it looks at all of this as ExecutePlan does: it must be as the interrupted
+    one left it. It is continued once, unless the one that continues it sent nothing. A plan that needs
+    approval is continued only while its approval holds. Idempotent by `request_id`. Reasons: NOT_FOUND,
+    WRONG_STATE (it has ended otherwise, or is continued already; metadata `restore_id`), PLAN_EMPTY
+    (nothing is left), CHANNELS_HELD, APPROVAL_REQUIRED, PLAN_DIGEST_MISMATCH.
     """
 
 class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -254,8 +268,9 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
         WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
         take place). In
-        the restore's `error`: MACHINE_MOVED, LABELS_MOVED, DISCONNECTED, CHANNELS_HELD,
-        DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED, PLAN_DIGEST_MISMATCH (its items were replaced in the
+        the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
+        DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED,
+        PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
         """
 
@@ -321,8 +336,14 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restore_service_pb2.ResumeRestoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.ResumeRestoreResponse, _abc.Awaitable[_restore_service_pb2.ResumeRestoreResponse]]:
-        """Continue a paused restore; what was sent is never sent again. One that was interrupted has ended:
-        make a plan for what is left. Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
+        """Continue a restore; what was sent is never sent again. A paused one goes on. One that was INTERRUPTED
+        has ended, so the answer is another restore of the same plan, which continues it: it sends what was not
+        sent, goes on with ramps that stopped, and, where the request says so, sends again what may or may not
+        have been sent. Before that it looks at all of this as ExecutePlan does: it must be as the interrupted
+        one left it. It is continued once, unless the one that continues it sent nothing. A plan that needs
+        approval is continued only while its approval holds. Idempotent by `request_id`. Reasons: NOT_FOUND,
+        WRONG_STATE (it has ended otherwise, or is continued already; metadata `restore_id`), PLAN_EMPTY
+        (nothing is left), CHANNELS_HELD, APPROVAL_REQUIRED, PLAN_DIGEST_MISMATCH.
         """
 
 def add_RestoreServiceServicer_to_server(servicer: RestoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

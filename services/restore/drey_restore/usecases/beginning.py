@@ -1,0 +1,95 @@
+"""The beginning of a restore: its row, its job and its act in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from drey_core.errors import FailedPrecondition, Reason
+from drey_restore.adapters.store import RestoreStore
+from drey_restore.domain.items import PlanItems
+from drey_restore.domain.records import RestoreRecord
+from drey_restore.usecases.holding import records_of, refuse_held
+from drey_runtime import audit
+from drey_runtime.clock import new_id
+from drey_runtime.database import Connection
+from drey_runtime.event_log import EventKind, Resource, ResourceChange
+from drey_runtime.jobs import JobStore
+
+JOB_KIND = "restore"
+
+
+class Beginning:
+    """Begins restores, one at a time, where nobody else writes one of their records."""
+
+    def __init__(self, store: RestoreStore, jobs: JobStore) -> None:
+        self._store, self._jobs = store, jobs
+
+    async def begin(
+        self,
+        conn: Connection,
+        restore: RestoreRecord,
+        items: PlanItems,
+        *,
+        action: str,
+        after: Mapping[str, Any],
+        request_id: str = "",
+        events: Sequence[ResourceChange] = (),
+    ) -> RestoreRecord:
+        """Store a restore that waits for a worker; its `id` and `job_id` are made here.
+
+        CHANNELS_HELD where another one writes one of its records, or may still. `action` and
+        `after` are for the audit. The caller holds `lock_execution`.
+        """
+        await self._check_held(conn, items)
+        restore_id = new_id()
+        job = await self._jobs.create(
+            conn,
+            kind=JOB_KIND,
+            principal=restore.principal,
+            role=restore.role,
+            payload=restore_id.encode(),
+            total=len(items.writes),
+            result=f"restores/{restore_id}",
+            rerun=False,
+        )
+        restore = replace(restore, id=restore_id, job_id=job.id)
+        await self._store.insert_restore(conn, restore)
+        await audit.append(
+            conn,
+            actor=restore.principal,
+            role=restore.role,
+            action=action,
+            object=f"restores/{restore.id}",
+            after={
+                "plan_id": restore.plan_id,
+                "plan_digest": restore.plan_digest,
+                "snapshot_id": restore.snapshot_id,
+                **after,
+            },
+            at_ns=restore.create_time_ns,
+            request_id=request_id,
+            events=[
+                *events,
+                ResourceChange(Resource.RESTORE, EventKind.CREATED, restore.id, state="waiting"),
+            ],
+        )
+        return restore
+
+    async def _check_held(self, conn: Connection, items: PlanItems) -> None:
+        """CHANNELS_HELD where another restore writes one of these records, or may still."""
+        refuse_held(await self._store.unanswered(conn), items)
+        wanted: set[str] = set()
+        for other in await self._store.open_restores(conn):
+            held = await self._store.plan_items(other.plan_id, conn=conn)
+            if not wanted:
+                wanted = records_of(items)
+            both = wanted & records_of(held)
+            if both:
+                raise FailedPrecondition(
+                    f"restore {other.id} of {other.principal} is writing {len(both)} of these"
+                    f" channels, the first is {min(both)}; wait for it, or abort it",
+                    reason=Reason.CHANNELS_HELD,
+                    metadata={"restore_id": other.id, "held_by": other.principal},
+                )
