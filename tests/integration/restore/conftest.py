@@ -159,16 +159,16 @@ async def site(
             stack, parts, machine, world, keys, chunk, job_lease, more_settings
         )
         try:
-            async with asyncio.TaskGroup() as group:
-                async with AsyncExitStack() as inner:
-                    port = await main(found.settings, App(inner, group))
-                    channel = await stack.enter_async_context(
-                        grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-                    )
-                    signed = signed_as_gateway(channel, keys, "restore")
-                    found.stub, found.port = rpc.RestoreServiceStub(signed), port
-                    await database_ready(found)
-                    yield found
+            # as when a process stops: the loops end before what they use is closed
+            async with AsyncExitStack() as inner, asyncio.TaskGroup() as group:
+                port = await main(found.settings, App(inner, group))
+                channel = await stack.enter_async_context(
+                    grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+                )
+                signed = signed_as_gateway(channel, keys, "restore")
+                found.stub, found.port = rpc.RestoreServiceStub(signed), port
+                await database_ready(found)
+                yield found
                 raise _Over
         except* _Over:
             pass
