@@ -21,6 +21,7 @@ from drey.snapshot.v1 import snapshot_service_pb2 as _snapshot
 from drey.system.v1 import system_service_pb2 as _system
 from drey_gateway.access import KeyAuthenticator, KeyLoop, KeyStore
 from drey_gateway.adapters.resolver import CatalogResolver
+from drey_gateway.breakers import BreakerOverrides
 from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain.keys import KeyRing
 from drey_gateway.domain.live import LiveState
@@ -153,6 +154,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
 
     keys = KeyLoop(store, bus, settings.poll, keys_changed)
     jobs = JobStore(db)
+    overrides = BreakerOverrides(db, bus)
     events, authenticator = EventFeed(db), KeyAuthenticator(ring)
     anchor_file = None
     if settings.audit_anchors is not None:
@@ -186,7 +188,9 @@ async def main(settings: GatewaySettings, app: App) -> None:
     ]
     public = [*(name for name, _ in services), SYSTEM, *FORWARDED]
     info = server_info(settings, public)
-    services.append((SYSTEM, SystemServicer(context, limiter, probes, jobs, info, feed.instances)))
+    services.append(
+        (SYSTEM, SystemServicer(context, limiter, probes, jobs, info, feed.instances, overrides))
+    )
     await feed.subscribe()
     await keys.subscribe()
     await relay.subscribe()
@@ -210,6 +214,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
     app.start(keys)
     app.start(jobs.changes)
     app.start(events)
+    app.start(overrides)
     app.start(anchors)
     app.start(GatewayReadiness(health, feed, ring, db, probes))
     app.start(InstanceReports(bus, "gateway", lambda: health.serves(MONITOR)))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from google.protobuf.duration_pb2 import Duration
 
-from drey.events.v1.instances_pb2 import InstanceReport
+from drey.events.v1.instances_pb2 import BreakersForced, ForcedBreaker, InstanceReport
 from drey.system.v1 import system_service_pb2 as pb
 from drey_core.iocs import DoubleName, IocState
-from drey_gateway.domain.instances import Instance, InstanceSign, IocSummary, OpenBreaker, Queue
+from drey_gateway.domain.instances import (
+    Instance,
+    InstanceSign,
+    IocSummary,
+    OpenBreaker,
+    Override,
+    Queue,
+)
+from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.times import timestamp
 
 
@@ -57,8 +67,8 @@ def service_instance(instance: Instance, now: int) -> pb.ServiceInstance:
     )
 
 
-def ioc_status(ioc: IocSummary) -> pb.IocStatus:
-    """An IOC."""
+def ioc_status(ioc: IocSummary, forced: Override | None) -> pb.IocStatus:
+    """An IOC, and what an administrator says of its breakers."""
     return pb.IocStatus(
         address=ioc.address,
         channels=ioc.channels,
@@ -68,6 +78,35 @@ def ioc_status(ioc: IocSummary) -> pb.IocStatus:
         silent_since=timestamp(ioc.silent_since_ns),
         reconnected=ioc.reconnected,
         breakers=[_breaker_status(breaker) for breaker in ioc.breakers],
+        forced=None if forced is None else breaker_override(forced),
+    )
+
+
+def breaker_override(override: Override) -> pb.BreakerOverride:
+    """What an administrator says of a breaker."""
+    return pb.BreakerOverride(
+        ioc=override.ioc,
+        mode=override.mode,  # type: ignore[arg-type]
+        reason=override.reason,
+        actor=actor(override.principal, override.roles),
+        update_time=timestamp(override.time_ns),
+    )
+
+
+def breakers_forced(held: Iterable[Override], changed_ns: int) -> BreakersForced:
+    """The whole list, as it is told on the bus."""
+    return BreakersForced(
+        changed_ns=changed_ns,
+        breakers=[
+            ForcedBreaker(
+                address=each.ioc,
+                mode=each.mode,  # type: ignore[arg-type]
+                reason=each.reason,
+                principal=each.principal,
+                time_ns=each.time_ns,
+            )
+            for each in held
+        ],
     )
 
 

@@ -33,6 +33,7 @@ from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
+from drey_runtime.forced_breakers import ForcedBreakers
 from drey_runtime.image import Image
 from drey_runtime.instances import InstanceReports
 from drey_runtime.jobs import JobKind, JobStore, JobWorker
@@ -107,7 +108,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
     pulses = Pulses(image, settings.shards)
     live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
     grants = GrantCheck(catalog, store)
-    records = RecordCheck(table, limits, now_ns, settings.keep_channels)
+    records = RecordCheck(pool.table, limits, now_ns, settings.keep_channels)
     plans = Plans(
         store,
         SnapshotClient(upstream),
@@ -143,5 +144,10 @@ async def main(settings: RestoreSettings, app: App) -> int:
         serve(settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)])
     )
     app.start(Readiness(health, {SERVICE: lambda: database.ready and reserved.ready}), "health")
-    app.start(InstanceReports(bus, "restore", lambda: health.serving), "instance")
+    breakers = pool.table.book
+    await ForcedBreakers(breakers).subscribe(bus)
+    app.start(
+        InstanceReports(bus, "restore", lambda: health.serving, iocs=lambda: breakers.states),
+        "instance",
+    )
     return port

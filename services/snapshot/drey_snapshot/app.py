@@ -7,6 +7,7 @@ from drey_runtime.app_memory import GiveBack, keep_little
 from drey_runtime.auth import TokenVerifier
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database
+from drey_runtime.forced_breakers import ForcedBreakers
 from drey_runtime.housekeeping import Housekeeping
 from drey_runtime.image import Image
 from drey_runtime.instances import InstanceReports
@@ -33,7 +34,7 @@ async def main(settings: SnapshotSettings, app: App) -> None:
     """Open everything, start the loops, serve."""
     keep_little()
     context = await open_context(settings, app)
-    snapshots_servicer, compare_servicer = await snapshots.setup(context)
+    snapshots_servicer, compare_servicer, breakers = await snapshots.setup(context)
     services: list[tuple[str, object]] = [
         (
             CATALOG_SERVICE,
@@ -67,7 +68,13 @@ async def main(settings: SnapshotSettings, app: App) -> None:
         ),
         "health",
     )
-    app.start(InstanceReports(context.bus, "snapshot", lambda: health.serving), "instance")
+    await ForcedBreakers(breakers).subscribe(context.bus)
+    app.start(
+        InstanceReports(
+            context.bus, "snapshot", lambda: health.serving, iocs=lambda: breakers.states
+        ),
+        "instance",
+    )
 
 
 async def open_context(settings: SnapshotSettings, app: App) -> Context:

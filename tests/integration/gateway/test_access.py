@@ -23,7 +23,7 @@ from drey.access.v1 import access_service_pb2 as pb
 from drey.access.v1 import access_service_pb2_grpc as pb_grpc
 from drey.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
 from drey.common.v1 import selector_pb2
-from drey.events.v1.instances_pb2 import InstanceReport
+from drey.events.v1.instances_pb2 import BreakersForced, InstanceReport
 from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2
@@ -567,11 +567,18 @@ async def test_system_summary(rig, gateway, admin_key):
     await eventually(heard, "a monitor")
 
     async def answering() -> bool:
-        up = {p.name for p in (await summary()).parts if p.state == 1}
-        return up == {"postgres", "nats", "redis"}
+        nonlocal found
+        found = await summary()
+        up = {p.name for p in found.parts if p.state == 1}
+        # findings are looked for once a second: they may be older than the shards
+        codes = {finding.code for finding in found.findings}
+        return (
+            up == {"postgres", "nats", "redis"}
+            and system_service_pb2.FINDING_CODE_SLOW_CHANNEL_ACCESS in codes
+        )
 
+    found: Any = None
     await eventually(answering, "the parts that there are, and no others")
-    found = await summary()
     assert (found.pvs, found.channels, found.healthy) == (5, 10, False)
     slow = {f.code: f for f in found.findings}[system_service_pb2.FINDING_CODE_SLOW_CHANNEL_ACCESS]
     assert (slow.WhichOneof("subject"), slow.host) == ("host", "rig")
@@ -645,6 +652,65 @@ async def test_the_summary_tells_of_instances_and_their_iocs(rig, gateway, admin
     assert subjects[system_service_pb2.FINDING_CODE_IOC_DOWN] == "ioc1:5064"
     assert subjects[system_service_pb2.FINDING_CODE_BREAKER_OPEN] == "ioc2:5064"
     assert subjects[system_service_pb2.FINDING_CODE_SERVED_TWICE] == "A:PV"
+
+
+async def test_a_breaker_is_held_told_and_freed(rig, gateway, admin_key, url):
+    stub: Any = system_service_pb2_grpc.SystemServiceStub(gateway.channel)
+    told: list[BreakersForced] = []
+
+    async def on_list(message: Any) -> None:
+        told.append(BreakersForced.FromString(message.data))
+
+    await rig.bus.subscribe(rig.bus.subject("breakers"), on_list)
+
+    async def force(mode: int, reason: str = "", key: str = admin_key) -> Any:
+        request = system_service_pb2.ForceBreakerRequest(ioc="x:5064", mode=mode, reason=reason)
+        return (await stub.ForceBreaker(request, metadata=bearer(key), timeout=60)).breaker
+
+    async def summary() -> Any:
+        request = system_service_pb2.GetSystemSummaryRequest()
+        return (await stub.GetSystemSummary(request, metadata=bearer(admin_key))).summary
+
+    held = await force(2, "it is being repaired")
+    assert (held.ioc, held.mode, held.actor.principal) == ("x:5064", 2, "admin")
+    assert await force(2, "it is being repaired") == held
+
+    async def is_told() -> bool:
+        return bool(told) and [(b.address, int(b.mode)) for b in told[-1].breakers] == [
+            ("x:5064", 2)
+        ]
+
+    await eventually(is_told, "the list on the bus")
+    changed = told[-1].changed_ns
+
+    async def is_shown() -> bool:
+        found = await summary()
+        return any(
+            f.code == system_service_pb2.FINDING_CODE_BREAKER_FORCED
+            and f.ioc == "x:5064"
+            and "it is being repaired" in f.text
+            for f in found.findings
+        ) and [(ioc.address, ioc.forced.mode) for ioc in found.iocs] == [("x:5064", 2)]
+
+    await eventually(is_shown, "the finding")
+    code, reason, _ = await failure(force(7))
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    await force(1)
+
+    async def is_freed() -> bool:
+        return not told[-1].breakers and told[-1].changed_ns > changed
+
+    await eventually(is_freed, "an empty list, newer than the other")
+    connection = await asyncpg.connect(url)
+    acts = await connection.fetch(
+        "SELECT object, before, after FROM audit.entry WHERE action = 'system.breaker.force'"
+        " ORDER BY seq"
+    )
+    await connection.close()
+    assert [(a["object"], a["before"], a["after"]) for a in acts] == [
+        ("iocs/x:5064", '{"mode":1}', '{"mode":2,"reason":"it is being repaired"}'),
+        ("iocs/x:5064", '{"mode":2}', '{"mode":1,"reason":""}'),
+    ]
 
 
 async def test_each_service_is_ready_by_what_it_needs(rig, gateway):

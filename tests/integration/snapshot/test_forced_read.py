@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -131,3 +132,44 @@ async def test_the_image_tells_what_was_connected_once(site) -> None:
     request.spec.read_timeout.FromMilliseconds(300)
     counts = (await site.snapshots.TakeSnapshot(request)).snapshot.counts
     assert (counts.channels, counts.disconnected, counts.never_connected) == (6, 5, 1)
+
+
+async def test_an_ioc_that_is_gone_costs_no_more_deadlines(machine, make_process) -> None:
+    """After a few: the refusal says which IOC is not asked, and it is asked when it is back."""
+    async with make_process(machine.env) as site:
+        await until_serving(site.channel, 60)
+        pv = catalog_pb2.Pv(setpoint={"address": machine.names("magnet")[0]})
+        await site.catalog.CreatePv(
+            catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
+        )
+        request = rpc.TakeSnapshotRequest(
+            spec=snapshot_pb2.SnapshotSpec(
+                selector=EVERYTHING, source=snapshot_pb2.SNAPSHOT_SOURCE_READ
+            )
+        )
+        request.spec.read_timeout.FromSeconds(5)
+        request.wait.FromSeconds(50)
+        assert (await site.snapshots.TakeSnapshot(request, timeout=60)).snapshot.counts.connected
+        await machine.kill()
+        request.spec.read_timeout.FromMilliseconds(300)
+        refusal = ""
+        async with asyncio.timeout(60):
+            while "has answered nothing since" not in refusal:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await site.snapshots.TakeSnapshot(request, timeout=60)
+                assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+                refusal = refused.value.details() or ""
+        # as long as a test may take: whoever waits for this deadline fails
+        request.spec.read_timeout.FromSeconds(60)
+        request.wait.FromSeconds(20)
+        with pytest.raises(grpc.aio.AioRpcError, match="is not asked; it is probed again at"):
+            await site.snapshots.TakeSnapshot(request, timeout=60)
+        await machine.start()
+        async with asyncio.timeout(120):
+            while True:
+                try:
+                    taken = (await site.snapshots.TakeSnapshot(request, timeout=60)).snapshot
+                    break
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(0.2)
+        assert taken.counts.connected == 1

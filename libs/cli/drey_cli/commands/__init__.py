@@ -4,6 +4,7 @@ SUMMARIES = {
     "up": "Start Postgres, NATS, Redis and all services here; Ctrl-C stops everything.",
     "demo": "Start everything with a simulated machine and walk the main job.",
     "status": "Show how the whole does: services, shards, IOCs, findings. Exit 1 unless healthy.",
+    "breaker": "Circuit breakers of IOCs: held open or closed by hand; `status` shows them.",
     "pv": "PVs: the catalog, its files, and the live values.",
     "tag": "Tags of PVs, in groups.",
     "snapshot": "Snapshots: take, look, compare. Named by id, part of one, `latest`, or title.",

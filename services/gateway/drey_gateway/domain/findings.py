@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
+from drey_core.breaker import HELD_OPEN
 from drey_core.values import State
-from drey_gateway.domain.instances import InstanceBook, IocSummary
+from drey_gateway.domain.instances import InstanceBook, IocSummary, Override
 from drey_gateway.domain.live import Shard
 
 
@@ -136,9 +137,11 @@ def of_shards(
     return out
 
 
-def of_instances(book: InstanceBook, now: int) -> list[Finding]:
+def of_instances(book: InstanceBook, now: int, held: Iterable[Override] = ()) -> list[Finding]:
     """Findings about IOCs, double names and the instances of services; `now` is monotonic."""
-    out = [finding for ioc in book.iocs(now) for finding in _of_ioc(ioc)]
+    forced = {override.ioc: override for override in held}
+    out = [_of_override(override) for override in forced.values()]
+    out += [finding for ioc in book.iocs(now) for finding in _of_ioc(ioc, ioc.address in forced)]
     out += [
         Finding(
             Code.SERVED_TWICE,
@@ -180,7 +183,19 @@ def of_instances(book: InstanceBook, now: int) -> list[Finding]:
     return out
 
 
-def _of_ioc(ioc: IocSummary) -> list[Finding]:
+def _of_override(override: Override) -> Finding:
+    says = "open: it is not read nor written" if override.mode == HELD_OPEN else "closed"
+    why = f" ({override.reason})" if override.reason else ""
+    return Finding(
+        Code.BREAKER_FORCED,
+        Level.INFO,
+        Subject("ioc", override.ioc),
+        f"{override.principal} holds the breaker of IOC {override.ioc} {says}{why}",
+        f"drey breaker automatic {override.ioc}, when that is over",
+    )
+
+
+def _of_ioc(ioc: IocSummary, forced: bool) -> list[Finding]:
     out, subject = [], Subject("ioc", ioc.address)
     if ioc.is_down:
         out.append(
@@ -203,7 +218,7 @@ def _of_ioc(ioc: IocSummary) -> list[Finding]:
                 "look at its load and its console; restart it where it hangs",
             )
         )
-    if ioc.breakers:
+    if ioc.breakers and not forced:
         where = ", ".join(f"{b.service} ({b.instance})" for b in ioc.breakers)
         out.append(
             Finding(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from drey_core.iocs import CLOSED, DoubleName, IocState
@@ -57,6 +57,18 @@ class OpenBreaker:
     service: str
     instance: str
     state: IocState
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What an administrator says of the breaker of an IOC; `mode` as in `drey_core.breaker`."""
+
+    ioc: str
+    mode: int
+    reason: str
+    principal: str
+    roles: str
+    time_ns: int
 
 
 @dataclass(slots=True)
@@ -116,9 +128,9 @@ class InstanceBook:
         self._forget_silent(now)
         return [self._instances[key] for key in sorted(self._instances)]
 
-    def iocs(self, now: int) -> list[IocSummary]:
-        """All IOCs, those in trouble first, then by address."""
-        found: dict[str, IocSummary] = {}
+    def iocs(self, now: int, also: Iterable[str] = ()) -> list[IocSummary]:
+        """All IOCs, and those in `also`: those in trouble first, then by address."""
+        found = {address: IocSummary(address) for address in also}
         for instance in self.living(now):
             for state in instance.iocs.values():
                 ioc = found.setdefault(state.address, IocSummary(state.address))

@@ -11,15 +11,18 @@ from typing import Any
 import grpc
 
 from drey.system.v1 import system_service_pb2 as pb
-from drey_core.errors import Unavailable, Unimplemented
+from drey_core.breaker import AUTOMATIC, HELD_CLOSED, HELD_OPEN
+from drey_core.errors import InvalidArgument, Unavailable
+from drey_gateway.breakers import BreakerOverrides, override_of
 from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain import findings
 from drey_gateway.domain.instances import TOLD_IOCS, InstanceBook
 from drey_gateway.mapping import time_or_none
-from drey_gateway.mapping_system import ioc_status, service_instance
+from drey_gateway.mapping_system import breaker_override, ioc_status, service_instance
 from drey_gateway.probes import PartReport, Probes
 from drey_gateway.servicers.monitor import shard_statuses
 from drey_runtime.app import service_version
+from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.jobs import JobFilter, JobState, JobStore
 from drey_runtime.repeating import SIGN_OF_LIFE_S
@@ -41,9 +44,11 @@ class SystemServicer:
         jobs: JobStore,
         info: pb.GetServerInfoResponse,
         instances: InstanceBook,
+        overrides: BreakerOverrides,
     ) -> None:
         self._context, self._limiter, self._probes = context, limiter, probes
         self._jobs, self._info, self._instances = jobs, info, instances
+        self._overrides = overrides
         self._since, self._next_look = findings.Since(), 0.0
         self._found: list[pb.Finding] = []
 
@@ -76,14 +81,21 @@ class SystemServicer:
         self, request: pb.ForceBreakerRequest, context: Context
     ) -> pb.ForceBreakerResponse:
         """See the contract."""
-        raise Unimplemented("circuit breakers cannot be held yet")
+        if request.mode not in (AUTOMATIC, HELD_OPEN, HELD_CLOSED):
+            raise InvalidArgument(f"mode: there is no mode {request.mode}", field="mode")
+        principal = current_principal.get()
+        override = await self._overrides.force(
+            override_of(request.ioc, request.mode, request.reason, principal), principal
+        )
+        return pb.ForceBreakerResponse(breaker=breaker_override(override))
 
     async def _make_summary(self) -> pb.SystemSummary:
         parts = await self._probes.ask()
         live = self._context.live
         found_now = self._find_findings(parts)
         now = time.monotonic_ns()
-        iocs = self._instances.iocs(now)
+        held = {each.ioc: each for each in self._overrides.held}
+        iocs = self._instances.iocs(now, held)
         return pb.SystemSummary(
             healthy=all(f.level < pb.FINDING_LEVEL_ERROR for f in found_now),
             parts=[_to_part(p) for p in parts],
@@ -96,7 +108,7 @@ class SystemServicer:
             version=service_version(),
             time=time_or_none(now_ns()),
             instances=[service_instance(i, now) for i in self._instances.living(now)],
-            iocs=[ioc_status(ioc) for ioc in iocs[:TOLD_IOCS]],
+            iocs=[ioc_status(ioc, held.get(ioc.address)) for ioc in iocs[:TOLD_IOCS]],
             ioc_count=len(iocs),
         )
 
@@ -114,7 +126,9 @@ class SystemServicer:
             gethostname(),
             lambda shard, state: live.pvs_in(shard, state, findings.NAMED),
         )
-        findings_now += findings.of_instances(self._instances, time.monotonic_ns())
+        findings_now += findings.of_instances(
+            self._instances, time.monotonic_ns(), self._overrides.held
+        )
         findings_now.sort(key=lambda f: -f.level)
         since = self._since.see(findings_now, now_ns())
         self._found = [

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
+from drey_ca.guarded import GuardedTable
 from drey_ca.interface import ChannelTable, Slots
 
 _LOOK_EVERY_S = 30.0
@@ -17,7 +18,8 @@ _LOOK_EVERY_S = 30.0
 class ChannelPool:
     """Slots of a table by address; what nobody has used for `keep_s` is closed.
 
-    `run` closes what is idle; what somebody uses stays.
+    `run` closes what is idle, and probes IOCs that do not answer; what somebody uses stays.
+    `table` reads and writes by way of a circuit breaker for each IOC.
     """
 
     def __init__(
@@ -26,7 +28,7 @@ class ChannelPool:
         keep_s: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.table = table
+        self.table = GuardedTable(table)
         self._keep_s, self._clock = keep_s, clock
         self._slots: dict[str, int] = {}
         self._in_use: list[set[str]] = []
@@ -85,7 +87,12 @@ class ChannelPool:
             await self._remove(idle - held)
 
     async def run(self) -> None:
-        """Close idle channels until cancelled."""
+        """Close idle channels, and probe IOCs, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.table.run())
+            group.create_task(self._close_idle_for_ever())
+
+    async def _close_idle_for_ever(self) -> None:
         while True:
             await asyncio.sleep(min(_LOOK_EVERY_S, self._keep_s))
             await self.close_idle()

@@ -393,24 +393,29 @@ def gate_not_held(guard: Guard, stage: int, why: str) -> FailedPrecondition:
     )
 
 
-def all_gone(items: PlanItems, rows: I8) -> FailedPrecondition:
-    """DISCONNECTED: nothing could be sent to any of the rows that were to be written."""
+def all_gone(items: PlanItems, rows: I8, why: str = "") -> FailedPrecondition:
+    """DISCONNECTED: nothing could be sent to any of the rows; `why` is said with it."""
     return FailedPrecondition(
         f"none of the {len(rows)} PVs to write is connected and answers, the first is"
-        f" {items.names[int(rows[0])]}; nothing was sent. Look at their IOCs, then make a new plan",
+        f" {items.names[int(rows[0])]}; nothing was sent. {_known_reason(why)}"
+        "Look at their IOCs, then make a new plan",
         reason=Reason.DISCONNECTED,
     )
 
 
-def too_many_gone(items: PlanItems, lost: I8, most: int) -> FailedPrecondition:
+def too_many_gone(items: PlanItems, lost: I8, most: int, why: str) -> FailedPrecondition:
     """DISCONNECTED: more PVs are unreachable than whoever executes the plan allows."""
     first = items.names[int(lost[0])]
     return FailedPrecondition(
         f"{len(lost)} of the PVs to write are not connected or do not answer, the first is {first};"
-        f" {most} may be. Nothing was sent. Look at their IOCs, or allow more",
+        f" {most} may be. Nothing was sent. {_known_reason(why)}Look at their IOCs, or allow more",
         reason=Reason.DISCONNECTED,
         metadata={"unreachable": str(len(lost)), "first_unreachable": first},
     )
+
+
+def _known_reason(why: str) -> str:
+    return f"{why}. " if why else ""
 
 
 def replay(

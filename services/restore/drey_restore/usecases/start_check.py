@@ -52,10 +52,11 @@ class StartCheck:
         lost = np.setdiff1d(rows, up[there])
         self._execution.disconnected(lost)
         most = self._restore.max_unreachable
+        why = self._channels.table.why_refused(self._course.slots(lost))
         if len(lost) == len(rows):
-            raise all_gone(self._items, rows)
+            raise all_gone(self._items, rows, why)
         if most is not None and len(lost) > most:
-            raise too_many_gone(self._items, lost, most)
+            raise too_many_gone(self._items, lost, most, why)
         read = present.code == ECA_NORMAL
         now = scatter(self._course.at_start, up[read], present.values.take(read))
         self._check_moved(up[read], present.values.take(read))

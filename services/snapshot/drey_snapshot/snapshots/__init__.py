@@ -6,6 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from drey_core.breaker import BreakerBook
 from drey_runtime.jobs import JobStore, JobWorker
 from drey_runtime.pulse import Pulses
 from drey_snapshot.snapshots.adapters.library import Library
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["CompareServicer", "SnapshotServicer", "setup"]
 
 
-async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
-    """The servicers, their loops started, among them the worker of snapshot jobs.
+async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer, BreakerBook]:
+    """The servicers and the breakers of IOCs, their loops started, among them the worker of jobs.
 
     Waits for nothing. Channels are opened with the first snapshot that reads them.
     """
@@ -39,13 +40,15 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
     pulses = Pulses(context.image, settings.shards)
     context.app.start(pulses, "signs of life")
     library = Library(store)
+    channels = CaReader(settings.channel_access, settings.ca_environment(), context.app.stack)
+    context.app.start(channels, "channels")
     taker = Taker(
         store,
         library,
         context.catalog,
         LiveSource(context.image, pulses, settings.shards),
         MetadataSource(context.image, settings.shards),
-        CaReader(settings.channel_access, settings.ca_environment(), context.app.stack),
+        channels,
     )
     job_store = JobStore(db)
     jobs = SnapshotJobs(db, job_store, store, taker)
@@ -56,4 +59,5 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer]:
     return (
         SnapshotServicer(db, jobs, reader, Manager(store), Historian(store)),
         CompareServicer(Comparer(reader, taker, context.catalog)),
+        channels.breakers,
     )

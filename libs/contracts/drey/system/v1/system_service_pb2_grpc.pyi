@@ -47,7 +47,7 @@ class SystemServiceStub:
     """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
     open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
     asked. Effect: in every process within two seconds, in those that start later too, until it is
-    changed. It is in the audit. Idempotent. Not built yet. Reasons: NOT_IMPLEMENTED, INVALID_FIELD.
+    changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD.
     """
 
 @_typing.type_check_only
@@ -69,7 +69,7 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
     open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
     asked. Effect: in every process within two seconds, in those that start later too, until it is
-    changed. It is in the audit. Idempotent. Not built yet. Reasons: NOT_IMPLEMENTED, INVALID_FIELD.
+    changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD.
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -112,7 +112,7 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
         open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
         asked. Effect: in every process within two seconds, in those that start later too, until it is
-        changed. It is in the audit. Idempotent. Not built yet. Reasons: NOT_IMPLEMENTED, INVALID_FIELD.
+        changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD.
         """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

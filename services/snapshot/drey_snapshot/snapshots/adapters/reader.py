@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from drey_ca.guarded import GuardedTable
 from drey_ca.interface import ChannelTable
+from drey_core.breaker import BreakerBook
 from drey_core.values import I8, Columns
 
 
@@ -24,7 +26,9 @@ class CaReader:
         """As `drey_ca.open_table`; `stack` closes the table at the end of the process."""
         self._implementation, self._environment = implementation, environment
         self._stack = stack
-        self._table: ChannelTable | None = None
+        self.breakers = BreakerBook()
+        self._table: GuardedTable | None = None
+        self._opened = asyncio.Event()
         self._channels = np.zeros(0, np.int64)
         self._slots = np.zeros(0, np.int64)
         self._lock = asyncio.Lock()
@@ -46,13 +50,27 @@ class CaReader:
         result = await table.read(slots, timeout)
         return replace(result.values, key=channels)
 
+    def why_refused(self, channels: I8) -> str:
+        """Which of their IOCs are not asked, since when and until when; empty: all are."""
+        if self._table is None:
+            return ""
+        return self._table.why_refused(self._slots[np.isin(self._channels, channels)])
+
+    async def run(self) -> None:
+        """Probe IOCs that did not answer, until cancelled."""
+        await self._opened.wait()
+        assert self._table is not None
+        await self._table.run()
+
     async def _open_table(self) -> ChannelTable:
         if self._table is None:
             from drey_ca import open_table  # loads libca
 
-            self._table = await self._stack.enter_async_context(
+            opened = await self._stack.enter_async_context(
                 open_table(self._implementation, self._environment)
             )
+            self._table = GuardedTable(opened, self.breakers)
+            self._opened.set()
         return self._table
 
     async def _forget_others(self, table: ChannelTable, living: I8) -> None:

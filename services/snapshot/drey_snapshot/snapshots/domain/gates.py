@@ -158,11 +158,17 @@ def _good_channels(ok: Mask, pages: Pages, channels: I8) -> Mask:
 
 
 def require_coverage(
-    pages: Pages, directory: Directory, rows: I8, required: I8, allowed: int | None
+    pages: Pages,
+    directory: Directory,
+    rows: I8,
+    required: I8,
+    allowed: int | None,
+    why: str = "",
 ) -> None:
     """Raise `CoverageRefusal` where more of `rows` is missing than allowed, or one `required`.
 
     `rows` and `required` are rows of the directory, ascending; `pages` as `in_scope` gives them.
+    `why` is said with it: which IOCs were not asked.
     """
     missing = missing_rows(pages, directory, rows)
     unselected = required[~np.isin(required, rows)]
@@ -183,7 +189,8 @@ def require_coverage(
     names = [directory.names[row] for row in shown[:_SHOWN].tolist()]
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     raise CoverageRefusal(
-        f"{len(shown)} {what}, {limit} may be: {', '.join(names)}{more}; to go on, {remedy}",
+        f"{len(shown)} {what}, {limit} may be: {', '.join(names)}{more}; to go on, {remedy}"
+        + (f". {why}" if why else ""),
         _missing_pvs(pages, directory, np.union1d(missing, lacking), required, unselected),
         {"missing": str(len(shown)), "allowed": str(limit), "first_missing": names[0]},
     )

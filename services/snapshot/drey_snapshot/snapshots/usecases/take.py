@@ -179,6 +179,7 @@ class Taker:
             scope.rows,
             scope.required,
             order.gates.max_missing,
+            "" if order.source == Source.IMAGE else self._reader.why_refused(scope.channels),
         )
         # In one thread: hashing gives up the GIL a page at a time, and two that take it in turns
         # are no faster than one.

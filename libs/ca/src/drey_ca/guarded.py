@@ -1,0 +1,243 @@
+"""A channel table with a circuit breaker for each IOC: one that does not answer is let alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_ca.eca import ECA
+from drey_ca.interface import (
+    ChannelTable,
+    Connections,
+    InfoColumns,
+    ReadResult,
+    ServedTwice,
+    Slots,
+    TableStats,
+)
+from drey_core.breaker import BreakerBook
+from drey_core.values import Columns, Kind, State
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.25
+_PROBE_S = 2.0
+_UNANSWERED = (ECA.TIMEOUT, ECA.UNRESPTMO, ECA.DISCONN)
+
+
+class GuardedTable:
+    """`ChannelTable` around another one. Give it to whoever reads and writes, and run `run`.
+
+    Rows of an IOC whose breaker is open are not given to the table: they are as those of a channel
+    that is not connected (ECA_DISCONN, DISCONNECTED), at once. `why_refused` has the reason.
+
+    A channel that has never connected belongs to no IOC, and has no breaker.
+    """
+
+    def __init__(
+        self, table: ChannelTable, book: BreakerBook | None = None, *, probe_s: float = _PROBE_S
+    ) -> None:
+        self._table, self.book = table, book or BreakerBook()
+        self._probe_s = probe_s
+        self._probes: set[asyncio.Task[None]] = set()
+        self._gone: set[str] = set()
+        """IOCs that had no connection at their last probe."""
+
+    # --- what is guarded ---
+
+    async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
+        """See `ChannelTable.read`."""
+        slots = np.asarray(slots, np.int64)
+        asked = self._not_refused(slots)
+        if asked.all():
+            result = await self._table.read(slots, timeout, kind=kind)
+            self._note(slots, result.code)
+            return result
+        found = await self._table.read(slots[asked], timeout, kind=kind)
+        self._note(slots[asked], found.code)
+        silent = Columns.empty(int((~asked).sum())).with_key(slots[~asked])
+        silent.state[:] = State.DISCONNECTED
+        order = np.argsort(np.concatenate([np.flatnonzero(asked), np.flatnonzero(~asked)]))
+        return ReadResult(
+            Columns.concat([found.values, silent]).take(order), self._codes(asked, found.code)
+        )
+
+    async def write(
+        self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
+    ) -> NDArray[np.int32]:
+        """See `ChannelTable.write`."""
+        slots = np.asarray(slots, np.int64)
+        asked = self._not_refused(slots)
+        chosen = values if asked.all() else values.take(asked)
+        codes = await self._table.write(slots[asked], chosen, timeout, completion=completion)
+        self._note(slots[asked], codes)
+        return self._codes(asked, codes)
+
+    async def wait_connected(self, slots: Slots, timeout: float) -> NDArray[np.bool_]:
+        """See `ChannelTable.wait_connected`."""
+        slots = np.asarray(slots, np.int64)
+        asked = self._not_refused(slots)
+        up = np.zeros(len(slots), bool)
+        up[asked] = await self._table.wait_connected(slots[asked], timeout)
+        return up
+
+    def why_refused(self, slots: Slots) -> str:
+        """Which IOCs of these slots are not asked, since when, and when they are probed.
+
+        For people; empty where all of them are.
+        """
+        if not self.book.refused:
+            return ""
+        found = self._table.connections()
+        servers = np.unique(found.server[slots])
+        return self.book.why_refused(found.servers[i] for i in servers.tolist() if i >= 0)
+
+    def _not_refused(self, slots: Slots) -> NDArray[np.bool_]:
+        asked = np.ones(len(slots), bool)
+        refused = self.book.refused
+        if refused:
+            found = self._table.connections()
+            closed = np.array([name in refused for name in found.servers] + [False])
+            known = slots < len(found.server)  # what is not is refused by the table itself
+            asked[known] = ~closed[found.server[slots[known]]]
+        return asked
+
+    @staticmethod
+    def _codes(asked: NDArray[np.bool_], found: NDArray[np.int32]) -> NDArray[np.int32]:
+        codes = np.full(len(asked), ECA.DISCONN, np.int32)
+        codes[asked] = found
+        return codes
+
+    def _note(self, slots: Slots, codes: NDArray[np.int32]) -> None:
+        """What the answers say of the IOCs. Costs nothing while all of them answer."""
+        unanswered = np.isin(codes, _UNANSWERED)
+        if not unanswered.any() and not self.book.watchful:
+            return
+        found = self._table.connections()
+        here = slots < len(found.server)  # some may have been removed meanwhile, none be new
+        server, silent = found.server[slots[here]], unanswered[here]
+        now = time.monotonic_ns()
+        answering = set(np.unique(server[~silent]).tolist())
+        for index in np.unique(server).tolist():
+            if index >= 0 and index in answering:
+                self.book.note_answered(found.servers[index])
+            elif index >= 0:
+                self.book.note_unanswered(found.servers[index], now)
+
+    # --- probes ---
+
+    async def run(self) -> None:
+        """Probe what is suspected or open, until cancelled."""
+        try:
+            while True:
+                self._look_for_gone()
+                for address in self.book.next_probes(time.monotonic_ns()):
+                    task = asyncio.create_task(self._probe(address), name=f"probe {address}")
+                    self._probes.add(task)
+                    task.add_done_callback(self._probes.discard)
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            for task in self._probes:
+                task.cancel()
+            await asyncio.gather(*self._probes, return_exceptions=True)
+
+    def _look_for_gone(self) -> None:
+        if not self._gone:
+            return
+        found = self._table.connections()
+        up = {found.servers[i] for i in np.unique(found.server[found.connected]).tolist()}
+        for address in self._gone & up:
+            self.book.note_connected(address, time.monotonic_ns())
+        self._gone -= up
+
+    async def _probe(self, address: str) -> None:
+        answered = await self._answers(address)
+        changed = self.book.end_probe(
+            address, answered=answered, now=time.monotonic_ns(), wall_ns=time.time_ns()
+        )
+        if changed and answered:
+            log.info("IOC %s answers again and is asked again", address)
+        elif changed:
+            log.warning("IOC %s is not asked any more: it answered nothing", address)
+
+    async def _answers(self, address: str) -> bool:
+        """Whether it answers a read of one scalar; where it has none, whether it is there."""
+        found = self._table.connections()
+        index = found.servers.index(address) if address in found.servers else -2
+        here = found.server == index
+        askable = np.flatnonzero(here & found.askable)[:1]
+        if not len(askable):
+            is_there = bool((here & found.connected).any())
+            if not is_there:
+                self._gone.add(address)
+            return is_there
+        try:
+            result = await self._table.read(askable, self._probe_s)
+        except (KeyError, RuntimeError):
+            return False  # the channel or the table ended just now
+        return int(result.code[0]) not in (*_UNANSWERED, ECA.CHANDESTROY)
+
+    # --- what is not ---
+
+    @property
+    def implementation(self) -> str:
+        """See `ChannelTable.implementation`."""
+        return self._table.implementation
+
+    @property
+    def withdraws_writes(self) -> bool:
+        """See `ChannelTable.withdraws_writes`."""
+        return self._table.withdraws_writes
+
+    async def add(self, names: Sequence[str]) -> Slots:
+        """See `ChannelTable.add`."""
+        return await self._table.add(names)
+
+    async def remove(self, slots: Slots) -> None:
+        """See `ChannelTable.remove`."""
+        await self._table.remove(slots)
+
+    async def subscribe(self, slots: Slots) -> None:
+        """See `ChannelTable.subscribe`."""
+        await self._table.subscribe(slots)
+
+    async def wait_dirty(self) -> None:
+        """See `ChannelTable.wait_dirty`."""
+        await self._table.wait_dirty()
+
+    def drain(self, max_heap: int = 64 << 20) -> Columns:
+        """See `ChannelTable.drain`."""
+        return self._table.drain(max_heap)
+
+    def drain_info(self) -> Slots:
+        """See `ChannelTable.drain_info`."""
+        return self._table.drain_info()
+
+    def info(self, slots: Slots) -> InfoColumns:
+        """See `ChannelTable.info`."""
+        return self._table.info(slots)
+
+    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
+        """See `ChannelTable.unanswered`."""
+        return self._table.unanswered(slots)
+
+    def connections(self) -> Connections:
+        """See `ChannelTable.connections`."""
+        return self._table.connections()
+
+    def take_served_twice(self) -> list[ServedTwice]:
+        """See `ChannelTable.take_served_twice`."""
+        return self._table.take_served_twice()
+
+    def stats(self) -> TableStats:
+        """See `ChannelTable.stats`."""
+        return self._table.stats()
+
+    async def close(self) -> None:
+        """See `ChannelTable.close`."""
+        await self._table.close()

@@ -1,0 +1,33 @@
+"""Follows what administrators say of circuit breakers."""
+
+from __future__ import annotations
+
+from nats.aio.msg import Msg
+
+from drey_core.breaker import BreakerBook
+from drey_core.errors import Malformed
+from drey_runtime.bus import Bus
+from drey_runtime.clock import now_ns
+from drey_runtime.edge import decode_breakers, note
+
+
+class ForcedBreakers:
+    """Keeps a process's breakers as the gateways tell each two seconds."""
+
+    def __init__(self, book: BreakerBook) -> None:
+        self._book = book
+        self._changed_ns = -1
+
+    async def subscribe(self, bus: Bus) -> None:
+        """Begin to listen; may be called while NATS is away."""
+        await bus.subscribe(bus.subject("breakers"), self._on_list)
+
+    async def _on_list(self, message: Msg) -> None:
+        try:
+            told = decode_breakers(message.data)
+        except Malformed as error:
+            note(error, "forced breakers")
+            return
+        if told.changed_ns > self._changed_ns:
+            self._changed_ns = told.changed_ns
+            self._book.hold({b.address: int(b.mode) for b in told.breakers}, now_ns())

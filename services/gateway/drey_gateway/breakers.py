@@ -1,0 +1,107 @@
+"""What administrators say of the circuit breakers of IOCs: kept in Postgres, told on NATS."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from drey.events.v1.instances_pb2 import BreakersForced
+from drey_core.breaker import AUTOMATIC
+from drey_core.errors import Unavailable
+from drey_gateway.domain.instances import Override
+from drey_gateway.mapping_system import breakers_forced
+from drey_runtime import audit
+from drey_runtime.auth import Principal
+from drey_runtime.bus import Bus
+from drey_runtime.clock import now_ns
+from drey_runtime.database import Connection, Database
+
+log = logging.getLogger(__name__)
+
+_TELL_S = 2.0
+_DEADLINE_S = 1.0
+
+
+class BreakerOverrides:
+    """Those that are held, in memory as Postgres had them last; told again each two seconds.
+
+    While Postgres is away what was last read goes on to be told.
+    """
+
+    def __init__(self, db: Database, bus: Bus) -> None:
+        self._db, self._bus = db, bus
+        self._every: list[Override] = []
+        self._news = asyncio.Event()
+
+    @property
+    def held(self) -> list[Override]:
+        """Those that are held now."""
+        return [each for each in self._every if each.mode != AUTOMATIC]
+
+    async def force(self, override: Override, principal: Principal) -> Override:
+        """Keep it, and have it told at once. Setting what is set already does nothing."""
+
+        async with self._db.transaction() as conn:
+            # one after the other, so that the time of the last change grows
+            await conn.execute("LOCK TABLE access.breaker IN SHARE ROW EXCLUSIVE MODE")
+            every = {each.ioc: each for each in await _read_overrides(conn)}
+            old = every.get(override.ioc)
+            mode = old.mode if old else AUTOMATIC
+            if old is not None and (mode, old.reason) == (override.mode, override.reason):
+                return old
+            await conn.execute(
+                "INSERT INTO access.breaker (ioc, mode, reason, principal, roles, time_ns)"
+                " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (ioc) DO UPDATE SET"
+                " mode = $2, reason = $3, principal = $4, roles = $5, time_ns = $6",
+                override.ioc,
+                override.mode,
+                override.reason,
+                override.principal,
+                override.roles,
+                override.time_ns,
+            )
+            await audit.append(
+                conn,
+                actor=principal.name,
+                role=principal.roles_text,
+                action="system.breaker.force",
+                object=f"iocs/{override.ioc}",
+                before={"mode": mode},
+                after={"mode": override.mode, "reason": override.reason},
+                at_ns=override.time_ns,
+                request_id=principal.request_id,
+                events=(),  # the summary tells of it
+            )
+        self._news.set()
+        return override
+
+    async def run(self) -> None:
+        """Read and tell, for ever."""
+        while True:
+            self._news.clear()
+            with suppress(Unavailable):
+                self._every = await self._db.run_reading(_read_overrides)
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(_DEADLINE_S):
+                    await self._bus.publish(
+                        self._bus.subject("breakers"), self._list().SerializeToString()
+                    )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TELL_S):
+                    await self._news.wait()
+
+    def _list(self) -> BreakersForced:
+        return breakers_forced(self.held, max((each.time_ns for each in self._every), default=0))
+
+
+async def _read_overrides(conn: Connection) -> list[Override]:
+    rows = await conn.fetch(
+        "SELECT ioc, mode, reason, principal, roles, time_ns FROM access.breaker ORDER BY ioc"
+    )
+    return [Override(**dict(row)) for row in rows]
+
+
+def override_of(ioc: str, mode: int, reason: str, principal: Principal) -> Override:
+    """What a principal says now."""
+    return Override(ioc, mode, reason, principal.name, principal.roles_text, now_ns())
