@@ -9,19 +9,17 @@ cannot be given by name.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
-from kubernetes_asyncio import client, config
-from kubernetes_asyncio.client.exceptions import ApiException
-from kubernetes_asyncio.config.config_exception import ConfigException
 
 from drey_core.election import (
     Candidate,
@@ -34,21 +32,15 @@ from drey_core.errors import Unavailable
 from drey_runtime.backoff import backoff
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.clock import boottime, now_ns
+from drey_runtime.kubernetes_access import KubernetesAccess, file_access, pod_access
 from drey_runtime.lease import Floor, Term, keep_term, no_floor
-
-__all__ = [
-    "ConfigException",
-    "KubernetesLease",
-    "KubernetesObjects",
-    "LeaseObjects",
-    "open_kubernetes",
-]
 
 _log = logging.getLogger(__name__)
 _EPOCH = "drey.dev/epoch"
 _GIVEN_BACK = "drey.dev/given-back"
 """Names the object (by uid) and the epoch that were given back, so that a copy says nothing."""
-_CONFLICT, _NOT_FOUND, _FORBIDDEN = 409, 404, 403
+_OK, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 200, 403, 404, 409
+_ERROR_TEXT = 300
 _FOLLOWED_WRITES = 8
 _CONNECTIONS = 32
 
@@ -208,25 +200,22 @@ class KubernetesObjects:
     """`LeaseObjects` of one namespace at an API server."""
 
     def __init__(
-        self, api: client.ApiClient, namespace: str, duration_s: int, timeout_s: float
+        self,
+        session: aiohttp.ClientSession,
+        access: KubernetesAccess,
+        namespace: str,
+        duration_s: int,
+        timeout_s: float,
     ) -> None:
-        self._api = client.CoordinationV1Api(api)
+        self._session = session
+        self._access = access
         self._namespace = namespace
         self._duration_s = duration_s
-        self._timeout_s = timeout_s
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def read(self, name: str) -> LeaseRecord | None:
         """As the port says."""
-        with self._translated("get", name):
-            try:
-                lease = await self._api.read_namespaced_lease(
-                    name, self._namespace, _request_timeout=self._timeout_s
-                )
-            except ApiException as error:
-                if error.status == _NOT_FOUND:
-                    return None
-                raise
-            return _record(lease)
+        return await self._request("get", name, none_at={_NOT_FOUND})
 
     async def write(
         self, name: str, after: LeaseRecord, holder: str, epoch: int, *, take: bool
@@ -247,52 +236,60 @@ class KubernetesObjects:
                 **({"acquireTime": now} if take else {}),
             },
         }
-        with self._translated("patch", name):
-            try:
-                lease = await self._api.patch_namespaced_lease(
-                    name, self._namespace, patch, _request_timeout=self._timeout_s
-                )
-            except ApiException as error:
-                if error.status in {_CONFLICT, _NOT_FOUND}:
-                    return None
-                raise
-            return _record(lease)
+        return await self._request("patch", name, patch, none_at={_CONFLICT, _NOT_FOUND})
 
-    @contextmanager
-    def _translated(self, verb: str, name: str) -> Iterator[None]:
+    async def _request(
+        self, verb: str, name: str, body: object = None, *, none_at: set[int]
+    ) -> LeaseRecord | None:
+        """The lease as the answer has it; None at an answer of `none_at`."""
         lease = f"{self._namespace}/{name}"
         try:
-            yield
-        except ApiException as error:
-            reraise_cancellation()
-            if error.status == _FORBIDDEN:
-                raise Unavailable(
-                    f"this pod's account may not {verb} Lease {lease}: give its Role that verb on"
-                    " leases.coordination.k8s.io of that name"
-                ) from error
-            raise Unavailable(
-                f"the API server answers {error.status} to {verb} Lease {lease}: {error.reason}"
-            ) from error
+            token = self._access.token()
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            if body is not None:
+                headers["Content-Type"] = "application/merge-patch+json"
+            async with self._session.request(
+                verb,
+                f"{self._access.url}/apis/coordination.k8s.io/v1/namespaces/{self._namespace}"
+                f"/leases/{name}",
+                data=None if body is None else json.dumps(body),
+                headers=headers,
+                ssl=self._access.tls or True,
+                timeout=self._timeout,
+                allow_redirects=False,
+            ) as answer:
+                status, text = answer.status, await answer.text()
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
             reraise_cancellation()
             raise Unavailable(f"the API server is away: {error or type(error).__name__}") from error
         reraise_cancellation()
+        if status == _OK:
+            return _record(json.loads(text))
+        if status in none_at:
+            return None
+        if status == _FORBIDDEN:
+            raise Unavailable(
+                f"this pod's account may not {verb} Lease {lease}: give its Role that verb on"
+                " leases.coordination.k8s.io of that name"
+            )
+        said = text[:_ERROR_TEXT]
+        raise Unavailable(f"the API server answers {status} to {verb} Lease {lease}: {said}")
 
 
-def _record(lease: client.V1Lease) -> LeaseRecord:
-    meta, spec = lease.metadata, lease.spec
-    annotations = meta.annotations or {}
-    holder = (spec and spec.holder_identity) or ""
+def _record(lease: Mapping[str, Any]) -> LeaseRecord:
+    meta, spec = lease["metadata"], lease.get("spec") or {}
+    annotations = meta.get("annotations") or {}
+    holder = spec.get("holderIdentity") or ""
     epoch = annotations.get(_EPOCH, "")
     number = int(epoch) if epoch.isascii() and epoch.isdigit() else 0
     return LeaseRecord(
-        uid=meta.uid,
-        version=meta.resource_version,
+        uid=meta["uid"],
+        version=meta["resourceVersion"],
         holder=holder,
         epoch=number,
-        duration_s=(spec and spec.lease_duration_seconds) or 0,
-        renewed=str((spec and spec.renew_time) or ""),
-        given_back=not holder and annotations.get(_GIVEN_BACK) == _given_back(meta.uid, number),
+        duration_s=spec.get("leaseDurationSeconds") or 0,
+        renewed=spec.get("renewTime") or "",
+        given_back=not holder and annotations.get(_GIVEN_BACK) == _given_back(meta["uid"], number),
     )
 
 
@@ -311,16 +308,12 @@ async def open_kubernetes(
 ) -> AsyncIterator[KubernetesLease]:
     """Leases `{prefix}{name}` of `namespace`, by the pod's account or a kubeconfig.
 
-    `identity` is the pod's name; each process of it is a holder of its own. `ConfigException`
+    `identity` is the pod's name; each process of it is a holder of its own. `NoKubernetesAccess`
     where there is neither a pod's account nor such a file.
     """
-    settings = client.Configuration()
-    if kubeconfig is None:
-        config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
-    else:
-        await config.load_kube_config(str(kubeconfig), client_configuration=settings)
-    settings.connection_pool_maxsize = _CONNECTIONS
-    async with client.ApiClient(settings) as api:
-        objects = KubernetesObjects(api, namespace, duration_s, duration_s / 4)
+    access = pod_access() if kubeconfig is None else file_access(kubeconfig)
+    connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        objects = KubernetesObjects(session, access, namespace, duration_s, duration_s / 4)
         holder = f"{identity}_{uuid.uuid4().hex[:12]}"
         yield KubernetesLease(objects, holder=holder, duration_s=duration_s, prefix=prefix)
