@@ -92,6 +92,14 @@ def schema() -> str:
             enabled=FLAG, parents=OBJECTS, hostnames={"type": "array", "items": STRING}
         ),
         networkPolicy=closed(enabled=FLAG, clients=OBJECTS, outside=OBJECTS),
+        trial=closed(
+            enabled=FLAG,
+            # it stands in URLs and in SQL
+            password={"type": "string", "pattern": "^([A-Za-z0-9]{8,})?$"},
+            storageClass=STRING,
+            storage=STRING,
+            images=closed(postgres=STRING, nats=STRING, redis=STRING),
+        ),
         **{"global": {"type": "object"}},
     )
     values["$schema"] = "https://json-schema.org/draft/2020-12/schema"

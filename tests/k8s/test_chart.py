@@ -170,6 +170,8 @@ def test_pods_may_as_little_as_they_need(render: Render) -> None:
         pod = found["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert "hostNetwork" not in pod
+        # else Services of a release `drey` become variables that look like settings
+        assert pod["enableServiceLinks"] is False
         name = found["metadata"]["name"]
         assert pod["automountServiceAccountToken"] == (name == "drey-monitor")
         for container in pod["containers"] + pod.get("initContainers", []):

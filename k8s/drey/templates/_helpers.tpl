@@ -8,6 +8,10 @@ app.kubernetes.io/component: {{ .component }}
 {{ with .root.Values.image.registry }}{{ . }}/{{ end }}drey-{{ .component }}:{{ .root.Values.image.tag }}
 {{- end }}
 
+{{- define "drey.connections" -}}
+{{- if .Values.trial.enabled }}{{ .Release.Name }}-trial-connections{{ else }}{{ .Values.secrets.connections }}{{ end -}}
+{{- end }}
+
 {{- define "drey.port" -}}
 {{ get (dict "snapshot" 7101 "monitor" 7102 "restore" 7103 "gateway" 7100) . }}
 {{- end }}
@@ -39,10 +43,10 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- define "drey.env" -}}
 {{- $root := .root }}{{ $service := .component }}{{ $name := $root.Release.Name }}
 {{- if ne $service "monitor" }}
-- {name: DREY_POSTGRES_URL, valueFrom: {secretKeyRef: {name: {{ $root.Values.secrets.connections }}, key: postgres}}}
+- {name: DREY_POSTGRES_URL, valueFrom: {secretKeyRef: {name: {{ include "drey.connections" $root }}, key: postgres}}}
 {{- end }}
-- {name: DREY_REDIS_URL, valueFrom: {secretKeyRef: {name: {{ $root.Values.secrets.connections }}, key: redis}}}
-- {name: DREY_NATS_URL, valueFrom: {secretKeyRef: {name: {{ $root.Values.secrets.connections }}, key: nats}}}
+- {name: DREY_REDIS_URL, valueFrom: {secretKeyRef: {name: {{ include "drey.connections" $root }}, key: redis}}}
+- {name: DREY_NATS_URL, valueFrom: {secretKeyRef: {name: {{ include "drey.connections" $root }}, key: nats}}}
 - {name: DREY_NAMESPACE, value: {{ $root.Values.site | quote }}}
 - {name: DREY_SHARDS, value: {{ $root.Values.shards | toJson | quote }}}
 - {name: DREY_TRUSTED_KEYS, value: /etc/drey/keys/trusted.json}
@@ -90,7 +94,7 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
   command: [python, -m, drey_runtime.migrate, --application-role, {{ .root.Values.secrets.applicationRole }}]
   args: {{- toYaml .packages | nindent 4 }}
   env:
-    - {name: DREY_POSTGRES_URL, valueFrom: {secretKeyRef: {name: {{ .root.Values.secrets.connections }}, key: postgresOwner}}}
+    - {name: DREY_POSTGRES_URL, valueFrom: {secretKeyRef: {name: {{ include "drey.connections" .root }}, key: postgresOwner}}}
   resources: {requests: {cpu: 50m, memory: 96Mi}, limits: {memory: 256Mi}}
 {{- end }}
 
