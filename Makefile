@@ -25,7 +25,7 @@ MODULES := proto libs/contracts/proto
 GENERATED := --path proto/drey --path libs/contracts/proto/drey
 
 .DEFAULT_GOAL := help
-.PHONY: help web cluster-programs chart docs venv demo test test-times ci bench asan lint types contracts contracts-check up clean format baseline
+.PHONY: help web cluster-programs cluster-images cluster-test chart docs venv demo test test-times ci bench asan lint types contracts contracts-check up clean format baseline
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -54,9 +54,15 @@ up: $(RUN_STAMP) ## Start the whole stack in the foreground, state in .drey
 cluster-programs: venv ## Build etcd, the Kubernetes API server and helm into the user's cache, once (Go; 6 minutes)
 	$(PY) -m drey_testing.cluster.programs etcd kube-apiserver helm
 
+cluster-images: venv ## Build the images with the Dockerfiles on a Debian base, and print their sizes (root on Debian)
+	$(PY) -m drey_testing.cluster.images
+
+cluster-test: venv ## Install the chart on a one-node Kubernetes with pods and test it (root on Debian; TESTS="-k killed")
+	$(PY) -m drey_testing.cluster.suite $(TESTS)
+
 test: venv ## Run all tests (WORKERS=2)
 	@$(MAKE) --no-print-directory cluster-programs || echo "WITHOUT KUBERNETES: the tests of Leases and of the chart will be skipped" >&2
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "not serial" -q
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "not serial and not node" -q
 	$(PY) -m pytest -m serial -q
 
 test-times: venv ## Run all tests N times, beside BUSY busy loops: a table of counts (N=5 BUSY=0)
@@ -106,6 +112,7 @@ format: venv ## Format the code
 	$(BIN)/ruff format .
 
 ci: venv lint types contracts-check test ## What CI runs
+	@echo "NOT TESTED HERE: the chart on a Kubernetes with pods. \`make cluster-test\` does it." >&2
 
 bench: venv ## Run all benchmarks, results in bench/results
 	$(PY) -m bench all

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from drey_machine import client
 from drey_machine.ioc import Serving, serve, write_atomically
+from drey_stack.ports import LOOPBACK
 
 
 def _serve_command(argv: list[str]) -> None:
@@ -20,6 +21,7 @@ def _serve_command(argv: list[str]) -> None:
     parser.add_argument("--variant", choices=("normal", "changed"), default="normal")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument("--repeater-port", type=int, default=0, help="0: a free one")
+    parser.add_argument("--interface", default=LOOPBACK, help="address to serve at")
     args = parser.parse_args(argv)
     args.folder = args.folder.absolute()
     serve(Serving(**vars(args)))

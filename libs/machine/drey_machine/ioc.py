@@ -26,6 +26,8 @@ class Serving:
     variant: str = "normal"
     port: int = 0
     repeater_port: int = 0
+    interface: str = LOOPBACK
+    """Address at which it serves; 0.0.0.0 for all."""
 
 
 def client_env(port: int, repeater_port: int) -> dict[str, str]:
@@ -43,11 +45,11 @@ def client_env(port: int, repeater_port: int) -> dict[str, str]:
     }
 
 
-def server_env(port: int, repeater_port: int) -> dict[str, str]:
-    """The IOC's own: bound to loopback, its beacons sent to loopback only. It serves no PVA."""
+def server_env(port: int, repeater_port: int, interface: str = LOOPBACK) -> dict[str, str]:
+    """The IOC's own: at one interface, its beacons sent to loopback only. It serves no PVA."""
     return {
         **client_env(port, repeater_port),
-        "EPICS_CAS_INTF_ADDR_LIST": LOOPBACK,
+        "EPICS_CAS_INTF_ADDR_LIST": interface,
         "EPICS_CAS_SERVER_PORT": str(port),
         "EPICS_CAS_BEACON_ADDR_LIST": LOOPBACK,
         "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
@@ -77,12 +79,12 @@ def serve(what: Serving) -> None:
     repeater_port = what.repeater_port or free_port(avoid={port})
     for key in [key for key in os.environ if key.startswith("EPICS_")]:
         del os.environ[key]
-    os.environ.update(server_env(port, repeater_port))
+    os.environ.update(server_env(port, repeater_port, what.interface))
     plant = Plant(what.pvs, what.seed)
     write_atomically(what.folder / "machine.csv", plant.csv().encode())
     _start_ioc(what, plant)
     write_atomically(ready, _describe_machine(what, plant, port, repeater_port))
-    print(f"serving {plant.pvs} PVs on {LOOPBACK}:{port}", flush=True)
+    print(f"serving {plant.pvs} PVs on {what.interface}:{port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ready.unlink(missing_ok=True)
     os._exit(0)

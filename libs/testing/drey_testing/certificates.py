@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,18 +32,27 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"drey test {name}")])
         self.certificate = self._write_pair(name, self._name, self._key, authority=True).certificate
 
-    def sign(self, name: str) -> Pair:
-        """A certificate of 127.0.0.1 and localhost, to serve with and to call with."""
+    def sign(self, name: str, *hosts: str) -> Pair:
+        """A certificate of 127.0.0.1, localhost and `hosts`, to serve with and to call with."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        return self._write_pair(name, subject, key, authority=False)
+        return self._write_pair(name, subject, key, hosts, authority=False)
 
     def _write_pair(
-        self, name: str, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool
+        self,
+        name: str,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        hosts: Sequence[str] = (),
+        *,
+        authority: bool,
     ) -> Pair:
         now = datetime.datetime.now(datetime.UTC)
         alternative = x509.SubjectAlternativeName(
-            [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+            [
+                x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+                *(x509.DNSName(host) for host in ("localhost", *hosts)),
+            ]
         )
         certificate = (
             x509.CertificateBuilder()

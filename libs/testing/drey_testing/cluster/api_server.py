@@ -1,4 +1,4 @@
-"""etcd and kube-apiserver on loopback: enough for Leases, roles and manifests; no root, no node."""
+"""etcd and kube-apiserver: on loopback enough for Leases, roles and manifests; no root, no node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,13 @@ class Refused(Exception):
 class ApiServer:
     """A Kubernetes API server with RBAC. `ProgramsMissing` where it cannot be had here."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, address: str = LOOPBACK, options: Sequence[str] = ()
+    ) -> None:
+        """`options`: further ones of kube-apiserver."""
         self.folder = folder
+        self.address = address
+        self._options = options or ["--endpoint-reconciler-type=none"]
         self._port = free_port()
         self._token = secrets.token_hex(16)
         self._processes: list[Process] = []
@@ -80,18 +85,18 @@ class ApiServer:
             "kube-apiserver",
             str(found / "kube-apiserver"),
             f"--etcd-servers={etcd}",
-            f"--bind-address={LOOPBACK}",
-            f"--advertise-address={LOOPBACK}",
+            f"--bind-address={self.address}",
+            f"--advertise-address={self.address}",
             f"--secure-port={self._port}",
             f"--cert-dir={self.folder / 'certificates'}",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
             "--anonymous-auth=false",
             "--service-cluster-ip-range=10.96.0.0/16",
-            "--endpoint-reconciler-type=none",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self.folder / 'accounts.pub'}",
             f"--service-account-signing-key-file={self.folder / 'accounts.key'}",
+            *self._options,
         )
         end = time.monotonic() + _START_S
         while not await asyncio.to_thread(self._answers):
@@ -132,12 +137,18 @@ class ApiServer:
         self._processes.append(Process.spawn(argv, log=log, cwd=self.folder))
 
     @property
-    def _authority(self) -> Path:
+    def url(self) -> str:
+        """Where it answers."""
+        return f"https://{self.address}:{self._port}"
+
+    @property
+    def authority(self) -> Path:
+        """By which it is believed."""
         return self.folder / "certificates" / "apiserver.crt"
 
     def _answers(self) -> bool:
         try:
-            return self._authority.exists() and self._request("GET", "/readyz") is not None
+            return self.authority.exists() and self._request("GET", "/readyz") is not None
         except (OSError, Refused):
             return False
 
@@ -145,7 +156,7 @@ class ApiServer:
         self, method: str, path: str, body: object = None, token: str = "", kind: str = "json"
     ) -> bytes:
         request = urllib.request.Request(
-            f"https://{LOOPBACK}:{self._port}{path}",
+            f"{self.url}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={
@@ -153,7 +164,7 @@ class ApiServer:
                 "Content-Type": f"application/{kind}",
             },
         )
-        context = ssl.create_default_context(cafile=str(self._authority))
+        context = ssl.create_default_context(cafile=str(self.authority))
         try:
             with urllib.request.urlopen(request, context=context, timeout=_REQUEST_S) as answer:
                 found: bytes = answer.read()
@@ -171,8 +182,8 @@ class ApiServer:
         """A file by which a client comes in, as the administrator or with a token."""
         path = self.folder / f"kubeconfig-{secrets.token_hex(4)}"
         cluster = {
-            "server": f"https://{LOOPBACK}:{self._port}",
-            "certificate-authority": str(self._authority),
+            "server": self.url,
+            "certificate-authority": str(self.authority),
         }
         config = {
             "apiVersion": "v1",

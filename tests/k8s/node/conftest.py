@@ -1,0 +1,41 @@
+"""One node with one release for all tests of this folder, which leave it as they found it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from drey_testing.cluster import images
+from drey_testing.cluster.node import Node
+from drey_testing.cluster.sandbox import INSIDE
+from tests.k8s.node.site import Site, timed
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    """A cluster of one node."""
+    if INSIDE not in os.environ:
+        pytest.skip("NO NODE HERE, the chart was NOT tested with pods: run `make cluster-test`")
+    made = Node(images.archive("pause"))
+    with asyncio.Runner() as runner:
+        try:
+            with timed("node ready"):
+                runner.run(made.start())
+            yield made
+        finally:
+            runner.run(made.stop())
+
+
+@pytest.fixture(scope="session")
+def site(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The release, its catalog imported, its channels connected."""
+    made = Site(node, tmp_path_factory.mktemp("site"))
+    try:
+        with timed("installed, imported, connected"):
+            made.install()
+        yield made
+    finally:
+        made.write_logs()
