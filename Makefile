@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/stack libs/machine libs/cli \
+MEMBERS := libs/contracts libs/core libs/runtime libs/ca libs/stack libs/machine libs/client libs/cli \
 	services/snapshot services/monitor services/restore services/gateway
 # What runs, and then what tests need: `make demo` installs the first only.
 RUN_STAMP := $(VENV)/.installed-run

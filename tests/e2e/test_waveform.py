@@ -17,7 +17,7 @@ from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_ca.eca import ECA
 from drey_ca.interface import Slots
-from drey_cli.parts import whole_rows
+from drey_client.parts import whole_rows
 from drey_core.values import Columns
 from drey_stack.whole import Stack, StackOptions
 from drey_testing.ca.ioc import Ioc, use_loopback

@@ -11,6 +11,8 @@ from drey_cli.contracts import errors_pb2
 if TYPE_CHECKING:
     import grpc
 
+    from drey_client.errors import RefusalDetails
+
 
 class ExitCode(IntEnum):
     """What a command's exit status says: the part of its interface that scripts branch on."""
@@ -85,15 +87,16 @@ def from_rpc_error(error: grpc.RpcError, *, server: str = "") -> CliError:
     call: grpc.Call = error  # type: ignore[assignment]  # every raised RpcError is a Call
     status = call.code().name
     message = call.details() or status
-    reason, metadata, field, words = _status_details(call)
+    details = _status_details(call)
+    reason = details.reason
     if not reason:
         reason, message = status, _without_details(status, message, server)
     return CliError(
-        message or words,
+        message or details.words,
         reason=reason,
-        field=field,
+        field=details.field,
         remedy=remedy_for(reason, status),
-        metadata=metadata,
+        metadata=details.metadata,
         status=status,
         code=ExitCode.UNAVAILABLE if status in _AWAY else ExitCode.REFUSED,
     )
@@ -108,27 +111,18 @@ def _without_details(status: str, message: str, server: str) -> str:
     return message
 
 
-def _status_details(call: grpc.Call) -> tuple[str, dict[str, str], str, str]:
-    """Reason, metadata, field and description out of the status details; empty where absent."""
-    from google.rpc import error_details_pb2
+def _status_details(call: grpc.Call) -> RefusalDetails:
+    """What the status details say; nothing where they are absent."""
     from grpc_status import rpc_status
+
+    from drey_client.errors import read_details
 
     try:
         rich = rpc_status.from_call(call)
     except ValueError:
         # The trailer contradicts the status, as a proxy in between can cause: the status counts.
         rich = None
-    reason, metadata, field, words = "", {}, "", ""
-    for detail in rich.details if rich is not None else ():
-        info = error_details_pb2.ErrorInfo()
-        bad = error_details_pb2.BadRequest()
-        if detail.Unpack(info):
-            reason = info.reason.removeprefix(_PREFIX)
-            metadata = dict(info.metadata)
-        elif detail.Unpack(bad) and bad.field_violations:
-            field = bad.field_violations[0].field
-            words = bad.field_violations[0].description
-    return reason, metadata, field or metadata.get("field", ""), words
+    return read_details(rich.details if rich is not None else ())
 
 
 def reason_name(reason: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 from drey.common.v1 import form_pb2, selector_pb2
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
-from drey_cli.parts import whole_rows
+from drey_client.parts import whole_rows
 from drey_core.errors import Reason
 from drey_core.values import ARRAY, Columns, Kind, Origin, State, heap_mask
 from drey_runtime.mapping.columns import ColumnsReader, ReadColumns

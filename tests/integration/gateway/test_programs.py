@@ -79,10 +79,11 @@ GONE, NEVER, NOTHING = len(VALUES) + 1, len(VALUES) + 2, len(VALUES) + 3
 PVS = NOTHING
 
 
-@pytest.fixture(params=["python", "go"])
+@pytest.fixture(params=["python", "client", "go"])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    if request.param == "python":
-        return [sys.executable, "-u", str(ROOT / "docs/how-to/programs/watch.py")]
+    if request.param != "go":
+        program = {"python": "watch.py", "client": "client_watch.py"}[request.param]
+        return [sys.executable, "-u", str(ROOT / "docs/how-to/programs" / program)]
     go = require_go()
     return [str(built_client(go, tmp_path_factory.mktemp("go")))]
 

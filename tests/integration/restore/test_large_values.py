@@ -15,7 +15,7 @@ from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_ca import open_table
 from drey_cli import digests
-from drey_cli.parts import whole_rows
+from drey_client.parts import whole_rows
 from drey_core.values import Columns
 from drey_machine import SimPv
 from drey_runtime.image import Image

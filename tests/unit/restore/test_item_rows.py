@@ -10,7 +10,7 @@ from drey.catalog.v1 import catalog_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_ca import eca
-from drey_cli.parts import whole_rows
+from drey_client.parts import whole_rows
 from drey_core.directory import MetadataPage
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, Columns, Kind, State

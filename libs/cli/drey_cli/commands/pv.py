@@ -18,12 +18,10 @@ from drey_cli.contracts import (
 from drey_cli.errors import CliError, not_found
 from drey_cli.naming import get_pv
 from drey_cli.options import MOMENT, argument, limit_option, option
-from drey_cli.parts import whole_rows
 from drey_cli.render.pvs import (
     channel_facts,
     devices_table,
     history_table,
-    link_text,
     policy_pairs,
     pv_facts,
     pvs_table,
@@ -32,7 +30,6 @@ from drey_cli.render.pvs import (
 from drey_cli.render.table import facts
 from drey_cli.render.values import (
     NO_METADATA,
-    ChannelPair,
     format_value,
     metadata_by_number,
     rows_table,
@@ -40,6 +37,8 @@ from drey_cli.render.values import (
 from drey_cli.render.words import as_document, plural
 from drey_cli.selection import Choice, choosing
 from drey_cli.session import CliSession, command, group
+from drey_client.parts import whole_rows
+from drey_client.watch_state import ChannelPair, link_text
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp

@@ -11,7 +11,6 @@ from drey_cli.edits import given_values, plan_edits
 from drey_cli.errors import CliError, usage_error
 from drey_cli.naming import plan_id, restore_id, snapshot_id
 from drey_cli.options import SPAN, argument, choice_of, comment_option, limit_option, option
-from drey_cli.parts import whole_rows
 from drey_cli.render.plan_page import plan_csv, plan_html
 from drey_cli.render.restores import (
     plan_facts,
@@ -25,6 +24,7 @@ from drey_cli.render.restores import (
 from drey_cli.render.words import format_count
 from drey_cli.selection import Choice, choosing
 from drey_cli.session import CliSession, command, group
+from drey_client.parts import whole_rows
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration

@@ -12,13 +12,14 @@ from drey_cli.errors import ExitCode
 from drey_cli.naming import snapshot_id
 from drey_cli.options import MOMENT, limit_option, option, reason_option
 from drey_cli.output import Drawn
-from drey_cli.parts import whole_rows
 from drey_cli.render.snapshots import golden_table, snapshot_facts, snapshots_table
 from drey_cli.render.table import Cell
-from drey_cli.render.values import ChannelPair, metadata_by_number, rows_table
+from drey_cli.render.values import metadata_by_number, rows_table
 from drey_cli.render.words import as_document, format_stamp, plural
 from drey_cli.selection import Choice, choosing
 from drey_cli.session import CliSession, command, end_with, group
+from drey_client.parts import whole_rows
+from drey_client.watch_state import ChannelPair
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from drey_cli.contracts import catalog_pb2, snapshot_service_pb2, value_pb2, watch_pb2
+from drey_cli.contracts import catalog_pb2, snapshot_service_pb2, value_pb2
 from drey_cli.render.table import (
     Cell,
     Pair,
@@ -18,8 +18,9 @@ from drey_cli.render.table import (
     text_field,
     time_cell,
 )
-from drey_cli.render.values import ChannelPair, row_cells
+from drey_cli.render.values import row_cells
 from drey_cli.render.words import format_count, format_stamp, short_name
+from drey_client.watch_state import ChannelPair
 
 _PLACES = 12
 
@@ -172,15 +173,6 @@ def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
 def _access_text(metadata: value_pb2.ChannelMetadata) -> str:
     words = [w for w, on in (("read", metadata.readable), ("write", metadata.writable)) if on]
     return " and ".join(words) or "none"
-
-
-def link_text(link: watch_pb2.NameLink) -> str:
-    """What a name means that is not the PV's own."""
-    if link.role == value_pb2.CHANNEL_ROLE_READBACK:
-        return f"{link.asked} is the readback of {link.name}"
-    if link.role == value_pb2.CHANNEL_ROLE_SETPOINT:
-        return f"{link.asked} is the setpoint of {link.name}"
-    return f"{link.asked} is {link.name}"
 
 
 def history_table(

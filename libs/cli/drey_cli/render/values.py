@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from drey_cli.contracts import value_pb2
 from drey_cli.render.table import Cell, Table, escape, number_field, table_of, text_field, time_cell
 from drey_cli.render.words import short_name
+from drey_client.watch_state import ChannelPair
 
 NO_CHANNEL = "—"
 NO_VALUE = "no value"
@@ -180,13 +181,6 @@ def _format_element(
     if kind == "enum_array" and isinstance(element, int):
         return _format_enum(element, "", metadata)
     return str(element)
-
-
-class ChannelPair(NamedTuple):
-    """Metadata of a PV's channels; None where there is none."""
-
-    setpoint: value_pb2.ChannelMetadata | None = None
-    readback: value_pb2.ChannelMetadata | None = None
 
 
 class _MetadataMessage(Protocol):

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from drey_cli.contracts import monitor_service_pb2, value_pb2, watch_pb2
-from drey_cli.parts import RowJoiner
-from drey_cli.render.pvs import link_text
-from drey_cli.render.values import ChannelPair
+from drey_client.parts import RowJoiner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from drey.common.v1 import value_pb2
+    from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 
 
 FRESH, STALE = 1, 2
 CHANNELS_CHANGED = 3
 """A PV that leaves, and joins again at once."""
+_SETPOINT, _READBACK = 1, 2
+
+
+class ChannelPair(NamedTuple):
+    """Metadata of a PV's channels; None where there is none."""
+
+    setpoint: value_pb2.ChannelMetadata | None = None
+    readback: value_pb2.ChannelMetadata | None = None
 
 
 @dataclass(slots=True)
@@ -27,7 +35,7 @@ class WatchChange:
     notice: str = ""
 
 
-class WatchModel:
+class WatchState:
     """State of a watch: rows and metadata by permanent number, the token, how fresh it is."""
 
     def __init__(self) -> None:
@@ -159,3 +167,12 @@ class WatchModel:
 def _name_notices(names: watch_pb2.NamesUnderstood) -> Iterator[str]:
     yield from map(link_text, names.links)
     yield from (f"nothing is named {name} so far" for name in names.not_found)
+
+
+def link_text(link: watch_pb2.NameLink) -> str:
+    """What a name means that is not the PV's own."""
+    if link.role == _READBACK:
+        return f"{link.asked} is the readback of {link.name}"
+    if link.role == _SETPOINT:
+        return f"{link.asked} is the setpoint of {link.name}"
+    return f"{link.asked} is {link.name}"

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from drey_cli.contracts import restore_pb2, value_pb2
-
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
+
+    from drey.common.v1 import value_pb2
+    from drey.restore.v1 import restore_pb2
 
 # as texts, so that the contracts are not loaded yet
 Row = TypeVar("Row", "value_pb2.PvRow", "restore_pb2.PlanItem", "restore_pb2.RestoreItem")

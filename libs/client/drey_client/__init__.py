@@ -1,0 +1,66 @@
+"""Drey for Python programs and GUIs.
+
+`Client` is for asyncio, `BlockingClient` for everything else. Names are loaded when they are first
+used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drey_client.blocking import BlockingClient, BlockingWatch
+    from drey_client.choosing import choose
+    from drey_client.client import Client
+    from drey_client.errors import DreyError
+    from drey_client.tables import ComparisonTable, ValueTable
+    from drey_client.values import (
+        ChannelState,
+        ChannelValue,
+        EnumState,
+        LivePv,
+        Severity,
+        value_of,
+    )
+    from drey_client.watch import LiveChange, Watch
+
+_MODULES = {
+    "BlockingClient": "blocking",
+    "BlockingWatch": "blocking",
+    "ChannelState": "values",
+    "ChannelValue": "values",
+    "Client": "client",
+    "ComparisonTable": "tables",
+    "DreyError": "errors",
+    "EnumState": "values",
+    "LiveChange": "watch",
+    "LivePv": "values",
+    "Severity": "values",
+    "ValueTable": "tables",
+    "Watch": "watch",
+    "choose": "choosing",
+    "value_of": "values",
+}
+
+__all__ = [
+    "BlockingClient",
+    "BlockingWatch",
+    "ChannelState",
+    "ChannelValue",
+    "Client",
+    "ComparisonTable",
+    "DreyError",
+    "EnumState",
+    "LiveChange",
+    "LivePv",
+    "Severity",
+    "ValueTable",
+    "Watch",
+    "choose",
+    "value_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,83 @@
+"""The one error of the client, and what a refusal of the server says. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import grpc
+    from google.protobuf.any_pb2 import Any as AnyMessage
+
+_PREFIX = "ERROR_REASON_"
+
+
+class DreyError(Exception):
+    """Something could not be done.
+
+    `reason` is the name to branch on (`NOT_FOUND`, `COVERAGE_TOO_SMALL`), `status` that of gRPC,
+    `field` the field of the request at fault or empty, `metadata` what the server added.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        status: str = "",
+        field: str = "",
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{reason}: {message}" + (f" (field {field})" if field else ""))
+        self.message = message
+        self.reason = reason
+        self.status = status
+        self.field = field
+        self.metadata = dict(metadata or {})
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDetails:
+    """What the details of a status say; empty where they say nothing."""
+
+    reason: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    field: str = ""
+    words: str = ""
+
+
+def read_details(details: Iterable[AnyMessage]) -> RefusalDetails:
+    """Reason, metadata, field at fault and its description out of a `google.rpc.Status`."""
+    from google.rpc import error_details_pb2
+
+    reason, at_fault, words = "", "", ""
+    metadata: dict[str, str] = {}
+    for detail in details:
+        info = error_details_pb2.ErrorInfo()
+        bad = error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            reason = info.reason.removeprefix(_PREFIX)
+            metadata = dict(info.metadata)
+        elif detail.Unpack(bad) and bad.field_violations:
+            at_fault = bad.field_violations[0].field
+            words = bad.field_violations[0].description
+    return RefusalDetails(reason, metadata, at_fault or metadata.get("field", ""), words)
+
+
+def from_call_error(error: grpc.aio.AioRpcError) -> DreyError:
+    """Translate what gRPC raised."""
+    from google.rpc import status_pb2
+
+    details = RefusalDetails()
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            details = read_details(status_pb2.Status.FromString(value).details)
+    status = error.code().name
+    return DreyError(
+        error.details() or details.words or status,
+        reason=details.reason or status,
+        status=status,
+        field=details.field,
+        metadata=details.metadata,
+    )
