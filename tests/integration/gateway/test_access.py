@@ -566,6 +566,8 @@ async def test_system_summary(rig, gateway, admin_key):
 
     await eventually(heard, "a monitor")
 
+    found: Any = None
+
     async def answering() -> bool:
         nonlocal found
         found = await summary()
@@ -577,7 +579,6 @@ async def test_system_summary(rig, gateway, admin_key):
             and system_service_pb2.FINDING_CODE_SLOW_CHANNEL_ACCESS in codes
         )
 
-    found: Any = None
     await eventually(answering, "the parts that there are, and no others")
     assert (found.pvs, found.channels, found.healthy) == (5, 10, False)
     slow = {f.code: f for f in found.findings}[system_service_pb2.FINDING_CODE_SLOW_CHANNEL_ACCESS]
