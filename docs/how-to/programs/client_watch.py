@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from drey_client import ChannelState, ChannelValue, Client, DreyError, EnumState
+from drey_client import ChannelState, ChannelValue, Client, ClientError, EnumState
 
 
 def text(value: ChannelValue) -> str:
@@ -61,5 +61,5 @@ if __name__ == "__main__":
     try:
         with suppress(KeyboardInterrupt):
             asyncio.run(main())
-    except DreyError as error:
+    except ClientError as error:
         sys.exit(str(error))

@@ -40,7 +40,7 @@ _OPTIONS = [
 ]
 
 
-class Client:
+class CliClient:
     """A connection to one server. Not for use from several threads, except `stream` results.
 
     Every call blocks until its answer or its deadline, and raises `CliError` when it is refused.

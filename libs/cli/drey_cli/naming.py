@@ -19,7 +19,7 @@ from drey_cli.contracts import (
 from drey_cli.errors import CliError, not_found
 
 if TYPE_CHECKING:
-    from drey_cli.client import Client
+    from drey_cli.client import CliClient
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PART = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
@@ -82,7 +82,7 @@ def _resolve_id(
 
 
 def list_snapshots(
-    client: Client,
+    client: CliClient,
     *,
     page_size: int = _PAGE,
     include_deleted: bool = False,
@@ -95,7 +95,7 @@ def list_snapshots(
     return client.list_items(client.snapshots.ListSnapshots, request, "snapshots", most=page_size)
 
 
-def deleted_snapshot_id(client: Client, text: str) -> str:
+def deleted_snapshot_id(client: CliClient, text: str) -> str:
     """Id of a deleted snapshot by id, part of an id, or exact title."""
     snapshots = list_snapshots(client, include_deleted=True)
     return match_id(
@@ -103,7 +103,7 @@ def deleted_snapshot_id(client: Client, text: str) -> str:
     )
 
 
-def snapshot_id(client: Client, text: str) -> str:
+def snapshot_id(client: CliClient, text: str) -> str:
     """Id of a snapshot by id, part of an id, `latest`, `latest~N`, or exact title."""
     latest = _LATEST.fullmatch(text)
     size = min(_PAGE, int(latest[1] or 0) + 1) if latest else _PAGE
@@ -114,7 +114,7 @@ def snapshot_id(client: Client, text: str) -> str:
     return _resolve_id(text, listed_snapshots, what="snapshot")
 
 
-def plan_id(client: Client, text: str, *, own: bool = False) -> str:
+def plan_id(client: CliClient, text: str, *, own: bool = False) -> str:
     """Id of a plan by id, part of an id, or `latest`; with `own` the caller's newest."""
     request = restore_service_pb2.ListPlansRequest()
     request.principal = own_name(client, text) if own else ""
@@ -131,7 +131,7 @@ def plan_id(client: Client, text: str, *, own: bool = False) -> str:
     )
 
 
-def restore_id(client: Client, text: str, *, own: bool = False) -> str:
+def restore_id(client: CliClient, text: str, *, own: bool = False) -> str:
     """Id of a restore by id, part of an id, or `latest`; with `own` the caller's newest."""
     request = restore_service_pb2.ListRestoresRequest()
     request.principal = own_name(client, text) if own else ""
@@ -144,7 +144,7 @@ def restore_id(client: Client, text: str, *, own: bool = False) -> str:
     return _resolve_own(text, listed_restores, "restore", request.principal, remedy)
 
 
-def own_name(client: Client, text: str) -> str:
+def own_name(client: CliClient, text: str) -> str:
     """The caller, where `text` is `latest`: nobody acts on what is another's by accident."""
     if _LATEST.fullmatch(text) is None:
         return ""
@@ -166,7 +166,7 @@ def _resolve_own(
         raise not_found(f"{principal} has no {what} {text!r}", remedy=remedy) from error
 
 
-def job_id(client: Client, text: str) -> str:
+def job_id(client: CliClient, text: str) -> str:
     """Id of a job by id, part of an id, or `latest`."""
 
     def listed_jobs() -> Iterator[tuple[str, str]]:
@@ -176,19 +176,19 @@ def job_id(client: Client, text: str) -> str:
     return _resolve_id(text, listed_jobs, what="job")
 
 
-def list_keys(client: Client, *, include_dead: bool = False) -> Iterator[access_pb2.Key]:
+def list_keys(client: CliClient, *, include_dead: bool = False) -> Iterator[access_pb2.Key]:
     request = access_service_pb2.ListKeysRequest(include_dead=include_dead)
     return client.list_items(client.access.ListKeys, request, "keys")
 
 
-def key_id(client: Client, text: str) -> str:
+def key_id(client: CliClient, text: str) -> str:
     """Id of a living key by id, part of an id, or the name of its holder."""
     if is_uuid(text):
         return text.lower()
     return match_id(text, ((key.id, key.name) for key in list_keys(client)), what="key")
 
 
-def get_pv(client: Client, text: str) -> catalog_service_pb2.GetPvResponse:
+def get_pv(client: CliClient, text: str) -> catalog_service_pb2.GetPvResponse:
     """A PV with its metadata, by name or by id."""
     request = (
         catalog_service_pb2.GetPvRequest(id=text.lower())
@@ -199,13 +199,13 @@ def get_pv(client: Client, text: str) -> catalog_service_pb2.GetPvResponse:
 
 
 def list_tag_groups(
-    client: Client, *, include_deleted: bool = False
+    client: CliClient, *, include_deleted: bool = False
 ) -> Iterator[catalog_pb2.TagGroup]:
     request = catalog_service_pb2.ListTagGroupsRequest(include_deleted=include_deleted)
     return client.list_items(client.catalog.ListTagGroups, request, "tag_groups")
 
 
-def tag_group(client: Client, name: str) -> catalog_pb2.TagGroup:
+def tag_group(client: CliClient, name: str) -> catalog_pb2.TagGroup:
     """A group by name (case ignored) or id."""
     for group in list_tag_groups(client):
         if group.id == name or group.name.casefold() == name.casefold():

@@ -22,7 +22,7 @@ from drey_cli.settings import CommonOptions, resolve
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from drey_cli.client import Client
+    from drey_cli.client import CliClient
 
 
 class CliSession:
@@ -40,11 +40,11 @@ class CliSession:
             self.client.close()
 
     @cached_property
-    def client(self) -> Client:
+    def client(self) -> CliClient:
         """The connection; gRPC is imported when a command first needs it, not for `--help`."""
-        from drey_cli.client import Client
+        from drey_cli.client import CliClient
 
-        return Client(resolve(self.options))
+        return CliClient(resolve(self.options))
 
     def show(self, document: Mapping[str, Any] | Message, draw: Callable[[], Drawn]) -> None:
         """Show a result: with `--json` the document, else what `draw` makes of it."""

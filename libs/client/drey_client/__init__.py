@@ -11,50 +11,50 @@ if TYPE_CHECKING:
     from drey_client.blocking import BlockingClient, BlockingWatch
     from drey_client.choosing import choose
     from drey_client.client import Client
-    from drey_client.errors import DreyError
+    from drey_client.errors import ClientError
     from drey_client.tables import ComparisonTable, ValueTable
     from drey_client.values import (
+        AlarmSeverity,
         ChannelState,
         ChannelValue,
         EnumState,
         LivePv,
-        Severity,
         value_of,
     )
-    from drey_client.watch import LiveChange, Watch
+    from drey_client.watch import LiveChange, LiveWatch
 
 _MODULES = {
+    "AlarmSeverity": "values",
     "BlockingClient": "blocking",
     "BlockingWatch": "blocking",
     "ChannelState": "values",
     "ChannelValue": "values",
     "Client": "client",
+    "ClientError": "errors",
     "ComparisonTable": "tables",
-    "DreyError": "errors",
     "EnumState": "values",
     "LiveChange": "watch",
     "LivePv": "values",
-    "Severity": "values",
+    "LiveWatch": "watch",
     "ValueTable": "tables",
-    "Watch": "watch",
     "choose": "choosing",
     "value_of": "values",
 }
 
 __all__ = [
+    "AlarmSeverity",
     "BlockingClient",
     "BlockingWatch",
     "ChannelState",
     "ChannelValue",
     "Client",
+    "ClientError",
     "ComparisonTable",
-    "DreyError",
     "EnumState",
     "LiveChange",
     "LivePv",
-    "Severity",
+    "LiveWatch",
     "ValueTable",
-    "Watch",
     "choose",
     "value_of",
 ]

@@ -16,7 +16,7 @@ from drey_client.choosing import Chosen
 from drey_client.client import Client
 from drey_client.tables import ComparisonTable, ValueTable
 from drey_client.values import LivePv
-from drey_client.watch import LiveChange, Watch
+from drey_client.watch import LiveChange, LiveWatch
 
 T = TypeVar("T")
 _WAITING = 64
@@ -118,7 +118,7 @@ class BlockingWatch:
     for it.
     """
 
-    def __init__(self, watch: Watch, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, watch: LiveWatch, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._changes: queue.SimpleQueue[LiveChange | BaseException | None] = queue.SimpleQueue()
         self._room = asyncio.Event()
@@ -126,7 +126,7 @@ class BlockingWatch:
         self._reading = asyncio.run_coroutine_threadsafe(self._read(watch), loop)
         self._reading.add_done_callback(self._end)
 
-    async def _read(self, watch: Watch) -> None:
+    async def _read(self, watch: LiveWatch) -> None:
         async for change in watch:
             while self._changes.qsize() >= _WAITING:
                 self._room.clear()

@@ -18,11 +18,11 @@ from drey.job.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_client.choosing import Chosen, choose
-from drey_client.errors import DreyError, from_call_error
+from drey_client.errors import ClientError, from_call_error
 from drey_client.parts import whole_rows
 from drey_client.tables import ComparisonTable, ValueTable, comparison_table, snapshot_table
 from drey_client.values import LivePv, pv_of_row
-from drey_client.watch import SILENCE_S, Watch
+from drey_client.watch import SILENCE_S, LiveWatch
 
 M = TypeVar("M")
 STREAM_TIMEOUT_S = 600.0
@@ -45,7 +45,7 @@ _SOURCES = {
 class Client:
     """One server, asked with one key. Of the event loop in which it is entered.
 
-    Every call raises `DreyError` when it is refused or the server is away, and may be cancelled;
+    Every call raises `ClientError` when it is refused or the server is away, and may be cancelled;
     only a watch connects again by itself. A request that acts is given a `request_id`, under which
     the client repeats nothing on its own.
     """
@@ -135,8 +135,8 @@ class Client:
         with_metadata: bool = True,
         allow_unknown: bool = False,
         silence_s: float = SILENCE_S,
-    ) -> Watch:
-        """Follow PVs: `async for change in drey.watch("tag:Area=LI21")`. See `choose` and `Watch`.
+    ) -> LiveWatch:
+        """Follow PVs: `async for change in drey.watch("tag:Area=LI21")`. See `LiveWatch`.
 
         `fields`: `both`, `setpoint` or `readback`. `allow_unknown`: names that nothing has yet are
         waited for; else they are an error. It has a connection of its own, also where the client
@@ -151,7 +151,7 @@ class Client:
         )
         if min_interval_s:
             spec.min_interval.FromNanoseconds(round(min_interval_s * 1e9))
-        return Watch(self._open_channel, self._metadata, spec, silence_s=silence_s)
+        return LiveWatch(self._open_channel, self._metadata, spec, silence_s=silence_s)
 
     async def get(self, chosen: Chosen) -> list[LivePv]:
         """The latest values, as the monitors have them; nothing is read from an IOC.
@@ -166,7 +166,7 @@ class Client:
             metadata.update({row.number: (row.setpoint, row.readback) for row in message.metadata})
             unknown.extend(message.not_found)
         if unknown:
-            raise DreyError(f"nothing is named {', '.join(unknown[:10])}", reason="NOT_FOUND")
+            raise ClientError(f"nothing is named {', '.join(unknown[:10])}", reason="NOT_FOUND")
         return [pv_of_row(row, *metadata.get(row.number, (None, None))) for row in whole_rows(rows)]
 
     async def find(self, address: str) -> catalog_pb2.Pv:
@@ -175,7 +175,7 @@ class Client:
         request = catalog_service_pb2.ListPvsRequest(selector=choose([address]), page_size=2)
         answer = await self.call(stub.ListPvs, request)
         if not answer.pvs:
-            raise DreyError(f"nothing is named {address}", reason="NOT_FOUND")
+            raise ClientError(f"nothing is named {address}", reason="NOT_FOUND")
         entry: catalog_pb2.Pv = answer.pvs[0]
         return entry
 
@@ -234,7 +234,7 @@ class Client:
             job = await self._wait_job(answer.job)
         if job.state != job_pb2.JOB_STATE_SUCCEEDED:
             reason = errors_name(job)
-            raise DreyError(job.error.message or f"job {job.id} ended without it", reason=reason)
+            raise ClientError(job.error.message or f"job {job.id} ended without it", reason=reason)
         found = await self.call(
             stub.GetSnapshot, snapshot_service_pb2.GetSnapshotRequest(id=job.snapshot_id)
         )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _PREFIX = "ERROR_REASON_"
 
 
-class DreyError(Exception):
+class ClientError(Exception):
     """Something could not be done.
 
     `reason` is the name to branch on (`NOT_FOUND`, `COVERAGE_TOO_SMALL`), `status` that of gRPC,
@@ -65,7 +65,7 @@ def read_details(details: Iterable[AnyMessage]) -> RefusalDetails:
     return RefusalDetails(reason, metadata, at_fault or metadata.get("field", ""), words)
 
 
-def from_call_error(error: grpc.aio.AioRpcError) -> DreyError:
+def from_call_error(error: grpc.aio.AioRpcError) -> ClientError:
     """Translate what gRPC raised."""
     from google.rpc import status_pb2
 
@@ -74,7 +74,7 @@ def from_call_error(error: grpc.aio.AioRpcError) -> DreyError:
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             details = read_details(status_pb2.Status.FromString(value).details)
     status = error.code().name
-    return DreyError(
+    return ClientError(
         error.details() or details.words or status,
         reason=details.reason or status,
         status=status,

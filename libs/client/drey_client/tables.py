@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from drey.common.v1 import value_pb2
 from drey.compare.v1 import compare_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
-from drey_client.values import ChannelState, ChannelValue, EnumState, Severity, value_of
+from drey_client.values import AlarmSeverity, ChannelState, ChannelValue, EnumState, value_of
 
 _ARRAY = 64
 _ROLES = ("", "setpoint", "readback")
@@ -278,7 +278,7 @@ def snapshot_table(
         columns["value"] += read_values(part, labels)
         columns["units"] += [getattr(pv, role).units for pv, role in zip(pvs, roles, strict=True)]
         columns["state"] += [ChannelState(state).name for state in part.states]
-        columns["severity"] += [Severity(severity - 1).name for severity in part.severities]
+        columns["severity"] += [AlarmSeverity(severity - 1).name for severity in part.severities]
         statuses = np.frombuffer(part.statuses, "<u2").astype(np.int32) - 1
         columns["status"] += statuses.tolist()
         for name, raw in (("source_time", part.source_times), ("receive_time", part.receive_times)):

@@ -41,7 +41,7 @@ class ChannelState(IntEnum):
     UNSUPPORTED = 4
 
 
-class Severity(IntEnum):
+class AlarmSeverity(IntEnum):
     """Alarm severity; `NONE`: no value has come. Numbered as EPICS does, but for that."""
 
     NONE = -1
@@ -64,7 +64,7 @@ class ChannelValue:
     data: Any
     state: ChannelState
     fresh: bool
-    severity: Severity
+    severity: AlarmSeverity
     status: str
     source_time_ns: int
     receive_time_ns: int
@@ -120,7 +120,7 @@ def value_of(value: value_pb2.Value) -> ChannelValue:
         _DATA[kind](getattr(value, kind)) if kind in _DATA else None,
         ChannelState(value.state),
         value.freshness == value_pb2.FRESHNESS_FRESH,
-        Severity(value.severity - 1),
+        AlarmSeverity(value.severity - 1),
         _status_name(value.status),
         value.source_time_ns,
         value.receive_time_ns,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
-from drey_client.errors import DreyError, from_call_error
+from drey_client.errors import ClientError, from_call_error
 from drey_client.values import LivePv, pv_of_row
-from drey_client.watch_state import CHANNELS_CHANGED, WatchState
+from drey_client.watch_state import CHANNELS_CHANGED, WatchModel
 
 if TYPE_CHECKING:
     from drey.common.v1 import value_pb2
@@ -48,8 +48,8 @@ class LiveChange:
     notice: str = ""
 
 
-class Watch:
-    """Changes of some PVs, by `async for`; it ends when it is left, or by `DreyError`.
+class LiveWatch:
+    """Changes of some PVs, by `async for`; it ends when it is left, or by `ClientError`.
 
     It connects again by itself, with the token, and tells so by a change that is not `live`. What a
     new connection cannot mend (a key that is not accepted, nothing chosen) is raised. Not to be
@@ -67,7 +67,7 @@ class Watch:
         """`open_channel` makes a connection, a new one after each loss: the last may hang."""
         self._open_channel, self._metadata = open_channel, metadata
         self._spec, self._silence_s = spec, silence_s
-        self._state = WatchState()
+        self._state = WatchModel()
         self._changed: set[int] = set()
         self._whole = False
         self.resumed = 0
@@ -109,8 +109,8 @@ class Watch:
                     change = self._apply(message)
                     if change is not None:
                         yield change
-                error = DreyError("the server ended the watch", reason="WATCH_ENDED")
-            except DreyError as raised:
+                error = ClientError("the server ended the watch", reason="WATCH_ENDED")
+            except ClientError as raised:
                 error = raised
             if error.reason == "TOKEN_UNKNOWN" and self._state.token:
                 self._state.token = ""
@@ -137,7 +137,7 @@ class Watch:
                     try:
                         message = await asyncio.wait_for(call.read(), self._silence_s)
                     except TimeoutError:
-                        raise DreyError(
+                        raise ClientError(
                             f"the server has said nothing for {self._silence_s:g} s",
                             reason="UNAVAILABLE",
                             status="UNAVAILABLE",

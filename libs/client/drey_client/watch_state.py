@@ -35,7 +35,7 @@ class WatchChange:
     notice: str = ""
 
 
-class WatchState:
+class WatchModel:
     """State of a watch: rows and metadata by permanent number, the token, how fresh it is."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from drey.common.v1 import value_pb2
 from drey.monitor.v1 import monitor_service_pb2
 from drey_client.parts import whole_rows
-from drey_client.watch_state import WatchState
+from drey_client.watch_state import WatchModel
 
 Response = monitor_service_pb2.WatchPvsResponse
 
@@ -56,7 +56,7 @@ def baseline(model, *rows, keeps=False, token="t"):
 
 
 def test_baseline_and_diffs_fold():
-    model = WatchState()
+    model = WatchModel()
     baseline(model, row(1, 1.0), row(2, 2.0))
     assert model.complete and model.token == "t"
     change = model.apply(Response(diff={"rows": [row(2, 5.0)], "merged": 4}))
@@ -67,7 +67,7 @@ def test_baseline_and_diffs_fold():
 
 
 def test_a_lost_stream_makes_all_stale_until_it_goes_on():
-    model = WatchState()
+    model = WatchModel()
     baseline(model, row(1, 1.0, freshness=value_pb2.FRESHNESS_FRESH))
     model.lost()
     assert model.stale_count == 1 and not model.connected
@@ -78,7 +78,7 @@ def test_a_lost_stream_makes_all_stale_until_it_goes_on():
 
 
 def test_freshness_and_stalling_are_told_once():
-    model = WatchState()
+    model = WatchModel()
     baseline(model, row(1, 1.0))
     change = model.apply(Response(freshness={"freshness": 2, "all": True, "reason": "silent"}))
     assert change.notice == "stale: all PVs: silent" and model.stale_count == 1
@@ -88,7 +88,7 @@ def test_freshness_and_stalling_are_told_once():
 
 
 def test_a_diff_changes_what_it_holds_and_no_other_channel():
-    model = WatchState()
+    model = WatchModel()
     both = value_pb2.PvRow(
         number=7, name="A", setpoint={"float64_value": 1.0}, readback={"float64_value": 2.0}
     )

@@ -14,7 +14,7 @@ from drey_cli.render.table import Cell, escape, text_of
 from drey_cli.render.values import NO_METADATA, row_cells, rows_table
 from drey_cli.selection import Choice, choosing
 from drey_cli.session import CliSession, command
-from drey_client.watch_state import WatchChange, WatchState
+from drey_client.watch_state import WatchChange, WatchModel
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -74,7 +74,7 @@ def watch(
         min_interval=interval,
     )
     spec.fields = _FIELDS[fields]  # type: ignore[assignment]
-    model, client = WatchState(), session.client
+    model, client = WatchModel(), session.client
 
     def open_stream() -> Stream[monitor_service_pb2.WatchPvsResponse]:
         request = monitor_service_pb2.WatchPvsRequest(spec=spec, token=model.token)
@@ -88,7 +88,7 @@ def watch(
 
 def _follow_watch(
     ticks: Iterator[monitor_service_pb2.WatchPvsResponse | StreamLost | None],
-    model: WatchState,
+    model: WatchModel,
     display: Display,
     until: float,
     count: int,
@@ -122,7 +122,7 @@ def _follow_watch(
 class Display:
     """Where a watch is shown. The base shows each change as a line: for pipes."""
 
-    def __init__(self, session: CliSession, model: WatchState) -> None:
+    def __init__(self, session: CliSession, model: WatchModel) -> None:
         self.session = session
         self.model = model
 
@@ -164,7 +164,7 @@ class JsonDisplay(Display):
 class LiveDisplay(Display):
     """A table that stays on the terminal."""
 
-    def __init__(self, session: CliSession, model: WatchState) -> None:
+    def __init__(self, session: CliSession, model: WatchModel) -> None:
         super().__init__(session, model)
         self._live = session.out.live("")
         self._recent: dict[int, float] = {}
@@ -226,7 +226,7 @@ class LiveDisplay(Display):
         return Group(*parts, Text(escape(self._notice), "dim")) if self._notice else Group(*parts)
 
 
-def watch_status(model: WatchState) -> tuple[str, str]:
+def watch_status(model: WatchModel) -> tuple[str, str]:
     """One word for a watch, and its style: fresh, stale, stalled, connecting."""
     if not model.connected:
         return ("stale, connecting", "yellow") if model.rows else ("connecting", "yellow")
@@ -238,7 +238,7 @@ def watch_status(model: WatchState) -> tuple[str, str]:
     return ("fresh", "green") if model.complete else ("loading", "cyan")
 
 
-def _make_display(session: CliSession, model: WatchState) -> Display:
+def _make_display(session: CliSession, model: WatchModel) -> Display:
     if session.out.json:
         return JsonDisplay(session, model)
     return LiveDisplay(session, model) if session.out.is_terminal else Display(session, model)

@@ -23,7 +23,7 @@ from drey_cli.selection import Choice, choosing_by_option
 from drey_cli.session import CliSession, command, end_with
 
 if TYPE_CHECKING:
-    from drey_cli.client import Client
+    from drey_cli.client import CliClient
 
 _CLASSES = (
     "equal",
@@ -124,7 +124,7 @@ def compare(
         end_with(ExitCode.DIFFERENT)
 
 
-def _state_ref(client: Client, text: str) -> state_pb2.StateRef:
+def _state_ref(client: CliClient, text: str) -> state_pb2.StateRef:
     if text == "live":
         return state_pb2.StateRef(live=state_pb2.LiveState())
     kind, colon, label = text.partition(":")
