@@ -32,7 +32,8 @@ SERVICES: dict[str, type[CommonSettings]] = {
 BY_CHART = {
     *("postgres_url", "redis_url", "nats_url", "namespace", "shards", "listen"),
     *("trusted_keys", "signing_key", "tls_cert", "tls_key", "tls_ca", "tls_client_ca"),
-    *("allow_insecure_listen", "ca_address_list", "ca_auto_address_list", "ca_name_servers"),
+    *("probe_listen", "allow_insecure_listen"),
+    *("ca_address_list", "ca_auto_address_list", "ca_name_servers"),
     *("lease", "lease_duration", "lease_namespace", "lease_identity"),
     *("snapshot_target", "monitor_target", "restore_target", "gateway_target"),
 }

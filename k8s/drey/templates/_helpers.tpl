@@ -16,6 +16,10 @@ app.kubernetes.io/component: {{ .component }}
 {{ get (dict "snapshot" 7101 "monitor" 7102 "restore" 7103 "gateway" 7100) . }}
 {{- end }}
 
+{{- define "drey.probePort" -}}
+{{ get (dict "snapshot" 7111 "monitor" 7112 "restore" 7113 "gateway" 7110) . }}
+{{- end }}
+
 {{- define "drey.text" -}}
 {{ if kindIs "string" . }}{{ . | quote }}{{ else }}{{ . | toJson | quote }}{{ end }}
 {{- end }}
@@ -52,6 +56,7 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 - {name: DREY_TRUSTED_KEYS, value: /etc/drey/keys/trusted.json}
 - {name: DREY_SIGNING_KEY, value: /etc/drey/keys/{{ $service }}.pem}
 - {name: DREY_{{ upper $service }}_LISTEN, value: "0.0.0.0:{{ include "drey.port" $service }}"}
+- {name: DREY_PROBE_LISTEN, value: "0.0.0.0:{{ include "drey.probePort" $service }}"}
 {{- range $other := list "snapshot" "monitor" "restore" "gateway" }}
 - {name: DREY_{{ upper $other }}_TARGET, value: "{{ $name }}-{{ $other }}:{{ include "drey.port" $other }}"}
 {{- end }}

@@ -171,11 +171,27 @@ async def serve(
     async with asyncio.TaskGroup() as loops:
         guarding = loops.create_task(guard.run())
         try:
-            yield port, health
+            async with _probes_served(settings, health):
+                yield port, health
         finally:
             await health.set(False)
             await server.stop(grace_s)
             guarding.cancel()
+
+
+@asynccontextmanager
+async def _probes_served(settings: CommonSettings, health: Health) -> AsyncIterator[None]:
+    if not settings.probe_listen:
+        yield
+        return
+    server = grpc.aio.server(maximum_concurrent_rpcs=settings.max_probes)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    server.add_insecure_port(settings.probe_listen)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
 
 
 def _serve_reflection(server: grpc.aio.Server, shown: Sequence[str]) -> None:

@@ -107,6 +107,11 @@ class CommonSettings(BaseModel):
     max_calls: int = Field(
         4000, ge=10, le=100_000, description="Most calls at a time; further ones are refused."
     )
+    probe_listen: str = Field(
+        "",
+        description="Address at which `grpc.health.v1` alone is served, without TLS and keys: for"
+        " the kubelet, whose probes know neither. Empty: only where everything is served.",
+    )
     max_probes: int = Field(
         256,
         ge=4,

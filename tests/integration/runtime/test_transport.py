@@ -13,6 +13,7 @@ import asyncpg
 import grpc
 import nkeys
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nats.errors import Error as NatsError
 
 from drey.access.v1 import access_service_pb2 as pb
@@ -249,3 +250,29 @@ async def test_postgres_by_tls(authority: Authority, tmp_path: Path) -> None:
             await connection.close()
         with pytest.raises((OSError, asyncpg.PostgresError)):
             await asyncpg.connect(checked, timeout=60)
+
+
+async def test_the_kubelet_asks_for_health_without_tls_and_for_nothing_else(
+    authority: Authority,
+) -> None:
+    probes = f"127.0.0.1:{free_port()}"
+    settings = secured(authority, authority.sign("snapshot"), probe_listen=probes)
+    services = [(SERVICE, Servicer())]
+    async with (
+        serve(settings, "127.0.0.1:0", "X", ByName(), services) as (_, health),
+        grpc.aio.insecure_channel(probes) as found,
+    ):
+        stub = health_pb2_grpc.HealthStub(found)
+        states = health_pb2.HealthCheckResponse.ServingStatus
+
+        async def state_of(service: str) -> int:
+            request = health_pb2.HealthCheckRequest(service=service)
+            return int((await stub.Check(request, timeout=5)).status)
+
+        assert await state_of("") == states.SERVING
+        assert await state_of(SERVICE) == states.NOT_SERVING
+        await health.set(True)
+        assert await state_of(SERVICE) == states.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await who(found)
+        assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED

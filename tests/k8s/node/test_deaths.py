@@ -34,6 +34,26 @@ def wait_owned(site: Site) -> None:
     )
 
 
+class Ownership:
+    """The epochs of some shards at one time, and how long it takes until others follow."""
+
+    def __init__(self, bus: BusListener, watcher: Watcher, shards: list[int]) -> None:
+        until(lambda: all(bus.epoch(shard) for shard in shards), "heartbeats are heard")
+        self._bus, self._watcher = bus, watcher
+        self._epochs = {shard: bus.epoch(shard) for shard in shards}
+        self._begun = time.monotonic()
+
+    def wait_followed(self, what: str) -> None:
+        """Wait for a greater epoch of each shard, and for updates of all counters under it."""
+        until(
+            lambda: all(self._bus.epoch(shard) > epoch for shard, epoch in self._epochs.items()),
+            "another owner of each shard",
+        )
+        self._watcher.wait_updates(what)
+        took = time.monotonic() - self._begun
+        print(f"{what} (shards {list(self._epochs)}): updates from the next after {took:.1f} s")
+
+
 @pytest.fixture(autouse=True)
 def settled(site: Site) -> None:
     wait_owned(site)
@@ -43,12 +63,9 @@ def settled(site: Site) -> None:
 def test_a_killed_owner_is_followed(site: Site) -> None:
     pod, shards = max(owner_of_all(site).items(), key=lambda found: len(found[1]))
     with Watcher(site) as watcher, BusListener(site) as bus:
-        until(lambda: all(bus.epoch(shard) for shard in shards), "heartbeats are heard")
-        epochs = {shard: bus.epoch(shard) for shard in shards}
-        site.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
-        took = watcher.wait_updates("an owner was killed")
-        print(f"owner of {shards} killed: all fresh again at the watcher after {took:.1f} s")
-        assert all(bus.epoch(shard) > epochs[shard] for shard in shards)
+        ownership = Ownership(bus, watcher, shards)
+        site.kubectl("delete", "pod", pod, "--force", "--grace-period=0", "--wait=false")
+        ownership.wait_followed("owner killed")
         wait_owned(site)
         watcher.check("owner killed")
         bus.check()
@@ -59,14 +76,11 @@ def test_a_stopped_owner_is_followed_and_silent_when_it_goes_on(site: Site) -> N
     processes = site.processes(pod)
     assert processes
     with Watcher(site) as watcher, BusListener(site) as bus:
-        until(lambda: all(bus.epoch(shard) for shard in shards), "heartbeats are heard")
-        epochs = {shard: bus.epoch(shard) for shard in shards}
+        ownership = Ownership(bus, watcher, shards)
         for process in processes:
             os.kill(process, signal.SIGSTOP)
         try:
-            took = watcher.wait_updates("an owner was stopped")
-            print(f"owner of {shards} stopped: all fresh again at the watcher after {took:.1f} s")
-            assert all(bus.epoch(shard) > epochs[shard] for shard in shards)
+            ownership.wait_followed("owner stopped")
             # longer than the Lease in any case
             time.sleep(LEASE_S)
         finally:
@@ -83,9 +97,8 @@ def test_monitors_come_and_go_under_load(site: Site) -> None:
         for replicas in (1, 3, 1):
             site.scale("monitor", replicas)
             wait_owned(site)
-            took = watcher.wait_updates(f"{replicas} monitors")
-            spread = sorted(map(len, owner_of_all(site).values()))
-            print(f"{replicas} monitors hold {spread}; updates {took:.1f} s after")
+            watcher.wait_updates(f"{replicas} monitors")
+            print(f"{replicas} monitors hold {sorted(map(len, owner_of_all(site).values()))}")
         site.scale("monitor", MONITORS)
         watcher.check("monitors 1, 3, 1")
         bus.check()

@@ -71,9 +71,9 @@ def test_everything_is_upgraded_under_load(site: Site) -> None:
         watcher.wait_updates("the upgrade")
         taken = loop.taken
         until(lambda: loop.taken > taken + 2, "snapshots go on")
+        watcher.check("helm upgrade")
+        bus.check()
     now = {name for service in SERVICES for name in site.pods(service)}
     assert not pods & now, "every pod is a new one"
-    watcher.check("helm upgrade")
-    bus.check()
     print(f"snapshots taken {loop.taken}, failed {dict(loop.failed) or 'none'}")
     assert not loop.failed
