@@ -565,6 +565,7 @@ async def test_system_summary(rig, gateway, admin_key):
         return (await summary()).shards[0].state.fresh
 
     await eventually(heard, "a monitor")
+    found: Any = None
 
     found: Any = None
 
