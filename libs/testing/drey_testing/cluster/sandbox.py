@@ -11,6 +11,7 @@ not. One at a time. Needs root.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from pathlib import Path
 from drey_stack import launch
 
 FOLDER = Path(tempfile.gettempdir()) / "drey-node"
-CGROUP = "drey-node"
+CGROUP = f"drey-node-{hashlib.sha256(bytes(FOLDER)).hexdigest()[:8]}"
 INSIDE = "DREY_NODE_SANDBOX"
 """Environment variable that names the folder to what runs inside."""
 _CGROUPS = Path("/sys/fs/cgroup")
