@@ -43,7 +43,7 @@ class ImagesMissing(Exception):
 
 
 @dataclass(frozen=True)
-class Image:
+class ContainerImage:
     """One image: where its Dockerfile is, and how large it is."""
 
     name: str
@@ -61,7 +61,7 @@ def archive(name: str) -> Path:
     return _folder() / f"{name}.tar"
 
 
-def images() -> list[Image]:
+def images() -> list[ContainerImage]:
     """All images, those whose sources changed made anew. `ImagesMissing`."""
     missing = missing_packages()
     if missing or os.geteuid() != 0:
@@ -132,13 +132,13 @@ def _make_pause() -> None:
     _export(name, archive("pause"))
 
 
-def _make(name: str, dockerfile: str) -> Image:
+def _make(name: str, dockerfile: str) -> ContainerImage:
     tag = f"{REGISTRY}/{name}:{TAG}"
     begun = time.monotonic()
     _build(tag, ROOT / dockerfile, ROOT)
     if _export(tag, archive(name)):
         _say(f"made {name} in {time.monotonic() - begun:.0f} s")
-    return Image(name, archive(name), _size_mb(tag) - _size_mb(f"{REGISTRY}/base:{TAG}"))
+    return ContainerImage(name, archive(name), _size_mb(tag) - _size_mb(f"{REGISTRY}/base:{TAG}"))
 
 
 def _build(tag: str, dockerfile: Path, context: Path) -> None:
