@@ -567,8 +567,6 @@ async def test_system_summary(rig, gateway, admin_key):
     await eventually(heard, "a monitor")
     found: Any = None
 
-    found: Any = None
-
     async def answering() -> bool:
         nonlocal found
         found = await summary()
