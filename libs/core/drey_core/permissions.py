@@ -41,6 +41,7 @@ _LOOK = _split_permissions("""
     event.events.watch
     job.jobs.get job.jobs.list job.jobs.watch
     monitor.drift.watch monitor.status.get monitor.values.get monitor.values.watch
+    reference.states.read
     restore.approvals.list
     restore.plans.get restore.plans.list restore.plans.read
     restore.restores.get restore.restores.list restore.restores.read restore.restores.watch

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,14 +17,17 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from drey.common.v1 import value_pb2
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
+from drey.internal.reference.v1 import reference_service_pb2
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage, MetadataPage
-from drey_core.errors import Unavailable
+from drey_core.errors import NotFound, Unavailable
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS
 from drey_core.slot_sequences import SlotSequences
 from drey_core.values import Columns, Kind, Origin, State
+from drey_core.wire_columns import column_chunks
 from drey_runtime.auth import make_keys
 from drey_runtime.batches import encode_batches
 from drey_runtime.bus import Bus
@@ -331,6 +334,104 @@ class GatewayRig:
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+class ReferenceStandIn:
+    """`ReferenceService` of PVs as `catalog_pages` makes them, the same values in any snapshot.
+
+    `reads` counts those that were read whole. Who is not in `snapshots`, where it is given, is not
+    found; `golden` is the id of the snapshot that is golden under any label.
+    """
+
+    def __init__(self, pvs: int, value: float = 0.0) -> None:
+        self.pages = catalog_pages(pvs)
+        for page in self.pages:
+            page.absolute[:] = 0.5
+        channels = [channel for pv in range(1, pvs + 1) for channel in (setpoint(pv), readback(pv))]
+        self._columns = floats(channels, [value] * len(channels))
+        self._numbers = np.repeat(np.arange(1, pvs + 1), 2)
+        self._roles = np.tile(np.array([ROLE_SETPOINT, ROLE_READBACK], np.uint8), pvs)
+        self.reads = 0
+        self.golden = ""
+        self.snapshots: set[str] | None = None
+
+    async def ReadReference(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """See the contract."""
+        golden = request.state.HasField("golden")
+        snapshot_id = self.golden if golden else request.state.snapshot_id
+        if not snapshot_id or (self.snapshots is not None and snapshot_id not in self.snapshots):
+            raise NotFound(
+                f"there is no snapshot {snapshot_id}",
+                field="spec.reference.golden" if golden else "spec.reference.snapshot_id",
+            )
+        yield reference_service_pb2.ReadReferenceResponse(snapshot_id=snapshot_id, time_ns=START)
+        if snapshot_id == request.known_id:
+            return
+        self.reads += 1
+        pages = [encode_catalog(page) for page in self.pages]
+        yield reference_service_pb2.ReadReferenceResponse(catalog_pages=pages)
+        for chunk in column_chunks(self._numbers, self._roles, self._columns):
+            columns = value_pb2.ValueColumns.FromString(chunk)
+            yield reference_service_pb2.ReadReferenceResponse(columns=columns)
+
+
+REFERENCE = "drey.internal.reference.v1.ReferenceService"
+
+
+class DriftClient:
+    """Folds a watch of drift into what its user holds, by the contract's words alone."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Any] = {}
+        self.token = ""
+        self.begun: list[Any] = []
+        self.ended_baselines = 0
+        self.summary: Any = None
+        self.checkpoints: list[Any] = []
+        self.freshness: list[Any] = []
+        self.resyncs: list[str] = []
+        self.merged = 0
+        self.changed_rows = 0
+
+    def take(self, message: Any) -> str:
+        """Fold one WatchDriftResponse; which part it had."""
+        part: str = message.WhichOneof("part")
+        getattr(self, f"_{part}")(getattr(message, part))
+        return part
+
+    def _baseline_begin(self, part: Any) -> None:
+        self.begun.append(part)
+        if not part.keeps_state:
+            self.rows = {}
+
+    def _baseline(self, part: Any) -> None:
+        for row in part.rows:
+            self.rows[row.live.number] = row
+
+    def _changed(self, part: Any) -> None:
+        for number in part.left:
+            self.rows.pop(number, None)
+        for row in part.rows:
+            self.rows[row.live.number] = row
+        self.merged += part.merged
+        self.changed_rows += len(part.rows)
+
+    def _summary(self, part: Any) -> None:
+        self.summary = part
+
+    def _baseline_end(self, part: Any) -> None:
+        self.token = part.token
+        self.ended_baselines += 1
+
+    def _checkpoint(self, part: Any) -> None:
+        self.token = part.token
+        self.checkpoints.append(part)
+
+    def _freshness(self, part: Any) -> None:
+        self.freshness.append(part)
+
+    def _resync_required(self, part: Any) -> None:
+        self.resyncs.append(part.reason)
 
 
 class WatchClient:

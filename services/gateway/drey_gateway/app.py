@@ -20,11 +20,13 @@ from drey.restore.v1 import restore_service_pb2 as _restore
 from drey.snapshot.v1 import snapshot_service_pb2 as _snapshot
 from drey.system.v1 import system_service_pb2 as _system
 from drey_gateway.access import KeyAuthenticator, KeyLoop, KeyStore
+from drey_gateway.adapters.references import ReferenceClient
 from drey_gateway.adapters.resolver import CatalogResolver
 from drey_gateway.breakers import BreakerOverrides
 from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain.keys import KeyRing
 from drey_gateway.domain.live import LiveState
+from drey_gateway.drift_book import DriftBook
 from drey_gateway.forwarding import Forwarder
 from drey_gateway.loops.event_feed import EventFeed
 from drey_gateway.loops.feed import Feed
@@ -170,6 +172,8 @@ async def main(settings: GatewaySettings, app: App) -> None:
     limiter = WatcherLimit(settings.max_watchers, settings.caller_share)
     sessions = SessionBook(context, limiter)
     relay = SessionRelay(sessions, bus, signer)
+    references = ReferenceClient(SignedChannel.of(channels["snapshot"], signer, "snapshot"))
+    drifts = DriftBook(context, references, events)
     probes = Probes(
         {
             "postgres": probe_postgres(db),
@@ -180,7 +184,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
     )
 
     services: list[tuple[str, object]] = [
-        (MONITOR, MonitorServicer(context, feed.loaded.is_set, limiter, sessions, relay)),
+        (MONITOR, MonitorServicer(context, feed.loaded.is_set, limiter, sessions, relay, drifts)),
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db)),
         (AUDIT, AuditServicer(db, anchors, events.changed, limiter)),
@@ -215,6 +219,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
     app.start(jobs.changes)
     app.start(events)
     app.start(overrides)
+    app.start(drifts)
     app.start(anchors)
     app.start(GatewayReadiness(health, feed, ring, db, probes))
     app.start(InstanceReports(bus, "gateway", lambda: health.serves(MONITOR)))

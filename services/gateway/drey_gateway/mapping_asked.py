@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from functools import partial
 
+from google.protobuf.duration_pb2 import Duration
+
 from drey.common.v1 import selector_pb2
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey.monitor.v1 import watch_pb2
@@ -29,6 +31,16 @@ def read_selector(message: selector_pb2.Selector, path: str) -> Selector:
     return selector
 
 
+def read_interval(message: Duration, path: str) -> float:
+    """Seconds between two messages. Raises `InvalidArgument`."""
+    interval = message.ToNanoseconds() / 1e9
+    if not 0 <= interval <= _MAX_INTERVAL_S:
+        raise errors.InvalidArgument(
+            f"{path}: {interval} s is not between 0 and an hour", field=path
+        )
+    return interval
+
+
 def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") -> Wanted:
     """A specification at `path` of a request. Raises `InvalidArgument`, `Unimplemented`."""
     if spec.HasField("array_limits"):
@@ -37,17 +49,11 @@ def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") 
             " of the selector",
             field=f"{path}.array_limits",
         )
-    interval = spec.min_interval.ToNanoseconds() / 1e9
-    if not 0 <= interval <= _MAX_INTERVAL_S:
-        raise errors.InvalidArgument(
-            f"{path}.min_interval: {interval} s is not between 0 and an hour",
-            field=f"{path}.min_interval",
-        )
     return Wanted(
         terms=(SelectorTerm(True, read_selector(spec.selector, f"{path}.selector")),),
         fields=mapping.fields(spec.fields),
         in_columns=in_columns(spec.form, f"{path}.form"),
-        min_interval_s=interval,
+        min_interval_s=read_interval(spec.min_interval, f"{path}.min_interval"),
         with_metadata=spec.with_metadata,
         allow_unknown=spec.allow_unknown,
         deadband=_read_deadband(spec, f"{path}.deadband"),

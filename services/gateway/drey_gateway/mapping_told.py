@@ -34,17 +34,15 @@ def encode_part(**part: object) -> bytes:
     return raw
 
 
-def freshness_message(
+def freshness_change(
     code: value_pb2.Freshness.ValueType, reason: str, *, numbers: I8 | None
-) -> bytes:
+) -> watch_pb2.FreshnessChange:
     """`numbers` None: all that are watched."""
-    return encode_part(
-        freshness=watch_pb2.FreshnessChange(
-            freshness=code,
-            all=numbers is None,
-            pv_numbers=[] if numbers is None else numbers.tolist(),
-            reason=reason,
-        )
+    return watch_pb2.FreshnessChange(
+        freshness=code,
+        all=numbers is None,
+        pv_numbers=[] if numbers is None else numbers.tolist(),
+        reason=reason,
     )
 
 

@@ -23,6 +23,7 @@ from drey_core.values import I8
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext
 from drey_gateway.domain.deadband import DeadbandFilter
+from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.resume import Token, encode_token
 from drey_gateway.domain.rows import RowCache
 from drey_gateway.domain.terms import Terms
@@ -39,7 +40,7 @@ from drey_gateway.domain.wire import InstantValues, TakenRows, baseline_messages
 from drey_gateway.mapping_told import (
     NamesTold,
     encode_part,
-    freshness_message,
+    freshness_change,
     left_messages,
     paced,
 )
@@ -56,6 +57,52 @@ _WARM_ROWS = 8192
 _NO_ROWS = np.zeros(0, np.int64)
 _ROWS, _COLUMNS = form_pb2.VALUE_FORM_ROWS, form_pb2.VALUE_FORM_COLUMNS
 _MOVED = watch_pb2.LEAVE_REASON_CHANNELS_CHANGED
+
+
+async def catch_up(live: LiveState, token: Token, selection: WatchSelection) -> None:
+    """The gateway that gave the token may have been a moment ahead of this one."""
+    end = time.monotonic() + _CATCH_UP_S
+    while time.monotonic() < end and token.selection == selection.digest:
+        mine = live.positions()
+        if all(mine.get(s, (0, 0)) >= position for s, position in token.seen.items()):
+            return
+        await asyncio.sleep(0.02)
+
+
+def checkpoint_of(
+    context: WatchContext, watched: frozenset[int], token: str
+) -> watch_pb2.Checkpoint:
+    """The sign of life of a watch of these shards."""
+    stale, clock, shards = context.stale(), time.monotonic_ns(), context.live.shards
+    torn = any(not shards[n].stream.in_sync and n in stale for n in watched)
+    return watch_pb2.Checkpoint(
+        token=token,
+        shards=[mapping.shard_state(n, shards[n], n not in stale, clock) for n in sorted(watched)],
+        time_ns=now_ns(),
+        stalled=torn or not context.bus_connected(),
+    )
+
+
+def freshness_changes(
+    context: WatchContext, selection: WatchSelection, before: frozenset[int], after: frozenset[int]
+) -> Iterator[watch_pb2.FreshnessChange]:
+    """What became stale, or fresh again, where other shards are stale than before."""
+    if before == after:
+        return
+    count = context.live.shard_count
+    numbers_before = stale_numbers(selection, before, count)
+    numbers_after = stale_numbers(selection, after, count)
+    reasons = context.stale()
+    why = "; ".join(sorted({reasons[s] for s in after if s in reasons}))
+    for code, numbers, reason in (
+        (value_pb2.FRESHNESS_STALE, np.setdiff1d(numbers_after, numbers_before), why),
+        (value_pb2.FRESHNESS_FRESH, np.setdiff1d(numbers_before, numbers_after), ""),
+    ):
+        if len(numbers) == len(selection) > 0:
+            yield freshness_change(code, reason, numbers=None)
+            continue
+        for start in range(0, len(numbers), _NUMBERS):
+            yield freshness_change(code, reason, numbers=numbers[start : start + _NUMBERS])
 
 
 class Watch:
@@ -120,7 +167,7 @@ class Watch:
         wanted, selection = self._wanted, self._state.selection
         why = ""
         if wanted.token is not None:
-            await self._catch_up(wanted.token, selection)
+            await catch_up(self._live, wanted.token, selection)
             why = honourable(wanted.token, selection, self._live.positions())
             if why:
                 yield encode_part(resync_required=watch_pb2.ResyncRequired(reason=why))
@@ -153,21 +200,13 @@ class Watch:
             yield message
         if keeps:
             # what the client holds may have been told stale or fresh by another gateway
-            yield freshness_message(value_pb2.FRESHNESS_FRESH, "", numbers=None)
+            fresh = freshness_change(value_pb2.FRESHNESS_FRESH, "", numbers=None)
+            yield encode_part(freshness=fresh)
             self._state.stale = frozenset()
             for message in self._freshness_changes(stale):
                 yield message
         self._state.stale = stale
         yield encode_part(baseline_end=watch_pb2.BaselineEnd(token=token))
-
-    async def _catch_up(self, token: Token, selection: WatchSelection) -> None:
-        """The gateway that gave the token may have been a moment ahead of this one."""
-        end = time.monotonic() + _CATCH_UP_S
-        while time.monotonic() < end and token.selection == selection.digest:
-            mine = self._live.positions()
-            if all(mine.get(s, (0, 0)) >= position for s, position in token.seen.items()):
-                return
-            await asyncio.sleep(0.02)
 
     async def _warm_rows(self, selection: WatchSelection) -> None:
         """Encode a large selection in pieces, so that others get their turn in between."""
@@ -225,20 +264,8 @@ class Watch:
 
     def _make_checkpoint(self) -> bytes:
         self._next_checkpoint = time.monotonic() + CHECKPOINT_S
-        stale, clock = self._context.stale(), time.monotonic_ns()
-        shards = sorted(self._state.selection.shards)
-        torn = any(not self._live.shards[s].stream.in_sync and s in stale for s in shards)
-        return encode_part(
-            checkpoint=watch_pb2.Checkpoint(
-                token=encode_token(self._token),
-                shards=[
-                    mapping.shard_state(n, self._live.shards[n], n not in stale, clock)
-                    for n in shards
-                ],
-                time_ns=now_ns(),
-                stalled=torn or not self._context.bus_connected(),
-            )
-        )
+        shards, token = self._state.selection.shards, encode_token(self._token)
+        return encode_part(checkpoint=checkpoint_of(self._context, shards, token))
 
     # --- parts of a turn ---
 
@@ -250,23 +277,9 @@ class Watch:
 
     def _freshness_changes(self, stale: frozenset[int]) -> Iterator[bytes]:
         """Tell what became stale, or fresh again."""
-        if stale == self._state.stale:
-            return
-        selection, count = self._state.selection, self._live.shard_count
-        before = stale_numbers(selection, self._state.stale, count)
-        after = stale_numbers(selection, stale, count)
-        self._state.stale = stale
-        reasons = self._context.stale()
-        why = "; ".join(sorted({reasons[s] for s in stale if s in reasons}))
-        for code, numbers, reason in (
-            (value_pb2.FRESHNESS_STALE, np.setdiff1d(after, before), why),
-            (value_pb2.FRESHNESS_FRESH, np.setdiff1d(before, after), ""),
-        ):
-            if len(numbers) == len(selection) > 0:
-                yield freshness_message(code, reason, numbers=None)
-                continue
-            for start in range(0, len(numbers), _NUMBERS):
-                yield freshness_message(code, reason, numbers=numbers[start : start + _NUMBERS])
+        before, self._state.stale = self._state.stale, stale
+        for change in freshness_changes(self._context, self._state.selection, before, stale):
+            yield encode_part(freshness=change)
 
     def _take_change(self, change: WatchDiff, stale: frozenset[int]) -> InstantValues:
         if len(change.at) == 0 or self._cache is None:

@@ -26,6 +26,7 @@ CATALOG_SERVICE = "drey.catalog.v1.CatalogService"
 DIRECTORY_SERVICE = "drey.internal.directory.v1.DirectoryService"
 SNAPSHOT_SERVICE = "drey.snapshot.v1.SnapshotService"
 COMPARE_SERVICE = "drey.compare.v1.CompareService"
+REFERENCE_SERVICE = "drey.internal.reference.v1.ReferenceService"
 _GIVE_BACK_S = 30.0
 PACKAGES = ("drey_runtime", "drey_snapshot")
 
@@ -34,7 +35,9 @@ async def main(settings: SnapshotSettings, app: App) -> None:
     """Open everything, start the loops, serve."""
     keep_little()
     context = await open_context(settings, app)
-    snapshots_servicer, compare_servicer, breakers = await snapshots.setup(context)
+    snapshots_servicer, compare_servicer, reference_servicer, breakers = await snapshots.setup(
+        context
+    )
     services: list[tuple[str, object]] = [
         (
             CATALOG_SERVICE,
@@ -43,6 +46,7 @@ async def main(settings: SnapshotSettings, app: App) -> None:
         (DIRECTORY_SERVICE, DirectoryServicer(context.catalog)),
         (SNAPSHOT_SERVICE, snapshots_servicer),
         (COMPARE_SERVICE, compare_servicer),
+        (REFERENCE_SERVICE, reference_servicer),
     ]
     assert settings.trusted_keys is not None, "open_context has checked it"
     _, health = await app.stack.enter_async_context(

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
@@ -267,6 +268,34 @@ class Monitor(monitor_service_pb2_grpc.MonitorServiceServicer):
             yield response(
                 diff={"rows": [value_pb2.PvRow(name="A:SET", number=7, setpoint=number(2.0 + at))]}
             )
+
+    def WatchDrift(self, request, context):
+        self.state.calls.append(request)
+        self.state.watches += 1
+        response = monitor_service_pb2.WatchDriftResponse
+        keeps = bool(request.token)
+        yield response(baseline_begin={"pv_count": 2, "keeps_state": keeps, "snapshot_id": NEW})
+        if not keeps:
+            yield response(baseline={"rows": [drift_row("A:SET", 7, 1.0)]})
+        yield response(summary={"different": 1, "same": 1, "compared": 2})
+        yield response(baseline_end={"token": f"t{self.state.watches}"})
+        if self.state.drop_first_watch and self.state.watches == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gateway is going down")
+        yield response(changed={"rows": [drift_row("B:SET", 8, 9.0)], "left": [7]})
+        while context.is_active():
+            yield response(checkpoint={"token": "t"})
+            time.sleep(0.1)
+
+
+def drift_row(name, pv, deviation):
+    return monitor_service_pb2.DriftRow(
+        live=value_pb2.PvRow(name=name, number=pv, setpoint=number(deviation)),
+        stored=value_pb2.PvRow(name=name, number=pv, setpoint=number(0.0)),
+        deviation=deviation,
+        setpoint_class=3,
+        readback_class=0,
+        different=True,
+    )
 
 
 class Snapshots(snapshot_service_pb2_grpc.SnapshotServiceServicer):

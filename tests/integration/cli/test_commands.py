@@ -187,6 +187,29 @@ def test_watch_connects_again_with_its_token(drey, state):
     assert "setpoint=2" in result.out
 
 
+def test_drift_tells_what_enters_and_what_leaves(drey, state):
+    result = drey("snapshot", "drift", "golden:run", "--hysteresis", "0.8", "--for", "1s")
+    assert result.code == 0
+    assert "A:SET set reference=0 now=1 1× different" in result.out
+    assert "B:SET set reference=0 now=9 9× different" in result.out
+    assert "A:SET same again" in result.out
+    assert "2 PVs compared: 1 different, 0 unknown, 1 the same" in result.out
+    spec = state.calls[-1].spec
+    assert (spec.reference.golden.label, spec.hysteresis) == ("run", 0.8)
+
+
+def test_drift_goes_on_with_its_token(drey, state):
+    state.drop_first_watch = True
+    result = drey("snapshot", "drift", "latest", "--json", "--for", "2s")
+    assert result.code == 0
+    kinds = [next(iter(line)) for line in result.lines]
+    assert kinds[:5] == [
+        *("baseline_begin", "baseline", "summary", "baseline_end", "connection_lost"),
+    ]
+    assert state.calls[-1].token == "t1"
+    assert kinds[5:8] == ["baseline_begin", "summary", "baseline_end"]
+
+
 def test_snapshots_are_named_in_four_ways(drey):
     for name in (OLD, "0193", "aaaa", "old", "latest~1"):
         assert drey("snapshot", "show", name, "--json").json["snapshot"]["id"] == OLD

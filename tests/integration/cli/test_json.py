@@ -41,6 +41,7 @@ WORDS = {
     ("snapshot", "read"): ["latest"],
     ("snapshot", "verify"): ["latest"],
     ("snapshot", "compare"): ["old", "live"],
+    ("snapshot", "drift"): ["latest", "--for", "1s"],
     ("snapshot", "golden", "set"): ["latest"],
     ("snapshot", "golden", "clear"): ["latest"],
     ("snapshot", "golden", "list"): [],

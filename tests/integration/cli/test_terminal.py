@@ -96,6 +96,13 @@ def test_watch_draws_a_table(address):
     assert terminal.code() in {0, 3}
 
 
+def test_drift_draws_a_table(address):
+    terminal = Terminal(address, "snapshot", "drift", "latest", "--for", "2s")
+    terminal.wait_for(b"B:SET")
+    terminal.wait_for(b"1 different")
+    assert terminal.code() in {0, 3}
+
+
 def test_a_reader_that_goes_away_is_no_traceback(address):
     done = subprocess.run(
         f"{quote(sys.executable)} -m drey_cli.main pv export --server {address} | true",

@@ -21,7 +21,13 @@ from drey_gateway.app import FORWARDED
 from drey_runtime.auth import TokenVerifier
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
-from drey_testing.fixtures_gateway import Gateway, GatewayRig, eventually
+from drey_testing.fixtures_gateway import (
+    REFERENCE,
+    Gateway,
+    GatewayRig,
+    ReferenceStandIn,
+    eventually,
+)
 from tests.integration.gateway.test_access import bearer, behind, failure, make_key
 
 CATALOG = "drey.catalog.v1.CatalogService"
@@ -77,7 +83,11 @@ async def everything(rig: GatewayRig, **settings: str) -> AsyncIterator[tuple[Ga
     targets = {}
     async with AsyncExitStack() as stack:
         for name in set(FORWARDED.values()):
-            served = [(s, parts[s]) for s, part in FORWARDED.items() if part == name]
+            served: list[tuple[str, object]] = [
+                (s, parts[s]) for s, part in FORWARDED.items() if part == name
+            ]
+            if name == "snapshot":
+                served.append((REFERENCE, ReferenceStandIn(2)))
             port, _ = await stack.enter_async_context(
                 serve(
                     CommonSettings(),

@@ -107,8 +107,8 @@ def compare(
     names = list(others) or ["live"]
     limit = limit if limit is not None else (0 if session.out.json else _SHOWN)
     spec = compare_pb2.ComparisonSpec(
-        reference=_state_ref(client, reference),
-        others=[_state_ref(client, each) for each in names],
+        reference=read_state_ref(client, reference),
+        others=[read_state_ref(client, each) for each in names],
         selector=choice.optional(),
         scope=number_of(compare_pb2.ComparisonScope, within),
         classes=[number_of(compare_pb2.DifferenceClass, each) for each in only],
@@ -124,7 +124,8 @@ def compare(
         end_with(ExitCode.DIFFERENT)
 
 
-def _state_ref(client: CliClient, text: str) -> state_pb2.StateRef:
+def read_state_ref(client: CliClient, text: str) -> state_pb2.StateRef:
+    """What `live`, `golden:LABEL`, or the name of a snapshot says."""
     if text == "live":
         return state_pb2.StateRef(live=state_pb2.LiveState())
     kind, colon, label = text.partition(":")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from drey_cli.contracts import compare_pb2, value_pb2
+from drey_cli.contracts import compare_pb2, monitor_service_pb2, value_pb2
 from drey_cli.render.table import Cell, Column, Table
 from drey_cli.render.values import value_cell
 from drey_cli.render.words import format_count, plural, short_name
@@ -90,6 +90,54 @@ def differences_table(rows: Iterable[compare_pb2.ComparisonRow]) -> Table:
             here = row.reference_readback if row.HasField("reference_readback") else None
             _add_channel(table, row.name, "read", here, cell.readback)
     return table
+
+
+def drift_table(rows: Iterable[monitor_service_pb2.DriftRow]) -> Table:
+    """One line a channel of PVs that are not the same; of those that are too large, the classes."""
+    table = Table(
+        (
+            Column("PV"),
+            Column(""),
+            Column("reference", right=True),
+            Column("now", right=True),
+            Column("deviation"),
+            Column("class"),
+        )
+    )
+    for row in rows:
+        deviation = row.deviation if row.HasField("deviation") else None
+        sides = row.stored, row.live
+        setpoints = [side.setpoint if side.HasField("setpoint") else None for side in sides]
+        readbacks = [side.readback if side.HasField("readback") else None for side in sides]
+        for role, (then, now), number in (
+            ("set", setpoints, row.setpoint_class),
+            ("read", readbacks, row.readback_class),
+        ):
+            kind = short_name(compare_pb2.DifferenceClass, number)
+            if kind in {"", "equal"}:
+                continue
+            table.add(
+                row.live.name,
+                Cell(role, "dim"),
+                Cell("too large") if row.too_large else value_cell(then),
+                Cell("too large") if row.too_large else value_cell(now),
+                deviation_cell(deviation),
+                Cell(kind, _CLASS_STYLE.get(kind, "yellow")),
+            )
+    return table
+
+
+def drift_verdict(summary: monitor_service_pb2.DriftSummary) -> Cell:
+    """One line that says how it stands. What is unknown is never called the same."""
+    text = (
+        f"{plural(summary.compared, 'PV')} compared: {format_count(summary.different)} different,"
+        f" {format_count(summary.unknown)} unknown, {format_count(summary.same)} the same"
+    )
+    if summary.stale:
+        text += f"; {format_count(summary.stale)} stale"
+    if summary.different:
+        return Cell(text, "bold red")
+    return Cell(text, "bold yellow" if summary.unknown or summary.stale else "bold green")
 
 
 def _add_channel(

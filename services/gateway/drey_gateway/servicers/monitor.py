@@ -17,7 +17,10 @@ from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain.terms import SelectorTerm
 from drey_gateway.domain.watch import BOTH, Fields
 from drey_gateway.domain.wire import InstantValues, TakenRows
+from drey_gateway.drift_book import DriftBook
+from drey_gateway.drifting import DriftWatch
 from drey_gateway.mapping_asked import read_wanted
+from drey_gateway.mapping_drift import read_drift
 from drey_gateway.mapping_told import batched, paced
 from drey_gateway.selecting import resolve_terms
 from drey_gateway.session_relay import SessionRelay
@@ -40,9 +43,10 @@ class MonitorServicer:
         limiter: WatcherLimit,
         sessions: SessionBook,
         relay: SessionRelay,
+        drifts: DriftBook,
     ) -> None:
         self._context, self._loaded, self._limiter = context, loaded, limiter
-        self._sessions, self._relay = sessions, relay
+        self._sessions, self._relay, self._drifts = sessions, relay, drifts
 
     def _require_loaded(self) -> None:
         if not self._loaded():
@@ -123,13 +127,16 @@ class MonitorServicer:
         await self._relay.modify(request)
         return pb.ModifyWatchResponse()
 
-    def WatchDrift(
+    async def WatchDrift(
         self, request: pb.WatchDriftRequest, context: Context
-    ) -> AsyncIterator[pb.WatchDriftResponse]:
+    ) -> AsyncIterator[bytes]:
         """See the contract."""
-        return _not_built(
-            "WatchDrift is not built in this version; compare with the live machine instead"
-        )
+        wanted = read_drift(request)
+        self._require_loaded()
+        with self._limiter.taken():
+            async with aclosing(DriftWatch(self._context, self._drifts, wanted).run()) as messages:
+                async for message in messages:
+                    yield message
 
     async def GetMonitorStatus(
         self, request: pb.GetMonitorStatusRequest, context: Context
@@ -146,9 +153,3 @@ def shard_statuses(context: WatchContext) -> list[pb.ShardStatus]:
         mapping.shard_status(n, shard, n not in stale, now)
         for n, shard in enumerate(context.live.shards)
     ]
-
-
-async def _not_built(message: str) -> AsyncIterator[Any]:
-    for text in (message,):
-        raise errors.Unimplemented(text)
-    yield

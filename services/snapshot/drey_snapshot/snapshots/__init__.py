@@ -1,4 +1,4 @@
-"""SnapshotService and CompareService. `setup` builds them from the service's context."""
+"""SnapshotService, CompareService, ReferenceService; `setup` builds them from the context."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.compare_servicer import CompareServicer
 from drey_snapshot.snapshots.jobs import SnapshotJobs
 from drey_snapshot.snapshots.mapping import JOB_KIND
+from drey_snapshot.snapshots.reference_servicer import ReferenceServicer
 from drey_snapshot.snapshots.servicer import SnapshotServicer
 from drey_snapshot.snapshots.usecases.compare import Comparer
 from drey_snapshot.snapshots.usecases.history import Historian
@@ -27,10 +28,12 @@ from drey_snapshot.snapshots.usecases.take import Taker
 if TYPE_CHECKING:
     from drey_snapshot.context import Context
 
-__all__ = ["CompareServicer", "SnapshotServicer", "setup"]
+__all__ = ["CompareServicer", "ReferenceServicer", "SnapshotServicer", "setup"]
 
 
-async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer, BreakerBook]:
+async def setup(
+    context: Context,
+) -> tuple[SnapshotServicer, CompareServicer, ReferenceServicer, BreakerBook]:
     """The servicers and the breakers of IOCs, their loops started, among them the worker of jobs.
 
     Waits for nothing. Channels are opened with the first snapshot that reads them.
@@ -59,5 +62,6 @@ async def setup(context: Context) -> tuple[SnapshotServicer, CompareServicer, Br
     return (
         SnapshotServicer(db, jobs, reader, Manager(store), Historian(store)),
         CompareServicer(Comparer(reader, taker, context.catalog)),
+        ReferenceServicer(reader),
         channels.breakers,
     )

@@ -47,8 +47,8 @@ def compare_order(request: rpc.CompareRequest) -> CompareOrder:
         raise invalid("page_size", "is negative")
     setpoint, readback = spec.setpoint_tolerance, spec.readback_tolerance
     return CompareOrder(
-        reference=_state_of(spec.reference, "spec.reference"),
-        others=tuple(_state_of(each, f"spec.others[{i}]") for i, each in enumerate(spec.others)),
+        reference=read_state(spec.reference, "spec.reference"),
+        others=tuple(read_state(each, f"spec.others[{i}]") for i, each in enumerate(spec.others)),
         selector=selector,
         tolerance_source=known_enum(ToleranceSource, spec.tolerance_source, "spec.tolerance_source")
         or ToleranceSource.REFERENCE,
@@ -64,7 +64,8 @@ def compare_order(request: rpc.CompareRequest) -> CompareOrder:
     )
 
 
-def _state_of(message: state_pb2.StateRef, field: str) -> ComparedState:
+def read_state(message: state_pb2.StateRef, field: str) -> ComparedState:
+    """A state at `field` of a request. Raises `InvalidArgument`, and `Unimplemented`."""
     which = message.WhichOneof("state")
     match which:
         case None:

@@ -9,10 +9,12 @@ from drey.common.v1 import form_pb2 as _form_pb2
 from drey.common.v1 import selector_pb2 as _selector_pb2
 from drey.common.v1 import state_pb2 as _state_pb2
 from drey.common.v1 import value_pb2 as _value_pb2
+from drey.compare.v1 import compare_pb2 as _compare_pb2
 from drey.monitor.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -461,7 +463,7 @@ Global___ModifyWatchResponse: _TypeAlias = ModifyWatchResponse  # noqa: Y015
 
 @_typing.final
 class DriftSpec(_message.Message):
-    """What difference to watch. Not built yet."""
+    """What difference to watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -470,21 +472,33 @@ class DriftSpec(_message.Message):
     HYSTERESIS_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    TOLERANCE_SOURCE_FIELD_NUMBER: _builtins.int
     hysteresis: _builtins.float
-    """A difference ends only when the deviation falls below this many tolerances, 0 to 1. 0: 1."""
+    """A channel that differed goes on to differ until its deviation is below this many tolerances, 0 to
+    1, so that one at the edge does not come and go. 0: 1, there is no such band.
+    """
     form: _form_pb2.ValueForm.ValueType
-    """Form of the values; the begin of the baseline names it."""
+    """Form of the values; the begin of the baseline names it. VALUE_FORM_ROWS only; the others answer
+    NOT_IMPLEMENTED.
+    """
+    tolerance_source: _compare_pb2.ToleranceSource.ValueType
+    """Tolerances, as in a comparison; TOLERANCE_SOURCE_GIVEN is refused. Unspecified: those of the
+    reference.
+    """
     @_builtins.property
     def reference(self) -> _state_pb2.StateRef:
-        """What the live machine is compared with; not the live machine itself."""
+        """What the live machine is compared with: a snapshot, or the golden one of a label."""
 
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
-        """Which PVs. Absent: all that the reference has."""
+        """Which PVs of those that the reference has. Absent: all. As in a comparison, names, addresses,
+        devices and numbers are those of the catalog as of the reference; tags, ids and saved scopes are
+        those of the catalog as of now, and PVs join and leave as these change.
+        """
 
     @_builtins.property
     def min_interval(self) -> _duration_pb2.Duration:
-        """Least time between two messages of changes. Absent: each tick."""
+        """Least time between two messages of changes, up to an hour. Absent: the pace of the comparison."""
 
     def __init__(
         self,
@@ -494,10 +508,11 @@ class DriftSpec(_message.Message):
         hysteresis: _builtins.float = ...,
         form: _form_pb2.ValueForm.ValueType = ...,
         min_interval: _duration_pb2.Duration | None = ...,
+        tolerance_source: _compare_pb2.ToleranceSource.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval", "reference", b"reference", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "hysteresis", b"hysteresis", "min_interval", b"min_interval", "reference", b"reference", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "hysteresis", b"hysteresis", "min_interval", b"min_interval", "reference", b"reference", "selector", b"selector", "tolerance_source", b"tolerance_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,7 +520,7 @@ Global___DriftSpec: _TypeAlias = DriftSpec  # noqa: Y015
 
 @_typing.final
 class WatchDriftRequest(_message.Message):
-    """Request of WatchDrift. Not built yet."""
+    """Request of WatchDrift."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -533,7 +548,7 @@ Global___WatchDriftRequest: _TypeAlias = WatchDriftRequest  # noqa: Y015
 
 @_typing.final
 class WatchDriftResponse(_message.Message):
-    """Response of WatchDrift. Not built yet."""
+    """Response of WatchDrift."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -541,7 +556,6 @@ class WatchDriftResponse(_message.Message):
     BASELINE_FIELD_NUMBER: _builtins.int
     BASELINE_END_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
-    LEFT_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     FRESHNESS_FIELD_NUMBER: _builtins.int
@@ -552,23 +566,19 @@ class WatchDriftResponse(_message.Message):
 
     @_builtins.property
     def baseline(self) -> Global___DriftChunk:
-        """PVs that differ."""
+        """PVs that are not the same."""
 
     @_builtins.property
     def baseline_end(self) -> _watch_pb2.BaselineEnd:
         """The baseline is complete."""
 
     @_builtins.property
-    def changed(self) -> Global___DriftChunk:
-        """PVs that entered or changed among the differences."""
-
-    @_builtins.property
-    def left(self) -> Global___DriftLeft:
-        """PVs that left the differences."""
+    def changed(self) -> Global___DriftChange:
+        """PVs that entered, changed and left."""
 
     @_builtins.property
     def summary(self) -> Global___DriftSummary:
-        """How many differ; after a baseline, and when it changes."""
+        """How many differ; before the end of a baseline, and when it changes."""
 
     @_builtins.property
     def checkpoint(self) -> _watch_pb2.Checkpoint:
@@ -576,11 +586,11 @@ class WatchDriftResponse(_message.Message):
 
     @_builtins.property
     def freshness(self) -> _watch_pb2.FreshnessChange:
-        """Values became stale, or fresh again."""
+        """Values became stale, or fresh again; `all`: of all PVs compared."""
 
     @_builtins.property
     def resync_required(self) -> _watch_pb2.ResyncRequired:
-        """The token could not be honoured."""
+        """The token could not be honoured, or the reference is another snapshot now."""
 
     def __init__(
         self,
@@ -588,18 +598,17 @@ class WatchDriftResponse(_message.Message):
         baseline_begin: Global___DriftBegin | None = ...,
         baseline: Global___DriftChunk | None = ...,
         baseline_end: _watch_pb2.BaselineEnd | None = ...,
-        changed: Global___DriftChunk | None = ...,
-        left: Global___DriftLeft | None = ...,
+        changed: Global___DriftChange | None = ...,
         summary: Global___DriftSummary | None = ...,
         checkpoint: _watch_pb2.Checkpoint | None = ...,
         freshness: _watch_pb2.FreshnessChange | None = ...,
         resync_required: _watch_pb2.ResyncRequired | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "changed", b"changed", "checkpoint", b"checkpoint", "freshness", b"freshness", "left", b"left", "part", b"part", "resync_required", b"resync_required", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "changed", b"changed", "checkpoint", b"checkpoint", "freshness", b"freshness", "part", b"part", "resync_required", b"resync_required", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "changed", b"changed", "checkpoint", b"checkpoint", "freshness", b"freshness", "left", b"left", "part", b"part", "resync_required", b"resync_required", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_begin", b"baseline_begin", "baseline_end", b"baseline_end", "changed", b"changed", "checkpoint", b"checkpoint", "freshness", b"freshness", "part", b"part", "resync_required", b"resync_required", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["baseline_begin", "baseline", "baseline_end", "changed", "left", "summary", "checkpoint", "freshness", "resync_required"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["baseline_begin", "baseline", "baseline_end", "changed", "summary", "checkpoint", "freshness", "resync_required"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -608,7 +617,7 @@ Global___WatchDriftResponse: _TypeAlias = WatchDriftResponse  # noqa: Y015
 @_typing.final
 class DriftBegin(_message.Message):
     """Begins a baseline of differences: what the client held before is to be dropped, unless
-    `keeps_state`. Not built yet.
+    `keeps_state`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -616,22 +625,36 @@ class DriftBegin(_message.Message):
     PV_COUNT_FIELD_NUMBER: _builtins.int
     KEEPS_STATE_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
+    TOLERANCE_SOURCE_FIELD_NUMBER: _builtins.int
     pv_count: _builtins.int
     """PVs compared."""
     keeps_state: _builtins.bool
     """Only what changed since the client's token follows; the rest of what it holds is right."""
     form: _form_pb2.ValueForm.ValueType
     """Form of the values: rows or columns."""
+    snapshot_id: _builtins.str
+    """Id of the snapshot that is the reference."""
+    tolerance_source: _compare_pb2.ToleranceSource.ValueType
+    """Tolerances that are used; never UNSPECIFIED."""
+    @_builtins.property
+    def state_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken."""
+
     def __init__(
         self,
         *,
         pv_count: _builtins.int = ...,
         keeps_state: _builtins.bool = ...,
         form: _form_pb2.ValueForm.ValueType = ...,
+        snapshot_id: _builtins.str = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
+        tolerance_source: _compare_pb2.ToleranceSource.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "keeps_state", b"keeps_state", "pv_count", b"pv_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "keeps_state", b"keeps_state", "pv_count", b"pv_count", "snapshot_id", b"snapshot_id", "state_time", b"state_time", "tolerance_source", b"tolerance_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -639,7 +662,7 @@ Global___DriftBegin: _TypeAlias = DriftBegin  # noqa: Y015
 
 @_typing.final
 class DriftChunk(_message.Message):
-    """Some PVs that differ, each once, in one of the two forms. Not built yet."""
+    """Some PVs of a baseline that are not the same, each once, in order of number."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -651,7 +674,7 @@ class DriftChunk(_message.Message):
 
     @_builtins.property
     def columns(self) -> Global___DriftColumns:
-        """As columns."""
+        """As columns. Not built yet."""
 
     def __init__(
         self,
@@ -668,40 +691,100 @@ class DriftChunk(_message.Message):
 Global___DriftChunk: _TypeAlias = DriftChunk  # noqa: Y015
 
 @_typing.final
+class DriftChange(_message.Message):
+    """What changed since the message before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    MERGED_FIELD_NUMBER: _builtins.int
+    merged: _builtins.int
+    """Changes that were replaced by newer ones before they could be sent to this watcher."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftRow]:
+        """PVs that entered the differences, and those in them of which something changed, each once."""
+
+    @_builtins.property
+    def columns(self) -> Global___DriftColumns:
+        """As columns. Not built yet."""
+
+    @_builtins.property
+    def left(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Permanent numbers of the PVs that left: they are the same now, or are not compared any more. The
+        client may hold none of some of them.
+        """
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___DriftRow] | None = ...,
+        columns: Global___DriftColumns | None = ...,
+        left: _abc.Iterable[_builtins.int] | None = ...,
+        merged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "left", b"left", "merged", b"merged", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftChange: _TypeAlias = DriftChange  # noqa: Y015
+
+@_typing.final
 class DriftRow(_message.Message):
-    """One PV that drifted. Not built yet."""
+    """One PV that is not the same."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LIVE_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     DEVIATION_FIELD_NUMBER: _builtins.int
-    ENTERED_FIELD_NUMBER: _builtins.int
+    SETPOINT_CLASS_FIELD_NUMBER: _builtins.int
+    READBACK_CLASS_FIELD_NUMBER: _builtins.int
+    DIFFERENT_FIELD_NUMBER: _builtins.int
+    TOO_LARGE_FIELD_NUMBER: _builtins.int
     deviation: _builtins.float
-    """Largest deviation of the two channels, in tolerances."""
-    entered: _builtins.bool
-    """It was no difference before."""
+    """Largest deviation of the two channels, in tolerances: 1 is the edge. Absent: neither has one. With
+    a hysteresis it may be below 1.
+    """
+    setpoint_class: _compare_pb2.DifferenceClass.ValueType
+    """How the setpoints compare. Unspecified: neither side has one."""
+    readback_class: _compare_pb2.DifferenceClass.ValueType
+    """How the readbacks compare. Unspecified: neither side has one."""
+    different: _builtins.bool
+    """The PV differs; otherwise it is not known whether it does: something is missing, disconnected
+    or not comparable.
+    """
+    too_large: _builtins.bool
+    """The values are larger than 256 KiB and left out: GetValues and ReadSnapshot have them."""
     @_builtins.property
     def live(self) -> _value_pb2.PvRow:
-        """The values now; both channels."""
+        """The values now, of the channels that the PV has in today's catalog."""
 
     @_builtins.property
     def stored(self) -> _value_pb2.PvRow:
-        """The values of the reference; both channels."""
+        """The values of the reference, of the channels that the PV had then."""
 
     def __init__(
         self,
         *,
         live: _value_pb2.PvRow | None = ...,
         stored: _value_pb2.PvRow | None = ...,
-        deviation: _builtins.float = ...,
-        entered: _builtins.bool = ...,
+        deviation: _builtins.float | None = ...,
+        setpoint_class: _compare_pb2.DifferenceClass.ValueType = ...,
+        readback_class: _compare_pb2.DifferenceClass.ValueType = ...,
+        different: _builtins.bool = ...,
+        too_large: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "stored", b"stored"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deviation", b"_deviation", "deviation", b"deviation", "live", b"live", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviation", b"deviation", "entered", b"entered", "live", b"live", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deviation", b"_deviation", "deviation", b"deviation", "different", b"different", "live", b"live", "readback_class", b"readback_class", "setpoint_class", b"setpoint_class", "stored", b"stored", "too_large", b"too_large"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__deviation: _TypeAlias = _typing.Literal["deviation"]  # noqa: Y015
+    _WhichOneofArgType__deviation: _TypeAlias = _typing.Literal["_deviation", b"_deviation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deviation) -> _WhichOneofReturnType__deviation | None: ...
 
 Global___DriftRow: _TypeAlias = DriftRow  # noqa: Y015
 
@@ -714,11 +797,8 @@ class DriftColumns(_message.Message):
     LIVE_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     DEVIATIONS_FIELD_NUMBER: _builtins.int
-    ENTERED_FIELD_NUMBER: _builtins.int
     deviations: _builtins.bytes
     """Deviations in tolerances, float64: 8 bytes each, little-endian."""
-    entered: _builtins.bytes
-    """Whether the PV was no difference before, uint8: one byte each, 0 or 1."""
     @_builtins.property
     def live(self) -> _value_pb2.ValueColumns:
         """The values now."""
@@ -733,65 +813,56 @@ class DriftColumns(_message.Message):
         live: _value_pb2.ValueColumns | None = ...,
         stored: _value_pb2.ValueColumns | None = ...,
         deviations: _builtins.bytes = ...,
-        entered: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviations", b"deviations", "entered", b"entered", "live", b"live", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviations", b"deviations", "live", b"live", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DriftColumns: _TypeAlias = DriftColumns  # noqa: Y015
 
 @_typing.final
-class DriftLeft(_message.Message):
-    """PVs that left the differences. Not built yet."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PV_NUMBERS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def pv_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Permanent numbers of the PVs."""
-
-    def __init__(
-        self,
-        *,
-        pv_numbers: _abc.Iterable[_builtins.int] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pv_numbers", b"pv_numbers"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DriftLeft: _TypeAlias = DriftLeft  # noqa: Y015
-
-@_typing.final
 class DriftSummary(_message.Message):
-    """How many PVs differ. Not built yet."""
+    """How many PVs differ. `different`, `unknown` and `same` together are `compared`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DIFFERENT_FIELD_NUMBER: _builtins.int
     UNKNOWN_FIELD_NUMBER: _builtins.int
     COMPARED_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
     different: _builtins.int
-    """PVs that differ now."""
+    """PVs that differ now, those that only the hysteresis holds included."""
     unknown: _builtins.int
-    """PVs of which it is not known: disconnected, or of no value in the reference."""
+    """PVs that are neither different nor the same: something is missing, disconnected or not comparable."""
     compared: _builtins.int
     """PVs compared."""
+    same: _builtins.int
+    """PVs of which no channel is in another class than EQUAL and WITHIN_TOLERANCE."""
+    stale: _builtins.int
+    """PVs compared whose live value cannot be believed to be the present one; each is counted above
+    as its last known value says.
+    """
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[_compare_pb2.ClassCount]:
+        """Counts of every class that occurs; a channel that the hysteresis holds is DIFFERENT."""
+
     def __init__(
         self,
         *,
         different: _builtins.int = ...,
         unknown: _builtins.int = ...,
         compared: _builtins.int = ...,
+        same: _builtins.int = ...,
+        stale: _builtins.int = ...,
+        counts: _abc.Iterable[_compare_pb2.ClassCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "different", b"different", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "counts", b"counts", "different", b"different", "same", b"same", "stale", b"stale", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

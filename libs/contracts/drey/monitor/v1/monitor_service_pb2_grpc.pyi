@@ -67,10 +67,17 @@ class MonitorServiceStub:
     read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).
     """
     WatchDrift: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.WatchDriftRequest, _monitor_service_pb2.WatchDriftResponse]
-    """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
-    that enter, change and leave the differences, with a checkpoint at least once a second. Lives
-    until the client leaves. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND,
-    EMPTY_SELECTOR, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
+    """Watch how the live machine differs from a snapshot: a baseline of the PVs that are not the same,
+    then those that enter, change and leave, with a checkpoint at least once a second. What is equal
+    and what is not is what CompareService says, in the scope of the reference. All who watch one
+    reference share one comparison, which is made anew up to five times a second. PVs that join or
+    leave the catalog, and other tolerances or labels there, show in a running watch; where a golden
+    mark moves, a baseline against the new snapshot follows. A slow reader gets merged changes; one
+    that reads nothing for 30 s is cut. Lives until the client leaves. No effect. Reasons: NOT_FOUND,
+    EMPTY_SELECTOR, INVALID_FIELD, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED (also where 16
+    references are watched at this gateway already), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
+    NOT_IMPLEMENTED for the live machine, a past instant, the end of a run or a scope as the reference,
+    and for columns.
     """
     GetMonitorStatus: _grpc.UnaryUnaryMultiCallable[_monitor_service_pb2.GetMonitorStatusRequest, _monitor_service_pb2.GetMonitorStatusResponse]
     """Say how the monitoring does: shards, owners, connections, rates. No effect. Reasons:
@@ -116,10 +123,17 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).
     """
     WatchDrift: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.WatchDriftRequest, _monitor_service_pb2.WatchDriftResponse]  # type: ignore[assignment]
-    """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
-    that enter, change and leave the differences, with a checkpoint at least once a second. Lives
-    until the client leaves. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND,
-    EMPTY_SELECTOR, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
+    """Watch how the live machine differs from a snapshot: a baseline of the PVs that are not the same,
+    then those that enter, change and leave, with a checkpoint at least once a second. What is equal
+    and what is not is what CompareService says, in the scope of the reference. All who watch one
+    reference share one comparison, which is made anew up to five times a second. PVs that join or
+    leave the catalog, and other tolerances or labels there, show in a running watch; where a golden
+    mark moves, a baseline against the new snapshot follows. A slow reader gets merged changes; one
+    that reads nothing for 30 s is cut. Lives until the client leaves. No effect. Reasons: NOT_FOUND,
+    EMPTY_SELECTOR, INVALID_FIELD, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED (also where 16
+    references are watched at this gateway already), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
+    NOT_IMPLEMENTED for the live machine, a past instant, the end of a run or a scope as the reference,
+    and for columns.
     """
     GetMonitorStatus: _aio.UnaryUnaryMultiCallable[_monitor_service_pb2.GetMonitorStatusRequest, _monitor_service_pb2.GetMonitorStatusResponse]  # type: ignore[assignment]
     """Say how the monitoring does: shards, owners, connections, rates. No effect. Reasons:
@@ -192,10 +206,17 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _monitor_service_pb2.WatchDriftRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_monitor_service_pb2.WatchDriftResponse], _abc.AsyncIterator[_monitor_service_pb2.WatchDriftResponse]]:
-        """Watch how the live machine differs from a state: a baseline of the PVs that differ, then those
-        that enter, change and leave the differences, with a checkpoint at least once a second. Lives
-        until the client leaves. No effect. Not built yet. Reasons: NOT_IMPLEMENTED, NOT_FOUND,
-        EMPTY_SELECTOR, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED.
+        """Watch how the live machine differs from a snapshot: a baseline of the PVs that are not the same,
+        then those that enter, change and leave, with a checkpoint at least once a second. What is equal
+        and what is not is what CompareService says, in the scope of the reference. All who watch one
+        reference share one comparison, which is made anew up to five times a second. PVs that join or
+        leave the catalog, and other tolerances or labels there, show in a running watch; where a golden
+        mark moves, a baseline against the new snapshot follows. A slow reader gets merged changes; one
+        that reads nothing for 30 s is cut. Lives until the client leaves. No effect. Reasons: NOT_FOUND,
+        EMPTY_SELECTOR, INVALID_FIELD, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED (also where 16
+        references are watched at this gateway already), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
+        NOT_IMPLEMENTED for the live machine, a past instant, the end of a run or a scope as the reference,
+        and for columns.
         """
 
     @_abc_1.abstractmethod

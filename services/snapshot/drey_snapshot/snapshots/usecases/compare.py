@@ -13,6 +13,7 @@ import numpy as np
 
 from drey_core.compare import DifferenceClass
 from drey_core.selector import Selector
+from drey_core.stored_choice import Chooser, refuse_unknown
 from drey_core.token import Position, decode_page_token, encode_page_token, query_hash
 from drey_core.values import I8
 from drey_core.wire import chunk
@@ -20,7 +21,6 @@ from drey_runtime.choosing import choose_off_loop
 from drey_runtime.together import together
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
-from drey_snapshot.snapshots.domain.choosing import Chooser, refuse_unknown
 from drey_snapshot.snapshots.domain.comparisons import Comparisons, Key, Order
 from drey_snapshot.snapshots.domain.difference_rows import encode_comparisons
 from drey_snapshot.snapshots.domain.differences import (

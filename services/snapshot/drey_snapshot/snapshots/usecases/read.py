@@ -10,6 +10,7 @@ import numpy as np
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.errors import NotFound
 from drey_core.selector import Selector
+from drey_core.stored_choice import Chooser, Today, refuse_unknown
 from drey_core.values import I8, State
 from drey_core.wire import chunk
 from drey_core.wire_columns import column_chunks
@@ -18,7 +19,6 @@ from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.adapters.library import Library
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
-from drey_snapshot.snapshots.domain.choosing import Chooser, Today, refuse_unknown
 from drey_snapshot.snapshots.domain.records import Record
 from drey_snapshot.snapshots.domain.views import ValuesView
 

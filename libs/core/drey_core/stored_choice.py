@@ -1,4 +1,4 @@
-"""Choosing PVs of a snapshot by the catalog as of the snapshot."""
+"""Choosing PVs of a stored state by the catalog as of that state."""
 
 from __future__ import annotations
 

@@ -1,0 +1,69 @@
+"""Reads stored states whole, from `ReferenceService` of the snapshot service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+
+from drey.common.v1 import state_pb2
+from drey.internal.reference.v1 import reference_service_pb2 as pb
+from drey.internal.reference.v1 import reference_service_pb2_grpc as pb_grpc
+from drey_core.directory import Directory, MetadataIndex
+from drey_core.values import Columns
+from drey_gateway.domain.drift import Reference
+from drey_runtime.directory_codec import decode_catalog, decode_metadata
+from drey_runtime.mapping.columns import ColumnsReader
+from drey_runtime.upstream import translated
+
+_DEADLINE_S = 20.0
+
+
+class ReferenceClient:
+    """Over a channel to the snapshot service."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = pb_grpc.ReferenceServiceStub(channel)
+
+    async def read(self, state: bytes, known: Mapping[str, Reference], likely: str) -> Reference:
+        """The snapshot that an encoded `StateRef` is: one of `known` by id, where it is among them.
+
+        `likely` is the id that it probably has; empty: nobody knows. Raises `NotFound` and what
+        else is wrong with the state, `Unavailable` where the service does not answer within 20 s.
+        """
+        request = pb.ReadReferenceRequest(
+            state=state_pb2.StateRef.FromString(state),
+            known_id=likely if likely in known else "",
+        )
+        parts: list[pb.ReadReferenceResponse] = []
+        async with translated("snapshot"):
+            call = self._stub.ReadReference(request, timeout=_DEADLINE_S)
+            async for part in call:
+                if not parts and part.snapshot_id in known:
+                    call.cancel()
+                    return known[part.snapshot_id]
+                parts.append(part)
+        return await asyncio.to_thread(_assemble_reference, parts)
+
+
+def _assemble_reference(parts: list[pb.ReadReferenceResponse]) -> Reference:
+    reader, found = ColumnsReader(), []
+    for part in parts:
+        columns = reader.join_columns(part.columns) if part.HasField("columns") else None
+        if columns is not None:
+            found.append(columns)
+    reference = Reference.of_columns(
+        parts[0].snapshot_id,
+        parts[0].time_ns,
+        Directory.from_pages(0, [decode_catalog(raw) for p in parts for raw in p.catalog_pages]),
+        MetadataIndex(decode_metadata(raw) for p in parts for raw in p.metadata_pages),
+        np.concatenate([f.pv_numbers for f in found]) if found else np.zeros(0, np.int64),
+        np.concatenate([f.roles for f in found]) if found else np.zeros(0, np.uint8),
+        Columns.concat([f.columns for f in found]),
+    )
+    # made here, where the event loop does not wait for it
+    assert reference.encoder and reference.index
+    return reference

@@ -1,0 +1,215 @@
+"""Serves watches of drift: the stream of each. What is compared and encoded is shared."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+
+from drey_core.errors import NotFound, Unavailable
+from drey_core.values import I8
+from drey_gateway.context import WatchContext
+from drey_gateway.domain.drift import (
+    DriftCounts,
+    DriftPosition,
+    DriftTable,
+    DriftWanted,
+)
+from drey_gateway.domain.resume import Token, encode_token
+from drey_gateway.domain.watch import WatchSelection, honourable
+from drey_gateway.domain.wire import TakenRows
+from drey_gateway.drift_book import DriftBook, WatchedDrift
+from drey_gateway.mapping_drift import (
+    all_fresh_message,
+    baseline_messages,
+    begin_message,
+    change_messages,
+    encode_drift,
+    end_message,
+    resync_message,
+    summary_of,
+)
+from drey_gateway.mapping_told import paced
+from drey_gateway.watching import CHECKPOINT_S, catch_up, checkpoint_of, freshness_changes
+from drey_runtime.listening import wait_for_event
+
+
+class DriftWatch:
+    """The stream of one client."""
+
+    def __init__(self, context: WatchContext, book: DriftBook, wanted: DriftWanted) -> None:
+        self._context, self._book, self._wanted = context, book, wanted
+        self._comparison: WatchedDrift
+        self._rows: I8 | None = None
+        self._selection: WatchSelection
+        self._position = DriftPosition()
+        self._stale: frozenset[int] = frozenset()
+        self._counts: DriftCounts | None = None
+        self._catalog_version = -1
+        self._marks_seen = 0
+        self._next_checkpoint = 0.0
+        self._next_change = 0.0
+
+    @property
+    def _table(self) -> DriftTable:
+        return self._comparison.table
+
+    async def run(self) -> AsyncGenerator[bytes, None]:
+        """Encoded `WatchDriftResponse` messages, until the client leaves. Raises `DreyError`."""
+        token, why = self._wanted.token, ""
+        while True:
+            self._marks_seen = self._book.golden_generation
+            async with self._book.comparing(self._wanted) as self._comparison:
+                if why:
+                    yield resync_message(why)
+                self._catalog_version = self._context.live.catalog_version
+                self._rows = await self._find_rows(strict=not why)
+                async with aclosing(self._follow(token)) as messages:
+                    async for message in messages:
+                        yield message
+            token, why = None, "another snapshot is golden now"
+
+    async def _follow(self, token: Token | None) -> AsyncGenerator[bytes, None]:
+        """Until another snapshot is the reference."""
+        async for message in self._begin(token):
+            yield message
+        while True:
+            changed = self._comparison.changed.listen()
+            if await self._has_moved():
+                return
+            async with aclosing(self._next_turn()) as messages:
+                async for message in messages:
+                    yield message
+            await self._wait_changed(changed)
+
+    async def _has_moved(self) -> bool:
+        """Whether the golden mark is another snapshot's. Raises `NotFound` where nobody has it."""
+        marks = self._book.golden_generation
+        if not self._wanted.golden or self._marks_seen == marks:
+            return False
+        try:
+            reference = await self._book.read_reference(self._wanted)
+        except Unavailable:
+            return False  # the next turn asks again
+        self._marks_seen = marks
+        return reference is not self._table.reference
+
+    # --- beginning ---
+
+    async def _find_rows(self, *, strict: bool) -> I8 | None:
+        reference = self._table.reference
+        return await self._book.choose_rows(self._wanted.selector, reference, strict=strict)
+
+    async def _begin(self, token: Token | None) -> AsyncGenerator[bytes, None]:
+        self._take_instant()
+        why = ""
+        if token is not None:
+            await catch_up(self._context.live, token, self._selection)
+            self._take_instant()
+            why = honourable(token, self._selection, self._context.live.positions())
+            if why:
+                yield resync_message(why)
+                self._take_instant()
+        keeps = token is not None and not why
+        # what was sent before the rows does not count: they are of the instant that is taken last
+        table, selection = self._table, self._selection
+        if keeps and token is not None:
+            step = table.since_token(selection, self._position, token)
+            rows = table.row_bytes(step.rows)
+            messages = change_messages(rows, step.left, 0)
+        else:
+            rows = table.row_bytes(table.everything(selection, self._position))
+            messages = []
+        end = encode_token(table.token(selection))
+        self._counts = table.counts(selection)
+        summary, stale = summary_of(self._counts), table.stale & selection.shards
+        yield begin_message(table, len(selection), keeps)
+        taken = TakenRows(rows)
+        for message in paced(iter(messages) if keeps else baseline_messages(rows), taken):
+            yield message
+        if keeps:
+            # what the client holds may have been told stale or fresh by another gateway
+            yield all_fresh_message()
+            for change in freshness_changes(self._context, selection, frozenset(), stale):
+                yield encode_drift(freshness=change)
+        self._stale = stale
+        yield encode_drift(summary=summary)
+        yield end_message(end)
+
+    def _take_instant(self) -> None:
+        """Compare, and choose by what is so now; until the next wait it is one instant."""
+        self._book.advance(self._comparison)
+        self._selection = self._table.select(self._rows)
+
+    # --- one turn ---
+
+    async def _next_turn(self) -> AsyncGenerator[bytes, None]:
+        if self._wanted.needs_catalog:
+            live = self._context.live
+            if live.catalog_version != self._catalog_version:
+                for message in await self._reselect_rows():
+                    yield message
+        now = time.monotonic()
+        if now >= self._next_change:
+            for message in self._changes_now():
+                self._next_change = now + self._wanted.min_interval_s
+                yield message
+        if time.monotonic() >= self._next_checkpoint:
+            self._next_checkpoint = time.monotonic() + CHECKPOINT_S
+            token = encode_token(self._table.token(self._selection))
+            shards = self._selection.shards
+            yield encode_drift(checkpoint=checkpoint_of(self._context, shards, token))
+
+    def _changes_now(self) -> Iterator[bytes]:
+        """What the client lacks, taken at once: freshness, rows that agree with it, the counts."""
+        table = self._table
+        if self._selection.manner is not table.manner:
+            self._selection = table.select(self._rows)
+        selection = self._selection
+        before, self._stale = self._stale, table.stale & selection.shards
+        told = [
+            encode_drift(freshness=change)
+            for change in freshness_changes(self._context, selection, before, self._stale)
+        ]
+        changes = self._shared_changes(selection)
+        counted = table.counts(selection)
+        counts, self._counts = counted if counted != self._counts else None, counted
+        yield from told
+        yield from paced(iter(changes), TakenRows(changes))
+        if counts is not None:
+            yield encode_drift(summary=summary_of(counts))
+
+    def _shared_changes(self, selection: WatchSelection) -> Sequence[bytes]:
+        """Who watches the same and was sent the same is sent the same bytes."""
+        table, position = self._table, self._position
+        if position.turn == table.turn:
+            return ()
+        shared, key = self._comparison.messages(), (selection.digest, position.turn)
+        step = table.step(selection, position)
+        if key not in shared:
+            shared[key] = change_messages(table.row_bytes(step.rows), step.left, step.merged)
+        return shared[key]
+
+    async def _reselect_rows(self) -> list[bytes]:
+        """The catalog changed: PVs leave, and join with their rows."""
+        version = self._context.live.catalog_version
+        try:
+            rows = await self._find_rows(strict=False)
+        except (Unavailable, NotFound):
+            # whoever knows tags and scopes is away, or the scope is gone: what is watched stays so
+            return []
+        self._catalog_version = version
+        messages, table = list(self._changes_now()), self._table
+        old, self._rows = self._selection, rows
+        self._selection = table.select(rows)
+        step = table.reselect(old, self._selection, self._position)
+        return messages + change_messages(table.row_bytes(step.rows), step.left, 0)
+
+    async def _wait_changed(self, changed: asyncio.Event) -> None:
+        now = time.monotonic()
+        if self._next_change > now:
+            # what comes meanwhile is merged
+            await asyncio.sleep(max(min(self._next_change, self._next_checkpoint) - now, 0))
+            return
+        await wait_for_event(changed, max(self._next_checkpoint - now, 0))
