@@ -358,7 +358,7 @@ async def test_hostile_calls(gateway, admin_key):
     code, reason, _ = await failure(stub.WatchPvs(unbuilt, metadata=bearer(admin_key)))
     assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
     drift = monitor_service_pb2.WatchDriftRequest(
-        spec={"reference": {"snapshot_id": str(uuid.uuid4())}}
+        spec={"reference": {"snapshot_id": str(uuid.uuid4())}, "form": "VALUE_FORM_COLUMNS"}
     )
     code, reason, _ = await failure(stub.WatchDrift(drift, metadata=bearer(admin_key)))
     assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
