@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 GO_CLIENT = ROOT / "docs/how-to/go-client"
 GO_DIGEST = ROOT / "docs/how-to/go-digest"
+GO_NATS = ROOT / "docs/how-to/go-nats"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drey-tests"
 PLUGINS = (
     "google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.8",

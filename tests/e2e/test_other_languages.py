@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.go import built_client, installed, require_go, run
+from drey.catalog.v1 import catalog_service_pb2
+from tests.go import GO_NATS, built_client, installed, require_go, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "docs/how-to/programs"
@@ -61,6 +62,32 @@ def test_client_in_go_watches(go: str, running: Any, tmp_path: Path) -> None:
     command = [str(built_client(go, tmp_path)), running.stack.server, running.keys["VIEWER"], name]
     said = until(command, "holding 1 PVs")
     assert re.search(rf"^{name} setpoint=-?[0-9.e+-]+ readback=", said, re.MULTILINE)
+
+
+def test_values_are_followed_on_nats(go: str, running: Any, tmp_path: Path) -> None:
+    """By a program that knows nothing but `proto/`: a value that is written comes by."""
+    program = built_client(go, tmp_path, GO_NATS)
+    name, wanted = first_magnet(running), 17.125
+    request = {"selector": {"names": [name]}}
+    pv = running.catalog.ListPvs(catalog_service_pb2.ListPvsRequest(**request), **running.call())
+    (channel,) = [each.setpoint.number for each in pv.pvs]
+    process = subprocess.Popen(
+        [str(program), running.stack.nats.url, "drey"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    guard = threading.Timer(120, process.kill)
+    guard.start()
+    try:
+        assert process.stdout.readline() == "following\n"
+        values = running.machine.folder / "values.json"
+        values.write_text(json.dumps({name: wanted}))
+        running.do(running.machine.run("write", "--values-from", str(values)))
+        assert f"{channel} {wanted}\n" in process.stdout
+    finally:
+        guard.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def first_magnet(running: Any) -> str:
