@@ -38,6 +38,7 @@ PUBLIC = (
     "drey/catalog/v1/catalog_service.proto",
     "drey/snapshot/v1/snapshot_service.proto",
     "drey/compare/v1/compare_service.proto",
+    "drey/policy/v1/policy_service.proto",
     "drey/restore/v1/restore_service.proto",
     "drey/monitor/v1/monitor_service.proto",
     "drey/job/v1/job_service.proto",

@@ -19,6 +19,7 @@ from drey.catalog.v1 import catalog_service_pb2 as catalog
 from drey.common.v1 import annotations_pb2, state_pb2
 from drey.event.v1 import event_pb2, event_service_pb2, event_service_pb2_grpc
 from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
+from drey.policy.v1 import policy_service_pb2, policy_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_service_pb2
 from drey_runtime.interceptor import acts
@@ -92,6 +93,7 @@ class Acts:
         self._running = running
         self._catalog = running.catalog
         self._snapshots = running.snapshots
+        self._policies = policy_service_pb2_grpc.PolicyServiceStub(running.channel)
         self._restores = restore_service_pb2_grpc.RestoreServiceStub(running.channel)
         self._access = access_service_pb2_grpc.AccessServiceStub(running.channel)
         self._jobs = job_service_pb2_grpc.JobServiceStub(running.channel)
@@ -231,6 +233,25 @@ class Acts:
         request = catalog.UndeleteTagGroupRequest(id=self.group.id)
         self._catalog.UndeleteTagGroup(request, **self._options)
         return [("TAG_GROUP", "UNDELETED", self.group.id), ("TAG", "UNDELETED", self.tag.id)]
+
+    def CreatePolicy(self) -> list[tuple[str, ...]]:
+        request = policy_service_pb2.CreatePolicyRequest(
+            policy={"device": f"D{self._mark}", "policy": {"stage": 1}}
+        )
+        self._policy = self._policies.CreatePolicy(request, **self._options).policy
+        return [("POLICY", "CREATED", self._policy.id)]
+
+    def UpdatePolicy(self) -> list[tuple[str, ...]]:
+        request = policy_service_pb2.UpdatePolicyRequest(
+            policy={"id": self._policy.id, "comment": "x"}, update_mask={"paths": ["comment"]}
+        )
+        self._policies.UpdatePolicy(request, **self._options)
+        return [("POLICY", "UPDATED", self._policy.id)]
+
+    def DeletePolicy(self) -> list[tuple[str, ...]]:
+        request = policy_service_pb2.DeletePolicyRequest(id=self._policy.id)
+        self._policies.DeletePolicy(request, **self._options)
+        return [("POLICY", "DELETED", self._policy.id)]
 
     def CreateKey(self) -> list[tuple[str, ...]]:
         request = access_service_pb2.CreateKeyRequest(

@@ -20,6 +20,8 @@ test.each<[string, (item: PlanItem) => void]>([
   ["another value", (item) => (item.target!.data = { case: "float64Value", value: 1 })],
   ["another address", (item) => (item.address += "x")],
   ["another reason", (item) => (item.skip += 1)],
+  ["another source", (item) => (item.policySources[0]!.policyField += "x")],
+  ["another record", (item) => (item.record += "x")],
   ["another warning", (item) => item.warnings.push("")],
 ])("%s has another digest", async (_, change) => {
   const items = read();

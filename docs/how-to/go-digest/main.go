@@ -31,7 +31,7 @@ import (
 	restorev1 "github.com/drey-controls/drey-go/restore/v1"
 )
 
-const recipe = 2
+const recipe = 3
 
 // canonical collects the bytes of the digest.
 type canonical struct{ bytes.Buffer }
@@ -153,6 +153,28 @@ func policy(found *catalogv1.RestorePolicy) []byte {
 	} else {
 		c.double(math.NaN())
 		c.double(math.NaN())
+	}
+	return c.Bytes()
+}
+
+func sources(found []*catalogv1.PolicySource) []byte {
+	c := &canonical{}
+	for _, each := range found {
+		c.text(each.PolicyField)
+		switch source := each.Source.(type) {
+		case *catalogv1.PolicySource_Pv:
+			c.put(uint8(2))
+		case *catalogv1.PolicySource_Device:
+			c.put(uint8(3))
+			c.text(source.Device)
+		case *catalogv1.PolicySource_Tag:
+			c.put(uint8(4))
+			c.text(source.Tag.Group, source.Tag.Tag)
+		case *catalogv1.PolicySource_BuiltIn:
+			c.put(uint8(5))
+		default:
+			log.Fatalf("the source of %s is one that this program does not know", each.PolicyField)
+		}
 	}
 	return c.Bytes()
 }
@@ -330,6 +352,8 @@ func digest(plan *restorev1.Plan, items []*restorev1.PlanItem) string {
 	})
 	cells(func(item *restorev1.PlanItem) []byte { return texts(item.EnumLabels) })
 	cells(func(item *restorev1.PlanItem) []byte { return texts(item.Warnings) })
+	cells(func(item *restorev1.PlanItem) []byte { return sources(item.PolicySources) })
+	cells(func(item *restorev1.PlanItem) []byte { return []byte(item.Record) })
 	sum := sha256.Sum256(c.Bytes())
 	return hex.EncodeToString(sum[:])
 }

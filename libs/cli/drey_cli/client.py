@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from drey.event.v1.event_service_pb2_grpc import EventServiceStub
     from drey.job.v1.job_service_pb2_grpc import JobServiceStub
     from drey.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
+    from drey.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
     from drey.restore.v1.restore_service_pb2_grpc import RestoreServiceStub
     from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
     from drey.system.v1.system_service_pb2_grpc import SystemServiceStub
@@ -49,6 +50,7 @@ class CliClient:
     catalog: CatalogServiceStub
     snapshots: SnapshotServiceStub
     comparisons: CompareServiceStub
+    policies: PolicyServiceStub
     restores: RestoreServiceStub
     monitor: MonitorServiceStub
     jobs: JobServiceStub
@@ -161,6 +163,7 @@ _SERVICES = {
     "catalog": ("catalog", "CatalogService"),
     "snapshots": ("snapshot", "SnapshotService"),
     "comparisons": ("compare", "CompareService"),
+    "policies": ("policy", "PolicyService"),
     "restores": ("restore", "RestoreService"),
     "monitor": ("monitor", "MonitorService"),
     "jobs": ("job", "JobService"),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from drey.job.v1 import job_service_pb2 as job_service_pb2
     from drey.monitor.v1 import monitor_service_pb2 as monitor_service_pb2
     from drey.monitor.v1 import watch_pb2 as watch_pb2
+    from drey.policy.v1 import policy_pb2 as policy_pb2
+    from drey.policy.v1 import policy_service_pb2 as policy_service_pb2
     from drey.restore.v1 import restore_pb2 as restore_pb2
     from drey.restore.v1 import restore_service_pb2 as restore_service_pb2
     from drey.snapshot.v1 import snapshot_pb2 as snapshot_pb2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
 
-RECIPE = 2
+RECIPE = 3
 _NAN = float("nan")
 _ARRAY = 64
 # data of a Value: (number of the ValueType, format of a scalar's bits or of an array's elements)
@@ -82,6 +82,8 @@ def plan_digest(plan: restore_pb2.Plan, items: Iterable[restore_pb2.PlanItem]) -
     add_cells(lambda item: b"".join(map(_double_bytes, item.ramp_steps)))
     add_cells(lambda item: b"".join(map(_text_bytes, item.enum_labels)))
     add_cells(lambda item: b"".join(map(_text_bytes, item.warnings)))
+    add_cells(lambda item: b"".join(map(_source_bytes, item.policy_sources)))
+    add_cells(lambda item: item.record.encode())
     return digest.hexdigest()
 
 
@@ -153,6 +155,20 @@ def _policy_bytes(policy: catalog_pb2.RestorePolicy) -> bytes:
             _double_bytes(policy.allowed.high if allowed else _NAN),
         )
     )
+
+
+def _source_bytes(source: catalog_pb2.PolicySource) -> bytes:
+    part = _text_bytes(source.policy_field)
+    match source.WhichOneof("source"):
+        case "pv":
+            return part + b"\2"
+        case "device":
+            return part + b"\3" + _text_bytes(source.device)
+        case "tag":
+            return part + b"\4" + _text_bytes(source.tag.group) + _text_bytes(source.tag.tag)
+        case "built_in":
+            return part + b"\5"
+    raise ValueError(f"the source of {source.policy_field} is one that this program does not know")
 
 
 def _value_entries(value: value_pb2.Value) -> tuple[bytes, ...]:

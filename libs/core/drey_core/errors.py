@@ -62,6 +62,7 @@ class Reason(IntEnum):
     GATE_NOT_MET = 44
     OWN_PLAN = 45
     GUARD_FAILED = 46
+    POLICY_CONTRADICTION = 47
 
 
 class DreyError(Exception):

@@ -41,6 +41,7 @@ _LOOK = _split_permissions("""
     event.events.watch
     job.jobs.get job.jobs.list job.jobs.watch
     monitor.drift.watch monitor.status.get monitor.values.get monitor.values.watch
+    policy.policies.get policy.policies.list
     reference.states.read
     restore.approvals.list
     restore.plans.get restore.plans.list restore.plans.read
@@ -67,6 +68,7 @@ _EDIT = _split_permissions("""
     catalog.tags.create catalog.tags.delete catalog.tags.merge catalog.tags.undelete
     catalog.tags.update
     job.jobs.cancel
+    policy.policies.create policy.policies.delete policy.policies.update
 """)
 _RESTORE = _split_permissions("""
     job.jobs.cancel job.jobs.cancel_any

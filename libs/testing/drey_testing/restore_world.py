@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import state_pb2, value_pb2
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
@@ -362,7 +363,20 @@ class DirectoryStandIn:
 
     async def GetRestorePolicies(self, request: Any, context: Any) -> AsyncIterator[Any]:
         yield directory_pb.GetRestorePoliciesResponse(
-            pv_numbers=list(self.world.policies), policies=list(self.world.policies.values())
+            pv_numbers=list(self.world.policies),
+            policy_indexes=range(len(self.world.policies)),
+            policies=[
+                directory_pb.EffectivePolicy(
+                    policy=policy,
+                    sources=[
+                        catalog_pb2.PolicySource(
+                            policy_field=field.name, pv=catalog_pb2.PolicyOfPv()
+                        )
+                        for field, _ in policy.ListFields()
+                    ],
+                )
+                for policy in self.world.policies.values()
+            ],
         )
 
     async def ResolveChannels(self, request: Any, context: Any) -> AsyncIterator[Any]:

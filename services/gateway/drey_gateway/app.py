@@ -16,6 +16,7 @@ from drey.compare.v1 import compare_service_pb2 as _compare
 from drey.event.v1 import event_service_pb2 as _event
 from drey.job.v1 import job_service_pb2 as _job
 from drey.monitor.v1 import monitor_service_pb2 as _monitor
+from drey.policy.v1 import policy_service_pb2 as _policy
 from drey.restore.v1 import restore_service_pb2 as _restore
 from drey.snapshot.v1 import snapshot_service_pb2 as _snapshot
 from drey.system.v1 import system_service_pb2 as _system
@@ -75,6 +76,7 @@ FORWARDED = {
     _catalog.DESCRIPTOR.services_by_name["CatalogService"].full_name: "snapshot",
     _snapshot.DESCRIPTOR.services_by_name["SnapshotService"].full_name: "snapshot",
     _compare.DESCRIPTOR.services_by_name["CompareService"].full_name: "snapshot",
+    _policy.DESCRIPTOR.services_by_name["PolicyService"].full_name: "snapshot",
     _restore.DESCRIPTOR.services_by_name["RestoreService"].full_name: "restore",
 }
 """Public services that others serve: a new one needs its name here."""

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_ca import eca
-from drey_core.pv_table import Policy
 from drey_core.values import I8, Columns, Kind, heap_mask
 from drey_core.wire import chunk
 from drey_core.wire_values import MAX_CHUNK_BYTES, encode_values_in_parts, varint, wrap
-from drey_restore.adapters.specs import policy_message
+from drey_restore.adapters.specs import policy_message, source_message
 from drey_restore.domain.explaining import explanations
 from drey_restore.domain.items import F8, Labels, Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
@@ -108,9 +107,7 @@ def _plan_items(items: PlanItems, rows: I8, rest: Rest) -> list[Field]:
         _optional_doubles(8, items.delta[rows]),
         _optional_doubles(9, items.deviation[rows]),
         _varints(10, items.stage[rows]),
-        _each(
-            items.policy_of[rows], [_policy(11, policy) for policy in items.policies].__getitem__
-        ),
+        _each(items.policy_of[rows], _policies(items).__getitem__),
         _ramps(13, items, rows),
         _fixed([(1, "<f8", items.absolute[rows]), (2, "<f8", items.relative[rows])], 14),
         _fixed(
@@ -121,6 +118,7 @@ def _plan_items(items: PlanItems, rows: I8, rest: Rest) -> list[Field]:
         _each(items.label_of[rows], [*_labels(17, items), b""].__getitem__),
         _varints(18, items.skip[rows]),
         _warnings(19, items, rows),
+        _records(20, items, rows),
     ]
 
 
@@ -195,8 +193,20 @@ def _times(number: int, column: I8) -> Field:
     return _each(column, lambda at_ns: one(at_ns) if at_ns else b"")
 
 
-def _policy(number: int, policy: Policy) -> bytes:
-    return wrap(number, policy_message(policy).SerializeToString())
+def _policies(items: PlanItems) -> list[bytes]:
+    """Fields 11 and 12, what is followed and who says so, of each policy."""
+    return [
+        wrap(11, policy_message(policy).SerializeToString())
+        + b"".join(wrap(12, source_message(each).SerializeToString()) for each in sources)
+        for policy, sources in zip(items.policies, items.policy_sources, strict=True)
+    ]
+
+
+def _records(number: int, items: PlanItems, rows: I8) -> Field:
+    if not items.records:
+        return [b""] * len(rows)
+    names = [items.records.get(row, "") for row in rows.tolist()]
+    return [wrap(number, name.encode()) if name else b"" for name in names]
 
 
 def _labels(number: int, items: PlanItems) -> list[bytes]:

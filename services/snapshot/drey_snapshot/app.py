@@ -18,7 +18,11 @@ from drey_runtime.settings import SettingsError
 from drey_snapshot import snapshots
 from drey_snapshot.catalog.directory_servicer import DirectoryServicer
 from drey_snapshot.catalog.live_catalog import LiveCatalog
+from drey_snapshot.catalog.rpc import Parts
 from drey_snapshot.catalog.servicer import CatalogServicer
+from drey_snapshot.catalog.servicer_policies import SERVICE as POLICY_SERVICE
+from drey_snapshot.catalog.servicer_policies import PolicyServicer
+from drey_snapshot.catalog.usecases.writer import CatalogWriter
 from drey_snapshot.context import Context
 from drey_snapshot.settings import SnapshotSettings
 
@@ -38,11 +42,16 @@ async def main(settings: SnapshotSettings, app: App) -> None:
     snapshots_servicer, compare_servicer, reference_servicer, breakers = await snapshots.setup(
         context
     )
+    parts = Parts(
+        context.db,
+        context.image,
+        context.catalog,
+        CatalogWriter(context.db, context.catalog),
+        settings.import_limit,
+    )
     services: list[tuple[str, object]] = [
-        (
-            CATALOG_SERVICE,
-            CatalogServicer(context.db, context.image, context.catalog, settings.import_limit),
-        ),
+        (CATALOG_SERVICE, CatalogServicer(parts)),
+        (POLICY_SERVICE, PolicyServicer(parts)),
         (DIRECTORY_SERVICE, DirectoryServicer(context.catalog)),
         (SNAPSHOT_SERVICE, snapshots_servicer),
         (COMPARE_SERVICE, compare_servicer),

@@ -7,6 +7,7 @@ GRANT SELECT, INSERT, UPDATE ON catalog.pv TO :application;
 GRANT SELECT, INSERT, UPDATE (retire_time_ns) ON catalog.channel TO :application;
 GRANT SELECT, INSERT, UPDATE, DELETE ON catalog.tag_group, catalog.tag TO :application;
 GRANT SELECT, INSERT, DELETE ON catalog.tag_tombstone TO :application;
+GRANT SELECT, INSERT, UPDATE, DELETE ON catalog.default_policy TO :application;
 GRANT SELECT ON catalog.pv_tag TO :application;
 -- immutable
 GRANT SELECT, INSERT ON snapshot.page, snapshot.snapshot, snapshot.manifest TO :application;

@@ -12,10 +12,10 @@ from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, Columns, Kind
 from drey_restore import item_rows, mapping
 from drey_restore.adapters.specs import rules_of
-from drey_restore.domain.digest import RECIPE, plan_digest
+from drey_restore.domain.digest import plan_digest
 from drey_restore.domain.items import PlanItems
-from drey_restore.domain.policy import DEFAULT
-from drey_restore.domain.records import PlanRecord
+from drey_restore.domain.policy import DEFAULT, DEFAULT_SOURCES, PartSource, PolicyOrigin
+from drey_restore.domain.records import RECIPE, PlanRecord
 from drey_testing.corpus import hostile_columns
 
 SPEC = restore_pb2.PlanSpec(
@@ -81,8 +81,18 @@ def hostile_items() -> PlanItems:
             Policy(CompletionMode.DONE_CHANNEL, 1.5, 0.25, 0, "DONE", 2.0, 0.5, 0.1, -1.0, 1.0),
             Policy(CompletionMode.READBACK, stage=-4, allowed_high=3.0),
         ],
+        policy_sources=[
+            DEFAULT_SOURCES,
+            (
+                PartSource("completion", PolicyOrigin.PV),
+                PartSource("timeout", PolicyOrigin.DEVICE, "PS:µ"),
+                PartSource("allowed", PolicyOrigin.TAG, "weak", "Magnets"),
+            ),
+            (),
+        ],
         label_sets=[(b"off", b"on", b"tripped"), ("µ".encode(), b"", b"c")],
         warnings={0: ("one", "two µ"), n - 1: ("last",)},
+        records={0: "REAL:0", 9: "REAL:µ"},
     )
 
 

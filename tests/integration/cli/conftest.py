@@ -22,6 +22,7 @@ from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb
 from drey.event.v1 import event_pb2, event_service_pb2, event_service_pb2_grpc
 from drey.job.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
+from drey.policy.v1 import policy_pb2, policy_service_pb2, policy_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
@@ -135,6 +136,19 @@ class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
     def UpdatePv(self, request, context):
         self.state.calls.append(request)
         return catalog_service_pb2.UpdatePvResponse(pv=request.pv)
+
+    def GetEffectivePolicy(self, request, context):
+        if not self.state.answers_all:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        return catalog_service_pb2.GetEffectivePolicyResponse(
+            policy={"completion": "COMPLETION_PUT_CALLBACK", "stage": 3},
+            sources=[
+                {"policy_field": "completion", "built_in": {}},
+                {"policy_field": "stage", "tag": {"group": "Kind", "tag": "weak"}},
+                {"policy_field": "allowed", "built_in": {}},
+            ],
+            contradictions=["the tag A=B and the tag Kind=weak say different things of timeout"],
+        )
 
     def ListDevices(self, request, context):
         self.state.calls.append(request)
@@ -418,12 +432,46 @@ class Comparisons(compare_service_pb2_grpc.CompareServiceServicer):
         yield part(end={})
 
 
+class Policies(policy_service_pb2_grpc.PolicyServiceServicer):
+    """Has one policy, of a device."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def ListPolicies(self, request, context):
+        self.state.calls.append(request)
+        found = policy_pb2.DefaultPolicy(
+            id=OLD,
+            device="PS:1",
+            etag="a",
+            pv_count=3,
+            policy=catalog_pb2.RestorePolicy(
+                completion=catalog_pb2.COMPLETION_DONE_CHANNEL, done_channel=".DMOV", stage=2
+            ),
+            comment="slow",
+        )
+        is_it = request.device in {"", found.device} and not request.HasField("tag")
+        return policy_service_pb2.ListPoliciesResponse(policies=[found] if is_it else [])
+
+    def CreatePolicy(self, request, context):
+        self.state.calls.append(request)
+        return policy_service_pb2.CreatePolicyResponse(policy=request.policy)
+
+    def UpdatePolicy(self, request, context):
+        self.state.calls.append(request)
+        return policy_service_pb2.UpdatePolicyResponse(policy=request.policy)
+
+    def DeletePolicy(self, request, context):
+        self.state.calls.append(request)
+        return policy_service_pb2.DeletePolicyResponse()
+
+
 class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
     def __init__(self, state):
         self.state = state
         self.plan = restore_pb2.Plan(
             id=PLAN,
-            digest_recipe=2,
+            digest_recipe=3,
             state=restore_pb2.PLAN_STATE_READY,
             pvs=3,
             writes=2,
@@ -718,6 +766,7 @@ def address(state):
         (Monitor(state), monitor_service_pb2, monitor_service_pb2_grpc),
         (Snapshots(state), snapshot_service_pb2, snapshot_service_pb2_grpc),
         (Comparisons(state), compare_service_pb2, compare_service_pb2_grpc),
+        (Policies(state), policy_service_pb2, policy_service_pb2_grpc),
         (Restores(state), restore_service_pb2, restore_service_pb2_grpc),
         (Jobs(state), job_service_pb2, job_service_pb2_grpc),
         (Access(state), access_service_pb2, access_service_pb2_grpc),

@@ -70,7 +70,7 @@ async def test_nothing_of_a_plan_or_a_journal_is_changed_or_deleted(site: Restor
     await site.ended(restore.id)
     async with connected(site) as conn:
         await conn.execute(
-            "INSERT INTO restore.unanswered VALUES ($1, 1, 'X', 'X', '', 1, 0)", restore.id
+            "INSERT INTO restore.unanswered VALUES ($1, 1, 'X', 'X', '', 1, 0, 'X')", restore.id
         )
         await conn.execute(
             "INSERT INTO restore.approval (id, plan_id, digest, requester, requester_role, pvs,"

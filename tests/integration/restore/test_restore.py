@@ -343,7 +343,7 @@ async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(
     await site.machine.disturb(20, seed=63)
     plan = await site.plan(snapshot_id, comment="back", exact=True)
     assert plan.spec.state.snapshot_id == plan.snapshot_id == snapshot_id
-    assert (plan.spec.comment, plan.spec.exact, plan.digest_recipe) == ("back", True, 2)
+    assert (plan.spec.comment, plan.spec.exact, plan.digest_recipe) == ("back", True, 3)
     items = await site.plan_items(plan.id)
     assert digests.plan_digest(plan, items.values()) == plan.digest
     written = [item for item in items.values() if item.HasField("target")]

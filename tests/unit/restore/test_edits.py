@@ -16,6 +16,7 @@ from drey_restore.domain.edits import Given, Linear
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.planning import PlanInput, make_plan
+from drey_restore.domain.policy import PolicyRows
 
 from .test_planning import columns, known
 
@@ -43,7 +44,10 @@ def test_setpoints_are_scaled_and_moved_and_the_items_say_so() -> None:
     # no readback of the source says where an edited value ends
     assert plan.stored_readback.kind[0] == Kind.NONE != plan.stored_readback.kind[1]
     back = {0: Policy(completion=CompletionMode.READBACK)}
-    assert edited(replace(base, policies=back), ([0], Linear(2.0))).skip[0] == Skip.POLICY
+    assert (
+        edited(replace(base, policies=PolicyRows.of(3, back)), ([0], Linear(2.0))).skip[0]
+        == Skip.POLICY
+    )
 
 
 @given(st.integers(1 - 2**31, 2**31 - 1), st.integers(-3, 3), st.integers(-5, 5))

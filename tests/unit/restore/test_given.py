@@ -12,6 +12,7 @@ from drey_restore.domain.edits import Given, Linear
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.planning import PlanInput, make_plan
+from drey_restore.domain.policy import PolicyRows
 
 from .test_planning import known
 
@@ -62,7 +63,7 @@ def test_given_values_are_held_against_limits_and_policies_and_can_be_edited() -
     base = replace(
         base,
         readback_addresses=["R"] * 4,
-        policies={1: Policy(allowed_high=1.0), 2: back},
+        policies=PolicyRows.of(4, {1: Policy(allowed_high=1.0), 2: back}),
         edits=[(np.array([3]), Linear(2.0))],
     )
     plan = planned(base, _0=value(2.0), _1=value(2.0), _2=value(2.0), _3=value(2.0))

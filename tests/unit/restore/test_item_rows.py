@@ -18,7 +18,7 @@ from drey_restore import item_rows
 from drey_restore.adapters.live import ChannelMetadata
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
-from drey_restore.domain.policy import DEFAULT
+from drey_restore.domain.policy import DEFAULT, DEFAULT_SOURCES, PartSource, PolicyOrigin
 
 N = 6
 
@@ -54,6 +54,14 @@ def plan() -> PlanItems:
         label_of=np.full(N, -1, np.int32),
         stored_label_of=np.full(N, -1, np.int32),
         policies=[DEFAULT, Policy(CompletionMode.READBACK, 1.5, stage=0, allowed_low=-1.0)],
+        policy_sources=[
+            DEFAULT_SOURCES,
+            (
+                PartSource("completion", PolicyOrigin.TAG, "weak", "Magnets"),
+                PartSource("timeout", PolicyOrigin.DEVICE, "PS"),
+            ),
+        ],
+        records={3: "REAL"},
         warnings={1: ("one", "two")},
     )
 

@@ -14,6 +14,7 @@ from drey_restore.domain import blob
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Completion, Skip
 from drey_restore.domain.planning import PlanInput, make_plan
+from drey_restore.domain.policy import PolicyRows
 
 
 def columns(values: list[object], kinds: list[int | None] | None = None) -> Columns:
@@ -61,6 +62,7 @@ def known(
         writable=~no,
         control_low=np.full(n, np.nan),
         control_high=np.full(n, np.nan),
+        policies=PolicyRows.of(n, {}),
     )
 
 
@@ -206,7 +208,9 @@ def test_small_plans(n: int) -> None:
     ],
 )
 def test_a_policy_that_cannot_be_followed_leaves_out(policy: Policy, why: str) -> None:
-    given = replace(known([1.0, 1.0, 2.0], [2.0, 2.0, 2.0]), policies={0: policy, 2: policy})
+    given = replace(
+        known([1.0, 1.0, 2.0], [2.0, 2.0, 2.0]), policies=PolicyRows.of(3, {0: policy, 2: policy})
+    )
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.POLICY, Skip.NONE, Skip.EQUAL]
     assert plan.target.kind[0] == Kind.NONE
@@ -218,7 +222,7 @@ def test_completion_by_readback_needs_a_value_of_it_in_the_source() -> None:
     policies = dict.fromkeys(range(2), Policy(completion=CompletionMode.READBACK))
     given = replace(
         known([1.0, 1.0], [2.0, 2.0]),
-        policies=policies,
+        policies=PolicyRows.of(2, policies),
         readback_addresses=["RB:0", "RB:1"],
         stored_readback=columns([1.0, None]),
     )
@@ -234,7 +238,9 @@ def test_policies_are_followed_in_their_stages() -> None:
         2: Policy(completion=CompletionMode.DONE_CHANNEL, done_channel="X.DMOV", timeout_s=90.0),
         3: Policy(stage=2, settle_s=1.0),
     }
-    given = replace(known([1.0] * 5, [2.0] * 5), policies=policies, done=frozenset({2}))
+    given = replace(
+        known([1.0] * 5, [2.0] * 5), policies=PolicyRows.of(5, policies), done=frozenset({2})
+    )
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.NONE] * 5
     assert [rows.tolist() for rows in plan.stages] == [[1], [2, 4], [0, 3]]
@@ -249,7 +255,7 @@ def test_what_a_policy_does_not_allow_is_not_written() -> None:
         [1.0, 1.0, 1.0, [1.0, 1.0], b"y"],
         [None, None, None, wave, None],
     )
-    plan = make_plan(replace(given, policies=dict.fromkeys(range(5), allowed)))
+    plan = make_plan(replace(given, policies=PolicyRows.of(5, dict.fromkeys(range(5), allowed))))
     assert plan.skip.tolist() == [Skip.NONE, *[Skip.OUT_OF_RANGE] * 3, Skip.POLICY]
     assert plan.warnings[1] == ("its restore policy allows 0 to 5",)
     assert "not a number" in plan.warnings[4][0]

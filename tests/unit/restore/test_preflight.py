@@ -23,6 +23,7 @@ from drey_restore.domain.planning import (
     parse_problems,
     refuse_records,
 )
+from drey_restore.domain.policy import PolicyRows
 
 from .test_planning import columns, known
 
@@ -158,9 +159,8 @@ def test_records_are_judged_as_the_plans_own_earlier_writes_leave_them(
     target: float, stages: dict[int, int], skip: Skip
 ) -> None:
     policies = {row: Policy(stage=stage) for row, stage in stages.items()}
-    given = replace(
-        known([2.0, target], [1.0, 1.0 - target]), addresses=["X", "X.DISP"], policies=policies
-    )
+    given = replace(known([2.0, target], [1.0, 1.0 - target]), addresses=["X", "X.DISP"])
+    given = replace(given, policies=PolicyRows.of(2, policies))
     after = looked(make_plan(given), disp=["X"] if target == 0.0 else [])
     assert after.skip.tolist() == [skip, Skip.NONE]
 
@@ -184,7 +184,9 @@ def test_limits_are_those_after_the_plans_own_earlier_writes() -> None:
     assert plan.skip.tolist() == [*[Skip.NONE] * 4, Skip.OUT_OF_RANGE, Skip.NONE]
     assert [addresses[row] for row in plan.writes] == ["X.DRVH", "Y.DRVL", "M.HLM", "X", "Y"]
     # written in a later stage the limit does not help
-    late = make_plan(replace(given, policies={1: Policy(stage=1)}))
+    late = make_plan(
+        replace(given, policies=PolicyRows.of(len(given.number), {1: Policy(stage=1)}))
+    )
     assert late.skip[0] == Skip.OUT_OF_RANGE
 
 
@@ -194,7 +196,7 @@ NAMES = st.sampled_from(["A", "A.DRVH", "A.DRVL", "A.SPMG", "B", "B.HLM", "C.DES
 @given(st.lists(NAMES, unique=True, min_size=1), st.lists(st.integers(-3, 3), min_size=9))
 def test_writes_go_by_stage_and_limits_before_values(names: list[str], stages: list[int]) -> None:
     policies = {row: Policy(stage=stages[row]) for row in range(len(names))}
-    plan = make_plan(planned(names, policies=policies))
+    plan = make_plan(planned(names, policies=PolicyRows.of(len(names), policies)))
     order = plan.writes.tolist()
     assert sorted(order) == np.flatnonzero(plan.skip == 0).tolist()
     keys = [(plan.stage[row], bool(plan.is_value[row])) for row in order]
@@ -226,3 +228,23 @@ def test_the_way_back_writes_only_what_nobody_has_changed(
             assert plan.skip[row] == Skip.CHANGED_SINCE
         assert (row in plan.warnings) == (now == 2.0)
     assert plan.stage.tolist() == list(range(n))
+
+
+def test_a_field_is_written_once_and_limited_whatever_its_record_is_called() -> None:
+    """`A` and `B` are names of the record `R`."""
+    addresses = ["R", "A.VAL", "B.RVAL", "B.DRVH", "B.EGU$"]
+    given = replace(known([5.0, 5.0, 5, 9.0, "mA"], [1.0, 1.0, 1, 1.0, "A"]), addresses=addresses)
+    plan = looked(make_plan(given), aliases={1: "R", 2: "R", 3: "R", 4: "R"})
+    assert plan.skip.tolist() == [
+        *(Skip.NONE, Skip.DUPLICATE_ADDRESS, Skip.DUPLICATE_ADDRESS),
+        *(Skip.NONE, Skip.NONE),
+    ]
+    assert [plan.field_written(row) for row in range(5)] == ["R", "R", "R", "R.DRVH", "R.EGU"]
+    assert (
+        PlanItems.decode(plan.encode()).records == plan.records == {1: "R", 2: "R", 3: "R", 4: "R"}
+    )
+    # a limit that is lowered under another name would clip the value
+    low = replace(given, stored=columns([5.0, 5.0, 5, 3.0, "mA"]))
+    plan = looked(make_plan(low), aliases={1: "R", 2: "R", 3: "R", 4: "R"})
+    assert plan.skip[0] == Skip.OUT_OF_RANGE
+    assert "B.DRVH" in plan.warnings[0][0]

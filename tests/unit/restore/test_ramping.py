@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from drey_core.pv_table import Policy
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.planning import make_plan
-from drey_restore.domain.policy import MAX_STEPS
+from drey_restore.domain.policy import MAX_STEPS, PolicyRows
 from drey_restore.domain.ramping import (
     Climbing,
     expected_readback,
@@ -122,7 +122,9 @@ def test_a_readback_goes_with_its_setpoint() -> None:
 
 def test_steps_are_in_the_plan() -> None:
     policy = Policy(ramp_step=2.0)
-    given = replace(known([6.0, 6.0, 6.0], [0.0, 5.0, 0.0]), policies={0: policy, 1: policy})
+    given = replace(
+        known([6.0, 6.0, 6.0], [0.0, 5.0, 0.0]), policies=PolicyRows.of(3, {0: policy, 1: policy})
+    )
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.NONE] * 3
     assert dict(plan.ramps) == {0: (2.0, 4.0)}
@@ -137,14 +139,14 @@ def test_steps_are_in_the_plan() -> None:
     ],
 )
 def test_a_ramp_that_cannot_be_told_leaves_its_pv_out(policy: Policy, why: str) -> None:
-    plan = make_plan(replace(known([6.0], [0.0]), policies={0: policy}))
+    plan = make_plan(replace(known([6.0], [0.0]), policies=PolicyRows.of(1, {0: policy})))
     assert plan.skip.tolist() == [Skip.POLICY], why
     assert "ramp" in plan.warnings[0][0]
     assert not plan.ramps
 
 
 def test_what_is_no_number_has_no_ramp() -> None:
-    given = replace(known(["on"], ["off"]), policies={0: Policy(ramp_step=2.0)})
+    given = replace(known(["on"], ["off"]), policies=PolicyRows.of(1, {0: Policy(ramp_step=2.0)}))
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.POLICY]
     assert "ramp" in plan.warnings[0][0]

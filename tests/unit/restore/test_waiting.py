@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from drey_core.pv_table import CompletionMode, Policy
 from drey_restore.domain.planning import make_plan
+from drey_restore.domain.policy import PolicyRows
 from drey_restore.domain.waiting import StageWait, stage_waits
 
 from .test_planning import known
@@ -25,7 +26,9 @@ def test_each_stage_says_what_it_waits_for_and_how_long() -> None:
         2: Policy(stage=5, completion=CompletionMode.DONE_CHANNEL, done_channel="D", timeout_s=9.0),
         3: Policy(stage=5),
     }
-    given = replace(known([1.0] * 5, [0.0, 0.0, 0.0, 0.0, 1.0]), policies=policies)
+    given = replace(
+        known([1.0] * 5, [0.0, 0.0, 0.0, 0.0, 1.0]), policies=PolicyRows.of(5, policies)
+    )
     plan = make_plan(replace(given, done=frozenset({2})))
     assert stage_waits(plan) == (
         StageWait(2 * S, 60 * S, ((CALLBACK, 2),)),
@@ -35,7 +38,9 @@ def test_each_stage_says_what_it_waits_for_and_how_long() -> None:
 
 
 def ramped(policy: Policy, target: float = 10.0) -> StageWait:
-    [wait] = stage_waits(make_plan(replace(known([target], [0.0]), policies={0: policy})))
+    [wait] = stage_waits(
+        make_plan(replace(known([target], [0.0]), policies=PolicyRows.of(1, {0: policy})))
+    )
     return wait
 
 
@@ -59,7 +64,9 @@ def test_a_ramp_without_a_rate_takes_its_settle_times_and_says_that_it_is_not_pa
 def test_limits_are_complete_before_values() -> None:
     given = known([1.0, 1.0], [0.0, 0.0])
     policy = Policy(settle_s=2.0, timeout_s=5.0)
-    given = replace(given, addresses=["A.DRVH", "B"], policies={0: policy, 1: policy})
+    given = replace(
+        given, addresses=["A.DRVH", "B"], policies=PolicyRows.of(2, {0: policy, 1: policy})
+    )
     assert stage_waits(make_plan(given)) == (StageWait(4 * S, 10 * S, ((CALLBACK, 2),)),)
 
 

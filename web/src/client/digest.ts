@@ -1,11 +1,11 @@
 /** The digest of a plan, by the recipe at the message `Plan` of the contracts. */
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { RestorePolicy } from "../../gen/drey/catalog/v1/catalog_pb";
+import type { PolicySource, RestorePolicy } from "../../gen/drey/catalog/v1/catalog_pb";
 import type { Value } from "../../gen/drey/common/v1/value_pb";
 import type { Guard, Plan, PlanItem } from "../../gen/drey/restore/v1/restore_pb";
 import { datumOf, Kind, NO_DATUM } from "./datum";
 
-const RECIPE = 2;
+const RECIPE = 3;
 const UTF8 = new TextEncoder();
 
 /** Bytes, little-endian, in a buffer that grows. */
@@ -156,6 +156,33 @@ function textsBytes(texts: readonly string[]): Uint8Array {
   return bytes.all;
 }
 
+function sourcesBytes(sources: readonly PolicySource[]): Uint8Array {
+  const bytes = new Bytes();
+  for (const { policyField, source } of sources) {
+    bytes.text(policyField);
+    switch (source.case) {
+      case "pv":
+        bytes.u8(2);
+        break;
+      case "device":
+        bytes.u8(3);
+        bytes.text(source.value);
+        break;
+      case "tag":
+        bytes.u8(4);
+        bytes.text(source.value.group);
+        bytes.text(source.value.tag);
+        break;
+      case "builtIn":
+        bytes.u8(5);
+        break;
+      default:
+        throw new Error(`the source of ${policyField} is one that this program is too old for`);
+    }
+  }
+  return bytes.all;
+}
+
 /** 64 hexadecimal digits. `unordered`: all items of the plan, each whole. */
 export async function planDigest(plan: Plan, unordered: readonly PlanItem[]): Promise<string> {
   if (plan.digestRecipe !== RECIPE)
@@ -193,6 +220,8 @@ export async function planDigest(plan: Plan, unordered: readonly PlanItem[]): Pr
   );
   bytes.cells(items.map((item) => textsBytes(item.enumLabels)));
   bytes.cells(items.map((item) => textsBytes(item.warnings)));
+  bytes.cells(items.map((item) => sourcesBytes(item.policySources)));
+  bytes.cells(items.map((item) => UTF8.encode(item.record)));
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.all));
   return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -7,6 +7,7 @@ SUMMARIES = {
     "breaker": "Circuit breakers of IOCs: held open or closed by hand; `status` shows them.",
     "pv": "PVs: the catalog, its files, and the live values.",
     "tag": "Tags of PVs, in groups.",
+    "policy": "How restores treat PVs by default, by device and by tag.",
     "snapshot": "Snapshots: take, look, compare. Named by id, part of one, `latest`, or title.",
     "restore": "Put a stored state back: plan, look, run. Only `run` writes to the machine.",
     "job": "Background work: list, follow, stop.",

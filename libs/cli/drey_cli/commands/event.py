@@ -10,7 +10,9 @@ from drey_cli.session import CliSession, command, group
 
 event_command = group(SUMMARIES["event"])
 
-_RESOURCES = ("pv", "tag-group", "tag", "snapshot", "golden", "plan", "restore", "job", "key")
+_RESOURCES = (
+    *("pv", "tag-group", "tag", "policy", "snapshot", "golden", "plan", "restore", "job", "key"),
+)
 
 
 @command(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from drey_cli.commands.pv import pv_argument, pv_command
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2
@@ -12,7 +11,6 @@ from drey_cli.errors import usage_error
 from drey_cli.naming import get_pv
 from drey_cli.options import (
     POLICY,
-    SPAN,
     argument,
     choice_of,
     dry_run_option,
@@ -21,12 +19,10 @@ from drey_cli.options import (
     packed_options,
     yes_option,
 )
+from drey_cli.policy_options import PolicyOptions, policy_options
 from drey_cli.render.words import number_of, plural
 from drey_cli.selection import Choice, choosing, parse_tag
 from drey_cli.session import CliSession, command
-
-if TYPE_CHECKING:
-    from google.protobuf.duration_pb2 import Duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,51 +88,6 @@ entry_options = packed_options(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyOptions:
-    """What was said of how a restore treats a PV. None: not said."""
-
-    completion: str | None
-    timeout: Duration | None
-    settle: Duration | None
-    stage: int | None
-    done_channel: str | None
-    done_value: float | None
-    no_policy: bool
-
-    def fill(self, pv: catalog_pb2.Pv) -> list[str]:
-        """Set what was said in the policy of an entry, and keep the rest; the path, if any."""
-        policy = catalog_pb2.RestorePolicy(
-            completion=number_of(catalog_pb2.Completion, self.completion),
-            timeout=self.timeout,
-            settle=self.settle,
-            stage=self.stage,
-            done_channel=self.done_channel or "",
-            done_value=self.done_value,
-        )
-        if self.no_policy:
-            pv.ClearField("restore_policy")
-        if policy.ByteSize():
-            pv.restore_policy.MergeFrom(policy)
-        return ["restore_policy"] if policy.ByteSize() or self.no_policy else []
-
-
-_policy = member_option("policy", POLICY)
-_span = partial(_policy, type=SPAN, metavar="TIME")
-_COMPLETIONS = choice_of("sent", "put-callback", "readback", "done-channel")
-policy_options = packed_options(
-    "policy",
-    PolicyOptions,
-    _policy("--completion", "completion", "How completion is judged.", type=_COMPLETIONS),
-    _span("--write-timeout", "timeout", "How long it may take."),
-    _span("--settle", "settle", "How long it must stay in tolerance."),
-    _policy("--stage", "stage", "Lowest is written first.", type=int, metavar="NUMBER"),
-    _policy("--done-channel", "done_channel", "Says when it is done."),
-    _policy("--done-value", "done_value", "Value for done.", type=float, metavar="NUMBER"),
-    _policy("--no-policy", "no_policy", "Back to the defaults first.", is_flag=True),
-)
-
-
 @command(
     "add",
     pv_command,
@@ -184,11 +135,13 @@ def add(
 @option("--readback", help="Address of the readback; empty for none.")
 @entry_options
 @policy_options
+@option("--no-policy", is_flag=True, panel=POLICY, help="Back to the defaults first.")
 def set_pv(
     session: CliSession,
     pv: str,
     entry: PvOptions,
     policy: PolicyOptions,
+    no_policy: bool,
     setpoint: str | None,
     readback: str | None,
 ) -> None:
@@ -198,7 +151,11 @@ def set_pv(
     """
     client = session.client
     held = get_pv(client, pv).pv
-    mask = [*entry.fill(held, setpoint, readback), *policy.fill(held)]
+    mask = entry.fill(held, setpoint, readback)
+    if no_policy:
+        held.ClearField("restore_policy")
+    if policy.fill(held.restore_policy) or no_policy:
+        mask.append("restore_policy")
     if not mask:
         raise usage_error("no option says what to change", remedy="see drey pv set --help")
     request = catalog_service_pb2.UpdatePvRequest(pv=held)

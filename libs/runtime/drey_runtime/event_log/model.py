@@ -20,6 +20,7 @@ class Resource(StrEnum):
     RESTORE = "restore"
     JOB = "job"
     KEY = "key"
+    POLICY = "policy"
     UNKNOWN = ""
     """One that only a later version knows."""
 

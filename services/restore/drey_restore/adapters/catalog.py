@@ -15,6 +15,7 @@ from drey.internal.directory.v1 import directory_service_pb2_grpc as rpc
 from drey_core.directory import CatalogPage, Directory
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8
+from drey_restore.domain.policy import PartSource, PolicyOrigin, PolicyTable, SaidPolicy
 from drey_runtime.directory_codec import decode_catalog
 from drey_runtime.upstream import CatalogPagesClient, translated
 
@@ -58,23 +59,49 @@ class CatalogClient:
             parts = [np.array(part.pv_numbers, np.int64) async for part in call]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
-    async def policies(self) -> dict[int, Policy]:
-        """What PVs themselves say of how they are restored, by PV number, as of now."""
+    async def policies(self) -> PolicyTable:
+        """What PVs, their tags and their devices say of how they are restored, as of now."""
+        numbers: list[I8] = []
+        indexes: list[I8] = []
+        listed: list[SaidPolicy] = []
         async with translated("snapshot"):
             call = self._stub.GetRestorePolicies(
                 pb.GetRestorePoliciesRequest(),
                 timeout=self._timeout,
             )
-            return {
-                number: _policy(said)
-                async for part in call
-                for number, said in zip(part.pv_numbers, part.policies, strict=True)
-            }
+            async for part in call:
+                numbers.append(np.array(part.pv_numbers, np.int64))
+                indexes.append(np.array(part.policy_indexes, np.int64))
+                listed.extend(map(_said_policy, part.policies))
+        if not listed:
+            return PolicyTable(np.zeros(0, np.int64), np.zeros(0, np.int64), [])
+        return PolicyTable(np.concatenate(numbers), np.concatenate(indexes), listed)
 
 
 def _numbered(raw: bytes) -> tuple[int, CatalogPage]:
     page = decode_catalog(raw)
     return page.number, page
+
+
+def _said_policy(message: pb.EffectivePolicy) -> SaidPolicy:
+    return SaidPolicy(
+        _policy(message.policy),
+        tuple(map(_part_source, message.sources)),
+        tuple(message.contradictions),
+    )
+
+
+def _part_source(source: catalog_pb2.PolicySource) -> PartSource:
+    match source.WhichOneof("source"):
+        case "pv":
+            return PartSource(source.policy_field, PolicyOrigin.PV)
+        case "device":
+            return PartSource(source.policy_field, PolicyOrigin.DEVICE, source.device)
+        case "tag":
+            tag = source.tag
+            return PartSource(source.policy_field, PolicyOrigin.TAG, tag.tag, tag.group)
+        case _:
+            return PartSource(source.policy_field, PolicyOrigin.BUILT_IN)
 
 
 def _policy(said: catalog_pb2.RestorePolicy) -> Policy:

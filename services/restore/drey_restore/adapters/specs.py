@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from drey.catalog.v1 import catalog_pb2
 from drey.restore.v1 import restore_pb2
 from drey_core.pv_table import Policy
+from drey_restore.domain.policy import PartSource, PolicyOrigin
 from drey_restore.domain.records import Gate, Guard, Rollback, Rules
 
 _S = 10**9
@@ -51,6 +52,21 @@ def policy_message(policy: Policy) -> catalog_pb2.RestorePolicy:
     if low is not None or high is not None:
         message.allowed.low = float("-inf") if low is None else low
         message.allowed.high = float("inf") if high is None else high
+    return message
+
+
+def source_message(source: PartSource) -> catalog_pb2.PolicySource:
+    """Who says a part of a policy."""
+    message = catalog_pb2.PolicySource(policy_field=source.part)
+    match source.origin:
+        case PolicyOrigin.PV:
+            message.pv.SetInParent()
+        case PolicyOrigin.DEVICE:
+            message.device = source.name
+        case PolicyOrigin.TAG:
+            message.tag.group, message.tag.tag = source.group, source.name
+        case PolicyOrigin.BUILT_IN:
+            message.built_in.SetInParent()
     return message
 
 

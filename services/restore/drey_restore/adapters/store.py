@@ -474,10 +474,11 @@ class RestoreStore:
         """Hold the channels of writes that were sent and never answered."""
         await conn.execute(
             "INSERT INTO restore.unanswered"
-            " (restore_id, number, name, address, circuit, sent_time_ns)"
+            " (restore_id, number, name, address, field, circuit, sent_time_ns)"
             " SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[],"
-            " $6::bigint[])",
-            *(restore_id, held.numbers, held.names, held.addresses, held.circuits, held.sent_ns),
+            " $6::text[], $7::bigint[])",
+            *(restore_id, held.numbers, held.names, held.addresses, held.fields, held.circuits),
+            held.sent_ns,
         )
 
     async def unanswered(
@@ -487,8 +488,8 @@ class RestoreStore:
 
         async def fetch(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(
-                "SELECT u.restore_id, r.principal, u.number, u.name, u.address, u.circuit,"
-                " u.sent_time_ns FROM restore.unanswered u"
+                "SELECT u.restore_id, r.principal, u.number, u.name, u.address, u.field,"
+                " u.circuit, u.sent_time_ns FROM restore.unanswered u"
                 " JOIN restore.restore r ON r.id = u.restore_id WHERE u.release_time_ns = 0"
                 " AND ($1::uuid IS NULL OR u.restore_id = $1) ORDER BY u.restore_id, u.number",
                 restore_id,

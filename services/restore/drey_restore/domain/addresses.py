@@ -19,6 +19,16 @@ def field_of(address: str) -> str:
     return record_of(address.removesuffix("$"))
 
 
+def field_key(address: str) -> str:
+    """The same text for all addresses whose writes decide one field: X.RVAL is X in raw units."""
+    return field_of(address).removesuffix(".RVAL")
+
+
+def renamed(address: str, record: str) -> str:
+    """The address with another name of its record."""
+    return record + address.removeprefix(record_name(address))
+
+
 def limit_field(address: str) -> tuple[str, bool] | None:
     """(record, whether it is the high one) of a control limit; None of all other fields."""
     record, _, name = address.rpartition(".")

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from drey_core.values import ARRAY, I8, Columns, Kind, heap_mask
 from drey_restore.domain.items import F8, I4, Labels, PlanItems
-from drey_restore.domain.policy import policy_bytes
+from drey_restore.domain.policy import policy_bytes, sources_bytes
 from drey_restore.domain.records import Guard, PlanRecord, Rules
 
-RECIPE = 2
+_WITHOUT_SOURCES = 2
+"""The recipe before, of plans that had neither sources of policies nor names of records."""
 _NANS = (
     (Kind.FLOAT64, "<f8", np.uint64(0x7FF8_0000_0000_0000)),
     (Kind.FLOAT32, "<f4", np.uint64(0x7FC0_0000)),
@@ -38,7 +39,7 @@ def plan_digest(plan: PlanRecord, items: PlanItems) -> str:
 
 def canonical(plan: PlanRecord, items: PlanItems) -> Iterator[bytes]:
     """The canonical bytes, in parts: the plan, then its items column by column."""
-    yield _text(_TITLE) + struct.pack("<I", RECIPE)
+    yield _text(_TITLE) + struct.pack("<I", plan.recipe)
     head = (plan.id, plan.snapshot_id, plan.undoes_restore_id or "", plan.principal, plan.comment)
     yield b"".join(map(_text, head))
     yield struct.pack("<qq", plan.create_time_ns, plan.expire_time_ns)
@@ -66,6 +67,9 @@ def canonical(plan: PlanRecord, items: PlanItems) -> Iterator[bytes]:
     yield from _cells(
         n, {row: b"".join(map(_text, warnings)) for row, warnings in items.warnings.items()}
     )
+    if plan.recipe > _WITHOUT_SOURCES:
+        yield from _shared_cells(items.policy_of, [*map(sources_bytes, items.policy_sources)])
+        yield from _cells(n, {row: name.encode() for row, name in items.records.items()})
 
 
 def _text(text: str) -> bytes:
@@ -127,7 +131,11 @@ def _shared_cells(index: I4, listed: Sequence[bytes]) -> Iterator[bytes]:
     """A column of bytes, `listed[i]` of each index, nothing where it is -1."""
     lengths = np.array([*map(len, listed), 0], "<u4")[index]
     yield lengths.tobytes()
-    yield b"".join([listed[i] for i in index[lengths != 0].tolist()])
+    filled = index[lengths != 0]
+    if len(filled) and bool((filled == filled[0]).all()):
+        yield listed[int(filled[0])] * len(filled)  # nearly always: all have the same
+    else:
+        yield b"".join([listed[i] for i in filled.tolist()])
 
 
 def _labels(labels: Iterable[bytes]) -> bytes:

@@ -15,9 +15,18 @@ from drey_core.errors import Internal
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8, U1, Columns, pack_strings, unpack_strings
 from drey_restore.domain import blob
-from drey_restore.domain.addresses import comes_first
+from drey_restore.domain.addresses import comes_first, field_key, renamed
 from drey_restore.domain.kinds import Skip
-from drey_restore.domain.policy import DEFAULT, policy_bytes, policy_of_bytes
+from drey_restore.domain.policy import (
+    DEFAULT,
+    DEFAULT_SOURCES,
+    Sources,
+    done_address,
+    policy_bytes,
+    policy_of_bytes,
+    sources_bytes,
+    sources_of_bytes,
+)
 
 F8 = NDArray[np.float64]
 I4 = NDArray[np.int32]
@@ -32,8 +41,9 @@ class PlanItems:
     kind NONE is left out. `absolute`/`relative` are the setpoint's tolerance. `delta` is target
     minus current, `deviation` its size in tolerances, NaN where they are not numbers.
     `label_sets[label_of[i]]` are the live enum labels of setpoint i (-1: none), and those of
-    `stored_label_of` the labels as of the stored value. `policies[policy_of[i]]` is followed, and
-    `ramps[i]` are the values that are written before the target.
+    `stored_label_of` the labels as of the stored value. `policies[policy_of[i]]` is followed, as
+    `policy_sources[policy_of[i]]` say, and `ramps[i]` are the values that are written before the
+    target. `records[i]`: what the record is called (.NAME) where the address says it otherwise.
     """
 
     number: I8
@@ -56,9 +66,11 @@ class PlanItems:
     label_of: I4
     stored_label_of: I4
     policies: list[Policy] = field(default_factory=lambda: [DEFAULT])
+    policy_sources: list[Sources] = field(default_factory=lambda: [DEFAULT_SOURCES])
     label_sets: list[Labels] = field(default_factory=list)
     warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     ramps: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    records: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.number)
@@ -84,8 +96,12 @@ class PlanItems:
 
     def done_address(self, row: int) -> str:
         """Address of the channel by which the write of a row is complete; empty: by none."""
-        policy = self.policies[int(self.policy_of[row])]
-        return policy.done_channel if policy.completion == CompletionMode.DONE_CHANNEL else ""
+        return done_address(self.policies[int(self.policy_of[row])], self.addresses[row])
+
+    def field_written(self, row: int) -> str:
+        """One text for all names of the field that a row writes, by what its record is called."""
+        address, record = self.addresses[row], self.records.get(row)
+        return field_key(address if record is None else renamed(address, record))
 
     @cached_property
     def completion(self) -> U1:
@@ -128,6 +144,9 @@ class PlanItems:
             "label_sizes": np.array([len(s) for s in self.label_sets], np.int64),
             "labels": pack_strings([label for s in self.label_sets for label in s]),
             "policies": pack_strings([policy_bytes(policy) for policy in self.policies]),
+            "policy_sources": pack_strings(list(map(sources_bytes, self.policy_sources))),
+            "record_rows": np.array(sorted(self.records), np.int64),
+            "records": blob.text_section([self.records[row] for row in sorted(self.records)]),
             "ramp_rows": np.array(ramped, np.int64),
             "ramp_steps": pack_strings(
                 [np.array(self.ramps[row], "<f8").tobytes() for row in ramped]
@@ -164,10 +183,25 @@ class PlanItems:
             readback_addresses=blob.texts_of(s["readback_addresses"]),
             label_sets=sets,
             policies=[policy_of_bytes(raw) for raw in unpack_strings(bytes(s["policies"]))],
+            policy_sources=_sources_of(s),
+            records=_records_of(s),
             warnings={r: tuple(t.split("\n")) for r, t in zip(rows, texts, strict=True)},
             ramps=_ramps_of(s),
             **fields,
         )
+
+
+def _sources_of(s: Mapping[str, blob.Section]) -> list[Sources]:
+    if "policy_sources" not in s:
+        return [() for _ in unpack_strings(bytes(s["policies"]))]  # made before they were kept
+    return [sources_of_bytes(raw) for raw in unpack_strings(bytes(s["policy_sources"]))]
+
+
+def _records_of(s: Mapping[str, blob.Section]) -> dict[int, str]:
+    if "record_rows" not in s:
+        return {}
+    rows = np.asarray(s["record_rows"]).tolist()
+    return dict(zip(rows, blob.texts_of(s["records"]), strict=True))
 
 
 def _ramps_of(s: Mapping[str, blob.Section]) -> dict[int, tuple[float, ...]]:

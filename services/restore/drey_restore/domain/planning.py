@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.compare import DifferenceClass, compare
-from drey_core.pv_table import Policy
 from drey_core.values import (
     ARRAY,
     ELEMENT_DTYPE,
@@ -42,6 +41,7 @@ from drey_core.values import (
 from drey_restore.domain.addresses import (
     DISABLING,
     comes_first,
+    field_key,
     field_name,
     field_of,
     limit_field,
@@ -52,8 +52,9 @@ from drey_restore.domain.edits import Edited, Given, Linear, edit_source, give_v
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.policy import (
-    DEFAULT,
     Followable,
+    PolicyRows,
+    SaidPolicy,
     allowed_text,
     effective,
     obstacles,
@@ -104,7 +105,7 @@ class PlanInput:
     Ordered by `number`, each once. `deleted`: not in today's catalog. `stored` and
     `stored_readback` are the snapshot's values (state ABSENT: none). `live` is the present value
     of the setpoint; `stale`: not to be believed. `live_count`: greatest number of elements.
-    Control limits are NaN where there are none. `policies`: what PVs say themselves, by row.
+    Control limits are NaN where there are none. `policies`: what is said of how rows are restored.
     `warnings`: what is known to be told, by row. `done`: rows whose done channel is connected and a
     number. `given`: the source is these values of the caller, by row. `edits`, each with its rows.
     `problems`: why rows cannot be given or edited so; `unstored`: rows whose values were.
@@ -134,8 +135,8 @@ class PlanInput:
     writable: Mask
     control_low: F8
     control_high: F8
+    policies: PolicyRows
     excluded: Mask | None = None
-    policies: Mapping[int, Policy] = field(default_factory=dict)
     warnings: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     done: frozenset[int] = frozenset()
     back: WayBack | None = None
@@ -221,10 +222,11 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     _refuse_values(target, _with_own_limits(known, target, stage, skips), skips, warnings)
     _refuse_duplicates(known.addresses, skips)
     left_out = ~skips.open
-    policies = {DEFAULT: 0}
-    policy_of = np.zeros(n, np.int32)
-    for row, policy in known.policies.items():
-        policy_of[row] = policies.setdefault(effective(policy), len(policies))
+    followed: dict[SaidPolicy, int] = {}
+    places = [
+        followed.setdefault(effective(replace(said, contradictions=())), len(followed))
+        for said in known.policies.listed
+    ]
     label_sets: dict[Labels, int] = {}
     label_of = _intern_labels(known.live, known.live_labels, label_sets)
     stored_label_of = _intern_labels(
@@ -246,11 +248,12 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         delta=0.0 - compared.delta,
         deviation=compared.deviation,
         stage=stage,
-        policy_of=policy_of,
+        policy_of=np.array(places, np.int32)[known.policies.index],
         skip=skips.skip,
         label_of=label_of,
         stored_label_of=stored_label_of,
-        policies=list(policies),
+        policies=[said.policy for said in followed],
+        policy_sources=[said.sources for said in followed],
         label_sets=list(label_sets),
         warnings=warnings.by_row,
         ramps={row: steps for row, steps in ramps.items() if steps and not skips.skip[row]},
@@ -314,6 +317,7 @@ def refuse_records(
     As the records will be after the plan's own writes of .DISP and .DISA, which come first in a
     stage.
     """
+    items = replace(items, records=facts.aliases)
     skip, warnings = items.skip.copy(), _Warnings(items.warnings)
     own = _own_switches(items, facts)
     doubtful = facts.disp | facts.disabled | bool(own)
@@ -337,6 +341,7 @@ def refuse_records(
         if PlanProblem.DISABLED in refused:
             skip[row] = Skip.NOT_WRITABLE
     _refuse_aliases(items, facts, skip, warnings)
+    _refuse_beyond_aliased_limits(items, facts, skip, warnings)
     target = _blank(items.target, skip != Skip.NONE)
     ramps = {row: steps for row, steps in items.ramps.items() if skip[row] == Skip.NONE}
     return replace(items, skip=skip, target=target, ramps=ramps, warnings=warnings.by_row)
@@ -369,15 +374,34 @@ def _refuse_aliases(items: PlanItems, facts: RecordFacts, skip: U1, warnings: _W
     """Write a field once, of which two names are known by what .NAME says."""
     if not facts.aliases:
         return
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[str, int] = {}
     for row in facts.rows.tolist():
         if skip[row] != Skip.NONE:
             continue
-        name = field_name(items.addresses[row])
-        first = seen.setdefault((_record(items, facts, row), name.replace("RVAL", "VAL")), row)
+        first = seen.setdefault(items.field_written(row), row)
         if first != row:
             skip[row] = Skip.DUPLICATE_ADDRESS
             warnings.add(row, f"the same field as {items.addresses[first]}, by an alias")
+
+
+def _refuse_beyond_aliased_limits(
+    items: PlanItems, facts: RecordFacts, skip: U1, warnings: _Warnings
+) -> None:
+    """Leave out what a limit would clip that the plan writes before, under another name."""
+    if not facts.aliases:
+        return
+    rows = [row for row in facts.rows.tolist() if skip[row] == Skip.NONE]
+    value_rows = {items.field_written(row): row for row in rows}
+    numbers = as_float64(items.target.kind, items.target.data)
+    for row in rows:
+        limit = limit_field(items.field_written(row))
+        value_row = None if limit is None else value_rows.get(limit[0])
+        if limit is None or value_row is None or not {row, value_row} & facts.aliases.keys():
+            continue
+        beyond = (numbers[value_row] - numbers[row]) * (1 if limit[1] else -1)
+        if items.stage[row] <= items.stage[value_row] and beyond > 0:
+            skip[value_row] = Skip.OUT_OF_RANGE
+            warnings.add(value_row, f"beyond the limit {items.addresses[row]} of this plan")
 
 
 def _without_value(columns: Columns) -> Mask:
@@ -396,10 +420,8 @@ def _stages(known: PlanInput) -> NDArray[np.int32]:
     """The stage in which each is written, if it is."""
     if known.back is not None:
         return known.back.stage
-    stage = np.zeros(len(known.number), np.int32)
-    for row, policy in known.policies.items():
-        stage[row] = policy.stage or 0
-    return stage
+    stages = [said.policy.stage or 0 for said in known.policies.listed]
+    return np.array(stages, np.int32)[known.policies.index]
 
 
 def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: _Warnings) -> None:
@@ -506,22 +528,24 @@ def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: _W
 def _ramps(known: PlanInput, target: Columns, skips: _Skips) -> dict[int, Steps | None]:
     """Values on the way to the target of each that ramps; None where they cannot be told."""
     found: dict[int, Steps | None] = {}
-    for row, policy in known.policies.items():
-        size = step_size(policy)
-        if size is None or skips.skip[row] != Skip.NONE:
+    for said, rows in known.policies.groups(skips.open):
+        policy, size = said.policy, step_size(said.policy)
+        if size is None:
             continue
-        kind = int(target.kind[row])
-        if kind & ARRAY or kind in (Kind.STRING, Kind.ENUM, Kind.BOOL):
-            found[row] = None
-            continue
-        now, goal = (
-            float(as_float64(columns.kind[row : row + 1], columns.data[row : row + 1])[0])
-            for columns in (known.live, target)
-        )
-        steps = steps_between(now, goal, size, whole=kind not in (Kind.FLOAT32, Kind.FLOAT64))
         low, high = policy.allowed_low, policy.allowed_high
         least, most = -inf if low is None else low, inf if high is None else high
-        found[row] = steps if all(least <= step <= most for step in steps or ()) else None
+        now, goal = (
+            as_float64(columns.kind[rows], columns.data[rows]).tolist()
+            for columns in (known.live, target)
+        )
+        for row, begin, end in zip(rows.tolist(), now, goal, strict=True):
+            kind = int(target.kind[row])
+            if kind & ARRAY or kind in (Kind.STRING, Kind.ENUM, Kind.BOOL):
+                found[row] = None
+                continue
+            whole = kind not in (Kind.FLOAT32, Kind.FLOAT64)
+            steps = steps_between(begin, end, size, whole=whole)
+            found[row] = steps if all(least <= step <= most for step in steps or ()) else None
     return found
 
 
@@ -535,21 +559,24 @@ def _refuse_policies(
     """Leave out what could not be restored as its policy says, with why."""
     refused = np.zeros(len(skips.skip), bool)
     stored_readback = ~_without_value(known.stored_readback)
-    for row, policy in known.policies.items():
-        if skips.skip[row] != Skip.NONE:
-            continue
-        element = int(target.kind[row]) & ~ARRAY
-        facts = Followable(
-            readback=bool(known.readback_addresses[row]),
-            stored_readback=bool(stored_readback[row]),
-            number=element not in (Kind.STRING, Kind.ENUM),
-            done=row in known.done,
-            ramp=ramps.get(row, ()) is not None,
-        )
-        why = obstacles(policy, facts)
-        if why:
-            refused[row] = True
-            warnings.add(row, *why)
+    elements = target.kind & ~np.uint8(ARRAY)
+    numbers = (elements != Kind.STRING) & (elements != Kind.ENUM)
+    for said, rows in known.policies.groups(skips.open):
+        found: dict[Followable, tuple[str, ...]] = {}
+        for row in rows.tolist():
+            facts = Followable(
+                readback=bool(known.readback_addresses[row]),
+                stored_readback=bool(stored_readback[row]),
+                number=bool(numbers[row]),
+                done=row in known.done,
+                ramp=ramps.get(row, ()) is not None,
+            )
+            why = found.get(facts)
+            if why is None:
+                why = found[facts] = (*said.contradictions, *obstacles(said.policy, facts))
+            if why:
+                refused[row] = True
+                warnings.add(row, *why)
     skips.where(refused, Skip.POLICY)
 
 
@@ -583,14 +610,14 @@ def _refuse_values(target: Columns, known: PlanInput, skips: _Skips, warnings: _
         outside = (low < known.control_low) | (high > known.control_high)
     skips.where(numbers & limited & outside, Skip.OUT_OF_RANGE)
     forbidden = np.zeros(len(low), bool)
-    for row, policy in known.policies.items():
-        least, most = policy.allowed_low, policy.allowed_high
-        if skips.skip[row] == Skip.NONE and numbers[row]:
-            forbidden[row] = (least is not None and low[row] < least) or (
-                most is not None and high[row] > most
-            )
-        if forbidden[row]:
-            warnings.add(row, f"its restore policy allows {allowed_text(policy)}")
+    for said, rows in known.policies.groups(skips.open & numbers):
+        least, most = said.policy.allowed_low, said.policy.allowed_high
+        if least is not None:
+            forbidden[rows] |= low[rows] < least
+        if most is not None:
+            forbidden[rows] |= high[rows] > most
+        for row in rows[forbidden[rows]].tolist():
+            warnings.add(row, f"its restore policy allows {allowed_text(said.policy)}")
     skips.where(forbidden, Skip.OUT_OF_RANGE)
 
 
@@ -600,8 +627,7 @@ def _refuse_duplicates(addresses: list[str], skips: _Skips) -> None:
     joined = "\n".join(listed)
     if len(set(listed)) == len(listed) and not any(mark in joined for mark in _OTHER_FORMS):
         return
-    # RVAL is VAL in raw units: which of them were the last would decide
-    records = [field_of(address).removesuffix(".RVAL") for address in listed]
+    records = [field_key(address) for address in listed]
     if len(set(records)) == len(records):
         return
     seen: set[str] = set()

@@ -1,12 +1,95 @@
-"""Restore policies: what holds, what stands against following one, and their canonical bytes."""
+"""Restore policies: what holds and who says so, what stands against following one, their bytes."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from math import inf, isnan, nan
 
+import numpy as np
+from numpy.typing import NDArray
+
 from drey_core.pv_table import CompletionMode, Policy
+from drey_core.values import I8
+from drey_restore.domain.addresses import record_name
+
+
+class PolicyOrigin(IntEnum):
+    """Who says a part of a policy; the numbers in the `oneof` of `drey.catalog.v1.PolicySource`."""
+
+    PV = 2
+    DEVICE = 3
+    TAG = 4
+    BUILT_IN = 5
+
+
+@dataclass(frozen=True)
+class PartSource:
+    """Who says a part of a policy: of a device its name, of a tag its name and its group."""
+
+    part: str
+    origin: PolicyOrigin
+    name: str = ""
+    group: str = ""
+
+
+Sources = tuple[PartSource, ...]
+
+
+@dataclass(frozen=True)
+class SaidPolicy:
+    """What is said of some PVs, by whom, and why it contradicts itself (empty: it does not)."""
+
+    policy: Policy
+    sources: Sources = ()
+    contradictions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PolicyRows:
+    """What is said for n rows: for row i `listed[index[i]]`; the first of the list says nothing."""
+
+    index: I8
+    listed: Sequence[SaidPolicy]
+
+    @classmethod
+    def of(cls, n: int, policies: Mapping[int, Policy]) -> PolicyRows:
+        """Of n rows, some of which say something themselves."""
+        index = np.zeros(n, np.int64)
+        listed = [NOTHING]
+        for row, policy in policies.items():
+            index[row] = len(listed)
+            listed.append(SaidPolicy(policy))
+        return cls(index, listed)
+
+    def groups(self, among: NDArray[np.bool_]) -> Iterator[tuple[SaidPolicy, I8]]:
+        """Policies that say something, each with its rows of those that are `among`."""
+        rows = np.flatnonzero(among & (self.index != 0))
+        if len(rows):
+            rows = rows[np.argsort(self.index[rows], kind="stable")]
+            ends = np.flatnonzero(np.diff(self.index[rows])) + 1
+            for part in np.split(rows, ends):
+                yield self.listed[int(self.index[part[0]])], part
+
+
+@dataclass(frozen=True)
+class PolicyTable:
+    """What is said of PVs: of `numbers[i]`, ascending, `listed[index[i]]`; of others nothing."""
+
+    numbers: I8
+    index: I8
+    listed: Sequence[SaidPolicy]
+
+    def rows(self, numbers: I8) -> PolicyRows:
+        """Of the PVs of some numbers."""
+        index = np.zeros(len(numbers), np.int64)
+        if len(self.numbers):
+            places = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
+            known = self.numbers[places] == numbers
+            index[known] = self.index[places[known]] + 1
+        return PolicyRows(index, [NOTHING, *self.listed])
 
 
 @dataclass(frozen=True)
@@ -56,21 +139,73 @@ def allowed_text(policy: Policy) -> str:
     return f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
 
 
-def effective(policy: Policy) -> Policy:
-    """What a PV says, with the server's defaults."""
-    if policy.completion != CompletionMode.UNSPECIFIED:
-        return policy
-    return replace(policy, completion=CompletionMode.PUT_CALLBACK)
+def effective(said: SaidPolicy) -> SaidPolicy:
+    """What is said, with the server's defaults."""
+    if said.policy.completion != CompletionMode.UNSPECIFIED:
+        return said
+    return SaidPolicy(
+        replace(said.policy, completion=CompletionMode.PUT_CALLBACK),
+        (PartSource("completion", PolicyOrigin.BUILT_IN), *said.sources),
+    )
+
+
+def done_address(policy: Policy, address: str) -> str:
+    """Address of the channel by which a write to `address` is complete; empty: by none."""
+    if policy.completion != CompletionMode.DONE_CHANNEL:
+        return ""
+    done = policy.done_channel
+    return record_name(address) + done if done.startswith(".") else done
 
 
 MAX_STEPS = 1000
 """Of a ramp."""
-DEFAULT = effective(Policy())
+NOTHING = SaidPolicy(Policy())
+_DEFAULT = effective(NOTHING)
+DEFAULT, DEFAULT_SOURCES = _DEFAULT.policy, _DEFAULT.sources
 
 _HEAD = struct.Struct("<iqqBiI")
 _TAIL = struct.Struct("<5d")
 _NUMBERS = ("done_value", "ramp_rate", "ramp_step", "allowed_low", "allowed_high")
 _S = 10**9
+
+
+def sources_bytes(sources: Sources) -> bytes:
+    """Canonical bytes of who says what; they lie within the digest of a plan."""
+    return b"".join(
+        _text(source.part)
+        + struct.pack("<B", source.origin)
+        + {
+            PolicyOrigin.DEVICE: _text(source.name),
+            PolicyOrigin.TAG: _text(source.group) + _text(source.name),
+        }.get(source.origin, b"")
+        for source in sources
+    )
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode("utf-8", "replace")
+    return struct.pack("<I", len(raw)) + raw
+
+
+def sources_of_bytes(raw: bytes) -> Sources:
+    """Inverse of `sources_bytes`. Raises `struct.error` or `ValueError` on anything else."""
+    found, at = [], 0
+
+    def next_text() -> str:
+        nonlocal at
+        (length,) = struct.unpack_from("<I", raw, at)
+        at += 4 + length
+        if at > len(raw):
+            raise ValueError("a text that ends too early")
+        return raw[at - length : at].decode()
+
+    while at < len(raw):
+        part, origin = next_text(), PolicyOrigin(raw[at])
+        at += 1
+        group = next_text() if origin == PolicyOrigin.TAG else ""
+        name = next_text() if origin in (PolicyOrigin.TAG, PolicyOrigin.DEVICE) else ""
+        found.append(PartSource(part, origin, name, group))
+    return tuple(found)
 
 
 def policy_bytes(policy: Policy) -> bytes:

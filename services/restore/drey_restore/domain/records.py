@@ -17,6 +17,9 @@ from drey_restore.domain.kinds import (
 )
 from drey_restore.domain.waiting import StageWait
 
+RECIPE = 3
+"""Number of the recipe of the digest of a plan; `domain.digest` has the recipe."""
+
 
 @dataclass(frozen=True)
 class Guard:
@@ -70,8 +73,8 @@ class PlanRecord:
     """A plan. `skips` by the number of the reason; times in nanoseconds since 1970 UTC.
 
     `spec` is what it was made of, as a message of the contract; `recipe` that of its digest, 1 of
-    those that nobody else can compute. `stage_writes[i]` are the writes of `stages[i]`, lowest
-    first.
+    those that nobody else can compute. Only those of the newest recipe are executed.
+    `stage_writes[i]` are the writes of `stages[i]`, lowest first.
     """
 
     id: str
@@ -88,7 +91,7 @@ class PlanRecord:
     expire_time_ns: int
     undoes_restore_id: str | None = None
     restore_id: str | None = None
-    recipe: int = 2
+    recipe: int = RECIPE
     spec: bytes = b""
     rules: Rules = Rules()
     stages: tuple[int, ...] = ()
@@ -112,7 +115,7 @@ class PlanRecord:
         approval = ApprovalState.APPROVED if self.approval is None else self.approval.at(now_ns)
         if approval == ApprovalState.REJECTED:
             return PlanState.REJECTED
-        if self.recipe == 1 or now_ns >= self.expire_time_ns:
+        if self.recipe < RECIPE or now_ns >= self.expire_time_ns:
             return PlanState.EXPIRED
         if approval != ApprovalState.APPROVED:
             return PlanState.WAITS_FOR_APPROVAL
@@ -174,23 +177,28 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Unanswered:
-    """Writes that were sent and never answered, as columns; `circuits`: `host:port`, or empty."""
+    """Writes that were sent and never answered, as columns; `circuits`: `host:port`, or empty.
+
+    `fields`: what they write, by the real name of the record.
+    """
 
     numbers: list[int]
     names: list[str]
     addresses: list[str]
+    fields: list[str]
     circuits: list[str]
     sent_ns: list[int]
 
 
 @dataclass(frozen=True)
 class HeldWrite:
-    """A write of an ended restore that may still take place, and so holds its channel."""
+    """A write of an ended restore that may still take place, and so holds its field."""
 
     restore_id: str
     principal: str
     number: int
     name: str
     address: str
+    field: str
     circuit: str
     sent_time_ns: int

@@ -10,7 +10,7 @@ from drey_core.errors import FailedPrecondition, Reason
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.records import RestoreRecord
-from drey_restore.usecases.holding import records_of, refuse_held
+from drey_restore.usecases.holding import fields_of, refuse_held
 from drey_runtime import audit
 from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
@@ -78,14 +78,14 @@ class Beginning:
         return restore
 
     async def _check_held(self, conn: Connection, items: PlanItems) -> None:
-        """CHANNELS_HELD where another restore writes one of these records, or may still."""
+        """CHANNELS_HELD where another restore writes one of these fields, or may still."""
         refuse_held(await self._store.unanswered(conn), items)
         wanted: set[str] = set()
         for other in await self._store.open_restores(conn):
             held = await self._store.plan_items(other.plan_id, conn=conn)
             if not wanted:
-                wanted = records_of(items)
-            both = wanted & records_of(held)
+                wanted = fields_of(items)
+            both = wanted & fields_of(held)
             if both:
                 raise FailedPrecondition(
                     f"restore {other.id} of {other.principal} is writing {len(both)} of these"

@@ -88,6 +88,7 @@ def unanswered_of(
         numbers=items.number[rows].tolist(),
         names=[items.names[row] for row in listed],
         addresses=[items.addresses[row] for row in listed],
+        fields=[items.field_written(row) for row in listed],
         circuits=[circuits.get(row, "") for row in listed],
         sent_ns=execution.sent_time[rows].tolist(),
     )

@@ -6,23 +6,25 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from drey_core.errors import FailedPrecondition, Reason
-from drey_core.names import record_of
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.records import HeldWrite
 
 
-def records_of(items: PlanItems) -> set[str]:
-    """The records that a plan writes."""
-    return {record_of(items.addresses[row]) for row in items.writes.tolist()}
+def fields_of(items: PlanItems) -> set[str]:
+    """The fields that a plan writes, each once whatever its names are."""
+    addresses = [items.addresses[row] for row in items.writes.tolist()]
+    if not items.records and not any(mark in "".join(addresses) for mark in ".$"):
+        return set(addresses)  # none of them can be another name of one
+    return {items.field_written(row) for row in items.writes.tolist()}
 
 
 def refuse_held(held: Sequence[HeldWrite], items: PlanItems) -> None:
-    """CHANNELS_HELD where a write that may still take place goes to a record of the plan."""
+    """CHANNELS_HELD where a write that may still take place goes to a field of the plan."""
     if not held:
         return
-    wanted = records_of(items)
+    wanted = fields_of(items)
     for write in held:
-        if record_of(write.address) in wanted:
+        if write.field in wanted:
             raise held_error(write, "which this plan writes too")
 
 

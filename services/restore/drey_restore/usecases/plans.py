@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,6 @@ import numpy as np
 from drey.common.v1 import selector_pb2
 from drey_core.directory import Directory
 from drey_core.errors import Internal, ResourceExhausted
-from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import ARRAY, I8, Kind, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
@@ -20,7 +19,7 @@ from drey_restore.adapters.live import ChannelReading, LiveMachine, LivePages
 from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, merged
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
-from drey_restore.domain.digest import RECIPE, plan_digest
+from drey_restore.domain.digest import plan_digest
 from drey_restore.domain.edits import Given, Linear
 from drey_restore.domain.execution import ECA_NORDACCESS, ECA_NORMAL
 from drey_restore.domain.items import F8, Labels, PlanItems
@@ -33,7 +32,8 @@ from drey_restore.domain.planning import (
     make_plan,
     refuse_records,
 )
-from drey_restore.domain.records import Chosen, PlanRecord, Rules
+from drey_restore.domain.policy import PolicyRows, done_address
+from drey_restore.domain.records import RECIPE, Chosen, PlanRecord, Rules
 from drey_restore.domain.waiting import stage_waits
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.approvals import Protected, approval_of
@@ -268,13 +268,14 @@ class Plans:
         readdressed = _readdressed(directory, rows, stored)
         asked = numbers[(rows < 0) | (stored.setpoint.kind == Kind.ENUM) | readdressed]
         names = await source.names(asked) if len(asked) else {}
-        named = {row: policies[n] for row, n in enumerate(numbers.tolist()) if n in policies}
+        said = policies.rows(numbers)
         seen, done = await together(
-            self._look(directory, rows, wanted, live.at(channels)), self._look_at_done(named)
+            self._look(directory, rows, wanted, live.at(channels)),
+            self._look_at_done(said, _texts_at(directory.setpoint_address, rows)),
         )
 
         def make() -> PlanItems:
-            known = _assemble(directory, rows, channels, stored, seen, names, named, done)
+            known = _assemble(directory, rows, channels, stored, seen, names, said, done)
             known = replace(known, back=source.back, given=given, edits=edits)
             known = replace(known, refused=self._refused)
             return make_plan(known, exact=request.exact)
@@ -343,12 +344,13 @@ class Plans:
         live = live.with_read(asked_up[read], found.values.take(read), silent)
         return live.with_access(asked_up, info.writable)
 
-    async def _look_at_done(self, policies: Mapping[int, Policy]) -> frozenset[int]:
+    async def _look_at_done(self, policies: PolicyRows, setpoints: list[str]) -> frozenset[int]:
         """Rows whose done channel is connected, and is a number or an enumeration."""
         asked = {
-            row: policy.done_channel
-            for row, policy in policies.items()
-            if policy.completion == CompletionMode.DONE_CHANNEL and policy.done_channel
+            row: address
+            for said, rows in policies.groups(np.ones(len(setpoints), bool))
+            for row in (rows.tolist() if said.policy.done_channel else ())
+            if (address := done_address(said.policy, setpoints[row]))
         }
         if not asked:
             return frozenset()
@@ -449,7 +451,7 @@ def _assemble(
     stored: StoredValues,
     live: ChannelReading,
     names: dict[int, StoredName],
-    policies: Mapping[int, Policy],
+    policies: PolicyRows,
     done: frozenset[int],
 ) -> PlanInput:
     numbers = stored.number.tolist()

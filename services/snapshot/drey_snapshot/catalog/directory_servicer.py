@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from drey.internal.directory.v1 import directory_service_pb2 as rpc
-from drey_core.pv_table import NO_POLICY
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.live_catalog import LiveCatalog
-from drey_snapshot.catalog.mapping import policy_to_proto
+from drey_snapshot.catalog.mapping import policy_to_proto, sources_to_proto
 from drey_snapshot.catalog.rpc import Context
 from drey_snapshot.catalog.view import choose
 
@@ -72,15 +72,22 @@ class DirectoryServicer:
     async def GetRestorePolicies(
         self, request: rpc.GetRestorePoliciesRequest, context: Context
     ) -> AsyncIterator[rpc.GetRestorePoliciesResponse]:
-        table = (await self._catalog.current()).table
-        rows = [
-            row
-            for row, policy in enumerate(table.policy)
-            if policy is not NO_POLICY and policy != NO_POLICY
-        ]
-        for index in range(0, len(rows), _POLICIES):
-            chunk = rows[index : index + _POLICIES]
+        view = await self._catalog.current()
+        # the first who asks of a version computes it, beside the loop
+        found = await asyncio.to_thread(lambda: view.effective_policies)
+        for first in range(0, len(found.listed), _POLICIES):
             yield rpc.GetRestorePoliciesResponse(
-                pv_numbers=[table.number[row] for row in chunk],
-                policies=[policy_to_proto(table.policy[row]) for row in chunk],
+                policies=[
+                    rpc.EffectivePolicy(
+                        policy=policy_to_proto(each.policy),
+                        sources=sources_to_proto(each),
+                        contradictions=each.contradictions,
+                    )
+                    for each in found.listed[first : first + _POLICIES]
+                ]
+            )
+        for first in range(0, len(found.numbers), _ROWS):
+            yield rpc.GetRestorePoliciesResponse(
+                pv_numbers=found.numbers[first : first + _ROWS].tolist(),
+                policy_indexes=found.index[first : first + _ROWS].tolist(),
             )

@@ -12,11 +12,14 @@ from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database, is_unavailable
 from drey_runtime.edge import decode_catalog_changed, encode_catalog_changed, note
 from drey_snapshot.catalog.adapters.reading import (
+    CatalogVersions,
     read_changed,
     read_last_page,
+    read_policies,
     read_tags,
     read_version,
 )
+from drey_snapshot.catalog.domain.default_policies import PolicyBook
 from drey_snapshot.catalog.domain.table import PvTable
 from drey_snapshot.catalog.domain.tags import TagBook
 from drey_snapshot.catalog.view import CatalogView
@@ -62,7 +65,7 @@ class LiveCatalog:
             return self._view
         try:
             async with asyncio.timeout(_CHECK_S), self._db.acquire() as conn:
-                version, _ = await read_version(conn)
+                version = (await read_version(conn)).version
             return await self._view_until(version)
         except (Unavailable, TimeoutError) as error:
             if self.loaded and (isinstance(error, TimeoutError) or is_unavailable(error)):
@@ -82,22 +85,22 @@ class LiveCatalog:
                 self._db.acquire() as conn,
                 conn.transaction(isolation="repeatable_read", readonly=True),
             ):
-                return await self._renew_view(conn, *await read_version(conn))
+                return await self._renew_view(conn, await read_version(conn))
 
     async def locked(self, conn: Connection) -> CatalogView:
         """The view as it is in the transaction of `conn`; no other changes it until its end.
 
         At most one caller at a time, or all connections may end up waiting for each other.
         """
-        version, tags_version = await read_version(conn, lock=True)
-        if version == self._view.version:
+        versions = await read_version(conn, lock=True)
+        if versions.version == self._view.version:
             return self._view
         async with self._lock:
-            return await self._renew_view(conn, version, tags_version)
+            return await self._renew_view(conn, versions)
 
-    async def _renew_view(self, conn: Connection, version: int, tags_version: int) -> CatalogView:
+    async def _renew_view(self, conn: Connection, versions: CatalogVersions) -> CatalogView:
         """Read what changed since the view and put it in place. The caller holds the lock."""
-        old = self._view
+        old, version = self._view, versions.version
         if old.version == version:
             return old
         if old.version > version:
@@ -110,15 +113,20 @@ class LiveCatalog:
             old = CatalogView.empty()
         changed = await self._read_changed(conn, old.version, version)
         tags = old.tags
-        if tags.version != tags_version:
-            tags = await read_tags(conn, tags_version)
+        if tags.version != versions.tags:
+            tags = await read_tags(conn, versions.tags)
+        policies = old.policies
+        if policies.version != versions.policies:
+            policies = await read_policies(conn, versions.policies)
         pages = range(0)
         if old.version == 0:
             pages = range(1, await read_last_page(conn) + 1)
         if len(changed) > _INLINE_ROWS:
-            view = await asyncio.to_thread(_advance_view, old, version, changed, tags, pages)
+            view = await asyncio.to_thread(
+                _advance_view, old, version, changed, tags, pages, policies
+            )
         else:
-            view = old.advanced(version, changed, tags, pages)
+            view = old.advanced(version, changed, tags, pages, policies)
         self._view = view
         return view
 
@@ -174,9 +182,14 @@ class LiveCatalog:
 
 
 def _advance_view(
-    old: CatalogView, version: int, changed: PvTable, tags: TagBook, pages: range
+    old: CatalogView,
+    version: int,
+    changed: PvTable,
+    tags: TagBook,
+    pages: range,
+    policies: PolicyBook,
 ) -> CatalogView:
-    view = old.advanced(version, changed, tags, pages)
+    view = old.advanced(version, changed, tags, pages, policies)
     # built here, in the thread, rather than by the first caller in the loop
     _ = view.index, view.row_by_name, view.row_by_id
     return view

@@ -11,13 +11,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import errors_pb2, value_pb2
+from drey.policy.v1 import policy_pb2
 from drey_core.directory import Metadata
 from drey_core.errors import DreyError, InvalidArgument, Unimplemented
 from drey_core.pages import hash_bytes
 from drey_core.pv_table import NO_POLICY, CompletionMode, Policy, PvProtocol, split_scheme
 from drey_core.values import ARRAY
+from drey_runtime.mapping.actor import actor
+from drey_snapshot.catalog.domain.default_policies import DefaultPolicy
 from drey_snapshot.catalog.domain.draft import Draft, copy_of
-from drey_snapshot.catalog.domain.policy import Effective
+from drey_snapshot.catalog.domain.policy import Effective, SpeakerKind
 from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup
 
 _NS = 1_000_000_000
@@ -304,13 +307,68 @@ def _to_duration(seconds: float) -> Duration:
 
 
 def sources_to_proto(effective: Effective) -> list[catalog_pb2.PolicySource]:
-    """Where each field of an effective policy came from: the PV, or Drey itself."""
-    return [
-        catalog_pb2.PolicySource(policy_field=name, pv=catalog_pb2.PolicyOfPv())
-        if own
-        else catalog_pb2.PolicySource(policy_field=name, built_in=catalog_pb2.PolicyOfDrey())
-        for name, own in effective.sources
-    ]
+    """Where each part of an effective policy came from."""
+    messages = []
+    for part, source in effective.sources:
+        message = catalog_pb2.PolicySource(policy_field=part)
+        match source.kind:
+            case SpeakerKind.PV:
+                message.pv.SetInParent()
+            case SpeakerKind.DEVICE:
+                message.device = source.name
+            case SpeakerKind.TAG:
+                message.tag.group, message.tag.tag = source.group, source.name
+            case SpeakerKind.BUILT_IN:
+                message.built_in.SetInParent()
+        messages.append(message)
+    return messages
+
+
+def default_policy_to_proto(
+    policy: DefaultPolicy, tags: TagBook, pv_count: int
+) -> policy_pb2.DefaultPolicy:
+    """A policy of a device or a tag, with the number of living PVs that it is for."""
+    message = policy_pb2.DefaultPolicy(
+        id=policy.id,
+        policy=policy_to_proto(policy.policy),
+        comment=policy.comment,
+        etag=policy.etag,
+        pv_count=pv_count,
+        actor=actor(policy.principal, policy.role),
+        create_time=time_of(policy.create_time_ns),
+        update_time=time_of(policy.update_time_ns),
+    )
+    if policy.tag:
+        group, tag = tags.by_number[policy.tag]
+        message.tag.group, message.tag.tag = group.name, tag.name
+    else:
+        message.device = policy.device
+    return message
+
+
+_POLICY_PARTS = frozenset(catalog_pb2.RestorePolicy.DESCRIPTOR.fields_by_name)
+DEFAULT_POLICY_PATHS = frozenset(
+    {"policy", "comment", *(f"policy.{name}" for name in _POLICY_PARTS)}
+)
+"""Paths of an update mask of policies."""
+
+
+def apply_policy_mask(
+    before: Policy, message: catalog_pb2.RestorePolicy, paths: Sequence[str], path: str
+) -> Policy:
+    """The policy with the parts of a checked mask put in their place."""
+    if "policy" in paths:
+        return policy_from_proto(message, path)
+    merged = policy_to_proto(before)
+    for name in sorted(_POLICY_PARTS):
+        if f"policy.{name}" in paths:
+            merged.ClearField(name)  # type: ignore[arg-type]
+            one = catalog_pb2.RestorePolicy()
+            one.CopyFrom(message)
+            for other in _POLICY_PARTS - {name}:
+                one.ClearField(other)  # type: ignore[arg-type]
+            merged.MergeFrom(one)
+    return policy_from_proto(merged, path)
 
 
 # --- tags ---

@@ -12,7 +12,7 @@ from drey_core.errors import InvalidArgument
 from drey_runtime.database import Database
 from drey_runtime.image import Image
 from drey_snapshot.catalog.live_catalog import LiveCatalog
-from drey_snapshot.catalog.usecases.writer import CatalogWriter, RequestIdentity
+from drey_snapshot.catalog.usecases.writer import SERVICE, CatalogWriter, RequestIdentity
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,13 +28,14 @@ class Parts:
     import_limit: int
 
 
-def call_of(method: str, request: Message) -> RequestIdentity:
+def call_of(method: str, request: Message, service: str = SERVICE) -> RequestIdentity:
     """The identity of a request: equal for repeats of it."""
     bare = type(request)()
     bare.CopyFrom(request)
     bare.ClearField("request_id")
     request_id: str = getattr(request, "request_id")  # noqa: B009  not all messages have it
-    return RequestIdentity(method, request_id, bare.SerializeToString(deterministic=True))
+    content = bare.SerializeToString(deterministic=True)
+    return RequestIdentity(method, request_id, content, service)
 
 
 def require(value: str, field: str) -> str:

@@ -328,10 +328,12 @@ class PvRpcs:
     ) -> rpc.GetEffectivePolicyResponse:
         view = await self._parts.catalog.current()
         draft = await self._by_id(view, request.id.lower())
-        effective_policy = policies.effective(draft.policy)
+        said = view.policies.of_pv(draft.policy, draft.device, draft.tags, view.tags)
+        effective_policy = policies.with_built_in(said)
         return rpc.GetEffectivePolicyResponse(
             policy=policy_to_proto(effective_policy.policy),
             sources=sources_to_proto(effective_policy),
+            contradictions=effective_policy.contradictions,
         )
 
 

@@ -14,6 +14,12 @@ from drey_core.pages import hash_bytes
 from drey_core.selector import Selector, SelectorIndex
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.directory_codec import encode_catalog
+from drey_snapshot.catalog.domain.default_policies import (
+    NO_POLICIES,
+    EffectivePolicies,
+    PolicyBook,
+    effective_policies,
+)
 from drey_snapshot.catalog.domain.pages import build_pages, directory_of, pages_of
 from drey_snapshot.catalog.domain.table import I8, PvTable
 from drey_snapshot.catalog.domain.tags import TagBook
@@ -32,6 +38,7 @@ class CatalogView:
     version: int
     table: PvTable
     tags: TagBook
+    policies: PolicyBook
     directory: Directory
     page_bytes: dict[int, bytes]
     page_hashes: dict[int, bytes]
@@ -41,14 +48,19 @@ class CatalogView:
     def empty(cls) -> CatalogView:
         """Nothing at all, version 0."""
         table = PvTable.empty()
-        return cls(0, table, TagBook(), directory_of(0, table, {}), {}, {}, {})
+        return cls(0, table, TagBook(), NO_POLICIES, directory_of(0, table, {}), {}, {}, {})
 
     def advanced(
-        self, version: int, changed: PvTable, tags: TagBook, pages: Iterable[int] = ()
+        self,
+        version: int,
+        changed: PvTable,
+        tags: TagBook,
+        pages: Iterable[int] = (),
+        policies: PolicyBook | None = None,
     ) -> CatalogView:
         """This view with changed (and deleted) PVs, and the pages that they touch, renewed.
 
-        `pages` are built beside these, empty where nothing is on them.
+        `pages` are built beside these, empty where nothing is on them. `policies`: None: as before.
         """
         table = self.table.merged(changed)
         before = self.table.take(np.isin(self.table.number, changed.number))
@@ -62,6 +74,7 @@ class CatalogView:
             version=version,
             table=table,
             tags=tags,
+            policies=self.policies if policies is None else policies,
             directory=directory_of(version, table, all_pages),
             page_bytes={**self.page_bytes, **encoded},
             page_hashes={**self.page_hashes, **hashes},
@@ -100,6 +113,11 @@ class CatalogView:
     def tag_counts(self) -> dict[int, int]:
         """Living PVs by number of tag."""
         return {number: len(rows) for number, rows in tag_rows(self.table).items()}
+
+    @cached_property
+    def effective_policies(self) -> EffectivePolicies:
+        """What is said of how living PVs are restored."""
+        return effective_policies(self.table, self.tags, self.policies)
 
     @cached_property
     def device_counts(self) -> dict[str, int]:

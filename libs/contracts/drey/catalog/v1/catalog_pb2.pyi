@@ -382,7 +382,9 @@ Global___TagRef: _TypeAlias = TagRef  # noqa: Y015
 
 @_typing.final
 class RestorePolicy(_message.Message):
-    """How a restore treats a PV. Every field may be absent, and then comes from the defaults."""
+    """How a restore treats a PV. Every part may be absent, and then comes from the policies of its tags, of its
+    device (`drey.policy.v1`), or from Drey.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -400,7 +402,9 @@ class RestorePolicy(_message.Message):
     stage: _builtins.int
     """Stage in which it is written, lowest first. Absent: 0."""
     done_channel: _builtins.str
-    """Address of the done channel, for COMPLETION_DONE_CHANNEL."""
+    """Address of the done channel, for COMPLETION_DONE_CHANNEL. With a dot at its beginning a field of the
+    record that is written: `.DMOV`.
+    """
     done_value: _builtins.float
     """Value of the done channel that means done. Absent: 1."""
     ramp_rate: _builtins.float
@@ -413,7 +417,7 @@ class RestorePolicy(_message.Message):
     """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long completion may take. Absent: 5 s."""
+        """How long completion may take. Absent: the write timeout of ExecutePlan, one for its stage."""
 
     @_builtins.property
     def settle(self) -> _duration_pb2.Duration:
@@ -461,7 +465,7 @@ Global___RestorePolicy: _TypeAlias = RestorePolicy  # noqa: Y015
 
 @_typing.final
 class PolicySource(_message.Message):
-    """Where one field of an effective policy came from."""
+    """Where one part of an effective policy came from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -471,16 +475,16 @@ class PolicySource(_message.Message):
     TAG_FIELD_NUMBER: _builtins.int
     BUILT_IN_FIELD_NUMBER: _builtins.int
     policy_field: _builtins.str
-    """Name of the field of `RestorePolicy`."""
+    """Name of the field of `RestorePolicy`; `completion` stands for `done_channel` and `done_value` too."""
     device: _builtins.str
-    """Defaults of its device, by name. Not built yet."""
+    """Defaults of its device, by name."""
     @_builtins.property
     def pv(self) -> Global___PolicyOfPv:
         """The PV itself."""
 
     @_builtins.property
     def tag(self) -> Global___TagRef:
-        """Defaults of one of its tags. Not built yet."""
+        """Defaults of one of its tags."""
 
     @_builtins.property
     def built_in(self) -> Global___PolicyOfDrey:

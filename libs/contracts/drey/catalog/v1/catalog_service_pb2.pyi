@@ -996,23 +996,31 @@ class GetEffectivePolicyResponse(_message.Message):
 
     POLICY_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    CONTRADICTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def policy(self) -> _catalog_pb2.RestorePolicy:
-        """The policy, every field set."""
+        """The policy, with what Drey does by itself. Absent parts: nobody bounds them; of `timeout`: the write
+        timeout of ExecutePlan.
+        """
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.PolicySource]:
-        """Where each field came from."""
+        """Where each part came from; several for `allowed` that several tags bound."""
+
+    @_builtins.property
+    def contradictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it contradicts itself, in sentences: plans leave the PV out. Empty: it does not."""
 
     def __init__(
         self,
         *,
         policy: _catalog_pb2.RestorePolicy | None = ...,
         sources: _abc.Iterable[_catalog_pb2.PolicySource] | None = ...,
+        contradictions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contradictions", b"contradictions", "policy", b"policy", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

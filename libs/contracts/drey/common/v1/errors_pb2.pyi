@@ -147,6 +147,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. In the `error` of a restore: a guard does not hold, or cannot be known, so that
     nothing more is written. Metadata: `guard`, `why`.
     """
+    ERROR_REASON_POLICY_CONTRADICTION: _ErrorReason.ValueType  # 47
+    """FAILED_PRECONDITION. With it the restore policy of a PV would contradict itself. Metadata: `pvs` (their
+    number), `first_pv`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value is the `reason` of the `google.rpc.ErrorInfo`
@@ -277,6 +281,10 @@ person. Metadata: `plan_id`, `principal`.
 ERROR_REASON_GUARD_FAILED: ErrorReason.ValueType  # 46
 """FAILED_PRECONDITION. In the `error` of a restore: a guard does not hold, or cannot be known, so that
 nothing more is written. Metadata: `guard`, `why`.
+"""
+ERROR_REASON_POLICY_CONTRADICTION: ErrorReason.ValueType  # 47
+"""FAILED_PRECONDITION. With it the restore policy of a PV would contradict itself. Metadata: `pvs` (their
+number), `first_pv`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

@@ -47,6 +47,8 @@ class _EventResourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventRe
     """A job."""
     EVENT_RESOURCE_KEY: _EventResource.ValueType  # 10
     """An API key."""
+    EVENT_RESOURCE_POLICY: _EventResource.ValueType  # 11
+    """How restores treat the PVs of a device, or with a tag."""
 
 class EventResource(_EventResource, metaclass=_EventResourceEnumTypeWrapper):
     """What an event is about."""
@@ -73,6 +75,8 @@ EVENT_RESOURCE_JOB: EventResource.ValueType  # 9
 """A job."""
 EVENT_RESOURCE_KEY: EventResource.ValueType  # 10
 """An API key."""
+EVENT_RESOURCE_POLICY: EventResource.ValueType  # 11
+"""How restores treat the PVs of a device, or with a tag."""
 Global___EventResource: _TypeAlias = EventResource  # noqa: Y015
 
 class _EventKind:

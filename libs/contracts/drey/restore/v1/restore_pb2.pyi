@@ -715,6 +715,7 @@ class PlanItem(_message.Message):
     ENUM_LABELS_FIELD_NUMBER: _builtins.int
     SKIP_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Permanent number of the PV."""
     name: _builtins.str
@@ -731,6 +732,10 @@ class PlanItem(_message.Message):
     """Stage in which it is written, lowest first."""
     skip: Global___SkipReason.ValueType
     """Why it is left out. Unspecified: it is written."""
+    record: _builtins.str
+    """What its record is called (`.NAME`), where `address` names it by an alias. What is written once, and what
+    a write holds that may still take place, is a field of this record. Empty: as in `address`, or not known.
+    """
     @_builtins.property
     def current(self) -> _value_pb2.Value:
         """Value now, with its time and alarm. Absent: none. Its `origin` says by what it was known: by a
@@ -748,13 +753,15 @@ class PlanItem(_message.Message):
 
     @_builtins.property
     def policy(self) -> _catalog_pb2.RestorePolicy:
-        """How its write is done and judged: what the PV says, and the server's defaults. A time that is
-        absent is that of ExecutePlan.
+        """How its write is done and judged: what the PV, its tags and its device say, and the server's defaults. A
+        time that is absent is that of ExecutePlan.
         """
 
     @_builtins.property
     def policy_sources(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.PolicySource]:
-        """Where the parts of the policy came from. Not built yet: empty."""
+        """Where the parts of the policy came from: the PV, its tags, its device, or this server. A part that is
+        absent has none.
+        """
 
     @_builtins.property
     def ramp_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -809,10 +816,11 @@ class PlanItem(_message.Message):
         enum_labels: _abc.Iterable[_builtins.str] | None = ...,
         skip: Global___SkipReason.ValueType = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        record: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_deviation", b"_deviation", "current", b"current", "delta", b"delta", "deviation", b"deviation", "policy", b"policy", "readback_tolerance", b"readback_tolerance", "stored", b"stored", "stored_readback", b"stored_readback", "target", b"target", "tolerance", b"tolerance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_deviation", b"_deviation", "address", b"address", "current", b"current", "delta", b"delta", "deviation", b"deviation", "enum_labels", b"enum_labels", "name", b"name", "number", b"number", "policy", b"policy", "policy_sources", b"policy_sources", "ramp_steps", b"ramp_steps", "readback_address", b"readback_address", "readback_tolerance", b"readback_tolerance", "skip", b"skip", "stage", b"stage", "stored", b"stored", "stored_readback", b"stored_readback", "target", b"target", "tolerance", b"tolerance", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_deviation", b"_deviation", "address", b"address", "current", b"current", "delta", b"delta", "deviation", b"deviation", "enum_labels", b"enum_labels", "name", b"name", "number", b"number", "policy", b"policy", "policy_sources", b"policy_sources", "ramp_steps", b"ramp_steps", "readback_address", b"readback_address", "readback_tolerance", b"readback_tolerance", "record", b"record", "skip", b"skip", "stage", b"stage", "stored", b"stored", "stored_readback", b"stored_readback", "target", b"target", "tolerance", b"tolerance", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delta: _TypeAlias = _typing.Literal["delta"]  # noqa: Y015
     _WhichOneofArgType__delta: _TypeAlias = _typing.Literal["_delta", b"_delta"]  # noqa: Y015
@@ -951,7 +959,7 @@ class Plan(_message.Message):
 
     First the plan:
 
-     1. the text `drey.restore.v1.Plan`, and u32 2, the number of the recipe;
+     1. the text `drey.restore.v1.Plan`, and u32 3, the number of the recipe;
      2. the texts `id`, `snapshot_id`, `undoes_restore_id`, `actor.principal` and `spec.comment`;
      3. the times `create_time` and `expire_time`;
      4. u32, the number of `spec.guards`; then of each the texts `expression` and `description`;
@@ -980,7 +988,9 @@ class Plan(_message.Message):
         u8 whether there is a `stage`, i32 `stage` (0: absent); the text `done_channel`; f64 `done_value`,
         `ramp_rate`, `ramp_step`, `allowed.low`, `allowed.high` (NaN: absent);
      6. bytes of `ramp_steps`: f64 each; bytes of `enum_labels`: a text each; bytes of `warnings`: a text
-        each.
+        each;
+     7. bytes of `policy_sources`: of each the text `policy_field`, and u8 2 (`pv`), u8 3 and the text `device`,
+        u8 4 and the texts `tag.group` and `tag.tag`, or u8 5 (`built_in`); `record` texts.
 
     What the selector, the edits and `exact` of the specification did is in the items. `alarm_message` and
     `user_tag` of values are not in the recipe: Channel Access has neither, and PVs of other protocols are
@@ -1011,8 +1021,8 @@ class Plan(_message.Message):
     digest: _builtins.str
     """Hash by the recipe above, 64 hexadecimal digits in lower case. Executing and approving need it."""
     digest_recipe: _builtins.int
-    """Number of the recipe: 2. Of a plan of recipe 1, made by an older server, nobody else can compute the
-    digest, and it can not be executed any more.
+    """Number of the recipe: 3. A plan of recipe 2, which ends before 7, or of 1, of which nobody else can
+    compute the digest, was made by an older server, and can not be executed any more.
     """
     snapshot_id: _builtins.str
     """Snapshot that it restores. Empty: another source."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from drey_runtime.database import Connection
 from drey_snapshot.catalog.domain import policy as policies
+from drey_snapshot.catalog.domain.default_policies import DefaultPolicy, PolicyBook
 from drey_snapshot.catalog.domain.numbering import last_page
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
 from drey_snapshot.catalog.domain.tags import (
@@ -30,15 +31,25 @@ _ARRAYS = ", ".join(
 )
 
 
-async def read_version(conn: Connection, *, lock: bool = False) -> tuple[int, int]:
-    """(version, tags_version); with `lock` no other transaction changes the catalog till commit.
+class CatalogVersions(NamedTuple):
+    """The version of the catalog, and those in which its tags and policies last changed."""
+
+    version: int
+    tags: int
+    policies: int
+
+
+async def read_version(conn: Connection, *, lock: bool = False) -> CatalogVersions:
+    """The versions; with `lock` no other transaction changes the catalog till commit.
 
     Waits for the lock as long as the command's time limit allows.
     """
     suffix = " FOR UPDATE" if lock else ""
-    row = await conn.fetchrow("SELECT version, tags_version FROM catalog.version" + suffix)
+    row = await conn.fetchrow(
+        "SELECT version, tags_version, policies_version FROM catalog.version" + suffix
+    )
     assert row is not None, "the migration makes this row"
-    return row["version"], row["tags_version"]
+    return CatalogVersions(*row)
 
 
 async def read_last_page(conn: Connection) -> int:
@@ -115,6 +126,20 @@ async def read_tags(conn: Connection, version: int) -> TagBook:
                 tags_ordered(members.get(row["id"], [])),
             )
             for row in groups
+        ),
+    )
+
+
+async def read_policies(conn: Connection, version: int) -> PolicyBook:
+    """All policies by device and by tag."""
+    rows = await conn.fetch(
+        "SELECT id::text, device, tag, policy::text, comment, principal, role, version,"
+        " create_time_ns, update_time_ns FROM catalog.default_policy ORDER BY id"
+    )
+    return PolicyBook(
+        version,
+        tuple(
+            DefaultPolicy(**{**row, "policy": policies.from_json(row["policy"])}) for row in rows
         ),
     )
 

@@ -38,6 +38,8 @@ async def write(conn: Connection, changes: Changes) -> None:
     """Write everything and the new version. The transaction holds the catalog's lock."""
     if changes.tags_changed:
         await _write_tags(conn, changes)
+    if changes.policies_changed:
+        await _write_policies(conn, changes)
     if changes.updated:
         # before the inserts: a name that an update frees may be taken by one of them
         await _update_rows(conn, changes.updated)
@@ -49,13 +51,15 @@ async def write(conn: Connection, changes: Changes) -> None:
     await conn.execute(
         "UPDATE catalog.version SET version = $1, next_pv = $2, next_setpoint = $3,"
         " next_readback = $4, next_tag = $5,"
-        " tags_version = CASE WHEN $6 THEN $1 ELSE tags_version END",
+        " tags_version = CASE WHEN $6 THEN $1 ELSE tags_version END,"
+        " policies_version = CASE WHEN $7 THEN $1 ELSE policies_version END",
         changes.version,
         changes.counters.pv,
         changes.counters.setpoint,
         changes.counters.readback,
         changes.counters.tag,
         changes.tags_changed,
+        changes.policies_changed,
     )
 
 
@@ -158,6 +162,25 @@ async def _write_tags(conn: Connection, changes: Changes) -> None:
     await conn.executemany(
         "UPDATE catalog.tag SET name = $2, folded = $3 WHERE number = $1",
         [(t.number, t.name, t.name.casefold()) for t in changes.renamed_tags],
+    )
+
+
+async def _write_policies(conn: Connection, changes: Changes) -> None:
+    await conn.execute(
+        "DELETE FROM catalog.default_policy WHERE id = ANY($1::uuid[])",
+        [policy.id for policy in (*changes.policies, *changes.dropped_policies)],
+    )
+    await conn.executemany(
+        "INSERT INTO catalog.default_policy (id, device, tag, policy, comment, principal, role,"
+        " version, create_time_ns, update_time_ns)"
+        " VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, $7, $8, $9, $10)",
+        [
+            (
+                *(p.id, p.device, p.tag, policies.to_json(p.policy), p.comment),
+                *(p.principal, p.role, p.version, p.create_time_ns, p.update_time_ns),
+            )
+            for p in changes.policies
+        ],
     )
 
 

@@ -9,6 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from drey_core.errors import Aborted, AlreadyExists
+from drey_snapshot.catalog.domain.default_policies import (
+    NO_POLICIES,
+    DefaultPolicy,
+    PolicyBook,
+)
 from drey_snapshot.catalog.domain.draft import Draft
 from drey_snapshot.catalog.domain.table import I8, PvTable
 from drey_snapshot.catalog.domain.tags import (
@@ -64,11 +69,20 @@ class Changes:
     undeleted_tags: list[str] = field(default_factory=list)
     """Ids of groups and tags that are no tombstones any more."""
     tags_changed: bool = False
+    policies: list[DefaultPolicy] = field(default_factory=list)
+    """Policies by device or tag that are new or changed."""
+    dropped_policies: list[DefaultPolicy] = field(default_factory=list)
 
     @property
     def any(self) -> bool:
         """Whether there is anything to write."""
-        return bool(len(self.added) or self.inserted or self.updated or self.tags_changed)
+        pvs_changed = bool(len(self.added) or self.inserted or self.updated)
+        return pvs_changed or self.tags_changed or self.policies_changed
+
+    @property
+    def policies_changed(self) -> bool:
+        """Whether a policy by device or tag is new, changed or dropped."""
+        return bool(self.policies or self.dropped_policies)
 
     @property
     def only_adds(self) -> bool:
@@ -94,8 +108,10 @@ class CatalogState:
         tags: TagBook,
         row_by_name: Mapping[str, int],
         row_by_id: Mapping[str, int],
+        policies: PolicyBook = NO_POLICIES,
     ) -> None:
         self.version, self.table, self.tags = version, table, tags
+        self.policies = policies
         self.row_by_name, self.row_by_id = row_by_name, row_by_id
 
 

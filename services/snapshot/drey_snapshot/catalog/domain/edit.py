@@ -21,6 +21,7 @@ from drey_snapshot.catalog.domain.changes import (
     NewChannel,
 )
 from drey_snapshot.catalog.domain.draft import Draft, check, copy_of, differing, draft_of, drafts_of
+from drey_snapshot.catalog.domain.edit_policies import PolicyEdit
 from drey_snapshot.catalog.domain.edit_tags import TagEdit
 from drey_snapshot.catalog.domain.numbering import channel_numbers
 from drey_snapshot.catalog.domain.table import I8, PvTable
@@ -30,7 +31,7 @@ from drey_snapshot.catalog.domain.tags import (
 )
 
 
-class Edit(TagEdit):
+class Edit(TagEdit, PolicyEdit):
     """See the module. `new_id` makes an id, `new_ids` many; times in nanoseconds."""
 
     def __init__(

@@ -97,6 +97,8 @@ class TagEdit(ABC):
 
     def delete_group(self, group: TagGroup, force: bool) -> int:
         """Delete a group and its tags; returns how many PVs lost one. Raises IN_USE."""
+        for tag in group.tags:
+            self._refuse_with_policy(group, tag)
         carriers = self._pvs_of({tag.number for tag in group.tags})
         carrying = self._strip_tags(carriers.keys(), force, group.name)
         self._bury_tag(group.id, group.id, 0, group.name, group.description)
@@ -131,6 +133,7 @@ class TagEdit(ABC):
 
     def delete_tag(self, group: TagGroup, tag: Tag, force: bool) -> int:
         """Delete a tag; returns how many PVs lost it. Raises IN_USE."""
+        self._refuse_with_policy(group, tag)
         pvs = self._pvs_of({tag.number}).get(tag.number, [])
         carrying = self._strip_tags({tag.number}, force, f"{group.name}/{tag.name}")
         self._bury_tag(tag.id, group.id, tag.number, tag.name, "", pvs)
@@ -206,6 +209,7 @@ class TagEdit(ABC):
     def merge_tags(self, source: tuple[TagGroup, Tag], into: Tag) -> int:
         """Put `into` in the place of a tag on all PVs and delete that; returns how many PVs."""
         group, tag = source
+        self._refuse_with_policy(group, tag)
         count = 0
         for draft in self.at_rows(self._tag_carriers({tag.number})):
             after = copy_of(draft)
@@ -282,6 +286,15 @@ class TagEdit(ABC):
     def _tag_carriers(self, numbers: Collection[int]) -> list[int]:
         wanted = frozenset(numbers)
         return [r for r, tags in enumerate(self.state.table.tags) if not wanted.isdisjoint(tags)]
+
+    def _refuse_with_policy(self, group: TagGroup, tag: Tag) -> None:
+        """IN_USE: how PVs are restored does not change as a side effect, not even by force."""
+        if tag.number in self.state.policies.by_tag:
+            raise FailedPrecondition(
+                f"{group.name}/{tag.name} has a restore policy: delete that first",
+                reason=Reason.IN_USE,
+                metadata={"uses": "1"},
+            )
 
     def _strip_tags(self, numbers: Collection[int], force: bool, what: str) -> int:
         rows = self._tag_carriers(numbers)

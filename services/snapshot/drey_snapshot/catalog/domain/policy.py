@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
@@ -13,12 +15,13 @@ from drey_core.pv_table import NO_POLICY, CompletionMode, Policy
 
 DEFAULTS = Policy(
     completion=CompletionMode.PUT_CALLBACK,
-    timeout_s=5.0,
     settle_s=0.0,
     stage=0,
     done_value=1.0,
 )
-"""What holds where a PV says nothing."""
+"""What holds where nobody says anything."""
+USUAL_TIMEOUT_S = 10.0
+"""Of a write without a time-out of its own, unless whoever executes the plan says another."""
 
 MAX_SECONDS = 86_400.0
 
@@ -105,9 +108,9 @@ def _check_completion(policy: Policy, path: str) -> None:
                     f"{path}.{name}",
                     "a ramp waits for each step, and COMPLETION_SENT waits for nothing",
                 )
-    timeout_s = DEFAULTS.timeout_s if policy.timeout_s is None else policy.timeout_s
+    timeout_s = USUAL_TIMEOUT_S if policy.timeout_s is None else policy.timeout_s
     polled = completion in (CompletionMode.READBACK, CompletionMode.DONE_CHANNEL)
-    if polled and timeout_s is not None and (policy.settle_s or 0.0) >= timeout_s:
+    if polled and (policy.settle_s or 0.0) >= timeout_s:
         raise _refuse_field(
             f"{path}.settle",
             f"{policy.settle_s:g} s does not fit into the time-out of {timeout_s:g} s",
@@ -118,26 +121,143 @@ def _refuse_field(field: str, why: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})
 
 
+PARTS = {
+    "completion": ("completion", "done_channel", "done_value"),
+    "timeout": ("timeout_s",),
+    "settle": ("settle_s",),
+    "stage": ("stage",),
+    "ramp_rate": ("ramp_rate",),
+    "ramp_step": ("ramp_step",),
+    "allowed": ("allowed_low", "allowed_high"),
+}
+"""What is said together, by the field of the contract."""
+
+
+class SpeakerKind(IntEnum):
+    """Who says a part of a policy; the numbers in the `oneof` of `PolicySource`."""
+
+    PV = 2
+    DEVICE = 3
+    TAG = 4
+    BUILT_IN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpeaker:
+    """Who says a part: for a device its name, for a tag its name and its group."""
+
+    kind: SpeakerKind
+    name: str = ""
+    group: str = ""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if self.kind == SpeakerKind.TAG:
+            return f"the tag {self.group}={self.name}"
+        return f"the device {self.name}" if self.kind == SpeakerKind.DEVICE else "the PV itself"
+
+
+OF_PV, BUILT_IN = PolicySpeaker(SpeakerKind.PV), PolicySpeaker(SpeakerKind.BUILT_IN)
+Said = tuple[PolicySpeaker, Policy]
+
+
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """The policy that holds, and for each field of the contract whether the PV itself says it."""
+    """What is said for a PV: the policy, by part who says it, and what contradicts itself in it.
+
+    What nobody says is absent in the policy, and has no source.
+    """
 
     policy: Policy
-    sources: tuple[tuple[str, bool], ...]
+    sources: tuple[tuple[str, PolicySpeaker], ...] = ()
+    contradictions: tuple[str, ...] = ()
 
 
-_CONTRACT_NAMES = {"timeout_s": "timeout", "settle_s": "settle", "allowed_low": "allowed"}
-
-
-def effective(own: Policy) -> Effective:
-    """What holds for a PV whose own policy is `own`."""
+def effective(own: Policy, tags: Sequence[Said] = (), device: Said | None = None) -> Effective:
+    """What holds for a PV that says `own`: part by part the PV, its tags, its device."""
     chosen: dict[str, Any] = {}
-    sources: dict[str, bool] = {}
-    for name in _NAMES:
-        value = getattr(own, name)
-        is_set = value != _ABSENT[name]
-        chosen[name] = value if is_set else getattr(DEFAULTS, name)
-        contract = "allowed" if name == "allowed_high" else _CONTRACT_NAMES.get(name, name)
-        if is_set or contract not in sources:
-            sources[contract] = is_set
-    return Effective(Policy(**chosen), tuple(sources.items()))
+    sources: list[tuple[str, PolicySpeaker]] = []
+    contradictions: list[str] = []
+    for part, names in PARTS.items():
+        for said in ([(OF_PV, own)], tags, [] if device is None else [device]):
+            speaking = [each for each in said if _speaks(each[1], names)]
+            if speaking:
+                values, counting = _strictest(part, names, speaking)
+                chosen |= values
+                sources += [(part, source) for source in counting]
+                if len(speaking) > 1:
+                    contradictions += _contradictions(part, names, values, speaking)
+                break
+    policy = Policy(**chosen)
+    if not contradictions:
+        contradictions = _own_contradictions(policy)
+    return Effective(policy, tuple(sources), tuple(contradictions))
+
+
+def _speaks(policy: Policy, names: Sequence[str]) -> bool:
+    return any(getattr(policy, name) != _ABSENT[name] for name in names)
+
+
+def _strictest(
+    part: str, names: Sequence[str], said: Sequence[Said]
+) -> tuple[dict[str, Any], list[PolicySpeaker]]:
+    """(values by name, who says them), of several that speak of a part; else the first."""
+    if part in {"settle", "ramp_rate", "ramp_step"}:
+        pick = max if part == "settle" else min
+        source, policy = pick(said, key=lambda each: getattr(each[1], names[0]))
+        return {names[0]: getattr(policy, names[0])}, [source]
+    if part == "allowed":
+        lows = [policy.allowed_low for _, policy in said if policy.allowed_low is not None]
+        highs = [policy.allowed_high for _, policy in said if policy.allowed_high is not None]
+        low, high = max(lows, default=None), min(highs, default=None)
+        counting = [
+            source
+            for source, policy in said
+            if (low is not None and policy.allowed_low == low)
+            or (high is not None and policy.allowed_high == high)
+        ]
+        return {"allowed_low": low, "allowed_high": high}, counting
+    source, policy = said[0]
+    return {name: getattr(policy, name) for name in names}, [source]
+
+
+def _contradictions(
+    part: str, names: Sequence[str], values: dict[str, Any], said: Sequence[Said]
+) -> list[str]:
+    """Why several that speak of a part cannot all be followed."""
+    who = " and ".join(source.text for source, _ in said)
+    if part == "allowed":
+        low, high = values["allowed_low"], values["allowed_high"]
+        if low is not None and high is not None and low > high:
+            return [f"{who} allow ranges that have nothing in common"]
+        return []
+    different = len({tuple(getattr(policy, name) for name in names) for _, policy in said}) > 1
+    if different and part in {"completion", "timeout", "stage"}:
+        return [f"{who} say different things of {part}"]
+    return []
+
+
+def _own_contradictions(policy: Policy) -> list[str]:
+    try:
+        check(policy, has_readback=True, path="policy")
+    except InvalidArgument as error:
+        return [error.message.removeprefix("policy.")]
+    return []
+
+
+def with_built_in(effective_policy: Effective) -> Effective:
+    """With what Drey does by itself where nobody says anything; the rest stays absent."""
+    said = effective_policy.policy
+    by_done = said.completion == CompletionMode.DONE_CHANNEL
+    policy = replace(
+        said,
+        **{
+            name: getattr(DEFAULTS, name)
+            for name in _NAMES
+            if getattr(said, name) == _ABSENT[name] and (name != "done_value" or by_done)
+        },
+    )
+    known = {part for part, _ in effective_policy.sources}
+    sources = [(part, BUILT_IN) for part in PARTS if part not in known]
+    return replace(effective_policy, policy=policy, sources=(*effective_policy.sources, *sources))

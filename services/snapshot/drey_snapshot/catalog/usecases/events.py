@@ -14,7 +14,11 @@ _Kinds = dict[str, tuple[EventKind, str]]
 
 def events_of(changes: Changes, before: CatalogState) -> list[ResourceChange]:
     """An event for PVs, for groups and for tags, where any changed."""
-    return [*_of_pvs(changes, before), *_of_tags(changes, before.tags)]
+    return [
+        *_of_pvs(changes, before),
+        *_of_tags(changes, before.tags),
+        *_of_policies(changes, before),
+    ]
 
 
 def _of_pvs(changes: Changes, before: CatalogState) -> Iterator[ResourceChange]:
@@ -62,6 +66,20 @@ def _of_tags(changes: Changes, tags: TagBook) -> Iterator[ResourceChange]:
     found |= {tag.id: (EventKind.UPDATED, tag.name) for tag in changes.renamed_tags}
     found |= {t.id: (EventKind.DELETED, t.name) for t in changes.tag_tombstones if t.number}
     yield from _of_several(Resource.TAG, found, {})
+
+
+def _of_policies(changes: Changes, before: CatalogState) -> Iterator[ResourceChange]:
+    """Known by its device, or by group and tag."""
+    known = before.policies.by_id
+    changed = [
+        (each, EventKind.UPDATED if each.id in known else EventKind.CREATED)
+        for each in changes.policies
+    ]
+    changed += [(each, EventKind.DELETED) for each in changes.dropped_policies]
+    for each, kind in changed:
+        yield ResourceChange(
+            Resource.POLICY, kind, each.id, each.subject(before.tags), etag=each.etag
+        )
 
 
 def _of_several(

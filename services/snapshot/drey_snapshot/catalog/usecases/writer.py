@@ -31,6 +31,7 @@ class RequestIdentity:
     method: str
     request_id: str
     request: bytes
+    service: str = SERVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,18 @@ class CatalogWriter:
             if slot.seen is None:
                 view = await self._catalog.locked(conn)
                 state = CatalogState(
-                    view.version, view.table, view.tags, view.row_by_name, view.row_by_id
+                    view.version,
+                    view.table,
+                    view.tags,
+                    view.row_by_name,
+                    view.row_by_id,
+                    view.policies,
                 )
                 edit = Edit(state, await read_counters(conn), now_ns(), new_id, new_ids)
                 act = await decide(Scene(edit, view, conn))
                 changes = edit.changes()
                 if changes.any:
-                    permission = permission_of(f"/{SERVICE}/{call.method}")
+                    permission = permission_of(f"/{call.service}/{call.method}")
                     require_granted_changes(principal, permission, changes, state, edit.tags)
                     await write(conn, changes)
                     written = changes

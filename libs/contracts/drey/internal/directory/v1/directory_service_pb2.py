@@ -27,7 +27,7 @@ from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotat
 from drey.common.v1 import selector_pb2 as drey_dot_common_dot_v1_dot_selector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2drey/internal/directory/v1/directory_service.proto\x12\x1a\x64rey.internal.directory.v1\x1a\x1d\x64rey/catalog/v1/catalog.proto\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\"\x1b\n\x19GetRestorePoliciesRequest\"{\n\x1aGetRestorePoliciesResponse\x12!\n\npv_numbers\x18\x01 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12:\n\x08policies\x18\x02 \x03(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\x08policies\"A\n\x16GetCatalogPagesRequest\x12\'\n\rsince_version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x0csinceVersion\"M\n\x17GetCatalogPagesResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12\x14\n\x05pages\x18\x02 \x03(\x0cR\x05pages\"{\n\x16ResolveChannelsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rallow_unknown\x18\x02 \x01(\x08R\x0c\x61llowUnknown\"\xd9\x01\n\x17ResolveChannelsResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12!\n\npv_numbers\x18\x02 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12/\n\x11setpoint_channels\x18\x03 \x03(\x06\x42\x02\x30\x01R\x10setpointChannels\x12/\n\x11readback_channels\x18\x04 \x03(\x06\x42\x02\x30\x01R\x10readbackChannels\x12\x1b\n\tnot_found\x18\x05 \x03(\tR\x08notFound2\xf6\x03\n\x10\x44irectoryService\x12\x98\x01\n\x0fGetCatalogPages\x12\x32.drey.internal.directory.v1.GetCatalogPagesRequest\x1a\x33.drey.internal.directory.v1.GetCatalogPagesResponse\"\x1a\x90\x02\x01\x92\xa4&\x13\x64irectory.pages.get0\x01\x12\x9f\x01\n\x0fResolveChannels\x12\x32.drey.internal.directory.v1.ResolveChannelsRequest\x1a\x33.drey.internal.directory.v1.ResolveChannelsResponse\"!\x90\x02\x01\x92\xa4&\x1a\x64irectory.channels.resolve0\x01\x12\xa4\x01\n\x12GetRestorePolicies\x12\x35.drey.internal.directory.v1.GetRestorePoliciesRequest\x1a\x36.drey.internal.directory.v1.GetRestorePoliciesResponse\"\x1d\x90\x02\x01\x92\xa4&\x16\x64irectory.policies.get0\x01\x42\xa2\x02\n\x1eorg.drey.internal.directory.v1B\x15\x44irectoryServiceProtoP\x01ZBgithub.com/drey-controls/drey-go/internal/directory/v1;directoryv1\xa2\x02\x05\x44IDVX\xaa\x02\x1a\x44rey.Internal.Directory.V1\xba\x02\x17\x44reyInternalDirectoryV1\xca\x02\x1a\x44rey\\Internal\\Directory\\V1\xe2\x02&Drey\\Internal\\Directory\\V1\\GPBMetadata\xea\x02\x1d\x44rey::Internal::Directory::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2drey/internal/directory/v1/directory_service.proto\x12\x1a\x64rey.internal.directory.v1\x1a\x1d\x64rey/catalog/v1/catalog.proto\x1a drey/common/v1/annotations.proto\x1a\x1d\x64rey/common/v1/selector.proto\"\x1b\n\x19GetRestorePoliciesRequest\"\xaf\x01\n\x1aGetRestorePoliciesResponse\x12!\n\npv_numbers\x18\x01 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12%\n\x0epolicy_indexes\x18\x02 \x03(\x05R\rpolicyIndexes\x12G\n\x08policies\x18\x03 \x03(\x0b\x32+.drey.internal.directory.v1.EffectivePolicyR\x08policies\"\xaa\x01\n\x0f\x45\x66\x66\x65\x63tivePolicy\x12\x36\n\x06policy\x18\x01 \x01(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\x06policy\x12\x37\n\x07sources\x18\x02 \x03(\x0b\x32\x1d.drey.catalog.v1.PolicySourceR\x07sources\x12&\n\x0e\x63ontradictions\x18\x03 \x03(\tR\x0e\x63ontradictions\"A\n\x16GetCatalogPagesRequest\x12\'\n\rsince_version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x0csinceVersion\"M\n\x17GetCatalogPagesResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12\x14\n\x05pages\x18\x02 \x03(\x0cR\x05pages\"{\n\x16ResolveChannelsRequest\x12<\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorB\x06\x8a\xa4&\x02\x08\x01R\x08selector\x12#\n\rallow_unknown\x18\x02 \x01(\x08R\x0c\x61llowUnknown\"\xd9\x01\n\x17ResolveChannelsResponse\x12\x1c\n\x07version\x18\x01 \x01(\x06\x42\x02\x30\x01R\x07version\x12!\n\npv_numbers\x18\x02 \x03(\x06\x42\x02\x30\x01R\tpvNumbers\x12/\n\x11setpoint_channels\x18\x03 \x03(\x06\x42\x02\x30\x01R\x10setpointChannels\x12/\n\x11readback_channels\x18\x04 \x03(\x06\x42\x02\x30\x01R\x10readbackChannels\x12\x1b\n\tnot_found\x18\x05 \x03(\tR\x08notFound2\xf6\x03\n\x10\x44irectoryService\x12\x98\x01\n\x0fGetCatalogPages\x12\x32.drey.internal.directory.v1.GetCatalogPagesRequest\x1a\x33.drey.internal.directory.v1.GetCatalogPagesResponse\"\x1a\x90\x02\x01\x92\xa4&\x13\x64irectory.pages.get0\x01\x12\x9f\x01\n\x0fResolveChannels\x12\x32.drey.internal.directory.v1.ResolveChannelsRequest\x1a\x33.drey.internal.directory.v1.ResolveChannelsResponse\"!\x90\x02\x01\x92\xa4&\x1a\x64irectory.channels.resolve0\x01\x12\xa4\x01\n\x12GetRestorePolicies\x12\x35.drey.internal.directory.v1.GetRestorePoliciesRequest\x1a\x36.drey.internal.directory.v1.GetRestorePoliciesResponse\"\x1d\x90\x02\x01\x92\xa4&\x16\x64irectory.policies.get0\x01\x42\xa2\x02\n\x1eorg.drey.internal.directory.v1B\x15\x44irectoryServiceProtoP\x01ZBgithub.com/drey-controls/drey-go/internal/directory/v1;directoryv1\xa2\x02\x05\x44IDVX\xaa\x02\x1a\x44rey.Internal.Directory.V1\xba\x02\x17\x44reyInternalDirectoryV1\xca\x02\x1a\x44rey\\Internal\\Directory\\V1\xe2\x02&Drey\\Internal\\Directory\\V1\\GPBMetadata\xea\x02\x1d\x44rey::Internal::Directory::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,16 +59,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIRECTORYSERVICE'].methods_by_name['GetRestorePolicies']._serialized_options = b'\220\002\001\222\244&\026directory.policies.get'
   _globals['_GETRESTOREPOLICIESREQUEST']._serialized_start=178
   _globals['_GETRESTOREPOLICIESREQUEST']._serialized_end=205
-  _globals['_GETRESTOREPOLICIESRESPONSE']._serialized_start=207
-  _globals['_GETRESTOREPOLICIESRESPONSE']._serialized_end=330
-  _globals['_GETCATALOGPAGESREQUEST']._serialized_start=332
-  _globals['_GETCATALOGPAGESREQUEST']._serialized_end=397
-  _globals['_GETCATALOGPAGESRESPONSE']._serialized_start=399
-  _globals['_GETCATALOGPAGESRESPONSE']._serialized_end=476
-  _globals['_RESOLVECHANNELSREQUEST']._serialized_start=478
-  _globals['_RESOLVECHANNELSREQUEST']._serialized_end=601
-  _globals['_RESOLVECHANNELSRESPONSE']._serialized_start=604
-  _globals['_RESOLVECHANNELSRESPONSE']._serialized_end=821
-  _globals['_DIRECTORYSERVICE']._serialized_start=824
-  _globals['_DIRECTORYSERVICE']._serialized_end=1326
+  _globals['_GETRESTOREPOLICIESRESPONSE']._serialized_start=208
+  _globals['_GETRESTOREPOLICIESRESPONSE']._serialized_end=383
+  _globals['_EFFECTIVEPOLICY']._serialized_start=386
+  _globals['_EFFECTIVEPOLICY']._serialized_end=556
+  _globals['_GETCATALOGPAGESREQUEST']._serialized_start=558
+  _globals['_GETCATALOGPAGESREQUEST']._serialized_end=623
+  _globals['_GETCATALOGPAGESRESPONSE']._serialized_start=625
+  _globals['_GETCATALOGPAGESRESPONSE']._serialized_end=702
+  _globals['_RESOLVECHANNELSREQUEST']._serialized_start=704
+  _globals['_RESOLVECHANNELSREQUEST']._serialized_end=827
+  _globals['_RESOLVECHANNELSRESPONSE']._serialized_start=830
+  _globals['_RESOLVECHANNELSRESPONSE']._serialized_end=1047
+  _globals['_DIRECTORYSERVICE']._serialized_start=1050
+  _globals['_DIRECTORYSERVICE']._serialized_end=1552
 # @@protoc_insertion_point(module_scope)

@@ -44,28 +44,70 @@ class GetRestorePoliciesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PV_NUMBERS_FIELD_NUMBER: _builtins.int
+    POLICY_INDEXES_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pv_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Permanent numbers of PVs."""
 
     @_builtins.property
-    def policies(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.RestorePolicy]:
-        """The policy of each, with what it says."""
+    def policy_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The policy of each: its place among all policies of the stream."""
+
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffectivePolicy]:
+        """Policies, each once."""
 
     def __init__(
         self,
         *,
         pv_numbers: _abc.Iterable[_builtins.int] | None = ...,
-        policies: _abc.Iterable[_catalog_pb2.RestorePolicy] | None = ...,
+        policy_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        policies: _abc.Iterable[Global___EffectivePolicy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "pv_numbers", b"pv_numbers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "policy_indexes", b"policy_indexes", "pv_numbers", b"pv_numbers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRestorePoliciesResponse: _TypeAlias = GetRestorePoliciesResponse  # noqa: Y015
+
+@_typing.final
+class EffectivePolicy(_message.Message):
+    """What is said of how some PVs are restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    CONTRADICTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _catalog_pb2.RestorePolicy:
+        """What is said, nothing of what Drey does by itself."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.PolicySource]:
+        """Who says each part of it."""
+
+    @_builtins.property
+    def contradictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it contradicts itself. Empty: it does not."""
+
+    def __init__(
+        self,
+        *,
+        policy: _catalog_pb2.RestorePolicy | None = ...,
+        sources: _abc.Iterable[_catalog_pb2.PolicySource] | None = ...,
+        contradictions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contradictions", b"contradictions", "policy", b"policy", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectivePolicy: _TypeAlias = EffectivePolicy  # noqa: Y015
 
 @_typing.final
 class GetCatalogPagesRequest(_message.Message):

@@ -75,8 +75,9 @@ class DirectoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRestorePolicies(self, request, context):
-        """Get what PVs themselves say of how they are restored, in order of PV number; PVs that say nothing
-        are left out. No effect. Reasons: DATABASE_UNAVAILABLE.
+        """Get what PVs, their tags and their devices say of how they are restored: first all policies, then which
+        PV has which, in order of PV number; PVs of which nobody says anything are left out. No effect. Reasons:
+        DATABASE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,8 +44,9 @@ class DirectoryServiceStub:
     EMPTY_SELECTOR, NOT_FOUND, DATABASE_UNAVAILABLE.
     """
     GetRestorePolicies: _grpc.UnaryStreamMultiCallable[_directory_service_pb2.GetRestorePoliciesRequest, _directory_service_pb2.GetRestorePoliciesResponse]
-    """Get what PVs themselves say of how they are restored, in order of PV number; PVs that say nothing
-    are left out. No effect. Reasons: DATABASE_UNAVAILABLE.
+    """Get what PVs, their tags and their devices say of how they are restored: first all policies, then which
+    PV has which, in order of PV number; PVs of which nobody says anything are left out. No effect. Reasons:
+    DATABASE_UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -64,8 +65,9 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     EMPTY_SELECTOR, NOT_FOUND, DATABASE_UNAVAILABLE.
     """
     GetRestorePolicies: _aio.UnaryStreamMultiCallable[_directory_service_pb2.GetRestorePoliciesRequest, _directory_service_pb2.GetRestorePoliciesResponse]  # type: ignore[assignment]
-    """Get what PVs themselves say of how they are restored, in order of PV number; PVs that say nothing
-    are left out. No effect. Reasons: DATABASE_UNAVAILABLE.
+    """Get what PVs, their tags and their devices say of how they are restored: first all policies, then which
+    PV has which, in order of PV number; PVs of which nobody says anything are left out. No effect. Reasons:
+    DATABASE_UNAVAILABLE.
     """
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -99,8 +101,9 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_service_pb2.GetRestorePoliciesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_directory_service_pb2.GetRestorePoliciesResponse], _abc.AsyncIterator[_directory_service_pb2.GetRestorePoliciesResponse]]:
-        """Get what PVs themselves say of how they are restored, in order of PV number; PVs that say nothing
-        are left out. No effect. Reasons: DATABASE_UNAVAILABLE.
+        """Get what PVs, their tags and their devices say of how they are restored: first all policies, then which
+        PV has which, in order of PV number; PVs of which nobody says anything are left out. No effect. Reasons:
+        DATABASE_UNAVAILABLE.
         """
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
