@@ -68,9 +68,9 @@ class Site:
             self.drey("pv", "import", str(catalog))
         self.wait_connected()
 
-    def values(self) -> list[str]:
-        """Options of helm by which the release is installed."""
-        return ["--namespace", NAMESPACE, "--values", str(CLUSTER / "values.yaml")]
+    def values(self, namespace: str = NAMESPACE) -> list[str]:
+        """Options of helm by which a release is installed."""
+        return ["--namespace", namespace, "--values", str(CLUSTER / "values.yaml")]
 
     def helm(self, *arguments: str) -> str:
         """What helm says; RuntimeError with it where it fails."""
@@ -82,14 +82,8 @@ class Site:
 
     def drey(self, *arguments: str, ok: Sequence[int] = (0,)) -> Any:
         """One command of the CLI: what its --json says."""
-        text = run(
-            sys.executable,
-            *("-m", "drey_cli.main", "--json", *arguments),
-            *("--server", SERVER, "--key", self.key, "--timeout", "60s"),
-            *("--ca", str(self.authority.certificate)),
-            ok=ok,
-        )
-        return json.loads(text)
+        options = ("--server", SERVER, "--key", self.key, "--ca", str(self.authority.certificate))
+        return run_command(*arguments, *options, ok=ok)
 
     def list_services(self) -> set[str]:
         """The services that the gateway's reflection shows."""
@@ -255,6 +249,12 @@ def run(*argv: str, ok: Sequence[int] = (0,)) -> str:
     if done.returncode not in ok:
         raise RuntimeError(f"{' '.join(argv[:4])}: {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
+
+
+def run_command(*arguments: str, ok: Sequence[int] = (0,)) -> Any:
+    """One command of the CLI: what its --json says."""
+    command = (sys.executable, "-m", "drey_cli.main", "--json", "--timeout", "60s")
+    return json.loads(run(*command, *arguments, ok=ok))
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = WAIT_S) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from drey_testing.cluster.api_server import Refused
@@ -36,6 +38,14 @@ def test_the_gateway_has_no_compiler_and_no_epics(site: Site) -> None:
     with pytest.raises(RuntimeError, match="No module named"):
         inside(site, "gateway", "python", "-c", "import drey_ca")
     assert inside(site, "monitor", "python", "-c", "import drey_ca._native; print('native')")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_lists_what_is_in_it(site: Site, service: str) -> None:
+    listed = json.loads(inside(site, service, "cat", "/opt/drey/sbom.cdx.json"))
+    names = {component["name"] for component in listed["components"]}
+    assert {f"drey-{service}", "grpcio", "numpy"} <= names
+    assert ("epicscorelibs" in names) == (service != "gateway")
 
 
 async def test_a_monitor_s_token_opens_its_leases_and_nothing_else(site: Site) -> None:
