@@ -108,8 +108,7 @@ def _build(go: str, folder: Path, name: str) -> None:
     else:
         command, where = ["build", *options, "-o", str(made), PROGRAMS[name]], MODULE
     done = subprocess.run(
-        # one processor's worth: other work goes on here
-        ["nice", "-n", "15", go, command[0], "-p=1", *command[1:]],
+        ["nice", "-n", "15", go, *command],
         cwd=where,
         env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOBIN": str(bin_folder)},
         capture_output=True,
