@@ -53,10 +53,11 @@ class Count:
 
     def __str__(self) -> str:
         ended = ", ".join(f"{count} × {code}" for code, count in self.ended.items())
-        unseen = self.expected - self.seen - self.merged
+        # made while nobody watched, or merged by the IOC itself, which does so under load
+        unheard = self.expected - self.seen - self.merged
         return (
-            f"updates expected {self.expected}, seen {self.seen}, merged {self.merged}, made while"
-            f" nobody watched {unseen}, wrong {len(self.wrong)}; streams ended: {ended or 'none'}"
+            f"updates expected {self.expected}, seen {self.seen}, merged {self.merged}, not heard"
+            f" of {unheard}, wrong {len(self.wrong)}; streams ended: {ended or 'none'}"
         )
 
 
