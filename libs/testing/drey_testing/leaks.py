@@ -204,6 +204,13 @@ def keep_threads(prefix: str) -> Keeper:
     return chosen
 
 
+@contextmanager
+def keep_iocs(folder: Path) -> Iterator[None]:
+    """IOCs of a folder belong to a fixture whose tests kill them and start them again."""
+    with keep(keep_processes(re.escape(str(folder)))), keep(keep_threads("ioc-")):
+        yield
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Mark what is started, and note the tasks that a loop finds when it is closed."""
     config.addinivalue_line("markers", "may_leak: is not looked at for what it leaves behind")

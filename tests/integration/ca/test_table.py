@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 
 import pytest
@@ -20,9 +19,7 @@ from drey_testing.ca.ioc import Ioc
 def ioc(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ioc")
     with (
-        # a test kills it and starts it again
-        leaks.keep(leaks.keep_processes(re.escape(str(folder)))),
-        leaks.keep(leaks.keep_threads("ioc-")),
+        leaks.keep_iocs(folder),
         Ioc(folder, records.DATABASE, access=records.ACCESS) as running,
     ):
         yield running

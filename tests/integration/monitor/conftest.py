@@ -12,6 +12,7 @@ import pytest
 
 from drey_runtime.migrate import apply
 from drey_stack import Postgres
+from drey_testing import leaks
 from drey_testing.ca.ioc import Ioc, use_loopback
 from drey_testing.fixtures_monitor import CHANNELS, DATABASE, MonitorRig
 
@@ -46,7 +47,8 @@ async def database_url(postgres: Postgres) -> str:
 
 @pytest.fixture(scope="session")
 def ioc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ioc]:
-    with Ioc(tmp_path_factory.mktemp("ioc"), DATABASE) as running:
+    folder = tmp_path_factory.mktemp("ioc")
+    with leaks.keep_iocs(folder), Ioc(folder, DATABASE) as running:
         yield running
 
 
