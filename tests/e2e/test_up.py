@@ -202,7 +202,8 @@ def test_no_secret_is_told(home: Path) -> None:
 
 
 def test_a_second_one_in_the_folder_is_refused_and_disturbs_nothing(home: Path) -> None:
-    with _up(home, "--simulate", "60"):
+    """The first listens at a port that nobody named."""
+    with _up(home, "--simulate", "60", "--listen", "127.0.0.1:0"):
         for options in ([], ["--simulate", "60"]):
             second = subprocess.run(
                 [*DREY, "up", *options],

@@ -214,7 +214,14 @@ class Stack:
         await _run_together(*(part.start() for part in self._parts.values()))
 
     def _choose_address(self) -> None:
-        """Of the gateway: the one that was asked for, or the last one, or a free one."""
+        """Of the gateway: the one that was asked for, or the last one, or a free one.
+
+        Port 0 asks for one of the latter at that host.
+        """
+        host, _, asked_port = self.options.listen.rpartition(":")
+        if asked_port not in ("", "0"):
+            self.server = self.options.listen
+            return
         path = self.folder / "ports.json"
         try:
             port = int(json.loads(path.read_text())["gateway"])
@@ -223,7 +230,7 @@ class Stack:
         if not port or not is_free(port):
             port = free_port()
         write_private(path, json.dumps({"gateway": port}))
-        self.server = self.options.listen or f"{LOOPBACK}:{port}"
+        self.server = f"{host or LOOPBACK}:{port}"
 
     def _socket_of(self, name: str) -> str:
         return f"unix:{self._run_folder.path / name}.sock"
@@ -306,7 +313,9 @@ class Stack:
             try:
                 return await self.supervisor.start(self._service_child("gateway", "gateway"))
             except ChildFailed:
-                if self.options.listen or is_free(int(self.server.rpartition(":")[2])):
+                if self.server == self.options.listen or is_free(
+                    int(self.server.rpartition(":")[2])
+                ):
                     raise
                 self._choose_address()
 

@@ -59,7 +59,7 @@ _PASSED_ON = re.compile(
     "--listen",
     default="",
     metavar="HOST:PORT",
-    help="Address of the gateway; default loopback.",
+    help="Address of the gateway; port 0: a free one. Default 127.0.0.1:0.",
 )
 @option(
     "--shards",
