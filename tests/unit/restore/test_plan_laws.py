@@ -33,8 +33,8 @@ RECORDS = ("R", "S")
 ALIASES = {"A": "R", "B": "R", "T": "S"}
 """By alias the record that it is another name of."""
 ADDRESSES = st.tuples(
-    st.sampled_from(["R", "A", "B", "S", "T"]),
-    st.sampled_from(["", "", ".VAL", "$", ".RVAL", ".DRVH", ".DRVL", ".DISP", ".EGU$"]),
+    st.sampled_from(["R", "R", "A", "B", "S", "T"]),
+    st.sampled_from(["", "", ".VAL", "$", ".RVAL", ".DRVH", ".DRVH", ".DRVL", ".DISP", ".EGU$"]),
 ).map("".join)
 SMALL = st.sampled_from([-2.0, -0.0, 0.0, 1.0, 2.5, 7.0, float("nan"), float("inf")])
 FINITE = st.none() | st.sampled_from([-1.0, 0.0, 2.0, 5.0])
@@ -80,13 +80,13 @@ TROUBLES = ("deleted", "read_only", "stale", "refused", "no setpoint", "invalid"
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    n = draw(st.integers(1, 7))
+    n = draw(st.sampled_from([1, 3, 4, 5, 6, 7, 8]))
 
     def column(strategy: st.SearchStrategy[Any]) -> list[Any]:
         return draw(st.lists(strategy, min_size=n, max_size=n))
 
-    trouble = np.array(column(st.sampled_from(["none"] * 12 + list(TROUBLES))), object)
-    stored, live = column(NUMBERS), column(NUMBERS)
+    trouble = np.array(column(st.sampled_from(["none"] * 24 + list(TROUBLES))), object)
+    stored, live = column(NUMBERS), column(st.sampled_from([-0.5, -0.5, -0.5, 1.0]))
     for row in range(n):
         if trouble[row] == "source":
             stored[row] = draw(STRANGE)
@@ -98,7 +98,7 @@ def cases(draw: st.DrawFn) -> Case:
     base.setpoint_channel[trouble == "no setpoint"] = 0
     rows = st.lists(st.integers(0, n - 1), unique=True, max_size=2)
     values = column(NUMBERS) if draw(st.integers(0, 3)) == 0 else []
-    low, high = draw(st.sampled_from([(np.nan, np.nan), (-5.0, 5.0), (-1.0, 2.0)]))
+    low, high = draw(st.sampled_from([(np.nan, np.nan), (-9.0, 9.0), (-9.0, 9.0), (-1.0, 2.0)]))
     policies = [NOTHING, draw(SAID), draw(SAID)]
     found = replace(
         base,
@@ -110,7 +110,7 @@ def cases(draw: st.DrawFn) -> Case:
         writable=trouble != "refused",
         control_low=np.full(n, low),
         control_high=np.full(n, high),
-        policies=PolicyRows(np.array(column(st.sampled_from([0, 0, 0, 1, 2]))), policies),
+        policies=PolicyRows(np.array(column(st.sampled_from([0] * 6 + [1, 2]))), policies),
         done=frozenset(draw(rows)),
         given={row: Given(*encode_value(value)) for row, value in enumerate(values)},
         edits=[(np.array(draw(rows), np.int64), draw(CHANGES)) for _ in range(draw(ONE_IN_FOUR))],
