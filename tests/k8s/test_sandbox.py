@@ -13,7 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a sandbox needs root")
+UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "true")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or bool(subprocess.run(UNSHARE, check=False).returncode),
+    reason="a sandbox needs root, and the right to make namespaces",
+)
 SANDBOX = (sys.executable, "-m", "drey_testing.cluster.sandbox")
 TRACES = "touch /var/lib/trace /run/trace; ip link add trace0 type bridge"
 

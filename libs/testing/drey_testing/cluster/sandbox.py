@@ -50,7 +50,10 @@ def run_inside(command: Sequence[str]) -> int:
     with _only_one():
         _remove_remains()
         FOLDER.mkdir()
-        _make_cgroups()
+        try:
+            _make_cgroups()
+        except OSError as error:
+            raise NoSandbox(f"cgroups cannot be made here: {error}") from error
         try:
             return _run_unshared(command)
         finally:
