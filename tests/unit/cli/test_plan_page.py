@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drey_cli.contracts import restore_pb2
+from drey_cli.contracts import catalog_pb2, restore_pb2
 from drey_cli.edits import given_values, plan_edits
 from drey_cli.errors import CliError
 from drey_cli.render.plan_page import plan_csv, plan_html
@@ -141,3 +141,20 @@ def test_values_that_mean_nothing_are_refused(
         given_values(texts, None if content is None else str(file))
     with pytest.raises(CliError, match="cannot be read"):
         given_values([], str(tmp_path / "nothing"))
+
+
+def test_rows_say_what_is_followed_and_on_whose_word() -> None:
+    item = an_item(1, "Q", target=number(1.0))
+    item.policy.ramp_step, item.policy.settle.seconds = 0.5, 2
+    item.policy.completion = catalog_pb2.COMPLETION_PUT_CALLBACK
+    item.policy.allowed.low, item.policy.allowed.high = -5.0, math.inf
+    item.policy_sources.add(policy_field="completion").built_in.SetInParent()
+    tag = catalog_pb2.TagRef(group="Kind", tag="weak")
+    item.policy_sources.add(policy_field="settle", device="PS:1")
+    item.policy_sources.add(policy_field="ramp_step", tag=tag)
+    item.policy_sources.add(policy_field="allowed", tag=tag)
+    [row] = csv.DictReader(io.StringIO(plan_csv([item], utc=True)))
+    assert row["completion"] == (
+        "put-callback, settle 2 s, ramp step 0.5, allowed -5 to inf"
+        " (settle from device PS:1; ramp step, allowed from tag Kind=weak)"
+    )

@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from drey_cli.contracts import catalog_pb2, restore_pb2
+from drey_cli.render.pvs import source_text
 from drey_cli.render.restores import plan_facts
 from drey_cli.render.table import text_of
 from drey_cli.render.values import alarm_cell, format_value
@@ -93,7 +94,7 @@ def _write_cells(item: restore_pb2.PlanItem, utc: bool) -> _Cells:
         ("number", _value_text(item, "target")),
         ("number", f"{item.delta:+.6g}" if item.HasField("delta") else ""),
         ("number", f"{item.deviation:.3g}" if item.HasField("deviation") else ""),
-        ("", _policy_text(item.policy)),
+        ("", _policy_text(item)),
         ("", "; ".join(item.warnings)),
     )
 
@@ -147,7 +148,7 @@ def plan_csv(items: Iterable[restore_pb2.PlanItem], *, utc: bool) -> str:
                 _value_text(item, "target", full=True),
                 repr(item.delta) if item.HasField("delta") else "",
                 repr(item.deviation) if item.HasField("deviation") else "",
-                _policy_text(item.policy),
+                _policy_text(item),
                 skip,
                 "; ".join(item.warnings),
             )
@@ -164,7 +165,9 @@ def _time(value: Value, utc: bool) -> str:
     return format_time(value.source_time_ns, utc=utc) if value.source_time_ns else ""
 
 
-def _policy_text(policy: catalog_pb2.RestorePolicy) -> str:
+def _policy_text(item: restore_pb2.PlanItem) -> str:
+    """What is followed, and who says it where that is not Drey."""
+    policy = item.policy
     parts = [short_name(catalog_pb2.Completion, policy.completion)]
     if policy.done_channel:
         parts.append(policy.done_channel)
@@ -174,4 +177,11 @@ def _policy_text(policy: catalog_pb2.RestorePolicy) -> str:
     for name in ("ramp_rate", "ramp_step"):
         if policy.HasField(name):  # type: ignore[arg-type]
             parts.append(f"{name.replace('_', ' ')} {getattr(policy, name):g}")
-    return ", ".join(filter(None, parts))
+    if policy.HasField("allowed"):
+        parts.append(f"allowed {policy.allowed.low:g} to {policy.allowed.high:g}")
+    said: dict[str, list[str]] = {}
+    for source in item.policy_sources:
+        if source.WhichOneof("source") != "built_in":
+            said.setdefault(source_text(source), []).append(source.policy_field.replace("_", " "))
+    who = "; ".join(f"{', '.join(fields)} from {name}" for name, fields in said.items())
+    return ", ".join(filter(None, parts)) + (f" ({who})" if who else "")
