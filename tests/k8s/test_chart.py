@@ -36,6 +36,7 @@ VARIANTS: list[Sequence[str]] = [
     (),
     ("shards=3", "tls.enabled=false", "epics.hostNetwork=true", "epics.addressList=10.1.2.3"),
     ("ingress.enabled=true", "ingress.host=drey.site", "site=ring_two"),
+    ("trial.enabled=true", "trial.password=changeMe1"),
     ("settings.common.calls_per_second=2000000", "settings.monitor.tick=0.05", "leaseDuration=10"),
 ]
 PATHS = {
@@ -44,6 +45,8 @@ PATHS = {
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/drey/poddisruptionbudgets",
     "Deployment": "/apis/apps/v1/namespaces/drey/deployments",
     "Job": "/apis/batch/v1/namespaces/drey/jobs",
+    "Secret": "/api/v1/namespaces/drey/secrets",
+    "StatefulSet": "/apis/apps/v1/namespaces/drey/statefulsets",
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/drey/leases",
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/drey/roles",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/drey/rolebindings",
@@ -128,6 +131,8 @@ def test_each_service_takes_what_the_chart_gives_it(
         assert settings.listen.rpartition(":")[2] == str(  # type: ignore[attr-defined]
             container["ports"][0]["containerPort"]
         )
+        probed = {container[f"{each}Probe"]["grpc"]["port"] for each in ("readiness", "liveness")}
+        assert probed == {int(settings.probe_listen.rpartition(":")[2])}
         for other in ("snapshot", "monitor", "restore", "gateway"):
             name, _, port = getattr(settings, f"{other}_target").partition(":")
             assert ports[name] == int(port)
@@ -155,6 +160,8 @@ def test_each_service_takes_what_the_chart_gives_it(
         ('settings.common.postgres_url="x"', "postgres_url"),
         ("leaseDuration=1", "leaseDuration"),
         ("ingress.enabled=true", "ingress.host"),
+        ("trial.enabled=true", "trial.password"),
+        ("trial.password=it's", "password"),
     ],
 )
 def test_wrong_values_are_refused_by_name(render: Render, value: str, said: str) -> None:
@@ -205,7 +212,7 @@ async def namespace(api_server: ApiServer) -> AsyncIterator[ApiServer]:
     yield api_server
 
 
-@pytest.mark.parametrize("values", VARIANTS[:3])
+@pytest.mark.parametrize("values", VARIANTS[:4])
 async def test_an_api_server_takes_every_object_strictly(
     render: Render, namespace: ApiServer, values: Sequence[str]
 ) -> None:
