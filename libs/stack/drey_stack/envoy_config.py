@@ -142,6 +142,7 @@ def _listener(
             "mappers": [_strict_refusal(), *(_refusal(*row, options) for row in _REFUSALS)]
         },
         "http_filters": [
+            _filter("compressor", _compressor()),
             _filter("cors", {"@type": f"{_HTTP}.cors.v3.Cors"}),
             _filter("health_check", _health()),
             _filter("grpc_web", {"@type": f"{_HTTP}.grpc_web.v3.GrpcWeb"}),
@@ -175,6 +176,25 @@ def _listener(
 
 def _filter(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": f"envoy.filters.http.{name}", "typed_config": config}
+
+
+def _compressor() -> dict[str, Any]:
+    """Of the page's files and of answers in JSON, for who accepts it. Streams are left as they are:
+    their messages are small, and have to come at once."""
+    gzip = "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip"
+    return {
+        "@type": f"{_HTTP}.compressor.v3.Compressor",
+        "compressor_library": {"name": "gzip", "typed_config": {"@type": gzip}},
+        "response_direction_config": {
+            "common_config": {
+                "min_content_length": 1000,
+                "content_type": [
+                    *("application/json", "image/svg+xml"),
+                    *("text/html", "text/css", "text/javascript", "application/javascript"),
+                ],
+            },
+        },
+    }
 
 
 def _health() -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,3 +201,18 @@ def test_the_document_of_the_routes_is_served(url: str) -> None:
     answer = call_http(url, "GET", "/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     assert "/v1/snapshots/{spec.reference.snapshot_id}:compare" in answer.json["paths"]
+
+
+def test_the_page_is_sent_compressed_to_who_accepts_it(url: str) -> None:
+    """The script is nearly the whole weight of a first look at the page."""
+    index = call_http(url, "GET", "/")
+    scripts = re.findall(r'src="(/[^"]+\.js)"', index.body.decode())
+    assert scripts
+    for path in scripts:
+        plain = call_http(url, "GET", path)
+        small = call_http(url, "GET", path, accept_encoding="gzip")
+        assert "content-encoding" not in plain.headers
+        assert small.headers["content-encoding"] == "gzip"
+        assert small.headers["vary"].lower() == "accept-encoding"
+        assert gzip.decompress(small.body) == plain.body
+        assert len(small.body) < 0.4 * len(plain.body)
