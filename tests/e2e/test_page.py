@@ -7,14 +7,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from uuid import uuid4
 
+import grpc
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
-from tests.e2e.conftest import PVS, Running
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+from drey.monitor.v1 import monitor_service_pb2
+from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
+from tests.e2e.conftest import APPROVED, PVS, Running
 from tests.http_calls import call_http
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -260,6 +265,206 @@ def test_who_may_only_look_is_offered_no_more(running: Running) -> None:
     running.do(scenario())
 
 
+def test_drift_is_live_and_leads_to_plot_and_plan(running: Running) -> None:
+    snapshot = running.take("the reference of the drift")
+
+    async def scenario() -> None:
+        async with _open_page(running) as page:
+            await _go(page, "d")
+            await page.get_by_role("combobox", name="Against").select_option(snapshot.id)
+            status = page.get_by_role("status")
+            await expect(status).to_contain_text("from the snapshot of")
+            await running.machine.run("disturb", "--count", "30", "--seed", "31")
+            rows = page.get_by_role("grid", name="PVs that are not the same").locator(".grid-row")
+            await expect(rows.filter(has_text="different").first).to_be_visible()
+            await page.get_by_label("different only").check()
+            counts = page.get_by_role("group", name="Counts by group").get_by_role("button")
+            await counts.first.click()
+            await expect(counts.first).to_have_attribute("aria-pressed", "true")
+            await _shoot(page, "drift")
+            await rows.first.click()
+            details = page.locator("aside")
+            name = await details.get_by_role("heading").inner_text()
+            await details.get_by_role("button", name="Plan a restore of it").click()
+            form = page.get_by_role("form", name="Plan a restore")
+            await expect(form).to_contain_text(f"Only 1 PV: {name}")
+            await page.go_back()
+            await expect(rows.first).to_be_visible()
+            await rows.first.click()
+            await page.keyboard.press("p")
+            await expect(page.locator(".plot canvas")).to_have_count(1)
+
+    running.do(scenario())
+
+
+def test_a_snapshot_is_looked_at_edited_exported_deleted_and_brought_back(
+    running: Running, tmp_path: Path
+) -> None:
+    snapshot = running.take("before it is edited")
+
+    async def scenario() -> None:
+        async with _open_page(running) as page:
+            await page.goto(f"{running.stack.web}/#/snapshots/{snapshot.id}")
+            details = page.locator("aside")
+            await details.get_by_role("button", name="Edit title, comment, labels").click()
+            await page.get_by_role("textbox", name="Title").fill("edited here")
+            await page.get_by_role("textbox", name="Labels").fill("beam, Schicht 2")
+            await page.get_by_role("button", name="Save").click()
+            await expect(details).to_contain_text("edited here")
+            await expect(page.get_by_role("table")).to_contain_text("beam, Schicht 2")
+
+            await page.get_by_role("button", name="Look at the values").click()
+            values = page.get_by_role("grid", name="Values of the snapshot").locator(".grid-row")
+            await expect(values.first).to_be_visible()
+            async with page.expect_download() as downloading:
+                await page.get_by_role("button", name=re.compile("^Export")).click()
+            path = tmp_path / "values.jsonl"
+            await (await downloading.value).save_as(path)
+            head, *lines = map(json.loads, path.read_text().splitlines())
+            assert head["snapshot"]["id"] == snapshot.id
+            assert len(lines) == snapshot.pv_count
+            assert {"name", "number", "setpoint"} <= set().union(*lines)
+
+            await page.get_by_role("button", name="← Snapshots").click()
+            await details.get_by_role("button", name="Delete …").click()
+            await page.get_by_role("button", name="Delete it now").click()
+            await expect(page.locator("aside")).to_have_count(0)
+            await page.get_by_label("deleted too").check()
+            await details.get_by_role("button", name="Bring it back").click()
+            await expect(details.get_by_role("button", name="Delete …")).to_be_visible()
+
+    running.do(scenario())
+
+
+def test_a_key_is_made_shown_once_and_revoked(running: Running) -> None:
+    name = f"screen {uuid4().hex[:8]}"
+
+    async def scenario() -> None:
+        async with _open_page(running) as page:
+            await _go(page, "k")
+            await page.get_by_role("button", name="Make a key").click()
+            form = page.get_by_role("form", name="Make a key")
+            await form.get_by_role("textbox", name="Name").fill(name)
+            await form.get_by_role("combobox", name="Role").select_option("operator")
+            await form.get_by_role("textbox", name="Only for PVs").fill("QUAD:*")
+            await form.get_by_role("button", name="Make it").click()
+            secret = await page.get_by_label("Secret").input_value()
+            assert secret.startswith("drey_")
+            await page.get_by_role("button", name="I have it").click()
+            row = page.get_by_role("row").filter(has_text=name)
+            await expect(row).to_contain_text("operator for QUAD:*")
+            assert secret not in await page.content()
+            await row.get_by_role("button", name="Revoke").click()
+            await page.get_by_role("button", name=f"Revoke {name} now").click()
+            await expect(row).to_have_count(0)
+            await page.get_by_label("revoked and expired too").check()
+            await expect(row).to_contain_text("revoked")
+            # and who did it
+            await _go(page, "a")
+            await page.get_by_role("textbox", name="Act").fill("access.key.revoke")
+            act = page.get_by_role("row").filter(has_text="access.key.revoke").first
+            await act.get_by_role("button").click()
+            await expect(page.locator("aside")).to_contain_text("keys/")
+            await page.get_by_role("button", name="Verify the record").click()
+            await expect(page.get_by_role("status")).to_contain_text("as they were written")
+
+    running.do(scenario())
+
+
+def _own_pv(running: Running, name: str, **restore: float) -> catalog_pb2.Pv:
+    """A PV of the test's own at the address of a magnet, connected."""
+    listed = catalog_service_pb2.ListPvsRequest(selector={"globs": ["QUAD:*"]}, page_size=1)
+    (magnet,) = running.catalog.ListPvs(listed, **running.call()).pvs
+    pv = catalog_pb2.Pv(name=name, setpoint={"address": magnet.setpoint.address})
+    if restore:
+        pv.restore_policy.CopyFrom(catalog_pb2.RestorePolicy(**restore))
+    made = catalog_service_pb2.BatchCreatePvsRequest(pvs=[pv])
+    running.catalog.BatchCreatePvs(made, **running.call())
+    wanted = {"names": [name]}
+
+    def is_connected() -> bool:
+        request = monitor_service_pb2.GetValuesRequest(selector=wanted)
+        try:
+            answers = list(running.monitor.GetValues(request, **running.call()))
+        except grpc.RpcError:
+            return False
+        rows = [row for answer in answers for row in answer.rows]
+        return any(row.setpoint.WhichOneof("data") for row in rows)
+
+    running.pump(is_connected)
+    return pv
+
+
+@contextmanager
+def _purged(running: Running, name: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        request = catalog_service_pb2.PurgePvsRequest(selector={"names": [name]})
+        running.catalog.PurgePvs(request, **running.call())
+
+
+def _plan(running: Running, name: str, offset: float) -> restore_pb2.Plan:
+    stub = restore_service_pb2_grpc.RestoreServiceStub(running.channel)
+    spec = restore_pb2.PlanSpec(
+        state={"snapshot_id": running.take("of one PV").id},
+        selector={"names": [name]},
+        edits=[{"selector": {"names": [name]}, "linear": {"offset": offset}}],
+    )
+    plan = stub.CreatePlan(restore_service_pb2.CreatePlanRequest(spec=spec), **running.call()).plan
+    assert plan.writes == 1
+    return plan
+
+
+def test_a_second_person_approves(running: Running) -> None:
+    name = f"{APPROVED}{uuid4().hex[:8]}"
+    with _purged(running, name):
+        _own_pv(running, name)
+        plan = _plan(running, name, 0.125)
+
+        async def scenario() -> None:
+            async with _open_page(running) as page:
+                await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
+                await expect(page.get_by_text("waits for the approval")).to_be_visible()
+                await expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+            async with _open_page(running, role="APPROVER") as page:
+                await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
+                await page.get_by_role("button", name="✓ Approve").click()
+                await expect(page.get_by_text("your key may not execute plans")).to_be_visible()
+            async with _open_page(running) as page:
+                await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
+                await expect(page.get_by_role("button", name="Execute …")).to_be_enabled()
+
+        running.do(scenario())
+
+
+def test_a_restore_is_paused_resumed_and_aborted(running: Running) -> None:
+    """One whose ramp takes minutes, so that nobody has to be quick."""
+    name = f"PAGE:{uuid4().hex[:8]}"
+    with _purged(running, name):
+        _own_pv(running, name, ramp_step=0.01, ramp_rate=0.01)
+        plan = _plan(running, name, 3.0)
+
+        async def scenario() -> None:
+            async with _open_page(running) as page:
+                await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
+                await page.get_by_role("button", name="Execute …").click()
+                await page.get_by_role("button", name=re.compile("^Write .* now$")).click()
+                restore = page.get_by_role("region", name="The restore")
+                await restore.get_by_role("button", name="Pause").click()
+                await expect(restore.get_by_role("heading")).to_contain_text("paused")
+                await _shoot(page, "paused")
+                await restore.get_by_role("button", name="Resume").click()
+                await expect(restore.get_by_role("button", name="Pause")).to_be_visible()
+                await restore.get_by_role("button", name="Abort").click()
+                await expect(restore.get_by_role("heading")).to_contain_text("aborted")
+                await _go(page, "j")
+                job = page.get_by_role("row").filter(has_text="restore").first
+                await expect(job).to_contain_text(re.compile("cancelled|failed|interrupted"))
+
+        running.do(scenario())
+
+
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 
 
@@ -276,7 +481,11 @@ def test_it_can_be_used_without_seeing_it(running: Running, theme: str) -> None:
                 ("o", ".cards"),
                 ("p", ".grid-row"),
                 ("s", "table"),
+                ("d", "select"),
                 ("r", "table"),
+                ("j", "table"),
+                ("a", "table"),
+                ("k", "table"),
             ):
                 await _go(page, letter)
                 await expect(page.locator(ready).first).to_be_visible()

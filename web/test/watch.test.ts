@@ -1,8 +1,11 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { expect, test } from "vitest";
-import type { WatchPvsResponse } from "../gen/drey/monitor/v1/monitor_service_pb";
-import { Watch } from "../src/client/watch";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { DriftRowSchema, WatchDriftResponseSchema, type WatchPvsResponse } from "../gen/drey/monitor/v1/monitor_service_pb";
+import { DriftWatch, Watch } from "../src/client/watch";
 import { baseline, begin, checkpoint, diff, end, float } from "./messages";
+
+type DriftPart = NonNullable<MessageInitShape<typeof WatchDriftResponseSchema>["part"]>;
 
 const QUICK = { longestPauseMs: 1, silenceMs: 50 };
 
@@ -78,4 +81,37 @@ test("asks for nothing older after a cut in the middle of diffs", async () => {
   const stop = new AbortController();
   for await (const { state } of new Watch(open, {}, { ...QUICK, signal: stop.signal })) if (state.token === "c") stop.abort();
   expect(tokens).toEqual(["", "b"]);
+});
+
+test("a watch of drift folds what enters, changes and leaves, and goes on from its token", async () => {
+  const row = (number: string, deviation: number) => create(DriftRowSchema, { live: { number, name: `PV${number}` }, deviation, different: true });
+  const scripts: DriftPart[][] = [
+    [
+      { case: "baselineBegin", value: { pvCount: 3, snapshotId: "s" } },
+      { case: "baseline", value: { rows: [row("1", 2), row("2", 3)] } },
+      { case: "summary", value: { different: 2, same: 1, compared: 3 } },
+      { case: "baselineEnd", value: { token: "a" } },
+      { case: "changed", value: { rows: [row("1", 5), row("3", 4)], left: ["2"], merged: 7n } },
+      { case: "checkpoint", value: { token: "b" } },
+    ],
+    [
+      { case: "baselineBegin", value: { pvCount: 3, keepsState: true } },
+      { case: "changed", value: { rows: [], left: ["3"] } },
+      { case: "freshness", value: { freshness: 2, all: true, reason: "silent" } },
+      { case: "baselineEnd", value: { token: "c" } },
+    ],
+  ];
+  const tokens: string[] = [];
+  const open = async function* (request: { token: string }) {
+    tokens.push(request.token);
+    for (const part of scripts.shift() ?? []) yield create(WatchDriftResponseSchema, { part });
+  };
+  const stop = new AbortController();
+  const watch = new DriftWatch(open, {}, { ...QUICK, signal: stop.signal });
+  for await (const { state } of watch) if (state.token === "c") stop.abort();
+  expect(tokens.slice(0, 2)).toEqual(["", "b"]);
+  expect([...watch.state.rows.keys()]).toEqual(["1"]);
+  expect(watch.state.rows.get("1")!.deviation).toBe(5);
+  expect(watch.state.merged).toBe(7n);
+  expect(watch.state.staleReason).toBe("silent");
 });

@@ -11,7 +11,7 @@ import { MonitorService } from "../../gen/drey/monitor/v1/monitor_service_pb";
 import { RestoreService } from "../../gen/drey/restore/v1/restore_service_pb";
 import { SnapshotService } from "../../gen/drey/snapshot/v1/snapshot_service_pb";
 import { SystemService } from "../../gen/drey/system/v1/system_service_pb";
-import { Watch, type WatchOptions, type WatchSpecInit } from "./watch";
+import { DriftWatch, Watch, type DriftSpecInit, type WatchOptions, type WatchSpecInit } from "./watch";
 
 export interface ClientOptions {
   /** Address of the site, as `drey up` prints it. */
@@ -93,5 +93,10 @@ export class DreyClient {
   /** Watch PVs until the signal says stop; goes on by itself after a cut. See `Watch`. */
   watch(spec: WatchSpecInit, options: WatchOptions = {}): Watch {
     return new Watch((request, signal) => this.monitor.watchPvs(request, { signal }), spec, options);
+  }
+
+  /** Watch how the machine differs from a snapshot, as `watch`. */
+  watchDrift(spec: DriftSpecInit, options: WatchOptions = {}): DriftWatch {
+    return new DriftWatch((request, signal) => this.monitor.watchDrift(request, { signal }), spec, options);
   }
 }

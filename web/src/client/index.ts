@@ -4,5 +4,6 @@ export { datumOf, datumText, elementsOf, numberOf, numberText, ARRAY, Kind, NO_D
 export { planDigest } from "./digest";
 export { passes, reasonOf } from "./errors";
 export { appendPart, joinRows } from "./join";
-export { Watch, type Connection, type WatchOptions, type WatchSpecInit } from "./watch";
+export { DriftState } from "./drift_state";
+export { DriftWatch, StreamWatch, Watch, type Connection, type DriftSpecInit, type StreamState, type WatchOptions, type WatchSpecInit } from "./watch";
 export { WatchState, READBACK, SETPOINT, type Role } from "./watch_state";

@@ -6,16 +6,35 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { ConnectError } from "@connectrpc/connect";
 import { ValueForm } from "../../gen/drey/common/v1/form_pb";
 import {
+  WatchDriftRequestSchema,
   WatchPvsRequestSchema,
+  type DriftSpecSchema,
+  type WatchDriftRequest,
+  type WatchDriftResponse,
   type WatchPvsRequest,
   type WatchPvsResponse,
 } from "../../gen/drey/monitor/v1/monitor_service_pb";
-import type { WatchSpecSchema } from "../../gen/drey/monitor/v1/watch_pb";
+import type { Checkpoint, WatchSpecSchema } from "../../gen/drey/monitor/v1/watch_pb";
+import { DriftState } from "./drift_state";
 import { passes, reasonOf } from "./errors";
 import { WatchState } from "./watch_state";
 
 export type WatchSpecInit = MessageInitShape<typeof WatchSpecSchema>;
-export type OpenStream = (request: WatchPvsRequest, signal: AbortSignal) => AsyncIterable<WatchPvsResponse>;
+export type DriftSpecInit = MessageInitShape<typeof DriftSpecSchema>;
+export type OpenStream<Request, Response> = (request: Request, signal: AbortSignal) => AsyncIterable<Response>;
+
+/** What is folded from the messages of one kind of stream. */
+export interface StreamState<Response> {
+  /** Names the instant to go on from; empty: from the beginning. */
+  readonly token: string;
+  beginStream(): void;
+  forgetToken(): void;
+  apply(response: Response): void;
+}
+
+interface AnyResponse {
+  readonly part: { readonly case: string | undefined; readonly value?: unknown };
+}
 
 /** `live`: the stream is complete. `stalled`: the gateway says that what it sends may be old. */
 export type Connection = "connecting" | "live" | "stalled" | "lost" | "ended";
@@ -30,20 +49,20 @@ export interface WatchOptions {
 
 class Silence extends Error {}
 
-export class Watch {
-  readonly state = new WatchState();
+export class StreamWatch<Response extends AnyResponse, State extends StreamState<Response>> {
+  readonly state: State;
   connection: Connection = "connecting";
   /** Why it is not live, for people. */
   trouble = "";
   /** Times that it went on after a cut. */
   resumed = 0;
-  readonly #open: OpenStream;
-  readonly #spec: WatchSpecInit;
+  readonly #open: OpenStream<string, Response>;
   readonly #options: WatchOptions;
 
-  constructor(open: OpenStream, spec: WatchSpecInit, options: WatchOptions = {}) {
+  /** `open` takes the token to go on from. */
+  constructor(open: OpenStream<string, Response>, state: State, options: WatchOptions = {}) {
     this.#open = open;
-    this.#spec = { form: ValueForm.COLUMNS, withMetadata: true, ...spec };
+    this.state = state;
     this.#options = options;
   }
 
@@ -51,7 +70,7 @@ export class Watch {
    * Yields after each message that the state has taken in, and after each change of `connection`. Ends when
    * the signal says so; raises what no waiting will mend, such as a key that is not known.
    */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Watch, void, void> {
+  async *[Symbol.asyncIterator](): AsyncGenerator<this, void, void> {
     const { signal, longestPauseMs = 5000 } = this.#options;
     let failures = 0;
     while (!signal?.aborted) {
@@ -59,7 +78,7 @@ export class Watch {
         for await (const response of this.#read()) {
           this.state.apply(response);
           failures = 0;
-          if (response.part.case === "checkpoint") this.connection = response.part.value.stalled ? "stalled" : "live";
+          if (response.part.case === "checkpoint") this.connection = (response.part.value as Checkpoint).stalled ? "stalled" : "live";
           else if (response.part.case === "baselineEnd") this.connection = "live";
           if (this.connection === "live") this.trouble = "";
           yield this;
@@ -85,14 +104,13 @@ export class Watch {
     this.connection = "ended";
   }
 
-  async *#read(): AsyncGenerator<WatchPvsResponse, void, void> {
+  async *#read(): AsyncGenerator<Response, void, void> {
     const { signal, silenceMs = 5000 } = this.#options;
-    const request = create(WatchPvsRequestSchema, { spec: this.#spec, token: this.state.token });
     const cut = new AbortController();
     const stop = () => cut.abort();
     signal?.addEventListener("abort", stop);
     this.state.beginStream();
-    const iterator = this.#open(request, cut.signal)[Symbol.asyncIterator]();
+    const iterator = this.#open(this.state.token, cut.signal)[Symbol.asyncIterator]();
     try {
       for (;;) {
         const next = await withinSilence(iterator.next(), silenceMs);
@@ -103,6 +121,21 @@ export class Watch {
       signal?.removeEventListener("abort", stop);
       cut.abort();
     }
+  }
+}
+
+/** The values of PVs. */
+export class Watch extends StreamWatch<WatchPvsResponse, WatchState> {
+  constructor(open: OpenStream<WatchPvsRequest, WatchPvsResponse>, spec: WatchSpecInit, options: WatchOptions = {}) {
+    const whole = { form: ValueForm.COLUMNS, withMetadata: true, ...spec };
+    super((token, signal) => open(create(WatchPvsRequestSchema, { spec: whole, token }), signal), new WatchState(), options);
+  }
+}
+
+/** How the machine differs from a snapshot. */
+export class DriftWatch extends StreamWatch<WatchDriftResponse, DriftState> {
+  constructor(open: OpenStream<WatchDriftRequest, WatchDriftResponse>, spec: DriftSpecInit, options: WatchOptions = {}) {
+    super((token, signal) => open(create(WatchDriftRequestSchema, { spec, token }), signal), new DriftState(), options);
   }
 }
 

@@ -3,6 +3,10 @@ import { useEffect, useMemo, useRef, useState, useSyncExternalStore, type Compon
 import { Code, ConnectError } from "@connectrpc/connect";
 import { DreyClient } from "@drey/client";
 import type { WhoAmIResponse } from "../../gen/drey/access/v1/access_service_pb";
+import { AuditTab } from "./audit";
+import { DriftTab } from "./drift";
+import { JobsTab } from "./jobs";
+import { KeysTab } from "./keys";
 import { OverviewTab } from "./overview";
 import { PvStore } from "./pv_store";
 import { PvsTab } from "./pvs";
@@ -25,7 +29,11 @@ const TABS: readonly Tab[] = [
   { id: "overview", title: "Overview", letter: "o", component: OverviewTab, fills: false },
   { id: "pvs", title: "PVs", letter: "p", component: PvsTab, fills: true },
   { id: "snapshots", title: "Snapshots", letter: "s", component: SnapshotsTab, fills: true },
+  { id: "drift", title: "Drift", letter: "d", component: DriftTab, fills: true },
   { id: "restore", title: "Restore", letter: "r", component: RestoreTab, fills: true },
+  { id: "jobs", title: "Jobs", letter: "j", component: JobsTab, fills: true },
+  { id: "audit", title: "Audit", letter: "a", component: AuditTab, fills: true },
+  { id: "keys", title: "Keys", letter: "k", component: KeysTab, fills: true },
 ];
 
 const KEY = "drey.key";
@@ -205,7 +213,7 @@ function useKeyboard(help: () => void): void {
     const onKey = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (event.ctrlKey || event.altKey || event.metaKey) return;
-      if (target.matches("input, textarea, select")) {
+      if (target.matches("input:not([type=checkbox]), textarea, select")) {
         if (event.key === "Escape") {
           target.blur();
           event.preventDefault(); // a search stays, though the field is left

@@ -2,8 +2,9 @@
 import { useMemo, useState } from "react";
 import { useSession } from "./session";
 import { go, stored, type StateInit } from "./snapshots";
-import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
+import { setCell, setMark, type Column, type Draw } from "./grid";
 import { displayOf } from "./pvs";
+import { searched, SearchedGrid } from "./tables";
 import { useAsked } from "./use_call";
 import { counted, enumWords, plural, timeText, valueText } from "./words";
 import {
@@ -73,10 +74,9 @@ export function Comparison(props: { reference: Snapshot; other: Snapshot | undef
     return { header, lines, isCut };
   });
   const lines = useMemo(() => {
-    const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+    const passes = searched(search);
     return (asked.answer?.lines ?? []).filter(
-      ({ row, isSetpoint }) =>
-        (isSetpoint || !isSetpointsOnly) && words.every((word) => `${row.name} ${row.device}`.toLowerCase().includes(word)),
+      ({ row, isSetpoint }) => (isSetpoint || !isSetpointsOnly) && passes(`${row.name} ${row.device}`),
     );
   }, [asked.answer, search, isSetpointsOnly]);
   const draw = useMemo<Draw>(
@@ -116,8 +116,6 @@ export function Comparison(props: { reference: Snapshot; other: Snapshot | undef
           Plan a restore of this snapshot …
         </button>
       </div>
-      {asked.error !== "" && <p className="error">{asked.error}</p>}
-      {asked.answer === undefined && asked.error === "" && <p>Comparing …</p>}
       {summary !== undefined && (
         <p role="status" className={summary.pvsDifferent + summary.pvsUnknown === 0 ? "good" : "warning"}>
           <strong>
@@ -129,27 +127,28 @@ export function Comparison(props: { reference: Snapshot; other: Snapshot | undef
         </p>
       )}
       {asked.answer?.isCut && <p className="warning">Only the first {counted(MOST)} rows are shown.</p>}
-      <div className="bar">
-        <input
-          type="search"
-          aria-label="Search in the differences"
-          placeholder="Search name and device   ( / )"
-          value={search}
-          onChange={(event) => setSearch(event.target.value)}
-        />
-        <label>
-          <input type="checkbox" checked={isSetpointsOnly} onChange={(event) => setSetpointsOnly(event.target.checked)} /> setpoints only
-        </label>
-      </div>
-      <Grid
+      <SearchedGrid
         label="Differences"
         columns={COLUMNS}
         count={lines.length}
         draw={draw}
         chosen={chosen}
         onChoose={setChosen}
-        empty={asked.answer === undefined ? "Comparing …" : search ? "No difference passes the filter." : "Nothing differs."}
-      />
+        search={search}
+        onSearch={setSearch}
+        searchLabel="Search in the differences"
+        placeholder="Search name and device"
+        error={asked.error}
+        busy={asked.answer === undefined ? "Comparing …" : ""}
+        empty={search ? "No difference passes the filter." : "Nothing differs."}
+      >
+        <label>
+          <input type="checkbox" checked={isSetpointsOnly} onChange={(event) => setSetpointsOnly(event.target.checked)} /> setpoints only
+        </label>
+        <button onClick={() => go("drift", reference.id)} disabled={other !== undefined}>
+          Watch it live …
+        </button>
+      </SearchedGrid>
     </>
   );
 }

@@ -120,12 +120,15 @@ function plottedNumber(state: WatchState, number: number): number | null {
   return mark.rank > 3 || !Number.isFinite(value) ? null : value;
 }
 
+/** The PV in the address, `#/pvs/NUMBER`; 0: none. */
+const askedNumber = () => Number(location.hash.split("/")[2] ?? 0) || 0;
+
 export function PvsTab() {
   const { pvs: store } = useSession();
   const { state } = store.watch;
   const [filter, setFilter] = useState(EVERYTHING);
   const [shown, setShown] = useState<readonly number[]>([]);
-  const [chosenNumber, setChosenNumber] = useState(0);
+  const [chosenNumber, setChosenNumber] = useState(askedNumber);
   const [plotted, setPlotted] = useState<readonly number[]>([]);
   const traces = useRef(new Traces());
   const live = useRef({ store, shown, plotted });
@@ -164,6 +167,12 @@ export function PvsTab() {
     else if (values.size < MOST_TRACES) traces.current.add(number);
     setPlotted([...values.keys()]);
   };
+
+  // who comes for one PV, as from its drift, sees its plot
+  useEffect(() => {
+    if (askedNumber() > 0 && !traces.current.values.has(askedNumber())) togglePlot(askedNumber());
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, []);
 
   const draw = useMemo<Draw>(
     () => (index, cells, row) => {

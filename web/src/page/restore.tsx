@@ -1,11 +1,12 @@
 /** Restore: plan, look, execute, follow, undo. What is left out is always told. */
 import { useEffect, useMemo, useState } from "react";
 import { joinRows, planDigest } from "@drey/client";
-import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
+import { setCell, setMark, type Column, type Draw } from "./grid";
 import { deltaText, deviationText } from "./comparison";
 import { useSession } from "./session";
 import { go, stored } from "./snapshots";
 import { displayOf, Fact } from "./pvs";
+import { ErrorText, ListTable, searched, SearchedGrid, type ListColumn } from "./tables";
 import { useActing, useAsked } from "./use_call";
 import { counted, enumWords, errorText, plural, timeText, valueText } from "./words";
 import {
@@ -20,8 +21,8 @@ import {
 } from "../../gen/drey/restore/v1/restore_pb";
 
 export function RestoreTab() {
-  const [, , first = "", second = ""] = location.hash.split("/");
-  if (first === "new") return <NewPlan key={second} snapshotId={second} />;
+  const [, , first = "", second = "", third = ""] = location.hash.split("/");
+  if (first === "new") return <NewPlan key={`${second} ${third}`} snapshotId={second} names={third.split(",").filter(Boolean).map(decodeURIComponent)} />;
   if (first !== "") return <PlanView key={first} planId={first} />;
   return <PlanList />;
 }
@@ -31,49 +32,37 @@ function PlanList() {
   const plans = useAsked("plans", (signal) => client.restore.listPlans({ pageSize: 50 }, { signal }), 5000);
   const restores = useAsked("restores", (signal) => client.restore.listRestores({ pageSize: 100 }, { signal }), 3000);
   const byPlan = new Map(restores.answer?.restores.map((restore) => [restore.planId, restore]));
+  const columns: readonly ListColumn<Plan>[] = [
+    { title: "Plan made", cell: (plan) => <a href={`#/restore/${plan.id}`}>{timeText(plan.createTime)}</a> },
+    { title: "By", cell: (plan) => plan.actor?.principal },
+    { title: "Writes", isNumber: true, cell: (plan) => counted(plan.writes) },
+    { title: "Left out", isNumber: true, cell: (plan) => counted(plan.pvs - plan.writes) },
+    { title: "State", cell: (plan) => enumWords(PlanState[plan.state]) },
+    { title: "What came of it", cell: (plan) => byPlan.has(plan.id) && <Outcome restore={byPlan.get(plan.id)!} /> },
+    {
+      title: "Comment",
+      cell: (plan) => (
+        <>
+          {plan.undoesRestoreId !== "" && <span className="mark is-off">↶ way back</span>} {plan.spec?.comment}
+        </>
+      ),
+    },
+  ];
   return (
     <div className="stack">
       <h1>Plans and restores</h1>
       <p className="dim">
         A plan lists what a restore would write, and writes nothing. Make one from a snapshot: <a href="#/snapshots">Snapshots</a>.
       </p>
-      {plans.error !== "" && <p className="error">{plans.error}</p>}
-      <div className="panel">
-        <table className="plain chooses">
-          <thead>
-            <tr>
-              <th>Plan made</th>
-              <th>By</th>
-              <th className="num">Writes</th>
-              <th className="num">Left out</th>
-              <th>State</th>
-              <th>What came of it</th>
-              <th>Comment</th>
-            </tr>
-          </thead>
-          <tbody>
-            {plans.answer?.plans.map((plan) => {
-              const restore = byPlan.get(plan.id);
-              return (
-                <tr key={plan.id} onClick={() => go("restore", plan.id)}>
-                  <td>
-                    <a href={`#/restore/${plan.id}`}>{timeText(plan.createTime)}</a>
-                  </td>
-                  <td>{plan.actor?.principal}</td>
-                  <td className="num">{counted(plan.writes)}</td>
-                  <td className="num">{counted(plan.pvs - plan.writes)}</td>
-                  <td>{enumWords(PlanState[plan.state])}</td>
-                  <td>{restore !== undefined && <Outcome restore={restore} />}</td>
-                  <td>
-                    {plan.undoesRestoreId !== "" && <span className="mark is-off">↶ way back</span>} {plan.spec?.comment}
-                  </td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-        {plans.answer?.plans.length === 0 && <p className="empty">There are no plans yet.</p>}
-      </div>
+      <ListTable
+        label="Plans, newest first"
+        asked={plans}
+        rows={plans.answer?.plans ?? []}
+        columns={columns}
+        idOf={(plan) => plan.id}
+        onChoose={(plan) => go("restore", plan.id)}
+        empty="There are no plans yet."
+      />
     </div>
   );
 }
@@ -91,7 +80,8 @@ const ENDED: ReadonlySet<RestoreState> = new Set([
 ]);
 const hasEnded = (restore: Restore) => ENDED.has(restore.state);
 
-function NewPlan({ snapshotId }: { snapshotId: string }) {
+/** `names`: of these PVs only; none: whatever is filled in. */
+function NewPlan({ snapshotId, names }: { snapshotId: string; names: readonly string[] }) {
   const { client, pvs } = useSession();
   const snapshot = useAsked(snapshotId, (signal) => client.snapshot.getSnapshot({ id: snapshotId }, { signal }));
   const [globs, setGlobs] = useState("");
@@ -105,10 +95,11 @@ function NewPlan({ snapshotId }: { snapshotId: string }) {
       const split = (text: string) => text.split(/[\s,]+/).filter(Boolean);
       const patterns = split(globs);
       const without = split(leftOut);
-      const isAll = patterns.length === 0 && device === "";
+      const isAll = patterns.length === 0 && names.length === 0 && device === "";
       const selector = {
         all: isAll,
-        globs: patterns,
+        names: [...names],
+        globs: names.length > 0 ? [] : patterns,
         devices: device === "" ? [] : [device],
         ...(without.length > 0 ? { excluding: { globs: without } } : {}),
       };
@@ -134,12 +125,18 @@ function NewPlan({ snapshotId }: { snapshotId: string }) {
       <h1>
         Plan a restore of {snapshot.answer?.snapshot?.title || "the snapshot"} <span className="dim">taken {timeText(snapshot.answer?.snapshot?.takeTime)}</span>
       </h1>
-      {snapshot.error !== "" && <p className="error">{snapshot.error}</p>}
+      <ErrorText text={snapshot.error} />
       <p className="dim">Nothing is written yet: every setpoint is read, and you look at the list first.</p>
       <div className="bar">
-        <label className="wide">
-          Only names <input placeholder="all of the snapshot, or QUAD:* BEND:*" value={globs} onChange={(event) => setGlobs(event.target.value)} />
-        </label>
+        {names.length > 0 ? (
+          <span className="wide">
+            Only {plural(names.length, "PV")}: <span className="mono">{names.slice(0, 5).join(", ")}{names.length > 5 && " …"}</span>
+          </span>
+        ) : (
+          <label className="wide">
+            Only names <input placeholder="all of the snapshot, or QUAD:* BEND:*" value={globs} onChange={(event) => setGlobs(event.target.value)} />
+          </label>
+        )}
         <label className="wide">
           Leave out <input placeholder="nothing, or MOTOR:*" value={leftOut} onChange={(event) => setLeftOut(event.target.value)} />
         </label>
@@ -167,11 +164,7 @@ function NewPlan({ snapshotId }: { snapshotId: string }) {
           Cancel
         </button>
       </div>
-      {error !== "" && (
-        <p className="error" role="alert">
-          {error}
-        </p>
-      )}
+      <ErrorText text={error} isAlert />
     </form>
   );
 }
@@ -299,11 +292,7 @@ function PlanSummary({ read, onExecute, onExpire }: { read: ReadPlan; onExecute:
         )}
       </div>
       {why !== "" && <p className="warning">This plan can not be executed: {why}.</p>}
-      {digestError !== "" && (
-        <p className="error" role="alert">
-          {digestError}
-        </p>
-      )}
+      <ErrorText text={digestError} isAlert />
       {digestError === "" && <p className="dim wraps">✓ The digest of what is shown was computed here: {plan.digest}</p>}
       {asks && why === "" && (
         <div className="warning bar" role="alertdialog" aria-label="Execute the plan">
@@ -314,11 +303,7 @@ function PlanSummary({ read, onExecute, onExpire }: { read: ReadPlan; onExecute:
           <button onClick={() => setAsks(false)}>Not now</button>
         </div>
       )}
-      {error !== "" && (
-        <p className="error" role="alert">
-          {error}
-        </p>
-      )}
+      <ErrorText text={error} isAlert />
     </section>
   );
 }
@@ -351,14 +336,14 @@ function PlanTable({ items }: { items: readonly PlanItem[] }) {
   const [search, setSearch] = useState("");
   const [chosen, setChosen] = useState(-1);
   const shown = useMemo(() => {
-    const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+    const passes = searched(search);
     return items.filter(
       (item) =>
         (shows === "" ||
           (shows === "writes" && item.skip === SkipReason.UNSPECIFIED) ||
           (shows === "out" && item.skip !== SkipReason.UNSPECIFIED && item.skip !== SkipReason.EQUAL) ||
           (shows === "warned" && item.warnings.length > 0)) &&
-        words.every((word) => item.name.toLowerCase().includes(word)),
+        passes(item.name),
     );
   }, [items, shows, search]);
   const draw = useMemo<Draw>(
@@ -385,30 +370,26 @@ function PlanTable({ items }: { items: readonly PlanItem[] }) {
   );
   return (
     <>
-      <div className="bar">
-        <input
-          type="search"
-          aria-label="Search in the plan"
-          placeholder="Search name   ( / )"
-          value={search}
-          onChange={(event) => setSearch(event.target.value)}
-        />
-        <select aria-label="Which rows" value={shows} onChange={(event) => setShows(event.target.value)}>
-          <option value="">all {counted(items.length)} PVs</option>
-          <option value="writes">writes only</option>
-          <option value="out">left out, but not because equal</option>
-          <option value="warned">with a warning</option>
-        </select>
-      </div>
-      <Grid
+      <SearchedGrid
         label="Items of the plan"
         columns={PLAN_COLUMNS}
         count={shown.length}
         draw={draw}
         chosen={chosen}
         onChoose={setChosen}
+        search={search}
+        onSearch={setSearch}
+        searchLabel="Search in the plan"
+        placeholder="Search name"
         empty="No PV of the plan passes the filters."
-      />
+      >
+        <select aria-label="Which rows" value={shows} onChange={(event) => setShows(event.target.value)}>
+          <option value="">all {counted(items.length)} PVs</option>
+          <option value="writes">writes only</option>
+          <option value="out">left out, but not because equal</option>
+          <option value="warned">with a warning</option>
+        </select>
+      </SearchedGrid>
     </>
   );
 }
@@ -532,11 +513,7 @@ function RestoreSummary({ restore, plan }: { restore: Restore; plan: Plan }) {
         </p>
       )}
       {restore.error !== undefined && <p className={bad ? "error" : "warning"}>{restore.error.message}</p>}
-      {error !== "" && (
-        <p className="error" role="alert">
-          {error}
-        </p>
-      )}
+      <ErrorText text={error} isAlert />
       <dl className="facts">
         <Fact title="By" text={restore.actor?.principal ?? "—"} />
         <Fact title="First write" text={timeText(restore.startTime)} />
@@ -576,10 +553,8 @@ function Report({ restoreId }: { restoreId: string }) {
     return items.sort((a, b) => gravity(a) - gravity(b) || (a.name < b.name ? -1 : 1));
   });
   const shown = useMemo(() => {
-    const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-    return (asked.answer ?? []).filter((item) =>
-      words.every((word) => `${item.name} ${enumWords(Verdict[item.verdict])}`.toLowerCase().includes(word)),
-    );
+    const passes = searched(search);
+    return (asked.answer ?? []).filter((item) => passes(`${item.name} ${enumWords(Verdict[item.verdict])}`));
   }, [asked.answer, search]);
   const draw = useMemo<Draw>(
     () => (index, cells) => {
@@ -602,24 +577,20 @@ function Report({ restoreId }: { restoreId: string }) {
   );
   return (
     <>
-      {asked.error !== "" && <p className="error">{asked.error}</p>}
-      <div className="bar">
-        <input
-          type="search"
-          aria-label="Search in the report"
-          placeholder="Search name and verdict   ( / )"
-          value={search}
-          onChange={(event) => setSearch(event.target.value)}
-        />
-      </div>
-      <Grid
+      <SearchedGrid
         label="Report of the restore"
         columns={REPORT_COLUMNS}
         count={shown.length}
         draw={draw}
         chosen={chosen}
         onChoose={setChosen}
-        empty={asked.answer === undefined ? "Reading the report …" : "Nothing passes the filter."}
+        search={search}
+        onSearch={setSearch}
+        searchLabel="Search in the report"
+        placeholder="Search name and verdict"
+        error={asked.error}
+        busy={asked.answer === undefined ? "Reading the report …" : ""}
+        empty="Nothing passes the filter."
       />
     </>
   );

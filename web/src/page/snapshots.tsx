@@ -3,6 +3,9 @@ import { useMemo, useState } from "react";
 import { useSession } from "./session";
 import { Comparison } from "./comparison";
 import { Fact } from "./pvs";
+import { SnapshotKeeping } from "./snapshot_keeping";
+import { SnapshotValues } from "./snapshot_values";
+import { ErrorText, ListTable, type ListColumn } from "./tables";
 import { useActing, useAsked } from "./use_call";
 import { counted, enumWords, plural, secondsOf, spanText, timeText } from "./words";
 import { SnapshotSource, type Snapshot } from "../../gen/drey/snapshot/v1/snapshot_pb";
@@ -27,15 +30,18 @@ export function SnapshotsTab() {
   const { client, may } = useSession();
   const [search, setSearch] = useState("");
   const [isGoldenOnly, setGoldenOnly] = useState(false);
+  const [showsDeleted, setShowsDeleted] = useState(false);
   const [takes, setTakes] = useState(false);
   const [id, other] = usePlace();
   const list = useAsked(
-    `${search} ${isGoldenOnly}`,
-    (signal) => client.snapshot.listSnapshots({ search, goldenOnly: isGoldenOnly, pageSize: MOST }, { signal }),
+    `${search} ${isGoldenOnly} ${showsDeleted}`,
+    (signal) =>
+      client.snapshot.listSnapshots({ search, goldenOnly: isGoldenOnly, includeDeleted: showsDeleted, pageSize: MOST }, { signal }),
     5000,
   );
   const snapshots = list.answer?.snapshots ?? [];
   const chosen = snapshots.find((snapshot) => snapshot.id === id);
+  if (chosen !== undefined && other === "values") return <SnapshotValues key={id} snapshot={chosen} />;
   if (chosen !== undefined && other !== "") {
     const against = snapshots.find((snapshot) => snapshot.id === other);
     return (
@@ -61,6 +67,9 @@ export function SnapshotsTab() {
         <label>
           <input type="checkbox" checked={isGoldenOnly} onChange={(event) => setGoldenOnly(event.target.checked)} /> golden only
         </label>
+        <label>
+          <input type="checkbox" checked={showsDeleted} onChange={(event) => setShowsDeleted(event.target.checked)} /> deleted too
+        </label>
         <button
           className="main"
           disabled={!may("snapshot.snapshots.take")}
@@ -71,47 +80,32 @@ export function SnapshotsTab() {
         </button>
       </div>
       {takes && <TakeForm onClose={() => setTakes(false)} onTaken={(taken) => (list.again(), setTakes(false), go("snapshots", taken))} />}
-      {list.error !== "" && <p className="error">{list.error}</p>}
       <div className="split">
-        <div className="grow panel scrolls" tabIndex={0} role="region" aria-label="Snapshots, newest first">
-          <table className="plain chooses">
-            <thead>
-              <tr>
-                <th>Taken</th>
-                <th>Title</th>
-                <th>By</th>
-                <th className="num">PVs</th>
-                <th>Missing</th>
-                <th>Marks</th>
-              </tr>
-            </thead>
-            <tbody>
-              {snapshots.map((snapshot) => (
-                <tr key={snapshot.id} aria-current={snapshot.id === id ? "true" : undefined} onClick={() => go("snapshots", snapshot.id)}>
-                  <td>
-                    <a href={`#/snapshots/${snapshot.id}`}>{timeText(snapshot.takeTime)}</a>
-                  </td>
-                  <td>{snapshot.title || <span className="dim">no title</span>}</td>
-                  <td>{snapshot.actor?.principal}</td>
-                  <td className="num">{counted(snapshot.pvCount)}</td>
-                  <td>{missingText(snapshot)}</td>
-                  <td>
-                    <Marks snapshot={snapshot} />
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-          {list.answer !== undefined && snapshots.length === 0 && (
-            <p className="empty">{search || isGoldenOnly ? "No snapshot passes the filters." : "There are no snapshots yet. Take the first one."}</p>
-          )}
-          {list.answer?.nextPageToken && <p className="dim">The newest {MOST} are shown. Search for older ones.</p>}
-        </div>
+        <ListTable
+          label="Snapshots, newest first"
+          asked={list}
+          rows={snapshots}
+          columns={COLUMNS}
+          idOf={(snapshot) => snapshot.id}
+          chosen={id}
+          onChoose={(snapshot) => go("snapshots", snapshot.id)}
+          empty={search || isGoldenOnly ? "No snapshot passes the filters." : "There are no snapshots yet. Take the first one."}
+          note={list.answer?.nextPageToken && <p className="dim">The newest {MOST} are shown. Search for older ones.</p>}
+        />
         {chosen !== undefined && <SnapshotDetails key={id} snapshot={chosen} others={snapshots} onChange={list.again} />}
       </div>
     </>
   );
 }
+
+const COLUMNS: readonly ListColumn<Snapshot>[] = [
+  { title: "Taken", cell: (snapshot) => <a href={`#/snapshots/${snapshot.id}`}>{timeText(snapshot.takeTime)}</a> },
+  { title: "Title", cell: (snapshot) => snapshot.title || <span className="dim">no title</span> },
+  { title: "By", cell: (snapshot) => snapshot.actor?.principal },
+  { title: "PVs", isNumber: true, cell: (snapshot) => counted(snapshot.pvCount) },
+  { title: "Missing", cell: missingText },
+  { title: "Marks", cell: (snapshot) => <Marks snapshot={snapshot} /> },
+];
 
 function missingCount(snapshot: Snapshot): number {
   const counts = snapshot.counts;
@@ -126,6 +120,7 @@ function missingText(snapshot: Snapshot) {
 function Marks({ snapshot }: { snapshot: Snapshot }) {
   return (
     <>
+      {snapshot.deleteTime !== undefined && <span className="mark is-off">✖ deleted</span>}
       {snapshot.goldenMarks.map((mark) => (
         <span key={`${mark.scope} ${mark.label}`} className="mark is-minor">
           ★ golden{mark.label && ` ${mark.label}`}
@@ -235,11 +230,7 @@ function TakeForm({ onClose, onTaken }: { onClose: () => void; onTaken: (id: str
           Cancel
         </button>
       </div>
-      {error !== "" && (
-        <p className="error" role="alert">
-          {error}
-        </p>
-      )}
+      <ErrorText text={error} isAlert />
     </form>
   );
 }
@@ -270,6 +261,10 @@ function SnapshotDetails({ snapshot, others, onChange }: { snapshot: Snapshot; o
       <button className="main" disabled={!may("compare.states.compare")} onClick={() => go("snapshots", snapshot.id, "live")}>
         Compare with the machine now
       </button>
+      <button onClick={() => go("drift", snapshot.id)} disabled={!may("monitor.drift.watch")}>
+        Watch the drift from it
+      </button>
+      <button onClick={() => go("snapshots", snapshot.id, "values")}>Look at the values</button>
       <button disabled={!may("restore.plans.create")} onClick={() => go("restore", "new", snapshot.id)}>
         Plan a restore …
       </button>
@@ -295,7 +290,8 @@ function SnapshotDetails({ snapshot, others, onChange }: { snapshot: Snapshot; o
       >
         {isGolden ? "☆ Take the golden mark away" : "★ Mark as golden"}
       </button>
-      {error !== "" && <p className="error">{error}</p>}
+      <ErrorText text={error} isAlert />
+      <SnapshotKeeping snapshot={snapshot} onChange={onChange} />
       <dl className="facts">
         <Fact title="Taken" text={timeText(snapshot.takeTime)} />
         <Fact title="By" text={snapshot.actor?.principal ?? "—"} />
