@@ -31,6 +31,7 @@ NAMES = {
     "failover": "failover",
     "history": "history",
     "fanout": "fanout",
+    "drift": "drift",
 }
 RESULTS = Path(__file__).parent / "results"
 
