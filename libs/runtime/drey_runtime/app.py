@@ -46,11 +46,21 @@ class App:
         self.stack = stack
         self._group = group
         self.stopping = asyncio.Event()
+        self._farewells: list[Callable[[], Awaitable[None]]] = []
 
     def start(self, loop: Loop, name: str = "") -> asyncio.Task[None]:
         """Run a loop until the process stops; its end or failure stops the process."""
         label = name or type(loop).__name__
         return self._group.create_task(self._run_forever(loop, label), name=label)
+
+    def before_stop(self, farewell: Callable[[], Awaitable[None]]) -> None:
+        """Await this after the signal to stop, while the loops still run. It is to be short."""
+        self._farewells.append(farewell)
+
+    async def say_farewell(self) -> None:
+        """What was given to `before_stop`, in turn."""
+        for farewell in self._farewells:
+            await farewell()
 
     async def _run_forever(self, loop: Loop, label: str) -> None:
         await loop.run()
@@ -123,6 +133,7 @@ async def _until_stopped(
             setup.result()
             log.info("%s is up", name)
             await waiting
+            await app.say_farewell()
     finally:
         app.stopping.set()
         for task in (setup, waiting):

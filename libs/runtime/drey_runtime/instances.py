@@ -56,10 +56,12 @@ class InstanceReports:
         iocs: Callable[[], Sequence[IocState]] = _none,
         doubles: Callable[[], Sequence[DoubleName]] = lambda: (),
         queues: Callable[[], Sequence[QueueState]] = lambda: (),
+        describe: Callable[[InstanceReport], None] = lambda report: None,
     ) -> None:
         self._bus, self._service, self._serving = bus, service, serving
         self._iocs, self._doubles, self._queues = iocs, doubles, queues
-        self._turns = IocTurns()
+        self._describe = describe
+        self._turns, self._news = IocTurns(), asyncio.Event()
         self._name, self._started_ns = instance_name(), now_ns()
 
     async def run(self) -> None:
@@ -69,12 +71,19 @@ class InstanceReports:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(_DEADLINE_S):
                     await self._bus.publish(subject, self.report().SerializeToString())
-            await asyncio.sleep(PERIOD_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD_S):
+                    await self._news.wait()
+            self._news.clear()
+
+    def hurry(self) -> None:
+        """Have the next report made now."""
+        self._news.set()
 
     def report(self) -> InstanceReport:
         """As of now; the next one tells of other IOCs, where there are many."""
         iocs = self._iocs()
-        return InstanceReport(
+        report = InstanceReport(
             service=self._service,
             instance=self._name,
             version=service_version(),
@@ -94,6 +103,8 @@ class InstanceReports:
                 for d in self._doubles()
             ],
         )
+        self._describe(report)
+        return report
 
 
 def _ioc_report(state: IocState) -> IocReport:

@@ -13,6 +13,7 @@ from drey_core.errors import Unavailable
 from drey_monitor.adapters.catalog_client import ImageCatalog, directory_client
 from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.iocs import IocBook
+from drey_monitor.loops.balance import Balancer
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.epochs import EpochListener
 from drey_monitor.loops.iocs import IocWatch
@@ -76,17 +77,20 @@ async def main(settings: MonitorSettings, app: App) -> None:
     app.start(MonitorReadiness(health, catalog, bus, image), "readiness")
     book = IocBook()
     app.start(IocWatch(hub, book), "IOCs")
-    app.start(
-        InstanceReports(
-            bus,
-            "monitor",
-            lambda: health.serving,
-            iocs=lambda: book.states,
-            doubles=lambda: book.doubles,
-            queues=shards.queues,
-        ),
-        "instance",
+    balancer = Balancer(shards, epochs, bus, settings.shards, settings.balance)
+    balancer.reports = InstanceReports(
+        bus,
+        "monitor",
+        lambda: health.serving,
+        iocs=lambda: book.states,
+        doubles=lambda: book.doubles,
+        queues=shards.queues,
+        describe=balancer.describe,
     )
+    await bus.subscribe(bus.subject("instances", "monitor"), balancer.on_report)
+    app.start(balancer.reports, "instance")
+    app.start(balancer, "balance")
+    app.before_stop(balancer.leave)
     app.start(Ticker(hub, shards, image, settings.tick), "tick")
     await _wait_for_bus(bus)
     lease = await enter(_lease(settings))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from drey_core.errors import Unavailable
-from drey_core.values import Columns
+from drey_core.values import KIND_NONE, Columns, State
 from drey_monitor.domain.directory import DirectoryState
 from drey_monitor.domain.merging import latest
 from drey_monitor.domain.ownership import has_room
@@ -64,6 +65,8 @@ class Owned:
         """Epoch under which the directory was last written to the image."""
         self.dropped_batches = 0
         self._fenced = 0
+        self.given = asyncio.Event()
+        """Another monitor has prepared for the shard: this one lets go of it."""
 
     @property
     def shard(self) -> int:
@@ -133,12 +136,103 @@ class Owned:
         telemetry.loop_items.add(1, {"loop": "publish dropped"})
 
 
+class WarmShard:
+    """The channels of a shard that another monitor offers, connected before it is ours."""
+
+    def __init__(self, settle_ns: int) -> None:
+        self.followed: dict[int, bytes] = {}
+        """Encoded pages of the catalog whose channels are watched."""
+        self.added = asyncio.Event()
+        self._settling = SearchSettling(settle_ns)
+        self._early: list[Columns] = []
+
+    def fold(self, columns: Columns) -> None:
+        """Take in drained rows, keyed by channel; the latest of each is kept."""
+        self._early.append(columns)
+        if len(self._early) > _EARLY_PARTS:
+            self._early = [latest(self._early)]
+
+    def take_early(self) -> list[Columns]:
+        """What came so far, for the owner to be."""
+        early, self._early = self._early, []
+        return early
+
+    def is_prepared(self, now_ns: int, channels: int, connected: int) -> bool:
+        """Whether as many have a value as the owner says are connected, or no more come."""
+        self._early = [latest(self._early)] if self._early else []
+        rows = self._early[0] if self._early else Columns.empty(0)
+        up = rows.state == State.CONNECTED
+        valued = int((up & (rows.kind != KIND_NONE)).sum())
+        return self.added.is_set() and (
+            valued >= connected
+            or self._settling.look(
+                now_ns, searched=True, channels=channels, connected=int(up.sum()), valued=valued
+            )
+        )
+
+
+class LeftToAnother(Exception):
+    """A shard that was waited for goes to another monitor."""
+
+
+class ShardTurn:
+    """Whether this process may try for a shard now, and whether it is to prepare for it."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.free.set()
+        self.wanted = asyncio.Event()
+        self.prepared = False
+        self._limit: asyncio.Timeout | None = None
+
+    @asynccontextmanager
+    async def trying(self) -> AsyncIterator[None]:
+        """For the wait for the lease: `LeftToAnother` where it goes to another meanwhile."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._limit = limit
+                yield
+        except TimeoutError as error:
+            if limit.expired():
+                raise LeftToAnother from error
+            raise
+        finally:
+            self._limit = None
+
+    def stop_trying(self) -> None:
+        """The lease is ours: who is told of another after this goes on."""
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(None)
+        self._limit = None
+
+    def set_free(self, free: bool) -> None:
+        """Whether this process may try for it."""
+        if free:
+            self.free.set()
+            return
+        self.free.clear()
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+            self._limit = None
+
+    def set_wanted(self, wanted: bool) -> None:
+        """Whether it is offered to this process."""
+        if wanted:
+            self.wanted.set()
+        else:
+            self.wanted.clear()
+            self.prepared = False
+
+
 class Shards:
     """Which shards are owned, how many may be, and whether they were given up."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._owned: dict[int, Owned] = {}
+        self._warm: dict[int, WarmShard] = {}
+        self._turns: dict[int, ShardTurn] = {}
         self._claimed: set[int] = set()
         self._room = asyncio.Event()
         self._room.set()
@@ -155,6 +249,33 @@ class Shards:
     def get(self, shard: int) -> Owned | None:
         """An owned shard, or None."""
         return self._owned.get(shard)
+
+    def turn(self, shard: int) -> ShardTurn:
+        """Whose turn it is."""
+        return self._turns.setdefault(shard, ShardTurn())
+
+    def fold(self, shard: int, columns: Columns) -> None:
+        """Give drained rows to whatever of the shard is here."""
+        home = self._owned.get(shard) or self._warm.get(shard)
+        if home is not None:
+            home.fold(columns)
+
+    def begin_warm(self, shard: int, warm: WarmShard) -> None:
+        """Its values are kept from here on."""
+        self._warm[shard] = warm
+
+    def warm(self, shard: int) -> WarmShard | None:
+        """What is prepared of a shard."""
+        return self._warm.get(shard)
+
+    def end_warm(self, shard: int) -> WarmShard | None:
+        """It is not prepared for any more, because it is owned now, or somebody else's."""
+        return self._warm.pop(shard, None)
+
+    @property
+    def full(self) -> bool:
+        """Whether this process may own no more."""
+        return not self._room.is_set()
 
     async def wait_room(self) -> None:
         """Wait until this process may own one more."""

@@ -22,6 +22,11 @@ class MonitorSettings(ChannelAccessSettings):
     max_shards: int = Field(
         0, ge=0, le=1024, description="Most shards that this process owns. 0: all that are free."
     )
+    balance: bool = Field(
+        True,
+        description="Hand shards over to other monitors until all have their share, by channels"
+        " and by rate. A monitor that is stopped hands over in any case.",
+    )
     heartbeat: float = Field(
         0.5, ge=0.1, le=10, description="Seconds between two signs of life of a shard."
     )

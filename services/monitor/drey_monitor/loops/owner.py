@@ -25,7 +25,7 @@ from drey_monitor.loops.epochs import EpochListener
 from drey_monitor.loops.heartbeat import Heartbeats
 from drey_monitor.loops.image_writer import ImageWriter
 from drey_monitor.loops.publisher import BatchPublisher
-from drey_monitor.owned import Owned, Shards
+from drey_monitor.owned import LeftToAnother, Owned, Shards, ShardTurn, WarmShard
 from drey_monitor.settings import MonitorSettings
 from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
@@ -38,13 +38,15 @@ log = logging.getLogger(__name__)
 I8 = NDArray[np.int64]
 _STEADY_S = 30.0
 _FENCE_S = 1.0
+_LOOK_S = 0.05
+_TAKE_S = 10.0
 _BACKOFF_CAP_S = 10.0
 _MANY = 10
 """A change that adds more than one in `_MANY` of a shard's channels unsettles it."""
 
 
 class _Released(Exception):
-    """The shards were given up by a call."""
+    """The shard was given up, by a call or to another monitor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,31 +77,93 @@ class Owner:
         self._shard, self._settings, self._lease = shard, settings, lease
         self._shards, self._hub, self._catalog = shards, hub, catalog
         self._epochs, self._image, self._bus = epochs, image, bus
+        self._settled = False
+        """Not owned, and nothing of a former ownership is left to be ended."""
 
     async def run(self) -> None:
-        """Wait, own, lose, for ever."""
-        losses = 0
+        """Wait, own, lose, for ever; beside it prepare, where the shard is offered."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._own_for_ever())
+            group.create_task(self._prepare_for_ever())
+
+    async def _own_for_ever(self) -> None:
+        losses, turn = 0, self._shards.turn(self._shard)
         while True:
             await self._shards.wait_room()
             await self._catalog.known.wait()
-            began = time.monotonic()
+            await turn.free.wait()
+            began, was_ours = time.monotonic(), False
+            self._settled = True
             try:
-                async with self._lease.held(f"shard-{self._shard}", floor=self._floor) as term:
+                async with (
+                    turn.trying(),
+                    self._lease.held(f"shard-{self._shard}", floor=self._floor) as term,
+                ):
+                    turn.stop_trying()
                     if self._shards.claim(self._shard):
-                        began = time.monotonic()
+                        began, was_ours, self._settled = time.monotonic(), True, False
                         await self._own(term)
+            except* LeftToAnother:
+                log.info("shard %d is left to another", self._shard)
             except* LeaseLost:
                 log.warning("shard %d was lost", self._shard)
             except* EpochSuperseded:
                 log.warning("shard %d has a newer owner", self._shard)
             except* _Released:
                 log.info("shard %d was given up", self._shard)
+            if not was_ours:
+                continue
             # the lease is free already; ending many channels takes a while
             await self._hub.drop(self._shard)
             # two sites under one namespace would take the shard from each other for ever
             losses = 0 if time.monotonic() - began > _STEADY_S else losses
             await asyncio.sleep(backoff(losses, cap_s=_BACKOFF_CAP_S))
             losses += 1
+
+    # --- before it is ours ---
+
+    async def _prepare_for_ever(self) -> None:
+        turn = self._shards.turn(self._shard)
+        while True:
+            await turn.wanted.wait()
+            if self._settled and self._catalog.known.is_set():
+                await self._prepare(turn)
+            await asyncio.sleep(_LOOK_S)
+
+    async def _prepare(self, turn: ShardTurn) -> None:
+        """Connect the channels while another owns the shard, until it is ours or not offered."""
+        warm = WarmShard(round(self._settings.settle * 1e9))
+        self._shards.begin_warm(self._shard, warm)
+        try:
+            plan = self._plan_pages(warm.followed)
+            warm.followed.update(plan.pages)
+            await self._watch(plan.change)
+            warm.added.set()
+            while turn.wanted.is_set() and self._shards.warm(self._shard) is warm:
+                beat = self._epochs.beats.get(self._shard)
+                channels, connected = (beat.channels, beat.connected) if beat else (0, 0)
+                if warm.is_prepared(time.monotonic_ns(), channels, connected):
+                    turn.prepared = True
+                await asyncio.sleep(_LOOK_S)
+            # another cannot have it by now: it lets go, and this process waits for the lease
+            async with asyncio.timeout(_TAKE_S):
+                while self._shards.warm(self._shard) is warm:
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            log.info("shard %d: prepared, and not handed over", self._shard)
+        finally:
+            turn.prepared = False
+            if self._shards.warm(self._shard) is warm:
+                self._shards.end_warm(self._shard)
+                await self._hub.drop(self._shard)
+
+    async def _take_warm(self) -> WarmShard | None:
+        """What was prepared, once all of its channels are made; None where nothing was."""
+        warm = self._shards.warm(self._shard)
+        if warm is None:
+            return None
+        await warm.added.wait()
+        return warm
 
     async def _floor(self) -> int:
         """The greatest epoch seen anywhere, and the least of now, for where none is remembered."""
@@ -119,11 +183,20 @@ class Owner:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._guard(owned), name="guard")
                 group.create_task(self._watch_released(), name="released")
+                group.create_task(self._watch_given(owned), name="given")
                 group.create_task(self._watch_term(owned, term, granted), name="term")
+                warm = await self._take_warm()
                 plan = self._plan(owned)
                 self._shards.own(owned)
+                change = plan.change
+                if warm is not None:
+                    self._shards.end_warm(self._shard)
+                    for columns in warm.take_early():
+                        owned.fold(columns)
+                    change = self._plan_pages(warm.followed).change
+                    await self._hub.release(self._hub.unmap(self._shard, change.removed))
                 # connecting takes longest, and costs this thread little: it goes beside the rest
-                watching = group.create_task(self._watch(owned, plan.change), name="watch")
+                watching = group.create_task(self._watch(change), name="watch")
                 await self._take_over(owned, plan)
                 for loop in self._loops(owned):
                     group.create_task(loop.run(), name=type(loop).__name__)
@@ -152,6 +225,10 @@ class Owner:
 
     async def _watch_released(self) -> None:
         await self._shards.released.wait()
+        raise _Released
+
+    async def _watch_given(self, owned: Owned) -> None:
+        await owned.given.wait()
         raise _Released
 
     async def _watch_term(self, owned: Owned, term: Term, granted: int) -> None:
@@ -215,17 +292,21 @@ class Owner:
             slots = self._hub.unmap(owned.shard, plan.change.removed)
             self._take_in(owned, plan, np.zeros(0, np.int64))
             await self._hub.release(slots)
-            await self._watch(owned, plan.change)
+            await self._watch(plan.change)
 
     def _plan(self, owned: Owned) -> _Plan:
         """What is to be done to follow the catalog as it is now; later changes wake again."""
         owned.catalog_wake.clear()
+        return self._plan_pages(owned.followed)
+
+    def _plan_pages(self, followed: Mapping[int, bytes]) -> _Plan:
+        """Likewise, for one that has followed these pages."""
         raw = self._catalog.raw
         mine = pages_of_shard(raw, self._shard, self._settings.shards)
-        pages = {n: raw[n] for n in mine if raw[n] is not owned.followed.get(n)}
+        pages = {n: raw[n] for n in mine if raw[n] is not followed.get(n)}
         channels = {n: mapping.catalog_channels(page) for n, page in pages.items()}
         change = ChannelsChange.join(
-            [difference(_known(owned.followed.get(n)), page) for n, page in channels.items()]
+            [difference(_known(followed.get(n)), page) for n, page in channels.items()]
         )
         return _Plan(self._catalog.version, pages, channels, change)
 
@@ -261,23 +342,23 @@ class Owner:
             owned.searched = False
             owned.settling.restart()
 
-    async def _watch(self, owned: Owned, change: ChannelsChange) -> None:
+    async def _watch(self, change: ChannelsChange) -> None:
         rows = np.flatnonzero(change.watchable)
         unsupported = int(np.count_nonzero(change.unsupported))
         if unsupported:
             log.warning(
                 "shard %d: %d channels are of PVAccess, which is not spoken here",
-                owned.shard,
+                self._shard,
                 unsupported,
             )
         if len(rows) + unsupported < len(change.added):
             log.warning(
                 "shard %d: %d channels have addresses that no channel can have",
-                owned.shard,
+                self._shard,
                 len(change.added) - len(rows) - unsupported,
             )
         addresses = [change.addresses[i] for i in rows.tolist()]
-        await self._hub.add(owned.shard, change.added[rows], addresses)
+        await self._hub.add(self._shard, change.added[rows], addresses)
 
 
 def _known(raw: bytes | None) -> Channels | None:

@@ -80,10 +80,8 @@ class Ticker:
         self._shards.changed.clear()
         drained = await self._hub.drain()
         for shard, values in drained.items():
-            owned = self._shards.get(shard)
-            if owned is not None:
-                owned.fold(values)
-                telemetry.loop_items.add(len(values), {"loop": "drain"})
+            self._shards.fold(shard, values)
+            telemetry.loop_items.add(len(values), {"loop": "drain"})
         for owned in self._shards:
             self._cut_batch(owned)
 

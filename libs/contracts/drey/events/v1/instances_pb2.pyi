@@ -37,6 +37,10 @@ class InstanceReport(_message.Message):
     IOC_COUNT_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
     SERVED_TWICE_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
+    OFFERS_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Name of the service: `snapshot`."""
     instance: _builtins.str
@@ -51,6 +55,10 @@ class InstanceReport(_message.Message):
     """It can do what it is for."""
     ioc_count: _builtins.int
     """Number of all of them."""
+    leaving: _builtins.bool
+    """Of a monitor: it ends, and takes no shard any more."""
+    full: _builtins.bool
+    """Of a monitor: it may own no more shards."""
     @_builtins.property
     def iocs(self) -> _containers.RepeatedCompositeFieldContainer[Global___IocReport]:
         """IOCs that it has channels at: those that changed since they were last told, then others, so that
@@ -65,6 +73,14 @@ class InstanceReport(_message.Message):
     def served_twice(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedTwiceReport]:
         """Names that it found at two servers; at most 64."""
 
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardOffer]:
+        """Of a monitor: shards that it hands over. Others than the one named leave them alone."""
+
+    @_builtins.property
+    def prepared(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of a monitor: shards offered to it whose channels it has connected; their owner may let go."""
+
     def __init__(
         self,
         *,
@@ -78,14 +94,44 @@ class InstanceReport(_message.Message):
         ioc_count: _builtins.int = ...,
         queues: _abc.Iterable[Global___QueueReport] | None = ...,
         served_twice: _abc.Iterable[Global___ServedTwiceReport] | None = ...,
+        leaving: _builtins.bool = ...,
+        full: _builtins.bool = ...,
+        offers: _abc.Iterable[Global___ShardOffer] | None = ...,
+        prepared: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "ioc_count", b"ioc_count", "iocs", b"iocs", "queues", b"queues", "served_twice", b"served_twice", "service", b"service", "serving", b"serving", "started_ns", b"started_ns", "time_ns", b"time_ns", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full", b"full", "instance", b"instance", "ioc_count", b"ioc_count", "iocs", b"iocs", "leaving", b"leaving", "offers", b"offers", "prepared", b"prepared", "queues", b"queues", "served_twice", b"served_twice", "service", b"service", "serving", b"serving", "started_ns", b"started_ns", "time_ns", b"time_ns", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceReport: _TypeAlias = InstanceReport  # noqa: Y015
+
+@_typing.final
+class ShardOffer(_message.Message):
+    """A shard on its way from one monitor to another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """Number of the shard."""
+    to: _builtins.str
+    """Instance that is to have it."""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        to: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShardOffer: _TypeAlias = ShardOffer  # noqa: Y015
 
 @_typing.final
 class IocReport(_message.Message):

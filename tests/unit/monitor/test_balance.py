@@ -1,0 +1,121 @@
+"""Who should own what, up to 25 monitors and a million PVs."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drey_monitor.domain.balance import Move, ShardLoad, plan_moves, shard_weights
+
+NAMES = st.integers(1, 25).map(lambda n: [f"host{i}:1" for i in range(n)])
+
+
+def applied(owners: dict[int, str], moves: list[Move]) -> dict[int, str]:
+    after = dict(owners)
+    for move in moves:
+        assert after[move.shard] == move.giver
+        after[move.shard] = move.taker
+    return after
+
+
+def totals(owners, loads, names) -> dict[str, float]:
+    weights = shard_weights({s: loads[s] for s in owners})
+    return {n: sum(weights[s] for s, owner in owners.items() if owner == n) for n in names}
+
+
+@st.composite
+def situations(draw):
+    names = draw(NAMES)
+    shards = draw(st.integers(1, 60))
+    owners = {s: draw(st.sampled_from(names)) for s in range(shards)}
+    loads = {
+        s: ShardLoad(draw(st.integers(0, 4000)), draw(st.floats(0, 40_000))) for s in range(shards)
+    }
+    return names, owners, loads
+
+
+@given(situations())
+def test_a_plan_moves_each_shard_once_and_leaves_nothing_to_move(situation):
+    names, owners, loads = situation
+    moves = plan_moves(owners, loads, names)
+    assert len({move.shard for move in moves}) == len(moves)
+    after = applied(owners, moves)
+    # never heavier than the heaviest was
+    assert (
+        max(totals(after, loads, names).values())
+        <= max(totals(owners, loads, names).values()) + 1e-9
+    )
+    # once it is carried out it stands: nothing goes to and fro
+    for _ in range(20):
+        more = plan_moves(after, loads, names)
+        if not more:
+            break
+        assert len(more) < len(owners)
+        after = applied(after, more)
+    assert plan_moves(after, loads, names) == []
+
+
+@given(situations(), st.data())
+def test_one_that_leaves_gives_all_it_has_and_nobody_gives_to_it(situation, data):
+    names, owners, loads = situation
+    leaver = data.draw(st.sampled_from(names))
+    rest = [name for name in names if name != leaver]
+    moves = plan_moves(owners, loads, rest, [leaver])
+    if not rest:
+        assert moves == []
+        return
+    after = applied(owners, moves)
+    assert leaver not in after.values()
+    assert all(move.taker in rest for move in moves)
+
+
+@given(situations())
+def test_all_who_see_the_same_plan_the_same(situation):
+    names, owners, loads = situation
+    shuffled = list(names)
+    random.Random(1).shuffle(shuffled)
+    other = dict(sorted(owners.items(), key=lambda item: -item[0]))
+    assert plan_moves(owners, loads, names) == plan_moves(other, loads, shuffled)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=10)
+def test_a_million_pvs_are_spread_by_count_and_rate_and_stay(seed):
+    """250 shards of 8,000 channels; monitors come and go; rates go up and down."""
+    chance = random.Random(seed)
+    base = {s: chance.choice([50.0, 200.0, 2_000.0]) for s in range(250)}
+
+    def loads() -> dict[int, ShardLoad]:
+        return {s: ShardLoad(8_000, rate * chance.uniform(0.9, 1.1)) for s, rate in base.items()}
+
+    names = ["m0:1"]
+    owners = dict.fromkeys(base, "m0:1")
+    for count in (2, 5, 25, 24, 10):
+        gone = names[count:]
+        names = [f"m{n}:1" for n in range(count)]
+        for _ in range(10):
+            moves = plan_moves(owners, loads(), names, gone)
+            owners, gone = applied(owners, moves), []
+            if not moves:
+                break
+        spread = totals(owners, {s: ShardLoad(8_000, r) for s, r in base.items()}, names)
+        mean = sum(spread.values()) / count
+        assert max(spread.values()) <= 1.2 * mean + 1, (count, spread)
+        shares = [list(owners.values()).count(name) for name in names]
+        assert min(shares) > 0
+    # as many moves as it takes, and then none, though the rates go up and down
+    later = sum(len(plan_moves(owners, loads(), names)) for _ in range(20))
+    assert later == 0
+
+
+def test_the_share_of_one_that_comes_is_what_the_others_have_too_much():
+    owners = {s: f"m{s % 3}:1" for s in range(12)}
+    loads = {s: ShardLoad(512, 0.0) for s in owners}
+    moves = plan_moves(owners, loads, ["m0:1", "m1:1", "m2:1", "m3:1"])
+    assert len(moves) == 3 and {move.taker for move in moves} == {"m3:1"}
+    assert {move.giver for move in moves} == {"m0:1", "m1:1", "m2:1"}
+    # one shard and two monitors: it stays where it is
+    assert plan_moves({0: "a"}, {0: ShardLoad(512, 10.0)}, ["a", "b"]) == []
+    assert plan_moves({0: "a"}, {}, []) == []
