@@ -62,7 +62,7 @@ class _Offer:
 
 
 @dataclass(slots=True)
-class _Plan:
+class _PlannedMoves:
     """What was planned, and since when."""
 
     moves: list[Move] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Balancer:
         self._me = instance_name()
         self._members: dict[str, _Member] = {}
         self._offers: dict[int, _Offer] = {}
-        self._plan = _Plan()
+        self._plan = _PlannedMoves()
         self._leaving = False
         self.reports: InstanceReports | None = None
 
@@ -174,14 +174,14 @@ class Balancer:
     def _make_offers(self, now: float) -> None:
         moves = self._mine_of(self._plan_moves(now))
         if moves != self._plan.moves:
-            self._plan = _Plan(moves, now)
+            self._plan = _PlannedMoves(moves, now)
         if not moves or (now - self._plan.since < _STEADY_S and not self._leaving):
             return
         most = self._shard_count if self._leaving else _MOST_OFFERS
         for move in moves[: max(most - len(self._offers), 0)]:
             log.info("shard %d: offered to %s", move.shard, move.taker)
             self._offers[move.shard] = _Offer(move.taker, now)
-        self._plan = _Plan()
+        self._plan = _PlannedMoves()
 
     def _mine_of(self, moves: list[Move]) -> list[Move]:
         return [
