@@ -20,7 +20,6 @@ class IocState:
     timeouts: int = 0
     echo_ns: int = 0
     silent_since_ns: int = 0
-    reconnected: int = 0
     breaker: int = 0
     breaker_since_ns: int = 0
     next_probe_ns: int = 0

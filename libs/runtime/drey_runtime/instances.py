@@ -115,7 +115,6 @@ def _ioc_report(state: IocState) -> IocReport:
         timeouts=state.timeouts,
         echo_ns=state.echo_ns,
         silent_since_ns=state.silent_since_ns,
-        reconnected=state.reconnected,
         breaker=state.breaker,  # type: ignore[arg-type]
         breaker_since_ns=state.breaker_since_ns,
         next_probe_ns=state.next_probe_ns,

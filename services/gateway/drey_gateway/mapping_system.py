@@ -37,7 +37,6 @@ def instance_sign(report: InstanceReport) -> InstanceSign:
                 timeouts=ioc.timeouts,
                 echo_ns=ioc.echo_ns,
                 silent_since_ns=ioc.silent_since_ns,
-                reconnected=ioc.reconnected,
                 breaker=ioc.breaker,
                 breaker_since_ns=ioc.breaker_since_ns,
                 next_probe_ns=ioc.next_probe_ns,
@@ -76,7 +75,6 @@ def ioc_status(ioc: IocSummary, forced: Override | None) -> pb.IocStatus:
         timeouts=ioc.timeouts,
         echo=_to_duration(ioc.echo_ns),
         silent_since=timestamp(ioc.silent_since_ns),
-        reconnected=ioc.reconnected,
         breakers=[_breaker_status(breaker) for breaker in ioc.breakers],
         forced=None if forced is None else breaker_override(forced),
     )

@@ -26,11 +26,10 @@ def test_channels_are_counted_by_ioc_and_what_is_known_stays():
     book = book_of({"a:1": (5, 4), "b:1": (3, 0)})
     book.note_silent("a:1", 77)
     book.note_silent("a:1", 99)
-    book.note_reconnected({"a:1": 2, "nowhere": 1})
     count_again(book, {"b:1": (3, 3), "a:1": (6, 6), "c:1": (0, 0)})
     states = {state.address: state for state in book.states}
     assert states.keys() == {"a:1", "b:1"}
-    assert states["a:1"] == IocState("a:1", 6, 6, 2, silent_since_ns=77, reconnected=2)
+    assert states["a:1"] == IocState("a:1", 6, 6, 2, silent_since_ns=77)
     assert states["b:1"] == IocState("b:1", 3, 3)
     book.note_answered("a:1", 0)
     assert (book.states[1].echo_ns, book.states[1].silent_since_ns) == (1, 0)

@@ -159,7 +159,6 @@ def iocs_table(summary: system_service_pb2.SystemSummary) -> Table:
         number_field("connected", lambda ioc: format_count(ioc.connected)),
         number_field("time-outs", lambda ioc: format_count(ioc.timeouts)),
         number_field("echo", echo_text),
-        number_field("hung", lambda ioc: format_count(ioc.reconnected)),
         text_field("breaker", breaker_cell),
     )
 

@@ -230,16 +230,6 @@ def _of_ioc(ioc: IocSummary, forced: bool) -> list[Finding]:
                 "see why it did not answer; it is probed, and asked again as soon as it answers",
             )
         )
-    if ioc.reconnected:
-        out.append(
-            Finding(
-                Code.CHANNELS_HUNG,
-                Level.INFO,
-                subject,
-                f"{ioc.reconnected} channels of IOC {ioc.address} hung and were connected anew",
-                "nothing, once; where it goes on, look at the IOC's event queues (casr 2)",
-            )
-        )
     return out
 
 

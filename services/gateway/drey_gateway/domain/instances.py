@@ -81,7 +81,6 @@ class IocSummary:
     timeouts: int = 0
     echo_ns: int = 0
     silent_since_ns: int = 0
-    reconnected: int = 0
     breakers: list[OpenBreaker] = field(default_factory=list)
 
     @property
@@ -175,7 +174,6 @@ class InstanceBook:
 def _add_watched(ioc: IocSummary, state: IocState) -> None:
     ioc.channels += state.channels
     ioc.connected += state.connected
-    ioc.reconnected += state.reconnected
     ioc.echo_ns = max(ioc.echo_ns, state.echo_ns)
     since = (ioc.silent_since_ns, state.silent_since_ns)
     ioc.silent_since_ns = min((each for each in since if each), default=0)

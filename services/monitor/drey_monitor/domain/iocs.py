@@ -7,7 +7,7 @@ that does not answer is silent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -83,13 +83,6 @@ class IocBook:
                 timeouts=state.timeouts + 1,
                 silent_since_ns=state.silent_since_ns or asked_wall_ns,
             )
-
-    def note_reconnected(self, counts: Mapping[str, int]) -> None:
-        """So many channels of each hung and were connected anew."""
-        for address, count in counts.items():
-            state = self._states.get(address)
-            if state is not None:
-                self._states[address] = replace(state, reconnected=state.reconnected + count)
 
     # --- names at two servers ---
 

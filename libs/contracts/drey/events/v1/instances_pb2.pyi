@@ -162,7 +162,7 @@ class IocReport(_message.Message):
     silent_since_ns: _builtins.int
     """Since when it has answered nothing, nanoseconds since 1970 UTC. 0: it answers."""
     reconnected: _builtins.int
-    """Channels that hung and were connected anew, since the process started."""
+    """Channels that hung and were connected anew, since the process started. Not built yet: 0."""
     breaker: _breaker_pb2.BreakerState.ValueType
     """State of its circuit breaker in this process. Unspecified: it has none, it only watches."""
     breaker_since_ns: _builtins.int

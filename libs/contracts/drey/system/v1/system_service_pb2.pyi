@@ -113,7 +113,7 @@ class _FindingCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingCo
     FINDING_CODE_BREAKER_FORCED: _FindingCode.ValueType  # 13
     """An administrator holds the circuit breaker of an IOC. Subject: the IOC."""
     FINDING_CODE_CHANNELS_HUNG: _FindingCode.ValueType  # 14
-    """Channels of an IOC hung and were connected anew. Subject: the IOC."""
+    """Channels of an IOC hung and were connected anew. Subject: the IOC. Not built yet: it is not found."""
     FINDING_CODE_VERSIONS_DIFFER: _FindingCode.ValueType  # 15
     """Instances of a service are of different versions. Subject: the service."""
     FINDING_CODE_QUEUE_FULL: _FindingCode.ValueType  # 16
@@ -153,7 +153,7 @@ FINDING_CODE_BREAKER_OPEN: FindingCode.ValueType  # 12
 FINDING_CODE_BREAKER_FORCED: FindingCode.ValueType  # 13
 """An administrator holds the circuit breaker of an IOC. Subject: the IOC."""
 FINDING_CODE_CHANNELS_HUNG: FindingCode.ValueType  # 14
-"""Channels of an IOC hung and were connected anew. Subject: the IOC."""
+"""Channels of an IOC hung and were connected anew. Subject: the IOC. Not built yet: it is not found."""
 FINDING_CODE_VERSIONS_DIFFER: FindingCode.ValueType  # 15
 """Instances of a service are of different versions. Subject: the service."""
 FINDING_CODE_QUEUE_FULL: FindingCode.ValueType  # 16
@@ -384,7 +384,7 @@ class IocStatus(_message.Message):
     timeouts: _builtins.int
     """Echoes and requests that it did not answer in time, of all processes, since they started."""
     reconnected: _builtins.int
-    """Channels that hung and were connected anew, since the monitors started."""
+    """Channels that hung and were connected anew, since the monitors started. Not built yet: 0."""
     @_builtins.property
     def echo(self) -> _duration_pb2.Duration:
         """Round trip of the last echo, the longest of the monitors'. Absent: it has answered none."""
