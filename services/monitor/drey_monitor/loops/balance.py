@@ -92,6 +92,8 @@ class Balancer:
             note(error, "reports of instances")
             return
         if report.instance != self._me:
+            if report.instance not in self._members:
+                log.info("another monitor is there: %s", report.instance)
             self._members[report.instance] = _Member(report, time.monotonic())
 
     def describe(self, report: InstanceReport) -> None:
