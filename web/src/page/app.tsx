@@ -163,7 +163,7 @@ function Page({ client, who, onForget }: { client: DreyClient; who: WhoAmIRespon
             <option value="dark">dark</option>
           </select>
           <button onClick={() => setHelps(true)} title="?">
-            Keys
+            Keyboard
           </button>
           <button onClick={onForget}>Leave</button>
         </header>
@@ -246,7 +246,7 @@ function Help({ onClose }: { onClose: () => void }) {
   useEffect(() => dialog.current!.showModal(), []);
   return (
     <dialog ref={dialog} onClose={onClose} aria-labelledby="help-title">
-      <h2 id="help-title">Keys</h2>
+      <h2 id="help-title">Keyboard</h2>
       <dl className="facts">
         <dt>
           <kbd>/</kbd>
