@@ -73,6 +73,8 @@ def images() -> list[ContainerImage]:
     _make_pause()
     found = [_make(f"drey-{name}", f"services/{name}/Dockerfile") for name in SERVICES]
     found += [_make(f"drey-{name}", f"k8s/cluster/images/{name}/Dockerfile") for name in _OTHERS]
+    # what nothing with a name is made of: layers of former sources
+    _buildah("rmi", "--prune")
     return found
 
 
@@ -135,13 +137,16 @@ def _make_pause() -> None:
 def _make(name: str, dockerfile: str) -> ContainerImage:
     tag = f"{REGISTRY}/{name}:{TAG}"
     begun = time.monotonic()
+    if name.removeprefix("drey-") in SERVICES:
+        # a name for the first stage too, so that its layers are there the next time
+        _build(f"{tag}-build", ROOT / dockerfile, ROOT, "--target=build")
     _build(tag, ROOT / dockerfile, ROOT)
     if _export(tag, archive(name)):
         _say(f"made {name} in {time.monotonic() - begun:.0f} s")
     return ContainerImage(name, archive(name), _size_mb(tag) - _size_mb(f"{REGISTRY}/base:{TAG}"))
 
 
-def _build(tag: str, dockerfile: Path, context: Path) -> None:
+def _build(tag: str, dockerfile: Path, context: Path, *options: str) -> None:
     mounts = [f"--volume={path}:{path}:ro" for path in _MOUNTED if Path(path).exists()]
     bases = [
         f"--build-arg={argument}={REGISTRY}/{name}:{TAG}"
@@ -149,7 +154,7 @@ def _build(tag: str, dockerfile: Path, context: Path) -> None:
     ]
     _buildah(
         *("bud", "--layers", "--pull-never", "--isolation=chroot", "--network=host"),
-        *(*mounts, *bases, f"--tag={tag}", f"--file={dockerfile}", str(context)),
+        *(*mounts, *bases, *options, f"--tag={tag}", f"--file={dockerfile}", str(context)),
     )
 
 
