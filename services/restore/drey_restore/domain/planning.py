@@ -557,25 +557,30 @@ def _refuse_policies(
     warnings: _Warnings,
 ) -> None:
     """Leave out what could not be restored as its policy says, with why."""
-    refused = np.zeros(len(skips.skip), bool)
-    stored_readback = ~_without_value(known.stored_readback)
-    elements = target.kind & ~np.uint8(ARRAY)
-    numbers = (elements != Kind.STRING) & (elements != Kind.ENUM)
+    n = len(skips.skip)
+    if not known.policies.index.any():
+        return  # nobody says anything
+    refused, elements = np.zeros(n, bool), target.kind & ~np.uint8(ARRAY)
+    done, ramp = np.zeros(n, bool), np.ones(n, bool)
+    done[list(known.done)] = True
+    ramp[[row for row, steps in ramps.items() if steps is None]] = False
+    facts = np.stack(
+        [
+            np.fromiter(map(bool, known.readback_addresses), bool, n),
+            ~_without_value(known.stored_readback),
+            (elements != Kind.STRING) & (elements != Kind.ENUM),
+            done,
+            ramp,
+        ]
+    )
+    alike = (1 << np.arange(len(facts))) @ facts
     for said, rows in known.policies.groups(skips.open):
-        found: dict[Followable, tuple[str, ...]] = {}
-        for row in rows.tolist():
-            facts = Followable(
-                readback=bool(known.readback_addresses[row]),
-                stored_readback=bool(stored_readback[row]),
-                number=bool(numbers[row]),
-                done=row in known.done,
-                ramp=ramps.get(row, ()) is not None,
-            )
-            why = found.get(facts)
-            if why is None:
-                why = found[facts] = (*said.contradictions, *obstacles(said.policy, facts))
-            if why:
-                refused[row] = True
+        for each in np.unique(alike[rows]).tolist():
+            part = rows[alike[rows] == each]
+            found = Followable(*facts[:, part[0]].tolist())
+            why = (*said.contradictions, *obstacles(said.policy, found))
+            refused[part] = bool(why)
+            for row in part.tolist() if why else ():
                 warnings.add(row, *why)
     skips.where(refused, Skip.POLICY)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from math import inf
 
@@ -42,11 +41,12 @@ def _stage_wait(items: PlanItems, rows: I8) -> StageWait:
     # limits and modes are complete before a value is sent
     spans = [_longest(items, part) for part in (rows[~is_value], rows[is_value])]
     least, most = (sum(span[index] for span in spans) for index in (0, 1))
+    modes, counts = np.unique(items.completion[rows], return_counts=True)
     ramped = [row for row in rows.tolist() if row in items.ramps]
     return StageWait(
         round(least * _S),
         None if most == inf else round(most * _S),
-        tuple(sorted(Counter(items.completion[rows].tolist()).items())),
+        tuple(zip(modes.tolist(), counts.tolist(), strict=True)),
         len(ramped),
         max((len(items.ramps[row]) + 1 for row in ramped), default=0),
         sum(_policy_of(items, row).ramp_rate is None for row in ramped),
