@@ -362,9 +362,10 @@ class DirectoryStandIn:
             )
 
     async def GetRestorePolicies(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        policies = dict(sorted(self.world.policies.items()))
         yield directory_pb.GetRestorePoliciesResponse(
-            pv_numbers=list(self.world.policies),
-            policy_indexes=range(len(self.world.policies)),
+            pv_numbers=list(policies),
+            policy_indexes=range(len(policies)),
             policies=[
                 directory_pb.EffectivePolicy(
                     policy=policy,
@@ -375,7 +376,7 @@ class DirectoryStandIn:
                         for field, _ in policy.ListFields()
                     ],
                 )
-                for policy in self.world.policies.values()
+                for policy in policies.values()
             ],
         )
 
