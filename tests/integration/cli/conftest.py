@@ -704,6 +704,11 @@ class System(system_service_pb2_grpc.SystemServiceServicer):
     def __init__(self, state):
         self.state = state
 
+    def ForceBreaker(self, request, context):
+        return system_service_pb2.ForceBreakerResponse(
+            breaker={"ioc": request.ioc, "mode": request.mode, "reason": request.reason}
+        )
+
     def GetSystemSummary(self, request, context):
         return system_service_pb2.GetSystemSummaryResponse(
             summary={
@@ -720,6 +725,24 @@ class System(system_service_pb2_grpc.SystemServiceServicer):
                     }
                 ],
                 "parts": [{"name": "postgres", "state": 2, "detail": "refused"}],
+                "instances": [
+                    {"service": "monitor", "name": "far:7", "version": "0.1.0", "serving": True}
+                ],
+                "iocs": [
+                    {
+                        "address": "ioc7:5064",
+                        "channels": 1234,
+                        "timeouts": 5,
+                        "breakers": [{"service": "restore", "instance": "far:8", "state": 2}],
+                    },
+                    {
+                        "address": "ioc8:5064",
+                        "channels": 7,
+                        "connected": 7,
+                        "echo": {"nanos": 1_500_000},
+                        "forced": {"mode": 2, "actor": {"principal": "ann"}},
+                    },
+                ],
                 "findings": [
                     {
                         "code": system_service_pb2.FINDING_CODE_PART_DOWN,

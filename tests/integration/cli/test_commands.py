@@ -464,3 +464,18 @@ def test_what_was_changed_before_a_refusal_is_told(drey, state):
     refused = drey("snapshot", "rm", OLD, NEW, "--yes", "--json")
     assert refused.code == 1 and refused.json["error"]["reason"] == "PROTECTED"
     assert [each["title"] for each in refused.json["snapshots"]] == ["old"]
+
+
+def test_the_status_has_a_line_for_each_ioc(drey):
+    shown = drey("status")
+    assert shown.code == 1
+    lines = {line.split()[0]: line for line in shown.out.splitlines() if ":5064" in line}
+    assert "down" in lines["ioc7:5064"] and "open in restore" in lines["ioc7:5064"]
+    assert "1.5 ms" in lines["ioc8:5064"] and "held open by ann" in lines["ioc8:5064"]
+    assert "far:7" in shown.out
+
+
+def test_a_breaker_is_held_and_freed(drey):
+    for word, mode in (("open", "held open"), ("close", "held closed"), ("automatic", "automatic")):
+        done = drey("breaker", word, "ioc7:5064", "--reason", "repair")
+        assert done.code == 0 and f"The breaker of ioc7:5064 is {mode}." in done.out

@@ -13,6 +13,9 @@ ID = "01930000-0000-7000-8000-00000000aaaa"
 WORDS = {
     ("status",): [],
     ("whoami",): [],
+    ("breaker", "open"): ["ioc7:5064", "--reason", "repair"],
+    ("breaker", "close"): ["ioc7:5064"],
+    ("breaker", "automatic"): ["ioc7:5064"],
     ("pv", "list"): [],
     ("pv", "devices"): [],
     ("pv", "show"): ["A:SET"],

@@ -59,7 +59,7 @@ def _force_breaker(session: CliSession, ioc: str, mode: str, reason: str) -> Non
     answer = session.client.call(session.client.system.ForceBreaker, request)
 
     def draw() -> Drawn:
-        word = short_name(breaker_pb2.BreakerMode, answer.breaker.mode).replace("_", " ")
+        word = short_name(breaker_pb2.BreakerMode, answer.breaker.mode).replace("-", " ")
         return [f"The breaker of {answer.breaker.ioc} is {word}."]
 
     session.show(answer, draw)

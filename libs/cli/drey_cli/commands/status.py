@@ -146,7 +146,7 @@ def iocs_table(summary: system_service_pb2.SystemSummary) -> Table:
 
     def breaker_cell(ioc: system_service_pb2.IocStatus) -> Cell:
         if ioc.HasField("forced"):
-            word = short_name(breaker_pb2.BreakerMode, ioc.forced.mode).replace("_", " ")
+            word = short_name(breaker_pb2.BreakerMode, ioc.forced.mode).replace("-", " ")
             return Cell(f"{word} by {ioc.forced.actor.principal}", "bold yellow")
         services = sorted({breaker.service for breaker in ioc.breakers})
         return Cell(f"open in {', '.join(services)}", "bold red") if services else Cell("closed")
