@@ -473,6 +473,23 @@ def test_a_value_at_the_edge_does_not_come_and_go() -> None:
         assert 1 in held, entry
 
 
+def test_what_another_gateway_has_seen_otherwise_is_told_anew() -> None:
+    """One has seen it differ and holds it; the other only saw it afterwards, at the edge."""
+    world = world_of(hysteresis=0.8)
+    for value in (1.5, 0.9):
+        world.write(1, 0, VALUES.index((value, Kind.FLOAT64)))
+        world.deliver(0)
+        world.look(0)
+        world.read(0)
+    assert 1 in world.screens[0].held
+    world.deliver(1)
+    world.look(1)
+    world.move(0, 1)
+    assert 1 not in world.screens[0].held
+    world.move(0, 0)
+    assert 1 in world.screens[0].held
+
+
 def test_rows_are_compared_and_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred screens at the price of one, and nothing for what has not changed."""
     world = world_of()
