@@ -8,6 +8,7 @@ import socket
 from drey_ca import open_table
 from drey_core.selector_text import parse_selectors
 from drey_restore.adapters.catalog import CatalogClient
+from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import LiveMachine
 from drey_restore.adapters.snapshots import SnapshotClient
@@ -92,13 +93,16 @@ async def main(settings: RestoreSettings, app: App) -> int:
         settings.writes_per_ioc,
     )
     pool = ChannelPool(table, settings.keep_channels)
+    feed = ChangeFeed(table)
     catalog = CatalogClient(upstream)
     guards = Guards(
         catalog,
         lambda: open_table(settings.channel_access, settings.ca_environment()),
         limits,
     )
-    runner = Runner(running, jobs, pool, guards, ending, notifier, running_restores, limits, now_ns)
+    runner = Runner(
+        running, jobs, pool, feed, guards, ending, notifier, running_restores, limits, now_ns
+    )
     worker = JobWorker(
         jobs,
         {JOB_KIND: JobKind(runner.run, runner.interrupted)},
@@ -135,6 +139,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
     app.start(database, "database")
     app.start(reserved, "database of restores")
     app.start(pool, "channels")
+    app.start(feed, "changes")
     app.start(records, "records")
     app.start(ReleaseLoop(running, pool, now_ns), "release")
     app.start(worker, "jobs")

@@ -52,7 +52,10 @@ def restore_chunks(
     """ReadRestoreResponse messages, by name. `held`: numbers of PVs that may still be written."""
     wanted = np.isin(outcome.verdict, list(verdicts)) if verdicts else np.ones(len(items), bool)
     rows = _by_name(items, wanted)
-    values = (outcome.before, items.target, outcome.seen, outcome.readback)
+    values = (
+        *(outcome.before, items.target, outcome.seen, outcome.readback),
+        outcome.interference,
+    )
     yield from _chunks(
         items, rows, values, lambda part, rest: _restore_items(items, outcome, part, held, rest)
     )
@@ -146,6 +149,8 @@ def _restore_items(
         _varints(14, np.isin(items.number[rows], list(held)).astype(np.int64)),
         [wrap(15, text.encode()) for text in explanations(items, outcome, rows, held)],
         _varints(16, outcome.steps[rows]),
+        _values(17, items, outcome.interference, rows, rest, items.labels),
+        _varints(18, outcome.interferences[rows]),
     ]
 
 

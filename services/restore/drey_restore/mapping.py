@@ -334,6 +334,7 @@ def restore_message(restore: RestoreRecord) -> restore_pb2.Restore:
         may_still_fire=restore.may_still_fire,
         continues_restore_id=restore.continues_restore_id or "",
         continued_by_restore_id=restore.continued_by_restore_id or "",
+        interfered=restore.interfered,
     )
     if restore.error_reason:
         out.error.CopyFrom(_item_error(restore.error_reason, restore.error_message))

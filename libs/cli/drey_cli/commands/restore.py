@@ -12,6 +12,7 @@ from drey_cli.errors import CliError, usage_error
 from drey_cli.naming import plan_id, restore_id, snapshot_id
 from drey_cli.options import SPAN, argument, choice_of, comment_option, limit_option, option
 from drey_cli.render.plan_page import plan_csv, plan_html
+from drey_cli.render.restore_page import restore_csv, restore_html
 from drey_cli.render.restores import (
     plan_facts,
     plan_table,
@@ -35,7 +36,7 @@ items_option = limit_option(_SHOWN, "Most items shown")
 output_option = option(
     "--output",
     type=choice_of("csv", "json", "html"),
-    help="All of a plan as CSV, as JSON, or as one HTML page for the logbook.",
+    help="All of it as CSV, as JSON, or as one HTML page for the logbook.",
 )
 own_restore_argument = argument("restore", help="Id, part of one, or latest: your own newest.")
 
@@ -228,6 +229,7 @@ def read_plan(
     gives="{restore, items} or {plan, items}",
     examples=(
         "drey restore show latest",
+        "drey restore show latest --output html > restore.html",
         "drey restore show --plan latest --all",
         "drey restore show --plan latest --output html > plan.html",
     ),
@@ -252,7 +254,7 @@ def show(
 ) -> None:
     """Show a restore with its verdicts, or a plan with its items."""
     client = session.client
-    if not is_plan and output is None:
+    if not is_plan:
         try:
             request = restore_service_pb2.GetRestoreRequest(id=restore_id(client, what))
             answer = client.call(client.restores.GetRestore, request)
@@ -260,10 +262,23 @@ def show(
             if error.reason != "NOT_FOUND":
                 raise
         else:
-            show_restore(session, answer.restore, limit=limit, everything=everything)
+            if output is None:
+                show_restore(session, answer.restore, limit=limit, everything=everything)
+            else:
+                _report_restore(session, answer.restore, output)
             return
     known_plan = get_plan(session, plan_id(client, what))
     _show_plan(session, known_plan, limit=limit, skips=everything, output=output)
+
+
+def _report_restore(session: CliSession, restore: restore_pb2.Restore, output: str) -> None:
+    items, utc = read_restore(session, restore.id, everything=True), session.out.utc
+    if output == "csv":
+        session.out.raw(restore_csv(items, utc=utc).encode())
+    elif output == "html":
+        session.out.raw(restore_html(restore, items, utc=utc).encode())
+    else:
+        session.out.document({"restore": restore, "items": items})
 
 
 def get_plan(session: CliSession, plan_id: str) -> restore_pb2.Plan:
@@ -280,7 +295,12 @@ def show_restore(
         items = read_restore(session, restore.id, everything=True)
         session.out.document({"restore": restore, "items": items})
         return
-    items = read_restore(session, restore.id, everything=everything, limit=limit)
+    items = read_restore(
+        *(session, restore.id),
+        everything=everything,
+        interfered=bool(restore.interfered),
+        limit=limit,
+    )
     if items:
         table = restore_items_table(items)
         if limit and len(items) >= limit:
@@ -290,20 +310,29 @@ def show_restore(
 
 
 def read_restore(
-    session: CliSession, restore_id: str, *, everything: bool, limit: int = 0
+    session: CliSession,
+    restore_id: str,
+    *,
+    everything: bool,
+    interfered: bool = False,
+    limit: int = 0,
 ) -> list[restore_pb2.RestoreItem]:
-    """Items of a restore by name; without `everything` those that are not as they should be."""
+    """Items of a restore by name; without `everything` those that are not as they should be.
+
+    And, where `interfered`, those that somebody else changed meanwhile.
+    """
     fine = {restore_pb2.VERDICT_VERIFIED, restore_pb2.VERDICT_EQUAL_ALREADY, 0}
     verdicts = [each for each in restore_pb2.Verdict.values() if each not in fine]
     client = session.client
     request = restore_service_pb2.ReadRestoreRequest(
-        id=restore_id, verdicts=[] if everything else verdicts
+        id=restore_id, verdicts=[] if everything or interfered else verdicts
     )
     items: list[restore_pb2.RestoreItem] = []
     with client.stream(client.restores.ReadRestore, request) as stream:
         for item in whole_rows(item for message in stream for item in message.items):
             # An item that the plan skipped because it is equal is no trouble to show.
-            if everything or item.skip != restore_pb2.SKIP_REASON_EQUAL:
+            shown = item.verdict not in fine and item.skip != restore_pb2.SKIP_REASON_EQUAL
+            if everything or shown or item.interferences:
                 items.append(item)
             if limit and len(items) == limit:
                 break

@@ -152,7 +152,10 @@ def _follow_restore(session: CliSession, restore: restore_pb2.Restore) -> restor
                 task = progress.add_task("waiting", total=None)
                 for last in restore_states(session, restore.id):
                     done, total = restore_progress(last)
-                    progress.update(task, description=state_of(last), completed=done, total=total)
+                    shown = state_of(last)
+                    if last.interfered:
+                        shown += f", {last.interfered} changed by others"
+                    progress.update(task, description=shown, completed=done, total=total)
         except KeyboardInterrupt:
             _handle_interrupt(session, restore.id)
     return last

@@ -9,9 +9,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from drey_cli.contracts import catalog_pb2, restore_pb2
+from drey_cli.render.page import PAGE_END, Cells, facts_html, html_table, page_head
 from drey_cli.render.pvs import source_text
 from drey_cli.render.restores import plan_facts
-from drey_cli.render.table import text_of
 from drey_cli.render.values import alarm_cell, format_value
 from drey_cli.render.words import format_time, plural, short_name
 
@@ -22,56 +22,32 @@ _COLUMNS = (
     *("stage", "PV", "address", "now", "now alarm", "now time", "stored", "stored alarm"),
     *("target", "delta", "tolerances", "completion", "left out", "notes"),
 )
-_STYLE = """
-:root { color-scheme: light dark }
-body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #8884;
-  vertical-align: top }
-th { border-bottom: 2px solid #8888; white-space: nowrap }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-td.pv { font-family: ui-monospace, monospace; white-space: nowrap }
-td.digest { font-family: ui-monospace, monospace; word-break: break-all }
-.warnings { border-left: 5px solid #c60; padding: .1rem 1rem; background: #f902 }
-.alarm { color: #c00; font-weight: 600 }
-@media (prefers-color-scheme: dark) { .alarm { color: #f77 } }
-@media print { body { margin: 0; max-width: none } tr { break-inside: avoid } }
-"""
 
 
 def plan_html(plan: restore_pb2.Plan, items: Sequence[restore_pb2.PlanItem], *, utc: bool) -> str:
     """The whole plan: warnings first, writes by stage, then what is left out, by reason."""
     writes = [item for item in items if not item.skip]
     told = [item for item in writes if item.warnings]
-    parts = [
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-        # nothing is loaded from anywhere, whatever a name or a comment holds
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';'
-        " style-src 'unsafe-inline'\">",
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Plan {escape(plan.id)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>Restore plan: {plural(plan.writes, 'write')} of {plural(plan.pvs, 'PV')}</h1>",
-    ]
+    heading = f"Restore plan: {plural(plan.writes, 'write')} of {plural(plan.pvs, 'PV')}"
+    parts = [page_head(f"Plan {plan.id}", heading)]
     if told:
         parts.append(f"<section class=warnings><h2>Warnings: {plural(len(told), 'write')}</h2>")
-        parts.append(_html_table(("PV", "what to know"), (_warning_cells(item) for item in told)))
+        parts.append(html_table(("PV", "what to know"), (_warning_cells(item) for item in told)))
         parts.append("</section>")
     parts.append("<h2>The plan</h2>")
-    parts.append(_facts_html(plan, utc))
+    parts.append(facts_html(plan_facts(plan, utc=utc)))
     for stage in plan.stages:
         rows = [item for item in writes if item.stage == stage.stage]
         parts.append(f"<h2>Stage {stage.stage}: {plural(len(rows), 'write')}</h2>")
-        parts.append(_html_table(_WRITE_TITLES, (_write_cells(item, utc) for item in rows)))
+        parts.append(html_table(_WRITE_TITLES, (_write_cells(item, utc) for item in rows)))
     for skip in plan.skips:
         reason = short_name(restore_pb2.SkipReason, skip.reason)
         rows = [item for item in items if item.skip == skip.reason]
         parts.append(f"<h2>Left out, {escape(reason)}: {plural(len(rows), 'PV')}</h2>")
-        parts.append(_html_table(_SKIP_TITLES, (_skip_cells(item) for item in rows)))
-    return "\n".join([*parts, "</body></html>\n"])
+        parts.append(html_table(_SKIP_TITLES, (_skip_cells(item) for item in rows)))
+    return "\n".join([*parts, PAGE_END])
 
 
-_Cells = Iterable[tuple[str, str]]
 _WRITE_TITLES = (
     *("PV", "now", "since", "alarm", "stored", "alarm", "target", "delta", "tolerances"),
     *("completes by", "notes"),
@@ -79,11 +55,11 @@ _WRITE_TITLES = (
 _SKIP_TITLES = ("PV", "now", "stored", "why")
 
 
-def _warning_cells(item: restore_pb2.PlanItem) -> _Cells:
+def _warning_cells(item: restore_pb2.PlanItem) -> Cells:
     return ("pv", item.name), ("", "; ".join(item.warnings))
 
 
-def _write_cells(item: restore_pb2.PlanItem, utc: bool) -> _Cells:
+def _write_cells(item: restore_pb2.PlanItem, utc: bool) -> Cells:
     return (
         ("pv", item.name),
         ("number", _value_text(item, "current")),
@@ -99,33 +75,13 @@ def _write_cells(item: restore_pb2.PlanItem, utc: bool) -> _Cells:
     )
 
 
-def _skip_cells(item: restore_pb2.PlanItem) -> _Cells:
+def _skip_cells(item: restore_pb2.PlanItem) -> Cells:
     return (
         ("pv", item.name),
         ("number", _value_text(item, "current")),
         ("number", _value_text(item, "stored")),
         ("", "; ".join(item.warnings)),
     )
-
-
-def _facts_html(plan: restore_pb2.Plan, utc: bool) -> str:
-    rows = (
-        (("", text_of(name)), ("digest" if text_of(name) == "digest" else "", text_of(value)))
-        for name, value in plan_facts(plan, utc=utc).rows
-    )
-    return _html_table((), rows)
-
-
-def _html_table(titles: Sequence[str], rows: Iterable[_Cells]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    lines = [f"<table>{f'<tr>{head}</tr>' if head else ''}"]
-    for cells in rows:
-        tds = (
-            f"<td class={kind}>{escape(text)}</td>" if kind else f"<td>{escape(text)}</td>"
-            for kind, text in cells
-        )
-        lines.append(f"<tr>{''.join(tds)}</tr>")
-    return "\n".join([*lines, "</table>"])
 
 
 def plan_csv(items: Iterable[restore_pb2.PlanItem], *, utc: bool) -> str:

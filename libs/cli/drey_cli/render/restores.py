@@ -198,6 +198,9 @@ def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
         pairs.insert(1, ("continues", restore.continues_restore_id))
     if restore.continued_by_restore_id:
         pairs.append(("continued by", restore.continued_by_restore_id))
+    if restore.interfered:
+        meanwhile = f"{plural(restore.interfered, 'PV')}, by somebody else, or by logic of the IOC"
+        pairs.append(("changed meanwhile", Cell(meanwhile, "bold yellow")))
     if restore.may_still_fire:
         held = f"{plural(restore.may_still_fire, 'PV')}, held until their IOCs answer"
         pairs.append(("may still be written", Cell(held, "bold red")))
@@ -212,16 +215,22 @@ def restore_verdict(restore: restore_pb2.Restore) -> Cell:
     """One line that says how it went. Only what was verified is called done."""
     counts = verdict_counts(restore)
     total = sum(counts.values())
+    meanwhile = (
+        f"; somebody else changed {plural(restore.interfered, 'PV')} meanwhile"
+        if restore.interfered
+        else ""
+    )
     if restore.all_verified:
         equal = counts.get("equal-already", 0) + counts.get("skipped", 0)
         return Cell(
             f"all verified: {plural(counts.get('verified', 0), 'PV')} written and read back,"
-            f" {format_count(equal)} equal already",
-            "bold green",
+            f" {format_count(equal)} equal already{meanwhile}",
+            "bold yellow" if meanwhile else "bold green",
         )
     short = sum(pvs for name, pvs in counts.items() if name not in _DONE)
     return Cell(
-        f"NOT all verified: {format_count(short)} of {plural(total, 'PV')} are not", "bold red"
+        f"NOT all verified: {format_count(short)} of {plural(total, 'PV')} are not{meanwhile}",
+        "bold red",
     )
 
 

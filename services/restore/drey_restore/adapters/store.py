@@ -46,7 +46,7 @@ SELECT r.id, r.plan_id, r.plan_digest, p.snapshot_id, r.state, r.verdicts, r.pri
     r.role, r.comment, r.job_id, r.start_by_ns, r.write_timeout_ns, r.verify_timeout_ns,
     r.accept_moved, r.max_unreachable, r.create_time_ns, r.abort_requested, r.abort_reason,
     r.pause_requested, r.error_reason, r.error_message, r.start_time_ns, r.end_time_ns, r.revision,
-    r.continues_restore_id, r.also_unknown,
+    r.continues_restore_id, r.also_unknown, r.interfered,
     (SELECT c.id FROM restore.restore c WHERE c.continues_restore_id = r.id
      ORDER BY c.id DESC LIMIT 1) AS continued_by_restore_id,
     (SELECT count(*) FROM restore.unanswered u
@@ -78,7 +78,7 @@ INSERT INTO restore.restore (id, plan_id, state, verdicts, principal, role, comm
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
 _ADVANCE = """
-UPDATE restore.restore r SET state = $2, verdicts = $3, revision = r.revision + 1,
+UPDATE restore.restore r SET state = $2, verdicts = $3, revision = r.revision + 1, interfered = $6,
     start_time_ns = CASE WHEN r.start_time_ns = 0 THEN $4 ELSE r.start_time_ns END
 FROM (SELECT id, state FROM restore.restore WHERE id = $1 FOR UPDATE) AS before
 WHERE r.id = before.id AND r.state = ANY($5::smallint[])
@@ -86,7 +86,7 @@ RETURNING before.state, r.principal, r.role
 """
 _FINISH = """
 UPDATE restore.restore SET state = $2, verdicts = $3, all_verified = $4, error_reason = $5,
-    error_message = $6, end_time_ns = $7, revision = revision + 1
+    error_message = $6, end_time_ns = $7, revision = revision + 1, interfered = $9
 WHERE id = $1 AND state = ANY($8::smallint[])
 """
 _INTENT = f"""
@@ -340,13 +340,19 @@ class RestoreStore:
         )
 
     async def advance(
-        self, restore_id: str, state: RestoreState, verdicts: Sequence[int], start_ns: int = 0
+        self,
+        restore_id: str,
+        state: RestoreState,
+        verdicts: Sequence[int],
+        *,
+        interfered: int = 0,
+        start_ns: int = 0,
     ) -> None:
         """Note state and counts while it runs. WRONG_STATE where that may not follow."""
         allowed = [int(s) for s in _before(state) | {state}]
         async with self.database.transaction() as conn:
             before = await conn.fetchrow(
-                _ADVANCE, restore_id, int(state), list(verdicts), start_ns, allowed
+                _ADVANCE, restore_id, int(state), list(verdicts), start_ns, allowed, interfered
             )
             if before is None:
                 raise _not_any_more(restore_id, state)
@@ -382,7 +388,7 @@ class RestoreStore:
             _FINISH,
             *(restore.id, int(restore.state), list(restore.verdicts), restore.all_verified),
             *(int(restore.error_reason), restore.error_message, at_ns),
-            [int(s) for s in _before(restore.state)],
+            *([int(s) for s in _before(restore.state)], restore.interfered),
         )
         if status != "UPDATE 1":
             raise _not_any_more(restore.id, restore.state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime
 from enum import IntEnum
 
 import numpy as np
@@ -43,7 +44,24 @@ def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[
     for at in np.flatnonzero(items.skip[rows] == Skip.POLICY).tolist():
         why = "; ".join(items.warnings.get(int(rows[at]), ()))
         texts[at] = f"The plan left it out, and nothing was sent: {why}."
+    for at in np.flatnonzero(outcome.interferences[rows]).tolist():
+        texts[at] += " " + _interference(items, outcome, int(rows[at]))
     return texts
+
+
+def _interference(items: PlanItems, outcome: Outcome, row: int) -> str:
+    found, times = outcome.interference, int(outcome.interferences[row])
+    when = datetime.fromtimestamp(int(found.receive_time[row]) / 1e9, UTC)
+    value = found.value(row)
+    labels = items.labels(row)
+    if found.kind[row] == Kind.ENUM and int(value) < len(labels):
+        value = labels[int(value)].decode(errors="replace")
+    shown = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    again = f", and {times - 1} more times" if times > 1 else ""
+    return (
+        f"Interference: at {when:%H:%M:%S.%f UTC} somebody else, or logic of its IOC, changed it to"
+        f" {shown:.60}{again}."
+    )
 
 
 def _explain(verdict: int, seen: int, reached: int, moving: int, held: bool) -> str:
@@ -80,7 +98,7 @@ _OTHER_TEXTS = {
     " Look at its IOC, then make a new plan.",
     Verdict.SKIPPED: "The plan left it out; nothing was sent.",
     Verdict.NOT_SENT: "Nothing was sent: the restore ended before its turn."
-    " Make a new plan for what is left.",
+    " Make a new plan for what is left, or resume the restore where it was interrupted.",
 }
 
 

@@ -251,6 +251,8 @@ class Outcome:
     none). `readback_reached`: 1 yes, 0 no, -1 there is none to compare. `moving`: 1 the readback
     still moved when it was last looked at, 0 it stood still, -1 that is not known. `before`, `seen`
     and `readback` have kind NONE where nothing was read. `steps` of the ramp were sent.
+    `interference` is the first change while it was written that was not its own (kind NONE: none),
+    `interferences` how many there were.
     """
 
     verdict: U1
@@ -260,9 +262,11 @@ class Outcome:
     readback_reached: NDArray[np.int8]
     moving: NDArray[np.int8]
     steps: I4
+    interferences: I4
     before: Columns
     seen: Columns
     readback: Columns
+    interference: Columns
 
     @classmethod
     def fresh(cls, items: PlanItems, verdict: U1) -> Outcome:
@@ -276,15 +280,17 @@ class Outcome:
             readback_reached=np.full(n, -1, np.int8),
             moving=np.full(n, -1, np.int8),
             steps=np.zeros(n, np.int32),
+            interferences=np.zeros(n, np.int32),
             before=items.current,
             seen=Columns.empty(n),
             readback=Columns.empty(n),
+            interference=Columns.empty(n),
         )
 
     def encode(self) -> bytes:
         """Bytes for the database."""
         sections: dict[str, blob.Section] = {name: getattr(self, name) for name in _OUTCOME}
-        for name in ("before", "seen", "readback"):
+        for name in _READ:
             sections |= blob.columns_sections(name, getattr(self, name))
         return blob.encode(sections)
 
@@ -294,16 +300,20 @@ class Outcome:
         s = blob.decode(raw)
         # outcomes of the first version do not have it
         s.setdefault("moving", np.full(len(s["verdict"]), -1, np.int8))
-        s.setdefault("steps", np.zeros(len(s["verdict"]), np.int32))
+        for name in ("steps", "interferences"):
+            s.setdefault(name, np.zeros(len(s["verdict"]), np.int32))
+        if "interference.key" not in s:
+            s |= blob.columns_sections("interference", Columns.empty(len(s["verdict"])))
         fields: dict[str, Any] = {name: s[name] for name in _OUTCOME}
-        fields |= {name: blob.columns_of(name, s) for name in ("before", "seen", "readback")}
+        fields |= {name: blob.columns_of(name, s) for name in _READ}
         return cls(**fields)
 
 
 _OUTCOME = (
     *("verdict", "code", "sent_time", "completion_time", "readback_reached", "moving"),
-    "steps",
+    *("steps", "interferences"),
 )
+_READ = ("before", "seen", "readback", "interference")
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,7 @@ class RestoreRecord:
     continues_restore_id: str | None = None
     also_unknown: bool = False
     continued_by_restore_id: str | None = None
+    interfered: int = 0
     abort_requested: bool = False
     abort_reason: str = ""
     pause_requested: bool = False

@@ -13,6 +13,7 @@ import numpy as np
 from drey_ca.interface import Slots
 from drey_core.errors import DreyError, FailedPrecondition
 from drey_core.values import I8
+from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import Execution
@@ -22,6 +23,7 @@ from drey_restore.domain.records import RestoreRecord, Rules, Unanswered
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.notify import Notifier, Wishes
+from drey_restore.usecases.watching import WriteWatch
 from drey_runtime.backoff import backoff
 from drey_runtime.database import is_unavailable
 from drey_runtime.jobs import JobContext, JobLost
@@ -51,6 +53,7 @@ class Course:
         rules: Rules,
         context: JobContext,
         wishes: Wishes,
+        feed: ChangeFeed,
         carried: Carried | None = None,
     ) -> None:
         self.store, self.channels, self.limits, self.clock = store, channels, limits, clock
@@ -58,6 +61,7 @@ class Course:
         self.context = context
         self._ending, self._notifier, self._wishes = ending, notifier, wishes
         self.carried = carried
+        self.watch = WriteWatch(feed, channels, items)
         self.execution = Execution(items, carried)
         self.with_readback = np.zeros(len(items), bool)
         known = outcome_of(items, self.execution, carried)
@@ -152,13 +156,17 @@ class Course:
         """Addresses of the setpoints of rows."""
         return [self.items.addresses[row] for row in rows.tolist()]
 
-    async def advance(self, state: RestoreState) -> None:
-        """Store state and counts, and tell those who watch."""
-        self._state = state
+    async def advance(self, state: RestoreState | None = None) -> None:
+        """Store state (None: as it is) and counts, and tell those who watch."""
         async with self._advancing:
+            self._state = state = self._state if state is None else state
             try:
                 await self.store.advance(
-                    self.restore.id, state, self.execution.counts, start_ns=self.clock()
+                    self.restore.id,
+                    state,
+                    self.execution.counts,
+                    interfered=self.watch.interference.interfered,
+                    start_ns=self.clock(),
                 )
             except FailedPrecondition as refusal:
                 # somebody else has ended it: this process was taken for dead
@@ -169,7 +177,7 @@ class Course:
     async def note_counts(self) -> None:
         """Counts for those who watch; not worth stopping for."""
         try:
-            await self.advance(self._state)
+            await self.advance()
         except DreyError as error:
             if not is_unavailable(error):
                 raise
@@ -188,12 +196,15 @@ class Course:
             ),
             readback_reached=self.reached,
             moving=self.moving,
+            interference=self.watch.interference.first,
+            interferences=self.watch.interference.count,
         )
 
         async def store_end() -> None:
             fresh = await self.store.restore(self.restore.id)
             if fresh.state.ended:
                 return  # stored before, and the answer was lost
+            fresh = replace(fresh, interfered=self.watch.interference.interfered)
             try:
                 await self._ending.end(
                     fresh,

@@ -158,6 +158,7 @@ class Ending:
                 "verdicts": {v.name.lower(): counts[v] for v in Verdict if counts[v]},
                 "all_verified": ended.all_verified,
                 "may_still_fire": len(held.numbers) if held is not None else 0,
+                "interfered": restore.interfered,
                 "error": ended.error_message,
                 "abort_reason": restore.abort_reason,
             },

@@ -161,9 +161,11 @@ class Ramper:
         """Write one step of each of `ramps`, and wait until it is reached."""
         self._course.context.check_lease()
         rows, values, sent = self._rows[ramps], climbing.next_values(ramps), time.monotonic()
+        columns = step_columns(values, self._items.target.kind[rows])
+        self._course.watch.interference.expect(rows, columns)
         codes: I4 = await self._channels.table.write(
             self._course.slots(rows),
-            step_columns(values, self._items.target.kind[rows]),
+            columns,
             self._timeout_s,
             completion=self._completion == CompletionMode.PUT_CALLBACK,
         )

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import numpy as np
 
 from drey_core.errors import DreyError, FailedPrecondition, Internal
+from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import gate_not_held, gate_not_met, shortfall
@@ -34,6 +35,7 @@ class Runner:
         store: RestoreStore,
         jobs: JobStore,
         channels: ChannelPool,
+        feed: ChangeFeed,
         guards: Guards,
         ending: Ending,
         notifier: Notifier,
@@ -42,7 +44,7 @@ class Runner:
         clock: Clock,
     ) -> None:
         self._store, self._jobs, self._channels = store, jobs, channels
-        self._guards = guards
+        self._guards, self._feed = guards, feed
         self._ending, self._notifier, self._running = ending, notifier, running
         self._limits, self._clock = limits, clock
 
@@ -79,6 +81,7 @@ class Runner:
                 plan.rules,
                 context,
                 wishes,
+                self._feed,
                 carried,
             )
             await _run_with_channels(course, self._guards)
@@ -126,7 +129,7 @@ async def _run_with_channels(course: Course, guards: Guards) -> None:
     addresses += filter(None, (items.done_address(row) for row in rows.tolist()))
     async with course.channels.use(addresses):
         try:
-            await _run(course, guards)
+            await course.end(*await _run(course, guards))
         except (asyncio.CancelledError, JobLost):
             # nobody waits for them any more: what has not begun shall not begin
             await course.channels.renew(course.addresses(course.execution.unanswered))
@@ -190,10 +193,10 @@ async def _write_stages(
             return
 
 
-async def _run(course: Course, guards: Guards) -> None:
+async def _run(course: Course, guards: Guards) -> tuple[RestoreState, DreyError | None]:
+    """How it ends; all but that is done."""
     if course.is_stopping():
-        await course.end(RestoreState.ABORTED)
-        return
+        return RestoreState.ABORTED, None
     writer, verifier = SetpointWriter(course), Verifier(course)
     async with AsyncExitStack() as stack:
         try:
@@ -202,22 +205,21 @@ async def _run(course: Course, guards: Guards) -> None:
             if (broken := watch.broken()) is not None:
                 raise broken
         except DreyError as error:
-            await course.end(RestoreState.FAILED, error)
-            return
+            return RestoreState.FAILED, error
+        await stack.enter_async_context(
+            course.watch.watching(course.execution.pending, course.at_start, course.note_counts)
+        )
         if not course.is_stopping():
             await _write_guarded(course, watch, writer, verifier)
         await writer.withdraw()
-    if course.execution.anything_sent:
-        await verifier.run()
+        if course.execution.anything_sent:
+            await verifier.run()
     course.execution.close()
     if course.is_aborted():
-        await course.end(RestoreState.ABORTED)
-    elif course.cut_short is not None:
-        await course.end(RestoreState.INTERRUPTED, course.cut_short)
-    else:
-        write_timeout_s = course.restore.write_timeout_ns / 1e9
-        await course.end(
-            *shortfall(
-                items=course.items, execution=course.execution, write_timeout_s=write_timeout_s
-            )
-        )
+        return RestoreState.ABORTED, None
+    if course.cut_short is not None:
+        return RestoreState.INTERRUPTED, course.cut_short
+    write_timeout_s = course.restore.write_timeout_ns / 1e9
+    return shortfall(
+        items=course.items, execution=course.execution, write_timeout_s=write_timeout_s
+    )

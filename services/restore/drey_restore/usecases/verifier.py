@@ -12,7 +12,7 @@ from drey_core.compare import compare
 from drey_core.values import I8, Columns, Kind
 from drey_restore.domain.items import scatter
 from drey_restore.domain.judging import SAME, alarm_is_worse, readback_reached
-from drey_restore.domain.kinds import RestoreState, Skip
+from drey_restore.domain.kinds import RestoreState, Skip, Verdict
 from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.readback import read_readbacks
 
@@ -38,8 +38,16 @@ class Verifier:
         self._execution.close()
         await through_outage(lambda: self._course.advance(RestoreState.VERIFYING))
         sent = self._items.writes
-        await self.judge(sent[self._execution.sent_time[sent] != 0])
+        sent = sent[self._execution.sent_time[sent] != 0]
+        await self.judge(sent)
         await self._check_equal()
+        # what somebody has changed since it was read is not said to be verified
+        watch = self._course.watch
+        watch.take()
+        left = np.intersect1d(sent, watch.interference.off)
+        left = left[self._execution.verdict[left] == Verdict.VERIFIED]
+        if len(left):
+            await self.judge(left)
 
     async def judge(self, sent: I8) -> None:
         """Give rows that were sent and accepted their verdicts."""

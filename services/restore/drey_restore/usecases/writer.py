@@ -233,6 +233,8 @@ class SetpointWriter:
             timeout_s = 0  # since it was announced, it was stopped
         until = time.monotonic() + timeout_s
         if timeout_s > 0:
+            interference = self._course.watch.interference
+            interference.expect(rows, self._items.target.take(rows) if manner.ramped else None)
             codes: I4 = await self._channels.table.write(
                 self._course.slots(rows),
                 self._items.target.take(rows),
@@ -246,6 +248,7 @@ class SetpointWriter:
             codes = await self._wait_until_settled(manner, rows, codes, until)
         at = self._course.clock()
         self._execution.result(rows, codes, at)
+        self._course.watch.interference.unsent(rows[self._execution.sent_time[rows] == 0])
         await through_outage(
             lambda: self._course.store.journal_result(self._restore.id, batch, codes, at)
         )
@@ -326,6 +329,7 @@ class SetpointWriter:
         withdrawn = np.zeros(len(rows), bool)
         if table.withdraws_writes:
             await self._channels.renew(self._course.addresses(rows))
+            await self._course.watch.follow(rows)
             withdrawn = await table.wait_connected(self._course.slots(rows), self._limits.connect_s)
         by_row = dict(zip(rows.tolist(), circuits, strict=True))
         self._course.unanswered = unanswered_of(

@@ -1221,6 +1221,7 @@ class Restore(_message.Message):
     MAY_STILL_FIRE_FIELD_NUMBER: _builtins.int
     CONTINUES_RESTORE_ID_FIELD_NUMBER: _builtins.int
     CONTINUED_BY_RESTORE_ID_FIELD_NUMBER: _builtins.int
+    INTERFERED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     plan_id: _builtins.str
@@ -1252,6 +1253,11 @@ class Restore(_message.Message):
     """
     continued_by_restore_id: _builtins.str
     """Restore that continues this one. Empty: none."""
+    interfered: _builtins.int
+    """PVs that somebody else, or logic of their IOC, changed between their first write and their verdict. Not
+    known of a restore whose process died. It does not stand against `all_verified`: what is verified was at
+    its target at the end.
+    """
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictCount]:
         """PVs by verdict; they add up to the PVs of the plan."""
@@ -1299,10 +1305,11 @@ class Restore(_message.Message):
         may_still_fire: _builtins.int = ...,
         continues_restore_id: _builtins.str = ...,
         continued_by_restore_id: _builtins.str = ...,
+        interfered: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "continued_by_restore_id", b"continued_by_restore_id", "continues_restore_id", b"continues_restore_id", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time", b"start_time", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "continued_by_restore_id", b"continued_by_restore_id", "continues_restore_id", b"continues_restore_id", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "interfered", b"interfered", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time", b"start_time", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1330,6 +1337,8 @@ class RestoreItem(_message.Message):
     MAY_STILL_FIRE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     RAMP_STEPS_SENT_FIELD_NUMBER: _builtins.int
+    INTERFERENCE_FIELD_NUMBER: _builtins.int
+    INTERFERENCES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Permanent number of the PV."""
     name: _builtins.str
@@ -1350,6 +1359,8 @@ class RestoreItem(_message.Message):
     """What the verdict means for this PV, and what to do, in a sentence."""
     ramp_steps_sent: _builtins.int
     """How many of its ramp steps were sent. 0: none, or no ramp."""
+    interferences: _builtins.int
+    """How many such changes were seen. Of changes that follow each other within milliseconds the last is seen."""
     @_builtins.property
     def before(self) -> _value_pb2.Value:
         """Value before. Absent: none."""
@@ -1374,6 +1385,13 @@ class RestoreItem(_message.Message):
     def complete_time(self) -> _timestamp_pb2.Timestamp:
         """When its completion was known. Absent: not known."""
 
+    @_builtins.property
+    def interference(self) -> _value_pb2.Value:
+        """First value between its first write and its verdict that was not its own: neither what was written, nor
+        within the tolerance of it, nor what the record made of it at once. Its times say when. Absent: none was
+        seen.
+        """
+
     def __init__(
         self,
         *,
@@ -1393,10 +1411,12 @@ class RestoreItem(_message.Message):
         may_still_fire: _builtins.bool = ...,
         explanation: _builtins.str = ...,
         ramp_steps_sent: _builtins.int = ...,
+        interference: _value_pb2.Value | None = ...,
+        interferences: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "interference", b"interference", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "epics_status", b"epics_status", "explanation", b"explanation", "may_still_fire", b"may_still_fire", "name", b"name", "number", b"number", "ramp_steps_sent", b"ramp_steps_sent", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "skip", b"skip", "stage", b"stage", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached", "before", b"before", "complete_time", b"complete_time", "epics_status", b"epics_status", "explanation", b"explanation", "interference", b"interference", "interferences", b"interferences", "may_still_fire", b"may_still_fire", "name", b"name", "number", b"number", "ramp_steps_sent", b"ramp_steps_sent", "readback", b"readback", "readback_reached", b"readback_reached", "seen", b"seen", "send_time", b"send_time", "skip", b"skip", "stage", b"stage", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__readback_reached: _TypeAlias = _typing.Literal["readback_reached"]  # noqa: Y015
     _WhichOneofArgType__readback_reached: _TypeAlias = _typing.Literal["_readback_reached", b"_readback_reached"]  # noqa: Y015

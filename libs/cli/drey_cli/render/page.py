@@ -1,0 +1,64 @@
+"""One page for the logbook: a file that loads nothing, whatever a name or a comment holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from drey_cli.render.table import Table, text_of
+
+Cells = Iterable[tuple[str, str]]
+"""(class, text) of each cell of a row; the class may be empty."""
+PAGE_END = "</body></html>\n"
+_STYLE = """
+:root { color-scheme: light dark }
+body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #8884;
+  vertical-align: top }
+th { border-bottom: 2px solid #8888; white-space: nowrap }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+td.pv { font-family: ui-monospace, monospace; white-space: nowrap }
+td.digest { font-family: ui-monospace, monospace; word-break: break-all }
+.warnings { border-left: 5px solid #c60; padding: .1rem 1rem; background: #f902 }
+.alarm { color: #c00; font-weight: 600 }
+@media (prefers-color-scheme: dark) { .alarm { color: #f77 } }
+@media print { body { margin: 0; max-width: none } tr { break-inside: avoid } }
+"""
+
+
+def page_head(title: str, heading: str) -> str:
+    """All up to the first section."""
+    return "\n".join(
+        (
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';'
+            " style-src 'unsafe-inline'\">",
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
+            f"<h1>{escape(heading)}</h1>",
+        )
+    )
+
+
+def facts_html(facts: Table) -> str:
+    """A table of names and what is known of them."""
+    rows = (
+        (("", text_of(name)), ("digest" if text_of(name) == "digest" else "", text_of(value)))
+        for name, value in facts.rows
+    )
+    return html_table((), rows)
+
+
+def html_table(titles: Sequence[str], rows: Iterable[Cells]) -> str:
+    """A table, without a head where there are no titles."""
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    lines = [f"<table>{f'<tr>{head}</tr>' if head else ''}"]
+    for cells in rows:
+        tds = (
+            f"<td class={kind}>{escape(text)}</td>" if kind else f"<td>{escape(text)}</td>"
+            for kind, text in cells
+        )
+        lines.append(f"<tr>{''.join(tds)}</tr>")
+    return "\n".join([*lines, "</table>"])
