@@ -63,6 +63,7 @@ class Reason(IntEnum):
     OWN_PLAN = 45
     GUARD_FAILED = 46
     POLICY_CONTRADICTION = 47
+    TOO_MANY_FAILED = 48
 
 
 class DreyError(Exception):

@@ -28,6 +28,7 @@ from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.record_check import RecordCheck
 from drey_restore.usecases.restores import Restores
+from drey_restore.usecases.rollback import Rollback
 from drey_restore.usecases.runner import Runner
 from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
@@ -100,15 +101,6 @@ async def main(settings: RestoreSettings, app: App) -> int:
         lambda: open_table(settings.channel_access, settings.ca_environment()),
         limits,
     )
-    runner = Runner(
-        running, jobs, pool, feed, guards, ending, notifier, running_restores, limits, now_ns
-    )
-    worker = JobWorker(
-        jobs,
-        {JOB_KIND: JobKind(runner.run, runner.interrupted)},
-        owner=f"restore@{socket.gethostname()}:{os.getpid()}",
-        lease_s=settings.job_lease,
-    )
     pulses = Pulses(image, settings.shards)
     live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
     grants = GrantCheck(catalog, store)
@@ -127,10 +119,30 @@ async def main(settings: RestoreSettings, app: App) -> int:
         grants=grants,
         refused=parse_problems(settings.refuse),
     )
+    beginning = Beginning(store, jobs)
+    rollback = Rollback(plans, running, Beginning(running, jobs), now_ns)
+    runner = Runner(
+        running,
+        jobs,
+        pool,
+        feed,
+        rollback,
+        guards,
+        ending,
+        notifier,
+        running_restores,
+        limits,
+        now_ns,
+    )
+    worker = JobWorker(
+        jobs,
+        {JOB_KIND: JobKind(runner.run, runner.interrupted)},
+        owner=f"restore@{socket.gethostname()}:{os.getpid()}",
+        lease_s=settings.job_lease,
+    )
     warm = WarmLoop(catalog, live)
     await bus.subscribe(bus.subject("catalog"), warm.on_event)
     await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
-    beginning = Beginning(store, jobs)
     restores = Restores(store, jobs, ending, notifier, running_restores, now_ns, grants, beginning)
     approvals = Approvals(store, now_ns, grants)
     servicer = RestoreServicer(plans, restores, approvals, now_ns)

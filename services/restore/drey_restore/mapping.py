@@ -107,8 +107,7 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
         )
     for index, gate in enumerate(spec.gates):
         _check_gate(gate, f"spec.gates[{index}]")
-    if spec.HasField("rollback"):
-        raise _not_built("spec.rollback")
+    _check_rollback(spec)
     return PlanRequest(
         snapshot_id=spec.state.snapshot_id.lower(),
         golden=(golden.scope, golden.label) if state == "golden" else None,
@@ -181,6 +180,16 @@ def _check_gate(gate: restore_pb2.StageGate, path: str) -> None:
             raise InvalidArgument(f"{path}.max_failed: is negative", field=f"{path}.max_failed")
         case None:
             raise _missing(f"{path}.max_failed")
+
+
+def _check_rollback(spec: restore_pb2.PlanSpec) -> None:
+    path = "spec.rollback.max_failed"
+    if spec.rollback.max_failed < 0:
+        raise InvalidArgument(f"{path}: is negative", field=path)
+    if spec.HasField("rollback") and not (
+        spec.rollback.HasField("max_failed") or spec.rollback.on_guard
+    ):
+        raise _missing(path)
 
 
 def execute_request(request: restore_service_pb2.ExecutePlanRequest) -> ExecuteRequest:
@@ -335,7 +344,12 @@ def restore_message(restore: RestoreRecord) -> restore_pb2.Restore:
         continues_restore_id=restore.continues_restore_id or "",
         continued_by_restore_id=restore.continued_by_restore_id or "",
         interfered=restore.interfered,
+        rollback_restore_id=restore.rollback_restore_id or "",
     )
+    if restore.rollback_error_reason:
+        out.rollback_error.CopyFrom(
+            _item_error(restore.rollback_error_reason, restore.rollback_error_message)
+        )
     if restore.error_reason:
         out.error.CopyFrom(_item_error(restore.error_reason, restore.error_message))
     return out

@@ -178,7 +178,9 @@ class RestoreServicer:
         self, request: pb.AbortRestoreRequest, context: Context
     ) -> pb.AbortRestoreResponse:
         """Stop a restore."""
-        restore = await self._restores.abort(request.id, request.reason, current_principal.get())
+        restore = await self._restores.abort(
+            *(request.id, request.reason, current_principal.get()), roll_back=request.roll_back
+        )
         return pb.AbortRestoreResponse(restore=mapping.restore_message(restore))
 
     async def PauseRestore(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from drey_cli.commands import SUMMARIES
+from drey_cli.conditions import PlanRules, rules_options
 from drey_cli.contracts import restore_pb2, restore_service_pb2
 from drey_cli.edits import given_values, plan_edits
 from drey_cli.errors import CliError, usage_error
@@ -51,6 +52,8 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
         "drey restore plan latest --scale 'QUAD:*=1.02' --set MODE=Standby",
         "drey restore plan --set QUAD:01:I=1.5 --set MODE=Standby",
         "drey restore plan --values tuned.csv",
+        "drey restore plan latest --guard 'SR:CURRENT < 0.1 and MODE == \"MD\"' --gate 0=0",
+        "drey restore plan latest --gate '1=SR:VACUUM < 1e-7' --rollback-after 5",
     ),
 )
 @argument("snapshot", required=False)
@@ -73,6 +76,7 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
 @option("--scale", multiple=True, metavar="PV=FACTOR", help="Scale the stored value. Repeatable.")
 @option("--offset", multiple=True, metavar="PV=NUMBER", help="Add to it, scaled. Repeatable.")
 @option("--lifetime", type=SPAN, metavar="TIME", help="It may be run so long. Default 15m.")
+@rules_options
 @comment_option
 @items_option
 @output_option
@@ -86,6 +90,7 @@ def plan(
     scale: tuple[str, ...],
     offset: tuple[str, ...],
     lifetime: Duration | None,
+    rules: PlanRules,
     comment: str,
     limit: int,
     output: str | None,
@@ -95,6 +100,11 @@ def plan(
     SNAPSHOT is an id, part of it, latest, latest~N, or an exact title; without one the values are
     those of --set and --values. Nothing is written to the machine. Without a choice of PVs: all of
     the snapshot, or of the values.
+
+    What must hold (--guard, --gate) and when it goes back (--rollback-...) belongs to the plan: its
+    digest covers it, and nobody changes it at 3 a.m. In a condition a PV is its readback, or its
+    setpoint where it has none; setpoint(NAME) is its setpoint. An enumeration is its label, in
+    quotes. What cannot be known does not hold.
     """
     spec = restore_pb2.PlanSpec(
         selector=choice.optional(), exact=exact, lifetime=lifetime, comment=comment
@@ -115,6 +125,7 @@ def plan(
     else:
         spec.state.snapshot_id = snapshot_id(session.client, snapshot)
     spec.edits.extend(plan_edits(given, scale, offset))
+    rules.add_to(spec)
     _make_plan(session, spec, limit, output)
 
 
@@ -127,6 +138,7 @@ def plan(
 @own_restore_argument
 @choosing
 @option("--also-changed", is_flag=True, help="Also what somebody has changed since the restore.")
+@rules_options
 @comment_option
 @items_option
 @output_option
@@ -135,6 +147,7 @@ def undo(
     choice: Choice,
     restore: str,
     also_changed: bool,
+    rules: PlanRules,
     comment: str,
     limit: int,
     output: str | None,
@@ -147,6 +160,7 @@ def undo(
         restore_id=restore_id(session.client, restore, own=True), also_changed=also_changed
     )
     spec = restore_pb2.PlanSpec(undo=undone, selector=choice.optional(), comment=comment)
+    rules.add_to(spec)
     _make_plan(session, spec, limit, output)
 
 

@@ -76,7 +76,9 @@ def run(
     """Run a plan: WRITES TO THE MACHINE, reads back, and says what was verified.
 
     Exit 0 only if every PV was verified, 4 if not. Ctrl-C asks: go on watching, leave it running,
-    pause it, or abort it. The restore does not depend on this command.
+    pause it, abort it, or abort it and go back. The restore does not depend on this command.
+
+    Guards, gates and when it goes back are in the plan: see drey restore plan --help.
     """
     client = session.client
     known_plan = get_plan(session, plan_id(client, plan, own=True))
@@ -174,7 +176,7 @@ def _handle_interrupt(session: CliSession, restore_id: str) -> None:
     """After Ctrl-C: go on watching, leave, pause or abort. Without a terminal: leave."""
     answer = "l"
     if session.out.can_ask:
-        question = "\n[c]ontinue watching, [l]eave it running, [p]ause, [a]bort? "
+        question = "\n[c]ontinue watching, [l]eave it running, [p]ause, go [b]ack, [a]bort? "
         try:
             answer = session.out.ask(question).lower()
         except KeyboardInterrupt:
@@ -184,6 +186,10 @@ def _handle_interrupt(session: CliSession, restore_id: str) -> None:
     if answer.startswith("a"):
         _abort_restore(session, restore_id, "Ctrl-C at drey restore run")
         session.out.note("aborting: what is in flight is finished and read back", "yellow")
+        return
+    if answer.startswith("b"):
+        _abort_restore(session, restore_id, "Ctrl-C at drey restore run", roll_back=True)
+        session.out.note("aborting: then it writes what was there before", "yellow")
         return
     if answer.startswith("p"):
         _pause_restore(session, restore_id)
@@ -196,13 +202,30 @@ def _handle_interrupt(session: CliSession, restore_id: str) -> None:
 
 
 def _show_end(session: CliSession, restore: restore_pb2.Restore) -> None:
-    """Show how it ended and exit by it. One that could not begin is an error like any other."""
+    """Show how it ended and exit by it. One that could not begin is an error like any other.
+
+    Where it goes back on its own, that is followed to its end too.
+    """
     refuse_failed(restore)
-    if session.out.json:
-        session.out.document({"restore": restore})
-    else:
+    shown = {"restore": restore}
+    if not session.out.json:
         show_restore(session, restore, limit=_SHOWN, everything=False)
+    if restore.rollback_restore_id:
+        session.out.note(f"it goes back: restore {restore.rollback_restore_id}", "yellow")
+        shown["rollback"] = _follow_restore(
+            session, _get_restore(session, restore.rollback_restore_id)
+        )
+        if not session.out.json:
+            show_restore(session, shown["rollback"], limit=_SHOWN, everything=False)
+    if session.out.json:
+        session.out.document(shown)
     end_with(exit_code(restore))
+
+
+def _get_restore(session: CliSession, identity: str) -> restore_pb2.Restore:
+    client = session.client
+    request = restore_service_pb2.GetRestoreRequest(id=identity)
+    return client.call(client.restores.GetRestore, request).restore
 
 
 def refuse_failed(restore: restore_pb2.Restore) -> None:
@@ -237,30 +260,39 @@ def watch(session: CliSession, restore: str) -> None:
         refuse_failed(last)
         end_with(exit_code(last))
         return
-    request = restore_service_pb2.GetRestoreRequest(id=identity)
-    answer = client.call(client.restores.GetRestore, request)
-    _show_end(session, _follow_restore(session, answer.restore))
+    _show_end(session, _follow_restore(session, _get_restore(session, identity)))
 
 
 @command(
     "abort",
     restore_command,
     gives="AbortRestoreResponse",
-    examples=("drey restore abort latest --reason 'beam loss'",),
+    examples=(
+        "drey restore abort latest --reason 'beam loss'",
+        "drey restore abort latest --roll-back --reason 'wrong snapshot'",
+    ),
 )
 @own_restore_argument
+@option("--roll-back", is_flag=True, help="Go back then: WRITES what was there before.")
 @reason_option
-def abort(session: CliSession, restore: str, reason: str) -> None:
-    """Stop a restore: no further write is sent; what is in flight is finished and read back."""
-    answer = _abort_restore(session, restore_id(session.client, restore, own=True), reason)
+def abort(session: CliSession, restore: str, roll_back: bool, reason: str) -> None:
+    """Stop a restore: no further write is sent; what is in flight is finished and read back.
+
+    It stays where it stopped. With --roll-back another restore begins then, which writes what was
+    there before, of what was sent, where nobody has changed it since, in reverse order.
+    """
+    identity = restore_id(session.client, restore, own=True)
+    answer = _abort_restore(session, identity, reason, roll_back=roll_back)
     session.show(answer, lambda: restore_facts(answer.restore, utc=session.out.utc))
 
 
 def _abort_restore(
-    session: CliSession, restore_id: str, reason: str
+    session: CliSession, restore_id: str, reason: str, *, roll_back: bool = False
 ) -> restore_service_pb2.AbortRestoreResponse:
     client = session.client
-    request = restore_service_pb2.AbortRestoreRequest(id=restore_id, reason=reason)
+    request = restore_service_pb2.AbortRestoreRequest(
+        id=restore_id, reason=reason, roll_back=roll_back
+    )
     return client.call(client.restores.AbortRestore, request)
 
 
@@ -329,9 +361,7 @@ def resume(
         verify_timeout=verify_timeout,
         comment=comment,
     )
-    known = client.call(
-        client.restores.GetRestore, restore_service_pb2.GetRestoreRequest(id=request.id)
-    ).restore
+    known = _get_restore(session, request.id)
     interrupted = state_of(known) == "interrupted"
     if interrupted:
         session.confirm(_resume_question(known, also_unknown=also_unknown), yes=yes)

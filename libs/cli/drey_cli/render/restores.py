@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from drey_cli.conditions import rules_text
 from drey_cli.contracts import catalog_pb2, restore_pb2, value_pb2
 from drey_cli.render.comparisons import deviation_cell
 from drey_cli.render.table import (
@@ -50,6 +51,7 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
     for skip in plan.skips:
         reason = short_name(restore_pb2.SkipReason, skip.reason)
         pairs.append((f"  {reason}", Cell(plural(skip.pvs, "PV"), skip_style(reason))))
+    pairs += rules_text(plan.spec)
     if plan.HasField("approval"):
         pairs.append(("approval", _approval_cell(plan.approval)))
     if plan.spec.comment:
@@ -201,6 +203,11 @@ def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
     if restore.interfered:
         meanwhile = f"{plural(restore.interfered, 'PV')}, by somebody else, or by logic of the IOC"
         pairs.append(("changed meanwhile", Cell(meanwhile, "bold yellow")))
+    if restore.rollback_restore_id:
+        pairs.append(("goes back by", Cell(restore.rollback_restore_id, "bold yellow")))
+    if restore.HasField("rollback_error"):
+        why_not = f"it did NOT go back: {restore.rollback_error.message}"
+        pairs.append(("rollback", Cell(why_not, "bold red")))
     if restore.may_still_fire:
         held = f"{plural(restore.may_still_fire, 'PV')}, held until their IOCs answer"
         pairs.append(("may still be written", Cell(held, "bold red")))

@@ -24,6 +24,12 @@ def rules_of(spec: restore_pb2.PlanSpec) -> Rules:
     )
 
 
+def undo_spec(restore_id: str, comment: str) -> bytes:
+    """What the plan of the way back of a restore is made of, as a message of the contract."""
+    spec = restore_pb2.PlanSpec(undo=restore_pb2.UndoOf(restore_id=restore_id), comment=comment)
+    return spec.SerializeToString(deterministic=True)
+
+
 def _guard(guard: restore_pb2.Guard) -> Guard:
     return Guard(guard.expression, guard.description)
 

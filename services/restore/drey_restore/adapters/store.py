@@ -47,6 +47,7 @@ SELECT r.id, r.plan_id, r.plan_digest, p.snapshot_id, r.state, r.verdicts, r.pri
     r.accept_moved, r.max_unreachable, r.create_time_ns, r.abort_requested, r.abort_reason,
     r.pause_requested, r.error_reason, r.error_message, r.start_time_ns, r.end_time_ns, r.revision,
     r.continues_restore_id, r.also_unknown, r.interfered,
+    r.roll_back_requested, r.rollback_restore_id, r.rollback_error_reason, r.rollback_error_message,
     (SELECT c.id FROM restore.restore c WHERE c.continues_restore_id = r.id
      ORDER BY c.id DESC LIMIT 1) AS continued_by_restore_id,
     (SELECT count(*) FROM restore.unanswered u
@@ -86,7 +87,8 @@ RETURNING before.state, r.principal, r.role
 """
 _FINISH = """
 UPDATE restore.restore SET state = $2, verdicts = $3, all_verified = $4, error_reason = $5,
-    error_message = $6, end_time_ns = $7, revision = revision + 1, interfered = $9
+    error_message = $6, end_time_ns = $7, revision = revision + 1, interfered = $9,
+    rollback_restore_id = $10, rollback_error_reason = $11, rollback_error_message = $12
 WHERE id = $1 AND state = ANY($8::smallint[])
 """
 _INTENT = f"""
@@ -323,12 +325,15 @@ class RestoreStore:
 
         return [_restore(row, "") for row in await self.database.run_reading(fetch)]
 
-    async def request_abort(self, conn: Connection, restore_id: str, reason: str) -> None:
+    async def request_abort(
+        self, conn: Connection, restore_id: str, reason: str, *, roll_back: bool = False
+    ) -> None:
         """Note the wish; whoever runs it sees it."""
         await conn.execute(
             "UPDATE restore.restore SET abort_requested = true, abort_reason = $2,"
-            " revision = revision + 1 WHERE id = $1 AND NOT abort_requested AND end_time_ns = 0",
-            *(restore_id, reason),
+            " roll_back_requested = $3, revision = revision + 1"
+            " WHERE id = $1 AND NOT abort_requested AND end_time_ns = 0",
+            *(restore_id, reason, roll_back),
         )
 
     async def set_pause(self, conn: Connection, restore_id: str, *, pause: bool) -> None:
@@ -389,6 +394,8 @@ class RestoreStore:
             *(restore.id, int(restore.state), list(restore.verdicts), restore.all_verified),
             *(int(restore.error_reason), restore.error_message, at_ns),
             *([int(s) for s in _before(restore.state)], restore.interfered),
+            *(restore.rollback_restore_id, int(restore.rollback_error_reason)),
+            restore.rollback_error_message,
         )
         if status != "UPDATE 1":
             raise _not_any_more(restore.id, restore.state)
@@ -635,7 +642,8 @@ def _restore(row: Record | None, restore_id: str) -> RestoreRecord:
     fields["snapshot_id"] = fields["snapshot_id"] or ""
     fields["verdicts"] = tuple(fields["verdicts"])
     fields["state"] = RestoreState(fields["state"])
-    fields["error_reason"] = Reason(fields["error_reason"])
+    for name in ("error_reason", "rollback_error_reason"):
+        fields[name] = Reason(fields[name])
     return RestoreRecord(**fields)
 
 

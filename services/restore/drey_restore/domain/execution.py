@@ -319,7 +319,16 @@ class Execution(_Bookkeeping):
         found: I8 = rows[self.verdict[rows] != Verdict.VERIFIED]
         return found
 
+    def failures(self, *, at_end: bool) -> I8:
+        """Rows whose write has failed as far as is known; at the end all that are not verified."""
+        failed = (*_FAILED, Verdict.WRITTEN, Verdict.UNKNOWN) if at_end else _FAILED
+        return np.flatnonzero(np.isin(self.verdict, failed))
 
+
+_FAILED = (
+    *(Verdict.REFUSED, Verdict.TIMED_OUT, Verdict.DISCONNECTED, Verdict.RAMP_STOPPED),
+    *(Verdict.NOT_REACHED, Verdict.IN_ALARM),
+)
 _ACCEPTED = (Verdict.WRITTEN, Verdict.VERIFIED, Verdict.NOT_REACHED, Verdict.IN_ALARM)
 
 _UNVERIFIED = {
@@ -379,6 +388,17 @@ def gate_not_met(items: PlanItems, rows: I8, failed: I8, most: int) -> FailedPre
         " for what is left",
         reason=Reason.GATE_NOT_MET,
         metadata={"stage": str(stage), "failed": str(len(failed)), "first_failed": first},
+    )
+
+
+def too_many_failed(items: PlanItems, failed: I8, most: int) -> FailedPrecondition:
+    """TOO_MANY_FAILED: more writes failed than a plan allows before it goes back."""
+    first = items.names[int(failed[0])]
+    return FailedPrecondition(
+        f"{len(failed)} writes failed, the first is {first}, and {most} may before it goes back;"
+        " nothing more of it is written",
+        reason=Reason.TOO_MANY_FAILED,
+        metadata={"failed": str(len(failed)), "first_failed": first},
     )
 
 

@@ -149,6 +149,10 @@ class RestoreRecord:
     also_unknown: bool = False
     continued_by_restore_id: str | None = None
     interfered: int = 0
+    roll_back_requested: bool = False
+    rollback_restore_id: str | None = None
+    rollback_error_reason: Reason = Reason.UNSPECIFIED
+    rollback_error_message: str = ""
     abort_requested: bool = False
     abort_reason: str = ""
     pause_requested: bool = False

@@ -8,6 +8,7 @@ from typing import Any
 
 from drey_core.errors import FailedPrecondition, Reason
 from drey_restore.adapters.store import RestoreStore
+from drey_restore.domain.execution import count_verdicts, initial_verdicts
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.records import RestoreRecord
 from drey_restore.usecases.holding import fields_of, refuse_held
@@ -18,6 +19,11 @@ from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.jobs import JobStore
 
 JOB_KIND = "restore"
+
+
+def first_verdicts(items: PlanItems) -> tuple[int, ...]:
+    """Counts of the verdicts of a plan before anything is sent."""
+    return tuple(count_verdicts(initial_verdicts(items.skip)))
 
 
 class Beginning:
@@ -36,13 +42,15 @@ class Beginning:
         after: Mapping[str, Any],
         request_id: str = "",
         events: Sequence[ResourceChange] = (),
+        after_end_of: str = "",
     ) -> RestoreRecord:
         """Store a restore that waits for a worker; its `id` and `job_id` are made here.
 
         CHANNELS_HELD where another one writes one of its records, or may still. `action` and
-        `after` are for the audit. The caller holds `lock_execution`.
+        `after` are for the audit. `after_end_of`: the restore that ends in the same transaction,
+        and lets its records go. The caller holds `lock_execution`.
         """
-        await self._check_held(conn, items)
+        await self._check_held(conn, items, after_end_of)
         restore_id = new_id()
         job = await self._jobs.create(
             conn,
@@ -77,11 +85,13 @@ class Beginning:
         )
         return restore
 
-    async def _check_held(self, conn: Connection, items: PlanItems) -> None:
+    async def _check_held(self, conn: Connection, items: PlanItems, besides: str) -> None:
         """CHANNELS_HELD where another restore writes one of these fields, or may still."""
         refuse_held(await self._store.unanswered(conn), items)
         wanted: set[str] = set()
         for other in await self._store.open_restores(conn):
+            if other.id == besides:
+                continue
             held = await self._store.plan_items(other.plan_id, conn=conn)
             if not wanted:
                 wanted = fields_of(items)

@@ -11,18 +11,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from drey_ca.interface import Slots
-from drey_core.errors import DreyError, FailedPrecondition
-from drey_core.values import I8
+from drey_core.errors import DreyError, FailedPrecondition, Reason
+from drey_core.values import I8, Columns
 from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import Execution
-from drey_restore.domain.items import Carried, PlanItems
+from drey_restore.domain.execution import Execution, too_many_failed
+from drey_restore.domain.items import Carried, Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState
 from drey_restore.domain.records import RestoreRecord, Rules, Unanswered
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.notify import Notifier, Wishes
+from drey_restore.usecases.plans import MadePlan
+from drey_restore.usecases.rollback import Rollback, goes_back, without_way_back
 from drey_restore.usecases.watching import WriteWatch
 from drey_runtime.backoff import backoff
 from drey_runtime.database import is_unavailable
@@ -54,18 +56,20 @@ class Course:
         context: JobContext,
         wishes: Wishes,
         feed: ChangeFeed,
+        rollback: Rollback,
         carried: Carried | None = None,
     ) -> None:
         self.store, self.channels, self.limits, self.clock = store, channels, limits, clock
         self.restore, self.items, self.rules = restore, items, rules
         self.context = context
         self._ending, self._notifier, self._wishes = ending, notifier, wishes
-        self.carried = carried
+        self.carried, self._rollback = carried, rollback
         self.watch = WriteWatch(feed, channels, items)
         self.execution = Execution(items, carried)
         self.with_readback = np.zeros(len(items), bool)
         known = outcome_of(items, self.execution, carried)
         self.before = self.at_start = known.before
+        self.readback_before = Columns.empty(len(items)) if carried is None else carried.readback
         self.seen, self.readback = known.seen, known.readback
         self.reached, self.moving = known.readback_reached.copy(), known.moving.copy()
         self.unanswered: Unanswered | None = None
@@ -87,6 +91,20 @@ class Course:
         if self.cut_short is None:
             self.cut_short = why
         self._halted.set()
+
+    def check_failures(self, *, at_end: bool = False) -> None:
+        """End it where more writes have failed than its plan allows before it goes back."""
+        why = self.failed_too_often(at_end=at_end)
+        if why is not None:
+            self.halt(why)
+
+    def failed_too_often(self, *, at_end: bool = False) -> DreyError | None:
+        """Why it is to go back for its failures; None: it is not."""
+        most = None if self.rules.rollback is None else self.rules.rollback.max_failed
+        if most is None:
+            return None
+        failed = self.execution.failures(at_end=at_end)
+        return too_many_failed(self.items, failed, most) if len(failed) > most else None
 
     def stop(self) -> None:
         """End it as somebody wanted who told another process."""
@@ -200,27 +218,54 @@ class Course:
             interferences=self.watch.interference.count,
         )
 
+        way_back: MadePlan | DreyError | None = None
+
         async def store_end() -> None:
+            nonlocal way_back
             fresh = await self.store.restore(self.restore.id)
             if fresh.state.ended:
                 return  # stored before, and the answer was lost
             fresh = replace(fresh, interfered=self.watch.interference.interfered)
+            if way_back is None and goes_back(self.rules, fresh, state, error):
+                way_back = await self._plan_way_back(fresh, outcome)
             try:
-                await self._ending.end(
-                    fresh,
-                    (self.items, outcome),
-                    self.execution.counts,
-                    state,
-                    error,
-                    self.unanswered,
-                    end_job=self.context.end_in,
-                )
+                async with self.store.database.transaction() as conn:
+                    if isinstance(way_back, MadePlan):
+                        fresh = await self._rollback.begin(conn, fresh, way_back, error)
+                    elif way_back is not None:
+                        fresh = without_way_back(fresh, way_back)
+                    await self._ending.end_in(
+                        conn,
+                        fresh,
+                        (self.items, outcome),
+                        self.execution.counts,
+                        state,
+                        error,
+                        self.unanswered,
+                        end_job=self.context.end_in,
+                    )
             except BaseException:
                 self.context.not_ended()
                 raise
+            self._ending.tell_end(fresh.id, self.execution.counts, state)
 
         self._show_progress(state)
         await through_outage(store_end)
+
+    async def _plan_way_back(
+        self, restore: RestoreRecord, outcome: Outcome
+    ) -> MadePlan | DreyError:
+        """The plan of the way back, or why there is none."""
+        if not self.execution.anything_sent:
+            return FailedPrecondition("nothing was sent", reason=Reason.PLAN_EMPTY)
+        try:
+            return await self._rollback.prepare(
+                *(restore, self.items, outcome, self.readback_before, self.unanswered)
+            )
+        except DreyError as error:
+            if is_unavailable(error):
+                raise
+            return error
 
     def _show_progress(self, state: RestoreState) -> None:
         self.context.progress(self.execution.finished, len(self.items.writes), state.name.lower())

@@ -195,6 +195,12 @@ class Ending:
         journal = await self._store.journal(restore.id)
         if journal and state == RestoreState.FAILED:
             state = RestoreState.INTERRUPTED
+        if restore.roll_back_requested:
+            restore = replace(
+                restore,
+                rollback_error_reason=Reason.WRONG_STATE,
+                rollback_error_message="its process stopped before it could go back",
+            )
         try:
             items = await self._store.plan_items(restore.plan_id, restore.plan_digest)
         except FailedPrecondition as mismatch:

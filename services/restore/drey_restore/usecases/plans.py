@@ -17,6 +17,7 @@ from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import ChannelReading, LiveMachine, LivePages
 from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, merged
+from drey_restore.adapters.specs import undo_spec
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
 from drey_restore.domain.digest import plan_digest
@@ -33,7 +34,7 @@ from drey_restore.domain.planning import (
     refuse_records,
 )
 from drey_restore.domain.policy import PolicyRows, done_address
-from drey_restore.domain.records import RECIPE, Chosen, PlanRecord, Rules
+from drey_restore.domain.records import RECIPE, Chosen, PlanRecord, RestoreRecord, Rules
 from drey_restore.domain.waiting import stage_waits
 from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.approvals import Protected, approval_of
@@ -44,6 +45,7 @@ from drey_restore.usecases.sources import PlanSource, given_source, undo_source
 from drey_runtime import audit, idempotency
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
+from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.together import together
 
@@ -52,6 +54,8 @@ _MOST_WAITING = 100
 """Plans that are being made, or wait for their turn."""
 
 METHOD = "drey.restore.v1.RestoreService/CreatePlan"
+_WAY_BACK_NS = 900 * 10**9
+"""How long the plan of a way back may be executed; it is at once."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class PlanRequest:
 
     `golden` is the scope and the label of the snapshot that it is to be, until that is looked up.
     `spec` is all of it as it came; `raw` are the request's bytes, by which a repeat is known.
+    `source`: where the values come from is known already.
     """
 
     snapshot_id: str
@@ -83,6 +88,16 @@ class PlanRequest:
     spec: bytes
     request_id: str
     raw: bytes
+    source: PlanSource | None = None
+
+
+@dataclass(frozen=True)
+class MadePlan:
+    """A plan that is not stored yet: with its digest, its items, and these as they are stored."""
+
+    plan: PlanRecord
+    items: PlanItems
+    packed: bytes
 
 
 class Plans:
@@ -125,10 +140,11 @@ class Plans:
                 await self._grants.require(
                     principal, "restore.plans.create", items, "making this plan"
                 )
-                plan = self._record(request, principal, items, new_id())
-                plan, packed = await asyncio.to_thread(_pack, plan, items)
+                plan = self._record(request, principal.name, principal.roles_text, items)
+                made_plan = await asyncio.to_thread(_pack, plan, items)
+                plan = made_plan.plan
                 plan = replace(plan, approval=approval_of(plan, items, protected))
-                made = await self._insert(request, principal, plan, items, packed)
+                made = await self._insert(request, principal, replace(made_plan, plan=plan))
         return await self._store.plan(made)
 
     @asynccontextmanager
@@ -160,9 +176,7 @@ class Plans:
         self,
         request: PlanRequest,
         principal: Principal,
-        plan: PlanRecord,
-        items: PlanItems,
-        packed: bytes,
+        made: MadePlan,
     ) -> str:
         """Store a plan, unless a repeat of the request was faster; the id of the one stored."""
         async with (
@@ -170,61 +184,92 @@ class Plans:
             idempotency.once(conn, METHOD, principal.name, request.request_id, request.raw) as slot,
         ):
             if slot.seen is None:
-                await self._store.insert_writes(conn, plan.id, items)
-                await self._store.insert_plan(conn, plan, packed)
-                if plan.approval is not None:
-                    await self._store.insert_approval(conn, plan.approval)
-                slot.response = plan.id.encode()
-                await audit.append(
-                    conn,
-                    actor=principal.name,
-                    role=principal.roles_text,
-                    action="plan.create",
-                    object=f"plans/{plan.id}",
-                    after={
-                        "snapshot_id": plan.snapshot_id,
-                        "undoes_restore_id": plan.undoes_restore_id or "",
-                        "given_values": len(request.given or ()),
-                        "digest": plan.digest,
-                        "pvs": plan.pvs,
-                        "writes": plan.writes,
-                        "under_approval": 0 if plan.approval is None else plan.approval.pvs,
-                    },
-                    at_ns=plan.create_time_ns,
-                    request_id=request.request_id,
-                    events=[
-                        ResourceChange(
-                            Resource.PLAN,
-                            EventKind.CREATED,
-                            plan.id,
-                            state=plan.state(plan.create_time_ns).name.lower(),
-                        )
-                    ],
+                await self.store_made(
+                    conn, made, given=len(request.given or ()), request_id=request.request_id
                 )
+                slot.response = made.plan.id.encode()
         if slot.response is None:
             raise Internal("a plan was not stored")
         return slot.response.decode()
 
+    async def store_made(
+        self, conn: Connection, made: MadePlan, *, given: int = 0, request_id: str = ""
+    ) -> None:
+        """Store a plan in the caller's transaction; `given`: values of it that the caller gave."""
+        plan = made.plan
+        await self._store.insert_writes(conn, plan.id, made.items)
+        await self._store.insert_plan(conn, plan, made.packed)
+        if plan.approval is not None:
+            await self._store.insert_approval(conn, plan.approval)
+        await audit.append(
+            conn,
+            actor=plan.principal,
+            role=plan.role,
+            action="plan.create",
+            object=f"plans/{plan.id}",
+            after={
+                "snapshot_id": plan.snapshot_id,
+                "undoes_restore_id": plan.undoes_restore_id or "",
+                "given_values": given,
+                "digest": plan.digest,
+                "pvs": plan.pvs,
+                "writes": plan.writes,
+                "under_approval": 0 if plan.approval is None else plan.approval.pvs,
+            },
+            at_ns=plan.create_time_ns,
+            request_id=request_id,
+            events=[
+                ResourceChange(
+                    Resource.PLAN,
+                    EventKind.CREATED,
+                    plan.id,
+                    state=plan.state(plan.create_time_ns).name.lower(),
+                )
+            ],
+        )
+
+    async def make_way_back(self, restore: RestoreRecord, source: PlanSource) -> MadePlan:
+        """The plan of the way back of a restore that is about to end, in the name of its actor.
+
+        It waits for no second person: that it goes back was decided with the restore.
+        """
+        comment = f"rolls back restore {restore.id}"
+        request = PlanRequest(
+            snapshot_id="",
+            golden=None,
+            undo=Undo(restore.id),
+            given=None,
+            selector=None,
+            edits=(),
+            exact=False,
+            lifetime_ns=_WAY_BACK_NS,
+            comment=comment,
+            rules=Rules(),
+            spec=undo_spec(restore.id, comment),
+            request_id="",
+            raw=b"",
+            source=source,
+        )
+        items = await self.compute(request)
+        plan = self._record(request, restore.principal, restore.role, items)
+        return await asyncio.to_thread(_pack, plan, items)
+
     def _record(
-        self,
-        request: PlanRequest,
-        principal: Principal,
-        items: PlanItems,
-        plan_id: str,
+        self, request: PlanRequest, principal: str, role: str, items: PlanItems
     ) -> PlanRecord:
         """The plan, but for its digest."""
         now = self._clock()
         skips = np.bincount(items.skip, minlength=SKIPS)
         return PlanRecord(
-            id=plan_id,
+            id=new_id(),
             digest="",
             snapshot_id=request.snapshot_id,
             pvs=len(items),
             writes=int(skips[0]),
             skips=(0, *skips[1:].tolist()),
             exact=request.exact,
-            principal=principal.name,
-            role=principal.roles_text,
+            principal=principal,
+            role=role,
             comment=request.comment,
             create_time_ns=now,
             expire_time_ns=now + request.lifetime_ns,
@@ -242,6 +287,8 @@ class Plans:
         load = self._from_snapshot if request.undo is None else self._from_restore
         if request.given is not None:
             load = self._from_values
+        if request.source is not None:
+            load = self._from_source
         directory, policies, source, live, edits = await together(
             self._catalog.current(),
             self._catalog.policies(),
@@ -286,6 +333,11 @@ class Plans:
             return items
         facts = await self._records.look(items)
         return await asyncio.to_thread(refuse_records, items, facts, self._refused)
+
+    async def _from_source(self, request: PlanRequest) -> PlanSource:
+        if request.source is None:
+            raise Internal("a plan without a source")
+        return request.source
 
     async def _from_snapshot(self, request: PlanRequest) -> PlanSource:
         stored, chosen = await together(
@@ -397,10 +449,9 @@ class Plans:
         return await self._store.plans(limit, before_id, chosen, self._clock())
 
 
-def _pack(plan: PlanRecord, items: PlanItems) -> tuple[PlanRecord, bytes]:
-    """(the plan with its digest, its items as they are stored)."""
+def _pack(plan: PlanRecord, items: PlanItems) -> MadePlan:
     plan = replace(plan, digest=plan_digest(plan, items))
-    return plan, blob.compress(items.encode())
+    return MadePlan(plan, items, blob.compress(items.encode()))
 
 
 def _at(column: I8, rows: I8) -> I8:

@@ -126,6 +126,7 @@ class Ramper:
     def _stop(self, climbing: Climbing, ramps: I8) -> None:
         climbing.stop(ramps)
         self._execution.stop_ramps(self._rows[ramps])
+        self._course.check_failures()
 
     async def _read_first_readbacks(self) -> None:
         """Where the readbacks are before the first step; NaN where there is none to follow."""
@@ -171,6 +172,7 @@ class Ramper:
         )
         at = self._course.clock()
         self._execution.result(rows, codes, at, steps)
+        self._course.check_failures()
         await through_outage(
             lambda: self._course.store.journal_result(self._course.restore.id, batch, codes, at)
         )
@@ -190,6 +192,7 @@ class Ramper:
                 await self._course.wait_any((), _LOOK_EVERY_S)
         climbing.arrive(ramps[done], settling.settled, sent)
         self._execution.stop_ramps(rows[done[settling.late]])
+        self._course.check_failures()
 
     async def _has_followed(self, ramps: I8, values: F8, earlier: F8) -> Mask:
         """Whether setpoints, readbacks and done channels are where a step leads to."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from drey_core.errors import FailedPrecondition, Internal, Reason, Unavailable
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import count_verdicts, initial_verdicts, replay
+from drey_restore.domain.execution import replay
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import PlanState, RestoreState, Verdict
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.limits import Clock
-from drey_restore.usecases.beginning import Beginning
+from drey_restore.usecases.beginning import Beginning, first_verdicts
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.notify import Notifier, RunningRestores
@@ -115,7 +115,7 @@ class Restores:
             plan_digest=plan.digest,
             snapshot_id=plan.snapshot_id,
             state=RestoreState.WAITING,
-            verdicts=tuple(count_verdicts(initial_verdicts(items.skip))),
+            verdicts=first_verdicts(items),
             principal=principal.name,
             role=principal.roles_text,
             comment=request.comment,
@@ -143,9 +143,16 @@ class Restores:
             ],
         )
 
-    async def abort(self, restore_id: str, reason: str, principal: Principal) -> RestoreRecord:
-        """Stop a restore: nothing more is sent. WRONG_STATE where it ended in another way."""
-        await self._require_granted(principal, "abort", restore_id)
+    async def abort(
+        self, restore_id: str, reason: str, principal: Principal, *, roll_back: bool = False
+    ) -> RestoreRecord:
+        """Stop a restore: nothing more is sent. WRONG_STATE where it ended in another way.
+
+        With `roll_back` it goes back then.
+        """
+        await self._require_granted(principal, "restore.restores.abort", restore_id)
+        if roll_back:
+            await self._require_granted(principal, "restore.plans.execute", restore_id)
         async with self._store.database.transaction() as conn:
             restore = await self._store.lock_restore(conn, restore_id)
             if restore.state == RestoreState.ABORTED or restore.abort_requested:
@@ -157,14 +164,14 @@ class Restores:
                     field="id",
                     metadata={"state": restore.state.name},
                 )
-            await self._store.request_abort(conn, restore_id, reason)
+            await self._store.request_abort(conn, restore_id, reason, roll_back=roll_back)
             await audit.append(
                 conn,
                 actor=principal.name,
                 role=principal.roles_text,
                 action="restore.abort",
                 object=f"restores/{restore.id}",
-                after={"reason": reason},
+                after={"reason": reason, "roll_back": roll_back},
                 at_ns=self._clock(),
                 events=[_updated(restore)],
             )
@@ -294,7 +301,7 @@ class Restores:
         may_be: tuple[RestoreState, ...],
     ) -> RestoreRecord:
         word = "pause" if pause else "resume"
-        await self._require_granted(principal, word, restore_id)
+        await self._require_granted(principal, f"restore.restores.{word}", restore_id)
         async with self._store.database.transaction() as conn:
             restore = await self._store.lock_restore(conn, restore_id)
             if restore.state not in may_be:
@@ -320,12 +327,13 @@ class Restores:
         self._notifier.wake(restore_id)
         return await self._store.restore(restore_id)
 
-    async def _require_granted(self, principal: Principal, verb: str, restore_id: str) -> None:
+    async def _require_granted(
+        self, principal: Principal, permission: str, restore_id: str
+    ) -> None:
         """Raise `PermissionDenied` where the caller may do it with some PVs, and not with these."""
-        permission = f"restore.restores.{verb}"
         if principal.selectors_for(permission) is not None:
             restore = await self._store.restore(restore_id)
-            doing = f"{verb} of restore {restore_id}"
+            doing = f"{permission.rpartition('.')[2]} of restore {restore_id}"
             await self._grants.require_plan(principal, permission, restore.plan_id, doing)
 
     async def _end_waiting(self, conn: Connection, restore: RestoreRecord) -> list[int] | None:

@@ -20,6 +20,7 @@ from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.ending import Ending, EndJob
 from drey_restore.usecases.guards import Guards, GuardWatch
 from drey_restore.usecases.notify import Notifier, RunningRestores
+from drey_restore.usecases.rollback import Rollback
 from drey_restore.usecases.start_check import StartCheck
 from drey_restore.usecases.verifier import Verifier
 from drey_restore.usecases.writer import SetpointWriter
@@ -36,6 +37,7 @@ class Runner:
         jobs: JobStore,
         channels: ChannelPool,
         feed: ChangeFeed,
+        rollback: Rollback,
         guards: Guards,
         ending: Ending,
         notifier: Notifier,
@@ -44,7 +46,7 @@ class Runner:
         clock: Clock,
     ) -> None:
         self._store, self._jobs, self._channels = store, jobs, channels
-        self._guards, self._feed = guards, feed
+        self._guards, self._feed, self._rollback = guards, feed, rollback
         self._ending, self._notifier, self._running = ending, notifier, running
         self._limits, self._clock = limits, clock
 
@@ -82,6 +84,7 @@ class Runner:
                 context,
                 wishes,
                 self._feed,
+                self._rollback,
                 carried,
             )
             await _run_with_channels(course, self._guards)
@@ -204,6 +207,8 @@ async def _run(course: Course, guards: Guards) -> tuple[RestoreState, DreyError 
             watch = await stack.enter_async_context(guards.watching(course.rules))
             if (broken := watch.broken()) is not None:
                 raise broken
+            if (failed := course.failed_too_often()) is not None:
+                raise failed
         except DreyError as error:
             return RestoreState.FAILED, error
         await stack.enter_async_context(
@@ -215,6 +220,7 @@ async def _run(course: Course, guards: Guards) -> tuple[RestoreState, DreyError 
         if course.execution.anything_sent:
             await verifier.run()
     course.execution.close()
+    course.check_failures(at_end=True)
     if course.is_aborted():
         return RestoreState.ABORTED, None
     if course.cut_short is not None:

@@ -90,9 +90,16 @@ async def undo_source(
         )
     if chosen is not None:
         rows = rows[np.isin(items.number[rows], chosen)]
-    numbers = items.number[rows]
     before = await store.pre_image(restore.id)
-    setpoint, readback = (outcome.before, Columns.empty(len(items))) if before is None else before
+    readback = Columns.empty(len(items)) if before is None else before[1]
+    return way_back(items, outcome, readback, rows, also_changed=also_changed)
+
+
+def way_back(
+    items: PlanItems, outcome: Outcome, readback: Columns, rows: I8, *, also_changed: bool = False
+) -> PlanSource:
+    """What was there before the first write of rows; `readback` are the readbacks then."""
+    numbers = items.number[rows]
     names = {
         int(items.number[row]): StoredName(
             items.names[row],
@@ -109,7 +116,7 @@ async def undo_source(
     return PlanSource(
         StoredValues(
             numbers,
-            setpoint.take(rows).with_key(numbers),
+            outcome.before.take(rows).with_key(numbers),
             readback.take(rows).with_key(numbers),
             items.current.key[rows],
             items.stored_readback.key[rows],
@@ -125,5 +132,7 @@ async def undo_source(
 
 def _left(items: PlanItems, outcome: Outcome) -> Columns:
     """What a restore left at each setpoint: as it was seen, else what was sent."""
-    unseen = np.flatnonzero(outcome.seen.kind == Kind.NONE)
-    return scatter(outcome.seen, unseen, items.target.take(unseen))
+    unseen = outcome.seen.kind == Kind.NONE
+    # where somebody else has interfered, what was seen may be theirs
+    rows = np.flatnonzero(unseen | (outcome.interferences != 0))
+    return scatter(outcome.seen, rows, items.target.take(rows))

@@ -68,6 +68,7 @@ class StartCheck:
         self._course.before = self._course.at_start = now
         if self._course.carried is not None:
             self._course.before, readbacks = self._course.carried.merged_before(now, readbacks)
+        self._course.readback_before = readbacks
         await self._course.store.insert_pre_image(self._restore.id, self._course.before, readbacks)
         self._check_start()
 

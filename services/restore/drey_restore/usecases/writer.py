@@ -248,6 +248,7 @@ class SetpointWriter:
             codes = await self._wait_until_settled(manner, rows, codes, until)
         at = self._course.clock()
         self._execution.result(rows, codes, at)
+        self._course.check_failures()
         self._course.watch.interference.unsent(rows[self._execution.sent_time[rows] == 0])
         await through_outage(
             lambda: self._course.store.journal_result(self._restore.id, batch, codes, at)

@@ -151,6 +151,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. With it the restore policy of a PV would contradict itself. Metadata: `pvs` (their
     number), `first_pv`.
     """
+    ERROR_REASON_TOO_MANY_FAILED: _ErrorReason.ValueType  # 48
+    """FAILED_PRECONDITION. In the `error` of a restore: more writes failed than its plan allows before it goes
+    back. Metadata: `failed`, `first_failed`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The name of the value is the `reason` of the `google.rpc.ErrorInfo`
@@ -285,6 +289,10 @@ nothing more is written. Metadata: `guard`, `why`.
 ERROR_REASON_POLICY_CONTRADICTION: ErrorReason.ValueType  # 47
 """FAILED_PRECONDITION. With it the restore policy of a PV would contradict itself. Metadata: `pvs` (their
 number), `first_pv`.
+"""
+ERROR_REASON_TOO_MANY_FAILED: ErrorReason.ValueType  # 48
+"""FAILED_PRECONDITION. In the `error` of a restore: more writes failed than its plan allows before it goes
+back. Metadata: `failed`, `first_failed`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

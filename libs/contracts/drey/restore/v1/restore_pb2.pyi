@@ -396,7 +396,7 @@ class PlanSpec(_message.Message):
 
     @_builtins.property
     def rollback(self) -> Global___Rollback:
-        """When it goes back on its own. Absent: never. Not built yet."""
+        """When it goes back on its own. Absent: never, unless AbortRestore asks for it."""
 
     @_builtins.property
     def lifetime(self) -> _duration_pb2.Duration:
@@ -659,16 +659,24 @@ Global___StageGate: _TypeAlias = StageGate  # noqa: Y015
 
 @_typing.final
 class Rollback(_message.Message):
-    """When a restore goes back on its own, in reverse order of the stages."""
+    """When a restore goes back on its own. It is `INTERRUPTED` then, and in the transaction that ends it
+    another restore begins, `rollback_restore_id`, which writes what was there before the first write: of what
+    this one sent, where nobody has changed it since, in reverse order of the stages. That one has verdicts, a
+    journal and an end of its own, and waits for no second person. An abort by a person begins none unless it
+    asks for it, and one whose process dies before does not go back on its own.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_FAILED_FIELD_NUMBER: _builtins.int
     ON_GUARD_FIELD_NUMBER: _builtins.int
     max_failed: _builtins.int
-    """After more failures than so many. Absent: never for failures. Not negative."""
+    """After more failures than so many: writes that were refused, not answered in time, not connected, or whose
+    ramp stopped; and, once all is read back, all that is not verified. Absent: never for failures. Not
+    negative.
+    """
     on_guard: _builtins.bool
-    """When a guard fails."""
+    """When a guard fails after the first write."""
     def __init__(
         self,
         *,
@@ -1222,6 +1230,8 @@ class Restore(_message.Message):
     CONTINUES_RESTORE_ID_FIELD_NUMBER: _builtins.int
     CONTINUED_BY_RESTORE_ID_FIELD_NUMBER: _builtins.int
     INTERFERED_FIELD_NUMBER: _builtins.int
+    ROLLBACK_RESTORE_ID_FIELD_NUMBER: _builtins.int
+    ROLLBACK_ERROR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the server."""
     plan_id: _builtins.str
@@ -1258,6 +1268,8 @@ class Restore(_message.Message):
     known of a restore whose process died. It does not stand against `all_verified`: what is verified was at
     its target at the end.
     """
+    rollback_restore_id: _builtins.str
+    """Restore that began when this one ended, to go back on its own. Empty: none."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictCount]:
         """PVs by verdict; they add up to the PVs of the plan."""
@@ -1284,6 +1296,10 @@ class Restore(_message.Message):
         was aborted by a person.
         """
 
+    @_builtins.property
+    def rollback_error(self) -> _errors_pb2.ItemError:
+        """Why it did not go back although that was asked for. Absent: it did, or nobody asked."""
+
     def __init__(
         self,
         *,
@@ -1306,10 +1322,12 @@ class Restore(_message.Message):
         continues_restore_id: _builtins.str = ...,
         continued_by_restore_id: _builtins.str = ...,
         interfered: _builtins.int = ...,
+        rollback_restore_id: _builtins.str = ...,
+        rollback_error: _errors_pb2.ItemError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "rollback_error", b"rollback_error", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "continued_by_restore_id", b"continued_by_restore_id", "continues_restore_id", b"continues_restore_id", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "interfered", b"interfered", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "snapshot_id", b"snapshot_id", "start_time", b"start_time", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "all_verified", b"all_verified", "comment", b"comment", "continued_by_restore_id", b"continued_by_restore_id", "continues_restore_id", b"continues_restore_id", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "interfered", b"interfered", "job_id", b"job_id", "may_still_fire", b"may_still_fire", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "pre_image_snapshot_id", b"pre_image_snapshot_id", "rollback_error", b"rollback_error", "rollback_restore_id", b"rollback_restore_id", "snapshot_id", b"snapshot_id", "start_time", b"start_time", "state", b"state", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

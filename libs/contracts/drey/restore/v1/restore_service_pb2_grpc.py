@@ -183,7 +183,8 @@ class RestoreServiceServicer:
         WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
         take place). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
-        DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED,
+        DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, TOO_MANY_FAILED,
+        NOT_ALL_VERIFIED,
         PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
         """
@@ -223,7 +224,7 @@ class RestoreServiceServicer:
 
     def AbortRestore(self, request, context):
         """Stop a restore: no further write is sent; those in flight may take two seconds more, and are read
-        back.
+        back. With `roll_back` it goes back then, as `Rollback` says.
         Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

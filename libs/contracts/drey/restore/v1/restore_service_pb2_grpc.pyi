@@ -70,7 +70,8 @@ class RestoreServiceStub:
     WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
     take place). In
     the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
-    DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED,
+    DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, TOO_MANY_FAILED,
+    NOT_ALL_VERIFIED,
     PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
     """
@@ -87,7 +88,7 @@ class RestoreServiceStub:
     """Read the items of a restore with their verdicts, by name. No effect. Reasons: NOT_FOUND."""
     AbortRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.AbortRestoreRequest, _restore_service_pb2.AbortRestoreResponse]
     """Stop a restore: no further write is sent; those in flight may take two seconds more, and are read
-    back.
+    back. With `roll_back` it goes back then, as `Rollback` says.
     Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
     """
     PauseRestore: _grpc.UnaryUnaryMultiCallable[_restore_service_pb2.PauseRestoreRequest, _restore_service_pb2.PauseRestoreResponse]
@@ -147,7 +148,8 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
     take place). In
     the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
-    DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED,
+    DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, TOO_MANY_FAILED,
+    NOT_ALL_VERIFIED,
     PLAN_DIGEST_MISMATCH (its items were replaced in the
     database: nothing is written).
     """
@@ -164,7 +166,7 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     """Read the items of a restore with their verdicts, by name. No effect. Reasons: NOT_FOUND."""
     AbortRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.AbortRestoreRequest, _restore_service_pb2.AbortRestoreResponse]  # type: ignore[assignment]
     """Stop a restore: no further write is sent; those in flight may take two seconds more, and are read
-    back.
+    back. With `roll_back` it goes back then, as `Rollback` says.
     Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
     """
     PauseRestore: _aio.UnaryUnaryMultiCallable[_restore_service_pb2.PauseRestoreRequest, _restore_service_pb2.PauseRestoreResponse]  # type: ignore[assignment]
@@ -269,7 +271,8 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
         take place). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
-        DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, NOT_ALL_VERIFIED,
+        DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, TOO_MANY_FAILED,
+        NOT_ALL_VERIFIED,
         PLAN_DIGEST_MISMATCH (its items were replaced in the
         database: nothing is written).
         """
@@ -316,7 +319,7 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_restore_service_pb2.AbortRestoreResponse, _abc.Awaitable[_restore_service_pb2.AbortRestoreResponse]]:
         """Stop a restore: no further write is sent; those in flight may take two seconds more, and are read
-        back.
+        back. With `roll_back` it goes back then, as `Rollback` says.
         Idempotent. Reasons: NOT_FOUND, WRONG_STATE.
         """
 
