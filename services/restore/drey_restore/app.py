@@ -28,8 +28,9 @@ from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.record_check import RecordCheck
 from drey_restore.usecases.restores import Restores
-from drey_restore.usecases.rollback import Rollback
+from drey_restore.usecases.rollback import GoingBack
 from drey_restore.usecases.runner import Runner
+from drey_restore.usecases.start_check import StartCheck
 from drey_runtime.app import App
 from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
@@ -105,6 +106,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
     live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
     grants = GrantCheck(catalog, store)
     records = RecordCheck(pool.table, limits, now_ns, settings.keep_channels)
+    refused = parse_problems(settings.refuse)
     plans = Plans(
         store,
         SnapshotClient(upstream),
@@ -117,17 +119,18 @@ async def main(settings: RestoreSettings, app: App) -> int:
         records=records,
         protected=Protected(catalog, parse_selectors(settings.approval_required)),
         grants=grants,
-        refused=parse_problems(settings.refuse),
+        refused=refused,
     )
     beginning = Beginning(store, jobs)
-    rollback = Rollback(plans, running, Beginning(running, jobs), now_ns)
+    going_back = GoingBack(plans, running, Beginning(running, jobs), now_ns)
     runner = Runner(
         running,
         jobs,
         pool,
         feed,
-        rollback,
+        going_back,
         guards,
+        lambda course: StartCheck(course, records, refused),
         ending,
         notifier,
         running_restores,

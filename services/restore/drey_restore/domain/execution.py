@@ -391,6 +391,17 @@ def gate_not_met(items: PlanItems, rows: I8, failed: I8, most: int) -> FailedPre
     )
 
 
+def labels_moved(items: PlanItems, rows: I8, so_far: str) -> FailedPrecondition:
+    """LABELS_MOVED: the indexes that a plan writes mean something else by now."""
+    first = items.names[int(rows[0])]
+    return FailedPrecondition(
+        f"{len(rows)} of the PVs to write have other enum labels than when the plan was made, the"
+        f" first is {first}; {so_far}. Make a new plan",
+        reason=Reason.LABELS_MOVED,
+        metadata={"moved": str(len(rows)), "first_moved": first},
+    )
+
+
 def too_many_failed(items: PlanItems, failed: I8, most: int) -> FailedPrecondition:
     """TOO_MANY_FAILED: more writes failed than a plan allows before it goes back."""
     first = items.names[int(failed[0])]

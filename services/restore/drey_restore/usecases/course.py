@@ -12,7 +12,7 @@ import numpy as np
 
 from drey_ca.interface import Slots
 from drey_core.errors import DreyError, FailedPrecondition, Reason
-from drey_core.values import I8, Columns
+from drey_core.values import I8, Columns, Kind
 from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
@@ -24,7 +24,7 @@ from drey_restore.limits import Clock, Limits
 from drey_restore.usecases.ending import Ending, outcome_of
 from drey_restore.usecases.notify import Notifier, Wishes
 from drey_restore.usecases.plans import MadePlan
-from drey_restore.usecases.rollback import Rollback, goes_back, without_way_back
+from drey_restore.usecases.rollback import GoingBack, goes_back, without_way_back
 from drey_restore.usecases.watching import WriteWatch
 from drey_runtime.backoff import backoff
 from drey_runtime.database import is_unavailable
@@ -56,17 +56,18 @@ class Course:
         context: JobContext,
         wishes: Wishes,
         feed: ChangeFeed,
-        rollback: Rollback,
+        going_back: GoingBack,
         carried: Carried | None = None,
     ) -> None:
         self.store, self.channels, self.limits, self.clock = store, channels, limits, clock
         self.restore, self.items, self.rules = restore, items, rules
         self.context = context
         self._ending, self._notifier, self._wishes = ending, notifier, wishes
-        self.carried, self._rollback = carried, rollback
+        self.carried, self._going_back = carried, going_back
         self.watch = WriteWatch(feed, channels, items)
         self.execution = Execution(items, carried)
         self.with_readback = np.zeros(len(items), bool)
+        self._connected_at = np.zeros(len(items), np.int64)
         known = outcome_of(items, self.execution, carried)
         self.before = self.at_start = known.before
         self.readback_before = Columns.empty(len(items)) if carried is None else carried.readback
@@ -174,6 +175,36 @@ class Course:
         """Addresses of the setpoints of rows."""
         return [self.items.addresses[row] for row in rows.tolist()]
 
+    def note_connections(self, rows: I8) -> None:
+        """Remember the connections of rows: their labels are those that were looked at."""
+        self._connected_at[rows] = self.channels.table.info(self.slots(rows)).state_time
+
+    def relabelled(self, rows: I8) -> I8:
+        """Enums whose labels are known and not those of the plan: their index means another."""
+        items = self.items
+        enums = rows[items.target.kind[rows] == Kind.ENUM]
+        labels = self.channels.table.info(self.slots(enums)).labels
+        changed = [
+            row
+            for row, found in zip(enums.tolist(), labels, strict=True)
+            if found
+            and items.labels(row)
+            and tuple(x.decode(errors="replace").encode() for x in found) != items.labels(row)
+        ]
+        return np.array(changed, np.int64)
+
+    async def relabelled_since(self, rows: I8) -> I8:
+        """As `relabelled`, of rows that are about to be sent; those of new connections anew."""
+        enums: I8 = rows[self.items.target.kind[rows] == Kind.ENUM]
+        if len(enums) == 0:
+            return enums
+        since = self.channels.table.info(self.slots(enums)).state_time
+        again = enums[since != self._connected_at[enums]]
+        if len(again):
+            # its answer comes after the labels, which were asked for as it was connected
+            await self.channels.table.read(self.slots(again), self.limits.read_s)
+        return self.relabelled(enums)
+
     async def advance(self, state: RestoreState | None = None) -> None:
         """Store state (None: as it is) and counts, and tell those who watch."""
         async with self._advancing:
@@ -231,7 +262,7 @@ class Course:
             try:
                 async with self.store.database.transaction() as conn:
                     if isinstance(way_back, MadePlan):
-                        fresh = await self._rollback.begin(conn, fresh, way_back, error)
+                        fresh = await self._going_back.begin(conn, fresh, way_back, error)
                     elif way_back is not None:
                         fresh = without_way_back(fresh, way_back)
                     await self._ending.end_in(
@@ -259,7 +290,7 @@ class Course:
         if not self.execution.anything_sent:
             return FailedPrecondition("nothing was sent", reason=Reason.PLAN_EMPTY)
         try:
-            return await self._rollback.prepare(
+            return await self._going_back.prepare(
                 *(restore, self.items, outcome, self.readback_before, self.unanswered)
             )
         except DreyError as error:

@@ -12,7 +12,8 @@ from drey_core.values import I8, Kind, as_float64
 from drey_restore.domain.addresses import record_name
 from drey_restore.domain.execution import ECA_NORMAL
 from drey_restore.domain.items import F8, PlanItems
-from drey_restore.domain.planning import RecordFacts
+from drey_restore.domain.kinds import Skip
+from drey_restore.domain.planning import PlanProblem, RecordFacts, refuse_records
 from drey_restore.limits import Clock, Limits
 
 _AGAIN_NS = 600 * 10**9
@@ -133,6 +134,13 @@ class RecordCheck:
                 records.aliases[place] = real
             else:
                 records.aliases.pop(place, None)
+
+    async def refusing(self, items: PlanItems, refused: frozenset[PlanProblem]) -> I8:
+        """Rows of a plan that is about to be executed which their records would not take now."""
+        if PlanProblem.DISABLED not in refused:
+            return np.zeros(0, np.int64)
+        judged = refuse_records(items, await self.look(items), refused)
+        return np.flatnonzero((judged.skip != items.skip) & (judged.skip == Skip.NOT_WRITABLE))
 
     async def run(self) -> None:
         """Close the channels where no plan was made for long, until cancelled."""

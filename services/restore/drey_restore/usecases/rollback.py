@@ -34,7 +34,7 @@ def goes_back(
     )
 
 
-class Rollback:
+class GoingBack:
     """Plans the way back of what was sent, and begins it."""
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import numpy as np
@@ -20,7 +21,7 @@ from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.ending import Ending, EndJob
 from drey_restore.usecases.guards import Guards, GuardWatch
 from drey_restore.usecases.notify import Notifier, RunningRestores
-from drey_restore.usecases.rollback import Rollback
+from drey_restore.usecases.rollback import GoingBack
 from drey_restore.usecases.start_check import StartCheck
 from drey_restore.usecases.verifier import Verifier
 from drey_restore.usecases.writer import SetpointWriter
@@ -37,8 +38,9 @@ class Runner:
         jobs: JobStore,
         channels: ChannelPool,
         feed: ChangeFeed,
-        rollback: Rollback,
+        going_back: GoingBack,
         guards: Guards,
+        start_check: Callable[[Course], StartCheck],
         ending: Ending,
         notifier: Notifier,
         running: RunningRestores,
@@ -46,7 +48,8 @@ class Runner:
         clock: Clock,
     ) -> None:
         self._store, self._jobs, self._channels = store, jobs, channels
-        self._guards, self._feed, self._rollback = guards, feed, rollback
+        self._guards, self._feed, self._going_back = guards, feed, going_back
+        self._start_check = start_check
         self._ending, self._notifier, self._running = ending, notifier, running
         self._limits, self._clock = limits, clock
 
@@ -84,10 +87,10 @@ class Runner:
                 context,
                 wishes,
                 self._feed,
-                self._rollback,
+                self._going_back,
                 carried,
             )
-            await _run_with_channels(course, self._guards)
+            await _run_with_channels(course, self._guards, self._start_check)
         return context.result
 
     async def interrupted(self, job: Job) -> None:
@@ -124,7 +127,9 @@ class Runner:
         return end
 
 
-async def _run_with_channels(course: Course, guards: Guards) -> None:
+async def _run_with_channels(
+    course: Course, guards: Guards, start_check: Callable[[Course], StartCheck]
+) -> None:
     items = course.items
     rows = items.writes
     addresses = course.addresses(np.flatnonzero(np.isin(items.skip, (Skip.NONE, Skip.EQUAL))))
@@ -132,7 +137,7 @@ async def _run_with_channels(course: Course, guards: Guards) -> None:
     addresses += filter(None, (items.done_address(row) for row in rows.tolist()))
     async with course.channels.use(addresses):
         try:
-            await course.end(*await _run(course, guards))
+            await course.end(*await _run(course, guards, start_check))
         except (asyncio.CancelledError, JobLost):
             # nobody waits for them any more: what has not begun shall not begin
             await course.channels.renew(course.addresses(course.execution.unanswered))
@@ -196,14 +201,16 @@ async def _write_stages(
             return
 
 
-async def _run(course: Course, guards: Guards) -> tuple[RestoreState, DreyError | None]:
+async def _run(
+    course: Course, guards: Guards, start_check: Callable[[Course], StartCheck]
+) -> tuple[RestoreState, DreyError | None]:
     """How it ends; all but that is done."""
     if course.is_stopping():
         return RestoreState.ABORTED, None
     writer, verifier = SetpointWriter(course), Verifier(course)
     async with AsyncExitStack() as stack:
         try:
-            await StartCheck(course).run()
+            await start_check(course).run()
             watch = await stack.enter_async_context(guards.watching(course.rules))
             if (broken := watch.broken()) is not None:
                 raise broken

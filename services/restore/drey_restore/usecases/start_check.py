@@ -7,27 +7,33 @@ import numpy as np
 from drey_ca.interface import ReadResult
 from drey_core.compare import compare
 from drey_core.errors import DeadlineExceeded, FailedPrecondition, Reason
-from drey_core.values import I8, Columns, Kind
+from drey_core.values import I8, Columns
 from drey_restore.domain.continuing import values_left
 from drey_restore.domain.execution import (
     ECA_NORDACCESS,
     ECA_NORMAL,
     all_gone,
+    labels_moved,
     too_many_gone,
 )
 from drey_restore.domain.items import scatter
 from drey_restore.domain.judging import SAME
 from drey_restore.domain.kinds import Skip, Verdict
+from drey_restore.domain.planning import PlanProblem
 from drey_restore.domain.records import HeldWrite
 from drey_restore.usecases.course import Course
 from drey_restore.usecases.holding import held_error, refuse_held
+from drey_restore.usecases.record_check import RecordCheck
+from drey_runtime.together import together
 
 
 class StartCheck:
     """Looks once. What it refuses has written nothing."""
 
-    def __init__(self, course: Course) -> None:
-        self._course = course
+    def __init__(
+        self, course: Course, records: RecordCheck, refused: frozenset[PlanProblem]
+    ) -> None:
+        self._course, self._records, self._refused = course, records, refused
         self._items, self._execution = course.items, course.execution
         self._channels, self._limits = course.channels, course.limits
         self._restore = course.restore
@@ -43,7 +49,10 @@ class StartCheck:
         self._check_start()
         with_readback = up[self._course.with_readback[up]]
         slots = [self._course.slots(up), self._course.readback_slots(with_readback)]
-        found = await self._channels.table.read(np.concatenate(slots), self._limits.read_s)
+        found, refusing = await together(
+            self._channels.table.read(np.concatenate(slots), self._limits.read_s),
+            self._records.refusing(self._items, self._refused),
+        )
         setpoints = np.arange(len(up))
         present = ReadResult(found.values.take(setpoints), found.code[setpoints])
         unreadable = present.code == ECA_NORDACCESS
@@ -57,6 +66,7 @@ class StartCheck:
             raise all_gone(self._items, rows, why)
         if most is not None and len(lost) > most:
             raise too_many_gone(self._items, lost, most, why)
+        self._check_writable(up[there], refusing)
         read = present.code == ECA_NORMAL
         now = scatter(self._course.at_start, up[read], present.values.take(read))
         self._check_moved(up[read], present.values.take(read))
@@ -111,6 +121,22 @@ class StartCheck:
         if self._course.clock() > self._restore.start_by_ns:
             raise DeadlineExceeded("the start deadline was over before the first write: none is")
 
+    def _check_writable(self, rows: I8, refusing: I8) -> None:
+        """MACHINE_MOVED where an IOC would refuse a write that it would not when it was planned."""
+        if self._restore.accept_moved:
+            return
+        writable = self._channels.table.info(self._course.slots(rows)).writable
+        refused = rows[~writable | np.isin(rows, refusing)]
+        if len(refused):
+            first = self._items.names[int(refused[0])]
+            raise FailedPrecondition(
+                f"{len(refused)} of the PVs to write do not take a value any more, the first is"
+                f" {first}: its record is disabled (.DISP, .DISA), or its IOC has taken the access"
+                " away; nothing was written. Make a new plan, or accept the changes",
+                reason=Reason.MACHINE_MOVED,
+                metadata={"moved": str(len(refused)), "first_moved": first},
+            )
+
     def _check_moved(self, rows: I8, now: Columns) -> None:
         """Raise MACHINE_MOVED or LABELS_MOVED for what has changed since the plan.
 
@@ -125,15 +151,10 @@ class StartCheck:
         ):
             found = compare(values.take(rows), now, items.absolute[rows], items.relative[rows])
             stayed |= np.isin(found.cls, SAME)
-        relabelled = self._relabelled(rows)
+        self._course.note_connections(rows)
+        relabelled = self._course.relabelled(rows)
         if len(relabelled):
-            first = items.names[int(relabelled[0])]
-            raise FailedPrecondition(
-                f"{len(relabelled)} of the PVs to write have other enum labels than when the plan"
-                f" was made, the first is {first}; nothing was written. Make a new plan",
-                reason=Reason.LABELS_MOVED,
-                metadata={"moved": str(len(relabelled)), "first_moved": first},
-            )
+            raise labels_moved(items, relabelled, "nothing was written")
         moved = rows[~stayed]
         if self._restore.accept_moved or len(moved) == 0:
             return
@@ -145,17 +166,3 @@ class StartCheck:
             reason=Reason.MACHINE_MOVED,
             metadata={"moved": str(len(moved)), "first_moved": first},
         )
-
-    def _relabelled(self, rows: I8) -> I8:
-        """Enums whose labels are known and not those of the plan: their index means another."""
-        items = self._items
-        enums = rows[items.target.kind[rows] == Kind.ENUM]
-        labels = self._channels.table.info(self._course.slots(enums)).labels
-        changed = [
-            row
-            for row, found in zip(enums.tolist(), labels, strict=True)
-            if found
-            and items.labels(row)
-            and tuple(x.decode(errors="replace").encode() for x in found) != items.labels(row)
-        ]
-        return np.array(changed, np.int64)

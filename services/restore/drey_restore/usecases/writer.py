@@ -13,7 +13,7 @@ from drey_core.errors import DeadlineExceeded, DreyError
 from drey_core.pv_table import CompletionMode
 from drey_core.values import I8, as_float64
 from drey_restore.adapters.store import Permission
-from drey_restore.domain.execution import ECA_NORMAL, ECA_TIMEOUT, NOT_SENT
+from drey_restore.domain.execution import ECA_NORMAL, ECA_TIMEOUT, NOT_SENT, labels_moved
 from drey_restore.domain.items import I4
 from drey_restore.domain.judging import readback_reached
 from drey_restore.domain.kinds import Verdict
@@ -116,6 +116,12 @@ class SetpointWriter:
                 self._reap()
                 continue
             taken, rest = rows[batch], np.setdiff1d(np.arange(len(rows)), batch)
+            relabelled = await self._course.relabelled_since(taken)
+            if len(relabelled):
+                self._course.cut_short = labels_moved(
+                    self._items, relabelled, "they and what comes after them were not written"
+                )
+                return False
             number = await self._announce(taken)
             if number is None:
                 if self._course.cut_short or self._course.is_stopping():
