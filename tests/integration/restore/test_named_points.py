@@ -11,11 +11,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from drey.restore.v1 import restore_pb2
 from drey_testing.restore_world import RestoreSite
 
-from .test_death import DIES_S, start
+from .test_death import DIES_S, Relay, start
 
 Verdict = restore_pb2.Verdict
 KEY = 42
@@ -28,7 +29,8 @@ class Point:
     """A statement at which the service stands still, and what is true of the run there.
 
     `first` is the verdict of what was announced by then, and `is_sent` whether it was sent.
-    `whole`: all is announced, and not the first batch alone.
+    `whole`: all is announced, and not the first batch alone. `unheard`: the statement is done, and
+    its answer does not reach the service.
     """
 
     table: str
@@ -37,11 +39,17 @@ class Point:
     first: int
     is_sent: bool
     whole: bool = False
+    unheard: bool = False
 
 
 POINTS = {
     "before the intent": Point(
         "journal", "BEFORE INSERT", "true", Verdict.VERDICT_NOT_SENT, is_sent=False
+    ),
+    "between the intent and the send": Point(
+        *("journal", "BEFORE INSERT", "true", Verdict.VERDICT_UNKNOWN),
+        is_sent=False,
+        unheard=True,
     ),
     "after the send": Point(
         "journal", "BEFORE UPDATE", "true", Verdict.VERDICT_UNKNOWN, is_sent=True
@@ -107,19 +115,28 @@ async def test_killed_at_a_point_it_sends_nothing_again(
     moved = await site.machine.disturb(PVS, seed=31)
     await site.world.publish()
     here = {pv: found["value"] for pv, found in (await site.machine.read_channels(moved)).items()}
-    process = await start(site, log)
-    try:
+    async with Relay(site.url) as relay:
+        direct = site.settings
+        site.settings = direct.model_copy(update={"postgres_url": SecretStr(relay.url)})
+        process = await start(site, log)
+        site.settings = direct
         plan = await site.plan(snapshot_id)
         async with standing_still(site, point) as database:
             restore = await site.execute(plan)
             async with asyncio.timeout(60):
                 while not await database.fetchval(f"SELECT EXISTS (SELECT {WAITING})"):
                     await asyncio.sleep(0.02)
+                if point.unheard:
+                    relay.hold()
+                    await database.execute(f"SELECT pg_advisory_unlock({KEY})")
+                    while not await database.fetchval("SELECT count(*) FROM restore.journal"):
+                        await asyncio.sleep(0.02)
             process.send_signal(signal.SIGKILL)
             await process.wait()
             # the statement dies with its client
             while await database.fetchval(f"SELECT count(pg_terminate_backend(pid)) {WAITING}"):
                 await asyncio.sleep(0.02)
+    try:
         before = await site.machine.read_channels(moved)
         process = await start(site, log)
         ended = await site.ended(restore.id)

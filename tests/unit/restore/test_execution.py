@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from drey_restore.domain.execution import (
     replay,
     shortfall,
 )
-from drey_restore.domain.items import Outcome, PlanItems
+from drey_restore.domain.items import Carried, Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState, Skip, Verdict, may_follow
 
 CODES = (1, 80, 192, 160, 376, 440)
@@ -318,3 +320,32 @@ def test_a_ramp_that_is_refused_on_its_way_is_not_as_it_was() -> None:
     execution.result(both[:1], np.array([192], np.int32), 8)
     assert execution.verdict.tolist() == [Verdict.RAMP_STOPPED, Verdict.REFUSED]
     assert execution.sent_time.tolist() == [7, 5]
+
+
+@pytest.mark.parametrize(("code", "verdict"), [(0, 10), (192, 10), (376, 10), (80, 7), (1, 3)])
+def test_what_an_earlier_execution_may_have_sent_stays_unknown_unless_it_is_sent_now(
+    code: int, verdict: int
+) -> None:
+    items, row = items_of([0, 0]), np.array([0])
+    first = Execution(items)
+    first.intend(row, 5)
+    first.close()
+    assert first.verdict.tolist() == [Verdict.UNKNOWN, Verdict.NOT_SENT]
+    outcome = replace(Outcome.fresh(items, first.verdict), sent_time=first.sent_time)
+    left = Columns.empty(2)
+    assert Execution(items, Carried(outcome, left)).pending.tolist() == [1]
+    second = Execution(items, Carried(outcome, left, also_unknown=True))
+    assert second.pending.tolist() == [0, 1]
+    second.intend(row, 7)
+    second.result(row, np.array([code], np.int32), 8)
+    second.close()
+    assert second.verdict.tolist() == [verdict, Verdict.NOT_SENT]
+    assert second.sent_time[0] != 0  # it has a way back, whatever became of it now
+
+
+def test_a_channel_that_is_gone_when_it_is_continued_leaves_the_doubt() -> None:
+    items = items_of([0, 0])
+    outcome = Outcome.fresh(items, np.array([Verdict.UNKNOWN, Verdict.NOT_SENT], np.uint8))
+    second = Execution(items, Carried(outcome, Columns.empty(2), also_unknown=True))
+    second.disconnected(np.array([0, 1]))
+    assert second.verdict.tolist() == [Verdict.UNKNOWN, Verdict.DISCONNECTED]
