@@ -44,6 +44,7 @@ async def written_and_watched(site: RestoreSite) -> restore_pb2.Restore:
     set_policies(world, RAMPED={"ramp_step": 1.0, "ramp_rate": 100 / HOLDS_S, "stage": 1})
     for i in range(1, len(QUICK) + 1):
         world.tolerances[i] = (0.5, 0.0)
+    world.version += 1
     await world.publish()
     names = [*QUICK, RAMPED]
     await write(world, dict.fromkeys(names, 100.0))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from drey_ca.interface import ChannelTable
 from drey_core.values import Columns
+
+_BURST_S = 0.01
 
 Listener = Callable[[Columns], None]
 """Takes changed slots with their latest values; `key` holds slots, ascending, each once."""
@@ -36,7 +39,8 @@ class ChangeFeed:
                 listener(found)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. In bursts, for what one row costs is little beside what a look costs."""
         while True:
             await self._table.wait_dirty()
             self.take()
+            await asyncio.sleep(_BURST_S)
