@@ -52,9 +52,10 @@ def set_policies(world: RestoreWorld, **policies: dict[str, Any]) -> None:
     numbers = {
         row.setpoint.partition(":")[2].split(".")[0]: i for i, row in enumerate(world.rows, 1)
     }
-    world.policies = {
+    found = {
         numbers[name]: catalog_pb2.RestorePolicy(**policy) for name, policy in policies.items()
     }
+    world.policies = dict(sorted(found.items()))
 
 
 async def write(world: RestoreWorld, values: dict[str, float]) -> None:

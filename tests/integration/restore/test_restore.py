@@ -205,7 +205,6 @@ async def test_empty_expired_and_unknown_are_refused(site: RestoreSite) -> None:
         ("spec.state.instant_ns", {"state": {"instant_ns": 1}}),
         ("spec.state.golden.scope", {"state": {"golden": {"scope": "injection"}}}),
         ("spec.state.run_end", {"state": {"run_end": {"run_id": "1", "edge": 1}}}),
-        ("spec.rollback", {"rollback": {}}),
     ],
 )
 async def test_what_is_not_built_is_refused_with_its_path(
