@@ -28,6 +28,8 @@ NAMES = {
     "latency": "latency",
     "snapshot_read": "snapshot_read",
     "restore": "restore",
+    "restore_undo": "restore_undo",
+    "abort": "abort",
     "failover": "failover",
     "history": "history",
     "fanout": "fanout",

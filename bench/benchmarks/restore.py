@@ -18,7 +18,7 @@ _BEYOND_S = 2.0
 _IMAGE_S = 30.0
 
 
-async def _make_plan(site: LiveSite, snapshot_id: str) -> restore_pb2.Plan:
+async def make_plan(site: LiveSite, snapshot_id: str) -> restore_pb2.Plan:
     """A plan that writes every setpoint."""
     response = await site.site.restores.CreatePlan(
         restore_service_pb2.CreatePlanRequest(
@@ -33,7 +33,7 @@ async def _make_plan(site: LiveSite, snapshot_id: str) -> restore_pb2.Plan:
     return plan
 
 
-async def _execute_plan(site: LiveSite, plan: restore_pb2.Plan) -> None:
+async def execute_plan(site: LiveSite, plan: restore_pb2.Plan) -> restore_pb2.Restore:
     """Run a plan to its end; RuntimeError unless every PV was verified."""
     restores, call = site.site.restores, site.site.call
     started = await restores.ExecutePlan(
@@ -48,6 +48,7 @@ async def _execute_plan(site: LiveSite, plan: restore_pb2.Plan) -> None:
         restore = response.restore
     if not restore.all_verified:
         raise RuntimeError(f"not everything was verified: {restore}")
+    return restore
 
 
 async def run(pvs: int, runs: int) -> Result:
@@ -69,10 +70,10 @@ async def run(pvs: int, runs: int) -> Result:
             wrote = await write_s(table, slots, float(next(value)))
             await site.until_moved(_IMAGE_S)
             begin = time.perf_counter()
-            plan = await _make_plan(site, before.id)
+            plan = await make_plan(site, before.id)
             planned = time.perf_counter() - begin
             begin = time.perf_counter()
-            await _execute_plan(site, plan)
+            await execute_plan(site, plan)
             seconds = time.perf_counter() - begin
             await site.until_moved(_IMAGE_S)
             if turn:
