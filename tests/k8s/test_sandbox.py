@@ -23,8 +23,8 @@ TRACES = "touch /var/lib/trace /run/trace; ip link add trace0 type bridge"
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """Its folder is another than that of a node that may run here."""
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Its folder is another than that of a node that may run here; what is left goes at the end."""
     made = {**os.environ, "TMPDIR": str(tmp_path)}
     told = subprocess.run(
         [sys.executable, "-c", "from drey_testing.cluster import sandbox; print(sandbox.CGROUP)"],
@@ -33,7 +33,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
         text=True,
         check=True,
     )
-    return {**made, "NAME": told.stdout.strip()}
+    yield {**made, "NAME": told.stdout.strip()}
+    subprocess.run([*SANDBOX, "true"], env=made, check=True)
 
 
 @contextmanager
