@@ -139,6 +139,7 @@ def test_grpcurl_lists_every_public_service(grpcurl: Any) -> None:
         "event",
         "job",
         "monitor",
+        "policy",
         "restore",
         "snapshot",
         "system",
