@@ -189,10 +189,10 @@ async def test_policies_of_those_that_say_something_are_told(service) -> None:
     plain = await create(service, "P:1", name="P1")
     policy = catalog_pb2.RestorePolicy(ramp_rate=0.5, stage=3)
     ramped = await create(service, "P:2", name="P2", restore_policy=policy)
-    found = {
-        number: said
-        async for part in service.directory.GetRestorePolicies(drpc.GetRestorePoliciesRequest())
-        for number, said in zip(part.pv_numbers, part.policies, strict=True)
-    }
-    assert plain.number not in found
-    assert found == {ramped.number: policy}
+    indexes: dict[int, int] = {}
+    policies: list[catalog_pb2.RestorePolicy] = []
+    async for part in service.directory.GetRestorePolicies(drpc.GetRestorePoliciesRequest()):
+        indexes |= zip(part.pv_numbers, part.policy_indexes, strict=True)
+        policies += [said.policy for said in part.policies]
+    assert plain.number not in indexes
+    assert {number: policies[index] for number, index in indexes.items()} == {ramped.number: policy}
