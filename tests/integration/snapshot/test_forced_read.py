@@ -67,7 +67,7 @@ async def test_the_channels_themselves_are_read(machine, make_process) -> None:
         assert len(connected) == snapshot.counts.connected
         assert {v.origin for v in connected} == {value_pb2.VALUE_ORIGIN_READ}
         magnet = next(r for r in rows if r.name == machine.names("magnet")[0])
-        independent = await machine.read([magnet.name])
+        independent = await machine.read_channels([magnet.name])
         assert magnet.setpoint.float64_value == independent[magnet.name]["value"]
         # the image is empty and stale here: what it cannot tell is read
         request.spec.source = snapshot_pb2.SNAPSHOT_SOURCE_IMAGE_THEN_READ
