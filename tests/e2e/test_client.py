@@ -81,6 +81,12 @@ def test_errors_are_reasons(running: Running, drey: BlockingClient) -> None:
 
 
 def test_a_snapshot_is_a_table(running: Running, drey: BlockingClient) -> None:
+    def labeled() -> bool:
+        """A monitor tells the labels of an enumeration a moment after its value."""
+        values = [pv.setpoint.data for pv in drey.get("*") if pv.setpoint is not None]
+        return any(isinstance(data, EnumState) and data.label for data in values)
+
+    running.pump(labeled)
     snapshot = drey.take_snapshot(title="by drey_client", max_missing=None)
     assert snapshot.title == "by drey_client"
     assert snapshot.id in {each.id for each in drey.snapshots(5)}

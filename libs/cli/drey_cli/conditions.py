@@ -14,10 +14,10 @@ _CEL = re.compile(r"\b(pv|setpoint)\s*\[")
 _TOKEN = re.compile(
     r"""(?P<blank>\s+)
     |(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-    |(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w:]))
+    |(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w:]))
     |(?P<setpoint>setpoint\(\s*(?P<of>[^()\s]+)\s*\))
     |(?P<call>[A-Za-z_]\w*(?=\())
-    |(?P<name>[A-Za-z_][\w:.$]*(?:-[\w:.$]+)*)
+    |(?P<name>[A-Za-z_](?:[\w:.$]|-(?=[\w:.$]))*)
     |(?P<sign>&&|\|\||[<>=!]=|[-+*/%()<>!,\[\]?:])""",
     re.VERBOSE,
 )

@@ -45,6 +45,22 @@ class StreamLost:
 def follow_ticks(
     open_stream: Callable[[], Stream[R]], *, silence_s: float = 0.0
 ) -> Iterator[R | StreamLost | None]:
+    """Messages, `StreamLost` and None, as `_follow_stream` says; Ctrl-C is raised from here.
+
+    It is heard within a quarter second, and never raised in the middle of something: inside the
+    lock of a table that is drawn it would leave that locked for ever, and inside a callback of gRPC
+    it would be lost.
+    """
+    with hearing_interrupts() as interrupted:
+        for item in _follow_stream(open_stream, silence_s):
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            yield item
+
+
+def _follow_stream(
+    open_stream: Callable[[], Stream[R]], silence_s: float
+) -> Iterator[R | StreamLost | None]:
     """Messages of a stream that is opened again whenever it breaks, until the server ends it.
 
     Gives `StreamLost` when it broke, and None at least four times a second while nothing comes. A
@@ -114,9 +130,8 @@ def follow_stream(
     """Messages of a stream, across broken connections; each asks with the request as it is then.
 
     The server's work goes on without us: a loss is told with what is so `meanwhile`. For
-    `patience_s` we try to find it again, then the last error is raised. Ctrl-C is heard within a
-    quarter second and raised from here, never in the middle of drawing: an exception inside the
-    progress bar's lock would leave it locked for ever.
+    `patience_s` we try to find it again, then the last error is raised. Ctrl-C as in
+    `follow_ticks`.
     """
     client = session.client
     lost_since: float | None = None
@@ -124,18 +139,15 @@ def follow_stream(
     def open_stream() -> Stream[R]:
         return client.stream(method, request, timeout_s=WATCH_TIMEOUT_S)
 
-    with hearing_interrupts() as interrupted:
-        for item in follow_ticks(open_stream, silence_s=silence_s):
-            if interrupted.is_set():
-                raise KeyboardInterrupt
-            if isinstance(item, StreamLost):
-                lost_since = lost_since or time.monotonic()
-                if time.monotonic() - lost_since > patience_s:
-                    raise item.error
-                session.out.note(f"{item.error.message}; {meanwhile}, connecting again", "yellow")
-            elif item is not None:
-                lost_since = None
-                yield item
+    for item in follow_ticks(open_stream, silence_s=silence_s):
+        if isinstance(item, StreamLost):
+            lost_since = lost_since or time.monotonic()
+            if time.monotonic() - lost_since > patience_s:
+                raise item.error
+            session.out.note(f"{item.error.message}; {meanwhile}, connecting again", "yellow")
+        elif item is not None:
+            lost_since = None
+            yield item
 
 
 @contextmanager

@@ -28,7 +28,7 @@ import pytest
 
 MARK = "TEST_PROCESS_MARK"
 """In the environment of every process that a test starts, however far down."""
-PATIENCE_S = 90.0
+PATIENCE_S = 20.0
 """What ends by itself a moment later (a closed channel's socket, a reaped child) is not a leak."""
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
@@ -145,7 +146,9 @@ class _Channel:
 
     def close_monitors(self) -> None:
         for monitor in self.monitors.values():
-            monitor.close()
+            # aioca forgets a subscription that it could not make, and does not say so
+            with suppress(KeyError):
+                monitor.close()
         self.monitors.clear()
 
 
