@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from drey_cli.contracts import errors_pb2
+from drey_client.errors import read_details, reason_name
 
 if TYPE_CHECKING:
     import grpc
 
+    from drey.common.v1 import errors_pb2
     from drey_client.errors import RefusalDetails
 
 
@@ -78,7 +79,6 @@ def not_found(message: str, *, remedy: str) -> CliError:
     return CliError(message, reason="NOT_FOUND", remedy=remedy)
 
 
-_PREFIX = "ERROR_REASON_"
 _AWAY = frozenset({"UNAVAILABLE", "UNAUTHENTICATED", "DEADLINE_EXCEEDED"})
 
 
@@ -115,22 +115,12 @@ def _status_details(call: grpc.Call) -> RefusalDetails:
     """What the status details say; nothing where they are absent."""
     from grpc_status import rpc_status
 
-    from drey_client.errors import read_details
-
     try:
         rich = rpc_status.from_call(call)
     except ValueError:
         # The trailer contradicts the status, as a proxy in between can cause: the status counts.
         rich = None
     return read_details(rich.details if rich is not None else ())
-
-
-def reason_name(reason: int) -> str:
-    """Name of an `ErrorReason` without its prefix; numbers unknown here as `REASON_N`."""
-    numbers = errors_pb2.ErrorReason.values()
-    if reason not in numbers:
-        return f"REASON_{reason}"
-    return errors_pb2.ErrorReason.Name(reason).removeprefix(_PREFIX)  # type: ignore[arg-type]
 
 
 def from_item_error(item: errors_pb2.ItemError, *, subject: str = "") -> CliError:

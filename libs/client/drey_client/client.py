@@ -18,7 +18,7 @@ from drey.job.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_client.choosing import Chosen, choose
-from drey_client.errors import ClientError, from_call_error
+from drey_client.errors import ClientError, from_call_error, reason_name
 from drey_client.parts import whole_rows
 from drey_client.tables import ComparisonTable, ValueTable, comparison_table, snapshot_table
 from drey_client.values import LivePv, pv_of_row
@@ -207,7 +207,8 @@ class Client:
 
         `source`: `image`, `read` or `image-then-read`. `max_missing`: PVs that may be without a
         value or not connected (None: any number; the gaps are recorded); more, and it is refused
-        with `COVERAGE_TOO_SMALL`. Cancelling it leaves a job that goes on.
+        with `COVERAGE_TOO_SMALL`. TimeoutError after `timeout_s`: then, as where it is cancelled, a
+        job is left that goes on.
         """
         gates = snapshot_pb2.Gates()
         if max_missing is None:
@@ -233,7 +234,7 @@ class Client:
         async with asyncio.timeout(timeout_s):
             job = await self._wait_job(answer.job)
         if job.state != job_pb2.JOB_STATE_SUCCEEDED:
-            reason = errors_name(job)
+            reason = _job_reason(job)
             raise ClientError(job.error.message or f"job {job.id} ended without it", reason=reason)
         found = await self.call(
             stub.GetSnapshot, snapshot_service_pb2.GetSnapshotRequest(id=job.snapshot_id)
@@ -303,11 +304,8 @@ class Client:
         return comparison_table(header, rows)
 
 
-def errors_name(job: job_pb2.Job) -> str:
+def _job_reason(job: job_pb2.Job) -> str:
     """Reason of a job's error, or the state in which it ended."""
-    from drey.common.v1 import errors_pb2
-
     if job.HasField("error"):
-        name = errors_pb2.ErrorReason.Name(job.error.reason)
-        return name.removeprefix("ERROR_REASON_")
+        return reason_name(job.error.reason)
     return job_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_")

@@ -65,6 +65,15 @@ def read_details(details: Iterable[AnyMessage]) -> RefusalDetails:
     return RefusalDetails(reason, metadata, at_fault or metadata.get("field", ""), words)
 
 
+def reason_name(reason: int) -> str:
+    """Name of an `ErrorReason` without its prefix; numbers unknown here as `REASON_N`."""
+    from drey.common.v1 import errors_pb2
+
+    if reason not in errors_pb2.ErrorReason.values():
+        return f"REASON_{reason}"
+    return errors_pb2.ErrorReason.Name(reason).removeprefix(_PREFIX)  # type: ignore[arg-type]
+
+
 def from_call_error(error: grpc.aio.AioRpcError) -> ClientError:
     """Translate what gRPC raised."""
     from google.rpc import status_pb2

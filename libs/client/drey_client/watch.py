@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,11 +105,13 @@ class LiveWatch:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                async for message in self._read():
-                    pause_s = _FIRST_PAUSE_S
-                    change = self._apply(message)
-                    if change is not None:
-                        yield change
+                # closed with this one, so that a watch that is left ends its call at once
+                async with aclosing(self._read()) as messages:
+                    async for message in messages:
+                        pause_s = _FIRST_PAUSE_S
+                        change = self._apply(message)
+                        if change is not None:
+                            yield change
                 error = ClientError("the server ended the watch", reason="WATCH_ENDED")
             except ClientError as raised:
                 error = raised
@@ -127,7 +130,7 @@ class LiveWatch:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _read(self) -> AsyncIterator[monitor_service_pb2.WatchPvsResponse]:
+    async def _read(self) -> AsyncGenerator[monitor_service_pb2.WatchPvsResponse, None]:
         request = monitor_service_pb2.WatchPvsRequest(spec=self._spec, token=self._state.token)
         async with self._open_channel() as channel:
             stub: Any = monitor_service_pb2_grpc.MonitorServiceStub(channel)
