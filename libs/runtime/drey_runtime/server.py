@@ -234,7 +234,8 @@ def channel(settings: CommonSettings, target: str, **options: Any) -> grpc.aio.C
         *_OPTIONS,
         ("grpc.max_receive_message_length", _LARGEST_ANSWER),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # gRPC's name misleads: it is how long an attempt to connect may take, a handshake included
+        ("grpc.min_reconnect_backoff_ms", 5000),
         ("grpc.max_reconnect_backoff_ms", 1000),
         *options.items(),
     ]

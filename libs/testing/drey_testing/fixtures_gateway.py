@@ -225,7 +225,6 @@ class Gateway:
             ("grpc.max_receive_message_length", 16 << 20),
             ("grpc.max_send_message_length", 32 << 20),
             ("grpc.initial_reconnect_backoff_ms", 50),
-            ("grpc.min_reconnect_backoff_ms", 50),
             ("grpc.max_reconnect_backoff_ms", 100),
             ("grpc.use_local_subchannel_pool", 1),
         ]

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey_core.errors import NotFound, Unauthenticated
 from drey_runtime.auth import Principal, current_principal
-from drey_runtime.server import serve
+from drey_runtime.server import channel, serve
 from drey_runtime.settings import CommonSettings
 
 SERVICE = "drey.access.v1.AccessService"
@@ -159,3 +159,31 @@ async def test_health_needs_no_key(stub: Any) -> None:
     health = health_pb2_grpc.HealthStub(channel)
     answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=60)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_server_that_shakes_hands_late_is_reached() -> None:
+    """A loaded machine needs longer for a connection than for anything after it."""
+    settings = CommonSettings()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.5)
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(_copy(reader, behind_writer), _copy(behind_reader, writer))
+
+    async with serve(
+        settings, "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
+    ) as (port, _):
+        server = await asyncio.start_server(relay, "127.0.0.1", 0)
+        async with server:
+            target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with channel(settings, target) as late:
+                stub = access_service_pb2_grpc.AccessServiceStub(late)
+                request = access_service_pb2.WhoAmIRequest()
+                answer = await stub.WhoAmI(request, metadata=(("token", "Admin"),))
+    assert answer.principal == "admin"
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
