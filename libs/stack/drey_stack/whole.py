@@ -23,9 +23,12 @@ from urllib.parse import unquote, urlsplit
 
 import grpc
 import psutil
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
+from drey.access.v1 import access_service_pb2
+from drey.restore.v1 import restore_service_pb2
+from drey.snapshot.v1 import snapshot_service_pb2
 from drey_stack.envoy import Envoy
 from drey_stack.envoy_config import HttpOptions, Upstream
 from drey_stack.errors import ChildFailed, StackError
@@ -57,6 +60,20 @@ _OWN = (
 """What of a state folder an older version may have left open; Postgres sees to its own."""
 _TLS = ("DREY_TLS_CERT", "DREY_TLS_KEY")
 _USABLE_S = 300.0
+# One cheap call of each service that the gateway forwards to, and one that it answers itself.
+_FIRST_CALLS: tuple[tuple[str, str, Message], ...] = (
+    ("gateway", "/drey.access.v1.AccessService/WhoAmI", access_service_pb2.WhoAmIRequest()),
+    (
+        "snapshot service",
+        "/drey.snapshot.v1.SnapshotService/ListSnapshots",
+        snapshot_service_pb2.ListSnapshotsRequest(page_size=1),
+    ),
+    (
+        "restore service",
+        "/drey.restore.v1.RestoreService/ListPlans",
+        restore_service_pb2.ListPlansRequest(page_size=1),
+    ),
+)
 _NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 Say = Callable[[str], None]
@@ -339,25 +356,31 @@ class Stack:
         return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
     async def _until_usable(self) -> None:
-        """Wait until the gateway knows the keys: a service serves before all parts answered it."""
+        """Wait until each service answers through the gateway.
+
+        A service serves before all parts answered it, and the gateway reaches a service later
+        than we do: it may have tried too early, and waits before it tries again.
+        """
         if _TLS[0] in self.options.environment:
             return
         end = time.monotonic() + _USABLE_S
         metadata = (("authorization", f"Bearer {self.key}"),)
         async with self.channel() as channel:
-            stub = access_service_pb2_grpc.AccessServiceStub(channel)
-            while True:
-                try:
-                    request = access_service_pb2.WhoAmIRequest()
-                    await stub.WhoAmI(request, metadata=metadata, timeout=2)
-                    return
-                except grpc.aio.AioRpcError as error:
-                    waits = error.code() in _NOT_YET and time.monotonic() < end
-                    if not waits:
-                        raise StackError(
-                            f"the gateway does not serve: {error.details()}"
-                        ) from error
-                await asyncio.sleep(0.05)
+            for name, method, request in _FIRST_CALLS:
+                call: Any = channel.unary_unary(
+                    method, request_serializer=type(request).SerializeToString
+                )
+                while True:
+                    try:
+                        await call(request, metadata=metadata, timeout=5)
+                        break
+                    except grpc.aio.AioRpcError as error:
+                        waits = error.code() in _NOT_YET and time.monotonic() < end
+                        if not waits:
+                            raise StackError(
+                                f"the {name} does not serve: {error.details()}"
+                            ) from error
+                    await asyncio.sleep(0.05)
 
     def _service_child(self, name: str, service: str) -> Child:
         listen = self.server if name == "gateway" else self._socket_of(name)
