@@ -110,6 +110,9 @@ function useDrift(reference: StateInit, hysteresis: number): { watch: DriftWatch
   return found;
 }
 
+/** Groups that are counted on screen, the fullest first. */
+const MOST_COUNTED = 12;
+
 type GroupBy = "device" | string;
 
 /** What a PV belongs to: its device, or its tags of a group. */
@@ -152,15 +155,20 @@ function DriftView({ reference, hysteresis }: { reference: StateInit; hysteresis
   }, [watch]);
   const groups = useMemo(() => [...new Set(pvs.tags.map((tag) => tag.split(": ")[0]!))], [pvs.tags]);
   const counts = useMemo(() => {
-    const found = new Map<string, { different: number; unknown: number }>();
+    const byName = new Map<string, { different: number; unknown: number }>();
     for (const row of rows)
       for (const name of groupsOf(pvs, row, by)) {
-        const count = found.get(name) ?? { different: 0, unknown: 0 };
+        const count = byName.get(name) ?? { different: 0, unknown: 0 };
         count[row.different ? "different" : "unknown"] += 1;
-        found.set(name, count);
+        byName.set(name, count);
       }
-    return [...found].sort(([, a], [, b]) => b.different - a.different || b.unknown - a.unknown);
-  }, [rows, by, pvs]);
+    const sorted = [...byName].sort(([, a], [, b]) => b.different - a.different || b.unknown - a.unknown);
+    // a chosen group stays in sight when its last PV is the same again: it still filters the rows
+    const chosen = sorted.findIndex(([name]) => name === group);
+    if (group === "" || (chosen >= 0 && chosen < MOST_COUNTED)) return sorted;
+    const [entry] = chosen < 0 ? [[group, { different: 0, unknown: 0 }] as const] : sorted.splice(chosen, 1);
+    return [entry!, ...sorted];
+  }, [rows, by, group, pvs]);
   const shown = useMemo(() => {
     const passes = searched(search);
     return rows.filter(
@@ -224,12 +232,12 @@ function DriftView({ reference, hysteresis }: { reference: StateInit; hysteresis
             ))}
           </select>
         </label>
-        {counts.slice(0, 12).map(([name, count]) => (
+        {counts.slice(0, MOST_COUNTED).map(([name, count]) => (
           <button key={name} aria-pressed={group === name} onClick={() => setGroup(group === name ? "" : name)}>
-            {name}: {count.different > 0 && `≠ ${counted(count.different)}`} {count.unknown > 0 && `? ${counted(count.unknown)}`}
+            {name}: {(count.different > 0 || count.unknown === 0) && `≠ ${counted(count.different)}`} {count.unknown > 0 && `? ${counted(count.unknown)}`}
           </button>
         ))}
-        {counts.length > 12 && <span className="dim">and {counts.length - 12} more</span>}
+        {counts.length > MOST_COUNTED && <span className="dim">and {counts.length - MOST_COUNTED} more</span>}
       </div>
       <div className="split">
         <div className="grow">
