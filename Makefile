@@ -60,10 +60,9 @@ cluster-images: venv ## Build the images with the Dockerfiles on a Debian base, 
 cluster-test: venv ## Install the chart on a one-node Kubernetes with pods and test it (root on Debian; TESTS="-k killed")
 	$(PY) -m drey_testing.cluster.suite $(TESTS)
 
-test: venv ## Run all tests (WORKERS=2)
+test: venv ## Run all tests; what fails is looked at once more, alone, and named (WORKERS=2, STRICT=1: not)
 	@$(MAKE) --no-print-directory cluster-programs || echo "WITHOUT KUBERNETES: the tests of Leases and of the chart will be skipped" >&2
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "not serial and not node" -q
-	$(PY) -m pytest -m serial -q
+	$(PY) tests/tools/suite.py --workers $(WORKERS) $(if $(STRICT),--strict)
 
 test-times: venv ## Run all tests N times, beside BUSY busy loops: a table of counts (N=5 BUSY=0)
 	$(PY) tests/tools/times.py $(N) --busy $(BUSY)

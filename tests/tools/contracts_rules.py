@@ -82,7 +82,7 @@ PERMISSION = re.compile(r"[a-z]+\.[a-z][a-z_]*\.[a-z][a-z_]*")
 def built() -> FileDescriptorSet:
     """The contracts as buf reads them."""
     buf = Path(sys.executable).with_name("buf")
-    command = [buf, "build", "--as-file-descriptor-set", "-o", "-#format=binpb"]
+    command: list[str | Path] = [buf, "build", "--as-file-descriptor-set", "-o", "-#format=binpb"]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
     return FileDescriptorSet.FromString(done.stdout)
 

@@ -5,8 +5,9 @@
     python tests/tools/times.py 5 -- tests/unit -k law what pytest shall run
 
 One row a run: passed, failed, errors, skipped, seconds, load of the machine at its end, and the
-names of what did not pass. The table is written after each run to `--table` (`.cache/test-times.md`
-by default), with the whole output of each run beside it. Exit code 1 if a run did not pass.
+names of what did not pass at the first look. The table is written after each run to `--table`
+(`.cache/test-times.md` by default), with the whole output of each run beside it. Exit code 1 if a
+run did not pass.
 """
 
 from __future__ import annotations
@@ -22,13 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from suite import PYTEST, suite
+
 ROOT = Path(__file__).resolve().parents[2]
-PYTEST = [sys.executable, "-m", "pytest", "-q"]
-SUITE = (
-    ["-n", "2", "--dist", "loadgroup", "-m", "not serial"],
-    ["-m", "serial"],
-)
-"""What `make test` runs."""
 COUNTED = ("passed", "failed", "error", "skipped")
 NO_TESTS_RAN = 5
 
@@ -119,7 +116,7 @@ def main() -> int:
     given = sys.argv[1:]
     split = given.index("--") if "--" in given else len(given)
     options, for_pytest = parser.parse_args(given[:split]), given[split + 1 :]
-    parts = [for_pytest] if for_pytest else [list(part) for part in SUITE]
+    parts = [for_pytest] if for_pytest else list(suite(2))
     options.table.parent.mkdir(parents=True, exist_ok=True)
     runs: list[Run] = []
     with busy_loops(options.busy):

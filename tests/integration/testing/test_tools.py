@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -59,3 +62,41 @@ def test_every_test_can_fail() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def _run_suite(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tests/tools/suite.py", *options, "--", "-n", "2", str(path)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def unstable(tmp_path: Path) -> Path:
+    """A test that fails the first time and passes from then on."""
+    path = tmp_path / "test_unstable.py"
+    path.write_text(
+        "from pathlib import Path\n"
+        "def test_now_and_then():\n"
+        "    mark = Path(__file__).with_name('tried')\n"
+        "    tried = mark.exists()\n"
+        "    mark.touch()\n"
+        "    assert tried\n"
+    )
+    return path
+
+
+def test_what_passes_only_alone_is_named(unstable: Path) -> None:
+    done = _run_suite(unstable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"UNSTABLE \S*test_now_and_then", done.stdout)
+
+
+def test_a_strict_run_looks_once(unstable: Path) -> None:
+    assert _run_suite(unstable, "--strict").returncode == 1
+
+
+def test_what_fails_twice_fails_the_suite(tmp_path: Path) -> None:
+    path = tmp_path / "test_broken.py"
+    path.write_text("def test_never():\n    raise AssertionError\n")
+    done = _run_suite(path)
+    assert done.returncode == 1
+    assert "UNSTABLE" not in done.stdout
