@@ -117,5 +117,5 @@ bench: venv ## Run all benchmarks, results in bench/results
 	$(PY) -m bench all
 
 clean: ## Remove what was made here, .venv included
-	rm -rf $(VENV) .drey .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .drey .drey-node-logs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

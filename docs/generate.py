@@ -31,6 +31,7 @@ from drey_cli.main import drey, every_command
 from drey_cli.options import CHOOSING, CONNECTION
 from drey_core.permissions import ROLES
 from drey_runtime.settings import SERVICES, CommonSettings, variables
+from drey_testing.metric_names import declared_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -356,6 +357,29 @@ def _range_text(field: FieldInfo) -> str:
     return ", ".join(words)
 
 
+# --- metrics ---
+
+
+def metrics() -> str:
+    """`metrics.md`."""
+    lines = [
+        "Every service has them, at `DREY_METRICS_LISTEN` for Prometheus and by OTLP to"
+        " `DREY_OTLP_ENDPOINT`; without these nowhere. Those of `drey_runtime` are of all services,"
+        " and so are `process_*` and `python_*` at Prometheus, which tell of the process. No label"
+        " tells of a PV, a key or a person. What has not happened yet in a process has no series"
+        " there.",
+        "",
+        *_markdown_table(
+            ["at Prometheus", "by OTLP", "kind", "of", "what it is"],
+            (
+                (f"`{m.family}`", f"`{m.name}`", m.kind, m.package, m.description)
+                for m in declared_metrics()
+            ),
+        ),
+    ]
+    return _page_head("Metrics", "the code", *lines)
+
+
 # --- the command ---
 
 
@@ -492,6 +516,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "rpc.md": rpc(contracts),
         REFERENCE / "permissions.md": permissions_page(contracts),
         REFERENCE / "settings.md": settings(),
+        REFERENCE / "metrics.md": metrics(),
         REFERENCE / "cli.md": cli(),
     }
 

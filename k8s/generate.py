@@ -32,13 +32,14 @@ SERVICES: dict[str, type[CommonSettings]] = {
 BY_CHART = {
     *("postgres_url", "redis_url", "nats_url", "namespace", "shards", "listen"),
     *("trusted_keys", "signing_key", "tls_cert", "tls_key", "tls_ca", "tls_client_ca"),
-    *("probe_listen", "allow_insecure_listen"),
+    *("probe_listen", "metrics_listen", "allow_insecure_listen"),
     *("ca_address_list", "ca_auto_address_list", "ca_name_servers"),
     *("lease", "lease_duration", "lease_namespace", "lease_identity"),
     *("snapshot_target", "monitor_target", "restore_target", "gateway_target"),
 }
 """Settings that have values of their own in the chart."""
 STRING, FLAG = {"type": "string"}, {"type": "boolean"}
+TEXTS = {"type": "object", "additionalProperties": STRING}
 OBJECTS = {"type": "array", "items": {"type": "object"}}
 
 
@@ -92,7 +93,16 @@ def schema() -> str:
         gatewayApi=closed(
             enabled=FLAG, parents=OBJECTS, hostnames={"type": "array", "items": STRING}
         ),
-        networkPolicy=closed(enabled=FLAG, clients=OBJECTS, outside=OBJECTS),
+        metrics=closed(
+            enabled=FLAG,
+            serviceMonitor=closed(
+                enabled=FLAG,
+                interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
+                labels=TEXTS,
+            ),
+            dashboards=closed(enabled=FLAG, labels=TEXTS),
+        ),
+        networkPolicy=closed(enabled=FLAG, clients=OBJECTS, scrapers=OBJECTS, outside=OBJECTS),
         trial=closed(
             enabled=FLAG,
             # it stands in URLs and in SQL

@@ -117,6 +117,7 @@ async def _run(
 ) -> None:
     telemetry = {
         "DREY_OTLP_ENDPOINT": collector.endpoint,
+        "DREY_METRICS_LISTEN": "127.0.0.1:0",
         "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
     }

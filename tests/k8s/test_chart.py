@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from drey_gateway.settings import GatewaySettings as Gateway
 from drey_monitor.settings import MonitorSettings as Monitor
@@ -18,6 +21,7 @@ from drey_runtime.settings import CommonSettings, load
 from drey_snapshot.settings import SnapshotSettings as Snapshot
 from drey_testing.cluster.api_server import ApiServer, Refused
 from drey_testing.cluster.programs import ProgramsMissing, built_programs
+from drey_testing.metric_names import declared_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES: dict[str, type[CommonSettings]] = {
@@ -53,6 +57,7 @@ PATHS = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/drey/networkpolicies",
     "Ingress": "/apis/networking.k8s.io/v1/namespaces/drey/ingresses",
 }
+COMPONENT = "app.kubernetes.io/component"
 Render = Callable[..., list[dict[str, Any]]]
 
 
@@ -131,6 +136,9 @@ def test_each_service_takes_what_the_chart_gives_it(
         assert settings.listen.rpartition(":")[2] == str(  # type: ignore[attr-defined]
             container["ports"][0]["containerPort"]
         )
+        assert settings.metrics_listen.rpartition(":")[2] == str(
+            next(p["containerPort"] for p in container["ports"] if p["name"] == "metrics")
+        )
         probed = {container[f"{each}Probe"]["grpc"]["port"] for each in ("readiness", "liveness")}
         assert probed == {int(settings.probe_listen.rpartition(":")[2])}
         for other in ("snapshot", "monitor", "restore", "gateway"):
@@ -162,6 +170,8 @@ def test_each_service_takes_what_the_chart_gives_it(
         ("ingress.enabled=true", "ingress.host"),
         ("trial.enabled=true", "trial.password"),
         ("trial.password=it's", "password"),
+        ("metrics.serviceMonitor.interval=soon", "interval"),
+        ("metrics.enabled=false,metrics.serviceMonitor.enabled=true", "metrics.enabled"),
     ],
 )
 def test_wrong_values_are_refused_by_name(render: Render, value: str, said: str) -> None:
@@ -200,6 +210,61 @@ def test_pods_may_as_little_as_they_need(render: Render) -> None:
         for source in monitor_in["spec"]["ingress"][0]["from"]
     ]
     assert callers == ["gateway"]
+
+
+SCRAPED = (
+    "metrics.serviceMonitor.enabled=true",
+    "metrics.dashboards.enabled=true",
+    "networkPolicy.scrapers[0].podSelector.matchLabels.app=prometheus",
+)
+
+
+def test_metrics_are_fetched_where_pods_offer_them_by_those_who_may(render: Render) -> None:
+    offered = render()
+    assert not of_kind(offered, "ServiceMonitor") + of_kind(offered, "ConfigMap")
+    assert "drey-metrics" not in {p["metadata"]["name"] for p in of_kind(offered, "NetworkPolicy")}
+    objects = render(*SCRAPED)
+    services = {s["metadata"]["name"]: s for s in of_kind(objects, "Service")}
+    monitors = of_kind(objects, "ServiceMonitor")
+    assert {m["metadata"]["name"] for m in monitors} == services.keys()
+    for monitor in monitors:
+        service = services[monitor["metadata"]["name"]]
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        assert wanted.items() <= service["metadata"]["labels"].items()
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+        assert endpoint["scheme"] == "https"
+        assert endpoint["tlsConfig"]["keySecret"]["name"] == f"drey-tls-{wanted[COMPONENT]}"
+    (allowed,) = (
+        p for p in of_kind(objects, "NetworkPolicy") if p["metadata"]["name"] == "drey-metrics"
+    )
+    (rule,) = allowed["spec"]["ingress"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
+    assert rule["ports"] == [{"port": "metrics"}]
+    plain = render(*SCRAPED, "tls.enabled=false")
+    assert all("scheme" not in m["spec"]["endpoints"][0] for m in of_kind(plain, "ServiceMonitor"))
+    nothing = render("metrics.enabled=false", SCRAPED[2])
+    assert "DREY_METRICS_LISTEN" not in yaml.safe_dump_all(nothing)
+    assert "drey-metrics" not in {p["metadata"]["name"] for p in of_kind(nothing, "NetworkPolicy")}
+
+
+def test_dashboards_name_metrics_that_there_are(render: Render) -> None:
+    (found,) = of_kind(render(*SCRAPED), "ConfigMap")
+    assert found["data"].keys() == {"machine.json", "processes.json"}
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    there = {sample.name for family in registry.collect() for sample in family.samples}
+    there |= {series for metric in declared_metrics() for series in metric.series}
+    named: set[str] = set()
+    for text in found["data"].values():
+        for panel in json.loads(text)["panels"]:
+            for target in panel["targets"]:
+                series = set(re.findall(r"\b((?:drey|process)_\w+)", target["expr"]))
+                assert series, panel
+                assert series <= there, panel["title"]
+                named |= series
+    told = {m.name for m in declared_metrics() if not named & set(m.series)}
+    assert not told, "metrics that no dashboard shows"
 
 
 @pytest.fixture

@@ -20,6 +20,10 @@ app.kubernetes.io/component: {{ .component }}
 {{ get (dict "snapshot" 7111 "monitor" 7112 "restore" 7113 "gateway" 7110) . }}
 {{- end }}
 
+{{- define "drey.metricsPort" -}}
+{{ get (dict "snapshot" 7121 "monitor" 7122 "restore" 7123 "gateway" 7120) . }}
+{{- end }}
+
 {{- define "drey.text" -}}
 {{ if kindIs "string" . }}{{ . | quote }}{{ else }}{{ . | toJson | quote }}{{ end }}
 {{- end }}
@@ -57,6 +61,9 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 - {name: DREY_SIGNING_KEY, value: /etc/drey/keys/{{ $service }}.pem}
 - {name: DREY_{{ upper $service }}_LISTEN, value: "0.0.0.0:{{ include "drey.port" $service }}"}
 - {name: DREY_PROBE_LISTEN, value: "0.0.0.0:{{ include "drey.probePort" $service }}"}
+{{- if $root.Values.metrics.enabled }}
+- {name: DREY_METRICS_LISTEN, value: "0.0.0.0:{{ include "drey.metricsPort" $service }}"}
+{{- end }}
 {{- range $other := list "snapshot" "monitor" "restore" "gateway" }}
 - {name: DREY_{{ upper $other }}_TARGET, value: "{{ $name }}-{{ $other }}:{{ include "drey.port" $other }}"}
 {{- end }}

@@ -15,12 +15,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import uvloop
 
 from drey_runtime import logs, telemetry
 from drey_runtime.settings import CommonSettings, SettingsError, load
+
+if TYPE_CHECKING:
+    from drey_runtime.scraping import MetricsEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +83,15 @@ def run(name: str, settings_class: type[S], main: Callable[[S, App], Awaitable[N
     """Load the settings, run the service, and exit the process."""
     try:
         settings = load(settings_class)
+        endpoint = _open_metrics(settings) if settings.metrics_listen else None
     except SettingsError as error:
         print(f"drey-{name}: {error}", file=sys.stderr)  # noqa: T201  logs are not set up yet
         sys.exit(2)
     logs.configure(name, settings.log_level, settings.log_format)
-    telemetry.configure(name, service_version(), settings.otlp_endpoint)
+    readers = [endpoint.reader] if endpoint is not None else []
+    telemetry.configure(name, service_version(), settings.otlp_endpoint, *readers)
+    if endpoint is not None:
+        endpoint.start()
     # The catalog and the image are many objects that live long and hold no cycles, an import
     # makes hundreds of thousands: looking through all of them every few thousand allocations
     # costs tens of milliseconds at a time.
@@ -92,8 +99,17 @@ def run(name: str, settings_class: type[S], main: Callable[[S, App], Awaitable[N
     try:
         code = uvloop.run(_run_lifetime(name, settings, main))
     finally:
+        if endpoint is not None:
+            endpoint.stop()
         telemetry.shutdown()
     sys.exit(code)
+
+
+def _open_metrics(settings: CommonSettings) -> MetricsEndpoint:
+    # Imported here: a process whose metrics nobody fetches starts without it, and sooner.
+    from drey_runtime.scraping import MetricsEndpoint
+
+    return MetricsEndpoint.open(settings)
 
 
 async def _run_lifetime(name: str, settings: S, main: Callable[[S, App], Awaitable[None]]) -> int:

@@ -112,6 +112,13 @@ class CommonSettings(BaseModel):
         description="Address at which `grpc.health.v1` alone is served, without TLS and keys: for"
         " the kubelet, whose probes know neither. Empty: only where everything is served.",
     )
+    metrics_listen: str = Field(
+        "",
+        pattern=r"^(.+:\d{1,5})?$",
+        description="Address (`HOST:PORT`) at which Prometheus fetches metrics over HTTP, at"
+        " `/metrics`; over HTTPS where `DREY_TLS_CERT` is set, and from those alone who show a"
+        " certificate where `DREY_TLS_CLIENT_CA` is. Empty: nowhere.",
+    )
     max_probes: int = Field(
         256,
         ge=4,

@@ -45,6 +45,7 @@ from drey_gateway.servicers.events import EventServicer
 from drey_gateway.servicers.jobs import JobServicer
 from drey_gateway.servicers.monitor import MonitorServicer
 from drey_gateway.servicers.system import SystemServicer
+from drey_gateway.servicers.system_gauges import SystemGauges
 from drey_gateway.session_relay import SessionRelay
 from drey_gateway.sessions import SessionBook
 from drey_gateway.settings import GatewaySettings
@@ -194,9 +195,8 @@ async def main(settings: GatewaySettings, app: App) -> None:
     ]
     public = [*(name for name, _ in services), SYSTEM, *FORWARDED]
     info = server_info(settings, public)
-    services.append(
-        (SYSTEM, SystemServicer(context, limiter, probes, jobs, info, feed.instances, overrides))
-    )
+    system = SystemServicer(context, limiter, probes, jobs, info, feed.instances, overrides)
+    services.append((SYSTEM, system))
     await feed.subscribe()
     await keys.subscribe()
     await relay.subscribe()
@@ -222,6 +222,8 @@ async def main(settings: GatewaySettings, app: App) -> None:
     app.start(events)
     app.start(overrides)
     app.start(drifts)
+    if settings.metrics_listen or settings.otlp_endpoint:
+        app.start(SystemGauges(context, limiter, probes, feed.instances, system.find_findings))
     app.start(anchors)
     app.start(GatewayReadiness(health, feed, ring, db, probes))
     app.start(InstanceReports(bus, "gateway", lambda: health.serves(MONITOR)))

@@ -6,6 +6,7 @@ is. All lie in the user's cache. Needs root, and what `missing_packages` names.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -68,6 +69,15 @@ def images() -> list[ContainerImage]:
         needed = f"apt-get install {' '.join(missing)}" if missing else "root"
         raise ImagesMissing(f"images cannot be made here: {needed}")
     _folder().mkdir(parents=True, exist_ok=True)
+    with (_folder() / "lock").open("w") as lock:
+        # one at a time, whichever checkout asks: the store is the user's
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _make_all()
+
+
+def _make_all() -> list[ContainerImage]:
+    # what a build that was killed left: it holds images that nobody else needs
+    _buildah("rm", "--all")
     for name, packages in _BASES.items():
         _make_base(name, packages)
     _make_pause()

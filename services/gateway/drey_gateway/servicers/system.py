@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from socket import gethostname
 from typing import Any
 
@@ -92,7 +92,7 @@ class SystemServicer:
     async def _make_summary(self) -> pb.SystemSummary:
         parts = await self._probes.ask()
         live = self._context.live
-        found_now = self._find_findings(parts)
+        found_now = self.find_findings(parts)
         now = time.monotonic_ns()
         held = {each.ioc: each for each in self._overrides.held}
         iocs = self._instances.iocs(now, held)
@@ -112,7 +112,7 @@ class SystemServicer:
             ioc_count=len(iocs),
         )
 
-    def _find_findings(self, parts: list[PartReport]) -> list[pb.Finding]:
+    def find_findings(self, parts: Sequence[PartReport]) -> list[pb.Finding]:
         """Gravest first; looked for at most once a second, whoever asks and how often."""
         now = time.monotonic()
         if now < self._next_look:
