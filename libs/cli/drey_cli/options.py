@@ -183,6 +183,12 @@ COUNT = click.IntRange(min=0)
 yes_option = option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option = option("--dry-run", "-n", is_flag=True, help="Only say how many it would be.")
 comment_option = option("--comment", default="", help="Comment.")
+interval_option = option(
+    "--interval", type=SPAN, metavar="TIME", help="Least time between two updates."
+)
+duration_option = option(
+    "--for", "duration", type=SPAN, metavar="TIME", help="Stop after this long. Default: never."
+)
 reason_option = option("--reason", "-r", default="", help="Why; it is audited.")
 
 
