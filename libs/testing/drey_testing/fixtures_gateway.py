@@ -8,10 +8,10 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import grpc
 import numpy as np
@@ -37,6 +37,7 @@ from drey_stack import Nats, Valkey, free_port
 
 _WATCHING = health_pb2.HealthCheckRequest(service="drey.monitor.v1.MonitorService")
 START = 1_700_000_000_000_000_000
+C = TypeVar("C")
 
 
 async def eventually(
@@ -88,6 +89,12 @@ def floats(channels: Sequence[int], values: Sequence[float], time_ns: int = STAR
     out.source_time[:] = time_ns
     out.receive_time[:] = time_ns + 1000
     return out
+
+
+def every_channel(pvs: int, value: float) -> Columns:
+    """One value for both channels of each PV."""
+    channels = [channel for pv in range(1, pvs + 1) for channel in (setpoint(pv), readback(pv))]
+    return floats(channels, [value] * len(channels))
 
 
 class ScriptedOwner:
@@ -329,6 +336,25 @@ class GatewayRig:
         await gateway.start()
         return gateway
 
+    async def ready_gateway(self, **settings: str) -> Gateway:
+        """As `gateway`, when it can serve watches."""
+        gateway = await self.gateway(**settings)
+        await eventually(gateway.serving, "ready")
+        return gateway
+
+    @asynccontextmanager
+    async def publishing(self, pvs: int, value: float = 1.0) -> AsyncIterator[ScriptedOwner]:
+        """An owner of so many PVs, which beats within."""
+        publisher = self.publisher()
+        await publisher.beat()
+        await publisher.set_catalog(catalog_pages(pvs))
+        await publisher.publish(every_channel(pvs, value))
+        publisher.start()
+        try:
+            yield publisher
+        finally:
+            await publisher.stop()
+
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
@@ -346,8 +372,7 @@ class ReferenceStandIn:
         self.pages = catalog_pages(pvs)
         for page in self.pages:
             page.absolute[:] = 0.5
-        channels = [channel for pv in range(1, pvs + 1) for channel in (setpoint(pv), readback(pv))]
-        self._columns = floats(channels, [value] * len(channels))
+        self._columns = every_channel(pvs, value)
         self._numbers = np.repeat(np.arange(1, pvs + 1), 2)
         self._roles = np.tile(np.array([ROLE_SETPOINT, ROLE_READBACK], np.uint8), pvs)
         self.reads = 0
@@ -375,6 +400,37 @@ class ReferenceStandIn:
 
 
 REFERENCE = "drey.internal.reference.v1.ReferenceService"
+
+
+class FoldedCall(Generic[C]):
+    """A stream that is read in the background; `client.take` folds each message of it."""
+
+    def __init__(self, call: Any, client: C) -> None:
+        self.call, self.client = call, client
+        self.error: grpc.aio.AioRpcError | None = None
+        self.task = asyncio.create_task(self._read_all())
+
+    async def _read_all(self) -> None:
+        client: Any = self.client
+        try:
+            async for message in self.call:
+                client.take(message)
+        except grpc.aio.AioRpcError as error:
+            self.error = error
+
+    async def until(self, condition: Callable[[C], bool], what: str) -> float:
+        """Wait until the client holds it; the seconds it took. The end of the stream fails it."""
+
+        async def holds() -> bool:
+            if self.error is not None:
+                raise AssertionError(f"{what}: the stream ended: {self.error}")
+            return condition(self.client)
+
+        return await eventually(holds, what)
+
+    async def stop(self) -> None:
+        self.call.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
 
 
 class DriftClient:

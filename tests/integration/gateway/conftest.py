@@ -13,9 +13,11 @@ import pytest
 from drey_gateway.bootstrap import make_first_key
 from drey_runtime.migrate import apply
 from drey_stack import Postgres
-from drey_testing.fixtures_gateway import GatewayRig
+from drey_testing.fixtures_gateway import Gateway, GatewayRig, ScriptedOwner
 
 TEMPLATE = "drey_template"
+PVS = 200
+"""Of the publisher."""
 
 
 async def make_database(part: Postgres, name: str, template: str = "") -> str:
@@ -57,3 +59,15 @@ async def admin_key(url: str) -> str:
 async def rig(tmp_path: Path, url: str, admin_key: str) -> AsyncIterator[GatewayRig]:
     async with GatewayRig(tmp_path / "rig", url) as found:
         yield found
+
+
+@pytest.fixture
+async def publisher(rig: GatewayRig) -> AsyncIterator[ScriptedOwner]:
+    async with rig.publishing(PVS) as found:
+        yield found
+
+
+@pytest.fixture
+async def gateway(rig: GatewayRig, publisher: ScriptedOwner) -> Gateway:
+    """One that can serve watches of what is published."""
+    return await rig.ready_gateway()

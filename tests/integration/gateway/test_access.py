@@ -68,9 +68,7 @@ def bearer(key: str) -> tuple[tuple[str, str], ...]:
 
 @pytest.fixture
 async def gateway(rig: GatewayRig) -> Gateway:
-    found = await rig.gateway()
-    await eventually(found.serving, "ready")
-    return found
+    return await rig.ready_gateway()
 
 
 class LostToTheClient(Exception):
@@ -142,10 +140,9 @@ async def test_life_of_a_key(gateway, admin_key):
 
 
 async def test_who_did_what_and_that_nobody_took_it_away(rig, admin_key, url, tmp_path):
-    gateway = await rig.gateway(
+    gateway = await rig.ready_gateway(
         gateway_audit_anchors=str(tmp_path / "anchors"), gateway_audit_anchor_period="0.1"
     )
-    await eventually(gateway.serving, "ready")
     _, made = await make_key(gateway, admin_key, "viewer", "guest")
     operator, _ = await make_key(gateway, admin_key, "operator", "ops")
     stub: Any = audit_service_pb2_grpc.AuditServiceStub(gateway.channel)
@@ -260,8 +257,7 @@ async def test_bootstrap_refuses_a_second_time(url, admin_key):
 async def test_revocation_cuts_watches_at_every_gateway(rig, gateway, admin_key):
     publisher = rig.publisher()
     await publisher.set_catalog(catalog_pages(5))
-    second = await rig.gateway()
-    await eventually(second.serving, "ready")
+    second = await rig.ready_gateway()
     secret, key_id = await make_key(gateway, admin_key, "viewer")
 
     async def known() -> bool:
@@ -416,8 +412,7 @@ async def behind(rig: GatewayRig):
     verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json", "snapshot")
     async with serve(settings, "127.0.0.1:0", "X", verifier, [(SNAPSHOT, fake)]) as (port, health):
         await health.set(True)
-        gateway = await rig.gateway(snapshot_target=f"127.0.0.1:{port}")
-        await eventually(gateway.serving, "ready")
+        gateway = await rig.ready_gateway(snapshot_target=f"127.0.0.1:{port}")
         yield fake, gateway
 
 
@@ -784,8 +779,7 @@ async def test_watching_goes_on_while_postgres_is_away(rig, tmp_path):
         await apply(part.url, ["drey_runtime", "drey_gateway"])
         key = await make_first_key(part.url)
         rig.postgres_url = part.url
-        gateway = await rig.gateway()
-        await eventually(gateway.serving, "ready")
+        gateway = await rig.ready_gateway()
         await part.kill()
         access: Any = pb_grpc.AccessServiceStub(gateway.channel)
         await asyncio.sleep(1.5)

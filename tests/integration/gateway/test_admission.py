@@ -24,12 +24,6 @@ WATCH = "/drey.job.v1.JobService/WatchJob"
 MB = 1_000_000
 
 
-async def ready(rig: GatewayRig, **settings: str) -> Gateway:
-    gateway = await rig.gateway(**settings)
-    await eventually(gateway.serving, "ready")
-    return gateway
-
-
 def opened(gateway: Gateway, path: str, secret: str) -> Any:
     return gateway.channel.stream_stream(path)(metadata=bearer(secret))
 
@@ -51,7 +45,7 @@ async def refusal(call: Any) -> tuple[str, str, float]:
 
 
 async def test_without_a_key_nothing_is_read(rig: GatewayRig) -> None:
-    gateway = await ready(rig)
+    gateway = await rig.ready_gateway()
     process = psutil.Process(gateway.pid)
     before = process.memory_info().rss
     highest = before
@@ -75,7 +69,7 @@ async def test_without_a_key_nothing_is_read(rig: GatewayRig) -> None:
 
 async def test_a_small_refusal_is_never_lost(rig: GatewayRig) -> None:
     """The status goes out before the message is read; clients see it all the same."""
-    gateway = await ready(rig, refusals_per_second="1000")
+    gateway = await rig.ready_gateway(refusals_per_second="1000")
     stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
     for _ in range(300):
         code, reason, _ = await failure(stub.WhoAmI(pb.WhoAmIRequest()))
@@ -85,7 +79,7 @@ async def test_a_small_refusal_is_never_lost(rig: GatewayRig) -> None:
 async def test_every_refusal_has_a_reason_and_comes_after_the_key(
     rig: GatewayRig, admin_key: str
 ) -> None:
-    gateway = await ready(rig)
+    gateway = await rig.ready_gateway()
     garbage = b"\x0a\xff\xff\xff\xff\x0f garbage"
     cases = [
         (GET_VALUES, garbage, "INVALID_ARGUMENT", "MALFORMED_MESSAGE"),
@@ -109,7 +103,7 @@ async def test_every_refusal_has_a_reason_and_comes_after_the_key(
 
 
 async def test_one_key_leaves_places_for_others(rig: GatewayRig, admin_key: str) -> None:
-    gateway = await ready(rig, max_calls="10")
+    gateway = await rig.ready_gateway(max_calls="10")
     greedy, _ = await make_key(gateway, admin_key, "viewer")
     calls = [opened(gateway, WHO, greedy) for _ in range(5)]
     await asyncio.gather(*(call.wait_for_connection() for call in calls))
@@ -139,7 +133,7 @@ async def test_one_key_leaves_places_for_others(rig: GatewayRig, admin_key: str)
 
 
 async def test_calls_too_often_are_told_when_to_come_back(rig: GatewayRig, admin_key: str) -> None:
-    gateway = await ready(rig, calls_per_second="2", refusals_per_second="1")
+    gateway = await rig.ready_gateway(calls_per_second="2", refusals_per_second="1")
     stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
 
     async def until_refused(metadata: Any) -> Any:
@@ -161,7 +155,7 @@ async def test_calls_too_often_are_told_when_to_come_back(rig: GatewayRig, admin
 
 
 async def test_health_watches_have_places_of_their_own(rig: GatewayRig, admin_key: str) -> None:
-    gateway = await ready(rig, max_probes="8")
+    gateway = await rig.ready_gateway(max_probes="8")
     stub: Any = health_pb2_grpc.HealthStub(gateway.channel)
     watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(4)]
     for watch in watches:
@@ -177,7 +171,7 @@ async def test_health_watches_have_places_of_their_own(rig: GatewayRig, admin_ke
 
 
 async def test_an_idle_connection_is_closed(rig: GatewayRig) -> None:
-    gateway = await ready(rig, idle_connection="1")
+    gateway = await rig.ready_gateway(idle_connection="1")
     async with gateway.open_channel() as channel:
         await channel.channel_ready()
         state = channel.get_state()
@@ -190,7 +184,7 @@ async def test_an_idle_connection_is_closed(rig: GatewayRig) -> None:
 async def test_an_end_without_a_message_frees_its_place(
     rig: GatewayRig, admin_key: str, path: str
 ) -> None:
-    gateway = await ready(rig, max_calls="10", caller_share="0.2")
+    gateway = await rig.ready_gateway(max_calls="10", caller_share="0.2")
     for _ in range(20):
         call = opened(gateway, path, admin_key)
         await call.wait_for_connection()

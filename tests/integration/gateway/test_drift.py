@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -25,6 +24,7 @@ from drey_runtime.settings import CommonSettings
 from drey_testing.fixtures_gateway import (
     REFERENCE,
     DriftClient,
+    FoldedCall,
     Gateway,
     GatewayRig,
     ReferenceStandIn,
@@ -36,9 +36,9 @@ from drey_testing.fixtures_gateway import (
     readback,
     setpoint,
 )
+from tests.integration.gateway.conftest import PVS
 from tests.integration.gateway.test_access import bearer, failure
 
-PVS = 200
 SNAPSHOT = {"snapshot_id": str(uuid4())}
 
 
@@ -53,28 +53,10 @@ async def stored(rig: GatewayRig) -> AsyncIterator[tuple[ReferenceStandIn, str]]
 
 
 @pytest.fixture
-async def publisher(rig: GatewayRig) -> AsyncIterator[ScriptedOwner]:
-    found = rig.publisher()
-    await found.beat()
-    await found.set_catalog(catalog_pages(PVS))
-    channels = [c for pv in range(1, PVS + 1) for c in (setpoint(pv), readback(pv))]
-    await found.publish(floats(channels, [1.0] * len(channels)))
-    found.start()
-    yield found
-    await found.stop()
-
-
-async def ready_gateway(rig: GatewayRig, target: str) -> Gateway:
-    found = await rig.gateway(snapshot_target=target)
-    await eventually(found.serving, "ready")
-    return found
-
-
-@pytest.fixture
 async def gateway(
     rig: GatewayRig, publisher: ScriptedOwner, stored: tuple[ReferenceStandIn, str]
 ) -> Gateway:
-    return await ready_gateway(rig, stored[1])
+    return await rig.ready_gateway(snapshot_target=stored[1])
 
 
 def drift_call(gateway: Gateway, key: str, token: str = "", **spec: Any) -> Any:
@@ -83,39 +65,14 @@ def drift_call(gateway: Gateway, key: str, token: str = "", **spec: Any) -> Any:
     return stub.WatchDrift(request, metadata=bearer(key))
 
 
-class Screen:
-    """A watch in the background, folded."""
-
-    def __init__(self, call: Any, client: DriftClient | None = None) -> None:
-        self.client, self.call = client or DriftClient(), call
-        self.error: grpc.aio.AioRpcError | None = None
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        try:
-            async for message in self.call:
-                self.client.take(message)
-        except grpc.aio.AioRpcError as error:
-            self.error = error
-
-    async def until(self, condition: Callable[[DriftClient], bool], what: str) -> None:
-        async def holds() -> bool:
-            if self.error is not None:
-                raise AssertionError(f"{what}: the watch ended: {self.error}")
-            return condition(self.client)
-
-        await eventually(holds, what)
-
-    async def stop(self) -> None:
-        self.call.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+Screen = FoldedCall[DriftClient]
 
 
 @asynccontextmanager
 async def watching(
     gateway: Gateway, key: str, client: DriftClient | None = None, **request: Any
 ) -> AsyncIterator[Screen]:
-    screen = Screen(drift_call(gateway, key, **request), client)
+    screen = FoldedCall(drift_call(gateway, key, **request), client or DriftClient())
     ended = screen.client.ended_baselines
     try:
         await screen.until(lambda c: c.ended_baselines > ended, "a baseline")
@@ -183,7 +140,7 @@ async def test_it_goes_on_from_its_token_at_another_gateway(
         await screen.until(lambda c: len(c.checkpoints) > seen, "a token after them")
         kept = screen.client
     await publisher.publish(floats([setpoint(4), setpoint(5)], [1.0, 8.0]))
-    other = await ready_gateway(rig, stored[1])
+    other = await rig.ready_gateway(snapshot_target=stored[1])
     kept.changed_rows = 0
     async with watching(other, admin_key, kept, token=kept.token, hysteresis=0.5) as screen:
         assert kept.begun[-1].keeps_state
@@ -297,8 +254,7 @@ async def test_what_is_not_there_is_refused_by_field(rig, gateway, admin_key, st
     )
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     assert metadata["field"] == "spec.selector"
-    alone = await rig.gateway()
-    await eventually(alone.serving, "ready")
+    alone = await rig.ready_gateway()
     code, _, _ = await failure(drift_call(alone, admin_key))
     assert code is grpc.StatusCode.UNAVAILABLE
 

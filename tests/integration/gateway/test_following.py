@@ -43,13 +43,7 @@ WAIT_S = 60.0
 
 @pytest.fixture
 async def gateway(rig: GatewayRig) -> Gateway:
-    return await ready_gateway(rig)
-
-
-async def ready_gateway(rig: GatewayRig, **settings: str) -> Gateway:
-    found = await rig.gateway(**settings)
-    await eventually(found.serving, "ready")
-    return found
+    return await rig.ready_gateway()
 
 
 @pytest.fixture
@@ -176,7 +170,7 @@ async def test_filters_and_what_a_viewer_may_not_see(gateway, admin_key, db):
 
 
 async def test_who_loses_the_right_to_keys_is_shown_none_any_more(rig, admin_key, db, url):
-    gateway = await ready_gateway(rig, gateway_poll="0.1")
+    gateway = await rig.ready_gateway(gateway_poll="0.1")
     secret, key_id = await make_key(gateway, admin_key, "admin")
     keys = {"resources": ["EVENT_RESOURCE_KEY"]}
     async with reading(gateway, secret) as reader, reading(gateway, secret, **keys) as of_keys:
@@ -226,7 +220,7 @@ async def test_no_gap_and_no_repeat_across_resumes_at_any_gateway(rig, admin_key
 
     They leave at any message, with the token of the last event, or of a checkpoint.
     """
-    gateways = [await ready_gateway(rig), await ready_gateway(rig)]
+    gateways = [await rig.ready_gateway(), await rig.ready_gateway()]
     token, seen, writers, each = await begun(gateways[0], admin_key), [], 5, 30
     dice = random.Random(7)
 
@@ -277,7 +271,7 @@ async def test_a_token_that_is_too_old_asks_for_a_resync(rig, gateway, admin_key
     async with db.transaction() as conn:
         assert await forget_events(conn, now_ns=now_ns()) > 0
     # the first gateway has them in its memory still, and goes on from there
-    other = await ready_gateway(rig)
+    other = await rig.ready_gateway()
     async with reading(other, admin_key, token=token) as reader:
         assert [await reader.read(), await reader.read()] == ["resync_required", "begin"]
         assert "week" in reader.reason and not reader.resumed
@@ -355,7 +349,7 @@ async def test_while_postgres_is_away_the_stream_says_so_and_then_goes_on(tmp_pa
         await apply(part.url, ["drey_runtime", "drey_gateway"])
         admin_key = await make_first_key(part.url)
         async with GatewayRig(tmp_path / "rig", part.url) as rig:
-            gateway = await ready_gateway(rig)
+            gateway = await rig.ready_gateway()
             async with reading(gateway, admin_key) as reader, auditing(gateway, admin_key) as acts:
                 await reader.read()
                 await acts.until(lambda: bool(acts.checkpoints))

@@ -55,8 +55,7 @@ async def served(rig: GatewayRig, admin_key: str):
     await publisher.set_catalog(catalog_pages(PVS))
     await publisher.publish(floats([setpoint(pv) for pv in range(1, PVS + 1)], [1.0] * PVS))
     publisher.start()
-    gateway = await rig.gateway()
-    await eventually(gateway.serving, "ready")
+    gateway = await rig.ready_gateway()
     yield gateway, publisher, (("authorization", f"Bearer {admin_key}"),)
     await publisher.stop()
 

@@ -98,8 +98,7 @@ async def everything(rig: GatewayRig, **settings: str) -> AsyncIterator[tuple[Ga
                 )
             )
             targets[f"{name}_target"] = f"127.0.0.1:{port}"
-        gateway = await rig.gateway(**targets, **settings)
-        await eventually(gateway.serving, "ready")
+        gateway = await rig.ready_gateway(**targets, **settings)
         yield gateway, parts
 
 
@@ -231,8 +230,7 @@ async def test_a_reader_that_reads_nothing_is_cut_too(rig: GatewayRig, admin_key
 
 
 async def test_who_ends_their_own_key_is_told_so(rig: GatewayRig, admin_key: str) -> None:
-    gateway = await rig.gateway()
-    await eventually(gateway.serving, "ready")
+    gateway = await rig.ready_gateway()
     secret, key_id = await make_key(gateway, admin_key, "admin")
     await revoke(gateway, secret, key_id)
     assert await says(gateway, secret) == "KEY_REVOKED"

@@ -142,8 +142,7 @@ async def served(rig: GatewayRig, admin_key: str, program: list[str]):
     columns.source_time[:] = columns.receive_time[:] = START
     await publisher.publish(columns)
     publisher.start()
-    gateway = await rig.gateway()
-    await eventually(gateway.serving, "ready")
+    gateway = await rig.ready_gateway()
     stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
 
     async def fresh() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,26 +18,21 @@ from drey.monitor.v1 import watch_pb2
 from drey_gateway.bootstrap import make_first_key
 from drey_runtime.status import reason_of
 from drey_testing.fixtures_gateway import (
+    FoldedCall,
     Gateway,
-    GatewayRig,
-    ScriptedOwner,
     WatchClient,
-    catalog_pages,
     eventually,
     floats,
     name_of,
-    readback,
     setpoint,
 )
-
-PVS = 200
 
 
 def pvs(*numbers: int) -> selector_pb2.Selector:
     return selector_pb2.Selector(names=[name_of(n) for n in numbers])
 
 
-class OpenSession:
+class OpenSession(FoldedCall["OpenSession"]):
     """A session in the background; each of its subscriptions folded by a client of its own."""
 
     def __init__(self, gateway: Gateway, key: str, **subscriptions: Any) -> None:
@@ -53,18 +48,9 @@ class OpenSession:
                 for name, selector in subscriptions.items()
             ]
         )
-        self.call = self.stub.OpenWatch(request, metadata=self.metadata)
-        self.error: grpc.aio.AioRpcError | None = None
-        self.task = asyncio.create_task(self._run())
+        super().__init__(self.stub.OpenWatch(request, metadata=self.metadata), self)
 
-    async def _run(self) -> None:
-        try:
-            async for message in self.call:
-                self._take(message)
-        except grpc.aio.AioRpcError as error:
-            self.error = error
-
-    def _take(self, message: pb.OpenWatchResponse) -> None:
+    def take(self, message: pb.OpenWatchResponse) -> None:
         kind: str = message.WhichOneof("part") or ""
         name = message.subscription
         if kind == "opened":
@@ -92,14 +78,6 @@ class OpenSession:
         await self.until(lambda s: change in s.acks, f"change {change} acknowledged")
         return self.acks[change]
 
-    async def until(self, condition: Callable[[OpenSession], bool], what: str) -> None:
-        async def holds() -> bool:
-            if self.error is not None:
-                raise AssertionError(f"{what}: the session ended: {self.error}")
-            return condition(self)
-
-        await eventually(holds, what)
-
     def held(self, name: str) -> set[int]:
         return set(self.clients[name].rows)
 
@@ -111,27 +89,7 @@ async def session(gateway: Gateway, key: str, **subscriptions: Any) -> AsyncIter
         await opened.until(lambda s: bool(s.id), "opened")
         yield opened
     finally:
-        opened.call.cancel()
-        await asyncio.gather(opened.task, return_exceptions=True)
-
-
-@pytest.fixture
-async def publisher(rig: GatewayRig) -> AsyncIterator[ScriptedOwner]:
-    found = rig.publisher()
-    await found.beat()
-    await found.set_catalog(catalog_pages(PVS))
-    channels = [c for pv in range(1, PVS + 1) for c in (setpoint(pv), readback(pv))]
-    await found.publish(floats(channels, [1.0] * len(channels)))
-    found.start()
-    yield found
-    await found.stop()
-
-
-@pytest.fixture
-async def gateway(rig: GatewayRig, publisher: ScriptedOwner) -> Gateway:
-    found = await rig.gateway()
-    await eventually(found.serving, "ready")
-    return found
+        await opened.stop()
 
 
 async def test_pvs_join_and_leave_and_nothing_else_comes_again(gateway, admin_key, publisher):

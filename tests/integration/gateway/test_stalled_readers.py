@@ -47,8 +47,7 @@ async def served(rig: GatewayRig):
     await publisher.set_catalog(catalog_pages(PVS))
     await publish(publisher, 0.0)
     publisher.start()
-    gateway = await rig.gateway(gateway_stall_cut="1", gateway_max_watchers="250")
-    await eventually(gateway.serving, "ready")
+    gateway = await rig.ready_gateway(gateway_stall_cut="1", gateway_max_watchers="250")
     yield gateway, publisher
     await publisher.stop()
 

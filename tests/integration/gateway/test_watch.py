@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,63 +21,42 @@ from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import ROLE_READBACK, MetadataPage
 from drey_core.pages import PAGE_SHIFT, shard_of_page
-from drey_core.values import Columns, State
+from drey_core.values import State
 from drey_runtime.status import reason_of
 from drey_testing.fixtures_gateway import (
+    FoldedCall,
     Gateway,
-    GatewayRig,
     ScriptedOwner,
     WatchClient,
     catalog_pages,
     eventually,
+    every_channel,
     floats,
     name_of,
     readback,
     setpoint,
 )
+from tests.integration.gateway.conftest import PVS
 
 ALL = selector_pb2.Selector(all=True)
-PVS = 200
 
 
-def everything(value: float, pvs: int = PVS) -> Columns:
-    channels = [c for pv in range(1, pvs + 1) for c in (setpoint(pv), readback(pv))]
-    return floats(channels, [value] * len(channels))
+class Running(FoldedCall[WatchClient]):
+    """A watch of all PVs, or as the request says."""
 
-
-class Running:
-    """A watch in the background, folded."""
-
-    def __init__(self, gateway: Gateway, key: str, **request: Any) -> None:
-        self.client = request.pop("client", None) or WatchClient()
+    def __init__(
+        self,
+        gateway: Gateway,
+        key: str,
+        *,
+        client: WatchClient | None = None,
+        token: str = "",
+        **spec: Any,
+    ) -> None:
         stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
-        token = request.pop("token", "")
-        spec = {"selector": ALL, **request}
-        self.call = stub.WatchPvs(
-            pb.WatchPvsRequest(spec=spec, token=token),
-            metadata=(("authorization", f"Bearer {key}"),),
-        )
-        self.error: grpc.aio.AioRpcError | None = None
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        try:
-            async for message in self.call:
-                self.client.take(message)
-        except grpc.aio.AioRpcError as error:
-            self.error = error
-
-    async def until(self, condition: Callable[[WatchClient], bool], what: str) -> float:
-        async def holds() -> bool:
-            if self.error is not None:
-                raise AssertionError(f"{what}: the watch ended: {self.error}")
-            return condition(self.client)
-
-        return await eventually(holds, what)
-
-    async def stop(self) -> None:
-        self.call.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        request = pb.WatchPvsRequest(spec={"selector": ALL, **spec}, token=token)
+        call = stub.WatchPvs(request, metadata=(("authorization", f"Bearer {key}"),))
+        super().__init__(call, client or WatchClient())
 
 
 @asynccontextmanager
@@ -89,24 +67,6 @@ async def watching(gateway: Gateway, key: str, **request: Any):
         yield running
     finally:
         await running.stop()
-
-
-@pytest.fixture
-async def publisher(rig: GatewayRig):
-    found = rig.publisher()
-    await found.beat()
-    await found.set_catalog(catalog_pages(PVS))
-    await found.publish(everything(1.0))
-    found.start()
-    yield found
-    await found.stop()
-
-
-@pytest.fixture
-async def gateway(rig: GatewayRig, publisher: ScriptedOwner) -> Gateway:
-    found = await rig.gateway()
-    await eventually(found.serving, "ready")
-    return found
 
 
 async def test_baseline_then_diffs(gateway, admin_key, publisher):
@@ -196,8 +156,7 @@ async def test_resume_at_another_gateway(rig, gateway, admin_key, publisher):
         client = running.client
     await publisher.publish(floats([setpoint(5), setpoint(6)], [5.0, 6.0]))
     await gateway.end(signal.SIGKILL)
-    second = await rig.gateway()
-    await eventually(second.serving, "ready")
+    second = await rig.ready_gateway()
     before = client.baseline_rows
     async with watching(second, admin_key, client=client, token=client.token) as again:
         # the fixture's wait was over before: the baseline of the first watch counts too
@@ -398,18 +357,17 @@ async def test_get_values(gateway, admin_key):
 
 
 async def test_a_reader_that_stops_is_cut(rig, admin_key, publisher):
-    gateway = await rig.gateway(gateway_stall_cut="5")
-    await eventually(gateway.serving, "ready")
+    gateway = await rig.ready_gateway(gateway_stall_cut="5")
     stub: Any = pb_grpc.MonitorServiceStub(gateway.channel)
     metadata = (("authorization", f"Bearer {admin_key}"),)
     await publisher.set_catalog(catalog_pages(2000))
-    await publisher.publish(everything(0.0, 2000))
+    await publisher.publish(every_channel(2000, 0.0))
     call = stub.WatchPvs(pb.WatchPvsRequest(spec={"selector": ALL}), metadata=metadata)
     assert (await call.read()) is not grpc.aio.EOF
     other = Running(gateway, admin_key)
     await other.until(lambda c: len(c.rows) == 2000, "a baseline")
     for i in range(90):
-        await publisher.publish(everything(float(i), 2000))
+        await publisher.publish(every_channel(2000, float(i)))
         await asyncio.sleep(0.04)
     await other.until(lambda c: c.value(1) == 89.0, "the others go on")
 
@@ -464,13 +422,12 @@ async def test_one_silent_shard_of_three_is_stale_by_message_and_by_row(rig, adm
         found = ScriptedOwner(rig.bus, rig.image, 1, shard=shard, shards=shards)
         mine = [p for p in pages if shard_of_page(p.number, shards) == shard]
         await found.set_catalog(mine)
-        columns = everything(1.0, pvs)
+        columns = every_channel(pvs, 1.0)
         owner = shard_of_page(columns.key >> PAGE_SHIFT, shards)
         await found.publish(columns.take(np.flatnonzero(owner == shard)))
         found.start()
         publishers.append(found)
-    gateway = await rig.gateway(shards=str(shards))
-    await eventually(gateway.serving, "ready")
+    gateway = await rig.ready_gateway(shards=str(shards))
     page = {pv: setpoint(pv) >> PAGE_SHIFT for pv in range(1, pvs + 1)}
     silent = {pv for pv in page if shard_of_page(page[pv], shards) == 1}
     assert 0 < len(silent) < pvs
@@ -502,8 +459,7 @@ async def test_a_gateway_that_starts_believes_no_sign_of_life_that_is_in_the_ima
     await publisher.stop()
     ahead = Heartbeat(shard=0, epoch=1, sequence=1, time_ns=time.time_ns() + 3600 * 10**9)
     await rig.image.write_heartbeat(ahead)
-    gateway = await rig.gateway()
-    await eventually(gateway.serving, "ready")
+    gateway = await rig.ready_gateway()
     async with watching(gateway, admin_key) as running:
         assert {r.setpoint.freshness for r in running.client.rows.values()} == {2}
         await publisher.beat()
