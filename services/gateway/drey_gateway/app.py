@@ -182,7 +182,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
             "postgres": probe_postgres(db),
             "nats": probe_nats(bus),
             "redis": probe_redis(image),
-            **{name: probe_service(found, _ASKED[name]) for name, found in channels.items()},
+            **{name: probe_service(upstream, _ASKED[name]) for name, upstream in channels.items()},
         }
     )
 

@@ -113,14 +113,14 @@ class DriftBook:
         """Which snapshot the reference is now. Raises as `ReferenceClient.read`."""
         async with self._reading:
             generation = self.golden_generation
-            as_of, found = self._references.get(wanted.reference, (-1, None))
-            if found is not None and (as_of == generation or not wanted.golden):
-                return found
-            known = {each.snapshot_id: each for _, each in self._references.values()}
-            likely = found.snapshot_id if found is not None else ""
-            found = await self._client.read(wanted.reference, known, likely)
-            self._references[wanted.reference] = (generation, found)
-            return found
+            as_of, held_reference = self._references.get(wanted.reference, (-1, None))
+            if held_reference is not None and (as_of == generation or not wanted.golden):
+                return held_reference
+            known_references = {each.snapshot_id: each for _, each in self._references.values()}
+            likely = held_reference.snapshot_id if held_reference is not None else ""
+            held_reference = await self._client.read(wanted.reference, known_references, likely)
+            self._references[wanted.reference] = (generation, held_reference)
+            return held_reference
 
     def _forget_references(self) -> None:
         used = {id(comparison.table.reference) for comparison in self._comparisons.values()}

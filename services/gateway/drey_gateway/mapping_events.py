@@ -60,12 +60,14 @@ def _unknown_token() -> InvalidArgument:
 
 def kind_of(code: int) -> EventKind:
     """The kind of a number of `EventKind`; UNKNOWN for one that is none."""
-    return next((kind for kind, known in _KINDS.items() if known == code), EventKind.UNKNOWN)
+    return next((kind for kind, number in _KINDS.items() if number == code), EventKind.UNKNOWN)
 
 
 def resource_of(code: int) -> Resource:
     """The resource of a number of `EventResource`; UNKNOWN for one that is none."""
-    return next((found for found, known in _RESOURCES.items() if known == code), Resource.UNKNOWN)
+    return next(
+        (resource for resource, number in _RESOURCES.items() if number == code), Resource.UNKNOWN
+    )
 
 
 def event_to_proto(timeline: str, event: LoggedEvent) -> event_pb2.Event:

@@ -128,9 +128,9 @@ class NamesTold:
             ]
         new = [
             link
-            for asked, found in links.items()
-            if found != self._links.get(asked)
-            for link in found
+            for asked, name_links in links.items()
+            if name_links != self._links.get(asked)
+            for link in name_links
         ]
         lost = [name for name in missing if name not in self.not_found]
         self._links, self.not_found = links, frozenset(missing)

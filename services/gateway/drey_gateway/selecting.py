@@ -42,8 +42,8 @@ async def resolve_terms(context: WatchContext, terms: Terms, allow_unknown: bool
             else:
                 allowed = allow_unknown or not added
                 choose = partial(index.select, selector, allow_unknown=allowed)
-                found = await choose_off_loop(choose, takes_long=selector.takes_long)
-                rows, missing = found.rows, found.not_found
+                resolved = await choose_off_loop(choose, takes_long=selector.takes_long)
+                rows, missing = resolved.rows, resolved.not_found
             if context.live.index is not index:
                 break
             chosen[rows] = added

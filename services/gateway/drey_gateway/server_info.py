@@ -18,15 +18,15 @@ from drey_runtime.server import bounds_of
 
 def server_info(settings: GatewaySettings, services: Iterable[str]) -> pb.GetServerInfoResponse:
     """Of a gateway with these settings that serves these services, by full name."""
-    found = [descriptor_pool.Default().FindServiceByName(name) for name in sorted(services)]
+    descriptors = [descriptor_pool.Default().FindServiceByName(name) for name in sorted(services)]
     bounds = bounds_of(settings)
     info = pb.GetServerInfoResponse(
         version=service_version(),
-        contract_revision=contract_revision(service.file for service in found),
-        services=[service.full_name for service in found],
+        contract_revision=contract_revision(service.file for service in descriptors),
+        services=[service.full_name for service in descriptors],
         not_built=sorted(
             method.full_name
-            for service in found
+            for service in descriptors
             for method in service.methods
             if method.GetOptions().Extensions[annotations_pb2.not_built]
         ),

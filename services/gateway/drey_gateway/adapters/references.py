@@ -28,41 +28,43 @@ class ReferenceClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: Any = pb_grpc.ReferenceServiceStub(channel)
 
-    async def read(self, state: bytes, known: Mapping[str, Reference], likely: str) -> Reference:
-        """The snapshot that an encoded `StateRef` is: one of `known` by id, where it is among them.
+    async def read(
+        self, state: bytes, known_references: Mapping[str, Reference], likely: str
+    ) -> Reference:
+        """The snapshot that an encoded `StateRef` is: by id one of `known_references`, if it can.
 
         `likely` is the id that it probably has; empty: nobody knows. Raises `NotFound` and what
         else is wrong with the state, `Unavailable` where the service does not answer within 20 s.
         """
         request = pb.ReadReferenceRequest(
             state=state_pb2.StateRef.FromString(state),
-            known_id=likely if likely in known else "",
+            known_id=likely if likely in known_references else "",
         )
         parts: list[pb.ReadReferenceResponse] = []
         async with translated("snapshot"):
             call = self._stub.ReadReference(request, timeout=_DEADLINE_S)
             async for part in call:
-                if not parts and part.snapshot_id in known:
+                if not parts and part.snapshot_id in known_references:
                     call.cancel()
-                    return known[part.snapshot_id]
+                    return known_references[part.snapshot_id]
                 parts.append(part)
         return await asyncio.to_thread(_assemble_reference, parts)
 
 
 def _assemble_reference(parts: list[pb.ReadReferenceResponse]) -> Reference:
-    reader, found = ColumnsReader(), []
+    reader, read_parts = ColumnsReader(), []
     for part in parts:
         columns = reader.join_columns(part.columns) if part.HasField("columns") else None
         if columns is not None:
-            found.append(columns)
+            read_parts.append(columns)
     reference = Reference.of_columns(
         parts[0].snapshot_id,
         parts[0].time_ns,
         Directory.from_pages(0, [decode_catalog(raw) for p in parts for raw in p.catalog_pages]),
         MetadataIndex(decode_metadata(raw) for p in parts for raw in p.metadata_pages),
-        np.concatenate([f.pv_numbers for f in found]) if found else np.zeros(0, np.int64),
-        np.concatenate([f.roles for f in found]) if found else np.zeros(0, np.uint8),
-        Columns.concat([f.columns for f in found]),
+        np.concatenate([f.pv_numbers for f in read_parts]) if read_parts else np.zeros(0, np.int64),
+        np.concatenate([f.roles for f in read_parts]) if read_parts else np.zeros(0, np.uint8),
+        Columns.concat([f.columns for f in read_parts]),
     )
     # made here, where the event loop does not wait for it
     assert reference.encoder and reference.index

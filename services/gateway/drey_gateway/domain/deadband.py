@@ -79,8 +79,8 @@ class DeadbandFilter:
             unknown = (held["kind"] == Kind.NONE) & (self._channels > 0)
             lacking = lacking | _banded(held["kind"]) | unknown
             self._recheck = False
-        at = np.nonzero(lacking)
-        before, now = held[at], image.fixed_values(self._channels[at])
+        lacking_rows = np.nonzero(lacking)
+        before, now = held[lacking_rows], image.fixed_values(self._channels[lacking_rows])
         numbers = _banded(before["kind"]) & _banded(now["kind"])
         for name in _ALARM:
             numbers &= before[name] == now[name]
@@ -91,11 +91,11 @@ class DeadbandFilter:
             before["data"][rows],
             now["kind"][rows],
             now["data"][rows],
-            self._absolute[at][rows],
-            self._relative[at][rows],
+            self._absolute[lacking_rows][rows],
+            self._relative[lacking_rows][rows],
         ).within
         out = np.zeros(lacking.shape, bool)
-        out[at] = ~within
+        out[lacking_rows] = ~within
         held[out] = now[~within]
         return out
 

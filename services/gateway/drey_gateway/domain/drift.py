@@ -244,14 +244,14 @@ class DriftTable:
         directory, reference = live.directory, self.reference
         rows = directory.rows_of(reference.numbers)
         here = rows >= 0
-        found = rows[here]
+        directory_rows = rows[here]
         channels = np.zeros_like(self._channels)
-        channels[0, here] = directory.setpoint_channel[found]
-        channels[1, here] = directory.readback_channel[found]
+        channels[0, here] = directory.setpoint_channel[directory_rows]
+        channels[1, here] = directory.readback_channel[directory_rows]
         news: Mask = (channels != self._channels).any(axis=0)
         self._channels = channels
         self._slots = np.stack([live.image.slots(channel) for channel in channels])
-        self._absolute, self._relative = self._look_up_tolerances(here, found)
+        self._absolute, self._relative = self._look_up_tolerances(here, directory_rows)
         names = [
             directory.names[row] if row >= 0 else name
             for row, name in zip(rows.tolist(), reference.names, strict=True)
@@ -262,7 +262,7 @@ class DriftTable:
         self._counts.clear()
         return news
 
-    def _look_up_tolerances(self, here: Mask, found: I8) -> tuple[F8, F8]:
+    def _look_up_tolerances(self, here: Mask, directory_rows: I8) -> tuple[F8, F8]:
         absolute, relative = np.zeros(self._channels.shape), np.zeros(self._channels.shape)
         if self.tolerances is DriftTolerances.EXACT:
             return absolute, relative
@@ -270,7 +270,7 @@ class DriftTable:
             directory, rows = self.reference.directory, self.reference.rows
             here = np.ones(len(self), bool)
         else:
-            directory, rows = self._live.directory, found
+            directory, rows = self._live.directory, directory_rows
         for role, columns in enumerate(
             (directory.setpoint_tolerance, directory.readback_tolerance)
         ):
@@ -301,7 +301,7 @@ class DriftTable:
         classes, deviations = self._classes[:, rows], self._deviations[:, rows]
         for role in (0, 1):
             stored, channels = self._stored[role].take(rows), self._channels[role, rows]
-            found = compare(
+            result = compare(
                 stored,
                 image.columns(channels),
                 self._absolute[role, rows],
@@ -309,9 +309,9 @@ class DriftTable:
                 reference_labels=_row_labels(reference.metadata.labels, stored.key),
                 other_labels=_row_labels(metadata.labels, channels),
             )
-            self._classes[role, rows], self._deviations[role, rows] = found.cls, found.deviation
-            over = self._over[role, rows] & ~self._is_back(found.cls, found.deviation)
-            self._over[role, rows] = over | (found.cls == _DIFFERENT)
+            self._classes[role, rows], self._deviations[role, rows] = result.cls, result.deviation
+            over = self._over[role, rows] & ~self._is_back(result.cls, result.deviation)
+            self._over[role, rows] = over | (result.cls == _DIFFERENT)
         told = self._told_classes(rows)
         listed = (told > _WITHIN).any(axis=0)
         self._listed[rows] = listed
@@ -456,16 +456,16 @@ class DriftTable:
     def counts(self, selection: WatchSelection) -> DriftCounts:
         """How many of the PVs differ."""
         key = selection.digest, self.stale
-        found = self._counts.get(key)
-        if found is None:
+        counts = self._counts.get(key)
+        if counts is None:
             told = self._told_classes(selection.rows)
             every = np.ones(len(selection), bool)
-            found = DriftCounts(
+            counts = DriftCounts(
                 summarise(told[0], every, told[1], every),
                 len(stale_numbers(selection, self.stale, self._live.shard_count)),
             )
-            self._counts[key] = found
-        return found
+            self._counts[key] = counts
+        return counts
 
     def token(self, selection: WatchSelection) -> Token:
         """Where a watcher stands that has been sent all that this table has."""

@@ -47,8 +47,8 @@ class DriftRowEncoder:
 
     def row_bytes(self, rows: I8) -> list[bytes]:
         """Field `rows = 1` of each."""
-        found: list[bytes] = self._bytes[rows].tolist()
-        return found
+        encoded_rows: list[bytes] = self._bytes[rows].tolist()
+        return encoded_rows
 
     def forget(self, rows: I8) -> None:
         """Give their memory back."""
@@ -78,14 +78,14 @@ class DriftRowEncoder:
         stored = self._stored_rows(rows, labels[1])
         kinds = zip(classes[0].tolist(), classes[1].tolist(), strict=True)
         deviation_bytes = np.ascontiguousarray(deviations, "<f8").tobytes()
-        known = (~np.isnan(deviations)).tolist()
+        has_deviation = (~np.isnan(deviations)).tolist()
         for place, (row, (setpoint, readback), differs) in enumerate(
             zip(rows.tolist(), kinds, different.tolist(), strict=True)
         ):
             now, then = live[place], stored[place]
             tail = _SETPOINT_CLASS_TAG + bytes((setpoint,)) + _READBACK_CLASS_TAG
             tail += bytes((readback,))
-            if known[place]:
+            if has_deviation[place]:
                 tail = _DEVIATION_TAG + deviation_bytes[8 * place : 8 * place + 8] + tail
             if differs:
                 tail += _DIFFERENT
@@ -108,8 +108,8 @@ class DriftRowEncoder:
                 labels=labels,
             )
             self._stored_bytes[new] = np.fromiter(encoded, object, len(encoded))
-        found: list[bytes] = self._stored_bytes[rows].tolist()
-        return found
+        encoded_rows: list[bytes] = self._stored_bytes[rows].tolist()
+        return encoded_rows
 
 
 def _bare(row: int, encoder: RowEncoder) -> bytes:

@@ -103,24 +103,24 @@ class InstanceBook:
     def note(self, sign: InstanceSign, now: int) -> None:
         """A sign of life came."""
         key = (sign.service, sign.name)
-        known = self._instances.get(key)
-        if known is None:
+        instance = self._instances.get(key)
+        if instance is None:
             self._forget_silent(now)
             if len(self._instances) >= MOST_INSTANCES:
                 return
-            known = self._instances[key] = Instance(sign, now)
+            instance = self._instances[key] = Instance(sign, now)
         for queue in sign.queues:
-            before = next((q.dropped for q in known.sign.queues if q.name == queue.name), 0)
+            before = next((q.dropped for q in instance.sign.queues if q.name == queue.name), 0)
             if queue.dropped > before:
-                known.dropped_at[queue.name] = now
-        known.sign, known.heard_at = sign, now
+                instance.dropped_at[queue.name] = now
+        instance.sign, instance.heard_at = sign, now
         for state in sign.iocs:
-            known.iocs.pop(state.address, None)
-            known.iocs[state.address] = state
+            instance.iocs.pop(state.address, None)
+            instance.iocs[state.address] = state
         # those that it has no more were told longest ago
         most = min(sign.ioc_count, MOST_IOCS)
-        for address in list(known.iocs)[: max(len(known.iocs) - most, 0)]:
-            del known.iocs[address]
+        for address in list(instance.iocs)[: max(len(instance.iocs) - most, 0)]:
+            del instance.iocs[address]
 
     def living(self, now: int) -> list[Instance]:
         """Those that gave a sign of life of late, by service and name."""
@@ -129,10 +129,10 @@ class InstanceBook:
 
     def iocs(self, now: int, also: Iterable[str] = ()) -> list[IocSummary]:
         """All IOCs, and those in `also`: those in trouble first, then by address."""
-        found = {address: IocSummary(address) for address in also}
+        summaries = {address: IocSummary(address) for address in also}
         for instance in self.living(now):
             for state in instance.iocs.values():
-                ioc = found.setdefault(state.address, IocSummary(state.address))
+                ioc = summaries.setdefault(state.address, IocSummary(state.address))
                 ioc.timeouts += state.timeouts
                 if state.breaker > CLOSED:
                     ioc.breakers.append(
@@ -140,7 +140,7 @@ class InstanceBook:
                     )
                 if instance.sign.service == "monitor":
                     _add_watched(ioc, state)
-        return sorted(found.values(), key=lambda ioc: (not ioc.troubled, ioc.address))
+        return sorted(summaries.values(), key=lambda ioc: (not ioc.troubled, ioc.address))
 
     def doubles(self, now: int) -> list[DoubleName]:
         """Names at two servers, each once, as it was seen first."""
@@ -164,7 +164,7 @@ class InstanceBook:
         out: dict[str, set[str]] = {}
         for instance in self.living(now):
             out.setdefault(instance.sign.service, set()).add(instance.sign.version)
-        return {service: sorted(found) for service, found in sorted(out.items())}
+        return {service: sorted(numbers) for service, numbers in sorted(out.items())}
 
     def _forget_silent(self, now: int) -> None:
         for key in [k for k, i in self._instances.items() if now - i.heard_at > SILENT_AFTER_NS]:

@@ -43,10 +43,10 @@ class AuditServicer:
         async def read(conn: Connection) -> audit.Entry | None:
             return await audit.read_entry(conn, request.sequence)
 
-        found = await self._db.run_reading(read)
-        if found is None:
+        entry = await self._db.run_reading(read)
+        if entry is None:
             raise NotFound(f"no act has the number {request.sequence}", field="sequence")
-        return pb.GetEventResponse(act=_to_event(found))
+        return pb.GetEventResponse(act=_to_event(entry))
 
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: Context
@@ -140,10 +140,10 @@ class FollowedAudit:
         async def read(conn: Connection) -> tuple[list[audit.Entry], int]:
             return await audit.entries_after(conn, self._wanted, self._sequence, _PAGE_ACTS)
 
-        found, self._sequence = await self._db.run_reading(read)
-        if not found:
+        entries, self._sequence = await self._db.run_reading(read)
+        if not entries:
             return ()
-        return [pb.WatchEventsResponse(events=pb.AuditBatch(events=map(_to_event, found)))]
+        return [pb.WatchEventsResponse(events=pb.AuditBatch(events=map(_to_event, entries)))]
 
     def checkpoint(self, *, stalled: bool) -> pb.WatchEventsResponse:
         """As `FollowedLog`."""
