@@ -74,8 +74,8 @@ class DirectoryServicer:
     ) -> AsyncIterator[rpc.GetRestorePoliciesResponse]:
         view = await self._catalog.current()
         # the first who asks of a version computes it, beside the loop
-        found = await asyncio.to_thread(lambda: view.effective_policies)
-        for first in range(0, len(found.listed), _POLICIES):
+        policies = await asyncio.to_thread(lambda: view.effective_policies)
+        for first in range(0, len(policies.listed), _POLICIES):
             yield rpc.GetRestorePoliciesResponse(
                 policies=[
                     rpc.EffectivePolicy(
@@ -83,11 +83,11 @@ class DirectoryServicer:
                         sources=sources_to_proto(each),
                         contradictions=each.contradictions,
                     )
-                    for each in found.listed[first : first + _POLICIES]
+                    for each in policies.listed[first : first + _POLICIES]
                 ]
             )
-        for first in range(0, len(found.numbers), _ROWS):
+        for first in range(0, len(policies.numbers), _ROWS):
             yield rpc.GetRestorePoliciesResponse(
-                pv_numbers=found.numbers[first : first + _ROWS].tolist(),
-                policy_indexes=found.index[first : first + _ROWS].tolist(),
+                pv_numbers=policies.numbers[first : first + _ROWS].tolist(),
+                policy_indexes=policies.index[first : first + _ROWS].tolist(),
             )

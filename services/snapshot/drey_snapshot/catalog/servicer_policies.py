@@ -44,8 +44,8 @@ class PolicyServicer:
 
     async def CreatePolicy(self, request: rpc.CreatePolicyRequest, context: Context) -> bytes:
         asked, principal = request.policy, current_principal.get()
-        said = policy_from_proto(asked.policy, "policy.policy")
-        _check_policy(said)
+        wanted_policy = policy_from_proto(asked.policy, "policy.policy")
+        _check_policy(wanted_policy)
 
         async def decide_create(scene: Scene) -> Act:
             device, tag = _subject(asked, scene.view.tags)
@@ -54,7 +54,7 @@ class PolicyServicer:
                     id=new_id(),
                     device=device,
                     tag=tag,
-                    policy=said,
+                    policy=wanted_policy,
                     comment=asked.comment,
                     principal=principal.name,
                     role=principal.roles_text,
@@ -74,14 +74,14 @@ class PolicyServicer:
         self, request: rpc.GetPolicyRequest, context: Context
     ) -> rpc.GetPolicyResponse:
         view = await self._parts.catalog.current()
-        found = view.policies.by_id.get(request.id.lower())
-        if found is None:
+        held_policy = view.policies.by_id.get(request.id.lower())
+        if held_policy is None:
             raise NotFound(
                 f"no policy of a device or a tag has the id {request.id}",
                 field="id",
                 metadata={"resource": "policy", "id": request.id},
             )
-        return rpc.GetPolicyResponse(policy=_message(view, found))
+        return rpc.GetPolicyResponse(policy=_message(view, held_policy))
 
     async def ListPolicies(
         self, request: rpc.ListPoliciesRequest, context: Context
@@ -125,11 +125,11 @@ class PolicyServicer:
         async def decide_update(scene: Scene) -> Act:
             before = scene.edit.policy(asked.id.lower(), "policy.id")
             check_etag(asked.etag, before.etag, "policy.etag")
-            said = apply_policy_mask(before.policy, asked.policy, paths, "policy.policy")
-            _check_policy(said)
+            wanted_policy = apply_policy_mask(before.policy, asked.policy, paths, "policy.policy")
+            _check_policy(wanted_policy)
             after = replace(
                 before,
-                policy=said,
+                policy=wanted_policy,
                 comment=asked.comment if "comment" in paths else before.comment,
                 principal=principal.name,
                 role=principal.roles_text,

@@ -328,8 +328,8 @@ class PvRpcs:
     ) -> rpc.GetEffectivePolicyResponse:
         view = await self._parts.catalog.current()
         draft = await self._by_id(view, request.id.lower())
-        said = view.policies.of_pv(draft.policy, draft.device, draft.tags, view.tags)
-        effective_policy = policies.with_built_in(said)
+        stated_policy = view.policies.of_pv(draft.policy, draft.device, draft.tags, view.tags)
+        effective_policy = policies.with_built_in(stated_policy)
         return rpc.GetEffectivePolicyResponse(
             policy=policy_to_proto(effective_policy.policy),
             sources=sources_to_proto(effective_policy),

@@ -92,7 +92,7 @@ class PolicyBook:
             if policy is not None and number in tags.by_number:
                 group, tag = tags.by_number[number]
                 by_tag.append((PolicySpeaker(SpeakerKind.TAG, tag.name, group.name), policy.policy))
-        by_tag.sort(key=lambda said: (said[0].group.casefold(), said[0].name.casefold()))
+        by_tag.sort(key=lambda entry: (entry[0].group.casefold(), entry[0].name.casefold()))
         of_device = self.by_device.get(device)
         return effective(
             own,
@@ -149,20 +149,20 @@ def refuse_new_contradictions(
     table: PvTable, tags: TagBook, before: PolicyBook, after: PolicyBook, rows: Iterable[int]
 ) -> None:
     """Raise POLICY_CONTRADICTION where the policy of a PV begins to contradict itself."""
-    found = [
+    refusals = [
         (table.name[row], why[0])
         for row in rows
         if (why := after.of_row(table, row, tags).contradictions)
         and not before.of_row(table, row, tags).contradictions
     ]
-    if not found:
+    if not refusals:
         return
-    names = ", ".join(name for name, _ in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    names = ", ".join(name for name, _ in refusals[:_NAMED])
+    more = f" and {len(refusals) - _NAMED} more" if len(refusals) > _NAMED else ""
     raise FailedPrecondition(
-        f"the policy of {names}{more} would contradict itself: {found[0][1]}. Say it of the PV, or"
-        " change the other policy first",
+        f"the policy of {names}{more} would contradict itself: {refusals[0][1]}. Say it of the PV,"
+        " or change the other policy first",
         reason=Reason.POLICY_CONTRADICTION,
         field="policy",
-        metadata={"pvs": str(len(found)), "first_pv": found[0][0]},
+        metadata={"pvs": str(len(refusals)), "first_pv": refusals[0][0]},
     )

@@ -24,14 +24,14 @@ class PolicyEdit:
 
     def policy(self, id: str, path: str = "id") -> DefaultPolicy:
         """The policy of an id. Raises `NotFound`."""
-        found = self.state.policies.by_id.get(id)
-        if found is None:
+        held_policy = self.state.policies.by_id.get(id)
+        if held_policy is None:
             raise NotFound(
                 f"no policy of a device or a tag has the id {id}",
                 field=path,
                 metadata={"resource": "policy", "id": id},
             )
-        return found
+        return held_policy
 
     def create_policy(self, policy: DefaultPolicy) -> DefaultPolicy:
         """Add one. Raises `AlreadyExists`, and POLICY_CONTRADICTION."""

@@ -180,8 +180,8 @@ def effective(own: Policy, tags: Sequence[Said] = (), device: Said | None = None
     sources: list[tuple[str, PolicySpeaker]] = []
     contradictions: list[str] = []
     for part, names in PARTS.items():
-        for said in ([(OF_PV, own)], tags, [] if device is None else [device]):
-            speaking = [each for each in said if _speaks(each[1], names)]
+        for statements in ([(OF_PV, own)], tags, [] if device is None else [device]):
+            speaking = [each for each in statements if _speaks(each[1], names)]
             if speaking:
                 values, counting = _strictest(part, names, speaking)
                 chosen |= values
@@ -200,39 +200,41 @@ def _speaks(policy: Policy, names: Sequence[str]) -> bool:
 
 
 def _strictest(
-    part: str, names: Sequence[str], said: Sequence[Said]
+    part: str, names: Sequence[str], statements: Sequence[Said]
 ) -> tuple[dict[str, Any], list[PolicySpeaker]]:
     """(values by name, who says them), of several that speak of a part; else the first."""
     if part in {"settle", "ramp_rate", "ramp_step"}:
         pick = max if part == "settle" else min
-        source, policy = pick(said, key=lambda each: getattr(each[1], names[0]))
+        source, policy = pick(statements, key=lambda each: getattr(each[1], names[0]))
         return {names[0]: getattr(policy, names[0])}, [source]
     if part == "allowed":
-        lows = [policy.allowed_low for _, policy in said if policy.allowed_low is not None]
-        highs = [policy.allowed_high for _, policy in said if policy.allowed_high is not None]
+        lows = [policy.allowed_low for _, policy in statements if policy.allowed_low is not None]
+        highs = [policy.allowed_high for _, policy in statements if policy.allowed_high is not None]
         low, high = max(lows, default=None), min(highs, default=None)
         counting = [
             source
-            for source, policy in said
+            for source, policy in statements
             if (low is not None and policy.allowed_low == low)
             or (high is not None and policy.allowed_high == high)
         ]
         return {"allowed_low": low, "allowed_high": high}, counting
-    source, policy = said[0]
+    source, policy = statements[0]
     return {name: getattr(policy, name) for name in names}, [source]
 
 
 def _contradictions(
-    part: str, names: Sequence[str], values: dict[str, Any], said: Sequence[Said]
+    part: str, names: Sequence[str], values: dict[str, Any], statements: Sequence[Said]
 ) -> list[str]:
     """Why several that speak of a part cannot all be followed."""
-    who = " and ".join(source.text for source, _ in said)
+    who = " and ".join(source.text for source, _ in statements)
     if part == "allowed":
         low, high = values["allowed_low"], values["allowed_high"]
         if low is not None and high is not None and low > high:
             return [f"{who} allow ranges that have nothing in common"]
         return []
-    different = len({tuple(getattr(policy, name) for name in names) for _, policy in said}) > 1
+    different = (
+        len({tuple(getattr(policy, name) for name in names) for _, policy in statements}) > 1
+    )
     if different and part in {"completion", "timeout", "stage"}:
         return [f"{who} say different things of {part}"]
     return []
@@ -248,16 +250,16 @@ def _own_contradictions(policy: Policy) -> list[str]:
 
 def with_built_in(effective_policy: Effective) -> Effective:
     """With what Drey does by itself where nobody says anything; the rest stays absent."""
-    said = effective_policy.policy
-    by_done = said.completion == CompletionMode.DONE_CHANNEL
+    stated_policy = effective_policy.policy
+    by_done = stated_policy.completion == CompletionMode.DONE_CHANNEL
     policy = replace(
-        said,
+        stated_policy,
         **{
             name: getattr(DEFAULTS, name)
             for name in _NAMES
-            if getattr(said, name) == _ABSENT[name] and (name != "done_value" or by_done)
+            if getattr(stated_policy, name) == _ABSENT[name] and (name != "done_value" or by_done)
         },
     )
-    known = {part for part, _ in effective_policy.sources}
-    sources = [(part, BUILT_IN) for part in PARTS if part not in known]
+    stated_parts = {part for part, _ in effective_policy.sources}
+    sources = [(part, BUILT_IN) for part in PARTS if part not in stated_parts]
     return replace(effective_policy, policy=policy, sources=(*effective_policy.sources, *sources))

@@ -59,20 +59,20 @@ def _of_tags(changes: Changes, tags: TagBook) -> Iterator[ResourceChange]:
             groups[group.id] = (EventKind.UPDATED, group.name)
     groups |= {id: (EventKind.DELETED, before[id].name) for id in changes.dropped_groups}
     yield from _of_several(Resource.TAG_GROUP, groups, {})
-    found: _Kinds = {
+    changed_tags: _Kinds = {
         tag.id: (EventKind.UNDELETED if tag.id in undeleted else EventKind.CREATED, tag.name)
         for _, tag in changes.new_tags
     }
-    found |= {tag.id: (EventKind.UPDATED, tag.name) for tag in changes.renamed_tags}
-    found |= {t.id: (EventKind.DELETED, t.name) for t in changes.tag_tombstones if t.number}
-    yield from _of_several(Resource.TAG, found, {})
+    changed_tags |= {tag.id: (EventKind.UPDATED, tag.name) for tag in changes.renamed_tags}
+    changed_tags |= {t.id: (EventKind.DELETED, t.name) for t in changes.tag_tombstones if t.number}
+    yield from _of_several(Resource.TAG, changed_tags, {})
 
 
 def _of_policies(changes: Changes, before: CatalogState) -> Iterator[ResourceChange]:
     """Known by its device, or by group and tag."""
-    known = before.policies.by_id
+    policies_before = before.policies.by_id
     changed = [
-        (each, EventKind.UPDATED if each.id in known else EventKind.CREATED)
+        (each, EventKind.UPDATED if each.id in policies_before else EventKind.CREATED)
         for each in changes.policies
     ]
     changed += [(each, EventKind.DELETED) for each in changes.dropped_policies]

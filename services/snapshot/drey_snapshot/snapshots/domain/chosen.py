@@ -39,16 +39,16 @@ def shortened(selector: Selector) -> Selector:
 
 
 def _selector_fields(selector: Selector) -> dict[str, Any]:
-    said: dict[str, Any] = {}
+    fields_by_name: dict[str, Any] = {}
     for field in fields(selector):
         value = getattr(selector, field.name)
         if isinstance(value, Selector):
-            said[_EXCLUDING] = _selector_fields(value)
+            fields_by_name[_EXCLUDING] = _selector_fields(value)
         elif field.name == "tags" and value:
-            said["tags"] = [[tag.group, list(tag.tags)] for tag in value]
+            fields_by_name["tags"] = [[tag.group, list(tag.tags)] for tag in value]
         elif value:
-            said[field.name] = list(value) if isinstance(value, tuple) else value
-    return said
+            fields_by_name[field.name] = list(value) if isinstance(value, tuple) else value
+    return fields_by_name
 
 
 def _parse_selector(fields: Mapping[str, Any]) -> Selector:

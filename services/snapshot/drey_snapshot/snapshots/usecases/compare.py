@@ -151,11 +151,11 @@ class Comparer:
             lambda: _chosen_numbers(order.selector, order.scope, reference, others, today),
             takes_long=order.selector is not None and order.selector.takes_long,
         )
-        found: list[Differences] = []
+        comparisons: list[Differences] = []
         for other in others:
-            if found:
+            if comparisons:
                 await asyncio.sleep(0)  # each takes some milliseconds of the event loop
-            found.append(
+            comparisons.append(
                 differences(
                     reference,
                     other,
@@ -164,7 +164,7 @@ class Comparer:
                     exhaustive=not order.summary_only and bool(order.classes & {*SAME}),
                 )
             )
-        return _compared_page(order, Comparisons(tuple(found)), outside, position)
+        return _compared_page(order, Comparisons(tuple(comparisons)), outside, position)
 
     async def _resolve_order(self, order: CompareOrder) -> CompareOrder:
         """The order with the ids of golden snapshots: pages of one are not pages of the next."""
