@@ -41,8 +41,8 @@ def shard_weights(loads: Mapping[int, ShardLoad]) -> dict[int, float]:
     if not loads:
         return {}
     channels = math.fsum(load.channels for load in loads.values()) / len(loads)
-    known = [load.updates_per_s for load in loads.values() if load.updates_per_s is not None]
-    rate = math.fsum(known) / len(known) if known else 0.0
+    known_rates = [load.updates_per_s for load in loads.values() if load.updates_per_s is not None]
+    rate = math.fsum(known_rates) / len(known_rates) if known_rates else 0.0
     weights = {}
     for shard, load in loads.items():
         parts = [load.channels / channels if channels else 1.0]

@@ -86,9 +86,9 @@ class IocBook:
 
     # --- names at two servers ---
 
-    def note_doubles(self, found: Iterable[tuple[str, str, str]], wall_ns: int) -> None:
+    def note_doubles(self, doubles: Iterable[tuple[str, str, str]], wall_ns: int) -> None:
         """(name, taken, ignored): two servers answered to a name."""
-        for name, taken, ignored in found:
+        for name, taken, ignored in doubles:
             old = self._doubles.get(name)
             self._searched.discard(name)
             if old is not None or len(self._doubles) < MOST_DOUBLES:

@@ -72,11 +72,11 @@ class ShardState:
         """Make room for further pages, every channel absent. New pages count as unwritten."""
         old = self.numbers
         self._table.add_pages(np.asarray(numbers, np.int64))
-        at = np.searchsorted(self.numbers, old)
+        places = np.searchsorted(self.numbers, old)
         n = len(self.numbers)
         dirty, inherited = np.ones(n, bool), np.zeros((n, PAGE_SLOTS), bool)
         heard = np.zeros((n, PAGE_SLOTS), np.uint8)
-        dirty[at], inherited[at], heard[at] = self._dirty, self._inherited, self._heard
+        dirty[places], inherited[places], heard[places] = self._dirty, self._inherited, self._heard
         self._dirty, self._inherited, self._heard = dirty, inherited, heard
         self._changed.grow(self.numbers)
 
@@ -89,9 +89,9 @@ class ShardState:
         self.grow(pages.numbers)
         state = pages.values["state"]
         keep = same & ((state == State.CONNECTED) | (state == State.DISCONNECTED))
-        at = np.searchsorted(self.numbers, pages.numbers)
-        self._table.replace_pages(at, pages)
-        self._inherited[at] = keep
+        places = np.searchsorted(self.numbers, pages.numbers)
+        self._table.replace_pages(places, pages)
+        self._inherited[places] = keep
         channels = (pages.numbers[:, None] << PAGE_SHIFT) + np.arange(PAGE_SLOTS)
         gone = channels[~keep & (state != State.ABSENT)]
         if len(gone):
@@ -126,12 +126,12 @@ class ShardState:
 
     def settle(self) -> None:
         """The search is over: inherited channels that have not answered are DISCONNECTED."""
-        at, slot = np.nonzero(self._inherited)
-        if not len(at):
+        page_index, slot = np.nonzero(self._inherited)
+        if not len(page_index):
             return
-        heard = self._heard[at, slot]
+        heard = self._heard[page_index, slot]
         self._inherited[:] = False
-        rows = self._table.columns((self.numbers[at] << PAGE_SHIFT) + slot)
+        rows = self._table.columns((self.numbers[page_index] << PAGE_SHIFT) + slot)
         rows.state[:] = np.where(heard == State.CONNECTED, State.CONNECTED, State.DISCONNECTED)
         # connected, but no value ever came: the old one is nobody's word any more
         hollow = heard == State.CONNECTED
@@ -189,9 +189,9 @@ class ShardState:
         n = len(self.numbers)
         if n == 0:
             return self.numbers
-        at = (self._looked[torn] + np.arange(min(most, n))) % n
-        self._looked[torn] = int(at[-1]) + 1
-        return self.numbers[np.sort(at)]
+        places = (self._looked[torn] + np.arange(min(most, n))) % n
+        self._looked[torn] = int(places[-1]) + 1
+        return self.numbers[np.sort(places)]
 
     def mark_all_unwritten(self) -> None:
         """The image has lost everything."""
@@ -234,10 +234,10 @@ class ShardState:
         """Rows without those that say nothing yet of an inherited channel's value."""
         if not self._inherited.any():
             return columns
-        at, slot = self._find_places(columns.key)
-        hollow = self._inherited[at, slot] & (columns.kind == KIND_NONE)
-        self._heard[at[hollow], slot[hollow]] = columns.state[hollow]
-        self._inherited[at[~hollow], slot[~hollow]] = False
+        page_index, slot = self._find_places(columns.key)
+        hollow = self._inherited[page_index, slot] & (columns.kind == KIND_NONE)
+        self._heard[page_index[hollow], slot[hollow]] = columns.state[hollow]
+        self._inherited[page_index[~hollow], slot[~hollow]] = False
         return columns.take(~hollow) if hollow.any() else columns
 
     def _find_places(self, channels: I8) -> tuple[I8, I8]:

@@ -97,8 +97,8 @@ class Heartbeats:
         """
         owned = self._owned
         if self._written is not None:
-            found = (await self._image.heartbeats(self._settings.shards))[owned.shard]
-            if found != self._written and (found is None or found.epoch <= owned.state.epoch):
+            stored = (await self._image.heartbeats(self._settings.shards))[owned.shard]
+            if stored != self._written and (stored is None or stored.epoch <= owned.state.epoch):
                 log.warning("the image was emptied; writing shard %d again", owned.shard)
                 owned.rewrite_image()
                 return

@@ -53,8 +53,8 @@ class IocWatch:
 
     async def _count(self) -> None:
         while True:
-            found = self._hub.connections()
-            self._book.count(found.servers, found.server, found.connected)
+            connections = self._hub.connections()
+            self._book.count(connections.servers, connections.server, connections.connected)
             doubles = [(d.name, d.taken, d.ignored) for d in self._hub.take_served_twice()]
             for double in doubles:
                 log.warning("%s is served by %s and by %s; the first is taken", *double)
@@ -72,11 +72,11 @@ class IocWatch:
 
     async def _ask_echo(self, addresses: list[str]) -> None:
         """One read of one channel of each; one time-out for all of them."""
-        found = self._hub.connections()
-        askable = np.flatnonzero(found.askable)
-        servers, first = np.unique(found.server[askable], return_index=True)
+        connections = self._hub.connections()
+        askable = np.flatnonzero(connections.askable)
+        servers, first = np.unique(connections.server[askable], return_index=True)
         slot_of = {
-            found.servers[server]: slot
+            connections.servers[server]: slot
             for server, slot in zip(servers.tolist(), askable[first].tolist(), strict=True)
         }
         asked = [address for address in addresses if address in slot_of]

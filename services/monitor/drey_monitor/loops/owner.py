@@ -172,8 +172,8 @@ class Owner:
                 seen = await self._image.epoch(self._shard)
         except (Unavailable, TimeoutError):
             seen = 0
-        known = max(self._epochs.epoch(self._shard), first_epoch(now_ns()))
-        return max(seen, known) if believable(seen, known) else known
+        known_epoch = max(self._epochs.epoch(self._shard), first_epoch(now_ns()))
+        return max(seen, known_epoch) if believable(seen, known_epoch) else known_epoch
 
     async def _own(self, term: Term) -> None:
         granted = term.epoch
