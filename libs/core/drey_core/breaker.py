@@ -54,10 +54,10 @@ class BreakerBook:
     @property
     def refused(self) -> frozenset[str]:
         """IOCs that are not to be asked."""
-        found = {a for a, b in self._breakers.items() if b.is_open}
+        open_breakers = {a for a, b in self._breakers.items() if b.is_open}
         held = {a for a, mode in self._modes.items() if mode == HELD_OPEN}
         return frozenset(
-            (found | held) - {a for a, mode in self._modes.items() if mode == HELD_CLOSED}
+            (open_breakers | held) - {a for a, mode in self._modes.items() if mode == HELD_CLOSED}
         )
 
     def hold(self, modes: Mapping[str, int], wall_ns: int) -> None:

@@ -60,9 +60,9 @@ class Candidate:
         return record.given_back or now_s - self._changed_at >= duration_s
 
 
-def still_held(mine: LeaseRecord, found: LeaseRecord | None) -> bool:
-    """Whether `found` shows that nobody else held the lease since we wrote `mine`."""
-    return found is not None and (found.uid, found.holder, found.epoch) == (
+def still_held(mine: LeaseRecord, stored: LeaseRecord | None) -> bool:
+    """Whether `stored` shows that nobody else held the lease since we wrote `mine`."""
+    return stored is not None and (stored.uid, stored.holder, stored.epoch) == (
         mine.uid,
         mine.holder,
         mine.epoch,
@@ -92,5 +92,5 @@ def epoch_after(recorded: int, seen: Sequence[int]) -> int:
 
     A record that nobody can have written properly counts as none.
     """
-    known = max(seen, default=0)
-    return max(recorded if believable(recorded, max(known, 1)) else 0, known) + 1
+    last_seen = max(seen, default=0)
+    return max(recorded if believable(recorded, max(last_seen, 1)) else 0, last_seen) + 1

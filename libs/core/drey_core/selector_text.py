@@ -14,7 +14,7 @@ def parse_selectors(text: str) -> tuple[Selector, ...]:
     """
     globs: list[str] = []
     devices: list[str] = []
-    found: list[Selector] = []
+    selectors: list[Selector] = []
     for entry in filter(None, (part.strip() for part in text.split(","))):
         kind, _, name = entry.partition(":")
         if kind not in ("tag", "device", "scope"):
@@ -24,16 +24,16 @@ def parse_selectors(text: str) -> tuple[Selector, ...]:
         elif kind == "device":
             devices.append(name)
         elif kind == "scope":
-            found.append(Selector(scope=name))
+            selectors.append(Selector(scope=name))
         else:
             group, _, tag = name.partition("=")
-            found.append(Selector(tags=(TagFilter(group, (tag,) if tag else ()),)))
+            selectors.append(Selector(tags=(TagFilter(group, (tag,) if tag else ()),)))
     if "*" in globs:
         return (Selector(all=True),)
     if globs:
-        found.append(Selector(globs=tuple(globs)))
+        selectors.append(Selector(globs=tuple(globs)))
     if devices:
-        found.append(Selector(devices=tuple(devices)))
-    for selector in found:
+        selectors.append(Selector(devices=tuple(devices)))
+    for selector in selectors:
         selector.validate()
-    return tuple(found)
+    return tuple(selectors)

@@ -194,8 +194,8 @@ async def entries_after(
     rows = await conn.fetch(
         _FOLLOW, after_seq, last, wanted.actor, wanted.action_prefix, wanted.object, limit
     )
-    found = [_to_entry(dict(row)) for row in rows]
-    return found, found[-1].seq if len(found) == limit else last
+    entries = [_to_entry(dict(row)) for row in rows]
+    return entries, entries[-1].seq if len(entries) == limit else last
 
 
 async def read_head(conn: Connection) -> Head | None:

@@ -273,14 +273,14 @@ class Image:
     async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]:
         """Catalog pages by number; those not there or torn are left out."""
         raws = await self._read_keys([self._shard_key("catalog", n) for n in numbers])
-        found = [_accept_page(decode_catalog, raw, "image catalog pages") for raw in raws]
-        return [p for n, p in zip(numbers, found, strict=True) if p is not None and p.number == n]
+        pages = [_accept_page(decode_catalog, raw, "image catalog pages") for raw in raws]
+        return [p for n, p in zip(numbers, pages, strict=True) if p is not None and p.number == n]
 
     async def metadata_pages(self, numbers: Sequence[int]) -> list[MetadataPage]:
         """Metadata pages by number; those not there or torn are left out."""
         raws = await self.metadata_bytes(numbers)
-        found = [metadata_page(n, raw) for n, raw in zip(numbers, raws, strict=True)]
-        return [p for p in found if p is not None]
+        pages = [metadata_page(n, raw) for n, raw in zip(numbers, raws, strict=True)]
+        return [p for p in pages if p is not None]
 
     async def metadata_bytes(self, numbers: Sequence[int]) -> list[bytes | None]:
         """Metadata pages by number as they are in the image; give them to `metadata_page`."""
@@ -309,8 +309,8 @@ class Image:
         if not keys:
             return []
         with _translate_errors():
-            found: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
-        return found
+            stored_bytes: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
+        return stored_bytes
 
 
 _T = TypeVar("_T")
@@ -385,25 +385,25 @@ def _image_bodies(
     """
     for i, raw in enumerate(raws):
         if raw:
-            found = _accept_page(_image_page, raw, "image pages")
-            if found is None or found.number != numbers[i]:
+            image_page = _accept_page(_image_page, raw, "image pages")
+            if image_page is None or image_page.number != numbers[i]:
                 yield b""
                 continue
-            stamps.epoch[i] = found.epoch
-            stamps.sequence[i] = found.sequence
-            stamps.time_ns[i] = found.time_ns
-            if found.slot_ages:
-                stamps.ages[i] = np.frombuffer(found.slot_ages, "<u2")
-            yield found.page
+            stamps.epoch[i] = image_page.epoch
+            stamps.sequence[i] = image_page.sequence
+            stamps.time_ns[i] = image_page.time_ns
+            if image_page.slot_ages:
+                stamps.ages[i] = np.frombuffer(image_page.slot_ages, "<u2")
+            yield image_page.page
 
 
 def _image_page(raw: bytes) -> ImagePage:
     with parsing("an image page"):
-        found = ImagePage.FromString(raw)
-    require_stamp("an image page", found.epoch, found.sequence)
-    if len(found.slot_ages) not in (0, 2 * PAGE_SLOTS):
-        raise Malformed(f"an image page: slot_ages has {len(found.slot_ages)} bytes")
-    return found
+        image_page = ImagePage.FromString(raw)
+    require_stamp("an image page", image_page.epoch, image_page.sequence)
+    if len(image_page.slot_ages) not in (0, 2 * PAGE_SLOTS):
+        raise Malformed(f"an image page: slot_ages has {len(image_page.slot_ages)} bytes")
+    return image_page
 
 
 @contextmanager

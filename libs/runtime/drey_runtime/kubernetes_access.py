@@ -77,8 +77,8 @@ def file_access(path: Path) -> KubernetesAccess:
 def _entry(config: Any, kind: str, name: str) -> dict[str, Any]:
     for entry in config[f"{kind}s"]:
         if entry["name"] == name:
-            found: dict[str, Any] = entry[kind]
-            return found
+            named_part: dict[str, Any] = entry[kind]
+            return named_part
     raise KeyError(f"no {kind} {name!r}")
 
 

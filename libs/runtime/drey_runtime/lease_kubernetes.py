@@ -110,13 +110,13 @@ class KubernetesLease:
                     sent_s = self._clock()
                     if await tenure.write(record, epoch, take=True):
                         return publishes_until(sent_s, self._duration_s)
-                found = "" if record is not None else "there is no such Lease: make it, as the"
-                found += " chart and k8s/manifests do" if found else ""
+                obstacle = "" if record is not None else "there is no such Lease: make it, as the"
+                obstacle += " chart and k8s/manifests do" if obstacle else ""
             except Unavailable as error:
-                found = error.message
-            if found and found != trouble:
-                _log.warning("lease waits", extra={"lease": tenure.name, "error": found})
-            trouble = found
+                obstacle = error.message
+            if obstacle and obstacle != trouble:
+                _log.warning("lease waits", extra={"lease": tenure.name, "error": obstacle})
+            trouble = obstacle
             pause = self._duration_s / 8
             await asyncio.sleep(backoff(0, first_s=pause, cap_s=pause))
 
@@ -178,10 +178,10 @@ class _Tenure:
             if await self.write(record, record.epoch):
                 return sent_s
             # an answer that was lost, or a hand on the object's labels: that takes nothing away
-            found = await self._objects.read(self.name)
-            if found is None or not still_held(self.record, found):
+            stored_record = await self._objects.read(self.name)
+            if stored_record is None or not still_held(self.record, stored_record):
                 return None
-            record = found
+            record = stored_record
         raise Unavailable(f"Lease {self.name} is written by others all the time")
 
     async def give_back(self, timeout_s: float) -> None:
@@ -191,9 +191,11 @@ class _Tenure:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(timeout_s):
                 # the write that took it may have had no answer
-                found = await self._objects.read(self.name)
-                if found is not None and found.holder == self._holder:
-                    await self._objects.write(self.name, found, "", found.epoch, take=False)
+                stored_record = await self._objects.read(self.name)
+                if stored_record is not None and stored_record.holder == self._holder:
+                    await self._objects.write(
+                        self.name, stored_record, "", stored_record.epoch, take=False
+                    )
 
 
 class KubernetesObjects:
@@ -272,8 +274,8 @@ class KubernetesObjects:
                 f"this pod's account may not {verb} Lease {lease}: give its Role that verb on"
                 " leases.coordination.k8s.io of that name"
             )
-        said = text[:_ERROR_TEXT]
-        raise Unavailable(f"the API server answers {status} to {verb} Lease {lease}: {said}")
+        answer_text = text[:_ERROR_TEXT]
+        raise Unavailable(f"the API server answers {status} to {verb} Lease {lease}: {answer_text}")
 
 
 def _record(lease: Mapping[str, Any]) -> LeaseRecord:

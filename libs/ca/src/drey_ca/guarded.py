@@ -58,13 +58,13 @@ class GuardedTable:
             result = await self._table.read(slots, timeout, kind=kind)
             self._note(slots, result.code)
             return result
-        found = await self._table.read(slots[asked], timeout, kind=kind)
-        self._note(slots[asked], found.code)
+        reading = await self._table.read(slots[asked], timeout, kind=kind)
+        self._note(slots[asked], reading.code)
         silent = Columns.empty(int((~asked).sum())).with_key(slots[~asked])
         silent.state[:] = State.DISCONNECTED
         order = np.argsort(np.concatenate([np.flatnonzero(asked), np.flatnonzero(~asked)]))
         return ReadResult(
-            Columns.concat([found.values, silent]).take(order), self._codes(asked, found.code)
+            Columns.concat([reading.values, silent]).take(order), self._codes(asked, reading.code)
         )
 
     async def write(
@@ -93,24 +93,25 @@ class GuardedTable:
         """
         if not self.book.refused:
             return ""
-        found = self._table.connections()
-        servers = np.unique(found.server[slots])
-        return self.book.why_refused(found.servers[i] for i in servers.tolist() if i >= 0)
+        connections = self._table.connections()
+        servers = np.unique(connections.server[slots])
+        return self.book.why_refused(connections.servers[i] for i in servers.tolist() if i >= 0)
 
     def _not_refused(self, slots: Slots) -> NDArray[np.bool_]:
         asked = np.ones(len(slots), bool)
         refused = self.book.refused
         if refused:
-            found = self._table.connections()
-            closed = np.array([name in refused for name in found.servers] + [False])
-            known = slots < len(found.server)  # what is not is refused by the table itself
-            asked[known] = ~closed[found.server[slots[known]]]
+            connections = self._table.connections()
+            closed = np.array([name in refused for name in connections.servers] + [False])
+            # what has none is refused by the table itself
+            has_connection = slots < len(connections.server)
+            asked[has_connection] = ~closed[connections.server[slots[has_connection]]]
         return asked
 
     @staticmethod
-    def _codes(asked: NDArray[np.bool_], found: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _codes(asked: NDArray[np.bool_], read_codes: NDArray[np.int32]) -> NDArray[np.int32]:
         codes = np.full(len(asked), ECA.DISCONN, np.int32)
-        codes[asked] = found
+        codes[asked] = read_codes
         return codes
 
     def _note(self, slots: Slots, codes: NDArray[np.int32]) -> None:
@@ -118,16 +119,16 @@ class GuardedTable:
         unanswered = np.isin(codes, _UNANSWERED)
         if not unanswered.any() and not self.book.watchful:
             return
-        found = self._table.connections()
-        here = slots < len(found.server)  # some may have been removed meanwhile, none be new
-        server, silent = found.server[slots[here]], unanswered[here]
+        connections = self._table.connections()
+        here = slots < len(connections.server)  # some may have been removed meanwhile, none be new
+        server, silent = connections.server[slots[here]], unanswered[here]
         now = time.monotonic_ns()
         answering = set(np.unique(server[~silent]).tolist())
         for index in np.unique(server).tolist():
             if index >= 0 and index in answering:
-                self.book.note_answered(found.servers[index])
+                self.book.note_answered(connections.servers[index])
             elif index >= 0:
-                self.book.note_unanswered(found.servers[index], now)
+                self.book.note_unanswered(connections.servers[index], now)
 
     # --- probes ---
 
@@ -149,8 +150,9 @@ class GuardedTable:
     def _look_for_gone(self) -> None:
         if not self._gone:
             return
-        found = self._table.connections()
-        up = {found.servers[i] for i in np.unique(found.server[found.connected]).tolist()}
+        connections = self._table.connections()
+        indexes = np.unique(connections.server[connections.connected]).tolist()
+        up = {connections.servers[index] for index in indexes}
         for address in self._gone & up:
             self.book.note_connected(address, time.monotonic_ns())
         self._gone -= up
@@ -167,12 +169,12 @@ class GuardedTable:
 
     async def _answers(self, address: str) -> bool:
         """Whether it answers a read of one scalar; where it has none, whether it is there."""
-        found = self._table.connections()
-        index = found.servers.index(address) if address in found.servers else -2
-        here = found.server == index
-        askable = np.flatnonzero(here & found.askable)[:1]
+        connections = self._table.connections()
+        index = connections.servers.index(address) if address in connections.servers else -2
+        here = connections.server == index
+        askable = np.flatnonzero(here & connections.askable)[:1]
         if not len(askable):
-            is_there = bool((here & found.connected).any())
+            is_there = bool((here & connections.connected).any())
             if not is_there:
                 self._gone.add(address)
             return is_there

@@ -310,16 +310,16 @@ class NativeTable:
         server, up, askable, names = self._table.connections()
         if len(set(names)) < len(names):
             distinct_names = sorted(set(names))
-            index = {found: i for i, found in enumerate(distinct_names)}
-            places = np.array([index[found] for found in names] + [-1], np.int32)
+            index = {name: i for i, name in enumerate(distinct_names)}
+            places = np.array([index[name] for name in names] + [-1], np.int32)
             server, names = places[server], distinct_names
         return Connections(names, server, up, askable)
 
     def take_served_twice(self) -> list[ServedTwice]:
         """See `ChannelTable.take_served_twice`."""
         self._check_open()
-        found = map(_SERVED_TWICE.fullmatch, self._table.take_doubles())
-        return list(dict.fromkeys(ServedTwice(*each.groups()) for each in found if each))
+        matches = map(_SERVED_TWICE.fullmatch, self._table.take_doubles())
+        return list(dict.fromkeys(ServedTwice(*each.groups()) for each in matches if each))
 
     # -- the rest ---------------------------------------------------------------------------
 
@@ -430,14 +430,14 @@ def _join_heaps(
 ) -> tuple[bytes, NDArray[np.int64]]:
     """What `rows` have in the heap, end to end, and where each begins, -1 where nothing is."""
     offset = np.full(len(rows), -1, np.int64)
-    parts, at = [], 0
+    parts, position = [], 0
     for i in np.flatnonzero(heaped).tolist():
         blob = blobs[rows[i]] or b""
-        offset[i] = at
+        offset[i] = position
         # An element begins where its type may lie.
         padded = blob + bytes(-len(blob) % 8)
         parts.append(padded)
-        at += len(padded)
+        position += len(padded)
     return b"".join(parts), offset
 
 
