@@ -89,9 +89,9 @@ def guard(text: str, option: str) -> restore_pb2.Guard:
 
 def stage_gate(text: str) -> restore_pb2.StageGate:
     """`0=0`: every write of stage 0 is verified; `1=SR:VACUUM < 1e-7`: it holds after stage 1."""
-    stage, found, rule = text.partition("=")
+    stage, equals, rule = text.partition("=")
     try:
-        if not found or rule.startswith("="):
+        if not equals or rule.startswith("="):
             raise ValueError
         after_stage = int(stage)
     except ValueError:
@@ -126,12 +126,12 @@ def to_cel(text: str, option: str) -> str:
 
 
 def _as_cel(match: re.Match[str]) -> str:
-    found = match[0]
+    token = match[0]
     if match["setpoint"]:
         return f"setpoint[{_quoted(match['of'])}]"
     if match["name"]:
-        return _WORDS.get(found) or f"pv[{_quoted(found)}]"
-    return found
+        return _WORDS.get(token) or f"pv[{_quoted(token)}]"
+    return token
 
 
 def _quoted(name: str) -> str:
@@ -141,20 +141,20 @@ def _quoted(name: str) -> str:
 
 def rules_text(spec: restore_pb2.PlanSpec) -> Sequence[tuple[str, str]]:
     """The rules of a plan, for people: (name, text) of each."""
-    found = [("guard", _shown(each)) for each in spec.guards]
+    rules = [("guard", _shown(each)) for each in spec.guards]
     for gate in spec.gates:
         rule = (
             f"at most {gate.max_failed} not verified"
             if gate.HasField("max_failed")
             else _shown(gate.must_hold)
         )
-        found.append((f"after stage {gate.after_stage}", rule))
+        rules.append((f"after stage {gate.after_stage}", rule))
     if spec.HasField("rollback"):
         when = ["when a guard breaks"] if spec.rollback.on_guard else []
         if spec.rollback.HasField("max_failed"):
             when.append(f"after more than {spec.rollback.max_failed} failures")
-        found.append(("goes back", " or ".join(when)))
-    return found
+        rules.append(("goes back", " or ".join(when)))
+    return rules
 
 
 def _shown(guard: restore_pb2.Guard) -> str:

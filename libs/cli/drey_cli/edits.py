@@ -63,11 +63,11 @@ def _read_values(file: str) -> Iterator[tuple[str, str]]:
         raise usage_error(f"--values {file}: cannot be read: {error}", remedy=_FILE_FORM) from error
     if text.lstrip().startswith("{"):
         try:
-            found = json.loads(text, object_pairs_hook=_each_once)
+            values_by_name = json.loads(text, object_pairs_hook=_each_once)
         except ValueError as error:
             why = f"--values {file}: is not JSON: {error}"
             raise usage_error(why, remedy=_FILE_FORM) from error
-        for name, value in found.items():
+        for name, value in values_by_name.items():
             yield name, json.dumps(value)
         return
     rows = csv.DictReader(text.splitlines(keepends=True))
@@ -86,10 +86,10 @@ def _read_values(file: str) -> Iterator[tuple[str, str]]:
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values_by_name = dict(pairs)
+    if len(values_by_name) < len(pairs):
         raise ValueError("a name is given twice")
-    return found
+    return values_by_name
 
 
 def _split(option: str, text: str) -> tuple[str, str]:
@@ -117,21 +117,21 @@ def _number(option: str, text: str, value: str) -> float:
 
 def _value(text: str, value: str) -> value_pb2.Value:
     try:
-        found = json.loads(value)
+        parsed = json.loads(value)
     except ValueError:
-        found = value  # a label, or a text without quotes
-    if isinstance(found, bool):
-        return value_pb2.Value(bool_value=found)
-    if isinstance(found, int) and abs(found) >= 2**53:
-        return value_pb2.Value(int64_value=found)
-    if isinstance(found, int | float):
-        return value_pb2.Value(float64_value=found)
-    if isinstance(found, str):
-        return value_pb2.Value(string_value=found)
-    if isinstance(found, list) and all(type(each) in (int, float) for each in found):
-        return value_pb2.Value(float64_array=value_pb2.DoubleArray(elements=found))
-    if isinstance(found, list) and all(isinstance(each, str) for each in found):
-        return value_pb2.Value(string_array=value_pb2.StringArray(elements=found))
+        parsed = value  # a label, or a text without quotes
+    if isinstance(parsed, bool):
+        return value_pb2.Value(bool_value=parsed)
+    if isinstance(parsed, int) and abs(parsed) >= 2**53:
+        return value_pb2.Value(int64_value=parsed)
+    if isinstance(parsed, int | float):
+        return value_pb2.Value(float64_value=parsed)
+    if isinstance(parsed, str):
+        return value_pb2.Value(string_value=parsed)
+    if isinstance(parsed, list) and all(type(each) in (int, float) for each in parsed):
+        return value_pb2.Value(float64_array=value_pb2.DoubleArray(elements=parsed))
+    if isinstance(parsed, list) and all(isinstance(each, str) for each in parsed):
+        return value_pb2.Value(string_array=value_pb2.StringArray(elements=parsed))
     raise _refused("--set", text, "a number, a text, or a list of one of them")
 
 

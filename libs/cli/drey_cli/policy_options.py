@@ -35,7 +35,7 @@ class PolicyOptions:
 
         Another completion takes the done channel of the one before away.
         """
-        said = catalog_pb2.RestorePolicy(
+        said_policy = catalog_pb2.RestorePolicy(
             completion=number_of(catalog_pb2.Completion, self.completion),
             timeout=self.timeout,
             settle=self.settle,
@@ -46,12 +46,12 @@ class PolicyOptions:
             ramp_step=self.ramp_step,
         )
         if self.allowed is not None:
-            said.allowed.low, said.allowed.high = _parse_range(self.allowed)
-        if said.completion and said.completion != policy.completion:
+            said_policy.allowed.low, said_policy.allowed.high = _parse_range(self.allowed)
+        if said_policy.completion and said_policy.completion != policy.completion:
             policy.ClearField("done_channel")
             policy.ClearField("done_value")
-        policy.MergeFrom(said)
-        return [field.name for field, _ in said.ListFields()]
+        policy.MergeFrom(said_policy)
+        return [field.name for field, _ in said_policy.ListFields()]
 
 
 def _parse_range(text: str) -> tuple[float, float]:

@@ -44,8 +44,8 @@ class CommonOptions:
 
     def over(self, other: "CommonOptions | None") -> "CommonOptions":
         """These options, and those of `other` where these say nothing."""
-        said = {name: getattr(self, name) for name in self.__slots__}
-        named = {name: value for name, value in said.items() if value is not None}
+        own_options = {name: getattr(self, name) for name in self.__slots__}
+        named = {name: value for name, value in own_options.items() if value is not None}
         return replace(other or CommonOptions(), **named)
 
 

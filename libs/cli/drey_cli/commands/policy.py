@@ -32,18 +32,19 @@ def list_policies(session: CliSession, search: str, limit: int) -> None:
     """List the policies of devices and of tags, and how many PVs each is for."""
     client = session.client
     request = policy_service_pb2.ListPoliciesRequest(search=search)
-    found = list(client.list_items(client.policies.ListPolicies, request, "policies", limit=limit))
+    listed = client.list_items(client.policies.ListPolicies, request, "policies", limit=limit)
+    policies = list(listed)
 
     def draw_policies() -> Table:
         return table_of(
-            found,
+            policies,
             text_field("for", _subject_text),
             text_field("a restore", lambda each: _policy_text(each.policy), fold=True),
             number_field("PVs", lambda each: format_count(each.pv_count)),
             text_field("comment", lambda each: each.comment, fold=True),
         )
 
-    session.show({"policies": found}, draw_policies)
+    session.show({"policies": policies}, draw_policies)
 
 
 @command(
@@ -55,8 +56,8 @@ def list_policies(session: CliSession, search: str, limit: int) -> None:
 @subject_argument
 def show(session: CliSession, subject: str) -> None:
     """Show the policy of a device or of a tag."""
-    found = _get_policy(session, subject)
-    session.show({"policy": found}, lambda: _policy_facts(found, utc=session.out.utc))
+    policy = _get_policy(session, subject)
+    session.show({"policy": policy}, lambda: _policy_facts(policy, utc=session.out.utc))
 
 
 @command(
@@ -86,20 +87,20 @@ def set_policy(
     Plans that are made from now on follow it; see what holds with drey policy explain PV.
     """
     client = session.client
-    known = _find_policy(session, subject)
+    current_policy = _find_policy(session, subject)
     wanted = policy_pb2.DefaultPolicy()
-    if known is None:
+    if current_policy is None:
         _set_subject(wanted, subject)
     else:
-        wanted.CopyFrom(known)
+        wanted.CopyFrom(current_policy)
     if only:
         wanted.ClearField("policy")
-    said = policy.fill(wanted.policy)
+    changed_fields = policy.fill(wanted.policy)
     if comment is not None:
         wanted.comment = comment
-    if not said and (known is None or comment is None):
+    if not changed_fields and (current_policy is None or comment is None):
         raise usage_error("no option says what a restore does", remedy="see drey policy set --help")
-    if known is None:
+    if current_policy is None:
         create = policy_service_pb2.CreatePolicyRequest(policy=wanted)
         made = client.call(client.policies.CreatePolicy, create).policy
     else:
@@ -120,12 +121,12 @@ def set_policy(
 def delete(session: CliSession, subject: str, yes: bool) -> None:
     """Delete the policy of a device or of a tag: its PVs go back to what else is said of them."""
     client = session.client
-    found = _get_policy(session, subject)
-    what = f"the policy of {_subject_text(found)}, of {plural(found.pv_count, 'PV')}"
+    policy = _get_policy(session, subject)
+    what = f"the policy of {_subject_text(policy)}, of {plural(policy.pv_count, 'PV')}"
     session.confirm(f"Delete {what}?", yes=yes)
-    request = policy_service_pb2.DeletePolicyRequest(id=found.id, etag=found.etag)
+    request = policy_service_pb2.DeletePolicyRequest(id=policy.id, etag=policy.etag)
     client.call(client.policies.DeletePolicy, request)
-    session.show({"deleted": found.id}, lambda: f"deleted {what}")
+    session.show({"deleted": policy.id}, lambda: f"deleted {what}")
 
 
 @command(
@@ -140,21 +141,23 @@ def explain(session: CliSession, pv: str) -> None:
     client = session.client
     held = get_pv(client, pv).pv
     request = catalog_service_pb2.GetEffectivePolicyRequest(id=held.id)
-    found = client.call(client.catalog.GetEffectivePolicy, request)
+    effective = client.call(client.catalog.GetEffectivePolicy, request)
 
     def draw_policy() -> Table:
-        said: dict[str, list[str]] = {}
-        for source in found.sources:
-            said.setdefault(source.policy_field, []).append(source_text(source))
-        values = {name.removeprefix("restore: "): text for name, text in policy_pairs(found.policy)}
+        speakers: dict[str, list[str]] = {}
+        for source in effective.sources:
+            speakers.setdefault(source.policy_field, []).append(source_text(source))
+        values = {
+            name.removeprefix("restore: "): text for name, text in policy_pairs(effective.policy)
+        }
         pairs: list[Pair] = []
-        for part, who in said.items():
+        for part, who in speakers.items():
             name = part.replace("_", " ")
             pairs.append((name, f"{values.get(name, 'none')}, from {' and '.join(who)}"))
-        pairs += [("contradiction", Cell(why, "bold red")) for why in found.contradictions]
+        pairs += [("contradiction", Cell(why, "bold red")) for why in effective.contradictions]
         return facts(pairs, title=held.name)
 
-    session.show(found, draw_policy)
+    session.show(effective, draw_policy)
 
 
 def _find_policy(session: CliSession, subject: str) -> policy_pb2.DefaultPolicy | None:
@@ -165,15 +168,15 @@ def _find_policy(session: CliSession, subject: str) -> policy_pb2.DefaultPolicy 
     if wanted.HasField("tag"):
         request.tag.CopyFrom(wanted.tag)
     client = session.client
-    found = client.list_items(client.policies.ListPolicies, request, "policies", limit=1)
-    return next(iter(found), None)
+    policies = client.list_items(client.policies.ListPolicies, request, "policies", limit=1)
+    return next(iter(policies), None)
 
 
 def _get_policy(session: CliSession, subject: str) -> policy_pb2.DefaultPolicy:
-    found = _find_policy(session, subject)
-    if found is None:
+    policy = _find_policy(session, subject)
+    if policy is None:
         raise not_found(f"{subject} has no policy of its own", remedy="see drey policy list")
-    return found
+    return policy
 
 
 def _set_subject(policy: policy_pb2.DefaultPolicy, subject: str) -> None:
