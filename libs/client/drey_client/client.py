@@ -183,14 +183,14 @@ class Client:
         """The newest snapshots; `filters` are fields of `ListSnapshotsRequest`."""
         stub: Any = snapshot_service_pb2_grpc.SnapshotServiceStub(self.channel)
         request = snapshot_service_pb2.ListSnapshotsRequest(**filters)
-        found: list[snapshot_pb2.Snapshot] = []
+        snapshots: list[snapshot_pb2.Snapshot] = []
         while True:
-            request.page_size = min(1000, limit - len(found))
+            request.page_size = min(1000, limit - len(snapshots))
             answer = await self.call(stub.ListSnapshots, request)
-            found.extend(answer.snapshots)
+            snapshots.extend(answer.snapshots)
             request.page_token = answer.next_page_token
-            if len(found) >= limit or not request.page_token:
-                return found[:limit]
+            if len(snapshots) >= limit or not request.page_token:
+                return snapshots[:limit]
 
     async def take_snapshot(
         self,
@@ -236,10 +236,10 @@ class Client:
         if job.state != job_pb2.JOB_STATE_SUCCEEDED:
             reason = _job_reason(job)
             raise ClientError(job.error.message or f"job {job.id} ended without it", reason=reason)
-        found = await self.call(
+        taken = await self.call(
             stub.GetSnapshot, snapshot_service_pb2.GetSnapshotRequest(id=job.snapshot_id)
         )
-        snapshot = found.snapshot
+        snapshot = taken.snapshot
         return snapshot
 
     async def _wait_job(self, job: job_pb2.Job) -> job_pb2.Job:

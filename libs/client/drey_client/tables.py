@@ -219,7 +219,9 @@ def read_values(
             continue
         else:
             scalars = [
-                _from_heap(type_number, heap[(at := bits_of & 0xFFFFFFFF) : at + (bits_of >> 32)])
+                _from_heap(
+                    type_number, heap[(start := bits_of & 0xFFFFFFFF) : start + (bits_of >> 32)]
+                )
                 for bits_of in bits.tolist()
             ]
         for row, scalar in zip(rows.tolist(), scalars, strict=True):
@@ -237,10 +239,10 @@ def _from_heap(type_number: int, raw: bytes) -> Any:
     if type_number == value_pb2.VALUE_TYPE_STRING | _ARRAY:
         (count,) = struct.unpack_from("<I", raw)
         lengths = struct.unpack_from(f"<{count}I", raw, 4)
-        strings, at = [], 4 + 4 * count
+        strings, position = [], 4 + 4 * count
         for length in lengths:
-            strings.append(_decoded(raw[at : at + length]))
-            at += length
+            strings.append(_decoded(raw[position : position + length]))
+            position += length
         return strings
     if (element := _ELEMENTS.get(type_number & ~_ARRAY)) is None:
         raise ValueError(f"this client does not know values of type {type_number}")
@@ -260,10 +262,10 @@ def snapshot_table(
     parts: Iterable[value_pb2.ValueColumns],
 ) -> ValueTable:
     """The messages of `ReadSnapshot` as one table."""
-    known = {pv.number: pv for pv in metadata}
+    pvs_by_number = {pv.number: pv for pv in metadata}
     labels = {
         (number, role): tuple(getattr(pv, _ROLES[role]).enum_labels)
-        for number, pv in known.items()
+        for number, pv in pvs_by_number.items()
         for role in (1, 2)
     }
     names = ("pv", "device", "channel", "value", "units", "state", "severity", "status")
@@ -271,7 +273,7 @@ def snapshot_table(
     times: dict[str, list[np.ndarray[Any, Any]]] = {"source_time": [], "receive_time": []}
     for part in join_columns(parts):
         roles = [_ROLES[role] for role in part.roles]
-        pvs = [known[number] for number in np.frombuffer(part.pv_numbers, "<i8").tolist()]
+        pvs = [pvs_by_number[number] for number in np.frombuffer(part.pv_numbers, "<i8").tolist()]
         columns["pv"] += [pv.name for pv in pvs]
         columns["device"] += [pv.device for pv in pvs]
         columns["channel"] += roles

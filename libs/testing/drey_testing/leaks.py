@@ -98,10 +98,10 @@ class LeakWatch:
 
     def surplus(self) -> Resources:
         """What is there and nobody's."""
-        known = self.known or Resources()
+        accounted = self.known or Resources()
         for owned in self.owned.values():
-            known |= owned
-        left = self.look() - known
+            accounted |= owned
+        left = self.look() - accounted
         for keeper in self.keepers if left else ():
             left -= keeper(left)
         return left
@@ -129,13 +129,13 @@ class LeakWatch:
 
 def _socket_files() -> dict[str, int]:
     """File descriptors of this process by the name of what lies behind them."""
-    found = {}
+    files = {}
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         with suppress(FileNotFoundError):
             target = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
             if target.startswith("socket:"):
-                found[target] = int(name)
-    return found
+                files[target] = int(name)
+    return files
 
 
 def connections_of(names: frozenset[str]) -> dict[str, Any]:

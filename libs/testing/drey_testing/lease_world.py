@@ -173,12 +173,12 @@ class Objects:
 
     def _apply(self, after: LeaseRecord, holder: str, epoch: int) -> LeaseRecord | None:
         world = self._host.world
-        found = world.lease
-        if found is None or (found.uid, found.version) != (after.uid, after.version):
+        stored = world.lease
+        if stored is None or (stored.uid, stored.version) != (after.uid, after.version):
             return None
         number = world.number()
         world.lease = replace(
-            found,
+            stored,
             version=number,
             holder=holder,
             epoch=epoch,

@@ -180,8 +180,8 @@ class LifeConformance:
                 ("LOW", -5.0, "warning_low", -5),
                 ("PREC", 6, "precision", 6),
             ]:
-                at = await connected(table, f"DOUBLE.{field}")
-                await table.write(at, columns([value]), WAIT)
+                property_slots = await connected(table, f"DOUBLE.{field}")
+                await table.write(property_slots, columns([value]), WAIT)
                 await info_until(table, _info_matches(table, slots, column, wanted))
         finally:
             for line in ("EGU mA", "HOPR 10", "LOPR -10", "DRVH 9", "HIHI 8", "LOW -7", "PREC 3"):

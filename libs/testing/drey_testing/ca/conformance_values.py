@@ -274,9 +274,9 @@ class RoundConformance:
         """In a process of its own: what other tests left here is nobody's leak."""
         command = [sys.executable, "-m", "drey_testing.ca.rounds", table.implementation]
         rounds = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        said, _ = await rounds.communicate()
+        output, _ = await rounds.communicate()
         assert rounds.returncode == 0
-        sizes = json.loads(said)
+        sizes = json.loads(output)
         # What is left behind is left by every part.
         grown = min(after - before for before, after in pairwise(sizes))
         assert grown < 1 << 20, f"{grown} bytes stay after each part of the rounds: {sizes}"

@@ -66,13 +66,13 @@ class ApiServer:
 
     async def start(self) -> None:
         """Start both and return when they answer."""
-        found = built_programs("etcd", "kube-apiserver")
+        programs = built_programs("etcd", "kube-apiserver")
         self._write_keys()
         client, peer = free_port(), free_port()
         etcd = f"http://{LOOPBACK}:{client}"
         self._spawn(
             "etcd",
-            str(found / "etcd"),
+            str(programs / "etcd"),
             f"--data-dir={self.folder / 'etcd'}",
             f"--listen-client-urls={etcd}",
             f"--advertise-client-urls={etcd}",
@@ -83,7 +83,7 @@ class ApiServer:
         )
         self._spawn(
             "kube-apiserver",
-            str(found / "kube-apiserver"),
+            str(programs / "kube-apiserver"),
             f"--etcd-servers={etcd}",
             f"--bind-address={self.address}",
             f"--advertise-address={self.address}",
@@ -167,8 +167,8 @@ class ApiServer:
         context = ssl.create_default_context(cafile=str(self.authority))
         try:
             with urllib.request.urlopen(request, context=context, timeout=_REQUEST_S) as answer:
-                found: bytes = answer.read()
-                return found
+                answer_bytes: bytes = answer.read()
+                return answer_bytes
         except urllib.error.HTTPError as error:
             with error:
                 raise Refused(error.code, error.read().decode()) from error

@@ -81,11 +81,11 @@ def _make_all() -> list[ContainerImage]:
     for name, packages in _BASES.items():
         _make_base(name, packages)
     _make_pause()
-    found = [_make(f"drey-{name}", f"services/{name}/Dockerfile") for name in SERVICES]
-    found += [_make(f"drey-{name}", f"k8s/cluster/images/{name}/Dockerfile") for name in _OTHERS]
+    made = [_make(f"drey-{name}", f"services/{name}/Dockerfile") for name in SERVICES]
+    made += [_make(f"drey-{name}", f"k8s/cluster/images/{name}/Dockerfile") for name in _OTHERS]
     # what nothing with a name is made of: layers of former sources
     _buildah("rmi", "--prune")
-    return found
+    return made
 
 
 _OTHERS = ("parts", "machine")
@@ -105,8 +105,8 @@ def _buildah(*arguments: str) -> str:
         check=False,
     )
     if done.returncode:
-        said = f"{done.stdout[-2000:]}{done.stderr[-4000:]}".strip()
-        raise ImagesMissing(f"buildah {arguments[0]} failed: {said}")
+        output = f"{done.stdout[-2000:]}{done.stderr[-4000:]}".strip()
+        raise ImagesMissing(f"buildah {arguments[0]} failed: {output}")
     return done.stdout
 
 
@@ -171,18 +171,18 @@ def _build(tag: str, dockerfile: Path, context: Path, *options: str) -> None:
 def _export(tag: str, path: Path) -> bool:
     """Write the image's archive; whether it is another than the one that is there."""
     identity = json.loads(_buildah("inspect", "--type=image", tag))["FromImageID"]
-    known = path.with_suffix(".id")
-    if path.exists() and known.exists() and known.read_text() == identity:
+    id_file = path.with_suffix(".id")
+    if path.exists() and id_file.exists() and id_file.read_text() == identity:
         return False
     path.unlink(missing_ok=True)
     _buildah("push", "--quiet", tag, f"docker-archive:{path}:{tag}")
-    known.write_text(identity)
+    id_file.write_text(identity)
     return True
 
 
 def _size_mb(tag: str) -> float:
-    (found,) = json.loads(_buildah("images", "--json", tag))
-    text: str = found["size"]  # as "225 MB"
+    (image,) = json.loads(_buildah("images", "--json", tag))
+    text: str = image["size"]  # as "225 MB"
     number, unit = text.split()
     return float(number) * {"KB": 1e-3, "MB": 1.0, "GB": 1e3}[unit]
 
@@ -194,12 +194,12 @@ def _say(text: str) -> None:
 def main() -> int:
     """The command; exit status 1 where a service's image is too large."""
     try:
-        found = images()
+        made_images = images()
     except ImagesMissing as error:
         print(error, file=sys.stderr)
         return 1
     too_large = 0
-    for image in found:
+    for image in made_images:
         mark = ""
         if image.name.removeprefix("drey-") in SERVICES and image.size_mb > LARGEST_MB:
             mark, too_large = f", over {LARGEST_MB}", 1

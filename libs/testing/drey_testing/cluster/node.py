@@ -123,8 +123,8 @@ _COREDNS = f""".:53 {{
 def missing_packages() -> list[str]:
     """Debian packages that a node needs and that are not installed here."""
     sbin = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    found = {package for name, package in PACKAGES.items() if not shutil.which(name, path=sbin)}
-    return sorted(found)
+    missing = {package for name, package in PACKAGES.items() if not shutil.which(name, path=sbin)}
+    return sorted(missing)
 
 
 class Node:

@@ -43,9 +43,9 @@ class ProgramsMissing(Exception):
 
 def version() -> str:
     """Of Kubernetes, as `v1.36.3`."""
-    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.M)
-    assert found is not None
-    return found[1]
+    match = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.M)
+    assert match is not None
+    return match[1]
 
 
 def cache() -> Path:
@@ -83,14 +83,16 @@ def _missing(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def _go() -> str:
-    found = shutil.which("go")
-    if found is None:
+    program = shutil.which("go")
+    if program is None:
         raise ProgramsMissing("Go 1.26 or later is needed to build Kubernetes; it is not installed")
-    said = subprocess.run([found, "version"], capture_output=True, text=True, check=True).stdout
-    number = re.search(r"go(\d+)\.(\d+)", said)
+    version = subprocess.run(
+        [program, "version"], capture_output=True, text=True, check=True
+    ).stdout
+    number = re.search(r"go(\d+)\.(\d+)", version)
     if number is None or (int(number[1]), int(number[2])) < _GO:
-        raise ProgramsMissing(f"Go 1.26 or later is needed to build Kubernetes; here is {said}")
-    return found
+        raise ProgramsMissing(f"Go 1.26 or later is needed to build Kubernetes; here is {version}")
+    return program
 
 
 def _build(go: str, folder: Path, name: str) -> None:

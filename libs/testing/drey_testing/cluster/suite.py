@@ -24,30 +24,30 @@ PROGRAMS = (*node.PROGRAMS, "helm", "grpcurl")
 
 def obstacles() -> list[str]:
     """Why there can be no node here, each with what to do; empty: nothing is in the way."""
-    found = []
+    lacks = []
     if os.geteuid() != 0:
-        found.append("it needs root: it makes namespaces, mounts and cgroups of its own")
+        lacks.append("it needs root: it makes namespaces, mounts and cgroups of its own")
     if not shutil.which("apt-get"):
-        found.append(f"it needs Debian or Ubuntu; here is {platform.platform()}")
+        lacks.append(f"it needs Debian or Ubuntu; here is {platform.platform()}")
     missing = sorted({*node.missing_packages(), *images.missing_packages()})
     if missing:
-        found.append(
+        lacks.append(
             f"packages are missing: apt-get install --no-install-recommends {' '.join(missing)}"
         )
-    return found
+    return lacks
 
 
 def main() -> int:
     """The command."""
-    found = obstacles()
+    lacks = obstacles()
     try:
-        if not found:
+        if not lacks:
             programs(*PROGRAMS)
     except ProgramsMissing as error:
-        found.append(str(error))
-    if found:
+        lacks.append(str(error))
+    if lacks:
         print(
-            "NO NODE HERE, the chart was NOT tested with pods:", *found, sep="\n  ", file=sys.stderr
+            "NO NODE HERE, the chart was NOT tested with pods:", *lacks, sep="\n  ", file=sys.stderr
         )
         return 2
     if images.main():
