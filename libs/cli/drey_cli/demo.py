@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import grpc
+import numpy as np
 
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
-from drey.common.v1 import selector_pb2, state_pb2, value_pb2
-from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb2_grpc
-from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
+from drey.common.v1 import state_pb2, value_pb2
+from drey.compare.v1 import compare_pb2
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from drey_cli.errors import CliError, from_rpc_error
+from drey_cli.errors import CliError
 from drey_cli.output import Output
+from drey_cli.render.words import short_name
+from drey_client import Client, EnumState, value_of
 from drey_stack.simulated import SimulatedMachine
 
 
@@ -75,9 +77,8 @@ def _value_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-_DEADLINE_S = 600.0
+_PATIENCE_S = 600.0
 """Catches what hangs, on a machine of any pace."""
-_EVERYTHING = selector_pb2.Selector(all=True)
 _ENDED = frozenset(
     {
         restore_pb2.RESTORE_STATE_COMPLETED,
@@ -89,72 +90,53 @@ _ENDED = frozenset(
 
 
 class DemoWalk:
-    """The steps against one server, which `key` opens, beside one simulated machine."""
+    """The steps against one server beside one simulated machine."""
 
-    def __init__(
-        self, channel: grpc.aio.Channel, key: str, machine: SimulatedMachine, report: DemoReport
-    ) -> None:
-        self._machine, self._report = machine, report
-        self._metadata = (("authorization", f"Bearer {key}"),)
-        self._channel = channel
-        self._monitor = monitor_service_pb2_grpc.MonitorServiceStub(channel)
-        self._snapshots = snapshot_service_pb2_grpc.SnapshotServiceStub(channel)
-        self._comparisons = compare_service_pb2_grpc.CompareServiceStub(channel)
-        self._restores = restore_service_pb2_grpc.RestoreServiceStub(channel)
-        self._snapshot_id = ""
+    def __init__(self, client: Client, machine: SimulatedMachine, report: DemoReport) -> None:
+        self._client, self._machine, self._report = client, machine, report
+        self._restores: Any = restore_service_pb2_grpc.RestoreServiceStub(client.channel)
+        self._snapshot = snapshot_pb2.Snapshot()
         self._plan = restore_pb2.Plan()
-        self._pvs = 0
-        self._updates = 0
-        self._watched: set[int] = set()
-
-    @property
-    def _call_options(self) -> dict[str, Any]:
-        return {"metadata": self._metadata, "timeout": _DEADLINE_S}
+        self._watch = client.watch("*", with_metadata=False)
+        self._pvs = self._updates = 0
 
     async def run(self, disturb: int) -> bool:
         """Walk; True only if the independent read at the end shows the snapshot's setpoints."""
+        await self._import_pvs()
+        watching = asyncio.create_task(self._watch_all())
         try:
-            await self._import_pvs()
-            watching = asyncio.create_task(self._watch_all())
-            try:
-                await self._wait_settled(watching)
-                await self._take_snapshot()
-                await self._disturb_machine(disturb)
-                await self._show_drift(disturb)
-                await self._make_plan()
-                await self._run_restore()
-                await self._compare_again()
-                return await self._verify_values()
-            finally:
-                watching.cancel()
-                await asyncio.wait({watching})
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
+            await self._wait_settled(watching)
+            await self._take_snapshot()
+            await self._disturb_machine(disturb)
+            await self._show_drift(disturb)
+            await self._make_plan()
+            await self._run_restore()
+            await self._compare_again()
+            return await self._verify_values()
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
 
     async def _import_pvs(self) -> None:
         path = self._machine.catalog
         with self._report.step("Import the catalog", f"drey pv import {path.name}") as step:
-            summary = await import_catalog(self._channel, path, self._call_options)
+            summary = await import_catalog(self._client, path)
             self._pvs = summary.rows
             step.facts.update(pvs=summary.rows, added=summary.added, changed=summary.changed)
 
     async def _watch_all(self) -> None:
         """Watch everything from now on, counting what comes."""
-        spec = watch_pb2.WatchSpec(selector=_EVERYTHING)
-        request = monitor_service_pb2.WatchPvsRequest(spec=spec)
-        async for response in self._monitor.WatchPvs(request, metadata=self._metadata):
-            self._watched.update(row.number for row in response.baseline.rows)
-            self._watched.update(row.number for row in response.diff.rows)
-            self._updates += len(response.diff.rows)
+        async for change in self._watch:
+            self._updates += 0 if change.whole else len(change.pvs)
 
     async def _wait_settled(self, watching: asyncio.Task[None]) -> None:
         """Wait until the monitors have every channel that is to be had."""
         with self._report.step("Watch it until all is connected", "drey status") as step:
             dead_count = dead_channels(self._machine.folder)
-            end = time.monotonic() + _DEADLINE_S
+            end = time.monotonic() + _PATIENCE_S
             while True:
-                channels, connected = await connected_channels(self._channel, self._call_options)
-                whole = channels > 0 and len(self._watched) == self._pvs
+                channels, connected = await connected_channels(self._client)
+                whole = channels > 0 and len(self._watch) == self._pvs
                 if whole and connected >= channels - dead_count:
                     break
                 if watching.done():
@@ -162,35 +144,20 @@ class DemoWalk:
                 if time.monotonic() > end:
                     raise CliError(
                         f"{connected} of {channels} channels are connected, "
-                        f"{len(self._watched)} of {self._pvs} PVs watched"
+                        f"{len(self._watch)} of {self._pvs} PVs watched"
                     )
                 await asyncio.sleep(0.05)
-            step.facts.update(
-                channels=channels, connected=connected, watched_pvs=len(self._watched)
-            )
+            step.facts.update(channels=channels, connected=connected, watched_pvs=len(self._watch))
 
     async def _take_snapshot(self) -> None:
         command = "drey snapshot take --all --title before --allow-missing"
         with self._report.step("Take a snapshot of the whole machine", command) as step:
-            response = await self._snapshots.TakeSnapshot(
-                snapshot_service_pb2.TakeSnapshotRequest(
-                    spec=snapshot_pb2.SnapshotSpec(
-                        selector=_EVERYTHING,
-                        gates=snapshot_pb2.Gates(any_missing=snapshot_pb2.AnyMissing()),
-                        title_template="before",
-                    ),
-                    request_id=str(uuid4()),
-                ),
-                **self._call_options,
-            )
-            if not response.HasField("snapshot"):
-                raise CliError(f"no snapshot: {response.job.error.message or response.job.phase}")
-            self._snapshot_id = response.snapshot.id
-            counts = response.snapshot.counts
+            self._snapshot = await self._client.take_snapshot(title="before", max_missing=None)
+            counts = self._snapshot.counts
             step.facts.update(
                 values=counts.connected,
                 missing=counts.disconnected + counts.never_connected + counts.unsupported,
-                digest=response.snapshot.digest[:12],
+                digest=self._snapshot.digest[:12],
             )
 
     async def _disturb_machine(self, count: int) -> None:
@@ -204,19 +171,10 @@ class DemoWalk:
             step.facts.update(changes_seen_by_the_watch=self._updates - before)
 
     async def _compare_live(self) -> tuple[compare_pb2.ComparisonSummary, float]:
-        """How the machine compares with the snapshot, and the time to the summary."""
-        request = compare_service_pb2.CompareRequest(
-            spec=compare_pb2.ComparisonSpec(
-                reference=state_pb2.StateRef(snapshot_id=self._snapshot_id),
-                others=[state_pb2.StateRef(live=state_pb2.LiveState())],
-            )
-        )
-        summary, seconds = compare_pb2.ComparisonSummary(), 0.0
+        """How the machine compares with the snapshot, and the time that it took."""
         begin = time.perf_counter()
-        async for response in self._comparisons.Compare(request, **self._call_options):
-            if response.HasField("header"):
-                (summary,), seconds = response.header.summaries, time.perf_counter() - begin
-        return summary, seconds
+        (summary,) = (await self._client.compare(self._snapshot.id)).header.summaries
+        return summary, time.perf_counter() - begin
 
     async def _show_drift(self, count: int) -> None:
         with self._report.step("See the drift", "drey snapshot compare before live") as step:
@@ -231,16 +189,9 @@ class DemoWalk:
 
     async def _make_plan(self) -> None:
         with self._report.step("Plan the way back", "drey restore plan before") as step:
-            response = await self._restores.CreatePlan(
-                restore_service_pb2.CreatePlanRequest(
-                    spec=restore_pb2.PlanSpec(
-                        state=state_pb2.StateRef(snapshot_id=self._snapshot_id)
-                    ),
-                    request_id=str(uuid4()),
-                ),
-                **self._call_options,
-            )
-            self._plan = response.plan
+            state = state_pb2.StateRef(snapshot_id=self._snapshot.id)
+            request = restore_service_pb2.CreatePlanRequest(spec=restore_pb2.PlanSpec(state=state))
+            self._plan = (await self._client.call(self._restores.CreatePlan, request)).plan
             skipped = sum(s.pvs for s in self._plan.skips)
             step.facts.update(
                 writes=self._plan.writes, left_out=skipped, digest=self._plan.digest[:12]
@@ -249,22 +200,19 @@ class DemoWalk:
     async def _run_restore(self) -> None:
         command = f"drey restore run {self._plan.id[-8:]} --yes"
         with self._report.step("Restore, and read everything back", command) as step:
-            started = await self._restores.ExecutePlan(
-                restore_service_pb2.ExecutePlanRequest(
-                    plan_id=self._plan.id, digest=self._plan.digest, request_id=str(uuid4())
-                ),
-                **self._call_options,
+            execute = restore_service_pb2.ExecutePlanRequest(
+                plan_id=self._plan.id, digest=self._plan.digest
             )
-            restore = started.restore
-            request = restore_service_pb2.WatchRestoreRequest(id=restore.id)
-            async for response in self._restores.WatchRestore(request, **self._call_options):
-                restore = response.restore
+            restore = (await self._client.call(self._restores.ExecutePlan, execute)).restore
+            watch = restore_service_pb2.WatchRestoreRequest(id=restore.id)
+            async for message in self._client.stream(self._restores.WatchRestore, watch):
+                restore = message.restore
             if restore.state not in _ENDED:
                 raise CliError("the restore's stream ended before the restore did")
             if restore.HasField("error"):
                 raise CliError(f"the restore failed: {restore.error.message}")
             for count in restore.verdicts:
-                name = restore_pb2.Verdict.Name(count.verdict).removeprefix("VERDICT_").lower()
+                name = short_name(restore_pb2.Verdict, count.verdict).replace("-", "_")
                 step.facts[name] = count.pvs
 
     async def _compare_again(self) -> None:
@@ -308,9 +256,10 @@ class DemoWalk:
 
     async def _stored_setpoints(self) -> AsyncIterator[tuple[str, Any]]:
         """(address, value) of every setpoint that the snapshot has a value of."""
-        request = snapshot_service_pb2.ReadSnapshotRequest(id=self._snapshot_id, with_metadata=True)
+        request = snapshot_service_pb2.ReadSnapshotRequest(id=self._snapshot.id, with_metadata=True)
         addresses: dict[int, str] = {}
-        async for response in self._snapshots.ReadSnapshot(request, **self._call_options):
+        stub: Any = snapshot_service_pb2_grpc.SnapshotServiceStub(self._client.channel)
+        async for response in self._client.stream(stub.ReadSnapshot, request):
             for pv in response.metadata.pvs:
                 addresses[pv.number] = pv.setpoint.address
             for row in response.rows.rows:
@@ -356,27 +305,25 @@ _CHUNK = 512 << 10
 
 
 async def import_catalog(
-    channel: grpc.aio.Channel,
-    path: Path,
-    call: dict[str, Any],
-    *,
-    keep_existing: bool = False,
+    client: Client, path: Path, *, keep_existing: bool = False
 ) -> catalog_pb2.ImportSummary:
-    """Import the file; CliError where a row is refused. `call`: metadata and timeout."""
-    catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+    """Import the file; CliError where a row is refused."""
+    catalog: Any = catalog_service_pb2_grpc.CatalogServiceStub(client.channel)
     summary = catalog_pb2.ImportSummary()
-    async for response in catalog.ImportPvs(_upload_requests(path, keep_existing), **call):
-        if response.HasField("summary"):
-            summary = response.summary
+    requests = _upload_requests(path, keep_existing)
+    async for message in client.stream(catalog.ImportPvs, requests):
+        if message.HasField("summary"):
+            summary = message.summary
     if not summary.applied:
         raise CliError(f"the import was refused: {summary.refused} rows")
     return summary
 
 
-async def connected_channels(channel: grpc.aio.Channel, call: dict[str, Any]) -> tuple[int, int]:
+async def connected_channels(client: Client) -> tuple[int, int]:
     """How many channels the monitors have, and how many of them are connected."""
-    monitor = monitor_service_pb2_grpc.MonitorServiceStub(channel)
-    status = await monitor.GetMonitorStatus(monitor_service_pb2.GetMonitorStatusRequest(), **call)
+    stub: Any = monitor_service_pb2_grpc.MonitorServiceStub(client.channel)
+    request = monitor_service_pb2.GetMonitorStatusRequest()
+    status = await client.call(stub.GetMonitorStatus, request)
     return sum(s.channels for s in status.shards), sum(s.connected for s in status.shards)
 
 
@@ -402,32 +349,20 @@ def dead_channels(folder: Path) -> int:
     return len(description["dead"])
 
 
-_SCALARS = frozenset(
-    f"{kind}_value"
-    for kind in (
-        *("float64", "float32", "int64", "int32", "int16", "int8"),
-        *("uint64", "uint32", "uint16", "uint8", "bool", "string"),
-    )
-)
-
-
 def plain(value: value_pb2.Value) -> Any:
     """The data of a value as numbers, text and lists; None where there is none."""
-    which = value.WhichOneof("data")
-    if which is None:
-        return None
-    data = getattr(value, which)
-    if which in _SCALARS:
-        return data
-    if which == "raw_string_value":
-        return data.decode(errors="replace")
-    if which == "enum_value":
+    data = value_of(value).data
+    if isinstance(data, EnumState):
         return data.index
-    if which == "uint8_array":
-        return list(data)
-    if which == "string_array":
-        return list(data.elements) or [e.decode(errors="replace") for e in data.raw_elements]
-    return list(data.elements)
+    if isinstance(data, np.ndarray):
+        return data.tolist()
+    if isinstance(data, list):
+        return [_as_text(each) for each in data]
+    return _as_text(data) if isinstance(data, bytes) else data
+
+
+def _as_text(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode(errors="replace")
 
 
 def same(stored: Any, read: Any, absolute: float, relative: float) -> bool:

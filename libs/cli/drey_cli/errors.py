@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import grpc
 
     from drey.common.v1 import errors_pb2
-    from drey_client.errors import RefusalDetails
+    from drey_client.errors import ClientError, RefusalDetails
 
 
 class ExitCode(IntEnum):
@@ -121,6 +121,19 @@ def _status_details(call: grpc.Call) -> RefusalDetails:
         # The trailer contradicts the status, as a proxy in between can cause: the status counts.
         rich = None
     return read_details(rich.details if rich is not None else ())
+
+
+def from_client_error(error: ClientError) -> CliError:
+    """Translate what the client library raised."""
+    return CliError(
+        error.message,
+        reason=error.reason,
+        field=error.field,
+        remedy=remedy_for(error.reason, error.status),
+        metadata=error.metadata,
+        status=error.status,
+        code=ExitCode.UNAVAILABLE if error.status in _AWAY else ExitCode.REFUSED,
+    )
 
 
 def from_item_error(item: errors_pb2.ItemError, *, subject: str = "") -> CliError:

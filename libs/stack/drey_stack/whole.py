@@ -252,13 +252,18 @@ class Stack:
     def _socket_of(self, name: str) -> str:
         return f"unix:{self._run_folder.path / name}.sock"
 
+    @property
+    def certificate(self) -> Path | None:
+        """By which the gateway is believed, where it speaks TLS."""
+        path = self.options.environment.get(_TLS[0])
+        return Path(path) if path is not None else None
+
     def channel(self, **options: int) -> grpc.aio.Channel:
         """A channel to the gateway, which is believed by its own certificate where it has one."""
         arguments = [("grpc.enable_http_proxy", 0), *options.items()]
-        certificate = self.options.environment.get(_TLS[0])
-        if certificate is None:
+        if self.certificate is None:
             return grpc.aio.insecure_channel(self.server, options=arguments)
-        credentials = grpc.ssl_channel_credentials(Path(certificate).read_bytes())
+        credentials = grpc.ssl_channel_credentials(self.certificate.read_bytes())
         return grpc.aio.secure_channel(self.server, credentials, options=arguments)
 
     async def _prepare_all(self) -> None:

@@ -9,19 +9,20 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from drey_cli.errors import CliError, ExitCode, from_rpc_error
+from drey_cli.errors import CliError, ExitCode, from_client_error
 from drey_cli.options import HelpfulCommand, option
 from drey_cli.output import Output
 from drey_cli.session import end_with
 
 if TYPE_CHECKING:
+    from drey_client import Client
     from drey_stack.envoy_config import HttpOptions
     from drey_stack.foreground import Foreground
     from drey_stack.simulated import SimulatedMachine
@@ -201,27 +202,33 @@ async def _run_stack(
 
 async def _import_catalog(out: Output, running: Stack, machine: SimulatedMachine) -> None:
     """Bring the machine's PVs into the catalog, and see them connected."""
-    import grpc
-
     from drey_cli.demo import connected_channels, dead_channels, import_catalog
 
-    metadata = (("authorization", f"Bearer {running.key}"),)
-    call: dict[str, Any] = {"metadata": metadata, "timeout": _CALL_S}
-    async with running.channel() as channel:
-        try:
-            summary = await import_catalog(channel, machine.catalog, call, keep_existing=True)
-            out.note(
-                f"the catalog has its {summary.rows} PVs, {summary.added} of them new, "
-                f"from {machine.catalog}"
-            )
-            wanted_count, dead_count = summary.rows, dead_channels(machine.folder)
-            while True:
-                channels, connected = await connected_channels(channel, call)
-                if channels >= wanted_count and connected >= channels - dead_count:
-                    return
-                await asyncio.sleep(0.05)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, server=running.server) from error
+    async with _client_of(running) as client:
+        summary = await import_catalog(client, machine.catalog, keep_existing=True)
+        out.note(
+            f"the catalog has its {summary.rows} PVs, {summary.added} of them new, "
+            f"from {machine.catalog}"
+        )
+        wanted_count, dead_count = summary.rows, dead_channels(machine.folder)
+        while True:
+            channels, connected = await connected_channels(client)
+            if channels >= wanted_count and connected >= channels - dead_count:
+                return
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def _client_of(stack: Stack) -> AsyncIterator[Client]:
+    """A client of our own stack; what it refuses is the error of the command."""
+    from drey_client import Client, ClientError
+
+    try:
+        client = Client(stack.server, stack.key, ca=stack.certificate, timeout_s=_CALL_S)
+        async with client:
+            yield client
+    except ClientError as error:
+        raise from_client_error(error) from error
 
 
 def _settings_of_the_shell() -> dict[str, str]:
@@ -293,9 +300,8 @@ async def _run_demo(out: Output, folder: Path, pvs: int, disturb: int, path: Pat
         with report.step("Start Postgres, NATS, Valkey and the four services", "drey up"):
             stack = Stack(StackOptions(folder / "state", epics=machine.environment))
             await started.enter_async_context(stack)
-        channel = stack.channel(**{"grpc.max_receive_message_length": 16 << 20})
-        await started.enter_async_context(channel)
-        ok = await DemoWalk(channel, stack.key, machine, report).run(disturb)
+        client = await started.enter_async_context(_client_of(stack))
+        ok = await DemoWalk(client, machine, report).run(disturb)
     if path is not None:
         report.write(path, pvs=pvs, ok=ok)
     verdict = "The machine is as it was." if ok else "The machine is NOT as it was."
