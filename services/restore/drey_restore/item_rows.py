@@ -179,8 +179,8 @@ def _optional_doubles(number: int, column: F8) -> Field:
 
 def _each(column: NDArray[Any], encode: Callable[[int], bytes]) -> Field:
     """`encode` of each entry, called once for each different one."""
-    known = {entry: encode(entry) for entry in set(column.tolist())}
-    return [known[entry] for entry in column.tolist()]
+    encoded = {entry: encode(entry) for entry in set(column.tolist())}
+    return [encoded[entry] for entry in column.tolist()]
 
 
 def _varints(number: int, column: NDArray[Any]) -> Field:

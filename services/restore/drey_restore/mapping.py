@@ -39,15 +39,15 @@ def _duration(
     if not request.HasField(name):  # type: ignore[attr-defined]
         return default_ns
     value = getattr(request, name)
-    found = int(value.seconds) * _S + int(value.nanos)
-    if not least_ns <= found <= most_ns:
+    span_ns = int(value.seconds) * _S + int(value.nanos)
+    if not least_ns <= span_ns <= most_ns:
         name = within + name
         raise InvalidArgument(
-            f"{name}: {found / _S:g} s is not between {least_ns / _S:g} s and {most_ns / _S:g} s",
+            f"{name}: {span_ns / _S:g} s is not between {least_ns / _S:g} s and {most_ns / _S:g} s",
             field=name,
             metadata={"field": name},
         )
-    return found
+    return span_ns
 
 
 def _missing(path: str) -> InvalidArgument:

@@ -29,8 +29,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def _position(kind: str, query: bytes, token: str) -> str | None:
-    found = decode_page_token(kind, query, token)
-    return None if found is None else str(found[0])
+    decoded = decode_page_token(kind, query, token)
+    return None if decoded is None else str(decoded[0])
 
 
 class RestoreServicer:
@@ -77,10 +77,10 @@ class RestoreServicer:
         size = check_page_size(request.page_size)
         query = mapping.list_query(request)
         before = _position("plans", query, request.page_token)
-        found = await self._plans.page(size + 1, before, mapping.chosen(request))
+        plans = await self._plans.page(size + 1, before, mapping.chosen(request))
         now = self._clock()
         page, more = cut_page(
-            "plans", query, found, size, lambda p: mapping.plan_message(p, now), lambda p: [p.id]
+            "plans", query, plans, size, lambda p: mapping.plan_message(p, now), lambda p: [p.id]
         )
         return pb.ListPlansResponse(plans=page, next_page_token=more)
 
@@ -99,8 +99,8 @@ class RestoreServicer:
     async def _decide(
         self, request: pb.ApprovePlanRequest | pb.RejectPlanRequest
     ) -> restore_pb2.Approval:
-        found = await self._approvals.decide(mapping.decision(request), current_principal.get())
-        return mapping.approval_message(found, self._clock())
+        approval = await self._approvals.decide(mapping.decision(request), current_principal.get())
+        return mapping.approval_message(approval, self._clock())
 
     async def ListApprovals(
         self, request: pb.ListApprovalsRequest, context: Context
@@ -110,14 +110,14 @@ class RestoreServicer:
         query = mapping.list_query(request)
         before = _position("approvals", query, request.page_token)
         states = list(map(int, request.states)) or None
-        found = await self._approvals.page(
+        approvals = await self._approvals.page(
             size + 1, before, request.plan_id.lower() or None, states
         )
         now = self._clock()
         page, more = cut_page(
             "approvals",
             query,
-            found,
+            approvals,
             size,
             lambda each: mapping.approval_message(each, now),
             lambda each: [each.id],
@@ -149,9 +149,9 @@ class RestoreServicer:
         size = check_page_size(request.page_size)
         query = mapping.list_query(request)
         before = _position("restores", query, request.page_token)
-        found = await self._restores.page(size + 1, before, mapping.chosen(request))
+        restores = await self._restores.page(size + 1, before, mapping.chosen(request))
         page, more = cut_page(
-            "restores", query, found, size, mapping.restore_message, lambda r: [r.id]
+            "restores", query, restores, size, mapping.restore_message, lambda r: [r.id]
         )
         return pb.ListRestoresResponse(restores=page, next_page_token=more)
 

@@ -104,25 +104,25 @@ def _part_source(source: catalog_pb2.PolicySource) -> PartSource:
             return PartSource(source.policy_field, PolicyOrigin.BUILT_IN)
 
 
-def _policy(said: catalog_pb2.RestorePolicy) -> Policy:
+def _policy(message: catalog_pb2.RestorePolicy) -> Policy:
     def optional(name: str) -> float | None:
-        return getattr(said, name) if said.HasField(name) else None  # type: ignore[arg-type]
+        return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]
 
     def seconds(name: str) -> float | None:
-        if not said.HasField(name):  # type: ignore[arg-type]
+        if not message.HasField(name):  # type: ignore[arg-type]
             return None
-        duration = getattr(said, name)
+        duration = getattr(message, name)
         return float(duration.seconds + duration.nanos / 1e9)
 
     low, high = -math.inf, math.inf
-    if said.HasField("allowed"):
-        low, high = said.allowed.low, said.allowed.high
+    if message.HasField("allowed"):
+        low, high = message.allowed.low, message.allowed.high
     return Policy(
-        completion=CompletionMode(said.completion),
+        completion=CompletionMode(message.completion),
         timeout_s=seconds("timeout"),
         settle_s=seconds("settle"),
-        stage=said.stage if said.HasField("stage") else None,
-        done_channel=said.done_channel,
+        stage=message.stage if message.HasField("stage") else None,
+        done_channel=message.done_channel,
         done_value=optional("done_value"),
         ramp_rate=optional("ramp_rate"),
         ramp_step=optional("ramp_step"),

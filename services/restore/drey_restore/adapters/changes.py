@@ -34,9 +34,9 @@ class ChangeFeed:
     def take(self) -> None:
         """Hand on what has come by now."""
         self._table.drain_info()
-        while len(found := self._table.drain()):
+        while len(changes := self._table.drain()):
             for listener in list(self._listeners):
-                listener(found)
+                listener(changes)
 
     async def run(self) -> None:
         """Until cancelled. In bursts, for what one row costs is little beside what a look costs."""

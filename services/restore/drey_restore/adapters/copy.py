@@ -42,15 +42,15 @@ def copy_rows(
 def _fixed_part(key: str, fixed: Sequence[tuple[NDArray[Any], str]], texts: int) -> U1:
     """All but the texts, shape (n, bytes)."""
     fields: list[tuple[str, str]] = [("count", ">i2"), ("key_length", ">i4"), ("key", "V16")]
-    for at, (_, kind) in enumerate(fixed):
-        fields += [(f"length{at}", ">i4"), (f"value{at}", _WIRE[kind])]
+    for column_number, (_, kind) in enumerate(fixed):
+        fields += [(f"length{column_number}", ">i4"), (f"value{column_number}", _WIRE[kind])]
     table = np.zeros(len(fixed[0][0]), np.dtype(fields))
     table["count"] = 1 + len(fixed) + texts
     table["key_length"] = 16
     table["key"] = np.void(uuid.UUID(key).bytes)
-    for at, (column, kind) in enumerate(fixed):
-        table[f"length{at}"] = int(kind[1])
-        table[f"value{at}"] = column
+    for column_number, (column, kind) in enumerate(fixed):
+        table[f"length{column_number}"] = int(kind[1])
+        table[f"value{column_number}"] = column
     return table.view(np.uint8).reshape(len(table), table.dtype.itemsize)
 
 

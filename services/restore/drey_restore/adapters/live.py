@@ -40,10 +40,10 @@ class ChannelMetadata:
         """Rows of the table; what the other methods take."""
         number = channels >> PAGE_SHIFT
         last = len(self._numbers)
-        at = np.searchsorted(self._numbers, number)
+        places = np.searchsorted(self._numbers, number)
         if last:
-            at = np.where(self._numbers[np.minimum(at, last - 1)] == number, at, last)
-        rows: I8 = at * PAGE_SLOTS + (channels & PAGE_MASK)
+            places = np.where(self._numbers[np.minimum(places, last - 1)] == number, places, last)
+        rows: I8 = places * PAGE_SLOTS + (channels & PAGE_MASK)
         return rows
 
     def count(self, rows: I8) -> I8:
@@ -52,8 +52,8 @@ class ChannelMetadata:
 
     def writable(self, rows: I8) -> NDArray[np.bool_]:
         """Write access; False where it is not known."""
-        found: NDArray[np.bool_] = self._writable[rows] != 0
-        return found
+        writable: NDArray[np.bool_] = self._writable[rows] != 0
+        return writable
 
     def control_limits(self, rows: I8) -> tuple[F8, F8]:
         """Control (drive) limits, low and high; NaN where there are none."""
@@ -86,12 +86,12 @@ class ChannelReading:
 
     def with_labels(self, rows: I8, labels: Sequence[Labels]) -> ChannelReading:
         """With the labels of enumerations that a channel of our own has, where it has them."""
-        found = {
+        labels_by_row = {
             row: tuple(label.decode(errors="replace").encode() for label in raw)
             for row, raw in zip(rows.tolist(), labels, strict=True)
             if raw
         }
-        return replace(self, labels=found)
+        return replace(self, labels=labels_by_row)
 
     def with_access(self, rows: I8, writable: NDArray[np.bool_]) -> ChannelReading:
         """With what the IOC allows this process, whose identity need not be the monitor's."""
@@ -161,13 +161,15 @@ class LiveMachine:
         """Metadata of the channels of some pages; only what changed is read again."""
         async with self._lock:
             versions: dict[int, tuple[int, int]] = {}
-            for found in await self._image.directory_versions(self._shards):
-                if found is not None:
-                    stamps = zip(found.pages, found.page_versions, strict=True)
-                    versions |= {page: (found.epoch, version) for page, version in stamps}
-            known = self._versions
+            for record in await self._image.directory_versions(self._shards):
+                if record is not None:
+                    stamps = zip(record.pages, record.page_versions, strict=True)
+                    versions |= {page: (record.epoch, version) for page, version in stamps}
+            known_versions = self._versions
             wanted = [
-                n for n in numbers.tolist() if n not in versions or known.get(n) != versions[n]
+                n
+                for n in numbers.tolist()
+                if n not in versions or known_versions.get(n) != versions[n]
             ]
             await self._read_metadata(wanted, versions)
             return self._metadata

@@ -78,13 +78,13 @@ class SnapshotClient:
         async with translated("snapshot"):
             call = self._stub.ReadSnapshot(request, timeout=self._timeout)
             async for message in call:
-                found = (
+                read_columns = (
                     reader.join_columns(message.columns) if message.HasField("columns") else None
                 )
-                if found is not None:
-                    roles.append(found.roles)
-                    channels.append(found.columns.key)
-                    parts.append(replace(found.columns, key=found.pv_numbers))
+                if read_columns is not None:
+                    roles.append(read_columns.roles)
+                    channels.append(read_columns.columns.key)
+                    parts.append(replace(read_columns.columns, key=read_columns.pv_numbers))
         if not parts:
             nothing = np.zeros(0, np.int64)
             return StoredValues(nothing, Columns.empty(), Columns.empty(), nothing, nothing)
@@ -114,8 +114,8 @@ class SnapshotClient:
     async def names(self, snapshot_id: str, numbers: I8) -> dict[int, StoredName]:
         """Names, enum labels and addresses as of the snapshot, by PV number."""
         out: dict[int, StoredName] = {}
-        for at in range(0, len(numbers), _SELECTED_AT_ONCE):
-            chosen = numbers[at : at + _SELECTED_AT_ONCE].tolist()
+        for start in range(0, len(numbers), _SELECTED_AT_ONCE):
+            chosen = numbers[start : start + _SELECTED_AT_ONCE].tolist()
             request = pb.ReadSnapshotRequest(
                 id=snapshot_id,
                 selector=selector_pb2.Selector(numbers=chosen),
@@ -162,8 +162,8 @@ def _aligned_channels(keys: I8, channels: I8, numbers: I8) -> I8:
     if len(keys) == 0:
         return np.zeros(len(numbers), np.int64)
     index = np.minimum(np.searchsorted(keys, numbers), len(keys) - 1)
-    found: I8 = np.where(keys[index] == numbers, channels[index], 0)
-    return found
+    aligned: I8 = np.where(keys[index] == numbers, channels[index], 0)
+    return aligned
 
 
 def merged(a: I8, b: I8) -> I8:
@@ -178,9 +178,9 @@ def align(columns: Columns, keys: I8) -> Columns:
         return columns
     if len(columns) == 0:
         return Columns.empty(len(keys)).with_key(keys)
-    at = np.minimum(np.searchsorted(columns.key, keys), len(columns) - 1)
-    missing = columns.key[at] != keys
-    out = columns.take(at)
+    places = np.minimum(np.searchsorted(columns.key, keys), len(columns) - 1)
+    missing = columns.key[places] != keys
+    out = columns.take(places)
     if not missing.any():
         return out
     kind, state, data = out.kind.copy(), out.state.copy(), out.data.copy()

@@ -427,22 +427,22 @@ class RestoreStore:
         """What became of the items; None while it has not ended."""
 
         async def fetch(conn: Connection) -> bytes | None:
-            found: bytes | None = await conn.fetchval(
+            packed: bytes | None = await conn.fetchval(
                 "SELECT outcome FROM restore.restore_data WHERE restore_id = $1", restore_id
             )
-            return found
+            return packed
 
         packed = await self.database.run_reading(fetch)
         return None if packed is None else Outcome.decode(blob.decompress(packed))
 
     async def continuation(self, conn: Connection, restore_id: str) -> str | None:
         """The restore that continues one; None where there is none, or it has sent nothing."""
-        found = await conn.fetchval(
+        continuing_id = await conn.fetchval(
             "SELECT id FROM restore.restore WHERE continues_restore_id = $1 AND NOT"
             " (state = $2 OR state = $3 AND start_time_ns = 0)",
             *(restore_id, int(RestoreState.FAILED), int(RestoreState.ABORTED)),
         )
-        return None if found is None else str(found)
+        return None if continuing_id is None else str(continuing_id)
 
     async def carried(self, restore: RestoreRecord) -> Carried | None:
         """What the restore left that this one continues; None: it continues none."""
@@ -470,10 +470,10 @@ class RestoreStore:
         """(setpoints, readbacks) before the first write, rows as in the plan; None: not taken."""
 
         async def fetch(conn: Connection) -> bytes | None:
-            found: bytes | None = await conn.fetchval(
+            packed: bytes | None = await conn.fetchval(
                 "SELECT values FROM restore.pre_image WHERE restore_id = $1", restore_id
             )
-            return found
+            return packed
 
         packed = await self.database.run_reading(fetch)
         if packed is None:
@@ -579,10 +579,10 @@ def _items(plan: PlanRecord, packed: bytes, asked: str) -> PlanItems:
     try:
         raw = blob.decompress(packed)
         items = PlanItems.decode(raw)
-        found = blob.digest(raw) if plan.recipe == 1 else plan_digest(plan, items)
+        digest = blob.digest(raw) if plan.recipe == 1 else plan_digest(plan, items)
     except Internal:
-        found = ""
-    if {found} != {plan.digest, asked or plan.digest}:
+        digest = ""
+    if {digest} != {plan.digest, asked or plan.digest}:
         raise FailedPrecondition(
             f"the items of plan {plan.id} in the database are not those of which its digest was"
             " made: somebody replaced them. Nothing is written; make a new plan, and find out who"
@@ -613,26 +613,26 @@ def _not_any_more(restore_id: str, state: RestoreState) -> FailedPrecondition:
 def _plan(row: Record | None, plan_id: str) -> PlanRecord:
     if row is None:
         raise _no("plan", plan_id)
-    found: dict[str, Any] = dict(row)
-    found["snapshot_id"] = found["snapshot_id"] or ""
+    fields: dict[str, Any] = dict(row)
+    fields["snapshot_id"] = fields["snapshot_id"] or ""
     for name in ("skips", "stages", "stage_writes"):
-        found[name] = tuple(found[name])
-    found.pop("items", None)
-    found["stage_waits"] = tuple(
+        fields[name] = tuple(fields[name])
+    fields.pop("items", None)
+    fields["stage_waits"] = tuple(
         StageWait(least, most, tuple((mode, writes) for mode, writes in completions), *ramps)
-        for least, most, completions, *ramps in json.loads(found["stage_waits"])
+        for least, most, completions, *ramps in json.loads(fields["stage_waits"])
     )
-    decision = {name: found.pop(f"approval_{name}") for name in _APPROVAL}
+    decision = {name: fields.pop(f"approval_{name}") for name in _APPROVAL}
     approval = None if decision["id"] is None else _approval(decision)
     try:
-        rules = rules_of(restore_pb2.PlanSpec.FromString(found["spec"]))
+        rules = rules_of(restore_pb2.PlanSpec.FromString(fields["spec"]))
     except DecodeError as error:
         raise Internal(f"the stored specification of plan {row['id']} is damaged") from error
-    return PlanRecord(rules=rules, approval=approval, **found)
+    return PlanRecord(rules=rules, approval=approval, **fields)
 
 
-def _approval(found: dict[str, Any]) -> Approval:
-    return Approval(**{**found, "state": ApprovalState(found["state"])})
+def _approval(fields: dict[str, Any]) -> Approval:
+    return Approval(**{**fields, "state": ApprovalState(fields["state"])})
 
 
 def _restore(row: Record | None, restore_id: str) -> RestoreRecord:

@@ -57,14 +57,14 @@ def decode(raw: bytes) -> dict[str, Section]:
     if not raw.startswith(MAGIC):
         raise Internal("stored columns of an unknown form")
     out: dict[str, Section] = {}
-    at = len(MAGIC)
-    while at < len(raw):
-        length, kind, size = _HEAD.unpack_from(raw, at)
-        at += _HEAD.size
-        name = raw[at : at + length].decode()
-        at += length
-        body = raw[at : at + size]
-        at += size
+    offset = len(MAGIC)
+    while offset < len(raw):
+        length, kind, size = _HEAD.unpack_from(raw, offset)
+        offset += _HEAD.size
+        name = raw[offset : offset + length].decode()
+        offset += length
+        body = raw[offset : offset + size]
+        offset += size
         if len(body) != size:
             raise Internal("stored columns that end too early")
         kind = kind.rstrip(b"\0")

@@ -29,12 +29,12 @@ def values_left(items: PlanItems, earlier: Outcome, execution: Execution) -> Ite
 
 def _at_steps(items: PlanItems, before: Columns, steps: I4) -> Columns:
     """`before`, with ramps at the steps of these numbers, from 1; 0: before the first."""
-    found = before.take(np.arange(len(before)))
+    at_steps = before.take(np.arange(len(before)))
     for row, ramp in items.ramps.items():
         number = min(int(steps[row]), len(ramp))
         if number > 0 and items.target.kind[row] != Kind.NONE:
             step = step_columns(
                 np.array(ramp[number - 1 : number]), items.target.kind[row : row + 1]
             )
-            found.kind[row], found.data[row] = step.kind[0], step.data[0]
-    return found
+            at_steps.kind[row], at_steps.data[row] = step.kind[0], step.data[0]
+    return at_steps

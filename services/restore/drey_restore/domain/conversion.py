@@ -72,10 +72,10 @@ def convert(
     enums = rows[same & (kind[rows] == Kind.ENUM)]
     for row in enums.tolist():
         old, new = stored_labels.get(row, ()), live_labels(row)
-        found = by_label(int(data[row]), old, new)
-        problem[row], data[row] = found.problem, found.index
-        if found.note:
-            warnings[row] = (found.note,)
+        converted = by_label(int(data[row]), old, new)
+        problem[row], data[row] = converted.problem, converted.index
+        if converted.note:
+            warnings[row] = (converted.note,)
     extra = bytearray()
     base = len(stored.heap)
     for row in rows[~same].tolist():
@@ -145,8 +145,8 @@ def _check_counts(stored: Columns, live_count: I8, rows: I8, problem: U1) -> Non
     arrays = rows[stored.kind[rows] & ARRAY != 0]
     lengths = (stored.data[arrays] >> np.uint64(32)).astype(np.int64)
     counts = lengths // _ITEM_BYTES[stored.kind[arrays]]
-    for at in np.flatnonzero(stored.kind[arrays] == _STRING_ARRAY).tolist():
-        counts[at] = len(unpack_strings(stored.heap_bytes(int(arrays[at]))))
+    for index in np.flatnonzero(stored.kind[arrays] == _STRING_ARRAY).tolist():
+        counts[index] = len(unpack_strings(stored.heap_bytes(int(arrays[index]))))
     problem[arrays[counts > live_count[arrays]]] = Skip.COUNT_TOO_LARGE
 
 

@@ -31,10 +31,10 @@ _TITLE = "drey.restore.v1.Plan"
 
 def plan_digest(plan: PlanRecord, items: PlanItems) -> str:
     """SHA-256 over the canonical bytes, 64 hexadecimal digits."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in canonical(plan, items):
-        found.update(part)
-    return found.hexdigest()
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def canonical(plan: PlanRecord, items: PlanItems) -> Iterator[bytes]:
@@ -181,8 +181,8 @@ def _elements(kind: int, raw: bytes) -> bytes:
         return bytes((np.frombuffer(raw, "u1") != 0).tobytes())
     for of, form, _ in _NANS:
         if kind == of | ARRAY:
-            found = np.frombuffer(raw, form)
-            return bytes(np.where(np.isnan(found), np.array(np.nan, form), found).tobytes())
+            elements = np.frombuffer(raw, form)
+            return bytes(np.where(np.isnan(elements), np.array(np.nan, form), elements).tobytes())
     return raw
 
 

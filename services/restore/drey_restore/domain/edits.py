@@ -86,10 +86,10 @@ def give_values(
 ) -> Edited:
     """A source that is nothing but given values, by row; labels are those of today."""
     edits = [(np.array([row]), value) for row, value in given.items()]
-    found = edit_source(stored, {}, live_kind, live_labels, edits)
+    edited = edit_source(stored, {}, live_kind, live_labels, edits)
     # nothing stood there before: only what is wrong with a value is told
-    told = {row: texts[1:] for row, texts in found.warnings.items() if len(texts) > 1}
-    return replace(found, warnings=told)
+    told = {row: texts[1:] for row, texts in edited.warnings.items() if len(texts) > 1}
+    return replace(edited, warnings=told)
 
 
 def edit_source(
@@ -117,24 +117,24 @@ def edit_source(
                 warnings[row] += ("it is not a number, and cannot be scaled",)
                 continue
             warnings[row] = (f"edited: {edit.text}",)
-            kind[row], found = _scaled(stored, row, edit)
+            kind[row], encoded = _scaled(stored, row, edit)
         else:
-            kind[row], found = edit.kind, edit.data
+            kind[row], encoded = edit.kind, edit.data
             label = edit.label or (edit.data if edit.kind == Kind.STRING else b"")
             if live_kind[row] == Kind.ENUM and isinstance(label, bytes) and label:
                 places = [i for i, text in enumerate(live_labels(row)) if text == label]
-                kind[row], found = Kind.ENUM, places[0] if places else 0
+                kind[row], encoded = Kind.ENUM, places[0] if places else 0
                 changed_labels.pop(row, None)
                 if len(places) != 1:
                     problems[row] = Skip.LABEL_GONE
                     why = "is not among" if not places else "stands twice among"
                     warnings[row] += (f"the label {why} today's labels",)
             state[row], severity[row], status[row] = State.CONNECTED, Severity.NO_ALARM, 0
-        if isinstance(found, bytes):
-            data[row] = heap_ref(len(heap), len(found))
-            heap += found
+        if isinstance(encoded, bytes):
+            data[row] = heap_ref(len(heap), len(encoded))
+            heap += encoded
         else:
-            data[row] = found
+            data[row] = encoded
     values = replace(
         stored,
         kind=kind,
@@ -152,14 +152,14 @@ def _scaled(stored: Columns, row: int, edit: Linear) -> tuple[int, int | bytes]:
     kind = int(stored.kind[row])
     if not kind & ARRAY:
         number = bits_scalar(kind, int(stored.data[row]))
-        found = _linear(number, edit)
-        if kind in _FLOATS or not found.is_integer():
+        scaled = _linear(number, edit)
+        if kind in _FLOATS or not scaled.is_integer():
             kind = kind if kind in _FLOATS else int(Kind.FLOAT64)
-            return encode_value(found, kind)
+            return encode_value(scaled, kind)
         try:
-            return encode_value(int(found), kind)
+            return encode_value(int(scaled), kind)
         except (OverflowError, ValueError):
-            return encode_value(found, int(Kind.FLOAT64))
+            return encode_value(scaled, int(Kind.FLOAT64))
     element = kind & ~ARRAY
     numbers = np.frombuffer(stored.heap_bytes(row), ELEMENT_DTYPE[element])
     with np.errstate(over="ignore", invalid="ignore"):

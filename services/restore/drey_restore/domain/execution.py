@@ -92,8 +92,8 @@ def counts_by_journal(initial: list[int], journal: Iterable[JournalBatch]) -> li
     bookkeeping.close()
     counts, announced = list(initial), np.unique(rows)
     counts[Verdict.PENDING] -= len(announced)
-    found = count_verdicts(bookkeeping.verdict[announced])
-    counts = [a + b for a, b in zip(counts, found, strict=True)]
+    announced_counts = count_verdicts(bookkeeping.verdict[announced])
+    counts = [a + b for a, b in zip(counts, announced_counts, strict=True)]
     counts[Verdict.NOT_SENT] += counts[Verdict.PENDING]
     counts[Verdict.PENDING] = 0
     return counts
@@ -236,8 +236,8 @@ class _Bookkeeping:
             verdict[stepped] = Verdict.PENDING
             self.on_way[rows[stepped]] = True
         self.verdict[rows] = verdict
-        known = np.isin(verdict, (Verdict.WRITTEN, Verdict.REFUSED))
-        self.completion_time[rows[known]] = at_ns
+        is_answered = np.isin(verdict, (Verdict.WRITTEN, Verdict.REFUSED))
+        self.completion_time[rows[is_answered]] = at_ns
 
     def stop_ramps(self, rows: I8) -> None:
         """Ramps that cannot go on: nothing more is sent to these pending rows."""
@@ -265,8 +265,8 @@ class _Bookkeeping:
     def _expect(self, rows: I8, otherwise: str) -> None:
         wrong = (self.verdict[rows] != Verdict.PENDING) | self.in_flight[rows]
         if wrong.any() or len(np.unique(rows)) != len(rows):
-            at = int(rows[wrong][0]) if wrong.any() else int(rows[0])
-            raise Internal(f"row {at} of the plan {otherwise}")
+            row = int(rows[wrong][0]) if wrong.any() else int(rows[0])
+            raise Internal(f"row {row} of the plan {otherwise}")
 
 
 class Execution(_Bookkeeping):
@@ -306,8 +306,8 @@ class Execution(_Bookkeeping):
 
     def accepted(self, rows: I8) -> I8:
         """Those of `rows` whose write was accepted, whatever was seen of it since."""
-        found: I8 = rows[np.isin(self.verdict[rows], _ACCEPTED)]
-        return found
+        accepted_rows: I8 = rows[np.isin(self.verdict[rows], _ACCEPTED)]
+        return accepted_rows
 
     def check_equal(self, rows: I8, still_equal: Mask) -> None:
         """Judge rows that were equal already by the same read; others are left as they are."""
@@ -316,8 +316,8 @@ class Execution(_Bookkeeping):
 
     def failed(self, rows: I8) -> I8:
         """Those of `rows` that are not verified."""
-        found: I8 = rows[self.verdict[rows] != Verdict.VERIFIED]
-        return found
+        failed_rows: I8 = rows[self.verdict[rows] != Verdict.VERIFIED]
+        return failed_rows
 
     def failures(self, *, at_end: bool) -> I8:
         """Rows whose write has failed as far as is known; at the end all that are not verified."""

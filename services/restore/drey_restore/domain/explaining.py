@@ -41,20 +41,20 @@ def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[
         strict=True,
     )
     texts = [_explain(*row) for row in columns]
-    for at in np.flatnonzero(items.skip[rows] == Skip.POLICY).tolist():
-        why = "; ".join(items.warnings.get(int(rows[at]), ()))
-        texts[at] = f"The plan left it out, and nothing was sent: {why}."
-    for at in np.flatnonzero(outcome.interferences[rows]).tolist():
-        texts[at] += " " + _interference(items, outcome, int(rows[at]))
+    for index in np.flatnonzero(items.skip[rows] == Skip.POLICY).tolist():
+        why = "; ".join(items.warnings.get(int(rows[index]), ()))
+        texts[index] = f"The plan left it out, and nothing was sent: {why}."
+    for index in np.flatnonzero(outcome.interferences[rows]).tolist():
+        texts[index] += " " + _interference(items, outcome, int(rows[index]))
     return texts
 
 
 def _interference(items: PlanItems, outcome: Outcome, row: int) -> str:
-    found, times = outcome.interference, int(outcome.interferences[row])
-    when = datetime.fromtimestamp(int(found.receive_time[row]) / 1e9, UTC)
-    value = found.value(row)
+    changed_to, times = outcome.interference, int(outcome.interferences[row])
+    when = datetime.fromtimestamp(int(changed_to.receive_time[row]) / 1e9, UTC)
+    value = changed_to.value(row)
     labels = items.labels(row)
-    if found.kind[row] == Kind.ENUM and int(value) < len(labels):
+    if changed_to.kind[row] == Kind.ENUM and int(value) < len(labels):
         value = labels[int(value)].decode(errors="replace")
     shown = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     again = f", and {times - 1} more times" if times > 1 else ""

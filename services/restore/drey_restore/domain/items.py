@@ -120,13 +120,13 @@ class PlanItems:
 
     def labels(self, row: int) -> Labels:
         """Live enum labels of a row's setpoint; empty where it has none."""
-        at = int(self.label_of[row])
-        return self.label_sets[at] if at >= 0 else ()
+        set_number = int(self.label_of[row])
+        return self.label_sets[set_number] if set_number >= 0 else ()
 
     def stored_labels(self, row: int) -> Labels:
         """Enum labels of a row's setpoint as of the stored value; empty where it has none."""
-        at = int(self.stored_label_of[row])
-        return self.label_sets[at] if at >= 0 else ()
+        set_number = int(self.stored_label_of[row])
+        return self.label_sets[set_number] if set_number >= 0 else ()
 
     def encode(self) -> bytes:
         """Bytes for the database."""
@@ -170,10 +170,10 @@ class PlanItems:
         rows = np.asarray(s["warning_rows"]).tolist()
         texts = blob.texts_of(s["warnings"])
         labels = unpack_strings(bytes(s["labels"]))
-        sets, at = [], 0
+        sets, position = [], 0
         for size in np.asarray(s["label_sizes"]).tolist():
-            sets.append(tuple(labels[at : at + size]))
-            at += size
+            sets.append(tuple(labels[position : position + size]))
+            position += size
         fields: dict[str, Any] = {name: s[name] for name in _ARRAYS}
         fields |= {name: blob.columns_of(name, s) for name in _COLUMNS}
         return cls(
@@ -209,7 +209,7 @@ def _ramps_of(s: Mapping[str, blob.Section]) -> dict[int, tuple[float, ...]]:
         return {}  # made before there were ramps
     steps = [np.frombuffer(raw, "<f8") for raw in unpack_strings(bytes(s["ramp_steps"]))]
     rows = np.asarray(s["ramp_rows"]).tolist()
-    return {row: tuple(found.tolist()) for row, found in zip(rows, steps, strict=True)}
+    return {row: tuple(row_steps.tolist()) for row, row_steps in zip(rows, steps, strict=True)}
 
 
 def _complete(s: dict[str, blob.Section]) -> None:

@@ -87,8 +87,8 @@ class PolicyTable:
         index = np.zeros(len(numbers), np.int64)
         if len(self.numbers):
             places = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
-            known = self.numbers[places] == numbers
-            index[known] = self.index[places[known]] + 1
+            has_policy = self.numbers[places] == numbers
+            index[has_policy] = self.index[places[has_policy]] + 1
         return PolicyRows(index, [NOTHING, *self.listed])
 
 
@@ -110,27 +110,27 @@ class Followable:
 
 def obstacles(policy: Policy, known: Followable) -> tuple[str, ...]:
     """A sentence for each part of a policy that cannot be followed; empty: all of it can."""
-    found: list[str] = []
+    texts: list[str] = []
     if policy.completion == CompletionMode.READBACK:
         if not known.readback:
-            found.append("its restore policy completes by readback, and the PV has none")
+            texts.append("its restore policy completes by readback, and the PV has none")
         elif not known.stored_readback:
-            found.append(
+            texts.append(
                 "its restore policy completes by readback, and the source has no value of it"
             )
     if policy.completion == CompletionMode.DONE_CHANNEL and not known.done:
-        found.append(
+        texts.append(
             f"its restore policy completes by {policy.done_channel or 'a done channel'}, which is"
             " not connected or not a number"
         )
     if not known.ramp:
-        found.append(
+        texts.append(
             "its restore policy has a ramp, and the values on the way cannot be told: they and the"
             f" target must be single numbers, within what it allows, and at most {MAX_STEPS} steps"
         )
     if not known.number and (policy.allowed_low, policy.allowed_high) != (None, None):
-        found.append(f"its restore policy allows {allowed_text(policy)}, and it is not a number")
-    return tuple(found)
+        texts.append(f"its restore policy allows {allowed_text(policy)}, and it is not a number")
+    return tuple(texts)
 
 
 def allowed_text(policy: Policy) -> str:
@@ -139,13 +139,13 @@ def allowed_text(policy: Policy) -> str:
     return f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
 
 
-def effective(said: SaidPolicy) -> SaidPolicy:
+def effective(stated_policy: SaidPolicy) -> SaidPolicy:
     """What is said, with the server's defaults."""
-    if said.policy.completion != CompletionMode.UNSPECIFIED:
-        return said
+    if stated_policy.policy.completion != CompletionMode.UNSPECIFIED:
+        return stated_policy
     return SaidPolicy(
-        replace(said.policy, completion=CompletionMode.PUT_CALLBACK),
-        (PartSource("completion", PolicyOrigin.BUILT_IN), *said.sources),
+        replace(stated_policy.policy, completion=CompletionMode.PUT_CALLBACK),
+        (PartSource("completion", PolicyOrigin.BUILT_IN), *stated_policy.sources),
     )
 
 
@@ -189,23 +189,23 @@ def _text(text: str) -> bytes:
 
 def sources_of_bytes(raw: bytes) -> Sources:
     """Inverse of `sources_bytes`. Raises `struct.error` or `ValueError` on anything else."""
-    found, at = [], 0
+    sources, offset = [], 0
 
     def next_text() -> str:
-        nonlocal at
-        (length,) = struct.unpack_from("<I", raw, at)
-        at += 4 + length
-        if at > len(raw):
+        nonlocal offset
+        (length,) = struct.unpack_from("<I", raw, offset)
+        offset += 4 + length
+        if offset > len(raw):
             raise ValueError("a text that ends too early")
-        return raw[at - length : at].decode()
+        return raw[offset - length : offset].decode()
 
-    while at < len(raw):
-        part, origin = next_text(), PolicyOrigin(raw[at])
-        at += 1
+    while offset < len(raw):
+        part, origin = next_text(), PolicyOrigin(raw[offset])
+        offset += 1
         group = next_text() if origin == PolicyOrigin.TAG else ""
         name = next_text() if origin in (PolicyOrigin.TAG, PolicyOrigin.DEVICE) else ""
-        found.append(PartSource(part, origin, name, group))
-    return tuple(found)
+        sources.append(PartSource(part, origin, name, group))
+    return tuple(sources)
 
 
 def policy_bytes(policy: Policy) -> bytes:
@@ -230,7 +230,7 @@ def policy_of_bytes(raw: bytes) -> Policy:
     completion, timeout, settle, has_stage, stage, length = _HEAD.unpack_from(raw)
     done = raw[_HEAD.size : _HEAD.size + length].decode()
     numbers = _TAIL.unpack(raw[_HEAD.size + length :])
-    found = {
+    fields = {
         name: None if isnan(number) else number
         for name, number in zip(_NUMBERS, numbers, strict=True)
     }
@@ -240,5 +240,5 @@ def policy_of_bytes(raw: bytes) -> Policy:
         settle_s=None if settle < 0 else settle / _S,
         stage=stage if has_stage else None,
         done_channel=done,
-        **found,
+        **fields,
     )

@@ -114,10 +114,10 @@ class Approvals:
             if slot.seen is None:
                 await self._decide(conn, asked, principal, act)
                 slot.response = asked.plan_id.encode()
-        found = await self._store.approvals(1, None, plan_id=asked.plan_id)
-        if not found:
+        approvals = await self._store.approvals(1, None, plan_id=asked.plan_id)
+        if not approvals:
             raise Internal("a decision was not stored")
-        return found[0]
+        return approvals[0]
 
     async def _decide(
         self, conn: Connection, asked: Decision, principal: Principal, act: str

@@ -68,11 +68,11 @@ class Course:
         self.execution = Execution(items, carried)
         self.with_readback = np.zeros(len(items), bool)
         self._connected_at = np.zeros(len(items), np.int64)
-        known = outcome_of(items, self.execution, carried)
-        self.before = self.at_start = known.before
+        outcome = outcome_of(items, self.execution, carried)
+        self.before = self.at_start = outcome.before
         self.readback_before = Columns.empty(len(items)) if carried is None else carried.readback
-        self.seen, self.readback = known.seen, known.readback
-        self.reached, self.moving = known.readback_reached.copy(), known.moving.copy()
+        self.seen, self.readback = outcome.seen, outcome.readback
+        self.reached, self.moving = outcome.readback_reached.copy(), outcome.moving.copy()
         self.unanswered: Unanswered | None = None
         self.cut_short: DreyError | None = None
         self._halted = asyncio.Event()
@@ -186,10 +186,10 @@ class Course:
         labels = self.channels.table.info(self.slots(enums)).labels
         changed = [
             row
-            for row, found in zip(enums.tolist(), labels, strict=True)
-            if found
+            for row, live_labels in zip(enums.tolist(), labels, strict=True)
+            if live_labels
             and items.labels(row)
-            and tuple(x.decode(errors="replace").encode() for x in found) != items.labels(row)
+            and tuple(x.decode(errors="replace").encode() for x in live_labels) != items.labels(row)
         ]
         return np.array(changed, np.int64)
 

@@ -140,8 +140,8 @@ class Ending:
             error_reason=error.reason if error else Reason.UNSPECIFIED,
             error_message=error.message if error else "",
         )
-        at = self._clock()
-        await self._store.finish(conn, ended, outcome, at_ns=at)
+        ended_ns = self._clock()
+        await self._store.finish(conn, ended, outcome, at_ns=ended_ns)
         if held is not None and held.numbers:
             await self._store.hold_unanswered(conn, restore.id, held)
         await end_job(
@@ -162,7 +162,7 @@ class Ending:
                 "error": ended.error_message,
                 "abort_reason": restore.abort_reason,
             },
-            at_ns=at,
+            at_ns=ended_ns,
             events=[
                 ResourceChange(
                     Resource.RESTORE,

@@ -134,8 +134,8 @@ class Plans:
             async with self._turn():
                 await self._guards.check(request.rules)
                 if request.golden is not None:
-                    found = await self._snapshots.golden_id(*request.golden)
-                    request = replace(request, snapshot_id=found)
+                    golden_id = await self._snapshots.golden_id(*request.golden)
+                    request = replace(request, snapshot_id=golden_id)
                 items, protected = await together(self.compute(request), self._protected.numbers())
                 await self._grants.require(
                     principal, "restore.plans.create", items, "making this plan"
@@ -315,17 +315,17 @@ class Plans:
         readdressed = _readdressed(directory, rows, stored)
         asked = numbers[(rows < 0) | (stored.setpoint.kind == Kind.ENUM) | readdressed]
         names = await source.names(asked) if len(asked) else {}
-        said = policies.rows(numbers)
+        policy_rows = policies.rows(numbers)
         seen, done = await together(
             self._look(directory, rows, wanted, live.at(channels)),
-            self._look_at_done(said, _texts_at(directory.setpoint_address, rows)),
+            self._look_at_done(policy_rows, _texts_at(directory.setpoint_address, rows)),
         )
 
         def make() -> PlanItems:
-            known = _assemble(directory, rows, channels, stored, seen, names, said, done)
-            known = replace(known, back=source.back, given=given, edits=edits)
-            known = replace(known, refused=self._refused)
-            return make_plan(known, exact=request.exact)
+            inputs = _assemble(directory, rows, channels, stored, seen, names, policy_rows, done)
+            inputs = replace(inputs, back=source.back, given=given, edits=edits)
+            inputs = replace(inputs, refused=self._refused)
+            return make_plan(inputs, exact=request.exact)
 
         # in a thread, so that a restore that runs meanwhile gets its turns
         items = await asyncio.to_thread(make)
@@ -383,26 +383,26 @@ class Plans:
         async with self._channels.use(addresses):
             slots = self._channels.slots(addresses)
             up = await table.wait_connected(slots, self._limits.connect_s)
-            connected = [addresses[at] for at in np.flatnonzero(up).tolist()]
-            found = await table.read(self._channels.slots(connected), self._limits.read_s)
+            connected = [addresses[place] for place in np.flatnonzero(up).tolist()]
+            reading = await table.read(self._channels.slots(connected), self._limits.read_s)
             info = table.info(self._channels.slots(connected))
             enums = np.flatnonzero(info.kind & ~np.uint8(ARRAY) == Kind.ENUM)
             # so that the labels are those of now when the next plan, or its restore, looks
             await table.subscribe(info.slot[enums])
         asked_up = asked[up]
         live = live.with_labels(asked_up[enums], [info.labels[index] for index in enums.tolist()])
-        read = found.code == ECA_NORMAL
-        silent = np.concatenate([asked[~up], asked_up[~read & (found.code != ECA_NORDACCESS)]])
-        live = live.with_read(asked_up[read], found.values.take(read), silent)
+        read = reading.code == ECA_NORMAL
+        silent = np.concatenate([asked[~up], asked_up[~read & (reading.code != ECA_NORDACCESS)]])
+        live = live.with_read(asked_up[read], reading.values.take(read), silent)
         return live.with_access(asked_up, info.writable)
 
     async def _look_at_done(self, policies: PolicyRows, setpoints: list[str]) -> frozenset[int]:
         """Rows whose done channel is connected, and is a number or an enumeration."""
         asked = {
             row: address
-            for said, rows in policies.groups(np.ones(len(setpoints), bool))
-            for row in (rows.tolist() if said.policy.done_channel else ())
-            if (address := done_address(said.policy, setpoints[row]))
+            for stated_policy, rows in policies.groups(np.ones(len(setpoints), bool))
+            for row in (rows.tolist() if stated_policy.policy.done_channel else ())
+            if (address := done_address(stated_policy.policy, setpoints[row]))
         }
         if not asked:
             return frozenset()
@@ -431,7 +431,7 @@ class Plans:
         numbers = await together(
             *(self._catalog.resolve(selector, unknown=False) for selector, _ in request.edits)
         )
-        return [(found, edit) for found, (_, edit) in zip(numbers, request.edits, strict=True)]
+        return [(chosen, edit) for chosen, (_, edit) in zip(numbers, request.edits, strict=True)]
 
     async def _resolve(self, selector: selector_pb2.Selector | None) -> I8:
         return np.zeros(0, np.int64) if selector is None else await self._catalog.resolve(selector)
@@ -506,8 +506,8 @@ def _assemble(
     done: frozenset[int],
 ) -> PlanInput:
     numbers = stored.number.tolist()
-    at = live.metadata.rows(channel)
-    low, high = live.metadata.control_limits(at)
+    metadata_rows = live.metadata.rows(channel)
+    low, high = live.metadata.control_limits(metadata_rows)
     unknown = StoredName("", ())
     shown = _texts_at(directory.names, rows)
     gone = np.flatnonzero(rows < 0).tolist()
@@ -540,9 +540,9 @@ def _assemble(
         readback_relative=_float_at(directory.readback_tolerance[1], rows),
         stored=stored.setpoint,
         stored_readback=stored.readback,
-        stored_labels={row_of[n]: found.setpoint_labels for n, found in names.items()},
+        stored_labels={row_of[n]: stored_name.setpoint_labels for n, stored_name in names.items()},
         live=live.values,
-        live_count=live.metadata.count(at),
+        live_count=live.metadata.count(metadata_rows),
         live_labels=_labels_by_row(live, channel.tolist()),
         stale=live.stale,
         writable=live.writable,

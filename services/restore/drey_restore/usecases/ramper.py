@@ -134,8 +134,8 @@ class Ramper:
         if len(there) == 0:
             return
         slots = self._course.readback_slots(self._rows[there])
-        found = await self._channels.table.read(slots, self._limits.read_s)
-        self._first_readback[there] = _numbers(found.values, np.arange(len(there)))
+        reading = await self._channels.table.read(slots, self._limits.read_s)
+        self._first_readback[there] = _numbers(reading.values, np.arange(len(there)))
 
     async def _go_on(self, climbing: Climbing, due: I8) -> None:
         """Send the next step, or the target, of those that are where they were left."""
@@ -170,11 +170,11 @@ class Ramper:
             self._timeout_s,
             completion=self._completion == CompletionMode.PUT_CALLBACK,
         )
-        at = self._course.clock()
-        self._execution.result(rows, codes, at, steps)
+        now_ns = self._course.clock()
+        self._execution.result(rows, codes, now_ns, steps)
         self._course.check_failures()
         await through_outage(
-            lambda: self._course.store.journal_result(self._course.restore.id, batch, codes, at)
+            lambda: self._course.store.journal_result(self._course.restore.id, batch, codes, now_ns)
         )
         done = np.flatnonzero(codes == ECA_NORMAL)
         climbing.stop(ramps[codes != ECA_NORMAL])
@@ -202,39 +202,39 @@ class Ramper:
             followed &= await self._sender.done_channels_hold(rows)
         last = _numbers(self._items.stored_readback, rows)
         first = self._first_readback[ramps]
-        known = np.flatnonzero(~np.isnan(first) & ~np.isnan(last))
-        if len(known) == 0:
+        have_readback = np.flatnonzero(~np.isnan(first) & ~np.isnan(last))
+        if len(have_readback) == 0:
             return followed
-        slots = self._course.readback_slots(rows[known])
-        found = await self._channels.table.read(slots, self._limits.read_s)
-        seen = _numbers(found.values, np.arange(len(known)))
-        at, before = (
+        slots = self._course.readback_slots(rows[have_readback])
+        reading = await self._channels.table.read(slots, self._limits.read_s)
+        seen = _numbers(reading.values, np.arange(len(have_readback)))
+        expected, before = (
             expected_readback(
-                first[known],
-                last[known],
-                self._begin[ramps[known]],
-                self._target[ramps[known]],
-                value[known],
+                first[have_readback],
+                last[have_readback],
+                self._begin[ramps[have_readback]],
+                self._target[ramps[have_readback]],
+                value[have_readback],
             )
             for value in (values, earlier)
         )
         items = self._items
-        allowed = items.readback_absolute[rows[known]] + items.readback_relative[
-            rows[known]
-        ] * np.abs(at)
+        allowed = items.readback_absolute[rows[have_readback]] + items.readback_relative[
+            rows[have_readback]
+        ] * np.abs(expected)
         # a device that does not go straight is followed too, as long as it goes
-        allowed = np.maximum(allowed, np.abs(at - before) / 2)
-        followed[known] &= np.abs(seen - at) <= allowed
+        allowed = np.maximum(allowed, np.abs(expected - before) / 2)
+        followed[have_readback] &= np.abs(seen - expected) <= allowed
         return followed
 
     async def _look(self, rows: I8, values: F8) -> Mask:
         """Whether setpoints are at values, with an alarm that is allowed."""
         items = self._items
-        found = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
-        seen = _numbers(found.values, np.arange(len(rows)))
+        reading = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
+        seen = _numbers(reading.values, np.arange(len(rows)))
         allowed = self._allowed(rows, values)
         severity = np.maximum(items.stored.severity[rows], self._course.at_start.severity[rows])
-        there: Mask = (np.abs(seen - values) <= allowed) & ~alarm_is_worse(found.values, severity)
+        there: Mask = (np.abs(seen - values) <= allowed) & ~alarm_is_worse(reading.values, severity)
         return there
 
     def _allowed(self, rows: I8, values: F8) -> F8:

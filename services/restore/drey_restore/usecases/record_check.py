@@ -79,26 +79,26 @@ class RecordCheck:
         records.silent_until[asked[~both]] = now + _AGAIN_NS
         there = asked[both]
         slots = np.concatenate([records.disp[there], records.disa[there]])
-        found = await self._table.read(slots, self._limits.read_s)
+        reading = await self._table.read(slots, self._limits.read_s)
         await self._learn(records, there, self._table.info(records.disp[there]).state_time)
-        numbers = as_float64(found.values.kind, found.values.data)
-        numbers[(found.code != ECA_NORMAL) | (found.values.kind == Kind.NONE)] = np.nan
+        numbers = as_float64(reading.values.kind, reading.values.data)
+        numbers[(reading.code != ECA_NORMAL) | (reading.values.kind == Kind.NONE)] = np.nan
         disp, disabled = np.zeros((2, len(records.names)), bool)
         disp[there] = numbers[: len(there)] > 0
         disabled[there] = numbers[len(there) :] == records.disv[there]
         aliases = {}
         if records.aliases:
-            known = np.isin(places, list(records.aliases))
-            aliases = {int(rows[i]): records.aliases[places[i]] for i in np.flatnonzero(known)}
+            aliased = np.isin(places, list(records.aliases))
+            aliases = {int(rows[i]): records.aliases[places[i]] for i in np.flatnonzero(aliased)}
         return RecordFacts(rows, disp[places], disabled[places], aliases)
 
     async def _places(self, addresses: list[str]) -> I8:
         """Where the record of each address stands; those that are new are added."""
         records = self._records
-        found = np.array([records.by_address.get(a, -1) for a in addresses], np.int64)
-        unknown = [addresses[index] for index in np.flatnonzero(found < 0).tolist()]
+        places = np.array([records.by_address.get(a, -1) for a in addresses], np.int64)
+        unknown = [addresses[index] for index in np.flatnonzero(places < 0).tolist()]
         if not unknown:
-            return found
+            return places
         names = [record_name(address) for address in unknown]
         new = [name for name in dict.fromkeys(names) if name not in records.place]
         if new:
@@ -106,8 +106,8 @@ class RecordCheck:
             records.add(new, await self._table.add(fields))
         placed = [records.place[name] for name in names]
         records.by_address.update(zip(unknown, placed, strict=True))
-        found[found < 0] = placed
-        return found
+        places[places < 0] = placed
+        return places
 
     async def _learn(self, records: _Records, places: I8, since: I8) -> None:
         """Read the real name and .DISV of records that are new, or were connected again."""
@@ -120,10 +120,10 @@ class RecordCheck:
         slots = await self._table.add([f"{n}.NAME$" for n in names] + [f"{n}.DISV" for n in names])
         try:
             await self._table.wait_connected(slots, self._limits.connect_s)
-            found = await self._table.read(slots, self._limits.read_s)
+            reading = await self._table.read(slots, self._limits.read_s)
         finally:
             await asyncio.shield(self._table.remove(slots))
-        values, good = found.values, found.code == ECA_NORMAL
+        values, good = reading.values, reading.code == ECA_NORMAL
         numbers = as_float64(values.kind, values.data)[len(new) :]
         named, switched = good[: len(new)], good[len(new) :]
         records.disv[new] = np.where(switched, numbers, 1.0)

@@ -49,12 +49,12 @@ class StartCheck:
         self._check_start()
         with_readback = up[self._course.with_readback[up]]
         slots = [self._course.slots(up), self._course.readback_slots(with_readback)]
-        found, refusing = await together(
+        reading, refusing = await together(
             self._channels.table.read(np.concatenate(slots), self._limits.read_s),
             self._records.refusing(self._items, self._refused),
         )
         setpoints = np.arange(len(up))
-        present = ReadResult(found.values.take(setpoints), found.code[setpoints])
+        present = ReadResult(reading.values.take(setpoints), reading.code[setpoints])
         unreadable = present.code == ECA_NORDACCESS
         there = (present.code == ECA_NORMAL) | unreadable
         self._refuse_silent_circuits(up[~there], held)
@@ -73,7 +73,7 @@ class StartCheck:
         readbacks = scatter(
             Columns.empty(len(self._items)),
             with_readback,
-            found.values.take(np.arange(len(up), len(found.code))),
+            reading.values.take(np.arange(len(up), len(reading.code))),
         )
         self._course.before = self._course.at_start = now
         if self._course.carried is not None:
@@ -149,8 +149,8 @@ class StartCheck:
             if carried is None
             else values_left(items, carried.outcome, self._execution)
         ):
-            found = compare(values.take(rows), now, items.absolute[rows], items.relative[rows])
-            stayed |= np.isin(found.cls, SAME)
+            compared = compare(values.take(rows), now, items.absolute[rows], items.relative[rows])
+            stayed |= np.isin(compared.cls, SAME)
         self._course.note_connections(rows)
         relabelled = self._course.relabelled(rows)
         if len(relabelled):

@@ -91,8 +91,8 @@ class Verifier:
         seen = await self._read_setpoints(rows)
         equal = np.zeros(len(rows), bool)
         for reference in (items.stored, items.current):
-            found = compare(reference.take(rows), seen, items.absolute[rows], items.relative[rows])
-            equal |= np.isin(found.cls, SAME)
+            result = compare(reference.take(rows), seen, items.absolute[rows], items.relative[rows])
+            equal |= np.isin(result.cls, SAME)
         allowed = np.maximum(items.stored.severity[rows], items.current.severity[rows])
         self._execution.check_equal(rows, equal & ~alarm_is_worse(seen, allowed))
 
@@ -105,12 +105,12 @@ class Verifier:
         await asyncio.sleep(_READ_AGAIN_S)
         await self._look(rows)
         later = self._course.readback.take(rows)
-        known = (earlier.kind != Kind.NONE) & (later.kind != Kind.NONE)
+        have_values = (earlier.kind != Kind.NONE) & (later.kind != Kind.NONE)
         items = self._items
         cls = compare(
             earlier, later, items.readback_absolute[rows], items.readback_relative[rows]
         ).cls
-        self._course.moving[rows[known]] = ~np.isin(cls[known], SAME)
+        self._course.moving[rows[have_values]] = ~np.isin(cls[have_values], SAME)
 
     async def _look(self, rows: I8, *, readbacks: bool = True) -> None:
         """Read `rows`, and whether each is at its target, with an alarm that is allowed."""
@@ -127,6 +127,6 @@ class Verifier:
         self._alarmed[rows] = alarm_is_worse(setpoint, items.stored.severity[rows])
 
     async def _read_setpoints(self, rows: I8) -> Columns:
-        found = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
-        self._course.seen = scatter(self._course.seen, rows, found.values)
-        return found.values
+        reading = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
+        self._course.seen = scatter(self._course.seen, rows, reading.values)
+        return reading.values

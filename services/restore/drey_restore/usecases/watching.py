@@ -58,12 +58,12 @@ class WriteWatch:
         """See what has come by now."""
         self._feed.take()
 
-    def _look(self, found: Columns) -> None:
+    def _look(self, changes: Columns) -> None:
         if len(self._slots) == 0:
             return
-        place = np.minimum(np.searchsorted(self._slots, found.key), len(self._slots) - 1)
-        ours = self._slots[place] == found.key
-        if ours.any() and self.interference.look(self._rows[place[ours]], found.take(ours)):
+        place = np.minimum(np.searchsorted(self._slots, changes.key), len(self._slots) - 1)
+        ours = self._slots[place] == changes.key
+        if ours.any() and self.interference.look(self._rows[place[ours]], changes.take(ours)):
             self._changed.set()
 
     async def _tell(self, tell: Callable[[], Awaitable[None]]) -> None:

@@ -82,7 +82,7 @@ class SetpointWriter:
 
     def _by_manner(self, rows: I8) -> Iterator[tuple[_Manner, I8]]:
         """Rows in order, those first that take their time."""
-        found: dict[_Manner, list[int]] = {}
+        rows_by_manner: dict[_Manner, list[int]] = {}
         manners = [
             _Manner(
                 policy.completion,
@@ -93,9 +93,9 @@ class SetpointWriter:
             for policy in self._items.policies
         ]
         for row, index in zip(rows.tolist(), self._items.policy_of[rows].tolist(), strict=True):
-            found.setdefault(manners[index], []).append(row)
-        for manner in sorted(found, key=lambda each: not (each.polled or each.ramped)):
-            yield manner, np.array(found[manner], np.int64)
+            rows_by_manner.setdefault(manners[index], []).append(row)
+        for manner in sorted(rows_by_manner, key=lambda each: not (each.polled or each.ramped)):
+            yield manner, np.array(rows_by_manner[manner], np.int64)
 
     async def _send_all(self, manner: _Manner, rows: I8, deadline: _Deadline) -> bool:
         """False where nothing more may be sent, of other manners neither."""
@@ -193,11 +193,11 @@ class SetpointWriter:
             return await self._announce_next(self._batch + 1, rows, steps)
 
     async def _announce_next(self, number: int, rows: I8, steps: I4 | None) -> int | None:
-        at = self._course.clock()
+        now_ns = self._course.clock()
         try:
             permission = await self._course.store.journal_intent(
                 *(self._restore.id, self._course.context.job, number),
-                *(rows, self._items.number[rows], at),
+                *(rows, self._items.number[rows], now_ns),
                 steps=steps,
             )
         except DreyError as error:
@@ -219,7 +219,7 @@ class SetpointWriter:
             )
             return None
         self._batch = number
-        self._execution.intend(rows, at, steps)
+        self._execution.intend(rows, now_ns, steps)
         return number
 
     # ---- one batch
@@ -252,12 +252,12 @@ class SetpointWriter:
         if manner.polled:
             handed_over()
             codes = await self._wait_until_settled(manner, rows, codes, until)
-        at = self._course.clock()
-        self._execution.result(rows, codes, at)
+        now_ns = self._course.clock()
+        self._execution.result(rows, codes, now_ns)
         self._course.check_failures()
         self._course.watch.interference.unsent(rows[self._execution.sent_time[rows] == 0])
         await through_outage(
-            lambda: self._course.store.journal_result(self._restore.id, batch, codes, at)
+            lambda: self._course.store.journal_result(self._restore.id, batch, codes, now_ns)
         )
         if not manner.polled and manner.settle_s:
             handed_over()
@@ -278,9 +278,9 @@ class SetpointWriter:
             if len(settling.waiting):
                 await self._course.wait_any((), _LOOK_EVERY_S)
         settling.give_up()
-        found = codes.copy()
-        found[sent[settling.late]] = ECA_TIMEOUT
-        return found
+        settled_codes = codes.copy()
+        settled_codes[sent[settling.late]] = ECA_TIMEOUT
+        return settled_codes
 
     async def _readbacks_hold(self, rows: I8) -> Mask:
         cls = await read_readbacks(self._course, rows)
@@ -290,13 +290,13 @@ class SetpointWriter:
     async def _done_channels_hold(self, rows: I8) -> Mask:
         """Done channels at their values, read after the writes were handed over."""
         addresses = [self._items.done_address(row) for row in rows.tolist()]
-        found = await self._channels.table.read(
+        reading = await self._channels.table.read(
             self._channels.slots(addresses), self._limits.read_s
         )
         policies = [self._items.policies[i] for i in self._items.policy_of[rows].tolist()]
         wanted = np.array([1.0 if p.done_value is None else p.done_value for p in policies])
-        numbers = as_float64(found.values.kind, found.values.data)
-        holds: Mask = (found.code == ECA_NORMAL) & (numbers == wanted)
+        numbers = as_float64(reading.values.kind, reading.values.data)
+        holds: Mask = (reading.code == ECA_NORMAL) & (numbers == wanted)
         return holds
 
     # ---- the end of a stage, and of all
