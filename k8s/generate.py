@@ -48,6 +48,15 @@ def closed(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
+INGRESS = closed(
+    enabled=FLAG,
+    className=STRING,
+    host=STRING,
+    tlsSecret=STRING,
+    annotations={"type": "object"},
+)
+
+
 def settings_of(cls: type[CommonSettings], *, common: bool) -> dict[str, Any]:
     """Schema of the settings that may be given freely: those of all, or of one service."""
     shared = set(CommonSettings.model_fields)
@@ -83,13 +92,14 @@ def schema() -> str:
         ),
         settings=closed(common=settings_of(CommonSettings, common=True), **own),
         **dict.fromkeys(SERVICES, pods),
-        ingress=closed(
+        web=closed(
             enabled=FLAG,
-            className=STRING,
-            host=STRING,
+            **pods["properties"],
             tlsSecret=STRING,
-            annotations={"type": "object"},
+            origins={"type": "array", "items": STRING},
+            ingress=INGRESS,
         ),
+        ingress=INGRESS,
         gatewayApi=closed(
             enabled=FLAG, parents=OBJECTS, hostnames={"type": "array", "items": STRING}
         ),
@@ -105,6 +115,7 @@ def schema() -> str:
         networkPolicy=closed(enabled=FLAG, clients=OBJECTS, scrapers=OBJECTS, outside=OBJECTS),
         trial=closed(
             enabled=FLAG,
+            web=FLAG,
             # it stands in URLs and in SQL
             password={"type": "string", "pattern": "^([A-Za-z0-9]{8,})?$"},
             storageClass=STRING,

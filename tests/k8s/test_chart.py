@@ -19,6 +19,8 @@ from drey_monitor.settings import MonitorSettings as Monitor
 from drey_restore.settings import RestoreSettings as Restore
 from drey_runtime.settings import CommonSettings, load
 from drey_snapshot.settings import SnapshotSettings as Snapshot
+from drey_stack.serve_http import prepare
+from drey_testing.certificates import Authority
 from drey_testing.cluster.api_server import ApiServer, Refused
 from drey_testing.cluster.programs import ProgramsMissing, built_programs
 from drey_testing.metric_names import declared_metrics
@@ -41,6 +43,7 @@ VARIANTS: list[Sequence[str]] = [
     ("shards=3", "tls.enabled=false", "epics.hostNetwork=true", "epics.addressList=10.1.2.3"),
     ("ingress.enabled=true", "ingress.host=drey.site", "site=ring_two"),
     ("trial.enabled=true", "trial.password=changeMe1"),
+    ("web.enabled=true", "web.ingress.enabled=true", "web.ingress.host=drey.site"),
     ("settings.common.calls_per_second=2000000", "settings.monitor.tick=0.05", "leaseDuration=10"),
 ]
 PATHS = {
@@ -129,6 +132,8 @@ def test_each_service_takes_what_the_chart_gives_it(
     }
     for deployment in of_kind(objects, "Deployment"):
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        if container["name"] == "web":
+            continue
         cls = CLASSES[container["name"]]
         with monkeypatch.context() as patch:
             patch.setattr("os.environ", environment(container))
@@ -169,6 +174,7 @@ def test_each_service_takes_what_the_chart_gives_it(
         ("leaseDuration=1", "leaseDuration"),
         ("ingress.enabled=true", "ingress.host"),
         ("trial.enabled=true", "trial.password"),
+        ("web.ingress.enabled=true,web.enabled=true", "web.ingress.host"),
         ("trial.password=it's", "password"),
         ("metrics.serviceMonitor.interval=soon", "interval"),
         ("metrics.enabled=false,metrics.serviceMonitor.enabled=true", "metrics.enabled"),
@@ -180,9 +186,9 @@ def test_wrong_values_are_refused_by_name(render: Render, value: str, said: str)
 
 
 def test_pods_may_as_little_as_they_need(render: Render) -> None:
-    objects = render()
+    objects = render("web.enabled=true")
     pods = of_kind(objects, "Deployment") + of_kind(objects, "Job")
-    assert len(pods) == 5
+    assert len(pods) == 6
     for found in pods:
         pod = found["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -212,6 +218,77 @@ def test_pods_may_as_little_as_they_need(render: Render) -> None:
     assert callers == ["gateway"]
 
 
+def web_deployment(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = (d for d in of_kind(objects, "Deployment") if d["metadata"]["name"] == "drey-web")
+    return found
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_envoy_takes_what_the_chart_gives_it(render: Render, tmp_path: Path, secure: bool) -> None:
+    objects = render(
+        "web.enabled=true",
+        f"tls.enabled={str(secure).lower()}",
+        "web.origins[0]=https://screens.example.org",
+    )
+    pod = web_deployment(objects)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    arguments = [*container["args"], f"--folder={tmp_path / 'http'}"]
+    if secure:
+        authority = Authority(tmp_path / "authority")
+        pair = authority.sign("drey-web")
+        files = {"ca.crt": authority.certificate, "tls.crt": pair.certificate, "tls.key": pair.key}
+        for folder in (folders["tls"], folders["authority"]):
+            for name, file in files.items():
+                arguments = [each.replace(f"{folder}/{name}", str(file)) for each in arguments]
+        assert not [each for each in arguments if "/etc/drey" in each], "a file that is no secret's"
+    command = prepare(arguments)
+    checked = subprocess.run(
+        [*command, "--mode", "validate"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    config = json.loads((tmp_path / "http/envoy.json").read_text())["static_resources"]
+    listener = config["listeners"][0]["address"]["socket_address"]
+    (port,) = container["ports"]
+    assert listener == {"address": "0.0.0.0", "port_value": port["containerPort"]}
+    ((endpoint,),) = (
+        [each["endpoint"] for each in group["lb_endpoints"]]
+        for group in config["clusters"][0]["load_assignment"]["endpoints"]
+    )
+    gateway = endpoint["address"]["socket_address"]
+    ports = {
+        s["metadata"]["name"]: s["spec"]["ports"][0]["port"] for s in of_kind(objects, "Service")
+    }
+    assert ports[gateway["address"]] == gateway["port_value"]
+    assert ("transport_socket" in config["clusters"][0]) == secure
+    assert ports["drey-web"] == (443 if secure else 80)
+    probes = {container[f"{each}Probe"]["httpGet"]["scheme"] for each in ("readiness", "liveness")}
+    assert probes == {"HTTPS" if secure else "HTTP"}
+
+
+def test_browsers_have_a_way_in_where_it_is_wanted(render: Render) -> None:
+    def parts(*values: str) -> set[str]:
+        return {d["metadata"]["name"] for d in of_kind(render(*values), "Deployment")}
+
+    assert "drey-web" not in parts()
+    trial = ("trial.enabled=true", "trial.password=changeMe1")
+    assert "drey-web" in parts(*trial)
+    assert "drey-web" not in parts(*trial, "trial.web=false")
+    clients = "networkPolicy.clients[0].podSelector.matchLabels.app=screens"
+    policies = {
+        p["metadata"]["name"]: p["spec"]["ingress"][0]["from"]
+        for p in of_kind(render("web.enabled=true", clients), "NetworkPolicy")
+        if p["metadata"]["name"] in ("drey-gateway", "drey-web")
+    }
+    screens = {"podSelector": {"matchLabels": {"app": "screens"}}}
+    assert policies["drey-web"] == [screens]
+    assert policies["drey-gateway"][0] == screens
+    assert policies["drey-gateway"][1]["podSelector"]["matchLabels"][COMPONENT] == "web"
+    issued = render("web.enabled=true", "web.ingress.host=drey.site", "tls.issuer.name=house")
+    names = {c["spec"]["secretName"]: c["spec"]["dnsNames"] for c in of_kind(issued, "Certificate")}
+    assert "drey.site" in names["drey-tls-web"]
+
+
 SCRAPED = (
     "metrics.serviceMonitor.enabled=true",
     "metrics.dashboards.enabled=true",
@@ -227,6 +304,7 @@ def test_metrics_are_fetched_where_pods_offer_them_by_those_who_may(render: Rend
     services = {s["metadata"]["name"]: s for s in of_kind(objects, "Service")}
     monitors = of_kind(objects, "ServiceMonitor")
     assert {m["metadata"]["name"] for m in monitors} == services.keys()
+    assert len(monitors) == 4
     for monitor in monitors:
         service = services[monitor["metadata"]["name"]]
         wanted = monitor["spec"]["selector"]["matchLabels"]
@@ -277,7 +355,7 @@ async def namespace(api_server: ApiServer) -> AsyncIterator[ApiServer]:
     yield api_server
 
 
-@pytest.mark.parametrize("values", VARIANTS[:4])
+@pytest.mark.parametrize("values", VARIANTS[:5])
 async def test_an_api_server_takes_every_object_strictly(
     render: Render, namespace: ApiServer, values: Sequence[str]
 ) -> None:

@@ -12,6 +12,10 @@ app.kubernetes.io/component: {{ .component }}
 {{- if .Values.trial.enabled }}{{ .Release.Name }}-trial-connections{{ else }}{{ .Values.secrets.connections }}{{ end -}}
 {{- end }}
 
+{{- define "drey.web" -}}
+{{ or .Values.web.enabled (and .Values.trial.enabled .Values.trial.web) }}
+{{- end }}
+
 {{- define "drey.port" -}}
 {{ get (dict "snapshot" 7101 "monitor" 7102 "restore" 7103 "gateway" 7100) . }}
 {{- end }}

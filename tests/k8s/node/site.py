@@ -44,7 +44,7 @@ class Site:
 
     def install(self) -> None:
         """Everything, from the images to the catalog; returns when all is connected."""
-        for name in ("parts", "machine", *SERVICES):
+        for name in ("parts", "machine", *images.DOCKERFILES):
             self.node.load_image(images.archive(f"drey-{name}"))
         self.node.kubectl("create", "namespace", NAMESPACE)
         volume = Path("/var/lib/trial")
@@ -211,7 +211,7 @@ class Site:
         keys = self.folder / "keys"
         make_keys(keys, SERVICES)
         self.kubectl("create", "secret", "generic", "drey-keys", f"--from-file={keys}")
-        for name in SERVICES:
+        for name in images.DOCKERFILES:
             service = f"drey-{name}"
             hosts = (service, f"{service}.drey.svc", f"{service}.drey.svc.cluster.local")
             pair = self.authority.sign(service, *hosts)
