@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from drey_gateway.domain.live import LiveState
+from drey_gateway.mapping_metadata import MetadataEncoder
 from drey_gateway.ports import Resolver
 from drey_runtime.admission import Room
 from drey_runtime.auth import current_principal
@@ -22,6 +23,7 @@ class WatchContext:
     resolver: Resolver
     stale: Callable[[], dict[int, str]]
     bus_connected: Callable[[], bool]
+    metadata: MetadataEncoder = field(default_factory=MetadataEncoder)
 
 
 class WatcherLimit:

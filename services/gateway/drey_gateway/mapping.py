@@ -14,11 +14,11 @@ from drey.common.v1 import selector_pb2, value_pb2
 from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
 from drey.monitor.v1 import monitor_service_pb2 as monitor_pb2
 from drey.monitor.v1 import watch_pb2
-from drey_core.directory import Directory, MetadataIndex
+from drey_core.directory import Directory, Metadata
 from drey_core.permissions import Role
 from drey_core.principal import LimitedRole
 from drey_core.selector import Link
-from drey_core.values import ARRAY, I8, Columns
+from drey_core.values import ARRAY, Columns
 from drey_gateway.domain.keys import Key
 from drey_gateway.domain.live import Report, Shard
 from drey_gateway.domain.shard import BusBatch
@@ -107,50 +107,22 @@ def _to_range(low: float, high: float) -> value_pb2.Range | None:
     return value_pb2.Range(low=low, high=high)
 
 
-def channel_metadata(
-    channel: int, address: str, metadata: MetadataIndex
-) -> value_pb2.ChannelMetadata | None:
-    """What is known of one channel; None for channel 0."""
-    if channel == 0:
-        return None
-    channel_metadata = metadata.metadata_of(channel)
-    if channel_metadata is None:
-        return value_pb2.ChannelMetadata(address=address)
-    limits = channel_metadata.limits
+def channel_metadata(known: Metadata) -> value_pb2.ChannelMetadata:
+    """What is known of one channel, without its address."""
     return value_pb2.ChannelMetadata(
-        address=address,
-        native_type=channel_metadata.kind & ~ARRAY,  # type: ignore[arg-type]
-        element_count=channel_metadata.count,
-        units=channel_metadata.units.decode(errors="replace"),
-        precision=channel_metadata.precision if channel_metadata.precision >= 0 else None,
-        display=_to_range(limits[0], limits[1]),
-        warning=_to_range(limits[2], limits[3]),
-        alarm=_to_range(limits[4], limits[5]),
-        control=_to_range(limits[6], limits[7]),
-        enum_labels=[label.decode(errors="replace") for label in channel_metadata.labels],
-        readable=channel_metadata.readable,
-        writable=channel_metadata.writable,
-        host=channel_metadata.host,
+        native_type=known.kind & ~ARRAY,  # type: ignore[arg-type]
+        element_count=known.count,
+        units=known.units.decode(errors="replace"),
+        precision=known.precision if known.precision >= 0 else None,
+        display=_to_range(known.limits[0], known.limits[1]),
+        warning=_to_range(known.limits[2], known.limits[3]),
+        alarm=_to_range(known.limits[4], known.limits[5]),
+        control=_to_range(known.limits[6], known.limits[7]),
+        enum_labels=[label.decode(errors="replace") for label in known.labels],
+        readable=known.readable,
+        writable=known.writable,
+        host=known.host,
     )
-
-
-def metadata_rows(
-    rows: I8, directory: Directory, metadata: MetadataIndex, wanted: Fields
-) -> list[watch_pb2.MetadataRow]:
-    """Metadata of PVs by row of the directory."""
-    out = []
-    for row in rows.tolist():
-        setpoint = int(directory.setpoint_channel[row]) if wanted.setpoint else 0
-        readback = int(directory.readback_channel[row]) if wanted.readback else 0
-        out.append(
-            watch_pb2.MetadataRow(
-                number=int(directory.pv_number[row]),
-                name=directory.names[row],
-                setpoint=channel_metadata(setpoint, directory.setpoint_address[row], metadata),
-                readback=channel_metadata(readback, directory.readback_address[row], metadata),
-            )
-        )
-    return out
 
 
 def name_links(

@@ -20,6 +20,7 @@ from drey_core.directory import Directory
 from drey_core.errors import NotFound, Unavailable, fields_at
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8
+from drey_core.wire_values import wrap
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext
 from drey_gateway.domain.deadband import DeadbandFilter
@@ -51,7 +52,8 @@ from drey_runtime.listening import wait_for_event
 CHECKPOINT_S = 0.8
 """A checkpoint is promised each second."""
 _CATCH_UP_S = 1.0
-_METADATA_ROWS = 500
+_METADATA, _METADATA_ROWS = 8, 1
+"""Fields of `WatchPvsResponse` and of `MetadataChunk`."""
 _NUMBERS = 100_000
 _WARM_ROWS = 8192
 _NO_ROWS = np.zeros(0, np.int64)
@@ -294,15 +296,9 @@ class Watch:
         self._token = self._live.token(self._state.selection)
 
     async def _send_metadata(self, rows: I8) -> AsyncIterator[bytes]:
-        directory = self._directory
-        for start in range(0, len(rows), _METADATA_ROWS):
-            metadata_rows = mapping.metadata_rows(
-                rows[start : start + _METADATA_ROWS],
-                directory,
-                self._live.metadata,
-                self._wanted.fields,
-            )
-            yield encode_part(metadata=watch_pb2.MetadataChunk(rows=metadata_rows))
+        encoder, wanted = self._context.metadata, self._wanted.fields
+        for found in encoder.encode_rows(rows, self._directory, self._live.metadata, wanted):
+            yield wrap(_METADATA, b"".join(wrap(_METADATA_ROWS, row) for row in found))
 
     async def _changed_metadata(self) -> AsyncIterator[bytes]:
         seen, self._metadata_seen = self._metadata_seen, self._live.metadata_generation

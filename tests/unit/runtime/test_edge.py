@@ -25,6 +25,8 @@ from drey_core.values import ARRAY, Columns, Kind
 from drey_core.wire import RowEncoder
 from drey_gateway import mapping
 from drey_gateway.domain.live import LiveState
+from drey_gateway.domain.watch import Fields
+from drey_gateway.mapping_metadata import MetadataEncoder
 from drey_runtime import edge
 from drey_runtime.batches import decode_batch, encode_batches
 from drey_runtime.directory_codec import (
@@ -125,8 +127,8 @@ def use_catalog(raw: bytes) -> None:
 
 def use_metadata(raw: bytes) -> None:
     index = MetadataIndex([decode_metadata(raw)])
-    for channel in range(256, 260):
-        mapping.channel_metadata(channel, "X", index)
+    directory = Directory.from_pages(1, catalog_pages(4))
+    list(MetadataEncoder().encode_rows(np.arange(4), directory, index, Fields.BOTH))
 
 
 def use_stored(raw: bytes) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey_core import errors
+from drey_core.wire_values import wrap
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain.terms import SelectorTerm
@@ -30,7 +31,8 @@ from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_METADATA_ROWS = 500
+_METADATA = 2
+"""Field of `GetValuesResponse`."""
 
 
 class MonitorServicer:
@@ -82,12 +84,9 @@ class MonitorServicer:
             for part in batched(links):
                 yield pb.GetValuesResponse(links=part)
             if request.with_metadata:
-                for start in range(0, len(rows), _METADATA_ROWS):
-                    chosen = rows[start : start + _METADATA_ROWS]
-                    found_metadata = mapping.metadata_rows(
-                        chosen, directory, live.metadata, Fields.BOTH
-                    )
-                    yield pb.GetValuesResponse(metadata=found_metadata)
+                encoder, both = self._context.metadata, Fields.BOTH
+                for found in encoder.encode_rows(rows, directory, live.metadata, both):
+                    yield b"".join(wrap(_METADATA, row) for row in found)
             for message in paced(taken.chunks(), taken):
                 yield message
 
