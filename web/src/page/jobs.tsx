@@ -28,6 +28,11 @@ function Progress({ job }: { job: Job }) {
 
 function Result({ job }: { job: Job }) {
   if (job.result.case === "snapshotId") return <a href={`#/snapshots/${job.result.value}`}>the snapshot</a>;
+  if (job.result.case === "restoreId") return <a href={`#/restore/of/${job.result.value}`}>the restore</a>;
+  if (job.result.case === "importSummary") {
+    const { added, changed } = job.result.value;
+    return <>{`${counted(added)} added, ${counted(changed)} changed`}</>;
+  }
   return <>{job.error?.message}</>;
 }
 

@@ -23,8 +23,20 @@ import {
 export function RestoreTab() {
   const [, , first = "", second = "", third = ""] = location.hash.split("/");
   if (first === "new") return <NewPlan key={`${second} ${third}`} snapshotId={second} names={third.split(",").filter(Boolean).map(decodeURIComponent)} />;
+  if (first === "of") return <PlanOfRestore key={second} restoreId={second} />;
   if (first !== "") return <PlanView key={first} planId={first} />;
   return <PlanList />;
+}
+
+/** Goes on to the plan of a restore, which shows the restore. */
+function PlanOfRestore({ restoreId }: { restoreId: string }) {
+  const { client } = useSession();
+  const asked = useAsked(restoreId, (signal) => client.restore.getRestore({ id: restoreId }, { signal }));
+  const planId = asked.answer?.restore?.planId;
+  useEffect(() => {
+    if (planId !== undefined) location.replace(`#/restore/${planId}`);
+  }, [planId]);
+  return asked.error === "" ? <p>Looking for the plan …</p> : <ErrorText text={asked.error} isAlert />;
 }
 
 function PlanList() {
