@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from math import inf, nan
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,12 @@ def test_what_a_pv_says_holds(policy: Policy) -> None:
     ("policy", "field"),
     [
         (Policy(done_channel="X.DMOV"), "done_channel"),
+        (Policy(CompletionMode.DONE_CHANNEL, done_channel="ca://X.DMOV"), "done_channel"),
+        (Policy(CompletionMode.DONE_CHANNEL, done_channel="PVA://X"), "done_channel"),
+        (Policy(CompletionMode.DONE_CHANNEL, done_channel="."), "done_channel"),
+        (Policy(CompletionMode.DONE_CHANNEL, done_channel=".A.B"), "done_channel"),
+        (Policy(CompletionMode.DONE_CHANNEL, done_channel="X", done_value=nan), "done_value"),
+        (Policy(CompletionMode.DONE_CHANNEL, done_channel="X", done_value=inf), "done_value"),
         (Policy(CompletionMode.READBACK, done_value=1.0), "done_value"),
         (Policy(CompletionMode.SENT, ramp_rate=1.0), "ramp_rate"),
         (Policy(CompletionMode.SENT, ramp_step=1.0), "ramp_step"),

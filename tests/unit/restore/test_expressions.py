@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from drey_core.errors import InvalidArgument
@@ -43,6 +44,8 @@ def test_the_names_that_an_expression_looks_at(text: str, names: list[tuple[str,
         ("pv.all(k, pv[k] > 1)", "macro"),
         ('[1].exists(x, x > 1) && pv["A"] > 1', "macro"),
         ('{"a": pv["A"]}["a"] > 1', "macro"),
+        ('pv["A"].matches("(a|b)*a(a|b){900}c")', "regular expression"),
+        ('matches(pv["A"], pv["B"])', "regular expression"),
         ("(" * 400 + 'pv["A"] > 1' + ")" * 400, "recursion"),
         ('pv["A"] > 1' + " " * 4000, "longer"),
         (" && ".join(f'pv["A{i}"] > 1' for i in range(101)), "more than 100"),
@@ -85,3 +88,23 @@ def test_nan_is_not_known() -> None:
     with pytest.raises(NotKnownError, match="NaN"):
         plain_value(float("nan"))
     assert plain_value(b"\xffx") == "�x"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (" || ".join(['-1.0 in pv["A"]'] * 21), [0.0] * 1000),
+        ("size(" + "+".join(['pv["A"]'] * 21) + ") > 0", "x" * 1000),
+        ('pv["A"][0] == "x"', ["x" * 100] * 201),
+    ],
+)
+def test_what_would_cost_much_is_not_judged(text: str, value: Any) -> None:
+    with pytest.raises(NotKnownError, match="more than 20000"):
+        condition(text, "f").holds({("pv", "A"): value})
+
+
+@pytest.mark.parametrize("value", [b"x" * 20_001, np.zeros(20_001), [b"x" * 101] * 200])
+def test_a_large_value_is_not_even_unpacked(value: Any) -> None:
+    with pytest.raises(NotKnownError, match="more than 20000"):
+        plain_value(value)
+    assert plain_value(value[:100])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import Columns, Kind, encode_value
@@ -80,3 +82,10 @@ def test_a_text_that_the_protocol_does_not_carry_is_left_out() -> None:
     assert "40 bytes" in plan.warnings[0][0]
     # what was given has not been cut by anybody
     assert 2 not in plan.warnings
+
+
+@pytest.mark.parametrize("text", ["a\0b", ["a", "b\0"]])
+def test_a_text_with_a_nul_byte_is_left_out(text: Any) -> None:
+    plan = planned(known([text], ["a" if isinstance(text, str) else ["a", "b"]]), _0=value(text))
+    assert plan.skip.tolist() == [Skip.COUNT_TOO_LARGE]
+    assert "NUL" in plan.warnings[0][0]

@@ -1,13 +1,15 @@
 """Conditions over PVs: expressions of CEL, by the library of its makers.
 
 `pv["NAME"]` is the value of a PV, `setpoint["NAME"]` that of its setpoint. Names are constant, so
-that which PVs an expression looks at is known before it is judged. What could cost much is refused:
-comprehensions, deep nesting (by the library), more than `MOST_PVS` PVs.
+that which PVs an expression looks at is known before it is judged. It is judged on the loop of the
+process, so what could cost much is refused: comprehensions, regular expressions, deep nesting (by
+the library), more than `MOST_PVS` PVs, and more than `MOST_ELEMENTS` of values that are looked at.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +23,8 @@ from drey_core.errors import InvalidArgument
 
 MOST_PVS = 100
 MOST_BYTES = 4000
+MOST_ELEMENTS = 20_000
+"""Elements of arrays and bytes of texts, each as often as an expression names it."""
 MAPS = ("pv", "setpoint")
 Name = tuple[str, str]
 """Which of `MAPS`, and the name of a PV."""
@@ -32,16 +36,27 @@ class NotKnownError(Exception):
 
 @dataclass(frozen=True)
 class Condition:
-    """An expression that gives a truth, and the names that it looks at."""
+    """An expression that gives a truth, and how often it looks at which names."""
 
     text: str
-    names: tuple[Name, ...]
+    looks: Mapping[Name, int]
     expression: cel.Expression
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """The names that it looks at, in their order."""
+        return tuple(self.looks)
 
     def holds(self, values: Mapping[Name, Any]) -> bool:
         """Whether it holds for values of all its names. NotKnownError: types do not fit, say."""
         data: dict[str, dict[str, Any]] = {each: {} for each in MAPS}
-        for name in self.names:
+        elements = sum(_size(values[name]) * times for name, times in self.looks.items())
+        if elements > MOST_ELEMENTS:
+            raise NotKnownError(
+                f"it looks at {elements} elements and bytes of arrays and texts,"
+                f" more than {MOST_ELEMENTS}"
+            )
+        for name in self.looks:
             data[name[0]][name[1]] = values[name]
         found = self.expression.eval(data=data)
         if found.type() == cel.Type.ERROR or found.type() == cel.Type.UNKNOWN:
@@ -61,25 +76,36 @@ def condition(text: str, field: str) -> Condition:
         raise _refused(field, f"is no expression of CEL: {error}") from error
     if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise _refused(field, f"gives a {compiled.return_type().name()}, and no truth")
-    names = tuple(dict.fromkeys(_names(_tree(compiled, field), field)))
-    if not names:
+    looks = Counter(_names(_tree(compiled, field), field))
+    if not looks:
         raise _refused(field, 'looks at no PV: write pv["NAME"]')
-    if len(names) > MOST_PVS:
+    if len(looks) > MOST_PVS:
         raise _refused(field, f"looks at more than {MOST_PVS} PVs")
-    return Condition(text, names, compiled)
+    return Condition(text, looks, compiled)
 
 
 def plain_value(value: Any) -> Any:
     """A value as an expression sees it. NotKnownError for one that none can see."""
+    if _size(value) > MOST_ELEMENTS:
+        raise NotKnownError(f"has more than {MOST_ELEMENTS} elements, or bytes of text")
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         if math.isnan(value):
-            raise NotKnownError("it is NaN")
+            raise NotKnownError("is NaN")
         return value
     return [plain_value(each.item() if hasattr(each, "item") else each) for each in value]
+
+
+def _size(value: Any) -> int:
+    """Elements of an array, bytes of a text or of all texts of an array; 0 for a single number."""
+    if isinstance(value, (bytes, str)):
+        return len(value)
+    if isinstance(value, list):
+        return sum(max(_size(each), 1) for each in value)
+    return getattr(value, "size", 0) if getattr(value, "ndim", 0) else 0
 
 
 @cache
@@ -108,6 +134,10 @@ def _names(tree: Any, field: str) -> Iterator[Name]:
     if tree.ident.name in MAPS:
         raise _refused(field, f'{tree.ident.name} stands without a name: write pv["NAME"]')
     call = tree.call
+    if call.function == "matches":
+        raise _refused(
+            field, "has a regular expression: compare with ==, startsWith, endsWith or contains"
+        )
     if call.function == "_[_]" and call.args and call.args[0].ident.name in MAPS:
         name = call.args[1].const.string
         if not name:

@@ -477,6 +477,9 @@ def _refuse_long_texts(
     texts = skips.open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING)
     for row in np.flatnonzero(texts).tolist():
         size = _longest_text(target, row)
+        if any(b"\0" in text for text in _texts_of(target, row)):
+            warnings.add(row, "the text has a NUL byte, and texts of Channel Access end with it")
+            continue
         texts[row] = size > _MOST_TEXT and not addresses[row].endswith("$")
         if texts[row]:
             warnings.add(
@@ -489,9 +492,13 @@ def _refuse_long_texts(
 
 def _longest_text(columns: Columns, row: int) -> int:
     """Bytes of a text, or of the longest of an array of texts."""
+    return max(map(len, _texts_of(columns, row)), default=0)
+
+
+def _texts_of(columns: Columns, row: int) -> list[bytes]:
+    """A text, or those of an array of texts."""
     raw = columns.heap_bytes(row)
-    listed = unpack_strings(raw) if int(columns.kind[row]) & ARRAY else [raw]
-    return max(map(len, listed), default=0)
+    return unpack_strings(raw) if int(columns.kind[row]) & ARRAY else [raw]
 
 
 def _with_own_limits(

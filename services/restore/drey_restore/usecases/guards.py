@@ -14,6 +14,7 @@ import numpy as np
 from drey_ca.interface import ChannelTable
 from drey_core.directory import Directory
 from drey_core.errors import DreyError, FailedPrecondition, InvalidArgument, Reason
+from drey_core.names import escape_text
 from drey_core.values import Kind, Severity, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.expressions import Condition, Name, NotKnownError, condition, plain_value
@@ -226,7 +227,7 @@ def _address(directory: Directory, name: Name, field: str) -> str:
     try:
         row = directory.names.index(pv)
     except ValueError:
-        raise _refused(field, f"there is no PV {pv} in the catalog") from None
+        raise _refused(field, f"there is no PV {escape_text(pv)} in the catalog") from None
     setpoint = directory.setpoint_address[row]
     found = setpoint if which == "setpoint" else directory.readback_address[row] or setpoint
     if not found:

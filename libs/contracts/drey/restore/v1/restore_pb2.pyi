@@ -597,9 +597,10 @@ class Guard(_message.Message):
     `pv["SR:CURRENT"] < 0.1 && pv["MODE"] == "MD"`. `pv["NAME"]` is the value of the PV of that name in
     the catalog: of its readback, or of its setpoint where it has none; `setpoint["NAME"]` is that of its
     setpoint. The name is a constant text, so any character may stand in it. Numbers compare whatever
-    their types; an enumeration is its label; an array is a list. Macros (all, exists, map, filter, has)
-    and structures are refused, and so is what looks at more than 100 PVs, is longer than 4000 bytes, or
-    nested too deeply. When the plan is made, its PVs must be known and connected, and its types must
+    their types; an enumeration is its label; an array is a list. Macros (all, exists, map, filter, has),
+    regular expressions and structures are refused, and so is what looks at more than 100 PVs, is longer than
+    4000 bytes, or nested too deeply; arrays and texts that have more than 20,000 elements and bytes, each
+    as often as it is named, cannot be known. When the plan is made, its PVs must be known and connected, and its types must
     fit; whether it holds does not matter then.
     """
     description: _builtins.str

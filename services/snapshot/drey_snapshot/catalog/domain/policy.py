@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
@@ -11,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from drey_core.errors import InvalidArgument
-from drey_core.pv_table import NO_POLICY, CompletionMode, Policy
+from drey_core.pv_table import NO_POLICY, CompletionMode, Policy, PvProtocol, split_scheme
 
 DEFAULTS = Policy(
     completion=CompletionMode.PUT_CALLBACK,
@@ -24,6 +25,9 @@ USUAL_TIMEOUT_S = 10.0
 """Of a write without a time-out of its own, unless whoever executes the plan says another."""
 
 MAX_SECONDS = 86_400.0
+
+_FIELD = re.compile(r"\.[A-Za-z0-9_]+\$?")
+"""A field of a record, as it is written behind its name."""
 
 _NAMES = tuple(f.name for f in fields(Policy))
 _ABSENT: dict[str, Any] = {f.name: f.default for f in fields(Policy)}
@@ -94,6 +98,21 @@ def check(policy: Policy, *, has_readback: bool, path: str) -> None:
 def _check_completion(policy: Policy, path: str) -> None:
     """Refuse what the completion of the policy leaves without a meaning."""
     completion = policy.completion
+    if policy.done_value is not None and not math.isfinite(policy.done_value):
+        raise _refuse_field(
+            f"{path}.done_value", f"{policy.done_value} is not finite, and no channel is done by it"
+        )
+    scheme, rest = split_scheme(policy.done_channel)
+    if scheme != PvProtocol.UNSPECIFIED:
+        raise _refuse_field(
+            f"{path}.done_channel",
+            f"begins with its protocol, and is read by that of the PV: write {rest}",
+        )
+    if policy.done_channel.startswith(".") and not _FIELD.fullmatch(policy.done_channel):
+        raise _refuse_field(
+            f"{path}.done_channel",
+            f"{policy.done_channel} is no field of a record: write one as .DMOV",
+        )
     if completion != CompletionMode.DONE_CHANNEL:
         for name in ("done_channel", "done_value"):
             if getattr(policy, name) not in ("", None):
