@@ -41,7 +41,7 @@ def encode_place(place: Place) -> str:
 def decode_place(token: str) -> Place:
     """Inverse. Raises `InvalidArgument` (TOKEN_UNKNOWN) for anything else."""
     try:
-        parts = decode_page_token(_TOKEN, _ANY_QUERY, token)
+        parts = decode_page_token(_TOKEN, _ANY_QUERY, token, (str, int, int))
     except InvalidArgument as error:
         raise _unknown_token() from error
     match parts:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
+from uuid import UUID
 
 import grpc
 
@@ -29,7 +30,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def _position(kind: str, query: bytes, token: str) -> str | None:
-    decoded = decode_page_token(kind, query, token)
+    decoded = decode_page_token(kind, query, token, (UUID,))
     return None if decoded is None else str(decoded[0])
 
 

@@ -1,6 +1,7 @@
 """Ids, page tokens, names and times."""
 
 import uuid
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -57,18 +58,43 @@ def test_what_is_no_id(text):
     assert caught.value.field == "snapshot.id"
 
 
-@given(st.text(), st.lists(st.one_of(st.integers(), st.text(), st.none()), max_size=4))
-def test_page_tokens_round_trip(kind, position):
-    query = query_hash(kind, 5)
-    assert decode_page_token(kind, query, encode_page_token(kind, query, position)) == position
-    assert decode_page_token(kind, query, "") is None
+PARTS = {
+    str: st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    int: st.integers(-(2**63), 2**63 - 1),
+    float: st.floats(allow_nan=False),
+    UUID: st.uuids().map(str),
+}
+
+
+@given(st.text(), st.lists(st.sampled_from(list(PARTS)), max_size=4), st.data())
+def test_page_tokens_round_trip(kind, parts, data):
+    query, position = query_hash(kind, 5), [data.draw(PARTS[part]) for part in parts]
+    token = encode_page_token(kind, query, position)
+    assert decode_page_token(kind, query, token, parts) == position
+    assert decode_page_token(kind, query, "", parts) is None
+    with pytest.raises(InvalidArgument) as caught:
+        decode_page_token(kind, query, token, [*parts, str])
+    assert caught.value.reason is Reason.MALFORMED_PAGE_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("part", "position"),
+    [(str, "a\0"), (str, "\ud800"), (str, 1), (str, None), (str, ["a"]), (int, 2**63), (int, True),
+     (int, 1.0), (int, "1"), (float, 1), (UUID, "x"), (UUID, "0190000000007000800000000000000a"),
+     (UUID, 5), (UUID, {})],
+)  # fmt: skip
+def test_a_forged_position_is_no_page_token(part, position):
+    token = encode_page_token("pvs", query_hash(), [position])
+    with pytest.raises(InvalidArgument) as caught:
+        decode_page_token("pvs", query_hash(), token, [part])
+    assert caught.value.reason is Reason.MALFORMED_PAGE_TOKEN
 
 
 @given(st.text(max_size=80))
 def test_what_is_no_page_token(text):
     if text:
         with pytest.raises(InvalidArgument) as caught:
-            decode_page_token("pvs", query_hash(), text)
+            decode_page_token("pvs", query_hash(), text, (str, int))
         assert caught.value.reason is Reason.MALFORMED_PAGE_TOKEN
         assert caught.value.field == "page_token"
 
@@ -83,7 +109,7 @@ def test_a_page_token_serves_one_list_and_one_query():
         ("pvs", query_hash("a"), token[:-4]),
     ):
         with pytest.raises(InvalidArgument):
-            decode_page_token(kind, query, text)
+            decode_page_token(kind, query, text, (str, int))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from uuid import UUID
 
 import grpc
 
@@ -67,7 +68,7 @@ class AccessServicer:
     async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
         """See the contract."""
         query = query_hash(request.include_dead)
-        position = decode_page_token("keys", query, request.page_token)
+        position = decode_page_token("keys", query, request.page_token, (str, UUID))
         after = (str(position[0]), str(position[1])) if position else ("", "")
         size = check_page_size(request.page_size)
         keys = await self._store.page(after, size + 1, request.include_dead)

@@ -10,8 +10,8 @@ import grpc
 
 from drey.audit.v1 import audit_pb2
 from drey.audit.v1 import audit_service_pb2 as pb
-from drey_core.errors import InvalidArgument, NotFound, Reason
-from drey_core.token import Position, decode_page_token, query_hash
+from drey_core.errors import InvalidArgument, NotFound
+from drey_core.token import decode_page_token, query_hash
 from drey_gateway.context import WatcherLimit
 from drey_gateway.following import follow_log
 from drey_runtime import audit
@@ -75,8 +75,8 @@ class AuditServicer:
         query = query_hash(
             wanted.actor, wanted.action_prefix, wanted.object, wanted.from_ns, wanted.to_ns
         )
-        position = decode_page_token("audit", query, request.page_token)
-        before = _parse_sequence(position[0]) if position else 0
+        position = decode_page_token("audit", query, request.page_token, (int,))
+        before = int(position[0]) if position else 0
         size = check_page_size(request.page_size)
 
         async def read_entries(conn: Connection) -> list[audit.Entry]:
@@ -152,16 +152,6 @@ class FollowedAudit:
                 sequence=self._sequence, time=timestamp(now_ns()), stalled=stalled
             )
         )
-
-
-def _parse_sequence(position: Position) -> int:
-    if not isinstance(position, int):
-        raise InvalidArgument(
-            "page_token: is not one of this list; leave it empty to begin again",
-            reason=Reason.MALFORMED_PAGE_TOKEN,
-            field="page_token",
-        )
-    return position
 
 
 def _to_event(entry: audit.Entry) -> audit_pb2.AuditEvent:

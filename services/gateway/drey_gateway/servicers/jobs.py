@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
+from uuid import UUID
 
 import grpc
 
@@ -54,7 +55,7 @@ class JobServicer:
             to_ns=time_bound(request, "to_time"),
         )
         query = query_hash(chosen)
-        position = decode_page_token("jobs", query, request.page_token)
+        position = decode_page_token("jobs", query, request.page_token, (UUID,))
         before = str(position[0]) if position else None
         size = check_page_size(request.page_size)
         jobs = await self._store.list_jobs(chosen, before=before, limit=size + 1)

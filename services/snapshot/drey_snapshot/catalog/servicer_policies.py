@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from drey.catalog.v1 import catalog_pb2
 from drey.policy.v1 import policy_pb2
@@ -88,7 +89,7 @@ class PolicyServicer:
     ) -> rpc.ListPoliciesResponse:
         tag = (request.tag.group, request.tag.tag) if request.HasField("tag") else None
         query = query_hash(request.device, *(tag or ("", "")), tag is not None, request.search)
-        position = decode_page_token(_LIST, query, request.page_token)
+        position = decode_page_token(_LIST, query, request.page_token, (int, str, UUID))
         view = await self._parts.catalog.current()
         wanted = view.tags.by_name.get((tag[0].casefold(), tag[1].casefold())) if tag else None
         words = request.search.casefold().split()
@@ -104,7 +105,7 @@ class PolicyServicer:
         chosen.sort(key=lambda pair: pair[0])
         total = len(chosen) if position is None else 0
         if position is not None:
-            after = (int(position[0] or 0), str(position[1]), str(position[2]))
+            after = (int(position[0]), str(position[1]), str(position[2]))
             chosen = chosen[bisect_right(chosen, after, key=lambda pair: pair[0]) :]
         page, more = cut_page(
             _LIST,

@@ -287,7 +287,7 @@ class PvRpcs:
     ) -> rpc.ListDevicesResponse:
         selector_bytes = request.selector.SerializeToString(deterministic=True)
         query = query_hash(selector_bytes, request.search)
-        position = decode_page_token(_DEVICES, query, request.page_token)
+        position = decode_page_token(_DEVICES, query, request.page_token, (str,))
         size = check_page_size(request.page_size)
         view = await self._parts.catalog.current()
         counts = view.device_counts
@@ -379,11 +379,11 @@ def _count_results(results: Sequence[Draft | DreyError]) -> dict[str, object]:
 
 
 def _page_key(token: str, query: bytes) -> Key | None:
-    position = decode_page_token(_LIST, query, token)
+    position = decode_page_token(_LIST, query, token, (str, int))
     if position is None:
         return None
     name, number = position
-    return str(name), int(number or 0)
+    return str(name), int(number)
 
 
 def _not_found(field: str, what: str) -> NotFound:

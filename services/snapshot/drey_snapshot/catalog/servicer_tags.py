@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class TagRpcs:
         self, request: rpc.ListTagGroupsRequest, context: Context
     ) -> rpc.ListTagGroupsResponse:
         query = query_hash(request.include_deleted)
-        position = decode_page_token(_LIST, query, request.page_token)
+        position = decode_page_token(_LIST, query, request.page_token, (str, UUID))
         view = await self._parts.catalog.current()
         groups = view.tags.groups
         if request.include_deleted:

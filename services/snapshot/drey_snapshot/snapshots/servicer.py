@@ -111,9 +111,9 @@ class SnapshotServicer:
         """As the contract says."""
         chosen = mapping.list_filter(request)
         query = query_hash(dataclasses.replace(chosen, labels=tuple(sorted(chosen.labels))))
-        position = decode_page_token(_LIST, query, request.page_token)
+        position = decode_page_token(_LIST, query, request.page_token, (int, int))
         if position is not None:
-            time_ns, no = (int(p or 0) for p in position)
+            time_ns, no = (int(p) for p in position)
             chosen = dataclasses.replace(chosen, after=(time_ns, no))
         if chosen.pv:
             among = await self._historian.snapshots_with(chosen)

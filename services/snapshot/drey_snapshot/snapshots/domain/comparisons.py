@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from drey_core.compare import CLASSES, DifferenceClass
 from drey_core.directory import Directory
+from drey_core.token import PartType
 from drey_core.values import I8
 from drey_snapshot.snapshots.domain.differences import Differences, Side
 
@@ -27,6 +28,15 @@ class Order(IntEnum):
     NAME = 1
     DEVIATION = 2
     DEVICE = 3
+
+
+POSITION_PARTS: dict[Order, tuple[PartType, ...]] = {
+    Order.UNSPECIFIED: (str, int),
+    Order.NAME: (str, int),
+    Order.DEVIATION: (float, str, int),
+    Order.DEVICE: (str, str, int),
+}
+"""What the position of a row is of, in each order."""
 
 
 @dataclass(frozen=True)

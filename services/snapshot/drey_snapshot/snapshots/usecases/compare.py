@@ -21,7 +21,12 @@ from drey_runtime.choosing import choose_off_loop
 from drey_runtime.together import together
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
-from drey_snapshot.snapshots.domain.comparisons import Comparisons, Key, Order
+from drey_snapshot.snapshots.domain.comparisons import (
+    POSITION_PARTS,
+    Comparisons,
+    Key,
+    Order,
+)
 from drey_snapshot.snapshots.domain.difference_rows import encode_comparisons
 from drey_snapshot.snapshots.domain.differences import (
     SAME,
@@ -140,7 +145,9 @@ class Comparer:
     async def compare(self, order: CompareOrder) -> Compared:
         """Compare. Raises `NotFound`, `InvalidArgument`, or `Unavailable` where a part is away."""
         order = await self._resolve_order(order)
-        position = decode_page_token(_LIST, order.query, order.page_token)
+        position = decode_page_token(
+            _LIST, order.query, order.page_token, POSITION_PARTS[order.order]
+        )
         reference, *others = await self._read_views(order.states)
         today = None
         if order.tolerance_source == ToleranceSource.CATALOG or (
