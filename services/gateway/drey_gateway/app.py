@@ -176,7 +176,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
     sessions = SessionBook(context, limiter)
     relay = SessionRelay(sessions, bus, signer)
     references = ReferenceClient(SignedChannel.of(channels["snapshot"], signer, "snapshot"))
-    drifts = DriftBook(context, references, events)
+    drifts = DriftBook(context, references, events, settings.caller_share)
     probes = Probes(
         {
             "postgres": probe_postgres(db),

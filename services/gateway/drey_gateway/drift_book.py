@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,8 @@ from drey_gateway.context import WatchContext
 from drey_gateway.domain.drift import DriftCounts, DriftTable, DriftWanted, Reference
 from drey_gateway.loops.event_feed import EventFeed
 from drey_runtime import telemetry
+from drey_runtime.admission import Room
+from drey_runtime.auth import current_principal
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.event_log import Resource
 from drey_runtime.mapping.selector import selector_to_proto
@@ -31,14 +33,15 @@ LOOK_S = 0.2
 _PAUSES = 4
 """Times as long as a look is the pause after it at least."""
 MAX_COMPARISONS = 16
-"""Of different references, tolerances or hysteresis at a time: each holds its reference."""
+"""Of different references, tolerances or hysteresis at a time: each holds its reference, and the
+place of the key that began it."""
 
 
 class WatchedDrift:
     """One table, those who wait for it, and what they share."""
 
-    def __init__(self, table: DriftTable) -> None:
-        self.table = table
+    def __init__(self, table: DriftTable, place: ExitStack) -> None:
+        self.table, self.place = table, place
         self.changed = ChangeSignal()
         self.names: Counter[str] = Counter()
         """What its watchers call the reference."""
@@ -58,10 +61,19 @@ class DriftBook:
     """All comparisons. `run` keeps them at the present."""
 
     def __init__(
-        self, context: WatchContext, references: ReferenceClient, events: EventFeed
+        self,
+        context: WatchContext,
+        references: ReferenceClient,
+        events: EventFeed,
+        share: float = 1.0,
     ) -> None:
         self._context, self._client, self._events = context, references, events
         self._comparisons: dict[tuple[str, int, float], WatchedDrift] = {}
+        self._room = Room(
+            "comparisons with references, tolerances and hysteresis of their own",
+            MAX_COMPARISONS,
+            share,
+        )
         self._references: dict[bytes, tuple[int, Reference]] = {}
         """By encoded state: as of which `golden_generation`, and the snapshot."""
         self._reading = asyncio.Lock()
@@ -90,15 +102,7 @@ class DriftBook:
         key = reference.snapshot_id, int(wanted.tolerances), wanted.hysteresis
         comparison = self._comparisons.get(key)
         if comparison is None:
-            if len(self._comparisons) >= MAX_COMPARISONS:
-                self._forget_references()
-                raise ResourceExhausted(
-                    f"{MAX_COMPARISONS} references are watched at this gateway, the most; watch one"
-                    " of them with its tolerances and hysteresis, or try again later",
-                    retry_after_s=10.0,
-                )
-            table = DriftTable(reference, self._context.live, wanted.tolerances, wanted.hysteresis)
-            comparison = self._comparisons[key] = WatchedDrift(table)
+            comparison = self._comparisons[key] = self._begin(reference, wanted)
         comparison.names[wanted.reference_text] += 1
         try:
             yield comparison
@@ -107,7 +111,20 @@ class DriftBook:
             comparison.names += Counter()  # those that nobody uses any more go
             if not comparison.names:
                 del self._comparisons[key]
+                comparison.place.close()
                 self._forget_references()
+
+    def _begin(self, reference: Reference, wanted: DriftWanted) -> WatchedDrift:
+        try:
+            with ExitStack() as place:
+                key_id = current_principal.get().key_id
+                place.enter_context(self._room.place(key_id, "this key"))
+                live = self._context.live
+                table = DriftTable(reference, live, wanted.tolerances, wanted.hysteresis)
+                return WatchedDrift(table, place.pop_all())
+        except ResourceExhausted:
+            self._forget_references()
+            raise
 
     async def read_reference(self, wanted: DriftWanted) -> Reference:
         """Which snapshot the reference is now. Raises as `ReferenceClient.read`."""

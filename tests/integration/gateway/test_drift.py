@@ -37,7 +37,7 @@ from drey_testing.fixtures_gateway import (
     setpoint,
 )
 from tests.integration.gateway.conftest import PVS
-from tests.integration.gateway.test_access import bearer, failure
+from tests.integration.gateway.test_access import bearer, failure, make_key
 
 SNAPSHOT = {"snapshot_id": str(uuid4())}
 
@@ -229,16 +229,37 @@ async def test_many_screens_share_one_reference_and_the_last_lets_it_go(
     await eventually(read_again, "it is not kept for nobody")
 
 
-async def test_references_are_limited(gateway, admin_key, publisher):
+async def test_references_are_limited_and_one_key_does_not_take_all(gateway, admin_key):
+    viewers = [(await make_key(gateway, admin_key, "viewer"))[0] for _ in range(2)]
+    keys = [admin_key, *viewers]
+    references = {key: {"snapshot_id": str(uuid4())} for key in keys}
     async with AsyncExitStack() as stack:
-        for _ in range(MAX_COMPARISONS):
-            reference = {"snapshot_id": str(uuid4())}
-            await stack.enter_async_context(watching(gateway, admin_key, reference=reference))
+        for key in keys[:2]:
+            for count in range(MAX_COMPARISONS // 2):
+                # for one key the same snapshot again and again, otherwise compared
+                hysteresis = 0.1 + count / 100
+                watch = watching(gateway, key, reference=references[key], hysteresis=hysteresis)
+                await stack.enter_async_context(watch)
+            code, reason, metadata = await failure(
+                drift_call(gateway, key, reference=references[key])
+            )
+            assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
+            assert metadata["scope"] == ("server" if key == keys[1] else "caller")
+        _, _, metadata = await failure(drift_call(gateway, keys[2]))
+        assert metadata["scope"] == "server"
         # another who watches one of them is welcome
-        await stack.enter_async_context(watching(gateway, admin_key, reference=reference))
-        refused = drift_call(gateway, admin_key, reference={"snapshot_id": str(uuid4())})
-        code, reason, _ = await failure(refused)
-        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
+        watch = watching(gateway, keys[2], reference=references[admin_key], hysteresis=0.1)
+        await stack.enter_async_context(watch)
+
+    async def all_left() -> bool:
+        try:
+            async with watching(gateway, keys[2]):
+                return True
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            return False
+
+    await eventually(all_left, "places of those that left")
 
 
 async def test_what_is_not_there_is_refused_by_field(rig, gateway, admin_key, stored):

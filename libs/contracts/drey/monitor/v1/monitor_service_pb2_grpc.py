@@ -129,9 +129,9 @@ class MonitorServiceServicer:
         mark moves, a baseline against the new snapshot follows. A slow reader gets merged changes; one
         that reads nothing for 30 s is cut. Lives until the client leaves. No effect. Reasons: NOT_FOUND,
         EMPTY_SELECTOR, INVALID_FIELD, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED (also where 16
-        references are watched at this gateway already), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-        NOT_IMPLEMENTED for the live machine, a past instant, the end of a run or a scope as the reference,
-        and for columns.
+        references are watched at this gateway already, or this key watches its share of them alone),
+        DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for the live machine, a past instant, the
+        end of a run or a scope as the reference, and for columns.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

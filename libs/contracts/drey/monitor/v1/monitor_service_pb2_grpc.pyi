@@ -75,9 +75,9 @@ class MonitorServiceStub:
     mark moves, a baseline against the new snapshot follows. A slow reader gets merged changes; one
     that reads nothing for 30 s is cut. Lives until the client leaves. No effect. Reasons: NOT_FOUND,
     EMPTY_SELECTOR, INVALID_FIELD, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED (also where 16
-    references are watched at this gateway already), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-    NOT_IMPLEMENTED for the live machine, a past instant, the end of a run or a scope as the reference,
-    and for columns.
+    references are watched at this gateway already, or this key watches its share of them alone),
+    DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for the live machine, a past instant, the
+    end of a run or a scope as the reference, and for columns.
     """
     GetMonitorStatus: _grpc.UnaryUnaryMultiCallable[_monitor_service_pb2.GetMonitorStatusRequest, _monitor_service_pb2.GetMonitorStatusResponse]
     """Say how the monitoring does: shards, owners, connections, rates. No effect. Reasons:
@@ -131,9 +131,9 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     mark moves, a baseline against the new snapshot follows. A slow reader gets merged changes; one
     that reads nothing for 30 s is cut. Lives until the client leaves. No effect. Reasons: NOT_FOUND,
     EMPTY_SELECTOR, INVALID_FIELD, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED (also where 16
-    references are watched at this gateway already), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-    NOT_IMPLEMENTED for the live machine, a past instant, the end of a run or a scope as the reference,
-    and for columns.
+    references are watched at this gateway already, or this key watches its share of them alone),
+    DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for the live machine, a past instant, the
+    end of a run or a scope as the reference, and for columns.
     """
     GetMonitorStatus: _aio.UnaryUnaryMultiCallable[_monitor_service_pb2.GetMonitorStatusRequest, _monitor_service_pb2.GetMonitorStatusResponse]  # type: ignore[assignment]
     """Say how the monitoring does: shards, owners, connections, rates. No effect. Reasons:
@@ -214,9 +214,9 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         mark moves, a baseline against the new snapshot follows. A slow reader gets merged changes; one
         that reads nothing for 30 s is cut. Lives until the client leaves. No effect. Reasons: NOT_FOUND,
         EMPTY_SELECTOR, INVALID_FIELD, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED (also where 16
-        references are watched at this gateway already), DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE,
-        NOT_IMPLEMENTED for the live machine, a past instant, the end of a run or a scope as the reference,
-        and for columns.
+        references are watched at this gateway already, or this key watches its share of them alone),
+        DATABASE_UNAVAILABLE, IMAGE_UNAVAILABLE, NOT_IMPLEMENTED for the live machine, a past instant, the
+        end of a run or a scope as the reference, and for columns.
         """
 
     @_abc_1.abstractmethod
