@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from drey_core.values import I8
 
 NS_PER_SECOND = 1_000_000_000
-NS_PER_MS = 1_000_000
 SUSPECT_BEFORE_NS = 662_688_000 * NS_PER_SECOND
 """1991-01-01: a record that was never processed says 1990-01-01, the epoch of EPICS."""
 SUSPECT_AHEAD_NS = 60 * NS_PER_SECOND

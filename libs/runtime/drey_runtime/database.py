@@ -58,12 +58,6 @@ _STATES = {
 _UNDONE = "40"
 
 
-class RolledBack(Unavailable):
-    """Postgres undid the whole transaction over another one: it can be tried again."""
-
-    reason = Reason.DATABASE_UNAVAILABLE
-
-
 def is_unavailable(error: BaseException) -> bool:
     """Whether an error says that Postgres cannot be used now."""
     return isinstance(error, DreyError) and error.reason == Reason.DATABASE_UNAVAILABLE
@@ -75,8 +69,8 @@ def guard(*used: Pool | Connection) -> Iterator[None]:
 
     That covers refused and lost connections, a server that starts, stops or is read-only, a full
     disk, too little memory, too many connections, a wrong password, a missing grant, and limits of
-    time. A transaction that was undone over another one is `RolledBack`. Every other error passes
-    as it is. `used`: what the body works with, to tell a closed connection from misuse of it.
+    time, and a transaction that was undone over another one. Every other error passes as it is.
+    `used`: what the body works with, to tell a closed connection from misuse of it.
     """
     try:
         yield
@@ -93,8 +87,9 @@ def _translate_error(error: Exception, used: Sequence[Pool | Connection]) -> Una
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         if state.startswith(_UNDONE):
-            return RolledBack(
-                "the database undid this over another transaction, nothing was done: try again"
+            return Unavailable(
+                "the database undid this over another transaction, nothing was done: try again",
+                reason=Reason.DATABASE_UNAVAILABLE,
             )
         if state == "42501" and error.context:
             return None  # a trigger of ours refuses: a defect, not a missing grant
@@ -420,21 +415,6 @@ class Database:
                     return await action(connection)
             except Unavailable as error:
                 if not is_unavailable(error) or attempt == _READ_ATTEMPTS - 1:
-                    raise
-            await asyncio.sleep(backoff(attempt))
-        raise AssertionError("unreachable")
-
-    async def run_transaction(self, action: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run an action in a transaction, again where Postgres undid it over another one.
-
-        A lost connection is not repeated: whether the commit took place is unknown then.
-        """
-        for attempt in range(_READ_ATTEMPTS):
-            try:
-                async with self.transaction() as connection:
-                    return await action(connection)
-            except RolledBack:
-                if attempt == _READ_ATTEMPTS - 1:
                     raise
             await asyncio.sleep(backoff(attempt))
         raise AssertionError("unreachable")

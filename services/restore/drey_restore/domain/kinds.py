@@ -145,8 +145,3 @@ TRANSITIONS: dict[RestoreState, frozenset[RestoreState]] = {
     ),
 }
 """What may follow what. FAILED means that nothing was sent, so only WAITING leads there."""
-
-
-def may_follow(old: RestoreState, new: RestoreState) -> bool:
-    """Whether a restore may go from `old` to `new`."""
-    return new in TRANSITIONS.get(old, frozenset())

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from drey_core.errors import InvalidArgument
 
 MAX_TITLE_BYTES = 500
-PLACEHOLDERS = ("time", "date", "scope", "source", "pv_count")
 _MOST_PVS = 10**9
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
