@@ -96,7 +96,14 @@ async def keep_term(term: Term, keep: Callable[[], Awaitable[None]]) -> AsyncIte
         if term.lost.is_set() and body.uncancel() == 0:
             raise LeaseLost(f"lease {term.name} is no longer held") from None
         raise
+    except BaseException:
+        # An error of the body went before our cancellation. Left as it is, that would pass for one
+        # of somebody else's: the next thing that is awaited would end, and with it the owner.
+        if term.lost.is_set():
+            body.uncancel()
+        raise
     if term.lost.is_set():
+        body.uncancel()
         raise LeaseLost(f"lease {term.name} is no longer held")
 
 
