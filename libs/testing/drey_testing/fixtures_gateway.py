@@ -35,7 +35,7 @@ from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image
 from drey_stack import Nats, Valkey, free_port
 
-_WATCHING = health_pb2.HealthCheckRequest(service="drey.monitor.v1.MonitorService")
+WATCHES, EVENTS = "drey.monitor.v1.MonitorService", "drey.event.v1.EventService"
 START = 1_700_000_000_000_000_000
 C = TypeVar("C")
 
@@ -255,11 +255,11 @@ class Gateway:
                 sys.executable, "-m", "drey_gateway", env=self._env, stdout=log, stderr=log
             )
 
-    async def serving(self) -> bool:
-        """Whether its health check says that it can serve watches."""
+    async def serving(self, service: str = WATCHES) -> bool:
+        """Whether its health check says that it can serve watches, or another service."""
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         try:
-            health = await stub.Check(_WATCHING, timeout=1)
+            health = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=1)
         except grpc.aio.AioRpcError:
             return False
         return bool(health.status == health_pb2.HealthCheckResponse.SERVING)
@@ -337,9 +337,10 @@ class GatewayRig:
         return gateway
 
     async def ready_gateway(self, **settings: str) -> Gateway:
-        """As `gateway`, when it can serve watches."""
+        """As `gateway`, when it can serve watches, and what is in its database."""
         gateway = await self.gateway(**settings)
         await eventually(gateway.serving, "ready")
+        await eventually(lambda: gateway.serving(EVENTS), "connected to its database")
         return gateway
 
     @asynccontextmanager
