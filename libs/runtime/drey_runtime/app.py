@@ -66,7 +66,14 @@ class App:
             await farewell()
 
     async def _run_forever(self, loop: Loop, label: str) -> None:
-        await loop.run()
+        try:
+            await loop.run()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self.stopping.is_set() or (task is not None and task.cancelling()):
+                raise
+            # a group of tasks takes no notice of one that was cancelled from inside
+            raise LoopEnded(f"{label} was cancelled, and nobody had asked for it") from error
         if not self.stopping.is_set():
             raise LoopEnded(f"{label} ended")
 

@@ -205,6 +205,30 @@ class LeaseSuite:
         task = asyncio.current_task()
         assert task is not None and task.cancelling() == 0
 
+    async def test_a_loss_while_the_body_ends_for_another_reason_leaves_nothing(
+        self, site: LeaseSite
+    ) -> None:
+        lease = site.lease("a")
+
+        async def end_late(term: Term) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                # the group is ending by now, and drops what comes meanwhile
+                await site.take_from("shard-0")
+                async with asyncio.timeout(WAIT_S):
+                    await term.lost.wait()
+
+        with pytest.raises(ExceptionGroup):
+            async with holding(lease, "shard-0") as term, asyncio.TaskGroup() as group:
+                group.create_task(end_late(term))
+                await asyncio.sleep(0)
+                raise ZeroDivisionError
+        task = asyncio.current_task()
+        assert task is not None and task.cancelling() == 0
+        async with holding(lease, "shard-1") as term:
+            assert term.valid
+
     async def test_a_cancel_from_outside_stays_a_cancel(self, site: LeaseSite) -> None:
         inside = asyncio.Event()
 

@@ -83,8 +83,9 @@ class Owner:
     async def run(self) -> None:
         """Wait, own, lose, for ever; beside it prepare, where the shard is offered."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._own_for_ever())
+            owning = group.create_task(self._own_for_ever())
             group.create_task(self._prepare_for_ever())
+            await owning  # also where it is cancelled from inside, of which the group tells nothing
 
     async def _own_for_ever(self) -> None:
         losses, turn = 0, self._shards.turn(self._shard)
