@@ -135,6 +135,33 @@ async def test_a_deleted_lease_ends_the_ownership_and_waits_to_be_made_again(
     await asyncio.wait({task})
 
 
+@pytest.mark.parametrize("in_the_midst", [False, True])
+async def test_an_owner_that_is_cancelled_gives_back(
+    site: KubernetesSite, in_the_midst: bool
+) -> None:
+    """As all owners are that a process has when it ends, some while they give it back already."""
+    held, let_go = asyncio.Event(), asyncio.Event()
+
+    async def own() -> None:
+        async with site.lease("a").held("shard-0"):
+            held.set()
+            await let_go.wait()
+
+    task = asyncio.create_task(own())
+    await asyncio.wait_for(held.wait(), 60)
+    if in_the_midst:
+        let_go.set()
+        async with asyncio.timeout(60):
+            while not any("give back" in each.get_name() for each in asyncio.all_tasks()):
+                await asyncio.sleep(0)  # each turn: it takes some milliseconds only
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    lease = await site.server.call("GET", f"{site.path}/drey-shard-0")
+    assert not lease["spec"].get("holderIdentity")
+    assert lease["metadata"]["annotations"]["drey.dev/given-back"]
+
+
 async def test_a_hand_on_the_labels_takes_nothing_away(site: KubernetesSite) -> None:
     async with holding(site.lease("a"), "shard-0") as term:
         for number in range(5):

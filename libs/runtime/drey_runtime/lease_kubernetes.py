@@ -185,9 +185,21 @@ class _Tenure:
         raise Unavailable(f"Lease {self.name} is written by others all the time")
 
     async def give_back(self, timeout_s: float) -> None:
-        """Let others have it at once, where we may hold it. Never fails; takes `timeout_s`."""
+        """Let others have it at once, where we may hold it. Never fails; takes `timeout_s`.
+
+        In a task of its own: an owner that is cancelled, as all are when the process is to end,
+        could wait for no answer any more, and others would wait for the whole duration.
+        """
         if not self._may_hold:
             return
+        giving = asyncio.create_task(self._give_back(timeout_s), name=f"give back {self.name}")
+        try:
+            await asyncio.wait({giving})
+        except asyncio.CancelledError:
+            await asyncio.wait({giving})
+            raise
+
+    async def _give_back(self, timeout_s: float) -> None:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(timeout_s):
                 # the write that took it may have had no answer

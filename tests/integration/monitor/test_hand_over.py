@@ -63,8 +63,9 @@ async def test_one_that_is_stopped_hands_over_and_nothing_is_missed(rig, ioc):
 
     await eventually(goes_on, "values of the successor")
     log = first.log.read_text()
-    offered, prepared, given = order_of_events(log, "offered to", "is prepared", "was given up")
-    assert offered < prepared < given
+    # it ends as soon as it has none: what else it says of the shard may come too late for its log
+    offered, prepared, left = order_of_events(log, "offered to", "is prepared", "left with 0")
+    assert offered < prepared < left
     values = values_of(rig, 700)
     epochs = [e for e, _ in values]
     assert epochs == sorted(epochs) and len(set(epochs)) == 2
