@@ -158,3 +158,13 @@ def test_rows_say_what_is_followed_and_on_whose_word() -> None:
         "put-callback, settle 2 s, ramp step 0.5, allowed -5 to inf"
         " (settle from device PS:1; ramp step, allowed from tag Kind=weak)"
     )
+
+
+def test_a_spreadsheet_calculates_nothing_of_what_others_wrote() -> None:
+    texts = {"name": "=HYPERLINK(1)", "address": "+A:B", "warnings": ["@SUM(1)"]}
+    label = {"enum_value": {"label": "=cmd|'/C calc'!A0"}}
+    item = restore_pb2.PlanItem(**texts, delta=-3.0, current=number(-1.5), target=label)
+    [row] = csv.DictReader(io.StringIO(plan_csv([item], utc=True)))
+    assert (row["PV"], row["address"], row["notes"]) == ("'=HYPERLINK(1)", "'+A:B", "'@SUM(1)")
+    assert row["target"].startswith("'=cmd")
+    assert (row["now"], row["delta"]) == ("-1.5", "-3.0")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ from drey_cli.contracts import catalog_pb2, restore_pb2
 from drey_cli.render.page import PAGE_END, Cells, facts_html, html_table, page_head
 from drey_cli.render.pvs import source_text
 from drey_cli.render.restores import plan_facts
+from drey_cli.render.spreadsheet import csv_document
 from drey_cli.render.values import alarm_cell, format_value
 from drey_cli.render.words import format_time, plural, short_name
 
@@ -86,30 +85,27 @@ def _skip_cells(item: restore_pb2.PlanItem) -> Cells:
 
 def plan_csv(items: Iterable[restore_pb2.PlanItem], *, utc: bool) -> str:
     """One line a PV, writes and what is left out; whole values, times as they are shown."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for item in items:
-        skip = short_name(restore_pb2.SkipReason, item.skip)
-        writer.writerow(
-            (
-                "" if skip else item.stage,
-                item.name,
-                item.address,
-                _value_text(item, "current", full=True),
-                alarm_cell(item.current).text,
-                _time(item.current, utc),
-                _value_text(item, "stored", full=True),
-                alarm_cell(item.stored).text if item.HasField("stored") else "",
-                _value_text(item, "target", full=True),
-                repr(item.delta) if item.HasField("delta") else "",
-                repr(item.deviation) if item.HasField("deviation") else "",
-                _policy_text(item),
-                skip,
-                "; ".join(item.warnings),
-            )
-        )
-    return file.getvalue()
+    return csv_document(_COLUMNS, (_csv_row(item, utc) for item in items))
+
+
+def _csv_row(item: restore_pb2.PlanItem, utc: bool) -> tuple[object, ...]:
+    skip = short_name(restore_pb2.SkipReason, item.skip)
+    return (
+        "" if skip else item.stage,
+        item.name,
+        item.address,
+        _value_text(item, "current", full=True),
+        alarm_cell(item.current).text,
+        _time(item.current, utc),
+        _value_text(item, "stored", full=True),
+        alarm_cell(item.stored).text if item.HasField("stored") else "",
+        _value_text(item, "target", full=True),
+        repr(item.delta) if item.HasField("delta") else "",
+        repr(item.deviation) if item.HasField("deviation") else "",
+        _policy_text(item),
+        skip,
+        "; ".join(item.warnings),
+    )
 
 
 def _value_text(item: restore_pb2.PlanItem, name: str, *, full: bool = False) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 
 from drey_cli.contracts import restore_pb2, value_pb2
 from drey_cli.render.page import PAGE_END, Cells, facts_html, html_table, page_head
 from drey_cli.render.restores import restore_facts, restore_verdict
+from drey_cli.render.spreadsheet import csv_document
 from drey_cli.render.table import text_of
 from drey_cli.render.values import format_value
 from drey_cli.render.words import format_stamp, format_time, plural, short_name
@@ -24,22 +23,19 @@ _INTERFERENCE = ("PV", "verdict", "target", "changed to", "at", "times", "seen a
 
 def restore_csv(items: Iterable[restore_pb2.RestoreItem], *, utc: bool) -> str:
     """One line a PV; whole values, times as they are shown."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for item in items:
-        values = (_text(item, name, full=True) for name in ("before", "target", "seen", "readback"))
-        writer.writerow(
-            (
-                *(item.stage, item.name, _verdict(item)),
-                *(short_name(restore_pb2.SkipReason, item.skip), *values, item.epics_status),
-                *(_stamp(item, "send_time", utc), _stamp(item, "complete_time", utc)),
-                *(_text(item, "interference", full=True), _when(item, utc)),
-                *(item.interferences or "", "yes" if item.may_still_fire else ""),
-                item.explanation,
-            )
-        )
-    return file.getvalue()
+    return csv_document(_COLUMNS, (_csv_row(item, utc) for item in items))
+
+
+def _csv_row(item: restore_pb2.RestoreItem, utc: bool) -> tuple[object, ...]:
+    values = (_text(item, name, full=True) for name in ("before", "target", "seen", "readback"))
+    return (
+        *(item.stage, item.name, _verdict(item)),
+        *(short_name(restore_pb2.SkipReason, item.skip), *values, item.epics_status),
+        *(_stamp(item, "send_time", utc), _stamp(item, "complete_time", utc)),
+        *(_text(item, "interference", full=True), _when(item, utc)),
+        *(item.interferences or "", "yes" if item.may_still_fire else ""),
+        item.explanation,
+    )
 
 
 def restore_html(
