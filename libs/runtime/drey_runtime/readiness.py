@@ -14,6 +14,14 @@ class Readiness:
     """Says of each service whether what it needs is there, looked at five times a second."""
 
     def __init__(self, health: Health, needs: Mapping[str, Callable[[], bool]]) -> None:
+        """Raises `ValueError` unless `needs` names every service of `health`, and no other.
+
+        One that nobody looks at would be not ready for ever, and its process with it.
+        """
+        if odd := health.services ^ needs.keys():
+            raise ValueError(
+                f"whether {', '.join(sorted(odd))} can serve is not said, or not asked"
+            )
         self._health, self._needs = health, needs
 
     async def run(self) -> None:

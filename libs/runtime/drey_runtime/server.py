@@ -95,6 +95,11 @@ class Health:
         self._serving: dict[str, bool | None] = dict.fromkeys(services)
 
     @property
+    def services(self) -> frozenset[str]:
+        """All whose state is told."""
+        return frozenset(self._serving)
+
+    @property
     def serving(self) -> bool:
         """Whether every service can do its work."""
         return all(self._serving.values())

@@ -73,10 +73,13 @@ async def main(settings: SnapshotSettings, app: App) -> None:
     app.start(
         Readiness(
             health,
-            {name: lambda: catalog.loaded for name in (CATALOG_SERVICE, DIRECTORY_SERVICE)}
+            {
+                name: lambda: catalog.loaded
+                for name in (CATALOG_SERVICE, POLICY_SERVICE, DIRECTORY_SERVICE)
+            }
             | {
                 name: lambda: catalog.loaded and db.ready
-                for name in (SNAPSHOT_SERVICE, COMPARE_SERVICE)
+                for name in (SNAPSHOT_SERVICE, COMPARE_SERVICE, REFERENCE_SERVICE)
             },
         ),
         "health",
