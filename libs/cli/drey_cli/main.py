@@ -1,5 +1,6 @@
 """Entry point of `drey`: the tree of commands, and how each run of it ends."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from drey_cli.output import Output
 from drey_cli.session import common_options
 from drey_cli.settings import CommonOptions
 
+_OUTPUT_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OPTIONAL = frozenset({"up", "demo"})
 """A distribution of the client alone may leave the stack's own commands out."""
 
@@ -125,9 +127,35 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader of the pipe has what it wanted; the interpreter must not flush into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
+        return ExitCode.REFUSED
+    except OSError as error:
+        if error.errno not in _OUTPUT_FULL:
+            raise
+        _forget_output()
+        Output().error(
+            CliError(
+                f"the output cannot be written whole: {error.strerror}",
+                remedy="make room where it goes; what the command did on the server stands",
+            )
+        )
         return ExitCode.REFUSED
     return int(result or 0)
+
+
+def _forget_output() -> None:
+    """What is left of it goes nowhere: the interpreter would try to write it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_missing_streams() -> None:
+    """Let standard streams that are closed lead nowhere.
+
+    The next connection would have the number of one of them, and be sent what is written there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _wrong_usage(error: click.ClickException) -> CliError:
@@ -143,6 +171,7 @@ def _wrong_usage(error: click.ClickException) -> CliError:
 
 
 def main() -> None:
+    _open_missing_streams()
     sys.exit(run(sys.argv[1:]))
 
 

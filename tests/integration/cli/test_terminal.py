@@ -114,6 +114,26 @@ def test_a_reader_that_goes_away_is_no_traceback(address):
     assert done.stderr == ""
 
 
+def _in_shell(line):
+    return subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", ["pv list", "pv list --json", "pv export", "status"])
+def test_a_full_disk_is_told(address, words):
+    drey = f"{quote(sys.executable)} -m drey_cli.main"
+    done = _in_shell(f"{drey} {words} --server {address} > /dev/full")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_change_nothing(address, closed):
+    done = _in_shell(
+        f"{quote(sys.executable)} -m drey_cli.main pv list --server {address} {closed}"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_keys_can_be_bootstrapped_only_where_the_gateway_is(monkeypatch, capsys):
     calls = []
 
