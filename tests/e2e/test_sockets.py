@@ -1,13 +1,18 @@
-"""Other users reach nothing of the stack but the gateway and NATS, which ask who it is."""
+"""Other users reach nothing of the stack but the gateway and NATS, which ask who it is.
+
+And the metrics, where they are asked for, which tell of no PV and no key.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import grpc
 import psutil
 
 from drey_stack import ChildState
+from drey_stack.whole import SERVICES
 from tests.e2e.conftest import Running
 
 
@@ -19,6 +24,12 @@ def _processes(running: Running) -> list[psutil.Process]:
     return [psutil.Process(pid) for pid in (*mine, *parts)]
 
 
+def _metrics_ports(running: Running) -> set[int]:
+    """A service may have been started again: the last that it said counts."""
+    logs = [running.stack.folder / f"{name}.log" for name in SERVICES]
+    return {int(re.findall(r"metrics at port (\d+)", log.read_text())[-1]) for log in logs}
+
+
 def test_ports_are_the_gateways_and_of_nats(running: Running) -> None:
     listening = {
         connection.laddr.port
@@ -26,7 +37,8 @@ def test_ports_are_the_gateways_and_of_nats(running: Running) -> None:
         for connection in process.net_connections(kind="tcp")
         if connection.status == "LISTEN"
     }
-    assert listening == {int(running.stack.server.rpartition(":")[2]), running.stack.nats.port}
+    gateway = int(running.stack.server.rpartition(":")[2])
+    assert listening == {gateway, running.stack.nats.port} | _metrics_ports(running)
 
 
 def test_sockets_lie_in_folders_of_our_own(running: Running) -> None:
