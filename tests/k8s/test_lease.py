@@ -135,6 +135,21 @@ async def test_a_deleted_lease_ends_the_ownership_and_waits_to_be_made_again(
     await asyncio.wait({task})
 
 
+async def test_a_holder_with_a_shorter_duration_is_followed(site: KubernetesSite) -> None:
+    """`leaseDuration` was raised, and a former owner died: it is looked at as often as it needs."""
+    dead = {"spec": {"holderIdentity": "dead", "leaseDurationSeconds": 1}}
+    await site.server.call("PATCH", f"{site.path}/drey-shard-0", dead)
+    opened = open_kubernetes(
+        namespace=site.namespace,
+        identity="patient",
+        prefix="drey-",
+        duration_s=120,
+        kubeconfig=site.kubeconfig,
+    )
+    async with opened as lease, holding(lease, "shard-0") as term:
+        assert term.valid
+
+
 @pytest.mark.parametrize("in_the_midst", [False, True])
 async def test_an_owner_that_is_cancelled_gives_back(
     site: KubernetesSite, in_the_midst: bool

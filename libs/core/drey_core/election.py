@@ -44,6 +44,10 @@ class Candidate:
         self._sign: tuple[str, str, int, str] | None = None
         self._changed_at = self._looked_at = float("-inf")
 
+    def duration_of(self, record: LeaseRecord) -> float:
+        """How long it has to be looked at without a change: its holder's word of it, if any."""
+        return record.duration_s if record.duration_s > 0 else self._duration_s
+
     def may_take(self, record: LeaseRecord, now_s: float) -> bool:
         """Whether nobody can be publishing by this lease; `now_s`: when its record had come.
 
@@ -52,7 +56,7 @@ class Candidate:
         deleted one may not know yet. A long time without a look proves nothing, for then the
         holder may have been cut off as well: it is given another duration.
         """
-        duration_s = record.duration_s if record.duration_s > 0 else self._duration_s
+        duration_s = self.duration_of(record)
         sign = (record.uid, record.holder, record.epoch, record.renewed)
         if sign != self._sign or now_s - self._looked_at > duration_s:
             self._sign, self._changed_at = sign, now_s

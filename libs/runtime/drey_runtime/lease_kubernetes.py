@@ -101,10 +101,13 @@ class KubernetesLease:
     async def _acquire(self, tenure: _Tenure, floor: Floor) -> float:
         """Wait for the lease and take it; until when it may be published."""
         candidate = Candidate(self._duration_s)
-        trouble = ""
+        trouble, duration_s = "", self._duration_s
         while True:
             try:
                 record = await self._objects.read(tenure.name)
+                if record is not None:
+                    # its holder may have had a shorter one: looks have to be closer than that
+                    duration_s = min(candidate.duration_of(record), self._duration_s)
                 if record is not None and candidate.may_take(record, self._clock()):
                     epoch = epoch_after(record.epoch, [await floor()])
                     sent_s = self._clock()
@@ -117,7 +120,7 @@ class KubernetesLease:
             if obstacle and obstacle != trouble:
                 _log.warning("lease waits", extra={"lease": tenure.name, "error": obstacle})
             trouble = obstacle
-            pause = self._duration_s / 8
+            pause = duration_s / 8
             await asyncio.sleep(backoff(0, first_s=pause, cap_s=pause))
 
     async def _renew_while_ours(self, tenure: _Tenure, term: Term) -> None:
