@@ -32,11 +32,16 @@ class PartReport:
 
 
 def probe_postgres(db: Database) -> Probe:
-    """Answers with the server's version."""
+    """Answers with the server's version. One that takes no writes is not up: nothing is kept."""
 
     async def probe_once() -> str:
         async def ask_server(conn: Connection) -> str:
             version: str = await conn.fetchval("SHOW server_version", timeout=_DEADLINE_S)
+            if await conn.fetchval("SHOW transaction_read_only", timeout=_DEADLINE_S) == "on":
+                raise Unavailable(
+                    "it answers, but is read-only, a standby perhaps: set DREY_POSTGRES_URL to the"
+                    " primary"
+                )
             return f"PostgreSQL {version}"
 
         async with db.acquire() as conn:

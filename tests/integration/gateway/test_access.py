@@ -8,6 +8,7 @@ import json
 import uuid
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import grpc
@@ -542,6 +543,34 @@ async def test_jobs_are_listed_by_filters_and_pages(url, gateway, admin_key):
     request.principal = "bob"
     _, reason, _ = await failure(stub.ListJobs(request, metadata=bearer(admin_key)))
     assert reason == "MALFORMED_PAGE_TOKEN"
+
+
+async def test_a_database_that_takes_no_writes_is_not_up(gateway, url, admin_key):
+    stub: Any = system_service_pb2_grpc.SystemServiceStub(gateway.channel)
+    request = system_service_pb2.GetSystemSummaryRequest()
+    database = f"DATABASE {urlsplit(url).path.strip('/')}"
+
+    async def postgres_is(state: int, detail: str) -> bool:
+        summary = (await stub.GetSystemSummary(request, metadata=bearer(admin_key))).summary
+        (part,) = [part for part in summary.parts if part.name == "postgres"]
+        return part.state == state and detail in part.detail
+
+    async def set_read_only(value: str) -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute("SET default_transaction_read_only = off")
+        await connection.execute(f"ALTER {database} SET default_transaction_read_only = {value}")
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await connection.close()
+
+    up, down = system_service_pb2.PART_STATE_UP, system_service_pb2.PART_STATE_DOWN
+    await eventually(lambda: postgres_is(up, "PostgreSQL"), "a database")
+    await set_read_only("on")
+    await eventually(lambda: postgres_is(down, "read-only"), "that it takes no writes")
+    await set_read_only("off")
+    await eventually(lambda: postgres_is(up, "PostgreSQL"), "that it takes them again")
 
 
 async def test_system_summary(rig, gateway, admin_key):

@@ -98,7 +98,7 @@ def of_parts(parts: Iterable[tuple[str, bool, str]]) -> list[Finding]:
             Code.PART_DOWN,
             Level.ERROR,
             Subject("part", name),
-            f"{name} does not answer: {detail}",
+            f"{name} cannot be used: {detail}",
             _REMEDIES.get(name, f"start {name}"),
         )
         for name, up, detail in parts

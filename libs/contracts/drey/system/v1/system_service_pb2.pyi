@@ -33,9 +33,9 @@ class _PartStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PartState.V
     PART_STATE_UNSPECIFIED: _PartState.ValueType  # 0
     """Means nothing."""
     PART_STATE_UP: _PartState.ValueType  # 1
-    """It answers."""
+    """It answers, and is of use."""
     PART_STATE_DOWN: _PartState.ValueType  # 2
-    """It does not answer."""
+    """It does not answer, or is of no use: a database that takes no writes, say."""
 
 class PartState(_PartState, metaclass=_PartStateEnumTypeWrapper):
     """How a part does."""
@@ -43,9 +43,9 @@ class PartState(_PartState, metaclass=_PartStateEnumTypeWrapper):
 PART_STATE_UNSPECIFIED: PartState.ValueType  # 0
 """Means nothing."""
 PART_STATE_UP: PartState.ValueType  # 1
-"""It answers."""
+"""It answers, and is of use."""
 PART_STATE_DOWN: PartState.ValueType  # 2
-"""It does not answer."""
+"""It does not answer, or is of no use: a database that takes no writes, say."""
 Global___PartState: _TypeAlias = PartState  # noqa: Y015
 
 class _FindingLevel:
