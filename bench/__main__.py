@@ -34,6 +34,7 @@ NAMES = {
     "history": "history",
     "fanout": "fanout",
     "drift": "drift",
+    "web": "web",
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,7 +20,7 @@ from bench.site import BenchSite, opened
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey_ca import open_table
 from drey_core.errors import Unimplemented
-from drey_stack import ChildState
+from drey_stack import ChildState, HttpOptions
 from drey_stack.ports import LOOPBACK, free_port
 from drey_stack.whole import StackOptions
 
@@ -131,6 +131,7 @@ async def live(
     moving: int = 0,
     groups: int = 10,
     monitors: int = 1,
+    http: HttpOptions | None = None,
 ) -> AsyncIterator[LiveSite]:
     """IOC, stack and catalog; with `monitors` running and every value published."""
     async with AsyncExitStack() as resources:
@@ -140,7 +141,7 @@ async def live(
         )
         services = ("SNAPSHOT", "RESTORE")
         environment = {f"DREY_{name}_CHANNEL_ACCESS": implementation for name in services}
-        options = StackOptions(folder, monitors=0, environment=environment)
+        options = StackOptions(folder, monitors=0, environment=environment, http=http)
         site = await resources.enter_async_context(opened(options, pvs))
         await site.import_csv(catalog_csv(pvs, both=both))
         await site.load_directory()
