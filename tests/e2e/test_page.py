@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import os
 import re
-import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.monitor.v1 import monitor_service_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
+from drey_testing.browser import MeasuredPage, find_browser
 from tests.e2e.conftest import APPROVED, PVS, Running
 from tests.http_calls import call_http
 
@@ -31,9 +33,8 @@ expect.set_options(timeout=HANGS_MS)
 
 
 def _browser() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
+    if found := find_browser():
+        return found
     pytest.skip("NO CHROMIUM HERE: the page was NOT tried in a browser: apt-get install chromium")
 
 
@@ -275,6 +276,95 @@ def test_it_goes_on_when_its_gateway_is_killed(running: Running) -> None:
     running.do(scenario())
 
 
+RECORD_SLEEP = """() => {
+  window.asleep = 0;
+  let last = Date.now();
+  setInterval(() => {
+    window.asleep = Math.max(window.asleep, Date.now() - last);
+    last = Date.now();
+  }, 50);
+}"""
+"""From now on the page keeps how long its scripts stood still; a reload forgets it."""
+
+
+@asynccontextmanager
+async def _asleep(page: Page) -> AsyncIterator[None]:
+    """The processes of the page stand still: a browser freezes no page that is in view."""
+    assert page.context.browser is not None
+    devtools = await page.context.browser.new_browser_cdp_session()
+    processes = (await devtools.send("SystemInfo.getProcessInfo"))["processInfo"]
+    renderers = [process["id"] for process in processes if process["type"] == "renderer"]
+    assert renderers
+    try:
+        for pid in renderers:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in renderers:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_tab_that_was_asleep_shows_the_truth_again(running: Running) -> None:
+    """The gateway dies and a value changes while its scripts stand still; no reload."""
+    name = _bends(running)[0]
+
+    async def scenario() -> None:
+        async with _open_page(running) as page:
+            await _go(page, "p")
+            await _search(page, "bend bdes")
+            value = _row_of(page, name).locator(".value").first
+            await _write(running, {name: 11.5})
+            await expect(value).to_have_text("11.5000")
+            await page.evaluate(RECORD_SLEEP)
+            async with _asleep(page):
+                running.stack.supervisor.kill("gateway")
+                await _write(running, {name: 22.25})
+                await asyncio.sleep(6)  # longer than a gateway may say nothing
+            await expect(value).to_have_text("22.2500")
+            await expect(page.locator(".banner")).to_have_count(0)
+            assert await page.evaluate("window.asleep") > 5000, "it was awake, or loaded again"
+
+    running.do(scenario())
+
+
+def test_the_table_of_pvs_does_not_grow(running: Running) -> None:
+    """Looked at for half a minute; `python -m bench web` looks for ten, at 40,000 PVs."""
+
+    async def scenario() -> None:
+        async with _open_page(running) as page:
+            await _go(page, "p")
+            await expect(page.get_by_role("status")).to_have_text(f"{PVS} of {PVS} PVs")
+            measured = MeasuredPage(page, await page.context.new_cdp_session(page))
+            await page.wait_for_timeout(5_000)
+            begin = await measured.heap_mb()
+            await page.wait_for_timeout(30_000)
+            assert await measured.heap_mb() - begin < 2.0
+
+    running.do(scenario())
+
+
+def test_the_breaker_of_an_ioc_is_held_and_let_go(running: Running) -> None:
+    reason = f"known to be slow {uuid4().hex[:8]}"
+
+    async def hold(page: Page, mode: str, why: str) -> None:
+        iocs = page.get_by_role("region", name="IOCs")
+        await iocs.get_by_role("combobox", name="Breaker of").select_option(mode)
+        await iocs.get_by_role("textbox", name="Why").fill(why)
+        await iocs.get_by_role("button", name="Do it now").click()
+
+    async def scenario() -> None:
+        async with _open_page(running) as page:
+            iocs = page.get_by_role("region", name="IOCs")
+            try:
+                await hold(page, "held closed: always asked", reason)
+                await expect(iocs).to_contain_text(reason)
+            finally:
+                await hold(page, "automatic", "")
+            await expect(iocs).not_to_contain_text(reason)
+
+    running.do(scenario())
+
+
 def test_who_may_only_look_is_offered_no_more(running: Running) -> None:
     async def scenario() -> None:
         async with _open_page(running, role="VIEWER") as page:
@@ -358,6 +448,13 @@ def test_a_snapshot_is_looked_at_edited_exported_deleted_and_brought_back(
             assert head["snapshot"]["id"] == snapshot.id
             assert len(lines) == snapshot.pv_count
             assert {"name", "number", "setpoint"} <= set().union(*lines)
+            async with page.expect_download() as downloading:
+                await page.get_by_role("button", name="as CSV").click()
+            path = tmp_path / "values.csv"
+            await (await downloading.value).save_as(path)
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows = list(csv.DictReader(file))
+            assert {row["name"] for row in rows} == {line["name"] for line in lines}
 
             await page.get_by_role("button", name="← Snapshots").click()
             await details.get_by_role("button", name="Delete …").click()

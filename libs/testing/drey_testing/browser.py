@@ -30,7 +30,8 @@ _PROBE = """(() => {
   const loop = (now) => {
     requestAnimationFrame(loop);
     const body = document.querySelector(".grid-body");
-    if (probe.firstRows === 0 && body?.querySelector(".grid-row .value")?.textContent) {
+    const values = probe.firstRows === 0 ? [...(body?.querySelectorAll(".value") ?? [])] : [];
+    if (values.some((cell) => cell.textContent !== "")) {
       probe.firstRows = now;
       cells.observe(body, { childList: true, characterData: true, subtree: true });
     }

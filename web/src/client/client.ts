@@ -12,6 +12,7 @@ import { RestoreService } from "../../gen/drey/restore/v1/restore_service_pb";
 import { SnapshotService } from "../../gen/drey/snapshot/v1/snapshot_service_pb";
 import { SystemService } from "../../gen/drey/system/v1/system_service_pb";
 import { DriftWatch, Watch, type DriftSpecInit, type WatchOptions, type WatchSpecInit } from "./watch";
+import { openWatch } from "./watch_wire";
 
 export interface ClientOptions {
   /** Address of the site, as `drey up` prints it. */
@@ -76,9 +77,12 @@ export class DreyClient {
   readonly snapshot: Client<typeof SnapshotService>;
   readonly system: Client<typeof SystemService>;
 
+  readonly #transport: Transport;
+
   constructor({ url, key, transport }: ClientOptions) {
     const interceptors = [authorize(key), giveRequestId, repeat];
     const used = transport ?? createGrpcWebTransport({ baseUrl: url, interceptors });
+    this.#transport = used;
     this.access = createClient(AccessService, used);
     this.audit = createClient(AuditService, used);
     this.catalog = createClient(CatalogService, used);
@@ -92,7 +96,7 @@ export class DreyClient {
 
   /** Watch PVs until the signal says stop; goes on by itself after a cut. See `Watch`. */
   watch(spec: WatchSpecInit, options: WatchOptions = {}): Watch {
-    return new Watch((request, signal) => this.monitor.watchPvs(request, { signal }), spec, options);
+    return new Watch((request, signal) => openWatch(this.#transport, request, signal), spec, options);
   }
 
   /** Watch how the machine differs from a snapshot, as `watch`. */

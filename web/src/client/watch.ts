@@ -12,12 +12,12 @@ import {
   type WatchDriftRequest,
   type WatchDriftResponse,
   type WatchPvsRequest,
-  type WatchPvsResponse,
 } from "../../gen/drey/monitor/v1/monitor_service_pb";
 import type { Checkpoint, WatchSpecSchema } from "../../gen/drey/monitor/v1/watch_pb";
 import { DriftState } from "./drift_state";
 import { passes, reasonOf } from "./errors";
 import { WatchState } from "./watch_state";
+import type { WatchMessage } from "./watch_wire";
 
 export type WatchSpecInit = MessageInitShape<typeof WatchSpecSchema>;
 export type DriftSpecInit = MessageInitShape<typeof DriftSpecSchema>;
@@ -125,8 +125,8 @@ export class StreamWatch<Response extends AnyResponse, State extends StreamState
 }
 
 /** The values of PVs. */
-export class Watch extends StreamWatch<WatchPvsResponse, WatchState> {
-  constructor(open: OpenStream<WatchPvsRequest, WatchPvsResponse>, spec: WatchSpecInit, options: WatchOptions = {}) {
+export class Watch extends StreamWatch<WatchMessage, WatchState> {
+  constructor(open: OpenStream<WatchPvsRequest, WatchMessage>, spec: WatchSpecInit, options: WatchOptions = {}) {
     const whole = { form: ValueForm.COLUMNS, withMetadata: true, ...spec };
     super((token, signal) => open(create(WatchPvsRequestSchema, { spec: whole, token }), signal), new WatchState(), options);
   }

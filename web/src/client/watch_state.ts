@@ -2,10 +2,11 @@
  * What a watch holds: the latest value of each channel, in columns. It knows no network, clock or
  * browser. A PV has a slot; its setpoint lies at `2 * slot` of each column, its readback at the next place.
  */
-import { Freshness, type ChannelMetadata, type ValueColumns } from "../../gen/drey/common/v1/value_pb";
-import type { WatchPvsResponse } from "../../gen/drey/monitor/v1/monitor_service_pb";
+import { fromBinary } from "@bufbuild/protobuf";
+import { ChannelMetadataSchema, Freshness, type ChannelMetadata, type ValueColumns } from "../../gen/drey/common/v1/value_pb";
 import { LeaveReason, type ShardState } from "../../gen/drey/monitor/v1/watch_pb";
 import { ARRAY, Kind, type Datum } from "./datum";
+import type { WatchMessage } from "./watch_wire";
 
 export type Role = 0 | 1;
 export const SETPOINT: Role = 0;
@@ -39,7 +40,6 @@ export class WatchState {
   /** Of slots. Number 0: the slot is free. */
   numbers = new Float64Array(0);
   names: string[] = [];
-  metadata: [ChannelMetadata | undefined, ChannelMetadata | undefined][] = [];
   /** Value of `version` when the slot last changed. */
   changed = new Float64Array(0);
 
@@ -53,6 +53,8 @@ export class WatchState {
   receiveTimes = new BigInt64Array(0);
   data = new BigUint64Array(0);
   heaps: (Uint8Array | undefined)[] = [];
+  /** As it came, until it is asked for. */
+  readonly #metadata: (ChannelMetadata | Uint8Array | undefined)[] = [];
 
   readonly #slots = new Map<number, number>();
   readonly #free: number[] = [];
@@ -79,6 +81,13 @@ export class WatchState {
     return { kind: this.types[place]!, bits: this.data[place]!, heap: this.heaps[place], label: "" };
   }
 
+  /** Undefined: not known yet, or there is no such channel. */
+  metadataOf(slot: number, role: Role): ChannelMetadata | undefined {
+    const held = this.#metadata[2 * slot + role];
+    if (!(held instanceof Uint8Array)) return held;
+    return (this.#metadata[2 * slot + role] = fromBinary(ChannelMetadataSchema, held));
+  }
+
   hasChannel(slot: number, role: Role): boolean {
     return this.states[2 * slot + role] !== 0;
   }
@@ -92,7 +101,7 @@ export class WatchState {
     this.token = "";
   }
 
-  apply({ part }: WatchPvsResponse): void {
+  apply({ part }: WatchMessage): void {
     switch (part.case) {
       case "baselineBegin":
         this.#begin(part.value.keepsState);
@@ -121,7 +130,8 @@ export class WatchState {
         for (const row of part.value.rows) {
           const slot = this.#slot(Number(row.number));
           this.names[slot] = row.name;
-          this.metadata[slot] = [row.setpoint, row.readback];
+          this.#metadata[2 * slot + SETPOINT] = row.setpoint;
+          this.#metadata[2 * slot + READBACK] = row.readback;
           this.changed[slot] = this.version + 1;
         }
         this.population += 1;
@@ -235,7 +245,7 @@ export class WatchState {
     this.#free.push(slot);
     this.numbers[slot] = 0;
     this.names[slot] = "";
-    this.metadata[slot] = [undefined, undefined];
+    this.#metadata[2 * slot + SETPOINT] = this.#metadata[2 * slot + READBACK] = undefined;
     this.population += 1;
   }
 
@@ -255,7 +265,7 @@ export class WatchState {
     this.#slots.set(number, slot);
     this.numbers[slot] = number;
     this.names[slot] = "";
-    this.metadata[slot] = [undefined, undefined];
+    this.#metadata[2 * slot + SETPOINT] = this.#metadata[2 * slot + READBACK] = undefined;
     this.population += 1;
     return slot;
   }

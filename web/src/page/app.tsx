@@ -1,17 +1,11 @@
 /** The frame: the key, the tabs, the banner, the keyboard. */
-import { useEffect, useMemo, useRef, useState, useSyncExternalStore, type ComponentType } from "react";
+import { Component, lazy, Suspense, useEffect, useMemo, useRef, useState, useSyncExternalStore, type ComponentType, type ReactNode } from "react";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { DreyClient } from "@drey/client";
 import type { WhoAmIResponse } from "../../gen/drey/access/v1/access_service_pb";
-import { AuditTab } from "./audit";
-import { DriftTab } from "./drift";
-import { JobsTab } from "./jobs";
-import { KeysTab } from "./keys";
 import { OverviewTab } from "./overview";
 import { PvStore } from "./pv_store";
 import { PvsTab } from "./pvs";
-import { RestoreTab } from "./restore";
-import { SnapshotsTab } from "./snapshots";
 import { SessionContext, useSession, type Session } from "./session";
 import { errorText } from "./words";
 
@@ -25,15 +19,53 @@ interface Tab {
   readonly fills: boolean;
 }
 
+// what is not seen at first is loaded afterwards, or when somebody goes there
+const LATER = {
+  audit: async () => ({ default: (await import("./audit")).AuditTab }),
+  drift: async () => ({ default: (await import("./drift")).DriftTab }),
+  jobs: async () => ({ default: (await import("./jobs")).JobsTab }),
+  keys: async () => ({ default: (await import("./keys")).KeysTab }),
+  restore: async () => ({ default: (await import("./restore")).RestoreTab }),
+  snapshots: async () => ({ default: (await import("./snapshots")).SnapshotsTab }),
+} as const;
+const LATER_MS = 3000;
+
+/** Load all parts while the server is surely there, and still has those of this version. */
+function useLaterParts(): void {
+  useEffect(() => {
+    const loadAll = () => Promise.allSettled([...Object.values(LATER).map((load) => load()), import("./plot")]);
+    const timer = setTimeout(() => void loadAll(), LATER_MS);
+    return () => clearTimeout(timer);
+  }, []);
+}
+
+/** A part that could not be loaded, in place of it. */
+class PartBoundary extends Component<{ children: ReactNode }, { error: unknown }> {
+  override state = { error: undefined as unknown };
+
+  static getDerivedStateFromError(error: unknown) {
+    return { error };
+  }
+
+  override render() {
+    if (this.state.error === undefined) return this.props.children;
+    return (
+      <p className="error" role="alert">
+        This part could not be shown: {errorText(this.state.error)}. <button onClick={() => location.reload()}>Load the page again</button>
+      </p>
+    );
+  }
+}
+
 const TABS: readonly Tab[] = [
   { id: "overview", title: "Overview", letter: "o", component: OverviewTab, fills: false },
   { id: "pvs", title: "PVs", letter: "p", component: PvsTab, fills: true },
-  { id: "snapshots", title: "Snapshots", letter: "s", component: SnapshotsTab, fills: true },
-  { id: "drift", title: "Drift", letter: "d", component: DriftTab, fills: true },
-  { id: "restore", title: "Restore", letter: "r", component: RestoreTab, fills: true },
-  { id: "jobs", title: "Jobs", letter: "j", component: JobsTab, fills: true },
-  { id: "audit", title: "Audit", letter: "a", component: AuditTab, fills: true },
-  { id: "keys", title: "Keys", letter: "k", component: KeysTab, fills: true },
+  { id: "snapshots", title: "Snapshots", letter: "s", component: lazy(LATER.snapshots), fills: true },
+  { id: "drift", title: "Drift", letter: "d", component: lazy(LATER.drift), fills: true },
+  { id: "restore", title: "Restore", letter: "r", component: lazy(LATER.restore), fills: true },
+  { id: "jobs", title: "Jobs", letter: "j", component: lazy(LATER.jobs), fills: true },
+  { id: "audit", title: "Audit", letter: "a", component: lazy(LATER.audit), fills: true },
+  { id: "keys", title: "Keys", letter: "k", component: lazy(LATER.keys), fills: true },
 ];
 
 const KEY = "drey.key";
@@ -136,6 +168,7 @@ function Page({ client, who, onForget }: { client: DreyClient; who: WhoAmIRespon
   const [helps, setHelps] = useState(false);
   const [theme, setTheme] = useTheme();
   useKeyboard(() => setHelps(true));
+  useLaterParts();
   useEffect(() => {
     document.title = `${tab.title} – Drey`;
   }, [tab]);
@@ -171,7 +204,11 @@ function Page({ client, who, onForget }: { client: DreyClient; who: WhoAmIRespon
           <Banner />
         </div>
         <main className={tab.fills ? "fill" : ""}>
-          <Content key={tab.id} />
+          <PartBoundary key={tab.id}>
+            <Suspense fallback={<p>Loading …</p>}>
+              <Content />
+            </Suspense>
+          </PartBoundary>
         </main>
         {helps && <Help onClose={() => setHelps(false)} />}
       </div>

@@ -84,7 +84,7 @@ export function Comparison(props: { reference: Snapshot; other: Snapshot | undef
       const { row, difference, isSetpoint } = lines[index]!;
       const { state } = pvs.watch;
       const slot = state.slotOf(row.number);
-      const display = slot === undefined ? {} : displayOf(state.metadata[slot]?.[isSetpoint ? 0 : 1]);
+      const display = slot === undefined ? {} : displayOf(state.metadataOf(slot, isSetpoint ? 0 : 1));
       const isDifferent = difference.differenceClass === DifferenceClass.DIFFERENT;
       setMark(
         cells[0]!,

@@ -184,7 +184,7 @@ function DriftView({ reference, hysteresis }: { reference: StateInit; hysteresis
       const row = shown[index]!;
       const { state } = pvs.watch;
       const slot = state.slotOf(row.live!.number);
-      const display = (role: 0 | 1) => (slot === undefined ? {} : displayOf(state.metadata[slot]?.[role]));
+      const display = (role: 0 | 1) => (slot === undefined ? {} : displayOf(state.metadataOf(slot, role)));
       const isStale = [row.live!.setpoint, row.live!.readback].some((value) => value?.freshness === Freshness.STALE);
       element.classList.toggle("not-live", !isLive || isStale);
       setMark(cells[0]!, `${row.different ? "≠ different" : `? ${classWords(row)}`}${isStale ? ", stale" : ""}`, row.different ? "is-major" : "is-off");

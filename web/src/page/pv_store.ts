@@ -2,8 +2,10 @@
 import type { DreyClient, Watch } from "@drey/client";
 import type { Pv } from "../../gen/drey/catalog/v1/catalog_pb";
 
-const PAGE_SIZE = 1000;
-const CATALOG_PAUSE_MS = 1000;
+const PAGE_SIZE = 5000;
+const LOOK_MS = 100;
+/** Between two readings of the catalog, however often PVs join and leave. */
+const CATALOG_PAUSE_MS = 5000;
 
 export class PvStore {
   readonly watch: Watch;
@@ -63,6 +65,7 @@ export class PvStore {
     let known = -1;
     while (!signal.aborted) {
       const { state } = this.watch;
+      let pause = LOOK_MS;
       if (state.complete && state.population !== known) {
         const population = state.population;
         try {
@@ -71,8 +74,9 @@ export class PvStore {
         } catch {
           // values go on without; it is tried again, and the banner tells of a server that is away
         }
+        pause = CATALOG_PAUSE_MS;
       }
-      await new Promise((resolve) => setTimeout(resolve, CATALOG_PAUSE_MS));
+      await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
 

@@ -1,9 +1,9 @@
 /** PVs: every one, live. */
-import { useEffect, useMemo, useRef, useState } from "react";
+import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { ARRAY, datumText, elementsOf, Kind, numberOf, READBACK, SETPOINT, type Display, type Role, type WatchState } from "@drey/client";
 import type { ChannelMetadata } from "../../gen/drey/common/v1/value_pb";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
-import { Plot } from "./plot";
+import type { PlotProps } from "./plot";
 import type { PvStore } from "./pv_store";
 import { useSession } from "./session";
 import { alarmWords, channelMark, counted, enumWords, graver, nanosecondsText, type Mark } from "./words";
@@ -31,6 +31,16 @@ const STATES: Record<string, (mark: Mark) => boolean> = {
   "○ never found": (mark) => mark.rank === 6,
 };
 
+const LoadedPlot = lazy(async () => ({ default: (await import("./plot")).Plot }));
+
+function Plot(props: PlotProps) {
+  return (
+    <Suspense fallback={<p>Loading …</p>}>
+      <LoadedPlot {...props} />
+    </Suspense>
+  );
+}
+
 const MOST_TRACES = 6;
 const KEPT_POINTS = 2400;
 
@@ -53,7 +63,7 @@ export function displayOf(metadata: ChannelMetadata | undefined): Display {
 
 function channelText(state: WatchState, slot: number, role: Role): string {
   if (!state.hasChannel(slot, role)) return "";
-  return datumText(state.datum(slot, role), displayOf(state.metadata[slot]?.[role])) || "—";
+  return datumText(state.datum(slot, role), displayOf(state.metadataOf(slot, role))) || "—";
 }
 
 interface Filter {
@@ -180,7 +190,7 @@ export function PvsTab() {
       const slot = slots[index]!;
       const mark = graver(markOf(state, slot, SETPOINT), markOf(state, slot, READBACK));
       const pv = pvs.catalog.get(state.numbers[slot]!);
-      const units = state.metadata[slot]?.[SETPOINT]?.units || state.metadata[slot]?.[READBACK]?.units || "";
+      const units = state.metadataOf(slot, SETPOINT)?.units || state.metadataOf(slot, READBACK)?.units || "";
       const name = state.names[slot]!;
       row.classList.toggle("not-live", mark.rank > 3 || pvs.watch.connection !== "live");
       setMark(cells[0]!, mark.word, mark.look);
@@ -373,7 +383,7 @@ function isPlottableArray(kind: number): boolean {
 
 function ChannelFacts({ state, slot, role }: { state: WatchState; slot: number; role: Role }) {
   const place = 2 * slot + role;
-  const metadata = state.metadata[slot]?.[role];
+  const metadata = state.metadataOf(slot, role);
   const datum = state.datum(slot, role);
   const mark = markOf(state, slot, role);
   const isArray = datum.kind >= ARRAY;

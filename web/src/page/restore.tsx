@@ -362,7 +362,7 @@ function PlanTable({ items }: { items: readonly PlanItem[] }) {
     () => (index, cells) => {
       const item = shown[index]!;
       const slot = pvs.watch.state.slotOf(item.number);
-      const display = slot === undefined ? {} : displayOf(pvs.watch.state.metadata[slot]?.[0]);
+      const display = slot === undefined ? {} : displayOf(pvs.watch.state.metadataOf(slot, 0));
       const isWrite = item.skip === SkipReason.UNSPECIFIED;
       setCell(cells[0]!, isWrite ? String(item.stage) : "");
       setMark(
@@ -572,7 +572,7 @@ function Report({ restoreId }: { restoreId: string }) {
     () => (index, cells) => {
       const item = shown[index]!;
       const slot = pvs.watch.state.slotOf(item.number);
-      const display = slot === undefined ? {} : displayOf(pvs.watch.state.metadata[slot]?.[0]);
+      const display = slot === undefined ? {} : displayOf(pvs.watch.state.metadataOf(slot, 0));
       const skip = item.verdict === Verdict.SKIPPED ? `: ${enumWords(SkipReason[item.skip])}` : "";
       setMark(cells[0]!, `${verdictShape(item.verdict)} ${enumWords(Verdict[item.verdict])}${skip}`, verdictLook(item.verdict));
       setCell(cells[1]!, item.name, "", item.name);

@@ -7,6 +7,7 @@ import { displayOf } from "./pvs";
 import { useSession } from "./session";
 import { go } from "./snapshots";
 import { searched, SearchedGrid } from "./tables";
+import { valuesCsv } from "./values_csv";
 import { useAsked } from "./use_call";
 import { channelMark, counted, graver, nanosecondsText, timeText, valueText } from "./words";
 import { Freshness, PvRowSchema, type ChannelMetadata, type PvRow, type Value } from "../../gen/drey/common/v1/value_pb";
@@ -82,6 +83,13 @@ export function SnapshotValues({ snapshot }: { snapshot: Snapshot }) {
         >
           Export {counted(shown.length)} PVs as JSON lines
         </button>
+        <button
+          disabled={shown.length === 0}
+          title="A line for each PV, numbers with all their digits"
+          onClick={() => saveFile(`snapshot-${snapshot.id}.csv`, "text/csv;charset=utf-8", valuesCsv(shown, asked.answer!.metadata))}
+        >
+          … as CSV
+        </button>
       </div>
       <SearchedGrid
         label="Values of the snapshot"
@@ -111,9 +119,13 @@ function saveLines(snapshot: Snapshot, rows: readonly PvRow[]): void {
   const options = { useProtoFieldName: true, alwaysEmitImplicit: true } as const;
   const lines = [{ snapshot: toJson(SnapshotSchema, snapshot, options) }, ...rows.map((row) => toJson(PvRowSchema, row, options))];
   const text = lines.map((line) => `${JSON.stringify(line)}\n`);
+  saveFile(`snapshot-${snapshot.id}.jsonl`, "application/x-ndjson", text);
+}
+
+function saveFile(name: string, type: string, text: readonly string[]): void {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob(text, { type: "application/x-ndjson" }));
-  link.download = `snapshot-${snapshot.id}.jsonl`;
+  link.href = URL.createObjectURL(new Blob([...text], { type }));
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
