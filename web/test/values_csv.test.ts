@@ -6,6 +6,23 @@ import { valuesCsv } from "../src/page/values_csv";
 
 const time = { sourceTimeNs: 1_700_000_000_123_456_789n, state: 3, severity: 2 };
 
+test("what others wrote is no formula, and a number is one", () => {
+  const rows = [
+    create(PvRowSchema, {
+      number: "7",
+      name: "=HYPERLINK(1)",
+      setpoint: { data: { case: "stringValue", value: "@SUM(1)" }, ...time },
+      readback: { data: { case: "float64Array", value: { elements: [-1, NaN, -Infinity] } }, ...time },
+    }),
+    create(PvRowSchema, { number: "8", name: "-A:B", setpoint: { data: { case: "float64Value", value: -1.5 }, ...time } }),
+  ];
+  const metadata = new Map([["7", create(PvMetadataSchema, { number: "7", device: "+1+1", setpoint: { units: "=cmd|' /C calc'!A0" } })]]);
+  const [, , first, second] = valuesCsv(rows, metadata);
+  expect(first).toMatch(/^'=HYPERLINK\(1\),7,'\+1\+1,'@SUM\(1\),'=cmd\|' \/C calc'!A0,/);
+  expect(first).toContain(",-1 NaN -Infinity,");
+  expect(second).toMatch(/^'-A:B,8,,-1\.5,/);
+});
+
 test("a line for each PV, with all digits, all elements and any text", () => {
   const rows = [
     create(PvRowSchema, {

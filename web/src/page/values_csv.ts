@@ -6,7 +6,14 @@ import type { PvMetadata } from "../../gen/drey/snapshot/v1/snapshot_service_pb"
 const CHANNEL = ["value", "units", "severity", "state", "time_ns", "address"] as const;
 const HEAD = ["name", "number", "device", ...["setpoint", "readback"].flatMap((role) => CHANNEL.map((column) => `${role}_${column}`))];
 
-function quoted(text: string): string {
+/** A spreadsheet would calculate what IOCs and other people wrote like a formula; behind an apostrophe it is a text. Numbers stay. */
+function shown(text: string): string {
+  const formula = /^[=+\-@\t\r]/.test(text) && text.split(" ").some((part) => Number.isNaN(Number(part)) && part !== "NaN");
+  return formula ? `'${text}` : text;
+}
+
+function quoted(cell: string): string {
+  const text = shown(cell);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
