@@ -150,6 +150,36 @@ async def test_a_holder_with_a_shorter_duration_is_followed(site: KubernetesSite
         assert term.valid
 
 
+async def test_what_is_given_back_is_taken_soon_however_long_the_lease(
+    site: KubernetesSite,
+) -> None:
+    free = {"spec": {"leaseDurationSeconds": 1}}
+    await site.server.call("PATCH", f"{site.path}/drey-shard-0", free)
+    opened = open_kubernetes(
+        namespace=site.namespace,
+        identity="patient",
+        prefix="drey-",
+        duration_s=4800,  # an eighth of it is ten times what the test waits
+        kubeconfig=site.kubeconfig,
+    )
+    async with opened as lease:
+        async with holding(lease, "shard-0") as term:
+            first = term.epoch
+        async with holding(lease, "shard-0") as term:
+            assert term.epoch > first
+        giver = asyncio.Event()
+
+        async def give() -> None:
+            async with holding(lease, "shard-0"):
+                giver.set()
+                await asyncio.sleep(1)  # the other has looked, and waits for its next look
+
+        task = asyncio.create_task(give())
+        await asyncio.wait_for(giver.wait(), 60)
+        async with holding(lease, "shard-0"):
+            await task
+
+
 @pytest.mark.parametrize("in_the_midst", [False, True])
 async def test_an_owner_that_is_cancelled_gives_back(
     site: KubernetesSite, in_the_midst: bool

@@ -42,6 +42,8 @@ _GIVEN_BACK = "drey.dev/given-back"
 _OK, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 200, 403, 404, 409
 _ERROR_TEXT = 300
 _FOLLOWED_WRITES = 8
+_LONGEST_LOOK_S = 0.5
+"""Between two looks of one who waits: what is given back is not to lie there for long."""
 _CONNECTIONS = 32
 
 
@@ -120,7 +122,7 @@ class KubernetesLease:
             if obstacle and obstacle != trouble:
                 _log.warning("lease waits", extra={"lease": tenure.name, "error": obstacle})
             trouble = obstacle
-            pause = duration_s / 8
+            pause = min(duration_s / 8, _LONGEST_LOOK_S)
             await asyncio.sleep(backoff(0, first_s=pause, cap_s=pause))
 
     async def _renew_while_ours(self, tenure: _Tenure, term: Term) -> None:
