@@ -77,6 +77,16 @@ def told(client: DriftClient) -> dict[str, tuple[int, int, float]]:
     }
 
 
+def knows_keys(running: Running) -> bool:
+    try:
+        request = monitor_service_pb2.GetMonitorStatusRequest()
+        running.monitor.GetMonitorStatus(request, **running.call("VIEWER"))
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        return False
+    return True
+
+
 def test_what_is_told_is_what_a_comparison_says(running: Running) -> None:
     snapshot = running.take("before the drift")
     reference = state_pb2.StateRef(snapshot_id=snapshot.id)
@@ -100,6 +110,8 @@ def test_what_is_told_is_what_a_comparison_says(running: Running) -> None:
         # the screen goes on when its gateway is killed: another one knows nothing of the past
         running.stack.supervisor.kill("gateway")
         running.pump(lambda: bool(failures))
+    # it listens before it has read the keys, and refuses who comes then
+    running.pump(lambda: knows_keys(running))
     with screen(running.stack.server, running.keys["VIEWER"], spec, client) as failures:
         running.pump(again)
         running.pump(lambda: ("drey-gateway", "drey.drift.pvs") in running.collector.metrics)
