@@ -41,6 +41,9 @@ HELD = (
 )
 """Where a leak and a warning fail the test. Other folders are not brought under it yet."""
 
+DEBUGGED = ("tests/unit/", "tests/contract/")
+"""Where event loops are in debug mode, and what they complain of fails the test."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -48,3 +51,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("error"))
         else:
             item.add_marker(pytest.mark.may_leak)
+        if item.nodeid.startswith(DEBUGGED):
+            item.add_marker(pytest.mark.asyncio_debug)

@@ -3,12 +3,17 @@
 A pytest plugin. What lives on purpose is known by how it came: a fixture of a module or of the
 session owns what appeared while it was set up, until it is torn down. What such a fixture makes
 later (its supervisor restarts a process, its channel connects again) it declares by `keep`.
+
+A test that is marked `asyncio_debug` has its event loop in debug mode, in which a call from another
+thread is an error; what the loop complains of (an exception that nobody fetched, a task that was
+dropped) fails it too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import re
 import socket
@@ -71,6 +76,7 @@ class LeakWatch:
     owned: dict[object, Resources] = field(default_factory=dict)
     keepers: list[Keeper] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
     _strangers: set[int] = field(default_factory=set)
 
     def look(self) -> Resources:
@@ -121,8 +127,8 @@ class LeakWatch:
         if self.known is None:
             return []
         left = self.wait_surplus()
-        names, self.tasks = [f"task {task}" for task in self.tasks], []
-        names += describe(left)
+        names = [f"task {task}" for task in self.tasks] + self.complaints + describe(left)
+        self.tasks, self.complaints = [], []
         self.known |= left
         return names
 
@@ -170,6 +176,18 @@ def keep_libca(left: Resources) -> Resources:
 watch = LeakWatch(keepers=[keep_libca])
 
 
+class LoopComplaints(logging.Handler):
+    """What event loops in debug mode log as errors; of the others it comes at any later time.
+
+    They say where an object was made, and complain of it when it is collected.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if "created at (most recent call last)" in text:
+            watch.complaints.append(f"asyncio: {text}")
+
+
 @contextmanager
 def keep(keeper: Keeper) -> Iterator[None]:
     """Within it, what `keeper` picks from what is left over is no leak."""
@@ -213,6 +231,7 @@ def keep_iocs(folder: Path) -> Iterator[None]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Mark what is started, and note the tasks that a loop finds when it is closed."""
+    config.addinivalue_line("markers", "asyncio_debug: has its event loop in debug mode")
     config.addinivalue_line("markers", "may_leak: is not looked at for what it leaves behind")
     os.environ[MARK] = watch.mark
     patch = pytest.MonkeyPatch()
@@ -224,6 +243,11 @@ def pytest_configure(config: pytest.Config) -> None:
         cancel_all(loop)
 
     patch.setattr(asyncio.runners, "_cancel_all_tasks", note_and_cancel)
+    log, handler = logging.getLogger("asyncio"), LoopComplaints(logging.ERROR)
+    log.addHandler(handler)
+    config.add_cleanup(lambda: log.removeHandler(handler))
+    # that a callback took long is the pace of the machine
+    log.addFilter(lambda record: record.levelno > logging.WARNING or "took" not in str(record.msg))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -235,6 +259,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
             grpc.aio.init_grpc_aio()
         watch.known = watch.look()
     item.stash[_FAILED_BEFORE] = item.session.testsfailed
+    # of pytest-asyncio, which asks for it when it makes the loop of a test
+    item.config.option.asyncio_debug = item.get_closest_marker("asyncio_debug") is not None
     yield
 
 

@@ -58,6 +58,18 @@ def test_that_fails_is_not_told_of_its_leaks():
 def test_that_lets_go_a_little_later():
     threading.Thread(target=time.sleep, args=(0.1,)).start()
 
+@pytest.mark.asyncio_debug
+async def test_exception_that_nobody_fetches():
+    async def fail():
+        raise RuntimeError("nobody asks")
+    task = asyncio.create_task(fail())
+    await asyncio.wait({task})
+
+@pytest.mark.asyncio_debug
+async def test_a_call_of_another_thread_is_refused():
+    with pytest.raises(RuntimeError, match="thread"):
+        await asyncio.to_thread(asyncio.get_running_loop().call_soon, print)
+
 def test_last(tidy):
     pass
 """
@@ -67,6 +79,7 @@ LEAVES = {
     "test_socket": "LISTEN",
     "test_process": "sleep 20.25",
     "test_process_of_a_process_that_ended": "sleep 20.125",
+    "test_exception_that_nobody_fetches": "nobody asks",
     # what a fixture of the module made is missed when the module is over
     "test_last": "LISTEN",
 }
