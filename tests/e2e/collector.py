@@ -15,6 +15,9 @@ from opentelemetry.proto.collector.metrics.v1 import (
 )
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+THREADS = "collector"
+"""How the names of its threads begin; they are made when they are needed."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -77,7 +80,7 @@ class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
 def collecting() -> Iterator[Collector]:
     """Run a collector on a free loopback port."""
     collector = Collector()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
+    server = grpc.server(futures.ThreadPoolExecutor(2, thread_name_prefix=THREADS))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(collector), server)
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(collector), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -23,7 +23,8 @@ from drey_core.permissions import ADMIN, ROLES
 from drey_stack import HttpOptions
 from drey_stack.simulated import SimulatedMachine
 from drey_stack.whole import Stack, StackOptions
-from tests.e2e.collector import Collector, collecting
+from drey_testing.leaks import Keeper, Resources, connections_of, keep, keep_threads
+from tests.e2e.collector import THREADS, Collector, collecting
 
 T = TypeVar("T")
 
@@ -161,12 +162,35 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
                 _make_keys(found)
                 _import(found)
                 _settle(found)
-                yield found
+                with keep(keep_started_again(found)), keep(keep_threads(THREADS)):
+                    yield found
         finally:
             stop.set()
             if not life.done():
                 loop.run_until_complete(life)
             loop.close()
+
+
+def keep_started_again(running: Running) -> Keeper:
+    """What the stack starts again when a test has killed it, and what connects again then.
+
+    That is: processes of the stack; their exporters at our collector; our channel at the gateway.
+    """
+    stack = running.stack
+    collector = int(running.collector.endpoint.rpartition(":")[2])
+    gateway = int(stack.server.rpartition(":")[2])
+
+    def chosen(left: Resources) -> Resources:
+        parts = [stack.postgres, stack.nats, stack.valkey, stack.envoy]
+        pids = {status.pid for status in stack.supervisor.status()}
+        pids |= {part.pid for part in parts if part is not None}
+        connections = connections_of(left.sockets).items()
+        exporters = [name for name, c in connections if c and c.laddr.port == collector]
+        channels = [name for name, c in connections if c and c.raddr and c.raddr.port == gateway]
+        sockets = frozenset([*exporters, *channels[:1]])
+        return Resources(sockets=sockets, processes=left.processes & pids)
+
+    return chosen
 
 
 def _make_keys(running: Running) -> None:
