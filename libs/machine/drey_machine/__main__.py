@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from drey_machine import client
-from drey_machine.ioc import Serving, serve, write_atomically
+from drey_machine.ioc import Serving, serve, serve_rehearsal, write_atomically
+from drey_machine.rehearsed import SimMachine
 from drey_stack.ports import LOOPBACK
 
 
@@ -25,6 +26,17 @@ def _serve_command(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     args.folder = args.folder.absolute()
     serve(Serving(**vars(args)))
+
+
+def _rehearse_command(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser("python -m drey_machine rehearse")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--channels", type=Path, required=True, help="JSON, of SimMachine.write")
+    parser.add_argument("--port", type=int, default=0, help="0: a free one")
+    parser.add_argument("--repeater-port", type=int, default=0, help="0: a free one")
+    args = parser.parse_args(argv)
+    what = Serving(args.folder.absolute(), port=args.port, repeater_port=args.repeater_port)
+    serve_rehearsal(what, SimMachine.read(args.channels))
 
 
 def _disturb_command(argv: list[str]) -> None:
@@ -69,7 +81,12 @@ def _write_command(argv: list[str]) -> None:
 
 def main() -> None:
     """Run the command that the first word names; to serve is the one without a name."""
-    commands = {"disturb": _disturb_command, "read": _read_command, "write": _write_command}
+    commands = {
+        "disturb": _disturb_command,
+        "read": _read_command,
+        "rehearse": _rehearse_command,
+        "write": _write_command,
+    }
     argv = sys.argv[1:]
     if argv and argv[0] in commands:
         commands[argv[0]](argv[1:])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,19 @@ _START_S = 600.0
 
 
 class SimulatedMachine:
-    """A machine of `pvs` PVs in `folder`. Use inside `async with`, from the main thread."""
+    """A machine of `pvs` PVs in `folder`. Use inside `async with`, from the main thread.
 
-    def __init__(self, folder: Path, pvs: int) -> None:
+    `command`: what else it serves, as words for its program.
+    """
+
+    def __init__(self, folder: Path, pvs: int = 0, *, command: Sequence[str] = ()) -> None:
         self.folder = Path(folder).absolute()
-        self._pvs = pvs
+        self._command = command or ("--pvs", str(pvs))
         self._process: Process | None = None
         self._lock: int | None = None
         self.environment: dict[str, str] = {}
+        self.ports = (0, 0)
+        """Of Channel Access and of its repeater."""
         self.catalog = self.folder / "machine.csv"
 
     async def __aenter__(self) -> SimulatedMachine:
@@ -39,12 +45,13 @@ class SimulatedMachine:
         self._lock = hold_folder(self.folder)
         (self.folder / "machine.json").unlink(missing_ok=True)
         try:
-            self._process = self._spawn_machine("--pvs", str(self._pvs))
+            self._process = self._spawn_machine(*self._command)
             described = await asyncio.wait_for(self._wait_description(self._process), _START_S)
         except BaseException:
             await finish(self._stop_machine())
             raise
         self.environment = described["env"]
+        self.ports = (described["ca_port"], described["repeater_port"])
         return self
 
     async def __aexit__(self, *_: object) -> None:

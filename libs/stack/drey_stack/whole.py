@@ -84,11 +84,11 @@ class StackOptions:
     """How to run the stack.
 
     `listen`: address of the gateway; empty takes a free port of 127.0.0.1, `gateway_port` where it
-    is free. `epics`: EPICS_CA_* variables for monitor, snapshot and restore, over those of this
-    process. `environment`: further variables for all services, such as DREY_OTLP_ENDPOINT; a
-    DREY_POSTGRES_URL, DREY_NATS_URL or DREY_REDIS_URL in it names a server from outside, and that
-    part is not started here. `postgres_owner_url`: by which the migrations own the schemas of such
-    a Postgres; empty: the services' role owns them.
+    is free. `epics`: EPICS_* variables for monitor, snapshot and restore; where there are any, none
+    of this process is passed on. `environment`: further variables for all services, such as
+    DREY_OTLP_ENDPOINT; a DREY_POSTGRES_URL, DREY_NATS_URL or DREY_REDIS_URL in it names a server
+    from outside, and that part is not started here. `postgres_owner_url`: by which the migrations
+    own the schemas of such a Postgres; empty: the services' role owns them.
     `http`: serve gRPC-Web and REST too, through Envoy, by the gateway's certificate where it has
     one. `fsync=False` is for tests.
     """
@@ -146,7 +146,10 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of the services."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("DREY_")}
+        # of EPICS either all is of this process or all is given, lest a machine that was not meant
+        # be found
+        own = ("DREY_", "EPICS_") if self.options.epics else ("DREY_",)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(own)}
         inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # each start would compile everything anew
         keys = self.folder / "keys"
         return {

@@ -301,6 +301,12 @@ def get_plan(session: CliSession, plan_id: str) -> restore_pb2.Plan:
     return client.call(client.restores.GetPlan, request).plan
 
 
+def get_restore(session: CliSession, identity: str) -> restore_pb2.Restore:
+    client = session.client
+    request = restore_service_pb2.GetRestoreRequest(id=identity)
+    return client.call(client.restores.GetRestore, request).restore
+
+
 def show_restore(
     session: CliSession, restore: restore_pb2.Restore, *, limit: int, everything: bool
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from drey_cli.commands.restore import (
     get_plan,
+    get_restore,
     own_restore_argument,
     read_plan,
     restore_command,
@@ -33,7 +34,7 @@ from drey_cli.session import CliSession, command, end_with
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
-_ENDED = frozenset({"completed", "aborted", "interrupted", "failed"})
+ENDED = frozenset({"completed", "aborted", "interrupted", "failed"})
 _SHOWN = 20
 
 
@@ -135,7 +136,7 @@ def restore_states(session: CliSession, restore_id: str) -> Iterator[restore_pb2
     method = session.client.restores.WatchRestore
     for message in follow_stream(session, method, request, meanwhile="the restore goes on"):
         yield message.restore
-        if state_of(message.restore) in _ENDED:
+        if state_of(message.restore) in ENDED:
             return
     raise CliError(
         f"the server ended the watch of restore {restore_id}",
@@ -148,7 +149,7 @@ def restore_states(session: CliSession, restore_id: str) -> Iterator[restore_pb2
 def _follow_restore(session: CliSession, restore: restore_pb2.Restore) -> restore_pb2.Restore:
     """Show bars until the restore has ended; at Ctrl-C ask what is to become of it."""
     last = restore
-    while state_of(last) not in _ENDED:
+    while state_of(last) not in ENDED:
         try:
             with session.out.progress() as progress:
                 task = progress.add_task("waiting", total=None)
@@ -213,19 +214,13 @@ def _show_end(session: CliSession, restore: restore_pb2.Restore) -> None:
     if restore.rollback_restore_id:
         session.out.note(f"it goes back: restore {restore.rollback_restore_id}", "yellow")
         shown["rollback"] = _follow_restore(
-            session, _get_restore(session, restore.rollback_restore_id)
+            session, get_restore(session, restore.rollback_restore_id)
         )
         if not session.out.json:
             show_restore(session, shown["rollback"], limit=_SHOWN, everything=False)
     if session.out.json:
         session.out.document(shown)
     end_with(exit_code(restore))
-
-
-def _get_restore(session: CliSession, identity: str) -> restore_pb2.Restore:
-    client = session.client
-    request = restore_service_pb2.GetRestoreRequest(id=identity)
-    return client.call(client.restores.GetRestore, request).restore
 
 
 def refuse_failed(restore: restore_pb2.Restore) -> None:
@@ -260,7 +255,7 @@ def watch(session: CliSession, restore: str) -> None:
         refuse_failed(last)
         end_with(exit_code(last))
         return
-    _show_end(session, _follow_restore(session, _get_restore(session, identity)))
+    _show_end(session, _follow_restore(session, get_restore(session, identity)))
 
 
 @command(
@@ -361,7 +356,7 @@ def resume(
         verify_timeout=verify_timeout,
         comment=comment,
     )
-    known = _get_restore(session, request.id)
+    known = get_restore(session, request.id)
     interrupted = state_of(known) == "interrupted"
     if interrupted:
         session.confirm(_resume_question(known, also_unknown=also_unknown), yes=yes)

@@ -122,13 +122,13 @@ def up_command(
     its data again.
     """
     out = Output()
-    with _foreground(out, "stopped", ExitCode.OK) as front:
+    with running_in_foreground(out, "stopped", ExitCode.OK) as front:
         http = _http_options(web, web_listen, web_origin)
         front.run(_run_stack(out, state, listen, shards, monitors, simulate, http))
 
 
 @contextmanager
-def _foreground(out: Output, farewell: str, code: ExitCode) -> Iterator[Foreground]:
+def running_in_foreground(out: Output, farewell: str, code: ExitCode) -> Iterator[Foreground]:
     """Run what starts processes: a signal ends it with a farewell and this exit code."""
     if platform.system() != "Linux":
         raise CliError(
@@ -276,7 +276,7 @@ def demo_command(pvs: int, disturb: int, report: Path | None, keep: Path | None)
     """
     out = Output()
     farewell = "stopped; nothing is left running"
-    with _foreground(out, farewell, ExitCode.INTERRUPTED) as front:
+    with running_in_foreground(out, farewell, ExitCode.INTERRUPTED) as front:
         folder = keep or Path(tempfile.mkdtemp(prefix="drey-demo-"))
         try:
             ok = front.run(_run_demo(out, folder, pvs, min(disturb, pvs // 4), report))

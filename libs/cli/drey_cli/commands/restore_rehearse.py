@@ -1,0 +1,609 @@
+"""`drey restore rehearse`: a plan run against a simulated machine made from its own channels."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from drey_cli.commands.restore import get_plan, read_plan, read_restore, restore_command
+from drey_cli.commands.restore_run import ENDED, check_digest, exit_code
+from drey_cli.contracts import (
+    catalog_service_pb2,
+    monitor_service_pb2,
+    restore_pb2,
+    restore_service_pb2,
+    selector_pb2,
+    snapshot_pb2,
+    snapshot_service_pb2,
+    value_pb2,
+)
+from drey_cli.errors import CliError, ExitCode, from_item_error, from_rpc_error
+from drey_cli.naming import plan_id
+from drey_cli.options import SPAN, argument, limit_option, option
+from drey_cli.render.restores import (
+    restore_items_table,
+    restore_verdict,
+    stage_text,
+    state_of,
+    verdict_counts,
+)
+from drey_cli.render.table import Cell, Table, number_field, table_of, text_field
+from drey_cli.render.words import format_span, plural
+from drey_cli.session import CliSession, command, end_with
+from drey_client.parts import whole_rows
+
+if TYPE_CHECKING:
+    import grpc
+    from google.protobuf.duration_pb2 import Duration
+
+    from drey_cli.rehearsing import KnownPv, Rehearsal
+    from drey_machine.rehearsed import SimMachine
+    from drey_stack.whole import Stack
+
+_SHOWN = 50
+_NAMES_AT_ONCE = 20_000
+_PVS_AT_ONCE = 2_000
+_EARLIER_RESTORES = 20
+"""How many of the newest restores are looked at for how long writes took."""
+_SNAPSHOT_TRIES = 600
+_PLAN_TRIES = 20
+_DEADLINE_S = 600.0
+"""Catches what hangs, on a machine of any pace."""
+
+
+@command(
+    "rehearse",
+    restore_command,
+    gives="{plan, restore, items, stages, recorded, assumed, missing, planned_otherwise}",
+    examples=(
+        "drey restore rehearse latest",
+        "drey restore rehearse 0192f3a4 --write-timeout 60s --keep rehearsal",
+    ),
+)
+@argument("plan", help="Id, part of one, or latest.")
+@option("--write-timeout", type=SPAN, metavar="TIME", help="For all writes. Default 10s.")
+@option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default 10s.")
+@option(
+    "--keep",
+    type=Path,
+    metavar="FOLDER",
+    help="Keep its state and logs in this new folder, to look at.",
+)
+@limit_option(_SHOWN, "Most items shown")
+def rehearse(
+    session: CliSession,
+    plan: str,
+    write_timeout: Duration | None,
+    verify_timeout: Duration | None,
+    keep: Path | None,
+    limit: int,
+) -> None:
+    """Run a plan against a simulated machine made from its own channels. Writes to no real one.
+
+    The machine is a softIOC on loopback of this host, with a Drey of its own beside it: records
+    with the values, limits and labels of now, readbacks and done channels that follow after the
+    time that earlier restores took. Where there was none, the settle time of the policy is assumed,
+    or none. The same plan is made there, and executed. Nothing is left running. What cannot be
+    simulated, or is planned otherwise there, is named. Exit code as that of a restore: 0 only if
+    all of the plan was rehearsed and every PV verified, 4 if not.
+    """
+    from drey_cli.commands.up import running_in_foreground
+    from drey_cli.rehearsing import condition_names, make_rehearsal, rehearsed_items
+
+    client = session.client
+    known_plan = get_plan(session, plan_id(client, plan))
+    check_digest(session, known_plan)
+    items = list(rehearsed_items(read_plan(session, known_plan.id)))
+    if not any(item.HasField("target") for item in items):
+        raise CliError(
+            f"plan {known_plan.id} writes nothing: there is nothing to rehearse",
+            reason="PLAN_EMPTY",
+            remedy=f"see the reasons: drey restore show --plan {known_plan.id} --all",
+        )
+    names = [item.name for item in items]
+    known = _known_pvs(session, [*names, *condition_names(known_plan.spec)])
+    recorded = _recorded_latencies(session, items)
+    rehearsal = make_rehearsal(known_plan.spec, items, known, recorded)
+    if not rehearsal.now.writes:
+        raise CliError(
+            "no PV of the plan can be simulated: "
+            + "; ".join(f"{name}: {why}" for name, why in list(rehearsal.missing.items())[:10])
+        )
+    requested = restore_service_pb2.ExecutePlanRequest(
+        write_timeout=write_timeout, verify_timeout=verify_timeout
+    )
+    with running_in_foreground(session.out, "stopped", ExitCode.INTERRUPTED) as front:
+        folder = keep or Path(tempfile.mkdtemp(prefix="drey-rehearsal-"))
+        try:
+            walk = RehearsalWalk(session, folder, known_plan, rehearsal, requested)
+            course = front.run(walk.run())
+        finally:
+            if keep is None:
+                shutil.rmtree(folder)
+    _show_course(session, known_plan, rehearsal, course, limit)
+
+
+def _known_pvs(session: CliSession, names: Sequence[str]) -> dict[str, KnownPv]:
+    """What is known now of PVs, by name; those that the catalog does not have are left out."""
+    from drey_cli.rehearsing import KnownPv
+
+    client = session.client
+    rows: dict[int, Any] = {}
+    metadata: dict[int, Any] = {}
+    for start in range(0, len(names), _NAMES_AT_ONCE):
+        selector = selector_pb2.Selector(names=names[start : start + _NAMES_AT_ONCE])
+        request = monitor_service_pb2.GetValuesRequest(selector=selector, with_metadata=True)
+        with client.stream(client.monitor.GetValues, request) as stream:
+            messages = _each_metadata(stream, metadata)
+            rows |= {
+                row.number: row for row in whole_rows(row for each in messages for row in each.rows)
+            }
+    pairs = ((rows[number], metadata[number]) for number in rows.keys() & metadata.keys())
+    return {row.name: KnownPv(row, known) for row, known in pairs}
+
+
+def _each_metadata(
+    stream: Iterable[monitor_service_pb2.GetValuesResponse], metadata: dict[int, Any]
+) -> Iterable[monitor_service_pb2.GetValuesResponse]:
+    for message in stream:
+        metadata |= {each.number: each for each in message.metadata}
+        yield message
+
+
+def _recorded_latencies(
+    session: CliSession, items: Sequence[restore_pb2.PlanItem]
+) -> dict[str, float]:
+    """Seconds that the writes took in the newest restore that has them, by name of the PV."""
+    from drey_cli.rehearsing import recorded_seconds
+
+    client = session.client
+    by_name = {item.name: item for item in items if item.HasField("target")}
+    found: dict[str, float] = {}
+    request = restore_service_pb2.ListRestoresRequest()
+    restores = client.list_items(
+        client.restores.ListRestores, request, "restores", limit=_EARLIER_RESTORES
+    )
+    for restore in restores:
+        if len(found) == len(by_name):
+            break
+        if restore.HasField("end_time"):
+            items_then = read_restore(session, restore.id, everything=True)
+            found = recorded_seconds(items_then, by_name) | found
+    return found
+
+
+@dataclass
+class RehearsedCourse:
+    """What became of it there."""
+
+    plan: restore_pb2.Plan
+    restore: restore_pb2.Restore
+    items: list[restore_pb2.RestoreItem] = field(default_factory=list)
+    otherwise: dict[str, str] = field(default_factory=dict)
+
+
+class RehearsalWalk:
+    """The steps, with a machine and a stack of their own in `folder`."""
+
+    def __init__(
+        self,
+        session: CliSession,
+        folder: Path,
+        plan: restore_pb2.Plan,
+        rehearsal: Rehearsal,
+        requested: restore_service_pb2.ExecutePlanRequest,
+    ) -> None:
+        self._out, self._folder = session.out, folder.absolute()
+        self._plan, self._rehearsal, self._requested = plan, rehearsal, requested
+        self._call: dict[str, Any] = {}
+        self._channel: grpc.aio.Channel
+
+    async def run(self) -> RehearsedCourse:
+        """Take the state there, change the machine to what it is now, plan, execute, read."""
+        import asyncio
+
+        import grpc
+
+        from drey_cli.rehearsing import planned_otherwise
+        from drey_stack.whole import Stack, StackOptions
+
+        say = self._out.note
+        self._folder.mkdir(parents=True, exist_ok=True)
+        async with AsyncExitStack() as started:
+            say(f"simulating {plural(len(self._rehearsal.now.channels), 'channel')} on loopback")
+            machine = await started.enter_async_context(AsyncExitStack())
+            before = await self._enter_machine(machine, self._rehearsal.stored, (0, 0))
+            options = StackOptions(self._folder / "state", epics=before.environment, fsync=False)
+            stack = await started.enter_async_context(Stack(options))
+            self._call = {
+                "metadata": (("authorization", f"Bearer {stack.key}"),),
+                "timeout": _DEADLINE_S,
+            }
+            self._channel = await started.enter_async_context(_open_channel(stack))
+            try:
+                await self._create_pvs()
+                await self._wait_connected(self._rehearsal.stored, before.ports[0])
+                snapshot_id = await self._take_stored()
+                await machine.aclose()
+                await self._wait_connected(None, before.ports[0])
+                await self._enter_machine(machine, self._rehearsal.now, before.ports)
+                await self._wait_connected(self._rehearsal.now, before.ports[0])
+                say("making the same plan there")
+                # labels and limits of the machine that came back may be known a moment later
+                for _ in range(_PLAN_TRIES):
+                    plan, items = await self._make_plan(snapshot_id)
+                    otherwise = planned_otherwise(self._rehearsal.items, items)
+                    if not otherwise:
+                        break
+                    await asyncio.sleep(0.5)
+                course = RehearsedCourse(plan, restore_pb2.Restore(), otherwise=otherwise)
+                if plan.writes:
+                    say(f"executing {plural(plan.writes, 'write')} there")
+                    await self._execute(course)
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc_error(error, server=stack.server) from error
+            except TimeoutError as error:
+                raise CliError(
+                    "the simulated machine did not come up as it was made; see the logs with --keep"
+                ) from error
+        return course
+
+    async def _enter_machine(
+        self, scope: AsyncExitStack, served: SimMachine, ports: tuple[int, int]
+    ) -> Any:
+        from drey_stack.simulated import SimulatedMachine
+
+        folder = self._folder / "machine"
+        folder.mkdir(exist_ok=True)
+        channels = folder / "channels.json"
+        served.write(channels)
+        port, repeater = (str(each) for each in ports)
+        words = ("rehearse", "--channels", str(channels), "--port", port)
+        return await scope.enter_async_context(
+            SimulatedMachine(folder, command=(*words, "--repeater-port", repeater))
+        )
+
+    async def _create_pvs(self) -> None:
+        from drey.catalog.v1 import catalog_service_pb2_grpc
+
+        catalog = catalog_service_pb2_grpc.CatalogServiceStub(self._channel)
+        pvs = self._rehearsal.pvs
+        for start in range(0, len(pvs), _PVS_AT_ONCE):
+            request = catalog_service_pb2.BatchCreatePvsRequest(
+                pvs=pvs[start : start + _PVS_AT_ONCE], request_id=str(uuid4())
+            )
+            answer = await catalog.BatchCreatePvs(request, **self._call)
+            refused = {
+                pv.name: result.error
+                for pv, result in zip(request.pvs, answer.results, strict=True)
+                if result.HasField("error")
+            }
+            for name, error in refused.items():
+                raise from_item_error(error, subject=f"the rehearsal's catalog refused {name}")
+
+    async def _wait_connected(self, served: SimMachine | None, port: int) -> None:
+        """Wait until the channels of a machine have values: of this machine, and no other."""
+        import asyncio
+
+        from drey.monitor.v1 import monitor_service_pb2_grpc
+
+        monitor = monitor_service_pb2_grpc.MonitorServiceStub(self._channel)
+        wanted = 0 if served is None else self._catalogued(served)
+        request = monitor_service_pb2.GetMonitorStatusRequest()
+        everything = selector_pb2.Selector(all=True)
+        values = monitor_service_pb2.GetValuesRequest(selector=everything, with_metadata=True)
+        connected = value_pb2.CONNECTION_STATE_CONNECTED
+        labels = {} if served is None else _known_labels(served)
+        async with asyncio.timeout(_DEADLINE_S):
+            while True:
+                status = await monitor.GetMonitorStatus(request, **self._call)
+                if sum(shard.connected for shard in status.shards) == wanted:
+                    there, unlabeled = 0, dict(labels)
+                    async for message in monitor.GetValues(values, **self._call):
+                        for row in message.rows:
+                            there += row.setpoint.state == connected
+                            there += row.readback.state == connected
+                        for metadata in message.metadata:
+                            refuse_other_hosts(metadata, port)
+                            for channel in (metadata.setpoint, metadata.readback):
+                                if unlabeled.get(channel.address) == [*channel.enum_labels]:
+                                    del unlabeled[channel.address]
+                    # of a large value each part counts; of done channels nothing is known here
+                    if there >= wanted and not unlabeled.keys() & self._catalog_addresses():
+                        return
+                await asyncio.sleep(0.05)
+
+    def _catalogued(self, served: SimMachine) -> int:
+        """How many of a machine's channels the catalog has; done channels are not in it."""
+        return len(self._catalog_addresses() & {each.served_at for each in served.channels})
+
+    def _catalog_addresses(self) -> set[str]:
+        return {
+            channel.address
+            for pv in self._rehearsal.pvs
+            for channel in (pv.setpoint, pv.readback)
+            if channel.address
+        }
+
+    async def _take_stored(self) -> str:
+        """Take the snapshot as soon as the image has all that the machine serves."""
+        import asyncio
+
+        import grpc
+
+        from drey.snapshot.v1 import snapshot_service_pb2_grpc
+
+        snapshots = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel)
+        spec = snapshot_pb2.SnapshotSpec(
+            selector=selector_pb2.Selector(names=list(self._rehearsal.items)),
+            source=snapshot_pb2.SNAPSHOT_SOURCE_IMAGE,
+            gates=snapshot_pb2.Gates(max_missing=self._not_stored()),
+            title_template="as stored",
+        )
+        why = ""
+        for _ in range(_SNAPSHOT_TRIES):
+            request = snapshot_service_pb2.TakeSnapshotRequest(spec=spec, request_id=str(uuid4()))
+            try:
+                response = await snapshots.TakeSnapshot(request, **self._call)
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                    raise
+                why = error.details() or ""
+            else:
+                if response.HasField("snapshot"):
+                    return response.snapshot.id
+                why = response.job.error.message or response.job.phase
+            await asyncio.sleep(0.2)
+        raise CliError(f"no snapshot there: {why}")
+
+    def _not_stored(self) -> int:
+        """PVs of which the source has no value of a channel."""
+        stored = {channel.served_at for channel in self._rehearsal.stored.channels}
+        addresses = (
+            {channel.address for channel in (pv.setpoint, pv.readback) if channel.address}
+            for pv in self._rehearsal.pvs
+            if pv.name in self._rehearsal.items
+        )
+        return sum(not each <= stored for each in addresses)
+
+    async def _make_plan(
+        self, snapshot_id: str
+    ) -> tuple[restore_pb2.Plan, list[restore_pb2.PlanItem]]:
+        from drey.restore.v1 import restore_service_pb2_grpc
+        from drey_cli.rehearsing import rehearsal_spec
+
+        restores = restore_service_pb2_grpc.RestoreServiceStub(self._channel)
+        spec = rehearsal_spec(self._plan.spec, snapshot_id)
+        request = restore_service_pb2.CreatePlanRequest(spec=spec, request_id=str(uuid4()))
+        plan = (await restores.CreatePlan(request, **self._call)).plan
+        read = restore_service_pb2.ReadPlanRequest(id=plan.id)
+        rows = [row async for each in restores.ReadPlan(read, **self._call) for row in each.items]
+        return plan, list(whole_rows(rows))
+
+    async def _execute(self, course: RehearsedCourse) -> None:
+        from drey.restore.v1 import restore_service_pb2_grpc
+
+        restores = restore_service_pb2_grpc.RestoreServiceStub(self._channel)
+        request = restore_service_pb2.ExecutePlanRequest()
+        request.CopyFrom(self._requested)
+        request.plan_id, request.digest = course.plan.id, course.plan.digest
+        request.request_id = str(uuid4())
+        restore = (await restores.ExecutePlan(request, **self._call)).restore
+        # A device may take longer than any deadline of a call.
+        watch = restore_service_pb2.WatchRestoreRequest(id=restore.id)
+        async for response in restores.WatchRestore(watch, metadata=self._call["metadata"]):
+            course.restore = response.restore
+        if state_of(course.restore) not in ENDED:
+            raise CliError("the rehearsal's watch ended before its restore did")
+        read = restore_service_pb2.ReadRestoreRequest(id=restore.id)
+        rows = [
+            row async for each in restores.ReadRestore(read, **self._call) for row in each.items
+        ]
+        course.items = list(whole_rows(rows))
+
+
+def _known_labels(served: SimMachine) -> dict[str, list[str]]:
+    """Labels of the enumerations, by address; without the empty ones at the end, as EPICS tells."""
+    found = {}
+    for channel in served.channels:
+        labels = [*channel.labels] if channel.kind == "enum" and channel.single else []
+        while labels and not labels[-1]:
+            labels.pop()
+        if labels:
+            found[channel.served_at] = labels
+    return found
+
+
+def _open_channel(stack: Stack) -> grpc.aio.Channel:
+    return stack.channel(
+        **{"grpc.max_receive_message_length": 16 << 20, "grpc.max_send_message_length": 32 << 20}
+    )
+
+
+def refuse_other_hosts(row: Any, port: int) -> None:
+    """Refuse to go on where a channel is served by another IOC than that of the rehearsal."""
+    for metadata in (row.setpoint, row.readback):
+        if metadata.host and metadata.host.rpartition(":")[2] != str(port):
+            raise CliError(
+                f"{row.name}: {metadata.address} is served by {metadata.host}, which is not the"
+                f" simulated machine at port {port}; nothing was written",
+                reason="REHEARSAL_NOT_ISOLATED",
+                remedy="report this: a rehearsal must see its own machine alone",
+            )
+
+
+# ---- what is shown
+
+
+@dataclass(frozen=True)
+class StageCourse:
+    """A stage as it was planned, and how long it took."""
+
+    stage: restore_pb2.StageCount
+    took_ns: int | None
+    verdicts: Mapping[str, int]
+
+
+def stage_courses(
+    plan: restore_pb2.Plan, restore: restore_pb2.Restore, items: Iterable[restore_pb2.RestoreItem]
+) -> list[StageCourse]:
+    """Each stage with its course: from the end of the one before to its last completion."""
+    from drey_cli.render.words import short_name
+
+    ends: dict[int, int] = {}
+    verdicts: dict[int, dict[str, int]] = {}
+    for item in items:
+        if not item.HasField("target"):
+            continue
+        counts = verdicts.setdefault(item.stage, {})
+        name = short_name(restore_pb2.Verdict, item.verdict)
+        counts[name] = counts.get(name, 0) + 1
+        if item.HasField("complete_time"):
+            end = item.complete_time.ToNanoseconds()
+            ends[item.stage] = max(end, ends.get(item.stage, 0))
+    found = []
+    begin = restore.start_time.ToNanoseconds()
+    for stage in plan.stages:
+        last = ends.get(stage.stage)
+        took = None if last is None else max(0, last - begin)
+        found.append(StageCourse(stage, took, verdicts.get(stage.stage, {})))
+        begin = begin if last is None else last
+    return found
+
+
+def _show_course(
+    session: CliSession,
+    plan: restore_pb2.Plan,
+    rehearsal: Rehearsal,
+    course: RehearsedCourse,
+    limit: int,
+) -> None:
+    stages = stage_courses(course.plan, course.restore, course.items)
+    if session.out.json:
+        session.out.document(_course_document(plan, rehearsal, course, stages))
+    else:
+        _draw_course(session, rehearsal, course, stages, limit)
+    if state_of(course.restore) == "failed":
+        raise from_item_error(course.restore.error, subject="the rehearsed restore failed")
+    if rehearsal.missing or course.otherwise:
+        end_with(ExitCode.DIFFERENT)
+    end_with(exit_code(course.restore))
+
+
+def _course_document(
+    plan: restore_pb2.Plan,
+    rehearsal: Rehearsal,
+    course: RehearsedCourse,
+    stages: Sequence[StageCourse],
+) -> dict[str, Any]:
+    return {
+        "plan": plan,
+        "restore": course.restore,
+        "items": course.items,
+        "stages": [
+            {
+                "stage": each.stage,
+                "took_s": None if each.took_ns is None else each.took_ns / 1e9,
+                "verdicts": dict(each.verdicts),
+            }
+            for each in stages
+        ],
+        "recorded": rehearsal.recorded,
+        "assumed": rehearsal.assumed,
+        "missing": rehearsal.missing,
+        "planned_otherwise": course.otherwise,
+    }
+
+
+def _draw_course(
+    session: CliSession,
+    rehearsal: Rehearsal,
+    course: RehearsedCourse,
+    stages: Sequence[StageCourse],
+    limit: int,
+) -> None:
+    out = session.out
+    for title, reasons in (
+        ("not simulated", rehearsal.missing),
+        ("planned otherwise there", course.otherwise),
+    ):
+        if reasons:
+            out.table(_reasons_table(title, reasons, limit))
+    fine = {restore_pb2.VERDICT_VERIFIED, restore_pb2.VERDICT_EQUAL_ALREADY}
+    troubled = [
+        item
+        for item in course.items
+        if item.verdict not in fine and item.skip != restore_pb2.SKIP_REASON_EQUAL
+    ]
+    if troubled:
+        table = restore_items_table(troubled[: limit or None])
+        table.title = "not verified in the rehearsal"
+        if limit and len(troubled) > limit:
+            table.note = f"the first {limit} of {len(troubled)}; --limit 0 shows all"
+        out.table(table)
+    out.table(_stages_table(stages))
+    out.text(_latencies_text(rehearsal))
+    counts = ", ".join(f"{pvs} {name}" for name, pvs in verdict_counts(course.restore).items())
+    took = course.restore.end_time.ToNanoseconds() - course.restore.start_time.ToNanoseconds()
+    if course.restore.HasField("start_time"):
+        out.text(f"rehearsed, with the look at the end, in {format_span(took)}: {counts}")
+    if course.restore.HasField("error"):
+        out.text(f"it ended as {state_of(course.restore)}: {course.restore.error.message}", "red")
+    out.draw([restore_verdict(course.restore)])
+
+
+def _reasons_table(title: str, reasons: Mapping[str, str], limit: int) -> Table:
+    shown = list(reasons.items())[: limit or None]
+    table = table_of(
+        shown,
+        text_field("PV", lambda pair: pair[0]),
+        text_field("why", lambda pair: Cell(pair[1], "yellow"), fold=True),
+        title=title,
+    )
+    if len(shown) < len(reasons):
+        table.note = f"the first {len(shown)} of {len(reasons)}; --limit 0 shows all"
+    return table
+
+
+def _stages_table(stages: Sequence[StageCourse]) -> Table:
+    def took_cell(course: StageCourse) -> Cell:
+        if course.took_ns is None:
+            return Cell("nothing was complete", "red")
+        late = course.stage.HasField("most_duration")
+        too_long = late and course.took_ns > course.stage.most_duration.ToNanoseconds()
+        return Cell(format_span(course.took_ns), "red" if too_long else "")
+
+    return table_of(
+        stages,
+        number_field("stage", lambda course: str(course.stage.stage)),
+        text_field("planned", lambda course: stage_text(course.stage), fold=True),
+        number_field("took", took_cell),
+        text_field(
+            "verdicts",
+            lambda course: ", ".join(f"{pvs} {name}" for name, pvs in course.verdicts.items()),
+            fold=True,
+        ),
+    )
+
+
+def _latencies_text(rehearsal: Rehearsal) -> str:
+    parts = []
+    if rehearsal.recorded:
+        longest = max(rehearsal.recorded, key=rehearsal.recorded.__getitem__)
+        span = format_span(int(rehearsal.recorded[longest] * 1e9))
+        writes = plural(len(rehearsal.recorded), "write")
+        parts.append(f"{writes} as long as in earlier restores, the longest {span} ({longest})")
+    if rehearsal.assumed:
+        waiting = [seconds for seconds in rehearsal.assumed.values() if seconds]
+        settle = f", {len(waiting)} of them by their settle times" if waiting else ""
+        parts.append(
+            f"of {plural(len(rehearsal.assumed), 'write')} how long they take is assumed{settle},"
+            " the others at once: no earlier restore has them"
+        )
+    return "times: " + "; ".join(parts)
