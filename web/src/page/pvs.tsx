@@ -161,9 +161,13 @@ export function PvsTab() {
       if (told === undefined || next.length !== told.length || next.some((slot, index) => slot !== told![index]))
         setShown((told = next));
     };
-    look();
-    const timer = setInterval(look, 300);
-    return () => clearInterval(timer);
+    let timer: ReturnType<typeof setTimeout>;
+    const lookAgain = () => {
+      look();
+      timer = setTimeout(lookAgain, state.complete ? 300 : 100);
+    };
+    lookAgain();
+    return () => clearTimeout(timer);
   }, [filter, store, state]);
 
   useEffect(() => {
