@@ -35,10 +35,9 @@ _PROBE = """(() => {
       probe.firstRows = now;
       cells.observe(body, { childList: true, characterData: true, subtree: true });
     }
-    if (probe.allRows === 0 && document.querySelector("[role=status]")?.textContent === wanted) {
+    if (probe.allRows === 0 && document.querySelector("[role=status]")?.textContent === wanted)
       probe.allRows = now;
-      tellAll();
-    }
+    if (probe.firstRows > 0 && probe.allRows > 0) tellAll();
     probe.frames.push(now);
     if (redrawn) probe.redraws.push(now);
     redrawn = false;
