@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from drey_client.tables import ComparisonTable, ValueTable
     from drey_client.values import (
         AlarmSeverity,
+        ArrayExtract,
         ChannelState,
         ChannelValue,
+        Decimation,
         EnumState,
         LivePv,
         value_of,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AlarmSeverity": "values",
+    "ArrayExtract": "values",
     "BlockingClient": "blocking",
     "BlockingWatch": "blocking",
     "ChannelState": "values",
@@ -32,6 +35,7 @@ _MODULES = {
     "Client": "client",
     "ClientError": "errors",
     "ComparisonTable": "tables",
+    "Decimation": "values",
     "EnumState": "values",
     "LiveChange": "watch",
     "LivePv": "values",
@@ -43,6 +47,7 @@ _MODULES = {
 
 __all__ = [
     "AlarmSeverity",
+    "ArrayExtract",
     "BlockingClient",
     "BlockingWatch",
     "ChannelState",
@@ -50,6 +55,7 @@ __all__ = [
     "Client",
     "ClientError",
     "ComparisonTable",
+    "Decimation",
     "EnumState",
     "LiveChange",
     "LivePv",

@@ -132,6 +132,7 @@ class Client:
         fields: str = "both",
         min_interval_s: float = 0.0,
         deadband: watch_pb2.Deadband | None = None,
+        arrays: watch_pb2.ArrayLimits | None = None,
         with_metadata: bool = True,
         allow_unknown: bool = False,
         silence_s: float = SILENCE_S,
@@ -139,13 +140,15 @@ class Client:
         """Follow PVs: `async for change in drey.watch("tag:Area=LI21")`. See `LiveWatch`.
 
         `fields`: `both`, `setpoint` or `readback`. `allow_unknown`: names that nothing has yet are
-        waited for; else they are an error. It has a connection of its own, also where the client
-        is not entered.
+        waited for; else they are an error. `arrays` limits how much of arrays comes: what is above
+        comes as `ArrayExtract`, and `get` has the whole. It has a connection of its own, also where
+        the client is not entered.
         """
         spec = watch_pb2.WatchSpec(
             selector=choose(chosen),
             fields=watch_pb2.WatchFields.Value(f"WATCH_FIELDS_{fields.upper()}"),
             deadband=deadband,
+            array_limits=arrays,
             with_metadata=with_metadata,
             allow_unknown=allow_unknown,
         )

@@ -78,6 +78,8 @@ def _is_open(value: value_pb2.Value) -> bool:
 
 def _value_length(value: value_pb2.Value) -> int:
     kind = value.WhichOneof("data")
+    if kind == "extract":
+        return _value_length(value.extract.elements)
     if kind is None:
         return 0
     if kind == "uint8_array":
@@ -98,9 +100,12 @@ def _join_values(held: value_pb2.Value, more: value_pb2.Value) -> None:
         if not held.HasField("part"):
             held.CopyFrom(more)
         return
+    if kind == "extract":
+        held, more = held.extract.elements, more.extract.elements
+        kind = more.WhichOneof("data")
     if kind in _FLAT:
         setattr(held, kind, getattr(held, kind) + getattr(more, kind))
-    else:
+    elif kind is not None:
         getattr(held, kind).MergeFrom(getattr(more, kind))
 
 

@@ -31,6 +31,31 @@ class EnumState:
         return self.label or f"#{self.index}"
 
 
+class Decimation(IntEnum):
+    """How the elements of an extract are chosen, as `drey.common.v1.ArrayDecimation` says."""
+
+    FIRST = 1
+    STRIDE = 2
+    MIN_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayExtract:
+    """Some elements of an array, as a watch with `ArrayLimits` has them. It is not the array.
+
+    `elements` is as the data of a whole array. Element i, or with `MIN_MAX` the elements 2i and
+    2i + 1, stand for those of the whole array from i * `step` on.
+    """
+
+    elements: Any
+    total: int
+    decimation: Decimation
+    step: int
+
+    def __str__(self) -> str:
+        return f"{len(self.elements)} of {self.total} elements ({self.decimation.name.lower()})"
+
+
 class ChannelState(IntEnum):
     """Connection of a channel, as `drey.common.v1.ConnectionState`; 0: nothing is known yet."""
 
@@ -57,8 +82,9 @@ class ChannelValue:
 
     `data`: float, int, bool, str, bytes (a string that is not UTF-8), `EnumState`, a numpy array of
     one dimension of the channel's own type (indices of an enumeration as uint16), a list of
-    strings; None: no value has ever come, or it cannot be sent, and then `problem` says why. Times
-    are nanoseconds since 1970 UTC, 0 without a value.
+    strings, `ArrayExtract` where the watch limits arrays; None: no value has ever come, or it
+    cannot be sent, and then `problem` says why. Times are nanoseconds since 1970 UTC, 0 without a
+    value.
     """
 
     data: Any
@@ -167,6 +193,11 @@ def _array(dtype: type[np.generic], data: Any) -> np.ndarray[Any, Any]:
     return np.array(data.elements, dtype)
 
 
+def _extract(data: value_pb2.ArrayExtract) -> ArrayExtract:
+    elements = value_of(data.elements).data
+    return ArrayExtract(elements, data.total_elements, Decimation(data.decimation), data.step)
+
+
 _SCALARS = (
     *("float64_value", "float32_value", "bool_value", "string_value", "raw_string_value"),
     *(f"{sign}int{bits}_value" for sign in ("", "u") for bits in (8, 16, 32, 64)),
@@ -184,5 +215,6 @@ _DATA: dict[str, Callable[[Any], Any]] = {
     },
     "float32_array": partial(_array, np.float32),
     "float64_array": partial(_array, np.float64),
+    "extract": _extract,
 }
 """How the field of a value becomes data."""

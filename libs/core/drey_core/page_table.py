@@ -134,8 +134,15 @@ class PageTable:
             [self.pages.heaps[i] for i in indices.tolist()],
         )
 
-    def columns(self, channels: NDArray[np.int64]) -> Columns:
-        """As `Pages.columns`."""
+    def heap_value(self, channel: int) -> bytes:
+        """The bytes of a channel of a page here that is a string or an array; nothing is copied."""
+        index = int(np.searchsorted(self.numbers, channel >> PAGE_SHIFT))
+        return self._heap_values[index][channel & PAGE_MASK]
+
+    def columns(self, channels: NDArray[np.int64], *, with_heap: bool = True) -> Columns:
+        """As `Pages.columns`. Without the heap strings and arrays refer to nothing."""
+        if not with_heap:
+            return self.pages.columns(channels, with_heap=False)
         for index in list(self._stale_heap):
             self._lay_out(index)
         self._stale_heap.clear()

@@ -88,11 +88,11 @@ class Pages:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def columns(self, channels: NDArray[np.int64]) -> Columns:
+    def columns(self, channels: NDArray[np.int64], *, with_heap: bool = True) -> Columns:
         """The given channels as columns, in their order; those in no page here as absent.
 
         `channels` has any order, duplicates allowed. The heap of the result is that of all pages
-        touched that have one.
+        touched that have one; empty without it, and then strings and arrays refer to nothing.
         """
         if len(self.numbers) == 0:
             return Columns.empty(len(channels)).with_key(channels)
@@ -116,7 +116,9 @@ class Pages:
 
         kind = pick_cells(self.values, "kind")
         data = pick_cells(self.values, "data")
-        heap, bases = self._joined_heap(at_safe[known_pages & heap_mask(kind)])
+        heap, bases = b"", None
+        if with_heap:
+            heap, bases = self._joined_heap(at_safe[known_pages & heap_mask(kind)])
         if bases is not None:
             data = np.where(heap_mask(kind), data + bases[at_safe], data)
         return Columns(

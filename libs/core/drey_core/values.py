@@ -47,6 +47,9 @@ class Kind(IntEnum):
 ARRAY = 0x40
 """Bit that makes an array of an element kind."""
 
+EXTRACT = 0x80
+"""Added to the kind of an array where it is not the array but some of its elements (`extracts`)."""
+
 KIND_NONE = int(Kind.NONE)
 STRING_ARRAY = int(Kind.STRING) | ARRAY
 
@@ -165,6 +168,11 @@ _LENGTH_SHIFT = np.uint64(32)
 def heap_ref(offset: int, length: int) -> int:
     """The `data` cell of a value whose `length` bytes start at `offset` of the heap."""
     return length << 32 | offset
+
+
+def heap_byte_lengths(cells: U8) -> I8:
+    """How many bytes of the heap the `data` cells of strings and arrays refer to; any shape."""
+    return (cells >> _LENGTH_SHIFT).astype(np.int64)
 
 
 def heap_slice(cell: int) -> slice:
@@ -381,8 +389,7 @@ class Columns:
 
     def heap_lengths(self) -> I8:
         """How many bytes of the heap each row takes; 0 for scalars."""
-        lengths = np.where(heap_mask(self.kind), self.data >> _LENGTH_SHIFT, np.uint64(0))
-        return lengths.astype(np.int64)
+        return np.where(heap_mask(self.kind), heap_byte_lengths(self.data), 0)
 
     def heap_bytes(self, row: int) -> bytes:
         """The heap bytes of one row that is a string or an array."""

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.errors import Reason
+from drey_core.extracts import EXTRACT_HEAD
 from drey_core.times import is_suspect
 from drey_core.values import (
     ARRAY,
     ELEMENT_DTYPE,
+    EXTRACT,
     I8,
     STRING_ARRAY,
     U1,
@@ -64,6 +66,7 @@ _ENUM_FIELD = 12
 _STRING_FIELD = 14
 _RAW_STRING_FIELD = 17
 _UNSENT_FIELD = 37
+_EXTRACT_FIELD = 43
 _ARRAY_FIELD: dict[int, int] = {
     Kind.FLOAT64: 24,
     Kind.FLOAT32: 25,
@@ -269,6 +272,9 @@ class ValueEncoder:
             return self._encode_enum(int(columns.data[row]), known_labels or ())
         if kind == Kind.STRING:
             return _string_data(columns.heap_bytes(row))
+        if kind & EXTRACT:
+            raw = columns.heap_bytes(row)
+            return _extract_data(raw, _array_data(kind & ~EXTRACT, raw[EXTRACT_HEAD.size :]))
         if kind & ARRAY:
             return _array_data(kind, columns.heap_bytes(row))
         wire_type, dtype = _WIRE[kind]
@@ -351,6 +357,13 @@ def _array_data(kind: int, raw: bytes) -> bytes:
     return wrap(field, wrap(1, raw) if raw else b"")
 
 
+def _extract_data(raw: bytes, elements: bytes) -> bytes:
+    """The `data` field of an extract with these heap bytes, of which `elements` are sent."""
+    total, decimation, step = EXTRACT_HEAD.unpack_from(raw)
+    head = b"\x08" + varint(total) + b"\x10" + varint(decimation) + b"\x18" + varint(step)
+    return wrap(_EXTRACT_FIELD, head + wrap(4, elements))
+
+
 def _array_parts(kind: int, raw: bytes, limit: int) -> Iterator[tuple[int, int, bytes]]:
     """(first element, total, `data` field) of the parts of a large array, each within `limit`.
 
@@ -409,7 +422,9 @@ def value_parts(
     columns, head = source.columns, source.head(row)
     kind = int(columns.kind[row])
     raw = columns.heap_bytes(row) if heap_mask(columns.kind[row : row + 1])[0] else b""
-    longest = max(map(len, unpack_strings(raw)), default=0) if kind == STRING_ARRAY else 0
+    elements = raw[EXTRACT_HEAD.size :] if kind & EXTRACT else raw
+    is_texts = kind & ~EXTRACT == STRING_ARRAY
+    longest = max(map(len, unpack_strings(elements)), default=0) if is_texts else 0
     if longest > MAX_ELEMENT_BYTES:
         yield head + _unsent_data(name, longest)
         return
@@ -417,9 +432,14 @@ def value_parts(
     if len(whole) <= limit:
         yield head + whole
         return
-    pieces = _array_parts(kind, raw, limit) if kind & ARRAY else _string_parts(raw, limit)
+    if kind & ARRAY:
+        pieces = _array_parts(kind & ~EXTRACT, elements, limit)
+    else:
+        pieces = _string_parts(raw, limit)
     for first, total, data in pieces:
         part = b"\x08" + varint(first) + b"\x10" + varint(total)
+        if kind & EXTRACT:
+            data = _extract_data(raw, data)
         yield head + wrap(_PART_FIELD, part) + data
 
 

@@ -12,8 +12,10 @@ from drey.common.v1 import selector_pb2
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey.monitor.v1 import watch_pb2
 from drey_core import errors
+from drey_core.extracts import ArrayShape, Decimation
 from drey_core.selector import Selector
 from drey_gateway import mapping
+from drey_gateway.domain.array_limits import ArrayLimits
 from drey_gateway.domain.deadband import Deadband
 from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.terms import SelectorTerm
@@ -22,6 +24,7 @@ from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 
 _MAX_INTERVAL_S = 3600.0
+_MAX_ELEMENTS = 1_000_000
 
 
 def read_selector(message: selector_pb2.Selector, path: str) -> Selector:
@@ -43,12 +46,6 @@ def read_interval(message: Duration, path: str) -> float:
 
 def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") -> Wanted:
     """A specification at `path` of a request. Raises `InvalidArgument`, `Unimplemented`."""
-    if spec.HasField("array_limits"):
-        raise errors.Unimplemented(
-            f"{path}.array_limits is not built in this version; leave it out, and large arrays out"
-            " of the selector",
-            field=f"{path}.array_limits",
-        )
     return Wanted(
         terms=(SelectorTerm(True, read_selector(spec.selector, f"{path}.selector")),),
         fields=mapping.fields(spec.fields),
@@ -57,6 +54,7 @@ def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") 
         with_metadata=spec.with_metadata,
         allow_unknown=spec.allow_unknown,
         deadband=_read_deadband(spec, f"{path}.deadband"),
+        arrays=_read_array_limits(spec.array_limits, f"{path}.array_limits"),
         token=decode_token(token) if token else None,
         path=f"{path}.selector",
     )
@@ -76,6 +74,46 @@ def _read_deadband(spec: watch_pb2.WatchSpec, path: str) -> Deadband | None:
             f"{path}.{kind}: {width} is not a number from 0 up", field=f"{path}.{kind}"
         )
     return Deadband(**{kind: width})
+
+
+def _read_array_limits(limits: watch_pb2.ArrayLimits, path: str) -> ArrayLimits:
+    """Limits, of which each may be absent. Raises `InvalidArgument`."""
+    for name in ("max_elements", "max_bytes_per_s"):
+        if getattr(limits, name) < 0:
+            raise errors.InvalidArgument(
+                f"{path}.{name}: {getattr(limits, name)} is below 0", field=f"{path}.{name}"
+            )
+    return ArrayLimits(
+        shape=_read_shape(limits, path),
+        min_interval_s=read_interval(limits.min_interval, f"{path}.min_interval"),
+        bytes_per_s=limits.max_bytes_per_s,
+    )
+
+
+def _read_shape(limits: watch_pb2.ArrayLimits, path: str) -> ArrayShape | None:
+    try:
+        decimation = Decimation(limits.decimation or Decimation.STRIDE)
+    except ValueError as error:
+        raise errors.InvalidArgument(
+            f"{path}.decimation: there is none with the number {limits.decimation}",
+            field=f"{path}.decimation",
+        ) from error
+    most = limits.max_elements
+    if most == 0:
+        if limits.decimation:
+            raise errors.InvalidArgument(
+                f"{path}.max_elements: say to how many elements arrays are decimated",
+                field=f"{path}.max_elements",
+            )
+        return None
+    least = 2 if decimation == Decimation.MIN_MAX else 1
+    if not least <= most <= _MAX_ELEMENTS:
+        raise errors.InvalidArgument(
+            f"{path}.max_elements: {most} is not between {least} and {_MAX_ELEMENTS}; 0 sends"
+            " arrays whole",
+            field=f"{path}.max_elements",
+        )
+    return ArrayShape(most, decimation)
 
 
 def read_change(request: pb.ModifyWatchRequest) -> SubscriptionChange:

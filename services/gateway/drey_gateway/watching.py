@@ -18,11 +18,13 @@ from drey.common.v1 import form_pb2, value_pb2
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import Directory
 from drey_core.errors import NotFound, Unavailable, fields_at
+from drey_core.extracts import ArrayShape
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8
 from drey_core.wire_values import wrap
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext
+from drey_gateway.domain.array_limits import ArrayPacer
 from drey_gateway.domain.deadband import DeadbandFilter
 from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.resume import Token, encode_token
@@ -119,6 +121,7 @@ class Watch:
         self._metadata_seen = 0
         self._cache: RowCache | None = None
         self._watched_rows = _NO_ROWS
+        self._watched_shape: ArrayShape | None = None
         self._state: WatchState
         self._token = Token(b"", {}, {})
         self._names = NamesTold()
@@ -149,7 +152,7 @@ class Watch:
     def leave(self) -> None:
         """Stop being counted among those for whom rows are encoded; harmless to repeat."""
         if self._cache is not None:
-            self._cache.leave(self._watched_rows)
+            self._cache.leave(self._watched_rows, self._watched_shape)
         self._cache, self._watched_rows = None, _NO_ROWS
 
     # --- beginning ---
@@ -158,11 +161,13 @@ class Watch:
         """Find the PVs; once, before `begin`. Raises `DreyError`."""
         wanted = self._wanted
         selection = await self._select_rows(wanted.terms, wanted.allow_unknown)
-        sieve = None
+        sieve = pacer = None
+        channels = np.stack([selection.setpoints, selection.readbacks])
         if wanted.deadband is not None:
-            channels = np.stack([selection.setpoints, selection.readbacks])
             sieve = DeadbandFilter(wanted.deadband, channels, selection.rows, self._directory)
-        self._state = WatchState(selection, sieve)
+        if wanted.arrays.is_paced:
+            pacer = ArrayPacer(wanted.arrays, channels)
+        self._state = WatchState(selection, sieve, pacer)
 
     async def begin(self) -> AsyncGenerator[bytes, None]:
         """The baseline."""
@@ -190,11 +195,12 @@ class Watch:
                 yield message
         # from here to the rows nothing waits: they are the truth of one instant
         self._metadata_seen = self._live.metadata_generation
-        stale = self._stale_shards()
+        stale, image, now = self._stale_shards(), self._live.image, time.monotonic()
         if keeps and wanted.token is not None:
-            change = self._state.since_token(self._live.image, wanted.token, self._live.shard_count)
+            count = self._live.shard_count
+            change = self._state.since_token(image, wanted.token, count, now)
         else:
-            change = self._state.everything(self._live.image)
+            change = self._state.everything(image, now)
         taken = self._take_change(change, stale)
         self._cut_instant()
         token = encode_token(self._token)
@@ -215,7 +221,8 @@ class Watch:
         for start in range(0, len(selection) - _WARM_ROWS, _WARM_ROWS):
             if self._cache is not None and not self._wanted.in_columns:
                 rows = selection.rows[start : start + _WARM_ROWS]
-                self._cache.rows(rows, np.full(len(rows), BOTH), self._stale_shards())
+                both, shape = np.full(len(rows), BOTH), self._wanted.arrays.shape
+                self._cache.rows(rows, both, self._stale_shards(), shape)
             await asyncio.sleep(0)
 
     # --- one turn ---
@@ -243,7 +250,7 @@ class Watch:
         """What the client lacks, taken at once: freshness first, then rows that agree with it."""
         stale = self._stale_shards()
         freshness = list(self._freshness_changes(stale))
-        change = self._state.diff(self._live.image)
+        change = self._state.diff(self._live.image, time.monotonic())
         taken = self._take_change(change, stale)
         self._cut_instant()
         yield from freshness
@@ -253,7 +260,7 @@ class Watch:
         """When a turn is due although nothing changes, of the monotonic clock."""
         if self._next_diff > time.monotonic():
             return min(self._next_diff, self._next_checkpoint)
-        return self._next_checkpoint
+        return min(self._state.next_due(), self._next_checkpoint)
 
     async def _wait_changed(self, changed: asyncio.Event) -> None:
         now = time.monotonic()
@@ -286,14 +293,14 @@ class Watch:
     def _take_change(self, change: WatchDiff, stale: frozenset[int]) -> InstantValues:
         if len(change.at) == 0 or self._cache is None:
             return TakenRows([])
-        rows = self._state.selection.rows[change.at]
+        rows, shape = self._state.selection.rows[change.at], self._wanted.arrays.shape
         if self._wanted.in_columns:
-            return self._cache.columns(rows, change.channels, stale)
-        return TakenRows(self._cache.rows(rows, change.channels, stale))
+            return self._cache.columns(rows, change.channels, stale, shape)
+        return TakenRows(self._cache.rows(rows, change.channels, stale, shape))
 
     def _cut_instant(self) -> None:
         """Note the instant of which everything has just been taken."""
-        self._token = self._live.token(self._state.selection)
+        self._token = self._state.cut_instant(self._live.token(self._state.selection))
 
     async def _send_metadata(self, rows: I8) -> AsyncIterator[bytes]:
         encoder, wanted = self._context.metadata, self._wanted.fields
@@ -341,7 +348,9 @@ class Watch:
         return self._move_rows(selection, old)
 
     async def _move_rows(self, selection: WatchSelection, old: Directory) -> AsyncIterator[bytes]:
-        left, moved, joined = self._state.reselect(selection, self._live.image, self._directory)
+        left, moved, joined = self._state.reselect(
+            selection, self._live.image, self._directory, time.monotonic()
+        )
         for message in self._tell_names():
             yield message
         for message in left_messages(left, old, self._live.directory):
@@ -372,19 +381,14 @@ class Watch:
     def _adopt_rows(self, rows: I8) -> WatchSelection:
         """Make a selection of rows of the present directory, and be counted there."""
         live = self._live
-        deadband = self._wanted.deadband
+        wanted = self._wanted
         selection = WatchSelection.of(
-            rows,
-            live.directory,
-            live.image,
-            self._wanted.fields,
-            live.shard_count,
-            b"" if deadband is None else deadband.manner,
+            rows, live.directory, live.image, wanted.fields, live.shard_count, wanted.manner
         )
         self.leave()
         self._directory, self._generation = live.directory, live.generation
-        self._cache = live.cache(self._wanted.fields)
-        if not self._wanted.in_columns:
-            self._cache.watch(rows)
-            self._watched_rows = rows
+        self._cache = live.cache(wanted.fields)
+        self._watched_rows = _NO_ROWS if wanted.in_columns else rows
+        self._cache.watch(self._watched_rows, wanted.arrays.shape)
+        self._watched_shape = wanted.arrays.shape
         return selection

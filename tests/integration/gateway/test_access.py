@@ -350,10 +350,6 @@ async def test_hostile_calls(gateway, admin_key):
     assert (await failure(past))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
     basic = (("authorization", "Basic xyz"),)
     assert (await failure(stub.GetValues(empty, metadata=basic)))[1] == "UNAUTHENTICATED"
-    spec = {"selector": {"all": True}, "array_limits": {"max_elements": 8}}
-    unbuilt = monitor_service_pb2.WatchPvsRequest(spec=spec)
-    code, reason, _ = await failure(stub.WatchPvs(unbuilt, metadata=bearer(admin_key)))
-    assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
     drift = monitor_service_pb2.WatchDriftRequest(
         spec={"reference": {"snapshot_id": str(uuid.uuid4())}, "form": "VALUE_FORM_COLUMNS"}
     )

@@ -14,14 +14,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from redis.asyncio import Redis
 
-from drey.common.v1 import selector_pb2
+from drey.common.v1 import selector_pb2, value_pb2
 from drey.events.v1.values_pb2 import Heartbeat, ValueBatch
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey.monitor.v1 import monitor_service_pb2_grpc as pb_grpc
 from drey.monitor.v1 import watch_pb2
 from drey_core.directory import ROLE_READBACK, MetadataPage
 from drey_core.pages import PAGE_SHIFT, shard_of_page
-from drey_core.values import State
+from drey_core.values import ARRAY, Columns, Kind, State
 from drey_runtime.status import reason_of
 from drey_testing.fixtures_gateway import (
     FoldedCall,
@@ -39,6 +39,13 @@ from drey_testing.fixtures_gateway import (
 from tests.integration.gateway.conftest import PVS
 
 ALL = selector_pb2.Selector(all=True)
+
+
+def float_array(channel: int, elements: Any) -> Columns:
+    kind = int(Kind.FLOAT64) | ARRAY
+    out = Columns.from_values(np.array([channel], np.int64), [elements], [kind])
+    out.state[:] = State.CONNECTED
+    return out
 
 
 class Running(FoldedCall[WatchClient]):
@@ -215,6 +222,92 @@ async def test_a_dead_band_that_cannot_be_is_refused(gateway, admin_key, band, f
     assert running.error is not None
     assert running.error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in (running.error.details() or "")
+
+
+async def test_a_large_array_comes_as_an_extract(gateway, admin_key, publisher):
+    wave = np.zeros(1_300_000)
+    wave[600_000], wave[600_001] = 5.0, -7.0
+    one = selector_pb2.Selector(numbers=[1, 2])
+    limits: Any = {"max_elements": 1000, "decimation": "ARRAY_DECIMATION_MIN_MAX"}
+    async with watching(gateway, admin_key, selector=one, array_limits=limits) as running:
+        await publisher.publish(float_array(setpoint(1), wave))
+        client = running.client
+        kind = "extract"
+        await running.until(
+            lambda c: c.rows[1].setpoint.WhichOneof("data") == kind, "the peak of a wave of 10 MB"
+        )
+        extract = client.rows[1].setpoint.extract
+        assert (extract.total_elements, extract.step) == (1_300_000, 2600)
+        assert extract.decimation == value_pb2.ARRAY_DECIMATION_MIN_MAX
+        pairs = np.array(extract.elements.float64_array.elements).reshape(-1, 2)
+        assert pairs[600_000 // 2600].tolist() == [-7.0, 5.0]
+        assert np.count_nonzero(pairs) == 2 and len(pairs) == 500
+        # one that is as it was under another limit is nothing to go on from
+        token = client.token
+    limits["max_elements"] = 2
+    other = Running(gateway, admin_key, token=token, selector=one, array_limits=limits)
+    await other.until(lambda c: c.ended_baselines == 1, "a baseline")
+    assert other.client.resyncs
+    assert len(other.client.rows[1].setpoint.extract.elements.float64_array.elements) == 2
+    await other.stop()
+
+
+async def test_an_array_that_waits_comes_in_time_and_at_another_gateway(
+    rig, gateway, admin_key, publisher
+):
+    def first_is(client: WatchClient, pv: int, first: float) -> bool:
+        elements = client.rows[pv].setpoint.float64_array.elements
+        return bool(elements) and elements[0] == first
+
+    await publisher.publish(float_array(setpoint(1), np.zeros(10)))
+    hour: Any = {"min_interval": Duration(seconds=3600)}
+    async with watching(gateway, admin_key, array_limits=hour) as running:
+        client = running.client
+        await running.until(lambda c: first_is(c, 1, 0.0), "the first value")
+        await publisher.publish(float_array(setpoint(1), np.ones(10)))
+        for value in (2.0, 3.0):
+            await publisher.publish(floats([setpoint(2)], [value]))
+            await running.until(lambda c, v=value: c.value(2) == v, "what is no array")
+        told = len(client.checkpoints)
+        await running.until(lambda c: len(c.checkpoints) > told + 1, "a token after that")
+        assert first_is(client, 1, 0.0)
+    second = await rig.gateway()
+    await eventually(second.serving, "ready")
+    rows = client.baseline_rows
+    async with watching(
+        second, admin_key, client=client, token=client.token, array_limits=hour
+    ) as again:
+        await again.until(lambda c: c.ended_baselines == 2, "a second baseline")
+        assert client.kept and first_is(client, 1, 1.0)
+        # the array, and what has changed since the array did
+        assert client.baseline_rows - rows == 2
+    # what waits comes by itself, when its time is there
+    tenth: Any = {"min_interval": Duration(nanos=100_000_000)}
+    async with watching(second, admin_key, array_limits=tenth) as quick:
+        for first in (4.0, 5.0, 6.0):
+            await publisher.publish(float_array(setpoint(1), np.full(10, first)))
+        await quick.until(lambda c: first_is(c, 1, 6.0), "the last value")
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        ({"max_elements": -1}, "max_elements"),
+        ({"max_elements": 1_000_001}, "max_elements"),
+        ({"max_elements": 1, "decimation": 3}, "max_elements"),
+        ({"decimation": 2}, "max_elements"),
+        ({"max_elements": 5, "decimation": 9}, "decimation"),
+        ({"max_bytes_per_s": -1}, "max_bytes_per_s"),
+        ({"min_interval": Duration(seconds=-1)}, "min_interval"),
+        ({"min_interval": Duration(seconds=3601)}, "min_interval"),
+    ],
+)
+async def test_limits_of_arrays_that_cannot_be_are_refused(gateway, admin_key, limits, field):
+    running = Running(gateway, admin_key, array_limits=limits)
+    await running.task
+    assert running.error is not None
+    assert running.error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"spec.array_limits.{field}" in (running.error.details() or "")
 
 
 async def test_a_token_of_another_selection_begins_anew(gateway, admin_key):

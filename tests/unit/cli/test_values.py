@@ -17,6 +17,14 @@ def meta(**fields):
     return value_pb2.ChannelMetadata(**fields)
 
 
+FIRST = value_pb2.ARRAY_DECIMATION_FIRST
+
+
+def extract(decimation: int, total: int) -> Value:
+    elements = Value(float64_array={"elements": range(4)})
+    return Value(extract={"total_elements": total, "decimation": decimation, "elements": elements})
+
+
 @pytest.mark.parametrize(
     ("value", "metadata", "text"),
     [
@@ -43,6 +51,8 @@ def meta(**fields):
         (Value(int32_array={"elements": range(1000)}), None, "[0, 1, 2, … (1000)]"),
         (Value(uint8_array=b"\x01\x02"), None, "[1, 2]"),
         (Value(string_array={"raw_elements": [b"\xff"]}), None, '["\\xff"]'),
+        (extract(FIRST, 900), meta(units="A"), "[0, 1, 2, … (900)] A"),
+        (extract(value_pb2.ARRAY_DECIMATION_MIN_MAX, 9), None, "extract [0, 1, 2, … (9)]"),
         (Value(), None, "no value"),
         (None, None, "—"),
     ],

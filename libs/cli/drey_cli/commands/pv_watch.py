@@ -10,7 +10,7 @@ from drey_cli.commands.pv import pv_command, refuse_nothing
 from drey_cli.contracts import monitor_service_pb2, value_pb2, watch_pb2
 from drey_cli.options import COUNT, choice_of, duration_option, interval_option, option
 from drey_cli.render.table import Cell, Table, text_of
-from drey_cli.render.values import NO_METADATA, row_cells, rows_table
+from drey_cli.render.values import NO_METADATA, SHOWN_ELEMENTS, row_cells, rows_table
 from drey_cli.selection import Choice, choosing
 from drey_cli.session import CliSession, command
 from drey_client.watch_state import WatchModel
@@ -65,6 +65,10 @@ def watch(
         allow_unknown=allow_unknown,
         min_interval=interval,
     )
+    if not session.out.json:
+        # what is shown of an array: more is not sent
+        spec.array_limits.max_elements = SHOWN_ELEMENTS + 1
+        spec.array_limits.decimation = value_pb2.ARRAY_DECIMATION_FIRST
     spec.fields = _FIELDS[fields]  # type: ignore[assignment]
     model = WatchModel()
     view = PvView(model, None if allow_unknown else choice, count, utc=session.out.utc)

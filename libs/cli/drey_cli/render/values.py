@@ -14,10 +14,11 @@ from drey_client.watch_state import ChannelPair
 
 NO_CHANNEL = "—"
 NO_VALUE = "no value"
-_SHOWN_ELEMENTS = 3
+SHOWN_ELEMENTS = 3
 _SHOWN_TEXT = 60
 _FLOATS = {"float64_value": 10, "float32_value": 7, "float64_array": 10, "float32_array": 7}
 _SEVERITY_STYLE = {2: "yellow", 3: "red", 4: "magenta"}
+_FIRST = 1
 _NEVER, _DISCONNECTED, _UNSUPPORTED, _STALE = 1, 2, 4, 2
 
 
@@ -35,6 +36,8 @@ def format_value(
     if kind is None:
         return NO_VALUE
     text = _format_data(value, kind, metadata, full)
+    if kind == "extract":
+        kind = value.extract.elements.WhichOneof("data") or kind
     has_units = units and metadata is not None and metadata.units and not _is_text(kind)
     return f"{text} {escape(metadata.units)}" if has_units and metadata is not None else text
 
@@ -102,7 +105,13 @@ def _format_data(
     if kind == "unsent":
         return f"cannot be shown: {escape(data.message)}"
     if kind.endswith("_array"):
-        return _format_array(value, kind, precision, metadata, full)
+        total = value.part.total_elements if value.HasField("part") else 0
+        return _format_array(value, kind, precision, metadata, full, total)
+    if kind == "extract":
+        held = data.elements.WhichOneof("data")
+        total = data.total_elements
+        text = _format_array(data.elements, held, precision, metadata, full, total)
+        return text if data.decimation == _FIRST else f"extract {text}"
     return str(data)
 
 
@@ -144,13 +153,13 @@ def _format_array(
     precision: int | None,
     metadata: value_pb2.ChannelMetadata | None,
     full: bool,
+    total: int,
 ) -> str:
+    """`total`: of the whole array, where this is not all of it; else 0."""
     elements = _value_elements(value, kind)
-    total = len(elements)
-    if value.HasField("part"):
-        total = value.part.total_elements
-    short = not full and total > _SHOWN_ELEMENTS + 1
-    chosen: Iterable[object] = islice(elements, _SHOWN_ELEMENTS) if short else elements
+    total = total or len(elements)
+    short = total > len(elements) or (not full and total > SHOWN_ELEMENTS + 1)
+    chosen: Iterable[object] = islice(elements, SHOWN_ELEMENTS) if short and not full else elements
     texts = [_format_element(element, kind, precision, metadata) for element in chosen]
     if short:
         return f"[{', '.join(texts)}, … ({total})]"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from drey.common.v1 import value_pb2
 from drey_core.errors import Malformed
-from drey_core.values import I8, U1, Columns, heap_ref
+from drey_core.values import EXTRACT, I8, U1, Columns, heap_ref
 
 
 class ReadColumns(NamedTuple):
@@ -51,6 +51,8 @@ def _read_columns(message: value_pb2.ValueColumns, heap: bytes) -> ReadColumns:
             raise Malformed("the columns of values differ in length")
         return np.frombuffer(raw, dtype)
 
+    if any(kind & EXTRACT for kind in message.types):
+        raise Malformed("an extract of an array is not a value")
     columns = Columns(
         key=decode_column(message.channels, "<i8"),
         kind=decode_column(message.types, "u1"),

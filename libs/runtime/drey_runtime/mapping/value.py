@@ -36,9 +36,9 @@ _PACKED: dict[int, str] = {
 def from_proto(value: value_pb2.Value) -> tuple[int, int | bytes]:
     """(kind, data bits or heap bytes) of the value that a message holds; (0, 0) for none.
 
-    Raises `InvalidArgument` for a part of an array, for an error in the place of a value, for
-    numbers beyond their type and for a string array that uses both of its lists; `Unimplemented`
-    for structures, tables and arrays of several dimensions.
+    Raises `InvalidArgument` for a part or an extract of an array, for an error in the place of a
+    value, for numbers beyond their type and for a string array that uses both of its lists;
+    `Unimplemented` for structures, tables and arrays of several dimensions.
     """
     if value.HasField("part"):
         raise InvalidArgument("a part of an array is not a value", field="part")
@@ -47,6 +47,8 @@ def from_proto(value: value_pb2.Value) -> tuple[int, int | bytes]:
         return int(Kind.NONE), 0
     if which == "unsent":
         raise InvalidArgument(f"not a value: {value.unsent.message}", field=which)
+    if which == "extract":
+        raise InvalidArgument("an extract of an array is not a value", field=which)
     if which in _NOT_BUILT:
         raise Unimplemented(
             f"{which}: such values are not built in this version; give a scalar or an array",

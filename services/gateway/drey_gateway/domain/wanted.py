@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from drey_core.selector import Selector
+from drey_gateway.domain.array_limits import ArrayLimits
 from drey_gateway.domain.deadband import Deadband
 from drey_gateway.domain.resume import Token
 from drey_gateway.domain.terms import (
@@ -29,6 +30,7 @@ class Wanted:
     with_metadata: bool
     allow_unknown: bool
     deadband: Deadband | None
+    arrays: ArrayLimits
     token: Token | None
     path: str
     """Of the selector in the client's request."""
@@ -38,12 +40,18 @@ class Wanted:
         """Whether only the catalog's service knows all PVs that are meant."""
         return any(needs_catalog(term.selector) for term in self.terms)
 
+    @property
+    def manner(self) -> bytes:
+        """Stands for what makes that which is held another thing than the values, in tokens."""
+        deadband = b"" if self.deadband is None else self.deadband.manner
+        return deadband + self.arrays.manner
+
     def keeps_baseline(self, other: Wanted) -> bool:
         """Whether a watch of this goes on as one of `other` without a new baseline."""
         return self._manner() == other._manner()
 
     def _manner(self) -> tuple[object, ...]:
-        return self.fields, self.in_columns, self.with_metadata, self.deadband
+        return self.fields, self.in_columns, self.with_metadata, self.deadband, self.arrays
 
 
 Amend = Callable[[Wanted], tuple[Wanted, Terms]]

@@ -7,6 +7,7 @@ it misses: merging is a by-product of sending the latest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from drey_core.directory import Directory
 from drey_core.pages import PAGE_SHIFT, shard_of_page
 from drey_core.values import I8
+from drey_gateway.domain.array_limits import ArrayPacer
 from drey_gateway.domain.deadband import DeadbandFilter
 from drey_gateway.domain.image import LiveImage, Mask
 from drey_gateway.domain.resume import Token, selection_hash
@@ -122,23 +124,30 @@ class WatchDiff:
 class WatchState:
     """What one client holds."""
 
-    def __init__(self, selection: WatchSelection, sieve: DeadbandFilter | None = None) -> None:
+    def __init__(
+        self,
+        selection: WatchSelection,
+        sieve: DeadbandFilter | None = None,
+        pacer: ArrayPacer | None = None,
+    ) -> None:
         self.selection = selection
-        self._sieve = sieve
+        self._sieve, self._pacer = sieve, pacer
         self._counter = 0
         self._seen_updates = 0
         self._slot_updates = np.zeros(0, np.int64)
-        """As `_seen_updates`, by slot; where there is a sieve."""
+        """As `_seen_updates`, by slot; where there is a sieve or a pacer."""
         self.stale: frozenset[int] = frozenset()
 
-    def everything(self, image: LiveImage) -> WatchDiff:
-        """Take all PVs as sent now: a baseline."""
+    def everything(self, image: LiveImage, now: float = 0.0) -> WatchDiff:
+        """Take all PVs as sent now: a baseline. `now` is of a monotonic clock, as below."""
         self._advance_clock(image)
         change = WatchDiff.whole(np.arange(len(self.selection)))
-        self._note_sent(change.at, image)
+        self._note_sent(change.at, image, now)
         return change
 
-    def since_token(self, image: LiveImage, token: Token, shard_count: int) -> WatchDiff:
+    def since_token(
+        self, image: LiveImage, token: Token, shard_count: int, now: float = 0.0
+    ) -> WatchDiff:
         """Take what the token lacks as sent now. The token must be `honourable`."""
         selection = self.selection
         channels = np.stack([selection.setpoints, selection.readbacks])
@@ -151,13 +160,15 @@ class WatchState:
         if self._sieve is not None:
             # of the others it is not known what the client holds: their next change is sent
             lacking = self._sieve.passing(lacking, image)
+        if self._pacer is not None:
+            self._pacer.note_sent(lacking, image, now)
         return WatchDiff.of(lacking, 0)
 
-    def diff(self, image: LiveImage) -> WatchDiff:
+    def diff(self, image: LiveImage, now: float = 0.0) -> WatchDiff:
         """Take what changed since the last call as sent now."""
         lacking = image.changed_since(self.selection.slots, self._counter)
-        if self._sieve is not None:
-            return self._diff_sieved(lacking, image, self._sieve)
+        if self._sieve is not None or self._pacer is not None:
+            return self._diff_held_back(lacking, image, now)
         sent = int(np.count_nonzero(lacking))
         if sent == 0:
             self._counter = image.counter
@@ -167,20 +178,41 @@ class WatchState:
         merged = max(self._seen_updates - before - sent, 0)
         return WatchDiff.of(lacking, merged)
 
-    def _diff_sieved(self, lacking: Mask, image: LiveImage, sieve: DeadbandFilter) -> WatchDiff:
-        before, self._counter = self._slot_updates, image.counter
-        self._slot_updates = image.updates[self.selection.slots]
-        lacking = sieve.passing(lacking, image)
+    def _diff_held_back(self, lacking: Mask, image: LiveImage, now: float) -> WatchDiff:
+        self._counter = image.counter
+        if self._sieve is not None:
+            lacking = self._sieve.passing(lacking, image)
+        before, seen = self._slot_updates, image.updates[self.selection.slots]
+        if self._pacer is not None:
+            lacking = self._pacer.passing(lacking, image, now)
+            seen = np.where(self._pacer.held, before, seen)
+        self._slot_updates = seen
         # a change within the dead-band was not replaced by a newer one
-        updates = (self._slot_updates - before)[lacking]
+        updates = (seen - before)[lacking]
         return WatchDiff.of(lacking, int(np.maximum(updates - 1, 0).sum()))
 
-    def _note_sent(self, index: I8, image: LiveImage) -> None:
+    def _note_sent(self, index: I8, image: LiveImage, now: float) -> None:
         if self._sieve is not None:
             self._sieve.note_sent(index, image)
+        if self._pacer is not None:
+            sent = np.zeros(self.selection.slots.shape, bool)
+            sent[:, index] = True
+            self._pacer.note_sent(sent, image, now)
+
+    def next_due(self) -> float:
+        """When something that is held back for a time may be sent."""
+        return math.inf if self._pacer is None else self._pacer.next_due()
+
+    def cut_instant(self, token: Token) -> Token:
+        """The token of what the client holds, of that of an instant that was just taken."""
+        return token if self._pacer is None else self._pacer.cut_instant(token)
 
     def reselect(
-        self, selection: WatchSelection, image: LiveImage, directory: Directory
+        self,
+        selection: WatchSelection,
+        image: LiveImage,
+        directory: Directory,
+        now: float = 0.0,
     ) -> tuple[I8, I8, I8]:
         """Change what is watched.
 
@@ -199,24 +231,23 @@ class WatchState:
         joined = np.ones(len(selection), bool)
         joined[new_at[~moved]] = False
         self.selection = selection
+        channels = np.stack([selection.setpoints, selection.readbacks])
         if self._sieve is not None:
             self._sieve = self._sieve.followed_by(
-                np.stack([selection.setpoints, selection.readbacks]),
-                selection.rows,
-                directory,
-                old_at[~moved],
-                new_at[~moved],
+                channels, selection.rows, directory, old_at[~moved], new_at[~moved]
             )
-            self._slot_updates = image.updates[selection.slots]
+        if self._pacer is not None:
+            self._pacer = self._pacer.followed_by(channels, old_at[~moved], new_at[~moved])
+        self._slot_updates = image.updates[selection.slots]
         # those that joined are sent whole; their past is nobody's loss
         self._seen_updates = self._count_updates(image)
-        self._note_sent(np.flatnonzero(joined), image)
+        self._note_sent(np.flatnonzero(joined), image, now)
         return left, stayed[moved], np.flatnonzero(joined)
 
     def _advance_clock(self, image: LiveImage) -> None:
         self._counter = image.counter
         self._seen_updates = self._count_updates(image)
-        if self._sieve is not None:
+        if self._sieve is not None or self._pacer is not None:
             self._slot_updates = image.updates[self.selection.slots]
 
     def _count_updates(self, image: LiveImage) -> int:

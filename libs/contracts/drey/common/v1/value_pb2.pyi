@@ -336,6 +336,40 @@ VALUE_TYPE_STRING: ValueType.ValueType  # 13
 """Byte string, UTF-8 by habit; DBR_STRING and long strings."""
 Global___ValueType: _TypeAlias = ValueType  # noqa: Y015
 
+class _ArrayDecimation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ArrayDecimationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ArrayDecimation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ARRAY_DECIMATION_UNSPECIFIED: _ArrayDecimation.ValueType  # 0
+    """The server's default: STRIDE."""
+    ARRAY_DECIMATION_FIRST: _ArrayDecimation.ValueType  # 1
+    """The first ones."""
+    ARRAY_DECIMATION_STRIDE: _ArrayDecimation.ValueType  # 2
+    """Each n-th, from the first on."""
+    ARRAY_DECIMATION_MIN_MAX: _ArrayDecimation.ValueType  # 3
+    """The least and then the greatest of each n that follow one another, so that no peak is lost. NaN is
+    left out where there are numbers beside it. Strings and indices of enumerations have no order
+    that means anything: of them each n-th.
+    """
+
+class ArrayDecimation(_ArrayDecimation, metaclass=_ArrayDecimationEnumTypeWrapper):
+    """How the elements of an extract are chosen from those of a large array."""
+
+ARRAY_DECIMATION_UNSPECIFIED: ArrayDecimation.ValueType  # 0
+"""The server's default: STRIDE."""
+ARRAY_DECIMATION_FIRST: ArrayDecimation.ValueType  # 1
+"""The first ones."""
+ARRAY_DECIMATION_STRIDE: ArrayDecimation.ValueType  # 2
+"""Each n-th, from the first on."""
+ARRAY_DECIMATION_MIN_MAX: ArrayDecimation.ValueType  # 3
+"""The least and then the greatest of each n that follow one another, so that no peak is lost. NaN is
+left out where there are numbers beside it. Strings and indices of enumerations have no order
+that means anything: of them each n-th.
+"""
+Global___ArrayDecimation: _TypeAlias = ArrayDecimation  # noqa: Y015
+
 class _ChannelRole:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -621,6 +655,48 @@ class ArrayPart(_message.Message):
 Global___ArrayPart: _TypeAlias = ArrayPart  # noqa: Y015
 
 @_typing.final
+class ArrayExtract(_message.Message):
+    """Some elements of an array that is larger than the limits of a watch: enough for a plot, and never the
+    value. GetValues has the whole one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_ELEMENTS_FIELD_NUMBER: _builtins.int
+    DECIMATION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ELEMENTS_FIELD_NUMBER: _builtins.int
+    total_elements: _builtins.int
+    """Number of elements of the whole array."""
+    decimation: Global___ArrayDecimation.ValueType
+    """How the elements were chosen; never UNSPECIFIED."""
+    step: _builtins.int
+    """The n of the decimation: element i, or with MIN_MAX the elements 2i and 2i + 1, stand for those of
+    the whole array from i * step on. 1 with FIRST.
+    """
+    @_builtins.property
+    def elements(self) -> Global___Value:
+        """The elements: an array of the type of the whole one, with `data` alone set. Of an extract that is
+        too large for one message this is what comes in parts, and `part` counts its elements.
+        """
+
+    def __init__(
+        self,
+        *,
+        total_elements: _builtins.int = ...,
+        decimation: Global___ArrayDecimation.ValueType = ...,
+        step: _builtins.int = ...,
+        elements: Global___Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elements", b"elements"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decimation", b"decimation", "elements", b"elements", "step", b"step", "total_elements", b"total_elements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArrayExtract: _TypeAlias = ArrayExtract  # noqa: Y015
+
+@_typing.final
 class Value(_message.Message):
     """One value of one channel, with everything that says how far to believe it."""
 
@@ -666,6 +742,7 @@ class Value(_message.Message):
     STRUCTURE_FIELD_NUMBER: _builtins.int
     TABLE_FIELD_NUMBER: _builtins.int
     ND_ARRAY_FIELD_NUMBER: _builtins.int
+    EXTRACT_FIELD_NUMBER: _builtins.int
     ALARM_MESSAGE_FIELD_NUMBER: _builtins.int
     USER_TAG_FIELD_NUMBER: _builtins.int
     severity: Global___AlarmSeverity.ValueType
@@ -796,6 +873,10 @@ class Value(_message.Message):
     def nd_array(self) -> Global___NdArray:
         """Array of several dimensions, such as an image. Not built yet."""
 
+    @_builtins.property
+    def extract(self) -> Global___ArrayExtract:
+        """Some elements of an array, where a watch limits them (`ArrayLimits`)."""
+
     def __init__(
         self,
         *,
@@ -839,16 +920,17 @@ class Value(_message.Message):
         structure: Global___StructureValue | None = ...,
         table: Global___TableValue | None = ...,
         nd_array: Global___NdArray | None = ...,
+        extract: Global___ArrayExtract | None = ...,
         alarm_message: _builtins.str = ...,
         user_tag: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_user_tag", b"_user_tag", "bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "nd_array", b"nd_array", "part", b"part", "raw_string_value", b"raw_string_value", "string_array", b"string_array", "string_value", b"string_value", "structure", b"structure", "table", b"table", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent", "user_tag", b"user_tag"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_user_tag", b"_user_tag", "bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "extract", b"extract", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "nd_array", b"nd_array", "part", b"part", "raw_string_value", b"raw_string_value", "string_array", b"string_array", "string_value", b"string_value", "structure", b"structure", "table", b"table", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent", "user_tag", b"user_tag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_tag", b"_user_tag", "alarm_message", b"alarm_message", "bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "freshness", b"freshness", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "nd_array", b"nd_array", "origin", b"origin", "part", b"part", "raw_string_value", b"raw_string_value", "receive_time_ns", b"receive_time_ns", "severity", b"severity", "source_time_ns", b"source_time_ns", "source_time_suspect", b"source_time_suspect", "state", b"state", "status", b"status", "string_array", b"string_array", "string_value", b"string_value", "structure", b"structure", "table", b"table", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent", "user_tag", b"user_tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_tag", b"_user_tag", "alarm_message", b"alarm_message", "bool_array", b"bool_array", "bool_value", b"bool_value", "data", b"data", "enum_array", b"enum_array", "enum_value", b"enum_value", "extract", b"extract", "float32_array", b"float32_array", "float32_value", b"float32_value", "float64_array", b"float64_array", "float64_value", b"float64_value", "freshness", b"freshness", "int16_array", b"int16_array", "int16_value", b"int16_value", "int32_array", b"int32_array", "int32_value", b"int32_value", "int64_array", b"int64_array", "int64_value", b"int64_value", "int8_array", b"int8_array", "int8_value", b"int8_value", "nd_array", b"nd_array", "origin", b"origin", "part", b"part", "raw_string_value", b"raw_string_value", "receive_time_ns", b"receive_time_ns", "severity", b"severity", "source_time_ns", b"source_time_ns", "source_time_suspect", b"source_time_suspect", "state", b"state", "status", b"status", "string_array", b"string_array", "string_value", b"string_value", "structure", b"structure", "table", b"table", "uint16_array", b"uint16_array", "uint16_value", b"uint16_value", "uint32_array", b"uint32_array", "uint32_value", b"uint32_value", "uint64_array", b"uint64_array", "uint64_value", b"uint64_value", "uint8_array", b"uint8_array", "uint8_value", b"uint8_value", "unsent", b"unsent", "user_tag", b"user_tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__user_tag: _TypeAlias = _typing.Literal["user_tag"]  # noqa: Y015
     _WhichOneofArgType__user_tag: _TypeAlias = _typing.Literal["_user_tag", b"_user_tag"]  # noqa: Y015
-    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["float64_value", "int32_value", "enum_value", "float32_value", "string_value", "int64_value", "uint64_value", "raw_string_value", "bool_value", "int8_value", "int16_value", "uint8_value", "uint16_value", "uint32_value", "float64_array", "float32_array", "int32_array", "int16_array", "int8_array", "uint8_array", "uint16_array", "uint32_array", "int64_array", "uint64_array", "bool_array", "enum_array", "string_array", "unsent", "structure", "table", "nd_array"]  # noqa: Y015
+    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["float64_value", "int32_value", "enum_value", "float32_value", "string_value", "int64_value", "uint64_value", "raw_string_value", "bool_value", "int8_value", "int16_value", "uint8_value", "uint16_value", "uint32_value", "float64_array", "float32_array", "int32_array", "int16_array", "int8_array", "uint8_array", "uint16_array", "uint32_array", "int64_array", "uint64_array", "bool_array", "enum_array", "string_array", "unsent", "structure", "table", "nd_array", "extract"]  # noqa: Y015
     _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_tag) -> _WhichOneofReturnType__user_tag | None: ...
@@ -1079,7 +1161,10 @@ class ValueColumns(_message.Message):
     roles: _builtins.bytes
     """`ChannelRole`, uint8: one byte each."""
     types: _builtins.bytes
-    """`ValueType`, uint8: one byte each; 64 (0x40) is added for an array. 0: no value has ever come."""
+    """`ValueType`, uint8: one byte each; 64 (0x40) is added for an array, and 128 (0x80) more where it
+    is not the array but an extract of it (`ArrayExtract`), which only a watch with limits of arrays
+    sends. 0: no value has ever come.
+    """
     states: _builtins.bytes
     """`ConnectionState`, uint8: one byte each."""
     origins: _builtins.bytes
@@ -1103,7 +1188,8 @@ class ValueColumns(_message.Message):
     heap: _builtins.bytes
     """Strings and arrays, one byte after the other. Array elements are packed little-endian in their own
     width, enumerations in two bytes; a string array is its count and lengths as uint32, then the
-    bytes.
+    bytes. Before the elements of an extract stand the number of elements of the whole array as uint64,
+    its `ArrayDecimation` and its step as uint32.
     """
     @_builtins.property
     def part(self) -> Global___ArrayPart:

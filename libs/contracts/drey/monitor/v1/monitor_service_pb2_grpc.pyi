@@ -44,7 +44,7 @@ class MonitorServiceStub:
     an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
     is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-    NOT_IMPLEMENTED for limits of arrays and Arrow IPC.
+    NOT_IMPLEMENTED for Arrow IPC.
     """
     OpenWatch: _grpc.UnaryStreamMultiCallable[_monitor_service_pb2.OpenWatchRequest, _monitor_service_pb2.OpenWatchResponse]
     """Open a session: one stream over which several watches come, its subscriptions, added and changed
@@ -60,8 +60,8 @@ class MonitorServiceStub:
     one, or it ends. Changes are applied in the order in which they come; one whose number is not
     greater than the last taken does nothing, so a lost answer is sent again. The answer says that it
     was taken: send the next one then; the stream says when it holds, or why it is refused. PVs that join come with a
-    difference, and no others come again; only where the fields, the form or the metadata of a
-    subscription change a new baseline of it follows. A session is of the key that opened it, and of
+    difference, and no others come again; only where the fields, the form, the metadata, the dead-band or
+    the limits of arrays of a subscription change a new baseline of it follows. A session is of the key that opened it, and of
     nobody else. May be called at any gateway. Reasons: NOT_FOUND (no such session of this key: it
     has ended), EMPTY_SELECTOR, RESOURCE_EXHAUSTED (too many changes wait for a client that does not
     read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).
@@ -100,7 +100,7 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
     is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
     effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-    NOT_IMPLEMENTED for limits of arrays and Arrow IPC.
+    NOT_IMPLEMENTED for Arrow IPC.
     """
     OpenWatch: _aio.UnaryStreamMultiCallable[_monitor_service_pb2.OpenWatchRequest, _monitor_service_pb2.OpenWatchResponse]  # type: ignore[assignment]
     """Open a session: one stream over which several watches come, its subscriptions, added and changed
@@ -116,8 +116,8 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     one, or it ends. Changes are applied in the order in which they come; one whose number is not
     greater than the last taken does nothing, so a lost answer is sent again. The answer says that it
     was taken: send the next one then; the stream says when it holds, or why it is refused. PVs that join come with a
-    difference, and no others come again; only where the fields, the form or the metadata of a
-    subscription change a new baseline of it follows. A session is of the key that opened it, and of
+    difference, and no others come again; only where the fields, the form, the metadata, the dead-band or
+    the limits of arrays of a subscription change a new baseline of it follows. A session is of the key that opened it, and of
     nobody else. May be called at any gateway. Reasons: NOT_FOUND (no such session of this key: it
     has ended), EMPTY_SELECTOR, RESOURCE_EXHAUSTED (too many changes wait for a client that does not
     read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).
@@ -165,7 +165,7 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         an older value after a newer. A slow reader gets merged diffs; one that reads nothing for 30 s
         is cut. Lives until the client leaves; PVs that newly match the selector join with a diff. No
         effect. Reasons: EMPTY_SELECTOR, NOT_FOUND, TOKEN_UNKNOWN, READER_TOO_SLOW, RESOURCE_EXHAUSTED,
-        NOT_IMPLEMENTED for limits of arrays and Arrow IPC.
+        NOT_IMPLEMENTED for Arrow IPC.
         """
 
     @_abc_1.abstractmethod
@@ -193,8 +193,8 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         one, or it ends. Changes are applied in the order in which they come; one whose number is not
         greater than the last taken does nothing, so a lost answer is sent again. The answer says that it
         was taken: send the next one then; the stream says when it holds, or why it is refused. PVs that join come with a
-        difference, and no others come again; only where the fields, the form or the metadata of a
-        subscription change a new baseline of it follows. A session is of the key that opened it, and of
+        difference, and no others come again; only where the fields, the form, the metadata, the dead-band or
+        the limits of arrays of a subscription change a new baseline of it follows. A session is of the key that opened it, and of
         nobody else. May be called at any gateway. Reasons: NOT_FOUND (no such session of this key: it
         has ended), EMPTY_SELECTOR, RESOURCE_EXHAUSTED (too many changes wait for a client that does not
         read), BUS_UNAVAILABLE (the session lives in another gateway, and NATS is away).

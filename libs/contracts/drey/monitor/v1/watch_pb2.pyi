@@ -564,7 +564,7 @@ class WatchSpec(_message.Message):
 
     @_builtins.property
     def array_limits(self) -> Global___ArrayLimits:
-        """How much of large arrays is sent. Absent: all of them. Not built yet: UNIMPLEMENTED."""
+        """How much of large arrays is sent. Absent: all of them."""
 
     def __init__(
         self,
@@ -624,27 +624,43 @@ Global___Deadband: _TypeAlias = Deadband  # noqa: Y015
 
 @_typing.final
 class ArrayLimits(_message.Message):
-    """How much of large arrays is sent. Not built yet."""
+    """How much of large arrays is sent. Strings are no arrays."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_ELEMENTS_FIELD_NUMBER: _builtins.int
     MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    DECIMATION_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_PER_S_FIELD_NUMBER: _builtins.int
     max_elements: _builtins.int
-    """Most elements of an array; the first ones are sent, and the value says how many there are. 0: all."""
+    """Most elements of an array, up to a million. Of a larger one an extract is sent, which says that it is
+    one. GetValues has the whole. 0: all.
+    """
+    decimation: _value_pb2.ArrayDecimation.ValueType
+    """How the elements of an extract are chosen. MIN_MAX needs 2 elements or more. Unspecified: STRIDE."""
+    max_bytes_per_s: _builtins.int
+    """Bytes a second that changes of arrays may take on the average: arrays that have changed wait until
+    there is room for those sent before, an hour at most. Counted are the elements as they are in columns, of string
+    arrays all. A baseline does not count, and what min_interval always sends does not wait. 0: any.
+    """
     @_builtins.property
     def min_interval(self) -> _duration_pb2.Duration:
-        """Least time between two values of an array that has more than one element. Absent: as the watch."""
+        """Least time between two values of one array, up to an hour; the last one comes in the end. What comes
+        meanwhile counts as merged. A change of state, severity, status or type is always sent, with the
+        elements as they are then. Absent: as the watch.
+        """
 
     def __init__(
         self,
         *,
         max_elements: _builtins.int = ...,
         min_interval: _duration_pb2.Duration | None = ...,
+        decimation: _value_pb2.ArrayDecimation.ValueType = ...,
+        max_bytes_per_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_elements", b"max_elements", "min_interval", b"min_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decimation", b"decimation", "max_bytes_per_s", b"max_bytes_per_s", "max_elements", b"max_elements", "min_interval", b"min_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
