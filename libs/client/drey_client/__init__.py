@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from drey_client.tables import ComparisonTable, ValueTable
     from drey_client.values import (
         AlarmSeverity,
+        ArrayDecimation,
         ArrayExtract,
         ChannelState,
         ChannelValue,
-        Decimation,
         EnumState,
         LivePv,
         value_of,
@@ -35,7 +35,7 @@ _MODULES = {
     "Client": "client",
     "ClientError": "errors",
     "ComparisonTable": "tables",
-    "Decimation": "values",
+    "ArrayDecimation": "values",
     "EnumState": "values",
     "LiveChange": "watch",
     "LivePv": "values",
@@ -47,6 +47,7 @@ _MODULES = {
 
 __all__ = [
     "AlarmSeverity",
+    "ArrayDecimation",
     "ArrayExtract",
     "BlockingClient",
     "BlockingWatch",
@@ -55,7 +56,6 @@ __all__ = [
     "Client",
     "ClientError",
     "ComparisonTable",
-    "Decimation",
     "EnumState",
     "LiveChange",
     "LivePv",

@@ -31,7 +31,7 @@ class EnumState:
         return self.label or f"#{self.index}"
 
 
-class Decimation(IntEnum):
+class ArrayDecimation(IntEnum):
     """How the elements of an extract are chosen, as `drey.common.v1.ArrayDecimation` says."""
 
     FIRST = 1
@@ -49,7 +49,7 @@ class ArrayExtract:
 
     elements: Any
     total: int
-    decimation: Decimation
+    decimation: ArrayDecimation
     step: int
 
     def __str__(self) -> str:
@@ -195,7 +195,7 @@ def _array(dtype: type[np.generic], data: Any) -> np.ndarray[Any, Any]:
 
 def _extract(data: value_pb2.ArrayExtract) -> ArrayExtract:
     elements = value_of(data.elements).data
-    return ArrayExtract(elements, data.total_elements, Decimation(data.decimation), data.step)
+    return ArrayExtract(elements, data.total_elements, ArrayDecimation(data.decimation), data.step)
 
 
 _SCALARS = (
