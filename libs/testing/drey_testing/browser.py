@@ -68,7 +68,7 @@ async def launch_browser() -> AsyncIterator[Browser]:
 
 
 @dataclass(frozen=True)
-class Window:
+class PaintedWindow:
     """What happened on the page within some seconds.
 
     `least_frames`: frames in the second that had fewest. `dropped`: seconds in which no value in
@@ -94,7 +94,7 @@ class MeasuredPage:
         probe = await self.page.evaluate("probe")
         return probe["firstRows"] / 1000, probe["allRows"] / 1000
 
-    async def measure_window(self, seconds: int) -> Window:
+    async def measure_window(self, seconds: int) -> PaintedWindow:
         """Look on for some whole seconds."""
         await self.page.evaluate("Object.assign(probe, {frames: [], redraws: [], longest: 0})")
         begin = await self.page.evaluate("performance.now()")
@@ -105,7 +105,7 @@ class MeasuredPage:
             for time_ms in times:
                 if (second := int((time_ms - begin) / 1000)) < seconds:
                     counts[second] += 1
-        return Window(sum(frames) / seconds, min(frames), redraws.count(0), probe["longest"])
+        return PaintedWindow(sum(frames) / seconds, min(frames), redraws.count(0), probe["longest"])
 
     async def heap_mb(self) -> float:
         """Megabytes that the page's scripts hold after a collection, typed arrays included."""

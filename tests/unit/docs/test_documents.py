@@ -92,6 +92,7 @@ def test_settings_named_exist(generator: ModuleType) -> None:
         "DREY_PLAINTEXT",
         "DREY_CA_NATIVE",
         "DREY_BENCH_CHANNEL_ACCESS",
+        "DREY_BENCH_ENDURANCE_S",
         "DREY_PAGE_PICTURES",
         "DREY_WEB",
         "DREY_TEST_EXPLORE",
