@@ -23,6 +23,7 @@ from drey_testing.fixtures_monitor import (
 
 use_loopback()
 WAIT_S = 90.0
+SHORTLY = {"leaseDurationSeconds": 1}
 NO_POSTGRES = "postgresql://nobody@127.0.0.1:1/none"
 
 
@@ -40,18 +41,21 @@ class LeasedRig:
         self.namespace = f"t{uuid.uuid4().hex[:12]}"
         self._kubeconfig = server.kubeconfig()
 
-    async def make_lease(self) -> None:
+    async def make_leases(self) -> None:
         metadata = {"name": self.namespace}
         await self._server.call("POST", "/api/v1/namespaces", {"metadata": metadata})
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
-        await self._server.call("POST", path, {"metadata": {"name": "drey-shard-0"}})
+        for shard in range(self.rig.shards):
+            # for so long a new object counts as held
+            lease = {"metadata": {"name": f"drey-shard-{shard}"}, "spec": SHORTLY}
+            await self._server.call("POST", path, lease)
 
-    def start_monitor(self) -> MonitorProcess:
+    def start_monitor(self, duration_s: int = 2) -> MonitorProcess:
         return self.rig.start_monitor(
             LEASE="kubernetes",
             LEASE_NAMESPACE=self.namespace,
             LEASE_IDENTITY=f"monitor-{len(self.rig.monitors)}",
-            LEASE_DURATION="2",
+            LEASE_DURATION=str(duration_s),
             LEASE_KUBECONFIG=str(self._kubeconfig),
         )
 
@@ -80,18 +84,25 @@ class LeasedRig:
 
     def check_batches(self) -> None:
         """Nobody can believe two: one owner an epoch, each number once, and in order."""
-        owners: dict[int, set[str]] = {}
+        owners: dict[tuple[int, int], set[str]] = {}
         for beat in self.rig.listener.beats:
-            owners.setdefault(beat.epoch, set()).add(beat.owner)
+            owners.setdefault((beat.shard, beat.epoch), set()).add(beat.owner)
         assert all(len(found) == 1 for found in owners.values()), owners
-        stamps = [(b.epoch, b.sequence, b.part) for b, _ in self.rig.listener.batches]
+        stamps = [(b.shard, b.epoch, b.sequence, b.part) for b, _ in self.rig.listener.batches]
         assert len(stamps) == len(set(stamps))
-        greatest, late = 0, 0
-        for epoch, _, _ in stamps:
-            greatest = max(greatest, epoch)
-            late += epoch < greatest
+        greatest, late = dict[int, int](), 0
+        for shard, epoch, _, _ in stamps:
+            greatest[shard] = max(greatest.get(shard, 0), epoch)
+            late += epoch < greatest[shard]
         # one may have lain in the client's buffer when the process was stopped
         assert late <= 1, f"{late} batches of a former owner after those of its successor"
+
+    async def shares(self) -> list[int]:
+        """How many shards each monitor that lives has, by its own signs of life."""
+        beats = await self.rig.image.heartbeats(self.rig.shards)
+        owners = [int(beat.owner.rpartition(":")[2]) for beat in beats if beat is not None]
+        living = [monitor for monitor in self.rig.monitors if monitor.process.poll() is None]
+        return sorted(owners.count(monitor.pid) for monitor in living)
 
 
 @pytest.fixture
@@ -99,11 +110,25 @@ async def leased(tmp_path, ioc: Ioc, api_server: ApiServer) -> AsyncIterator[Lea
     async with MonitorRig(tmp_path, NO_POSTGRES) as rig:
         rig.directory.set(CHANNELS.items())
         made = LeasedRig(rig, api_server)
-        await made.make_lease()
+        await made.make_leases()
         try:
             yield made
         finally:
             api_server.go_on()
+            for monitor in rig.monitors:
+                print(monitor.log.read_text())
+
+
+@pytest.fixture
+async def balanced(tmp_path, ioc: Ioc, api_server: ApiServer) -> AsyncIterator[LeasedRig]:
+    """Three shards that have the same channels each."""
+    async with MonitorRig(tmp_path, NO_POSTGRES, shards=3) as rig:
+        rig.directory.set((c + 512 * n, CHANNELS[c]) for n in range(3) for c in LIVING)
+        made = LeasedRig(rig, api_server)
+        await made.make_leases()
+        try:
+            yield made
+        finally:
             for monitor in rig.monitors:
                 print(monitor.log.read_text())
 
@@ -166,3 +191,30 @@ async def test_all_fall_silent_while_the_api_server_is_away_and_go_on(
     # its channels stayed connected, and nobody else had it
     assert await leased.epoch() == epoch
     leased.check_batches()
+
+
+LONG_LEASE_S = 120
+"""Nobody waits for one to run out: what changes hands has been given back."""
+
+
+async def test_each_monitor_takes_its_share_and_hands_it_back(balanced: LeasedRig) -> None:
+    """1, 3 and 1 monitors: no Lease runs out, so nothing stands still for as long as it takes."""
+
+    async def have(*shares: int) -> None:
+        async def shared() -> bool:
+            return await balanced.shares() == list(shares)
+
+        await eventually(shared, f"shares {shares}", WAIT_S)
+        await balanced.rig.wait_settled(WAIT_S)
+
+    balanced.start_monitor(LONG_LEASE_S)
+    await have(3)
+    others = [balanced.start_monitor(LONG_LEASE_S) for _ in range(2)]
+    await have(1, 1, 1)
+    for monitor in others:
+        monitor.signal(signal.SIGTERM)
+        assert await monitor.ended(WAIT_S) == 0
+    await have(3)
+    balanced.check_batches()
+    for monitor in balanced.rig.monitors:
+        assert "lease lost" not in monitor.log.read_text()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drey_monitor.domain.balance import Move, ShardLoad, plan_moves, shard_weights
+from drey_monitor.domain.balance import Move, ShardLoad, SteadyNeed, plan_moves, shard_weights
 
 NAMES = st.integers(1, 25).map(lambda n: [f"host{i}:1" for i in range(n)])
 
@@ -119,3 +120,33 @@ def test_the_share_of_one_that_comes_is_what_the_others_have_too_much():
     # one shard and two monitors: it stays where it is
     assert plan_moves({0: "a"}, {0: ShardLoad(512, 10.0)}, ["a", "b"]) == []
     assert plan_moves({0: "a"}, {}, []) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rates_that_go_up_and_down_do_not_keep_a_share_back(seed):
+    """Which of equal shards would go changes at every look; that one has to go does not."""
+    drawn = random.Random(seed)
+    owners = dict.fromkeys(range(6), "host0:1")
+    need = SteadyNeed(1.0)
+    plans, offered_at = set(), None
+    for step in range(15):
+        loads = {s: ShardLoad(1000, drawn.uniform(900, 1100)) for s in owners}
+        moves = plan_moves(owners, loads, ["host0:1", "host1:1"])
+        plans.add(tuple(moves))
+        if need.observe(bool(moves), ["host0:1", "host1:1"], step * 0.1):
+            offered_at = step
+            break
+    assert len(plans) > 1
+    assert offered_at == 10
+
+
+def test_what_has_to_move_must_last_among_the_same_monitors():
+    need = SteadyNeed(1.0)
+    assert not need.observe(True, ["a", "b"], 0.0)
+    assert not need.observe(True, ["a", "b", "c"], 0.5)
+    assert not need.observe(True, ["a", "b", "c"], 1.25)
+    assert need.observe(True, ["c", "b", "a"], 1.5)
+    need.restart()
+    assert not need.observe(True, ["a", "b", "c"], 2.0)
+    assert not need.observe(False, ["a", "b", "c"], 2.5)
+    assert not need.observe(True, ["a", "b", "c"], 3.4)

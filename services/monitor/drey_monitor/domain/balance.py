@@ -36,6 +36,34 @@ class Move:
     taker: str
 
 
+class SteadyNeed:
+    """Tells whether something has had to move for `steady_s`, among the same monitors.
+
+    Which shard would go may change at every look, because rates go up and down: that something
+    has to go is what must last.
+    """
+
+    def __init__(self, steady_s: float) -> None:
+        self._steady_s = steady_s
+        self._since: float | None = None
+        self._takers: frozenset[str] = frozenset()
+
+    def observe(self, needed: bool, takers: Collection[str], now: float) -> bool:
+        """Look at a plan; `now` in seconds. True: the need has lasted."""
+        if frozenset(takers) != self._takers:
+            self._takers, self._since = frozenset(takers), None
+        if not needed:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = now
+        return now - self._since >= self._steady_s
+
+    def restart(self) -> None:
+        """Something was moved: what is left to move has to last again."""
+        self._since = None
+
+
 def shard_weights(loads: Mapping[int, ShardLoad]) -> dict[int, float]:
     """Weight of each shard; the average is 1."""
     if not loads:

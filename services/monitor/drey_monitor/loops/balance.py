@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nats.aio.msg import Msg
 
 from drey.events.v1.instances_pb2 import InstanceReport
 from drey_core.errors import Malformed
-from drey_monitor.domain.balance import Move, ShardLoad, plan_moves
+from drey_monitor.domain.balance import Move, ShardLoad, SteadyNeed, plan_moves
 from drey_monitor.loops.epochs import EpochListener
 from drey_monitor.owned import Shards
 from drey_runtime.bus import Bus
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 _STEP_S = 0.1
 _LIVES_S = 3.5
 """A monitor that gave no report for so long is no taker; it gives one a second."""
-_BEATS_S = 1.5
+_BEATS_S = 2.5
 _STEADY_S = 1.0
-"""For so long the same moves have to be planned before the first is made."""
+"""For so long something has to be planned to move before the first is moved."""
 _LOOK_FIRST_S = 3.0
 _PREPARE_S = 15.0
 _GIVEN_S = 3.0
@@ -61,14 +61,6 @@ class _Offer:
     given_at: float | None = None
 
 
-@dataclass(slots=True)
-class _PlannedMoves:
-    """What was planned, and since when."""
-
-    moves: list[Move] = field(default_factory=list)
-    since: float = 0.0
-
-
 class Balancer:
     """One for each monitor. Where NATS is away nothing is moved."""
 
@@ -80,7 +72,7 @@ class Balancer:
         self._me = instance_name()
         self._members: dict[str, _Member] = {}
         self._offers: dict[int, _Offer] = {}
-        self._plan = _PlannedMoves()
+        self._need = SteadyNeed(_STEADY_S)
         self._leaving = False
         self.reports: InstanceReports | None = None
 
@@ -174,16 +166,16 @@ class Balancer:
                     owned.given.set()
 
     def _make_offers(self, now: float) -> None:
-        moves = self._mine_of(self._plan_moves(now))
-        if moves != self._plan.moves:
-            self._plan = _PlannedMoves(moves, now)
-        if not moves or (now - self._plan.since < _STEADY_S and not self._leaving):
+        planned = self._plan_moves(now)
+        lasting = self._need.observe(bool(planned), self._takers(), now)
+        moves = self._mine_of(planned)
+        if not moves or not (lasting or self._leaving):
             return
         most = self._shard_count if self._leaving else _MOST_OFFERS
         for move in moves[: max(most - len(self._offers), 0)]:
             log.info("shard %d: offered to %s", move.shard, move.taker)
             self._offers[move.shard] = _Offer(move.taker, now)
-        self._plan = _PlannedMoves()
+        self._need.restart()
 
     def _mine_of(self, moves: list[Move]) -> list[Move]:
         return [
