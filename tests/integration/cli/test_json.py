@@ -79,11 +79,12 @@ WORDS = {
     ("audit", "watch"): [],
     ("audit", "verify"): [],
 }
-FOREGROUND = {("up",), ("demo",)}
+# They start a stack of their own, and are walked end to end.
+WITH_A_STACK = {("up",), ("demo",), ("restore", "rehearse")}
 COMMANDS = {
     words: getattr(command, "gives", "")
     for words, command in every_command()
-    if words not in FOREGROUND
+    if words not in WITH_A_STACK
 }
 PACKAGES = (
     "access", "audit", "catalog", "common", "compare", "event", "job", "monitor", "restore",
