@@ -136,7 +136,7 @@ async def _run(
             await stop.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The stack: catalog imported, every channel that is to be had connected.
 
