@@ -40,7 +40,7 @@ async def test_a_pv_is_created_and_found(service) -> None:
             timeout=Duration(seconds=2, nanos=1),
             completion=catalog_pb2.COMPLETION_DONE_CHANNEL,
             done_channel="A:DONE",
-            done_value=float("inf"),
+            done_value=-2.5e300,
             allowed=value_pb2.Range(low=-1.5, high=float("inf")),
         ),
     )
