@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from drey.monitor.v1.watch_pb2 import MetadataRow
 
 _NAMED = re.compile(
-    r"""\b(?:pv|setpoint)\s*\[\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')\s*\]"""
+    r"""\b(?:pv|setpoint)\s*+\[\s*+(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)')\s*+\]"""
 )
 _WAITS_AFTER = frozenset(
     {3, 4}
