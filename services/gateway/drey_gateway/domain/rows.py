@@ -59,13 +59,13 @@ class RowCache:
         none = np.zeros(n, np.int64)
         self._image, self._labels = image, labels
         self._numbers = directory.pv_number
-        self._setpoint = directory.setpoint_channel if fields.setpoint else none
-        self._readback = directory.readback_channel if fields.readback else none
+        setpoint = directory.setpoint_channel if fields.setpoint else none
+        readback = directory.readback_channel if fields.readback else none
+        self._channels = np.stack([setpoint, readback])
         self._encoder = RowEncoder(directory.names, directory.pv_number)
-        pages = np.stack([self._setpoint, self._readback]) >> PAGE_SHIFT
-        self._shards = shard_of_page(pages, shard_count)
-        self._slots = np.stack([image.slots(self._setpoint), image.slots(self._readback)])
-        self._has = (self._setpoint > 0) * SETPOINT + (self._readback > 0) * READBACK
+        self._shards = shard_of_page(self._channels >> PAGE_SHIFT, shard_count)
+        self._slots = np.stack([image.slots(setpoint), image.slots(readback)])
+        self._has = (setpoint > 0) * SETPOINT + (readback > 0) * READBACK
         # by which channels a row holds (0: none), and PV
         self._bytes: NDArray[Any] = np.full((BOTH + 1, n), b"", object)
         self._as_of = np.full((BOTH + 1, n), -1, np.int64)
@@ -133,7 +133,7 @@ class RowCache:
         held = channels & self._has[rows]
         index, role = np.nonzero(_held_bits(held).T)
         chosen = rows[index]
-        wanted = np.stack([self._setpoint, self._readback])[role, chosen]
+        wanted = self._channels[role, chosen]
         return TakenColumns(
             self._numbers[chosen],
             np.array([ROLE_SETPOINT, ROLE_READBACK], np.uint8)[role],
@@ -145,10 +145,7 @@ class RowCache:
 
     def _large_arrays(self, rows: I8, held: I8, shape: ArrayShape) -> NDArray[np.bool_]:
         """Which rows may hold an array above the limit."""
-        channels = np.where(
-            _held_bits(held), np.stack([self._setpoint, self._readback])[:, rows], 0
-        )
-        fixed = self._image.fixed_values(channels)
+        fixed = self._image.fixed_values(self._held_channels(rows, held))
         counts = most_elements(fixed["kind"], fixed["data"])
         large: NDArray[np.bool_] = np.any(counts > shape.max_elements, axis=0)
         return large
@@ -175,8 +172,7 @@ class RowCache:
         shape: ArrayShape,
         shaped: _ShapedArrays,
     ) -> list[bytes]:
-        there = _held_bits(held)
-        channels = np.where(there, np.stack([self._setpoint, self._readback])[:, rows], 0)
+        there, channels = _held_bits(held), self._held_channels(rows, held)
         self.encoded += len(rows)
         return self._encoder.encode(
             rows,
@@ -219,9 +215,12 @@ class RowCache:
             return np.full(len(rows), FRESH, np.uint8)
         codes = np.zeros(int(self._shards.max(initial=0)) + 1, bool)
         codes[[s for s in stale if s < len(codes)]] = True
-        there = np.stack([self._setpoint[rows], self._readback[rows]]) > 0
-        hit = codes[self._shards[:, rows]] & there
+        hit = codes[self._shards[:, rows]] & (self._channels[:, rows] > 0)
         return np.where(hit.any(axis=0), STALE, FRESH).astype(np.uint8)
+
+    def _held_channels(self, rows: I8, held: I8) -> I8:
+        """The setpoint and the readback of each row where it is held, else 0; shape (2, n)."""
+        return np.where(_held_bits(held), self._channels[:, rows], 0)
 
     def _outdated_rows(self, rows: I8, held: I8, freshness: NDArray[np.uint8]) -> NDArray[np.bool_]:
         as_of = self._as_of[held, rows]
@@ -243,8 +242,7 @@ class RowCache:
         if len(limited):
             changed = (self._image.version[self._slots[:, limited]] > self._counter).any(axis=0)
             limited = limited[changed]
-            channels = np.stack([self._setpoint, self._readback])[:, limited]
-            arrays = self._image.fixed_values(channels)["kind"] & ARRAY != 0
+            arrays = self._image.fixed_values(self._channels[:, limited])["kind"] & ARRAY != 0
             watched[limited[~arrays.any(axis=0)]] = True
         return np.flatnonzero(watched)
 
@@ -262,8 +260,7 @@ class RowCache:
         freshness = self._row_freshness(rows, stale)
         outdated = self._outdated_rows(rows, held, freshness)
         held, rows, freshness = held[outdated], rows[outdated], freshness[outdated]
-        there = _held_bits(held)
-        setpoint, readback = np.where(there, np.stack([self._setpoint, self._readback])[:, rows], 0)
+        there, (setpoint, readback) = _held_bits(held), self._held_channels(rows, held)
         encoded = self._encoder.encode(
             rows,
             self._image.columns(setpoint) if setpoint.any() else None,

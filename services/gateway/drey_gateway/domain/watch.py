@@ -138,6 +138,10 @@ class WatchState:
         """As `_seen_updates`, by slot; where there is a sieve or a pacer."""
         self.stale: frozenset[int] = frozenset()
 
+    @property
+    def _holds_back(self) -> bool:
+        return self._sieve is not None or self._pacer is not None
+
     def everything(self, image: LiveImage, now: float = 0.0) -> WatchDiff:
         """Take all PVs as sent now: a baseline. `now` is of a monotonic clock, as below."""
         self._advance_clock(image)
@@ -167,7 +171,7 @@ class WatchState:
     def diff(self, image: LiveImage, now: float = 0.0) -> WatchDiff:
         """Take what changed since the last call as sent now."""
         lacking = image.changed_since(self.selection.slots, self._counter)
-        if self._sieve is not None or self._pacer is not None:
+        if self._holds_back:
             return self._diff_held_back(lacking, image, now)
         sent = int(np.count_nonzero(lacking))
         if sent == 0:
@@ -238,7 +242,8 @@ class WatchState:
             )
         if self._pacer is not None:
             self._pacer = self._pacer.followed_by(channels, old_at[~moved], new_at[~moved])
-        self._slot_updates = image.updates[selection.slots]
+        if self._holds_back:
+            self._slot_updates = image.updates[selection.slots]
         # those that joined are sent whole; their past is nobody's loss
         self._seen_updates = self._count_updates(image)
         self._note_sent(np.flatnonzero(joined), image, now)
@@ -247,7 +252,7 @@ class WatchState:
     def _advance_clock(self, image: LiveImage) -> None:
         self._counter = image.counter
         self._seen_updates = self._count_updates(image)
-        if self._sieve is not None or self._pacer is not None:
+        if self._holds_back:
             self._slot_updates = image.updates[self.selection.slots]
 
     def _count_updates(self, image: LiveImage) -> int:
