@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 _NAMED = re.compile(
     r"""\b(?:pv|setpoint)\s*+\[\s*+(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)')\s*+\]"""
 )
-_WAITS_AFTER = frozenset(
-    {3, 4}
-)  # readback and done channel: their completion holds the settle time
 
 
 @dataclass
@@ -83,6 +80,8 @@ def recorded_seconds(
     Of a ramp that is its last step. The time for which a readback or a done channel had to hold is
     not the device's.
     """
+    # their completion holds the settle time
+    settled = (catalog_pb2.COMPLETION_READBACK, catalog_pb2.COMPLETION_DONE_CHANNEL)
     found = {}
     for item in items:
         planned = plan_items.get(item.name)
@@ -90,7 +89,7 @@ def recorded_seconds(
             continue
         if item.HasField("send_time") and item.HasField("complete_time"):
             took = item.complete_time.ToNanoseconds() - item.send_time.ToNanoseconds()
-            if planned.policy.completion in _WAITS_AFTER:
+            if planned.policy.completion in settled:
                 took -= planned.policy.settle.ToNanoseconds()
             found[item.name] = max(0, took) / 1e9
     return found
@@ -129,7 +128,7 @@ class _Maker:
         for name in condition_names(self._spec):
             if name not in self._made.items:
                 self._add_condition(name)
-        followed = {address: write for write in self._writes for address in (write.readback,)}
+        followed = {write.readback: write for write in self._writes}
         writes = [
             write
             if not write.readback or followed[write.readback] is write
@@ -223,7 +222,7 @@ class _Maker:
         if address.startswith("."):
             address = re.sub(r"\.[A-Z0-9_]*\$?$", "", item.address) + address
         if address not in self._now:
-            done = policy.done_value if policy.HasField("done_value") else 1.0
+            done = _done_value(policy)
             whole = done.is_integer()
             value = int(done) if whole else done
             channel = SimChannel(address, "int32" if whole else "float64", value=value)
@@ -246,7 +245,7 @@ class _Maker:
         if item.stored_readback.WhichOneof("data"):
             reached = sim_value(item.stored_readback)[1]
         number = target if kind in NUMBERS and not isinstance(target, list) else None
-        done_value = item.policy.done_value if item.policy.HasField("done_value") else 1.0
+        done_value = _done_value(item.policy)
         self._writes.append(
             SimWrite(item.address, seconds, readback, number, reached, done, done_value)
         )
@@ -275,6 +274,10 @@ class _Maker:
             channel.address = metadata.address
         if pv.setpoint.address or pv.readback.address:
             self._made.pvs.append(pv)
+
+
+def _done_value(policy: catalog_pb2.RestorePolicy) -> float:
+    return policy.done_value if policy.HasField("done_value") else 1.0
 
 
 def sim_channel(

@@ -294,7 +294,8 @@ class RehearsalWalk:
         from drey.monitor.v1 import monitor_service_pb2_grpc
 
         monitor = monitor_service_pb2_grpc.MonitorServiceStub(self._channel)
-        wanted = 0 if served is None else self._catalogued(served)
+        addresses = self._catalog_addresses()
+        wanted = 0 if served is None else len(addresses & {c.served_at for c in served.channels})
         request = monitor_service_pb2.GetMonitorStatusRequest()
         everything = selector_pb2.Selector(all=True)
         values = monitor_service_pb2.GetValuesRequest(selector=everything, with_metadata=True)
@@ -315,15 +316,12 @@ class RehearsalWalk:
                                 if unlabeled.get(channel.address) == [*channel.enum_labels]:
                                     del unlabeled[channel.address]
                     # of a large value each part counts; of done channels nothing is known here
-                    if there >= wanted and not unlabeled.keys() & self._catalog_addresses():
+                    if there >= wanted and not unlabeled.keys() & addresses:
                         return
                 await asyncio.sleep(0.05)
 
-    def _catalogued(self, served: SimMachine) -> int:
-        """How many of a machine's channels the catalog has; done channels are not in it."""
-        return len(self._catalog_addresses() & {each.served_at for each in served.channels})
-
     def _catalog_addresses(self) -> set[str]:
+        """Of the channels that the catalog has; done channels are not in it."""
         return {
             channel.address
             for pv in self._rehearsal.pvs
