@@ -105,7 +105,7 @@ def readme_commands() -> dict[str, list[str]]:
     return {line.split()[-1].rsplit("/", 1)[-1].rsplit(".", 1)[-1]: split(line) for line in lines}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def grpcurl(go: str, running: Any) -> Any:
     """Makes a command of the README one that can be run, as a shell would."""
     program = str(installed(go, GRPCURL) / "grpcurl")
