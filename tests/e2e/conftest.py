@@ -43,6 +43,7 @@ OPTIONS = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that share the one stack run on one worker; others have stacks of their own."""
     for item in items:

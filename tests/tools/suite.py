@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,8 +52,16 @@ def _run_pytest(arguments: list[str]) -> int:
 
 
 def _failed_tests(cache: Path) -> list[str]:
+    """Names of those that failed last, put back into the cache as a run without workers has them.
+
+    With workers the name of a test ends with its group.
+    """
     path = cache / "v/cache/lastfailed"
-    return list(json.loads(path.read_text())) if path.exists() else []
+    if not path.exists():
+        return []
+    names = [re.sub(r"@[^]@]*$", "", name) for name in json.loads(path.read_text())]
+    path.write_text(json.dumps(dict.fromkeys(names, True)))
+    return names
 
 
 def main() -> int:

@@ -65,16 +65,20 @@ def test_every_test_can_fail() -> None:
 
 
 def _run_suite(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tests/tools/suite.py", *options, "--", "-n", "2", str(path)]
+    pytest_options = ["-n", "2", "--dist", "loadgroup", str(path)]
+    command = [sys.executable, "tests/tools/suite.py", *options, "--", *pytest_options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture
-def unstable(tmp_path: Path) -> Path:
-    """A test that fails the first time and passes from then on."""
+@pytest.fixture(params=["", "@pytest.mark.xdist_group('g')\n"], ids=["alone", "of a group"])
+def unstable(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A test that fails the first time and passes from then on, beside one that passes."""
     path = tmp_path / "test_unstable.py"
     path.write_text(
         "from pathlib import Path\n"
+        "import pytest\n"
+        "def test_always():\n    pass\n"
+        f"{request.param}"
         "def test_now_and_then():\n"
         "    mark = Path(__file__).with_name('tried')\n"
         "    tried = mark.exists()\n"
@@ -87,7 +91,8 @@ def unstable(tmp_path: Path) -> Path:
 def test_what_passes_only_alone_is_named(unstable: Path) -> None:
     done = _run_suite(unstable)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"UNSTABLE \S*test_now_and_then", done.stdout)
+    assert re.search(r"UNSTABLE \S*test_now_and_then:", done.stdout)
+    assert "1 passed in" in done.stdout, "it was not run alone"
 
 
 def test_a_strict_run_looks_once(unstable: Path) -> None:
@@ -100,3 +105,22 @@ def test_what_fails_twice_fails_the_suite(tmp_path: Path) -> None:
     done = _run_suite(path)
     assert done.returncode == 1
     assert "UNSTABLE" not in done.stdout
+
+
+def test_tests_of_a_group_run_on_one_worker(tmp_path: Path) -> None:
+    """Not so for each pair of versions of pytest and pytest-xdist."""
+    path = tmp_path / "test_group.py"
+    path.write_text(
+        "import pytest\n"
+        "@pytest.mark.xdist_group('g')\n"
+        "@pytest.mark.parametrize('number', range(8))\n"
+        "def test_one(number, worker_id, record_property):\n"
+        "    record_property('worker', worker_id)\n"
+    )
+    report = tmp_path / "report.xml"
+    options = ["-n", "2", "--dist", "loadgroup", f"--junitxml={report}", str(path)]
+    command = [sys.executable, "-m", "pytest", "-q", *options]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    workers = re.findall(r'name="worker" value="(\w+)"', report.read_text())
+    assert len(workers) == 8
+    assert len(set(workers)) == 1
