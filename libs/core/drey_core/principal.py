@@ -31,6 +31,11 @@ class Principal:
     limited: tuple[LimitedRole, ...] = ()
 
     @property
+    def holder(self) -> str:
+        """Whose share of a limited number of places it is that they take."""
+        return self.key_id or self.name
+
+    @property
     def permissions(self) -> Collection[str]:
         """All that they may do, with some PVs at least."""
         some = tuple(grant.role for grant in self.limited)

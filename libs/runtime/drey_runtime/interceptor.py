@@ -19,7 +19,7 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -37,6 +37,7 @@ from drey_runtime import limits, status, telemetry
 from drey_runtime.admission import READING, Admission, Bounds, Room, host_of
 from drey_runtime.auth import Authenticator, Principal, current_principal
 from drey_runtime.stalls import GuardedContext, Outgoing, StallGuard
+from drey_runtime.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self.authenticator, self.guard = authenticator, guard
         self.admission = Admission(bounds or Bounds())
         self.calls = calls or Calls()
-        self.reading = _Turns(READING, self.admission.bounds.share)
+        self.reading = Turns(READING, self.admission.bounds.share)
         self._wrapped: dict[str, RpcHandler] = {}
 
     async def intercept_service(
@@ -223,7 +224,7 @@ class _Call:
         except errors.Unauthenticated:
             admission.count_refused(host_of(self._context.peer()), self._begin)
             raise
-        holder = principal.key_id or principal.name
+        holder = principal.holder
         if principal.key_id:  # the parts themselves call each other as often as they have to
             admission.count_call(holder, self._begin)
         self._hold_place(admission.calls, holder)
@@ -405,28 +406,6 @@ class _Call:
             code,
             extra={"seconds": round(elapsed, 6), "reason": reason, "code": code},
         )
-
-
-class _Turns:
-    """Whose first message is received now. A key waits for its own turns, not for all others."""
-
-    def __init__(self, turns: int, share: float) -> None:
-        self._most = max(1, int(turns * share))
-        self._all = asyncio.Semaphore(turns)
-        self._of: dict[str, tuple[asyncio.Semaphore, list[None]]] = {}
-
-    @asynccontextmanager
-    async def turn(self, holder: str) -> AsyncIterator[None]:
-        """Wait for a turn and hold it."""
-        mine, users = self._of.setdefault(holder, (asyncio.Semaphore(self._most), []))
-        users.append(None)
-        try:
-            async with mine, self._all:
-                yield
-        finally:
-            users.pop()
-            if not users:
-                self._of.pop(holder, None)
 
 
 def _check_size(raw: bytes) -> None:

@@ -120,6 +120,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
         protected=Protected(catalog, parse_selectors(settings.approval_required)),
         grants=grants,
         refused=refused,
+        share=settings.caller_share,
     )
     beginning = Beginning(store, jobs)
     going_back = GoingBack(plans, running, Beginning(running, jobs), now_ns)

@@ -284,6 +284,33 @@ async def test_plans_of_others_keep_no_restore_waiting(site: RestoreSite) -> Non
     assert len({each.id for each in made}) == 40
 
 
+async def test_one_key_leaves_others_their_turn_to_plan(site: RestoreSite) -> None:
+    world = site.world
+    snapshot_id = await world.take()
+    spec = restore_pb2.PlanSpec(state=state_pb2.StateRef(snapshot_id=snapshot_id))
+    world.gate.clear()
+    asked = [
+        asyncio.create_task(site.call("CreatePlan", pb.CreatePlanRequest(spec=spec)))
+        for _ in range(51)
+    ]
+    try:
+        await asyncio.wait_for(world.at_gate.wait(), 60)
+        (ended,), _ = await asyncio.wait(asked, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        error = ended.exception()
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert status.reason_of(error)[0] == "RESOURCE_EXHAUSTED"
+        assert "this key has 50 plans" in str(error.details())
+        world.at_gate.clear()
+        request = pb.CreatePlanRequest(spec=spec)
+        other = asyncio.create_task(site.call("CreatePlan", request, name="bob"))
+        await asyncio.wait_for(world.at_gate.wait(), 60)  # bob's: ann has had hers
+    finally:
+        world.gate.set()
+    assert (await other).plan.actor.principal == "bob"
+    made = await asyncio.gather(*(task for task in asked if task is not ended))
+    assert len({each.plan.id for each in made}) == 50
+
+
 async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
     moved = await site.machine.disturb(100, seed=14)

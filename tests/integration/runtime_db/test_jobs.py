@@ -273,6 +273,12 @@ async def test_more_jobs_than_places(db: Database, store: JobStore) -> None:
     assert most == 2
 
 
+async def test_who_queues_many_keeps_nobody_waiting_for_all(db: Database, store: JobStore) -> None:
+    many = [await create(db, store) for _ in range(5)]
+    other = await create(db, store, principal="bob")
+    assert await store.claimable(KINDS, 3) == [many[0].id, other.id, many[1].id]
+
+
 async def test_refusals_and_crashes_show_in_the_job(
     db: Database, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,12 +102,14 @@ WHERE ($1::uuid IS NULL OR id < $1) AND ($2 = '' OR kind = $2)
 """
 _LIST = f"SELECT * FROM jobs.job {_CHOSEN} ORDER BY id DESC LIMIT $9"
 _COUNT = f"SELECT count(*) FROM (SELECT FROM jobs.job {_CHOSEN} LIMIT $9) AS chosen"
+# everybody's first, then everybody's second: who queues a thousand keeps others waiting for one
 _CLAIMABLE = """
-SELECT id FROM jobs.job
-WHERE kind = ANY($1::text[]) AND state IN ('queued', 'running')
-    AND ((state = 'queued' AND not_before_ns <= jobs.now_ns())
-      OR (state = 'running' AND lease_until_ns < jobs.now_ns()))
-ORDER BY id LIMIT $2
+SELECT id FROM (
+    SELECT id, row_number() OVER (PARTITION BY principal ORDER BY id) AS turn FROM jobs.job
+    WHERE kind = ANY($1::text[]) AND state IN ('queued', 'running')
+        AND ((state = 'queued' AND not_before_ns <= jobs.now_ns())
+          OR (state = 'running' AND lease_until_ns < jobs.now_ns()))) AS open_job
+ORDER BY turn, id LIMIT $2
 """
 
 
@@ -266,7 +268,7 @@ class JobStore:
         return await self._database.run_reading(fetch_count)
 
     async def claimable(self, kinds: Sequence[str], limit: int) -> list[str]:
-        """Ids of open jobs that nobody works on, oldest first."""
+        """Ids of open jobs that nobody works on, oldest first, each principal's in turn."""
 
         async def fetch_ids(conn: Connection) -> Sequence[Record]:
             return await conn.fetch(_CLAIMABLE, list(kinds), limit)

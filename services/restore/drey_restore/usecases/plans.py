@@ -11,7 +11,7 @@ import numpy as np
 
 from drey.common.v1 import selector_pb2
 from drey_core.directory import Directory
-from drey_core.errors import Internal, ResourceExhausted
+from drey_core.errors import Internal
 from drey_core.values import ARRAY, I8, Kind, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
@@ -43,15 +43,17 @@ from drey_restore.usecases.guards import Guards
 from drey_restore.usecases.record_check import RecordCheck
 from drey_restore.usecases.sources import PlanSource, given_source, undo_source
 from drey_runtime import audit, idempotency
+from drey_runtime.admission import Room
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.together import together
+from drey_runtime.turns import Turns
 
 _AT_A_TIME = 2
 _MOST_WAITING = 100
-"""Plans that are being made, or wait for their turn."""
+"""Plans that are being made, or wait for their turn; of both one key has a share at most."""
 
 METHOD = "drey.restore.v1.RestoreService/CreatePlan"
 _WAY_BACK_NS = 900 * 10**9
@@ -118,20 +120,21 @@ class Plans:
         records: RecordCheck,
         protected: Protected,
         refused: frozenset[PlanProblem],
+        share: float,
     ) -> None:
         self._protected, self._records = protected, records
         self._store, self._refused = store, refused
         self._snapshots, self._catalog, self._live = snapshots, catalog, live
         self._channels, self._guards, self._limits = channels, guards, limits
         self._clock, self._grants = clock, grants
-        self._turns = asyncio.Semaphore(_AT_A_TIME)
-        self._waiting = 0
+        self._turns = Turns(_AT_A_TIME, share)
+        self._room = Room("plans that are being made or wait for it", _MOST_WAITING, share)
 
     async def create(self, request: PlanRequest, principal: Principal) -> PlanRecord:
         """Make and store a plan; a repeat of the request gives the plan of the first one."""
         made = await self._seen(request, principal)
         if made is None:
-            async with self._turn():
+            async with self._turn(principal.holder):
                 await self._guards.check(request.rules)
                 if request.golden is not None:
                     golden_id = await self._snapshots.golden_id(*request.golden)
@@ -148,19 +151,11 @@ class Plans:
         return await self._store.plan(made)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, holder: str) -> AsyncIterator[None]:
         """One of a few that make plans at a time; RESOURCE_EXHAUSTED where too many wait."""
-        if self._waiting >= _MOST_WAITING:
-            raise ResourceExhausted(
-                f"{self._waiting} plans are being made or wait for it: try again in a moment",
-                metadata={"limit": str(_MOST_WAITING)},
-            )
-        self._waiting += 1
-        try:
-            async with self._turns:
+        with self._room.place(holder, "this key"):
+            async with self._turns.turn(holder):
                 yield
-        finally:
-            self._waiting -= 1
 
     async def _seen(self, request: PlanRequest, principal: Principal) -> str | None:
         """Id of the plan that this very request made before."""

@@ -54,7 +54,7 @@ async def setup(
         channels,
     )
     job_store = JobStore(db)
-    jobs = SnapshotJobs(db, job_store, store, taker)
+    jobs = SnapshotJobs(db, job_store, store, taker, settings.caller_share)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     worker = JobWorker(job_store, {JOB_KIND: jobs.kind()}, owner=owner)
     context.app.start(worker, "snapshot jobs")

@@ -22,6 +22,7 @@ from drey_runtime.jobs import (
     JobStore,
     record_job,
 )
+from drey_runtime.turns import Turns
 from drey_snapshot.catalog.usecases.grants import require_granted_rows
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.gates import CoverageRefusal, MissingPv
@@ -43,7 +44,7 @@ METHOD = "/drey.snapshot.v1.SnapshotService/TakeSnapshot"
 PERMISSION = "snapshot.snapshots.take"
 _RESULT = "snapshots/"
 _AT_ONCE = 4
-"""Snapshots from the image at a time: each holds all its values in memory."""
+"""Snapshots from the image at a time, of one key its share: each holds all values in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,10 @@ class SnapshotJobs:
     """Takes what is asked for, and is the handler of the jobs that a worker runs."""
 
     def __init__(
-        self, db: Database, store: JobStore, snapshots: SnapshotStore, taker: Taker
+        self, db: Database, store: JobStore, snapshots: SnapshotStore, taker: Taker, share: float
     ) -> None:
         self._db, self._store, self._snapshots, self._taker = db, store, snapshots, taker
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns(_AT_ONCE, share)
         # Refusals of jobs that somebody in this process waits for: they say more than the row.
         self._refusals: dict[str, DreyError | None] = {}
 
@@ -93,7 +94,7 @@ class SnapshotJobs:
         try:
             if order.source != Source.IMAGE:
                 return await self._queue_job(order, payload, principal, request.request_id, wait_s)
-            async with self._places:
+            async with self._turns.turn(principal.holder):
                 return await self._take_now(order, payload, principal, request.request_id)
         except CoverageRefusal as refusal:
             if not refusal.details:
