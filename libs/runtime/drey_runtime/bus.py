@@ -220,6 +220,8 @@ class Bus:
         try:
             await self.nc.publish(subject, payload, headers=telemetry.headers() or None)
         except (BadSubjectError, MaxPayloadError) as error:
+            # who waits for NATS to be back and tries again would say nothing, for ever
+            self._log_rarely(f"what is for {subject!r} is not taken: {error}")
             raise Unavailable(
                 f"NATS does not take a message of {len(payload)} bytes for {subject!r}: {error}",
                 reason=Reason.BUS_UNAVAILABLE,

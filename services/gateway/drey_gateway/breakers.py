@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from drey.events.v1.instances_pb2 import BreakersForced
 from drey_core.breaker import AUTOMATIC
-from drey_core.errors import Unavailable
+from drey_core.errors import ResourceExhausted, Unavailable
 from drey_gateway.domain.instances import Override
 from drey_gateway.mapping_system import breakers_forced
 from drey_runtime import audit
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _TELL_S = 2.0
 _DEADLINE_S = 1.0
+MAX_LIST_BYTES = 512 << 10
+"""Of the list as it is told, which is one message: NATS takes 1 MiB where nobody has set more."""
 
 
 class BreakerOverrides:
@@ -40,8 +42,10 @@ class BreakerOverrides:
         return [each for each in self._every if each.mode != AUTOMATIC]
 
     async def force(self, override: Override, principal: Principal) -> Override:
-        """Keep it, and have it told at once. Setting what is set already does nothing."""
+        """Keep it, and have it told at once. Setting what is set already does nothing.
 
+        Raises `ResourceExhausted` when all that are held are more than can be told.
+        """
         async with self._db.transaction() as conn:
             # one after the other, so that the time of the last change grows
             await conn.execute("LOCK TABLE access.breaker IN SHARE ROW EXCLUSIVE MODE")
@@ -50,6 +54,9 @@ class BreakerOverrides:
             mode = old.mode if old else AUTOMATIC
             if old is not None and (mode, old.reason) == (override.mode, override.reason):
                 return old
+            every[override.ioc] = override
+            if override.mode != AUTOMATIC:
+                _require_tellable([each for each in every.values() if each.mode != AUTOMATIC])
             await conn.execute(
                 "INSERT INTO access.breaker (ioc, mode, reason, principal, roles, time_ns)"
                 " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (ioc) DO UPDATE SET"
@@ -93,6 +100,17 @@ class BreakerOverrides:
 
     def _list(self) -> BreakersForced:
         return breakers_forced(self.held, max((each.time_ns for each in self._every), default=0))
+
+
+def _require_tellable(held: list[Override]) -> None:
+    size = breakers_forced(held, 0).ByteSize()
+    if size > MAX_LIST_BYTES:
+        raise ResourceExhausted(
+            f"{len(held)} breakers would be held, with {size} bytes of addresses and reasons; at"
+            f" most {MAX_LIST_BYTES} can be told to all processes: let some be automatic again, or"
+            " give shorter reasons",
+            metadata={"limit": str(MAX_LIST_BYTES), "scope": "breakers"},
+        )
 
 
 async def _read_overrides(conn: Connection) -> list[Override]:

@@ -733,6 +733,29 @@ async def test_a_breaker_is_held_told_and_freed(rig, gateway, admin_key, url):
     ]
 
 
+async def test_more_breakers_than_can_be_told_are_refused(gateway, admin_key, url):
+    """The list is one message of NATS: one that is too large would reach nobody."""
+    stub: Any = system_service_pb2_grpc.SystemServiceStub(gateway.channel)
+    connection = await asyncpg.connect(url)
+    await connection.executemany(
+        "INSERT INTO access.breaker VALUES ($1, 2, $2, 'admin', 'admin', 1)",
+        [(f"ioc{n}:5064", "x" * 1000) for n in range(600)],
+    )
+    await connection.close()
+
+    async def force(ioc: str, mode: int) -> Any:
+        request = system_service_pb2.ForceBreakerRequest(ioc=ioc, mode=mode)
+        return await failure(stub.ForceBreaker(request, metadata=bearer(admin_key), timeout=60))
+
+    assert (await force("x:5064", 2))[:2] == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "RESOURCE_EXHAUSTED",
+    )
+    for n in range(100):
+        assert (await force(f"ioc{n}:5064", 1))[1] == ""
+    assert (await force("x:5064", 2))[1] == ""
+
+
 async def test_each_service_is_ready_by_what_it_needs(rig, gateway):
     """Whoever asks for a service that is forwarded is told of the one behind it."""
     health = health_pb2_grpc.HealthStub(gateway.channel)

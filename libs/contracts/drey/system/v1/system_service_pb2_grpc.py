@@ -88,7 +88,9 @@ class SystemServiceServicer:
         """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
         open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
         asked. Effect: in every process within two seconds, in those that start later too, until it is
-        changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD.
+        changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD, RESOURCE_EXHAUSTED where the
+        addresses and reasons of all that are held are more than can be told (512 KiB, some hundreds of
+        long reasons).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

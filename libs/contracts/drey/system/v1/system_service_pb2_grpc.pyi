@@ -47,7 +47,9 @@ class SystemServiceStub:
     """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
     open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
     asked. Effect: in every process within two seconds, in those that start later too, until it is
-    changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD.
+    changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD, RESOURCE_EXHAUSTED where the
+    addresses and reasons of all that are held are more than can be told (512 KiB, some hundreds of
+    long reasons).
     """
 
 @_typing.type_check_only
@@ -69,7 +71,9 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
     open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
     asked. Effect: in every process within two seconds, in those that start later too, until it is
-    changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD.
+    changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD, RESOURCE_EXHAUSTED where the
+    addresses and reasons of all that are held are more than can be told (512 KiB, some hundreds of
+    long reasons).
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -112,7 +116,9 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         """Hold the circuit breaker of an IOC open or closed, or let it be automatic again. While it is
         open forced reads of the IOC's channels and restores to them fail at once, and the IOC is not
         asked. Effect: in every process within two seconds, in those that start later too, until it is
-        changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD.
+        changed. It is in the audit. Idempotent. Reasons: INVALID_FIELD, RESOURCE_EXHAUSTED where the
+        addresses and reasons of all that are held are more than can be told (512 KiB, some hundreds of
+        long reasons).
         """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
