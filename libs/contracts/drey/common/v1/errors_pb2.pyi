@@ -54,7 +54,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     that do. Metadata: `permission`, `roles` (the caller's, by comma).
     """
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 14
-    """RESOURCE_EXHAUSTED. The request is larger than 4 MiB. Metadata: `bytes`, `limit`."""
+    """RESOURCE_EXHAUSTED. The request is larger than 4 MiB. Metadata: `bytes`, `limit`. One of more
+    than 4.25 MiB is refused by gRPC before it is read: RESOURCE_EXHAUSTED without any details.
+    """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 15
     """DEADLINE_EXCEEDED. The caller's time was over before anything was done."""
     ERROR_REASON_IMAGE_NOT_FRESH: _ErrorReason.ValueType  # 16
@@ -193,7 +195,9 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 13
 that do. Metadata: `permission`, `roles` (the caller's, by comma).
 """
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 14
-"""RESOURCE_EXHAUSTED. The request is larger than 4 MiB. Metadata: `bytes`, `limit`."""
+"""RESOURCE_EXHAUSTED. The request is larger than 4 MiB. Metadata: `bytes`, `limit`. One of more
+than 4.25 MiB is refused by gRPC before it is read: RESOURCE_EXHAUSTED without any details.
+"""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 15
 """DEADLINE_EXCEEDED. The caller's time was over before anything was done."""
 ERROR_REASON_IMAGE_NOT_FRESH: ErrorReason.ValueType  # 16
