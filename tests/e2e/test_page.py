@@ -8,94 +8,32 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import grpc
 import pytest
-from playwright.async_api import Locator, Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
-from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
-from drey.monitor.v1 import monitor_service_pb2
+from drey.catalog.v1 import catalog_service_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
-from drey_testing.browser import MeasuredPage, find_browser
+from drey_testing.browser import MeasuredPage
 from tests.e2e.conftest import APPROVED, PVS, Running
+from tests.e2e.page_calls import (
+    HANGS_MS,
+    go_tab,
+    open_page,
+    own_pv,
+    purged,
+    row_of,
+    search_words,
+    shoot,
+)
 from tests.http_calls import call_http
 
 ROOT = Path(__file__).resolve().parents[2]
-HANGS_MS = 240_000
-"""Only catches a hang."""
-
-expect.set_options(timeout=HANGS_MS)
-
-
-def _browser() -> str:
-    if found := find_browser():
-        return found
-    pytest.skip("NO CHROMIUM HERE: the page was NOT tried in a browser: apt-get install chromium")
-
-
-@asynccontextmanager
-async def _open_page(
-    running: Running, role: str = "ADMIN", theme: str = "light"
-) -> AsyncIterator[Page]:
-    """The page with the role's key given. It fails where the page complains or looks elsewhere."""
-    complaints: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=_browser(), args=["--no-sandbox"] if os.getuid() == 0 else []
-        )
-        context = await browser.new_context(
-            viewport={"width": 1440, "height": 860},
-            color_scheme="dark" if theme == "dark" else "light",
-        )
-        context.set_default_timeout(HANGS_MS)
-        page = await context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith(running.stack.web)
-                else complaints.append(f"asked for {request.url}")
-            ),
-        )
-        page.on(
-            "console",
-            lambda message: (
-                complaints.append(message.text)
-                if "Content Security Policy" in message.text
-                else None
-            ),
-        )
-        try:
-            await page.goto(running.stack.web)
-            await page.fill("#key", running.keys[role])
-            await page.keyboard.press("Enter")
-            await expect(page.locator("nav")).to_be_visible()
-            yield page
-        finally:
-            await browser.close()
-    assert complaints == []
-
-
-async def _go(page: Page, letter: str) -> None:
-    await page.keyboard.press("g")
-    await page.keyboard.press(letter)
-
-
-async def _search(page: Page, words: str) -> None:
-    await page.keyboard.press("/")
-    await page.keyboard.type(words)
-    await page.keyboard.press("Escape")
-
-
-def _row_of(page: Page, name: str) -> Locator:
-    """The row of one PV, wherever it stands: other rows may come and go meanwhile."""
-    return page.locator(".grid-row").filter(has=page.locator(f'.mono[title="{name}"]'))
 
 
 def _bends(running: Running) -> list[str]:
@@ -127,7 +65,7 @@ def test_every_file_of_the_page_is_served_without_a_key(running: Running) -> Non
 
 def test_a_wrong_key_is_refused_and_not_kept(running: Running) -> None:
     async def scenario() -> None:
-        async with _open_page(running) as page:
+        async with open_page(running) as page:
             await page.get_by_role("button", name="Leave").click()
             await page.fill("#key", "drey_wrong")
             await page.keyboard.press("Enter")
@@ -150,13 +88,13 @@ def test_rows_are_live(running: Running) -> None:
     name, below = bends[:2]
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
-            await _go(page, "p")
+        async with open_page(running) as page:
+            await go_tab(page, "p")
             status = page.get_by_role("status")
             await expect(status).to_have_text(f"{PVS} of {PVS} PVs")
-            await _search(page, "bdes bend")
+            await search_words(page, "bdes bend")
             await expect(status).to_have_text(f"{len(bends)} of {PVS} PVs")
-            row = _row_of(page, name)
+            row = row_of(page, name)
             for value in (12.3456, -7.0001):
                 await _write(running, {name: value})
                 await expect(row.locator(".value").first).to_have_text(f"{value:.4f}")
@@ -168,15 +106,9 @@ def test_rows_are_live(running: Running) -> None:
             await expect(page.locator(".plot canvas")).to_have_count(1)
             await page.keyboard.press("ArrowDown")
             await expect(page.locator("aside").get_by_role("heading", name=below)).to_be_visible()
-            await expect(_row_of(page, below)).to_have_attribute("aria-selected", "true")
+            await expect(row_of(page, below)).to_have_attribute("aria-selected", "true")
 
     running.do(scenario())
-
-
-async def _shoot(page: Page, name: str) -> None:
-    """A picture for the documents, where they are asked for."""
-    if folder := os.environ.get("DREY_PAGE_PICTURES"):
-        await page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def _first_number(text: str) -> int:
@@ -188,8 +120,8 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
     """Take, disturb, compare, plan, restore, verified; and the way back."""
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
-            await _go(page, "s")
+        async with open_page(running) as page:
+            await go_tab(page, "s")
             await page.get_by_role("button", name="Take a snapshot").click()
             await page.get_by_role("textbox", name="Title").fill(
                 "Vor der Schicht: Größe, été, 夜班"
@@ -197,7 +129,7 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
             await page.get_by_role("button", name="any", exact=True).click()
             await page.get_by_role("button", name="Take it").click()
             await expect(page.locator("aside")).to_contain_text("Vor der Schicht: Größe, été, 夜班")
-            await _shoot(page, "snapshots")
+            await shoot(page, "snapshots")
 
             moved = 7
             await running.machine.run("disturb", "--count", str(moved), "--seed", "19")
@@ -211,7 +143,7 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
             grid = page.get_by_role("grid", name="Differences")
             rows = int(await grid.get_attribute("aria-rowcount") or 0) - 1
             assert rows >= moved
-            await _shoot(page, "comparison")
+            await shoot(page, "comparison")
 
             await page.get_by_role("button", name="Plan a restore of this snapshot").click()
             await page.get_by_role("button", name="Make the plan").click()
@@ -222,7 +154,7 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
             told = await plan.get_by_text(re.compile("^[0-9]+ writes?$")).inner_text()
             writes = _first_number(told)
             assert writes >= moved
-            await _shoot(page, "plan")
+            await shoot(page, "plan")
 
             await page.get_by_role("button", name="Execute …").click()
             await page.get_by_role("button", name=re.compile("^Write .* now$")).click()
@@ -230,7 +162,7 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
             await expect(report.locator(".grid-row")).not_to_have_count(0)
             restore = page.get_by_role("region", name="The restore")
             await expect(restore).to_contain_text(f"✓ {writes} verified")
-            await _shoot(page, "restore")
+            await shoot(page, "restore")
 
             await page.get_by_role("button", name="Plan the way back").click()
             await expect(page.get_by_role("heading", name=re.compile("^Way back"))).to_be_visible()
@@ -259,8 +191,8 @@ def test_it_goes_on_when_its_gateway_is_killed(running: Running) -> None:
     name = _bends(running)[0]
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
-            await _go(page, "p")
+        async with open_page(running) as page:
+            await go_tab(page, "p")
             await expect(page.get_by_role("status")).to_have_text(f"{PVS} of {PVS} PVs")
             # a new gateway may be there sooner than anybody looks at the page
             await page.evaluate(RECORD_LOSS)
@@ -268,9 +200,9 @@ def test_it_goes_on_when_its_gateway_is_killed(running: Running) -> None:
             async with asyncio.timeout(HANGS_MS / 1000):
                 await page.evaluate("window.loss")
             await expect(page.locator(".banner")).to_have_count(0)
-            await _search(page, "bend bdes")
+            await search_words(page, "bend bdes")
             await _write(running, {name: 33.25})
-            await expect(_row_of(page, name).locator(".value").first).to_have_text("33.2500")
+            await expect(row_of(page, name).locator(".value").first).to_have_text("33.2500")
             assert await page.evaluate("window.loss !== undefined"), "it was loaded again"
 
     running.do(scenario())
@@ -309,10 +241,10 @@ def test_a_tab_that_was_asleep_shows_the_truth_again(running: Running) -> None:
     name = _bends(running)[0]
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
-            await _go(page, "p")
-            await _search(page, "bend bdes")
-            value = _row_of(page, name).locator(".value").first
+        async with open_page(running) as page:
+            await go_tab(page, "p")
+            await search_words(page, "bend bdes")
+            value = row_of(page, name).locator(".value").first
             await _write(running, {name: 11.5})
             await expect(value).to_have_text("11.5000")
             await page.evaluate(RECORD_SLEEP)
@@ -331,8 +263,8 @@ def test_the_table_of_pvs_does_not_grow(running: Running) -> None:
     """Looked at for half a minute; `python -m bench web` looks for ten, at 40,000 PVs."""
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
-            await _go(page, "p")
+        async with open_page(running) as page:
+            await go_tab(page, "p")
             await expect(page.get_by_role("status")).to_have_text(f"{PVS} of {PVS} PVs")
             measured = MeasuredPage(page, await page.context.new_cdp_session(page))
             await page.wait_for_timeout(5_000)
@@ -353,7 +285,7 @@ def test_the_breaker_of_an_ioc_is_held_and_let_go(running: Running) -> None:
         await iocs.get_by_role("button", name="Do it now").click()
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
+        async with open_page(running) as page:
             iocs = page.get_by_role("region", name="IOCs")
             try:
                 await hold(page, "held closed: always asked", reason)
@@ -367,8 +299,8 @@ def test_the_breaker_of_an_ioc_is_held_and_let_go(running: Running) -> None:
 
 def test_who_may_only_look_is_offered_no_more(running: Running) -> None:
     async def scenario() -> None:
-        async with _open_page(running, role="VIEWER") as page:
-            await _go(page, "s")
+        async with open_page(running, role="VIEWER") as page:
+            await go_tab(page, "s")
             await expect(page.get_by_role("button", name="Take a snapshot")).to_be_disabled()
 
     running.do(scenario())
@@ -387,8 +319,8 @@ def test_drift_is_live_and_leads_to_plot_and_plan(running: Running) -> None:
     snapshot = running.take("the reference of the drift")
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
-            await _go(page, "d")
+        async with open_page(running) as page:
+            await go_tab(page, "d")
             await page.get_by_role("combobox", name="Against").select_option(snapshot.id)
             status = page.get_by_role("status")
             await expect(status).to_contain_text("from the snapshot of")
@@ -397,15 +329,15 @@ def test_drift_is_live_and_leads_to_plot_and_plan(running: Running) -> None:
             await _write(running, {name: 55.5})
             await page.get_by_label("different only").check()
             await page.get_by_role("combobox", name="Count by").select_option("Area")
-            await _search(page, name)
-            row = _row_of(page, name)
+            await search_words(page, name)
+            row = row_of(page, name)
             await expect(row).to_contain_text("different")
             counts = page.get_by_role("group", name="Counts by group").get_by_role("button")
             of_group = counts.filter(has_text=re.compile(f"^{area}:"))
             await of_group.click()
             await expect(of_group).to_have_attribute("aria-pressed", "true")
             await expect(row).to_contain_text("different")
-            await _shoot(page, "drift")
+            await shoot(page, "drift")
             await row.click()
             details = page.locator("aside")
             await expect(details.get_by_role("heading", name=name)).to_be_visible()
@@ -413,7 +345,7 @@ def test_drift_is_live_and_leads_to_plot_and_plan(running: Running) -> None:
             form = page.get_by_role("form", name="Plan a restore")
             await expect(form).to_contain_text(f"Only 1 PV: {name}")
             await page.go_back()
-            await _search(page, name)
+            await search_words(page, name)
             await row.click()
             await page.keyboard.press("p")
             await expect(page.locator(".plot canvas")).to_have_count(1)
@@ -427,7 +359,7 @@ def test_a_snapshot_is_looked_at_edited_exported_deleted_and_brought_back(
     snapshot = running.take("before it is edited")
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
+        async with open_page(running) as page:
             await page.goto(f"{running.stack.web}/#/snapshots/{snapshot.id}")
             details = page.locator("aside")
             await details.get_by_role("button", name="Edit title, comment, labels").click()
@@ -478,8 +410,8 @@ def test_a_key_is_made_shown_once_and_revoked(running: Running) -> None:
     name = f"screen {uuid4().hex[:8]}"
 
     async def scenario() -> None:
-        async with _open_page(running) as page:
-            await _go(page, "k")
+        async with open_page(running) as page:
+            await go_tab(page, "k")
             await page.get_by_role("button", name="Make a key").click()
             form = page.get_by_role("form", name="Make a key")
             await form.get_by_role("textbox", name="Name").fill(name)
@@ -498,7 +430,7 @@ def test_a_key_is_made_shown_once_and_revoked(running: Running) -> None:
             await page.get_by_label("revoked and expired too").check()
             await expect(row).to_contain_text("revoked")
             # and who did it
-            await _go(page, "a")
+            await go_tab(page, "a")
             await page.get_by_role("textbox", name="Act").fill("access.key.revoke")
             act = page.get_by_role("row").filter(has_text=f"keys/{_key_id(running, name)}")
             await act.filter(has_text="access.key.revoke").get_by_role("button").click()
@@ -508,39 +440,6 @@ def test_a_key_is_made_shown_once_and_revoked(running: Running) -> None:
             await expect(page.get_by_role("status")).to_contain_text("as they were written")
 
     running.do(scenario())
-
-
-def _own_pv(running: Running, name: str, **restore: float) -> catalog_pb2.Pv:
-    """A PV of the test's own at the address of a magnet, connected."""
-    listed = catalog_service_pb2.ListPvsRequest(selector={"globs": ["QUAD:*"]}, page_size=1)
-    (magnet,) = running.catalog.ListPvs(listed, **running.call()).pvs
-    pv = catalog_pb2.Pv(name=name, setpoint={"address": magnet.setpoint.address})
-    if restore:
-        pv.restore_policy.CopyFrom(catalog_pb2.RestorePolicy(**restore))
-    made = catalog_service_pb2.BatchCreatePvsRequest(pvs=[pv])
-    running.catalog.BatchCreatePvs(made, **running.call())
-    wanted = {"names": [name]}
-
-    def is_connected() -> bool:
-        request = monitor_service_pb2.GetValuesRequest(selector=wanted)
-        try:
-            answers = list(running.monitor.GetValues(request, **running.call()))
-        except grpc.RpcError:
-            return False
-        rows = [row for answer in answers for row in answer.rows]
-        return any(row.setpoint.WhichOneof("data") for row in rows)
-
-    running.pump(is_connected)
-    return pv
-
-
-@contextmanager
-def _purged(running: Running, name: str) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        request = catalog_service_pb2.PurgePvsRequest(selector={"names": [name]})
-        running.catalog.PurgePvs(request, **running.call())
 
 
 def _plan(running: Running, name: str, offset: float) -> restore_pb2.Plan:
@@ -557,20 +456,20 @@ def _plan(running: Running, name: str, offset: float) -> restore_pb2.Plan:
 
 def test_a_second_person_approves(running: Running) -> None:
     name = f"{APPROVED}{uuid4().hex[:8]}"
-    with _purged(running, name):
-        _own_pv(running, name)
+    with purged(running, name):
+        own_pv(running, name)
         plan = _plan(running, name, 0.125)
 
         async def scenario() -> None:
-            async with _open_page(running) as page:
+            async with open_page(running) as page:
                 await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
                 await expect(page.get_by_text("waits for the approval")).to_be_visible()
                 await expect(page.get_by_role("button", name="Approve")).to_have_count(0)
-            async with _open_page(running, role="APPROVER") as page:
+            async with open_page(running, role="APPROVER") as page:
                 await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
                 await page.get_by_role("button", name="✓ Approve").click()
                 await expect(page.get_by_text("your key may not execute plans")).to_be_visible()
-            async with _open_page(running) as page:
+            async with open_page(running) as page:
                 await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
                 await expect(page.get_by_role("button", name="Execute …")).to_be_enabled()
 
@@ -580,24 +479,24 @@ def test_a_second_person_approves(running: Running) -> None:
 def test_a_restore_is_paused_resumed_and_aborted(running: Running) -> None:
     """One whose ramp takes minutes, so that nobody has to be quick."""
     name = f"PAGE:{uuid4().hex[:8]}"
-    with _purged(running, name):
-        _own_pv(running, name, ramp_step=0.01, ramp_rate=0.01)
+    with purged(running, name):
+        own_pv(running, name, ramp_step=0.01, ramp_rate=0.01)
         plan = _plan(running, name, 3.0)
 
         async def scenario() -> None:
-            async with _open_page(running) as page:
+            async with open_page(running) as page:
                 await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
                 await page.get_by_role("button", name="Execute …").click()
                 await page.get_by_role("button", name=re.compile("^Write .* now$")).click()
                 restore = page.get_by_role("region", name="The restore")
                 await restore.get_by_role("button", name="Pause").click()
                 await expect(restore.get_by_role("heading")).to_contain_text("paused")
-                await _shoot(page, "paused")
+                await shoot(page, "paused")
                 await restore.get_by_role("button", name="Resume").click()
                 await expect(restore.get_by_role("button", name="Pause")).to_be_visible()
                 await restore.get_by_role("button", name="Abort").click()
                 await expect(restore.get_by_role("heading")).to_contain_text("aborted")
-                await _go(page, "j")
+                await go_tab(page, "j")
                 stub = restore_service_pb2_grpc.RestoreServiceStub(running.channel)
                 read = stub.GetPlan(
                     restore_service_pb2.GetPlanRequest(id=plan.id), **running.call()
@@ -622,7 +521,7 @@ def test_it_can_be_used_without_seeing_it(running: Running, theme: str) -> None:
     bend = _bends(running)[0]
 
     async def scenario() -> None:
-        async with _open_page(running, theme=theme) as page:
+        async with open_page(running, theme=theme) as page:
             findings: dict[str, object] = {}
             for letter, ready in (
                 ("o", ".cards"),
@@ -634,15 +533,15 @@ def test_it_can_be_used_without_seeing_it(running: Running, theme: str) -> None:
                 ("a", "table"),
                 ("k", "table"),
             ):
-                await _go(page, letter)
+                await go_tab(page, letter)
                 await expect(page.locator(ready).first).to_be_visible()
                 if letter == "p":
-                    await _search(page, bend)
-                    await _row_of(page, bend).click()
+                    await search_words(page, bend)
+                    await row_of(page, bend).click()
                     await page.locator("[role=grid]").press("p")
                     await expect(page.locator(".plot canvas")).to_have_count(1)
                 await page.wait_for_timeout(1500)
-                await _shoot(page, f"{letter}-{theme}")
+                await shoot(page, f"{letter}-{theme}")
                 # past the page's own policy, which lets no other script in
                 await page.evaluate(AXE.read_text())
                 found = await page.evaluate("axe.run()")

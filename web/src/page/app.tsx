@@ -306,6 +306,10 @@ function Help({ onClose }: { onClose: () => void }) {
         </dt>
         <dd>plot the chosen PV</dd>
         <dt>
+          <kbd>h</kbd>
+        </dt>
+        <dd>history of the chosen PV through snapshots; ↵ there opens a snapshot</dd>
+        <dt>
           <kbd>Esc</kbd>
         </dt>
         <dd>leave a field, close this</dd>

@@ -1,9 +1,10 @@
 /** PVs: every one, live. */
-import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useMemo, useRef, useState } from "react";
 import { ARRAY, datumText, elementsOf, Kind, numberOf, READBACK, SETPOINT, type Display, type Role, type WatchState } from "@drey/client";
 import type { ChannelMetadata } from "../../gen/drey/common/v1/value_pb";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
-import type { PlotProps } from "./plot";
+import { Legend, Plot } from "./lazy_plot";
+import { PvHistory } from "./pv_history";
 import type { PvStore } from "./pv_store";
 import { useSession } from "./session";
 import { alarmWords, channelMark, counted, enumWords, graver, nanosecondsText, type Mark } from "./words";
@@ -30,16 +31,6 @@ const STATES: Record<string, (mark: Mark) => boolean> = {
   "⊘ disconnected": (mark) => mark.rank === 5,
   "○ never found": (mark) => mark.rank === 6,
 };
-
-const LoadedPlot = lazy(async () => ({ default: (await import("./plot")).Plot }));
-
-function Plot(props: PlotProps) {
-  return (
-    <Suspense fallback={<p>Loading …</p>}>
-      <LoadedPlot {...props} />
-    </Suspense>
-  );
-}
 
 const MOST_TRACES = 6;
 const KEPT_POINTS = 2400;
@@ -134,12 +125,14 @@ function plottedNumber(state: WatchState, number: number): number | null {
 const askedNumber = () => Number(location.hash.split("/")[2] ?? 0) || 0;
 
 export function PvsTab() {
-  const { pvs: store } = useSession();
+  const { pvs: store, may } = useSession();
   const { state } = store.watch;
+  const mayHistory = may("snapshot.snapshots.history");
   const [filter, setFilter] = useState(EVERYTHING);
   const [shown, setShown] = useState<readonly number[]>([]);
   const [chosenNumber, setChosenNumber] = useState(askedNumber);
   const [plotted, setPlotted] = useState<readonly number[]>([]);
+  const [showsHistory, setShowsHistory] = useState(false);
   const traces = useRef(new Traces());
   const live = useRef({ store, shown, plotted });
   live.current = { store, shown, plotted };
@@ -257,13 +250,16 @@ export function PvsTab() {
             chosen={chosen}
             onChoose={(index) => setChosenNumber(numberAt(index))}
             onKey={(key, index) => {
-              if (key !== "p" || index < 0) return false;
-              togglePlot(numberAt(index));
+              if (index < 0) return false;
+              if (key === "p") togglePlot(numberAt(index));
+              else if (key === "h") setShowsHistory(mayHistory && !showsHistory);
+              else return false;
               return true;
             }}
             empty={!state.complete ? "Waiting for the first values …" : isFiltered ? "No PV passes the filters." : "The catalog has no PVs yet: drey pv import FILE.csv"}
           />
           {plotted.length > 0 && <TracePlot state={state} numbers={plotted} traces={traces.current} onRemove={togglePlot} />}
+          {showsHistory && chosen >= 0 && <HistoryPanel state={state} number={chosenNumber} onClose={() => setShowsHistory(false)} />}
         </div>
         {chosen >= 0 && (
           <PvDetails
@@ -273,6 +269,8 @@ export function PvsTab() {
             isPlotted={plotted.includes(chosenNumber)}
             isFull={plotted.length >= MOST_TRACES}
             onPlot={() => togglePlot(chosenNumber)}
+            showsHistory={showsHistory}
+            onHistory={() => setShowsHistory(!showsHistory)}
             onClose={() => setChosenNumber(0)}
           />
         )}
@@ -285,17 +283,14 @@ function TracePlot(props: { state: WatchState; numbers: readonly number[]; trace
   const names = props.numbers.map((number) => props.state.names[props.state.slotOf(number) ?? -1] ?? "(gone)");
   return (
     <section className="panel" aria-label="Plot of chosen PVs">
-      <ul className="legend">
-        {names.map((name, index) => (
-          <li key={props.numbers[index]} className={`c${index % 6}`}>
-            <span className="line" />
-            <span className="mono">{name}</span>{" "}
-            <button aria-label={`Remove ${name} from the plot`} onClick={() => props.onRemove(props.numbers[index]!)}>
-              ×
-            </button>
-          </li>
-        ))}
-      </ul>
+      <Legend
+        names={names}
+        action={(index) => (
+          <button aria-label={`Remove ${names[index]} from the plot`} onClick={() => props.onRemove(props.numbers[index]!)}>
+            ×
+          </button>
+        )}
+      />
       <div className="plots">
         <Plot
           label={`Values of ${names.join(", ")} since they were chosen`}
@@ -305,6 +300,21 @@ function TracePlot(props: { state: WatchState; numbers: readonly number[]; trace
         />
       </div>
     </section>
+  );
+}
+
+function HistoryPanel({ state, number, onClose }: { state: WatchState; number: number; onClose: () => void }) {
+  const slot = state.slotOf(number);
+  if (slot === undefined) return null;
+  const types = [state.types[2 * slot]!, state.types[2 * slot + 1]!];
+  return (
+    <PvHistory
+      number={number}
+      name={state.names[slot]!}
+      displays={[displayOf(state.metadataOf(slot, SETPOINT)), displayOf(state.metadataOf(slot, READBACK))]}
+      isArray={types.some((type) => type >= ARRAY)}
+      onClose={onClose}
+    />
   );
 }
 
@@ -324,10 +334,13 @@ interface DetailProps {
   readonly isPlotted: boolean;
   readonly isFull: boolean;
   readonly onPlot: () => void;
+  readonly showsHistory: boolean;
+  readonly onHistory: () => void;
   readonly onClose: () => void;
 }
 
-function PvDetails({ store, number, isPlotted, isFull, onPlot, onClose }: DetailProps) {
+function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onHistory, onClose }: DetailProps) {
+  const { may } = useSession();
   const { state } = store.watch;
   const slot = state.slotOf(number);
   useRedraw(() => (slot === undefined ? -1 : state.changed[slot]!));
@@ -350,6 +363,13 @@ function PvDetails({ store, number, isPlotted, isFull, onPlot, onClose }: Detail
         <button aria-pressed={isPlotted} disabled={isFull && !isPlotted} onClick={onPlot}>
           {isPlotted ? "Remove from the plot (p)" : isFull ? `The plot has ${MOST_TRACES} PVs already` : "Plot (p)"}
         </button>
+      )}
+      {may("snapshot.snapshots.history") ? (
+        <button aria-pressed={showsHistory} onClick={onHistory}>
+          {showsHistory ? "Hide the history (h)" : "History through snapshots (h)"}
+        </button>
+      ) : (
+        <p className="dim">Your key may not read histories.</p>
       )}
       {arrayRole !== undefined && (
         <div className="plots">

@@ -1,0 +1,131 @@
+"""The operators' page in a real browser, as its tests use it: Debian's Chromium, by Playwright."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from playwright.async_api import Locator, Page, async_playwright, expect
+
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+from drey.monitor.v1 import monitor_service_pb2
+from drey_testing.browser import find_browser
+from tests.e2e.conftest import Running
+
+HANGS_MS = 240_000
+"""Only catches a hang."""
+
+expect.set_options(timeout=HANGS_MS)
+
+
+def _browser() -> str:
+    if found := find_browser():
+        return found
+    pytest.skip("NO CHROMIUM HERE: the page was NOT tried in a browser: apt-get install chromium")
+
+
+@asynccontextmanager
+async def open_page(
+    running: Running, role: str = "ADMIN", theme: str = "light"
+) -> AsyncIterator[Page]:
+    """The page with the role's key given. It fails where the page complains or looks elsewhere."""
+    complaints: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=_browser(), args=["--no-sandbox"] if os.getuid() == 0 else []
+        )
+        context = await browser.new_context(
+            viewport={"width": 1440, "height": 860},
+            color_scheme="dark" if theme == "dark" else "light",
+        )
+        context.set_default_timeout(HANGS_MS)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(running.stack.web)
+                else complaints.append(f"asked for {request.url}")
+            ),
+        )
+        page.on(
+            "console",
+            lambda message: (
+                complaints.append(message.text)
+                if "Content Security Policy" in message.text
+                else None
+            ),
+        )
+        try:
+            await page.goto(running.stack.web)
+            await page.fill("#key", running.keys[role])
+            await page.keyboard.press("Enter")
+            await expect(page.locator("nav")).to_be_visible()
+            yield page
+        finally:
+            await browser.close()
+    assert complaints == []
+
+
+async def go_tab(page: Page, letter: str) -> None:
+    await page.keyboard.press("g")
+    await page.keyboard.press(letter)
+
+
+async def search_words(page: Page, words: str) -> None:
+    await page.keyboard.press("/")
+    await page.keyboard.type(words)
+    await page.keyboard.press("Escape")
+
+
+def row_of(page: Page, name: str) -> Locator:
+    """The row of one PV, wherever it stands: other rows may come and go meanwhile."""
+    return page.locator(".grid-row").filter(has=page.locator(f'.mono[title="{name}"]'))
+
+
+async def shoot(page: Page, name: str) -> None:
+    """A picture for the documents, where they are asked for."""
+    if folder := os.environ.get("DREY_PAGE_PICTURES"):
+        await page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def await_value(running: Running, name: str, comes: bool = True) -> None:
+    """Until the setpoint of a PV has a value, or none any more."""
+
+    def is_so() -> bool:
+        request = monitor_service_pb2.GetValuesRequest(selector={"names": [name]})
+        try:
+            answers = list(running.monitor.GetValues(request, **running.call()))
+        except grpc.RpcError:
+            return False
+        rows = [row for answer in answers for row in answer.rows]
+        return any((row.setpoint.WhichOneof("data") is not None) == comes for row in rows)
+
+    running.pump(is_so)
+
+
+def own_pv(running: Running, name: str, **restore: float) -> catalog_pb2.Pv:
+    """A PV of the test's own at the address of a magnet, connected."""
+    listed = catalog_service_pb2.ListPvsRequest(selector={"globs": ["QUAD:*"]}, page_size=1)
+    (magnet,) = running.catalog.ListPvs(listed, **running.call()).pvs
+    pv = catalog_pb2.Pv(name=name, setpoint={"address": magnet.setpoint.address})
+    if restore:
+        pv.restore_policy.CopyFrom(catalog_pb2.RestorePolicy(**restore))
+    made = catalog_service_pb2.BatchCreatePvsRequest(pvs=[pv])
+    (result,) = running.catalog.BatchCreatePvs(made, **running.call()).results
+    await_value(running, name)
+    return result.pv
+
+
+@contextmanager
+def purged(running: Running, name: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        request = catalog_service_pb2.PurgePvsRequest(selector={"names": [name]})
+        running.catalog.PurgePvs(request, **running.call())
