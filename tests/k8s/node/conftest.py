@@ -8,10 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from drey_testing import leaks
 from drey_testing.cluster import images
 from drey_testing.cluster.node import Node
 from drey_testing.cluster.sandbox import INSIDE
 from tests.k8s.node.site import Site, timed
+
+
+def pytest_configure() -> None:
+    # The node makes them for its pods, at any time; they end with the sandbox, after the last test.
+    leaks.watch.keepers.append(leaks.keep_processes(r"^\S*containerd-shim"))
 
 
 @pytest.fixture(scope="session")

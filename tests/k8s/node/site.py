@@ -258,13 +258,13 @@ def run_command(*arguments: str, ok: Sequence[int] = (0,)) -> Any:
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = WAIT_S) -> None:
-    """Wait for a condition; errors of a program that is run in it are a no."""
+    """Wait for a condition; errors of a program that is run in it, or of a connection, are a no."""
     end, trouble = time.monotonic() + seconds, ""
     while True:
         try:
             if condition():
                 return
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError, OSError) as error:
             trouble = str(error)
         assert time.monotonic() < end, f"never came: {what}; {trouble}"
         time.sleep(0.2)
