@@ -29,6 +29,8 @@ class Principal:
     key_id: str = ""
     request_id: str = ""
     limited: tuple[LimitedRole, ...] = ()
+    address: str = ""
+    """Of the host from which they called the gateway; empty: not known."""
 
     @property
     def holder(self) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from drey_core.errors import Internal
+from drey_runtime.auth import current_principal
 from drey_runtime.database import Connection
 from drey_runtime.event_log import ResourceChange, record_events
 
@@ -23,7 +24,10 @@ _LOCK = 0x64726579_61756469  # "dreyaudi"
 
 @dataclass(frozen=True)
 class Entry:
-    """One act. `before` and `after` are JSON objects or None; `at_ns` nanoseconds since 1970."""
+    """One act. `before` and `after` are JSON objects or None; `at_ns` nanoseconds since 1970.
+
+    `address`: from where the actor called; empty: not known, or nobody did.
+    """
 
     seq: int
     at_ns: int
@@ -35,6 +39,7 @@ class Entry:
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     hash: bytes
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,15 @@ def chain_hash(
     request_id: str,
     before: str | None,
     after: str | None,
+    address: str = "",
 ) -> bytes:
-    """SHA-256 of a row: of the JSON list of its fields, the previous hash first."""
+    """SHA-256 of a row: of the JSON list of its fields, the previous hash first.
+
+    An address that is not known is not in the list: rows were chained before there were any.
+    """
     fields = [previous.hex(), seq, at_ns, actor, role, action, object, request_id, before, after]
+    if address:
+        fields.append(address)
     return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).digest()
 
 
@@ -93,6 +104,9 @@ async def append(
     """
     if not conn.is_in_transaction():
         raise Internal("audit.append() needs a transaction")
+    caller = current_principal.get(None)
+    # what a job does in somebody's name is not done from where they called
+    address = caller.address if caller is not None and caller.name == actor else ""
     await record_events(conn, events, principal=actor, role=role, time_ns=at_ns)
     await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     last = await conn.fetchrow("SELECT seq, hash FROM audit.entry ORDER BY seq DESC LIMIT 1")
@@ -109,10 +123,12 @@ async def append(
         request_id=request_id,
         before=before_text,
         after=after_text,
+        address=address,
     )
     await conn.execute(
         "INSERT INTO audit.entry (seq, at_ns, actor, role, action, object, request_id, before,"
-        " after, previous_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        " after, previous_hash, hash, address)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         seq,
         at_ns,
         actor,
@@ -124,6 +140,7 @@ async def append(
         after_text,
         previous,
         digest,
+        address,
     )
     return seq
 

@@ -69,10 +69,10 @@ current_principal: ContextVar[Principal] = ContextVar("drey_principal")
 class Authenticator(Protocol):
     """Finds out who calls."""
 
-    def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
+    def authenticate(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
         """Who calls `/package.Service/Method`, from lower-case metadata.
 
-        Raises `Unauthenticated`.
+        `peer`: the other end of the connection, as gRPC writes it. Raises `Unauthenticated`.
         """
         ...
 
@@ -111,6 +111,7 @@ class TokenSigner:
             ],
             "kid": principal.key_id,
             "rid": principal.request_id,
+            "adr": principal.address,
             "iat": now,
             "exp": now + LIFETIME_S,
             "hst": self._host,
@@ -150,8 +151,8 @@ class TokenVerifier:
         """As `Authenticator`: a token begins a call; the gateway cuts what it has let in."""
         return principal
 
-    def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
-        """As `Authenticator`."""
+    def authenticate(self, metadata: Mapping[str, str], method: str, peer: str = "") -> Principal:
+        """As `Authenticator`; from where the call came is in the token."""
         token = metadata.get(TOKEN_METADATA)
         if not token:
             raise Unauthenticated(
@@ -188,6 +189,7 @@ class TokenVerifier:
             str(claims.get("kid", "")),
             str(claims.get("rid", "")),
             limited,
+            str(claims.get("adr", "")),
         )
 
     def _require_present(self, issuer: str, claims: Mapping[str, Any]) -> None:

@@ -215,14 +215,14 @@ class _Call:
     def _admit_caller(self, metadata: dict[str, str]) -> None:
         """Who calls, is there a place, may they; nothing of the call has been read."""
         admission, method = self._server.admission, self._method
+        peer = self._context.peer()
         if method.open:
-            peer = host_of(self._context.peer())
-            self._places.enter_context(admission.probes.place(peer, "your address"))
+            self._places.enter_context(admission.probes.place(host_of(peer), "your address"))
             return
         try:
-            principal = self._server.authenticator.authenticate(metadata, method.path)
+            principal = self._server.authenticator.authenticate(metadata, method.path, peer)
         except errors.Unauthenticated:
-            admission.count_refused(host_of(self._context.peer()), self._begin)
+            admission.count_refused(host_of(peer), self._begin)
             raise
         holder = principal.holder
         if principal.key_id:  # the parts themselves call each other as often as they have to

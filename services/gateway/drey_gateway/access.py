@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nats.aio.msg import Msg
@@ -13,6 +13,7 @@ from drey.events.v1.changes_pb2 import AccessChanged
 from drey_core.errors import Unauthenticated, Unavailable
 from drey_gateway import mapping
 from drey_gateway.adapters import keys as table
+from drey_gateway.domain.callers import Network, caller_address
 from drey_gateway.domain.keys import Key, KeyRing
 from drey_runtime import audit
 from drey_runtime.auth import REQUEST_METADATA, Principal
@@ -26,28 +27,33 @@ log = logging.getLogger(__name__)
 
 _CREATE = "/drey.access.v1.AccessService/CreateKey"
 _MAX_REQUEST_ID = 100
+_FORWARDED = "x-forwarded-for"
 _EXPIRED_S = 0.01
 
 
 class KeyAuthenticator:
-    """An `Authenticator` by API keys: `authorization: Bearer KEY`, or `x-api-key: KEY`."""
+    """An `Authenticator` by API keys: `authorization: Bearer KEY`, or `x-api-key: KEY`.
 
-    def __init__(self, ring: KeyRing) -> None:
-        self._ring = ring
+    `trusted`: networks of the proxies that are believed whom they speak for.
+    """
+
+    def __init__(self, ring: KeyRing, trusted: Sequence[Network] = ()) -> None:
+        self._ring, self._trusted = ring, trusted
 
     def renew(self, principal: Principal) -> Principal:
         """As `Authenticator`."""
         key = self._ring.require_alive(principal.key_id, now_ns())
         return replace(principal, roles=key.roles, limited=key.limited)
 
-    def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
+    def authenticate(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
         """As `Authenticator`."""
         secret = _secret_of(metadata)
         key = self._ring.find(secret, now_ns())
         request_id = metadata.get(REQUEST_METADATA, "")
         if not 0 < len(request_id) <= _MAX_REQUEST_ID:
             request_id = new_id()
-        return Principal(key.name, key.roles, key.id, request_id, key.limited)
+        address = caller_address(peer, metadata.get(_FORWARDED, ""), self._trusted)
+        return Principal(key.name, key.roles, key.id, request_id, key.limited, address)
 
 
 def _secret_of(metadata: Mapping[str, str]) -> str:

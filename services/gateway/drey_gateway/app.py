@@ -48,7 +48,7 @@ from drey_gateway.servicers.system import SystemServicer
 from drey_gateway.servicers.system_gauges import SystemGauges
 from drey_gateway.session_relay import SessionRelay
 from drey_gateway.sessions import SessionBook
-from drey_gateway.settings import GatewaySettings
+from drey_gateway.settings import GatewaySettings, read_networks
 from drey_runtime import migrate
 from drey_runtime.app import App
 from drey_runtime.audit_anchor import AnchorFile, AuditAnchors
@@ -160,7 +160,8 @@ async def main(settings: GatewaySettings, app: App) -> None:
     keys = KeyLoop(store, bus, settings.poll, keys_changed)
     jobs = JobStore(db)
     overrides = BreakerOverrides(db, bus)
-    events, authenticator = EventFeed(db), KeyAuthenticator(ring)
+    events = EventFeed(db)
+    authenticator = KeyAuthenticator(ring, read_networks(settings.trusted_proxies))
     anchor_file = None
     if settings.audit_anchors is not None:
         anchor_file = AnchorFile.open(settings.audit_anchors, settings.signing_key)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from drey_runtime.settings import CommonSettings
 
@@ -28,6 +29,12 @@ class GatewaySettings(CommonSettings):
         le=60,
         description="Seconds between looks for keys and directories that no event told of.",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Networks and addresses, by comma, of proxies in front of the gateway that"
+        " are believed (`x-forwarded-for`) from where a call comes: so the audit trail tells it."
+        " Empty: it tells who connected.",
+    )
     audit_anchors: Path | None = Field(
         None,
         description="File to which the head of the audit trail is appended, signed, so that the"
@@ -36,3 +43,14 @@ class GatewaySettings(CommonSettings):
     audit_anchor_period: float = Field(
         60.0, ge=0.1, le=86_400, description="Seconds between two anchors of the audit trail."
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        read_networks(text)
+        return text
+
+
+def read_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks and addresses by comma. Raises `ValueError`."""
+    return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())

@@ -187,6 +187,22 @@ async def test_who_did_what_and_that_nobody_took_it_away(rig, admin_key, url, tm
     assert "cut off" in finding.problem
 
 
+@pytest.mark.parametrize("trusted", ["", "192.0.2.0/24", "127.0.0.1"])
+async def test_a_proxy_is_believed_where_the_site_says_so(rig, admin_key, trusted):
+    gateway = await rig.ready_gateway(gateway_trusted_proxies=trusted)
+    stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
+    forwarded = (*bearer(admin_key), ("x-forwarded-for", "203.0.113.9, 192.0.2.7"))
+    request = pb.CreateKeyRequest(name="ops", grants=[{"role": "viewer"}])
+    await stub.CreateKey(request, metadata=forwarded)
+    acts: Any = audit_service_pb2_grpc.AuditServiceStub(gateway.channel)
+    listed = await acts.ListEvents(
+        audit_service_pb2.ListEventsRequest(), metadata=bearer(admin_key)
+    )
+    created, bootstrapped = listed.events
+    assert created.address == ("192.0.2.7" if trusted == "127.0.0.1" else "127.0.0.1")
+    assert bootstrapped.address == ""
+
+
 async def test_the_last_admin_key_stays(gateway, admin_key):
     stub: Any = pb_grpc.AccessServiceStub(gateway.channel)
     listed = await stub.ListKeys(pb.ListKeysRequest(), metadata=bearer(admin_key))

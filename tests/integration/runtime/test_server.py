@@ -24,7 +24,7 @@ class ByName:
     def renew(self, principal: Principal) -> Principal:
         return principal
 
-    def authenticate(self, metadata: Mapping[str, str], method: str) -> Principal:
+    def authenticate(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
         token = metadata.get("token", "")
         if not token:
             raise Unauthenticated("no token")

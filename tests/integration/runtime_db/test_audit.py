@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -10,7 +14,7 @@ import pytest
 from drey_core.errors import Internal
 from drey_runtime.audit import AuditFilter, append, entries, read_head, verify
 from drey_runtime.audit_anchor import LOG_MESSAGE, AnchorFile, AuditAnchors
-from drey_runtime.auth import make_keys
+from drey_runtime.auth import Principal, current_principal, make_keys
 from drey_runtime.database import Database
 
 from .conftest import until
@@ -83,13 +87,53 @@ async def test_the_database_refuses_changes(db: Database, statement: str) -> Non
         ("DELETE FROM audit.entry WHERE seq = 3", 4),
         ("UPDATE audit.entry SET hash = sha256('x') WHERE seq = 3", 3),
         ("UPDATE audit.entry SET previous_hash = hash WHERE seq = 5", 5),
+        ("UPDATE audit.entry SET address = '192.0.2.7' WHERE seq = 2", 2),
+        ("UPDATE audit.entry SET address = '' WHERE seq = 4", 4),
     ],
 )
 async def test_tampering_shows(db: Database, statement: str, seq: int) -> None:
     for number in range(1, 6):
-        await act(db, number)
+        with calling("ann", "192.0.2.1" if number == 4 else ""):
+            await act(db, number)
     await tamper(db, statement)
     assert seq in [found for found, _ in await findings(db)]
+
+
+@contextmanager
+def calling(name: str, address: str) -> Iterator[None]:
+    token = current_principal.set(Principal(name, (), address=address))
+    try:
+        yield
+    finally:
+        current_principal.reset(token)
+
+
+async def test_an_act_has_the_address_of_who_called_for_it(db: Database) -> None:
+    await act(db, 1)
+    with calling("ann", "192.0.2.1"):
+        await act(db, 2)
+    with calling("bob", "192.0.2.2"):  # who asks for what goes on in the name of ann
+        await act(db, 3)
+    async with db.acquire() as conn:
+        acts = await entries(conn)
+    assert [entry.address for entry in reversed(acts)] == ["", "192.0.2.1", ""]
+    assert await findings(db) == []
+
+
+async def test_rows_from_before_there_were_addresses_are_part_of_the_chain(db: Database) -> None:
+    fields = ["00" * 32, 1, 5, "ann", "operator", "pv.update", "pvs/1", "r", None, '{"n":1}']
+    digest = hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).digest()
+    async with db.transaction() as conn:
+        await conn.execute(
+            "INSERT INTO audit.entry (seq, at_ns, actor, role, action, object, request_id, before,"
+            " after, previous_hash, hash)"
+            " VALUES (1, 5, 'ann', 'operator', 'pv.update', 'pvs/1', 'r', NULL, $1, $2, $3)",
+            *('{"n":1}', bytes(32), digest),
+        )
+    with calling("ann", "192.0.2.1"):
+        await act(db, 2)
+    await act(db, 3)
+    assert await findings(db) == []
 
 
 async def test_entries_are_read_newest_first(db: Database) -> None:

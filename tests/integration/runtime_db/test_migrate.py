@@ -33,6 +33,7 @@ async def test_applied_once_and_in_order(empty_url: str, package: Path) -> None:
         "drey_runtime 0003_job_notices",
         "drey_runtime 0004_jobs_by_principal",
         "drey_runtime 0005_event_log",
+        "drey_runtime 0006_audit_address",
         "someservice 0001_first",
         "someservice 0002_second",
     ]

@@ -28,7 +28,7 @@ def keys(tmp_path: Path) -> Path:
 
 
 METHOD = "/drey.restore.v1.RestoreService/ExecutePlan"
-ANN = Principal("ann", ("operator", "restorer"), "key", "request")
+ANN = Principal("ann", ("operator", "restorer"), "key", "request", address="192.0.2.1")
 
 
 def verify(keys: Path, token: str, *, method: str = METHOD, ahead: float = 0.0) -> Principal:

@@ -165,4 +165,5 @@ def _to_event(entry: audit.Entry) -> audit_pb2.AuditEvent:
         before_json=audit.canonical(entry.before) or "",
         after_json=audit.canonical(entry.after) or "",
         hash=entry.hash,
+        address=entry.address,
     )

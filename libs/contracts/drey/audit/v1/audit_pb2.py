@@ -26,7 +26,7 @@ from drey.common.v1 import actor_pb2 as drey_dot_common_dot_v1_dot_actor__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64rey/audit/v1/audit.proto\x12\rdrey.audit.v1\x1a\x1a\x64rey/common/v1/actor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x02\n\nAuditEvent\x12\x1e\n\x08sequence\x18\x01 \x01(\x03\x42\x02\x30\x01R\x08sequence\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12+\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12\x16\n\x06\x61\x63tion\x18\x04 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06target\x18\x05 \x01(\tR\x06target\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\x12\x1f\n\x0b\x62\x65\x66ore_json\x18\x07 \x01(\tR\nbeforeJson\x12\x1d\n\nafter_json\x18\x08 \x01(\tR\tafterJson\x12\x12\n\x04hash\x18\t \x01(\x0cR\x04hash\"H\n\x0c\x43hainFinding\x12\x1e\n\x08sequence\x18\x01 \x01(\x03\x42\x02\x30\x01R\x08sequence\x12\x18\n\x07problem\x18\x02 \x01(\tR\x07problemB\xb7\x01\n\x11org.drey.audit.v1B\nAuditProtoP\x01Z1github.com/drey-controls/drey-go/audit/v1;auditv1\xa2\x02\x04\x44UVX\xaa\x02\rDrey.Audit.V1\xba\x02\x0b\x44reyAuditV1\xca\x02\rDrey\\Audit\\V1\xe2\x02\x19\x44rey\\Audit\\V1\\GPBMetadata\xea\x02\x0f\x44rey::Audit::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64rey/audit/v1/audit.proto\x12\rdrey.audit.v1\x1a\x1a\x64rey/common/v1/actor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x02\n\nAuditEvent\x12\x1e\n\x08sequence\x18\x01 \x01(\x03\x42\x02\x30\x01R\x08sequence\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12+\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12\x16\n\x06\x61\x63tion\x18\x04 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06target\x18\x05 \x01(\tR\x06target\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\x12\x1f\n\x0b\x62\x65\x66ore_json\x18\x07 \x01(\tR\nbeforeJson\x12\x1d\n\nafter_json\x18\x08 \x01(\tR\tafterJson\x12\x12\n\x04hash\x18\t \x01(\x0cR\x04hash\x12\x18\n\x07\x61\x64\x64ress\x18\n \x01(\tR\x07\x61\x64\x64ress\"H\n\x0c\x43hainFinding\x12\x1e\n\x08sequence\x18\x01 \x01(\x03\x42\x02\x30\x01R\x08sequence\x12\x18\n\x07problem\x18\x02 \x01(\tR\x07problemB\xb7\x01\n\x11org.drey.audit.v1B\nAuditProtoP\x01Z1github.com/drey-controls/drey-go/audit/v1;auditv1\xa2\x02\x04\x44UVX\xaa\x02\rDrey.Audit.V1\xba\x02\x0b\x44reyAuditV1\xca\x02\rDrey\\Audit\\V1\xe2\x02\x19\x44rey\\Audit\\V1\\GPBMetadata\xea\x02\x0f\x44rey::Audit::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHAINFINDING'].fields_by_name['sequence']._loaded_options = None
   _globals['_CHAINFINDING'].fields_by_name['sequence']._serialized_options = b'0\001'
   _globals['_AUDITEVENT']._serialized_start=106
-  _globals['_AUDITEVENT']._serialized_end=406
-  _globals['_CHAINFINDING']._serialized_start=408
-  _globals['_CHAINFINDING']._serialized_end=480
+  _globals['_AUDITEVENT']._serialized_end=432
+  _globals['_CHAINFINDING']._serialized_start=434
+  _globals['_CHAINFINDING']._serialized_end=506
 # @@protoc_insertion_point(module_scope)

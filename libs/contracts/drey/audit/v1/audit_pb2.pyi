@@ -33,6 +33,7 @@ class AuditEvent(_message.Message):
     BEFORE_JSON_FIELD_NUMBER: _builtins.int
     AFTER_JSON_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its number: 1 for the first, each one more than the one before."""
     action: _builtins.str
@@ -47,6 +48,11 @@ class AuditEvent(_message.Message):
     """JSON object of what there is since. Empty: there is nothing."""
     hash: _builtins.bytes
     """SHA-256 over its content and the hash of the event before, 32 bytes."""
+    address: _builtins.str
+    """Address of the host that called: of the one that connected to the gateway, or, where that is a proxy
+    that the site trusts, of the one for which the proxy spoke. Empty: not known, as of acts before
+    there was this field, or no call did it, as the end of a restore.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was done, by the clock of the service that did it."""
@@ -67,10 +73,11 @@ class AuditEvent(_message.Message):
         before_json: _builtins.str = ...,
         after_json: _builtins.str = ...,
         hash: _builtins.bytes = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after_json", b"after_json", "before_json", b"before_json", "hash", b"hash", "request_id", b"request_id", "sequence", b"sequence", "target", b"target", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "address", b"address", "after_json", b"after_json", "before_json", b"before_json", "hash", b"hash", "request_id", b"request_id", "sequence", b"sequence", "target", b"target", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
