@@ -444,6 +444,15 @@ def test_audit_lists_and_verifies(drey, state):
     assert drey("audit", "verify", "--json").json["findings"][0]["sequence"] == "5"
 
 
+def test_an_export_of_a_restore_takes_no_choice_of_acts(drey, state):
+    for option in (["--by", "ann"], ["--object", "keys/1"], ["--since", "2026-01-02"]):
+        refused = drey("audit", "export", "--restore", RESTORE, *option)
+        assert refused.code == 2 and "--restore" in refused.err
+    shown = drey("audit", "export", "--by", "ann", "--output", "csv").out.splitlines()
+    assert shown[0].startswith("number,time,by") and "access.key.create" in shown[1]
+    assert state.of(audit_service_pb2.ListEventsRequest)[-1].principal == "ann"
+
+
 def test_a_history_is_a_table_with_a_picture_of_the_values(drey, state):
     shown = drey("pv", "history", "A:SET", "--since", "2020-01-01", "--utc")
     assert shown.code == 0 and "A:SET, 3 snapshots" in shown.out

@@ -78,6 +78,9 @@ WORDS = {
     ("audit", "list"): [],
     ("audit", "watch"): [],
     ("audit", "verify"): [],
+    ("audit", "show"): [ID],
+    ("audit", "export"): [],
+    ("audit", "replay"): [ID, "--speed", "0"],
 }
 # They start a stack of their own, and are walked end to end.
 WITH_A_STACK = {("up",), ("demo",), ("restore", "rehearse")}

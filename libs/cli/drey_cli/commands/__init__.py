@@ -23,5 +23,6 @@ MODULES = {
     "pv": ("pv", "pv_watch", "pv_edit", "pv_files"),
     "snapshot": ("snapshot_take", "snapshot", "snapshot_compare", "snapshot_drift"),
     "restore": ("restore", "restore_run", "restore_approve", "restore_rehearse"),
+    "audit": ("audit", "audit_record"),
 }
 """Modules that make a command, where it is not one of the same name."""

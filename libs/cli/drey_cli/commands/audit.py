@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import audit_pb2, audit_service_pb2
@@ -23,6 +23,16 @@ _VERIFY_S = 600.0
 by_option = option("--by", default="", metavar="NAME", help="Only acts of this person or key.")
 action_option = option("--action", default="", help="Only actions that begin so: access.key.")
 object_option = option("--object", "target", default="", help="Only acts on this: keys/ID.")
+_since_option = option("--since", type=MOMENT, metavar="TIME", help="Only from this time on.")
+_until_option = option("--until", type=MOMENT, metavar="TIME", help="Only before this time.")
+
+
+def filter_options(function: Any) -> Any:
+    """The options that say which acts."""
+    options = (by_option, action_option, object_option, _since_option, _until_option)
+    for each in reversed(options):
+        function = each(function)
+    return function
 
 
 @command(
@@ -31,11 +41,7 @@ object_option = option("--object", "target", default="", help="Only acts on this
     gives="{events}",
     examples=("drey audit list --by ann --action restore.",),
 )
-@by_option
-@action_option
-@object_option
-@option("--since", type=MOMENT, metavar="TIME", help="Only from this time on.")
-@option("--until", type=MOMENT, metavar="TIME", help="Only before this time.")
+@filter_options
 @limit_option(50, "Most acts")
 def list_events(
     session: CliSession,
@@ -110,6 +116,7 @@ def acts_table(events: Iterable[audit_pb2.AuditEvent], *, utc: bool) -> Table:
         time_field("time", lambda event: event.time, utc=utc),
         text_field("by", lambda event: event.actor.principal),
         text_field("roles", lambda event: ", ".join(event.actor.roles)),
+        text_field("from", lambda event: event.address),
         text_field("action", lambda event: event.action),
         id_field("object", lambda event: event.target),
         text_field("what there is since", lambda event: event.after_json, fold=True),

@@ -1,0 +1,419 @@
+"""`drey audit show|export|replay`: one act in full, the trail as a file, a restore as it went."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from drey_cli.commands.audit import act_line, acts_table, audit_command, filter_options
+from drey_cli.commands.restore import get_plan, get_restore, read_restore
+from drey_cli.contracts import audit_service_pb2, restore_pb2
+from drey_cli.errors import usage_error
+from drey_cli.naming import restore_id
+from drey_cli.options import argument, choice_of, limit_option, option
+from drey_cli.render.restores import restore_verdict, state_of
+from drey_cli.render.spreadsheet import csv_lines
+from drey_cli.render.table import (
+    Pair,
+    Table,
+    facts,
+    number_field,
+    table_of,
+    text_field,
+    text_of,
+)
+from drey_cli.render.values import format_value
+from drey_cli.render.words import format_span, format_stamp, plural, short_name
+from drey_cli.session import CliSession, command
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from drey.audit.v1.audit_pb2 import AuditEvent
+
+_SHOWN = 50
+_MOST_WAIT_S = 0.5
+"""How long a replay sleeps at a time, so that Ctrl-C is heard at once everywhere."""
+restore_argument = argument("restore", default="latest", help="Id, part of one, or latest.")
+
+
+@dataclass
+class AuditedRestore:
+    """All that is kept of one restore: its acts and those on its plan, in order, and its PVs."""
+
+    restore: restore_pb2.Restore
+    plan: restore_pb2.Plan
+    acts: list[AuditEvent] = field(default_factory=list)
+    items: list[restore_pb2.RestoreItem] = field(default_factory=list)
+
+
+def read_record(session: CliSession, what: str) -> AuditedRestore:
+    """The record of the restore that `what` names."""
+    client = session.client
+    restore = get_restore(session, restore_id(client, what))
+    record = AuditedRestore(restore, get_plan(session, restore.plan_id))
+    for target in (f"plans/{restore.plan_id}", f"restores/{restore.id}"):
+        request = audit_service_pb2.ListEventsRequest(target=target)
+        record.acts += client.list_items(client.audit.ListEvents, request, "events")
+    record.acts.sort(key=lambda act: act.sequence)
+    record.items = [
+        item
+        for item in read_restore(session, restore.id, everything=True)
+        if item.HasField("send_time") or item.HasField("target")
+    ]
+    return record
+
+
+# ---- show
+
+
+@command(
+    "show",
+    audit_command,
+    gives="{act}, or {restore, plan, acts, items}",
+    examples=("drey audit show 1042", "drey audit show latest", "drey audit show 0192f3a4"),
+)
+@argument("what", help="Number of an act, or a restore: its id, part of one, or latest.")
+@limit_option(_SHOWN, "Most PVs shown")
+def show(session: CliSession, what: str, limit: int) -> None:
+    """Show an act in full, or a restore: who, from where, which plan, approved by whom, each value.
+
+    Of a restore: its acts and those on its plan, the digest, the approval, and of each PV what was
+    there before, what was sent, what was seen after, and the verdict.
+    """
+    if what.isdecimal() and not what.startswith("0"):  # as ids begin for a century to come
+        request = audit_service_pb2.GetEventRequest(sequence=int(what))
+        act = session.client.call(session.client.audit.GetEvent, request).act
+        session.show({"act": act}, lambda: act_facts(act, utc=session.out.utc))
+        return
+    record = read_record(session, what)
+    if session.out.json:
+        session.out.document(
+            {
+                "restore": record.restore,
+                "plan": record.plan,
+                "acts": record.acts,
+                "items": record.items,
+            }
+        )
+        return
+    utc = session.out.utc
+    session.out.table(acts_table(record.acts, utc=utc))
+    session.out.table(_values_table(record.items, limit))
+    session.out.draw([record_facts(record, utc=utc), restore_verdict(record.restore)])
+
+
+def act_facts(act: AuditEvent, *, utc: bool) -> Table:
+    """All of an act; what there was and is, one entry a line."""
+    pairs: list[Pair] = [
+        ("number", str(act.sequence)),
+        ("time", format_stamp(act.time, utc=utc)),
+        ("by", act.actor.principal),
+        ("roles", ", ".join(act.actor.roles)),
+        ("from", act.address or "—"),
+        ("action", act.action),
+        ("object", act.target),
+        ("request", act.request_id),
+        ("hash", act.hash.hex()),
+    ]
+    for title, text in (("before", act.before_json), ("after", act.after_json)):
+        for name, value in (json.loads(text) if text else {}).items():
+            pairs.append((f"{title}: {name}", value if isinstance(value, str) else _dumped(value)))
+    return facts(pairs)
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def record_facts(record: AuditedRestore, *, utc: bool) -> Table:
+    """Who, from where, which plan, approved by whom, and how it ended."""
+    restore, plan = record.restore, record.plan
+    pairs: list[Pair] = [
+        ("restore", restore.id),
+        ("state", state_of(restore)),
+        ("plan", plan.id),
+        ("plan digest", restore.plan_digest),
+        ("planned by", f"{plan.actor.principal}, {format_stamp(plan.create_time, utc=utc)}"),
+        ("approval", approval_text(plan, utc=utc)),
+        ("executed by", f"{restore.actor.principal}, {format_stamp(restore.create_time, utc=utc)}"),
+        ("from", _executed_from(record) or "—"),
+    ]
+    return facts(pairs)
+
+
+def _executed_from(record: AuditedRestore) -> str:
+    target = f"restores/{record.restore.id}"
+    addresses = (act.address for act in record.acts if act.target == target)
+    return next(filter(None, addresses), "")
+
+
+def approval_text(plan: restore_pb2.Plan, *, utc: bool) -> str:
+    if not plan.HasField("approval"):
+        return "none needed"
+    state = short_name(restore_pb2.ApprovalState, plan.approval.state)
+    if not plan.approval.HasField("approver"):
+        return state
+    when = format_stamp(plan.approval.decide_time, utc=utc)
+    return f"{state} by {plan.approval.approver.principal}, {when}: {plan.approval.reason}"
+
+
+def _values_table(items: Sequence[restore_pb2.RestoreItem], limit: int) -> Table:
+    shown = items[: limit or None]
+    table = table_of(
+        shown,
+        number_field("stage", lambda item: str(item.stage)),
+        text_field("PV", lambda item: item.name),
+        number_field("before", lambda item: _value_text(item, "before")),
+        number_field("sent", _sent_text),
+        number_field("after", lambda item: _value_text(item, "seen")),
+        text_field("verdict", _verdict_text),
+        text_field("status", lambda item: item.epics_status),
+    )
+    if len(shown) < len(items):
+        table.note = f"the first {len(shown)} of {len(items)}; --limit 0 shows all"
+    return table
+
+
+def _value_text(item: restore_pb2.RestoreItem, name: str, *, full: bool = False) -> str:
+    return format_value(getattr(item, name), full=full) if item.HasField(name) else ""  # type: ignore[arg-type]
+
+
+def _sent_text(item: restore_pb2.RestoreItem, *, full: bool = False) -> str:
+    """What was sent: the target, unless only steps of its ramp were, or nothing."""
+    if not item.HasField("send_time"):
+        return ""
+    if item.verdict == restore_pb2.VERDICT_RAMP_STOPPED:
+        return f"{plural(item.ramp_steps_sent, 'step')} to {_value_text(item, 'target', full=full)}"
+    return _value_text(item, "target", full=full)
+
+
+def _verdict_text(item: restore_pb2.RestoreItem) -> str:
+    return short_name(restore_pb2.Verdict, item.verdict)
+
+
+# ---- export
+
+_ACT_COLUMNS = (
+    *("number", "time", "by", "roles", "from", "action", "object", "request"),
+    *("before", "after", "hash"),
+)
+_PV_COLUMNS = (
+    *("restore", "plan", "plan digest", "planned by", "approval", "executed by", "from"),
+    *("stage", "PV", "before", "sent", "after", "readback", "verdict", "status"),
+    *("send time", "complete time"),
+)
+
+
+@command(
+    "export",
+    audit_command,
+    gives="AuditEvent a line, or"
+    " {restore, plan, plan_digest, planned_by, approval, executed_by, from, item} a line",
+    examples=(
+        "drey audit export > audit.jsonl",
+        "drey audit export --action restore. --since 2026-11-01T00:00:00Z --output csv > acts.csv",
+        "drey audit export --restore latest --output csv > restore.csv",
+    ),
+)
+@filter_options
+@option(
+    "--restore",
+    metavar="RESTORE",
+    help="Instead of acts a line for each PV of this restore: who, plan, values, verdict.",
+)
+@option("--output", type=choice_of("jsonl", "csv"), help="JSON, a line each (default), or CSV.")
+def export(
+    session: CliSession,
+    by: str,
+    action: str,
+    target: str,
+    since: Timestamp | None,
+    until: Timestamp | None,
+    restore: str | None,
+    output: str | None,
+) -> None:
+    """Write the trail, newest act first, as it comes. In CSV, times are in UTC."""
+    client, as_csv = session.client, output == "csv"
+    if restore is None:
+        request = audit_service_pb2.ListEventsRequest(
+            principal=by, action_prefix=action, target=target, from_time=since, to_time=until
+        )
+        acts = client.list_items(client.audit.ListEvents, request, "events")
+        lines = act_rows(acts) if as_csv else ()
+        documents: Iterable[Any] = () if as_csv else acts
+    else:
+        if by or action or target or since or until:
+            raise usage_error(
+                "--restore is of PVs, and the other options choose acts",
+                field="--restore",
+                remedy="leave one or the other out",
+            )
+        record = read_record(session, restore)
+        lines = pv_rows(record) if as_csv else ()
+        documents = () if as_csv else ({**_who(record), "item": item} for item in record.items)
+    for line in lines:
+        session.out.raw(line.encode())
+    for document in documents:
+        session.out.line(document)
+
+
+def act_rows(acts: Iterable[AuditEvent]) -> Iterator[str]:
+    """Acts as lines of CSV."""
+    return csv_lines(_ACT_COLUMNS, map(_act_cells, acts))
+
+
+def pv_rows(record: AuditedRestore) -> Iterator[str]:
+    """The PVs of a restore as lines of CSV, each with who restored and by which plan."""
+    who = _who(record).values()
+    return csv_lines(_PV_COLUMNS, ((*who, *_item_cells(item)) for item in record.items))
+
+
+def _act_cells(act: AuditEvent) -> tuple[object, ...]:
+    return (
+        *(act.sequence, format_stamp(act.time, utc=True), act.actor.principal),
+        *(" ".join(act.actor.roles), act.address, act.action, act.target),
+        *(act.request_id, act.before_json, act.after_json, act.hash.hex()),
+    )
+
+
+def _who(record: AuditedRestore) -> dict[str, str]:
+    restore, plan = record.restore, record.plan
+    return {
+        "restore": restore.id,
+        "plan": plan.id,
+        "plan_digest": restore.plan_digest,
+        "planned_by": plan.actor.principal,
+        "approval": approval_text(plan, utc=True),
+        "executed_by": restore.actor.principal,
+        "from": _executed_from(record),
+    }
+
+
+def _item_cells(item: restore_pb2.RestoreItem) -> tuple[object, ...]:
+    def time_text(name: str) -> str:
+        return format_stamp(getattr(item, name), utc=True) if item.HasField(name) else ""  # type: ignore[arg-type]
+
+    return (
+        *(item.stage, item.name, _value_text(item, "before", full=True)),
+        *(_sent_text(item, full=True), _value_text(item, "seen", full=True)),
+        *(_value_text(item, "readback", full=True), _verdict_text(item), item.epics_status),
+        *(time_text("send_time"), time_text("complete_time")),
+    )
+
+
+# ---- replay
+
+
+@dataclass(frozen=True)
+class CourseEntry:
+    """Something that happened, `at_ns` nanoseconds since 1970."""
+
+    at_ns: int
+    text: str
+    document: Any
+
+
+@command(
+    "replay",
+    audit_command,
+    gives="{after_s, what, act}, or {after_s, what, item, items} a line",
+    examples=(
+        "drey audit replay latest",
+        "drey audit replay 0192f3a4 --speed 10",
+        "drey audit replay latest --speed 0 --brief | less",
+    ),
+)
+@restore_argument
+@option(
+    "--speed",
+    type=click.FloatRange(0),
+    default=1.0,
+    metavar="FACTOR",
+    help="How much faster than it was; 0: all at once.",
+)
+@option("--brief", is_flag=True, help="What happened at one moment, such as a batch, is one line.")
+def replay(session: CliSession, restore: str, speed: float, brief: bool) -> None:
+    """Show a restore as it went: each act, write, completion and interference, at its time.
+
+    The course is that of the audit, of the journal and of the report: nothing is written, and no
+    IOC is asked. Lines only, so it works in a pipe; Ctrl-C ends it.
+    """
+    if not math.isfinite(speed):
+        raise click.BadParameter("a number", param_hint="--speed")
+    record = read_record(session, restore)
+    out, utc = session.out, session.out.utc
+    entries = course_of(record, utc=utc)
+    begin = entries[0].at_ns if entries else 0
+    started = time.monotonic()
+    for entry in brief_entries(entries) if brief else entries:
+        after_s = (entry.at_ns - begin) / 1e9
+        if speed:
+            _wait_until(started + after_s / speed)
+        line = {"after_s": after_s, "what": entry.text, **entry.document}
+        out.entry(line, f"{after_s:+12.3f} s  {entry.text}")
+    if not out.json:
+        out.draw([restore_verdict(record.restore)])
+
+
+def _wait_until(end: float) -> None:
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _MOST_WAIT_S))
+
+
+def course_of(record: AuditedRestore, *, utc: bool) -> list[CourseEntry]:
+    """All that is known of a restore in the order in which it happened.
+
+    Acts on the plan come before the restore, at no distance: a plan may be a day old.
+    """
+    own = f"restores/{record.restore.id}"
+    entries = []
+    begin = record.restore.create_time.ToNanoseconds()
+    for act in record.acts:
+        at = act.time.ToNanoseconds() if act.target == own else begin
+        entries.append(CourseEntry(at, act_line(act, utc=utc), {"act": act}))
+    for item in record.items:
+        entries += _item_entries(item)
+    return sorted(entries, key=lambda entry: entry.at_ns)
+
+
+def _item_entries(item: restore_pb2.RestoreItem) -> Iterator[CourseEntry]:
+    if not item.HasField("send_time"):
+        return
+    sent = item.send_time.ToNanoseconds()
+    document = {"item": item, "items": 1}
+    name = text_of(item.name)
+    values = f"{text_of(_value_text(item, 'before'))} → {text_of(_sent_text(item))}"
+    yield CourseEntry(sent, f"stage {item.stage}: sent {name}: {values}", document)
+    if item.HasField("complete_time"):
+        complete = item.complete_time.ToNanoseconds()
+        took = format_span(complete - sent)
+        status = f"{item.epics_status}, " if item.epics_status else ""
+        text = f"stage {item.stage}: complete {name}: {status}after {took}; {_verdict_text(item)}"
+        yield CourseEntry(complete, text, document)
+    if item.HasField("interference"):
+        told = text_of(_value_text(item, "interference"))
+        text = f"stage {item.stage}: somebody else changed {name} to {told}"
+        yield CourseEntry(item.interference.receive_time_ns, text, document)
+
+
+def brief_entries(entries: Sequence[CourseEntry]) -> Iterator[CourseEntry]:
+    """Entries with those of one moment and of one kind taken together."""
+
+    def moment(entry: CourseEntry) -> tuple[int, object]:
+        kind = entry.text.split()[:3] if "item" in entry.document else id(entry)
+        return entry.at_ns, kind
+
+    for _, group in groupby(entries, key=moment):
+        first, *others = together = list(group)
+        if others:
+            text = f"{first.text}, and {len(others)} more"
+            first = CourseEntry(first.at_ns, text, {**first.document, "items": len(together)})
+        yield first
