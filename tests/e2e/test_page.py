@@ -518,6 +518,7 @@ def test_it_can_be_used_without_seeing_it(running: Running, theme: str) -> None:
     """No finding of axe in any part, in either theme."""
     if not AXE.exists():
         pytest.skip("NO AXE HERE: accessibility was NOT tried: cd web && npm ci")
+    running.take("of a history")
     bend = _bends(running)[0]
 
     async def scenario() -> None:
@@ -539,7 +540,11 @@ def test_it_can_be_used_without_seeing_it(running: Running, theme: str) -> None:
                     await search_words(page, bend)
                     await row_of(page, bend).click()
                     await page.locator("[role=grid]").press("p")
-                    await expect(page.locator(".plot canvas")).to_have_count(1)
+                    await page.locator("[role=grid]").press("h")
+                    await expect(page.locator(".plot canvas")).to_have_count(2)
+                    await page.get_by_role("button", name="Edit …").click()
+                    await expect(page.locator("aside textarea").first).to_be_focused()
+                    await page.keyboard.press("Escape")
                 await page.wait_for_timeout(1500)
                 await shoot(page, f"{letter}-{theme}")
                 # past the page's own policy, which lets no other script in

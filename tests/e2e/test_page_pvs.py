@@ -1,12 +1,13 @@
-"""A PV on the operators' page: its history."""
+"""A PV on the operators' page: its history, its edit."""
 
 from __future__ import annotations
 
+import re
 from uuid import uuid4
 
 from playwright.async_api import expect
 
-from drey.catalog.v1 import catalog_service_pb2
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from tests.e2e.conftest import PVS, Running
 from tests.e2e.page_calls import (
@@ -72,3 +73,71 @@ def test_the_history_of_a_pv_tells_where_it_was_missing(running: Running) -> Non
                 await expect(page.locator("aside")).to_contain_text(oldest.digest)
 
         running.do(scenario())
+
+
+def _pv_of(running: Running, name: str) -> catalog_pb2.Pv:
+    request = catalog_service_pb2.GetPvRequest(name=name)
+    return running.catalog.GetPv(request, **running.call()).pv
+
+
+def test_a_pv_is_edited_and_nobodys_change_is_lost(running: Running) -> None:
+    """A refusal stands at its field; who was slower is told, and keeps what both have typed."""
+    name = f"PAGE:{uuid4().hex[:8]}"
+    with purged(running, name):
+        pv = own_pv(running, name)
+        listed = catalog_service_pb2.ListPvsRequest(selector={"globs": ["QUAD:*"]}, page_size=1)
+        tag = running.catalog.ListPvs(listed, **running.call()).pvs[0].tags[0]
+
+        async def scenario() -> None:
+            async with open_page(running) as page:
+                await page.goto(f"{running.stack.web}/#/pvs/{pv.number}")
+                details = page.get_by_role("complementary", name=f"Details of {name}")
+                await details.get_by_role("button", name="Edit …").press("Enter")
+                form = page.get_by_role("form", name=f"Edit {name}")
+                await form.get_by_label("Description").fill("Größe, été, 夜班")
+                await form.get_by_label("read-only").check()
+                tolerance = form.get_by_label("Absolute")
+                await tolerance.fill("-0.5")
+                await form.get_by_role("button", name="Save").click()
+                await expect(form.get_by_role("alert")).to_contain_text("INVALID_FIELD")
+                await expect(tolerance).to_have_attribute("aria-invalid", "true")
+                await expect(tolerance).to_be_focused()
+                await shoot(page, "edit")
+
+                request = catalog_service_pb2.UpdatePvRequest(
+                    pv={"id": pv.id, "description": "theirs", "device": "Theirs"},
+                    update_mask={"paths": ["description", "device"]},
+                )
+                running.catalog.UpdatePv(request, **running.call())
+                await tolerance.fill("0.5")
+                await form.get_by_role("button", name="Save").click()
+                await expect(form).to_contain_text("Somebody else has changed this PV")
+                assert _pv_of(running, name).description == "theirs"
+                await form.get_by_role("button", name="Take theirs, and keep what I typed").click()
+                await expect(form.get_by_role("status")).to_contain_text("description: theirs")
+                await expect(form.get_by_label("Device")).to_have_value("Theirs")
+                await form.get_by_label("Tags").fill(f"{tag.group}: {tag.tag}")
+                await form.get_by_role("button", name="Save").click()
+                await expect(form).to_have_count(0)
+                await expect(details).to_contain_text("Größe, été, 夜班")
+                await expect(details).to_contain_text(f"{tag.group}: {tag.tag}")
+                await expect(details).to_contain_text("never write it (read-only)")
+
+        running.do(scenario())
+        saved = _pv_of(running, name)
+        assert (saved.description, saved.device) == ("Größe, été, 夜班", "Theirs")
+        assert saved.setpoint.tolerance.absolute == 0.5
+        assert saved.setpoint.address == pv.setpoint.address
+        assert list(saved.tags) == [tag]
+
+
+def test_who_may_not_edit_is_told_why(running: Running) -> None:
+    async def scenario() -> None:
+        async with open_page(running, role="VIEWER") as page:
+            await go_tab(page, "p")
+            await page.locator(".grid-row").first.click()
+            edit = page.locator("aside").get_by_role("button", name="Edit …")
+            await expect(edit).to_be_disabled()
+            await expect(edit).to_have_attribute("title", re.compile("takes the role editor"))
+
+    running.do(scenario())

@@ -2,7 +2,7 @@
 export { DreyClient, newRequestId, type ClientOptions } from "./client";
 export { datumOf, datumText, elementsOf, numberOf, numberText, ARRAY, Kind, NO_DATUM, type Datum, type Display } from "./datum";
 export { planDigest } from "./digest";
-export { passes, reasonOf } from "./errors";
+export { fieldOf, passes, reasonOf } from "./errors";
 export { appendPart, joinRows } from "./join";
 export { DriftState } from "./drift_state";
 export { DriftWatch, StreamWatch, Watch, type Connection, type DriftSpecInit, type StreamState, type WatchOptions, type WatchSpecInit } from "./watch";

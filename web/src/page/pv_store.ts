@@ -90,8 +90,18 @@ export class PvStore {
     } while (pageToken !== "");
     this.catalog.clear();
     for (const [number, pv] of found) this.catalog.set(number, pv);
+    this.#tellCatalog();
+  }
+
+  /** One PV, as the catalog has just answered. */
+  keepPv(pv: Pv): void {
+    this.catalog.set(Number(pv.number), pv);
+    this.#tellCatalog();
+  }
+
+  #tellCatalog(): void {
     const order = new Intl.Collator("en", { numeric: true }).compare;
-    const pvs = [...found.values()];
+    const pvs = [...this.catalog.values()];
     this.devices = [...new Set(pvs.map((pv) => pv.device).filter(Boolean))].sort(order);
     this.tags = [...new Set(pvs.flatMap((pv) => pv.tags.map(({ group, tag }) => `${group}: ${tag}`)))].sort(order);
     this.catalogVersion += 1;

@@ -4,6 +4,7 @@ import { ARRAY, datumText, elementsOf, Kind, numberOf, READBACK, SETPOINT, type 
 import type { ChannelMetadata } from "../../gen/drey/common/v1/value_pb";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
 import { Legend, Plot } from "./lazy_plot";
+import { PvEdit } from "./pv_edit";
 import { PvHistory } from "./pv_history";
 import type { PvStore } from "./pv_store";
 import { useSession } from "./session";
@@ -341,6 +342,7 @@ interface DetailProps {
 
 function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onHistory, onClose }: DetailProps) {
   const { may } = useSession();
+  const [edits, setEdits] = useState(false);
   const { state } = store.watch;
   const slot = state.slotOf(number);
   useRedraw(() => (slot === undefined ? -1 : state.changed[slot]!));
@@ -359,6 +361,12 @@ function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onH
         </button>
       </div>
       {pv?.description && <p>{pv.description}</p>}
+      {pv !== undefined && !edits && (
+        <button disabled={!may("catalog.pvs.update")} title={may("catalog.pvs.update") ? "" : "Your key may not edit the catalog: it takes the role editor"} onClick={() => setEdits(true)}>
+          Edit …
+        </button>
+      )}
+      {pv !== undefined && edits && <PvEdit pvId={pv.id} onClose={() => setEdits(false)} />}
       {isNumber && (
         <button aria-pressed={isPlotted} disabled={isFull && !isPlotted} onClick={onPlot}>
           {isPlotted ? "Remove from the plot (p)" : isFull ? `The plot has ${MOST_TRACES} PVs already` : "Plot (p)"}

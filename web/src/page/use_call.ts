@@ -1,5 +1,6 @@
 /** Answers of calls as state of a component. */
 import { useCallback, useEffect, useState } from "react";
+import { fieldOf, reasonOf } from "@drey/client";
 import { errorText } from "./words";
 
 export interface Asked<T> {
@@ -38,22 +39,42 @@ export function useAsked<T>(key: string, ask: (signal: AbortSignal) => Promise<T
   return { answer: isOld ? undefined : result.answer, error: isOld ? "" : result.error, again };
 }
 
+/** Why an act was refused: in words, by the reason of the reference, and which field of the request is at fault. */
+export interface Refusal {
+  readonly text: string;
+  readonly reason: string;
+  readonly field: string;
+}
+
+/** What is wrong with a field before anybody is asked. */
+export class FieldError extends Error {
+  constructor(
+    readonly field: string,
+    text: string,
+  ) {
+    super(text);
+  }
+}
+
 export interface Acting {
   readonly busy: boolean;
   readonly error: string;
+  readonly refusal: Refusal | undefined;
   readonly act: (work: () => Promise<void>) => void;
 }
 
 /** One act at a time, with its error. */
 export function useActing(): Acting {
   const [busy, setBusy] = useState(false);
-  const [error, setError] = useState("");
+  const [refusal, setRefusal] = useState<Refusal>();
   const act = useCallback((work: () => Promise<void>) => {
     setBusy(true);
-    setError("");
+    setRefusal(undefined);
     work()
-      .catch((reason: unknown) => setError(errorText(reason)))
+      .catch((error: unknown) =>
+        setRefusal({ text: errorText(error), reason: reasonOf(error), field: error instanceof FieldError ? error.field : fieldOf(error) }),
+      )
       .finally(() => setBusy(false));
   }, []);
-  return { busy, error, act };
+  return { busy, error: refusal?.text ?? "", refusal, act };
 }
