@@ -7,7 +7,7 @@ than its share of what there is, so that one caller never takes the place of all
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -82,6 +82,12 @@ class Room:
     _held: Counter[str] = field(default_factory=Counter)
     taken: int = 0
 
+    @classmethod
+    def holding(cls, what: str, places: int, share: float, holders: Iterable[str]) -> Room:
+        """Places that are counted elsewhere: one is held by each of `holders`."""
+        held = Counter(holders)
+        return cls(what, places, share, held, held.total())
+
     def full_for(self, holder: str) -> int:
         """The limit that is met when `holder` comes now; 0 when there is a place."""
         if self.taken >= self.places:
@@ -89,9 +95,8 @@ class Room:
         most = max(1, int(self.places * self.share))
         return most if self._held[holder] >= most else 0
 
-    @contextmanager
-    def place(self, holder: str, of_whom: str) -> Iterator[None]:
-        """Hold a place. Raises `ResourceExhausted` when there is none for `holder`."""
+    def require(self, holder: str, of_whom: str) -> None:
+        """Raise `ResourceExhausted` when there is no place for `holder`."""
         limit = self.full_for(holder)
         if limit:
             whole = limit == self.places
@@ -102,6 +107,11 @@ class Room:
                 metadata={"limit": str(limit), "scope": "server" if whole else "caller"},
                 retry_after_s=_FULL_RETRY_S,
             )
+
+    @contextmanager
+    def place(self, holder: str, of_whom: str) -> Iterator[None]:
+        """Hold a place. Raises `ResourceExhausted` when there is none for `holder`."""
+        self.require(holder, of_whom)
         self._held[holder] += 1
         self.taken += 1
         try:

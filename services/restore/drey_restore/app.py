@@ -20,7 +20,7 @@ from drey_restore.loops.warm import WarmLoop
 from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import RestoreSettings
 from drey_restore.usecases.approvals import Approvals, Protected
-from drey_restore.usecases.beginning import JOB_KIND, Beginning
+from drey_restore.usecases.beginning import JOB_KIND, MOST_OPEN, Beginning
 from drey_restore.usecases.ending import Ending
 from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.guards import Guards
@@ -122,8 +122,8 @@ async def main(settings: RestoreSettings, app: App) -> int:
         refused=refused,
         share=settings.caller_share,
     )
-    beginning = Beginning(store, jobs)
-    going_back = GoingBack(plans, running, Beginning(running, jobs), now_ns)
+    beginning = Beginning(store, jobs, settings.caller_share)
+    going_back = GoingBack(plans, running, Beginning(running, jobs, settings.caller_share), now_ns)
     runner = Runner(
         running,
         jobs,
@@ -142,6 +142,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
         jobs,
         {JOB_KIND: JobKind(runner.run, runner.interrupted)},
         owner=f"restore@{socket.gethostname()}:{os.getpid()}",
+        concurrency=2 * MOST_OPEN,  # each may end in one that goes back
         lease_s=settings.job_lease,
     )
     warm = WarmLoop(catalog, live)

@@ -15,6 +15,7 @@ from drey.common.v1 import errors_pb2, selector_pb2, state_pb2, value_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_cli import digests
+from drey_restore.usecases import beginning
 from drey_runtime import status
 from drey_testing.restore_world import RestoreSite
 
@@ -309,6 +310,37 @@ async def test_one_key_leaves_others_their_turn_to_plan(site: RestoreSite) -> No
     assert (await other).plan.actor.principal == "bob"
     made = await asyncio.gather(*(task for task in asked if task is not ended))
     assert len({each.plan.id for each in made}) == 50
+
+
+async def test_restores_that_take_long_let_those_of_others_begin(
+    site: RestoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ramps that take minutes, more of them than a worker's usual places, and one more person."""
+    monkeypatch.setattr(beginning, "MOST_OPEN", 12)
+    world = site.world
+    snapshot_id = await world.take()
+    *slow, seventh, quick = await site.machine.disturb(8, seed=15)
+    number = {row.setpoint: i for i, row in enumerate(world.rows, 1)}
+    ramp = catalog_pb2.RestorePolicy(ramp_rate=0.006)
+    world.policies = {number[name]: ramp for name in sorted(slow, key=number.__getitem__)}
+
+    async def begin(pv: str, **who: Any) -> restore_pb2.Restore:
+        plan = await site.plan(snapshot_id, selector=selector_pb2.Selector(names=[pv]))
+        assert plan.writes == 1
+        request = pb.ExecutePlanRequest(
+            plan_id=plan.id, digest=plan.digest, request_id=str(uuid.uuid4())
+        )
+        found: restore_pb2.Restore = (await site.call("ExecutePlan", request, **who)).restore
+        return found
+
+    begun = [await begin(name) for name in slow]
+    assert await refused(begin(seventh)) == "RESOURCE_EXHAUSTED"
+    ended = await site.ended((await begin(quick, name="bob")).id)
+    assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED, ended
+    for restore in begun:
+        await site.call("AbortRestore", pb.AbortRestoreRequest(id=restore.id))
+        ended = await site.ended(restore.id)
+        assert ended.state == restore_pb2.RESTORE_STATE_ABORTED
 
 
 async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: RestoreSite) -> None:

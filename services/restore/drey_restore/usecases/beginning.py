@@ -13,12 +13,17 @@ from drey_restore.domain.items import PlanItems
 from drey_restore.domain.records import RestoreRecord
 from drey_restore.usecases.holding import fields_of, refuse_held
 from drey_runtime import audit
+from drey_runtime.admission import Room
 from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.jobs import JobStore
 
 JOB_KIND = "restore"
+MOST_OPEN = 32
+"""Restores that have not ended; one person has a share. Each runs as soon as it is begun: were it
+to wait for a place, those that hold would let nobody else's begin. So many are no burden: no two of
+them write the same record."""
 
 
 def first_verdicts(items: PlanItems) -> tuple[int, ...]:
@@ -29,8 +34,8 @@ def first_verdicts(items: PlanItems) -> tuple[int, ...]:
 class Beginning:
     """Begins restores, one at a time, where nobody else writes one of their records."""
 
-    def __init__(self, store: RestoreStore, jobs: JobStore) -> None:
-        self._store, self._jobs = store, jobs
+    def __init__(self, store: RestoreStore, jobs: JobStore, share: float) -> None:
+        self._store, self._jobs, self._share = store, jobs, share
 
     async def begin(
         self,
@@ -46,11 +51,21 @@ class Beginning:
     ) -> RestoreRecord:
         """Store a restore that waits for a worker; its `id` and `job_id` are made here.
 
-        CHANNELS_HELD where another one writes one of its records, or may still. `action` and
-        `after` are for the audit. `after_end_of`: the restore that ends in the same transaction,
-        and lets its records go. The caller holds `lock_execution`.
+        CHANNELS_HELD where another one writes one of its records, or may still; RESOURCE_EXHAUSTED
+        where too many have not ended. `action` and `after` are for the audit. `after_end_of`: the
+        restore that ends in the same transaction, and lets its records and its place go. The
+        caller holds `lock_execution`.
         """
-        await self._check_held(conn, items, after_end_of)
+        others = [r for r in await self._store.open_restores(conn) if r.id != after_end_of]
+        await self._check_held(conn, items, others)
+        if not after_end_of:
+            room = Room.holding(
+                "restores that have not ended",
+                MOST_OPEN,
+                self._share,
+                (r.principal for r in others),
+            )
+            room.require(restore.principal, restore.principal)
         restore_id = new_id()
         job = await self._jobs.create(
             conn,
@@ -85,13 +100,13 @@ class Beginning:
         )
         return restore
 
-    async def _check_held(self, conn: Connection, items: PlanItems, besides: str) -> None:
+    async def _check_held(
+        self, conn: Connection, items: PlanItems, others: Sequence[RestoreRecord]
+    ) -> None:
         """CHANNELS_HELD where another restore writes one of these fields, or may still."""
         refuse_held(await self._store.unanswered(conn), items)
         wanted: set[str] = set()
-        for other in await self._store.open_restores(conn):
-            if other.id == besides:
-                continue
+        for other in others:
             held = await self._store.plan_items(other.plan_id, conn=conn)
             if not wanted:
                 wanted = fields_of(items)

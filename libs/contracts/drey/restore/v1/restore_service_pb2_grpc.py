@@ -181,7 +181,8 @@ class RestoreServiceServicer:
         repeat answers with the same restore and writes nothing. Deadline: that of the call bounds the
         answer, not the restore. Reasons: NOT_FOUND, PLAN_DIGEST_MISMATCH, PLAN_EXPIRED, PLAN_EMPTY,
         WRONG_STATE, APPROVAL_REQUIRED, CHANNELS_HELD (also by writes of an ended restore that may still
-        take place). In
+        take place), RESOURCE_EXHAUSTED (32 restores have not ended, paused ones too, or 16 of this person
+        where DREY_CALLER_SHARE is not set). In
         the restore's `error`: MACHINE_MOVED, LABELS_MOVED,
         DISCONNECTED, CHANNELS_HELD, DEADLINE_EXCEEDED, GUARD_FAILED, GATE_NOT_MET, TOO_MANY_FAILED,
         NOT_ALL_VERIFIED,
@@ -247,7 +248,8 @@ class RestoreServiceServicer:
         one left it. It is continued once, unless the one that continues it sent nothing. A plan that needs
         approval is continued only while its approval holds. Idempotent by `request_id`. Reasons: NOT_FOUND,
         WRONG_STATE (it has ended otherwise, or is continued already; metadata `restore_id`), PLAN_EMPTY
-        (nothing is left), CHANNELS_HELD, APPROVAL_REQUIRED, PLAN_DIGEST_MISMATCH.
+        (nothing is left), CHANNELS_HELD, APPROVAL_REQUIRED, PLAN_DIGEST_MISMATCH, RESOURCE_EXHAUSTED as
+        ExecutePlan.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
