@@ -4,7 +4,10 @@ import { joinRows, planDigest } from "@drey/client";
 import { setCell, setMark, type Column, type Draw } from "./grid";
 import { deltaText, deviationText } from "./comparison";
 import { useSession } from "./session";
-import { go, stored } from "./snapshots";
+import { FieldForm, Field, TextField, typedNumber } from "./fields";
+import { ruleWords } from "./plan_draft";
+import { NewPlan } from "./plan_form";
+import { go } from "./snapshots";
 import { displayOf, Fact } from "./pvs";
 import { ErrorText, ListTable, searched, SearchedGrid, type ListColumn } from "./tables";
 import { useActing, useAsked } from "./use_call";
@@ -92,95 +95,6 @@ const ENDED: ReadonlySet<RestoreState> = new Set([
 ]);
 const hasEnded = (restore: Restore) => ENDED.has(restore.state);
 
-/** `names`: of these PVs only; none: whatever is filled in. */
-function NewPlan({ snapshotId, names }: { snapshotId: string; names: readonly string[] }) {
-  const { client, pvs } = useSession();
-  const snapshot = useAsked(snapshotId, (signal) => client.snapshot.getSnapshot({ id: snapshotId }, { signal }));
-  const [globs, setGlobs] = useState("");
-  const [device, setDevice] = useState("");
-  const [leftOut, setLeftOut] = useState("");
-  const [isExact, setExact] = useState(false);
-  const [comment, setComment] = useState("");
-  const { busy, error, act } = useActing();
-  const make = () =>
-    act(async () => {
-      const split = (text: string) => text.split(/[\s,]+/).filter(Boolean);
-      const patterns = split(globs);
-      const without = split(leftOut);
-      const isAll = patterns.length === 0 && names.length === 0 && device === "";
-      const selector = {
-        all: isAll,
-        names: [...names],
-        globs: names.length > 0 ? [] : patterns,
-        devices: device === "" ? [] : [device],
-        ...(without.length > 0 ? { excluding: { globs: without } } : {}),
-      };
-      const answer = await client.restore.createPlan({
-        spec: {
-          source: { case: "state", value: stored(snapshotId) },
-          exact: isExact,
-          comment,
-          ...(isAll && without.length === 0 ? {} : { selector }),
-        },
-      });
-      go("restore", answer.plan!.id);
-    });
-  return (
-    <form
-      className="panel stack"
-      aria-label="Plan a restore"
-      onSubmit={(event) => {
-        event.preventDefault();
-        make();
-      }}
-    >
-      <h1>
-        Plan a restore of {snapshot.answer?.snapshot?.title || "the snapshot"} <span className="dim">taken {timeText(snapshot.answer?.snapshot?.takeTime)}</span>
-      </h1>
-      <ErrorText text={snapshot.error} />
-      <p className="dim">Nothing is written yet: every setpoint is read, and you look at the list first.</p>
-      <div className="bar">
-        {names.length > 0 ? (
-          <span className="wide">
-            Only {plural(names.length, "PV")}: <span className="mono">{names.slice(0, 5).join(", ")}{names.length > 5 && " …"}</span>
-          </span>
-        ) : (
-          <label className="wide">
-            Only names <input placeholder="all of the snapshot, or QUAD:* BEND:*" value={globs} onChange={(event) => setGlobs(event.target.value)} />
-          </label>
-        )}
-        <label className="wide">
-          Leave out <input placeholder="nothing, or MOTOR:*" value={leftOut} onChange={(event) => setLeftOut(event.target.value)} />
-        </label>
-        <label>
-          Device{" "}
-          <select value={device} onChange={(event) => setDevice(event.target.value)}>
-            <option value="">any</option>
-            {pvs.devices.map((each) => (
-              <option key={each}>{each}</option>
-            ))}
-          </select>
-        </label>
-      </div>
-      <label className="wide">
-        Comment <input value={comment} onChange={(event) => setComment(event.target.value)} />
-      </label>
-      <label>
-        <input type="checkbox" checked={isExact} onChange={(event) => setExact(event.target.checked)} /> also write what is within tolerance
-      </label>
-      <div className="bar">
-        <button className="main" disabled={busy}>
-          {busy ? "Reading the machine …" : "Make the plan"}
-        </button>
-        <button type="button" onClick={() => history.back()}>
-          Cancel
-        </button>
-      </div>
-      <ErrorText text={error} isAlert />
-    </form>
-  );
-}
-
 const VALUES = ["current", "stored", "target", "storedReadback"] as const;
 
 interface ReadPlan {
@@ -228,6 +142,7 @@ function PlanView({ planId }: { planId: string }) {
       ) : (
         <RestoreSummary restore={followed} plan={plan} />
       )}
+      <PlanRules plan={plan} items={asked.answer.items} />
       {followed !== undefined && hasEnded(followed) ? (
         <Report restoreId={followed.id} />
       ) : (
@@ -260,11 +175,6 @@ function PlanSummary({ read, onExecute, onExpire }: { read: ReadPlan; onExecute:
           : !may("restore.plans.execute")
             ? "your key may not execute plans"
             : "";
-  const execute = () =>
-    act(async () => {
-      const answer = await client.restore.executePlan({ planId: plan.id, digest: plan.digest });
-      if (answer.restore !== undefined) onExecute(answer.restore);
-    });
   const canDecide = plan.state === PlanState.WAITS_FOR_APPROVAL && digestError === "" && plan.actor?.principal !== who.principal;
   const decide = (approves: boolean) =>
     act(async () => {
@@ -306,17 +216,80 @@ function PlanSummary({ read, onExecute, onExpire }: { read: ReadPlan; onExecute:
       {why !== "" && <p className="warning">This plan can not be executed: {why}.</p>}
       <ErrorText text={digestError} isAlert />
       {digestError === "" && <p className="dim wraps">✓ The digest of what is shown was computed here: {plan.digest}</p>}
-      {asks && why === "" && (
-        <div className="warning bar" role="alertdialog" aria-label="Execute the plan">
-          <strong>This writes {plural(plan.writes, "value")} to the machine.</strong>
-          <button className="danger" autoFocus disabled={busy} onClick={execute}>
-            {busy ? "Starting …" : `Write ${plural(plan.writes, "value")} now`}
-          </button>
-          <button onClick={() => setAsks(false)}>Not now</button>
-        </div>
-      )}
+      {asks && why === "" && <ExecuteForm plan={plan} onExecute={onExecute} onClose={() => setAsks(false)} />}
       <ErrorText text={error} isAlert />
     </section>
+  );
+}
+
+/** What was edited, what must hold, when it goes back: part of what is executed, and of what a second person approves. */
+function PlanRules({ plan, items }: { plan: Plan; items: readonly PlanItem[] }) {
+  if (plan.spec === undefined) return null;
+  const rules = ruleWords(plan.spec);
+  const edited = items.filter(({ warnings }) => warnings.some((warning) => warning.startsWith("edited: "))).length;
+  if (rules.length === 0) return null;
+  return (
+    <section className="panel scrolls rules" aria-label="Rules of the plan" tabIndex={0}>
+      <dl className="facts">
+        {rules.map(([title, words], index) => (
+          <Fact key={index} title={title} text={words} />
+        ))}
+        {plan.spec.edits.length > 0 && <Fact title="Edited" text={`${plural(edited, "PV")} of the plan`} />}
+      </dl>
+    </section>
+  );
+}
+
+const seconds = (text: string, path: string) => {
+  const number = typedNumber(text, path);
+  return number === undefined ? undefined : { seconds: BigInt(Math.floor(number)), nanos: Math.round((number % 1) * 1e9) };
+};
+
+/** The last question before something is written, and what may go wrong then. */
+function ExecuteForm({ plan, onExecute, onClose }: { plan: Plan; onExecute: (restore: Restore) => void; onClose: () => void }) {
+  const { client } = useSession();
+  const [unreachable, setUnreachable] = useState("");
+  const [writeWait, setWriteWait] = useState("");
+  const [verifyWait, setVerifyWait] = useState("");
+  const [acceptsMoved, setAcceptsMoved] = useState(false);
+  const { busy, refusal, act } = useActing();
+  const execute = () =>
+    act(async () => {
+      const maxUnreachable = typedNumber(unreachable, "max_unreachable", true);
+      const writeTimeout = seconds(writeWait, "write_timeout");
+      const verifyTimeout = seconds(verifyWait, "verify_timeout");
+      const answer = await client.restore.executePlan({
+        planId: plan.id,
+        digest: plan.digest,
+        ...(maxUnreachable === undefined ? {} : { maxUnreachable }),
+        ...(writeTimeout === undefined ? {} : { writeTimeout }),
+        ...(verifyTimeout === undefined ? {} : { verifyTimeout }),
+        ...(acceptsMoved ? { acceptMoved: { case: "all", value: {} } } : {}),
+      });
+      if (answer.restore !== undefined) onExecute(answer.restore);
+    });
+  return (
+    <div className="warning" role="alertdialog" aria-label="Execute the plan">
+      <FieldForm label="Execute the plan" refusal={refusal} onSubmit={execute}>
+        <div className="bar">
+          <strong>This writes {plural(plan.writes, "value")} to the machine.</strong>
+          <button className="danger" autoFocus disabled={busy}>
+            {busy ? "Starting …" : `Write ${plural(plan.writes, "value")} now`}
+          </button>
+          <button type="button" onClick={onClose}>
+            Not now
+          </button>
+        </div>
+        <div className="bar">
+          <TextField label="PVs that may be unreachable" path="max_unreachable" size={5} placeholder="any but all" value={unreachable} onValue={setUnreachable} />
+          <TextField label="Writes of a stage: seconds" path="write_timeout" size={5} placeholder="10" value={writeWait} onValue={setWriteWait} />
+          <TextField label="Readbacks: seconds" path="verify_timeout" size={5} placeholder="10" value={verifyWait} onValue={setVerifyWait} />
+          <Field label="also where the machine has moved since the plan was made" path="all">
+            {(aria) => <input type="checkbox" checked={acceptsMoved} onChange={(event) => setAcceptsMoved(event.target.checked)} {...aria} />}
+          </Field>
+        </div>
+      </FieldForm>
+    </div>
   );
 }
 
