@@ -23,6 +23,8 @@ class IocState:
     breaker: int = 0
     breaker_since_ns: int = 0
     next_probe_ns: int = 0
+    reconnected: int = 0
+    hung: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,4 +118,6 @@ def _ioc_report(state: IocState) -> IocReport:
         breaker=state.breaker,  # type: ignore[arg-type]
         breaker_since_ns=state.breaker_since_ns,
         next_probe_ns=state.next_probe_ns,
+        reconnected=state.reconnected,
+        hung=state.hung,
     )

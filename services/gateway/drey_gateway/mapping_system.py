@@ -40,6 +40,8 @@ def instance_sign(report: InstanceReport) -> InstanceSign:
                 breaker=ioc.breaker,
                 breaker_since_ns=ioc.breaker_since_ns,
                 next_probe_ns=ioc.next_probe_ns,
+                reconnected=ioc.reconnected,
+                hung=ioc.hung,
             )
             for ioc in report.iocs
         ],
@@ -75,6 +77,8 @@ def ioc_status(ioc: IocSummary, forced: Override | None) -> pb.IocStatus:
         timeouts=ioc.timeouts,
         echo=_to_duration(ioc.echo_ns),
         silent_since=timestamp(ioc.silent_since_ns),
+        reconnected=ioc.reconnected,
+        hung=ioc.hung,
         breakers=[_breaker_status(breaker) for breaker in ioc.breakers],
         forced=None if forced is None else breaker_override(forced),
     )

@@ -76,7 +76,7 @@ async def main(settings: MonitorSettings, app: App) -> None:
     app.start(catalog, "catalog")
     app.start(MonitorReadiness(health, catalog, bus, image), "readiness")
     book = IocBook()
-    app.start(IocWatch(hub, book), "IOCs")
+    app.start(IocWatch(hub, book, shards), "IOCs")
     balancer = Balancer(shards, epochs, bus, settings.shards, settings.balance)
     balancer.reports = InstanceReports(
         bus,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from drey_ca import ServedTwice, open_table
 from drey_core.errors import Unimplemented
+from drey_core.values import KIND_NONE
+from drey_testing.ca.fake_server import FakeServer
 from drey_testing.ca.ioc import Ioc
 from drey_testing.ca.suite import WAIT, connected
+from drey_testing.ca.wire import CTRL, Command, FakeChannel, Message
 
 ONE = """
 record(ao,"ONE:A"){field(VAL,"1") field(PINI,"YES")}
@@ -66,5 +71,76 @@ async def test_a_name_at_two_servers_is_told_with_both(tmp_path):
                     while not table.take_served_twice():
                         await asyncio.sleep(0.05)
                 await table.remove(again)
+    except Unimplemented as error:
+        pytest.skip(f"NOT TESTED: the native table is not built here ({error})")
+
+
+class Dropping:
+    """A script that keeps back the values of subscriptions to some names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = set(names)
+        self.kept_back: Counter[str] = Counter()
+
+    def __call__(self, message: Message, name: str) -> list[Message | bytes]:
+        if message.command == Command.EVENT_ADD and message.type < CTRL and name in self.names:
+            self.kept_back[name] += 1
+            return []
+        return [message]
+
+
+async def test_a_subscription_that_nothing_came_of_is_told_until_it_is_heard(table):
+    script = Dropping("MUTE")
+    channels = {
+        "MUTE": FakeChannel(),
+        "HEARD": FakeChannel(),
+        "SHUT": FakeChannel(rights=0),
+        "UNASKED": FakeChannel(),
+    }
+    async with FakeServer(channels, script) as server:
+        slots = await connected(table, *channels)
+        mute, *others = slots.tolist()
+        await table.subscribe(slots[:3])
+
+        async def look(condition):
+            async with asyncio.timeout(WAIT):
+                while not condition((found := table.connections().unheard_ns).tolist()):
+                    await asyncio.sleep(0.02)
+            return found
+
+        def only_mute_waits(unheard):
+            return unheard[mute] > 0 and not any(unheard[slot] for slot in others)
+
+        first = (await look(only_mute_waits))[mute]
+        assert (await look(lambda unheard: unheard[mute] > first + 10**8))[mute] > first
+        # a connection that was lost and is back begins to wait anew
+        script.names = {"HEARD"}
+        server.cut()
+        await look(lambda unheard: unheard[others[0]] > 0 and not unheard[mute])
+        server.post("HEARD")
+        script.names = set()
+        server.post("HEARD")
+        await look(lambda unheard: not any(unheard))
+
+
+async def test_many_subscriptions_that_nothing_comes_of_keep_nobody_waiting(tmp_path):
+    names = [f"MUTE:{number}" for number in range(2000)]
+    script = Dropping(*names)
+    try:
+        async with (
+            FakeServer({name: FakeChannel() for name in [*names, "HEARD"]}, script),
+            open_table("native") as table,
+        ):
+            slots = await connected(table, *names)
+            await table.subscribe(slots)
+            async with asyncio.timeout(WAIT):
+                while sum(script.kept_back.values()) < 1000:
+                    await asyncio.sleep(0.05)
+            (heard,) = await connected(table, "HEARD")
+            await table.subscribe(np.array([heard]))
+            async with asyncio.timeout(WAIT):
+                while heard not in (rows := table.drain()).key[rows.kind != KIND_NONE]:
+                    assert table.connections().connected[slots].all()
+                    await asyncio.sleep(0.05)
     except Unimplemented as error:
         pytest.skip(f"NOT TESTED: the native table is not built here ({error})")

@@ -103,3 +103,24 @@ def test_it_is_bounded():
     for number in range(3000):
         book.note(sign(name=str(number)), 0)
     assert len(book.living(0)) == 1000
+
+
+def test_channels_that_hung_are_told_until_ten_minutes_after_the_last():
+    book = InstanceBook()
+    subject = (Code.CHANNELS_HUNG, Subject("ioc", "x:1"))
+
+    def note(second, **state):
+        book.note(sign(iocs=[IocState("x:1", 9, 9, **state)]), second * SECOND)
+        return {f.level for f in findings.of_instances(book, second * SECOND) if f.subject}
+
+    # what was reconnected before the gateway heard of the monitor is nothing new
+    assert note(0, reconnected=3) == set()
+    assert note(10, reconnected=3, hung=2) == {findings.Level.WARNING}
+    (found,) = findings.of_instances(book, 10 * SECOND)
+    assert (found.code, found.subject) == subject and "2 have none yet" in found.text
+    (ioc,) = book.iocs(10 * SECOND)
+    assert (ioc.hung, ioc.reconnected, ioc.troubled) == (2, 3, True)
+    assert note(20, reconnected=5) == {findings.Level.INFO}
+    assert not book.iocs(20 * SECOND)[0].troubled
+    assert note(619, reconnected=5) == {findings.Level.INFO}
+    assert note(621, reconnected=5) == set()

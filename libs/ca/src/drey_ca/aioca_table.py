@@ -120,6 +120,7 @@ class _Channel:
     wanted: bool = False
     state: int = int(State.NEVER_CONNECTED)
     state_time: int = 0
+    unheard_since: int = 0
     native: int = -1
     count: int = 0
     readable: bool = False
@@ -372,6 +373,7 @@ class AiocaTable:
             )
         if channel.wanted and "value" not in channel.monitors:
             channel.dropped = 0
+            channel.unheard_since = time.monotonic_ns()
             channel.monitors["value"] = aioca.camonitor(
                 channel.name,
                 make_listener(self._on_value),
@@ -381,6 +383,7 @@ class AiocaTable:
             )
 
     def _on_value(self, channel: _Channel, event: Any) -> None:
+        channel.unheard_since = 0
         try:
             value = _decode_event(event)
         except _BadCount:
@@ -614,13 +617,22 @@ class AiocaTable:
         """See `ChannelTable.connections`."""
         n = len(self._channels) + len(self._free)
         server, up, askable = np.full(n, -1, np.int32), np.zeros(n, bool), np.zeros(n, bool)
+        unheard, now = np.zeros(n, np.int64), time.monotonic_ns()
         index: dict[str, int] = {}
         for slot, channel in self._channels.items():
             if channel.host:
                 server[slot] = index.setdefault(channel.host, len(index))
                 up[slot] = channel.state == State.CONNECTED
                 askable[slot] = up[slot] and channel.readable and channel.count == 1
-        return Connections(list(index), server, up, askable)
+                monitor = channel.monitors.get("value")
+                # one that aioca has closed was answered by something that it could not use
+                if (
+                    monitor is not None
+                    and channel.unheard_since
+                    and monitor.state != monitor.CLOSED
+                ):
+                    unheard[slot] = up[slot] and now - channel.unheard_since
+        return Connections(list(index), server, up, askable, unheard)
 
     def take_served_twice(self) -> list[ServedTwice]:
         """See `ChannelTable.take_served_twice`."""

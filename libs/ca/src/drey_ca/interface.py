@@ -83,7 +83,9 @@ class Connections:
 
     The columns are indexed by slot, and are as long as there are slots. `server`: index into
     `servers`, -1 where there is no such channel or it has never connected. `askable`: connected,
-    a scalar and readable, so that a read of it costs next to nothing.
+    a scalar and readable, so that a read of it costs next to nothing. `unheard_ns`: for how long
+    the subscription of a connected, readable channel has been waiting for its first event, since it
+    was asked for or the channel came back; 0 where something came of it, be it a refusal.
     """
 
     servers: list[str]
@@ -91,6 +93,7 @@ class Connections:
     server: NDArray[np.int32]
     connected: NDArray[np.bool_]
     askable: NDArray[np.bool_]
+    unheard_ns: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,13 +307,13 @@ class NativeTable:
     def connections(self) -> Connections:
         """See `ChannelTable.connections`."""
         self._check_open()
-        server, up, askable, names = self._table.connections()
+        server, up, askable, unheard_ns, names = self._table.connections()
         if len(set(names)) < len(names):
             distinct_names = sorted(set(names))
             index = {name: i for i, name in enumerate(distinct_names)}
             places = np.array([index[name] for name in names] + [-1], np.int32)
             server, names = places[server], distinct_names
-        return Connections(names, server, up, askable)
+        return Connections(names, server, up, askable, unheard_ns)
 
     def take_served_twice(self) -> list[ServedTwice]:
         """See `ChannelTable.take_served_twice`."""

@@ -139,6 +139,8 @@ def iocs_table(summary: system_service_pb2.SystemSummary) -> Table:
             return Cell("down", "bold red")
         if ioc.HasField("silent_since"):
             return Cell("silent", "bold yellow")
+        if ioc.hung:
+            return Cell(f"{format_count(ioc.hung)} channels hang", "bold yellow")
         return Cell("answers", "green") if ioc.HasField("echo") else Cell("not asked yet", "dim")
 
     def echo_text(ioc: system_service_pb2.IocStatus) -> str:

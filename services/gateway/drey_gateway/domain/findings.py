@@ -218,6 +218,19 @@ def _of_ioc(ioc: IocSummary, forced: bool) -> list[Finding]:
                 "look at its load and its console; restart it where it hangs",
             )
         )
+    if ioc.hung_of_late:
+        still = f"{ioc.hung} have none yet" if ioc.hung else "all have one now"
+        out.append(
+            Finding(
+                Code.CHANNELS_HUNG,
+                Level.WARNING if ioc.hung else Level.INFO,
+                subject,
+                f"channels of IOC {ioc.address} were subscribed and no value came, though it"
+                f" answers: {ioc.reconnected} were connected anew so far, {still}",
+                "look at the event queues of the IOC (casr 2 in its shell), and restart it where it"
+                " goes on; the log of the monitor names a channel",
+            )
+        )
     if ioc.breakers and not forced:
         where = ", ".join(f"{b.service} ({b.instance})" for b in ioc.breakers)
         out.append(

@@ -12,6 +12,7 @@ SILENT_AFTER_NS = 5_000_000_000
 MOST_INSTANCES, MOST_IOCS = 1000, 20_000
 TOLD_IOCS = 1000
 _DROPPED_TOLD_NS = 60_000_000_000
+_HUNG_TOLD_NS = 600_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Instance:
     iocs: dict[str, IocState] = field(default_factory=dict)
     dropped_at: dict[str, int] = field(default_factory=dict)
     """Queues that dropped something, and when that was last heard of."""
+    hung_at: dict[str, int] = field(default_factory=dict)
+    """IOCs of which channels hung or were connected anew, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ class IocSummary:
     timeouts: int = 0
     echo_ns: int = 0
     silent_since_ns: int = 0
+    reconnected: int = 0
+    hung: int = 0
+    hung_of_late: bool = False
     breakers: list[OpenBreaker] = field(default_factory=list)
 
     @property
@@ -91,7 +97,7 @@ class IocSummary:
     @property
     def troubled(self) -> bool:
         """Whether somebody should look at it."""
-        return self.is_down or bool(self.silent_since_ns or self.breakers)
+        return self.is_down or bool(self.silent_since_ns or self.breakers or self.hung)
 
 
 class InstanceBook:
@@ -115,12 +121,19 @@ class InstanceBook:
                 instance.dropped_at[queue.name] = now
         instance.sign, instance.heard_at = sign, now
         for state in sign.iocs:
-            instance.iocs.pop(state.address, None)
+            before_state = instance.iocs.pop(state.address, None)
+            if state.hung or (before_state and state.reconnected > before_state.reconnected):
+                instance.hung_at[state.address] = now
             instance.iocs[state.address] = state
         # those that it has no more were told longest ago
         most = min(sign.ioc_count, MOST_IOCS)
         for address in list(instance.iocs)[: max(len(instance.iocs) - most, 0)]:
             del instance.iocs[address]
+        instance.hung_at = {
+            address: at
+            for address, at in instance.hung_at.items()
+            if address in instance.iocs and now - at <= _HUNG_TOLD_NS
+        }
 
     def living(self, now: int) -> list[Instance]:
         """Those that gave a sign of life of late, by service and name."""
@@ -140,6 +153,7 @@ class InstanceBook:
                     )
                 if instance.sign.service == "monitor":
                     _add_watched(ioc, state)
+                    ioc.hung_of_late |= state.address in instance.hung_at
         return sorted(summaries.values(), key=lambda ioc: (not ioc.troubled, ioc.address))
 
     def doubles(self, now: int) -> list[DoubleName]:
@@ -175,5 +189,7 @@ def _add_watched(ioc: IocSummary, state: IocState) -> None:
     ioc.channels += state.channels
     ioc.connected += state.connected
     ioc.echo_ns = max(ioc.echo_ns, state.echo_ns)
+    ioc.reconnected += state.reconnected
+    ioc.hung += state.hung
     since = (ioc.silent_since_ns, state.silent_since_ns)
     ioc.silent_since_ns = min((each for each in since if each), default=0)

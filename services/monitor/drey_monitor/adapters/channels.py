@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 I8 = NDArray[np.int64]
 _CHUNK = 2000
+_CONNECT_S = 5.0
 
 
 class ChannelHub:
@@ -54,6 +55,10 @@ class ChannelHub:
     def connections(self) -> Connections:
         """Where the channels are, by slot."""
         return self._table.connections()
+
+    def channels_of(self, slots: I8) -> I8:
+        """Channel number of each slot; -1 where it is nobody's."""
+        return _entries_of(self._channel, slots)
 
     def take_served_twice(self) -> list[ServedTwice]:
         """Names that were found at two servers, since last asked."""
@@ -92,7 +97,7 @@ class ChannelHub:
             await self._table.subscribe(slots)
             return
 
-    def _map_slots(self, slots: I8, shard: int, channels: I8) -> None:
+    def _map_slots(self, slots: I8, shard: int | I8, channels: I8) -> None:
         missing = int(slots.max()) + 1 - len(self._channel)
         if missing > 0:
             more = np.full(max(missing, len(self._channel)), -1, np.int64)
@@ -101,6 +106,40 @@ class ChannelHub:
             self._info_changed = np.concatenate([self._info_changed, np.zeros(len(more), bool)])
         self._channel[slots] = channels
         self._shard[slots] = shard
+
+    async def reconnect(
+        self, slots: I8, addresses_of: Callable[[I8, I8], list[str]]
+    ) -> NDArray[np.bool_]:
+        """Give channels that were not heard since they were subscribed another connection.
+
+        `addresses_of` shards and channels; an empty one is left alone. The old connection is
+        given up when the new one is there: where none comes all stays as it was. Which got one.
+        """
+        done = np.zeros(len(slots), bool)
+        shards, channels = self._shard[slots], self._channel[slots]
+        addresses = addresses_of(shards, channels)
+        rows = np.flatnonzero([bool(address) for address in addresses])
+        if not len(rows):
+            return done
+        slots, shards, channels = slots[rows], shards[rows], channels[rows]
+        fresh = unused = await self.add_unwatched([addresses[row] for row in rows.tolist()])
+        try:
+            await self._table.wait_connected(fresh, _CONNECT_S)
+            async with self._lock:
+                found = self._table.connections()
+                taken = found.connected[fresh] & (found.unheard_ns[slots] > 0)
+                # somebody may have ended them meanwhile
+                taken &= (self._shard[slots] == shards) & (self._channel[slots] == channels)
+                old, new = slots[taken], fresh[taken]
+                self._channel[old] = self._shard[old] = -1
+                self._map_slots(new, shards[taken], channels[taken])
+                self._info_changed[new] = True
+                unused = np.concatenate([old, fresh[~taken]])
+                await self._table.subscribe(new)
+        finally:
+            await self.release(unused)
+        done[rows] = taken
+        return done
 
     def unmap(self, shard: int, channels: I8) -> I8:
         """Hear nothing more of these from now on; their slots, to be given to `release`."""

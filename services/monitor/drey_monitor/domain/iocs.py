@@ -7,7 +7,7 @@ that does not answer is silent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +83,17 @@ class IocBook:
                 timeouts=state.timeouts + 1,
                 silent_since_ns=state.silent_since_ns or asked_wall_ns,
             )
+
+    def note_hung(self, hung: Mapping[str, int]) -> None:
+        """Channels that hang now, by IOC."""
+        for address, state in self._states.items():
+            self._states[address] = replace(state, hung=hung.get(address, 0))
+
+    def note_reconnected(self, address: str, count: int) -> None:
+        """Channels that hung were connected anew."""
+        state = self._states.get(address)
+        if state is not None:
+            self._states[address] = replace(state, reconnected=state.reconnected + count)
 
     # --- names at two servers ---
 

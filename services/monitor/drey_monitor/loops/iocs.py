@@ -1,20 +1,32 @@
-"""Looks after the IOCs: counts connections, asks for echoes, searches again for double names."""
+"""Looks after the IOCs: counts connections, asks for echoes, searches again for double names.
+
+Connects channels anew that hang.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from drey_ca import Connections
 from drey_ca.eca import ECA
 from drey_core.errors import InvalidArgument
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT
+from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
+from drey_monitor.domain.hangs import HangBook, hanging
 from drey_monitor.domain.iocs import IocBook
+from drey_monitor.owned import Shards
 from drey_runtime.clock import now_ns
 
 log = logging.getLogger(__name__)
+
+I8 = NDArray[np.int64]
 
 _PERIOD_S = 1.0
 _ECHO_TIMEOUT_S = 5.0
@@ -37,11 +49,13 @@ class IocWatch:
         self,
         hub: ChannelHub,
         book: IocBook,
+        shards: Shards,
         *,
         echo_timeout_s: float = _ECHO_TIMEOUT_S,
         look_again_s: float = _LOOK_AGAIN_S,
     ) -> None:
-        self._hub, self._book = hub, book
+        self._hub, self._book, self._shards = hub, book, shards
+        self._hangs = HangBook()
         self._echo_timeout_s, self._look_again_s = echo_timeout_s, look_again_s
 
     async def run(self) -> None:
@@ -52,14 +66,76 @@ class IocWatch:
             group.create_task(self._search_again(), name="double names")
 
     async def _count(self) -> None:
-        while True:
-            connections = self._hub.connections()
-            self._book.count(connections.servers, connections.server, connections.connected)
-            doubles = [(d.name, d.taken, d.ignored) for d in self._hub.take_served_twice()]
-            for double in doubles:
-                log.warning("%s is served by %s and by %s; the first is taken", *double)
-            self._book.note_doubles(doubles, now_ns())
-            await asyncio.sleep(_PERIOD_S)
+        async with asyncio.TaskGroup() as group:
+            reconnecting: asyncio.Task[None] | None = None
+            while True:
+                connections = self._hub.connections()
+                self._book.count(connections.servers, connections.server, connections.connected)
+                self._note_doubles()
+                suspects = self._look_for_suspects(connections)
+                if len(suspects) and (reconnecting is None or reconnecting.done()):
+                    reconnecting = group.create_task(
+                        self._reconnect_hung(connections, suspects), name="hung channels"
+                    )
+                await asyncio.sleep(_PERIOD_S)
+
+    def _note_doubles(self) -> None:
+        doubles = [(d.name, d.taken, d.ignored) for d in self._hub.take_served_twice()]
+        for double in doubles:
+            log.warning("%s is served by %s and by %s; the first is taken", *double)
+        self._book.note_doubles(doubles, now_ns())
+
+    def _look_for_suspects(self, connections: Connections) -> I8:
+        channels = self._hub.channels_of(np.arange(len(connections.server)))
+        suspects = self._hangs.next_suspects(connections, channels, time.monotonic_ns())
+        self._book.note_hung(self._hangs.count_hung(connections, channels))
+        return suspects
+
+    async def _reconnect_hung(self, connections: Connections, suspects: I8) -> None:
+        """Read suspects, beside one heard channel of each of their IOCs; one time-out for all."""
+        server = connections.server[suspects]
+        witness_of = _askable_slots(connections, heard=True)
+        witnesses = {s: witness_of[s] for s in np.unique(server).tolist() if s in witness_of}
+        channels = self._hub.channels_of(suspects)
+        slots = np.concatenate([suspects, np.array(list(witnesses.values()), np.int64)])
+        try:
+            code = (await self._hub.read(slots, self._echo_timeout_s)).code
+        except KeyError:
+            return  # a channel ended just now; the next look finds the others again
+        code, spoken = code[: len(suspects)], code[len(suspects) :]
+        alive = {s for s, c in zip(witnesses, spoken.tolist(), strict=True) if c == ECA.NORMAL}
+        hangs = hanging(server, code == ECA.NORMAL, np.isin(code, _NOT_ANSWERED), alive)
+        renewed = np.zeros(len(suspects), bool)
+        renewed[hangs] = await self._hub.reconnect(suspects[hangs], self._addresses_of)
+        # a value may have come in the last moment
+        hangs &= renewed | self._is_unheard(suspects, channels)
+        for channel, is_hung in zip(channels.tolist(), hangs.tolist(), strict=True):
+            self._hangs.note_read(channel, time.monotonic_ns(), hangs=is_hung)
+        for index in np.unique(server[hangs]).tolist():
+            here, address = hangs & (server == index), connections.servers[index]
+            log.warning(
+                "%d channels of IOC %s hang, among them %d: subscribed, and no value came, though"
+                " it answers; %d were connected anew",
+                *(int(here.sum()), address, channels[here][0], int(renewed[here].sum())),
+            )
+            self._book.note_reconnected(address, int(renewed[here].sum()))
+
+    def _is_unheard(self, slots: I8, channels: I8) -> NDArray[np.bool_]:
+        unheard = self._hub.connections().unheard_ns[slots] > 0
+        waits: NDArray[np.bool_] = unheard & (self._hub.channels_of(slots) == channels)
+        return waits
+
+    def _addresses_of(self, shards: I8, channels: I8) -> list[str]:
+        """Addresses of channels; empty where their shard is not ours."""
+        pages: dict[int, Sequence[str]] = {}
+        out = []
+        for shard, channel in zip(shards.tolist(), channels.tolist(), strict=True):
+            number, owned = channel >> PAGE_SHIFT, self._shards.get(shard)
+            raw = None if owned is None else owned.followed.get(number)
+            if raw is not None and number not in pages:
+                pages[number] = mapping.catalog_channels(raw).addresses
+            out.append("" if raw is None else pages[number][channel & PAGE_MASK])
+        return out
 
     async def _ask_echoes(self) -> None:
         """Each round in a task of its own: silent IOCs do not keep the others waiting."""
@@ -73,12 +149,9 @@ class IocWatch:
     async def _ask_echo(self, addresses: list[str]) -> None:
         """One read of one channel of each; one time-out for all of them."""
         connections = self._hub.connections()
-        askable = np.flatnonzero(connections.askable)
-        servers, first = np.unique(connections.server[askable], return_index=True)
-        slot_of = {
-            connections.servers[server]: slot
-            for server, slot in zip(servers.tolist(), askable[first].tolist(), strict=True)
-        }
+        # one that hangs tells nothing of its IOC
+        slots_of = _askable_slots(connections) | _askable_slots(connections, heard=True)
+        slot_of = {connections.servers[server]: slot for server, slot in slots_of.items()}
         asked = [address for address in addresses if address in slot_of]
         if not asked:
             return
@@ -111,3 +184,11 @@ class IocWatch:
             await asyncio.sleep(_SEARCH_S)
             await self._hub.release(slots)
             self._book.end_search()
+
+
+def _askable_slots(connections: Connections, *, heard: bool = False) -> dict[int, int]:
+    """One slot of each server that can be asked at little cost; `heard`: of those with a value."""
+    chosen = connections.askable & (connections.unheard_ns == 0) if heard else connections.askable
+    slots = np.flatnonzero(chosen)
+    servers, first = np.unique(connections.server[slots], return_index=True)
+    return dict(zip(servers.tolist(), slots[first].tolist(), strict=True))

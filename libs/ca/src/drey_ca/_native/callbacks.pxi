@@ -47,6 +47,7 @@ cdef inline uint8_t rights_of(unsigned read, unsigned write) noexcept nogil:
 
 cdef inline void lose(Shared* t, Slot* slot, int64_t when) noexcept nogil:
     nothing_asked(t, slot)
+    slot.unheard_since = 0
     if slot.state == CONNECTED:
         t.connected -= 1
         slot.state = DISCONNECTED
@@ -79,6 +80,8 @@ cdef inline void gain(
         t.connected += 1
         slot.state = CONNECTED
     slot.state_time = when
+    if slot.value_subscription != NULL:  # libca asks for it again
+        slot.unheard_since = ticks()
     mark_dirty(t, index)
     mark_info(t, index)
     attend(t, index)
@@ -132,6 +135,8 @@ cdef inline void keep_value(event_handler_args args, int ask) noexcept nogil:
         unlock(t)
         return
     answered(t, slot, ask)
+    if ask == EVENTS:
+        slot.unheard_since = 0
     if args.status != ECA_NORMAL:
         # Lost connection or access, which come as events of their own too.
         t.bad_events += (

@@ -24,6 +24,7 @@ cdef enum:
 cdef struct Slot:
     Value value
     int64_t state_time
+    int64_t unheard_since  # when its subscription was last asked for, in ticks; 0: it has answered
     chid channel  # made and cleared by the CA thread only
     evid value_subscription  # as above, like the next
     evid property_subscription
@@ -111,6 +112,9 @@ cdef enum:
     RUSH = 200
     QUIET = 100_000_000  # ns
     LONGEST = 1_000_000_000
+    # What a server has not answered for so long takes no room in its window any more: others may be
+    # answered where one hangs.
+    LATE = 3_000_000_000
 
 
 cdef struct Lane:

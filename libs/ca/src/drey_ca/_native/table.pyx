@@ -483,9 +483,10 @@ cdef class Table:
         return used, connected, wanted, updates, merged, bad_events, late
 
     def connections(self):
-        """(server's number or -1, connected, can be asked, server names) of all slots that there are.
+        """(server's number or -1, connected, can be asked, unheard for, server names) of all slots.
 
-        Can be asked: connected, a readable scalar. A server may stand among the names twice: once
+        Can be asked: connected, a readable scalar. Unheard for: ns since its subscription was asked
+        for, 0 where something came of it, or nothing can. A server may stand among the names twice: once
         as it was known before the name service had answered.
         """
         cdef Shared* t = self.t
@@ -500,6 +501,9 @@ cdef class Table:
             unlock(t)
         servers = np.empty(n, np.int32)
         up, askable = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
+        unheard = np.zeros(n, np.int64)
+        cdef int64_t when
+        cdef int64_t[::1] unheard_for = unheard
         cdef int32_t[::1] server = servers
         cdef uint8_t[::1] is_up = up
         cdef uint8_t[::1] can = askable
@@ -507,11 +511,14 @@ cdef class Table:
             while at < n:
                 stop = min(n, at + 4096)
                 lock(t)
+                when = ticks()
                 for i in range(at, stop):
                     slot = &t.slots[i]
                     server[i] = slot.host if slot.used and slot.native >= 0 else -1
                     is_up[i] = slot.used and slot.state == CONNECTED
                     can[i] = is_up[i] and slot.count == 1 and slot.rights & READ_RIGHT
+                    if is_up[i] and slot.unheard_since and slot.rights & READ_RIGHT:
+                        unheard_for[i] = when - slot.unheard_since
                 unlock(t)
                 at = stop
         names = []
@@ -522,7 +529,7 @@ cdef class Table:
                 memcpy(host, t.hosts[k].name, 64)
                 unlock(t)
             names.append((<bytes>host).decode("latin-1"))
-        return servers, up.view(np.bool_), askable.view(np.bool_), names
+        return servers, up.view(np.bool_), askable.view(np.bool_), unheard, names
 
     def take_doubles(self):
         """libca's words on names that two servers have, since last asked; `DOUBLES` at most."""

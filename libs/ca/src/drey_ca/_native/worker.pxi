@@ -90,6 +90,7 @@ cdef bint work(Shared* t) noexcept nogil:
     while fence_host(t, i, &sent):
         i += 1
     if take_naming(t):
+        give_up_late_asks(t)
         i = 0
         while name_host(t, i):
             i += 1
@@ -327,6 +328,7 @@ cdef inline int64_t take_asks(Shared* t, int32_t at, Asking* batch) noexcept nog
         it.stale = it.subscription = NULL
         if ask == EVENTS:
             it.stale = slot.value_subscription
+            slot.unheard_since = ticks()
         elif ask == PROPERTIES:
             it.stale = slot.property_subscription
         size += 1
@@ -359,6 +361,8 @@ cdef inline void after_asking(Shared* t, Asking* it) noexcept nogil:
     if it.status != ECA_NORMAL:
         # Disconnected by now, and asked again when it is back.
         answered(t, slot, it.ask)
+        if it.ask == EVENTS:
+            slot.unheard_since = 0
         it.subscription = NULL
     if it.ask == EVENTS:
         slot.value_subscription, slot.value_subject = it.subscription, it.subject
@@ -580,6 +584,26 @@ cdef inline bint take_naming(Shared* t) noexcept nogil:
     t.naming = False
     unlock(t)
     return naming
+
+
+cdef void give_up_late_asks(Shared* t) noexcept nogil:
+    """Where a window is full of subscriptions that nothing came of, make room in it."""
+    cdef int64_t at = 0, stop, i
+    cdef Slot* slot
+    cdef bint full = False
+    lock(t)
+    for i in range(t.host_count):
+        full |= t.hosts[i].under_way >= BUSY_WINDOW
+    stop = t.capacity if full else 0
+    unlock(t)
+    while at < stop:
+        lock(t)
+        for i in range(at, min(stop, at + 4096)):
+            slot = &t.slots[i]
+            if slot.asked and slot.unheard_since and ticks() - slot.unheard_since > LATE:
+                nothing_asked(t, slot)
+        unlock(t)
+        at += 4096
 
 
 cdef bint name_host(Shared* t, int32_t at) noexcept nogil:

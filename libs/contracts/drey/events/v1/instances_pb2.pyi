@@ -149,6 +149,7 @@ class IocReport(_message.Message):
     BREAKER_FIELD_NUMBER: _builtins.int
     BREAKER_SINCE_NS_FIELD_NUMBER: _builtins.int
     NEXT_PROBE_NS_FIELD_NUMBER: _builtins.int
+    HUNG_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Its address as Channel Access knows it: `host:port`."""
     channels: _builtins.int
@@ -162,13 +163,15 @@ class IocReport(_message.Message):
     silent_since_ns: _builtins.int
     """Since when it has answered nothing, nanoseconds since 1970 UTC. 0: it answers."""
     reconnected: _builtins.int
-    """Channels that hung and were connected anew, since the process started. Not built yet: 0."""
+    """Channels that hung and were connected anew, since the process started."""
     breaker: _breaker_pb2.BreakerState.ValueType
     """State of its circuit breaker in this process. Unspecified: it has none, it only watches."""
     breaker_since_ns: _builtins.int
     """Since when the breaker is open, nanoseconds since 1970 UTC. 0: it is closed."""
     next_probe_ns: _builtins.int
     """When it is probed next, likewise. 0: it is not."""
+    hung: _builtins.int
+    """Channels that hang now: subscribed, and no value came, though the IOC answers."""
     def __init__(
         self,
         *,
@@ -182,10 +185,11 @@ class IocReport(_message.Message):
         breaker: _breaker_pb2.BreakerState.ValueType = ...,
         breaker_since_ns: _builtins.int = ...,
         next_probe_ns: _builtins.int = ...,
+        hung: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "breaker", b"breaker", "breaker_since_ns", b"breaker_since_ns", "channels", b"channels", "connected", b"connected", "echo_ns", b"echo_ns", "next_probe_ns", b"next_probe_ns", "reconnected", b"reconnected", "silent_since_ns", b"silent_since_ns", "timeouts", b"timeouts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "breaker", b"breaker", "breaker_since_ns", b"breaker_since_ns", "channels", b"channels", "connected", b"connected", "echo_ns", b"echo_ns", "hung", b"hung", "next_probe_ns", b"next_probe_ns", "reconnected", b"reconnected", "silent_since_ns", b"silent_since_ns", "timeouts", b"timeouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,7 +113,9 @@ class _FindingCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingCo
     FINDING_CODE_BREAKER_FORCED: _FindingCode.ValueType  # 13
     """An administrator holds the circuit breaker of an IOC. Subject: the IOC."""
     FINDING_CODE_CHANNELS_HUNG: _FindingCode.ValueType  # 14
-    """Channels of an IOC hung and were connected anew. Subject: the IOC. Not built yet: it is not found."""
+    """Channels of an IOC were subscribed and no value came, though it answers; they are connected anew.
+    Told for ten minutes after the last. Subject: the IOC.
+    """
     FINDING_CODE_VERSIONS_DIFFER: _FindingCode.ValueType  # 15
     """Instances of a service are of different versions. Subject: the service."""
     FINDING_CODE_QUEUE_FULL: _FindingCode.ValueType  # 16
@@ -153,7 +155,9 @@ FINDING_CODE_BREAKER_OPEN: FindingCode.ValueType  # 12
 FINDING_CODE_BREAKER_FORCED: FindingCode.ValueType  # 13
 """An administrator holds the circuit breaker of an IOC. Subject: the IOC."""
 FINDING_CODE_CHANNELS_HUNG: FindingCode.ValueType  # 14
-"""Channels of an IOC hung and were connected anew. Subject: the IOC. Not built yet: it is not found."""
+"""Channels of an IOC were subscribed and no value came, though it answers; they are connected anew.
+Told for ten minutes after the last. Subject: the IOC.
+"""
 FINDING_CODE_VERSIONS_DIFFER: FindingCode.ValueType  # 15
 """Instances of a service are of different versions. Subject: the service."""
 FINDING_CODE_QUEUE_FULL: FindingCode.ValueType  # 16
@@ -375,6 +379,7 @@ class IocStatus(_message.Message):
     RECONNECTED_FIELD_NUMBER: _builtins.int
     BREAKERS_FIELD_NUMBER: _builtins.int
     FORCED_FIELD_NUMBER: _builtins.int
+    HUNG_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Its address as Channel Access knows it: `host:port`."""
     channels: _builtins.int
@@ -384,7 +389,9 @@ class IocStatus(_message.Message):
     timeouts: _builtins.int
     """Echoes and requests that it did not answer in time, of all processes, since they started."""
     reconnected: _builtins.int
-    """Channels that hung and were connected anew, since the monitors started. Not built yet: 0."""
+    """Channels that hung and were connected anew, since the monitors started."""
+    hung: _builtins.int
+    """Channels that hang now: subscribed, and no value came, though it answers."""
     @_builtins.property
     def echo(self) -> _duration_pb2.Duration:
         """Round trip of the last echo, the longest of the monitors'. Absent: it has answered none."""
@@ -413,10 +420,11 @@ class IocStatus(_message.Message):
         reconnected: _builtins.int = ...,
         breakers: _abc.Iterable[Global___BreakerStatus] | None = ...,
         forced: Global___BreakerOverride | None = ...,
+        hung: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["echo", b"echo", "forced", b"forced", "silent_since", b"silent_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "breakers", b"breakers", "channels", b"channels", "connected", b"connected", "echo", b"echo", "forced", b"forced", "reconnected", b"reconnected", "silent_since", b"silent_since", "timeouts", b"timeouts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "breakers", b"breakers", "channels", b"channels", "connected", b"connected", "echo", b"echo", "forced", b"forced", "hung", b"hung", "reconnected", b"reconnected", "silent_since", b"silent_since", "timeouts", b"timeouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
