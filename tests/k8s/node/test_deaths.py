@@ -26,6 +26,11 @@ def owner_of_all(site: Site) -> dict[str, list[int]]:
     return found
 
 
+def owns_its_share(site: Site, share: int) -> bool:
+    """Whether each of the monitors that own anything owns so many shards."""
+    return {len(shards) for shards in owner_of_all(site).values()} == {share}
+
+
 def wait_owned(site: Site) -> None:
     """Wait until every Lease is held by a pod that lives."""
     until(
@@ -97,11 +102,16 @@ def test_monitors_come_and_go_under_load(site: Site) -> None:
         for replicas in (1, 3, 1):
             site.scale("monitor", replicas)
             wait_owned(site)
+            until(
+                lambda: owns_its_share(site, 3 // replicas),  # noqa: B023
+                f"each of {replicas} monitors has its share",
+            )
             watcher.wait_updates(f"{replicas} monitors")
-            print(f"{replicas} monitors hold {sorted(map(len, owner_of_all(site).values()))}")
         site.scale("monitor", MONITORS)
         watcher.check("monitors 1, 3, 1")
         bus.check()
+        print(f"told that values are not fresh {watcher.told_stale} times")
+        assert not watcher.count.ended, watcher.count.ended
 
 
 def test_all_fall_silent_without_the_api_server_and_go_on(site: Site) -> None:

@@ -71,6 +71,7 @@ class Watcher:
         self._site = site
         self.count = Count()
         self.fresh = True
+        self.told_stale = 0
         self.refusals: list[str] = []
         self._token = ""
         self._over = threading.Event()
@@ -145,6 +146,7 @@ class Watcher:
                 self._token = message.checkpoint.token
             case "freshness":
                 self.fresh = message.freshness.freshness == value_pb2.FRESHNESS_FRESH
+                self.told_stale += not self.fresh
 
     def _take_rows(self, rows: Iterable[value_pb2.PvRow]) -> None:
         for row in rows:
