@@ -85,12 +85,15 @@ class LeakWatch:
         return Resources(threads, frozenset(_socket_files()), frozenset(self._processes()))
 
     def _processes(self) -> Iterator[int]:
-        """Processes that carry the mark, and children. Others are looked at only once."""
+        """Processes that carry the mark, and children, that run. Others are looked at only once."""
         pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
         self._strangers &= pids
         for pid in sorted(pids - self._strangers - {os.getpid()}):
             with suppress(psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
-                if psutil.Process(pid).ppid() == os.getpid() or self._marked(pid):
+                process = psutil.Process(pid)
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue  # ended: libca never waits for the repeater that it tries to start
+                if process.ppid() == os.getpid() or self._marked(pid):
                     yield pid
                 else:
                     self._strangers.add(pid)
