@@ -7,14 +7,17 @@ import uuid
 from typing import Any
 
 import grpc
+import nats
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import errors_pb2, selector_pb2, state_pb2, value_pb2
+from drey.events.v1.instances_pb2 import BreakersForced
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_cli import digests
+from drey_core.breaker import HELD_OPEN
 from drey_restore.usecases import beginning
 from drey_runtime import status
 from drey_testing.restore_world import RestoreSite
@@ -310,6 +313,41 @@ async def test_one_key_leaves_others_their_turn_to_plan(site: RestoreSite) -> No
     assert (await other).plan.actor.principal == "bob"
     made = await asyncio.gather(*(task for task in asked if task is not ended))
     assert len({each.plan.id for each in made}) == 50
+
+
+async def test_a_breaker_that_is_held_open_is_named(site: RestoreSite) -> None:
+    """Its IOC lives: that a PV is not connected would not be the whole truth."""
+    world = site.world
+    snapshot_id = await world.take()
+    moved = await site.machine.disturb(1, seed=16)
+    ramped = world.number(next(row for row in world.rows if row.setpoint == moved[0]))
+    # ramped, so that there is a middle
+    world.policies = {ramped: catalog_pb2.RestorePolicy(ramp_rate=0.006)}
+    selector = selector_pb2.Selector(names=moved)
+    slot = world.slots[[world.names.index(moved[0])]]
+    begin = (await world.table.read(slot, 60)).values.value(0)
+    restore = await site.execute(await site.plan(snapshot_id, selector=selector))
+    async with asyncio.timeout(60):
+        while (await world.table.read(slot, 60)).values.value(0) == begin:
+            await asyncio.sleep(0.05)
+    connections = world.table.connections()
+    address = connections.servers[connections.server[slot[0]]]
+    forced = BreakersForced(changed_ns=1)
+    forced.breakers.add(address=address, mode=HELD_OPEN)
+    bus = await nats.connect(site.settings.nats_url)
+    try:
+        await bus.publish(f"{world.namespace}.v1.breakers", forced.SerializeToString())
+        await bus.flush()
+    finally:
+        await bus.close()
+    why = "an administrator holds its breaker open"
+    ended = await site.ended(restore.id)
+    assert verdicts(ended)["RAMP_STOPPED"] == 1
+    assert why in ended.error.message and address in ended.error.message
+    plan = await site.plan(snapshot_id, selector=selector)
+    (item,) = (await site.plan_items(plan.id)).values()
+    assert item.skip == Skip.SKIP_REASON_DISCONNECTED
+    assert why in item.warnings[0] and address in item.warnings[0]
 
 
 async def test_restores_that_take_long_let_those_of_others_begin(

@@ -62,8 +62,20 @@ def test_it_says_what_is_so_and_what_to_do(
     rows = np.arange(1)
     found = outcome(items, verdict, seen, **more)
     assert words in explanations(items, found, rows, ())[0]
+    if verdict == Verdict.TIMED_OUT and seen is None:
+        found.seen.state[:] = State.ABSENT  # nobody looked: an IOC is not to be blamed
+        text = explanations(items, found, rows, ())[0]
+        assert "ended before the setpoint was read" in text and "could not" not in text
     if verdict == Verdict.TIMED_OUT:
         assert "may still take place" in explanations(items, found, rows, {1})[0]
+
+
+def test_a_ramp_of_which_a_step_failed_says_so() -> None:
+    items, rows = plan(1), np.arange(1)
+    found = outcome(items, Verdict.RAMP_STOPPED, 5.0)
+    assert "A step was not completed" not in explanations(items, found, rows, ())[0]
+    found.code[:] = 160
+    assert "A step was not completed: see the status" in explanations(items, found, rows, ())[0]
 
 
 def test_every_verdict_has_words() -> None:

@@ -97,6 +97,22 @@ class GuardedTable:
         servers = np.unique(connections.server[slots])
         return self.book.why_refused(connections.servers[i] for i in servers.tolist() if i >= 0)
 
+    def refusals(self, slots: Slots) -> dict[int, str]:
+        """By their places in `slots`: why the IOC is not asked, for people."""
+        places = np.flatnonzero(~self._not_refused(slots))
+        if len(places) == 0:
+            return {}
+        connections = self._table.connections()
+        servers = connections.server[slots[places]]
+        texts = {
+            server: self.book.why_refused([connections.servers[server]])
+            for server in np.unique(servers).tolist()
+        }
+        return {
+            place: texts[server]
+            for place, server in zip(places.tolist(), servers.tolist(), strict=True)
+        }
+
     def _not_refused(self, slots: Slots) -> NDArray[np.bool_]:
         asked = np.ones(len(slots), bool)
         refused = self.book.refused

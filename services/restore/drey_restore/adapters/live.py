@@ -75,7 +75,8 @@ class ChannelReading:
     """Values of channels in the order asked; `stale[i]`: its monitor is silent.
 
     `writable`: by this process where it has a channel of its own, else by the monitor. `labels`, by
-    row, are those that our own channels have; the monitors' are in `metadata`.
+    row, are those that our own channels have; the monitors' are in `metadata`. `not_asked`, by row:
+    why its IOC was not.
     """
 
     values: Columns
@@ -83,6 +84,7 @@ class ChannelReading:
     writable: NDArray[np.bool_]
     metadata: ChannelMetadata
     labels: Mapping[int, Labels] = field(default_factory=dict)
+    not_asked: Mapping[int, str] = field(default_factory=dict)
 
     def with_labels(self, rows: I8, labels: Sequence[Labels]) -> ChannelReading:
         """With the labels of enumerations that a channel of our own has, where it has them."""

@@ -344,9 +344,12 @@ _UNVERIFIED = {
 
 
 def shortfall(
-    items: PlanItems, execution: Execution, write_timeout_s: float
+    items: PlanItems, execution: Execution, write_timeout_s: float, why: str = ""
 ) -> tuple[RestoreState, DreyError | None]:
-    """How an execution ends that nobody stopped, and what is missing of it (None: nothing)."""
+    """How an execution ends that nobody stopped, and what is missing of it (None: nothing).
+
+    `why` is said with what could not be sent or read back.
+    """
     verdict = execution.verdict
     writes = len(items.writes)
     unsent = np.flatnonzero(verdict == Verdict.NOT_SENT)
@@ -357,7 +360,7 @@ def shortfall(
             " more. Make a new plan for what is left, or give more time"
         )
     if not execution.anything_sent:
-        return RestoreState.INTERRUPTED, all_gone(items, items.writes)
+        return RestoreState.INTERRUPTED, all_gone(items, items.writes, why)
     lacking = np.flatnonzero(np.isin(verdict, list(_UNVERIFIED)))
     moved = np.flatnonzero(verdict == Verdict.NO_LONGER_EQUAL)
     if len(lacking) == 0 and len(moved):
@@ -373,7 +376,7 @@ def shortfall(
     parts = [f"{counts[v]} {text}" for v, text in _UNVERIFIED.items() if counts[v]]
     return RestoreState.COMPLETED, FailedPrecondition(
         f"{len(lacking)} of {writes} writes are not verified: {', '.join(parts)}; the first is"
-        f" {first}",
+        f" {first}{why and f'. {why}'}",
         reason=Reason.NOT_ALL_VERIFIED,
     )
 

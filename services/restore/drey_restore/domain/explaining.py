@@ -9,7 +9,8 @@ from enum import IntEnum
 import numpy as np
 
 from drey_core.compare import DifferenceClass, compare
-from drey_core.values import I8, Kind
+from drey_core.values import I8, Kind, State
+from drey_restore.domain.execution import ECA_NORMAL
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import Skip, Verdict
 
@@ -20,6 +21,7 @@ class SetpointSeen(IntEnum):
     NOTHING = 0
     TARGET = 1
     OTHER = 2
+    NOT_LOOKED = 3
 
 
 def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[int]) -> list[str]:
@@ -29,7 +31,7 @@ def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[
     at_target = np.isin(cls, (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE))
     place = np.where(
         seen.kind == Kind.NONE,
-        SetpointSeen.NOTHING,
+        np.where(seen.state == State.ABSENT, SetpointSeen.NOT_LOOKED, SetpointSeen.NOTHING),
         np.where(at_target, SetpointSeen.TARGET, SetpointSeen.OTHER),
     )
     columns = zip(
@@ -41,6 +43,9 @@ def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[
         strict=True,
     )
     texts = [_explain(*row) for row in columns]
+    refused = ~np.isin(outcome.code[rows], (0, ECA_NORMAL))
+    for index in np.flatnonzero(refused & (outcome.verdict[rows] == Verdict.RAMP_STOPPED)).tolist():
+        texts[index] = f"A step was not completed: see the status. {texts[index]}"
     for index in np.flatnonzero(items.skip[rows] == Skip.POLICY).tolist():
         why = "; ".join(items.warnings.get(int(rows[index]), ()))
         texts[index] = f"The plan left it out, and nothing was sent: {why}."
@@ -107,6 +112,8 @@ def _setpoint(verdict: int, seen: int) -> str:
         return ""
     if seen == SetpointSeen.NOTHING:
         return "The setpoint could not be read afterwards."
+    if seen == SetpointSeen.NOT_LOOKED:
+        return "The restore ended before the setpoint was read again."
     if seen == SetpointSeen.TARGET:
         return "The setpoint shows the target."
     return "The setpoint shows another value."
@@ -135,6 +142,8 @@ def _advice(verdict: int, seen: int, reached: int, moving: int, held: bool) -> s
         return "Wait until it stands, then compare again."
     if seen == SetpointSeen.NOTHING:
         return "Look at its IOC, then compare again."
+    if seen == SetpointSeen.NOT_LOOKED:
+        return "Compare again."
     if seen == SetpointSeen.OTHER and verdict == Verdict.NOT_REACHED:
         return "The record clipped it, or somebody else wrote: look who."
     if seen == SetpointSeen.OTHER:

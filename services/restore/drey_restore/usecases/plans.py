@@ -378,6 +378,7 @@ class Plans:
         async with self._channels.use(addresses):
             slots = self._channels.slots(addresses)
             up = await table.wait_connected(slots, self._limits.connect_s)
+            refusals = table.refusals(self._channels.slots(addresses))
             connected = [addresses[place] for place in np.flatnonzero(up).tolist()]
             reading = await table.read(self._channels.slots(connected), self._limits.read_s)
             info = table.info(self._channels.slots(connected))
@@ -389,7 +390,8 @@ class Plans:
         read = reading.code == ECA_NORMAL
         silent = np.concatenate([asked[~up], asked_up[~read & (reading.code != ECA_NORDACCESS)]])
         live = live.with_read(asked_up[read], reading.values.take(read), silent)
-        return live.with_access(asked_up, info.writable)
+        not_asked = {int(asked[place]): why for place, why in refusals.items()}
+        return replace(live.with_access(asked_up, info.writable), not_asked=not_asked)
 
     async def _look_at_done(self, policies: PolicyRows, setpoints: list[str]) -> frozenset[int]:
         """Rows whose done channel is connected, and is a number or an enumeration."""
@@ -519,6 +521,8 @@ def _assemble(
         )
         for row in np.flatnonzero(_readdressed(directory, rows, stored)).tolist()
     }
+    for row, why in live.not_asked.items():
+        warnings[row] = (*warnings.get(row, ()), why)
     return PlanInput(
         number=stored.number,
         names=shown,

@@ -233,6 +233,5 @@ async def _run(
     if course.cut_short is not None:
         return RestoreState.INTERRUPTED, course.cut_short
     write_timeout_s = course.restore.write_timeout_ns / 1e9
-    return shortfall(
-        items=course.items, execution=course.execution, write_timeout_s=write_timeout_s
-    )
+    why = course.channels.table.why_refused(course.slots(course.items.writes))
+    return shortfall(course.items, course.execution, write_timeout_s, why)
