@@ -3,6 +3,7 @@ import { useEffect, useState } from "react";
 import { JobState } from "../../gen/drey/job/v1/job_pb";
 import { RestoreState, type Restore } from "../../gen/drey/restore/v1/restore_pb";
 import { FindingLevel, PartState, type Finding, type SystemSummary } from "../../gen/drey/system/v1/system_service_pb";
+import { InstanceTable } from "./instances";
 import { IocTable } from "./iocs";
 import { useSession } from "./session";
 import { useAsked } from "./use_call";
@@ -116,6 +117,7 @@ export function OverviewTab() {
         </section>
       )}
       <IocTable summary={summary} />
+      <InstanceTable instances={summary.instances} />
       <div className="split">
         <section className="panel grow">
           <h2>Shards</h2>

@@ -5,6 +5,7 @@ import { Comparison } from "./comparison";
 import { Fact } from "./pvs";
 import { SnapshotKeeping } from "./snapshot_keeping";
 import { SnapshotValues } from "./snapshot_values";
+import { TakeForm } from "./take_form";
 import { ErrorText, ListTable, type ListColumn } from "./tables";
 import { useActing, useAsked } from "./use_call";
 import { counted, enumWords, plural, secondsOf, spanText, timeText } from "./words";
@@ -128,110 +129,6 @@ function Marks({ snapshot }: { snapshot: Snapshot }) {
       ))}{" "}
       {snapshot.labels.join(", ")}
     </>
-  );
-}
-
-function TakeForm({ onClose, onTaken }: { onClose: () => void; onTaken: (id: string) => void }) {
-  const { client, pvs } = useSession();
-  const [title, setTitle] = useState("");
-  const [comment, setComment] = useState("");
-  const [globs, setGlobs] = useState("");
-  const [device, setDevice] = useState("");
-  const [tag, setTag] = useState("");
-  const [source, setSource] = useState(SnapshotSource.IMAGE);
-  const [missing, setMissing] = useState("");
-  const { busy, error, act } = useActing();
-  const take = () =>
-    act(async () => {
-      const patterns = globs.split(/[\s,]+/).filter(Boolean);
-      const [group, name] = tag.split(": ");
-      const selector = {
-        all: patterns.length === 0 && device === "" && tag === "",
-        globs: patterns,
-        devices: device === "" ? [] : [device],
-        tags: tag === "" ? [] : [{ group: group!, tags: [name!] }],
-      };
-      const most = Number(missing);
-      if (missing !== "any" && !(missing === "" || (Number.isInteger(most) && most >= 0)))
-        throw new Error("PVs that may be missing: a number, or any");
-      const answer = await client.snapshot.takeSnapshot({
-        spec: {
-          selector,
-          source,
-          titleTemplate: title.replaceAll("{", "{{").replaceAll("}", "}}"),
-          comment,
-          gates: {
-            missing: missing === "any" ? { case: "anyMissing", value: {} } : { case: "maxMissing", value: most },
-          },
-        },
-        wait: { seconds: 60n },
-      });
-      if (answer.snapshot === undefined) throw new Error(answer.job?.error?.message || "It is not taken yet: see the jobs.");
-      onTaken(answer.snapshot.id);
-    });
-  return (
-    <form
-      className="panel stack"
-      aria-label="Take a snapshot"
-      onSubmit={(event) => {
-        event.preventDefault();
-        take();
-      }}
-    >
-      <div className="bar">
-        <label className="wide">
-          Title <input autoFocus value={title} onChange={(event) => setTitle(event.target.value)} />
-        </label>
-        <label className="wide">
-          Comment <input value={comment} onChange={(event) => setComment(event.target.value)} />
-        </label>
-      </div>
-      <div className="bar">
-        <label>
-          Names <input placeholder="all, or QUAD:* BEND:*" value={globs} onChange={(event) => setGlobs(event.target.value)} />
-        </label>
-        <label>
-          Device{" "}
-          <select value={device} onChange={(event) => setDevice(event.target.value)}>
-            <option value="">any</option>
-            {pvs.devices.map((each) => (
-              <option key={each}>{each}</option>
-            ))}
-          </select>
-        </label>
-        <label>
-          Tag{" "}
-          <select value={tag} onChange={(event) => setTag(event.target.value)}>
-            <option value="">any</option>
-            {pvs.tags.map((each) => (
-              <option key={each}>{each}</option>
-            ))}
-          </select>
-        </label>
-        <label>
-          Values{" "}
-          <select value={source} onChange={(event) => setSource(Number(event.target.value))}>
-            <option value={SnapshotSource.IMAGE}>as the monitors know them (fast)</option>
-            <option value={SnapshotSource.READ}>read every channel</option>
-          </select>
-        </label>
-        <label>
-          PVs that may be missing <input size={5} placeholder="none" value={missing} onChange={(event) => setMissing(event.target.value.trim())} />
-        </label>
-        <button type="button" onClick={() => setMissing("any")}>
-          any
-        </button>
-      </div>
-      <div className="bar">
-        <button className="main" disabled={busy}>
-          {busy ? "Taking …" : "Take it"}
-        </button>
-        <button type="button" onClick={onClose}>
-          Cancel
-        </button>
-      </div>
-      <ErrorText text={error} isAlert />
-    </form>
   );
 }
 

@@ -44,6 +44,7 @@ export interface Refusal {
   readonly text: string;
   readonly reason: string;
   readonly field: string;
+  readonly cause: unknown;
 }
 
 /** What is wrong with a field before anybody is asked. */
@@ -72,7 +73,12 @@ export function useActing(): Acting {
     setRefusal(undefined);
     work()
       .catch((error: unknown) =>
-        setRefusal({ text: errorText(error), reason: reasonOf(error), field: error instanceof FieldError ? error.field : fieldOf(error) }),
+        setRefusal({
+          text: errorText(error),
+          reason: reasonOf(error),
+          field: error instanceof FieldError ? error.field : fieldOf(error),
+          cause: error,
+        }),
       )
       .finally(() => setBusy(false));
   }, []);
