@@ -187,16 +187,15 @@ def _compressor() -> dict[str, Any]:
     """Of the page's files and of answers in JSON, for who accepts it. Streams are left as they are:
     their messages are small, and have to come at once."""
     gzip = "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip"
+    types = ("application/json", "image/svg+xml", "text/html", "text/css", "text/javascript")
     return {
         "@type": f"{_HTTP}.compressor.v3.Compressor",
         "compressor_library": {"name": "gzip", "typed_config": {"@type": gzip}},
         "response_direction_config": {
             "common_config": {
                 "min_content_length": 1000,
-                "content_type": [
-                    *("application/json", "image/svg+xml"),
-                    *("text/html", "text/css", "text/javascript", "application/javascript"),
-                ],
+                # of the type alone, or with its character set behind it
+                "content_type_matcher": [{"prefix": each} for each in types],
             },
         },
     }

@@ -46,6 +46,7 @@ def _passes(answer: HttpAnswer) -> bool:
 async def test_it_starts_again_at_the_same_address(tmp_path: Path) -> None:
     upstream = Upstream(LOOPBACK, free_port())
     async with Envoy(tmp_path, upstream, HttpOptions()) as envoy:
+        assert "deprecated" not in envoy.log_path.read_text().lower()
         url, pid = envoy.url, envoy.pid
         await envoy.kill()
         assert not psutil.pid_exists(pid or 0)
@@ -248,9 +249,9 @@ def test_the_document_of_the_routes_is_served(url: str) -> None:
 def test_the_page_is_sent_compressed_to_who_accepts_it(url: str) -> None:
     """The script is nearly the whole weight of a first look at the page."""
     index = call_http(url, "GET", "/")
-    scripts = re.findall(r'src="(/[^"]+\.js)"', index.body.decode())
-    assert scripts
-    for path in scripts:
+    files = re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css))"', index.body.decode())
+    assert {file.rpartition(".")[2] for file in files} == {"js", "css"}
+    for path in (*files, "/openapi.json"):
         plain = call_http(url, "GET", path)
         small = call_http(url, "GET", path, accept_encoding="gzip")
         assert "content-encoding" not in plain.headers
