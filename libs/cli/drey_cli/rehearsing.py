@@ -333,13 +333,23 @@ def _stored_labels(value: Value, labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def rehearsal_spec(spec: restore_pb2.PlanSpec, snapshot_id: str) -> restore_pb2.PlanSpec:
-    """The same plan, of the state as the rehearsal stored it."""
+def rehearsal_spec(plan: restore_pb2.Plan, snapshot_id: str) -> restore_pb2.PlanSpec:
+    """The same plan, of the state as the rehearsal stored it.
+
+    Without gates that stand between no two of its stages: the PVs that they are for are left out.
+    """
+    spec = plan.spec
+    stages = [count.stage for count in plan.stages]
     return restore_pb2.PlanSpec(
         state=state_pb2.StateRef(snapshot_id=snapshot_id),
         exact=spec.exact,
         guards=spec.guards,
-        gates=spec.gates,
+        gates=[
+            gate
+            for gate in spec.gates
+            if gate.after_stage
+            in (range(stages[0], stages[-1]) if gate.HasField("must_hold") else stages)
+        ],
         rollback=spec.rollback if spec.HasField("rollback") else None,
     )
 

@@ -159,6 +159,8 @@ def _given(value: value_pb2.Value, path: str) -> Given:
 def _edit(edit: restore_pb2.PlanEdit, path: str) -> Given | Linear:
     match edit.WhichOneof("edit"):
         case "linear":
+            if not (edit.linear.HasField("scale") or edit.linear.HasField("offset")):
+                raise _missing(f"{path}.linear.scale")
             scale = edit.linear.scale if edit.linear.HasField("scale") else 1.0
             offset = edit.linear.offset if edit.linear.HasField("offset") else 0.0
             for name, number in (("scale", scale), ("offset", offset)):
@@ -190,6 +192,13 @@ def _check_rollback(spec: restore_pb2.PlanSpec) -> None:
         spec.rollback.HasField("max_failed") or spec.rollback.on_guard
     ):
         raise _missing(path)
+    if spec.rollback.on_guard and not spec.guards:
+        path = "spec.rollback.on_guard"
+        raise InvalidArgument(
+            f"{path}: has no effect without a guard that could fail; add guards, or leave it out",
+            field=path,
+            metadata={"field": path},
+        )
 
 
 def execute_request(request: restore_service_pb2.ExecutePlanRequest) -> ExecuteRequest:

@@ -157,7 +157,7 @@ async def test_when_a_guard_breaks_it_goes_back_where_the_plan_says_so(
     site: RestoreSite, on_guard: bool
 ) -> None:
     world = site.world
-    rollback = {"on_guard": True} if on_guard else {"max_failed": 5}
+    rollback = {"on_guard": True} if on_guard else {"max_failed": 1}
     plan = await slow_plan(site, guards=[NO_BEAM], rollback=rollback)
     restore = await site.execute(plan)
     await until(world, {RAMPED: 2.0})
@@ -177,7 +177,8 @@ async def test_when_a_guard_breaks_it_goes_back_where_the_plan_says_so(
 @pytest.mark.parametrize("roll_back", [False, True])
 async def test_an_abort_goes_back_only_where_it_asks(site: RestoreSite, roll_back: bool) -> None:
     world = site.world
-    plan = await slow_plan(site, rollback={"max_failed": 0, "on_guard": True})
+    rollback = {"max_failed": 0, "on_guard": True}
+    plan = await slow_plan(site, guards=[NO_BEAM], rollback=rollback)
     restore = await site.execute(plan)
     await until(world, {RAMPED: 2.0})
     request = pb.AbortRestoreRequest(id=restore.id, reason="beam loss", roll_back=roll_back)
@@ -201,6 +202,31 @@ async def test_a_rule_that_says_nothing_is_refused(site: RestoreSite) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match=r"rollback\.max_failed") as refused:
             await planned(site, [LATER], snapshot_id=snapshot_id, rollback=rule)
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [
+        ({"rollback": {"on_guard": True}}, "spec.rollback.on_guard"),
+        ({"rollback": {"max_failed": 0, "on_guard": True}}, "spec.rollback.on_guard"),
+        ({"rollback": {"max_failed": 2}}, "spec.rollback.max_failed"),
+        ({"gates": [{"after_stage": 3, "max_failed": 0}]}, "spec.gates[0].after_stage"),
+        ({"gates": [{"after_stage": 1, "must_hold": NO_BEAM}]}, "spec.gates[0].after_stage"),
+        ({"edits": [{"selector": {"names": [STALLED]}, "linear": {"scale": 2.0}}]}, "edits[0]"),
+        ({"edits": [{"selector": {"names": [LATER]}, "linear": {}}]}, "spec.edits[0].linear.scale"),
+    ],
+)
+async def test_what_would_have_no_effect_is_refused_by_its_field(
+    site: RestoreSite, rules: dict[str, Any], field: str
+) -> None:
+    set_policies(site.world, LATER={"stage": 1})
+    snapshot_id = await site.world.take()
+    await write(site.world, {RAMPED: 3.0, LATER: 3.0})
+    await until(site.world, {RAMPED: 3.0, LATER: 3.0})
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await planned(site, [RAMPED, LATER], snapshot_id=snapshot_id, **rules)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert field in str(refused.value.details())
 
 
 GOES_BACK = (

@@ -377,7 +377,7 @@ class RehearsalWalk:
         from drey_cli.rehearsing import rehearsal_spec
 
         restores = restore_service_pb2_grpc.RestoreServiceStub(self._channel)
-        spec = rehearsal_spec(self._plan.spec, snapshot_id)
+        spec = rehearsal_spec(self._plan, snapshot_id)
         request = restore_service_pb2.CreatePlanRequest(spec=spec, request_id=str(uuid4()))
         plan = (await restores.CreatePlan(request, **self._call)).plan
         read = restore_service_pb2.ReadPlanRequest(id=plan.id)

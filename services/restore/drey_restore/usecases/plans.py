@@ -11,7 +11,7 @@ import numpy as np
 
 from drey.common.v1 import selector_pb2
 from drey_core.directory import Directory
-from drey_core.errors import Internal
+from drey_core.errors import Internal, InvalidArgument
 from drey_core.values import ARRAY, I8, Kind, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
@@ -22,6 +22,7 @@ from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
 from drey_restore.domain.digest import plan_digest
 from drey_restore.domain.edits import Given, Linear
+from drey_restore.domain.effect import require_effect
 from drey_restore.domain.execution import ECA_NORDACCESS, ECA_NORMAL
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import SKIPS
@@ -140,6 +141,7 @@ class Plans:
                     golden_id = await self._snapshots.golden_id(*request.golden)
                     request = replace(request, snapshot_id=golden_id)
                 items, protected = await together(self.compute(request), self._protected.numbers())
+                require_effect(request.rules, items)
                 await self._grants.require(
                     principal, "restore.plans.create", items, "making this plan"
                 )
@@ -294,6 +296,15 @@ class Plans:
         stored = source.stored
         numbers = stored.number
         edits = [(np.flatnonzero(np.isin(numbers, chosen)), edit) for chosen, edit in edits]
+        for index, (edited, _) in enumerate(edits):
+            if len(edited) == 0:
+                path = f"spec.edits[{index}].selector"
+                raise InvalidArgument(
+                    f"{path}: selects no PV of the plan: the edit would change nothing; correct it,"
+                    " or leave it out",
+                    field=path,
+                    metadata={"field": path},
+                )
         wanted = stored.setpoint.kind != Kind.NONE
         for edited, edit in edits:
             wanted[edited] |= isinstance(edit, Given)

@@ -520,7 +520,9 @@ class PlanEdit(_message.Message):
     LINEAR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def selector(self) -> _selector_pb2.Selector:
-        """Which PVs; those that the plan does not select are not added by it."""
+        """Which PVs; those that the plan does not select are not added by it. One that selects none of the plan's is
+        refused.
+        """
 
     @_builtins.property
     def value(self) -> _value_pb2.Value:
@@ -551,7 +553,7 @@ Global___PlanEdit: _TypeAlias = PlanEdit  # noqa: Y015
 
 @_typing.final
 class LinearEdit(_message.Message):
-    """value * scale + offset, of numbers and of each element of an array of numbers."""
+    """value * scale + offset, of numbers and of each element of an array of numbers. One of them must be set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -621,7 +623,7 @@ Global___Guard: _TypeAlias = Guard  # noqa: Y015
 
 @_typing.final
 class StageGate(_message.Message):
-    """What must hold after a stage before the next one begins."""
+    """What must hold after a stage before the next one begins. One that is never looked at is refused."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -629,7 +631,9 @@ class StageGate(_message.Message):
     MAX_FAILED_FIELD_NUMBER: _builtins.int
     MUST_HOLD_FIELD_NUMBER: _builtins.int
     after_stage: _builtins.int
-    """The stage after which it is looked at."""
+    """The stage after which it is looked at: for `max_failed` one that a PV of the plan has; for `must_hold` some
+    have it or a lower one, and some a higher one.
+    """
     max_failed: _builtins.int
     """Most writes of the stage that are not verified; 0: every one must be. Not negative. They are read
     back for that, at most for the verify timeout. Where there are more, the restore ends as
@@ -674,10 +678,10 @@ class Rollback(_message.Message):
     max_failed: _builtins.int
     """After more failures than so many: writes that were refused, not answered in time, not connected, or whose
     ramp stopped; and, once all is read back, all that is not verified. Absent: never for failures. Not
-    negative.
+    negative, and less than the plan has PVs that are written or equal already.
     """
     on_guard: _builtins.bool
-    """When a guard fails after the first write."""
+    """When a guard fails after the first write. Refused without `guards`."""
     def __init__(
         self,
         *,
