@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,10 @@ from .acts import planned, reason, set_policies, until, world_of, write
 
 Verdict = restore_pb2.Verdict
 QUICK = [f"I:QUICK{i}" for i in range(4)]
-RAMPED, LATER = "I:RAMPED", "I:LATER"
+RAMPED, MARKER = "I:RAMPED", "I:MARKER"
 DATABASE = "\n".join(
     f'record(ao, "{name}") {{ field(PINI, "YES") field(MDEL, "-1") }}'
-    for name in [*QUICK, RAMPED, LATER]
+    for name in [*QUICK, RAMPED, MARKER]
 )
 HOLDS_S = 600.0
 """How long the ramp of the last stage would take: the others are watched meanwhile."""
@@ -34,7 +36,7 @@ def machine(tmp_path: Path) -> Iterator[Ioc]:
 
 @pytest.fixture
 async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[RestoreWorld]:
-    async with world_of(dict.fromkeys([*QUICK, RAMPED, LATER], ""), parts) as found:
+    async with world_of(dict.fromkeys([*QUICK, RAMPED, MARKER], ""), parts) as found:
         yield found
 
 
@@ -46,7 +48,7 @@ async def written_and_watched(site: RestoreSite) -> restore_pb2.Restore:
         world.tolerances[i] = (0.5, 0.0)
     world.version += 1
     await world.publish()
-    names = [*QUICK, RAMPED]
+    names = [*QUICK, MARKER, RAMPED]
     await write(world, dict.fromkeys(names, 100.0))
     await until(world, dict.fromkeys(names, 100.0))
     snapshot_id = await world.take()
@@ -54,8 +56,25 @@ async def written_and_watched(site: RestoreSite) -> restore_pb2.Restore:
     await until(world, dict.fromkeys(names, 0.0))
     plan = await planned(site, names, snapshot_id=snapshot_id)
     restore = await site.execute(plan)
-    await until(world, {QUICK[-1]: 100.0, RAMPED: 1.0})
+    await until(world, {MARKER: 100.0, RAMPED: 1.0})
+    await until_marked(site, restore.id)
     return restore
+
+
+async def until_marked(site: RestoreSite, restore_id: str) -> None:
+    """Until the restore has seen what all its channels were by now.
+
+    The IOC holds a write long before whoever watches has heard of it, and of values that follow
+    each other at once the last is heard. A change that is seen says that all before it were: so
+    one of the channels is changed until it is.
+    """
+    seen = asyncio.create_task(until_interfered(site, restore_id, 1))
+    for value in cycle((7.0, 8.0)):
+        await write(site.world, {MARKER: value})
+        done, _ = await asyncio.wait({seen}, timeout=0.2)
+        if done:
+            await seen
+            return
 
 
 async def until_interfered(site: RestoreSite, restore_id: str, pvs: int) -> None:
@@ -80,10 +99,10 @@ async def test_a_change_that_is_not_its_own_is_told_while_it_runs_and_judged(
     await write(world, {QUICK[3]: 100.0})
     # back to what was there before, by somebody else
     await write(world, {QUICK[0]: 0.0})
-    await until_interfered(site, restore.id, 1)
+    await until_interfered(site, restore.id, 2)
     # another value, and the target again
     await write(world, {QUICK[1]: 7.0})
-    await until_interfered(site, restore.id, 2)
+    await until_interfered(site, restore.id, 3)
     await write(world, {QUICK[1]: 100.0})
     await until(world, {QUICK[1]: 100.0})
     # the ramp itself: it stops
@@ -94,7 +113,7 @@ async def test_a_change_that_is_not_its_own_is_told_while_it_runs_and_judged(
         "NOT_ALL_VERIFIED",
     )
     results = await site.items(ended.id)
-    assert ended.interfered == 3
+    assert ended.interfered == 4
     assert results[QUICK[0]].verdict == Verdict.VERDICT_NOT_REACHED
     assert results[QUICK[0]].interference.float64_value == 0.0
     assert results[QUICK[1]].verdict == Verdict.VERDICT_VERIFIED
@@ -132,11 +151,11 @@ async def test_an_ioc_that_comes_back_with_other_values_is_seen(
     restore = await written_and_watched(site)
     machine.kill()
     machine.start(DATABASE)
-    await until_interfered(site, restore.id, len(QUICK))
+    await until_interfered(site, restore.id, len(QUICK) + 1)
     await site.call("AbortRestore", pb.AbortRestoreRequest(id=restore.id))
     ended = await site.ended(restore.id)
     results = await site.items(ended.id)
     for name in QUICK:
         assert results[name].interference.float64_value == 0.0
         assert results[name].verdict != Verdict.VERDICT_VERIFIED
-    assert sum(v.pvs for v in ended.verdicts) == len(QUICK) + 1
+    assert sum(v.pvs for v in ended.verdicts) == len(QUICK) + 2

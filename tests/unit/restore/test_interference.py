@@ -95,6 +95,28 @@ def test_what_is_not_written_or_not_there_is_nobodys() -> None:
     assert watch.count.tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_ioc_that_restarts_before_a_write_has_shown_has_changed_it(complete: bool) -> None:
+    """The IOC answered, and died before it posted the value; what it has now is not that."""
+    watch = Interference(items_of(), items_of().current)
+    watch.expect(ROW)
+    watch.look(ROW, values(BEFORE))
+    if complete:
+        watch.complete(ROW)
+    watch.look(ROW, values(BEFORE))
+    assert watch.interfered == 0, "what the IOC posted before the write may come after its answer"
+    watch.look(ROW, values(BEFORE, state=State.DISCONNECTED))
+    watch.look(ROW, values(BEFORE))
+    assert watch.interfered == complete
+    # a write that nobody answered may still be on its way, and so may the next one
+    watch.expect(ROW)
+    watch.look(ROW, values(BEFORE, state=State.DISCONNECTED))
+    watch.look(ROW, values(BEFORE))
+    assert watch.interfered == complete
+    watch.look(ROW, values(TARGET))
+    assert watch.off.tolist() == []
+
+
 def test_arrays_and_texts_are_watched_too() -> None:
     items = items_of(2)
     kinds = [Kind.FLOAT64 | 64, Kind.STRING]

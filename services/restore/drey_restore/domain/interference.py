@@ -22,8 +22,10 @@ class Interference:
     `expect` says that rows are about to be written, `look` what their channels show. Not
     interference are the value before as long as the write has not shown, the value written, what is
     within the tolerance of either, and what the record makes of a write at once (it clips it, say):
-    the first other value is taken for that, as long as it stays. `first` is of each row the first
-    change that is not its own (kind NONE: none), `count` how many there were; shapes (n,).
+    the first other value is taken for that, as long as it stays. Of a write that is complete
+    nothing of this is waited for any more once its channel was away: an IOC that restarted shows
+    what it has by now. `first` is of each row the first change that is not its own (kind NONE:
+    none), `count` how many there were; shapes (n,).
     """
 
     def __init__(self, items: PlanItems, before: Columns) -> None:
@@ -34,6 +36,7 @@ class Interference:
         self._made = Columns.empty(n)
         self._last_kind, self._last_data = np.zeros(n, np.uint8), np.zeros(n, np.uint64)
         self._watched, self._shown, self._off = np.zeros((3, n), bool)
+        self._complete, self._away = np.zeros((2, n), bool)
         self.first = Columns.empty(n)
         self.count: I4 = np.zeros(n, np.int32)
 
@@ -55,8 +58,13 @@ class Interference:
                 getattr(self._before, name)[again] = getattr(self._own, name)[again]
                 getattr(self._own, name)[rows] = getattr(values, name)
         self._watched[rows] = True
-        self._shown[rows] = False
+        self._complete[rows] = self._shown[rows] = False
         self._made.kind[rows] = Kind.NONE
+
+    def complete(self, rows: I8) -> None:
+        """The IOC has said that the writes of rows have taken place."""
+        self._complete[rows] = True
+        self._wait_no_more(rows[self._away[rows]])
 
     def unsent(self, rows: I8) -> None:
         """Rows that were not written in the end are nobody's."""
@@ -64,7 +72,10 @@ class Interference:
 
     def look(self, rows: I8, values: Columns) -> bool:
         """What channels of different rows show now; whether some of it is interference."""
-        there = self._watched[rows] & (values.state == State.CONNECTED) & (values.kind != Kind.NONE)
+        connected = values.state == State.CONNECTED
+        self._away[rows] = ~connected
+        self._wait_no_more(rows[self._complete[rows] & ~connected])
+        there = self._watched[rows] & connected & (values.kind != Kind.NONE)
         rows, values = rows[there], values.take(there)
         own = self._is_same(self._own, rows, values)
         seen_before = self.count.sum()
@@ -77,6 +88,12 @@ class Interference:
             self._look_at_others(rows[~own], values.take(~own))
         self._last_kind[rows], self._last_data[rows] = values.kind, values.data
         return bool(self.count.sum() > seen_before)
+
+    def _wait_no_more(self, rows: I8) -> None:
+        """Whatever is shown next of writes that are complete, it came after them."""
+        rows = rows[~self._shown[rows]]
+        self._shown[rows] = True
+        self._last_kind[rows] = Kind.NONE
 
     def _look_at_others(self, rows: I8, values: Columns) -> None:
         """Values that are not those written."""

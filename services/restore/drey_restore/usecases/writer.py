@@ -241,12 +241,15 @@ class SetpointWriter:
         if timeout_s > 0:
             interference = self._course.watch.interference
             interference.expect(rows, self._items.target.take(rows) if manner.ramped else None)
+            answered = manner.completion == CompletionMode.PUT_CALLBACK
             codes: I4 = await self._channels.table.write(
                 self._course.slots(rows),
                 self._items.target.take(rows),
                 timeout_s,
-                completion=manner.completion == CompletionMode.PUT_CALLBACK,
+                completion=answered,
             )
+            if answered:
+                interference.complete(rows[codes == ECA_NORMAL])
         else:
             codes = np.full(len(rows), NOT_SENT, np.int32)
         if manner.polled:
