@@ -94,6 +94,8 @@ class State:
     hold_restore: threading.Event | None = None
     cut_off: bool = False
     answers_all: bool = False
+    unanswered: str = ""
+    """Method of restores that does what it is asked, and answers only who has gone."""
 
     def of(self, kind):
         return [call for call in self.calls if isinstance(call, kind)]
@@ -538,6 +540,7 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
                 "another digest",
                 digest=self.plan.digest,
             )
+        self.keep_waiting("ExecutePlan", context)
         return restore_service_pb2.ExecutePlanResponse(
             restore=self.restore(restore_pb2.RESTORE_STATE_WAITING)
         )
@@ -577,8 +580,13 @@ class Restores(restore_service_pb2_grpc.RestoreServiceServicer):
         )
         yield response(restore=self.restore(ended))
 
+    def keep_waiting(self, method, context):
+        while self.state.unanswered == method and context.is_active():
+            time.sleep(0.02)
+
     def AbortRestore(self, request, context):
         self.state.calls += ["aborted", request]
+        self.keep_waiting("AbortRestore", context)
         if self.state.hold_restore is not None:
             self.state.hold_restore.set()
         return restore_service_pb2.AbortRestoreResponse(

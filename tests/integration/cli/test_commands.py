@@ -444,6 +444,14 @@ def test_audit_lists_and_verifies(drey, state):
     assert drey("audit", "verify", "--json").json["findings"][0]["sequence"] == "5"
 
 
+def test_a_rehearsal_is_kept_in_a_new_folder_only(drey, state, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    for there in (tmp_path, tmp_path / "notes"):
+        refused = drey("restore", "rehearse", PLAN, "--keep", str(there), "--json")
+        assert (refused.code, refused.json["error"]["field"]) == (2, "--keep")
+    assert (tmp_path / "notes").read_text() == "mine" and state.calls == []
+
+
 def test_an_export_of_a_restore_takes_no_choice_of_acts(drey, state):
     for option in (["--by", "ann"], ["--object", "keys/1"], ["--since", "2026-01-02"]):
         refused = drey("audit", "export", "--restore", RESTORE, *option)

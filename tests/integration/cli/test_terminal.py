@@ -10,10 +10,19 @@ from shlex import quote
 
 import pytest
 
+from drey.restore.v1 import restore_service_pb2
 from drey_cli.main import run
 
 PLAN = "01950000-0000-7000-8000-000000000001"
 DREY = [sys.executable, "-m", "drey_cli.main"]
+
+
+def until(condition, told=str):
+    """Wait until `condition` holds; `told` says what there is instead."""
+    end = time.monotonic() + 300.0
+    while not condition():
+        assert time.monotonic() < end, told()
+        time.sleep(0.02)
 
 
 class Terminal:
@@ -35,11 +44,8 @@ class Terminal:
         except OSError:
             return  # The other end is closed: Linux says so with EIO.
 
-    def wait_for(self, text, timeout_s=300.0):
-        until = time.monotonic() + timeout_s
-        while text not in self.shown:
-            assert time.monotonic() < until, self.shown.decode(errors="replace")
-            time.sleep(0.02)
+    def wait_for(self, text):
+        until(lambda: text in self.shown, lambda: self.shown.decode(errors="replace"))
 
     def type(self, text):
         os.write(self._master, text)
@@ -87,6 +93,51 @@ def test_ctrl_c_leaves_it_running_or_aborts_it(address, state, held):
     terminal.type(b"a\n")
     assert terminal.code() == 4
     assert "aborted" in state.calls
+
+
+def asked_at_ctrl_c(address):
+    """`drey restore run`, which has been told Ctrl-C, at its question."""
+    terminal = Terminal(address, "restore", "run", PLAN, "--yes")
+    terminal.wait_for(b"writing")
+    terminal.type(b"\x03")
+    terminal.wait_for(b"[a]bort?")
+    return terminal
+
+
+def test_a_second_ctrl_c_leaves_it_running(address, state, held):
+    terminal = asked_at_ctrl_c(address)
+    terminal.type(b"\x03")
+    terminal.wait_for(b"the restore goes on: drey restore watch")
+    assert terminal.code() == 130
+    assert not {"aborted", "paused"} & {call for call in state.calls if isinstance(call, str)}
+
+
+def test_ctrl_c_goes_back_where_that_is_said(address, state, held):
+    terminal = asked_at_ctrl_c(address)
+    terminal.type(b"b\n")
+    terminal.wait_for(b"then it writes what was there before")
+    assert terminal.code() == 4
+    (request,) = state.of(restore_service_pb2.AbortRestoreRequest)
+    assert request.roll_back and "Ctrl-C" in request.reason
+
+
+def test_ctrl_c_again_while_it_is_aborted_says_what_is_not_known(address, state, held):
+    state.unanswered = "AbortRestore"
+    terminal = asked_at_ctrl_c(address)
+    terminal.type(b"a\n")
+    until(lambda: "aborted" in state.calls)
+    terminal.type(b"\x03")
+    terminal.wait_for(b"whether that was heard is not known: drey restore show")
+    assert terminal.code() == 130
+
+
+def test_ctrl_c_before_it_is_known_to_have_begun_says_so(address, state):
+    state.unanswered = "ExecutePlan"
+    terminal = Terminal(address, "restore", "run", PLAN, "--yes")
+    until(lambda: state.of(restore_service_pb2.ExecutePlanRequest))
+    terminal.type(b"\x03")
+    terminal.wait_for(b"whether it began is not known: drey restore list")
+    assert terminal.code() == 130
 
 
 def test_watch_draws_a_table(address):

@@ -23,7 +23,7 @@ from drey_cli.contracts import (
     snapshot_service_pb2,
     value_pb2,
 )
-from drey_cli.errors import CliError, ExitCode, from_item_error, from_rpc_error
+from drey_cli.errors import CliError, ExitCode, from_item_error, from_rpc_error, usage_error
 from drey_cli.naming import plan_id
 from drey_cli.options import SPAN, argument, limit_option, option
 from drey_cli.render.restores import (
@@ -96,6 +96,12 @@ def rehearse(
     from drey_cli.commands.up import running_in_foreground
     from drey_cli.rehearsing import condition_names, make_rehearsal, rehearsed_items
 
+    if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
+        raise usage_error(
+            f"{keep} is there already, and is no empty folder: a rehearsal begins from nothing",
+            field="--keep",
+            remedy="name a new folder",
+        )
     client = session.client
     known_plan = get_plan(session, plan_id(client, plan))
     check_digest(session, known_plan)

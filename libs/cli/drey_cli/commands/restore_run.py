@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from drey_cli.commands.restore import (
@@ -98,7 +99,8 @@ def run(
         session.out.table(plan_facts(known_plan, utc=session.out.utc))
     question = f"Write {plural(known_plan.writes, 'value')} to the machine?"
     session.confirm(question, yes=yes)
-    answer = client.call(client.restores.ExecutePlan, request)
+    with _say_if_interrupted(session, "whether it began is not known: drey restore list"):
+        answer = client.call(client.restores.ExecutePlan, request)
     _show_end(session, _follow_restore(session, answer.restore))
 
 
@@ -184,22 +186,40 @@ def _handle_interrupt(session: CliSession, restore_id: str) -> None:
             answer = "l"
     if answer.startswith("c"):
         return
+    see = f"whether that was heard is not known: drey restore show {restore_id}"
+    with _say_if_interrupted(session, see):
+        if not _act_on_answer(session, restore_id, answer):
+            session.out.note(f"the restore goes on: drey restore watch {restore_id}", "yellow")
+            end_with(ExitCode.INTERRUPTED)
+
+
+def _act_on_answer(session: CliSession, restore_id: str, answer: str) -> bool:
+    """Abort or pause as was answered; whether there is something to watch then."""
     if answer.startswith("a"):
         _abort_restore(session, restore_id, "Ctrl-C at drey restore run")
         session.out.note("aborting: what is in flight is finished and read back", "yellow")
-        return
+        return True
     if answer.startswith("b"):
         _abort_restore(session, restore_id, "Ctrl-C at drey restore run", roll_back=True)
         session.out.note("aborting: then it writes what was there before", "yellow")
-        return
+        return True
     if answer.startswith("p"):
         _pause_restore(session, restore_id)
         session.out.note(
             f"nothing is sent before drey restore resume {restore_id}; watching", "yellow"
         )
-        return
-    session.out.note(f"the restore goes on: drey restore watch {restore_id}", "yellow")
-    end_with(ExitCode.INTERRUPTED)
+        return True
+    return False
+
+
+@contextmanager
+def _say_if_interrupted(session: CliSession, what: str) -> Iterator[None]:
+    """Say `what` where Ctrl-C ends a call: the server may have heard it all the same."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        session.out.note(what, "yellow")
+        raise
 
 
 def _show_end(session: CliSession, restore: restore_pb2.Restore) -> None:
