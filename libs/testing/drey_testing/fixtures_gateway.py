@@ -114,9 +114,13 @@ class ScriptedOwner:
         self._beating: asyncio.Task[None] | None = None
 
     async def set_catalog(
-        self, pages: Sequence[CatalogPage], metadata: Sequence[MetadataPage] = ()
+        self,
+        pages: Sequence[CatalogPage],
+        metadata: Sequence[MetadataPage] = (),
+        *,
+        on_bus: bool = True,
     ) -> None:
-        """Write the directory, and say so."""
+        """Write the directory, and say so; `on_bus` False: as if that were lost."""
         self.version += 1
         self.catalog = {p.number: p for p in pages}
         self.metadata |= {p.number: p for p in metadata}
@@ -136,7 +140,8 @@ class ScriptedOwner:
             {n: encode_catalog(self.catalog[n]) for n in numbers},
             {n: encode_metadata(p) for n, p in self.metadata.items()},
         )
-        await self._send("directory", version.SerializeToString())
+        if on_bus:
+            await self._send("directory", version.SerializeToString())
 
     async def publish(
         self, columns: Columns, *, on_bus: bool = True, in_image: bool = True

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from drey_ca.interface import InfoColumns
 from drey_core.errors import Unavailable
-from drey_core.values import KIND_NONE, Columns, State
-from drey_monitor.domain.directory import DirectoryState
+from drey_core.values import KIND_NONE, Columns, Kind, State
+from drey_monitor.domain.directory import DirectoryCut, DirectoryState
 from drey_monitor.domain.merging import latest
 from drey_monitor.domain.ownership import has_room
 from drey_monitor.domain.progress import SearchSettling, UpdateRate
@@ -20,6 +24,9 @@ from drey_runtime.lease import Term
 
 _WAITING_BATCHES = 16
 _EARLY_PARTS = 4
+
+TakeInfo = Callable[[int, NDArray[np.int64]], tuple[NDArray[np.int64], InfoColumns] | None]
+"""Of a shard, those among some channels whose info changed, and it; see `ChannelHub`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +49,11 @@ class Owned:
     and counted: consumers see the gap in the sequence and read the image.
     """
 
-    def __init__(self, shard: int, epoch: int, settle_ns: int, term: Term) -> None:
+    def __init__(
+        self, shard: int, epoch: int, settle_ns: int, term: Term, take_info: TakeInfo
+    ) -> None:
         self.state = ShardState(shard, epoch)
-        self._term = term
+        self._term, self._take_info = term, take_info
         self.directory = DirectoryState()
         self.settling = SearchSettling(settle_ns)
         self.rate = UpdateRate()
@@ -52,6 +61,8 @@ class Owned:
         """Encoded pages of the catalog whose channels are watched."""
         self._early: list[Columns] | None = []
         """Values that came while the past was still being read; None once it was."""
+        self._unlabeled: list[Columns] = []
+        """Values of enums whose labels are not in the image yet."""
         self.outgoing: asyncio.Queue[list[bytes]] = asyncio.Queue(_WAITING_BATCHES)
         self.image_wake = asyncio.Event()
         self.directory_wake = asyncio.Event()
@@ -96,7 +107,7 @@ class Owned:
         What waits is bounded: merged to the latest row of each channel every few ticks.
         """
         if self._early is None:
-            self.state.fold(columns)
+            self._fold_labeled(columns)
             return
         self._early.append(columns)
         if len(self._early) > _EARLY_PARTS:
@@ -106,7 +117,35 @@ class Owned:
         """The past was taken over: fold what came meanwhile."""
         early, self._early = self._early or [], None
         for columns in early:
-            self.state.fold(columns)
+            self._fold_labeled(columns)
+
+    def _fold_labeled(self, columns: Columns) -> None:
+        """Fold the rows that can be read by now; a number of an enum waits for its labels.
+
+        So whoever has read a value finds the labels that it had, or newer ones.
+        """
+        enums = columns.key[columns.kind == Kind.ENUM]
+        if len(enums) and (news := self._take_info(self.shard, enums)) is not None:
+            self.directory.update(*news)
+        unwritten = self.directory.unwritten_labels
+        if len(unwritten) and (waiting := np.isin(columns.key, unwritten)).any():
+            self._unlabeled = [latest([*self._unlabeled, columns.take(waiting)])]
+            self.directory_wake.set()
+            columns = columns.take(~waiting)
+        self.state.fold(columns)
+
+    def note_directory_written(self, cut: DirectoryCut, epoch: int) -> None:
+        """The image has this cut: fold what waited for its labels."""
+        self.directory_written = epoch
+        self.directory.note_written(cut, is_current=epoch == self.state.epoch)
+        unlabeled, self._unlabeled = self._unlabeled, []
+        for columns in unlabeled:
+            self._fold_labeled(columns)
+
+    def forget(self, channels: NDArray[np.int64]) -> None:
+        """Nothing is known of these any more."""
+        self.directory.forget(channels)
+        self._unlabeled = [c.take(~np.isin(c.key, channels)) for c in self._unlabeled]
 
     def rewrite_image(self) -> None:
         """Everything of the shard goes into the image again."""

@@ -31,7 +31,11 @@ class MonitorSettings(ChannelAccessSettings):
         0.5, ge=0.1, le=10, description="Seconds between two signs of life of a shard."
     )
     metadata_period: float = Field(
-        0.5, ge=0.05, le=60, description="Seconds for which changes of metadata are collected."
+        0.5,
+        ge=0.05,
+        le=60,
+        description="Seconds for which changes of metadata are collected, where they are many. Labels that"
+        " values wait for are written at once.",
     )
     catalog_poll: float = Field(
         1.0,

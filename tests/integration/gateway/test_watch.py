@@ -103,6 +103,46 @@ async def test_the_last_batch_lost_shows_by_heartbeat(gateway, admin_key, publis
         await running.until(lambda c: c.value(1) == 2.0, "the lost value")
 
 
+class LabelClient(WatchClient):
+    """Notes as what the first PV was read whenever it was connected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_as: list[tuple[int, str]] = []
+
+    def _put(self, rows: Any) -> None:
+        super()._put(rows)
+        held = self.rows[1].setpoint if 1 in self.rows else value_pb2.ChannelValue()
+        if held.WhichOneof("data") == "enum_value" and held.state == State.CONNECTED:
+            self.read_as.append((held.enum_value.index, held.enum_value.label))
+
+
+@pytest.mark.parametrize("on_bus", [True, False], ids=["by the bus", "by the image"])
+async def test_an_enum_has_the_label_that_it_had(gateway, admin_key, publisher, on_bus):
+    """A monitor writes labels, and publishes what is read by them then."""
+    orders = [(b"off", b"on"), (b"on", b"off")]
+    rows = Columns.from_values(np.array([setpoint(1)]), [0], [Kind.ENUM])
+    metadata = MetadataPage.empty(1)
+
+    async def publish(state: State, labels: tuple[bytes, bytes]) -> None:
+        rows.state[:], rows.data[:] = state, labels.index(b"on")
+        await publisher.publish(rows, on_bus=on_bus)
+
+    async with watching(gateway, admin_key, client=LabelClient()) as running:
+        client = running.client
+        for turn in range(6):
+            labels = orders[turn % 2]
+            # gone, and back with other labels; nobody tells of them but the batch itself
+            metadata.labels[setpoint(1) - 256] = labels
+            await publisher.set_catalog(catalog_pages(PVS), [metadata], on_bus=False)
+            await publish(State.CONNECTED, labels)
+            number = labels.index(b"on")
+            await running.until(lambda c, n=number: c.read_as[-1:] == [(n, "on")], "the number")
+            await publish(State.DISCONNECTED, labels)
+            await running.until(lambda c: c.rows[1].setpoint.state == State.DISCONNECTED, "gone")
+        assert {label for _, label in client.read_as} == {"on"}
+
+
 async def test_an_older_epoch_is_dropped(rig, gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         await publisher.stop()

@@ -34,6 +34,10 @@ def rows(values: dict[int, object], state: int = State.CONNECTED, merged: int = 
     return out
 
 
+def nothing_new(shard: int, channels: np.ndarray) -> None:
+    """No channel has other metadata."""
+
+
 def as_dict(columns: Columns) -> dict[int, tuple[int, object]]:
     """State and value by channel."""
     return {
@@ -371,7 +375,7 @@ def test_rate():
 @given(st.lists(PART, max_size=12))
 @settings(deadline=None)
 def test_early_values_are_folded_after_the_past(parts):
-    early, late = Owned(0, 2, SECOND, Term("shard-0", 2)), ShardState(0, 2)
+    early, late = Owned(0, 2, SECOND, Term("shard-0", 2), nothing_new), ShardState(0, 2)
     for part in parts:
         early.fold(rows(part, merged=1))
     early.fenced(2)
@@ -393,7 +397,7 @@ def test_early_values_are_folded_after_the_past(parts):
 
 
 def test_nothing_is_published_under_an_epoch_that_is_not_fenced():
-    owned = Owned(0, 2, SECOND, Term("shard-0", 2))
+    owned = Owned(0, 2, SECOND, Term("shard-0", 2), nothing_new)
     owned.begin()
     assert not publishes(owned)
     owned.fenced(2)

@@ -129,9 +129,21 @@ class _Channel:
     metadata: _Metadata = _NO_METADATA
     value: _Value = _NO_VALUE
     unseen: bool = False
+    bygone: bool = False
+    """Its value is of an earlier connection."""
+    unlabeled: bool = False
+    """An enum whose metadata has not come since it connected."""
     merged: int = 0
     dropped: int = 0
     unanswered: int = 0
+
+    @property
+    def withheld(self) -> bool:
+        """Whether a value has come that cannot be told yet: a number of an enum without labels."""
+        return self.unlabeled and not self.bygone and self.value.kind == Kind.ENUM
+
+    def drop_value(self) -> None:
+        self.value, self.unseen, self.bygone = _NO_VALUE, False, False
 
     @property
     def long_string(self) -> bool:
@@ -295,6 +307,10 @@ class AiocaTable:
             channel.value, channel.unseen, channel.metadata = _NO_VALUE, False, _NO_METADATA
         channel.native, channel.count, channel.host = info.datatype, info.count, info.host
         channel.readable, channel.writable = bool(info.read), bool(info.write)
+        if not channel.readable:
+            channel.drop_value()
+        channel.bygone = channel.value is not _NO_VALUE
+        channel.unlabeled = channel.kind == Kind.ENUM
         channel.state, channel.state_time = int(State.CONNECTED), time.time_ns()
         channel.unanswered = 0
         self._mark_changed(channel, value=True, info=True)
@@ -303,6 +319,8 @@ class AiocaTable:
 
     def _on_lost(self, channel: _Channel) -> None:
         channel.connection += 1
+        if channel.withheld:
+            channel.drop_value()
         channel.state, channel.state_time = int(State.DISCONNECTED), time.time_ns()
         channel.up.clear()
         channel.lost.set()
@@ -327,7 +345,9 @@ class AiocaTable:
         rights = bool(info.read), bool(info.write)
         if rights != (channel.readable, channel.writable):
             channel.readable, channel.writable = rights
-            self._mark_changed(channel, info=True)
+            if not channel.readable:
+                channel.drop_value()
+            self._mark_changed(channel, value=not channel.readable, info=True)
         for use, monitor in list(channel.monitors.items()):
             if monitor.state == monitor.CLOSED:  # aioca ends it when an event has no good value
                 self._bad_events += channel.readable
@@ -394,8 +414,8 @@ class AiocaTable:
         channel.dropped = dropped
         channel.merged += replaced + channel.unseen
         self._updates += replaced + 1
-        channel.value, channel.unseen = value, True
-        self._mark_changed(channel, value=True)
+        channel.value, channel.unseen, channel.bygone = value, True, False
+        self._mark_changed(channel, value=not channel.withheld)
 
     def _on_properties(self, channel: _Channel, event: Any) -> None:
         metadata = _Metadata(
@@ -404,9 +424,9 @@ class AiocaTable:
             getattr(event, "units", "").encode(),
             tuple(label.encode() for label in getattr(event, "enums", ())),
         )
-        if repr(metadata) != repr(channel.metadata):  # NaN is not equal to itself
-            channel.metadata = metadata
-            self._mark_changed(channel, info=True)
+        changed = repr(metadata) != repr(channel.metadata)  # NaN is not equal to itself
+        channel.metadata, channel.unlabeled = metadata, False
+        self._mark_changed(channel, value=channel.unseen, info=changed)
 
     def _mark_changed(self, channel: _Channel, *, value: bool = False, info: bool = False) -> None:
         if value:
@@ -431,6 +451,9 @@ class AiocaTable:
         room = max_heap
         for slot in list(self._dirty):  # what was left by the last drain comes first
             channel = self._channels[slot]
+            if channel.withheld:
+                del self._dirty[slot]
+                continue
             size = len(channel.value.blob or b"")
             if size > room and room != max_heap:
                 continue
@@ -440,6 +463,7 @@ class AiocaTable:
         chosen.sort(key=lambda channel: channel.slot)
         columns = _value_columns(chosen, [channel.value for channel in chosen], Origin.MONITOR)
         columns.merged[:] = [min(channel.merged, 0xFFFF_FFFF) for channel in chosen]
+        columns.state[[channel.bygone for channel in chosen]] = State.DISCONNECTED
         for channel in chosen:
             self._merged += channel.merged
             channel.merged, channel.unseen = 0, False

@@ -155,9 +155,11 @@ class ChannelTable(Protocol):
         """The changed slots since the last drain, at most once each, with their latest value.
 
         Includes changes of connection: a disconnected channel keeps its last value with state
-        DISCONNECTED. `merged` counts the updates that were replaced unseen. Heap values beyond
-        `max_heap` bytes stay dirty for the next drain (at least one is always taken). Never
-        blocks. `key` holds slots, ascending.
+        DISCONNECTED, also after its return, until a value of the new connection has come. The
+        number of an enum waits until `info` has the labels that its server tells now. A value that
+        may not be read any more is replaced by none. `merged` counts the updates that were
+        replaced unseen. Heap values beyond `max_heap` bytes stay dirty for the next drain (at
+        least one is always taken). Never blocks. `key` holds slots, ascending.
         """
         ...
 

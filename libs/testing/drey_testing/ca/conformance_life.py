@@ -124,7 +124,7 @@ class LifeConformance:
         await drained_until(table, seen_value(slots[0], 6.5))
         late = await self._veil(table, slots)
         try:
-            # Still connected, its value the last known one; neither read nor written.
+            # Still connected; neither read nor written.
             assert table.stats().connected == 3
             values = columns([1.0, 1.0])
             veiled = np.concatenate([slots[:1], late])
@@ -150,6 +150,21 @@ class LifeConformance:
         late = await connected(table, "VEILED")
         assert not table.info(late).readable[0]
         return late
+
+    async def test_a_value_that_may_not_be_read_any_more(
+        self, table: ChannelTable, ioc: Ioc
+    ) -> None:
+        slots = await connected(table, "VEILED", "VEIL")
+        await table.write(slots[:1], columns([3.25]), WAIT)
+        await table.subscribe(slots[:1])
+        await drained_until(table, seen_value(slots[0], 3.25))
+        await table.write(slots[1:], columns([1.0]), WAIT)
+        try:
+            gone = await drained_until(table, lambda seen: seen.get(int(slots[0]), 0.0) is None)
+            assert gone.state.tolist() == [State.CONNECTED]
+        finally:
+            ioc.shell("dbpf VEIL 0")
+        await drained_until(table, seen_value(slots[0], 3.25))
 
     async def test_subscribed_without_the_right_to_read(
         self, table: ChannelTable, ioc: Ioc

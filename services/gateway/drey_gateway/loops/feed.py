@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import numpy as np
 from nats.aio.msg import Msg
 
 from drey.events.v1.directory_pb2 import DirectoryVersion
+from drey.events.v1.values_pb2 import ValueBatch
 from drey_core.directory import CatalogPage
 from drey_core.epochs import believable
 from drey_core.errors import Malformed, Unavailable
+from drey_core.values import Columns, Kind
 from drey_gateway import mapping
 from drey_gateway.domain.instances import InstanceBook
 from drey_gateway.domain.live import LiveState
@@ -54,6 +57,9 @@ class Feed:
         self._resync = [asyncio.Event() for _ in live.shards]
         self._directory_news = asyncio.Event()
         self._read_versions: dict[int, dict[int, tuple[int, int]]] = {}
+        self._directory_at: dict[int, tuple[int, int]] = {}
+        """Epoch and version of each shard's directory that was read last."""
+        self._directory_lock = asyncio.Lock()
         self._reconnects = 0
         self.instances = InstanceBook()
         self.loaded = asyncio.Event()
@@ -86,6 +92,7 @@ class Feed:
         except Malformed as error:
             note(error, "value batches")
             return
+        await self._read_labels(bus_message, columns)
         stream = self._live.shards[bus_message.shard].stream
         if bus_message.epoch >= stream.epoch and believable(bus_message.epoch, stream.epoch):
             self._live.shards[bus_message.shard].health.heard(time.monotonic_ns())
@@ -96,6 +103,25 @@ class Feed:
             self._changed()
         telemetry.loop_seconds.record(time.perf_counter() - begin, {"loop": "fold"})
         telemetry.loop_items.add(len(slots), {"loop": "fold"})
+
+    async def _read_labels(self, batch: ValueBatch, columns: Columns) -> None:
+        """Read the labels first that the enumerations of a batch have.
+
+        Where they cannot be read now the batch waits, as after a gap.
+        """
+        shard, needed = batch.shard, (batch.epoch, batch.directory_version)
+        stream = self._live.shards[shard].stream
+        if (
+            not batch.directory_version
+            or not stream.in_sync
+            or self._directory_at.get(shard, needed) >= needed
+            or not (columns.kind == Kind.ENUM).any()
+        ):
+            return
+        with suppress(Unavailable):  # said by those that read it over and over
+            await self._read_directory()
+        if self._directory_at[shard] < needed:
+            stream.lose()
 
     def _require_shard(self, shard: int) -> None:
         if shard >= self._live.shard_count:
@@ -165,6 +191,7 @@ class Feed:
         numbers = self._live.pages_of(shard)
         try:
             pages, stamps, fence = await self._image.read_shard(shard, numbers.tolist())
+            await self._read_directory()  # after them: labels that they have are there
         except Unavailable as error:
             log.warning("shard %d cannot be read: %s", shard, error.message)
             return False
@@ -212,6 +239,10 @@ class Feed:
         self.loaded.set()
 
     async def _read_directory(self) -> None:
+        async with self._directory_lock:
+            await self._follow_directory()
+
+    async def _follow_directory(self) -> None:
         versions = await self._image.directory_versions(self._live.shard_count)
         known_versions = {v.shard: v for v in versions if v is not None}
         wanted = [n for v in known_versions.values() for n in self._outdated_shards(v)]
@@ -219,6 +250,7 @@ class Feed:
         gone = np.setdiff1d(np.array(sorted(self._live.directory.pages), np.int64), every)
         if not known_versions or (not wanted and len(gone) == 0):
             # an image that was emptied says nothing about the catalog
+            self._note_directory(known_versions.values(), set())
             return
         pages = await self._image.catalog_pages(wanted)
         catalog = [p for p in pages if self._is_news(p)]
@@ -232,10 +264,14 @@ class Feed:
         for number in range(self._live.shard_count):
             if not self._in_sync(number):
                 self._resync[number].set()
-        for version in known_versions.values():
+        self._note_directory(known_versions.values(), lost)
+        self._changed()
+
+    def _note_directory(self, versions: Iterable[DirectoryVersion], lost: set[int]) -> None:
+        for version in versions:
             read = _page_versions(version)
             self._read_versions[version.shard] = {n: read[n] for n in read.keys() - lost}
-        self._changed()
+            self._directory_at[version.shard] = (version.epoch, version.version)
 
     def _outdated_shards(self, version: DirectoryVersion) -> list[int]:
         have = self._read_versions.get(version.shard, {})

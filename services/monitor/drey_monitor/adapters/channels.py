@@ -170,6 +170,7 @@ class ChannelHub:
         Whose info changed is noted for `take_info`.
         """
         async with self._lock:
+            # in this order: labels that a number needs are told before it
             values = self._table.drain()
             self._note_info(self._table.drain_info())
         return self._split_shards(values)
@@ -182,7 +183,23 @@ class ChannelHub:
         """
         if not self._info_changed.any():
             return None
-        slots = np.flatnonzero(self._info_changed & (self._shard == shard))[:_CHUNK]
+        return self._take_info_of_slots(self._news_of(shard)[:_CHUNK])
+
+    def take_info_of(self, shard: int, channels: I8) -> tuple[I8, InfoColumns] | None:
+        """As `take_info`, of those among `channels` only, and all of them at once."""
+        if not self._info_changed.any():
+            return None
+        slots = self._news_of(shard)
+        return self._take_info_of_slots(slots[np.isin(self._channel[slots], channels)])
+
+    def count_news(self, shard: int) -> int:
+        """How many channels of a shard `take_info` would give, all in all."""
+        return len(self._news_of(shard)) if self._info_changed.any() else 0
+
+    def _news_of(self, shard: int) -> I8:
+        return np.flatnonzero(self._info_changed & (self._shard == shard))
+
+    def _take_info_of_slots(self, slots: I8) -> tuple[I8, InfoColumns] | None:
         if not len(slots):
             return None
         self._info_changed[slots] = False

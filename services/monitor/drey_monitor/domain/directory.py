@@ -24,6 +24,8 @@ class DirectoryCut:
     catalog: dict[int, bytes]
     metadata: dict[int, MetadataPage]
     page_versions: dict[int, int]
+    relabeled: frozenset[int] = frozenset()
+    """Channels whose labels changed."""
 
     @property
     def changed(self) -> list[int]:
@@ -43,18 +45,24 @@ class DirectoryState:
         self._new_catalog: set[int] = set()
         self._new_metadata: set[int] = set()
         self._unversioned: set[int] = set()
+        self._relabeled: set[int] = set()
+        self._cut_labels: frozenset[int] = frozenset()
         self._changed = False
+        self.written_version = 0
+        """That which the image has had last under this epoch; 0: none."""
 
     @property
     def pages(self) -> list[int]:
         """Numbers of all pages, ascending."""
         return sorted(self._catalog)
 
-    def set_catalog(self, version: int, pages: Mapping[int, bytes]) -> None:
-        """Follow the catalog to `version`; `pages` are those that changed, encoded.
+    @property
+    def unwritten_labels(self) -> I8:
+        """Channels whose labels the image does not have: nobody can read their numbers."""
+        return np.array([*(self._relabeled | self._cut_labels)], np.int64)
 
-        The directory's version grows at once, so that batches cut from here on ask for it.
-        """
+    def set_catalog(self, version: int, pages: Mapping[int, bytes]) -> None:
+        """Follow the catalog to `version`; `pages` are those that changed, encoded."""
         if version == self.catalog_version and not pages:
             return
         self.catalog_version = version
@@ -76,11 +84,14 @@ class DirectoryState:
 
         Each channel at most once. Those of pages not here are ignored.
         """
-        self._unversioned.update(self._metadata.update(channels, info))
+        touched, relabeled = self._metadata.update(channels, info)
+        self._unversioned.update(touched)
+        self._relabeled.update(relabeled.tolist())
 
     def forget(self, channels: I8) -> None:
         """Nothing is known of these any more."""
         self._unversioned.update(self._metadata.forget(channels))
+        self._relabeled.difference_update(channels.tolist())
 
     def cut(self) -> DirectoryCut | None:
         """What changed since the last cut, or None."""
@@ -96,20 +107,31 @@ class DirectoryState:
             {n: self._catalog[n] for n in self._new_catalog},
             self._metadata.pages(self._new_metadata),
             dict(self._versions),
+            frozenset(self._relabeled),
         )
         self._new_catalog, self._new_metadata, self._changed = set(), set(), False
+        self._relabeled, self._cut_labels = set(), cut.relabeled
         return cut
+
+    def note_written(self, cut: DirectoryCut, *, is_current: bool) -> None:
+        """The image has the last cut; `is_current`: under the present epoch."""
+        self._cut_labels = frozenset()
+        if is_current:
+            self.written_version = cut.version
 
     def put_back(self, cut: DirectoryCut) -> None:
         """The cut was not written: its pages are in the next one again."""
         self._new_catalog |= cut.catalog.keys()
         self._new_metadata |= cut.metadata.keys()
+        self._relabeled |= cut.relabeled
+        self._cut_labels = frozenset()
         self._changed = True
 
     def mark_all(self) -> None:
         """The image has lost everything: all pages are in the next cut."""
         self._new_catalog |= self._catalog.keys()
         self._new_metadata.update(self._metadata.numbers.tolist())
+        self.written_version = 0
         self._grow_pages(())
 
     def _grow_pages(self, pages: Iterable[int]) -> None:

@@ -67,8 +67,11 @@ class MetadataTable:
         self._columns["limits"][index] = np.where(same, page.limits, np.nan)
         self._labels[index] = {slot: text for slot, text in page.labels.items() if same[slot]}
 
-    def update(self, channels: I8, info: InfoColumns) -> list[int]:
-        """Row i of `info` is of `channels[i]`, each once; numbers of the pages touched."""
+    def update(self, channels: I8, info: InfoColumns) -> tuple[list[int], I8]:
+        """Row i of `info` is of `channels[i]`, each once.
+
+        Gives the numbers of the pages touched, and the channels whose labels are others now.
+        """
         page, slot, here = self._find_places(channels)
         for name in _PLAIN:
             self._columns[name][page, slot] = getattr(info, name)[here]
@@ -77,8 +80,8 @@ class MetadataTable:
             limits[page, row, slot] = getattr(info, name)[here]
         self._columns["units"][page, slot] = _object_array(info.units)[here]
         self._columns["hosts"][page, slot] = _object_array(info.host)[here]
-        self._set_labels(page, slot, [info.labels[i] for i in here.tolist()])
-        return self._touch_page(page)
+        relabeled = self._set_labels(page, slot, [info.labels[i] for i in here.tolist()])
+        return self._touch_page(page), channels[here][relabeled]
 
     def forget(self, channels: I8) -> list[int]:
         """Nothing is known of these any more; numbers of the pages touched."""
@@ -123,14 +126,20 @@ class MetadataTable:
         touched: list[int] = self.numbers[mask].tolist()
         return touched
 
-    def _set_labels(self, page: I8, slot: I8, labels: list[tuple[bytes, ...]]) -> None:
+    def _set_labels(self, page: I8, slot: I8, labels: list[tuple[bytes, ...]]) -> list[int]:
+        """Which of these had others."""
+        changed: list[int] = []
         if not any(labels) and not any(self._labels):
-            return
-        for index, place, texts in zip(page.tolist(), slot.tolist(), labels, strict=True):
+            return changed
+        places = zip(page.tolist(), slot.tolist(), labels, strict=True)
+        for row, (index, place, texts) in enumerate(places):
+            if self._labels[index].get(place, ()) != texts:
+                changed.append(row)
             if texts:
                 self._labels[index][place] = texts
             else:
                 self._labels[index].pop(place, None)
+        return changed
 
 
 def _blank_columns(n: int) -> dict[str, NDArray[Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 
 from drey_core.errors import Unavailable
 from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.directory import DirectoryCut
-from drey_monitor.owned import Owned
+from drey_monitor.owned import Owned, Shards
 from drey_runtime import telemetry
 from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
@@ -20,20 +21,28 @@ from drey_runtime.image import EpochSuperseded, Image
 log = logging.getLogger(__name__)
 
 _DEADLINE_S = 1.0
+_PAUSE = 4
+"""Times what a write took: a machine that connects has news of every page many times."""
 
 
 class DirectoryWriter:
-    """Writes what changed, at once for the catalog, each `period` for metadata.
+    """Writes what changed: soon, where it is the catalog, little, or labels that values wait for.
 
-    The image first and NATS after it: who hears of a version finds its pages. While Redis is away
-    nothing is announced.
+    Other metadata each `period`. The image first and NATS after it: who hears of a version finds
+    its pages. While Redis is away nothing is announced.
     """
 
     def __init__(
-        self, hub: ChannelHub, image: Image, bus: Bus, owned: Owned, period: float
+        self,
+        hub: ChannelHub,
+        image: Image,
+        bus: Bus,
+        owned: Owned,
+        shards: Shards,
+        period: float,
     ) -> None:
         self._hub, self._image, self._bus = hub, image, bus
-        self._owned, self._period = owned, period
+        self._owned, self._shards, self._period = owned, shards, period
 
     async def run(self) -> None:
         """Write for ever. Raises `EpochSuperseded` when a newer owner has the shard."""
@@ -49,9 +58,11 @@ class DirectoryWriter:
             cut = self._owned.directory.cut()
             if cut is None:
                 continue
+            began = time.monotonic()
             try:
                 await self._write_cut(cut)
                 failures = 0
+                await asyncio.sleep(min(_PAUSE * (time.monotonic() - began), self._period))
             except EpochSuperseded as error:
                 if error.epoch > self._owned.state.epoch:
                     raise
@@ -73,7 +84,8 @@ class DirectoryWriter:
             await asyncio.sleep(0)
         self._owned.require_valid()
         await self._image.write_directory(everything, cut.catalog, metadata)
-        self._owned.directory_written = epoch
+        self._owned.note_directory_written(cut, epoch)
+        self._shards.changed.set()
         telemetry.loop_items.add(len(cut.changed), {"loop": "directory"})
         changed = mapping.directory_version(shard, epoch, cut, cut.changed)
         with suppress(Unavailable, TimeoutError):

@@ -178,7 +178,13 @@ class Owner:
 
     async def _own(self, term: Term) -> None:
         granted = term.epoch
-        owned = Owned(self._shard, next_epoch(granted), round(self._settings.settle * 1e9), term)
+        owned = Owned(
+            self._shard,
+            next_epoch(granted),
+            round(self._settings.settle * 1e9),
+            term,
+            self._hub.take_info_of,
+        )
         log.info("owning shard %d under epoch %d", self._shard, owned.state.epoch)
         try:
             async with asyncio.TaskGroup() as group:
@@ -213,7 +219,12 @@ class Owner:
             BatchPublisher(self._bus, owned),
             ImageWriter(self._image, owned),
             DirectoryWriter(
-                self._hub, self._image, self._bus, owned, self._settings.metadata_period
+                self._hub,
+                self._image,
+                self._bus,
+                owned,
+                self._shards,
+                self._settings.metadata_period,
             ),
             Heartbeats(self._settings, self._hub, self._shards, self._image, self._bus, owned),
         )
@@ -316,7 +327,7 @@ class Owner:
         change = plan.change
         self._change_state(owned, plan, inherited)
         owned.directory.set_catalog(plan.version, plan.pages)
-        owned.directory.forget(change.removed)
+        owned.forget(change.removed)
         owned.followed.update(plan.pages)
         self._shards.changed.set()
         owned.image_wake.set()

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _LONG_SLEEP_S = 1.0
 _CHECK_S = 1.0
+_FEW = 256
+"""Channels whose metadata changed: so many are written at once, more when the time for it comes."""
 
 
 class Ticker:
@@ -83,6 +85,8 @@ class Ticker:
             self._shards.fold(shard, values)
             telemetry.loop_items.add(len(values), {"loop": "drain"})
         for owned in self._shards:
+            if 0 < self._hub.count_news(owned.shard) <= _FEW:
+                owned.directory_wake.set()
             self._cut_batch(owned)
 
     def _cut_batch(self, owned: Owned) -> None:
@@ -97,7 +101,7 @@ class Ticker:
                 epoch=owned.state.epoch,
                 sequence=cut.sequence,
                 time_ns=now_ns(),
-                directory_version=owned.directory.version,
+                directory_version=owned.directory.written_version,
             )
         )
         if log.isEnabledFor(logging.DEBUG):

@@ -152,11 +152,11 @@ class LiveMachine:
     async def read_channels(self, channels: I8) -> LivePages:
         """The pages of channels (0 means none), and their metadata, as of now."""
         numbers = pages_of(channels)
-        (pages, _), metadata, silent = await together(
-            self._image.read_pages(numbers.tolist()),
-            self.metadata(numbers),
-            self._silent_shards(),
+        (pages, _), silent = await together(
+            self._image.read_pages(numbers.tolist()), self._silent_shards()
         )
+        # after the values: a monitor writes a value when the labels that it has are written
+        metadata = await self.metadata(numbers)
         return LivePages(pages, silent, metadata)
 
     async def metadata(self, numbers: I8) -> ChannelMetadata:

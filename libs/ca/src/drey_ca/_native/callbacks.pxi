@@ -52,10 +52,24 @@ cdef inline void lose(Shared* t, Slot* slot, int64_t when) noexcept nogil:
         t.connected -= 1
         slot.state = DISCONNECTED
         slot.state_time = when
+        if slot.unlabeled and not slot.bygone:
+            drop_value(slot)  # nobody knows what the number meant
         if t.operations_open:
             t.pump_all = True  # what is queued for it waits for its return
             tell_thread(t)
         mark_dirty(t, <int32_t>(slot - t.slots))
+
+
+cdef inline void drop_value(Slot* slot) noexcept nogil:
+    blob_release(slot.value.blob)
+    memset(&slot.value, 0, sizeof(Value))
+    slot.unseen = slot.bygone = False
+
+
+cdef inline bint withheld(const Slot* slot) noexcept nogil:
+    """Whether a value has come that cannot be told yet: a number of an enum without its labels."""
+    return (slot.unlabeled and slot.state == CONNECTED and slot.value.kind == KIND_ENUM
+            and not slot.bygone)
 
 
 cdef inline void gain(
@@ -76,6 +90,8 @@ cdef inline void gain(
         t.hosts[host].reader = index
     doubt_host(t, &t.hosts[host])  # a circuit that came back may still hold what it was given
     slot.long_string = slot.dollar and native == DBR_CHAR
+    slot.bygone = slot.value.kind != KIND_NONE
+    slot.unlabeled = native == DBR_ENUM
     if slot.state != CONNECTED:
         t.connected += 1
         slot.state = CONNECTED
@@ -139,6 +155,9 @@ cdef inline void keep_value(event_handler_args args, int ask) noexcept nogil:
         slot.unheard_since = 0
     if args.status != ECA_NORMAL:
         # Lost connection or access, which come as events of their own too.
+        if args.status == ECA_NORDACCESS and slot.value.kind != KIND_NONE:
+            drop_value(slot)  # what it is from now on nobody may know
+            mark_dirty(t, index_of(args.usr))
         t.bad_events += (
             args.status != ECA_DISCONN and args.status != ECA_NORDACCESS
             and args.status != ECA_CHANDESTROY)
@@ -170,20 +189,22 @@ cdef inline void keep_value(event_handler_args args, int ask) noexcept nogil:
         return
     if ask == EVENTS:
         t.updates += 1
-        if not slot.fed and says_the_same(&slot.value, &fresh):
+        if not slot.fed and not slot.bygone and says_the_same(&slot.value, &fresh):
             slot.fed = True  # from here on it is the subscription's; nothing to publish again
             unlock(t)
             return
         slot.merged += slot.unseen and slot.fed
         slot.fed = True
-    elif slot.fed:  # events are newer than what was read before they were asked for
+    elif slot.fed and not slot.bygone:  # events are newer than what was read before they were asked for
         blob_release(fresh.blob)
         unlock(t)
         return
     blob_release(slot.value.blob)
     slot.value = fresh
     slot.unseen = True
-    mark_dirty(t, index_of(args.usr))
+    slot.bygone = False
+    if not withheld(slot):
+        mark_dirty(t, index_of(args.usr))
     unlock(t)
 
 
@@ -217,19 +238,28 @@ cdef inline void keep_metadata(event_handler_args args, int ask) noexcept nogil:
     cdef Meta fresh
     cdef Meta* kept
     cdef int basic = args.type - DBR_CTRL
+    cdef bint first, good
     if t == NULL:
         return
     lock(t)
     slot = live(t, args.usr, True)
-    if slot != NULL:
-        answered(t, slot, ask)
-    if slot == NULL or args.status != ECA_NORMAL:
+    if slot == NULL:
         unlock(t)
         return
-    if basic != slot.native or args.dbr == NULL or basic == DBR_STRING:
-        t.bad_events += 1
-    elif not decode_ctrl(&fresh, <const char*>args.dbr, basic):
-        t.bad_events += 1
+    answered(t, slot, ask)
+    if args.status == ECA_DISCONN or args.status == ECA_CHANDESTROY:
+        unlock(t)
+        return
+    first = slot.unlabeled
+    slot.unlabeled = False
+    if first and slot.unseen:
+        mark_dirty(t, index_of(args.usr))
+    good = (args.status == ECA_NORMAL and basic == slot.native and args.dbr != NULL
+            and basic != DBR_STRING and decode_ctrl(&fresh, <const char*>args.dbr, basic))
+    if not good:
+        t.bad_events += args.status == ECA_NORMAL
+        if first:
+            forget_meta(t, slot)
     elif slot.meta != NULL and same_meta(slot.meta, &fresh):
         blob_release(fresh.labels)
     else:
@@ -243,6 +273,14 @@ cdef inline void keep_metadata(event_handler_args args, int ask) noexcept nogil:
             slot.meta = kept
             mark_info(t, index_of(args.usr))
     unlock(t)
+
+
+cdef inline void forget_meta(Shared* t, Slot* slot) noexcept nogil:
+    """The server does not tell the labels: those of an earlier connection do not count."""
+    if slot.meta != NULL:
+        free_meta(slot.meta)
+        slot.meta = NULL
+        mark_info(t, <int32_t>(slot - t.slots))
 
 
 cdef inline void doubt_host(Shared* t, Host* host) noexcept nogil:

@@ -54,6 +54,8 @@ cdef struct Slot:
     bint info_listed
     bint attended  # in the list of slots for the CA thread
     bint fed  # an event has come since the channel has this type
+    bint bygone  # its value is of an earlier connection
+    bint unlabeled  # an enum whose metadata has not come since it connected
     uint8_t asked  # a bit for each of the asks below that waits for its answer, counted at `asked_host`
     int32_t asked_host
 
@@ -429,7 +431,7 @@ cdef inline void forget_value(Shared* t, Slot* slot) noexcept nogil:
     """No value and no metadata any more: what comes next is of another type."""
     blob_release(slot.value.blob)
     memset(&slot.value, 0, sizeof(Value))
-    slot.unseen = slot.fed = False
+    slot.unseen = slot.fed = slot.bygone = False
     free_meta(slot.meta)
     slot.meta = NULL
 

@@ -649,8 +649,8 @@ cdef class _Drain:
                 lock(t)
                 for i in range(at, stop):
                     slot = &t.slots[items[i]]
-                    if not slot.dirty:
-                        slot.listed = False
+                    if not slot.dirty or withheld(slot):
+                        slot.dirty = slot.listed = False
                     elif slot.value.blob != NULL:
                         heap_row[heaped] = i
                         heaped += 1
@@ -669,7 +669,8 @@ cdef class _Drain:
         cdef uint64_t merged = slot.merged
         self.key[i] = index
         self.kind[i] = slot.value.kind
-        self.state[i] = slot.state
+        # until a value of this connection has come, the row is that of the former one
+        self.state[i] = DISCONNECTED if slot.bygone else slot.state
         self.origin[i] = origin_of(slot)
         self.severity[i] = slot.value.severity
         self.status[i] = slot.value.status

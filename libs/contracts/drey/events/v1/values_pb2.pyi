@@ -62,7 +62,9 @@ class ValueBatch(_message.Message):
     time_ns: _builtins.int
     """When it was cut, nanoseconds since 1970 UTC."""
     directory_version: _builtins.int
-    """Version of the shard's directory that it needs (see `DirectoryVersion`)."""
+    """Version of the shard's directory, of this epoch, whose labels its enumerations have (see
+    `DirectoryVersion`); it can be read in the image by now. 0: those of the epoch before.
+    """
     part: _builtins.int
     """Part of the sequence, from 0."""
     more: _builtins.bool
@@ -187,7 +189,7 @@ class Heartbeat(_message.Message):
     tick_ms: _builtins.int
     """Period of publishing, milliseconds."""
     directory_version: _builtins.int
-    """Version of the directory that it publishes by."""
+    """Version of the directory that it publishes by; it may not have been written yet."""
     settled: _builtins.bool
     """Every channel of the directory was searched for, and those found have their first value."""
     catalog_version: _builtins.int

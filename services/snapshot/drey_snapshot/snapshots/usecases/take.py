@@ -170,8 +170,10 @@ class Taker:
         Raises `FailedPrecondition` where a gate refuses, `Unavailable` where a part is away.
         """
         begin = time.monotonic_ns()
-        gathered, metadata = await together(
-            self._gather_values(order, scope), self._metadata.current_or_cached()
+        gathered = await self._gather_values(order, scope)
+        # after the values: a monitor writes a value when the labels that it has are written
+        metadata = await (
+            self._metadata.current() if gathered.shards else self._metadata.current_or_cached()
         )
         require_coverage(
             gathered.pages,
@@ -473,12 +475,11 @@ class Taker:
         everything = Selector(all=True)
         kept = self._scopes.get((everything, None))
         guess = np.zeros(0, np.int64) if kept is None else kept.page_numbers
-        view, live, metadata = await together(
-            self._catalog.current(), self._live.read_pages(guess), self._metadata.current()
-        )
+        view, live = await together(self._catalog.current(), self._live.read_pages(guess))
         scope = await self._scope_of(view, everything)
         if not np.array_equal(scope.page_numbers, guess):
             live = await self._live.read_pages(scope.page_numbers)
+        metadata = await self._metadata.current()  # after the values, see `gather_values`
         hashes = {n: known_page.hash for n, known_page in metadata.known.items()}
         return ValuesView(
             DirectoryView(self._names_of(view), metadata.index, hashes),
