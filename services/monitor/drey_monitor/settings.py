@@ -34,8 +34,8 @@ class MonitorSettings(ChannelAccessSettings):
         0.5,
         ge=0.05,
         le=60,
-        description="Seconds for which changes of metadata are collected, where they are many. Labels that"
-        " values wait for are written at once.",
+        description="Seconds for which changes of metadata are collected, where they are many."
+        " Labels that values wait for are written at once.",
     )
     catalog_poll: float = Field(
         1.0,

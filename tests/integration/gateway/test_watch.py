@@ -112,7 +112,7 @@ class LabelClient(WatchClient):
 
     def _put(self, rows: Any) -> None:
         super()._put(rows)
-        held = self.rows[1].setpoint if 1 in self.rows else value_pb2.ChannelValue()
+        held = self.rows[1].setpoint
         if held.WhichOneof("data") == "enum_value" and held.state == State.CONNECTED:
             self.read_as.append((held.enum_value.index, held.enum_value.label))
 
