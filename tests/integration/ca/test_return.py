@@ -94,6 +94,8 @@ async def test_what_is_told_of_a_channel_is_of_its_present_connection(table):
         await told.until(lambda: gate.kept)
         gate.kept.clear()
         assert {row[0] for row in told.rows[NEVER]} <= {None}
+        unheard = table.connections().unheard_ns[slots] > 0
+        assert unheard.tolist() == [name == NEVER for name in NAMES]
         assert told.last()[CHOICE] == (1, State.CONNECTED, OLD)
 
         # the server comes back; some of what it says is late
@@ -122,5 +124,6 @@ async def test_what_is_told_of_a_channel_is_of_its_present_connection(table):
         assert told.last()[SAME][0] == 4.5
         assert told.last()[CHOICE] == (0, State.CONNECTED, NEW)
         assert told.last()[NEVER] == (1, State.CONNECTED, OLD)
+        assert not table.connections().unheard_ns[slots].any()
         if MUTE in channels:
             assert told.last()[MUTE] == (1, State.CONNECTED, ())

@@ -403,7 +403,8 @@ class AiocaTable:
             )
 
     def _on_value(self, channel: _Channel, event: Any) -> None:
-        channel.unheard_since = 0
+        if not channel.unlabeled:
+            channel.unheard_since = 0
         try:
             value = _decode_event(event)
         except _BadCount:
@@ -425,6 +426,8 @@ class AiocaTable:
             tuple(label.encode() for label in getattr(event, "enums", ())),
         )
         changed = repr(metadata) != repr(channel.metadata)  # NaN is not equal to itself
+        if channel.withheld:
+            channel.unheard_since = 0
         channel.metadata, channel.unlabeled = metadata, False
         self._mark_changed(channel, value=channel.unseen, info=changed)
 

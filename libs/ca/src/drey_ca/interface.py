@@ -85,7 +85,8 @@ class Connections:
     `servers`, -1 where there is no such channel or it has never connected. `askable`: connected,
     a scalar and readable, so that a read of it costs next to nothing. `unheard_ns`: for how long
     the subscription of a connected, readable channel has been waiting for its first event, since it
-    was asked for or the channel came back; 0 where something came of it, be it a refusal.
+    was asked for or the channel came back, and an enum's for its labels; 0 where something came of
+    it, be it a refusal.
     """
 
     servers: list[str]

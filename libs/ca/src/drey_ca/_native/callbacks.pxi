@@ -151,7 +151,7 @@ cdef inline void keep_value(event_handler_args args, int ask) noexcept nogil:
         unlock(t)
         return
     answered(t, slot, ask)
-    if ask == EVENTS:
+    if ask == EVENTS and not slot.unlabeled:
         slot.unheard_since = 0
     if args.status != ECA_NORMAL:
         # Lost connection or access, which come as events of their own too.
@@ -254,6 +254,8 @@ cdef inline void keep_metadata(event_handler_args args, int ask) noexcept nogil:
     slot.unlabeled = False
     if first and slot.unseen:
         mark_dirty(t, index_of(args.usr))
+    if first and slot.fed and not slot.bygone:
+        slot.unheard_since = 0
     good = (args.status == ECA_NORMAL and basic == slot.native and args.dbr != NULL
             and basic != DBR_STRING and decode_ctrl(&fresh, <const char*>args.dbr, basic))
     if not good:
