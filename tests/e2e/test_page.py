@@ -530,6 +530,7 @@ def test_it_can_be_used_without_seeing_it(running: Running, theme: str) -> None:
                 ("s", "table"),
                 ("d", "select"),
                 ("r", "table"),
+                ("l", "table"),
                 ("j", "table"),
                 ("a", "table"),
                 ("k", "table"),

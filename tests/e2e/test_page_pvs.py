@@ -1,4 +1,4 @@
-"""A PV on the operators' page: its history, its edit."""
+"""A PV on the operators' page: its history, its edit, its policy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from uuid import uuid4
 from playwright.async_api import expect
 
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
+from drey.policy.v1 import policy_service_pb2, policy_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from tests.e2e.conftest import PVS, Running
 from tests.e2e.page_calls import (
@@ -141,3 +142,42 @@ def test_who_may_not_edit_is_told_why(running: Running) -> None:
             await expect(edit).to_have_attribute("title", re.compile("takes the role editor"))
 
     running.do(scenario())
+
+
+def test_policies_are_listed_and_a_pv_tells_who_says_what(running: Running) -> None:
+    """Of a PV's parts one comes from itself, one from its device, the rest from Drey."""
+    name = f"PAGE:{uuid4().hex[:8]}"
+    policies = policy_service_pb2_grpc.PolicyServiceStub(running.channel)
+    with purged(running, name):
+        pv = own_pv(running, name, ramp_step=0.5)
+        request = catalog_service_pb2.UpdatePvRequest(
+            pv={"id": pv.id, "device": name}, update_mask={"paths": ["device"]}
+        )
+        running.catalog.UpdatePv(request, **running.call())
+        policy = {"device": name, "policy": {"stage": 4}, "comment": "late"}
+        create = policy_service_pb2.CreatePolicyRequest(policy=policy)
+        made = policies.CreatePolicy(create, **running.call()).policy
+
+        async def scenario() -> None:
+            async with open_page(running, role="VIEWER") as page:
+                await go_tab(page, "l")
+                await search_words(page, name)
+                row = page.get_by_role("row").filter(has_text=f"device {name}")
+                await expect(row).to_contain_text("Stage 4")
+                await expect(row).to_contain_text("late")
+                await page.goto(f"{running.stack.web}/#/pvs/{pv.number}")
+                details = page.get_by_role("complementary", name=f"Details of {name}")
+                await details.get_by_role("button", name="How a restore treats it").click()
+                parts = details.get_by_role("region", name="How a restore treats it")
+                stage = parts.get_by_role("row").filter(has_text="Stage")
+                await expect(stage).to_contain_text(f"its device {name}")
+                step = parts.get_by_role("row").filter(has_text="Step at most")
+                await expect(step).to_contain_text("the PV itself")
+                done = parts.get_by_role("row").filter(has_text="done when")
+                await expect(done).to_contain_text("Drey")
+
+        try:
+            running.do(scenario())
+        finally:
+            delete = policy_service_pb2.DeletePolicyRequest(id=made.id)
+            policies.DeletePolicy(delete, **running.call())

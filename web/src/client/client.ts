@@ -8,6 +8,7 @@ import { CatalogService } from "../../gen/drey/catalog/v1/catalog_service_pb";
 import { CompareService } from "../../gen/drey/compare/v1/compare_service_pb";
 import { JobService } from "../../gen/drey/job/v1/job_service_pb";
 import { MonitorService } from "../../gen/drey/monitor/v1/monitor_service_pb";
+import { PolicyService } from "../../gen/drey/policy/v1/policy_service_pb";
 import { RestoreService } from "../../gen/drey/restore/v1/restore_service_pb";
 import { SnapshotService } from "../../gen/drey/snapshot/v1/snapshot_service_pb";
 import { SystemService } from "../../gen/drey/system/v1/system_service_pb";
@@ -73,6 +74,7 @@ export class DreyClient {
   readonly compare: Client<typeof CompareService>;
   readonly job: Client<typeof JobService>;
   readonly monitor: Client<typeof MonitorService>;
+  readonly policy: Client<typeof PolicyService>;
   readonly restore: Client<typeof RestoreService>;
   readonly snapshot: Client<typeof SnapshotService>;
   readonly system: Client<typeof SystemService>;
@@ -89,6 +91,7 @@ export class DreyClient {
     this.compare = createClient(CompareService, used);
     this.job = createClient(JobService, used);
     this.monitor = createClient(MonitorService, used);
+    this.policy = createClient(PolicyService, used);
     this.restore = createClient(RestoreService, used);
     this.snapshot = createClient(SnapshotService, used);
     this.system = createClient(SystemService, used);

@@ -25,6 +25,7 @@ const LATER = {
   drift: async () => ({ default: (await import("./drift")).DriftTab }),
   jobs: async () => ({ default: (await import("./jobs")).JobsTab }),
   keys: async () => ({ default: (await import("./keys")).KeysTab }),
+  policies: async () => ({ default: (await import("./policies")).PoliciesTab }),
   restore: async () => ({ default: (await import("./restore")).RestoreTab }),
   snapshots: async () => ({ default: (await import("./snapshots")).SnapshotsTab }),
 } as const;
@@ -63,6 +64,7 @@ const TABS: readonly Tab[] = [
   { id: "snapshots", title: "Snapshots", letter: "s", component: lazy(LATER.snapshots), fills: true },
   { id: "drift", title: "Drift", letter: "d", component: lazy(LATER.drift), fills: true },
   { id: "restore", title: "Restore", letter: "r", component: lazy(LATER.restore), fills: true },
+  { id: "policies", title: "Policies", letter: "l", component: lazy(LATER.policies), fills: true },
   { id: "jobs", title: "Jobs", letter: "j", component: lazy(LATER.jobs), fills: true },
   { id: "audit", title: "Audit", letter: "a", component: lazy(LATER.audit), fills: true },
   { id: "keys", title: "Keys", letter: "k", component: lazy(LATER.keys), fills: true },

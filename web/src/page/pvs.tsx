@@ -6,6 +6,7 @@ import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
 import { Legend, Plot } from "./lazy_plot";
 import { PvEdit } from "./pv_edit";
 import { PvHistory } from "./pv_history";
+import { EffectivePolicy } from "./pv_policy";
 import type { PvStore } from "./pv_store";
 import { useSession } from "./session";
 import { alarmWords, channelMark, counted, enumWords, graver, nanosecondsText, type Mark } from "./words";
@@ -343,6 +344,7 @@ interface DetailProps {
 function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onHistory, onClose }: DetailProps) {
   const { may } = useSession();
   const [edits, setEdits] = useState(false);
+  const [showsPolicy, setShowsPolicy] = useState(false);
   const { state } = store.watch;
   const slot = state.slotOf(number);
   useRedraw(() => (slot === undefined ? -1 : state.changed[slot]!));
@@ -404,6 +406,14 @@ function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onH
           <dt>Restores</dt>
           <dd>{pv.readOnly ? "never write it (read-only)" : pv.setpoint === undefined ? "never write it (no setpoint)" : "may write it"}</dd>
         </dl>
+      )}
+      {pv !== undefined && pv.setpoint !== undefined && may("catalog.policies.get") && (
+        <>
+          <button aria-expanded={showsPolicy} onClick={() => setShowsPolicy(!showsPolicy)}>
+            How a restore treats it
+          </button>
+          {showsPolicy && <EffectivePolicy pvId={pv.id} etag={pv.etag} />}
+        </>
       )}
     </aside>
   );
