@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -18,10 +19,13 @@ from drey_ca import open_table
 from drey_cli import digests
 from drey_core.values import Columns, Kind
 from drey_machine import SimPv
+from drey_runtime import status
 from drey_runtime.image import Image
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import RestoreSite, RestoreWorld
+
+from .acts import planned, set_policies
 
 Skip = restore_pb2.SkipReason
 
@@ -109,6 +113,35 @@ async def test_records_that_would_not_take_it_and_aliases_are_left_out(site: Res
     await put(world, LOCKED__DISP=0.0, DISABLED__DISA=0.0, TURNED__DISA=1.0)
     again = await site.plan_items((await site.plan(snapshot_id)).id)
     assert reasons(again) == {"OTHER": "DUPLICATE_ADDRESS"}
+
+
+@pytest.mark.parametrize(("held", "wanted"), [(ALIAS, PLAIN), (PLAIN, ALIAS)])
+async def test_a_record_is_held_under_all_its_names(
+    site: RestoreSite, held: str, wanted: str
+) -> None:
+    world = site.world
+    # a ramp that takes for ever: the other restore comes while it climbs
+    ramp = {"ramp_step": 1.0, "ramp_rate": 0.01}
+    set_policies(world, **{held.removeprefix("R:"): ramp})
+    await put(world, PLAIN=5.0)
+    snapshot_id = await world.take()
+    await put(world, PLAIN=0.0)
+    plans = [await planned(site, [name], snapshot_id=snapshot_id) for name in (held, wanted)]
+    assert [plan.writes for plan in plans] == [1, 1]
+    holder = await site.execute(plans[0])
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await site.execute(plans[1])
+    name, details = status.reason_of(refused.value)
+    assert name == "CHANNELS_HELD"
+    assert details == details | {"restore_id": holder.id, "held_by": "ann", "pv": wanted}
+    told = str(refused.value.details())
+    assert f"restore {holder.id} of ann" in told
+    assert f"the first is {wanted}, which it calls {held}" in told
+    # once it has ended the record is let go, under each of its names
+    await site.call("AbortRestore", pb.AbortRestoreRequest(id=holder.id))
+    await site.ended(holder.id)
+    again = await site.execute(plans[1], all=pb.AllMoved())  # by a step of the ramp, maybe
+    assert (await site.ended(again.id)).all_verified
 
 
 @pytest.mark.parametrize("more_settings", [{"refuse": ""}])

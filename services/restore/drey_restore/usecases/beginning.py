@@ -11,7 +11,7 @@ from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import count_verdicts, initial_verdicts
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.records import RestoreRecord
-from drey_restore.usecases.holding import fields_of, refuse_held
+from drey_restore.usecases.holding import fields_of, first_writing, refuse_held
 from drey_runtime import audit
 from drey_runtime.admission import Room
 from drey_runtime.clock import new_id
@@ -112,9 +112,11 @@ class Beginning:
                 wanted = fields_of(items)
             both = wanted & fields_of(held)
             if both:
+                name, theirs = first_writing(items, both), first_writing(held, both)
+                as_named = name if name == theirs else f"{name}, which it calls {theirs}"
                 raise FailedPrecondition(
                     f"restore {other.id} of {other.principal} is writing {len(both)} of these"
-                    f" channels, the first is {min(both)}; wait for it, or abort it",
+                    f" channels, the first is {as_named}; wait for it, or abort it",
                     reason=Reason.CHANNELS_HELD,
-                    metadata={"restore_id": other.id, "held_by": other.principal},
+                    metadata={"restore_id": other.id, "held_by": other.principal, "pv": name},
                 )

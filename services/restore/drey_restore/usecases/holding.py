@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 
 from drey_core.errors import FailedPrecondition, Reason
@@ -16,6 +16,13 @@ def fields_of(items: PlanItems) -> set[str]:
     if not items.records and not any(mark in "".join(addresses) for mark in ".$"):
         return set(addresses)  # none of them can be another name of one
     return {items.field_written(row) for row in items.writes.tolist()}
+
+
+def first_writing(items: PlanItems, fields: Container[str]) -> str:
+    """Name of the first PV of a plan, in the order of writing, that writes one of `fields`."""
+    rows = items.writes.tolist()
+    name: str = next(items.names[row] for row in rows if items.field_written(row) in fields)
+    return name
 
 
 def refuse_held(held: Sequence[HeldWrite], items: PlanItems) -> None:

@@ -86,8 +86,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `moved`, `first_moved`.
     """
     ERROR_REASON_CHANNELS_HELD: _ErrorReason.ValueType  # 26
-    """FAILED_PRECONDITION. Another restore holds channels of this one. Metadata: `restore_id`,
-    `held_by`.
+    """FAILED_PRECONDITION. Another restore holds channels of this one, by whatever name of their records.
+    Metadata: `restore_id`, `held_by`, `pv` (the first of them).
     """
     ERROR_REASON_WRONG_STATE: _ErrorReason.ValueType  # 27
     """FAILED_PRECONDITION. The resource is not in a state for this. Metadata: `state`."""
@@ -227,8 +227,8 @@ ERROR_REASON_MACHINE_MOVED: ErrorReason.ValueType  # 25
 Metadata: `moved`, `first_moved`.
 """
 ERROR_REASON_CHANNELS_HELD: ErrorReason.ValueType  # 26
-"""FAILED_PRECONDITION. Another restore holds channels of this one. Metadata: `restore_id`,
-`held_by`.
+"""FAILED_PRECONDITION. Another restore holds channels of this one, by whatever name of their records.
+Metadata: `restore_id`, `held_by`, `pv` (the first of them).
 """
 ERROR_REASON_WRONG_STATE: ErrorReason.ValueType  # 27
 """FAILED_PRECONDITION. The resource is not in a state for this. Metadata: `state`."""
