@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -131,9 +131,13 @@ async def live(
     moving: int = 0,
     groups: int = 10,
     monitors: int = 1,
+    settings_of: Callable[[int], Mapping[str, str]] = lambda _: {},
     http: HttpOptions | None = None,
 ) -> AsyncIterator[LiveSite]:
-    """IOC, stack and catalog; with `monitors` running and every value published."""
+    """IOC, stack and catalog; with `monitors` running and every value published.
+
+    `settings_of` a monitor's number: DREY_… of its own.
+    """
     async with AsyncExitStack() as resources:
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="drey-bench-")))
         source = await resources.enter_async_context(
@@ -149,7 +153,7 @@ async def live(
         live_site = LiveSite(site, source, listener)
         live_site.watch_for_all()
         for number in range(monitors):
-            await live_site.start_monitor(implementation, number)
+            await live_site.start_monitor(implementation, number, **settings_of(number))
         if monitors:
             await live_site.until_valued()
             await live_site.until_known()

@@ -1,6 +1,7 @@
 """The owner of the shard is killed with `kill -9`: time to fresh values at the watcher.
 
 And it is stopped with SIGTERM, upon which it hands over: the longest time without values there.
+Both by the embedded lock, and by a Kubernetes Lease.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ import itertools
 import os
 import signal
 import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -18,15 +23,18 @@ from bench.names import readbacks
 from bench.report import Result
 from bench.watcher import Watcher, stamp, watching
 from drey.monitor.v1 import monitor_service_pb2
+from drey_testing.cluster.api_server import ApiServer
+from drey_testing.cluster.programs import ProgramsMissing
 
 _MOVING = 400
 _RATE_HZ = 10.0
 _LONG_S = 60.0
-_TARGET_S = 1.0
+_TARGET_S, _LEASE_TARGET_S = 1.0, 6.0
 _HAND_OVER_S = 1.0
 _KNOWN_S = 3.0
 """Owner and standby have heard of each other."""
 _AFTER_S = 2.0
+_NAMESPACE = "bench"
 
 
 class _Fresh:
@@ -92,14 +100,16 @@ async def _hand_over(site: LiveSite, watcher: Watcher) -> float:
     return max(later - earlier for earlier, later in itertools.pairwise(arrivals)) / 1e9
 
 
-async def run(pvs: int, runs: int) -> Result:
-    """Two monitors; `pvs` channels, 400 of which move at 10 Hz and are watched."""
-    result = Result("failover", pvs)
-    mine, moving = await ours(), min(_MOVING, pvs)
-    result.notes.append(f"channel access: {mine}; the embedded lock; a standby waits")
+async def _measure(
+    pvs: int, runs: int, implementation: str, settings_of: Callable[[int], Mapping[str, str]]
+) -> tuple[list[float], list[float]]:
+    """Seconds after a kill, and without values at a hand-over, of two monitors."""
     seconds: list[float] = []
     gaps: list[float] = []
-    async with live(pvs, mine, moving=moving, monitors=2) as site:
+    moving = min(_MOVING, pvs)
+    async with live(
+        pvs, implementation, moving=moving, monitors=2, settings_of=settings_of
+    ) as site:
         names = site.names_of(readbacks(moving))
         await site.ioc.rate(_RATE_HZ)
         metadata = site.site.call["metadata"]
@@ -112,8 +122,48 @@ async def run(pvs: int, runs: int) -> Result:
                 await site.until_standby()
                 await asyncio.sleep(_KNOWN_S)
                 gaps.append(await _hand_over(site, watcher))
+    return seconds, gaps
+
+
+@asynccontextmanager
+async def _leases() -> AsyncIterator[Callable[[int], Mapping[str, str]]]:
+    """A Lease at an API server of its own; settings of monitors that own by it, as shipped."""
+    with TemporaryDirectory(prefix="drey-bench-") as folder:
+        async with ApiServer.started(Path(folder)) as server:
+            namespace = {"metadata": {"name": _NAMESPACE}}
+            await server.call("POST", "/api/v1/namespaces", namespace)
+            leases = f"/apis/coordination.k8s.io/v1/namespaces/{_NAMESPACE}/leases"
+            await server.call("POST", leases, {"metadata": {"name": "drey-shard-0"}})
+            kubeconfig = str(server.kubeconfig())
+            yield lambda number: {
+                "DREY_MONITOR_LEASE": "kubernetes",
+                "DREY_MONITOR_LEASE_NAMESPACE": _NAMESPACE,
+                "DREY_MONITOR_LEASE_IDENTITY": f"monitor-{number}",
+                "DREY_MONITOR_LEASE_KUBECONFIG": kubeconfig,
+            }
+
+
+async def run(pvs: int, runs: int) -> Result:
+    """Two monitors; `pvs` channels, 400 of which move at 10 Hz and are watched.
+
+    By the embedded lock, then by a Lease where the programs of Kubernetes are built.
+    """
+    result = Result("failover", pvs)
+    mine = await ours()
+    result.notes.append(f"channel access: {mine}; a standby waits")
+    seconds, gaps = await _measure(pvs, runs, mine, lambda _: {})
     result.figure("median_s", seconds, _TARGET_S)
     result.figure("worst_s", [max(seconds)], _TARGET_S)
     result.figure("hand_over_median_s", gaps, _HAND_OVER_S)
     result.figure("hand_over_worst_s", [max(gaps)], _HAND_OVER_S)
+    try:
+        async with _leases() as settings_of:
+            seconds, gaps = await _measure(pvs, runs, mine, settings_of)
+    except ProgramsMissing as error:
+        result.notes.append(f"NOT MEASURED with a Lease: {error}")
+        return result
+    result.figure("lease_median_s", seconds, _LEASE_TARGET_S)
+    result.figure("lease_worst_s", [max(seconds)], _LEASE_TARGET_S)
+    result.figure("lease_hand_over_median_s", gaps, _HAND_OVER_S)
+    result.figure("lease_hand_over_worst_s", [max(gaps)], _HAND_OVER_S)
     return result
