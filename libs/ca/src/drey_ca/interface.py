@@ -218,7 +218,11 @@ class ChannelTable(Protocol):
         ...
 
     def connections(self) -> Connections:
-        """Where the channels are connected, now. Never blocks; costs a pass over the slots."""
+        """Where the channels are connected, now. Never blocks; costs a pass over the slots.
+
+        Ask for it each second or so where channels are subscribed: it also has those looked after
+        whose server forgot them, so that others of it need not wait for them.
+        """
         ...
 
     def take_served_twice(self) -> list[ServedTwice]:
