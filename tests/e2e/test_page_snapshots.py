@@ -8,7 +8,7 @@ from playwright.async_api import expect
 
 from drey.catalog.v1 import catalog_service_pb2
 from tests.e2e.conftest import Running
-from tests.e2e.page_calls import go_tab, open_page, shoot
+from tests.e2e.page_calls import go_tab, open_page, row_of, shoot
 
 
 def _names(running: Running, glob: str) -> list[str]:
@@ -58,5 +58,29 @@ def test_the_overview_tells_of_each_instance(running: Running) -> None:
                 row = instances.get_by_role("row").filter(has_text=re.compile(f"^{service}"))
                 await expect(row.first).to_contain_text("✓ serves")
                 await expect(row.first).to_contain_text(re.compile(r"\d+\.\d+"))
+
+    running.do(scenario())
+
+
+def test_a_stored_array_is_a_plot_and_a_search_keeps_what_is_chosen(running: Running) -> None:
+    table = _names(running, "LLRF:*TABLE")[0]
+    snapshot = running.take("with an array")
+
+    async def scenario() -> None:
+        async with open_page(running) as page:
+            await page.goto(f"{running.stack.web}/#/snapshots/{snapshot.id}/values")
+            search = page.get_by_label("Search in the values")
+            await search.fill(table)
+            row = row_of(page, table)
+            await row.click()
+            details = page.get_by_role("complementary", name=f"Stored values of {table}")
+            await expect(details.locator(".plot canvas")).to_have_count(1)
+            await expect(details).to_contain_text("× [")
+            await shoot(page, "stored-array")
+            await search.fill("")
+            await expect(page.locator(".grid-row").nth(1)).to_be_visible()
+            await expect(details.get_by_role("heading", name=table)).to_be_visible()
+            await search.fill(table)
+            await expect(row).to_have_attribute("aria-selected", "true")
 
     running.do(scenario())

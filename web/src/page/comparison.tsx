@@ -2,9 +2,9 @@
 import { useMemo, useState } from "react";
 import { useSession } from "./session";
 import { go, stored, type StateInit } from "./snapshots";
-import { setCell, setMark, type Column, type Draw } from "./grid";
+import { setCell, setMark, type Column } from "./grid";
 import { displayOf } from "./pvs";
-import { searched, SearchedGrid } from "./tables";
+import { FilteredGrid } from "./tables";
 import { useAsked } from "./use_call";
 import { counted, enumWords, plural, timeText, valueText } from "./words";
 import {
@@ -48,9 +48,7 @@ export const deltaText = (delta: number | undefined) =>
 export function Comparison(props: { reference: Snapshot; other: Snapshot | undefined; otherState: StateInit }) {
   const { client, pvs, may } = useSession();
   const { reference, other, otherState } = props;
-  const [search, setSearch] = useState("");
   const [isSetpointsOnly, setSetpointsOnly] = useState(false);
-  const [chosen, setChosen] = useState(-1);
   const asked = useAsked(`${reference.id}`, async (signal) => {
     const lines: Line[] = [];
     let header: ComparisonHeader | undefined;
@@ -73,34 +71,25 @@ export function Comparison(props: { reference: Snapshot; other: Snapshot | undef
     lines.sort((a, b) => size(b) - size(a) || (a.row.name < b.row.name ? -1 : 1));
     return { header, lines, isCut };
   });
-  const lines = useMemo(() => {
-    const passes = searched(search);
-    return (asked.answer?.lines ?? []).filter(
-      ({ row, isSetpoint }) => (isSetpoint || !isSetpointsOnly) && passes(`${row.name} ${row.device}`),
+  const lines = useMemo(() => (asked.answer?.lines ?? []).filter(({ isSetpoint }) => isSetpoint || !isSetpointsOnly), [asked.answer, isSetpointsOnly]);
+  const draw = ({ row, difference, isSetpoint }: Line, cells: HTMLElement[]) => {
+    const { state } = pvs.watch;
+    const slot = state.slotOf(row.number);
+    const display = slot === undefined ? {} : displayOf(state.metadataOf(slot, isSetpoint ? 0 : 1));
+    const isDifferent = difference.differenceClass === DifferenceClass.DIFFERENT;
+    setMark(
+      cells[0]!,
+      `${isDifferent ? "≠ " : "? "}${enumWords(DifferenceClass[difference.differenceClass])}`,
+      isDifferent ? "is-major" : "is-off",
     );
-  }, [asked.answer, search, isSetpointsOnly]);
-  const draw = useMemo<Draw>(
-    () => (index, cells) => {
-      const { row, difference, isSetpoint } = lines[index]!;
-      const { state } = pvs.watch;
-      const slot = state.slotOf(row.number);
-      const display = slot === undefined ? {} : displayOf(state.metadataOf(slot, isSetpoint ? 0 : 1));
-      const isDifferent = difference.differenceClass === DifferenceClass.DIFFERENT;
-      setMark(
-        cells[0]!,
-        `${isDifferent ? "≠ " : "? "}${enumWords(DifferenceClass[difference.differenceClass])}`,
-        isDifferent ? "is-major" : "is-off",
-      );
-      setCell(cells[1]!, row.name, "", row.name);
-      setCell(cells[2]!, isSetpoint ? "setpoint" : "readback");
-      setCell(cells[3]!, valueText(isSetpoint ? row.referenceSetpoint : row.referenceReadback, display));
-      setCell(cells[4]!, valueText(difference.other, display));
-      setCell(cells[5]!, deltaText(difference.delta));
-      setCell(cells[6]!, deviationText(difference.deviation));
-      setCell(cells[7]!, row.device);
-    },
-    [lines, pvs],
-  );
+    setCell(cells[1]!, row.name, "", row.name);
+    setCell(cells[2]!, isSetpoint ? "setpoint" : "readback");
+    setCell(cells[3]!, valueText(isSetpoint ? row.referenceSetpoint : row.referenceReadback, display));
+    setCell(cells[4]!, valueText(difference.other, display));
+    setCell(cells[5]!, deltaText(difference.delta));
+    setCell(cells[6]!, deviationText(difference.deviation));
+    setCell(cells[7]!, row.device);
+  };
   const summary = asked.answer?.header?.summaries[0];
   const stale = asked.answer?.header?.others[0]?.staleShards ?? 0;
   return (
@@ -127,28 +116,29 @@ export function Comparison(props: { reference: Snapshot; other: Snapshot | undef
         </p>
       )}
       {asked.answer?.isCut && <p className="warning">Only the first {counted(MOST)} rows are shown.</p>}
-      <SearchedGrid
+      <FilteredGrid
         label="Differences"
         columns={COLUMNS}
-        count={lines.length}
+        rows={lines}
+        textOf={({ row }) => `${row.name} ${row.device}`}
         draw={draw}
-        chosen={chosen}
-        onChoose={setChosen}
-        search={search}
-        onSearch={setSearch}
         searchLabel="Search in the differences"
         placeholder="Search name and device"
         error={asked.error}
         busy={asked.answer === undefined ? "Comparing …" : ""}
-        empty={search ? "No difference passes the filter." : "Nothing differs."}
+        empty={asked.answer?.lines.length === 0 ? "Nothing differs." : "No difference passes the filters."}
       >
-        <label>
-          <input type="checkbox" checked={isSetpointsOnly} onChange={(event) => setSetpointsOnly(event.target.checked)} /> setpoints only
-        </label>
-        <button onClick={() => go("drift", reference.id)} disabled={other !== undefined}>
-          Watch it live …
-        </button>
-      </SearchedGrid>
+        {() => (
+          <>
+            <label>
+              <input type="checkbox" checked={isSetpointsOnly} onChange={(event) => setSetpointsOnly(event.target.checked)} /> setpoints only
+            </label>
+            <button onClick={() => go("drift", reference.id)} disabled={other !== undefined}>
+              Watch it live …
+            </button>
+          </>
+        )}
+      </FilteredGrid>
     </>
   );
 }

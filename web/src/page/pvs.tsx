@@ -419,7 +419,7 @@ function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onH
   );
 }
 
-function isPlottableArray(kind: number): boolean {
+export function isPlottableArray(kind: number): boolean {
   return kind > ARRAY && kind !== ARRAY + Kind.String;
 }
 

@@ -1,7 +1,7 @@
 /** Restore: plan, look, execute, follow, undo. What is left out is always told. */
 import { useEffect, useMemo, useState } from "react";
-import { joinRows, planDigest } from "@drey/client";
-import { setCell, setMark, type Column, type Draw } from "./grid";
+import { joinRows, planDigest, type Display } from "@drey/client";
+import { setCell, setMark, type Column } from "./grid";
 import { deltaText, deviationText } from "./comparison";
 import { useSession } from "./session";
 import { FieldForm, Field, TextField, typedNumber } from "./fields";
@@ -9,7 +9,8 @@ import { ruleWords } from "./plan_draft";
 import { NewPlan } from "./plan_form";
 import { go } from "./snapshots";
 import { displayOf, Fact } from "./pvs";
-import { ErrorText, ListTable, searched, SearchedGrid, type ListColumn } from "./tables";
+import type { PvStore } from "./pv_store";
+import { ErrorText, FilteredGrid, ListTable, type ListColumn } from "./tables";
 import { useActing, useAsked } from "./use_call";
 import { counted, enumWords, errorText, plural, timeText, valueText } from "./words";
 import {
@@ -315,67 +316,60 @@ const PLAN_COLUMNS: readonly Column[] = [
   { title: "Warnings", width: "minmax(120px, 2fr)" },
 ];
 
+const PASSES: Record<string, (item: PlanItem) => boolean> = {
+  "": () => true,
+  writes: (item) => item.skip === SkipReason.UNSPECIFIED,
+  out: (item) => item.skip !== SkipReason.UNSPECIFIED && item.skip !== SkipReason.EQUAL,
+  warned: (item) => item.warnings.length > 0,
+};
+
+/** As a setpoint is shown. */
+function setpointDisplay(pvs: PvStore, number: string): Display {
+  const slot = pvs.watch.state.slotOf(number);
+  return slot === undefined ? {} : displayOf(pvs.watch.state.metadataOf(slot, 0));
+}
+
 function PlanTable({ items }: { items: readonly PlanItem[] }) {
   const { pvs } = useSession();
   const [shows, setShows] = useState("");
-  const [search, setSearch] = useState("");
-  const [chosen, setChosen] = useState(-1);
-  const shown = useMemo(() => {
-    const passes = searched(search);
-    return items.filter(
-      (item) =>
-        (shows === "" ||
-          (shows === "writes" && item.skip === SkipReason.UNSPECIFIED) ||
-          (shows === "out" && item.skip !== SkipReason.UNSPECIFIED && item.skip !== SkipReason.EQUAL) ||
-          (shows === "warned" && item.warnings.length > 0)) &&
-        passes(item.name),
+  const rows = useMemo(() => items.filter(PASSES[shows]!), [items, shows]);
+  const draw = (item: PlanItem, cells: HTMLElement[]) => {
+    const display = setpointDisplay(pvs, item.number);
+    const isWrite = item.skip === SkipReason.UNSPECIFIED;
+    setCell(cells[0]!, isWrite ? String(item.stage) : "");
+    setMark(
+      cells[1]!,
+      isWrite ? "→ write" : item.skip === SkipReason.EQUAL ? "= equal already" : `– ${enumWords(SkipReason[item.skip])}`,
+      isWrite ? "is-good" : item.skip === SkipReason.EQUAL ? "is-plain" : "is-off",
     );
-  }, [items, shows, search]);
-  const draw = useMemo<Draw>(
-    () => (index, cells) => {
-      const item = shown[index]!;
-      const slot = pvs.watch.state.slotOf(item.number);
-      const display = slot === undefined ? {} : displayOf(pvs.watch.state.metadataOf(slot, 0));
-      const isWrite = item.skip === SkipReason.UNSPECIFIED;
-      setCell(cells[0]!, isWrite ? String(item.stage) : "");
-      setMark(
-        cells[1]!,
-        isWrite ? "→ write" : item.skip === SkipReason.EQUAL ? "= equal already" : `– ${enumWords(SkipReason[item.skip])}`,
-        isWrite ? "is-good" : item.skip === SkipReason.EQUAL ? "is-plain" : "is-off",
-      );
-      setCell(cells[2]!, item.name, "", item.name);
-      setCell(cells[3]!, valueText(item.current, display));
-      setCell(cells[4]!, isWrite ? valueText(item.target, display) : "", "", isWrite ? "" : `stored: ${valueText(item.stored, display)}`);
-      setCell(cells[5]!, deltaText(item.delta));
-      setCell(cells[6]!, deviationText(item.deviation));
-      const warnings = item.warnings.join("; ");
-      setCell(cells[7]!, warnings === "" ? "" : `▲ ${warnings}`, "", warnings);
-    },
-    [shown, pvs],
-  );
+    setCell(cells[2]!, item.name, "", item.name);
+    setCell(cells[3]!, valueText(item.current, display));
+    setCell(cells[4]!, isWrite ? valueText(item.target, display) : "", "", isWrite ? "" : `stored: ${valueText(item.stored, display)}`);
+    setCell(cells[5]!, deltaText(item.delta));
+    setCell(cells[6]!, deviationText(item.deviation));
+    const warnings = item.warnings.join("; ");
+    setCell(cells[7]!, warnings === "" ? "" : `▲ ${warnings}`, "", warnings);
+  };
   return (
-    <>
-      <SearchedGrid
-        label="Items of the plan"
-        columns={PLAN_COLUMNS}
-        count={shown.length}
-        draw={draw}
-        chosen={chosen}
-        onChoose={setChosen}
-        search={search}
-        onSearch={setSearch}
-        searchLabel="Search in the plan"
-        placeholder="Search name"
-        empty="No PV of the plan passes the filters."
-      >
+    <FilteredGrid
+      label="Items of the plan"
+      columns={PLAN_COLUMNS}
+      rows={rows}
+      textOf={(item) => item.name}
+      draw={draw}
+      searchLabel="Search in the plan"
+      placeholder="Search name"
+      empty="No PV of the plan passes the filters."
+    >
+      {() => (
         <select aria-label="Which rows" value={shows} onChange={(event) => setShows(event.target.value)}>
           <option value="">all {counted(items.length)} PVs</option>
           <option value="writes">writes only</option>
           <option value="out">left out, but not because equal</option>
           <option value="warned">with a warning</option>
         </select>
-      </SearchedGrid>
-    </>
+      )}
+    </FilteredGrid>
   );
 }
 
@@ -527,56 +521,42 @@ function gravity(item: RestoreItem): number {
   return item.verdict === Verdict.EQUAL_ALREADY ? 5 : 1;
 }
 
+const NO_ITEMS: readonly RestoreItem[] = [];
+
 function Report({ restoreId }: { restoreId: string }) {
   const { client, pvs } = useSession();
-  const [chosen, setChosen] = useState(-1);
-  const [search, setSearch] = useState("");
   const asked = useAsked(restoreId, async (signal) => {
     const items: RestoreItem[] = [];
     for await (const response of client.restore.readRestore({ id: restoreId }, { signal }))
       joinRows(items, response.items, ["before", "target", "seen", "readback"]);
     return items.sort((a, b) => gravity(a) - gravity(b) || (a.name < b.name ? -1 : 1));
   });
-  const shown = useMemo(() => {
-    const passes = searched(search);
-    return (asked.answer ?? []).filter((item) => passes(`${item.name} ${enumWords(Verdict[item.verdict])}`));
-  }, [asked.answer, search]);
-  const draw = useMemo<Draw>(
-    () => (index, cells) => {
-      const item = shown[index]!;
-      const slot = pvs.watch.state.slotOf(item.number);
-      const display = slot === undefined ? {} : displayOf(pvs.watch.state.metadataOf(slot, 0));
-      const skip = item.verdict === Verdict.SKIPPED ? `: ${enumWords(SkipReason[item.skip])}` : "";
-      setMark(cells[0]!, `${verdictShape(item.verdict)} ${enumWords(Verdict[item.verdict])}${skip}`, verdictLook(item.verdict));
-      setCell(cells[1]!, item.name, "", item.name);
-      setCell(cells[2]!, item.sendTime === undefined ? "" : String(item.stage));
-      setCell(cells[3]!, valueText(item.before, display));
-      setCell(cells[4]!, item.sendTime === undefined ? "" : valueText(item.target, display));
-      setCell(cells[5]!, valueText(item.seen, display));
-      const text = [item.mayStillFire ? "MAY STILL FIRE." : "", item.explanation, item.epicsStatus && item.epicsStatus !== "ECA_NORMAL" ? item.epicsStatus : ""]
-        .filter(Boolean)
-        .join(" ");
-      setCell(cells[6]!, text, "", text);
-    },
-    [shown, pvs],
-  );
+  const draw = (item: RestoreItem, cells: HTMLElement[]) => {
+    const display = setpointDisplay(pvs, item.number);
+    const skip = item.verdict === Verdict.SKIPPED ? `: ${enumWords(SkipReason[item.skip])}` : "";
+    setMark(cells[0]!, `${verdictShape(item.verdict)} ${enumWords(Verdict[item.verdict])}${skip}`, verdictLook(item.verdict));
+    setCell(cells[1]!, item.name, "", item.name);
+    setCell(cells[2]!, item.sendTime === undefined ? "" : String(item.stage));
+    setCell(cells[3]!, valueText(item.before, display));
+    setCell(cells[4]!, item.sendTime === undefined ? "" : valueText(item.target, display));
+    setCell(cells[5]!, valueText(item.seen, display));
+    const text = [item.mayStillFire ? "MAY STILL FIRE." : "", item.explanation, item.epicsStatus && item.epicsStatus !== "ECA_NORMAL" ? item.epicsStatus : ""]
+      .filter(Boolean)
+      .join(" ");
+    setCell(cells[6]!, text, "", text);
+  };
   return (
-    <>
-      <SearchedGrid
-        label="Report of the restore"
-        columns={REPORT_COLUMNS}
-        count={shown.length}
-        draw={draw}
-        chosen={chosen}
-        onChoose={setChosen}
-        search={search}
-        onSearch={setSearch}
-        searchLabel="Search in the report"
-        placeholder="Search name and verdict"
-        error={asked.error}
-        busy={asked.answer === undefined ? "Reading the report …" : ""}
-        empty="Nothing passes the filter."
-      />
-    </>
+    <FilteredGrid
+      label="Report of the restore"
+      columns={REPORT_COLUMNS}
+      rows={asked.answer ?? NO_ITEMS}
+      textOf={(item) => `${item.name} ${enumWords(Verdict[item.verdict])}`}
+      draw={draw}
+      searchLabel="Search in the report"
+      placeholder="Search name and verdict"
+      error={asked.error}
+      busy={asked.answer === undefined ? "Reading the report …" : ""}
+      empty="Nothing passes the filter."
+    />
   );
 }

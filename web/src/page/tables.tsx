@@ -1,5 +1,5 @@
 /** What all tables of the page share: their heads, their busy, empty and wrong states, their search. */
-import type { ReactNode } from "react";
+import { useMemo, useState, type ReactNode } from "react";
 import { Grid, type GridProps } from "./grid";
 import type { Asked } from "./use_call";
 
@@ -97,6 +97,49 @@ export function SearchedGrid({ search, onSearch, searchLabel, placeholder, child
       </div>
       <Grid {...grid} empty={busy || grid.empty} />
     </>
+  );
+}
+
+interface FilteredGridProps<Row> extends Pick<SearchedGridProps, "label" | "columns" | "placeholder" | "searchLabel" | "error" | "busy" | "empty"> {
+  readonly rows: readonly Row[];
+  /** What the search looks in. */
+  readonly textOf: (row: Row) => string;
+  /** Draws one row. Another function draws all rows again. */
+  readonly draw: (row: Row, cells: HTMLElement[]) => void;
+  /** Beside the search; gets the rows that it leaves. */
+  readonly children?: (shown: readonly Row[]) => ReactNode;
+  /** Beside the table, of the row that is chosen. */
+  readonly details?: (row: Row, close: () => void) => ReactNode;
+}
+
+/** Rows that are all here, with a search in them. It never changes which row is chosen. */
+export function FilteredGrid<Row>({ rows, textOf, draw, children, details, ...grid }: FilteredGridProps<Row>) {
+  const [search, setSearch] = useState("");
+  const [chosenRow, setChosenRow] = useState<Row>();
+  const shown = useMemo(() => {
+    const passes = searched(search);
+    return rows.filter((row) => passes(textOf(row)));
+    // what a row's text is does not change
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [rows, search]);
+  const chosen = chosenRow === undefined ? -1 : shown.indexOf(chosenRow);
+  return (
+    <div className="split">
+      <div className="grow">
+        <SearchedGrid
+          {...grid}
+          count={shown.length}
+          draw={(index, cells) => draw(shown[index]!, cells)}
+          chosen={chosen}
+          onChoose={(index) => setChosenRow(shown[index])}
+          search={search}
+          onSearch={setSearch}
+        >
+          {children?.(shown)}
+        </SearchedGrid>
+      </div>
+      {chosenRow !== undefined && rows.includes(chosenRow) && details?.(chosenRow, () => setChosenRow(undefined))}
+    </div>
   );
 }
 
