@@ -126,6 +126,8 @@ DIFFERENT, REFUSED, TIMED_OUT = 4, 1, 124
 def test_the_commands_of_readme_and_tutorial_in_order(home: Path) -> None:
     with _up(home, "--simulate", "2000"):
         shell = _Shell(home)
+        (web,) = re.findall('^web = "(.*)"', (home / ".drey/client.toml").read_text(), re.M)
+        assert f"The operators' page: {web};" in (home / "out").read_text()
         for command in _commands("README.md"):
             if command.startswith("grpcurl"):
                 continue  # in test_other_languages

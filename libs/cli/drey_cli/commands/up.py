@@ -238,7 +238,9 @@ def _settings_of_the_shell() -> dict[str, str]:
 def _show_endpoints(out: Output, running: Stack, state: Path) -> None:
     out.text(f"Drey is up at {running.server}; its state and logs are in {state}.")
     if running.web:
-        out.text(f"HTTP: {running.web}/v1/, gRPC-Web at {running.web}, {running.web}/openapi.json")
+        out.text(
+            f"The operators' page: {running.web}; beside it REST at /v1/, gRPC-Web, /openapi.json"
+        )
     if running.first_key:
         out.text(f"The first admin key, shown this once: {running.key}")
     out.text("Commands in this folder find it: try `drey status`. Ctrl-C stops everything.")
