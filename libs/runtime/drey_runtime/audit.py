@@ -7,6 +7,7 @@ by triggers; the chain is for the one who may switch triggers off.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +16,11 @@ from typing import Any
 
 from drey_core.errors import Internal
 from drey_runtime.auth import current_principal
-from drey_runtime.database import Connection
+from drey_runtime.database import Connection, Record
 from drey_runtime.event_log import ResourceChange, record_events
 
 GENESIS = bytes(32)
+_ROWS = 1000
 _LOCK = 0x64726579_61756469  # "dreyaudi"
 
 
@@ -248,28 +250,47 @@ async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[ChainFa
     Rows cut off at the end cannot be seen from inside: `anchors`, heads that were kept elsewhere,
     tell of them.
     """
-    findings: list[ChainFault] = []
-    anchored: dict[int, set[bytes]] = {}
-    for anchor in anchors:
-        anchored.setdefault(anchor.seq, set()).add(anchor.hash)
-    previous, expected = GENESIS, 1
+    walk = _ChainWalk(anchors)
     async with conn.transaction(readonly=True):
-        async for row in conn.cursor("SELECT * FROM audit.entry ORDER BY seq", prefetch=1000):
+        cursor = await conn.cursor("SELECT * FROM audit.entry ORDER BY seq")
+        while rows := await cursor.fetch(_ROWS):
+            # in a thread: the hashes of a long chain would hold up all else that the loop serves
+            await asyncio.to_thread(walk.look, rows)
+    return walk.end()
+
+
+class _ChainWalk:
+    """From the first row of the chain to its last."""
+
+    def __init__(self, anchors: Iterable[Head]) -> None:
+        self._findings: list[ChainFault] = []
+        self._anchored: dict[int, set[bytes]] = {}
+        for anchor in anchors:
+            self._anchored.setdefault(anchor.seq, set()).add(anchor.hash)
+        self._previous, self._expected = GENESIS, 1
+
+    def look(self, rows: Iterable[Record]) -> None:
+        """At the next rows."""
+        for row in rows:
             fields = dict(row)
             stored_previous, stored = fields.pop("previous_hash"), fields.pop("hash")
             seq = fields["seq"]
-            if seq != expected:
-                findings.append(ChainFault(seq, f"rows {expected} to {seq - 1} are missing"))
-            elif stored_previous != previous:
-                findings.append(ChainFault(seq, "does not follow the row before it"))
+            if seq != self._expected:
+                self._find(seq, f"rows {self._expected} to {seq - 1} are missing")
+            elif stored_previous != self._previous:
+                self._find(seq, "does not follow the row before it")
             if chain_hash(stored_previous, **fields) != stored:
-                findings.append(ChainFault(seq, "its content was changed"))
-            if anchored.get(seq, {stored}) != {stored}:
-                findings.append(ChainFault(seq, "is not the row that was anchored"))
-            previous, expected = stored, seq + 1
-    last = max(anchored, default=0)
-    if last >= expected:
-        findings.append(
-            ChainFault(expected, f"rows {expected} to {last} were anchored and are cut off")
-        )
-    return findings
+                self._find(seq, "its content was changed")
+            if self._anchored.get(seq, {stored}) != {stored}:
+                self._find(seq, "is not the row that was anchored")
+            self._previous, self._expected = stored, seq + 1
+
+    def end(self) -> list[ChainFault]:
+        """All that is wrong; there are no more rows."""
+        last, expected = max(self._anchored, default=0), self._expected
+        if last >= expected:
+            self._find(expected, f"rows {expected} to {last} were anchored and are cut off")
+        return self._findings
+
+    def _find(self, seq: int, problem: str) -> None:
+        self._findings.append(ChainFault(seq, problem))

@@ -392,7 +392,9 @@ class Database:
                     raise
                 await asyncio.sleep(wait)
             except TimeoutError as error:
-                used = self._pool.get_size() - self._pool.get_idle_size()
+                # where all are open it was one of them that was waited for, even if some are idle
+                # by now: who comes next gets those, and the loop may be late
+                used = self._pool.get_size()
                 if used < self._pool.get_max_size():
                     raise
                 raise _unavailable_database(

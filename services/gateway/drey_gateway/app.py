@@ -191,7 +191,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
         (MONITOR, MonitorServicer(context, feed.loaded.is_set, limiter, sessions, relay, drifts)),
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db)),
-        (AUDIT, AuditServicer(db, anchors, events.changed, limiter)),
+        (AUDIT, AuditServicer(db, anchors, events.changed, limiter, settings.caller_share)),
         (EVENT, EventServicer(events, limiter, authenticator.renew)),
     ]
     public = [*(name for name, _ in services), SYSTEM, *FORWARDED]

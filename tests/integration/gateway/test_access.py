@@ -749,6 +749,37 @@ async def test_a_breaker_is_held_told_and_freed(rig, gateway, admin_key, url):
     ]
 
 
+async def test_one_key_walks_the_audit_once_at_a_time(gateway, admin_key, url):
+    """Each walk has a connection of the gateway for as long as it takes."""
+    stub: Any = audit_service_pb2_grpc.AuditServiceStub(gateway.channel)
+    holder, looker = await asyncpg.connect(url), await asyncpg.connect(url)
+
+    async def walks() -> int:
+        found: int = await looker.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database() AND query = 'SELECT * FROM audit.entry ORDER BY seq'"
+        )
+        return found
+
+    async def one_stands() -> bool:
+        return await walks() > 0
+
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE audit.entry IN ACCESS EXCLUSIVE MODE")
+        request = audit_service_pb2.VerifyChainRequest()
+        asked = [
+            asyncio.create_task(failure(stub.VerifyChain(request, metadata=bearer(admin_key))))
+            for _ in range(8)
+        ]
+        await eventually(one_stands, "a walk that waits for the table")
+        for _ in range(20):  # time in which the others would come too
+            assert await walks() <= 1
+            await asyncio.sleep(0.05)
+    await asyncio.gather(*asked)
+    await holder.close()
+    await looker.close()
+
+
 async def test_more_breakers_than_can_be_told_are_refused(gateway, admin_key, url):
     """The list is one message of NATS: one that is too large would reach nobody."""
     stub: Any = system_service_pb2_grpc.SystemServiceStub(gateway.channel)

@@ -4,14 +4,17 @@ import asyncio
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from drey_core.errors import Internal
+from drey_runtime import audit
 from drey_runtime.audit import AuditFilter, append, entries, read_head, verify
 from drey_runtime.audit_anchor import LOG_MESSAGE, AnchorFile, AuditAnchors
 from drey_runtime.auth import Principal, current_principal, make_keys
@@ -52,6 +55,26 @@ async def test_parallel_appends_make_one_chain(db: Database) -> None:
     numbers = await asyncio.gather(*(act(db, n) for n in range(1, 21)))
     assert sorted(numbers) == list(range(1, 21))
     assert await findings(db) == []
+
+
+async def test_the_chain_is_walked_beside_the_loop(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long chain takes seconds, in which the gateway has watches to serve."""
+    for number in range(1, 6):
+        await act(db, number)
+    monkeypatch.setattr(audit, "_ROWS", 2)
+    threads: list[threading.Thread] = []
+    hashed = audit.chain_hash
+
+    def chain_hash(previous: bytes, **fields: Any) -> bytes:
+        threads.append(threading.current_thread())
+        return hashed(previous, **fields)
+
+    monkeypatch.setattr(audit, "chain_hash", chain_hash)
+    assert await findings(db) == []
+    assert len(threads) == 5
+    assert threading.current_thread() not in threads
 
 
 async def test_a_rolled_back_act_leaves_no_gap(db: Database) -> None:

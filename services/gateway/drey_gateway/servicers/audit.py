@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -16,24 +17,34 @@ from drey_gateway.context import WatcherLimit
 from drey_gateway.following import follow_log
 from drey_runtime import audit
 from drey_runtime.audit_anchor import AuditAnchors
+from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.times import time_bound, timestamp
 from drey_runtime.paging import check_page_size, cut_page
 from drey_runtime.signals import ChangeSignal
+from drey_runtime.turns import Turns
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_FINDINGS = 1000
 _PAGE_ACTS = 200
+_WALKS = 2
+"""Walks along the whole chain at a time, of one key its share: each holds a connection for long."""
 
 
 class AuditServicer:
     """Who did what."""
 
     def __init__(
-        self, db: Database, anchors: AuditAnchors, changed: ChangeSignal, limiter: WatcherLimit
+        self,
+        db: Database,
+        anchors: AuditAnchors,
+        changed: ChangeSignal,
+        limiter: WatcherLimit,
+        share: float,
     ) -> None:
+        self._turns = Turns(_WALKS, share)
         self._db, self._anchors = db, anchors
         self._changed, self._limiter = changed, limiter
 
@@ -82,13 +93,9 @@ class AuditServicer:
         async def read_entries(conn: Connection) -> list[audit.Entry]:
             return await audit.entries(conn, wanted, before_seq=before, limit=size + 1)
 
-        page, token = cut_page(
-            "audit",
-            query,
-            await self._db.run_reading(read_entries),
-            size,
-            _to_event,
-            lambda entry: [entry.seq],
+        found = await self._db.run_reading(read_entries)
+        page, token = await asyncio.to_thread(
+            cut_page, "audit", query, found, size, _to_event, lambda entry: [entry.seq]
         )
         return pb.ListEventsResponse(events=page, next_page_token=token)
 
@@ -97,7 +104,10 @@ class AuditServicer:
     ) -> pb.VerifyChainResponse:
         """See the contract."""
         anchors, problems = await self._anchors.load_anchors()
-        async with self._db.acquire() as conn:
+        async with (
+            self._turns.turn(current_principal.get().holder),
+            self._db.acquire() as conn,
+        ):
             findings = await audit.verify(conn, [anchor.head for anchor in anchors])
             head = await audit.read_head(conn)
         findings += [audit.ChainFault(0, problem) for problem in problems]
