@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,9 +192,12 @@ class WarmShard:
             self._early = [latest(self._early)]
 
     def take_early(self) -> list[Columns]:
-        """What came so far, for the owner to be."""
+        """What came so far, for the owner to be.
+
+        What was merged meanwhile was the former owner's to publish: it is not told as missed.
+        """
         early, self._early = self._early, []
-        return early
+        return [replace(each, merged=np.zeros_like(each.merged)) for each in early]
 
     def is_prepared(self, now_ns: int, channels: int, connected: int) -> bool:
         """Whether as many have a value as the owner says are connected, or no more come."""

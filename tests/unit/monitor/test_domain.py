@@ -20,7 +20,7 @@ from drey_monitor.domain.ownership import (
 )
 from drey_monitor.domain.progress import SearchSettling, UpdateRate
 from drey_monitor.domain.shard import ShardState
-from drey_monitor.owned import Owned
+from drey_monitor.owned import Owned, WarmShard
 from drey_runtime.lease import Term
 
 
@@ -427,3 +427,20 @@ def test_the_image_is_told_when_each_value_changed():
     assert state.slot_ages(np.array([1]))[0, 0] == 0
     state.begin_epoch(2)
     assert not state.slot_ages(np.array([0, 1, 2])).any()
+
+
+def test_what_is_merged_before_a_shard_is_ours_is_not_told_as_missed():
+    """The former owner published it."""
+    warm = WarmShard(0)
+    for number in range(20):
+        warm.fold(rows({1: float(number)}, merged=3))
+    owned = Owned(0, 5, 0, Term("shard-0", 5), nothing_new)
+    owned.state.grow(np.array([0]))
+    for columns in warm.take_early():
+        owned.fold(columns)
+    owned.begin()
+    owned.fold(rows({1: 99.0}, merged=2))
+    found = next_columns(owned.state)
+    assert as_dict(found)[1][1] == 99.0
+    # that of ours, and those that waited for the batch: not the eighty of before
+    assert int(found.merged.sum()) < 10
