@@ -11,6 +11,7 @@ is quoted again inside the cell.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -91,6 +92,8 @@ def parse_pvs(content: bytes) -> ParsedPvs:
 
 
 def _decode_content(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise malformed(1, "the file is UTF-16: save it as CSV in UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,6 +140,11 @@ class _Header:
         self.at: dict[str, int] = {}
         self.groups: dict[str, int] = {}
         seen: dict[str, int] = {}
+        for mark, what in ((";", "semicolons"), ("\t", "tabs")):
+            if len(cells) == 1 and mark in cells[0]:
+                raise malformed(
+                    line, f"the columns are separated by {what}: save the file with commas"
+                )
         for index, cell in enumerate(cells):
             name = cell.strip()
             folded = name.casefold()

@@ -45,6 +45,20 @@ def refusal(content: bytes) -> InvalidArgument:
     return caught.value
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"Setpoint;Readback\nA;B\n", "separated by semicolons"),
+        (b"Setpoint\tReadback\nA\tB\n", "separated by tabs"),
+        ("Setpoint,Readback\nA,B\n".encode("utf-16"), "is UTF-16"),
+        (b"\xfe\xff" + "Setpoint\nA\n".encode("utf-16-be"), "is UTF-16"),
+    ],
+)
+def test_what_spreadsheets_save_is_named(content: bytes, words: str):
+    """Where a comma is the decimal mark they separate by semicolons."""
+    assert words in refusal(content).message
+
+
 def test_the_layout_in_use():
     table = table_of(EXAMPLE)
     assert table.name == ["QUAD:LI21:201:BDES", "FBCK:LNG6:1:BC2ELTOL"]
