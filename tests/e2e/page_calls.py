@@ -13,6 +13,7 @@ from playwright.async_api import Locator, Page, async_playwright, expect
 
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.monitor.v1 import monitor_service_pb2
+from drey_stack.whole import Stack
 from drey_testing.browser import find_browser
 from tests.e2e.conftest import Running
 
@@ -33,6 +34,13 @@ async def open_page(
     running: Running, role: str = "ADMIN", theme: str = "light"
 ) -> AsyncIterator[Page]:
     """The page with the role's key given. It fails where the page complains or looks elsewhere."""
+    async with open_site(running.stack, running.keys[role], theme) as page:
+        yield page
+
+
+@asynccontextmanager
+async def open_site(stack: Stack, key: str, theme: str = "light") -> AsyncIterator[Page]:
+    """As `open_page`, of any stack."""
     complaints: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -49,7 +57,7 @@ async def open_page(
             "request",
             lambda request: (
                 None
-                if request.url.startswith(running.stack.web)
+                if request.url.startswith(stack.web)
                 else complaints.append(f"asked for {request.url}")
             ),
         )
@@ -62,8 +70,8 @@ async def open_page(
             ),
         )
         try:
-            await page.goto(running.stack.web)
-            await page.fill("#key", running.keys[role])
+            await page.goto(stack.web)
+            await page.fill("#key", key)
             await page.keyboard.press("Enter")
             await expect(page.locator("nav")).to_be_visible()
             yield page

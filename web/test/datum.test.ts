@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
-import { datumOf, datumText, elementsOf, joinRows, numberOf, numberText } from "@drey/client";
-import { PvRowSchema, ValueSchema, type PvRow, type Value } from "../gen/drey/common/v1/value_pb";
+import { datumOf, datumText, elementsOf, extractOf, joinRows, numberOf, numberText, pointsOf } from "@drey/client";
+import { ArrayDecimation, PvRowSchema, ValueSchema, type PvRow, type Value } from "../gen/drey/common/v1/value_pb";
 
 const value = (data: Value["data"]) => create(ValueSchema, { data });
 
@@ -33,6 +33,29 @@ test("precision shows neither a value as nothing nor a wall of digits", () => {
   expect(numberText(1e12, 2)).toBe("1.000e+12");
   expect(numberText(12.7, 0)).toBe("13");
   expect(numberText(0, 3)).toBe("0.000");
+});
+
+const { FIRST, STRIDE, MIN_MAX } = ArrayDecimation;
+
+test.each<[ArrayDecimation, number, number[], string, number[]]>([
+  [FIRST, 1, [3, 4], "900 × [3, …]", [0, 1]],
+  [STRIDE, 450, [3, 4], "900 × [3, …]", [0, 450]],
+  [MIN_MAX, 450, [-2, 7, NaN, NaN], "900 × from -2 to 7", [0, 225, 450, 675]],
+  [MIN_MAX, 900, [NaN, NaN], "900 × [NaN, …]", [0, 450]],
+])("an extract is not the array: %s", (decimation, step, elements, text, places) => {
+  const inner = value({ case: "float64Array", value: { elements } as never });
+  const datum = datumOf(value({ case: "extract", value: { totalElements: 900n, decimation, step, elements: inner } as never }));
+  expect(elementsOf(datum)).toHaveLength(0);
+  expect(numberOf(datum)).toBeNaN();
+  expect(extractOf(datum)).toMatchObject({ total: 900, decimation, step });
+  expect(datumText(datum)).toBe(text);
+  expect(pointsOf(datum)).toEqual([places, elements]);
+});
+
+test("the points of an array", () => {
+  const datum = datumOf(value({ case: "int16Array", value: { elements: [5, -5] } as never }));
+  expect(extractOf(datum)).toBeUndefined();
+  expect(pointsOf(datum)).toEqual([[0, 1], [5, -5]]);
 });
 
 test("an array of strings", () => {

@@ -2,7 +2,7 @@
  * The data of a value in one layout, whichever message it came in: that of `ValueColumns`, which is also
  * that of a plan's digest.
  */
-import type { Value } from "../../gen/drey/common/v1/value_pb";
+import { ArrayDecimation, type Value } from "../../gen/drey/common/v1/value_pb";
 
 export const enum Kind {
   None = 0,
@@ -22,6 +22,8 @@ export const enum Kind {
 }
 
 export const ARRAY = 64;
+/** Added to the kind of an array where it is an extract of it: see `extractOf`. */
+export const EXTRACT = 128;
 
 /** `kind`: `ValueType`, `ARRAY` added for an array. `bits`: of a scalar. `heap`: of a string or an array. */
 export interface Datum {
@@ -133,6 +135,17 @@ export function datumOf(value: Value | undefined): Datum {
       const { elements, rawElements } = data.value;
       return packedStrings(rawElements.length > 0 ? rawElements : elements.map((each) => UTF8.encode(each)));
     }
+    case "extract": {
+      const { totalElements, decimation, step, elements } = data.value;
+      const { kind, heap = new Uint8Array() } = datumOf(elements);
+      const whole = new Uint8Array(16 + heap.length);
+      const view = new DataView(whole.buffer);
+      view.setBigUint64(0, totalElements, true);
+      view.setUint32(8, decimation, true);
+      view.setUint32(12, step, true);
+      whole.set(heap, 16);
+      return { kind: kind + EXTRACT, bits: 0n, heap: whole, label: "" };
+    }
     default:
       return NO_DATUM;
   }
@@ -176,9 +189,41 @@ function readStrings(heap: Uint8Array): string[] {
   });
 }
 
-/** The elements of an array; none of a scalar. */
+/** Some elements of an array, where a watch limits them: not the array. */
+export interface Extract {
+  /** Number of elements of the whole array. */
+  readonly total: number;
+  readonly decimation: ArrayDecimation;
+  readonly step: number;
+  /** The elements that came, as an array. */
+  readonly elements: Datum;
+}
+
+/** What an extract says of itself; undefined of everything else. */
+export function extractOf({ kind, heap }: Datum): Extract | undefined {
+  if (kind < EXTRACT || heap === undefined) return undefined;
+  const view = new DataView(heap.buffer, heap.byteOffset, heap.byteLength);
+  return {
+    total: Number(view.getBigUint64(0, true)),
+    decimation: view.getUint32(8, true),
+    step: view.getUint32(12, true),
+    elements: { kind: kind - EXTRACT, bits: 0n, heap: heap.subarray(16), label: "" },
+  };
+}
+
+/** An array of numbers as points of a plot: places in the array, and elements. Of an extract those that came. */
+export function pointsOf(datum: Datum): [number[], number[]] {
+  const extract = extractOf(datum);
+  const values = Array.from(elementsOf(extract?.elements ?? datum), Number);
+  const step = extract?.step ?? 1;
+  // least and greatest of a step are drawn side by side
+  const width = extract?.decimation === ArrayDecimation.MIN_MAX ? step / 2 : step;
+  return [values.map((_, index) => index * width), values];
+}
+
+/** The elements of an array; none of a scalar, and none of an extract, which is no array. */
 export function elementsOf(datum: Datum): ArrayLike<number | bigint | string> {
-  if (datum.kind < ARRAY || datum.heap === undefined) return [];
+  if (datum.kind < ARRAY || datum.kind >= EXTRACT || datum.heap === undefined) return [];
   const copy = datum.heap.slice().buffer; // aligned
   switch (datum.kind - ARRAY) {
     case Kind.Bool:
@@ -248,10 +293,22 @@ function elementText(element: number | bigint | string, kind: number, display: D
   return String(element);
 }
 
+function extractText({ total, decimation, elements }: Extract, display: Display): string {
+  const kind = elements.kind - ARRAY;
+  const came = elementsOf(elements);
+  if (decimation !== ArrayDecimation.MIN_MAX) return `${total} × [${elementText(came[0]!, kind, display)}, …]`;
+  const numbers = Array.from(came, Number).filter((each) => !Number.isNaN(each));
+  const [least, greatest] = [Math.min(...numbers), Math.max(...numbers)];
+  if (numbers.length === 0) return `${total} × [NaN, …]`;
+  return `${total} × from ${elementText(least, kind, display)} to ${elementText(greatest, kind, display)}`;
+}
+
 /** A value for people. Empty: there is none. */
 export function datumText(datum: Datum, display: Display = {}): string {
   const { kind } = datum;
   if (kind === Kind.None) return "";
+  const extract = extractOf(datum);
+  if (extract !== undefined) return extractText(extract, display);
   if (kind >= ARRAY) {
     const elements = elementsOf(datum);
     const shown = Array.from({ length: Math.min(elements.length, SHOWN) }, (_, index) =>

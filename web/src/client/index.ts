@@ -1,6 +1,6 @@
 /** `@drey/client`: Drey in a browser and in Node. */
 export { DreyClient, newRequestId, type ClientOptions } from "./client";
-export { datumOf, datumText, elementsOf, numberOf, numberText, ARRAY, Kind, NO_DATUM, type Datum, type Display } from "./datum";
+export { datumOf, datumText, elementsOf, extractOf, numberOf, numberText, pointsOf, ARRAY, EXTRACT, Kind, NO_DATUM, type Datum, type Display, type Extract } from "./datum";
 export { planDigest } from "./digest";
 export { fieldOf, passes, reasonOf } from "./errors";
 export { appendPart, joinRows } from "./join";

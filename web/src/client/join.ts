@@ -22,6 +22,9 @@ export function appendPart(held: Value, next: Value | undefined): void {
     case "uint8Array":
       whole.value = joinBytes(whole.value, part.value as Uint8Array);
       return;
+    case "extract":
+      appendPart(whole.value.elements!, (part.value as typeof whole.value).elements);
+      return;
     case "stringArray": {
       const more = part.value as typeof whole.value;
       whole.value.elements.push(...more.elements);

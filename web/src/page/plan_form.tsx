@@ -1,6 +1,6 @@
 /** Make a plan of a snapshot: of which PVs, with which edits, under which guards and gates, and when it goes back. */
 import { useState, type ReactNode } from "react";
-import { SETPOINT } from "@drey/client";
+import { EXTRACT, SETPOINT } from "@drey/client";
 import { Field, FieldForm, TextField } from "./fields";
 import { EMPTY_DRAFT, specOf, type EditDraft, type GateDraft, type GuardDraft, type KnownSetpoint, type PlanDraft } from "./plan_draft";
 import type { PvStore } from "./pv_store";
@@ -13,7 +13,7 @@ import { plural, timeText } from "./words";
 function knownSetpoint({ watch: { state } }: PvStore, name: string): KnownSetpoint | undefined {
   const slot = state.names.indexOf(name);
   if (slot < 0 || !state.hasChannel(slot, SETPOINT)) return undefined;
-  return { kind: state.types[2 * slot]!, labels: state.metadataOf(slot, SETPOINT)?.enumLabels };
+  return { kind: state.types[2 * slot]! % EXTRACT, labels: state.metadataOf(slot, SETPOINT)?.enumLabels };
 }
 
 /** `names`: of these PVs only; none: whatever is filled in. */

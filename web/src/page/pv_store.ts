@@ -1,8 +1,11 @@
 /** All PVs, live, and what the catalog says of them: what the page shows, held outside of React. */
 import type { DreyClient, Watch } from "@drey/client";
 import type { Pv } from "../../gen/drey/catalog/v1/catalog_pb";
+import { ArrayDecimation } from "../../gen/drey/common/v1/value_pb";
 
 const PAGE_SIZE = 5000;
+/** Least and greatest for each pixel of a plot beside the table. */
+const PLOTTED_ELEMENTS = 800;
 const LOOK_MS = 100;
 /** Between two readings of the catalog, however often PVs join and leave. */
 const CATALOG_PAUSE_MS = 5000;
@@ -23,7 +26,13 @@ export class PvStore {
 
   constructor(client: DreyClient) {
     this.#client = client;
-    this.watch = client.watch({ selector: { all: true } }, { signal: this.#stop.signal });
+    // as much of an array as a plot shows, as often as it is drawn
+    const arrayLimits = {
+      maxElements: PLOTTED_ELEMENTS,
+      decimation: ArrayDecimation.MIN_MAX,
+      minInterval: { seconds: 0n, nanos: 500_000_000 },
+    };
+    this.watch = client.watch({ selector: { all: true }, arrayLimits }, { signal: this.#stop.signal });
     void this.#follow();
     void this.#followCatalog();
   }

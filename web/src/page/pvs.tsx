@@ -1,6 +1,6 @@
 /** PVs: every one, live. */
 import { useEffect, useMemo, useRef, useState } from "react";
-import { ARRAY, datumText, elementsOf, Kind, numberOf, READBACK, SETPOINT, type Display, type Role, type WatchState } from "@drey/client";
+import { ARRAY, datumText, extractOf, Kind, numberOf, pointsOf, READBACK, SETPOINT, type Display, type Extract, type Role, type WatchState } from "@drey/client";
 import type { ChannelMetadata } from "../../gen/drey/common/v1/value_pb";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
 import { Legend, Plot } from "./lazy_plot";
@@ -10,7 +10,7 @@ import { EffectivePolicy } from "./pv_policy";
 import type { PvStore } from "./pv_store";
 import { useSession } from "./session";
 import { alarmWords, channelMark, counted, enumWords, graver, nanosecondsText, type Mark } from "./words";
-import { ConnectionState, ValueType } from "../../gen/drey/common/v1/value_pb";
+import { ArrayDecimation, ConnectionState, ValueType } from "../../gen/drey/common/v1/value_pb";
 
 const COLUMNS: readonly Column[] = [
   { title: "State", width: "138px" },
@@ -387,10 +387,7 @@ function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onH
             label={`Elements of ${state.names[slot]}`}
             series={["element"]}
             isTime={false}
-            points={() => {
-              const values = Array.from(elementsOf(state.datum(slot, arrayRole)), Number);
-              return [values.map((_, index) => index), values];
-            }}
+            points={() => pointsOf(state.datum(slot, arrayRole))}
           />
         </div>
       )}
@@ -420,7 +417,13 @@ function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onH
 }
 
 export function isPlottableArray(kind: number): boolean {
-  return kind > ARRAY && kind !== ARRAY + Kind.String;
+  return kind > ARRAY && kind % ARRAY !== Kind.String;
+}
+
+/** What is watched, and drawn, of an array that is larger than a plot. */
+function extractWords({ total, step, decimation }: Extract): string {
+  const which = decimation === ArrayDecimation.MIN_MAX ? `least and greatest of each ${counted(step)}` : `each ${counted(step)}th`;
+  return `${which} of ${counted(total)} elements; a snapshot has all of them`;
 }
 
 function ChannelFacts({ state, slot, role }: { state: WatchState; slot: number; role: Role }) {
@@ -429,6 +432,7 @@ function ChannelFacts({ state, slot, role }: { state: WatchState; slot: number; 
   const datum = state.datum(slot, role);
   const mark = markOf(state, slot, role);
   const isArray = datum.kind >= ARRAY;
+  const extract = extractOf(datum);
   const range = (low: number, high: number) => `${low} … ${high}`;
   const limits = [
     ["Display range", metadata?.display],
@@ -446,6 +450,7 @@ function ChannelFacts({ state, slot, role }: { state: WatchState; slot: number; 
         <dd className="value">
           {datumText(datum, isArray ? displayOf(metadata) : { labels: displayOf(metadata).labels }) || "—"} {metadata?.units}
         </dd>
+        {extract !== undefined && <Fact title="Of these came" text={extractWords(extract)} />}
         <dt>Alarm</dt>
         <dd>{alarmWords(state.severities[place]!, state.statuses[place]!)}</dd>
         <dt>Time at the IOC</dt>

@@ -1,7 +1,7 @@
 /** The values of a snapshot, and a file of them. */
 import { useMemo, useState } from "react";
 import { toJson } from "@bufbuild/protobuf";
-import { datumOf, elementsOf, joinRows } from "@drey/client";
+import { datumOf, joinRows, pointsOf } from "@drey/client";
 import { setCell, setMark, type Column } from "./grid";
 import { Plot } from "./lazy_plot";
 import { displayOf, Fact, isPlottableArray } from "./pvs";
@@ -135,8 +135,7 @@ function StoredValue({ title, name, value, metadata }: StoredValueProps) {
   const mark = markOfValue(value);
   const points = useMemo<[number[], number[]]>(() => {
     const datum = datumOf(value);
-    const elements = isPlottableArray(datum.kind) ? Array.from(elementsOf(datum), Number) : [];
-    return [elements.map((_, index) => index), elements];
+    return isPlottableArray(datum.kind) ? pointsOf(datum) : [[], []];
   }, [value]);
   return (
     <section>
