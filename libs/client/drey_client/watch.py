@@ -138,7 +138,8 @@ class LiveWatch:
             try:
                 while True:
                     try:
-                        message = await asyncio.wait_for(call.read(), self._silence_s)
+                        async with asyncio.timeout(self._silence_s):
+                            message = await call.read()
                     except TimeoutError:
                         raise ClientError(
                             f"the server has said nothing for {self._silence_s:g} s",

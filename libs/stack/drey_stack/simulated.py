@@ -46,7 +46,8 @@ class SimulatedMachine:
         (self.folder / "machine.json").unlink(missing_ok=True)
         try:
             self._process = self._spawn_machine(*self._command)
-            described = await asyncio.wait_for(self._wait_description(self._process), _START_S)
+            async with asyncio.timeout(_START_S):
+                described = await self._wait_description(self._process)
         except BaseException:
             await finish(self._stop_machine())
             raise

@@ -477,7 +477,8 @@ async def _probe_health(target: str, *, secure: bool) -> None:
     """Return when the server at `target` answers its health check; else TimeoutError."""
     host, _, port = target.rpartition(":")
     if secure:  # the certificate's name need not be ours: that it listens is enough here
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 1)
+        async with asyncio.timeout(1):
+            _, writer = await asyncio.open_connection(host, int(port))
         writer.close()
         return
     options = [("grpc.enable_http_proxy", 0)]

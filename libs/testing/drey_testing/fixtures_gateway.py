@@ -275,7 +275,8 @@ class Gateway:
             return 0
         if self._process.returncode is None:
             self._process.send_signal(how)
-        code = await asyncio.wait_for(self._process.wait(), 300)
+        async with asyncio.timeout(300):
+            code = await self._process.wait()
         self._process = None
         return code
 

@@ -238,7 +238,8 @@ class LeaseSuite:
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(body())
-        await asyncio.wait_for(inside.wait(), WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            await inside.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -275,7 +276,8 @@ class LeaseSuite:
         await asyncio.sleep(0.3)
         assert not task.done()
         await site.back()
-        await asyncio.wait_for(task, WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            await task
 
     async def test_it_is_held_through_a_short_absence_of_the_server(self, site: LeaseSite) -> None:
         async with holding(site.lease("a"), "shard-0") as term:
