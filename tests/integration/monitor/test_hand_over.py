@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from itertools import dropwhile
 
 import numpy as np
 import pytest
@@ -31,12 +32,16 @@ async def owners_of(rig: MonitorRig) -> list[int]:
 
 
 def values_of(rig: MonitorRig, channel: int) -> list[tuple[int, float]]:
-    """(epoch, value) of each row of a channel so far, in order."""
-    return [
+    """(epoch, value) of each row of a channel so far, in order, from the first value on.
+
+    When a channel connects for the first time it may be told before it has a value.
+    """
+    rows = [
         (batch.epoch, columns.value(row))
         for batch, columns, row in rig.listener.rows_of(channel)
         if columns.state[row] == State.CONNECTED
     ]
+    return list(dropwhile(lambda each: each[1] is None, rows))
 
 
 def order_of_events(log: str, *texts: str) -> list[int]:
