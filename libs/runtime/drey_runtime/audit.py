@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from drey_core.errors import Internal
@@ -42,6 +42,9 @@ class Entry:
     after: dict[str, Any] | None
     hash: bytes
     address: str = ""
+
+
+_FIELDS = tuple(field.name for field in fields(Entry))
 
 
 @dataclass(frozen=True)
@@ -238,10 +241,10 @@ async def read_entry(conn: Connection, seq: int) -> Entry | None:
 
 
 def _to_entry(row: dict[str, Any]) -> Entry:
-    row.pop("previous_hash")
+    known = {name: row[name] for name in _FIELDS}  # a newer version may have added others
     for name in ("before", "after"):
-        row[name] = None if row[name] is None else json.loads(row[name])
-    return Entry(**row)
+        known[name] = None if known[name] is None else json.loads(known[name])
+    return Entry(**known)
 
 
 async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[ChainFault]:
@@ -272,9 +275,8 @@ class _ChainWalk:
     def look(self, rows: Iterable[Record]) -> None:
         """At the next rows."""
         for row in rows:
-            fields = dict(row)
-            stored_previous, stored = fields.pop("previous_hash"), fields.pop("hash")
-            seq = fields["seq"]
+            fields = {name: row[name] for name in _FIELDS}
+            stored_previous, stored, seq = row["previous_hash"], fields.pop("hash"), row["seq"]
             if seq != self._expected:
                 self._find(seq, f"rows {self._expected} to {seq - 1} are missing")
             elif stored_previous != self._previous:

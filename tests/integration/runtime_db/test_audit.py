@@ -178,6 +178,16 @@ async def test_entries_are_read_newest_first(db: Database) -> None:
         assert [e.seq for e in await entries(conn, AuditFilter(object="pvs/2"))] == [2]
 
 
+async def test_what_a_newer_version_keeps_beside_is_no_obstacle(db: Database) -> None:
+    await act(db, 1)
+    async with db.transaction() as conn:
+        await conn.execute("ALTER TABLE audit.entry ADD COLUMN newer text NOT NULL DEFAULT ''")
+    await act(db, 2)
+    async with db.acquire() as conn:
+        assert [entry.seq for entry in await entries(conn)] == [2, 1]
+    assert await findings(db) == []
+
+
 async def test_it_needs_a_transaction(db: Database) -> None:
     with pytest.raises(Internal):
         async with db.acquire() as conn:
