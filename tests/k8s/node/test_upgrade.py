@@ -86,7 +86,8 @@ class SnapshotLoop(CallLoop):
         while True:
             try:
                 taken = stub.TakeSnapshot(request, metadata=self._site.metadata(), timeout=60)
-                self.connected[taken.snapshot.counts.connected] += 1
+                if taken.HasField("snapshot"):  # or its job goes on
+                    self.connected[taken.snapshot.counts.connected] += 1
                 return
             except grpc.RpcError as error:
                 # nothing is taken of a shard between two owners: the answer says to try again
