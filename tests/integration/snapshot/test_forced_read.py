@@ -19,6 +19,8 @@ from drey_machine import Machine
 from drey_testing.fixtures_catalog import until_serving
 
 EVERYTHING = selector_pb2.Selector(all=True)
+STATES = ["ZR", "ON", "TW", "TH", "FR", "FV", "SX", "SV"]
+STATES += ["EI", "NI", "TE", "EL", "TV", "TT", "FT", "FF"]
 NEVER = value_pb2.CONNECTION_STATE_NEVER_CONNECTED
 
 
@@ -132,6 +134,40 @@ async def test_the_image_tells_what_was_connected_once(site) -> None:
     request.spec.read_timeout.FromMilliseconds(300)
     counts = (await site.snapshots.TakeSnapshot(request)).snapshot.counts
     assert (counts.channels, counts.disconnected, counts.never_connected) == (6, 5, 1)
+
+
+async def test_an_enum_that_is_read_has_the_label_of_now(machine, make_process, capfd) -> None:
+    """No monitor runs here: nothing is known of labels but what the IOC itself says."""
+    async with make_process(machine.env) as site:
+        await until_serving(site.channel, 60)
+        names = machine.names("enum")
+        for name in names:
+            pv = catalog_pb2.Pv(setpoint={"address": name})
+            await site.catalog.CreatePv(
+                catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
+            )
+        request = rpc.TakeSnapshotRequest(
+            spec=snapshot_pb2.SnapshotSpec(
+                selector=EVERYTHING, source=snapshot_pb2.SNAPSHOT_SOURCE_READ
+            )
+        )
+        request.spec.read_timeout.FromSeconds(20)
+        request.wait.FromSeconds(50)
+        told = []
+        for variant in ("", "changed"):
+            if variant:
+                await machine.kill()
+                await machine.start(variant=variant)
+            snapshot = (await site.snapshots.TakeSnapshot(request, timeout=60)).snapshot
+            rows = await site.rows(snapshot.id)
+            values = {row.name: row.setpoint.enum_value for row in rows}
+            fields = {n: f"{n}.{STATES[values[n].index]}ST" for n in names}
+            labels = await machine.read_channels(list(fields.values()))
+            told.append({n: v.label for n, v in values.items()})
+            assert told[-1] == {n: labels[fields[n]]["value"] for n in names}
+        assert told[0] != told[1]
+    # libca starts caRepeater by a fork, in which gRPC has to leave everything alone
+    assert "epoll_wait error" not in capfd.readouterr().err
 
 
 async def test_an_ioc_that_is_gone_costs_no_more_deadlines(machine, make_process) -> None:

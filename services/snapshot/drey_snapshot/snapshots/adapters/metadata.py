@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from drey_core.directory import MetadataIndex, MetadataPage
+from drey_core.distinct import distinct
 from drey_core.errors import Unavailable
 from drey_core.page_storage import store_text
-from drey_core.pages import PageHash, hash_bytes
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageHash, hash_bytes
+from drey_runtime.directory_codec import encode_metadata
 from drey_runtime.image import Image, metadata_page
 
 Stamp = tuple[int, int]
@@ -32,6 +37,21 @@ class KnownMetadata:
 
     known: dict[int, KnownPage]
     index: MetadataIndex
+
+    def relabeled(self, labels: Mapping[int, tuple[bytes, ...]]) -> KnownMetadata:
+        """The same, with other labels of some channels; empty ones are not known."""
+        known = dict(self.known)
+        channels = np.array(sorted(labels), np.int64)
+        for number in distinct(channels >> PAGE_SHIFT).tolist():
+            of_page = channels[channels >> PAGE_SHIFT == number].tolist()
+            before = known.get(number)
+            page = MetadataPage.empty(number) if before is None else before.page
+            changed = page.labels | {c & PAGE_MASK: labels[c] for c in of_page}
+            page = replace(page, labels={slot: texts for slot, texts in changed.items() if texts})
+            raw = encode_metadata(page)
+            stamp = (0, 0) if before is None else before.stamp
+            known[number] = KnownPage(stamp, hash_bytes(raw), store_text(raw), page)
+        return KnownMetadata(known, MetadataIndex(entry.page for entry in known.values()))
 
 
 class MetadataSource:

@@ -11,7 +11,7 @@ import numpy as np
 from drey_ca.guarded import GuardedTable
 from drey_ca.interface import ChannelTable
 from drey_core.breaker import BreakerBook
-from drey_core.values import I8, Columns
+from drey_core.values import I8, Columns, Kind
 
 
 class CaReader:
@@ -49,6 +49,21 @@ class CaReader:
             slots = self._slots[np.searchsorted(self._channels, channels)]
         result = await table.read(slots, timeout)
         return replace(result.values, key=channels)
+
+    async def read_labels(
+        self, channels: I8, timeout: float
+    ) -> list[tuple[tuple[bytes, ...], bytes | None]]:
+        """Of enums that were read: the labels that their server told, and the label of now.
+
+        The labels are of when the channel connected, or of a change since that was heard of; the
+        label of now is None where it could not be read within `timeout` seconds.
+        """
+        async with self._lock:
+            table = await self._open_table()
+            slots = self._slots[np.searchsorted(self._channels, channels)]
+        texts = (await table.read(slots, timeout, kind=Kind.STRING)).values
+        labels = table.info(slots).labels
+        return [(labels[row], texts.value(row)) for row in range(len(channels))]
 
     def why_refused(self, channels: I8) -> str:
         """Which of their IOCs are not asked, since when and until when; empty: all are."""

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from drey_core.page_storage import store_text
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_SHIFT, PageHash, Pages, hash_bytes
 from drey_core.selector import Selector
-from drey_core.values import I8, KIND_NONE, Columns, State
+from drey_core.values import I8, KIND_NONE, Columns, Kind, State
 from drey_runtime import audit
 from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import new_id, now_ns
@@ -47,13 +47,12 @@ from drey_snapshot.snapshots.domain.records import Facts, Labels, Record, ShardS
 from drey_snapshot.snapshots.domain.titles import fill_title, title_values
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, encode_tree
 from drey_snapshot.snapshots.domain.views import DirectoryView, Names, ValuesView
+from drey_snapshot.snapshots.usecases.forced_reads import ForcedReads
 
 log = logging.getLogger(__name__)
 
 Finish = Callable[[Connection, str], Awaitable[object]]
 """What else belongs into the transaction that stores a snapshot, by its id."""
-CHANNEL_ACCESS = 1
-"""`drey.catalog.v1.Protocol` of Channel Access."""
 _REQUIRED = "spec.gates.required"
 _KNOWN_HASHES = 40_000
 """Some 250 bytes each. What is forgotten is sent to Postgres once more, which has it already."""
@@ -92,6 +91,13 @@ class Gathered:
     pages: Pages
     time_ns: int
     shards: tuple[ShardStamp, ...]
+    read: Columns = field(default_factory=lambda: Columns.empty(0))
+    """What was read of the channels themselves."""
+
+    @property
+    def read_enums(self) -> Columns:
+        """Numbers of enums among it."""
+        return self.read.take(self.read.kind == Kind.ENUM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ class Taker:
     ) -> None:
         self._store, self._library = store, library
         self._catalog, self._live, self._metadata = catalog, live, metadata
-        self._reader = reader
+        self._reader, self._forced = reader, ForcedReads(reader, live)
         # Hashes believed to be in the database, because a transaction that stored or met them was
         # committed: their pages need not be compressed and sent. Each snapshot asks all the same
         # whether they are there, for a database can come back older than it was.
@@ -174,6 +180,9 @@ class Taker:
         # after the values: a monitor writes a value when the labels that it has are written
         metadata = await (
             self._metadata.current() if gathered.shards else self._metadata.current_or_cached()
+        )
+        metadata = await self._forced.check_labels(
+            metadata, gathered.read_enums, order.read_timeout_s
         )
         require_coverage(
             gathered.pages,
@@ -268,17 +277,21 @@ class Taker:
     async def _gather_values(self, order: TakeOrder, scope: Scope) -> Gathered:
         if order.source == Source.READ:
             time_ns = now_ns()
-            columns = await self._read_channels(scope, scope.channels, order.read_timeout_s)
-            await self._recall_connected(columns)
-            return Gathered(_as_pages(scope, [columns]), time_ns, ())
+            columns = await self._forced.read_channels(
+                scope.view.directory, scope.channels, order.read_timeout_s
+            )
+            await self._forced.recall_connected(columns)
+            return Gathered(_as_pages(scope, [columns]), time_ns, (), columns)
         try:
             live = await self._live.read_pages(scope.page_numbers)
         except Unavailable:
             if order.source != Source.IMAGE_THEN_READ:
                 raise
             log.warning("the image is away: every channel is read")
-            columns = await self._read_channels(scope, scope.channels, order.read_timeout_s)
-            return Gathered(_as_pages(scope, [columns]), now_ns(), ())
+            columns = await self._forced.read_channels(
+                scope.view.directory, scope.channels, order.read_timeout_s
+            )
+            return Gathered(_as_pages(scope, [columns]), now_ns(), (), columns)
         stamps = tuple(p.stamp for p in live.pulses if p.known)
         pages = in_scope(live.pages, scope.channels, scope.slots)
         if order.source == Source.IMAGE:
@@ -301,7 +314,9 @@ class Taker:
         doubtful |= np.isin(scope.channels >> PAGE_SHIFT, stale)
         if not doubtful.any():
             return Gathered(pages, live.time_ns, stamps)
-        read = await self._read_channels(scope, scope.channels[doubtful], order.read_timeout_s)
+        read = await self._forced.read_channels(
+            scope.view.directory, scope.channels[doubtful], order.read_timeout_s
+        )
         # What a read could not reach keeps the last value seen, as disconnected.
         lost = (read.kind == KIND_NONE) & (held.kind[doubtful] != KIND_NONE)
         kept = np.ones(len(scope.channels), bool)
@@ -310,44 +325,11 @@ class Taker:
         state[np.flatnonzero(doubtful)[lost]] = State.DISCONNECTED
         image = held.take(kept)
         image.state[:] = state[kept]
-        return Gathered(_as_pages(scope, [image, read.take(~lost)]), now_ns(), stamps)
-
-    async def _recall_connected(self, read: Columns) -> None:
-        """Tell what was connected once from what never was, where only the image knows it.
-
-        The table of this process has seen no more than its own reads.
-        """
-        never = np.flatnonzero(read.state == State.NEVER_CONNECTED)
-        if not len(never):
-            return
-        channels = read.key[never]
-        try:
-            live = await self._live.read_pages(np.unique(channels >> PAGE_SHIFT))
-        except Unavailable:
-            return  # a forced read is for when the image is away
-        seen = live.pages.columns(channels).state
-        known_rows = (seen == State.CONNECTED) | (seen == State.DISCONNECTED)
-        read.state[never[known_rows]] = State.DISCONNECTED
+        read = read.take(~lost)
+        return Gathered(_as_pages(scope, [image, read]), now_ns(), stamps, read)
 
     async def _read_channels(self, scope: Scope, channels: I8, timeout: float) -> Columns:
-        """Read channels themselves; those of a protocol that is not spoken are UNSUPPORTED."""
-        directory = scope.view.directory
-        rows = directory.pv_rows_of_channels(channels)
-        setpoint = directory.setpoint_channel[rows] == channels
-        addresses = [
-            directory.setpoint_address[row] if is_setpoint else directory.readback_address[row]
-            for row, is_setpoint in zip(rows.tolist(), setpoint.tolist(), strict=True)
-        ]
-        spoken = directory.protocol[rows] == CHANNEL_ACCESS
-        asked = np.flatnonzero(spoken)
-        values = await self._reader.read_channels(
-            channels[asked], [addresses[i] for i in asked.tolist()], directory.channels, timeout
-        )
-        if spoken.all():
-            return values
-        silent = Columns.empty(len(channels) - len(asked)).with_key(channels[~spoken])
-        silent.state[:] = State.UNSUPPORTED
-        return Columns.concat([values, silent])
+        return await self._forced.read_channels(scope.view.directory, channels, timeout)
 
     # --- storing ---
 
