@@ -57,6 +57,11 @@ class DirectoryState:
         return sorted(self._catalog)
 
     @property
+    def has_new_catalog(self) -> bool:
+        """Whether the next cut has pages of the catalog."""
+        return bool(self._new_catalog)
+
+    @property
     def unwritten_labels(self) -> I8:
         """Channels whose labels the image does not have: nobody can read their numbers."""
         return np.array([*(self._relabeled | self._cut_labels)], np.int64)

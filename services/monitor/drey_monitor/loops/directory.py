@@ -46,11 +46,12 @@ class DirectoryWriter:
 
     async def run(self) -> None:
         """Write for ever. Raises `EpochSuperseded` when a newer owner has the shard."""
-        failures = 0
+        failures, ready = 0, 0.0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._period):
                     await self._owned.directory_wake.wait()
+            await self._pause_until(ready)
             self._owned.directory_wake.clear()
             while (news := self._hub.take_info(self._owned.shard)) is not None:
                 self._owned.directory.update(*news)
@@ -61,8 +62,8 @@ class DirectoryWriter:
             began = time.monotonic()
             try:
                 await self._write_cut(cut)
-                failures = 0
-                await asyncio.sleep(min(_PAUSE * (time.monotonic() - began), self._period))
+                failures, end = 0, time.monotonic()
+                ready = end + min(_PAUSE * (end - began), self._period)
             except EpochSuperseded as error:
                 if error.epoch > self._owned.state.epoch:
                     raise
@@ -74,6 +75,15 @@ class DirectoryWriter:
                 self._owned.directory.mark_all()
                 await asyncio.sleep(backoff(failures))
                 failures += 1
+
+    async def _pause_until(self, ready: float) -> None:
+        """Let more come, but for the catalog, which is written at once."""
+        wake = self._owned.directory_wake
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, ready - time.monotonic())):
+                while not self._owned.directory.has_new_catalog:
+                    wake.clear()
+                    await wake.wait()
 
     async def _write_cut(self, cut: DirectoryCut) -> None:
         shard, epoch = self._owned.shard, self._owned.state.epoch
