@@ -286,12 +286,20 @@ class _RecordMaker:
             head = _free_name(self._taken)
             steps: Fields = {"SELM": "All", "DISA": 1}
             if done is not None:
-                steps |= {"DO1": 1.0 - write.done_value, "LNK1": f"{done.link} PP"}
                 steps |= {"DO3": write.done_value, "LNK3": f"{done.link} PP"}
             # without a link there would be no wait either
             moved = f"{mover}.PROC PP" if mover else f"{head}.DO2 NPP"
             steps |= {"DO2": 1, "DLY2": write.seconds, "LNK2": moved}
             self._add_helper("seq", head, steps)
+            if done is not None:
+                # within the processing of the write, as a motor does: a seq begins a moment later
+                begun, leave = (
+                    _free_name(self._taken),
+                    {"INPA": 1.0 - write.done_value, "CALC": "A"},
+                )
+                out: Fields = {"OUT": f"{done.link} PP", "DISA": 1, "FLNK": head}
+                self._add_helper("calcout", begun, leave | out)
+                head = begun
         if head:
             self._fields.setdefault(setpoint.record, {})["FLNK"] = head
 

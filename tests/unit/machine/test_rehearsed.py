@@ -116,10 +116,28 @@ def test_nothing_follows_the_values_of_the_start() -> None:
     )
     text, later = record_text(made)
     helpers = [part for part in text.split(b"record(") if b'"rehearsal:' in part[:30]]
-    assert len(helpers) == 2
+    assert len(helpers) == 3
     assert all(b'field(DISA,"1")' in helper for helper in helpers)
-    assert [value for _, kind, value in later if kind == "int16"] == [0, 0]
+    assert [value for _, kind, value in later if kind == "int16"] == [0, 0, 0]
     assert b'field(DLY2,"2.5")' in text
+
+
+def test_a_done_channel_leaves_its_value_within_the_write() -> None:
+    """Who writes and then reads it must not find that of before."""
+    made = _made(
+        SimChannel("X", "float64", value=1.0),
+        SimChannel("X:DONE", "int32", value=1),
+        writes=[SimWrite("X", 2.5, done="X:DONE")],
+    )
+    text, _ = record_text(made)
+    records = {part.split(b'"')[1]: part for part in text.split(b"record(")[1:]}
+    follower = records[records[b"X"].split(b'field(FLNK,"')[1].split(b'"')[0]]
+    assert follower.startswith(b"calcout")
+    assert b'field(OUT,"X:DONE.VAL PP")' in follower
+    assert b'field(INPA,"0.0")' in follower
+    last = records[follower.split(b'field(FLNK,"')[1].split(b'"')[0]]
+    assert last.startswith(b"seq")
+    assert b'field(LNK3,"X:DONE.VAL PP")' in last
 
 
 def test_a_machine_survives_its_file(tmp_path: Path) -> None:
