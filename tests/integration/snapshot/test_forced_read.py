@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -28,6 +29,14 @@ NEVER = value_pb2.CONNECTION_STATE_NEVER_CONNECTED
 async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     async with Machine(tmp_path / "machine", pvs=200) as found:
         yield found
+
+
+async def add_pvs(site: Any, *addresses: str) -> None:
+    """Make a PV of each setpoint."""
+    for address in addresses:
+        pv = catalog_pb2.Pv(setpoint={"address": address})
+        request = catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
+        await site.catalog.CreatePv(request)
 
 
 async def test_the_channels_themselves_are_read(machine, make_process) -> None:
@@ -91,11 +100,7 @@ async def test_what_was_connected_is_told_from_what_never_was(machine, make_proc
     async with make_process(machine.env) as site:
         await until_serving(site.channel, 60)
         there, dead = machine.names("magnet")[0], machine.dead[0]
-        for address in (there, dead, "pva://SOME:PVA"):
-            pv = catalog_pb2.Pv(setpoint={"address": address})
-            await site.catalog.CreatePv(
-                catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
-            )
+        await add_pvs(site, there, dead, "pva://SOME:PVA")
         request = rpc.TakeSnapshotRequest(
             spec=snapshot_pb2.SnapshotSpec(
                 selector=EVERYTHING,
@@ -141,11 +146,7 @@ async def test_an_enum_that_is_read_has_the_label_of_now(machine, make_process, 
     async with make_process(machine.env) as site:
         await until_serving(site.channel, 60)
         names = machine.names("enum")
-        for name in names:
-            pv = catalog_pb2.Pv(setpoint={"address": name})
-            await site.catalog.CreatePv(
-                catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
-            )
+        await add_pvs(site, *names)
         request = rpc.TakeSnapshotRequest(
             spec=snapshot_pb2.SnapshotSpec(
                 selector=EVERYTHING, source=snapshot_pb2.SNAPSHOT_SOURCE_READ
@@ -174,10 +175,7 @@ async def test_an_ioc_that_is_gone_costs_no_more_deadlines(machine, make_process
     """After a few: the refusal says which IOC is not asked, and it is asked when it is back."""
     async with make_process(machine.env) as site:
         await until_serving(site.channel, 60)
-        pv = catalog_pb2.Pv(setpoint={"address": machine.names("magnet")[0]})
-        await site.catalog.CreatePv(
-            catalog_rpc.CreatePvRequest(pv=pv, request_id=str(uuid.uuid4()))
-        )
+        await add_pvs(site, machine.names("magnet")[0])
         request = rpc.TakeSnapshotRequest(
             spec=snapshot_pb2.SnapshotSpec(
                 selector=EVERYTHING, source=snapshot_pb2.SNAPSHOT_SOURCE_READ
