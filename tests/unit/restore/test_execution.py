@@ -14,13 +14,12 @@ from drey_core.values import Columns
 from drey_restore.domain.execution import (
     Execution,
     JournalBatch,
-    all_verified,
     counts_by_journal,
     replay,
     shortfall,
 )
 from drey_restore.domain.items import Carried, Outcome, PlanItems
-from drey_restore.domain.kinds import TRANSITIONS, RestoreState, Skip, Verdict
+from drey_restore.domain.kinds import TRANSITIONS, RestoreState, Skip, Verdict, all_verified
 
 CODES = (1, 80, 192, 160, 376, 440)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,7 @@ from drey_core.errors import DeadlineExceeded, DreyError, FailedPrecondition, In
 from drey_core.values import I8, U1
 from drey_restore.domain.items import I4, Carried, PlanItems
 from drey_restore.domain.kinds import VERDICTS, Completion, RestoreState, Skip, Verdict
-
-if TYPE_CHECKING:
-    from drey_restore.domain.records import Guard
+from drey_restore.domain.records import Guard
 
 ECA_NORMAL = 1
 ECA_TIMEOUT = 80
@@ -106,12 +103,6 @@ def counts_continued(carried: Carried, journal: Iterable[JournalBatch]) -> list[
     bookkeeping.replay(journal)
     bookkeeping.close()
     return bookkeeping.counts
-
-
-def all_verified(counts: list[int]) -> bool:
-    """Every PV to write was verified, and none was left out but those equal already."""
-    good = counts[Verdict.VERIFIED] + counts[Verdict.EQUAL_ALREADY]
-    return good == sum(counts) and good > 0
 
 
 _NOTHING_SENT = (Verdict.SKIPPED, Verdict.EQUAL_ALREADY, Verdict.NO_LONGER_EQUAL)

@@ -145,3 +145,9 @@ TRANSITIONS: dict[RestoreState, frozenset[RestoreState]] = {
     ),
 }
 """What may follow what. FAILED means that nothing was sent, so only WAITING leads there."""
+
+
+def all_verified(counts: list[int]) -> bool:
+    """Every PV to write was verified, and none was left out but those equal already."""
+    good = counts[Verdict.VERIFIED] + counts[Verdict.EQUAL_ALREADY]
+    return good == sum(counts) and good > 0

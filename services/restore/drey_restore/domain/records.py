@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from drey_core.errors import Reason
 from drey_restore.domain.approval import Approval
-from drey_restore.domain.execution import all_verified
 from drey_restore.domain.kinds import (
     VERDICTS,
     ApprovalState,
@@ -14,6 +13,7 @@ from drey_restore.domain.kinds import (
     RestoreState,
     Skip,
     Verdict,
+    all_verified,
 )
 from drey_restore.domain.waiting import StageWait
 
