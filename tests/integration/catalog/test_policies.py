@@ -170,11 +170,13 @@ async def test_what_contradicts_itself_is_refused_when_it_is_set(
     with refused(StatusCode.NOT_FOUND, "NOT_FOUND"):
         await give(policies, of_tag("Kind", "strong", stage=1))
     # by itself it is fine, and with what the PV says it is not
-    with refused(StatusCode.FAILED_PRECONDITION, "POLICY_CONTRADICTION"):
+    at_step = "policy.policy.ramp_step"
+    with refused(StatusCode.FAILED_PRECONDITION, "POLICY_CONTRADICTION", at_step):
         await give(policies, of_device("PS:1", ramp_step=1.0))
     await give(policies, of_tag("Kind", "weak", stage=1))
     await retag(service, pv, ("Kind", "weak"), ("A", "B"))
-    with refused(StatusCode.FAILED_PRECONDITION, "POLICY_CONTRADICTION"):
+    at_stage = "policy.policy.stage"
+    with refused(StatusCode.FAILED_PRECONDITION, "POLICY_CONTRADICTION", at_stage):
         await give(policies, of_tag("A", "B", stage=2))
     assert not (await effective(service, pv)).contradictions
     # one that comes about by a tag that a PV gets is told

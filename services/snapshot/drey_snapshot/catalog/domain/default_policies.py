@@ -16,6 +16,7 @@ from drey_snapshot.catalog.domain.policy import (
     Said,
     SpeakerKind,
     effective,
+    part_at_fault,
 )
 from drey_snapshot.catalog.domain.table import I8, PvTable
 from drey_snapshot.catalog.domain.tags import TagBook
@@ -146,23 +147,34 @@ def rows_of_subject(table: PvTable, policy: DefaultPolicy) -> list[int]:
 
 
 def refuse_new_contradictions(
-    table: PvTable, tags: TagBook, before: PolicyBook, after: PolicyBook, rows: Iterable[int]
+    table: PvTable,
+    tags: TagBook,
+    before: PolicyBook,
+    after: PolicyBook,
+    rows: Iterable[int],
+    policy: DefaultPolicy | None,
 ) -> None:
-    """Raise POLICY_CONTRADICTION where the policy of a PV begins to contradict itself."""
+    """Raise POLICY_CONTRADICTION where the policy of a PV begins to contradict itself.
+
+    `policy`: the one that is set, whose part at fault is named; None: one is deleted.
+    """
     refusals = [
-        (table.name[row], why[0])
+        (table.name[row], found)
         for row in rows
-        if (why := after.of_row(table, row, tags).contradictions)
+        if (found := after.of_row(table, row, tags)).contradictions
         and not before.of_row(table, row, tags).contradictions
     ]
     if not refusals:
         return
     names = ", ".join(name for name, _ in refusals[:_NAMED])
     more = f" and {len(refusals) - _NAMED} more" if len(refusals) > _NAMED else ""
+    first = refusals[0][1]
+    path = "id" if policy is None else "policy.policy"
+    part = part_at_fault(policy.policy, first.contradicted[0]) if policy else ""
     raise FailedPrecondition(
-        f"the policy of {names}{more} would contradict itself: {refusals[0][1]}. Say it of the PV,"
-        " or change the other policy first",
+        f"the policy of {names}{more} would contradict itself: {first.contradictions[0]}."
+        " Say it of the PV, or change the other policy first",
         reason=Reason.POLICY_CONTRADICTION,
-        field="policy",
+        field=f"{path}.{part}" if part else path,
         metadata={"pvs": str(len(refusals)), "first_pv": refusals[0][0]},
     )

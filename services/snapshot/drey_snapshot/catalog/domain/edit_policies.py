@@ -40,7 +40,7 @@ class PolicyEdit:
         if other is not None:
             raise AlreadyExists(
                 "its device or tag has a policy already: change that one",
-                field="policy",
+                field="policy.tag" if policy.tag else "policy.device",
                 metadata={"resource": "policy", "name": other.id},
             )
         return self._set_policy(policy)
@@ -53,7 +53,7 @@ class PolicyEdit:
 
     def delete_policy(self, policy: DefaultPolicy) -> None:
         """Delete it. Raises POLICY_CONTRADICTION."""
-        self._refuse_contradictions(policy, self.state.policies.without(policy.id))
+        self._refuse_contradictions(policy, self.state.policies.without(policy.id), is_set=False)
         self._changes.dropped_policies.append(policy)
 
     def _set_policy(self, policy: DefaultPolicy) -> DefaultPolicy:
@@ -62,7 +62,11 @@ class PolicyEdit:
         self._changes.policies.append(policy)
         return policy
 
-    def _refuse_contradictions(self, policy: DefaultPolicy, after: PolicyBook) -> None:
+    def _refuse_contradictions(
+        self, policy: DefaultPolicy, after: PolicyBook, *, is_set: bool = True
+    ) -> None:
         table, tags = self.state.table, self.state.tags
         rows = rows_of_subject(table, policy)
-        refuse_new_contradictions(table, tags, self.state.policies, after, rows)
+        refuse_new_contradictions(
+            table, tags, self.state.policies, after, rows, policy if is_set else None
+        )

@@ -191,13 +191,15 @@ class Effective:
     policy: Policy
     sources: tuple[tuple[str, PolicySpeaker], ...] = ()
     contradictions: tuple[str, ...] = ()
+    contradicted: tuple[str, ...] = ()
+    """The part that each of these is about."""
 
 
 def effective(own: Policy, tags: Sequence[Said] = (), device: Said | None = None) -> Effective:
     """What holds for a PV that says `own`: part by part the PV, its tags, its device."""
     chosen: dict[str, Any] = {}
     sources: list[tuple[str, PolicySpeaker]] = []
-    contradictions: list[str] = []
+    contradictions: list[tuple[str, str]] = []
     for part, names in PARTS.items():
         for statements in ([(OF_PV, own)], tags, [] if device is None else [device]):
             speaking = [each for each in statements if _speaks(each[1], names)]
@@ -206,12 +208,24 @@ def effective(own: Policy, tags: Sequence[Said] = (), device: Said | None = None
                 chosen |= values
                 sources += [(part, source) for source in counting]
                 if len(speaking) > 1:
-                    contradictions += _contradictions(part, names, values, speaking)
+                    why = _contradictions(part, names, values, speaking)
+                    contradictions += [(part, each) for each in why]
                 break
     policy = Policy(**chosen)
     if not contradictions:
         contradictions = _own_contradictions(policy)
-    return Effective(policy, tuple(sources), tuple(contradictions))
+    return Effective(
+        policy,
+        tuple(sources),
+        tuple(why for _, why in contradictions),
+        tuple(part for part, _ in contradictions),
+    )
+
+
+def part_at_fault(policy: Policy, part: str) -> str:
+    """The part of a policy by which the effective one contradicts itself in `part`; empty: none."""
+    spoken = (each for each in (part, "completion", "timeout") if _speaks(policy, PARTS[each]))
+    return next(spoken, "")
 
 
 def _speaks(policy: Policy, names: Sequence[str]) -> bool:
@@ -259,11 +273,13 @@ def _contradictions(
     return []
 
 
-def _own_contradictions(policy: Policy) -> list[str]:
+def _own_contradictions(policy: Policy) -> list[tuple[str, str]]:
     try:
         check(policy, has_readback=True, path="policy")
     except InvalidArgument as error:
-        return [error.message.removeprefix("policy.")]
+        name = error.field.removeprefix("policy.")
+        part = name if name in PARTS else "completion"
+        return [(part, error.message.removeprefix("policy."))]
     return []
 
 
