@@ -132,8 +132,9 @@ def own_pv(running: Running, name: str, **restore: float) -> catalog_pb2.Pv:
 
 @contextmanager
 def purged(running: Running, name: str) -> Iterator[None]:
+    """Afterwards no PV is left whose name begins so."""
     try:
         yield
     finally:
-        request = catalog_service_pb2.PurgePvsRequest(selector={"names": [name]})
+        request = catalog_service_pb2.PurgePvsRequest(selector={"globs": [f"{name}*"]})
         running.catalog.PurgePvs(request, **running.call())

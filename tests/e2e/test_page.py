@@ -436,6 +436,7 @@ def test_a_key_is_made_shown_once_and_revoked(running: Running) -> None:
             await act.filter(has_text="access.key.revoke").get_by_role("button").click()
             details = page.get_by_role("complementary", name="The chosen act")
             await expect(details).to_contain_text(f"keys/{_key_id(running, name)}")
+            await expect(details).to_contain_text("From127.0.0.1")
             await page.get_by_role("button", name="Verify the record").click()
             await expect(page.get_by_role("status")).to_contain_text("as they were written")
 

@@ -1,7 +1,8 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { Completion, PvSchema } from "../gen/drey/catalog/v1/catalog_pb";
-import { draftOf, mergeDraft, updateOf, type PvDraft } from "../src/page/pv_draft";
+import { mergeDraft } from "../src/page/draft";
+import { draftOf, updateOf, type PvDraft } from "../src/page/pv_draft";
 import { FieldError } from "../src/page/use_call";
 
 const pv = create(PvSchema, {
@@ -36,12 +37,25 @@ test.each<[Partial<PvDraft>, string]>([
   [{ tags: "LI21" }, "pv.tags"],
   [{ setpointAbsolute: "a lot" }, "pv.setpoint.tolerance.absolute"],
   [{ stage: "1.5" }, "pv.restore_policy.stage"],
-  [{ allowedLow: "1" }, "pv.restore_policy.allowed.high"],
+  [{ allowedHigh: "much" }, "pv.restore_policy.allowed_high"],
+  [{ timeout: "soon" }, "pv.restore_policy.timeout"],
   [{ rampRate: "Infinity" }, "pv.restore_policy.ramp_rate"],
 ])("%o is refused at its field", (change, field) => {
   const refused = () => updateOf(pv, edited(change));
   expect(refused).toThrow(FieldError);
   expect(refused).toThrow(expect.objectContaining({ field }));
+});
+
+test("a range may have one end, a time parts of a second, and a completion its channel", () => {
+  const { restorePolicy } = updateOf(pv, edited({ completion: "DONE_CHANNEL", doneChannel: " .DMOV ", timeout: "1.5", allowedLow: "0" })).pv;
+  expect(restorePolicy).toMatchObject({
+    completion: Completion.DONE_CHANNEL,
+    doneChannel: ".DMOV",
+    timeout: { seconds: 1n, nanos: 500_000_000 },
+    allowed: { low: 0, high: Infinity },
+  });
+  const read = draftOf(create(PvSchema, { restorePolicy: restorePolicy! }));
+  expect(read).toMatchObject({ completion: "DONE_CHANNEL", timeout: "1.5", allowedLow: "0", allowedHigh: "", doneValue: "" });
 });
 
 test("theirs and mine are put together, and a field of both is told", () => {

@@ -12,6 +12,9 @@ import { PolicyService } from "../../gen/drey/policy/v1/policy_service_pb";
 import { RestoreService } from "../../gen/drey/restore/v1/restore_service_pb";
 import { SnapshotService } from "../../gen/drey/snapshot/v1/snapshot_service_pb";
 import { SystemService } from "../../gen/drey/system/v1/system_service_pb";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { ImportOptionsSchema, ImportPvsResponse } from "../../gen/drey/catalog/v1/catalog_service_pb";
+import { importPvs } from "./import_pvs";
 import { DriftWatch, Watch, type DriftSpecInit, type WatchOptions, type WatchSpecInit } from "./watch";
 import { openWatch } from "./watch_wire";
 
@@ -80,8 +83,11 @@ export class DreyClient {
   readonly system: Client<typeof SystemService>;
 
   readonly #transport: Transport;
+  readonly #options: ClientOptions;
 
-  constructor({ url, key, transport }: ClientOptions) {
+  constructor(options: ClientOptions) {
+    const { url, key, transport } = options;
+    this.#options = options;
     const interceptors = [authorize(key), giveRequestId, repeat];
     const used = transport ?? createGrpcWebTransport({ baseUrl: url, interceptors });
     this.#transport = used;
@@ -100,6 +106,11 @@ export class DreyClient {
   /** Watch PVs until the signal says stop; goes on by itself after a cut. See `Watch`. */
   watch(spec: WatchSpecInit, options: WatchOptions = {}): Watch {
     return new Watch((request, signal) => openWatch(this.#transport, request, signal), spec, options);
+  }
+
+  /** Import a file of PVs, which `catalog.importPvs` cannot in a browser. Give a `requestId`, so that a repeat does nothing twice. */
+  importPvs(options: MessageInitShape<typeof ImportOptionsSchema>, file: Uint8Array, signal: AbortSignal): AsyncIterable<ImportPvsResponse> {
+    return importPvs(this.#options, options, file, signal);
   }
 
   /** Watch how the machine differs from a snapshot, as `watch`. */

@@ -34,7 +34,7 @@ const LATER_MS = 3000;
 /** Load all parts while the server is surely there, and still has those of this version. */
 function useLaterParts(): void {
   useEffect(() => {
-    const loadAll = () => Promise.allSettled([...Object.values(LATER).map((load) => load()), import("./plot")]);
+    const loadAll = () => Promise.allSettled([...Object.values(LATER).map((load) => load()), import("./plot"), import("./pv_import")]);
     const timer = setTimeout(() => void loadAll(), LATER_MS);
     return () => clearTimeout(timer);
   }, []);

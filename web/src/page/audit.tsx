@@ -48,6 +48,7 @@ export function AuditTab() {
     },
     { title: "Number", isNumber: true, cell: (event) => event.sequence },
     { title: "By", cell: (event) => `${event.actor?.principal ?? ""} (${event.actor?.roles.join(", ") ?? ""})` },
+    { title: "From", cell: (event) => <span className="mono">{event.address || "—"}</span> },
     { title: "Act", cell: (event) => event.action },
     { title: "Of", cell: (event) => <span className="mono">{event.target}</span> },
   ];
@@ -112,6 +113,7 @@ function ActDetails({ event, onClose }: { event: AuditEvent; onClose: () => void
         <Fact title="When" text={timeText(event.time)} />
         <Fact title="By" text={event.actor?.principal ?? "—"} />
         <Fact title="Roles" text={event.actor?.roles.join(", ") || "—"} />
+        <Fact title="From" text={event.address || "—"} />
         <Fact title="Of" text={event.target || "—"} />
         <Fact title="Request" text={event.requestId || "—"} />
       </dl>

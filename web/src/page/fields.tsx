@@ -108,6 +108,14 @@ export function TextField({ value, onValue, choices, lines = 1, label, path, isW
   );
 }
 
+/** The seconds that were typed, as the contracts have them; undefined where nothing was. */
+export function typedDuration(text: string, path: string): { seconds: bigint; nanos: number } | undefined {
+  const seconds = typedNumber(text, path);
+  if (seconds === undefined) return undefined;
+  const whole = Math.trunc(seconds);
+  return { seconds: BigInt(whole), nanos: Math.round((seconds - whole) * 1e9) };
+}
+
 /** The number that was typed; undefined where nothing was. Anything else is refused at its field. */
 export function typedNumber(text: string, path: string, isWhole = false): number | undefined {
   const trimmed = text.trim();

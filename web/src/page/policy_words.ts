@@ -17,6 +17,9 @@ function completionText({ completion, doneChannel, doneValue }: RestorePolicy): 
 
 const timeWords = (duration: RestorePolicy["timeout"]) => (duration === undefined ? undefined : spanText(secondsOf(duration)!));
 
+const rangeText = ({ low, high }: { low: number; high: number }) =>
+  low === -Infinity ? `… ${high}` : high === Infinity ? `${low} …` : `${low} … ${high}`;
+
 /** All parts that it says something of. */
 export function policyParts(policy: RestorePolicy | undefined): readonly PolicyPart[] {
   if (policy === undefined) return [];
@@ -28,7 +31,7 @@ export function policyParts(policy: RestorePolicy | undefined): readonly PolicyP
     ["stage", "Stage", stage?.toString()],
     ["ramp_rate", "Per second at most", rampRate?.toString()],
     ["ramp_step", "Step at most", rampStep?.toString()],
-    ["allowed", "Never outside", allowed && `${allowed.low} … ${allowed.high}`],
+    ["allowed", "Never outside", allowed && rangeText(allowed)],
   ];
   return parts.flatMap(([field, title, text]) => (text === undefined ? [] : [{ field, title, text }]));
 }

@@ -1,5 +1,5 @@
 /** The history of one PV through snapshots, as a picture and as a table. */
-import { useMemo, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import type { Display } from "@drey/client";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
 import { historyColumns, isMissing, readHistory } from "./history_points";
@@ -26,6 +26,7 @@ const SPANS: readonly (readonly [string, number])[] = [
 ];
 const DAY = 86_400;
 const SERIES = ["setpoint", "readback"] as const;
+const LOOK_MS = 5000;
 /** Beyond, a plot and a table tell no more. */
 const MOST = 20_000;
 /** Each brings the whole of its array, of which a few elements are shown. */
@@ -46,6 +47,19 @@ function historyText(value: Value, { labels, ...display }: Display): string {
   return label === undefined ? text : `${text} (today ${label})`;
 }
 
+/** Call when a snapshot was taken, deleted or brought back since. */
+function useNewSnapshots(onNew: () => void): void {
+  const { client } = useSession();
+  const [known, setKnown] = useState<string>();
+  const newest = useAsked("", (signal) => client.snapshot.listSnapshots({ pageSize: 1 }, { signal }), LOOK_MS).answer;
+  const now = newest && `${newest.snapshots[0]?.id ?? ""} ${newest.totalSize}`;
+  useEffect(() => {
+    if (now === undefined || now === known) return;
+    setKnown(now);
+    if (known !== undefined) onNew();
+  }, [now, known, onNew]);
+}
+
 export function PvHistory({ number, name, displays, isArray, onClose }: HistoryProps) {
   const { client } = useSession();
   const [days, setDays] = useState(0);
@@ -61,6 +75,7 @@ export function PvHistory({ number, name, displays, isArray, onClose }: HistoryP
     ]);
     return { ...history, without: Math.max(0, listed.totalSize - history.entries.length) };
   });
+  useNewSnapshots(asked.again);
   const entries = asked.answer?.entries ?? [];
   const points = useMemo(() => historyColumns(entries), [asked.answer]);
   const drawn = useMemo(() => ([1, 2] as const).filter((series) => points[series].some((each) => each !== null)), [points]);

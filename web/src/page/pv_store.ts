@@ -20,6 +20,8 @@ export class PvStore {
   failure: unknown;
   devices: readonly string[] = [];
   tags: readonly string[] = [];
+  /** Of the watch when the catalog was read. */
+  #catalogPopulation = -1;
   readonly #client: DreyClient;
   readonly #stop = new AbortController();
   readonly #listeners = new Set<() => void>();
@@ -71,15 +73,14 @@ export class PvStore {
   /** Read the catalog when PVs joined or left. */
   async #followCatalog(): Promise<void> {
     const { signal } = this.#stop;
-    let known = -1;
     while (!signal.aborted) {
       const { state } = this.watch;
       let pause = LOOK_MS;
-      if (state.complete && state.population !== known) {
+      if (state.complete && state.population !== this.#catalogPopulation) {
         const population = state.population;
         try {
           await this.#readCatalog(signal);
-          known = population;
+          this.#catalogPopulation = population;
         } catch {
           // values go on without; it is tried again, and the banner tells of a server that is away
         }
@@ -100,6 +101,11 @@ export class PvStore {
     this.catalog.clear();
     for (const [number, pv] of found) this.catalog.set(number, pv);
     this.#tellCatalog();
+  }
+
+  /** Read the catalog again soon: it was changed. */
+  expireCatalog(): void {
+    this.#catalogPopulation = -1;
   }
 
   /** One PV, as the catalog has just answered. */

@@ -1,5 +1,5 @@
 /** PVs: every one, live. */
-import { useEffect, useMemo, useRef, useState } from "react";
+import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { ARRAY, datumText, extractOf, Kind, numberOf, pointsOf, READBACK, SETPOINT, type Display, type Extract, type Role, type WatchState } from "@drey/client";
 import type { ChannelMetadata } from "../../gen/drey/common/v1/value_pb";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
@@ -11,6 +11,8 @@ import type { PvStore } from "./pv_store";
 import { useSession } from "./session";
 import { alarmWords, channelMark, counted, enumWords, graver, nanosecondsText, type Mark } from "./words";
 import { ArrayDecimation, ConnectionState, ValueType } from "../../gen/drey/common/v1/value_pb";
+
+const PvImport = lazy(async () => ({ default: (await import("./pv_import")).PvImport }));
 
 const COLUMNS: readonly Column[] = [
   { title: "State", width: "138px" },
@@ -135,6 +137,7 @@ export function PvsTab() {
   const [chosenNumber, setChosenNumber] = useState(askedNumber);
   const [plotted, setPlotted] = useState<readonly number[]>([]);
   const [showsHistory, setShowsHistory] = useState(false);
+  const [imports, setImports] = useState(false);
   const traces = useRef(new Traces());
   const live = useRef({ store, shown, plotted });
   live.current = { store, shown, plotted };
@@ -206,6 +209,12 @@ export function PvsTab() {
   const numberAt = (index: number) => state.numbers[shown[index]!] ?? 0;
   const chosen = shown.findIndex((slot) => state.numbers[slot] === chosenNumber);
   const set = (change: Partial<Filter>) => setFilter({ ...filter, ...change });
+  if (imports)
+    return (
+      <Suspense fallback={<p>Loading …</p>}>
+        <PvImport onClose={() => setImports(false)} />
+      </Suspense>
+    );
   const isFiltered = JSON.stringify(filter) !== JSON.stringify(EVERYTHING);
   return (
     <>
@@ -240,6 +249,13 @@ export function PvsTab() {
         <span className="dim" role="status">
           {counted(shown.length)} of {counted(state.size)} PVs
         </span>
+        <button
+          disabled={!may("catalog.pvs.import")}
+          title={may("catalog.pvs.import") ? "" : "Your key may not import PVs: it takes the role editor"}
+          onClick={() => setImports(true)}
+        >
+          Import …
+        </button>
       </div>
       <div className="split">
         <div className="grow">
@@ -258,7 +274,7 @@ export function PvsTab() {
               else return false;
               return true;
             }}
-            empty={!state.complete ? "Waiting for the first values …" : isFiltered ? "No PV passes the filters." : "The catalog has no PVs yet: drey pv import FILE.csv"}
+            empty={!state.complete ? "Waiting for the first values …" : isFiltered ? "No PV passes the filters." : "The catalog has no PVs yet: import a file of them, here or by drey pv import FILE.csv"}
           />
           {plotted.length > 0 && <TracePlot state={state} numbers={plotted} traces={traces.current} onRemove={togglePlot} />}
           {showsHistory && chosen >= 0 && <HistoryPanel state={state} number={chosenNumber} onClose={() => setShowsHistory(false)} />}

@@ -4,7 +4,7 @@ import { joinRows, planDigest, type Display } from "@drey/client";
 import { setCell, setMark, type Column } from "./grid";
 import { deltaText, deviationText } from "./comparison";
 import { useSession } from "./session";
-import { FieldForm, Field, TextField, typedNumber } from "./fields";
+import { FieldForm, Field, TextField, typedDuration, typedNumber } from "./fields";
 import { ruleWords } from "./plan_draft";
 import { NewPlan } from "./plan_form";
 import { go } from "./snapshots";
@@ -241,11 +241,6 @@ function PlanRules({ plan, items }: { plan: Plan; items: readonly PlanItem[] }) 
   );
 }
 
-const seconds = (text: string, path: string) => {
-  const number = typedNumber(text, path);
-  return number === undefined ? undefined : { seconds: BigInt(Math.floor(number)), nanos: Math.round((number % 1) * 1e9) };
-};
-
 /** The last question before something is written, and what may go wrong then. */
 function ExecuteForm({ plan, onExecute, onClose }: { plan: Plan; onExecute: (restore: Restore) => void; onClose: () => void }) {
   const { client } = useSession();
@@ -257,8 +252,8 @@ function ExecuteForm({ plan, onExecute, onClose }: { plan: Plan; onExecute: (res
   const execute = () =>
     act(async () => {
       const maxUnreachable = typedNumber(unreachable, "max_unreachable", true);
-      const writeTimeout = seconds(writeWait, "write_timeout");
-      const verifyTimeout = seconds(verifyWait, "verify_timeout");
+      const writeTimeout = typedDuration(writeWait, "write_timeout");
+      const verifyTimeout = typedDuration(verifyWait, "verify_timeout");
       const answer = await client.restore.executePlan({
         planId: plan.id,
         digest: plan.digest,

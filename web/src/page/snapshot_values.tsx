@@ -5,6 +5,7 @@ import { datumOf, joinRows, pointsOf } from "@drey/client";
 import { setCell, setMark, type Column } from "./grid";
 import { Plot } from "./lazy_plot";
 import { displayOf, Fact, isPlottableArray } from "./pvs";
+import { saveFile } from "./save_file";
 import { useSession } from "./session";
 import { go } from "./snapshots";
 import { FilteredGrid } from "./tables";
@@ -96,7 +97,7 @@ export function SnapshotValues({ snapshot }: { snapshot: Snapshot }) {
             <button
               disabled={shown.length === 0}
               title="A line for each PV, numbers with all their digits"
-              onClick={() => saveFile(`snapshot-${snapshot.id}.csv`, "text/csv;charset=utf-8", valuesCsv(shown, metadata))}
+              onClick={() => saveFile(new Blob([...valuesCsv(shown, metadata)], { type: "text/csv;charset=utf-8" }), `snapshot-${snapshot.id}.csv`)}
             >
               … as CSV
             </button>
@@ -166,13 +167,5 @@ function saveLines(snapshot: Snapshot, rows: readonly PvRow[]): void {
   const options = { useProtoFieldName: true, alwaysEmitImplicit: true } as const;
   const lines = [{ snapshot: toJson(SnapshotSchema, snapshot, options) }, ...rows.map((row) => toJson(PvRowSchema, row, options))];
   const text = lines.map((line) => `${JSON.stringify(line)}\n`);
-  saveFile(`snapshot-${snapshot.id}.jsonl`, "application/x-ndjson", text);
-}
-
-function saveFile(name: string, type: string, text: readonly string[]): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([...text], { type }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  saveFile(new Blob([...text], { type: "application/x-ndjson" }), `snapshot-${snapshot.id}.jsonl`);
 }

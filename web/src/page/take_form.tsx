@@ -1,7 +1,7 @@
 /** Take a snapshot: of what, from where, and who may be missing; a refusal names who was. */
 import { useState } from "react";
 import { ConnectError } from "@connectrpc/connect";
-import { Field, FieldForm, TextField, typedNumber } from "./fields";
+import { Field, FieldForm, TextField, typedDuration, typedNumber } from "./fields";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
 import { useSession } from "./session";
 import { ErrorText } from "./tables";
@@ -36,8 +36,8 @@ export function TakeForm({ onClose, onTaken }: { onClose: () => void; onTaken: (
         tags: tag === "" ? [] : [{ group: group!, tags: [name!] }],
       };
       const most = mayMiss === ANY ? 0 : (typedNumber(mayMiss, "spec.gates.max_missing", true) ?? 0);
-      const seconds = typedNumber(age, "spec.gates.max_age");
-      if (seconds !== undefined && seconds <= 0) throw new FieldError("spec.gates.max_age", "A time above 0 s, or nothing");
+      const maxAge = typedDuration(age, "spec.gates.max_age");
+      if (maxAge !== undefined && !(Number(age) > 0)) throw new FieldError("spec.gates.max_age", "A time above 0 s, or nothing");
       const needed = splitNames(required);
       const answer = await client.snapshot.takeSnapshot({
         spec: {
@@ -48,7 +48,7 @@ export function TakeForm({ onClose, onTaken }: { onClose: () => void; onTaken: (
           gates: {
             missing: mayMiss === ANY ? { case: "anyMissing", value: {} } : { case: "maxMissing", value: most },
             ...(needed.length > 0 ? { required: { globs: needed } } : {}),
-            ...(seconds === undefined ? {} : { maxAge: { seconds: BigInt(Math.floor(seconds)), nanos: Math.round((seconds % 1) * 1e9) } }),
+            ...(maxAge === undefined ? {} : { maxAge }),
           },
         },
         wait: { seconds: 60n },
