@@ -35,6 +35,8 @@ MARK = "TEST_PROCESS_MARK"
 """In the environment of every process that a test starts, however far down."""
 PATIENCE_S = 20.0
 """What ends by itself a moment later (a closed channel's socket, a reaped child) is not a leak."""
+COLLECTION_S = 0.5
+"""Between two collections of garbage while something is left."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class LeakWatch:
     tasks: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     _strangers: set[int] = field(default_factory=set)
+    _marked_pids: set[int] = field(default_factory=set)
 
     def look(self) -> Resources:
         """What this process has now."""
@@ -88,22 +91,28 @@ class LeakWatch:
         """Processes that carry the mark, and children, that run. Others are looked at only once."""
         pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
         self._strangers &= pids
+        self._marked_pids &= pids
         for pid in sorted(pids - self._strangers - {os.getpid()}):
-            with suppress(psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
-                process = psutil.Process(pid)
-                if process.status() == psutil.STATUS_ZOMBIE:
+            with suppress(ProcessLookupError, FileNotFoundError):
+                state, parent = _state_and_parent(pid)
+                if state == "Z":
                     continue  # ended: libca never waits for the repeater that it tries to start
-                if process.ppid() == os.getpid() or self._marked(pid):
+                if parent == os.getpid() or self._marked(pid):
                     yield pid
                 else:
                     self._strangers.add(pid)
 
     def _marked(self, pid: int) -> bool:
+        if pid in self._marked_pids:
+            return True
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except PermissionError:
             return False
-        return f"{MARK}={self.mark}".encode() in environment
+        if f"{MARK}={self.mark}".encode() not in environment:
+            return False
+        self._marked_pids.add(pid)
+        return True
 
     def surplus(self) -> Resources:
         """What is there and nobody's."""
@@ -118,9 +127,13 @@ class LeakWatch:
     def wait_surplus(self) -> Resources:
         """What is left when what ends by itself has had its time."""
         left = self.surplus()
-        end = time.monotonic() + PATIENCE_S
-        while left and time.monotonic() < end:
-            gc.collect()
+        began = time.monotonic()
+        next_collection = began
+        while left and (now := time.monotonic()) < began + PATIENCE_S:
+            if now >= next_collection:
+                # what only a circle of references holds; it takes as long as everything here is
+                gc.collect()
+                next_collection = time.monotonic() + COLLECTION_S
             time.sleep(0.02)
             left = self.surplus()
         return left
@@ -134,6 +147,12 @@ class LeakWatch:
         self.tasks, self.complaints = [], []
         self.known |= left
         return names
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
+    """By one read: psutil takes four, and this is asked of every process at every test."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], int(fields[1])
 
 
 def _socket_files() -> dict[str, int]:
