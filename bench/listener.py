@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import numpy as np
-from nats.aio.msg import Msg
 from numpy.typing import NDArray
 
 from drey_core.values import KIND_NONE, State
 from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
+from drey_runtime.nats_client import Msg
 
 _BATCHES = 1000
 

@@ -16,16 +16,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-from nats.errors import BadSubjectError, MaxPayloadError, NoRespondersError
-from nats.errors import Error as NatsError
-
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
 from drey_runtime.backoff import backoff
 from drey_runtime.cancellation import reraise_cancellation
+from drey_runtime.nats_client import (
+    BadSubjectError,
+    Client,
+    MaxPayloadError,
+    Msg,
+    NatsError,
+    NoRespondersError,
+    Subscription,
+)
 from drey_runtime.settings import CommonSettings
 
 log = logging.getLogger(__name__)

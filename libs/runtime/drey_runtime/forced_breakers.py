@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from nats.aio.msg import Msg
-
 from drey_core.breaker import BreakerBook
 from drey_core.errors import Malformed
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
 from drey_runtime.edge import decode_breakers, note
+from drey_runtime.nats_client import Msg
 
 
 class ForcedBreakers:

@@ -19,7 +19,6 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
-from nats.aio.msg import Msg
 
 from drey.events.v1.changes_pb2 import CatalogChanged
 from drey.events.v1.directory_pb2 import DirectoryVersion
@@ -38,6 +37,7 @@ from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_catalog
 from drey_runtime.image import Image
+from drey_runtime.nats_client import Msg
 from drey_runtime.server import serve
 from drey_runtime.settings import CommonSettings
 from drey_stack import Nats, Valkey, free_port

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from nats.aio.msg import Msg
-
 from drey.events.v1.changes_pb2 import AccessChanged
 from drey_core.errors import Unauthenticated, Unavailable
 from drey_gateway import mapping
@@ -22,6 +20,7 @@ from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.idempotency import once
+from drey_runtime.nats_client import Msg
 
 log = logging.getLogger(__name__)
 

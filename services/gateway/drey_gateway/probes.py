@@ -10,12 +10,12 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from nats.errors import Error as NatsError
 
 from drey_core.errors import DreyError, Unavailable
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database
 from drey_runtime.image import Image
+from drey_runtime.nats_client import NatsError
 
 _DEADLINE_S = 1.0
 Probe = Callable[[], Awaitable[str]]

@@ -7,7 +7,6 @@ a token that the gateway signs, as for every part behind it: nobody is trusted b
 from __future__ import annotations
 
 from google.protobuf.message import DecodeError
-from nats.aio.msg import Msg
 
 from drey.common.v1 import errors_pb2
 from drey.monitor.v1 import monitor_service_pb2 as pb
@@ -16,6 +15,7 @@ from drey_gateway.mapping_asked import read_change
 from drey_gateway.sessions import SessionBook, no_session
 from drey_runtime.auth import GATEWAY, TOKEN_METADATA, TokenSigner, current_principal
 from drey_runtime.bus import Bus
+from drey_runtime.nats_client import Msg
 
 _METHOD = pb.DESCRIPTOR.services_by_name["MonitorService"].methods_by_name["ModifyWatch"].full_name
 _DEADLINE_S = 5.0

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import numpy as np
-from nats.aio.msg import Msg
 
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import ValueBatch
@@ -28,6 +27,7 @@ from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
 from drey_runtime.edge import decode_catalog_changed, decode_heartbeat, decode_instance, note
+from drey_runtime.nats_client import Msg
 
 log = logging.getLogger(__name__)
 

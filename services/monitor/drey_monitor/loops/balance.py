@@ -13,8 +13,6 @@ import logging
 import time
 from dataclasses import dataclass
 
-from nats.aio.msg import Msg
-
 from drey.events.v1.instances_pb2 import InstanceReport
 from drey_core.errors import Malformed
 from drey_monitor.domain.balance import Move, ShardLoad, SteadyNeed, plan_moves
@@ -23,6 +21,7 @@ from drey_monitor.owned import Shards
 from drey_runtime.bus import Bus
 from drey_runtime.edge import decode_instance, note
 from drey_runtime.instances import InstanceReports, instance_name
+from drey_runtime.nats_client import Msg
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,13 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from nats.aio.msg import Msg
-
 from drey_core.directory import CatalogPage
 from drey_core.errors import Unavailable
 from drey_core.pages import shard_of_page
 from drey_monitor.owned import Shards
 from drey_monitor.ports import CatalogSource
 from drey_runtime.directory_codec import encode_catalog
+from drey_runtime.nats_client import Msg
 from drey_runtime.upstream import CatalogUpdate
 
 log = logging.getLogger(__name__)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import time
 
-from nats.aio.msg import Msg
-
 from drey_core.epochs import believable
 from drey_core.errors import Malformed
 from drey_monitor.owned import Shards
 from drey_runtime.edge import decode_heartbeat, note
+from drey_runtime.nats_client import Msg
 
 _SETTLED_S = 5.0
 """After so long the rate of a new owner is its own."""

@@ -6,11 +6,10 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from nats.aio.msg import Msg
-
 from drey_core.errors import DreyError
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.live import LiveMachine, pages_of
+from drey_runtime.nats_client import Msg
 
 log = logging.getLogger(__name__)
 

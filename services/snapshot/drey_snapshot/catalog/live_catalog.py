@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from nats.aio.msg import Msg
-
 from drey_core.errors import Malformed, Unavailable
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database, is_unavailable
 from drey_runtime.edge import decode_catalog_changed, encode_catalog_changed, note
+from drey_runtime.nats_client import Msg
 from drey_snapshot.catalog.adapters.reading import (
     CatalogVersions,
     read_changed,
