@@ -34,19 +34,39 @@ def members() -> list[str]:
     return found[1].split()
 
 
+def install(venv: Path, *what: str | Path) -> Path:
+    """The folder of the programs of a new environment."""
+    uv("venv", venv, "--python", sys.executable)
+    uv("pip", "install", "--python", venv / "bin" / "python", *what)
+    return venv / "bin"
+
+
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the programs of an environment that has the wheels and what they need."""
-    wheels, venv = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("installed") / "v"
-    constraints = ROOT / "constraints.txt"
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """One of each member."""
+    folder, constraints = tmp_path_factory.mktemp("wheels"), ROOT / "constraints.txt"
     for member in members():
         # by way of the sdist: built in its folder, a member keeps what was compiled
-        uv("build", member, "-o", wheels, "--build-constraints", constraints)
-    built = sorted(wheels.glob("*.whl"))
+        uv("build", member, "-o", folder, "--build-constraints", constraints)
+    built = sorted(folder.glob("*.whl"))
     assert len(built) == len(members())
-    uv("venv", venv, "--python", sys.executable)
-    uv("pip", "install", "--python", venv / "bin" / "python", "-c", constraints, *built)
-    return venv / "bin"
+    return built
+
+
+@pytest.fixture(scope="module")
+def programs(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs of an environment that has the wheels and what they need."""
+    venv = tmp_path_factory.mktemp("installed") / "v"
+    return install(venv, "-c", ROOT / "constraints.txt", *wheels)
+
+
+@pytest.fixture(scope="module")
+def old_python(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has the client beside the oldest protobuf for it."""
+    client = [each for each in wheels if each.name.startswith(("drey_client-", "drey_contracts-"))]
+    assert len(client) == 2
+    venv = tmp_path_factory.mktemp("old") / "v"
+    return install(venv, "protobuf==6.30.0", *client) / "python"
 
 
 def test_nothing_comes_from_the_checkout(programs: Path, tmp_path: Path) -> None:
@@ -59,7 +79,28 @@ def test_nothing_comes_from_the_checkout(programs: Path, tmp_path: Path) -> None
     assert all(Path(line).is_relative_to(programs.parent) for line in said.splitlines()), said
 
 
-def test_the_command_helps_and_brings_the_stack_up(programs: Path, short_folder: Path) -> None:
+OLD_CLIENT = """
+import importlib, pathlib, pkgutil, tomllib
+import drey, drey_client, google.protobuf
+from drey.common.v1 import value_pb2
+from drey_client import BlockingClient
+assert google.protobuf.__version__ == "6.30.0"
+for module in pkgutil.walk_packages(drey.__path__, "drey."):
+    importlib.import_module(module.name)
+for module in pkgutil.iter_modules(drey_client.__path__, "drey_client."):
+    importlib.import_module(module.name)
+value = value_pb2.Value(float64_value=0.5, state=value_pb2.CONNECTION_STATE_CONNECTED)
+assert value_pb2.Value.FromString(value.SerializeToString()) == value
+given = tomllib.loads(pathlib.Path(".drey/client.toml").read_text())
+with BlockingClient(given["server"], given["key"]) as client:
+    print("taken:", len(client.snapshots()))
+"""
+
+
+def test_the_command_helps_and_brings_the_stack_up(
+    programs: Path, old_python: Path, short_folder: Path
+) -> None:
+    """A program beside the oldest protobuf is a client of it."""
     drey = programs / "drey"
     helped = subprocess.run(
         [drey, "--help"], cwd=short_folder, env=environment(), capture_output=True, check=False
@@ -80,6 +121,11 @@ def test_the_command_helps_and_brings_the_stack_up(programs: Path, short_folder:
             [drey, "whoami"], cwd=short_folder, env=environment(), capture_output=True, check=False
         )
         assert status.returncode == 0, status.stderr
+        argv = [old_python, "-W", "error", "-c", OLD_CLIENT]
+        told = subprocess.run(
+            argv, cwd=short_folder, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert told.stdout == "taken: 0\n", told.stderr
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(HANGS_S) == 0, out.read_text()
