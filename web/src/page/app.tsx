@@ -252,7 +252,7 @@ function useKeyboard(help: () => void): void {
     const onKey = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (event.ctrlKey || event.altKey || event.metaKey) return;
-      if (target.matches("input:not([type=checkbox]), textarea, select")) {
+      if (target.matches("input:not([type=checkbox], [type=file]), textarea, select")) {
         if (event.key === "Escape") {
           target.blur();
           event.preventDefault(); // a search stays, though the field is left

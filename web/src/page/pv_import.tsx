@@ -112,7 +112,7 @@ export function PvImport({ onClose }: { onClose: () => void }) {
   return (
     <section className="stack grow" aria-label="Import PVs">
       <div className="bar">
-        <h2>Import PVs from a CSV file</h2>
+        <h1>Import PVs from a CSV file</h1>
         <label>
           File <input type="file" accept=".csv,text/csv" autoFocus disabled={busy} onChange={chooseFile} />
         </label>
