@@ -678,6 +678,7 @@ class AiocaTable:
             merged=self._merged,
             bad_events=self._bad_events,
             late_completions=self._late,
+            asking=sum(channel.unheard_since > 0 for channel in every),
         )
 
     async def close(self) -> None:

@@ -66,7 +66,7 @@ class ReadResult:
 
 @dataclass(frozen=True, slots=True)
 class TableStats:
-    """Counters since the table was made; `connected` and `channels` are as of now."""
+    """Counters since the table was made; `channels`, `connected` and `asking` are as of now."""
 
     channels: int
     connected: int
@@ -75,6 +75,10 @@ class TableStats:
     merged: int
     bad_events: int
     late_completions: int
+    asking: int
+    """What was or is to be asked for watched channels and is not answered: first values, metadata,
+    subscriptions to values. 0: their servers are done with all channels that are connected.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,8 +325,7 @@ class NativeTable:
 
     def stats(self) -> TableStats:
         """See `ChannelTable.stats`. `merged` counts as rows are drained."""
-        channels, connected, wanted, updates, merged, bad, late = self._table.stats()
-        return TableStats(channels, connected, wanted, updates, merged, bad, late)
+        return TableStats(*self._table.stats())
 
     async def close(self) -> None:
         """See `ChannelTable.close`. Reads and writes under way end with ECA_CHANDESTROY."""

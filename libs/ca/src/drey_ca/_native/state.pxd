@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memmove, memset, strncmp, strncpy
 from drey_ca._native.blob cimport Blob, blob_release
 from drey_ca._native.decode cimport Meta, Value, free_meta
 from drey_ca._native.libca cimport (
-    chid, evid, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, write)
+    chid, evid, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, ticks, write)
 
 # Numbers of `drey_core.values.State`.
 cdef enum:
@@ -90,6 +90,11 @@ cdef struct Host:
     int64_t gained  # when a channel last connected, in ticks
     int32_t rush  # how many connected one after the other, QUIET apart at most
     int64_t holding_since  # when the first subscription began to wait for that to end, or 0
+    int32_t properties  # PROPERTIES among what is under way
+    int64_t spell  # when asking for them began, after the last rest; 0: it is over
+    int64_t spell_left  # how many more may be asked for in it
+    int64_t spell_end  # when the last of them was answered
+    int64_t rested  # when the next spell may begin
     # Request bytes of operations that libca was given, ever, and those of them that the server has taken
     # for sure: it answered what was asked after them.
     int64_t handed
@@ -114,6 +119,11 @@ cdef enum:
     RUSH = 200
     QUIET = 100_000_000  # ns
     LONGEST = 1_000_000_000
+    # Of these subscriptions, which nobody waits for, so many are asked for at a time, and then none for
+    # REST times as long as they took: all at once they would keep an IOC busy for seconds, which is
+    # late with values then.
+    SPELL = 250
+    REST = 3
     # What a server has not answered for so long takes no room in its window any more: others may be
     # answered where one hangs.
     LATE = 3_000_000_000
@@ -449,6 +459,9 @@ cdef inline void answered(Shared* t, Slot* slot, int ask) noexcept nogil:
     slot.asked &= ~(1 << ask)
     host = &t.hosts[slot.asked_host]
     host.under_way -= 1
+    if ask == PROPERTIES:
+        host.properties -= 1
+        host.spell_end = ticks()
     if host.under_way == HOST_WINDOW // 2 or host.under_way == BUSY_WINDOW // 2 or (
             host.under_way == 0):
         for i in range(ASKS):

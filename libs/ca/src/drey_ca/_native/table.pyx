@@ -471,16 +471,21 @@ cdef class Table:
         return basics, counts, longs.view(np.bool_), subjects
 
     def stats(self):
-        """(channels, connected, wanted, updates, merged, bad events, late completions)."""
+        """(channels, connected, wanted, updates, merged, bad events, late completions, asking)."""
         cdef Shared* t = self.t
-        cdef int64_t used, connected, wanted
+        cdef int64_t used, connected, wanted, i, asking = 0
+        cdef int ask
         cdef uint64_t updates, merged, bad_events, late
         with nogil:
             lock(t)
             used, connected, wanted = t.used, t.connected, t.wanted
             updates, merged, bad_events, late = t.updates, t.merged, t.bad_events, t.late
+            for i in range(t.host_count):
+                asking += t.hosts[i].under_way - t.hosts[i].properties
+                for ask in range(PROPERTIES):
+                    asking += queued(&t.hosts[i].queues[ask])
             unlock(t)
-        return used, connected, wanted, updates, merged, bad_events, late
+        return used, connected, wanted, updates, merged, bad_events, late, asking
 
     def connections(self):
         """(server's number or -1, connected, can be asked, unheard for, server names) of all slots.

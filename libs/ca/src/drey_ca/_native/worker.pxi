@@ -275,6 +275,23 @@ cdef inline bint superseded(
     return False
 
 
+cdef inline bint must_rest(Host* host) noexcept nogil:
+    """Whether a server is to be left alone with PROPERTIES for now."""
+    cdef int64_t when = ticks()
+    if host.properties:
+        if host.spell_left:
+            return False
+        if when - host.spell < LATE:
+            return True
+    elif host.spell:
+        host.rested = host.spell_end + REST * (host.spell_end - host.spell)
+        host.spell = 0
+    if when < host.rested:
+        return True
+    host.spell, host.spell_left = when, SPELL
+    return False
+
+
 cdef inline int32_t window_of(const Shared* t, int ask) noexcept nogil:
     return BUSY_WINDOW if ask >= EVENTS and t.operations_open else HOST_WINDOW
 
@@ -314,6 +331,9 @@ cdef inline int64_t take_asks(Shared* t, int32_t at, Asking* batch) noexcept nog
         ask = next_ask(host, held)
         if ask < 0 or host.under_way >= window_of(t, ask):
             break
+        if ask == PROPERTIES and must_rest(host):
+            t.holding = True
+            break
         index = pop(&host.queues[ask])
         slot = &t.slots[index]
         if (not slot.used or slot.state != CONNECTED or slot.channel == NULL or slot.host != at
@@ -321,6 +341,9 @@ cdef inline int64_t take_asks(Shared* t, int32_t at, Asking* batch) noexcept nog
             continue
         slot.asked |= 1 << ask
         slot.asked_host = at
+        if ask == PROPERTIES:
+            host.properties += 1
+            host.spell_left -= 1
         host.under_way += 1
         it = &batch[size]
         it.index, it.ask, it.channel, it.subject = index, ask, slot.channel, slot.subject
