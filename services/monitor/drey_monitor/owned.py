@@ -24,6 +24,8 @@ from drey_runtime.lease import Term
 
 _WAITING_BATCHES = 16
 _EARLY_PARTS = 4
+_LONGEST_BUSY_NS = 5_000_000_000
+"""Below what an owner that ends waits for its successor."""
 
 TakeInfo = Callable[[int, NDArray[np.int64]], tuple[NDArray[np.int64], InfoColumns] | None]
 """Of a shard, those among some channels whose info changed, and it; see `ChannelHub`."""
@@ -184,6 +186,8 @@ class WarmShard:
         self.added = asyncio.Event()
         self._settling = SearchSettling(settle_ns)
         self._early: list[Columns] = []
+        self._valued_since: int | None = None
+        """When as many had a value as the owner says are connected."""
 
     def fold(self, columns: Columns) -> None:
         """Take in drained rows, keyed by channel; the latest of each is kept."""
@@ -199,16 +203,30 @@ class WarmShard:
         early, self._early = self._early, []
         return [replace(each, merged=np.zeros_like(each.merged)) for each in early]
 
-    def is_prepared(self, now_ns: int, channels: int, connected: int) -> bool:
-        """Whether as many have a value as the owner says are connected, or no more come."""
+    def is_prepared(self, now_ns: int, channels: int, connected: int, asking: int) -> bool:
+        """Whether as many have a value as the owner says are connected, or no more come.
+
+        And nothing is asked of their IOCs any more, or for a while there was: one that is busy with
+        subscriptions is late with the values that the owner is to publish.
+        """
         self._early = [latest(self._early)] if self._early else []
         rows = self._early[0] if self._early else Columns.empty(0)
         up = rows.state == State.CONNECTED
         valued = int((up & (rows.kind != KIND_NONE)).sum())
+        all_valued = valued >= connected
+        if not all_valued:
+            self._valued_since = None
+        elif self._valued_since is None:
+            self._valued_since = now_ns
+        waited_ns = 0 if self._valued_since is None else now_ns - self._valued_since
         return self.added.is_set() and (
-            valued >= connected
+            (all_valued and (not asking or waited_ns >= _LONGEST_BUSY_NS))
             or self._settling.look(
-                now_ns, searched=True, channels=channels, connected=int(up.sum()), valued=valued
+                now_ns,
+                searched=True,
+                channels=channels,
+                connected=int(up.sum()),
+                valued=valued - asking,
             )
         )
 
@@ -276,6 +294,8 @@ class Shards:
         self._warm: dict[int, WarmShard] = {}
         self._turns: dict[int, ShardTurn] = {}
         self._claimed: set[int] = set()
+        self._leased: set[int] = set()
+        """Whose leases were won and not given back; for a moment longer than they are owned."""
         self._room = asyncio.Event()
         self._room.set()
         self.released = asyncio.Event()
@@ -328,8 +348,18 @@ class Shards:
         if self.released.is_set() or not has_room(len(self._claimed), self._most):
             return False
         self._claimed.add(shard)
+        self._leased.add(shard)
         self._tell_room()
         return True
+
+    @property
+    def holds_leases(self) -> bool:
+        """Whether others still wait for a lease of this process."""
+        return bool(self._leased)
+
+    def note_given_back(self, shard: int) -> None:
+        """Its lease is free."""
+        self._leased.discard(shard)
 
     def own(self, owned: Owned) -> None:
         """The shard is published from here on."""

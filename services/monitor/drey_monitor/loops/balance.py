@@ -117,7 +117,7 @@ class Balancer:
         self._leaving = True
         self._report()
         end = time.monotonic() + _LEAVE_S
-        while len(self._shards) and time.monotonic() < end and self._takers():
+        while self._shards.holds_leases and time.monotonic() < end and self._takers():
             await asyncio.sleep(_STEP_S / 2)
         # whoever was last given one is to be heard before this process is not
         log.info("left with %d shards", len(self._shards))

@@ -112,6 +112,7 @@ class Owner:
                 log.warning("shard %d has a newer owner", self._shard)
             except* _Released:
                 log.info("shard %d was given up", self._shard)
+            self._shards.note_given_back(self._shard)
             if not was_ours:
                 continue
             # the lease is free already; ending many channels takes a while
@@ -143,7 +144,9 @@ class Owner:
             while turn.wanted.is_set() and self._shards.warm(self._shard) is warm:
                 beat = self._epochs.beats.get(self._shard)
                 channels, connected = (beat.channels, beat.connected) if beat else (0, 0)
-                if warm.is_prepared(time.monotonic_ns(), channels, connected):
+                if warm.is_prepared(
+                    time.monotonic_ns(), channels, connected, self._hub.stats().asking
+                ):
                     turn.prepared = True
                 await asyncio.sleep(_LOOK_S)
             # another cannot have it by now: it lets go, and this process waits for the lease
