@@ -23,49 +23,15 @@ settings.register_profile(
 )
 settings.load_profile("drey")
 
-HELD = (
+DEBUGGED = (
     "tests/unit/",
-    "tests/integration/machine/",
-    "tests/integration/ca/",
-    "tests/integration/stack/",
-    "tests/integration/web/",
-    "tests/integration/runtime_db/",
-    "tests/integration/snapshot/",
-    "tests/integration/cli/",
-    "tests/integration/monitor/",
     "tests/contract/",
-    "tests/integration/testing/",
-    "tests/integration/runtime/",
-    "tests/integration/catalog/",
-    "tests/integration/upgrade/",
-    "tests/integration/gateway/",
-    "tests/k8s/",
-    *(
-        f"tests/integration/restore/test_{name}.py"
-        for name in (
-            *("approval", "changed_between", "death", "ends", "fence", "given_values", "guards"),
-            "immutable",
-        )
-    ),
-    *(
-        f"tests/e2e/test_{name}.py"
-        for name in (
-            *("black_box", "deaths", "drift", "events", "every_rpc", "grants", "http"),
-            *("main_job", "other_languages", "policies", "sockets", "telemetry"),
-        )
-    ),
 )
-"""Where a leak and a warning fail the test. The rest is not brought under it yet."""
-
-DEBUGGED = ("tests/unit/", "tests/contract/")
 """Where event loops are in debug mode, and what they complain of fails the test."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.nodeid.startswith(HELD):
-            item.add_marker(pytest.mark.filterwarnings("error"))
-        else:
-            item.add_marker(pytest.mark.may_leak)
+        item.add_marker(pytest.mark.filterwarnings("error"))
         if item.nodeid.startswith(DEBUGGED):
             item.add_marker(pytest.mark.asyncio_debug)

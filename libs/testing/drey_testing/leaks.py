@@ -254,7 +254,6 @@ def keep_iocs(folder: Path) -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     """Mark what is started, and note the tasks that a loop finds when it is closed."""
     config.addinivalue_line("markers", "asyncio_debug: has its event loop in debug mode")
-    config.addinivalue_line("markers", "may_leak: is not looked at for what it leaves behind")
     os.environ[MARK] = watch.mark
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
@@ -308,10 +307,6 @@ def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[object]) -> None
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """Fail the test whose teardown is over and left something; one that failed says enough."""
     yield
-    if item.get_closest_marker("may_leak"):
-        watch.known = (watch.known or Resources()) | watch.surplus()
-        watch.tasks.clear()
-        return
     leaks = watch.take_leaks()
     if leaks and item.session.testsfailed == item.stash[_FAILED_BEFORE]:
         pytest.fail("the test left behind:\n" + "\n".join(leaks), pytrace=False)
