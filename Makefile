@@ -6,7 +6,7 @@ PVS ?= 2000
 N ?= 5
 BUSY ?= 0
 # Tests wait more than they compute: with more workers than processors the suite is done sooner.
-WORKERS ?= 2
+WORKERS ?= 3
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -60,7 +60,7 @@ cluster-images: venv ## Build the images with the Dockerfiles on a Debian base, 
 cluster-test: venv ## Install the chart on a one-node Kubernetes with pods and test it (root on Debian; TESTS="-k killed")
 	$(PY) -m drey_testing.cluster.suite $(TESTS)
 
-test: venv ## Run all tests; what fails is looked at once more, alone, and named (WORKERS=2, STRICT=1: not)
+test: venv ## Run all tests; what fails is looked at once more, alone, and named (WORKERS=3, STRICT=1: not)
 	@$(MAKE) --no-print-directory cluster-programs || echo "WITHOUT KUBERNETES: the tests of Leases and of the chart will be skipped" >&2
 	$(PY) tests/tools/suite.py --workers $(WORKERS) $(if $(STRICT),--strict)
 

@@ -22,19 +22,16 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parents[2]
 UNSTABLE = ROOT / ".cache/unstable-tests.txt"
 MOST_UNSTABLE = 5
-PYTEST = [sys.executable, "-m", "pytest", "-q"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "--durations=25"]
 TESTS_FAILED = 1
 
 
-def suite(workers: int) -> tuple[list[str], ...]:
-    """The arguments of each call of pytest: side by side first, then what needs the machine."""
-    return (
-        ["-n", str(workers), "--dist", "loadgroup", "-m", "not serial and not node"],
-        ["-m", "serial"],
-    )
+def suite(workers: int) -> list[str]:
+    """The arguments of pytest."""
+    return ["-n", str(workers), "--dist", "loadgroup", "-m", "not node"]
 
 
-def run_part(arguments: list[str], cache: Path, *, strict: bool) -> tuple[int, list[str]]:
+def run_tests(arguments: list[str], cache: Path, *, strict: bool) -> tuple[int, list[str]]:
     """The exit code, and the tests that passed only when they ran alone."""
     in_cache = ["-o", f"cache_dir={cache}"]
     code = _run_pytest([*in_cache, *arguments])
@@ -65,25 +62,22 @@ def _failed_tests(cache: Path) -> list[str]:
 
 
 def main() -> int:
-    """Run all parts, also when one failed; the exit code."""
+    """Run them; the exit code."""
     parser = argparse.ArgumentParser(description="Run all tests.")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--strict", action="store_true", help="no second look at what failed")
     parser.epilog = "What follows -- goes to pytest, instead of the whole suite."
     given = sys.argv[1:]
     split = given.index("--") if "--" in given else len(given)
     options, for_pytest = parser.parse_args(given[:split]), given[split + 1 :]
-    codes, unstable = [], []
-    for arguments in [for_pytest] if for_pytest else suite(options.workers):
-        with TemporaryDirectory() as cache:
-            code, names = run_part(arguments, Path(cache), strict=options.strict)
-        codes.append(code)
-        unstable += names
+    arguments = for_pytest or suite(options.workers)
+    with TemporaryDirectory() as cache:
+        code, unstable = run_tests(arguments, Path(cache), strict=options.strict)
     UNSTABLE.parent.mkdir(exist_ok=True)
     UNSTABLE.write_text("".join(f"{name}\n" for name in unstable))
     for name in unstable:
         print(f"UNSTABLE {name}: failed beside the other tests, passed alone")
-    return max(codes)
+    return code
 
 
 if __name__ == "__main__":

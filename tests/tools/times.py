@@ -39,7 +39,7 @@ class Run:
     seconds: float = 0.0
     load: float = 0.0
     broken: bool = False
-    """A part of it ended without counts."""
+    """It ended without counts."""
 
     @property
     def good(self) -> bool:
@@ -48,7 +48,7 @@ class Run:
         return not bad and self.counts["passed"] > 0
 
     def add_output(self, output: str, exit_code: int) -> None:
-        """Count what one call of pytest said."""
+        """Count what pytest said."""
         *_, last = [line for line in output.splitlines() if line.strip()] or [""]
         found = re.findall(r"(\d+) (passed|failed|error|skipped)", last)
         self.broken |= not found and exit_code != NO_TESTS_RAN
@@ -70,21 +70,20 @@ def busy_loops(number: int) -> Iterator[None]:
             loop.wait()
 
 
-def run_suite(parts: list[list[str]], log: Path) -> Run:
+def run_suite(arguments: list[str], log: Path) -> Run:
     """One run, its output in `log`."""
     run, began = Run(), time.monotonic()
     with log.open("w") as file:
-        for arguments in parts:
-            done = subprocess.run(
-                [*PYTEST, *arguments],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            file.write(done.stdout)
-            run.add_output(done.stdout, done.returncode)
+        done = subprocess.run(
+            [*PYTEST, *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        file.write(done.stdout)
+        run.add_output(done.stdout, done.returncode)
     run.seconds, run.load = time.monotonic() - began, os.getloadavg()[0]
     return run
 
@@ -116,13 +115,13 @@ def main() -> int:
     given = sys.argv[1:]
     split = given.index("--") if "--" in given else len(given)
     options, for_pytest = parser.parse_args(given[:split]), given[split + 1 :]
-    parts = [for_pytest] if for_pytest else list(suite(2))
+    arguments = for_pytest or suite(3)
     options.table.parent.mkdir(parents=True, exist_ok=True)
     runs: list[Run] = []
     with busy_loops(options.busy):
         for number in range(1, options.times + 1):
             log = options.table.with_name(f"{options.table.stem}-{number}.log")
-            runs.append(run_suite(parts, log))
+            runs.append(run_suite(arguments, log))
             options.table.write_text(format_table(runs, options.busy))
             print(format_table(runs, options.busy).splitlines()[-1], flush=True)
     print(options.table)

@@ -15,8 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 UV = Path(sys.executable).with_name("uv")
 pytestmark = [
-    pytest.mark.serial,
-    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("packaging"),  # built once
     pytest.mark.skipif(shutil.which("gcc") is None, reason="NOT TESTED: there is no C compiler"),
 ]
 
@@ -32,7 +31,8 @@ def built(tmp_path_factory):
     """The sdist, and the wheel that is made of the sdist alone."""
     out = tmp_path_factory.mktemp("dist")
     constraints = ("--build-constraints", ROOT / "constraints.txt")
-    uv("build", "libs/ca", "-o", out, *constraints, DREY_CA_NATIVE="require")
+    # the optimizer takes half a minute, and says nothing of the package
+    uv("build", "libs/ca", "-o", out, *constraints, DREY_CA_NATIVE="require", CFLAGS="-O0")
     return out
 
 

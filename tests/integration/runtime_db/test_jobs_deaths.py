@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import statistics
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from drey_runtime.database import Database
-from drey_runtime.jobs import Job, JobContext, JobKind, JobState, JobStore, JobWorker
+from drey_runtime.jobs import Job, JobContext, JobKind, JobState, JobStore
 from drey_runtime.migrate import apply
 from drey_stack import Postgres
 
@@ -164,31 +162,3 @@ async def test_a_connection_that_listens_is_made_anew(own_postgres: Postgres, ho
             finally:
                 if how == "stands still":
                     os.kill(session, signal.SIGCONT)
-
-
-@pytest.mark.serial
-async def test_overhead_of_a_job(tmp_path: Path) -> None:
-    """Create, commit, run nothing, end, all of it fsync'd: printed, and far from slow."""
-
-    async def handler(context: JobContext) -> str:
-        return ""
-
-    async with Postgres(tmp_path / "pg") as part:
-        await apply(part.url, ["drey_runtime"])
-        async with Database(part.url, min_size=4) as database:
-            store = JobStore(database)
-            one = worker(store, handler, sweep_s=60, lease_s=30)
-            async with running(database, one):
-                await database.wait_ready(60)
-                times = [await timed(database, store, one) for _ in range(60)]
-    median = statistics.median(times[10:])
-    print(f"create + end of a job: median {median * 1e3:.1f} ms, worst {max(times):.3f} s")
-    assert median < 0.2
-
-
-async def timed(database: Database, store: JobStore, one: JobWorker) -> float:
-    begun = time.perf_counter()
-    job = await create(database, store)
-    ended = await store.wait(job.id, 60)
-    assert ended.state is JobState.SUCCEEDED
-    return time.perf_counter() - begun

@@ -65,7 +65,7 @@ def test_every_test_can_fail() -> None:
 
 
 def _run_suite(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    pytest_options = ["-n", "2", "--dist", "loadgroup", str(path)]
+    pytest_options = ["-n", "1", "--dist", "loadgroup", str(path)]
     command = [sys.executable, "tests/tools/suite.py", *options, "--", *pytest_options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
