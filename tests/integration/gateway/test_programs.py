@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import grpc
@@ -28,6 +29,7 @@ from drey_testing.fixtures_gateway import (
     GatewayRig,
     catalog_pages,
     eventually,
+    every_channel,
     floats,
     name_of,
     setpoint,
@@ -108,9 +110,12 @@ class Program:
 
 
 @asynccontextmanager
-async def started(command: list[str]) -> AsyncIterator[Program]:
+async def started(command: list[str], **environment: str) -> AsyncIterator[Program]:
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, limit=64 << 20
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        limit=64 << 20,
+        env={**os.environ, **environment},
     )
     found = Program(process)
     reading = asyncio.create_task(found.read())
@@ -239,3 +244,56 @@ async def test_a_token_that_is_not_known_is_dropped(program):
         assert forgetful.tokens == ["", "t", ""]
     finally:
         await server.stop(None)
+
+
+SCREEN_PVS = 500
+TELLING = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import qasync, qt_screen
+from PyQt6.QtWidgets import QApplication
+
+class Telling(qt_screen.Screen):
+    def show_change(self, change):
+        super().show_change(change)
+        model, status = self.model, self.status.text()
+        color = qt_screen.Qt.ItemDataRole.ForegroundRole
+        gray = model.rowCount() and model.data(model.index(3, 1), color)
+        row = [model.index(3, column).data() for column in range(2)]
+        print(model.rowCount(), "PVs", *row, "gray" if gray else "black", status, flush=True)
+        if row[1] == "4321.5":
+            self.close()
+
+application = QApplication([])
+application.setQuitOnLastWindowClosed(False)
+qasync.run(qt_screen.main(Telling(), *sys.argv[1:]))
+print("closed")
+"""
+
+
+async def test_a_screen_of_qt_survives_the_death_of_a_gateway(rig: GatewayRig, admin_key: str):
+    """500 PVs; what it shows is gray while nobody knows, and goes on by itself."""
+    if find_spec("PyQt6") is None or find_spec("qasync") is None:
+        pytest.skip("NO QT HERE: the example NOT tried: pip install PyQt6 qasync")
+    publisher = rig.publisher()
+    await publisher.beat()
+    await publisher.set_catalog(catalog_pages(SCREEN_PVS))
+    await publisher.publish(every_channel(SCREEN_PVS, 0.5))
+    publisher.start()
+    gateway = await rig.ready_gateway()
+    folder = str(ROOT / "docs/how-to/programs")
+    address = f"127.0.0.1:{gateway.port}"
+    argv = [sys.executable, "-u", "-c", TELLING, folder, address, admin_key, "PV:*"]
+    try:
+        async with started(argv, QT_QPA_PLATFORM="offscreen") as running:
+            await running.until(f"{SCREEN_PVS} PVs {name_of(4)} 0.5 black live")
+            await gateway.end(signal.SIGKILL)
+            await running.until(f"{SCREEN_PVS} PVs {name_of(4)} 0.5 (stale) gray not live")
+            await publisher.publish(floats([setpoint(4)], [1234.5]))
+            await gateway.start()
+            await running.until(f"{SCREEN_PVS} PVs {name_of(4)} 1234.5 black live")
+            await publisher.publish(floats([setpoint(4)], [4321.5]))
+            assert await running.process.wait() == 0
+            assert "4321.5" in running.said[-2]
+    finally:
+        await publisher.stop()
