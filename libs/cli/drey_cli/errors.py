@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from drey_client.errors import read_details, reason_name
+from drey_client.errors import call_details, reason_name
 
 if TYPE_CHECKING:
     import grpc
 
     from drey.common.v1 import errors_pb2
-    from drey_client.errors import ClientError, RefusalDetails
+    from drey_client.errors import ClientError
 
 
 class ExitCode(IntEnum):
@@ -87,7 +87,7 @@ def from_rpc_error(error: grpc.RpcError, *, server: str = "") -> CliError:
     call: grpc.Call = error  # type: ignore[assignment]  # every raised RpcError is a Call
     status = call.code().name
     message = call.details() or status
-    details = _status_details(call)
+    details = call_details(call)
     reason = details.reason
     if not reason:
         reason, message = status, _without_details(status, message, server)
@@ -109,18 +109,6 @@ def _without_details(status: str, message: str, server: str) -> str:
     if status == "DEADLINE_EXCEEDED" and server:
         return f"no answer from {server} in time"
     return message
-
-
-def _status_details(call: grpc.Call) -> RefusalDetails:
-    """What the status details say; nothing where they are absent."""
-    from grpc_status import rpc_status
-
-    try:
-        rich = rpc_status.from_call(call)
-    except ValueError:
-        # The trailer contradicts the status, as a proxy in between can cause: the status counts.
-        rich = None
-    return read_details(rich.details if rich is not None else ())
 
 
 def from_client_error(error: ClientError) -> CliError:

@@ -74,14 +74,22 @@ def reason_name(reason: int) -> str:
     return errors_pb2.ErrorReason.Name(reason).removeprefix(_PREFIX)  # type: ignore[arg-type]
 
 
-def from_call_error(error: grpc.aio.AioRpcError) -> ClientError:
-    """Translate what gRPC raised."""
+def call_details(call: grpc.Call | grpc.aio.AioRpcError) -> RefusalDetails:
+    """What the server says of a refusal; nothing where somebody in between has refused."""
     from google.rpc import status_pb2
 
-    details = RefusalDetails()
-    for key, value in error.trailing_metadata() or ():
+    for key, value in call.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            details = read_details(status_pb2.Status.FromString(value).details)
+            told = status_pb2.Status.FromString(value)
+            # a proxy can put a status of its own before these details: then that counts
+            if told.code == call.code().value[0]:
+                return read_details(told.details)
+    return RefusalDetails()
+
+
+def from_call_error(error: grpc.aio.AioRpcError) -> ClientError:
+    """Translate what gRPC raised."""
+    details = call_details(error)
     status = error.code().name
     return ClientError(
         error.details() or details.words or status,
