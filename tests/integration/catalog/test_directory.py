@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 
 import grpc
 import numpy as np
@@ -125,7 +124,7 @@ async def test_two_replicas_read_what_either_wrote(service, keys, parts) -> None
         parts,
         keys,
         service.settings.postgres_url.get_secret_value(),
-        service.settings.namespace,
+        namespace=service.settings.namespace,
     )
     async with running(main, settings), connect(settings, keys) as channel:
         await until_serving(channel)
@@ -148,7 +147,7 @@ async def test_concurrent_changes_take_their_turn(service) -> None:
 async def test_reads_go_on_while_postgres_is_away(parts, keys, tmp_path) -> None:
     async with Postgres(tmp_path / "pg", fsync=False) as postgres:
         await apply(postgres.url, ["drey_runtime", "drey_snapshot"])
-        settings = make_settings(parts, keys, postgres.url, f"t{uuid.uuid4().hex[:20]}")
+        settings = make_settings(parts, keys, postgres.url)
         async with running(main, settings), connect(settings, keys) as channel:
             await until_serving(channel)
             catalog = CatalogServiceStub(channel)

@@ -111,26 +111,22 @@ def make_settings(parts: Parts, keys: Keys, url: str, **more: Any) -> SnapshotSe
     )
 
 
-class _Unary(grpc.aio.UnaryUnaryClientInterceptor):
-    def __init__(self, sign: Callable[[], Any]) -> None:
+class _Signing:
+    def __init__(self, sign: Callable[[str], Any]) -> None:
         self._sign = sign
 
+
+class _Unary(_Signing, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation, details, request):
         return await continuation(_signed(details, self._sign), request)
 
 
-class _Stream(grpc.aio.UnaryStreamClientInterceptor):
-    def __init__(self, sign: Callable[[], Any]) -> None:
-        self._sign = sign
-
+class _Stream(_Signing, grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(self, continuation, details, request):
         return await continuation(_signed(details, self._sign), request)
 
 
-class _Both(grpc.aio.StreamStreamClientInterceptor):
-    def __init__(self, sign: Callable[[], Any]) -> None:
-        self._sign = sign
-
+class _Both(_Signing, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation, details, requests):
         return await continuation(_signed(details, self._sign), requests)
 
