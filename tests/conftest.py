@@ -26,6 +26,12 @@ settings.load_profile("drey")
 DEBUGGED = (
     "tests/unit/",
     "tests/contract/",
+    # of the folders in which a service or a rig runs in the tests' own loop, the files that do most
+    # in least time: debug mode doubles what a test of the restore service costs
+    "tests/integration/restore/test_records.py",
+    "tests/integration/restore/test_rollback.py",
+    "tests/integration/gateway/test_sessions.py",
+    "tests/integration/gateway/test_following.py",
 )
 """Where event loops are in debug mode, and what they complain of fails the test."""
 
