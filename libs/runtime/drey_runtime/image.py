@@ -272,9 +272,13 @@ class Image:
 
     async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]:
         """Catalog pages by number; those not there or torn are left out."""
-        raws = await self._read_keys([self._shard_key("catalog", n) for n in numbers])
-        pages = [_accept_page(decode_catalog, raw, "image catalog pages") for raw in raws]
-        return [p for n, p in zip(numbers, pages, strict=True) if p is not None and p.number == n]
+        raws = await self.catalog_bytes(numbers)
+        pages = [catalog_page(n, raw) for n, raw in zip(numbers, raws, strict=True)]
+        return [p for p in pages if p is not None]
+
+    async def catalog_bytes(self, numbers: Sequence[int]) -> list[bytes | None]:
+        """Catalog pages by number as they are in the image; give them to `catalog_page`."""
+        return await self._read_keys([self._shard_key("catalog", n) for n in numbers])
 
     async def metadata_pages(self, numbers: Sequence[int]) -> list[MetadataPage]:
         """Metadata pages by number; those not there or torn are left out."""
@@ -325,6 +329,12 @@ def _accept_page(decode: Callable[[bytes], _T], raw: bytes | None, source: str) 
     except Malformed as error:
         note(error, source)
         return None
+
+
+def catalog_page(number: int, raw: bytes | None) -> CatalogPage | None:
+    """A catalog page of the image; None for one that is not there or torn."""
+    page = _accept_page(decode_catalog, raw, "image catalog pages")
+    return page if page is not None and page.number == number else None
 
 
 def metadata_page(number: int, raw: bytes | None) -> MetadataPage | None:

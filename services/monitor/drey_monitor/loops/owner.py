@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,13 @@ from drey_core.errors import Unavailable
 from drey_core.values import State
 from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
-from drey_monitor.domain.catalog import Channels, ChannelsChange, difference, unchanged
+from drey_monitor.domain.catalog import (
+    ChannelPage,
+    Channels,
+    ChannelsChange,
+    difference,
+    unchanged,
+)
 from drey_monitor.domain.ownership import next_epoch, pages_of_shard
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.directory import DirectoryWriter
@@ -30,7 +36,7 @@ from drey_monitor.settings import MonitorSettings
 from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
-from drey_runtime.image import EpochSuperseded, Image
+from drey_runtime.image import EpochSuperseded, Image, catalog_page
 from drey_runtime.lease import Lease, LeaseLost, Term
 
 log = logging.getLogger(__name__)
@@ -284,15 +290,16 @@ class Owner:
         await self._fence(owned)
         inherited = np.zeros(0, np.int64)
         try:
-            old = await self._image.catalog_pages(list(plan.pages))
-            numbers = [p.number for p in old]
+            raws = await self._image.catalog_bytes(list(plan.pages))
+            former = _former_channels(plan, raws)
+            numbers = list(former)
             values, _ = await self._image.read_pages(numbers)
             metadata = await self._image.metadata_pages(numbers)
         except Unavailable as error:
             log.warning("shard %d begins without a past: %s", self._shard, error.message)
         else:
-            same = {p.number: unchanged(p, plan.channels[p.number]) for p in old}
-            if old:
+            same = {n: unchanged(page, plan.channels[n]) for n, page in former.items()}
+            if former:
                 inherited = owned.state.inherit(values, np.stack([same[n] for n in numbers]))
             owned.directory.inherit(metadata, same)
         self._take_in(owned, plan, inherited)
@@ -374,6 +381,19 @@ class Owner:
             )
         addresses = [change.addresses[i] for i in rows.tolist()]
         await self._hub.add(self._shard, change.added[rows], addresses)
+
+
+def _former_channels(plan: _Plan, raws: Sequence[bytes | None]) -> dict[int, ChannelPage]:
+    """Channels as the last owner had them, by page; `raws` are the image's pages of the catalog.
+
+    Those that are as the catalog has them now, nearly all, are not decoded again.
+    """
+    former: dict[int, ChannelPage] = {}
+    for (number, now), raw in zip(plan.pages.items(), raws, strict=True):
+        page = plan.channels[number] if raw == now else catalog_page(number, raw)
+        if page is not None:
+            former[number] = page
+    return former
 
 
 def _known(raw: bytes | None) -> Channels | None:
