@@ -7,6 +7,7 @@ N ?= 5
 BUSY ?= 0
 # Tests wait more than they compute: with more workers than processors the suite is done sooner.
 WORKERS ?= 3
+BEGUN := $(shell date +%s)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -110,8 +111,12 @@ format: venv ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ci: venv lint types contracts-check test ## What CI runs
+ci: venv lint types contracts-check test ## What CI runs (CLUSTER_TEST=1: a little of it on a Kubernetes with pods, where it can)
+ifneq ($(CLUSTER_TEST),1)
 	@echo "NOT TESTED HERE: the chart on a Kubernetes with pods. \`make cluster-test\` does it." >&2
+else
+	$(PY) -m drey_testing.cluster.suite --short --begun $(BEGUN)
+endif
 
 bench: venv ## Run all benchmarks, results in bench/results
 	$(PY) -m bench all

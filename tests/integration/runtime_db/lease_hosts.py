@@ -41,7 +41,7 @@ def turn(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
 
 
-class Way:
+class ServerWay:
     """Between a host and the server. Lives on the world's loop."""
 
     def __init__(self, url: str) -> None:
@@ -135,7 +135,7 @@ class PostgresHost:
         self.disturbed = False
         """Its session may have been lost since it was last seen to have the lock."""
         self._rate, self._clock_s = rate, 1000.0
-        self.way = Way(world.url)
+        self.way = ServerWay(world.url)
         url = world.loop.run_until_complete(self.way.open())
         self.loop = asyncio.new_event_loop()
         self.loop.time = lambda: self._clock_s  # type: ignore[method-assign]

@@ -69,6 +69,11 @@ def archive(name: str) -> Path:
     return _folder() / f"{name}.tar"
 
 
+def has_bases() -> bool:
+    """Whether Debian's bases are there, so that images can be made without a download of them."""
+    return all((_folder() / name / "made").exists() for name in _BASES)
+
+
 def images() -> list[ContainerImage]:
     """All images, those whose sources changed made anew. `ImagesMissing`."""
     missing = missing_packages()

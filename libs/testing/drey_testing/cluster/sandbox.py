@@ -137,7 +137,7 @@ def _be_init(command: Sequence[str]) -> int:
     """As process 1: prepare, run the command, and collect what others left."""
     _run("mount", "--make-rshared", "/")
     _run("mount", "-t", "tmpfs", "tmpfs", "/run")
-    if _available_mb() > _PLENTY_MB:
+    if available_mb() > _PLENTY_MB:
         _run("mount", "-t", "tmpfs", "tmpfs", str(FOLDER))
     for name in _BOUND:
         folder = FOLDER / name.strip("/")
@@ -152,7 +152,8 @@ def _be_init(command: Sequence[str]) -> int:
             return os.waitstatus_to_exitcode(status)
 
 
-def _available_mb() -> int:
+def available_mb() -> int:
+    """Memory of this machine that can be had."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) // 1000
