@@ -15,6 +15,7 @@ from drey.internal.directory.v1 import directory_service_pb2 as directory
 from drey.policy.v1 import policy_pb2
 from drey.policy.v1 import policy_service_pb2 as rpc
 from drey.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
+from drey_snapshot.catalog.domain import policy as domain
 from tests.integration.catalog.conftest import connect
 from tests.integration.catalog.helpers import create, refused, update
 
@@ -233,3 +234,27 @@ async def test_policies_are_stored_audited_and_announced(service: Any, policies:
         await connection.close()
     assert '"stage": 3' in stored and '"allowed_high": 1000000000.0' in stored
     assert (action, events) == ("policy.create", 1)
+
+
+async def test_a_change_of_one_policy_reads_no_other_again(
+    service: Any, policies: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [await give(policies, of_device(f"D{n}", completion=SENT)) for n in range(3)]
+    await policies.ListPolicies(rpc.ListPoliciesRequest())
+    decoded = list[str]()
+
+    def count_read(text: str) -> Any:
+        decoded.append(text)
+        return from_json(text)
+
+    from_json = domain.from_json
+    monkeypatch.setattr(domain, "from_json", count_read)
+    await create(service, "A")
+    await policies.ListPolicies(rpc.ListPoliciesRequest())
+    # one of the PV that was made: no policy
+    assert not any(decoded)
+    await give(policies, of_device("NEW", completion=CALLBACK))
+    await policies.DeletePolicy(rpc.DeletePolicyRequest(id=kept[0].id))
+    listed = (await policies.ListPolicies(rpc.ListPoliciesRequest())).policies
+    assert sorted(each.device for each in listed) == ["D1", "D2", "NEW"]
+    assert len([text for text in decoded if text]) == 1

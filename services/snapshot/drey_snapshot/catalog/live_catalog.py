@@ -116,7 +116,7 @@ class LiveCatalog:
             tags = await read_tags(conn, versions.tags)
         policies = old.policies
         if policies.version != versions.policies:
-            policies = await read_policies(conn, versions.policies)
+            policies = await read_policies(conn, versions.policies, policies)
         pages = range(0)
         if old.version == 0:
             pages = range(1, await read_last_page(conn) + 1)

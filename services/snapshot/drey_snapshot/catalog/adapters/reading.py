@@ -130,18 +130,19 @@ async def read_tags(conn: Connection, version: int) -> TagBook:
     )
 
 
-async def read_policies(conn: Connection, version: int) -> PolicyBook:
-    """All policies by device and by tag."""
+async def read_policies(conn: Connection, version: int, old: PolicyBook) -> PolicyBook:
+    """All policies by device and by tag; what has not changed since `old` is not read again."""
     rows = await conn.fetch(
         "SELECT id::text, device, tag, policy::text, comment, principal, role, version,"
-        " create_time_ns, update_time_ns FROM catalog.default_policy ORDER BY id"
+        " create_time_ns, update_time_ns FROM catalog.default_policy WHERE version > $1",
+        old.version,
     )
-    return PolicyBook(
-        version,
-        tuple(
-            DefaultPolicy(**{**row, "policy": policies.from_json(row["policy"])}) for row in rows
-        ),
-    )
+    by_id = old.by_id | {
+        row["id"]: DefaultPolicy(**{**row, "policy": policies.from_json(row["policy"])})
+        for row in rows
+    }
+    ids = await conn.fetch("SELECT id::text FROM catalog.default_policy ORDER BY id")
+    return PolicyBook(version, tuple(by_id[id] for (id,) in ids))
 
 
 async def read_tag_tombstones(conn: Connection, id: str | None = None) -> list[TagTombstone]:
