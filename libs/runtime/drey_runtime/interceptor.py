@@ -96,6 +96,11 @@ class Calls:
         for call in tuple(self._running):
             call.cut_unless_allowed()
 
+    def end_all(self, error: errors.DreyError) -> None:
+        """Cut them all: whoever waits is told why, before the connections are closed."""
+        for call in tuple(self._running):
+            call.cut(error)
+
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """See the module."""
@@ -242,7 +247,7 @@ class _Call:
             raise errors.DeadlineExceeded("the deadline was over when the call arrived")
         self._principal = principal
         self._holder = holder
-        self._token = current_principal.set(principal)
+        current_principal.set(principal)
 
     def _hold_place(self, room: Room, holder: str) -> None:
         self._places.enter_context(room.place(holder, "this key"))
@@ -267,16 +272,22 @@ class _Call:
         done, and whoever revokes the key that they call with is told so.
         """
         unary = not self._method.streams_in and not self._method.streams_out
-        if (unary and self._accepted) or self._ended_for is not None:
+        if unary and self._accepted:
             return
         try:
             self._require_allowed()
         except errors.DreyError as error:
-            self._ended_for = error
-            if self._outgoing is not None and self._outgoing.since is not None:
-                self._outgoing.cut(error)  # its client may never read again
-            elif self._task is not None:
-                self._task.cancel()
+            self.cut(error)
+
+    def cut(self, error: errors.DreyError) -> None:
+        """End the call for a reason; the first one is told."""
+        if self._ended_for is not None:
+            return
+        self._ended_for = error
+        if self._outgoing is not None and self._outgoing.since is not None:
+            self._outgoing.cut(error)  # its client may never read again
+        elif self._task is not None:
+            self._task.cancel()
 
     # --- messages ---
 
@@ -309,10 +320,7 @@ class _Call:
         if self._method.reads_stream:
             return self._stream_requests(first)
         if first is None:
-            raise errors.InvalidArgument(
-                "the call carries no message; send one, which may be empty",
-                reason=errors.Reason.MALFORMED_MESSAGE,
-            )
+            raise no_message()
         return self._check_request(first)
 
     async def _first_message(self) -> bytes | None:
@@ -368,11 +376,17 @@ class _Call:
             self._record_call("OK")
         elif isinstance(error, errors.DreyError):
             await self._abort_call(error)
-        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+        elif isinstance(error, grpc.aio.InternalError):
+            # of the call that gRPC has ended already, as it is about to say
             self._record_call("CANCELLED")
+            raise asyncio.CancelledError from error
         elif isinstance(error, grpc.aio.AbortError):
             self._record_call("FORWARDED")
-        elif isinstance(error, Exception):
+        elif isinstance(error, GeneratorExit) or self._is_cancelled(error):
+            self._record_call("CANCELLED")
+        elif isinstance(error, Exception | asyncio.CancelledError):
+            # gRPC tells a client nothing at all of a handler that is cancelled from inside: a part
+            # of its work that was cancelled by somebody else is a defect like any other
             log.exception("%s failed", self._method.path, exc_info=error)
             trace = telemetry.trace_id()
             internal = errors.Internal(
@@ -380,6 +394,12 @@ class _Call:
                 metadata={"trace_id": trace},
             )
             await self._abort_call(internal)
+
+    def _is_cancelled(self, error: BaseException) -> bool:
+        """Whether it is the end that gRPC made of a call that its client has left."""
+        if not isinstance(error, asyncio.CancelledError) or self._task is None:
+            return False
+        return self._task.cancelling() > 0 or (self._outgoing is not None and self._outgoing.broken)
 
     async def _abort_call(self, error: errors.DreyError) -> None:
         status_message = status.to_status(error)
@@ -389,8 +409,9 @@ class _Call:
             await self._context.abort(
                 code, error.message, ((status.STATUS_METADATA, status_message.SerializeToString()),)
             )
-        except grpc.aio.InternalError as broken:
-            # the client has left before it could be told, which is what gRPC is about to say
+        except (grpc.aio.InternalError, grpc.aio.UsageError) as broken:
+            # the client has left before it could be told, which is what gRPC is about to say, or a
+            # status was on its way already
             raise asyncio.CancelledError from broken
 
     def _record_call(self, code: str, reason: str = "") -> None:
@@ -406,6 +427,14 @@ class _Call:
             code,
             extra={"seconds": round(elapsed, 6), "reason": reason, "code": code},
         )
+
+
+def no_message() -> errors.InvalidArgument:
+    """The error of a call that ends before its one message."""
+    return errors.InvalidArgument(
+        "the call carries no message; send one, which may be empty",
+        reason=errors.Reason.MALFORMED_MESSAGE,
+    )
 
 
 def _check_size(raw: bytes) -> None:

@@ -17,6 +17,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from drey_core import errors
 from drey_runtime.admission import Bounds
 from drey_runtime.auth import Authenticator
 from drey_runtime.interceptor import HARD_LIMIT_BYTES, CallInterceptor, Calls
@@ -32,6 +33,8 @@ _STREAMS = 1000
 """Calls of one connection from outside; its client lets further ones wait."""
 _SPARE_CALLS = 200
 """Calls beyond our own limits that gRPC keeps, for the moment in which they are refused."""
+_TOLD_AFTER = 0.75
+"""The part of the time to end in which calls may do so by themselves; then they are told why."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", _LARGEST_ANSWER),
@@ -149,13 +152,15 @@ async def serve(
     Whoever knows that keys have changed gives `calls` and tells it to look at them again. A server
     that is not `public` asks its callers for a certificate where `tls_client_ca` is set.
     A client that takes nothing of what is streamed to it for `stall_cut_s` is cut.
-    On leaving, new calls are refused at once and running ones have `grace_s` to end. Raises
+    On leaving, new calls are refused at once and running ones have `grace_s` to end: those that do
+    not are told that the server stops, before its connections are closed. Raises
     `SettingsError` when `listen` (from the setting `variable`) is not safe, OSError when it
     cannot be bound.
     """
     require_safe_listen(settings, listen, variable)
     guard = StallGuard(stall_cut_s, MAX_WAITING_BYTES)
     bounds = bounds_of(settings)
+    calls = calls or Calls()
     server = grpc.aio.server(
         interceptors=[CallInterceptor(authenticator, guard, bounds, calls)],
         options=_server_options(settings, public),
@@ -180,7 +185,10 @@ async def serve(
                 yield port, health
         finally:
             await health.set(False)
-            await server.stop(grace_s)
+            stopping = asyncio.ensure_future(server.stop(grace_s))
+            await asyncio.wait({stopping}, timeout=grace_s * _TOLD_AFTER)
+            calls.end_all(errors.Unavailable("this server stops; connect again"))
+            await stopping
             guarding.cancel()
 
 

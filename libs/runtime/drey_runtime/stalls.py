@@ -54,6 +54,8 @@ class Outgoing:
         self.size = 0
         self.since: float | None = None
         self.cut_at = 0.0
+        self.broken = False
+        """gRPC takes no more: the client has left."""
         self._opened = False
         self._error: DreyError | None = None
         self._timer: asyncio.Timeout
@@ -67,6 +69,7 @@ class Outgoing:
             await self._write_waiting(message)
         except grpc.aio.InternalError as broken:
             # gRPC says so either way, the call's task being cancelled a moment later
+            self.broken = True
             raise asyncio.CancelledError from broken
 
     async def _write_waiting(self, message: Message | bytes) -> None:
@@ -81,16 +84,18 @@ class Outgoing:
             async with asyncio.timeout(None) as self._timer:
                 await self._context.write(message)
         except TimeoutError:
-            error, self._error = self._error, None
-            if error is None:
+            if self._error is None:
                 raise
+        finally:
+            self.since = None
+        # also where the message left in the moment of the cut: its connection is closed otherwise
+        error, self._error = self._error, None
+        if error is not None:
             try:
-                raise error from None
+                raise error
             finally:
                 # else the error, its traceback and this frame keep each other, and the message
                 del error
-        finally:
-            self.since = None
 
     def cut(self, error: DreyError) -> None:
         """End the call although its message still waits."""
@@ -141,10 +146,18 @@ class StallGuard:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            begin = time.monotonic()
             await asyncio.sleep(_LOOK_S)
             now = time.monotonic()
+            self._forgive_delay(now - begin - _LOOK_S, now)
             self._cut_waiting(now)
             self._close_stuck(now)
+
+    def _forgive_delay(self, late_s: float, now: float) -> None:
+        """While this process stood still nothing could leave, however fast its clients read."""
+        for each in self._open:
+            if each.since is not None:
+                each.since = min(now, each.since + late_s)
 
     def _cut_waiting(self, now: float) -> None:
         waits = {o: now - o.since for o in self._open if o.since is not None and not o.cut_at}

@@ -41,10 +41,11 @@ async def translated(service: str) -> AsyncIterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise _translate_error(service, error) from error
+        raise translate_error(service, error) from error
 
 
-def _translate_error(service: str, error: grpc.aio.AioRpcError) -> DreyError:
+def translate_error(service: str, error: grpc.aio.AioRpcError) -> DreyError:
+    """An error of a call to `service` as ours; see `translated`."""
     code = error.code()
     name, details = status.reason_of(error)
     error_class = _CLASSES.get(code, errors.Internal)

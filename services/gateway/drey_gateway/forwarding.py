@@ -1,8 +1,9 @@
 """Forwards whole services byte for byte.
 
-A forwarded call is a stream of bytes each way, whatever its kind: one message waits at a time in
-each direction, so back pressure reaches from one end to the other. The caller was authenticated,
-and the role checked, by the interceptor; the service behind gets a signed token.
+A forwarded call is bytes each way, whatever its kind: one message waits at a time in each
+direction, so back pressure reaches from one end to the other. The caller was authenticated, and the
+role checked, by the interceptor; the service behind gets a signed token. Every call that fails does
+so with a reason: the service's own, or one of ours where the service had none to give.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 
-from drey_core.errors import DreyError, Reason, Unavailable
+from drey_core.errors import DeadlineExceeded
 from drey_runtime import telemetry
 from drey_runtime.auth import REQUEST_METADATA, TOKEN_METADATA, TokenSigner, current_principal
+from drey_runtime.interceptor import no_message
 from drey_runtime.status import STATUS_METADATA
+from drey_runtime.upstream import translate_error
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,7 +37,8 @@ class Forwarder(grpc.GenericRpcHandler):
             descriptor = descriptor_pool.Default().FindServiceByName(service)
             for method in descriptor.methods:
                 path = f"/{service}/{method.name}"
-                forward = _ForwardedMethod(path, name, channel, signer)
+                streams_in = method.client_streaming
+                forward = _ForwardedMethod(path, name, channel, signer, streams_in)
                 self._handlers[path] = grpc.stream_stream_rpc_method_handler(forward.serve)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -44,18 +48,32 @@ class Forwarder(grpc.GenericRpcHandler):
 
 class _ForwardedMethod:
     def __init__(
-        self, path: str, upstream: str, channel: grpc.aio.Channel, signer: TokenSigner
+        self,
+        path: str,
+        upstream: str,
+        channel: grpc.aio.Channel,
+        signer: TokenSigner,
+        streams_in: bool,
     ) -> None:
         self._path, self._upstream, self._signer = path, upstream, signer
-        self._call: Any = channel.stream_stream(path)
+        # one message is sent with the headers: it cannot come too late for a call that was refused
+        self._streams_in = streams_in
+        self._call: Any = (channel.stream_stream if streams_in else channel.unary_stream)(path)
 
     async def serve(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         # the first message is checked before anybody behind is troubled
         first = await anext(requests, None)
-        call = self._call(timeout=context.time_remaining(), metadata=self._call_metadata())
+        options = {"timeout": context.time_remaining(), "metadata": self._call_metadata()}
+        pump = None
+        if self._streams_in:
+            call = self._call(**options)
+            pump = asyncio.create_task(_pump_requests(first, requests, call))
+        elif first is None:
+            raise no_message()
+        else:
+            call = self._call(first, **options)
         # a client that left is noticed here, even while a message waits to be taken by it
         context.add_done_callback(lambda _: call.cancel())  # type: ignore[arg-type]
-        pump = asyncio.create_task(_pump_requests(first, requests, call))
         try:
             initial = tuple(await call.initial_metadata() or ())
             if initial:
@@ -64,21 +82,18 @@ class _ForwardedMethod:
                 yield message
             context.set_trailing_metadata(_passable_metadata(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
-            refusal = _refusal_of(pump)
-            if refusal is not None:
-                raise refusal from error
+            _raise_refusal(pump)
             await self._fail_call(error, context)
         except asyncio.CancelledError:
             # gRPC says so too when it was us who cancelled the call behind
-            refusal = _refusal_of(pump)
-            if refusal is not None:
-                raise refusal from None
+            _raise_refusal(pump)
             raise
         finally:
             if not call.done():
                 call.cancel()
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
+            if pump is not None:
+                pump.cancel()
+                await asyncio.gather(pump, return_exceptions=True)
 
     def _call_metadata(self) -> list[tuple[str, str]]:
         principal = current_principal.get()
@@ -90,37 +105,44 @@ class _ForwardedMethod:
 
     async def _fail_call(self, error: grpc.aio.AioRpcError, context: Context) -> None:
         trailing = tuple(error.trailing_metadata() or ())
-        detailed = any(key == STATUS_METADATA for key, _ in trailing)
-        if error.code() is grpc.StatusCode.UNAVAILABLE and not detailed:
-            raise Unavailable(
-                f"the {self._upstream} service is away; try again in a moment",
-                reason=Reason.UPSTREAM_UNAVAILABLE,
-                metadata={"service": self._upstream},
-            ) from error
+        if not any(key == STATUS_METADATA for key, _ in trailing):
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise DeadlineExceeded(
+                    f"the call's deadline was over before the {self._upstream} service had done"
+                    " its work"
+                ) from error
+            raise translate_error(self._upstream, error) from error
         await context.abort(error.code(), error.details() or "", _passable_metadata(trailing))
 
 
 async def _pump_requests(first: bytes | None, requests: AsyncIterator[bytes], call: Any) -> None:
-    """Send what the client sends. A request that is refused here ends the call behind."""
+    """Send what the client sends. What fails here ends the call behind."""
     try:
         if first is not None:
-            await call.write(first)
+            await _send_message(first, call)
         async for message in requests:
-            await call.write(message)
+            await _send_message(message, call)
         await call.done_writing()
-    except DreyError:
-        call.cancel()
-        raise
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+    except (grpc.aio.AioRpcError, grpc.aio.InternalError):
         # the call behind has ended before all was sent: its status says why
         return
+    except Exception:
+        call.cancel()
+        raise
 
 
-def _refusal_of(pump: asyncio.Task[None]) -> DreyError | None:
-    if not pump.done() or pump.cancelled():
-        return None
-    error = pump.exception()
-    return error if isinstance(error, DreyError) else None
+async def _send_message(message: bytes, call: Any) -> None:
+    """As `call.write`, which puts an INTERNAL of gRPC's own, without a reason, in the place of the
+    status of a call that has ended meanwhile.
+    """
+    await call.wait_for_connection()
+    await call._cython_call.send_serialized_message(message)
+
+
+def _raise_refusal(pump: asyncio.Task[None] | None) -> None:
+    """Raise what the client's own messages were refused for."""
+    if pump is not None and pump.done() and not pump.cancelled():
+        pump.result()
 
 
 def _passable_metadata(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:

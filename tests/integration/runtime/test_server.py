@@ -42,6 +42,10 @@ class Servicer:
     async def CreateKey(self, request: Any, context: Any) -> Any:
         if request.name == "slow":
             await asyncio.sleep(30)
+        if request.name == "given up":
+            shared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            shared.cancel()
+            await shared
         raise RuntimeError("a defect with a secret in it")
 
     async def ListKeys(self, request: Any, context: Any) -> bytes:
@@ -122,6 +126,29 @@ async def test_a_defect_tells_its_trace_and_nothing_else(stub: Any) -> None:
     assert (code, info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "secret" not in text
     assert info.metadata["trace_id"] in text
+
+
+async def test_work_that_is_cancelled_from_inside_is_told_as_a_defect(stub: Any) -> None:
+    access, _ = stub
+    request = access_service_pb2.CreateKeyRequest(name="given up", grants=[{"role": "viewer"}])
+    call = access.CreateKey(request, metadata=(("token", "ADMIN"),), timeout=60)
+    code, info, _ = await refused(call)
+    assert (code, info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+
+
+async def test_who_waits_is_told_that_the_server_stops() -> None:
+    async with serve(
+        CommonSettings(), "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
+    ) as (port, _):
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        stub = access_service_pb2_grpc.AccessServiceStub(channel)
+        request = access_service_pb2.CreateKeyRequest(name="slow", grants=[{"role": "viewer"}])
+        call = stub.CreateKey(request, metadata=(("token", "ADMIN"),))
+        await stub.WhoAmI(access_service_pb2.WhoAmIRequest(), **as_role("VIEWER"))
+    async with channel:
+        code, info, text = await refused(call)
+    assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "UPSTREAM_UNAVAILABLE")
+    assert text == "this server stops; connect again"
 
 
 async def test_limits_come_before_the_handler(stub: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from typing import Any
 
@@ -50,6 +51,37 @@ async def test_too_many_bytes_end_the_longest_wait():
     for task in (second, looking):
         task.cancel()
     await asyncio.gather(second, looking, return_exceptions=True)
+
+
+async def test_a_message_that_leaves_in_the_moment_of_the_cut_ends_the_call_too():
+    """Else the call would go on, and its connection be closed in the middle."""
+    taken = asyncio.Event()
+
+    class Waking(Deaf):
+        async def write(self, _message: bytes) -> None:
+            await taken.wait()
+
+    with StallGuard(cut_s=1e6, max_bytes=1000).watched(Waking()) as outgoing:
+        writing = asyncio.create_task(outgoing.write(b"x"))
+        await asyncio.sleep(0.01)
+        taken.set()
+        outgoing.cut(ResourceExhausted("too slow"))
+        with pytest.raises(ResourceExhausted):
+            await writing
+
+
+async def test_a_process_that_stood_still_blames_nobody():
+    guard = StallGuard(cut_s=1.0, max_bytes=1000)
+    looking = asyncio.create_task(guard.run())
+    call = asyncio.create_task(sending(guard, b"x"))
+    await asyncio.sleep(0.01)
+    time.sleep(1.5)  # noqa: ASYNC251  the loop stands still
+    await asyncio.sleep(0.3)
+    assert not call.done()
+    with pytest.raises(ResourceExhausted):
+        await call
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
 
 
 async def test_what_a_cut_call_kept_is_let_go_without_a_collection():

@@ -1,0 +1,127 @@
+"""Calls that fail behind the gateway: whoever called is told a reason, whatever was in the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from drey.catalog.v1 import catalog_service_pb2 as pb
+from drey.catalog.v1 import catalog_service_pb2_grpc
+from drey_core.errors import NotFound, Reason
+from drey_gateway.forwarding import Forwarder
+from drey_runtime.auth import TokenSigner
+from drey_runtime.server import serve
+from drey_runtime.settings import CommonSettings
+from drey_runtime.status import STATUS_METADATA, reason_of, to_status
+from tests.integration.runtime.test_server import ByName
+
+CATALOG = "drey.catalog.v1.CatalogService"
+ADMIN = (("token", "ADMIN"),)
+GIVEN = to_status(NotFound("it says so itself")).SerializeToString()
+
+
+@contextmanager
+def upstream(handler: Any) -> Iterator[str]:
+    """A service in threads: it answers while the loop stands still."""
+
+    class Service(grpc.GenericRpcHandler):
+        def service(self, _details: Any) -> Any:
+            return grpc.stream_stream_rpc_method_handler(handler)
+
+    server = grpc.server(ThreadPoolExecutor(4), handlers=(Service(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+class Starved:
+    """A channel in a process that stands still between the headers and the messages of a call."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def stream_stream(self, path: str) -> Any:
+        def begin_call(**options: Any) -> Any:
+            call: Any = self._channel.stream_stream(path)(**options)
+            connect = call.wait_for_connection
+
+            async def connect_and_stand_still() -> None:
+                await connect()
+                time.sleep(0.3)  # noqa: ASYNC251  the loop stands still
+
+            call.wait_for_connection = connect_and_stand_still
+            return call
+
+        return begin_call
+
+
+@asynccontextmanager
+async def forwarding(handler: Any) -> AsyncIterator[Any]:
+    signer = TokenSigner("gateway", Ed25519PrivateKey.generate())
+    with upstream(handler) as target:
+        async with grpc.aio.insecure_channel(target) as behind:
+            starved: Any = Starved(behind)
+            forwarder = Forwarder({CATALOG: ("snapshot", starved)}, signer)
+            settings = CommonSettings()
+            async with (
+                serve(settings, "127.0.0.1:0", "X", ByName(), [], extra_handlers=[forwarder]) as (
+                    port,
+                    _,
+                ),
+                grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+            ):
+                yield catalog_service_pb2_grpc.CatalogServiceStub(channel)
+
+
+async def failure(call: Any) -> tuple[str, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code().name, reason_of(caught.value)[0]
+
+
+async def import_file(stub: Any) -> Any:
+    call = stub.ImportPvs(metadata=ADMIN, timeout=60)
+    await call.write(pb.ImportPvsRequest(options={"format": "FILE_FORMAT_CSV"}))
+    return await call.read()
+
+
+async def test_every_status_without_a_reason_is_given_one() -> None:
+    wanted = ""
+
+    def end_call(_requests: Any, context: Any) -> Iterator[bytes]:
+        context.abort(grpc.StatusCode[wanted], "gRPC itself says so")
+        yield b""
+
+    async with forwarding(end_call) as stub:
+        for code in grpc.StatusCode:
+            if code is not grpc.StatusCode.OK:
+                wanted = code.name
+                get = stub.GetPv(pb.GetPvRequest(name="A"), metadata=ADMIN, timeout=60)
+                told, reason = await failure(get)
+                assert reason in Reason.__members__ and told != "CANCELLED", f"{code}: {told}"
+
+
+async def test_a_refusal_that_comes_before_the_messages_is_told() -> None:
+    def refuse(_requests: Any, context: Any) -> Iterator[bytes]:
+        time.sleep(0.1)  # so that it comes between the headers and the message
+        context.set_trailing_metadata(((STATUS_METADATA, GIVEN),))
+        context.abort(grpc.StatusCode.NOT_FOUND, "it says so itself")
+        yield b""
+
+    async with forwarding(refuse) as stub:
+        assert await failure(import_file(stub)) == ("NOT_FOUND", "NOT_FOUND")
+        get = stub.GetPv(pb.GetPvRequest(name="A"), metadata=ADMIN, timeout=60)
+        assert await failure(get) == ("NOT_FOUND", "NOT_FOUND")
