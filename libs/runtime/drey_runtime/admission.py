@@ -19,6 +19,10 @@ UPLOADS = 128
 """Most calls at a time that send a stream of messages: each may hold a message half received."""
 READING = 128
 """Most first messages received at a time; further ones wait for their turn."""
+MAKING = 4
+"""Parts of answers to reads that are made at a time: each takes some 10 ms of the event loop."""
+LONGEST_TURN_S = 0.25
+"""A part that takes longer waits for something, and the turn is of more use to others."""
 _REFUSED_BURST_S = 10.0
 _CALLS_BURST_S = 2.0
 

@@ -12,7 +12,8 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -21,6 +22,7 @@ from asyncpg.pool import PoolConnectionProxy
 from drey_core.errors import DreyError, Reason, Unavailable
 from drey_runtime.backoff import backoff
 from drey_runtime.settings import SettingsError
+from drey_runtime.turns import Turns, current_holder
 
 Record: TypeAlias = asyncpg.Record
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -309,6 +311,10 @@ async def _close_pool(pool: Pool) -> None:
         pool.terminate()
 
 
+_seated: ContextVar[Database | None] = ContextVar("seated", default=None)
+"""Where the call has a connection within its key's share."""
+
+
 class Database:
     """A service's way to Postgres: usable from the first moment, ready once Postgres answers.
 
@@ -317,6 +323,7 @@ class Database:
     server that is not fit (see `connect`) ends `run` with SettingsError, and so the service.
     `checks` run once, upon the first connection (migrations, say); what they raise, other than
     `Unavailable`, ends `run` and so the service.
+    The calls of one key have no more than `share` of the connections at a time.
     """
 
     def __init__(
@@ -331,8 +338,10 @@ class Database:
         connect_timeout: float = 5.0,
         ping_s: float = 1.0,
         checks: Sequence[Callable[[Connection], Awaitable[None]]] = (),
+        share: float = 1.0,
     ) -> None:
         self.url = url
+        self._seats = Turns(max_size, max(share, 2 / max_size)) if share < 1 else None
         self.ready = False
         self._ready_event = asyncio.Event()
         self._min_size = min_size
@@ -366,20 +375,41 @@ class Database:
         return self._pool
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Connection]:
+    async def acquire(self, *, for_all: bool = False) -> AsyncIterator[Connection]:
         """A connection, its errors translated by `guard`. Waits a bounded time for a free one.
+
+        `for_all`: others wait for what it is used for, so it is of no key's share.
 
         It waits too while the server has no connection left for us. Calls to other parts in the
         body must translate their own time-outs and socket errors, or those would be taken for the
         database's.
         """
-        with guard(self._pool):
-            connection = await self._take_connection()
-            try:
-                with guard(connection):
-                    yield connection
-            finally:
-                await self._pool.release(connection)
+        async with AsyncExitStack() as seat:
+            if not for_all:
+                await self._take_seat(seat)
+            with guard(self._pool):
+                connection = await self._take_connection()
+                try:
+                    with guard(connection):
+                        yield connection
+                finally:
+                    await self._pool.release(connection)
+
+    async def _take_seat(self, seat: AsyncExitStack) -> None:
+        """One of the key's share; a call that has one needs no other for a second connection."""
+        holder, before = current_holder.get(), _seated.get()
+        if self._seats is None or not holder or before is self:
+            return
+        try:
+            async with asyncio.timeout(self._acquire_timeout):
+                await seat.enter_async_context(self._seats.turn(holder))
+        except TimeoutError as error:
+            raise _unavailable_database(
+                f"other calls of this key used its share of the connections for"
+                f" {self._acquire_timeout:g} s"
+            ) from error
+        seat.callback(_seated.set, before)
+        _seated.set(self)
 
     async def _take_connection(self) -> PoolConnectionProxy[asyncpg.Record]:
         end = time.monotonic() + self._acquire_timeout

@@ -18,7 +18,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from functools import cache
@@ -34,10 +34,18 @@ from opentelemetry.trace import SpanKind
 from drey.common.v1 import annotations_pb2
 from drey_core import errors
 from drey_runtime import limits, status, telemetry
-from drey_runtime.admission import READING, Admission, Bounds, Room, host_of
+from drey_runtime.admission import (
+    LONGEST_TURN_S,
+    MAKING,
+    READING,
+    Admission,
+    Bounds,
+    Room,
+    host_of,
+)
 from drey_runtime.auth import Authenticator, Principal, current_principal
 from drey_runtime.stalls import GuardedContext, Outgoing, StallGuard
-from drey_runtime.turns import Turns
+from drey_runtime.turns import Turns, current_holder
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +119,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         guard: StallGuard,
         bounds: Bounds | None = None,
         calls: Calls | None = None,
+        address_of: Callable[[Mapping[str, str], str], str] | None = None,
     ) -> None:
-        self.authenticator, self.guard = authenticator, guard
+        self.authenticator, self.guard, self._address_of = authenticator, guard, address_of
         self.admission = Admission(bounds or Bounds())
         self.calls = calls or Calls()
         self.reading = Turns(READING, self.admission.bounds.share)
+        self.making = Turns(MAKING, self.admission.bounds.share)
         self._wrapped: dict[str, RpcHandler] = {}
+
+    def host_of(self, metadata: Mapping[str, str], peer: str) -> str:
+        """Whom a call without a key counts for: the host that calls."""
+        found = self._address_of(metadata, peer) if self._address_of is not None else ""
+        return found or host_of(peer)
 
     async def intercept_service(
         self,
@@ -164,6 +179,7 @@ class _Method:
     reads_stream: bool
     streams_in: bool
     streams_out: bool
+    in_turns: bool
     open: bool
     permission: str
 
@@ -185,6 +201,10 @@ class _Method:
             reads_stream=handler is not None and handler.request_streaming,
             streams_in=descriptor is not None and descriptor.client_streaming,
             streams_out=descriptor is not None and descriptor.server_streaming,
+            in_turns=handler is not None
+            and handler.request_deserializer is not None
+            and descriptor is not None
+            and _reads_much(descriptor),
             open=path.startswith(OPEN_PREFIXES),
             permission=permission_of(path),
         )
@@ -222,12 +242,13 @@ class _Call:
         admission, method = self._server.admission, self._method
         peer = self._context.peer()
         if method.open:
-            self._places.enter_context(admission.probes.place(host_of(peer), "your address"))
+            host = self._server.host_of(metadata, peer)
+            self._places.enter_context(admission.probes.place(host, "your address"))
             return
         try:
             principal = self._server.authenticator.authenticate(metadata, method.path, peer)
         except errors.Unauthenticated:
-            admission.count_refused(host_of(peer), self._begin)
+            admission.count_refused(self._server.host_of(metadata, peer), self._begin)
             raise
         holder = principal.holder
         if principal.key_id:  # the parts themselves call each other as often as they have to
@@ -248,6 +269,7 @@ class _Call:
         self._principal = principal
         self._holder = holder
         current_principal.set(principal)
+        current_holder.set(holder if principal.key_id else "")
 
     def _hold_place(self, room: Room, holder: str) -> None:
         self._places.enter_context(room.place(holder, "this key"))
@@ -305,11 +327,30 @@ class _Call:
                 answers = await answers
             if answers is None:
                 return
+            if self._method.in_turns:
+                answers = self._make_in_turns(answers)
             async with aclosing(answers):  # its clean-up runs when the call ends, not later
                 async for message in answers:
                     if self._method.streams_out:
                         self._require_allowed()
                     await self._outgoing.write(message)
+
+    async def _make_in_turns(self, answers: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
+        """The answers, each made in a turn of the key; none is held while a client takes one.
+
+        Others would wait for a part of every call that this key has begun.
+        """
+        holder = current_holder.get()
+        async with aclosing(answers):
+            while holder:
+                async with self._server.making.turn(holder, LONGEST_TURN_S):
+                    await asyncio.sleep(0)  # a turn without a wait in it would not be waited for
+                    message = await anext(answers, None)
+                if message is None:
+                    return
+                yield message
+            async for message in answers:
+                yield message
 
     def _inner_handler(self) -> Handler:
         assert self._method.inner is not None, "_admit_caller has refused it"
@@ -463,6 +504,12 @@ def parse(path: str, from_bytes: Callable[[bytes], Any], raw: bytes) -> Any:
             limits.check_known_fields(request, raw)
         limits.check(request)
     return request
+
+
+def _reads_much(method: MethodDescriptor) -> bool:
+    """Whether a method streams what there is, rather than what comes."""
+    comes = method.name.startswith(("Watch", "Open"))
+    return method.server_streaming and not method.client_streaming and not comes
 
 
 def acts(method: MethodDescriptor) -> bool:

@@ -129,9 +129,9 @@ class CommonSettings(BaseModel):
         0.5,
         gt=0,
         le=1,
-        description="Largest part of the calls, watches, health calls and waiting plans that one"
-        " key, or one address without a key, may have, and of the open restores that one person"
-        " may.",
+        description="Largest part of the calls, watches, health calls, waiting plans, turns at"
+        " reading and connections to Postgres that one key, or one address without a key, may have,"
+        " and of the open restores that one person may.",
     )
     calls_per_second: float = Field(
         1000.0, gt=0, description="Calls a second of one key, twice as many at once after a pause."

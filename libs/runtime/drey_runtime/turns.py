@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+current_holder: ContextVar[str] = ContextVar("holder", default="")
+"""The key whose share is taken in this context; empty: nobody's, as of loops and parts of Drey."""
 
 
 class Turns:
@@ -16,14 +20,28 @@ class Turns:
         self._of: dict[str, tuple[asyncio.Semaphore, list[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, holder: str) -> AsyncIterator[None]:
-        """Wait for a turn and hold it."""
+    async def turn(self, holder: str, longest_s: float | None = None) -> AsyncIterator[None]:
+        """Wait for a turn and hold it; after `longest_s` the next one has it, whatever is done."""
         mine, users = self._of.setdefault(holder, (asyncio.Semaphore(self._most), []))
         users.append(None)
+        held = list[asyncio.Semaphore]()
+        timer: asyncio.TimerHandle | None = None
+
+        def give_back() -> None:
+            while held:
+                held.pop().release()
+
         try:
-            async with mine, self._all:
-                yield
+            for semaphore in (mine, self._all):
+                await semaphore.acquire()
+                held.append(semaphore)
+            if longest_s is not None:
+                timer = asyncio.get_running_loop().call_later(longest_s, give_back)
+            yield
         finally:
+            if timer is not None:
+                timer.cancel()
+            give_back()
             users.pop()
             if not users:
                 self._of.pop(holder, None)

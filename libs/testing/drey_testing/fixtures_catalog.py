@@ -78,10 +78,13 @@ class Keys:
         self._gateway = TokenSigner.from_file("gateway", folder / "gateway.pem")
 
     def metadata(
-        self, method: str, roles: tuple[str, ...] = TESTER, name: str = "tester"
+        self, method: str, roles: tuple[str, ...] = TESTER, name: str = "tester", key_id: str = ""
     ) -> tuple[tuple[str, str], ...]:
-        """Metadata of a call of a method of the snapshot service by a user with some roles."""
-        token = self._gateway.sign(Principal(name, roles), "snapshot", method)
+        """Metadata of a call of a method of the snapshot service by a user with some roles.
+
+        Without `key_id` it is as one of our own parts, whose calls are of no key's share.
+        """
+        token = self._gateway.sign(Principal(name, roles, key_id), "snapshot", method)
         return ((TOKEN_METADATA, token),)
 
 

@@ -66,6 +66,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
             settings.postgres_url.get_secret_value(),
             name="drey-restore",
             checks=[lambda conn: check_connection(conn, SCHEMA_PACKAGES)],
+            share=settings.caller_share,
         )
     )
     # restores have connections of their own: those who look or plan cannot keep them waiting

@@ -107,6 +107,7 @@ async def open_context(settings: SnapshotSettings, app: App) -> Context:
             min_size=2,
             command_timeout=30,
             checks=[_check_migrations],
+            share=settings.caller_share,
         )
     )
     bus = Bus.of(settings, "snapshot")

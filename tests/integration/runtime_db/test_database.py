@@ -10,6 +10,7 @@ import pytest
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime.database import Connection, Database, guard, open_pool
+from drey_runtime.turns import current_holder
 from drey_stack import Postgres, free_port
 
 from .conftest import until
@@ -52,6 +53,52 @@ async def test_no_free_connection_is_unavailable(url: str) -> None:
         with pytest.raises(Unavailable):
             async with database.acquire():
                 pass
+
+
+async def test_one_key_leaves_connections_to_others(url: str) -> None:
+    """It waits for its own; a call that has one, and the work for all, wait for nobody."""
+    release, held = asyncio.Event(), list[int]()
+
+    async def hold_connection(number: int) -> None:
+        current_holder.set("greedy")
+        async with database.acquire(), database.acquire():
+            held.append(number)
+            await release.wait()
+
+    async with Database(url, max_size=8, share=0.25) as database:
+        greedy = [asyncio.create_task(hold_connection(number)) for number in range(6)]
+        await until(lambda: len(held) == 2)
+        for holder in ("modest", ""):
+            current_holder.set(holder)
+            async with database.acquire() as connection:
+                assert await connection.fetchval("SELECT 1") == 1
+        current_holder.set("greedy")
+        async with database.acquire(for_all=True) as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+        assert len(held) == 2
+        release.set()
+        await asyncio.gather(*greedy)
+    assert sorted(held) == list(range(6))
+
+
+async def test_a_key_that_has_used_up_its_share_is_told_so(url: str) -> None:
+    current_holder.set("greedy")
+    release, held = asyncio.Event(), list[int]()
+
+    async def hold_connection(number: int) -> None:
+        async with database.acquire():
+            held.append(number)
+            await release.wait()
+
+    async with Database(url, max_size=4, share=0.5, connect_timeout=0.3) as database:
+        greedy = [asyncio.create_task(hold_connection(number)) for number in range(2)]
+        await until(lambda: len(held) == 2)
+        with pytest.raises(Unavailable) as caught:
+            await hold_connection(2)
+        release.set()
+        await asyncio.gather(*greedy)
+    assert caught.value.reason == Reason.DATABASE_UNAVAILABLE
+    assert "this key" in caught.value.message
 
 
 async def test_a_transaction_that_postgres_undid_over_another_says_so(db: Database) -> None:

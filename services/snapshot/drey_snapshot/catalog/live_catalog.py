@@ -81,7 +81,7 @@ class LiveCatalog:
                 return self._view
             # one state of the database for the version and for what belongs to it
             async with (
-                self._db.acquire() as conn,
+                self._db.acquire(for_all=True) as conn,
                 conn.transaction(isolation="repeatable_read", readonly=True),
             ):
                 return await self._renew_view(conn, await read_version(conn))
