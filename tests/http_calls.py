@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +63,15 @@ def call_http(
     with open_call(url, verb, path, raw, **headers) as response:
         names = {name.lower(): value for name, value in response.getheaders()}
         return HttpAnswer(response.status, names, response.read())
+
+
+def send_raw(url: str, request: bytes) -> HttpAnswer:
+    """The answer to bytes that need not be HTTP, on a connection of their own."""
+    with socket.create_connection(urlsplit(url).netloc.split(":"), timeout=HANGS_S) as connection:
+        connection.sendall(request)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return HttpAnswer(response.status, dict(response.getheaders()), response.read())
 
 
 def grpc_web_frames(

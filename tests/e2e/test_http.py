@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
 import grpc
@@ -20,6 +21,7 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
+from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey.catalog.v1 import catalog_service_pb2
 from drey.common.v1 import selector_pb2
 from drey.monitor.v1 import monitor_service_pb2, watch_pb2
@@ -27,7 +29,7 @@ from drey_stack.descriptors import public_contracts
 from drey_stack.strict_json import VARIABLE, http_rules
 from tests.e2e.conftest import ORIGIN, Running
 from tests.e2e.test_every_rpc import Caller
-from tests.http_calls import HttpAnswer, call_http, grpc_web_frames, open_call
+from tests.http_calls import HANGS_S, HttpAnswer, call_http, grpc_web_frames, open_call
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -213,6 +215,56 @@ def test_a_page_of_a_named_site_reads_answers(running: Running) -> None:
     answer = call_http(running.stack.web, "GET", "/v1/whoami", key=running.stack.key, origin=ORIGIN)
     assert answer.status == 200
     assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_a_long_address_reaches_the_gateway(running: Running) -> None:
+    query = urlencode({"search": "a" * 31_000})
+    answer = call_http(running.stack.web, "GET", f"/v1/pvs?{query}", key=running.stack.key)
+    assert (answer.status, answer.reason) == (400, "INVALID_FIELD"), answer.body
+
+
+@pytest.mark.parametrize("timeout", ["1n", "nonsense"])
+def test_a_timeout_of_grpc_means_nothing_to_rest(running: Running, timeout: str) -> None:
+    headers = {"key": running.stack.key, "grpc_timeout": timeout}
+    answer = call_http(running.stack.web, "GET", "/v1/whoami", **headers)
+    assert answer.status == 200, answer.body
+
+
+def test_any_character_of_a_name_survives_a_path_and_a_query(running: Running) -> None:
+    for character in map(chr, range(0x21, 0x7F)):
+        name = f"A{character}B"
+        query = urlencode({"name": name})
+        answer = call_http(
+            running.stack.web, "GET", f"/v1/pvs:lookup?{query}", key=running.stack.key
+        )
+        assert answer.reason in {"NOT_FOUND", "INVALID_FIELD"}, (name, answer.body)
+        assert answer.reason == "INVALID_FIELD" or name in answer.json["message"], answer.body
+
+
+def test_the_audit_names_the_host_that_called_envoy_and_not_what_it_says(running: Running) -> None:
+    """Nor does the gateway believe a client of its own that says it speaks for another."""
+    forged = {"x-forwarded-for": "203.0.113.9", "x-drey-proxy": "x"}
+    body = {"name": f"peer-{uuid4()}", "grants": [{"role": "viewer"}], "request_id": str(uuid4())}
+    connection = http.client.HTTPConnection(
+        urlsplit(running.stack.web).netloc, timeout=HANGS_S, source_address=("127.0.0.7", 0)
+    )
+    headers = {**forged, "authorization": f"Bearer {running.stack.key}"}
+    connection.request("POST", "/v1/keys", json.dumps(body), headers)
+    made = json.load(connection.getresponse())
+    connection.close()
+    request = access_service_pb2.RevokeKeyRequest(id=made["key"]["id"])
+    direct = [*running.metadata(), *forged.items()]
+    access_service_pb2_grpc.AccessServiceStub(running.channel).RevokeKey(
+        request, metadata=direct, timeout=HANGS_S
+    )
+    listed = call_http(
+        running.stack.web,
+        "GET",
+        f"/v1/audit/events?{urlencode({'target': 'keys/' + made['key']['id']})}",
+        key=running.stack.key,
+    )
+    addresses = {event["action"]: event["address"] for event in listed.json["events"]}
+    assert addresses == {"access.key.create": "127.0.0.7", "access.key.revoke": "127.0.0.1"}
 
 
 def test_health_needs_no_key(running: Running) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ _LARGEST_ANSWER = 16 << 20
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _STREAMS = 1000
 """Calls of one connection from outside; its client lets further ones wait."""
+_METADATA_BYTES = 40 << 10
+"""More than a proxy in front of us takes, the address of a request included: gRPC itself refuses
+what is above, without a reason."""
 _SPARE_CALLS = 200
 """Calls beyond our own limits that gRPC keeps, for the moment in which they are refused."""
 _TOLD_AFTER = 0.75
@@ -57,7 +60,14 @@ def _server_options(settings: CommonSettings, public: bool) -> list[tuple[str, i
         ("grpc.max_connection_idle_ms", int(settings.idle_connection * 1000)),
         ("grpc.server_handshake_timeout_ms", 10_000),
     ]
-    return [*options, ("grpc.max_concurrent_streams", _STREAMS)] if public else options
+    if not public:
+        return options
+    return [
+        *options,
+        ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", 2 * _METADATA_BYTES),
+    ]
 
 
 def _serialize_message(message: Message | bytes) -> bytes:
@@ -144,13 +154,16 @@ async def serve(
     reflected: Sequence[str] | None = None,
     public: bool = False,
     calls: Calls | None = None,
+    address_of: Callable[[Mapping[str, str], str], str] | None = None,
     grace_s: float = 2.0,
     stall_cut_s: float = STALL_CUT_S,
 ) -> AsyncIterator[tuple[int, Health]]:
     """Run a server of `services` ((full name, servicer)); gives (port, health).
 
     Whoever knows that keys have changed gives `calls` and tells it to look at them again. A server
-    that is not `public` asks its callers for a certificate where `tls_client_ca` is set.
+    that is not `public` asks its callers for a certificate where `tls_client_ca` is set. What is
+    counted by address is that of the connection, or the one that `address_of` finds for metadata
+    and peer.
     A client that takes nothing of what is streamed to it for `stall_cut_s` is cut.
     On leaving, new calls are refused at once and running ones have `grace_s` to end: those that do
     not are told that the server stops, before its connections are closed. Raises
@@ -162,7 +175,7 @@ async def serve(
     bounds = bounds_of(settings)
     calls = calls or Calls()
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(authenticator, guard, bounds, calls)],
+        interceptors=[CallInterceptor(authenticator, guard, bounds, calls, address_of)],
         options=_server_options(settings, public),
         maximum_concurrent_rpcs=bounds.calls + bounds.probes + _SPARE_CALLS,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ _WINDOW_BYTES = 65_536
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 _TRANSPORT = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _GRPC_HEADERS = ("grpc-status", "grpc-message", "grpc-status-details-bin")
+_NOT_OF_REST = ["grpc-timeout"]
+"""What only gRPC itself answers when it is wrong, without a reason."""
+PROXY_HEADER = "x-drey-proxy"
 _BROWSER_HEADERS = (
     "authorization",
     "content-type",
@@ -37,12 +40,20 @@ _SECURITY_HEADERS = {
 _REFUSALS = (
     # HTTP status, gRPC code, reason, text
     (400, 3, "MALFORMED_MESSAGE", "%LOCAL_REPLY_BODY%"),
+    (403, 12, "UNKNOWN_METHOD", "a connection is not upgraded here"),
     (404, 12, "UNKNOWN_METHOD", "no method has this path and verb; /openapi.json lists them"),
     (408, 4, "DEADLINE_EXCEEDED", "nothing was sent for too long"),
     (413, 8, "MESSAGE_TOO_LARGE", "the request is larger than {limit} bytes"),
+    (426, 3, "MALFORMED_MESSAGE", "HTTP/1.1 or HTTP/2 is needed"),
+    (431, 8, "MESSAGE_TOO_LARGE", "address and headers are at most 32 KiB, in 100 headers"),
+    (501, 3, "MALFORMED_MESSAGE", "%LOCAL_REPLY_BODY%"),
     (503, 14, "UPSTREAM_UNAVAILABLE", "the gateway does not answer; try again in a moment"),
 )
-"""Said by Envoy itself, in the shape in which the gateway says its own."""
+_OTHER_REFUSALS = (
+    (500, 14, "UPSTREAM_UNAVAILABLE", "%LOCAL_REPLY_BODY%"),
+    (400, 3, "MALFORMED_MESSAGE", "%LOCAL_REPLY_BODY%"),
+)
+"""Said by Envoy itself, in the shape in which the gateway says its own; these of what is above."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +80,14 @@ class Upstream:
     """The gateway, and by what it is believed where it speaks TLS.
 
     `certificate`: PEM file of its very certificate; else `authority`: PEM file of who signed it,
-    for the name `host`.
+    for the name `host`. `secret`: by which it believes us for whom we speak; empty: it does not.
     """
 
     host: str
     port: int
     certificate: Path | None = None
     authority: Path | None = None
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ def bootstrap(
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "overload_manager": {"resource_monitors": [{"name": monitor, "typed_config": connections}]},
         "static_resources": {
-            "listeners": [_listener(address, options, contracts, page)],
+            "listeners": [_listener(address, options, contracts, page, upstream.secret)],
             "clusters": [_cluster(upstream)],
         },
     }
@@ -123,6 +135,7 @@ def _listener(
     options: HttpOptions,
     contracts: Contracts,
     page: Sequence[PageFile],
+    secret: str,
 ) -> dict[str, Any]:
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network"
@@ -133,7 +146,7 @@ def _listener(
         "use_remote_address": True,
         "normalize_path": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        "max_request_headers_kb": 32,
+        "max_request_headers_kb": 32,  # the gateway takes more
         "request_headers_timeout": "10s",
         # every stream of Drey has a sign of life within 15 s
         "stream_idle_timeout": "300s",
@@ -144,7 +157,11 @@ def _listener(
             "initial_connection_window_size": 1 << 20,
         },
         "local_reply_config": {
-            "mappers": [_strict_refusal(), *(_refusal(*row, options) for row in _REFUSALS)]
+            "mappers": [
+                _strict_refusal(),
+                *(_refusal(*row, options) for row in _REFUSALS),
+                *(_refusal(*row, options, op="GE") for row in _OTHER_REFUSALS),
+            ]
         },
         "http_filters": [
             _filter("compressor", _compressor()),
@@ -157,6 +174,8 @@ def _listener(
         "route_config": {
             "name": "drey",
             "max_direct_response_body_size_bytes": 16 << 20,
+            # what a client sends under this name is overwritten
+            "request_headers_to_add": [_header(PROXY_HEADER, secret)] if secret else [],
             # the page's own headers hold against those of all answers
             "most_specific_header_mutations_wins": True,
             "virtual_hosts": [_virtual_host(options, contracts, page)],
@@ -286,9 +305,14 @@ def _virtual_host(
             {
                 "match": {"prefix": "/v1/", "headers": [events_wanted]},
                 "route": calls,
+                "request_headers_to_remove": _NOT_OF_REST,
                 "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": events},
             },
-            {"match": {"prefix": "/v1/"}, "route": calls},
+            {
+                "match": {"prefix": "/v1/"},
+                "route": calls,
+                "request_headers_to_remove": _NOT_OF_REST,
+            },
             _file_route("/openapi.json", contracts.openapi, {"content-type": "application/json"}),
             *(_file_route(each.path, each.file, each.headers) for each in page),
             {
@@ -330,11 +354,11 @@ def _cors(options: HttpOptions) -> dict[str, Any]:
 
 
 def _refusal(
-    status: int, code: int, reason: str, text: str, options: HttpOptions
+    status: int, code: int, reason: str, text: str, options: HttpOptions, *, op: str = "EQ"
 ) -> dict[str, Any]:
-    compared = {"default_value": status, "runtime_key": f"drey.refusal.{status}"}
+    compared = {"default_value": status, "runtime_key": f"drey.refusal.{op}{status}"}
     return {
-        "filter": {"status_code_filter": {"comparison": {"op": "EQ", "value": compared}}},
+        "filter": {"status_code_filter": {"comparison": {"op": op, "value": compared}}},
         **_error(code, text.format(limit=options.max_body_bytes), reason, {}),
     }
 

@@ -44,6 +44,8 @@ from drey_stack.valkey import Valkey
 SERVICES = ("snapshot", "monitor", "restore", "gateway")
 MIGRATED = ("drey_runtime", "drey_snapshot", "drey_restore", "drey_gateway")
 CLIENT_FILE = "client.toml"
+_PROXY = "proxy"
+"""In the folder of keys: by what the gateway believes our Envoy for whom it speaks."""
 
 _OWN = (
     "nats",
@@ -157,6 +159,7 @@ class Stack:
             **{variable: part.service_url for variable, part in self._parts.items()},
             "DREY_SHARDS": str(self.options.shards),
             "DREY_GATEWAY_AUDIT_ANCHORS": str(self.folder / "audit.anchors"),
+            **({"DREY_GATEWAY_PROXY_SECRET": str(keys / _PROXY)} if self.options.http else {}),
             "DREY_TRUSTED_KEYS": str(keys / "trusted.json"),
             **{
                 f"DREY_{name.upper()}_TARGET": self._socket_of(name)
@@ -271,6 +274,7 @@ class Stack:
 
     async def _prepare_all(self) -> None:
         await self._run_module("drey_runtime.keys", str(self.folder / "keys"), *SERVICES)
+        write_private(self.folder / "keys" / _PROXY, token_hex(32))
         role, owner = self._database_roles()
         await self._run_module(
             "drey_runtime.migrate",
@@ -347,7 +351,10 @@ class Stack:
     async def _start_envoy(self, http: HttpOptions) -> None:
         certificate, key = (self.options.environment.get(variable) for variable in _TLS)
         host, _, port = self.server.rpartition(":")
-        upstream = Upstream(reached_at(host.strip("[]")), int(port), _absolute(certificate))
+        secret = (self.folder / "keys" / _PROXY).read_text()
+        upstream = Upstream(
+            reached_at(host.strip("[]")), int(port), _absolute(certificate), secret=secret
+        )
         http = replace(http, certificate=_absolute(certificate), key=_absolute(key))
         self.envoy = Envoy(self.folder / "envoy", upstream, http)
         self._stack.push_async_callback(self.envoy.stop)

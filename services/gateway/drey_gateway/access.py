@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -26,18 +27,21 @@ log = logging.getLogger(__name__)
 
 _CREATE = "/drey.access.v1.AccessService/CreateKey"
 _MAX_REQUEST_ID = 100
-_FORWARDED = "x-forwarded-for"
+_FORWARDED, _PROXY = "x-forwarded-for", "x-drey-proxy"
 _EXPIRED_S = 0.01
 
 
 class KeyAuthenticator:
     """An `Authenticator` by API keys: `authorization: Bearer KEY`, or `x-api-key: KEY`.
 
-    `trusted`: networks of the proxies that are believed whom they speak for.
+    `trusted`: networks of the proxies that are believed whom they speak for; one that sends the
+    `proxy_secret` is, wherever it is.
     """
 
-    def __init__(self, ring: KeyRing, trusted: Sequence[Network] = ()) -> None:
-        self._ring, self._trusted = ring, trusted
+    def __init__(
+        self, ring: KeyRing, trusted: Sequence[Network] = (), proxy_secret: str = ""
+    ) -> None:
+        self._ring, self._trusted, self._proxy_secret = ring, trusted, proxy_secret
 
     def renew(self, principal: Principal) -> Principal:
         """As `Authenticator`."""
@@ -51,8 +55,16 @@ class KeyAuthenticator:
         request_id = metadata.get(REQUEST_METADATA, "")
         if not 0 < len(request_id) <= _MAX_REQUEST_ID:
             request_id = new_id()
-        address = caller_address(peer, metadata.get(_FORWARDED, ""), self._trusted)
+        address = self.address_of(metadata, peer)
         return Principal(key.name, key.roles, key.id, request_id, key.limited, address)
+
+    def address_of(self, metadata: Mapping[str, str], peer: str) -> str:
+        """The host that calls; empty where it is not known."""
+        shown = metadata.get(_PROXY, "")
+        known_proxy = bool(shown) and secrets.compare_digest(
+            shown.encode(), self._proxy_secret.encode()
+        )
+        return caller_address(peer, metadata.get(_FORWARDED, ""), self._trusted, known_proxy)
 
 
 def _secret_of(metadata: Mapping[str, str]) -> str:

@@ -161,7 +161,8 @@ async def main(settings: GatewaySettings, app: App) -> None:
     jobs = JobStore(db)
     overrides = BreakerOverrides(db, bus)
     events = EventFeed(db)
-    authenticator = KeyAuthenticator(ring, read_networks(settings.trusted_proxies))
+    secret = settings.proxy_secret.read_text().strip() if settings.proxy_secret else ""
+    authenticator = KeyAuthenticator(ring, read_networks(settings.trusted_proxies), secret)
     anchor_file = None
     if settings.audit_anchors is not None:
         anchor_file = AnchorFile.open(settings.audit_anchors, settings.signing_key)
@@ -213,6 +214,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
             stall_cut_s=settings.stall_cut,
             public=True,
             calls=calls,
+            address_of=authenticator.address_of,
         )
     )
     app.start(bus)
@@ -239,5 +241,8 @@ def _open_database(settings: GatewaySettings) -> contextlib.AbstractAsyncContext
         await migrate.check_connection(conn, PACKAGES)
 
     return Database(
-        settings.postgres_url.get_secret_value(), name="drey-gateway", checks=[check_migrations]
+        settings.postgres_url.get_secret_value(),
+        name="drey-gateway",
+        checks=[check_migrations],
+        share=settings.caller_share,
     )

@@ -35,6 +35,11 @@ class GatewaySettings(CommonSettings):
         " are believed (`x-forwarded-for`) from where a call comes: so the audit trail tells it."
         " Empty: it tells who connected.",
     )
+    proxy_secret: Path | None = Field(
+        None,
+        description="File with the text that a proxy sends as `x-drey-proxy` to be believed so,"
+        " wherever it is. The Envoy that `drey up` starts has one of its own.",
+    )
     audit_anchors: Path | None = Field(
         None,
         description="File to which the head of the audit trail is appended, signed, so that the"

@@ -20,7 +20,7 @@ from drey_stack import Envoy, HttpOptions, StackError, free_port, is_free
 from drey_stack.envoy_config import Upstream
 from drey_stack.ports import LOOPBACK
 from drey_testing.certificates import Authority
-from tests.http_calls import HttpAnswer, call_http
+from tests.http_calls import HttpAnswer, call_http, send_raw
 
 ORIGIN = "https://screens.example.org"
 LIMIT = 100_000
@@ -217,6 +217,41 @@ def test_a_parameter_that_is_unknown_is_refused(url: str, query: str) -> None:
 def test_no_other_path_leads_anywhere(url: str, verb: str, path: str) -> None:
     answer = call_http(url, verb, path, b"" if verb == "POST" else None)
     assert (answer.status, answer.reason) == (404, "UNKNOWN_METHOD"), answer.body
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status", "reason"),
+    [
+        (b"GET /v1/whoami HTTP/1.0", b"", 426, "MALFORMED_MESSAGE"),
+        (b"GET /v1/whoami HTTP/7.1", b"", 426, "MALFORMED_MESSAGE"),
+        (b"GET /v1/whoami", b"", 426, "MALFORMED_MESSAGE"),
+        (b"get /v1/whoami HTTP/1.1", b"", 400, "MALFORMED_MESSAGE"),
+        (b"GET /v1/pvs?search=a b HTTP/1.1", b"", 400, "MALFORMED_MESSAGE"),
+        (b"GET /v1/pvs?search=\xff HTTP/1.1", b"", 400, "MALFORMED_MESSAGE"),
+        (b"GET /v1/pvs?search=%s HTTP/1.1" % (b"a" * 40_000), b"", 431, "MESSAGE_TOO_LARGE"),
+        (b"GET /v1/whoami HTTP/1.1", b"x: %s\r\n" % (b"a" * 40_000), 431, "MESSAGE_TOO_LARGE"),
+        (
+            b"GET /v1/whoami HTTP/1.1",
+            b"".join(b"x%d: 1\r\n" % number for number in range(200)),
+            431,
+            "MESSAGE_TOO_LARGE",
+        ),
+        (b"POST /v1/pvs HTTP/1.1", b"content-length: -1\r\n", 400, "MALFORMED_MESSAGE"),
+        (b"POST /v1/pvs HTTP/1.1", b"transfer-encoding: other\r\n", 501, "MALFORMED_MESSAGE"),
+        (
+            b"GET /v1/whoami HTTP/1.1",
+            b"connection: upgrade\r\nupgrade: websocket\r\n",
+            403,
+            "UNKNOWN_METHOD",
+        ),
+    ],
+    ids=range(12),
+)
+def test_what_is_hardly_http_is_refused_with_a_reason(
+    url: str, request_line: bytes, headers: bytes, status: int, reason: str
+) -> None:
+    answer = send_raw(url, request_line + b"\r\nhost: drey\r\n" + headers + b"\r\n")
+    assert (answer.status, answer.reason) == (status, reason), answer.body
 
 
 def test_a_body_above_the_limit_is_refused(url: str) -> None:

@@ -43,6 +43,15 @@ def test_nobody_is_trusted_unless_said() -> None:
     assert caller_address(PROXY, "192.0.2.1", ()) == "10.0.0.7"
 
 
+def test_a_known_proxy_is_believed_for_whom_it_speaks_and_no_further() -> None:
+    def address(forwarded: str) -> str:
+        return caller_address("ipv4:127.0.0.1:4711", forwarded, (), known_proxy=True)
+
+    assert address("192.0.2.1") == "192.0.2.1"
+    assert address("203.0.113.9, 192.0.2.1") == "192.0.2.1"
+    assert address("") == "127.0.0.1"
+
+
 def test_what_is_no_network_is_refused() -> None:
     with pytest.raises(ValueError, match="trusted_proxies"):
         GatewaySettings(trusted_proxies="10.0.0.0/24, ingress.example.org")
