@@ -10,7 +10,14 @@ from google.protobuf.message import DecodeError
 
 from drey.common.v1 import errors_pb2
 from drey.monitor.v1 import monitor_service_pb2 as pb
-from drey_core.errors import DreyError, InvalidArgument, NotFound, Reason, ResourceExhausted
+from drey_core.errors import (
+    DreyError,
+    InvalidArgument,
+    NotFound,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
 from drey_gateway.mapping_asked import read_change
 from drey_gateway.sessions import SessionBook, no_session
 from drey_runtime.auth import GATEWAY, TOKEN_METADATA, TokenSigner, current_principal
@@ -47,12 +54,12 @@ class SessionRelay:
         if not gateway_id.isalnum():
             raise no_session(request.session)
         token = self._signer.sign(principal, GATEWAY, _METHOD)
-        raw = await self._bus.request(
-            self._subject(gateway_id),
-            request.SerializeToString(),
-            {TOKEN_METADATA: token},
-            _DEADLINE_S,
-        )
+        subject, payload = self._subject(gateway_id), request.SerializeToString()
+        try:
+            raw = await self._bus.request(subject, payload, {TOKEN_METADATA: token}, _DEADLINE_S)
+        except Unavailable:
+            # NATS may not have known yet that the gateway is dead; a change is taken once only
+            raw = await self._bus.request(subject, payload, {TOKEN_METADATA: token}, _DEADLINE_S)
         if raw is None:
             raise no_session(request.session)
         refusal = errors_pb2.ItemError.FromString(raw)
