@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 UV = Path(sys.executable).with_name("uv")
 HANGS_S = 500
+pytestmark = pytest.mark.xdist_group("packaging")  # built once
 HIDDEN = ("PYTHONPATH", "LD_PRELOAD", "VIRTUAL_ENV")
 MODULES = "drey_cli, drey_stack, drey_machine, drey_ca, drey_runtime, drey_gateway, drey_snapshot"
 
