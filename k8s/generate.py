@@ -39,6 +39,20 @@ BY_CHART = {
 }
 """Settings that have values of their own in the chart."""
 STRING, FLAG = {"type": "string"}, {"type": "boolean"}
+_NAME = "[a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?"
+NAME = {"type": "string", "pattern": f"^{_NAME}$"}
+"""Of an object of Kubernetes. It stands as it is in the templates, like the next."""
+NAME_OR_NONE = {"type": "string", "pattern": f"^({_NAME})?$"}
+HOST_OR_NONE = {"type": "string", "pattern": r"^([A-Za-z0-9*]([-A-Za-z0-9.]*[A-Za-z0-9])?)?$"}
+REGISTRY = {"type": "string", "pattern": r"^[A-Za-z0-9._:/\[\]-]*$"}
+TAG = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}(@sha256:[0-9a-f]{64})?$",
+}
+IMAGE = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"}
+ROLE = {"type": "string", "pattern": "^[a-z_][a-z0-9_]{0,62}$"}
+"""It stands in SQL too."""
+ADDRESSES = {"type": "string", "pattern": r"^[A-Za-z0-9.:_\[\] -]*$"}
 TEXTS = {"type": "object", "additionalProperties": STRING}
 OBJECTS = {"type": "array", "items": {"type": "object"}}
 
@@ -50,9 +64,9 @@ def closed(**properties: Any) -> dict[str, Any]:
 
 INGRESS = closed(
     enabled=FLAG,
-    className=STRING,
-    host=STRING,
-    tlsSecret=STRING,
+    className=NAME_OR_NONE,
+    host=HOST_OR_NONE,
+    tlsSecret=NAME_OR_NONE,
     annotations={"type": "object"},
 )
 
@@ -80,22 +94,22 @@ def schema() -> str:
         shards={key: value for key, value in monitor["shards"].items() if key != "title"},
         leaseDuration={k: v for k, v in monitor["lease_duration"].items() if k != "title"},
         image=closed(
-            registry=STRING,
-            tag=STRING,
+            registry=REGISTRY,
+            tag=TAG,
             pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
             pullSecrets=OBJECTS,
         ),
-        secrets=closed(connections=STRING, applicationRole=STRING, keys=STRING),
-        tls=closed(enabled=FLAG, secretPrefix=STRING, issuer=closed(name=STRING, kind=STRING)),
+        secrets=closed(connections=NAME, applicationRole=ROLE, keys=NAME),
+        tls=closed(enabled=FLAG, secretPrefix=NAME, issuer=closed(name=STRING, kind=STRING)),
         epics=closed(
-            addressList=STRING, autoAddressList=FLAG, nameServers=STRING, hostNetwork=FLAG
+            addressList=ADDRESSES, autoAddressList=FLAG, nameServers=ADDRESSES, hostNetwork=FLAG
         ),
         settings=closed(common=settings_of(CommonSettings, common=True), **own),
         **dict.fromkeys(SERVICES, pods),
         web=closed(
             enabled=FLAG,
             **pods["properties"],
-            tlsSecret=STRING,
+            tlsSecret=NAME_OR_NONE,
             origins={"type": "array", "items": STRING},
             ingress=INGRESS,
         ),
@@ -118,9 +132,9 @@ def schema() -> str:
             web=FLAG,
             # it stands in URLs and in SQL
             password={"type": "string", "pattern": "^([A-Za-z0-9]{8,})?$"},
-            storageClass=STRING,
-            storage=STRING,
-            images=closed(postgres=STRING, nats=STRING, redis=STRING),
+            storageClass=NAME_OR_NONE,
+            storage={"type": "string", "pattern": "^[0-9]+([kMGTPE]i?)?$"},
+            images=closed(postgres=IMAGE, nats=IMAGE, redis=IMAGE),
         ),
         **{"global": {"type": "object"}},
     )
