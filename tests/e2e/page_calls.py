@@ -96,10 +96,16 @@ def row_of(page: Page, name: str) -> Locator:
     return page.locator(".grid-row").filter(has=page.locator(f'.mono[title="{name}"]'))
 
 
-async def shoot(page: Page, name: str) -> None:
-    """A picture for the documents, where they are asked for."""
+def _save_picture(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+async def shoot(page: Page, name: str, later_ms: int = 0) -> None:
+    """A picture for the documents, where they are asked for; later, for what a plot gathers."""
     if folder := os.environ.get("DREY_PAGE_PICTURES"):
-        await page.screenshot(path=Path(folder) / f"{name}.png")
+        await page.wait_for_timeout(later_ms)
+        # by a path Playwright writes it in a thread, which stays
+        _save_picture(Path(folder, f"{name}.png"), await page.screenshot())
 
 
 def await_value(running: Running, name: str, comes: bool = True) -> None:

@@ -26,6 +26,7 @@ from tests.e2e.page_calls import (
     HANGS_MS,
     go_tab,
     open_page,
+    open_site,
     own_pv,
     purged,
     row_of,
@@ -103,6 +104,7 @@ def test_rows_are_live(running: Running) -> None:
             await expect(page.locator("aside")).to_contain_text("-7.0001 A")
             await expect(page.locator("aside")).to_contain_text("Time at the IOC")
             await expect(page.locator(".plot canvas")).to_have_count(1)
+            await shoot(page, "pvs", 10_000)
             await page.keyboard.press("ArrowDown")
             await expect(page.locator("aside").get_by_role("heading", name=below)).to_be_visible()
             await expect(row_of(page, below)).to_have_attribute("aria-selected", "true")
@@ -296,6 +298,32 @@ def test_the_breaker_of_an_ioc_is_held_and_let_go(running: Running) -> None:
     running.do(scenario())
 
 
+def test_a_key_that_is_revoked_under_the_page_is_told(running: Running) -> None:
+    """What was shown stays, as what it is: not live."""
+    stub = access_service_pb2_grpc.AccessServiceStub(running.channel)
+    create = access_service_pb2.CreateKeyRequest(
+        name=f"short-lived {uuid4().hex[:8]}", grants=[{"role": "viewer"}]
+    )
+    made = stub.CreateKey(create, **running.call())
+
+    async def scenario() -> None:
+        async with open_site(running.stack, made.secret) as page:
+            await go_tab(page, "p")
+            row = page.locator(".grid-row").first
+            await expect(row).to_be_visible()
+            revoke = access_service_pb2.RevokeKeyRequest(id=made.key.id)
+            stub.RevokeKey(revoke, **running.call())
+            banner = page.locator(".banner")
+            await expect(banner).to_contain_text("Leave, and come with another key")
+            await expect(row).to_have_class(re.compile("not-live"))
+            await go_tab(page, "s")
+            await expect(page.locator("p.error").first).to_contain_text("KEY_REVOKED")
+            await page.get_by_role("button", name="Leave").click()
+            await expect(page.get_by_label("Your API key")).to_be_visible()
+
+    running.do(scenario())
+
+
 def test_who_may_only_look_is_offered_no_more(running: Running) -> None:
     async def scenario() -> None:
         async with open_page(running, role="VIEWER") as page:
@@ -328,15 +356,17 @@ def test_drift_is_live_and_leads_to_plot_and_plan(running: Running) -> None:
             await _write(running, {name: 55.5})
             await page.get_by_label("different only").check()
             await page.get_by_role("combobox", name="Count by").select_option("Area")
-            await search_words(page, name)
             row = row_of(page, name)
             await expect(row).to_contain_text("different")
             counts = page.get_by_role("group", name="Counts by group").get_by_role("button")
+            await expect(counts.first).to_be_visible()
+            await shoot(page, "drift")
+            await search_words(page, name)
+            await expect(row).to_contain_text("different")
             of_group = counts.filter(has_text=re.compile(f"^{area}:"))
             await of_group.click()
             await expect(of_group).to_have_attribute("aria-pressed", "true")
             await expect(row).to_contain_text("different")
-            await shoot(page, "drift")
             await row.click()
             details = page.locator("aside")
             await expect(details.get_by_role("heading", name=name)).to_be_visible()
@@ -390,8 +420,9 @@ def test_a_snapshot_is_looked_at_edited_exported_deleted_and_brought_back(
             await page.get_by_role("button", name="← Snapshots").click()
             await details.get_by_role("button", name="Delete …").click()
             await page.get_by_role("button", name="Delete it now").click()
-            await expect(page.locator("aside")).to_have_count(0)
+            await expect(details).to_contain_text("was deleted")
             await page.get_by_label("deleted too").check()
+            await expect(page.get_by_role("row").filter(has_text="✖ deleted")).not_to_have_count(0)
             await details.get_by_role("button", name="Bring it back").click()
             await expect(details.get_by_role("button", name="Delete …")).to_be_visible()
 

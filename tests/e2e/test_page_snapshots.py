@@ -7,6 +7,7 @@ import re
 from playwright.async_api import expect
 
 from drey.catalog.v1 import catalog_service_pb2
+from drey.snapshot.v1 import snapshot_service_pb2
 from tests.e2e.conftest import Running
 from tests.e2e.page_calls import go_tab, open_page, row_of, shoot
 
@@ -82,5 +83,28 @@ def test_a_stored_array_is_a_plot_and_a_search_keeps_what_is_chosen(running: Run
             await expect(details.get_by_role("heading", name=table)).to_be_visible()
             await search.fill(table)
             await expect(row).to_have_attribute("aria-selected", "true")
+
+    running.do(scenario())
+
+
+def test_a_snapshot_that_another_deletes_stays_in_view_and_says_so(running: Running) -> None:
+    """Nor does a search in the list take the chosen one away."""
+    snapshot = running.take("looked at while it goes")
+
+    async def scenario() -> None:
+        async with open_page(running) as page:
+            await page.goto(f"{running.stack.web}/#/snapshots/{snapshot.id}/values")
+            await expect(page.locator(".grid-row").first).to_be_visible()
+            delete = snapshot_service_pb2.DeleteSnapshotRequest(id=snapshot.id)
+            running.snapshots.DeleteSnapshot(delete, **running.call())
+            await expect(page.get_by_role("status")).to_contain_text("was deleted")
+            await expect(page.locator(".grid-row").first).to_be_visible()
+            await page.get_by_role("link", name="brought back").click()
+            details = page.get_by_role("complementary", name="The chosen snapshot")
+            await details.get_by_role("button", name="Bring it back").click()
+            await expect(details.get_by_role("button", name="Delete …")).to_be_visible()
+            await page.get_by_label("Search title").fill("nobody calls one like this")
+            await expect(page.get_by_text("No snapshot passes the filters.")).to_be_visible()
+            await expect(details.get_by_role("heading")).to_have_text(snapshot.title)
 
     running.do(scenario())

@@ -32,7 +32,16 @@ const MOST_PLANNED = 100;
 export function DriftTab() {
   const { client } = useSession();
   const [, , id = ""] = location.hash.split("/");
-  const list = useAsked("drift", (signal) => client.snapshot.listSnapshots({ pageSize: 200 }, { signal }), 10_000);
+  const list = useAsked(
+    "drift",
+    async (signal) => {
+      // a golden one need not be among the newest
+      const lists = await Promise.all([false, true].map((goldenOnly) => client.snapshot.listSnapshots({ goldenOnly, pageSize: 200 }, { signal })));
+      const byId = new Map(lists.flatMap(({ snapshots }) => snapshots).map((snapshot) => [snapshot.id, snapshot]));
+      return { snapshots: [...byId.values()] };
+    },
+    10_000,
+  );
   const [hysteresis, setHysteresis] = useState(0.8);
   const snapshots = list.answer?.snapshots ?? [];
   const labels = [...new Set(snapshots.flatMap(({ goldenMarks }) => goldenMarks.filter(({ scope }) => scope === "").map(({ label }) => label)))];

@@ -7,7 +7,7 @@ import { SnapshotKeeping } from "./snapshot_keeping";
 import { SnapshotValues } from "./snapshot_values";
 import { TakeForm } from "./take_form";
 import { ErrorText, ListTable, type ListColumn } from "./tables";
-import { useActing, useAsked } from "./use_call";
+import { useActing, useAsked, type Asked } from "./use_call";
 import { counted, enumWords, plural, secondsOf, spanText, timeText } from "./words";
 import { SnapshotSource, type Snapshot } from "../../gen/drey/snapshot/v1/snapshot_pb";
 import type { StateRef } from "../../gen/drey/common/v1/state_pb";
@@ -27,6 +27,23 @@ export const go = (...parts: string[]) => {
   location.hash = `#/${parts.join("/")}`;
 };
 
+/** One by its id, which need not be among the newest, nor pass the filters; empty: none. */
+function useSnapshot(id: string): Asked<Snapshot | undefined> {
+  const { client } = useSession();
+  return useAsked(id, async (signal) => (id === "" ? undefined : (await client.snapshot.getSnapshot({ id }, { signal })).snapshot), id === "" ? undefined : 5000);
+}
+
+/** Somebody may have deleted what is looked at; its values are there until it is brought back or cleaned up. */
+function DeletedNote({ snapshot }: { snapshot: Snapshot }) {
+  if (snapshot.deleteTime === undefined) return null;
+  return (
+    <p className="warning" role="status">
+      ▲ The snapshot of {timeText(snapshot.takeTime)}
+      {snapshot.title && ` “${snapshot.title}”`} was deleted at {timeText(snapshot.deleteTime)}. It can be <a href={`#/snapshots/${snapshot.id}`}>brought back</a>.
+    </p>
+  );
+}
+
 export function SnapshotsTab() {
   const { client, may } = useSession();
   const [search, setSearch] = useState("");
@@ -41,19 +58,30 @@ export function SnapshotsTab() {
     5000,
   );
   const snapshots = list.answer?.snapshots ?? [];
-  const chosen = snapshots.find((snapshot) => snapshot.id === id);
-  if (chosen !== undefined && other === "values") return <SnapshotValues key={id} snapshot={chosen} />;
-  if (chosen !== undefined && other !== "") {
-    const against = snapshots.find((snapshot) => snapshot.id === other);
+  const one = useSnapshot(id);
+  const chosen = one.answer ?? snapshots.find((snapshot) => snapshot.id === id);
+  const against = useSnapshot(other === "values" || other === "live" ? "" : other).answer;
+  if (chosen !== undefined && other === "values")
     return (
-      <Comparison
-        key={`${id} ${other}`}
-        reference={chosen}
-        other={other === "live" ? undefined : against}
-        otherState={other === "live" ? { state: { case: "live", value: {} as never } } : stored(other)}
-      />
+      <>
+        <DeletedNote snapshot={chosen} />
+        <SnapshotValues key={id} snapshot={chosen} />
+      </>
     );
-  }
+  if (chosen !== undefined && other !== "")
+    return (
+      <>
+        <DeletedNote snapshot={chosen} />
+        {against !== undefined && <DeletedNote snapshot={against} />}
+        <Comparison
+          key={`${id} ${other}`}
+          reference={chosen}
+          other={against}
+          otherState={other === "live" ? { state: { case: "live", value: {} as never } } : stored(other)}
+        />
+      </>
+    );
+  const lookAgain = () => (list.again(), one.again());
   return (
     <>
       <h1 className="sr">Snapshots</h1>
@@ -81,6 +109,7 @@ export function SnapshotsTab() {
         </button>
       </div>
       {takes && <TakeForm onClose={() => setTakes(false)} onTaken={(taken) => (list.again(), setTakes(false), go("snapshots", taken))} />}
+      <ErrorText text={one.error} isAlert />
       <div className="split">
         <ListTable
           label="Snapshots, newest first"
@@ -93,7 +122,7 @@ export function SnapshotsTab() {
           empty={search || isGoldenOnly ? "No snapshot passes the filters." : "There are no snapshots yet. Take the first one."}
           note={list.answer?.nextPageToken && <p className="dim">The newest {MOST} are shown. Search for older ones.</p>}
         />
-        {chosen !== undefined && <SnapshotDetails key={id} snapshot={chosen} others={snapshots} onChange={list.again} />}
+        {chosen !== undefined && <SnapshotDetails key={id} snapshot={chosen} others={snapshots} onChange={lookAgain} />}
       </div>
     </>
   );
@@ -154,6 +183,7 @@ function SnapshotDetails({ snapshot, others, onChange }: { snapshot: Snapshot; o
           ×
         </button>
       </div>
+      <DeletedNote snapshot={snapshot} />
       {snapshot.comment && <p>{snapshot.comment}</p>}
       <button className="main" disabled={!may("compare.states.compare")} onClick={() => go("snapshots", snapshot.id, "live")}>
         Compare with the machine now
