@@ -123,7 +123,7 @@ cdef enum:
     # REST times as long as they took: all at once they would keep an IOC busy for seconds, which is
     # late with values then.
     SPELL = 250
-    REST = 3
+    REST = 2
     # What a server has not answered for so long takes no room in its window any more: others may be
     # answered where one hangs.
     LATE = 3_000_000_000
