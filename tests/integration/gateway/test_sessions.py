@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from drey.common.v1 import errors_pb2, form_pb2, selector_pb2
 from drey.monitor.v1 import monitor_service_pb2 as pb
@@ -26,6 +28,7 @@ from drey_testing.fixtures_gateway import (
     name_of,
     setpoint,
 )
+from tests.integration.gateway.test_watch import float_array
 
 
 def pvs(*numbers: int) -> selector_pb2.Selector:
@@ -290,3 +293,41 @@ async def test_what_cannot_be_asked_for_is_refused_with_its_field(gateway, admin
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await opened.modify("main", **action)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_arrays_of_a_subscription_keep_to_its_limits_through_changes(
+    gateway, admin_key, publisher
+):
+    """An hour between two of a PV: what joins comes at once, and what waits comes where it joins
+    anew, or under other limits."""
+
+    def elements(name: str, pv: int) -> list[float]:
+        row = opened.clients[name].rows.get(pv) if name in opened.clients else None
+        return [] if row is None else [*row.setpoint.extract.elements.float64_array.elements]
+
+    async def publish(first: float) -> None:
+        wave = np.arange(first, first + 100)
+        await publisher.publish(float_array(setpoint(1), wave))
+        await publisher.publish(float_array(setpoint(2), wave))
+
+    hour: Any = {"max_elements": 4, "min_interval": Duration(seconds=3600)}
+    await publish(0.0)
+    async with session(gateway, admin_key) as opened:
+        spec = watch_pb2.WatchSpec(selector=pvs(1), array_limits=hour)
+        await opened.acked(await opened.modify("one", replace=spec))
+        await opened.until(lambda s: elements("one", 1) == [0, 25, 50, 75], "an extract")
+        await opened.acked(await opened.modify("one", add=pvs(2, 3)))
+        await opened.until(lambda s: elements("one", 2) == [0, 25, 50, 75], "what joins")
+        await publish(1000.0)
+        await publisher.publish(floats([setpoint(3)], [9.0]))
+        await opened.until(lambda s: s.clients["one"].value(3) == 9.0, "what is no array")
+        assert elements("one", 1) == elements("one", 2) == [0, 25, 50, 75]
+        await opened.acked(await opened.modify("one", remove=pvs(2)))
+        await opened.acked(await opened.modify("one", add=pvs(2)))
+        await opened.until(lambda s: elements("one", 2)[:1] == [1000], "what joins anew")
+        assert elements("one", 1) == [0, 25, 50, 75]
+        hour["max_elements"] = 2
+        spec = watch_pb2.WatchSpec(selector=pvs(1, 2), array_limits=hour)
+        await opened.acked(await opened.modify("one", replace=spec))
+        await opened.until(lambda s: elements("one", 1) == [1000, 1050], "a new baseline")
+        assert elements("one", 2) == [1000, 1050] and opened.held("one") == {1, 2}
