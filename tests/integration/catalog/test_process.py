@@ -6,8 +6,12 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
+import asyncpg
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,13 +20,22 @@ from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from drey_runtime.migrate import apply
+from drey_snapshot.settings import SnapshotSettings
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.fixtures_catalog import loopback, until_serving
-from tests.integration.catalog.conftest import connect
-from tests.integration.catalog.helpers import refused
+from tests.integration.catalog.conftest import connect, make_settings
+from tests.integration.catalog.helpers import import_, refused
+from tests.integration.snapshot.conftest import new_database
 
 CATALOG = "drey.catalog.v1.CatalogService"
 SNAPSHOT = "drey.snapshot.v1.SnapshotService"
+
+
+@dataclass
+class CatalogOfProcess:
+    """As `Service`, for the helpers."""
+
+    catalog: CatalogServiceStub
 
 
 class Listen:
@@ -97,6 +110,69 @@ async def test_it_starts_while_all_is_away_and_recovers(away, keys) -> None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+@asynccontextmanager
+async def process_of(settings: SnapshotSettings) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The service as a process, which may be killed."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("DREY_")} | {
+        "DREY_POSTGRES_URL": settings.postgres_url.get_secret_value(),
+        "DREY_NATS_URL": settings.nats_url,
+        "DREY_REDIS_URL": settings.redis_url.get_secret_value(),
+        "DREY_NAMESPACE": settings.namespace,
+        "DREY_SNAPSHOT_LISTEN": settings.listen,
+        "DREY_TRUSTED_KEYS": str(settings.trusted_keys),
+        "DREY_SIGNING_KEY": str(settings.signing_key),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "drey_snapshot", env=env, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_an_import_that_is_killed_at_its_end_has_done_nothing_and_is_done_once(
+    parts, keys
+) -> None:
+    settings = make_settings(parts, keys, await new_database(parts))
+    content = b"Setpoint\n" + b"".join(b"A%d\n" % number for number in range(500))
+    wanted = {"format": catalog_pb2.FILE_FORMAT_CSV, "request_id": str(uuid.uuid4())}
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    owner = await asyncpg.connect(settings.postgres_url.get_secret_value())
+    try:
+        async with process_of(settings) as process, connect(settings, keys) as channel:
+            await until_serving(channel)
+            catalog = CatalogOfProcess(CatalogServiceStub(channel))
+            async with owner.transaction():
+                # the last that it writes: the PVs are there by then, for itself
+                await owner.execute("LOCK TABLE audit.entry IN ACCESS EXCLUSIVE MODE")
+                running = asyncio.create_task(import_(catalog, content, **wanted))
+                async with asyncio.timeout(60):
+                    while not await owner.fetchval(waits) and not running.done():
+                        await asyncio.sleep(0.01)
+                process.send_signal(signal.SIGKILL)
+                await process.wait()
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await running
+        assert await owner.fetchval("SELECT count(*) FROM catalog.pv") == 0
+        async with process_of(settings), connect(settings, keys) as channel:
+            await until_serving(channel)
+            catalog = CatalogOfProcess(CatalogServiceStub(channel))
+            for _ in range(2):
+                _, summary = await import_(catalog, content, **wanted)
+                assert (summary.added, summary.applied) == (500, True)
+        acts = "SELECT count(*) FROM audit.entry WHERE action = 'pv.import'"
+        assert await owner.fetchval(acts) == 1
+        assert await owner.fetchval("SELECT count(*) FROM catalog.pv") == 500
+    finally:
+        await owner.close()
 
 
 async def test_it_refuses_to_start_without_keys_to_trust(tmp_path) -> None:
