@@ -94,6 +94,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
         settings.read_timeout,
         settings.chunk_size,
         settings.writes_per_ioc,
+        guard_silence_s=settings.guard_silence,
     )
     pool = ChannelPool(table, settings.keep_channels)
     feed = ChangeFeed(table)

@@ -14,6 +14,7 @@ Clock: TypeAlias = Callable[[], int]
 class Limits:
     """Times in seconds; writes announced and sent at a time, in all and for each IOC.
 
+    `guard_silence_s`: a PV of a guard that does not answer for so long cannot be known.
     `batches_per_ioc`: with so many batches on their way that take long, an IOC is sent no other.
     """
 
@@ -22,3 +23,4 @@ class Limits:
     chunk: int
     per_ioc: int = 2048
     batches_per_ioc: int = 8
+    guard_silence_s: float = 3.0

@@ -23,6 +23,13 @@ class RestoreSettings(ChannelAccessSettings):
     read_timeout: float = Field(
         5.0, gt=0, le=60, description="Seconds for one read of all channels of a restore."
     )
+    guard_silence: float = Field(
+        3.0,
+        gt=0,
+        le=60,
+        description="Seconds for the answer of a PV of a guard, which is read each second while a"
+        " restore writes. Without one the guard cannot be known: nothing more is written.",
+    )
     stale_after: float = Field(
         2.0, gt=0, le=60, description="Seconds of silence after which a monitor is not believed."
     )

@@ -41,7 +41,9 @@ def environment(site: RestoreSite, port: int) -> dict[str, str]:
         for k, v in values.items()
         if v is not None and str(v)
     }
-    return {**os.environ, **own}
+    # a service refuses settings that it does not know, those of tests too
+    others = {k: v for k, v in os.environ.items() if not k.startswith("DREY_TEST_")}
+    return {**others, **own}
 
 
 async def start(site: RestoreSite, log: Path) -> asyncio.subprocess.Process:

@@ -125,7 +125,10 @@ async def killed_at_random(site: RestoreSite, folder: Path, kills: int) -> None:
 
 
 @pytest.mark.parametrize(("chunk", "job_lease"), [(3, DIES_S)])
-async def test_a_few_kills_at_random(dead_site: RestoreSite, tmp_path: Path) -> None:
+async def test_a_few_kills_at_random(
+    dead_site: RestoreSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MANY_KILLS, "1")  # as where many are asked for
     await killed_at_random(dead_site, tmp_path, FEW)
 
 

@@ -47,3 +47,13 @@ def test_settled_is_what_held_for_its_time_and_late_what_did_not(
         assert settling.late[row] == (expected == "late")
     settling.give_up()
     assert (settling.settled ^ settling.late).all()
+
+
+def test_where_nothing_is_known_a_row_keeps_its_time_and_may_be_late() -> None:
+    settling = SettlingRows(np.array([2.0, 2.0]), np.array([5.0, 5.0]))
+    settling.look(np.array([True, True]), 0.0)
+    settling.look(np.array([False, True]), 1.0, known=np.array([False, True]))
+    settling.look(np.array([True, True]), 3.0, known=np.array([True, False]))
+    assert settling.settled.tolist() == [True, False]
+    settling.look(np.array([True]), 6.0, known=np.array([False]))
+    assert settling.late.tolist() == [False, True]

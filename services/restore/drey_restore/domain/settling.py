@@ -29,10 +29,15 @@ class SettlingRows:
         """Rows that are neither settled nor late."""
         return np.flatnonzero(~self.settled & ~self.late)
 
-    def look(self, holds: Mask, now: float) -> None:
-        """Whether the condition of each row that waits holds now; in the order of `waiting`."""
+    def look(self, holds: Mask, now: float, *, known: Mask | None = None) -> None:
+        """Whether the condition of each row that waits holds now; in the order of `waiting`.
+
+        Where that is not `known` nothing changes but that a row may be late.
+        """
         rows = self.waiting
-        self._since[rows[~holds]] = np.nan
+        known = np.ones(len(rows), bool) if known is None else known
+        holds = holds & known
+        self._since[rows[known & ~holds]] = np.nan
         begun = rows[holds & np.isnan(self._since[rows])]
         self._since[begun] = now
         long_enough = np.zeros(len(rows), bool)

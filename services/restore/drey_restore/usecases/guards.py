@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from drey_ca.interface import ChannelTable
+from drey_ca.eca import ECA
+from drey_ca.interface import ChannelTable, ReadResult, Slots
 from drey_core.directory import Directory
 from drey_core.errors import DreyError, FailedPrecondition, InvalidArgument, Reason
 from drey_core.names import escape_text
-from drey_core.values import Kind, Severity, State
+from drey_core.values import Columns, Kind, Severity, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.expressions import Condition, Name, NotKnownError, condition, plain_value
 from drey_restore.domain.records import Guard, Rules
@@ -23,6 +24,10 @@ from drey_restore.limits import Limits
 
 OpenTable = Callable[[], AbstractAsyncContextManager[ChannelTable]]
 _PVA = 2
+_ASK_EVERY_S = 1.0
+_LAG_S = 0.5
+"""A read that ends so much later than it may says that this process stood still, not the IOC."""
+_NO_VALUE = "is not connected, or gives no value"
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Guards:
             for guard, field in _conditions(rules)
         ]
         if not compiled:
-            yield GuardWatch([], [], None, np.zeros(0, np.int64), [])
+            yield GuardWatch([], [], None, np.zeros(0, np.int64), [], 0)
             return
         directory = await self._catalog.current()
         listed = [
@@ -72,27 +77,37 @@ class Guards:
             slots = await table.add(addresses)
             await table.subscribe(slots)
             guards = listed[: len(rules.guards)]
-            watch = GuardWatch(guards, listed[len(guards) :], table, slots, addresses)
+            gates, silent_s = listed[len(guards) :], self._limits.guard_silence_s
+            watch = GuardWatch(guards, gates, table, slots, addresses, silent_s)
             await watch.look_first(self._limits.connect_s)
             yield watch
 
 
 class GuardWatch:
-    """The latest values of what conditions look at. `changed` is set with each of them."""
+    """The latest values of what conditions look at. `changed` is set with each of them.
+
+    They come by subscription. The channels are read each second besides: an IOC that hangs tells
+    nothing on a circuit that is still open, and a change within a dead band is not told either.
+    """
 
     def __init__(
         self,
         guards: Sequence[_Watched],
         gates: Sequence[_Watched],
         table: ChannelTable | None,
-        slots: np.ndarray[Any, np.dtype[np.int64]],
+        slots: Slots,
         addresses: Sequence[str],
+        silent_s: float,
     ) -> None:
         self._guards, self._gates, self._table = guards, gates, table
-        self._slots = slots
+        self._slots, self._silent_s = slots, silent_s
         self._address_of = dict(zip(slots.tolist(), addresses, strict=True))
         self._values: dict[str, Any] = {}
-        self._why_not = dict.fromkeys(addresses, "is not connected, or gives no value")
+        self._why_not = dict.fromkeys(addresses, _NO_VALUE)
+        self._silent: dict[str, str] = {}
+        """Those that did not answer the last read, and which IOC that is."""
+        self._heard_ns: dict[str, int] = {}
+        """When the last value came of each that is connected."""
         self.changed = asyncio.Event()
 
     async def look_first(self, timeout_s: float) -> None:
@@ -109,12 +124,49 @@ class GuardWatch:
         """Judge the guards with each change, until cancelled."""
         if self._table is None:
             await asyncio.Event().wait()
-        while True:
+            return
+
+        def judge() -> None:
             broken = self.broken()
             if broken is not None:
                 on_broken(broken)
-            await self._next()
             self.changed.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(judge), name="subscribed guards")
+            group.create_task(self._ask_for_ever(self._table, judge), name="guards read")
+
+    async def _follow(self, judge: Callable[[], None]) -> None:
+        while True:
+            judge()
+            await self._next()
+
+    async def _ask_for_ever(self, table: ChannelTable, judge: Callable[[], None]) -> None:
+        asks_again = False
+        while True:
+            if not asks_again:
+                await asyncio.sleep(_ASK_EVERY_S)
+            began = time.monotonic()
+            reading = await table.read(self._slots, self._silent_s)
+            stood_still = time.monotonic() - began > self._silent_s + _LAG_S
+            asks_again = stood_still and not asks_again
+            if not asks_again:
+                self._take_read(table, reading)
+                judge()
+
+    def _take_read(self, table: ChannelTable, reading: ReadResult) -> None:
+        info = table.info(self._slots)
+        for row, slot in enumerate(self._slots.tolist()):
+            address, code = self._address_of[slot], reading.code[row]
+            self._silent.pop(address, None)
+            if code in (ECA.TIMEOUT, ECA.UNRESPTMO):
+                self._silent[address] = (
+                    f"has not answered for {self._silent_s:g} s{_at_ioc(info.host[row])}"
+                )
+            elif code == ECA.NORMAL and address in self._heard_ns:
+                received_ns = int(reading.values.receive_time[row])
+                if received_ns >= self._heard_ns[address]:  # nothing newer was told meanwhile
+                    self._take(reading.values, row, info.labels[row], info.host[row])
 
     def broken(self) -> DreyError | None:
         """GUARD_FAILED for the first guard that does not hold, or cannot be known."""
@@ -158,8 +210,9 @@ class GuardWatch:
     def _why_unknown(self, watched: _Watched) -> str | None:
         """The first PV of a condition that has no value that counts, and why."""
         for name, address in zip(watched.condition.names, watched.addresses, strict=True):
-            if address in self._why_not:
-                return f"{name[1]} {self._why_not[address]}"
+            why = self._why_not.get(address) or self._silent.get(address)
+            if why is not None:
+                return f"{name[1]} {why}"
         return None
 
     def _judge(self, watched: _Watched) -> bool:
@@ -188,21 +241,32 @@ class GuardWatch:
         await self._table.wait_dirty()
         self._table.drain_info()
         found = self._table.drain()
-        labels = self._table.info(found.key).labels
-        for row, slot in enumerate(found.key.tolist()):
-            address = self._address_of[slot]
-            try:
-                self._values[address] = _plain(found, row, labels[row])
-                self._why_not.pop(address, None)
-            except NotKnownError as why:
-                self._values.pop(address, None)
-                self._why_not[address] = str(why)
+        info = self._table.info(found.key)
+        for row in range(len(found)):
+            self._take(found, row, info.labels[row], info.host[row])
+
+    def _take(self, columns: Columns, row: int, labels: Sequence[bytes], host: str) -> None:
+        address = self._address_of[int(columns.key[row])]
+        if columns.state[row] == State.CONNECTED:
+            self._heard_ns[address] = int(columns.receive_time[row])
+        else:
+            self._heard_ns.pop(address, None)
+        try:
+            self._values[address] = _plain(columns, row, labels)
+            self._why_not.pop(address, None)
+        except NotKnownError as why:
+            self._values.pop(address, None)
+            self._why_not[address] = f"{why}{_at_ioc(host)}"
 
 
-def _plain(columns: Any, row: int, labels: Sequence[bytes]) -> Any:
+def _at_ioc(host: str) -> str:
+    return f" (IOC {host})" if host else ""
+
+
+def _plain(columns: Columns, row: int, labels: Sequence[bytes]) -> Any:
     """A value as an expression sees it: of an enumeration its label, where it has one."""
     if columns.state[row] != State.CONNECTED or columns.kind[row] == Kind.NONE:
-        raise NotKnownError("is not connected, or gives no value")
+        raise NotKnownError(_NO_VALUE)
     if columns.severity[row] == Severity.INVALID:
         raise NotKnownError("is INVALID")
     value = columns.value(row)

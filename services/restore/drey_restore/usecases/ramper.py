@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +24,7 @@ from drey_restore.domain.ramping import (
 )
 from drey_restore.domain.settling import Mask, SettlingRows
 from drey_restore.usecases.course import Course, through_outage
+from drey_restore.usecases.looks import Looks, was_answered
 
 _LOOK_EVERY_S = 0.1
 _LEAST_TOLERANCE = 1e-6
@@ -43,8 +46,8 @@ class Sender(Protocol):
         """Write the targets of announced rows."""
         ...
 
-    async def done_channels_hold(self, rows: I8) -> Mask:
-        """Whether the done channels of rows are at their values."""
+    async def done_channels_hold(self, rows: I8, looks: Looks) -> tuple[Mask, Mask]:
+        """Whether the done channels of rows are at their values, and of which that is known."""
         ...
 
 
@@ -139,7 +142,9 @@ class Ramper:
 
     async def _go_on(self, climbing: Climbing, due: I8) -> None:
         """Send the next step, or the target, of those that are where they were left."""
-        still = await self._look(self._rows[due], climbing.value[due])
+        rows = self._rows[due]
+        reading = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
+        still = self._is_there(rows, climbing.value[due], reading.values)
         self._stop(climbing, due[~still])
         due = due[still]
         at_last = climbing.done[due]
@@ -178,35 +183,47 @@ class Ramper:
         )
         done = np.flatnonzero(codes == ECA_NORMAL)
         climbing.stop(ramps[codes != ECA_NORMAL])
-        until = np.full(len(done), sent + self._timeout_s)
-        settling = SettlingRows(np.full(len(done), self._settle_s), until)
-        while len(settling.waiting):
-            look = done[settling.waiting]
-            settling.look(
-                await self._has_followed(ramps[look], values[look], climbing.value[ramps[look]]),
-                time.monotonic(),
-            )
-            if self._course.is_stopping():
-                return  # the end says where each stands
-            if len(settling.waiting):
-                await self._course.wait_any((), _LOOK_EVERY_S)
+        # one that was not answered has held up the others, whose time begins now
+        until = (sent if len(done) == len(rows) else time.monotonic()) + self._timeout_s
+        settling = SettlingRows(np.full(len(done), self._settle_s), np.full(len(done), until))
+        async with AsyncExitStack() as stack:
+            table, read_s = self._channels.table, self._limits.read_s
+            looks = [await stack.enter_async_context(Looks(table, read_s)) for _ in range(3)]
+            while len(settling.waiting):
+                look = done[settling.waiting]
+                followed, known = await self._has_followed(
+                    ramps[look], values[look], climbing.value[ramps[look]], looks
+                )
+                settling.look(followed, time.monotonic(), known=known)
+                if self._course.is_stopping():
+                    return  # the end says where each stands
+                if len(settling.waiting):
+                    await self._course.wait_any((), _LOOK_EVERY_S)
         climbing.arrive(ramps[done], settling.settled, sent)
         self._execution.stop_ramps(rows[done[settling.late]])
         self._course.check_failures()
 
-    async def _has_followed(self, ramps: I8, values: F8, earlier: F8) -> Mask:
-        """Whether setpoints, readbacks and done channels are where a step leads to."""
+    async def _has_followed(
+        self, ramps: I8, values: F8, earlier: F8, looks: Sequence[Looks]
+    ) -> tuple[Mask, Mask]:
+        """Whether setpoints, readbacks and done channels are where a step leads to.
+
+        And of which ramps that is known.
+        """
         rows = self._rows[ramps]
-        followed = await self._look(rows, values)
+        of_setpoints, of_readbacks, of_done = looks
+        reading = await of_setpoints.look(self._course.slots(rows))
+        followed, known = self._is_there(rows, values, reading.values), was_answered(reading)
         if self._completion == CompletionMode.DONE_CHANNEL:
-            followed &= await self._sender.done_channels_hold(rows)
+            done, answered = await self._sender.done_channels_hold(rows, of_done)
+            followed, known = followed & done, known & answered
         last = _numbers(self._items.stored_readback, rows)
         first = self._first_readback[ramps]
         have_readback = np.flatnonzero(~np.isnan(first) & ~np.isnan(last))
         if len(have_readback) == 0:
-            return followed
-        slots = self._course.readback_slots(rows[have_readback])
-        reading = await self._channels.table.read(slots, self._limits.read_s)
+            return followed, known
+        reading = await of_readbacks.look(self._course.readback_slots(rows[have_readback]))
+        known[have_readback] &= was_answered(reading)
         seen = _numbers(reading.values, np.arange(len(have_readback)))
         expected, before = (
             expected_readback(
@@ -225,16 +242,15 @@ class Ramper:
         # a device that does not go straight is followed too, as long as it goes
         allowed = np.maximum(allowed, np.abs(expected - before) / 2)
         followed[have_readback] &= np.abs(seen - expected) <= allowed
-        return followed
+        return followed, known
 
-    async def _look(self, rows: I8, values: F8) -> Mask:
+    def _is_there(self, rows: I8, values: F8, seen: Columns) -> Mask:
         """Whether setpoints are at values, with an alarm that is allowed."""
-        items = self._items
-        reading = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
-        seen = _numbers(reading.values, np.arange(len(rows)))
+        numbers = _numbers(seen, np.arange(len(rows)))
         allowed = self._allowed(rows, values)
-        severity = np.maximum(items.stored.severity[rows], self._course.at_start.severity[rows])
-        there: Mask = (np.abs(seen - values) <= allowed) & ~alarm_is_worse(reading.values, severity)
+        stored = self._items.stored.severity[rows]
+        severity = np.maximum(stored, self._course.at_start.severity[rows])
+        there: Mask = (np.abs(numbers - values) <= allowed) & ~alarm_is_worse(seen, severity)
         return there
 
     def _allowed(self, rows: I8, values: F8) -> F8:

@@ -22,8 +22,9 @@ from drey_restore.domain.ramping import step_size
 from drey_restore.domain.settling import Mask, SettlingRows
 from drey_restore.usecases.course import Course, through_outage
 from drey_restore.usecases.ending import unanswered_of
+from drey_restore.usecases.looks import Looks, was_answered
 from drey_restore.usecases.ramper import Ramper
-from drey_restore.usecases.readback import read_readbacks
+from drey_restore.usecases.readback import note_readbacks
 from drey_runtime.database import is_unavailable
 
 _WAIT_FOR_BATCH_S = 0.25
@@ -275,32 +276,33 @@ class SetpointWriter:
             if manner.completion == CompletionMode.READBACK
             else self._done_channels_hold
         )
-        while len(settling.waiting) and not self._course.is_stopping():
-            looked_at = rows[sent[settling.waiting]]
-            settling.look(await holds(looked_at), time.monotonic())
-            if len(settling.waiting):
-                await self._course.wait_any((), _LOOK_EVERY_S)
+        async with Looks(self._channels.table, self._limits.read_s) as looks:
+            while len(settling.waiting) and not self._course.is_stopping():
+                held, known = await holds(rows[sent[settling.waiting]], looks)
+                settling.look(held, time.monotonic(), known=known)
+                if len(settling.waiting):
+                    await self._course.wait_any((), _LOOK_EVERY_S)
         settling.give_up()
         settled_codes = codes.copy()
         settled_codes[sent[settling.late]] = ECA_TIMEOUT
         return settled_codes
 
-    async def _readbacks_hold(self, rows: I8) -> Mask:
-        cls = await read_readbacks(self._course, rows)
-        holds: Mask = readback_reached(cls) == 1
-        return holds
+    async def _readbacks_hold(self, rows: I8, looks: Looks) -> tuple[Mask, Mask]:
+        """Whether they do, and of which rows that is known."""
+        reading = await looks.look(self._course.readback_slots(rows))
+        known, holds = was_answered(reading), np.zeros(len(rows), bool)
+        cls = note_readbacks(self._course, rows[known], reading.values.take(known))
+        holds[known] = readback_reached(cls) == 1
+        return holds, known
 
-    async def _done_channels_hold(self, rows: I8) -> Mask:
+    async def _done_channels_hold(self, rows: I8, looks: Looks) -> tuple[Mask, Mask]:
         """Done channels at their values, read after the writes were handed over."""
         addresses = [self._items.done_address(row) for row in rows.tolist()]
-        reading = await self._channels.table.read(
-            self._channels.slots(addresses), self._limits.read_s
-        )
+        reading = await looks.look(self._channels.slots(addresses))
         policies = [self._items.policies[i] for i in self._items.policy_of[rows].tolist()]
         wanted = np.array([1.0 if p.done_value is None else p.done_value for p in policies])
         numbers = as_float64(reading.values.kind, reading.values.data)
-        holds: Mask = (reading.code == ECA_NORMAL) & (numbers == wanted)
-        return holds
+        return (reading.code == ECA_NORMAL) & (numbers == wanted), was_answered(reading)
 
     # ---- the end of a stage, and of all
 
