@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
+import psutil
 
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import selector_pb2, state_pb2, value_pb2
@@ -85,6 +86,18 @@ def _catalog() -> list[catalog_pb2.Pv]:
     ]
 
 
+def _sockets_below(folder: Path) -> Path:
+    (link,) = folder.glob("drey-rehearsal-*/state/run")
+    return link.readlink()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class _Site:
     """The real machine with its Drey."""
 
@@ -120,18 +133,38 @@ class _Site:
         request = restore_service_pb2.CreatePlanRequest(spec=spec, request_id=str(uuid4()))
         return (await self.restores.CreatePlan(request, **self.call)).plan
 
-    async def rehearse(self, plan: restore_pb2.Plan, folder: Path) -> tuple[int, dict[str, Any]]:
+    async def start_rehearsal(
+        self, plan: restore_pb2.Plan, folder: Path
+    ) -> asyncio.subprocess.Process:
         """Run the command in an environment in which the real machine is to be seen."""
         words = ("restore", "rehearse", plan.id, "--json", "--server", self.stack.server)
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "drey_cli.main", *words),
             env=os.environ
             | self.machine.environment
             | {"DREY_KEY": self.stack.key, "TMPDIR": str(folder)},
             stdout=subprocess.PIPE,
         )
+
+    async def rehearse(self, plan: restore_pb2.Plan, folder: Path) -> tuple[int, dict[str, Any]]:
+        process = await self.start_rehearsal(plan, folder)
         out, _ = await process.communicate()
         return process.returncode or 0, json.loads(out)
+
+    async def kill_rehearsal(self, plan: restore_pb2.Plan, folder: Path) -> Path:
+        """`kill -9` in its middle: its children end too. Where its sockets were."""
+        process = await self.start_rehearsal(plan, folder)
+        async with asyncio.timeout(HANGS_S):
+            children: list[psutil.Process] = []
+            while len(children) < 3:  # its machine, and parts of its stack
+                await asyncio.sleep(0.05)
+                children = psutil.Process(process.pid).children(recursive=True)
+            sockets = _sockets_below(folder)
+            process.kill()
+            await process.communicate()
+            while any(map(_runs, children)):
+                await asyncio.sleep(0.05)
+        return sockets
 
 
 @asynccontextmanager
@@ -187,8 +220,11 @@ async def _rehearse_all(folder: Path) -> None:
         assert plan.writes == 7
         before = await site.values()
 
+        left = await site.kill_rehearsal(plan, folder / "first")
+        assert left.exists()
         status, said = await site.rehearse(plan, folder / "first")
         _require_rehearsed(status, said)
+        assert not left.exists()
         assert said["restore"]["all_verified"]
         items = {item["name"]: item for item in said["items"]}
         verdicts = {name: item["verdict"] for name, item in items.items()}

@@ -6,7 +6,8 @@ import re
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from drey_stack.errors import FolderBusy, StackError
@@ -96,7 +97,7 @@ class RunFolder:
         """
         if self._lock is not None:
             return self.path
-        self._remove_stale()
+        self.remove_stale()
         if self.path == Path():
             parent = _short_parent(for_others=owner is not None)
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -117,20 +118,50 @@ class RunFolder:
             self._lock = None
             self._link.unlink(missing_ok=True)
 
-    def _remove_stale(self) -> None:
+    def remove_stale(self) -> None:
+        """Remove what a run of this home left that was killed."""
         if not self._link.is_symlink():
             return
         stale = self._link.readlink()
         self._link.unlink()
-        if not stale.name.startswith(_PREFIX):
-            return
-        with suppress(OSError):  # gone with the last boot, or no folder, or not ours to open
-            lock = os.open(stale, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(stale)
-            finally:
-                os.close(lock)
+        if stale.name.startswith(_PREFIX):
+            _remove_unheld(stale)
+
+
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """A new folder for temporary files of one run, which is removed at its end.
+
+    A run that is killed cannot: the next one of the same prefix and user does that, with the
+    `RunFolder` of a stack's home in it.
+    """
+    for stale in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        _remove_unheld(stale)
+    # nobody looks for it under this name: it gets its own once it is held
+    path = Path(tempfile.mkdtemp(prefix=f".{prefix}"))
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = path.rename(path.with_name(path.name[1:]))
+        yield path
+    finally:
+        shutil.rmtree(path)
+        os.close(lock)
+
+
+def _remove_unheld(folder: Path) -> None:
+    """Remove a folder of ours that no living process holds, with all that is in it."""
+    with suppress(OSError):  # gone with the last boot, or no folder, or not ours to open
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(lock).st_uid != os.geteuid():
+                return  # whoever made it could have us remove what its links lead to
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for link in folder.glob("*/run"):
+                RunFolder(link.parent).remove_stale()
+            shutil.rmtree(folder)
+        finally:
+            os.close(lock)
 
 
 def _short_parent(*, for_others: bool) -> str:

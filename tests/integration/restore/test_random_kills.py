@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ async def killed_at_random(site: RestoreSite, folder: Path, kills: int) -> None:
     seed = int(os.environ.get("DREY_TEST_SEED") or random.SystemRandom().randrange(10**6))
     print(f"DREY_TEST_SEED={seed}")
     chance, log = random.Random(seed), folder / "restore.log"
+    told: Counter[str] = Counter()
     process = await start(site, log)
     try:
         while kills > 0:
@@ -110,6 +112,7 @@ async def killed_at_random(site: RestoreSite, folder: Path, kills: int) -> None:
                     State.RESTORE_STATE_COMPLETED,
                 )
                 await check(site, ended, await writes_of(site.world) - before)
+                told[State.Name(ended.state)] += 1
                 if ended.state == State.RESTORE_STATE_COMPLETED or chance.random() < 0.3:
                     break
                 restore = await resumed(site, ended.id)
@@ -118,6 +121,7 @@ async def killed_at_random(site: RestoreSite, folder: Path, kills: int) -> None:
                 if following is not None:
                     ended = await site.ended(following.id)
                     await check(site, ended, await writes_of(site.world) - before)
+        print(f"restores killed: {dict(told)}")
     finally:
         if process.returncode is None:
             process.terminate()
@@ -133,6 +137,7 @@ async def test_a_few_kills_at_random(
 
 
 @pytest.mark.parametrize(("chunk", "job_lease"), [(3, DIES_S)])
+@pytest.mark.timeout(7200)  # catches a hang: each kill costs a lease, a start and a restore
 @pytest.mark.skipif(
     not os.environ.get(MANY_KILLS),
     reason=f"{MANY} kills take a quarter of an hour: NOT RUN, set {MANY_KILLS}=1 to run them",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +93,7 @@ def rehearse(
     """
     from drey_cli.commands.up import running_in_foreground
     from drey_cli.rehearsing import condition_names, make_rehearsal, rehearsed_items
+    from drey_stack.private import scratch_folder
 
     if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
         raise usage_error(
@@ -124,14 +123,12 @@ def rehearse(
     requested = restore_service_pb2.ExecutePlanRequest(
         write_timeout=write_timeout, verify_timeout=verify_timeout
     )
-    with running_in_foreground(session.out, "stopped", ExitCode.INTERRUPTED) as front:
-        folder = keep or Path(tempfile.mkdtemp(prefix="drey-rehearsal-"))
-        try:
-            walk = RehearsalWalk(session, folder, known_plan, rehearsal, requested)
-            course = front.run(walk.run())
-        finally:
-            if keep is None:
-                shutil.rmtree(folder)
+    with (
+        running_in_foreground(session.out, "stopped", ExitCode.INTERRUPTED) as front,
+        nullcontext(keep) if keep else scratch_folder("drey-rehearsal-") as folder,
+    ):
+        walk = RehearsalWalk(session, folder, known_plan, rehearsal, requested)
+        course = front.run(walk.run())
     _show_course(session, known_plan, rehearsal, course, limit)
 
 

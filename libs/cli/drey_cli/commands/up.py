@@ -6,11 +6,9 @@ import asyncio
 import os
 import platform
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -276,15 +274,15 @@ def demo_command(pvs: int, disturb: int, report: Path | None, keep: Path | None)
     machine equals the snapshot by an independent read. Nothing is left running, and nothing on disk
     unless --keep says so. It touches no IOC of the site.
     """
+    from drey_stack.private import scratch_folder
+
     out = Output()
     farewell = "stopped; nothing is left running"
-    with running_in_foreground(out, farewell, ExitCode.INTERRUPTED) as front:
-        folder = keep or Path(tempfile.mkdtemp(prefix="drey-demo-"))
-        try:
-            ok = front.run(_run_demo(out, folder, pvs, min(disturb, pvs // 4), report))
-        finally:
-            if keep is None:
-                shutil.rmtree(folder)
+    with (
+        running_in_foreground(out, farewell, ExitCode.INTERRUPTED) as front,
+        nullcontext(keep) if keep else scratch_folder("drey-demo-") as folder,
+    ):
+        ok = front.run(_run_demo(out, folder, pvs, min(disturb, pvs // 4), report))
     end_with(ExitCode.OK if ok else ExitCode.DIFFERENT)
 
 
