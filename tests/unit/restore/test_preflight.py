@@ -215,7 +215,9 @@ def test_the_way_back_writes_only_what_nobody_has_changed(
     n = len(listed)
     given = replace(
         known([0.0] * n, [now for now, _ in listed]),
-        back=WayBack(columns([1.0] * n), np.arange(n, dtype=np.int32), also_changed),
+        back=WayBack(
+            columns([1.0] * n), np.arange(1, n + 1), np.arange(n, dtype=np.int32), also_changed
+        ),
     )
     plan = make_plan(given)
     for row, (now, _) in enumerate(listed):
@@ -228,6 +230,16 @@ def test_the_way_back_writes_only_what_nobody_has_changed(
             assert plan.skip[row] == Skip.CHANGED_SINCE
         assert (row in plan.warnings) == (now == 2.0)
     assert plan.stage.tolist() == list(range(n))
+
+
+@pytest.mark.parametrize("also_changed", [False, True])
+def test_the_way_back_writes_no_channel_that_the_restore_did_not_write(also_changed: bool) -> None:
+    """Unless told: the second PV has got another address, whose value happens to be the same."""
+    back = WayBack(columns([1.0, 1.0]), np.array([1, 99]), np.zeros(2, np.int32), also_changed)
+    plan = make_plan(replace(known([0.0, 0.0], [1.0, 1.0]), back=back))
+    assert plan.skip.tolist() == [Skip.NONE, Skip.NONE if also_changed else Skip.CHANGED_SINCE]
+    assert "re-addressed" in plan.warnings[1][0]
+    assert 0 not in plan.warnings
 
 
 def test_a_field_is_written_once_and_limited_whatever_its_record_is_called() -> None:

@@ -89,11 +89,13 @@ def parse_problems(text: str) -> frozenset[PlanProblem]:
 class WayBack:
     """What a plan of the way back knows besides the values; every column has n entries.
 
-    `left` is what the restore left at the setpoint, as far as it was seen. `stage`: those of the
-    restore in reverse. `also_changed`: also write what somebody has changed since.
+    `left` is what the restore left at the setpoint, as far as it was seen, and `channel` the number
+    of the channel that it wrote. `stage`: those of the restore in reverse. `also_changed`: also
+    write what somebody has changed since.
     """
 
     left: Columns
+    channel: I8
     stage: NDArray[np.int32]
     also_changed: bool
 
@@ -509,7 +511,8 @@ def _with_own_limits(
     Fields that are no later in the order of the plan than the value that they limit.
     """
     rows = np.flatnonzero(skips.open).tolist()
-    limits = {row: found for row in rows if (found := limit_field(known.addresses[row]))}
+    fields = [row for row in rows if "." in known.addresses[row]]
+    limits = {row: found for row in fields if (found := limit_field(known.addresses[row]))}
     if not limits:
         return known
     value_rows = {field_of(known.addresses[row]): row for row in rows}
@@ -523,13 +526,20 @@ def _with_own_limits(
 
 
 def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: _Warnings) -> None:
-    """Leave out what is not as the restore left it, unless told; with a warning in any case."""
+    """Leave out what is not as the restore left it, unless told; with a warning in any case.
+
+    A channel that the restore did not write, for the PV has been re-addressed, is never as it left
+    it, whatever its value is.
+    """
     cls = compare(back.left, known.live, known.absolute, known.relative).cls
     changed = skips.open & ~np.isin(cls, (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE))
     for row in np.flatnonzero(changed).tolist():
         warnings.add(row, "changed since the restore that is undone")
+    another = skips.open & (back.channel != known.setpoint_channel)
+    for row in np.flatnonzero(another).tolist():
+        warnings.add(row, "re-addressed: the restore that is undone wrote another channel")
     if not back.also_changed:
-        skips.where(changed, Skip.CHANGED_SINCE)
+        skips.where(changed | another, Skip.CHANGED_SINCE)
 
 
 def _ramps(known: PlanInput, target: Columns, skips: _Skips) -> dict[int, Steps | None]:

@@ -124,6 +124,7 @@ def way_back(
         told,
         WayBack(
             left=_left(items, outcome).take(rows),
+            channel=items.current.key[rows],
             stage=(-items.stage[rows]).astype(np.int32),
             also_changed=also_changed,
         ),

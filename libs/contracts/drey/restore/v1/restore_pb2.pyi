@@ -70,7 +70,9 @@ class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason
     SKIP_REASON_UNSUPPORTED: _SkipReason.ValueType  # 17
     """Its setpoint is of a protocol that this server does not speak."""
     SKIP_REASON_CHANGED_SINCE: _SkipReason.ValueType  # 18
-    """Of the way back of a restore: it is not as the restore left it, so somebody has written it since."""
+    """Of the way back of a restore: it is not as the restore left it, so somebody has written it since; or the
+    PV has another address now, which the restore did not write.
+    """
     SKIP_REASON_INVALID_SOURCE: _SkipReason.ValueType  # 19
     """What is stored was never a value of the machine (INVALID when it was stored, never set, a text that
     may have been cut), and this server is set to refuse that; else it is a warning.
@@ -116,7 +118,9 @@ SKIP_REASON_POLICY: SkipReason.ValueType  # 16
 SKIP_REASON_UNSUPPORTED: SkipReason.ValueType  # 17
 """Its setpoint is of a protocol that this server does not speak."""
 SKIP_REASON_CHANGED_SINCE: SkipReason.ValueType  # 18
-"""Of the way back of a restore: it is not as the restore left it, so somebody has written it since."""
+"""Of the way back of a restore: it is not as the restore left it, so somebody has written it since; or the
+PV has another address now, which the restore did not write.
+"""
 SKIP_REASON_INVALID_SOURCE: SkipReason.ValueType  # 19
 """What is stored was never a value of the machine (INVALID when it was stored, never set, a text that
 may have been cut), and this server is set to refuse that; else it is a warning.
@@ -587,7 +591,8 @@ Global___LinearEdit: _TypeAlias = LinearEdit  # noqa: Y015
 @_typing.final
 class Guard(_message.Message):
     """A condition over PVs. One that cannot be known counts as one that fails: a PV that it looks at is not
-    connected, is INVALID or NaN, or its type does not fit.
+    connected, is INVALID or NaN, has not answered a read in time (DREY_RESTORE_GUARD_SILENCE; each is read once
+    a second beside its subscription), or its type does not fit.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
