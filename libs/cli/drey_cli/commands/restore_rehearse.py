@@ -104,6 +104,7 @@ def rehearse(
     client = session.client
     known_plan = get_plan(session, plan_id(client, plan))
     check_digest(session, known_plan)
+    session.out.note("reading the plan, and what is known of its channels")
     items = list(rehearsed_items(read_plan(session, known_plan.id)))
     if not any(item.HasField("target") for item in items):
         raise CliError(
