@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -151,15 +150,21 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        up_reader, up_writer = await asyncio.open_connection(
-            self._upstream.hostname, self._upstream.port
-        )
-        with suppress(asyncio.CancelledError, OSError):
+        writers = [writer]
+        try:
+            up_reader, up_writer = await asyncio.open_connection(
+                self._upstream.hostname, self._upstream.port
+            )
+            writers.append(up_writer)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._copy(reader, up_writer, asyncio.Event()))
                 group.create_task(self._copy(up_reader, writer, self._open))
-        for each in (writer, up_writer):
-            each.close()
+        except* (asyncio.CancelledError, OSError):
+            pass  # the service was killed, or the test is over
+        finally:
+            # nothing stays open for what it could not hand over
+            for each in writers:
+                each.transport.abort()
 
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
