@@ -198,10 +198,16 @@ async def serve(
                 yield port, health
         finally:
             await health.set(False)
-            stopping = asyncio.ensure_future(server.stop(grace_s))
-            await asyncio.wait({stopping}, timeout=grace_s * _TOLD_AFTER)
-            calls.end_all(errors.Unavailable("this server stops; connect again"))
-            await stopping
+            stops = errors.Unavailable(
+                "this server stops; connect again", metadata={"service": settings.service}
+            )
+            telling = asyncio.get_running_loop().call_later(
+                grace_s * _TOLD_AFTER, calls.end_all, stops
+            )
+            try:
+                await server.stop(grace_s)
+            finally:
+                telling.cancel()
             guarding.cancel()
 
 
