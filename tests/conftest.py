@@ -26,12 +26,9 @@ settings.load_profile("drey")
 DEBUGGED = (
     "tests/unit/",
     "tests/contract/",
-    # of the folders in which a service or a rig runs in the tests' own loop, the files that do most
-    # in least time: debug mode doubles what a test of the restore service costs
+    # debug mode doubles what a test costs in whose loop the service runs, and delays the signs of
+    # life that a test's own loop gives: of the restore service, what does most in least time
     "tests/integration/restore/test_records.py",
-    "tests/integration/restore/test_rollback.py",
-    "tests/integration/gateway/test_sessions.py",
-    "tests/integration/gateway/test_following.py",
 )
 """Where event loops are in debug mode, and what they complain of fails the test."""
 
