@@ -162,7 +162,7 @@ async def test_what_completes_by_a_hung_ioc_is_late_and_holds_up_no_other(
 async def test_a_ramp_of_a_hung_ioc_stops_and_holds_up_no_other(
     site: RestoreSite, hung: Ioc
 ) -> None:
-    ramp = {"ramp_step": 1.0, "settle": seconds(0.2), "timeout": seconds(2)}
+    ramp = {"ramp_step": 1.0, "settle": seconds(0.2), "timeout": seconds(6)}
     set_policies(site.world, CLIMBS=ramp, STUCK=ramp)
     plan = await plan_to(site, {CLIMBS: 15.0, STUCK: 15.0}, {})
     restore = await site.execute(plan, verify_timeout=seconds(1))
