@@ -329,9 +329,7 @@ class _Reader:
             given = {k: v for k, v in zip(names, row, strict=True) if v is not None}
             policy = Policy(**given) if given else NO_POLICY
             low, high = policy.allowed_low, policy.allowed_high
-            if (low is None) != (high is None):
-                self._problems.add(line, "Restore Allowed Low", "the range lacks one of its ends")
-            elif low is not None and high is not None and low > high:
+            if low is not None and high is not None and low > high:
                 self._problems.add(line, "Restore Allowed Low", "the range is upside down")
             out.append(NO_POLICY if policy == NO_POLICY else policy)
         return out

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import uuid
 
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
-from drey.common.v1 import selector_pb2
+from drey.common.v1 import selector_pb2, value_pb2
 from drey_runtime.database import Database
 from drey_runtime.jobs import ImportResult, JobFilter, JobState, JobStore
 from tests.integration.catalog.helpers import create, import_, names, refused
@@ -142,9 +143,25 @@ async def test_an_import_is_found_again_as_a_job(service) -> None:
 
 async def test_an_export_is_imported_to_the_same(service) -> None:
     await import_(service, CSV)
-    policy = catalog_pb2.RestorePolicy(stage=3, ramp_rate=0.1)
+    policy = catalog_pb2.RestorePolicy(
+        stage=3,
+        ramp_rate=0.1,
+        timeout=Duration(seconds=2, nanos=1),
+        settle=Duration(nanos=100),
+        completion=catalog_pb2.COMPLETION_DONE_CHANNEL,
+        done_channel=".DMOV",
+        done_value=-2.5e300,
+        allowed=value_pb2.Range(low=-1.5, high=float("inf")),
+    )
     await create(
-        service, 'odd,"name', "rb", name="other", restore_policy=policy, tags=[("G", "a,b")]
+        service,
+        'odd,"name',
+        "rb",
+        name="other",
+        description="first\tline\nsecond \\ line",
+        setpoint_tolerance=value_pb2.Tolerance(absolute=0.1, relative=1e-17),
+        restore_policy=policy,
+        tags=[("G", "a,b")],
     )
     await create(service, "pva:1", protocol=catalog_pb2.PROTOCOL_PVA)
     content = await export(service, all=True)

@@ -133,13 +133,14 @@ def test_reserved_columns():
         "Restore Stage,Restore Done Channel,Restore Allowed Low,Restore Allowed High\n"
         "A,B,N,0.5,1e-3,2,0,yes,PVA,done-channel,2.5,-3,M.DMOV,-1,1\n"
         "C,,,,,,,,,,,,,,\n"
+        "D,,,,,,,,,,,,,2,\n"
     )
-    assert table.name == ["N", "C"]
-    assert table.setpoint_absolute.tolist() == [0.5, 0]
-    assert table.setpoint_relative.tolist() == [1e-3, 0]
-    assert table.readback_absolute.tolist() == [2, 0]
-    assert table.read_only == [True, False]
-    assert table.protocol == [PvProtocol.PVA, PvProtocol.UNSPECIFIED]
+    assert table.name == ["N", "C", "D"]
+    assert table.setpoint_absolute.tolist() == [0.5, 0, 0]
+    assert table.setpoint_relative.tolist() == [1e-3, 0, 0]
+    assert table.readback_absolute.tolist() == [2, 0, 0]
+    assert table.read_only == [True, False, False]
+    assert table.protocol == [PvProtocol.PVA, PvProtocol.UNSPECIFIED, PvProtocol.UNSPECIFIED]
     assert table.policy[0] == Policy(
         CompletionMode.DONE_CHANNEL,
         timeout_s=2.5,
@@ -149,6 +150,7 @@ def test_reserved_columns():
         allowed_high=1,
     )
     assert table.policy[1] == NO_POLICY
+    assert table.policy[2] == Policy(allowed_low=2)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,6 @@ def test_reserved_columns():
         ("Setpoint,Restore Stage", "A,9999999999", "Restore Stage", "32 bits"),
         ("Setpoint,Restore Timeout", "A,0", "Restore Timeout", "above zero"),
         ("Setpoint,Restore Done Channel", "A,x y", "Restore Done Channel", "blank"),
-        ("Setpoint,Restore Allowed Low", "A,1", "Restore Allowed Low", "lacks"),
         ("Setpoint,Readback", "A B,", "Setpoint", "blank"),
         ("Setpoint,Readback", "A,\x01", "Readback", "control"),
         ("Setpoint,Readback,Area", ",,x", "Setpoint", "both empty"),
