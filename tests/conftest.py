@@ -7,7 +7,14 @@ import os
 import pytest
 from hypothesis import settings
 
+from drey_stack.ports import take_share
+
 pytest_plugins = ["drey_testing.leaks"]
+
+take_share(
+    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),
+    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+)
 
 # A property test draws the same examples in every run, so that a suite that passes on one clone
 # passes on every one, and a failure tells of the code. `DREY_TEST_EXPLORE=20` draws others, and

@@ -174,8 +174,14 @@ def _listener(
         "route_config": {
             "name": "drey",
             "max_direct_response_body_size_bytes": 16 << 20,
-            # what a client sends under this name is overwritten
-            "request_headers_to_add": [_header(PROXY_HEADER, secret)] if secret else [],
+            # what a client sends under these names is overwritten; Envoy itself would name a
+            # client at 127.0.0.1 by another address of the machine
+            "request_headers_to_add": [
+                _header(PROXY_HEADER, secret),
+                _header("x-forwarded-for", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),
+            ]
+            if secret
+            else [],
             # the page's own headers hold against those of all answers
             "most_specific_header_mutations_wins": True,
             "virtual_hosts": [_virtual_host(options, contracts, page)],

@@ -2,11 +2,24 @@
 
 import random
 import socket
+from collections import deque
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 _LOWEST = 20_000
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_given: deque[int] = deque(maxlen=200)
+"""Ports that were chosen lately, and may not be bound yet."""
+_share = [0, 1]
+
+
+def take_share(number: int, of: int) -> None:
+    """Choose every `of`-th port only from here on: `number`, below `of`, is this process's own.
+
+    Processes that choose many ports beside each other would now and then choose the same one, in
+    the second or two until a server binds it.
+    """
+    _share[:] = number, of
 
 
 def _ephemeral_start() -> int:
@@ -42,10 +55,12 @@ def free_port(avoid: frozenset[int] | set[int] = frozenset()) -> int:
     low, high = _LOWEST, _ephemeral_start()
     if high - low < 1_000:
         low, high = 61_001, 65_500
+    number, of = _share
     chooser = random.SystemRandom()
     for _ in range(500):
-        port = chooser.randrange(low, high)
-        if port not in avoid and is_free(port):
+        port = chooser.randrange(low + number, high, of)
+        if port not in avoid and port not in _given and is_free(port):
+            _given.append(port)
             return port
     raise OSError(f"no free port between {low} and {high} on {LOOPBACK}")
 

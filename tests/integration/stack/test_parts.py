@@ -15,6 +15,7 @@ from nats.js.errors import ServiceUnavailableError
 from redis.asyncio import Redis
 
 from drey_stack import FolderBusy, Nats, Part, PartFailed, Postgres, Valkey, free_port, is_free
+from drey_stack import ports as stack_ports
 from drey_stack.ports import LOOPBACK
 from drey_stack.postgres import OWNER
 from drey_stack.private import RunFolder, write_private
@@ -235,6 +236,19 @@ async def test_a_dead_server_is_seen(tmp_path: Path):
         os.kill(valkey.pid, signal.SIGKILL)
         assert await valkey.wait() == -signal.SIGKILL
         assert not valkey.running
+
+
+def test_processes_with_shares_of_their_own_choose_no_port_twice(monkeypatch: pytest.MonkeyPatch):
+    """Nothing is bound meanwhile, as for a second or two after each choice of a test's."""
+    monkeypatch.setattr(stack_ports, "_share", [0, 1])
+    chosen = []
+    for number in range(3):
+        stack_ports.take_share(number, 3)
+        chosen += [free_port() for _ in range(60)]
+    assert len(set(chosen)) == len(chosen)
+    assert [{port % 3 for port in chosen[first : first + 60]} for first in (0, 60, 120)] == [
+        {(chosen[0] + number) % 3} for number in range(3)
+    ]
 
 
 def test_free_ports_lie_outside_the_range_of_outgoing_connections():
