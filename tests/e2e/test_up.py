@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DREY = [sys.executable, "-m", "drey_cli.main"]
 HANGS_S = 500
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+pytestmark = pytest.mark.xdist_group("up")  # some take the port 7100 where it is free
 _PLAN = re.compile(r"^plan +(\S+)$", re.MULTILINE)
 
 
