@@ -7,8 +7,6 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import asyncpg
@@ -25,7 +23,7 @@ from drey_stack import Nats, Postgres, Valkey
 from drey_testing.fixtures_catalog import loopback, until_serving
 from tests.integration.catalog.conftest import connect, make_settings
 from tests.integration.catalog.helpers import import_, refused
-from tests.integration.snapshot.conftest import new_database
+from tests.integration.snapshot.conftest import new_database, process_of
 
 CATALOG = "drey.catalog.v1.CatalogService"
 SNAPSHOT = "drey.snapshot.v1.SnapshotService"
@@ -36,11 +34,6 @@ class CatalogOfProcess:
     """As `Service`, for the helpers."""
 
     catalog: CatalogServiceStub
-
-
-class Listen:
-    def __init__(self, listen: str) -> None:
-        self.listen = listen
 
 
 @pytest.fixture
@@ -63,20 +56,18 @@ async def away(tmp_path):
 
 async def test_it_starts_while_all_is_away_and_recovers(away, keys) -> None:
     parts, (postgres, nats, valkey) = away
-    listen = loopback()
-    env = {k: v for k, v in os.environ.items() if not k.startswith("DREY_")} | {
-        "DREY_POSTGRES_URL": postgres,
-        "DREY_NATS_URL": nats,
-        "DREY_REDIS_URL": valkey,
-        "DREY_SNAPSHOT_LISTEN": listen,
-        "DREY_TRUSTED_KEYS": str(keys.trusted),
-        "DREY_SIGNING_KEY": str(keys.folder / "snapshot.pem"),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "drey_snapshot", env=env, stderr=asyncio.subprocess.DEVNULL
+    settings = SnapshotSettings.model_validate(
+        {
+            "postgres_url": postgres,
+            "nats_url": nats,
+            "redis_url": valkey,
+            "listen": loopback(),
+            "trusted_keys": keys.trusted,
+            "signing_key": keys.folder / "snapshot.pem",
+        }
     )
-    try:
-        async with connect(Listen(listen), keys) as channel:
+    async with process_of(settings) as process:
+        async with connect(settings, keys) as channel:
             health = health_pb2_grpc.HealthStub(channel)
 
             async def serves(service: str) -> bool:
@@ -106,33 +97,6 @@ async def test_it_starts_while_all_is_away_and_recovers(away, keys) -> None:
             assert (await catalog.ListPvs(rpc.ListPvsRequest())).total_size == 1
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 60) == 0
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-@asynccontextmanager
-async def process_of(settings: SnapshotSettings) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The service as a process, which may be killed."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("DREY_")} | {
-        "DREY_POSTGRES_URL": settings.postgres_url.get_secret_value(),
-        "DREY_NATS_URL": settings.nats_url,
-        "DREY_REDIS_URL": settings.redis_url.get_secret_value(),
-        "DREY_NAMESPACE": settings.namespace,
-        "DREY_SNAPSHOT_LISTEN": settings.listen,
-        "DREY_TRUSTED_KEYS": str(settings.trusted_keys),
-        "DREY_SIGNING_KEY": str(settings.signing_key),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "drey_snapshot", env=env, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 async def test_an_import_that_is_killed_at_its_end_has_done_nothing_and_is_done_once(

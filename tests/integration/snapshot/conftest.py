@@ -6,8 +6,8 @@ import asyncio
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,31 @@ def make_settings(parts: Parts, keys: Keys, url: str, **more: Any) -> SnapshotSe
             **more,
         }
     )
+
+
+@asynccontextmanager
+async def process_of(
+    settings: SnapshotSettings, more: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The service as a process with more environment, which may be killed."""
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("DREY_")},
+        **(more or {}),
+        "DREY_POSTGRES_URL": settings.postgres_url.get_secret_value(),
+        "DREY_NATS_URL": settings.nats_url,
+        "DREY_REDIS_URL": settings.redis_url.get_secret_value(),
+        "DREY_NAMESPACE": settings.namespace,
+        "DREY_SNAPSHOT_LISTEN": settings.listen,
+        "DREY_TRUSTED_KEYS": str(settings.trusted_keys),
+        "DREY_SIGNING_KEY": str(settings.signing_key),
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "drey_snapshot", env=env)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
 
 
 class _Signing:
@@ -350,40 +375,23 @@ async def make_process(parts: Parts, keys: Keys):
     @asynccontextmanager
     async def make(more: dict[str, str]) -> AsyncIterator[Site]:
         settings = make_settings(parts, keys, await new_database(parts))
-        env = {
-            **os.environ,
-            **more,
-            "DREY_POSTGRES_URL": settings.postgres_url.get_secret_value(),
-            "DREY_NATS_URL": settings.nats_url,
-            "DREY_REDIS_URL": settings.redis_url.get_secret_value(),
-            "DREY_NAMESPACE": settings.namespace,
-            "DREY_SNAPSHOT_LISTEN": settings.listen,
-            "DREY_TRUSTED_KEYS": str(settings.trusted_keys),
-            "DREY_SIGNING_KEY": str(settings.signing_key),
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "drey_snapshot", env=env
-        )
         redis = Image.open(settings.redis_url.get_secret_value(), settings.namespace)
-        try:
-            async with (
-                connect(settings, keys) as channel,
-                redis as image,
-                FakeMonitor(image) as monitor,
-            ):
-                await until_serving(channel, 60)
-                yield Site(
-                    settings,
-                    keys,
-                    CatalogServiceStub(channel),
-                    DirectoryServiceStub(channel),
-                    SnapshotServiceStub(channel),
-                    CompareServiceStub(channel),
-                    monitor,
-                    channel,
-                )
-        finally:
-            process.terminate()
-            await process.wait()
+        async with (
+            process_of(settings, more),
+            connect(settings, keys) as channel,
+            redis as image,
+            FakeMonitor(image) as monitor,
+        ):
+            await until_serving(channel, 60)
+            yield Site(
+                settings,
+                keys,
+                CatalogServiceStub(channel),
+                DirectoryServiceStub(channel),
+                SnapshotServiceStub(channel),
+                CompareServiceStub(channel),
+                monitor,
+                channel,
+            )
 
     return make
