@@ -99,8 +99,8 @@ async def run(pvs: int, runs: int) -> Result:
             runs, to_summary, to_live_summary, to_last_row, peers=(join_loop,), warm=2
         )
         await database.close()
-    result.figure("summary_s", times[0], 0.03)
-    result.figure("live_summary_s", times[1], 0.03)
+    result.figure("summary_s", times[0], 0.013)
+    result.figure("live_summary_s", times[1], 0.02)
     result.figure("rows_s", times[2], 0.2)
     result.peer("SQL join", "summary_s", times[3])
     return result

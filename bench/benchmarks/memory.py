@@ -14,7 +14,7 @@ from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
 
-_TARGETS = {"snapshot": 200.0, "restore": 200.0, "gateway": 250.0}
+_TARGETS = {"snapshot": 190.0, "restore": 170.0, "gateway": 180.0}
 
 
 async def _work_once(bench_site: BenchSite) -> None:

@@ -14,7 +14,7 @@ from drey.common.v1 import state_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey_ca import open_table
 
-_BEYOND_S = 2.0
+_BEYOND_S = 0.8
 _IMAGE_S = 30.0
 
 

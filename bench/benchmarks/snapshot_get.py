@@ -57,8 +57,8 @@ async def run(pvs: int, runs: int) -> Result:
             warm=2,
         )
         await database.close()
-    result.figure("rows_s", times[0], 0.15)
-    result.figure("columns_s", times[1], 0.03)
+    result.figure("rows_s", times[0], 0.045)
+    result.figure("columns_s", times[1], 0.02)
     result.figure("rows_parsed_s", times[2], None)
     result.peer("SELECT and a message each", "rows_s", times[3])
     return result

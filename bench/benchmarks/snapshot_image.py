@@ -63,7 +63,7 @@ async def run(pvs: int, runs: int) -> Result:
         )
         alone = [await time_ours() for _ in range(_ALONE if WITH_PEERS else runs)]
         await database.close()
-    result.figure("total_s", mine, 0.05)
+    result.figure("total_s", mine, 0.03)
     result.figure("p95_s", [statistics.quantiles(alone, n=20)[-1]], None)
     result.peer("executemany", "total_s", many)
     result.peer("copy of rows", "total_s", copied)

@@ -53,7 +53,7 @@ async def run(pvs: int, runs: int) -> Result:
         async with open_table(PEER) as other:
             theirs = await connected(other, names)
             (peer,) = await in_turn(runs, lambda: read_s(other, theirs), warm=0)
-    result.figure("total_s", total, 0.6)
+    result.figure("total_s", total, 0.3)
     result.figure("channels_s", channels, 0.1 * 2 * pvs / 40_000)
     result.figure("first_s", [first], None)
     result.peer("aioca table", "channels_s", peer)

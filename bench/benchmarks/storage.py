@@ -44,7 +44,7 @@ async def run(pvs: int, runs: int) -> Result:
             unchanged.append(still / (2 * pvs))
             changed.append((moved - still / 2) / pvs)
         await database.close()
-    result.figure("bytes_changed", changed, 20.0)
-    result.figure("bytes_unchanged", unchanged, 2.0)
+    result.figure("bytes_changed", changed, 15.0)
+    result.figure("bytes_unchanged", unchanged, 0.75)
     result.notes.append(f"means over {_SNAPSHOTS} snapshots of {2 * pvs} values each")
     return result
