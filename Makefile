@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PVS ?= 2000
 N ?= 5
 BUSY ?= 0
+# Whether `make ci` tests a little on a Kubernetes with pods, where it can: 0 or 1.
+CLUSTER_TEST ?= 0
 # Tests wait more than they compute: with more workers than processors the suite is done sooner.
 WORKERS ?= 3
 BEGUN := $(shell date +%s)

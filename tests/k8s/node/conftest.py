@@ -11,7 +11,7 @@ import pytest
 
 from drey_testing import leaks
 from drey_testing.cluster import images
-from drey_testing.cluster.node import Node
+from drey_testing.cluster.node import PAUSE_IMAGE, Node
 from drey_testing.cluster.sandbox import INSIDE
 from drey_testing.cluster.suite import STANDS
 from tests.k8s.node.site import Site, timed
@@ -32,9 +32,19 @@ def node() -> Iterator[Node]:
         try:
             with timed("node ready"):
                 runner.run(made.start())
+                _run_a_pod(made)
+            if STANDS in os.environ:
+                Path(os.environ[STANDS]).touch()
             yield made
         finally:
             runner.run(made.stop())
+
+
+def _run_a_pod(node: Node) -> None:
+    """Where this fails it is not the release's fault."""
+    node.kubectl("run", "probe", f"--image={PAUSE_IMAGE}", "--image-pull-policy=Never")
+    node.kubectl("wait", "pod/probe", "--for=condition=Ready", "--timeout=2m")
+    node.kubectl("delete", "pod", "probe", "--grace-period=1")
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +54,6 @@ def site(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
     try:
         with timed("installed, imported, connected"):
             made.install()
-        if STANDS in os.environ:
-            Path(os.environ[STANDS]).touch()
         yield made
     finally:
         made.write_logs()

@@ -33,6 +33,8 @@ DOCKERFILES = {
 """Of the images that the chart runs."""
 LARGEST_MB = 200
 """Above the base, for one of these."""
+TOO_LARGE = 3
+"""Exit status."""
 PACKAGES = {
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
@@ -67,11 +69,6 @@ def missing_packages() -> list[str]:
 def archive(name: str) -> Path:
     """Where the archive of an image lies."""
     return _folder() / f"{name}.tar"
-
-
-def has_bases() -> bool:
-    """Whether Debian's bases are there, so that images can be made without a download of them."""
-    return all((_folder() / name / "made").exists() for name in _BASES)
 
 
 def images() -> list[ContainerImage]:
@@ -204,7 +201,7 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """The command; exit status 1 where a service's image is too large."""
+    """The command; exit status 1 where they cannot be made, TOO_LARGE where one is."""
     try:
         made_images = images()
     except ImagesMissing as error:
@@ -214,7 +211,7 @@ def main() -> int:
     for image in made_images:
         mark = ""
         if image.name.removeprefix("drey-") in DOCKERFILES and image.size_mb > LARGEST_MB:
-            mark, too_large = f", over {LARGEST_MB}", 1
+            mark, too_large = f", over {LARGEST_MB}", TOO_LARGE
         print(f"{image.name:16}{image.size_mb:6.0f} MB above the base{mark}")
     return too_large
 

@@ -28,7 +28,8 @@ NAME = "node"
 _PODS = "10.244.0.0/24"
 _DNS = "10.250.0.53"
 _SERVICES = "10.96.0.0/16"
-_PAUSE = "drey.test/pause:1"
+PAUSE_IMAGE = "drey.test/pause:1"
+"""Does nothing, and holds a pod together."""
 _START_S = 300.0
 _PLUGINS = Path("/usr/lib/cni")
 PACKAGES = {
@@ -97,7 +98,7 @@ _NETWORK: dict[str, Any] = {
 }
 _CONTAINERD = f"""version = 2
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{_PAUSE}"
+  sandbox_image = "{PAUSE_IMAGE}"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{_PLUGINS}"

@@ -72,9 +72,9 @@ def programs(*names: str) -> Path:
     if _missing(folder, names):
         go = _go()
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / ".lock"):
+        with _lock(folder / ".lock"), _empty(folder / ".go-tmp") as temporary:
             for name in _missing(folder, names):
-                _build(go, folder, name)
+                _build(go, folder, name, temporary)
     return folder
 
 
@@ -95,7 +95,7 @@ def _go() -> str:
     return program
 
 
-def _build(go: str, folder: Path, name: str) -> None:
+def _build(go: str, folder: Path, name: str, temporary: Path) -> None:
     print(f"building {name} {version()}: minutes, once", file=sys.stderr, flush=True)
     begun = time.monotonic()
     made = folder / f".{name}.new"
@@ -112,7 +112,11 @@ def _build(go: str, folder: Path, name: str) -> None:
     done = subprocess.run(
         ["nice", "-n", "15", go, *command],
         cwd=where,
-        env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOBIN": str(bin_folder)},
+        env={
+            **os.environ,
+            **{"CGO_ENABLED": "0", "GOFLAGS": "", "GOBIN": str(bin_folder)},
+            "GOTMPDIR": str(temporary),
+        },
         capture_output=True,
         text=True,
         timeout=_BUILD_S,
@@ -131,6 +135,15 @@ def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _empty(folder: Path) -> Iterator[Path]:
+    """What a build that was killed left in it goes too: gigabytes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -61,15 +61,9 @@ def run_inside(command: Sequence[str]) -> int:
 
 
 def _run_unshared(command: Sequence[str]) -> int:
-    tied = json.dumps({"parent": os.getpid(), "death_signal": int(signal.SIGKILL)})
+    init = (sys.executable, "-m", __spec__.name, "--as-init", *command)
     child = subprocess.Popen(
-        [
-            *(sys.executable, "-I", "-S", launch.__file__, tied),
-            *(str(shutil.which("unshare")), "--net", "--mount", "--pid", "--uts", "--ipc"),
-            *("--fork", "--kill-child=SIGKILL", "--mount-proc", "--propagation", "private"),
-            *(sys.executable, "-m", __spec__.name, "--as-init", *command),
-        ],
-        env={**os.environ, INSIDE: str(FOLDER)},
+        alone(init, "--net", "--uts", "--ipc"), env={**os.environ, INSIDE: str(FOLDER)}
     )
     # a Ctrl-C reaches the command too, which ends in its own order
     previous = signal.signal(signal.SIGINT, lambda *_: None)
@@ -79,6 +73,22 @@ def _run_unshared(command: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, previous)
         signal.signal(signal.SIGTERM, ends)
+
+
+def tied(command: Sequence[str], number: signal.Signals) -> list[str]:
+    """The command for Popen, on the main thread: it gets the signal where this process dies."""
+    options = json.dumps({"parent": os.getpid(), "death_signal": int(number)})
+    program = shutil.which(command[0]) or command[0]
+    return [sys.executable, "-I", "-S", launch.__file__, options, program, *command[1:]]
+
+
+def alone(command: Sequence[str], *namespaces: str) -> list[str]:
+    """Likewise, with mounts and processes of its own: with the one all end, and this process ends
+    all. `namespaces`: options of unshare for more.
+    """
+    unshare = ("unshare", "--mount", "--pid", *namespaces, "--fork", "--kill-child=SIGKILL")
+    apart = (*unshare, "--mount-proc", "--propagation", "private", *command)
+    return tied(apart, signal.SIGKILL)
 
 
 @contextmanager
