@@ -3,6 +3,10 @@
 Runs benchmarks at 40,000, 200,000 and 1,000,000 PVs, without their peers, and writes a table and a
 picture into `bench/results`. The picture shows the cost for one PV in units of that at the
 smallest size: 1 is a cost that grows as the number of PVs does, and what rises above it is a fault.
+
+The small sizes come first, and after each benchmark everything is written, so that a run that is
+cut short loses nothing. What an earlier run wrote into the folder stays until it is measured again:
+`--names import --sizes 1000000` measures that alone. `--only-missing` measures what is not there.
 """
 
 from __future__ import annotations
@@ -11,46 +15,113 @@ import argparse
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 from bench.report import machine
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (40_000, 200_000, 1_000_000)
 NAMES = ("import", "snapshot_image", "snapshot_get", "compare", "plan", "memory", "connect")
-MOST = {"connect": 200_000, "plan": 200_000}
-"""Sizes that the machine carries where an IOC and its subscriptions run beside the benchmark."""
+ONCE_FROM = {"import": 1_000_000, "memory": 1_000_000, "plan": 1_000_000, "connect": 1_000_000}
+"""Sizes from which a benchmark runs once: what takes it minutes is not the noise of one run."""
 ALLOWED = 1.25
 """How far above 1 the cost for one PV may be before it is told: the noise of the machine."""
+_END_S = 60.0
+"""What a benchmark has to end everything that it started, once it is told to."""
 
 Growth = dict[str, dict[int, float]]
 """Figure (`compare/rows_s`) → PVs → value."""
 
 
-def measure(names: Sequence[str], sizes: Sequence[int], runs: int) -> tuple[Growth, list[str]]:
-    """Run the benchmarks, each in a process of its own; figures, and what could not run."""
-    growth: Growth = {}
-    failed = []
-    with TemporaryDirectory(prefix="drey-growth-") as folder:
-        for name in names:
-            for pvs in sizes:
-                if pvs > MOST.get(name, pvs):
-                    continue
-                path = Path(folder, f"{name}-{pvs}.json")
-                command = [sys.executable, "-m", "bench", name, "--pvs", str(pvs)]
-                command += ["--runs", str(runs), "--json", str(path)]
-                environment = {**os.environ, "DREY_BENCH_PEERS": "0"}
-                if subprocess.run(command, env=environment, check=False).returncode:
-                    failed.append(f"{name} at {pvs:,} PVs")
-                    continue
-                for figure, reported in json.loads(path.read_text())["figures"].items():
-                    growth.setdefault(f"{name}/{figure}", {})[pvs] = reported["value"]
-    return growth, failed
+@dataclass
+class Measured:
+    """What was measured: figures, how (`compare at 40,000 PVs` → runs, seconds), what failed."""
+
+    growth: Growth = field(default_factory=dict)
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What an earlier run wrote; nothing where there is no file."""
+        if not path.exists():
+            return cls()
+        document = json.loads(path.read_text())
+        figures = document["figures"].items()
+        growth = {name: {int(n): v for n, v in values.items()} for name, values in figures}
+        return cls(growth, document["rows"], document["failed"])
+
+    def write(self, folder: Path) -> None:
+        """Write the document, the table and the picture, each whole or not at all."""
+        document = {
+            "figures": {name: dict(sorted(values.items())) for name, values in self.growth.items()},
+            "rows": self.rows,
+            "failed": self.failed,
+            "machine": machine(),
+        }
+        told = [f"{row}: {reason}" for row, reason in self.failed.items()]
+        _replace(folder / "growth.json", json.dumps(document, indent=1) + "\n")
+        _replace(folder / "growth.md", table(self.growth, told))
+        if self.growth:
+            _replace(folder / "growth.svg", picture(self.growth))
+
+    def measure(self, name: str, pvs: int, runs: int, timeout: float) -> None:
+        """Run one benchmark in a process of its own, at most `timeout` seconds."""
+        row = row_name(name, pvs)
+        begin = time.monotonic()
+        with TemporaryDirectory(prefix="drey-growth-") as folder:
+            path = Path(folder, "result.json")
+            command = [sys.executable, "-m", "bench", name, "--pvs", str(pvs)]
+            command += ["--runs", str(runs), "--json", str(path)]
+            reason = _run(command, timeout)
+            if reason:
+                if row not in self.rows:  # what an earlier run measured is worth more
+                    self.failed[row] = reason
+                return
+            result = json.loads(path.read_text())
+        self.failed.pop(row, None)
+        self.rows[row] = {
+            "runs": runs,
+            "seconds": round(time.monotonic() - begin, 1),
+            "load_at_start": result["machine"]["load_at_start"],
+        }
+        for figure, reported in result["figures"].items():
+            self.growth.setdefault(f"{name}/{figure}", {})[pvs] = reported["value"]
+
+
+def row_name(name: str, pvs: int) -> str:
+    """A benchmark at a size, for people."""
+    return f"{name} at {pvs:,} PVs"
+
+
+def _run(command: Sequence[str], timeout: float) -> str:
+    """Why the command failed; empty when it did not. It is told to end before it is killed."""
+    environment = {**os.environ, "DREY_BENCH_PEERS": "0"}
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            return f"not done within {timeout:.0f} s"
+    return f"exit code {code}" if code else ""
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_suffix(path.suffix + ".new")
+    new.write_text(text)
+    new.replace(path)
 
 
 def per_pv(values: Mapping[int, float]) -> dict[int, float]:
@@ -139,21 +210,27 @@ def _svg_text(x: float, y: float, text: str, anchor: str = "start") -> str:
 
 
 def main() -> int:
-    """The command; exit code 1 when a benchmark could not run."""
+    """The command; exit code 1 when a benchmark that was asked for could not run."""
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--names", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=20, help="for all; the rest is left out")
+    parser.add_argument("--only-missing", action="store_true", help="what the folder has not")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where the results go")
     args = parser.parse_args()
-    growth, failed = measure(args.names, sorted(args.sizes), args.runs)
-    document: dict[str, Any] = {"figures": growth, "failed": failed, "machine": machine()}
     args.folder.mkdir(parents=True, exist_ok=True)
-    (args.folder / "growth.json").write_text(json.dumps(document, indent=1) + "\n")
-    (args.folder / "growth.md").write_text(table(growth, failed))
-    (args.folder / "growth.svg").write_text(picture(growth))
+    measured = Measured.load(args.folder / "growth.json")
+    end = time.monotonic() + 60 * args.minutes
+    asked = [(name, pvs) for pvs in sorted(args.sizes) for name in args.names]
+    for name, pvs in asked:
+        if args.only_missing and row_name(name, pvs) in measured.rows:
+            continue
+        runs = 1 if pvs >= ONCE_FROM.get(name, pvs + 1) else args.runs
+        measured.measure(name, pvs, runs, max(end - time.monotonic(), 0))
+        measured.write(args.folder)
     print((args.folder / "growth.md").read_text())
-    return 1 if failed else 0
+    return 1 if {row_name(name, pvs) for name, pvs in asked} & measured.failed.keys() else 0
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from drey_stack.whole import StackOptions
 
 VARIABLE = "DREY_BENCH_CHANNEL_ACCESS"
 PEER = "aioca"
-_VALUES_S = 90.0
+_VALUES_S = 300.0
 _QUIET_S = 0.6
 _STANDBY_S = 2.0
 """A standby is ready when started; give it the time to load its catalog, as it has in life."""

@@ -51,7 +51,7 @@ class BenchSite:
         self.channel = channel
         self.call: dict[str, Any] = {
             "metadata": (("authorization", f"Bearer {stack.key}"),),
-            "timeout": 120.0,
+            "timeout": 600.0,
         }
         self.catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         self.snapshots = snapshot_service_pb2_grpc.SnapshotServiceStub(channel)
@@ -98,7 +98,7 @@ class BenchSite:
             request = directory_service_pb2.GetCatalogPagesRequest()
             method = "/drey.internal.directory.v1.DirectoryService/GetCatalogPages"
             metadata = signer.own_metadata("snapshot", method)
-            async for response in stub.GetCatalogPages(request, metadata=metadata, timeout=60):
+            async for response in stub.GetCatalogPages(request, metadata=metadata, timeout=300):
                 pages += response.pages
                 version = response.version
         self._raw_pages = {decode_catalog(raw).number: raw for raw in pages}

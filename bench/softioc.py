@@ -112,7 +112,8 @@ def main(pvs: int, groups: int, moving: int, both: bool) -> None:
 
     ioc.iocshRegisterCommon()
     # 512 buckets by default: with 40,000 records the search of names takes most of the time.
-    ioc.ioc("dbPvdTableSize 131072")
+    buckets = 1 << max(17, (pvs * (1 + both)).bit_length())
+    ioc.ioc(f"dbPvdTableSize {buckets}")
     with tempfile.NamedTemporaryFile("w", suffix=".db") as file:
         file.write(database(pvs, groups, moving, both))
         file.flush()

@@ -13,7 +13,7 @@ from drey_ca import ChannelTable, Slots, open_table
 from drey_ca.eca import ECA_NORMAL
 from drey_core.values import KIND_NONE, Columns, Kind, State
 
-_LONG_S = 60.0
+_LONG_S = 300.0
 
 
 async def until_valued(table: ChannelTable, count: int) -> None:

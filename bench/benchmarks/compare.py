@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from bench.report import Result, in_turn
+from bench.report import WITH_PEERS, Result, in_turn
 from bench.site import BenchSite, site
 from drey.common.v1 import state_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2
@@ -70,7 +70,7 @@ async def run(pvs: int, runs: int) -> Result:
             with_values=True,
         )
         database = await asyncpg.connect(bench_site.stack.postgres.url)
-        for table in ("peer_a", "peer_b"):
+        for table in ("peer_a", "peer_b") if WITH_PEERS else ():
             await database.execute(
                 f"CREATE TABLE {table} AS SELECT i AS channel, random() AS value"
                 f" FROM generate_series(1, {2 * pvs}) AS i"

@@ -11,7 +11,7 @@ import aioca
 from bench.ioc import ioc
 from bench.live import PEER, live, ours
 from bench.names import readbacks
-from bench.report import Result, in_turn
+from bench.report import WITH_PEERS, Result, in_turn
 from bench.tables import connect_s, first_values_s, memory_mb
 
 _LONG_S = 90.0
@@ -74,13 +74,12 @@ async def run(pvs: int, runs: int) -> Result:
             runs,
             measure_each(connect_s, mine),
             measure_each(first_values_s, mine),
-            measure_each(connect_s, PEER),
-            measure_each(first_values_s, PEER),
+            peers=(measure_each(connect_s, PEER), measure_each(first_values_s, PEER)),
             warm=0,
         )
-        bare = [await _time_camonitor(names)]
+        bare = [await _time_camonitor(names)] if WITH_PEERS else []
         memory = [await memory_mb(mine, pvs) for _ in range(runs)]
-        peer_memory = [await memory_mb(PEER, pvs)]
+        peer_memory = [await memory_mb(PEER, pvs)] if WITH_PEERS else []
     started, monitor_mb = await _monitor_start(mine, pvs, runs)
     result.figure("connect_s", times[0], None)
     result.figure("first_values_s", times[1], 0.8)

@@ -13,7 +13,7 @@ from drey.common.v1 import state_pb2
 from drey.restore.v1 import restore_pb2, restore_service_pb2
 from drey_ca import open_table
 
-_IMAGE_S = 30.0
+_IMAGE_S = 300.0
 
 
 async def run(pvs: int, runs: int) -> Result:
