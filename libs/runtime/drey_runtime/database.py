@@ -233,6 +233,18 @@ def server_settings(
     return settings
 
 
+async def allow_idle(conn: Connection, seconds: float) -> None:
+    """Let the transaction of `conn` stand still so long between two statements, instead of 30 s.
+
+    For one in which much is worked out in memory, in a time that grows with what was asked.
+    """
+    if seconds > _IDLE_IN_TRANSACTION_S:
+        await conn.execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', $1, true)",
+            f"{seconds * 1000:.0f}",
+        )
+
+
 def _make_pool(
     url: str,
     *,

@@ -18,6 +18,7 @@ from drey_core.pv_table import FileTable, PvProtocol
 from drey_runtime.app_memory import give_back
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
+from drey_runtime.database import allow_idle
 from drey_runtime.jobs import ImportResult, record_job
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
@@ -32,6 +33,8 @@ from drey_snapshot.catalog.view import CatalogView, choose
 
 _CHUNK = 1 << 20
 _JOB_KIND = "import"
+_ROWS_PER_S = 5_000
+"""Rows that are decided in a second, by a machine with hundreds of other things to do."""
 _CSV = (catalog_pb2.FILE_FORMAT_UNSPECIFIED, catalog_pb2.FILE_FORMAT_CSV)
 
 
@@ -99,6 +102,7 @@ class FileRpcs:
         begin_ns = now_ns()
 
         async def decide_import(scene: Scene) -> Act:
+            await allow_idle(scene.conn, len(parsed.table) / _ROWS_PER_S)
             plan = await asyncio.to_thread(
                 importing.decide, scene.edit, parsed.table, options.keep_existing
             )

@@ -20,6 +20,8 @@ from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
 
 T = TypeVar("T")
 _LINES = 5000
+_STATEMENT_ROWS = 50_000
+"""Rows of one statement, so that none takes longer the larger the site is: each has a limit."""
 _CHANNEL = ("number", "pv_number", "role", "address", "protocol", "create_time_ns")
 
 _SETS = ", ".join(f"{name} = new.{name}" for name in COLUMNS if name not in ("number", "id"))
@@ -69,29 +71,29 @@ async def _update_rows(conn: Connection, drafts: Sequence[Draft]) -> None:
     )
     await _copy_lines(conn, "pv_new", None, COLUMNS, _copy_rows(table_of(drafts)))
     # names are made free first, by ones that nobody can have: two PVs may exchange theirs
-    await conn.execute(
-        "UPDATE catalog.pv SET name = chr(1) || pv.number FROM pv_new AS new"
-        " WHERE pv.number = new.number AND pv.delete_time_ns = 0"
-        " AND (pv.name <> new.name OR new.delete_time_ns <> 0)"
-    )
-    await conn.execute(
-        f"UPDATE catalog.pv SET {_SETS} FROM pv_new AS new WHERE pv.number = new.number"
-    )
+    for some in _sliced(sorted(draft.number for draft in drafts)):
+        await conn.execute(
+            "UPDATE catalog.pv SET name = chr(1) || pv.number FROM pv_new AS new"
+            " WHERE pv.number = new.number AND new.number BETWEEN $1 AND $2"
+            " AND pv.delete_time_ns = 0 AND (pv.name <> new.name OR new.delete_time_ns <> 0)",
+            *(some[0], some[-1]),
+        )
+    for some in _sliced(sorted(draft.number for draft in drafts)):
+        await conn.execute(
+            f"UPDATE catalog.pv SET {_SETS} FROM pv_new AS new"
+            " WHERE pv.number = new.number AND new.number BETWEEN $1 AND $2",
+            *(some[0], some[-1]),
+        )
     await conn.execute("DROP TABLE pv_new")
 
 
 async def _write_channels(conn: Connection, changes: Changes) -> None:
-    if changes.retired:
-        await conn.execute(
-            "UPDATE catalog.channel SET retire_time_ns = $2 WHERE number = ANY($1::bigint[])",
-            changes.retired,
-            changes.now_ns,
-        )
-    if changes.revived:
-        await conn.execute(
-            "UPDATE catalog.channel SET retire_time_ns = 0 WHERE number = ANY($1::bigint[])",
-            changes.revived,
-        )
+    for numbers, retire_time_ns in ((changes.retired, changes.now_ns), (changes.revived, 0)):
+        for some in _sliced(numbers):
+            await conn.execute(
+                "UPDATE catalog.channel SET retire_time_ns = $2 WHERE number = ANY($1::bigint[])",
+                *(some, retire_time_ns),
+            )
     if changes.channels:
         lines = (_channel_line(*channel, changes.now_ns) for channel in changes.channels)
         await _copy_lines(conn, "channel", "catalog", _CHANNEL, lines)
@@ -192,23 +194,33 @@ async def _copy_lines(
     lines: Iterable[str],
 ) -> None:
     """COPY in text form: the binary form would need an encoder for each type in Python."""
-    await conn.copy_to_table(
-        table,
-        schema_name=schema,
-        columns=list(columns),
-        source=_join_chunks(iter(lines)),
-        format="text",
-    )
+    made = iter(lines)
+    while first := await _next_chunk(made):
+        await conn.copy_to_table(
+            table,
+            schema_name=schema,
+            columns=list(columns),
+            source=_join_chunks(first, made),
+            format="text",
+        )
 
 
-async def _join_chunks(lines: Iterator[str]) -> AsyncIterator[bytes]:
-    """Lines a few thousand at a time, so that Postgres stores some while the next are made.
-
-    Made in a thread: for a whole machine this is a tenth of a second that the loop would stand
-    still.
-    """
-    while chunk := await asyncio.to_thread(lambda: "".join(islice(lines, _LINES)).encode()):
+async def _join_chunks(first: bytes, lines: Iterator[str]) -> AsyncIterator[bytes]:
+    """The lines of one statement, so that Postgres stores some while the next are made."""
+    yield first
+    for _ in range(_STATEMENT_ROWS // _LINES - 1):
+        if not (chunk := await _next_chunk(lines)):
+            return
         yield chunk
+
+
+async def _next_chunk(lines: Iterator[str]) -> bytes:
+    """A few thousand lines, made in a thread: the loop would stand still for those of a site."""
+    return await asyncio.to_thread(lambda: "".join(islice(lines, _LINES)).encode())
+
+
+def _sliced(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[i : i + _STATEMENT_ROWS] for i in range(0, len(items), _STATEMENT_ROWS))
 
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
