@@ -37,6 +37,8 @@ MAX_WAITING_BYTES = 128 << 20
 _LOOK_S = 0.25
 _SLOW_S = 0.5
 """A message that waits for longer than this counts as one that waits."""
+_LATE_S = 2.0
+"""So does what is kept for a client that takes a little now and then, but not all of it."""
 _GRACE_S = 2.0
 """For the status to get through, before the connection is closed."""
 _MOST_STUCK = 8
@@ -49,8 +51,8 @@ class Outgoing:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.peer: str = context.peer()
-        self.held = 0
-        """Bytes that the handler keeps for this client beside the message that waits."""
+        self._held = 0
+        self.held_since = 0.0
         self.size = 0
         self.since: float | None = None
         self.cut_at = 0.0
@@ -59,6 +61,17 @@ class Outgoing:
         self._opened = False
         self._error: DreyError | None = None
         self._timer: asyncio.Timeout
+
+    @property
+    def held(self) -> int:
+        """Bytes that the handler keeps for this client beside the message that waits."""
+        return self._held
+
+    @held.setter
+    def held(self, size: int) -> None:
+        if size and not self._held:
+            self.held_since = time.monotonic()
+        self._held = size
 
     async def write(self, message: Message | bytes) -> None:
         """Give a message to gRPC, and wait until it has left.
@@ -156,19 +169,23 @@ class StallGuard:
     def _forgive_delay(self, late_s: float, now: float) -> None:
         """While this process stood still nothing could leave, however fast its clients read."""
         for each in self._open:
+            each.held_since = min(now, each.held_since + late_s)
             if each.since is not None:
                 each.since = min(now, each.since + late_s)
 
     def _cut_waiting(self, now: float) -> None:
         waits = {o: now - o.since for o in self._open if o.since is not None and not o.cut_at}
-        slow = sorted((o for o in waits if waits[o] > _SLOW_S), key=waits.__getitem__, reverse=True)
+        kept = {o: now - o.held_since if o.held else 0.0 for o in waits}
+        slow = [o for o in waits if waits[o] > _SLOW_S or kept[o] > _LATE_S]
+        slow.sort(key=lambda o: max(waits[o], kept[o]), reverse=True)
         total = sum(o.held + o.size for o in slow)
-        for each in slow:
+        for index, each in enumerate(slow):
             error = None
             if waits[each] > self._cut_s:
                 error = _too_slow(f"nothing was read for {waits[each]:.0f} s")
-            elif total > self._max_bytes:
-                error = _too_slow("too much waits for clients that do not read")
+            # one that reads on may be sent more than the limit, where it is the only one
+            elif total > self._max_bytes and (waits[each] > _SLOW_S or index < len(slow) - 1):
+                error = _too_slow("too much waits for clients that read slowly, or not at all")
             if error is not None:
                 total -= each.held + each.size
                 each.cut(error)

@@ -10,7 +10,7 @@ import struct
 from typing import Self
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _ACK = _END_STREAM = 1
 _INITIAL_WINDOW = 4
 _END_HEADERS = 4
@@ -87,6 +87,9 @@ class StubbornClient:
         await self._writer.drain()
         return stream
 
+    def _note_data(self, stream: int, payload: bytes) -> None:
+        """Nobody reads what comes."""
+
     async def _read_frames(self) -> None:
         try:
             while True:
@@ -100,5 +103,33 @@ class StubbornClient:
                     )
                 elif kind == _RST_STREAM or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
                     self.ended.add(stream)
+                if kind == _DATA:
+                    self._note_data(stream, payload)
         except (OSError, asyncio.IncompleteReadError):
             self.closed.set()
+
+
+class SlowClient(StubbornClient):
+    """A polite client that reads, but of each answer `window` bytes and what `grant` adds."""
+
+    def __init__(self, host: str, port: int, *, window: int) -> None:
+        super().__init__(host, port, polite=True, window=window)
+        self._unread: dict[int, bytearray] = {}
+
+    async def grant(self, stream: int, size: int) -> None:
+        """Take so many bytes more of an answer."""
+        more = struct.pack(">I", size)
+        for number in (0, stream):
+            self._writer.write(_make_frame(_WINDOW_UPDATE, 0, number, more))
+        await self._writer.drain()
+
+    def take_messages(self, stream: int) -> list[bytes]:
+        """The messages of an answer that have come whole, each given once."""
+        unread, found = self._unread.get(stream, bytearray()), list[bytes]()
+        while len(unread) >= 5 and len(unread) >= (end := 5 + int.from_bytes(unread[1:5], "big")):
+            found.append(bytes(unread[5:end]))
+            del unread[:end]
+        return found
+
+    def _note_data(self, stream: int, payload: bytes) -> None:
+        self._unread.setdefault(stream, bytearray()).extend(payload)

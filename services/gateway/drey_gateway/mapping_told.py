@@ -74,7 +74,7 @@ def left_messages(
 
 
 def paced(messages: Iterator[bytes], taken: InstantValues) -> Iterator[bytes]:
-    """`messages` made of `taken`, while what is kept of it is counted as waiting for the client.
+    """`messages` made of `taken`, which counts as waiting for the client until the last has left.
 
     Rows are shared with others as long as they are the latest; of a client that does not read they
     soon are not.
@@ -84,13 +84,10 @@ def paced(messages: Iterator[bytes], taken: InstantValues) -> Iterator[bytes]:
         yield first
     if second is None:
         return
-    left = taken.size() - len(first or b"")
+    if answers is not None:
+        answers.held = taken.size()
     try:
-        for message in chain((second,), messages):
-            left -= len(message)
-            if answers is not None:
-                answers.held = max(left, 0)
-            yield message
+        yield from chain((second,), messages)
     finally:
         if answers is not None:
             answers.held = 0

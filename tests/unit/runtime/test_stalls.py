@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from drey_core.errors import Reason, ResourceExhausted
+from drey_runtime import stalls
 from drey_runtime.stalls import StallGuard, close_connection
 
 
@@ -46,6 +47,39 @@ async def test_too_many_bytes_end_the_longest_wait():
         await first
     assert caught.value.reason is Reason.READER_TOO_SLOW
     # what the other waits for is within the bound
+    await asyncio.sleep(0.6)
+    assert not second.done()
+    for task in (second, looking):
+        task.cancel()
+    await asyncio.gather(second, looking, return_exceptions=True)
+
+
+class Dripping(Deaf):
+    """A call whose client takes a message now and then."""
+
+    async def write(self, _message: bytes) -> None:
+        await asyncio.sleep(0.05)
+
+
+async def dripping(guard: StallGuard, held: int) -> None:
+    with guard.watched(Dripping()) as outgoing:
+        while True:
+            outgoing.held = held
+            await outgoing.write(b"x")
+
+
+async def test_who_takes_a_little_now_and_then_is_counted_by_what_is_kept(monkeypatch):
+    """Each of its messages leaves soon, so that none of them counts as one that waits."""
+    monkeypatch.setattr(stalls, "_LATE_S", 0.5)
+    guard = StallGuard(cut_s=1e6, max_bytes=1000)
+    looking = asyncio.create_task(guard.run())
+    large = asyncio.create_task(dripping(guard, 1500))
+    await asyncio.sleep(1.5)
+    assert not large.done(), "the only one may be sent more"
+    second = asyncio.create_task(dripping(guard, 300))
+    with pytest.raises(ResourceExhausted) as caught:
+        await large
+    assert caught.value.reason is Reason.READER_TOO_SLOW
     await asyncio.sleep(0.6)
     assert not second.done()
     for task in (second, looking):
