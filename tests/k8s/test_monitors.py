@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -19,6 +21,15 @@ from drey_testing.fixtures_monitor import (
     MonitorProcess,
     MonitorRig,
     eventually,
+)
+from drey_testing.two_owners import (
+    FAULTS,
+    ImageWatch,
+    Ways,
+    late_batches,
+    wait_epoch_after,
+    wait_stopped,
+    wait_values,
 )
 
 use_loopback()
@@ -39,7 +50,7 @@ class LeasedRig:
     def __init__(self, rig: MonitorRig, server: ApiServer) -> None:
         self.rig, self._server = rig, server
         self.namespace = f"t{uuid.uuid4().hex[:12]}"
-        self._kubeconfig = server.kubeconfig()
+        self.kubeconfig = server.kubeconfig()
 
     async def make_leases(self) -> None:
         metadata = {"name": self.namespace}
@@ -50,13 +61,19 @@ class LeasedRig:
             lease = {"metadata": {"name": f"drey-shard-{shard}"}, "spec": SHORTLY}
             await self._server.call("POST", path, lease)
 
-    def start_monitor(self, duration_s: int = 2) -> MonitorProcess:
+    def start_monitor(
+        self,
+        duration_s: int = 2,
+        kubeconfig: Path | None = None,
+        urls: Mapping[str, str] = MappingProxyType({}),
+    ) -> MonitorProcess:
         return self.rig.start_monitor(
+            urls=urls,
             LEASE="kubernetes",
             LEASE_NAMESPACE=self.namespace,
             LEASE_IDENTITY=f"monitor-{len(self.rig.monitors)}",
             LEASE_DURATION=str(duration_s),
-            LEASE_KUBECONFIG=str(self._kubeconfig),
+            LEASE_KUBECONFIG=str(kubeconfig or self.kubeconfig),
         )
 
     async def epoch(self) -> int:
@@ -84,16 +101,7 @@ class LeasedRig:
 
     def check_batches(self) -> None:
         """Nobody can believe two: one owner an epoch, each number once, and in order."""
-        owners: dict[tuple[int, int], set[str]] = {}
-        for beat in self.rig.listener.beats:
-            owners.setdefault((beat.shard, beat.epoch), set()).add(beat.owner)
-        assert all(len(found) == 1 for found in owners.values()), owners
-        stamps = [(b.shard, b.epoch, b.sequence, b.part) for b, _ in self.rig.listener.batches]
-        assert len(stamps) == len(set(stamps))
-        greatest, late = dict[int, int](), 0
-        for shard, epoch, _, _ in stamps:
-            greatest[shard] = max(greatest.get(shard, 0), epoch)
-            late += epoch < greatest[shard]
+        late = late_batches(self.rig)
         # one may have lain in the client's buffer when the process was stopped
         assert late <= 1, f"{late} batches of a former owner after those of its successor"
 
@@ -191,6 +199,40 @@ async def test_all_fall_silent_while_the_api_server_is_away_and_go_on(
     # its channels stayed connected, and nobody else had it
     assert await leased.epoch() == epoch
     leased.check_batches()
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [*(("API", f) for f in FAULTS), ("NATS", "stalled"), ("REDIS", "stalled")],
+)
+async def test_an_owner_that_is_cut_off_is_followed_and_never_believed_again(
+    leased: LeasedRig, api_server: ApiServer, tmp_path: Path, part: str, fault: str
+) -> None:
+    rig = leased.rig
+    urls = {"API": api_server.url, "NATS": rig.nats.url, "REDIS": rig.valkey.url}
+    async with Ways(urls) as ways:
+        by_ways = ways.urls
+        kubeconfig = tmp_path / "kubeconfig-by-ways"
+        api_url = by_ways.pop("API")
+        kubeconfig.write_text(leased.kubeconfig.read_text().replace(api_server.url, api_url))
+        first = leased.start_monitor(kubeconfig=kubeconfig, urls=by_ways)
+        await rig.wait_settled()
+        epoch = await leased.epoch()
+        leased.start_monitor()
+        async with ImageWatch.watching(rig.image):
+            ways.break_off(part, fault)
+            # who renews is not followed
+            ways.break_off("API", fault)
+            followed = await wait_epoch_after(rig, epoch)
+            # before it can be followed it fell silent, by its own clock
+            late = late_batches(rig)
+            ways.mend()
+            await wait_stopped(first)
+            await wait_values(rig)
+            await rig.wait_states(LIVING, State.CONNECTED)
+            assert await leased.epoch() == followed
+        assert late == 0
+        assert late_batches(rig) == 0 or part == "NATS", "only the broken way can hold some up"
 
 
 LONG_LEASE_S = 120

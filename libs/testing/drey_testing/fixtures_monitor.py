@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import grpc
@@ -278,8 +278,10 @@ class MonitorRig:
         await self.bus.subscribe(self.bus.subject("heartbeats", "*"), self.listener.on_heartbeat)
         await self.bus.subscribe(self.bus.subject("directory", "*"), self.listener.on_directory)
 
-    def start_monitor(self, **settings: str) -> MonitorProcess:
-        """Start one more monitor; `settings` as `TICK="0.05"`."""
+    def start_monitor(
+        self, urls: Mapping[str, str] = MappingProxyType({}), **settings: str
+    ) -> MonitorProcess:
+        """Start one more monitor; `settings` as `TICK="0.05"`, `urls` as `NATS`: another way."""
         port = free_port()
         keys = self.folder / "keys"
         env = os.environ | {
@@ -294,6 +296,7 @@ class MonitorRig:
             "DREY_MONITOR_LISTEN": f"127.0.0.1:{port}",
             "DREY_MONITOR_HEARTBEAT": "0.2",
             "DREY_MONITOR_SETTLE": "0.3",
+            **{f"DREY_{name}_URL": url for name, url in urls.items()},
             **{f"DREY_MONITOR_{name}": value for name, value in settings.items()},
         }
         log = self.folder / f"monitor{len(self.monitors)}.log"

@@ -134,7 +134,10 @@ class Host:
             self.loop.call_soon(self.loop.stop)
             self.loop.run_forever()
             if not getattr(self.loop, "_ready"):  # noqa: B009  private; there is no other way
-                return
+                break
+        if self.task.done() and not self.task.cancelled():
+            # it waits for the lease, or has it, until it is cancelled
+            self.task.result()
 
     def close(self) -> None:
         """End the loop, at the end of the test."""

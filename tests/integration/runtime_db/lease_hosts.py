@@ -243,6 +243,9 @@ class PostgresWorld:
         turn(self.loop)
         for host in self.hosts:
             host.run(passed_s)
+            if host.task.done() and not host.task.cancelled() and not self._ending:
+                # it waits for the lease, or has it, until it is cancelled
+                host.task.result()
         undisturbed = [host.name for host in self.hosts if host.valid and not host.disturbed]
         self.broken |= len(undisturbed) > 1 or bool(self.had_twice)
         told = f"{undisturbed} own it and lost no session; epochs had twice: {self.had_twice}"
