@@ -10,7 +10,7 @@ from drey_core.pages import PAGE_SHIFT, PAGE_SLOTS, Pages, shard_of_page
 from drey_core.values import State
 from drey_gateway import mapping
 from drey_gateway.domain import findings
-from drey_gateway.domain.health import ShardHealth
+from drey_gateway.domain.health import SIGNS_COMPARED, ShardHealth
 from drey_gateway.domain.live import LiveState, Shard
 from drey_gateway.loops import feed
 from drey_testing.fixtures_gateway import catalog_pages, floats, name_of, setpoint
@@ -35,6 +35,22 @@ def test_clocks_that_differ_are_told_with_both_hosts() -> None:
     ]
     assert "of b is 8.0 s ahead of that of gate" in told.text
     assert (told.code, told.subject) == (findings.Code.CLOCK_SKEW, findings.Subject("host", "b"))
+
+
+def test_messages_that_were_late_are_no_clock_that_is_behind() -> None:
+    health = ShardHealth(0)
+    for late in (0, 5, 3, 9):
+        health.compare_clocks("a", 100 * SECOND, (100 + late) * SECOND)
+        assert not health.skewed
+    # all that came of late say the same: a clock that was set back is seen
+    for _ in range(SIGNS_COMPARED):
+        health.compare_clocks("a", 98 * SECOND, 100 * SECOND)
+    assert health.skewed and health.skew_ns == -2 * SECOND
+    # another host has another clock, and one that is ahead is seen at once
+    health.compare_clocks("b", 100 * SECOND, 100 * SECOND)
+    assert not health.skewed
+    health.compare_clocks("b", 103 * SECOND, 100 * SECOND)
+    assert health.skew_ns == 3 * SECOND
 
 
 def test_channels_that_are_away_are_named() -> None:

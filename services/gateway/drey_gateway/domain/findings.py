@@ -113,7 +113,7 @@ def of_shards(
     out: list[Finding] = []
     for number, shard in enumerate(shards):
         if number in stale:
-            out.append(_stale_finding(number, stale[number]))
+            out.append(_stale_finding(number, stale[number], shard.report.owner))
             continue
         out += _of_owner(number, shard, named)
     out += _of_clocks(shards, host)
@@ -267,12 +267,13 @@ def _of_clocks(shards: Sequence[Shard], host: str) -> list[Finding]:
     ]
 
 
-def _stale_finding(number: int, why: str) -> Finding:
+def _stale_finding(number: int, why: str, owner: str) -> Finding:
+    whose = f" (its owner was {owner})" if owner else ""
     return Finding(
         Code.SHARD_STALE,
         Level.ERROR,
         Subject("shard", number),
-        f"{why}: the values of shard {number} are stale",
+        f"{why}: the values of shard {number} are stale{whose}",
         "see whether a monitor runs and reaches NATS; a standby takes over by itself",
     )
 
@@ -295,7 +296,8 @@ def _of_owner(number: int, shard: Shard, named: Named) -> list[Finding]:
             Code.NEVER_CONNECTED,
             State.NEVER_CONNECTED,
             "have never connected",
-            "correct their addresses in the catalog, or start their IOCs",
+            "correct their addresses in the catalog, or start their IOCs; where those run see"
+            " whether searches (UDP) and connections (TCP) from the monitors reach them",
         ),
         (
             report.unsupported,

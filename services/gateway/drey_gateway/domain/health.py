@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 SILENT_AFTER_NS = 1_500_000_000
 """An owner that gave no sign of life for so long is taken for gone; it gives two a second."""
 SKEW_TOLD_NS = 1_000_000_000
 """Clocks of two hosts that differ by more are told; freshness is judged by our own alone."""
+SIGNS_COMPARED = 8
+"""Signs of life by which clocks are compared: of four seconds."""
 RESYNC_GRACE_NS = 500_000_000
 """Reading the image takes milliseconds; a stream out of step for longer is stale."""
 
@@ -19,12 +22,26 @@ class ShardHealth:
     shard: int
     heard_at: int | None = None
     skew_ns: int = 0
-    """By how much the owner's clock is ahead of ours, less the way of the message."""
+    """By how much the owner's clock is ahead of ours."""
     out_of_sync_since: int | None = None
+    _differences: deque[int] = field(default_factory=lambda: deque(maxlen=SIGNS_COMPARED))
+    _compared: str = ""
 
     def heard(self, now: int) -> None:
         """A sign of life came."""
         self.heard_at = now
+
+    def compare_clocks(self, host: str, sent_ns: int, received_ns: int) -> None:
+        """A message came from the owner's host: when it was sent by its clock, and came by ours.
+
+        A message that was long on its way, or lay here unread, makes that clock seem to be behind.
+        So the one that took least of the last few counts.
+        """
+        if host != self._compared:
+            self._compared = host
+            self._differences.clear()
+        self._differences.append(sent_ns - received_ns)
+        self.skew_ns = max(self._differences)
 
     def synced(self, in_sync: bool, now: int) -> None:
         """Say whether the stream is complete."""

@@ -139,7 +139,8 @@ class Feed:
         if not shard.stream.heard(beat.epoch, beat.sequence):
             return
         shard.health.heard(time.monotonic_ns())
-        shard.health.skew_ns = beat.time_ns - now_ns()
+        host = beat.owner.rpartition(":")[0]
+        shard.health.compare_clocks(host, beat.time_ns, now_ns())
         recovered = shard.report.image_failing and not beat.image_failing
         shard.report = mapping.report(beat)
         if recovered:
