@@ -55,7 +55,8 @@ class Ways:
             return
         if fault == "half-closed":
             proxy.half_close()
-        proxy.tell(lambda: [valve.stall() for valve in (proxy.up, proxy.down)])
+        for valve in (proxy.up, proxy.down):
+            proxy.tell(valve.stall)
 
     def slow_down(self, name: str, delay_s: float) -> None:
         """Each piece of data takes so long, both ways."""
@@ -66,7 +67,8 @@ class Ways:
         """All of them."""
         for proxy in self._proxies.values():
             proxy.refuse(False)
-            proxy.tell(lambda valves=(proxy.up, proxy.down): [valve.flow() for valve in valves])
+            for valve in (proxy.up, proxy.down):
+                proxy.tell(valve.flow)
 
 
 class ImageWatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -149,7 +149,11 @@ class Leases(RuleBasedStateMachine):
 
 
 TestLeases = Leases.TestCase
-TestLeases.settings = settings(max_examples=settings().max_examples // 12)
+TestLeases.settings = settings(
+    max_examples=settings().max_examples // 12,
+    # what fails is told at once; to make it smaller takes minutes: add Phase.shrink for that
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 
 
 @pytest.mark.parametrize("trouble", ["cut", "deaf", "stopped", "late", "lease made again"])
