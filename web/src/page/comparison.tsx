@@ -1,7 +1,7 @@
 /** One snapshot against another, or against the machine: the greatest deviation first. */
 import { useMemo, useState } from "react";
 import { useSession } from "./session";
-import { go, stored, type StateInit } from "./snapshots";
+import { go, stored, type StateInit } from "./places";
 import { setCell, setMark, type Column } from "./grid";
 import { displayOf } from "./pvs";
 import { FilteredGrid } from "./tables";

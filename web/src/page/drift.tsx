@@ -5,7 +5,7 @@ import { deviationText } from "./comparison";
 import { setCell, setMark, type Column, type Draw } from "./grid";
 import { displayOf } from "./pvs";
 import { useSession } from "./session";
-import { go, stored, type StateInit } from "./snapshots";
+import { go, stored, type StateInit } from "./places";
 import { ErrorText, searched, SearchedGrid } from "./tables";
 import { useAsked } from "./use_call";
 import { counted, enumWords, errorText, plural, timeText, valueText } from "./words";

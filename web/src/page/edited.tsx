@@ -1,6 +1,7 @@
 /** A thing of the server that is edited here: nobody's change is lost, since a save is refused where somebody was faster. */
 import { useState } from "react";
 import { changedFields, mergeDraft, type Draft } from "./draft";
+import { FormButtons } from "./fields";
 import { useActing, type Acting } from "./use_call";
 import { enumWords } from "./words";
 
@@ -76,14 +77,7 @@ export function EditedEnd<T, D extends Draft>({ edited, what, onClose }: { edite
           </button>
         </p>
       )}
-      <div className="bar">
-        <button className="main" disabled={busy || !isChanged || isOvertaken}>
-          {busy ? "Saving …" : isChanged ? "Save" : "Nothing is changed"}
-        </button>
-        <button type="button" onClick={onClose}>
-          Cancel
-        </button>
-      </div>
+      <FormButtons busy={busy} isOff={!isChanged || isOvertaken} submit={isChanged ? "Save" : "Nothing is changed"} submitting="Saving …" onCancel={onClose} />
     </>
   );
 }

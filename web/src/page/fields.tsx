@@ -39,6 +39,29 @@ export function FieldForm({ label, className = "stack", refusal, onSubmit, child
   );
 }
 
+interface FormButtonsProps {
+  readonly busy: boolean;
+  /** What the form does, and while it does it: "Take it", "Taking …". */
+  readonly submit: string;
+  readonly submitting: string;
+  readonly isOff?: boolean;
+  readonly onCancel: () => void;
+}
+
+/** The end of every form. */
+export function FormButtons({ busy, submit, submitting, isOff = false, onCancel }: FormButtonsProps) {
+  return (
+    <div className="bar">
+      <button className="main" disabled={busy || isOff}>
+        {busy ? submitting : submit}
+      </button>
+      <button type="button" onClick={onCancel}>
+        Cancel
+      </button>
+    </div>
+  );
+}
+
 interface FieldProps {
   readonly label: string;
   /** Of the request, as `spec.guards[0].expression`. */

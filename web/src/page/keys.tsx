@@ -1,5 +1,6 @@
 /** Keys: who may come, with which roles; make one, revoke one. A secret is shown once, and kept nowhere. */
 import { useState } from "react";
+import { FieldForm, FormButtons } from "./fields";
 import { useSession } from "./session";
 import { ErrorText, ListTable, type ListColumn } from "./tables";
 import { useActing, useAsked } from "./use_call";
@@ -98,7 +99,7 @@ function KeyMaker({ onClose, onMade }: { onClose: () => void; onMade: () => void
   const [globs, setGlobs] = useState("");
   const [days, setDays] = useState("");
   const [secret, setSecret] = useState("");
-  const { busy, error, act } = useActing();
+  const { busy, refusal, act } = useActing();
   const make = () =>
     act(async () => {
       const life = Number(days);
@@ -127,14 +128,7 @@ function KeyMaker({ onClose, onMade }: { onClose: () => void; onMade: () => void
       </section>
     );
   return (
-    <form
-      className="panel stack"
-      aria-label="Make a key"
-      onSubmit={(event) => {
-        event.preventDefault();
-        make();
-      }}
-    >
+    <FieldForm className="panel stack" label="Make a key" refusal={refusal} onSubmit={make}>
       <div className="bar">
         <label className="wide">
           Name <input autoFocus required placeholder="who or what will use it" value={name} onChange={(event) => setName(event.target.value)} />
@@ -155,15 +149,8 @@ function KeyMaker({ onClose, onMade }: { onClose: () => void; onMade: () => void
         </label>
       </div>
       <p className="dim">{roles.answer?.roles.find((each) => each.name === role)?.description}</p>
-      <div className="bar">
-        <button className="main" disabled={busy || name.trim() === ""}>
-          {busy ? "Making …" : "Make it"}
-        </button>
-        <button type="button" onClick={onClose}>
-          Cancel
-        </button>
-      </div>
-      <ErrorText text={error || roles.error} isAlert />
-    </form>
+      <ErrorText text={roles.error} isAlert />
+      <FormButtons busy={busy} isOff={name.trim() === ""} submit="Make it" submitting="Making …" onCancel={onClose} />
+    </FieldForm>
   );
 }

@@ -1,11 +1,11 @@
 /** Make a plan of a snapshot: of which PVs, with which edits, under which guards and gates, and when it goes back. */
 import { useState, type ReactNode } from "react";
 import { EXTRACT, SETPOINT } from "@drey/client";
-import { Field, FieldForm, TextField } from "./fields";
+import { Field, FieldForm, FormButtons, TextField } from "./fields";
 import { EMPTY_DRAFT, specOf, type EditDraft, type GateDraft, type GuardDraft, type KnownSetpoint, type PlanDraft } from "./plan_draft";
 import type { PvStore } from "./pv_store";
 import { useSession } from "./session";
-import { go, stored } from "./snapshots";
+import { go, stored } from "./places";
 import { ErrorText } from "./tables";
 import { useActing, useAsked } from "./use_call";
 import { plural, timeText } from "./words";
@@ -101,14 +101,7 @@ export function NewPlan({ snapshotId, names }: { snapshotId: string; names: read
         </div>
       </fieldset>
       <TextField label="May be executed for so many minutes" path="spec.lifetime" size={5} placeholder="15" value={draft.minutes} onValue={(minutes) => set({ minutes })} />
-      <div className="bar">
-        <button className="main" disabled={busy}>
-          {busy ? "Reading the machine …" : "Make the plan"}
-        </button>
-        <button type="button" onClick={() => history.back()}>
-          Cancel
-        </button>
-      </div>
+      <FormButtons busy={busy} submit="Make the plan" submitting="Reading the machine …" onCancel={() => history.back()} />
     </FieldForm>
   );
 }

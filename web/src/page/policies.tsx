@@ -1,7 +1,7 @@
 /** Policies: how restores treat the PVs of a device or of a tag. */
 import { useState } from "react";
 import { EditedEnd, useEdited } from "./edited";
-import { Field, FieldForm, TextField } from "./fields";
+import { Field, FieldForm, FormButtons, TextField } from "./fields";
 import { policyDraftOf, policyOf, type PolicyDraft } from "./policy_draft";
 import { PolicyFields } from "./policy_fields";
 import { policyParts } from "./policy_words";
@@ -222,14 +222,7 @@ function NewPolicy({ onClose, onMade }: { onClose: () => void; onMade: (id: stri
       </div>
       <PolicyFields draft={draft} onChange={set} path="policy.policy" legend={LEGEND} />
       <TextField label="Why" path="policy.comment" isWide lines={2} value={draft.comment} onValue={(text) => set("comment", text)} />
-      <div className="bar">
-        <button className="main" disabled={busy}>
-          {busy ? "Setting …" : "Set it"}
-        </button>
-        <button type="button" onClick={onClose}>
-          Cancel
-        </button>
-      </div>
+      <FormButtons busy={busy} submit="Set it" submitting="Setting …" onCancel={onClose} />
     </FieldForm>
   );
 }

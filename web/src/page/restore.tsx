@@ -7,7 +7,7 @@ import { useSession } from "./session";
 import { FieldForm, Field, TextField, typedDuration, typedNumber } from "./fields";
 import { ruleWords } from "./plan_draft";
 import { NewPlan } from "./plan_form";
-import { go } from "./snapshots";
+import { go } from "./places";
 import { displayOf, Fact } from "./pvs";
 import type { PvStore } from "./pv_store";
 import { ErrorText, FilteredGrid, ListTable, type ListColumn } from "./tables";

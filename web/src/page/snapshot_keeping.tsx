@@ -1,5 +1,6 @@
 /** What may be changed of a snapshot, which is all but its values: title, comment, labels; delete, undelete. */
 import { useState } from "react";
+import { FieldForm, FormButtons } from "./fields";
 import { useSession } from "./session";
 import { ErrorText } from "./tables";
 import { useActing } from "./use_call";
@@ -60,7 +61,7 @@ function LabelForm({ snapshot, onClose }: { snapshot: Snapshot; onClose: () => v
   const [title, setTitle] = useState(snapshot.title);
   const [comment, setComment] = useState(snapshot.comment);
   const [labels, setLabels] = useState(snapshot.labels.join(", "));
-  const { busy, error, act } = useActing();
+  const { busy, refusal, act } = useActing();
   const save = () =>
     act(async () => {
       const { id, etag } = snapshot;
@@ -72,14 +73,7 @@ function LabelForm({ snapshot, onClose }: { snapshot: Snapshot; onClose: () => v
       onClose();
     });
   return (
-    <form
-      className="stack"
-      aria-label="Edit the snapshot"
-      onSubmit={(event) => {
-        event.preventDefault();
-        save();
-      }}
-    >
+    <FieldForm label="Edit the snapshot" refusal={refusal} onSubmit={save}>
       <label className="wide">
         Title <input autoFocus value={title} onChange={(event) => setTitle(event.target.value)} />
       </label>
@@ -89,10 +83,7 @@ function LabelForm({ snapshot, onClose }: { snapshot: Snapshot; onClose: () => v
       <label className="wide">
         Labels <input placeholder="beam, shift 2" value={labels} onChange={(event) => setLabels(event.target.value)} />
       </label>
-      <button className="main" disabled={busy}>
-        {busy ? "Saving …" : "Save"}
-      </button>
-      <ErrorText text={error} isAlert />
-    </form>
+      <FormButtons busy={busy} submit="Save" submitting="Saving …" onCancel={onClose} />
+    </FieldForm>
   );
 }

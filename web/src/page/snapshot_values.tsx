@@ -7,7 +7,7 @@ import { Plot } from "./lazy_plot";
 import { displayOf, Fact, isPlottableArray } from "./pvs";
 import { saveFile } from "./save_file";
 import { useSession } from "./session";
-import { go } from "./snapshots";
+import { go } from "./places";
 import { FilteredGrid } from "./tables";
 import { valuesCsv } from "./values_csv";
 import { useAsked } from "./use_call";

@@ -2,6 +2,7 @@
 import { useMemo, useState } from "react";
 import { useSession } from "./session";
 import { Comparison } from "./comparison";
+import { go, stored } from "./places";
 import { Fact } from "./pvs";
 import { SnapshotKeeping } from "./snapshot_keeping";
 import { SnapshotValues } from "./snapshot_values";
@@ -10,10 +11,6 @@ import { ErrorText, ListTable, type ListColumn } from "./tables";
 import { useActing, useAsked, type Asked } from "./use_call";
 import { counted, enumWords, plural, secondsOf, spanText, timeText } from "./words";
 import { SnapshotSource, type Snapshot } from "../../gen/drey/snapshot/v1/snapshot_pb";
-import type { StateRef } from "../../gen/drey/common/v1/state_pb";
-
-export type StateInit = { state: Exclude<StateRef["state"], { case: undefined }> };
-export const stored = (id: string): StateInit => ({ state: { case: "snapshotId", value: id } });
 
 const MOST = 200;
 
@@ -22,10 +19,6 @@ function usePlace(): [string, string] {
   const [, , id = "", other = ""] = location.hash.split("/");
   return [id, other];
 }
-
-export const go = (...parts: string[]) => {
-  location.hash = `#/${parts.join("/")}`;
-};
 
 /** One by its id, which need not be among the newest, nor pass the filters; empty: none. */
 function useSnapshot(id: string): Asked<Snapshot | undefined> {

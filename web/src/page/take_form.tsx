@@ -1,7 +1,7 @@
 /** Take a snapshot: of what, from where, and who may be missing; a refusal names who was. */
 import { useState } from "react";
 import { ConnectError } from "@connectrpc/connect";
-import { Field, FieldForm, TextField, typedDuration, typedNumber } from "./fields";
+import { Field, FieldForm, FormButtons, TextField, typedDuration, typedNumber } from "./fields";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
 import { useSession } from "./session";
 import { ErrorText } from "./tables";
@@ -104,14 +104,7 @@ export function TakeForm({ onClose, onTaken }: { onClose: () => void; onTaken: (
         <TextField label="Never without" path="spec.gates.required" isWide placeholder="nobody in particular, or RF:* GUN:*" value={required} onValue={setRequired} />
         <TextField label="Monitors alive within seconds" path="spec.gates.max_age" size={5} placeholder="2" value={age} onValue={setAge} />
       </div>
-      <div className="bar">
-        <button className="main" disabled={busy}>
-          {busy ? "Taking …" : "Take it"}
-        </button>
-        <button type="button" onClick={onClose}>
-          Cancel
-        </button>
-      </div>
+      <FormButtons busy={busy} submit="Take it" submitting="Taking …" onCancel={onClose} />
       {coverage !== undefined && <MissingPvs coverage={coverage} busy={busy} onTake={takeWithout} />}
     </FieldForm>
   );
