@@ -6,7 +6,7 @@ from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as catalog
 from drey.policy.v1 import policy_service_pb2, policy_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from tests.e2e.conftest import Running
 
 
@@ -19,7 +19,7 @@ def _planned(running: Running, pv: catalog_pb2.Pv) -> restore_pb2.PlanItem:
     read = restore_service_pb2.ReadPlanRequest(id=plan.id)
     messages = restores.ReadPlan(read, **running.call())
     [item] = [item for message in messages for item in message.items]
-    assert digests.plan_digest(plan, [item]) == plan.digest
+    assert plan_digest(plan, [item]) == plan.digest
     return item
 
 

@@ -171,6 +171,7 @@ _REMEDIES = {
     "RESOURCE_EXHAUSTED": "end some of the calls that run with this key, or try again in a moment",
     "MALFORMED_MESSAGE": "client and server are of different versions: compare `drey --version`",
     "UNKNOWN_METHOD": "this version of the server does not have it yet",
+    "REHEARSAL_NOT_ISOLATED": "report this: a rehearsal must see its own machine alone",
     "APPROVAL_REQUIRED": "a second person has to approve the plan first",
 }
 

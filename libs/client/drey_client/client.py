@@ -113,9 +113,12 @@ class Client:
             raise from_call_error(error) from error
 
     async def stream(
-        self, method: Any, request: M, *, timeout_s: float = STREAM_TIMEOUT_S
+        self, method: Any, request: M, *, timeout_s: float | None = STREAM_TIMEOUT_S
     ) -> AsyncIterator[Any]:
-        """Messages of a stream of a stub that ends by itself. Leaving it cancels the call."""
+        """Messages of a stream of a stub that ends by itself. Leaving it cancels the call.
+
+        `timeout_s` None: however long it takes.
+        """
         call = method(request, timeout=timeout_s, metadata=self._metadata)
         try:
             async for message in call:

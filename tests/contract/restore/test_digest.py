@@ -21,7 +21,7 @@ import zstandard
 
 from drey.restore.v1 import restore_pb2, restore_service_pb2_grpc
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_cli import digests
+from drey_client import plan_digest as digests
 from drey_client.parts import whole_rows
 from drey_core.values import Columns
 from drey_restore.domain.digest import canonical, plan_digest

@@ -26,8 +26,8 @@ from drey.policy.v1 import policy_pb2, policy_service_pb2, policy_service_pb2_gr
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
-from drey_cli.digests import plan_digest
 from drey_cli.main import run
+from drey_client.plan_digest import plan_digest
 
 KEY = "drey-test-key"
 OLD = "01930000-0000-7000-8000-00000000aaaa"

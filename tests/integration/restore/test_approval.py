@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from drey.common.v1 import errors_pb2, selector_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from drey_runtime import status
 from drey_testing.restore_world import RestoreSite
 
@@ -38,7 +38,7 @@ async def approve(site: RestoreSite, plan: restore_pb2.Plan, **more: Any) -> res
     """As a second person does whose own program computes the digest."""
     who = more.pop("who", BOB)
     found = await site.stream("ReadPlan", pb.ReadPlanRequest(id=plan.id))
-    digest = digests.plan_digest(plan, [item for message in found for item in message.items])
+    digest = plan_digest(plan, [item for message in found for item in message.items])
     request = pb.ApprovePlanRequest(id=plan.id, digest=more.pop("digest", digest), **more)
     answer: restore_pb2.Approval = (await site.call("ApprovePlan", request, **who)).approval
     return answer

@@ -9,7 +9,7 @@ import pytest
 
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from drey_runtime import status
 from drey_testing.restore_world import RestoreSite
 
@@ -49,7 +49,7 @@ async def test_given_values_are_planned_written_and_undone(site: RestoreSite) ->
     assert items[limits].skip == Skip.SKIP_REASON_READ_ONLY
     assert items[magnets[2]].skip == Skip.SKIP_REASON_EQUAL
     assert items[magnets[0]].stored.float64_value == wanted[magnets[0]]
-    assert digests.plan_digest(plan, items.values()) == plan.digest
+    assert plan_digest(plan, items.values()) == plan.digest
     assert items[mode].target.enum_value.label == label
     ended = await site.ended((await site.execute(plan)).id)
     assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED, ended

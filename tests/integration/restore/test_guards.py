@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from drey.restore.v1 import restore_pb2
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import RestoreSite, RestoreWorld
@@ -59,7 +59,7 @@ async def slow_plan(site: RestoreSite, **rules: Any) -> restore_pb2.Plan:
 async def test_a_guard_that_breaks_stops_new_writes_and_is_named(site: RestoreSite) -> None:
     world = site.world
     plan = await slow_plan(site, guards=[NO_BEAM])
-    assert digests.plan_digest(plan, (await site.plan_items(plan.id)).values()) == plan.digest
+    assert plan_digest(plan, (await site.plan_items(plan.id)).values()) == plan.digest
     restore = await site.execute(plan)
     await until(world, {RAMPED: 2.0})
     await write(world, {CURRENT: 1.5})

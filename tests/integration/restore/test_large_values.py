@@ -14,8 +14,8 @@ import pytest
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_ca import open_table
-from drey_cli import digests
 from drey_client.parts import whole_rows
+from drey_client.plan_digest import plan_digest
 from drey_core.values import Columns
 from drey_machine import SimPv
 from drey_runtime.image import Image
@@ -70,7 +70,7 @@ async def test_a_waveform_of_ten_megabytes_is_put_back(site: RestoreSite) -> Non
     messages = await site.stream("ReadPlan", pb.ReadPlanRequest(id=plan.id))
     assert max(message.ByteSize() for message in messages) < MESSAGE
     items = list(whole_rows(item for message in messages for item in message.items))
-    assert digests.plan_digest(plan, items) == plan.digest
+    assert plan_digest(plan, items) == plan.digest
     wave = next(item for item in items if item.name == "L:WAVE")
     assert np.array_equal(wave.current.float64_array.elements, WAVE + 1)
     assert np.array_equal(wave.target.float64_array.elements, WAVE)

@@ -15,7 +15,7 @@ import pytest
 
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import RestoreSite, RestoreWorld
@@ -102,7 +102,7 @@ async def test_stages_and_completions_are_followed(site: RestoreSite) -> None:
     plan = await planned(site, names, snapshot_id=snapshot_id)
     assert [(s.stage, s.writes) for s in plan.stages] == [(-1, 1), (1, 1), (2, 2), (3, 1)]
     items = await site.plan_items(plan.id)
-    assert digests.plan_digest(plan, items.values()) == plan.digest
+    assert plan_digest(plan, items.values()) == plan.digest
     assert items[PLAIN[3]].skip == restore_pb2.SKIP_REASON_OUT_OF_RANGE
     assert items[DONE].policy.done_channel == f"{DONE}:ARRIVED"
     ended = await site.ended((await site.execute(plan, write_timeout=seconds(120))).id)
@@ -131,7 +131,7 @@ async def test_a_stage_that_is_not_verified_closes_its_gate(site: RestoreSite) -
     async def ran(most: int) -> tuple[restore_pb2.Restore, dict[str, restore_pb2.RestoreItem]]:
         gates = [{"after_stage": 0, "max_failed": most}]
         plan = await planned(site, names, snapshot_id=snapshot_id, gates=gates)
-        assert digests.plan_digest(plan, (await site.plan_items(plan.id)).values()) == plan.digest
+        assert plan_digest(plan, (await site.plan_items(plan.id)).values()) == plan.digest
         restore = await site.execute(plan, verify_timeout=seconds(1))
         ended = await site.ended(restore.id)
         return ended, await site.items(ended.id)
@@ -286,7 +286,7 @@ async def test_undo_brings_back_what_was_sent_where_nobody_has_changed_it(
 
     plan = await undo()
     items = await site.plan_items(plan.id)
-    assert digests.plan_digest(plan, items.values()) == plan.digest
+    assert plan_digest(plan, items.values()) == plan.digest
     assert sorted(items) == PLAIN[:3]  # what was equal was not written
     assert [(s.stage, s.writes) for s in plan.stages] == [(-2, 1), (-1, 1)]
     assert items[PLAIN[2]].skip == restore_pb2.SKIP_REASON_CHANGED_SINCE

@@ -15,7 +15,7 @@ import pytest
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_ca import open_table
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import RestoreSite, RestoreWorld
@@ -96,7 +96,7 @@ async def test_each_step_is_in_the_plan_in_the_journal_and_seen_before_the_next(
     snapshot_id = await store(world, FOLLOWS=9.0, INTEGER=7, PLAIN=5.0)
     plan = await planned(site, [FOLLOWS, INTEGER, PLAIN], snapshot_id=snapshot_id)
     items = await site.plan_items(plan.id)
-    assert digests.plan_digest(plan, items.values()) == plan.digest
+    assert plan_digest(plan, items.values()) == plan.digest
     steps = list(items[FOLLOWS].ramp_steps)
     assert steps == pytest.approx([1.8, 3.6, 5.4, 7.2])
     assert list(items[INTEGER].ramp_steps) == [2.0, 4.0, 5.0]

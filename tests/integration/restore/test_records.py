@@ -16,7 +16,7 @@ from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey_ca import open_table
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from drey_core.values import Columns, Kind
 from drey_machine import SimPv
 from drey_runtime import status
@@ -108,7 +108,7 @@ async def test_records_that_would_not_take_it_and_aliases_are_left_out(site: Res
     assert ".DISA" in items[DISABLED].warnings[0]
     assert PLAIN in items[ALIAS].warnings[0]
     assert {name: item.record for name, item in items.items() if item.record} == {ALIAS: PLAIN}
-    assert digests.plan_digest(plan, items.values()) == plan.digest
+    assert plan_digest(plan, items.values()) == plan.digest
     # what is switched is read anew by each plan
     await put(world, LOCKED__DISP=0.0, DISABLED__DISA=0.0, TURNED__DISA=1.0)
     again = await site.plan_items((await site.plan(snapshot_id)).id)

@@ -16,7 +16,7 @@ from drey.common.v1 import errors_pb2, selector_pb2, state_pb2, value_pb2
 from drey.events.v1.instances_pb2 import BreakersForced
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from drey_core.breaker import HELD_OPEN
 from drey_restore.usecases import beginning
 from drey_runtime import status
@@ -441,7 +441,7 @@ async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(
     assert plan.spec.state.snapshot_id == plan.snapshot_id == snapshot_id
     assert (plan.spec.comment, plan.spec.exact, plan.digest_recipe) == ("back", True, 3)
     items = await site.plan_items(plan.id)
-    assert digests.plan_digest(plan, items.values()) == plan.digest
+    assert plan_digest(plan, items.values()) == plan.digest
     written = [item for item in items.values() if item.HasField("target")]
     assert all(item.HasField("stored") and item.policy.completion for item in written)
     assert any(item.enum_labels for item in items.values())
@@ -480,9 +480,9 @@ async def test_a_plan_says_what_was_re_addressed_since_its_snapshot(site: Restor
         f"setpoint re-addressed since the snapshot: was OLD:SP, is {row.setpoint}"
     ]
     assert not items[moved[1]].warnings
-    assert digests.plan_digest(plan, items.values()) == plan.digest
+    assert plan_digest(plan, items.values()) == plan.digest
     items[moved[0]].ClearField("warnings")
-    assert digests.plan_digest(plan, items.values()) != plan.digest
+    assert plan_digest(plan, items.values()) != plan.digest
 
 
 async def test_chosen_pvs_are_edited_and_verified_by_what_was_written(site: RestoreSite) -> None:
@@ -510,7 +510,7 @@ async def test_chosen_pvs_are_edited_and_verified_by_what_was_written(site: Rest
     assert items[names[0]].stored.float64_value == stored[names[0]]["value"]
     assert items[names[0]].warnings == ["edited: the stored value * 0.5 + 0.25"]
     assert items[names[1]].target.float64_value == 1.75
-    assert digests.plan_digest(plan, items.values()) == plan.digest
+    assert plan_digest(plan, items.values()) == plan.digest
     ended = await site.ended((await site.execute(plan)).id)
     assert ended.all_verified, await site.items(ended.id)
     await site.machine.write_channels({name: stored[name]["value"] for name in names})

@@ -14,7 +14,7 @@ import pytest
 
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_cli import digests
+from drey_client.plan_digest import plan_digest
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import RestoreSite, RestoreWorld
@@ -72,7 +72,7 @@ async def stalled_plan(site: RestoreSite, **rules: Any) -> restore_pb2.Plan:
     await until(world, here)
     plan = await planned(site, names, snapshot_id=snapshot_id, **rules)
     assert plan.writes == len(names)
-    assert digests.plan_digest(plan, (await site.plan_items(plan.id)).values()) == plan.digest
+    assert plan_digest(plan, (await site.plan_items(plan.id)).values()) == plan.digest
     return plan
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from drey.restore.v1 import restore_pb2
-from drey_cli.digests import plan_digest
+from drey_client.plan_digest import plan_digest
 from drey_stack.page_files import page_files
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from drey_cli.commands.restore import get_plan, read_plan, read_restore, restore_command
-from drey_cli.commands.restore_run import ENDED, check_digest, exit_code
+from drey_cli.commands.restore_run import check_digest, exit_code
 from drey_cli.contracts import (
-    catalog_service_pb2,
     monitor_service_pb2,
     restore_pb2,
     restore_service_pb2,
     selector_pb2,
-    snapshot_pb2,
-    snapshot_service_pb2,
-    value_pb2,
 )
-from drey_cli.errors import CliError, ExitCode, from_item_error, from_rpc_error, usage_error
+from drey_cli.errors import CliError, ExitCode, from_client_error, from_item_error, usage_error
 from drey_cli.naming import plan_id
 from drey_cli.options import SPAN, argument, limit_option, option
 from drey_cli.render.restores import (
@@ -37,22 +32,15 @@ from drey_cli.session import CliSession, command, end_with
 from drey_client.parts import whole_rows
 
 if TYPE_CHECKING:
-    import grpc
     from google.protobuf.duration_pb2 import Duration
 
-    from drey_cli.rehearsing import KnownPv, Rehearsal
-    from drey_machine.rehearsed import SimMachine
-    from drey_stack.whole import Stack
+    from drey_machine.rehearsal import KnownPv, Rehearsal
+    from drey_machine.rehearsal_run import RehearsedCourse
 
 _SHOWN = 50
 _NAMES_AT_ONCE = 20_000
-_PVS_AT_ONCE = 2_000
 _EARLIER_RESTORES = 20
 """How many of the newest restores are looked at for how long writes took."""
-_SNAPSHOT_TRIES = 600
-_PLAN_TRIES = 20
-_DEADLINE_S = 600.0
-"""Catches what hangs, on a machine of any pace."""
 
 
 @command(
@@ -92,7 +80,8 @@ def rehearse(
     all of the plan was rehearsed and every PV verified, 4 if not.
     """
     from drey_cli.commands.up import running_in_foreground
-    from drey_cli.rehearsing import condition_names, make_rehearsal, rehearsed_items
+    from drey_client import ClientError
+    from drey_machine.rehearsal import condition_names, make_rehearsal, rehearsed_items
     from drey_stack.private import scratch_folder
 
     if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
@@ -128,14 +117,25 @@ def rehearse(
         running_in_foreground(session.out, "stopped", ExitCode.INTERRUPTED) as front,
         nullcontext(keep) if keep else scratch_folder("drey-rehearsal-") as folder,
     ):
-        walk = RehearsalWalk(session, folder, known_plan, rehearsal, requested)
-        course = front.run(walk.run())
+        from drey_machine.rehearsal_run import run_rehearsal
+
+        folder = folder.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        say = session.out.note
+        try:
+            course = front.run(run_rehearsal(folder, known_plan, rehearsal, requested, say))
+        except ClientError as error:
+            raise from_client_error(error) from error
+        except TimeoutError as error:
+            raise CliError(
+                "the simulated machine did not come up as it was made; see the logs with --keep"
+            ) from error
     _show_course(session, known_plan, rehearsal, course, limit)
 
 
 def _known_pvs(session: CliSession, names: Sequence[str]) -> dict[str, KnownPv]:
     """What is known now of PVs, by name; those that the catalog does not have are left out."""
-    from drey_cli.rehearsing import KnownPv
+    from drey_machine.rehearsal import KnownPv
 
     client = session.client
     rows: dict[int, Any] = {}
@@ -164,7 +164,7 @@ def _recorded_latencies(
     session: CliSession, items: Sequence[restore_pb2.PlanItem]
 ) -> dict[str, float]:
     """Seconds that the writes took in the newest restore that has them, by name of the PV."""
-    from drey_cli.rehearsing import recorded_seconds
+    from drey_machine.rehearsal import recorded_seconds
 
     client = session.client
     by_name = {item.name: item for item in items if item.HasField("target")}
@@ -180,264 +180,6 @@ def _recorded_latencies(
             items_then = read_restore(session, restore.id, everything=True)
             found = recorded_seconds(items_then, by_name) | found
     return found
-
-
-@dataclass
-class RehearsedCourse:
-    """What became of it there."""
-
-    plan: restore_pb2.Plan
-    restore: restore_pb2.Restore
-    items: list[restore_pb2.RestoreItem] = field(default_factory=list)
-    otherwise: dict[str, str] = field(default_factory=dict)
-
-
-class RehearsalWalk:
-    """The steps, with a machine and a stack of their own in `folder`."""
-
-    def __init__(
-        self,
-        session: CliSession,
-        folder: Path,
-        plan: restore_pb2.Plan,
-        rehearsal: Rehearsal,
-        requested: restore_service_pb2.ExecutePlanRequest,
-    ) -> None:
-        self._out, self._folder = session.out, folder.absolute()
-        self._plan, self._rehearsal, self._requested = plan, rehearsal, requested
-        self._call: dict[str, Any] = {}
-        self._channel: grpc.aio.Channel
-
-    async def run(self) -> RehearsedCourse:
-        """Take the state there, change the machine to what it is now, plan, execute, read."""
-        import asyncio
-
-        import grpc
-
-        from drey_cli.rehearsing import planned_otherwise
-        from drey_stack.whole import Stack, StackOptions
-
-        say = self._out.note
-        self._folder.mkdir(parents=True, exist_ok=True)
-        async with AsyncExitStack() as started:
-            say(f"simulating {plural(len(self._rehearsal.now.channels), 'channel')} on loopback")
-            machine = await started.enter_async_context(AsyncExitStack())
-            before = await self._enter_machine(machine, self._rehearsal.stored, (0, 0))
-            options = StackOptions(self._folder / "state", epics=before.environment, fsync=False)
-            stack = await started.enter_async_context(Stack(options))
-            self._call = {
-                "metadata": (("authorization", f"Bearer {stack.key}"),),
-                "timeout": _DEADLINE_S,
-            }
-            self._channel = await started.enter_async_context(_open_channel(stack))
-            try:
-                await self._create_pvs()
-                await self._wait_connected(self._rehearsal.stored, before.ports[0])
-                snapshot_id = await self._take_stored()
-                await machine.aclose()
-                await self._wait_connected(None, before.ports[0])
-                await self._enter_machine(machine, self._rehearsal.now, before.ports)
-                await self._wait_connected(self._rehearsal.now, before.ports[0])
-                say("making the same plan there")
-                # labels and limits of the machine that came back may be known a moment later
-                for _ in range(_PLAN_TRIES):
-                    plan, items = await self._make_plan(snapshot_id)
-                    otherwise = planned_otherwise(self._rehearsal.items, items)
-                    if not otherwise:
-                        break
-                    await asyncio.sleep(0.5)
-                course = RehearsedCourse(plan, restore_pb2.Restore(), otherwise=otherwise)
-                if plan.writes:
-                    say(f"executing {plural(plan.writes, 'write')} there")
-                    await self._execute(course)
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc_error(error, server=stack.server) from error
-            except TimeoutError as error:
-                raise CliError(
-                    "the simulated machine did not come up as it was made; see the logs with --keep"
-                ) from error
-        return course
-
-    async def _enter_machine(
-        self, scope: AsyncExitStack, served: SimMachine, ports: tuple[int, int]
-    ) -> Any:
-        from drey_stack.simulated import SimulatedMachine
-
-        folder = self._folder / "machine"
-        folder.mkdir(exist_ok=True)
-        channels = folder / "channels.json"
-        served.write(channels)
-        port, repeater = (str(each) for each in ports)
-        words = ("rehearse", "--channels", str(channels), "--port", port)
-        return await scope.enter_async_context(
-            SimulatedMachine(folder, command=(*words, "--repeater-port", repeater))
-        )
-
-    async def _create_pvs(self) -> None:
-        from drey.catalog.v1 import catalog_service_pb2_grpc
-
-        catalog = catalog_service_pb2_grpc.CatalogServiceStub(self._channel)
-        pvs = self._rehearsal.pvs
-        for start in range(0, len(pvs), _PVS_AT_ONCE):
-            request = catalog_service_pb2.BatchCreatePvsRequest(
-                pvs=pvs[start : start + _PVS_AT_ONCE], request_id=str(uuid4())
-            )
-            answer = await catalog.BatchCreatePvs(request, **self._call)
-            refused = {
-                pv.name: result.error
-                for pv, result in zip(request.pvs, answer.results, strict=True)
-                if result.HasField("error")
-            }
-            for name, error in refused.items():
-                raise from_item_error(error, subject=f"the rehearsal's catalog refused {name}")
-
-    async def _wait_connected(self, served: SimMachine | None, port: int) -> None:
-        """Wait until the channels of a machine have values: of this machine, and no other."""
-        import asyncio
-
-        from drey.monitor.v1 import monitor_service_pb2_grpc
-
-        monitor = monitor_service_pb2_grpc.MonitorServiceStub(self._channel)
-        addresses = self._catalog_addresses()
-        wanted = 0 if served is None else len(addresses & {c.served_at for c in served.channels})
-        request = monitor_service_pb2.GetMonitorStatusRequest()
-        everything = selector_pb2.Selector(all=True)
-        values = monitor_service_pb2.GetValuesRequest(selector=everything, with_metadata=True)
-        connected = value_pb2.CONNECTION_STATE_CONNECTED
-        labels = {} if served is None else _known_labels(served)
-        async with asyncio.timeout(_DEADLINE_S):
-            while True:
-                status = await monitor.GetMonitorStatus(request, **self._call)
-                if sum(shard.connected for shard in status.shards) == wanted:
-                    there, unlabeled = 0, dict(labels)
-                    async for message in monitor.GetValues(values, **self._call):
-                        for row in message.rows:
-                            there += row.setpoint.state == connected
-                            there += row.readback.state == connected
-                        for metadata in message.metadata:
-                            refuse_other_hosts(metadata, port)
-                            for channel in (metadata.setpoint, metadata.readback):
-                                if unlabeled.get(channel.address) == [*channel.enum_labels]:
-                                    del unlabeled[channel.address]
-                    # of a large value each part counts; of done channels nothing is known here
-                    if there >= wanted and not unlabeled.keys() & addresses:
-                        return
-                await asyncio.sleep(0.05)
-
-    def _catalog_addresses(self) -> set[str]:
-        """Of the channels that the catalog has; done channels are not in it."""
-        return {
-            channel.address
-            for pv in self._rehearsal.pvs
-            for channel in (pv.setpoint, pv.readback)
-            if channel.address
-        }
-
-    async def _take_stored(self) -> str:
-        """Take the snapshot as soon as the image has all that the machine serves."""
-        import asyncio
-
-        import grpc
-
-        from drey.snapshot.v1 import snapshot_service_pb2_grpc
-
-        snapshots = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel)
-        spec = snapshot_pb2.SnapshotSpec(
-            selector=selector_pb2.Selector(names=list(self._rehearsal.items)),
-            source=snapshot_pb2.SNAPSHOT_SOURCE_IMAGE,
-            gates=snapshot_pb2.Gates(max_missing=self._not_stored()),
-            title_template="as stored",
-        )
-        why = ""
-        for _ in range(_SNAPSHOT_TRIES):
-            request = snapshot_service_pb2.TakeSnapshotRequest(spec=spec, request_id=str(uuid4()))
-            try:
-                response = await snapshots.TakeSnapshot(request, **self._call)
-            except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
-                    raise
-                why = error.details() or ""
-            else:
-                if response.HasField("snapshot"):
-                    return response.snapshot.id
-                why = response.job.error.message or response.job.phase
-            await asyncio.sleep(0.2)
-        raise CliError(f"no snapshot there: {why}")
-
-    def _not_stored(self) -> int:
-        """PVs of which the source has no value of a channel."""
-        stored = {channel.served_at for channel in self._rehearsal.stored.channels}
-        addresses = (
-            {channel.address for channel in (pv.setpoint, pv.readback) if channel.address}
-            for pv in self._rehearsal.pvs
-            if pv.name in self._rehearsal.items
-        )
-        return sum(not each <= stored for each in addresses)
-
-    async def _make_plan(
-        self, snapshot_id: str
-    ) -> tuple[restore_pb2.Plan, list[restore_pb2.PlanItem]]:
-        from drey.restore.v1 import restore_service_pb2_grpc
-        from drey_cli.rehearsing import rehearsal_spec
-
-        restores = restore_service_pb2_grpc.RestoreServiceStub(self._channel)
-        spec = rehearsal_spec(self._plan, snapshot_id)
-        request = restore_service_pb2.CreatePlanRequest(spec=spec, request_id=str(uuid4()))
-        plan = (await restores.CreatePlan(request, **self._call)).plan
-        read = restore_service_pb2.ReadPlanRequest(id=plan.id)
-        rows = [row async for each in restores.ReadPlan(read, **self._call) for row in each.items]
-        return plan, list(whole_rows(rows))
-
-    async def _execute(self, course: RehearsedCourse) -> None:
-        from drey.restore.v1 import restore_service_pb2_grpc
-
-        restores = restore_service_pb2_grpc.RestoreServiceStub(self._channel)
-        request = restore_service_pb2.ExecutePlanRequest()
-        request.CopyFrom(self._requested)
-        request.plan_id, request.digest = course.plan.id, course.plan.digest
-        request.request_id = str(uuid4())
-        restore = (await restores.ExecutePlan(request, **self._call)).restore
-        # A device may take longer than any deadline of a call.
-        watch = restore_service_pb2.WatchRestoreRequest(id=restore.id)
-        async for response in restores.WatchRestore(watch, metadata=self._call["metadata"]):
-            course.restore = response.restore
-        if state_of(course.restore) not in ENDED:
-            raise CliError("the rehearsal's watch ended before its restore did")
-        read = restore_service_pb2.ReadRestoreRequest(id=restore.id)
-        rows = [
-            row async for each in restores.ReadRestore(read, **self._call) for row in each.items
-        ]
-        course.items = list(whole_rows(rows))
-
-
-def _known_labels(served: SimMachine) -> dict[str, list[str]]:
-    """Labels of the enumerations, by address; without the empty ones at the end, as EPICS tells."""
-    found = {}
-    for channel in served.channels:
-        labels = [*channel.labels] if channel.kind == "enum" and channel.single else []
-        while labels and not labels[-1]:
-            labels.pop()
-        if labels:
-            found[channel.served_at] = labels
-    return found
-
-
-def _open_channel(stack: Stack) -> grpc.aio.Channel:
-    return stack.channel(
-        **{"grpc.max_receive_message_length": 16 << 20, "grpc.max_send_message_length": 32 << 20}
-    )
-
-
-def refuse_other_hosts(row: Any, port: int) -> None:
-    """Refuse to go on where a channel is served by another IOC than that of the rehearsal."""
-    for metadata in (row.setpoint, row.readback):
-        if metadata.host and metadata.host.rpartition(":")[2] != str(port):
-            raise CliError(
-                f"{row.name}: {metadata.address} is served by {metadata.host}, which is not the"
-                f" simulated machine at port {port}; nothing was written",
-                reason="REHEARSAL_NOT_ISOLATED",
-                remedy="report this: a rehearsal must see its own machine alone",
-            )
 
 
 # ---- what is shown

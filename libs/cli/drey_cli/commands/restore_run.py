@@ -15,7 +15,6 @@ from drey_cli.commands.restore import (
     show_restore,
 )
 from drey_cli.contracts import restore_pb2, restore_service_pb2
-from drey_cli.digests import RECIPE, plan_digest
 from drey_cli.errors import CliError, ExitCode, from_item_error
 from drey_cli.naming import plan_id, restore_id
 from drey_cli.options import (
@@ -31,6 +30,7 @@ from drey_cli.options import (
 from drey_cli.render.restores import plan_facts, restore_facts, state_of, verdict_counts
 from drey_cli.render.words import plural
 from drey_cli.session import CliSession, command, end_with
+from drey_client.plan_digest import RECIPE, plan_digest
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration

@@ -10,9 +10,8 @@ from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import value_pb2
 from drey.monitor.v1 import watch_pb2
 from drey.restore.v1 import restore_pb2
-from drey_cli.commands.restore_rehearse import refuse_other_hosts
-from drey_cli.errors import CliError
-from drey_cli.rehearsing import (
+from drey_client import ClientError
+from drey_machine.rehearsal import (
     KnownPv,
     condition_names,
     make_rehearsal,
@@ -20,6 +19,7 @@ from drey_cli.rehearsing import (
     recorded_seconds,
     rehearsed_items,
 )
+from drey_machine.rehearsal_run import refuse_other_hosts
 
 
 def _item(name: str = "X", now: float = 1.0, then: float = 2.0, **more: Any) -> Any:
@@ -148,5 +148,5 @@ def test_a_plan_that_is_another_one_there_is_said() -> None:
 def test_another_host_than_the_simulated_machine_is_refused() -> None:
     row = watch_pb2.MetadataRow(name="X", setpoint={"address": "X", "host": "localhost:5064"})
     refuse_other_hosts(row, 5064)
-    with pytest.raises(CliError, match="not the simulated machine at port 7"):
+    with pytest.raises(ClientError, match="not the simulated machine at port 7"):
         refuse_other_hosts(row, 7)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from drey_cli.contracts import catalog_pb2, restore_pb2, state_pb2, value_pb2
+from drey.catalog.v1 import catalog_pb2
+from drey.common.v1 import state_pb2, value_pb2
+from drey.restore.v1 import restore_pb2
 from drey_machine.rehearsed import (
     NUMBERS,
     SimChannel,

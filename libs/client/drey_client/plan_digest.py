@@ -11,11 +11,12 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from drey_cli.contracts import catalog_pb2, restore_pb2, value_pb2
-
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
+    from drey.catalog.v1 import catalog_pb2
+    from drey.common.v1 import value_pb2
+    from drey.restore.v1 import restore_pb2
 
 RECIPE = 3
 _NAN = float("nan")
