@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,8 @@ from drey_cli.render.table import (
     text_field,
     text_of,
 )
-from drey_cli.render.values import format_value
-from drey_cli.render.words import format_span, format_stamp, plural, short_name
+from drey_cli.render.values import value_text
+from drey_cli.render.words import format_span, format_stamp, plural, short_name, stamp_text
 from drey_cli.session import CliSession, command
 
 if TYPE_CHECKING:
@@ -171,9 +171,9 @@ def _values_table(items: Sequence[restore_pb2.RestoreItem], limit: int) -> Table
         shown,
         number_field("stage", lambda item: str(item.stage)),
         text_field("PV", lambda item: item.name),
-        number_field("before", lambda item: _value_text(item, "before")),
+        number_field("before", lambda item: value_text(item, "before")),
         number_field("sent", _sent_text),
-        number_field("after", lambda item: _value_text(item, "seen")),
+        number_field("after", lambda item: value_text(item, "seen")),
         text_field("verdict", _verdict_text),
         text_field("status", lambda item: item.epics_status),
     )
@@ -182,17 +182,13 @@ def _values_table(items: Sequence[restore_pb2.RestoreItem], limit: int) -> Table
     return table
 
 
-def _value_text(item: restore_pb2.RestoreItem, name: str, *, full: bool = False) -> str:
-    return format_value(getattr(item, name), full=full) if item.HasField(name) else ""  # type: ignore[arg-type]
-
-
 def _sent_text(item: restore_pb2.RestoreItem, *, full: bool = False) -> str:
     """What was sent: the target, unless only steps of its ramp were, or nothing."""
     if not item.HasField("send_time"):
         return ""
     if item.verdict == restore_pb2.VERDICT_RAMP_STOPPED:
-        return f"{plural(item.ramp_steps_sent, 'step')} to {_value_text(item, 'target', full=full)}"
-    return _value_text(item, "target", full=full)
+        return f"{plural(item.ramp_steps_sent, 'step')} to {value_text(item, 'target', full=full)}"
+    return value_text(item, "target", full=full)
 
 
 def _verdict_text(item: restore_pb2.RestoreItem) -> str:
@@ -201,15 +197,19 @@ def _verdict_text(item: restore_pb2.RestoreItem) -> str:
 
 # ---- export
 
-_ACT_COLUMNS = (
-    *("number", "time", "by", "roles", "from", "action", "object", "request"),
-    *("before", "after", "hash"),
-)
-_PV_COLUMNS = (
-    *("restore", "plan", "plan digest", "planned by", "approval", "executed by", "from"),
-    *("stage", "PV", "before", "sent", "after", "readback", "verdict", "status"),
-    *("send time", "complete time"),
-)
+_ACT_COLUMNS: dict[str, Callable[[AuditEvent], object]] = {
+    "number": lambda act: act.sequence,
+    "time": lambda act: format_stamp(act.time, utc=True),
+    "by": lambda act: act.actor.principal,
+    "roles": lambda act: " ".join(act.actor.roles),
+    "from": lambda act: act.address,
+    "action": lambda act: act.action,
+    "object": lambda act: act.target,
+    "request": lambda act: act.request_id,
+    "before": lambda act: act.before_json,
+    "after": lambda act: act.after_json,
+    "hash": lambda act: act.hash.hex(),
+}
 
 
 @command(
@@ -267,21 +267,29 @@ def export(
 
 def act_rows(acts: Iterable[AuditEvent]) -> Iterator[str]:
     """Acts as lines of CSV."""
-    return csv_lines(_ACT_COLUMNS, map(_act_cells, acts))
+    return csv_lines(_ACT_COLUMNS, acts)
 
 
 def pv_rows(record: AuditedRestore) -> Iterator[str]:
     """The PVs of a restore as lines of CSV, each with who restored and by which plan."""
-    who = _who(record).values()
-    return csv_lines(_PV_COLUMNS, ((*who, *_item_cells(item)) for item in record.items))
 
+    def same_text(text: str) -> Callable[[restore_pb2.RestoreItem], object]:
+        return lambda _: text
 
-def _act_cells(act: AuditEvent) -> tuple[object, ...]:
-    return (
-        *(act.sequence, format_stamp(act.time, utc=True), act.actor.principal),
-        *(" ".join(act.actor.roles), act.address, act.action, act.target),
-        *(act.request_id, act.before_json, act.after_json, act.hash.hex()),
-    )
+    columns = {name.replace("_", " "): same_text(text) for name, text in _who(record).items()}
+    columns |= {
+        "stage": lambda item: item.stage,
+        "PV": lambda item: item.name,
+        "before": lambda item: value_text(item, "before", full=True),
+        "sent": lambda item: _sent_text(item, full=True),
+        "after": lambda item: value_text(item, "seen", full=True),
+        "readback": lambda item: value_text(item, "readback", full=True),
+        "verdict": _verdict_text,
+        "status": lambda item: item.epics_status,
+        "send time": lambda item: stamp_text(item, "send_time", utc=True),
+        "complete time": lambda item: stamp_text(item, "complete_time", utc=True),
+    }
+    return csv_lines(columns, record.items)
 
 
 def _who(record: AuditedRestore) -> dict[str, str]:
@@ -295,18 +303,6 @@ def _who(record: AuditedRestore) -> dict[str, str]:
         "executed_by": restore.actor.principal,
         "from": _executed_from(record),
     }
-
-
-def _item_cells(item: restore_pb2.RestoreItem) -> tuple[object, ...]:
-    def time_text(name: str) -> str:
-        return format_stamp(getattr(item, name), utc=True) if item.HasField(name) else ""  # type: ignore[arg-type]
-
-    return (
-        *(item.stage, item.name, _value_text(item, "before", full=True)),
-        *(_sent_text(item, full=True), _value_text(item, "seen", full=True)),
-        *(_value_text(item, "readback", full=True), _verdict_text(item), item.epics_status),
-        *(time_text("send_time"), time_text("complete_time")),
-    )
 
 
 # ---- replay
@@ -390,7 +386,7 @@ def _item_entries(item: restore_pb2.RestoreItem) -> Iterator[CourseEntry]:
     sent = item.send_time.ToNanoseconds()
     document = {"item": item, "items": 1}
     name = text_of(item.name)
-    values = f"{text_of(_value_text(item, 'before'))} → {text_of(_sent_text(item))}"
+    values = f"{text_of(value_text(item, 'before'))} → {text_of(_sent_text(item))}"
     yield CourseEntry(sent, f"stage {item.stage}: sent {name}: {values}", document)
     if item.HasField("complete_time"):
         complete = item.complete_time.ToNanoseconds()
@@ -399,7 +395,7 @@ def _item_entries(item: restore_pb2.RestoreItem) -> Iterator[CourseEntry]:
         text = f"stage {item.stage}: complete {name}: {status}after {took}; {_verdict_text(item)}"
         yield CourseEntry(complete, text, document)
     if item.HasField("interference"):
-        told = text_of(_value_text(item, "interference"))
+        told = text_of(value_text(item, "interference"))
         text = f"stage {item.stage}: somebody else changed {name} to {told}"
         yield CourseEntry(item.interference.receive_time_ns, text, document)
 

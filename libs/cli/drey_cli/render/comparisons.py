@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from drey_cli.contracts import compare_pb2, monitor_service_pb2, value_pb2
-from drey_cli.render.table import Cell, Column, Table
+from drey_cli.render.table import Cell, Column, Table, number_field, table_of, text_field
 from drey_cli.render.values import value_cell
 from drey_cli.render.words import format_count, plural, short_name
 
@@ -22,17 +22,17 @@ _CLASS_STYLE = {
 
 def comparison_table(summary: compare_pb2.ComparisonSummary) -> Table:
     """Counts of channels by class."""
-    table = Table(
-        (Column("channels"), Column("setpoints", right=True), Column("readbacks", right=True))
-    )
-    for count in summary.counts:
+
+    def class_cell(count: compare_pb2.ClassCount) -> Cell:
         name = short_name(compare_pb2.DifferenceClass, count.difference_class)
-        table.add(
-            Cell(name, _CLASS_STYLE.get(name, "yellow")),
-            format_count(count.setpoints),
-            format_count(count.readbacks),
-        )
-    return table
+        return Cell(name, _CLASS_STYLE.get(name, "yellow"))
+
+    return table_of(
+        summary.counts,
+        text_field("channels", class_cell),
+        number_field("setpoints", lambda count: format_count(count.setpoints)),
+        number_field("readbacks", lambda count: format_count(count.readbacks)),
+    )
 
 
 def comparison_notes(

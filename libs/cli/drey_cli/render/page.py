@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from html import escape
 
 from drey_cli.render.table import Table, text_of
 
-Cells = Iterable[tuple[str, str]]
-"""(class, text) of each cell of a row; the class may be empty."""
 PAGE_END = "</body></html>\n"
 _STYLE = """
 :root { color-scheme: light dark }
@@ -20,7 +17,7 @@ th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #8884
 th { border-bottom: 2px solid #8888; white-space: nowrap }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td.pv { font-family: ui-monospace, monospace; white-space: nowrap }
-td.digest { font-family: ui-monospace, monospace; word-break: break-all }
+td { overflow-wrap: anywhere }
 .warnings { border-left: 5px solid #c60; padding: .1rem 1rem; background: #f902 }
 .alarm { color: #c00; font-weight: 600 }
 @media (prefers-color-scheme: dark) { .alarm { color: #f77 } }
@@ -42,23 +39,17 @@ def page_head(title: str, heading: str) -> str:
     )
 
 
-def facts_html(facts: Table) -> str:
-    """A table of names and what is known of them."""
-    rows = (
-        (("", text_of(name)), ("digest" if text_of(name) == "digest" else "", text_of(value)))
-        for name, value in facts.rows
-    )
-    return html_table((), rows)
-
-
-def html_table(titles: Sequence[str], rows: Iterable[Cells]) -> str:
-    """A table, without a head where there are no titles."""
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    lines = [f"<table>{f'<tr>{head}</tr>' if head else ''}"]
-    for cells in rows:
+def html_table(table: Table) -> str:
+    """A table, without a head where its columns have no titles."""
+    headed = any(column.title for column in table.columns)
+    lines = ["<table>"]
+    if headed:
+        head = "".join(f"<th>{escape(column.title)}</th>" for column in table.columns)
+        lines.append(f"<tr>{head}</tr>")
+    for row in table.rows:
         tds = (
-            f"<td class={kind}>{escape(text)}</td>" if kind else f"<td>{escape(text)}</td>"
-            for kind, text in cells
+            f"<td{f' class={column.css}' if column.css else ''}>{escape(text_of(cell))}</td>"
+            for column, cell in zip(table.columns, row, strict=True)
         )
         lines.append(f"<tr>{''.join(tds)}</tr>")
     return "\n".join([*lines, "</table>"])

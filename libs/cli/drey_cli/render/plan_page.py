@@ -7,20 +7,16 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from drey_cli.contracts import catalog_pb2, restore_pb2
-from drey_cli.render.page import PAGE_END, Cells, facts_html, html_table, page_head
+from drey_cli.render.page import PAGE_END, html_table, page_head
 from drey_cli.render.pvs import source_text
 from drey_cli.render.restores import plan_facts
-from drey_cli.render.spreadsheet import csv_document
-from drey_cli.render.values import alarm_cell, format_value
+from drey_cli.render.spreadsheet import csv_lines
+from drey_cli.render.table import Field, number_field, table_of, text_field
+from drey_cli.render.values import alarm_cell, value_text
 from drey_cli.render.words import format_time, plural, short_name
 
 if TYPE_CHECKING:
     from drey.common.v1.value_pb2 import Value
-
-_COLUMNS = (
-    *("stage", "PV", "address", "now", "now alarm", "now time", "stored", "stored alarm"),
-    *("target", "delta", "tolerances", "completion", "left out", "notes"),
-)
 
 
 def plan_html(plan: restore_pb2.Plan, items: Sequence[restore_pb2.PlanItem], *, utc: bool) -> str:
@@ -31,86 +27,87 @@ def plan_html(plan: restore_pb2.Plan, items: Sequence[restore_pb2.PlanItem], *, 
     parts = [page_head(f"Plan {plan.id}", heading)]
     if told:
         parts.append(f"<section class=warnings><h2>Warnings: {plural(len(told), 'write')}</h2>")
-        parts.append(html_table(("PV", "what to know"), (_warning_cells(item) for item in told)))
+        parts.append(html_table(table_of(told, _PV, _warnings_field("what to know"))))
         parts.append("</section>")
     parts.append("<h2>The plan</h2>")
-    parts.append(facts_html(plan_facts(plan, utc=utc)))
+    parts.append(html_table(plan_facts(plan, utc=utc)))
     for stage in plan.stages:
         rows = [item for item in writes if item.stage == stage.stage]
         parts.append(f"<h2>Stage {stage.stage}: {plural(len(rows), 'write')}</h2>")
-        parts.append(html_table(_WRITE_TITLES, (_write_cells(item, utc) for item in rows)))
+        parts.append(html_table(table_of(rows, *_write_fields(utc))))
     for skip in plan.skips:
         reason = short_name(restore_pb2.SkipReason, skip.reason)
         rows = [item for item in items if item.skip == skip.reason]
         parts.append(f"<h2>Left out, {escape(reason)}: {plural(len(rows), 'PV')}</h2>")
-        parts.append(html_table(_SKIP_TITLES, (_skip_cells(item) for item in rows)))
+        fields = (
+            _PV,
+            _value_field("now", "current"),
+            _value_field("stored", "stored"),
+            _warnings_field("why"),
+        )
+        parts.append(html_table(table_of(rows, *fields)))
     return "\n".join([*parts, PAGE_END])
 
 
-_WRITE_TITLES = (
-    *("PV", "now", "since", "alarm", "stored", "alarm", "target", "delta", "tolerances"),
-    *("completes by", "notes"),
-)
-_SKIP_TITLES = ("PV", "now", "stored", "why")
+def _value_field(title: str, name: str) -> Field[restore_pb2.PlanItem]:
+    return number_field(title, lambda item: value_text(item, name))
 
 
-def _warning_cells(item: restore_pb2.PlanItem) -> Cells:
-    return ("pv", item.name), ("", "; ".join(item.warnings))
+_PV: Field[restore_pb2.PlanItem] = text_field("PV", lambda item: item.name, css="pv")
 
 
-def _write_cells(item: restore_pb2.PlanItem, utc: bool) -> Cells:
+def _warnings_field(title: str) -> Field[restore_pb2.PlanItem]:
+    return text_field(title, lambda item: "; ".join(item.warnings))
+
+
+def _write_fields(utc: bool) -> Sequence[Field[restore_pb2.PlanItem]]:
     return (
-        ("pv", item.name),
-        ("number", _value_text(item, "current")),
-        ("", _time(item.current, utc)),
-        ("alarm", alarm_cell(item.current).text),
-        ("number", _value_text(item, "stored")),
-        ("alarm", alarm_cell(item.stored).text if item.HasField("stored") else ""),
-        ("number", _value_text(item, "target")),
-        ("number", f"{item.delta:+.6g}" if item.HasField("delta") else ""),
-        ("number", f"{item.deviation:.3g}" if item.HasField("deviation") else ""),
-        ("", _policy_text(item)),
-        ("", "; ".join(item.warnings)),
-    )
-
-
-def _skip_cells(item: restore_pb2.PlanItem) -> Cells:
-    return (
-        ("pv", item.name),
-        ("number", _value_text(item, "current")),
-        ("number", _value_text(item, "stored")),
-        ("", "; ".join(item.warnings)),
+        _PV,
+        _value_field("now", "current"),
+        text_field("since", lambda item: _time(item.current, utc)),
+        text_field("alarm", lambda item: alarm_cell(item.current), css="alarm"),
+        _value_field("stored", "stored"),
+        text_field("alarm", _stored_alarm, css="alarm"),
+        _value_field("target", "target"),
+        number_field("delta", lambda item: f"{item.delta:+.6g}" if item.HasField("delta") else ""),
+        number_field(
+            "tolerances",
+            lambda item: f"{item.deviation:.3g}" if item.HasField("deviation") else "",
+        ),
+        text_field("completes by", _policy_text),
+        _warnings_field("notes"),
     )
 
 
 def plan_csv(items: Iterable[restore_pb2.PlanItem], *, utc: bool) -> str:
     """One line a PV, writes and what is left out; whole values, times as they are shown."""
-    return csv_document(_COLUMNS, (_csv_row(item, utc) for item in items))
-
-
-def _csv_row(item: restore_pb2.PlanItem, utc: bool) -> tuple[object, ...]:
-    skip = short_name(restore_pb2.SkipReason, item.skip)
-    return (
-        "" if skip else item.stage,
-        item.name,
-        item.address,
-        _value_text(item, "current", full=True),
-        alarm_cell(item.current).text,
-        _time(item.current, utc),
-        _value_text(item, "stored", full=True),
-        alarm_cell(item.stored).text if item.HasField("stored") else "",
-        _value_text(item, "target", full=True),
-        repr(item.delta) if item.HasField("delta") else "",
-        repr(item.deviation) if item.HasField("deviation") else "",
-        _policy_text(item),
-        skip,
-        "; ".join(item.warnings),
+    return "".join(
+        csv_lines(
+            {
+                "stage": lambda item: "" if item.skip else item.stage,
+                "PV": lambda item: item.name,
+                "address": lambda item: item.address,
+                "now": lambda item: value_text(item, "current", full=True),
+                "now alarm": lambda item: alarm_cell(item.current).text,
+                "now time": lambda item: _time(item.current, utc),
+                "stored": lambda item: value_text(item, "stored", full=True),
+                "stored alarm": _stored_alarm,
+                "target": lambda item: value_text(item, "target", full=True),
+                "delta": lambda item: repr(item.delta) if item.HasField("delta") else "",
+                "tolerances": lambda item: (
+                    repr(item.deviation) if item.HasField("deviation") else ""
+                ),
+                "completion": _policy_text,
+                "left out": lambda item: short_name(restore_pb2.SkipReason, item.skip),
+                "notes": lambda item: "; ".join(item.warnings),
+            },
+            items,
+        )
     )
 
 
-def _value_text(item: restore_pb2.PlanItem, name: str, *, full: bool = False) -> str:
-    value: Value | None = getattr(item, name) if item.HasField(name) else None  # type: ignore[arg-type]
-    return "" if value is None else format_value(value, full=full)
+def _stored_alarm(item: restore_pb2.PlanItem) -> str:
+    return alarm_cell(item.stored).text if item.HasField("stored") else ""
 
 
 def _time(value: Value, utc: bool) -> str:

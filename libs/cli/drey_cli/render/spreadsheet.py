@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
+T = TypeVar("T")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def csv_document(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """All of `csv_lines`."""
-    return "".join(csv_lines(columns, rows))
-
-
-def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """One line a row, as CSV.
+def csv_lines(columns: Mapping[str, Callable[[T], object]], items: Iterable[T]) -> Iterator[str]:
+    """A line of titles, and one for each item, as CSV. `columns`: title, and an item's cell of it.
 
     Names, labels and texts come from IOCs and other people. A spreadsheet would calculate what
     begins like a formula; it shows it as it is behind an apostrophe. Numbers stay numbers.
     """
     yield _csv_line(columns)
-    for row in rows:
-        yield _csv_line(map(_plain_cell, row))
+    for item in items:
+        yield _csv_line(_plain_cell(cell(item)) for cell in columns.values())
 
 
 def _csv_line(cells: Iterable[object]) -> str:

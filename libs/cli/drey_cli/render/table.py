@@ -27,11 +27,15 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """Heading; `right` for numbers; `fold` for text that may be cut to fit a terminal."""
+    """Heading; `right` for numbers; `fold` for text that may be cut to fit a terminal.
+
+    `css`: class of its cells on a page for the logbook.
+    """
 
     title: str
     right: bool = False
     fold: bool = False
+    css: str = ""
 
 
 _ID_HEAD = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-(?=[0-9a-f]{12}\b)")
@@ -64,13 +68,15 @@ class Field(NamedTuple, Generic[T]):
     cell: Callable[[T], Cell | str]
 
 
-def text_field(title: str, cell: Callable[[T], Cell | str], *, fold: bool = False) -> Field[T]:
+def text_field(
+    title: str, cell: Callable[[T], Cell | str], *, fold: bool = False, css: str = ""
+) -> Field[T]:
     """A column of text; `fold` where it may be cut to fit a terminal."""
-    return Field(Column(title, fold=fold), cell)
+    return Field(Column(title, fold=fold, css=css), cell)
 
 
 def number_field(title: str, cell: Callable[[T], Cell | str]) -> Field[T]:
-    return Field(Column(title, right=True), cell)
+    return Field(Column(title, right=True, css="number"), cell)
 
 
 def id_cell(text: str, style: str = "") -> Cell:

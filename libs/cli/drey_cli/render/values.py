@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from drey_cli.contracts import value_pb2
 from drey_cli.render.table import Cell, Table, escape, number_field, table_of, text_field, time_cell
 from drey_cli.render.words import short_name
 from drey_client.watch_state import ChannelPair
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 NO_CHANNEL = "—"
 NO_VALUE = "no value"
@@ -40,6 +43,11 @@ def format_value(
         kind = value.extract.elements.WhichOneof("data") or kind
     has_units = units and metadata is not None and metadata.units and not _is_text(kind)
     return f"{text} {escape(metadata.units)}" if has_units and metadata is not None else text
+
+
+def value_text(message: Message, field: str, *, full: bool = False) -> str:
+    """Text of a value that a message may have; empty where it has none."""
+    return format_value(getattr(message, field), full=full) if message.HasField(field) else ""
 
 
 def value_cell(

@@ -39,6 +39,11 @@ def format_stamp(stamp: Timestamp, *, utc: bool) -> str:
     return format_time(stamp.ToNanoseconds(), utc=utc)
 
 
+def stamp_text(message: Message, field: str, *, utc: bool) -> str:
+    """Text of a time that a message may have; empty where it has none."""
+    return format_stamp(getattr(message, field), utc=utc) if message.HasField(field) else ""
+
+
 def format_span(ns: int) -> str:
     """A duration with the unit that suits it: `3.2 ms`, `12.0 s`, `5 min 3 s`."""
     if ns < 0:
