@@ -233,11 +233,11 @@ class DemoWalk:
         with self._report.step(title, command) as step:
             path = self._machine.folder / "read.json"
             await self._machine.run("read", "--setpoints", "--json", str(path))
-            read: dict[str, Any] = json.loads(path.read_text())
+            answers: dict[str, Any] = json.loads(path.read_text())
             tolerances = _read_tolerances(self._machine.catalog)
             wrong, right, unread = [], 0, 0
             async for address, stored in self._stored_setpoints():
-                answer = read.get(address)
+                answer = answers.get(address)
                 if answer is None or "error" in answer:
                     unread += 1
                     continue

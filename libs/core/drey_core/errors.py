@@ -109,11 +109,11 @@ def fields_at(**paths: str) -> Iterator[None]:
     except DreyError as error:
         head, rest = re.fullmatch(r"(\w*)(.*)", error.field, re.DOTALL).groups()  # type: ignore[union-attr]
         if head in paths:
-            told, error.field = error.field, paths[head] + rest
-            if error.metadata.get("field") == told:
+            own_path, error.field = error.field, paths[head] + rest
+            if error.metadata.get("field") == own_path:
                 error.metadata["field"] = error.field
-            if error.message.startswith(told):
-                error.message = error.field + error.message.removeprefix(told)
+            if error.message.startswith(own_path):
+                error.message = error.field + error.message.removeprefix(own_path)
                 error.args = (error.message,)
         raise
 

@@ -158,7 +158,6 @@ class Machine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop."""
         await self.stop()
 
     def _ioc_argv(self) -> list[str]:

@@ -69,8 +69,8 @@ def rehearsed_items(items: Iterable[restore_pb2.PlanItem]) -> Iterator[restore_p
 def condition_names(spec: restore_pb2.PlanSpec) -> list[str]:
     """Names of the PVs of which guards and gates of a plan speak."""
     guards = [*spec.guards, *(gate.must_hold for gate in spec.gates)]
-    found = (match for guard in guards for match in _NAMED.finditer(guard.expression))
-    names = (re.sub(r"\\(.)", r"\1", match[1] or match[2] or "") for match in found)
+    matches = (match for guard in guards for match in _NAMED.finditer(guard.expression))
+    names = (re.sub(r"\\(.)", r"\1", match[1] or match[2] or "") for match in matches)
     return list(dict.fromkeys(names))
 
 
@@ -84,7 +84,7 @@ def recorded_seconds(
     """
     # their completion holds the settle time
     settled = (catalog_pb2.COMPLETION_READBACK, catalog_pb2.COMPLETION_DONE_CHANNEL)
-    found = {}
+    seconds_by_name = {}
     for item in items:
         planned = plan_items.get(item.name)
         if planned is None or planned.number != item.number:
@@ -93,8 +93,8 @@ def recorded_seconds(
             took = item.complete_time.ToNanoseconds() - item.send_time.ToNanoseconds()
             if planned.policy.completion in settled:
                 took -= planned.policy.settle.ToNanoseconds()
-            found[item.name] = max(0, took) / 1e9
-    return found
+            seconds_by_name[item.name] = max(0, took) / 1e9
+    return seconds_by_name
 
 
 def make_rehearsal(
@@ -329,10 +329,10 @@ def _stored_labels(value: Value, labels: Sequence[str]) -> tuple[str, ...]:
     if value.WhichOneof("data") != "enum_value":
         return tuple(labels)
     index, label = value.enum_value.index, value.enum_value.label
-    found = [*labels, *("" for _ in range(len(labels), index + 1))] if label else [*labels]
+    stored_labels = [*labels, *("" for _ in range(len(labels), index + 1))] if label else [*labels]
     if label:
-        found[index] = label
-    return tuple(found)
+        stored_labels[index] = label
+    return tuple(stored_labels)
 
 
 def rehearsal_spec(plan: restore_pb2.Plan, snapshot_id: str) -> restore_pb2.PlanSpec:
@@ -360,7 +360,7 @@ def planned_otherwise(
     rehearsed: Mapping[str, restore_pb2.PlanItem], items: Iterable[restore_pb2.PlanItem]
 ) -> dict[str, str]:
     """In what the plan of the rehearsal is another one, by name of the PV; empty: in nothing."""
-    found = {}
+    reasons = {}
     seen = set()
     for item in items:
         meant = rehearsed.get(item.name)
@@ -370,12 +370,12 @@ def planned_otherwise(
         if item.skip != meant.skip:
             skip = restore_pb2.SkipReason.Name(item.skip).removeprefix("SKIP_REASON_").lower()
             left_out = f"left out: {'; '.join([skip, *item.warnings])}"
-            found[item.name] = "written, not left out" if meant.skip else left_out
+            reasons[item.name] = "written, not left out" if meant.skip else left_out
         elif not same_data(item.target, meant.target):
-            found[item.name] = "another value is written"
+            reasons[item.name] = "another value is written"
         elif item.ramp_steps != meant.ramp_steps:
-            found[item.name] = "its ramp has other steps"
-    return found | {name: "it is not in that plan" for name in rehearsed.keys() - seen}
+            reasons[item.name] = "its ramp has other steps"
+    return reasons | {name: "it is not in that plan" for name in rehearsed.keys() - seen}
 
 
 def same_data(one: Value, other: Value) -> bool:

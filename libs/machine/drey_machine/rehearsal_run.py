@@ -195,8 +195,8 @@ class _RehearsedSite:
                 await asyncio.sleep(0.5)
             request = restore_service_pb2.CreatePlanRequest(spec=spec)
             plan = (await self._client.call(self._restores.CreatePlan, request)).plan
-            read = restore_service_pb2.ReadPlanRequest(id=plan.id)
-            items = await self._read_items(self._restores.ReadPlan, read)
+            request_items = restore_service_pb2.ReadPlanRequest(id=plan.id)
+            items = await self._read_items(self._restores.ReadPlan, request_items)
             otherwise = planned_otherwise(self._rehearsal.items, items)
             if not otherwise:
                 break
@@ -219,8 +219,8 @@ class _RehearsedSite:
             raise ClientError(
                 "the rehearsal's watch ended before its restore", reason="WATCH_ENDED"
             )
-        read = restore_service_pb2.ReadRestoreRequest(id=course.restore.id)
-        course.items = await self._read_items(self._restores.ReadRestore, read)
+        request_items = restore_service_pb2.ReadRestoreRequest(id=course.restore.id)
+        course.items = await self._read_items(self._restores.ReadRestore, request_items)
 
     async def _read_items(self, method: Any, request: Any) -> list[Any]:
         rows = [row async for each in self._client.stream(method, request) for row in each.items]

@@ -152,12 +152,14 @@ def place_channels(
     `records`: what the record of an address is really called, where that is another name. Only
     channels without an obstacle.
     """
-    known = {each.address: each for each in channels}
-    parts = {address: _record_and_field(address, records) for address in known}
-    mains = {record: known[address] for address, (record, field) in parts.items() if field == "VAL"}
+    by_address = {each.address: each for each in channels}
+    parts = {address: _record_and_field(address, records) for address in by_address}
+    mains = {
+        record: by_address[address] for address, (record, field) in parts.items() if field == "VAL"
+    }
     placed: dict[str, SimChannel] = {}
     taken = set(mains)
-    for address, channel in known.items():
+    for address, channel in by_address.items():
         record, field = parts[address]
         main = mains.get(record)
         fields = {} if main is None else _FIELDS.get(_record_type(main), _EVERY_RECORD)
@@ -171,12 +173,12 @@ def place_channels(
 
 def known_aliases(placed: Iterable[SimChannel]) -> dict[str, str]:
     """Further names of the records at which channels are served by what they are really called."""
-    found = {}
+    aliases = {}
     for channel in placed:
         name = _record_and_field(channel.address, {})[0]
         if channel.record != name and not channel.record.startswith(_HELPER):
-            found[name] = channel.record
-    return found
+            aliases[name] = channel.record
+    return aliases
 
 
 def record_text(machine: SimMachine) -> tuple[bytes, list[tuple[str, str, Any]]]:

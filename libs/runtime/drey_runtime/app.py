@@ -33,9 +33,7 @@ S = TypeVar("S", bound=CommonSettings)
 class Loop(Protocol):
     """Work that ends, is cancelled, or raises."""
 
-    async def run(self) -> None:
-        """Do it."""
-        ...
+    async def run(self) -> None: ...
 
 
 class LoopEnded(RuntimeError):

@@ -130,8 +130,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def host_of(self, metadata: Mapping[str, str], peer: str) -> str:
         """Whom a call without a key counts for: the host that calls."""
-        found = self._address_of(metadata, peer) if self._address_of is not None else ""
-        return found or host_of(peer)
+        address = self._address_of(metadata, peer) if self._address_of is not None else ""
+        return address or host_of(peer)
 
     async def intercept_service(
         self,
@@ -318,7 +318,6 @@ class _Call:
         return await self._inner_handler()(await self._request_argument(), self._context)
 
     async def answer_stream(self) -> None:
-        """Send all answers."""
         argument = await self._request_argument()
         with self._server.guard.watched(self._context) as self._outgoing:
             context: Any = GuardedContext(self._context, self._outgoing)

@@ -170,13 +170,13 @@ class CommonSettings(BaseModel):
 
     @model_validator(mode="after")
     def _secrets_whole(self) -> Self:
-        for one, other in (
+        for first, other in (
             ("tls_cert", "tls_key"),
             ("tls_client_cert", "tls_client_key"),
             ("nats_cert", "nats_key"),
         ):
-            if (getattr(self, one) is None) != (getattr(self, other) is None):
-                names = f"DREY_{one.upper()} and DREY_{other.upper()}"
+            if (getattr(self, first) is None) != (getattr(self, other) is None):
+                names = f"DREY_{first.upper()} and DREY_{other.upper()}"
                 raise ValueError(f"{names} go together: set both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError(

@@ -153,7 +153,6 @@ class Part(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop."""
         await self.stop()
 
     # ---- the life cycle

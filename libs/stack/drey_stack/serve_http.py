@@ -63,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """The command."""
     try:
         command = prepare(sys.argv[1:])
     except StackError as error:

@@ -49,7 +49,7 @@ _PROBE = """(() => {
 
 def find_browser() -> str | None:
     """Chromium on this machine."""
-    return next((found for name in _NAMES if (found := shutil.which(name))), None)
+    return next((program for name in _NAMES if (program := shutil.which(name))), None)
 
 
 @asynccontextmanager

@@ -206,7 +206,6 @@ class MonitorProcess:
         return self.process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
         self.process.send_signal(number)
 
     async def ended(self, timeout: float = 300.0) -> int:

@@ -45,8 +45,8 @@ def declared_metrics() -> list[DeclaredMetric]:
     """All of them, by name."""
     folders = [ROOT / "libs/runtime/drey_runtime", *ROOT.glob("services/*/drey_*")]
     files = (path for folder in folders for path in sorted(folder.rglob("*.py")))
-    found = (metric for path in files for metric in _metrics_in(path))
-    return sorted(found, key=lambda metric: metric.name)
+    metrics = (metric for path in files for metric in _metrics_in(path))
+    return sorted(metrics, key=lambda metric: metric.name)
 
 
 def _metrics_in(path: Path) -> Iterator[DeclaredMetric]:

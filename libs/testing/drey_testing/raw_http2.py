@@ -47,7 +47,6 @@ class StubbornClient:
         """The server closed the connection; only a polite client notices."""
 
     async def __aenter__(self) -> Self:
-        """Connect."""
         # a small buffer, so that the kernel takes little in the place of the program
         self._reader, self._writer = await asyncio.open_connection(
             self._host, self._port, limit=1 << 10

@@ -34,9 +34,7 @@ class ImageReader(Protocol):
         """Versions of the directory by shard."""
         ...
 
-    async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]:
-        """Catalog pages."""
-        ...
+    async def catalog_pages(self, numbers: Sequence[int]) -> list[CatalogPage]: ...
 
     async def metadata_pages(self, numbers: Sequence[int]) -> list[MetadataPage]:
         """Metadata pages."""

@@ -12,6 +12,7 @@ from drey_core.token import query_hash
 from drey_restore.adapters.specs import duration_message, rules_of
 from drey_restore.domain.approval import Approval
 from drey_restore.domain.edits import Given, Linear
+from drey_restore.domain.effect import without_effect
 from drey_restore.domain.kinds import ApprovalState
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.domain.waiting import StageWait
@@ -193,12 +194,8 @@ def _check_rollback(spec: restore_pb2.PlanSpec) -> None:
     ):
         raise _missing(path)
     if spec.rollback.on_guard and not spec.guards:
-        path = "spec.rollback.on_guard"
-        raise InvalidArgument(
-            f"{path}: has no effect without a guard that could fail; add guards, or leave it out",
-            field=path,
-            metadata={"field": path},
-        )
+        why = "there is no guard that could fail; add guards, or leave it out"
+        raise without_effect("spec.rollback.on_guard", why)
 
 
 def execute_request(request: restore_service_pb2.ExecutePlanRequest) -> ExecuteRequest:

@@ -46,19 +46,16 @@ class RestoreServicer:
     async def CreatePlan(
         self, request: pb.CreatePlanRequest, context: Context
     ) -> pb.CreatePlanResponse:
-        """Make a plan."""
         wanted = mapping.plan_request(request)
         with errors.fields_at(selector="spec.selector", id="spec.state.snapshot_id"):
             plan = await self._plans.create(wanted, current_principal.get())
         return pb.CreatePlanResponse(plan=mapping.plan_message(plan, self._clock()))
 
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
-        """Get a plan."""
         plan = await self._plans.get(request.id)
         return pb.GetPlanResponse(plan=mapping.plan_message(plan, self._clock()))
 
     async def ReadPlan(self, request: pb.ReadPlanRequest, context: Context) -> AsyncIterator[bytes]:
-        """Read the items of a plan."""
         if request.writes_only and request.skips:
             raise errors.InvalidArgument(
                 "skips: says what is left out, and writes_only nothing of it; give one of them",
@@ -74,7 +71,6 @@ class RestoreServicer:
     async def ListPlans(
         self, request: pb.ListPlansRequest, context: Context
     ) -> pb.ListPlansResponse:
-        """List plans."""
         size = check_page_size(request.page_size)
         query = mapping.list_query(request)
         before = _position("plans", query, request.page_token)
@@ -106,7 +102,6 @@ class RestoreServicer:
     async def ListApprovals(
         self, request: pb.ListApprovalsRequest, context: Context
     ) -> pb.ListApprovalsResponse:
-        """List approvals."""
         size = check_page_size(request.page_size)
         query = mapping.list_query(request)
         before = _position("approvals", query, request.page_token)
@@ -128,7 +123,6 @@ class RestoreServicer:
     async def ExecutePlan(
         self, request: pb.ExecutePlanRequest, context: Context
     ) -> pb.ExecutePlanResponse:
-        """Execute a plan."""
         wanted = mapping.execute_request(request)
         with errors.fields_at(id="plan_id"):
             restore, job = await self._restores.execute(wanted, current_principal.get())
@@ -139,14 +133,12 @@ class RestoreServicer:
     async def GetRestore(
         self, request: pb.GetRestoreRequest, context: Context
     ) -> pb.GetRestoreResponse:
-        """Get a restore."""
         restore = await self._restores.get(request.id)
         return pb.GetRestoreResponse(restore=mapping.restore_message(restore))
 
     async def ListRestores(
         self, request: pb.ListRestoresRequest, context: Context
     ) -> pb.ListRestoresResponse:
-        """List restores."""
         size = check_page_size(request.page_size)
         query = mapping.list_query(request)
         before = _position("restores", query, request.page_token)
@@ -159,7 +151,6 @@ class RestoreServicer:
     async def WatchRestore(
         self, request: pb.WatchRestoreRequest, context: Context
     ) -> AsyncIterator[pb.WatchRestoreResponse]:
-        """Follow a restore."""
         async with aclosing(repeat_last(self._restores.watch(request.id))) as changes:
             async for restore in changes:
                 yield pb.WatchRestoreResponse(restore=mapping.restore_message(restore))
@@ -167,7 +158,6 @@ class RestoreServicer:
     async def ReadRestore(
         self, request: pb.ReadRestoreRequest, context: Context
     ) -> AsyncIterator[bytes]:
-        """Read the items of a restore."""
         items, outcome, held = await self._restores.items(request.id)
         for message in item_rows.restore_chunks(
             items, outcome, verdicts=list(request.verdicts), held=held
@@ -178,7 +168,6 @@ class RestoreServicer:
     async def AbortRestore(
         self, request: pb.AbortRestoreRequest, context: Context
     ) -> pb.AbortRestoreResponse:
-        """Stop a restore."""
         restore = await self._restores.abort(
             *(request.id, request.reason, current_principal.get()), roll_back=request.roll_back
         )
@@ -187,14 +176,12 @@ class RestoreServicer:
     async def PauseRestore(
         self, request: pb.PauseRestoreRequest, context: Context
     ) -> pb.PauseRestoreResponse:
-        """Hold a restore."""
         restore = await self._restores.pause(request.id, current_principal.get())
         return pb.PauseRestoreResponse(restore=mapping.restore_message(restore))
 
     async def ResumeRestore(
         self, request: pb.ResumeRestoreRequest, context: Context
     ) -> pb.ResumeRestoreResponse:
-        """Let a restore go on."""
         wanted = mapping.resume_request(request)
         restore = await self._restores.resume(wanted, current_principal.get())
         return pb.ResumeRestoreResponse(restore=mapping.restore_message(restore))

@@ -721,9 +721,9 @@ class _EncodedRows:
         """ECA code, DBR type and elements of a row."""
         if self._shapes[row] == (info.datatype, info.count):
             return wire_array(self._wire, row)
-        one = np.array([row])
+        row_index = np.array([row])
         native, count = np.array([info.datatype]), np.array([info.count])
-        wire = encode(self._values.take(one), native, count, self._long_string[one])
+        wire = encode(self._values.take(row_index), native, count, self._long_string[row_index])
         return wire_array(wire, 0)
 
 

@@ -373,8 +373,8 @@ def course_of(record: AuditedRestore, *, utc: bool) -> list[CourseEntry]:
     entries = []
     begin = record.restore.create_time.ToNanoseconds()
     for act in record.acts:
-        at = act.time.ToNanoseconds() if act.target == own else begin
-        entries.append(CourseEntry(at, act_line(act, utc=utc), {"act": act}))
+        time_ns = act.time.ToNanoseconds() if act.target == own else begin
+        entries.append(CourseEntry(time_ns, act_line(act, utc=utc), {"act": act}))
     for item in record.items:
         entries += _item_entries(item)
     return sorted(entries, key=lambda entry: entry.at_ns)
@@ -395,8 +395,8 @@ def _item_entries(item: restore_pb2.RestoreItem) -> Iterator[CourseEntry]:
         text = f"stage {item.stage}: complete {name}: {status}after {took}; {_verdict_text(item)}"
         yield CourseEntry(complete, text, document)
     if item.HasField("interference"):
-        told = text_of(value_text(item, "interference"))
-        text = f"stage {item.stage}: somebody else changed {name} to {told}"
+        changed_to = text_of(value_text(item, "interference"))
+        text = f"stage {item.stage}: somebody else changed {name} to {changed_to}"
         yield CourseEntry(item.interference.receive_time_ns, text, document)
 
 

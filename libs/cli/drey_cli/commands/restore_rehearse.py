@@ -168,18 +168,18 @@ def _recorded_latencies(
 
     client = session.client
     by_name = {item.name: item for item in items if item.HasField("target")}
-    found: dict[str, float] = {}
+    seconds_by_name: dict[str, float] = {}
     request = restore_service_pb2.ListRestoresRequest()
     restores = client.list_items(
         client.restores.ListRestores, request, "restores", limit=_EARLIER_RESTORES
     )
     for restore in restores:
-        if len(found) == len(by_name):
+        if len(seconds_by_name) == len(by_name):
             break
         if restore.HasField("end_time"):
             items_then = read_restore(session, restore.id, everything=True)
-            found = recorded_seconds(items_then, by_name) | found
-    return found
+            seconds_by_name = recorded_seconds(items_then, by_name) | seconds_by_name
+    return seconds_by_name
 
 
 # ---- what is shown
@@ -211,14 +211,14 @@ def stage_courses(
         if item.HasField("complete_time"):
             end = item.complete_time.ToNanoseconds()
             ends[item.stage] = max(end, ends.get(item.stage, 0))
-    found = []
+    courses = []
     begin = restore.start_time.ToNanoseconds()
     for stage in plan.stages:
         last = ends.get(stage.stage)
         took = None if last is None else max(0, last - begin)
-        found.append(StageCourse(stage, took, verdicts.get(stage.stage, {})))
+        courses.append(StageCourse(stage, took, verdicts.get(stage.stage, {})))
         begin = begin if last is None else last
-    return found
+    return courses
 
 
 def _show_course(

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def plan_html(plan: restore_pb2.Plan, items: Sequence[restore_pb2.PlanItem], *, utc: bool) -> str:
     """The whole plan: warnings first, writes by stage, then what is left out, by reason."""
     writes = [item for item in items if not item.skip]
-    told = [item for item in writes if item.warnings]
+    warned = [item for item in writes if item.warnings]
     heading = f"Restore plan: {plural(plan.writes, 'write')} of {plural(plan.pvs, 'PV')}"
     parts = [page_head(f"Plan {plan.id}", heading)]
-    if told:
-        parts.append(f"<section class=warnings><h2>Warnings: {plural(len(told), 'write')}</h2>")
-        parts.append(html_table(table_of(told, _PV, _warnings_field("what to know"))))
+    if warned:
+        parts.append(f"<section class=warnings><h2>Warnings: {plural(len(warned), 'write')}</h2>")
+        parts.append(html_table(table_of(warned, _PV, _warnings_field("what to know"))))
         parts.append("</section>")
     parts.append("<h2>The plan</h2>")
     parts.append(html_table(plan_facts(plan, utc=utc)))
@@ -128,9 +128,11 @@ def _policy_text(item: restore_pb2.PlanItem) -> str:
             parts.append(f"{name.replace('_', ' ')} {getattr(policy, name):g}")
     if policy.HasField("allowed"):
         parts.append(f"allowed {policy.allowed.low:g} to {policy.allowed.high:g}")
-    said: dict[str, list[str]] = {}
+    fields_by_source: dict[str, list[str]] = {}
     for source in item.policy_sources:
         if source.WhichOneof("source") != "built_in":
-            said.setdefault(source_text(source), []).append(source.policy_field.replace("_", " "))
-    who = "; ".join(f"{', '.join(fields)} from {name}" for name, fields in said.items())
+            fields_by_source.setdefault(source_text(source), []).append(
+                source.policy_field.replace("_", " ")
+            )
+    who = "; ".join(f"{', '.join(fields)} from {name}" for name, fields in fields_by_source.items())
     return ", ".join(filter(None, parts)) + (f" ({who})" if who else "")

@@ -45,11 +45,11 @@ def restore_html(
 ) -> str:
     """The whole restore: who interfered first, then the PVs by verdict, the worst first."""
     parts = [page_head(f"Restore {restore.id}", f"Restore: {text_of(restore_verdict(restore))}")]
-    told = [item for item in items if item.interferences]
-    if told:
-        title = f"Somebody else changed {plural(len(told), 'PV')} meanwhile"
+    interfered = [item for item in items if item.interferences]
+    if interfered:
+        title = f"Somebody else changed {plural(len(interfered), 'PV')} meanwhile"
         parts.append(f"<section class=warnings><h2>{title}</h2>")
-        parts += [html_table(table_of(told, *_interference_fields(utc))), "</section>"]
+        parts += [html_table(table_of(interfered, *_interference_fields(utc))), "</section>"]
     parts += ["<h2>The restore</h2>", html_table(restore_facts(restore, utc=utc))]
     fine = (restore_pb2.VERDICT_VERIFIED, restore_pb2.VERDICT_EQUAL_ALREADY)
     verdicts = sorted({item.verdict for item in items}, key=lambda each: (each in fine, each))

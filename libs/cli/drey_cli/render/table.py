@@ -91,12 +91,10 @@ def time_cell(ns: int, *, utc: bool) -> Cell:
 
 
 def id_field(title: str, identity: Callable[[T], str]) -> Field[T]:
-    """A column of ids."""
     return Field(Column(title), lambda item: id_cell(identity(item)))
 
 
 def time_field(title: str, stamp: Callable[[T], Timestamp], *, utc: bool) -> Field[T]:
-    """A column of times."""
     return Field(Column(title), lambda item: time_cell(stamp(item).ToNanoseconds(), utc=utc))
 
 

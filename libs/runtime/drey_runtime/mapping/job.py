@@ -30,7 +30,6 @@ def job_kind(number: int) -> str:
 
 
 def job_to_proto(job: Job) -> job_pb2.Job:
-    """A job as it is in the table."""
     message = job_pb2.Job(
         id=job.id,
         kind=_KINDS.get(job.kind, job_pb2.JOB_KIND_UNSPECIFIED),

@@ -175,7 +175,6 @@ def _run(*argv: str) -> None:
 
 
 def main() -> int:
-    """The command."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["--as-init"]:
         return _be_init(arguments[1:])

@@ -259,7 +259,6 @@ def run_all(pytest_arguments: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """The command."""
     parser = argparse.ArgumentParser(prog="python -m drey_testing.cluster.suite", add_help=False)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--begun", type=float, default=time.time())

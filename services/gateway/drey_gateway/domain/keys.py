@@ -113,5 +113,4 @@ class KeyRing:
         return key
 
     def find_key(self, key_id: str) -> Key | None:
-        """A key by id."""
         return self._by_id.get(key_id)

@@ -77,7 +77,9 @@ class HangBook:
         before[: len(self._late)] = self._late
         heard = before & ~late & connections.connected & (connections.server >= 0)
         self._late = late
-        self._moved = {a: at for a, at in self._moved.items() if now - at < HUNG_AFTER_NS}
+        self._moved = {
+            a: time_ns for a, time_ns in self._moved.items() if now - time_ns < HUNG_AFTER_NS
+        }
         for index in np.unique(connections.server[heard]).tolist():
             self._moved[connections.servers[index]] = now
 

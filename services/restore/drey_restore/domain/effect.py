@@ -24,7 +24,7 @@ def require_effect(rules: Rules, items: PlanItems) -> None:
         _check_gate(gate, f"spec.gates[{index}].after_stage", stages)
     back, most = rules.rollback, int(takes_part.sum())
     if back is not None and back.max_failed is not None and back.max_failed >= most:
-        raise _no_effect(
+        raise without_effect(
             "spec.rollback.max_failed",
             f"it would go back after more than {back.max_failed} failures, and has {most} PVs; say"
             f" at most {most - 1}",
@@ -34,14 +34,15 @@ def require_effect(rules: Rules, items: PlanItems) -> None:
 def _check_gate(gate: Gate, path: str, stages: I4) -> None:
     after, listed = gate.after_stage, ", ".join(map(str, stages.tolist()))
     if gate.max_failed is not None and after not in stages:
-        raise _no_effect(path, f"there is no stage {after}; the stages are {listed}")
+        raise without_effect(path, f"there is no stage {after}; the stages are {listed}")
     if gate.guard is not None and not stages[0] <= after < stages[-1]:
-        raise _no_effect(
+        raise without_effect(
             path,
             f"no stage stands before and another after a gate after stage {after}; the stages are"
             f" {listed}",
         )
 
 
-def _no_effect(path: str, why: str) -> InvalidArgument:
+def without_effect(path: str, why: str) -> InvalidArgument:
+    """The refusal of a rule of a plan, by its path in the request."""
     return InvalidArgument(f"{path}: has no effect: {why}", field=path, metadata={"field": path})

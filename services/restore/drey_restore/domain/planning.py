@@ -266,18 +266,18 @@ def _with_given(known: PlanInput) -> PlanInput:
     """With the values of the caller as the source."""
     if not known.given:
         return known
-    found = give_values(known.stored, known.live.kind, known.live_labels, known.given)
-    return _with_source(known, found)
+    edited = give_values(known.stored, known.live.kind, known.live_labels, known.given)
+    return _with_source(known, edited)
 
 
 def _with_edits(known: PlanInput) -> PlanInput:
     """With the source as it was edited."""
     if not known.edits:
         return known
-    found = edit_source(
+    edited = edit_source(
         known.stored, known.stored_labels, known.live.kind, known.live_labels, known.edits
     )
-    return _with_source(known, found)
+    return _with_source(known, edited)
 
 
 def _with_source(known: PlanInput, found: Edited) -> PlanInput:
@@ -361,15 +361,15 @@ def _by_itself(switched: Mapping[str, object]) -> str:
 
 def _own_switches(items: PlanItems, facts: RecordFacts) -> dict[str, dict[str, tuple[int, bool]]]:
     """By record: the stage in which the plan writes .DISP or .DISA, and whether that disables."""
-    found: dict[str, dict[str, tuple[int, bool]]] = {}
+    by_record: dict[str, dict[str, tuple[int, bool]]] = {}
     for row in facts.rows.tolist():
         address = items.addresses[row]
         if not address.endswith((".DISP", ".DISA")):
             continue
         disables = bool(items.target.data[row] != 0)
-        switches = found.setdefault(_record(items, facts, row), {})
+        switches = by_record.setdefault(_record(items, facts, row), {})
         switches[field_name(address)] = (int(items.stage[row]), disables)
-    return found
+    return by_record
 
 
 def _refuse_aliases(items: PlanItems, facts: RecordFacts, skip: U1, warnings: _Warnings) -> None:
@@ -512,7 +512,7 @@ def _with_own_limits(
     """
     rows = np.flatnonzero(skips.open).tolist()
     fields = [row for row in rows if "." in known.addresses[row]]
-    limits = {row: found for row in fields if (found := limit_field(known.addresses[row]))}
+    limits = {row: limited for row in fields if (limited := limit_field(known.addresses[row]))}
     if not limits:
         return known
     value_rows = {field_of(known.addresses[row]): row for row in rows}
@@ -544,7 +544,7 @@ def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: _W
 
 def _ramps(known: PlanInput, target: Columns, skips: _Skips) -> dict[int, Steps | None]:
     """Values on the way to the target of each that ramps; None where they cannot be told."""
-    found: dict[int, Steps | None] = {}
+    steps_by_row: dict[int, Steps | None] = {}
     for said, rows in known.policies.groups(skips.open):
         policy, size = said.policy, step_size(said.policy)
         if size is None:
@@ -558,12 +558,14 @@ def _ramps(known: PlanInput, target: Columns, skips: _Skips) -> dict[int, Steps 
         for row, begin, end in zip(rows.tolist(), now, goal, strict=True):
             kind = int(target.kind[row])
             if kind & ARRAY or kind in (Kind.STRING, Kind.ENUM, Kind.BOOL):
-                found[row] = None
+                steps_by_row[row] = None
                 continue
             whole = kind not in (Kind.FLOAT32, Kind.FLOAT64)
             steps = steps_between(begin, end, size, whole=whole)
-            found[row] = steps if all(least <= step <= most for step in steps or ()) else None
-    return found
+            steps_by_row[row] = (
+                steps if all(least <= step <= most for step in steps or ()) else None
+            )
+    return steps_by_row
 
 
 def _refuse_policies(
@@ -594,8 +596,8 @@ def _refuse_policies(
     for said, rows in known.policies.groups(skips.open):
         for each in np.unique(alike[rows]).tolist():
             part = rows[alike[rows] == each]
-            found = Followable(*facts[:, part[0]].tolist())
-            why = (*said.contradictions, *obstacles(said.policy, found))
+            followable = Followable(*facts[:, part[0]].tolist())
+            why = (*said.contradictions, *obstacles(said.policy, followable))
             refused[part] = bool(why)
             for row in part.tolist() if why else ():
                 warnings.add(row, *why)

@@ -60,7 +60,6 @@ class PolicyBook:
 
     @cached_property
     def by_id(self) -> dict[str, DefaultPolicy]:
-        """Policies by id."""
         return {each.id: each for each in self.listed}
 
     @cached_property

@@ -78,7 +78,6 @@ class PvTable:
 
     @classmethod
     def empty(cls) -> PvTable:
-        """No PVs."""
         return cls.of({name: [] for name in COLUMNS})
 
     def take(self, rows: I8 | Bools) -> PvTable:

@@ -85,9 +85,9 @@ class Comparisons:
         first = np.full(len(self.numbers), -1)
         by_time = sorted(range(len(self.each)), key=lambda k: self.each[k].other.view.time_ns)
         for k in reversed(by_time):
-            one = self.each[k]
-            different = one.setpoint.cls == DifferenceClass.DIFFERENT
-            different |= one.readback.cls == DifferenceClass.DIFFERENT
+            comparison = self.each[k]
+            different = comparison.setpoint.cls == DifferenceClass.DIFFERENT
+            different |= comparison.readback.cls == DifferenceClass.DIFFERENT
             first[different] = k
         return first
 
@@ -96,8 +96,8 @@ class Comparisons:
         wanted = np.zeros(CLASSES, bool)
         wanted[[int(c) for c in classes if c != DifferenceClass.UNSPECIFIED]] = True
         class_mask: Mask = np.zeros(len(self.numbers), bool)
-        for one in self.each:
-            class_mask |= wanted[one.setpoint.cls] | wanted[one.readback.cls]
+        for comparison in self.each:
+            class_mask |= wanted[comparison.setpoint.cls] | wanted[comparison.readback.cls]
         return np.flatnonzero(class_mask)
 
     def ordered(self, rows: I8, order: Order) -> I8:
@@ -131,7 +131,7 @@ class Comparisons:
         """The largest of each PV; -inf where there is none."""
         largest = np.full(len(self.numbers), np.nan)
         with np.errstate(invalid="ignore"):
-            for one in self.each:
-                for side in (one.setpoint, one.readback):
+            for comparison in self.each:
+                for side in (comparison.setpoint, comparison.readback):
                     largest = np.fmax(largest, side.deviation)
         return np.where(np.isnan(largest), -np.inf, largest)

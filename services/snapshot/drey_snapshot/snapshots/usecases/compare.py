@@ -137,8 +137,6 @@ class Compared:
 
 
 class Comparer:
-    """Compares."""
-
     def __init__(self, reader: SnapshotReader, taker: Taker, catalog: LiveCatalog) -> None:
         self._reader, self._taker, self._catalog = reader, taker, catalog
 

@@ -68,8 +68,6 @@ class _Group:
 
 
 class Historian:
-    """Reads histories."""
-
     def __init__(self, store: SnapshotStore) -> None:
         self._store = store
 
