@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ _MAX_ANSWER_BYTES = 32 << 20
 _MAX_CONNECTIONS = 4096
 _WINDOW_BYTES = 65_536
 """Read ahead of a client. The gateway merges what a slow one misses, once nothing moves."""
+_SENT_BYTES = 4 * _WINDOW_BYTES
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 _TRANSPORT = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _GRPC_HEADERS = ("grpc-status", "grpc-message", "grpc-status-details-bin")
@@ -150,7 +152,10 @@ def _listener(
         "request_headers_timeout": "10s",
         # every stream of Drey has a sign of life within 15 s
         "stream_idle_timeout": "300s",
-        "common_http_protocol_options": {"idle_timeout": "3600s", "max_headers_count": 100},
+        # of a connection without a stream: what was not read of the last is held until then
+        "common_http_protocol_options": {"idle_timeout": "60s", "max_headers_count": 100},
+        # the status of a stream that began well comes at its end
+        "http_protocol_options": {"enable_trailers": True},
         "http2_protocol_options": {
             "max_concurrent_streams": 100,
             "initial_stream_window_size": _WINDOW_BYTES,
@@ -200,6 +205,15 @@ def _listener(
         "address": {"socket_address": {"address": host, "port_value": port}},
         "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": _WINDOW_BYTES,
+        # the kernel would take megabytes for a client that does not read
+        "socket_options": [
+            {
+                "description": "bytes on their way to a client",
+                "level": socket.SOL_SOCKET,
+                "name": socket.SO_SNDBUF,
+                "int_value": _SENT_BYTES,
+            }
+        ],
         "filter_chains": [chain],
     }
 
