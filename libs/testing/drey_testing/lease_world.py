@@ -63,6 +63,10 @@ class LeaseWorld:
         self._calls.append(LeaseRequest(host, act, answer, host.late))
         return answer
 
+    def is_asking(self, host: Host) -> bool:
+        """Whether a request of it is on its way."""
+        return any(call.host is host for call in self._calls)
+
     def arrive_late(self) -> None:
         """What was held up on its way arrives now, whoever sent it."""
         for call in self._calls:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from drey.events.v1.instances_pb2 import InstanceReport
+from drey_core.values import State
 from drey_testing.ca.ioc import Ioc
-from drey_testing.fixtures_monitor import CHANNELS, MonitorRig, eventually
+from drey_testing.ca.proxy import Proxy
+from drey_testing.fixtures_monitor import CHANNELS, LIVING, MonitorRig, eventually
 
 OTHER = """
 record(ao,"OTHER:A"){field(VAL,"2") field(PINI,"YES")}
@@ -128,3 +131,38 @@ async def test_a_pv_at_two_iocs_is_told(rig, ioc, reports, tmp_path):
         assert double.name == "B" and double.since_ns > 0
         named = {double.taken.rpartition(":")[2], double.ignored.rpartition(":")[2]}
         assert named == {str(ioc.port), str(other.port)}
+
+
+async def test_who_is_found_and_takes_no_connection_and_who_is_not_found_hold_up_nobody(
+    rig: MonitorRig, ioc: Ioc, reports: Reports, tmp_path: Path
+) -> None:
+    """An IOC behind a firewall that lets searches through, and 2,000 names that nobody serves."""
+    far = "".join(f'record(ao,"FAR:{n}"){{field(VAL,"{n}") field(PINI,"YES")}}\n' for n in range(9))
+    names = [f"FAR:{n}" for n in range(9)]
+    with (
+        Ioc(tmp_path, far, hidden=True) as hidden,
+        Proxy(hidden.port, names) as firewall,
+    ):
+        firewall.refuse()
+        rig.directory.set((1024 + n, name) for n, name in enumerate(names))
+        rig.directory.set((2048 + n, f"GONE:{n}") for n in range(2000))
+        rig.start_monitor()
+        await rig.wait_settled()
+        await rig.wait_states(LIVING, State.CONNECTED)
+
+        async def refused() -> bool:
+            (beat,) = await rig.image.heartbeats(1)
+            return firewall.accepted > 0 and beat is not None and beat.never_connected == 2010
+
+        await eventually(refused, "they are counted as never connected")
+        assert (await rig.read(range(1024, 1033))).state.tolist() == [State.NEVER_CONNECTED] * 9
+        # an address that never took a connection is none of the IOCs that are told
+        assert not reports.ioc(firewall.port).connected
+        firewall.refuse(False)
+        await rig.wait_states(range(1024, 1033), State.CONNECTED)
+
+        async def counted() -> bool:
+            (beat,) = await rig.image.heartbeats(1)
+            return beat is not None and beat.never_connected == 2001
+
+        await eventually(counted, "what is left is what nobody serves")

@@ -188,6 +188,34 @@ def test_in_each_trouble_the_owner_is_followed_and_never_overlapped(trouble: str
             host.close()
 
 
+def test_an_answer_that_lay_there_while_its_process_stood_still_makes_nobody_valid() -> None:
+    """The renewal counts from when it was sent, not from when somebody had time to read of it."""
+    world = LeaseWorld()
+    world.make_lease()
+
+    def check() -> None:
+        assert len(world.valid_hosts()) <= 1
+
+    try:
+        owner = Host(world, "first", 1.0, 0.0)
+        world.pass_time(DURATION_S * 3, check)
+        other = Host(world, "second", 1.0, 0.0)
+        world.pass_time(DURATION_S, check)
+        assert world.valid_hosts() == [owner]
+        while not world.is_asking(owner):
+            world.pass_time(STEP_S, check)
+        owner.stopped = True
+        world.pass_time(DURATION_S * 3, check)
+        assert world.valid_hosts() == [other]
+        owner.stopped = False
+        owner.run()
+        check()
+        world.pass_time(DURATION_S, check)
+    finally:
+        for host in world.hosts:
+            host.close()
+
+
 def record(**changes: object) -> LeaseRecord:
     values = {
         "uid": "u",
