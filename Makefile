@@ -106,8 +106,9 @@ contracts-check: venv ## buf breaking against the last landed contracts, and no 
 	for module in $(MODULES); do $(BIN)/buf breaking $$module --against $$module/baseline.binpb || exit 1; done
 	$(PY) tests/tools/contracts_drift.py
 
-baseline: venv ## Take the contracts as they are for landed
+baseline: venv ## Take the contracts and the chart as they are for landed
 	for module in $(MODULES); do $(BIN)/buf build $$module -o $$module/baseline.binpb || exit 1; done
+	$(PY) k8s/generate.py --landed
 
 format: venv ## Format the code
 	$(BIN)/ruff check --fix .

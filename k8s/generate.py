@@ -2,6 +2,7 @@
 
     python k8s/generate.py            writes them
     python k8s/generate.py --check    exit status 1, naming them, where one differs
+    python k8s/generate.py --landed   takes the chart as it is for landed
 
 Needs helm, as `make cluster-programs` builds it.
 """
@@ -9,9 +10,11 @@ Needs helm, as `make cluster-programs` builds it.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from drey_gateway.settings import GatewaySettings as Gateway
@@ -53,6 +56,8 @@ IMAGE = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"}
 ROLE = {"type": "string", "pattern": "^[a-z_][a-z0-9_]{0,62}$"}
 """It stands in SQL too."""
 ADDRESSES = {"type": "string", "pattern": r"^[A-Za-z0-9.:_\[\] -]*$"}
+KEY = {"type": "string", "pattern": "^[-._A-Za-z0-9]+$"}
+"""Of a secret."""
 TEXTS = {"type": "object", "additionalProperties": STRING}
 OBJECTS = {"type": "array", "items": {"type": "object"}}
 
@@ -71,6 +76,40 @@ INGRESS = closed(
 )
 
 
+IN_SECRET = {**closed(name=NAME, key=KEY), "required": ["name", "key"]}
+ENV = {
+    "type": "array",
+    "items": {
+        **closed(
+            name={"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+            value=STRING,
+            valueFrom={"type": "object"},
+        ),
+        "required": ["name"],
+        "oneOf": [{"required": ["value"]}, {"required": ["valueFrom"]}],
+    },
+}
+
+
+def placed() -> dict[str, Any]:
+    """Where pods run, and what is written on them."""
+    spread = closed(
+        topologyKey=STRING,
+        maxSkew={"type": "integer", "minimum": 1},
+        minDomains={"type": "integer", "minimum": 1},
+        whenUnsatisfiable={"enum": ["DoNotSchedule", "ScheduleAnyway"]},
+    )
+    required = ["topologyKey", "maxSkew", "whenUnsatisfiable"]
+    return {
+        "nodeSelector": TEXTS,
+        "tolerations": OBJECTS,
+        "priorityClassName": NAME_OR_NONE,
+        "topologySpread": {"type": "array", "items": {**spread, "required": required}},
+        "labels": TEXTS,
+        "annotations": TEXTS,
+    }
+
+
 def settings_of(cls: type[CommonSettings], *, common: bool) -> dict[str, Any]:
     """Schema of the settings that may be given freely: those of all, or of one service."""
     shared = set(CommonSettings.model_fields)
@@ -87,7 +126,8 @@ def settings_of(cls: type[CommonSettings], *, common: bool) -> dict[str, Any]:
 def schema() -> str:
     """`values.schema.json`."""
     own = {name: settings_of(cls, common=False) for name, cls in SERVICES.items()}
-    pods = closed(replicas={"type": "integer", "minimum": 1}, resources={"type": "object"})
+    replicas, resources = {"type": "integer", "minimum": 1}, {"type": "object"}
+    pods = closed(replicas=replicas, resources=resources, **placed(), env=ENV)
     monitor = Monitor.model_json_schema()["properties"]
     values = closed(
         site={key: value for key, value in monitor["namespace"].items() if key != "title"},
@@ -99,7 +139,14 @@ def schema() -> str:
             pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
             pullSecrets=OBJECTS,
         ),
-        secrets=closed(connections=NAME, applicationRole=ROLE, keys=NAME),
+        secrets=closed(
+            connections=NAME,
+            applicationRole=ROLE,
+            keys=NAME,
+            authority=NAME_OR_NONE,
+            urls=closed(**dict.fromkeys(("postgres", "postgresOwner", "redis", "nats"), IN_SECRET)),
+        ),
+        pods=closed(**placed(), env=ENV),
         tls=closed(enabled=FLAG, secretPrefix=NAME, issuer=closed(name=STRING, kind=STRING)),
         epics=closed(
             addressList=ADDRESSES, autoAddressList=FLAG, nameServers=ADDRESSES, hostNetwork=FLAG
@@ -108,7 +155,9 @@ def schema() -> str:
         **dict.fromkeys(SERVICES, pods),
         web=closed(
             enabled=FLAG,
-            **pods["properties"],
+            replicas=replicas,
+            resources=resources,
+            **placed(),
             tlsSecret=NAME_OR_NONE,
             origins={"type": "array", "items": STRING},
             ingress=INGRESS,
@@ -154,8 +203,21 @@ def rendered(*options: str) -> str:
     return done.stdout
 
 
+def pack_landed() -> None:
+    """Write `landed.tgz`."""
+    helm = programs("helm") / "helm"
+    with TemporaryDirectory() as folder:
+        argv = [str(helm), "package", str(CHART), "--destination", folder]
+        subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+        (packed,) = Path(folder).iterdir()
+        shutil.copy(packed, HERE / "landed.tgz")
+
+
 def main() -> None:
     """Write, or compare."""
+    if "--landed" in sys.argv[1:]:
+        pack_landed()
+        return
     check = "--check" in sys.argv[1:]
     differing = []
     for path, make in (

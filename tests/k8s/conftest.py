@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from drey_testing.cluster.api_server import ApiServer
-from drey_testing.cluster.programs import ProgramsMissing
+from drey_testing.cluster.programs import ProgramsMissing, built_programs
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +20,11 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             pytest.skip(f"NO KUBERNETES HERE, what needs its API server was NOT tested: {error}")
         yield server
         runner.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    try:
+        return str(built_programs("helm") / "helm")
+    except ProgramsMissing as error:
+        pytest.skip(f"NO HELM HERE, the chart was NOT tested: {error}")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from drey_snapshot.settings import SnapshotSettings as Snapshot
 from drey_stack.serve_http import prepare
 from drey_testing.certificates import Authority
 from drey_testing.cluster.api_server import ApiServer, Refused
-from drey_testing.cluster.programs import ProgramsMissing, built_programs
 from drey_testing.metric_names import declared_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,23 +64,22 @@ COMPONENT = "app.kubernetes.io/component"
 Render = Callable[..., list[dict[str, Any]]]
 
 
-@pytest.fixture(scope="session")
-def helm() -> str:
-    try:
-        return str(built_programs("helm") / "helm")
-    except ProgramsMissing as error:
-        pytest.skip(f"NO HELM HERE, the chart was NOT tested: {error}")
+def options_of(values: Sequence[str]) -> list[str]:
+    """As helm takes them; a value that is JSON after `:=` is given as such."""
+    options = []
+    for value in values:
+        # numbers with a point are texts to --set
+        as_json = value.startswith("settings.") or ":=" in value
+        options += ["--set-json" if as_json else "--set", value.replace(":=", "=", 1)]
+    return options
 
 
 @pytest.fixture(scope="session")
 def render(helm: str) -> Render:
-    def made(*values: str) -> list[dict[str, Any]]:
-        options = []
-        for value in values:
-            # numbers with a point are texts to --set
-            options += ["--set-json" if value.startswith("settings.") else "--set", value]
+    def made(*values: str, release: str = "drey") -> list[dict[str, Any]]:
+        chart = str(ROOT / "k8s/drey")
         done = subprocess.run(
-            [helm, "template", "drey", str(ROOT / "k8s/drey"), "--namespace", "drey", *options],
+            [helm, "template", release, chart, "--namespace", "drey", *options_of(values)],
             capture_output=True,
             text=True,
             check=False,
@@ -191,6 +190,33 @@ def test_each_service_takes_what_the_chart_gives_it(
         ("trial.images.redis=valkey or so", "redis"),
         ("metrics.serviceMonitor.interval=soon", "interval"),
         ("metrics.enabled=false,metrics.serviceMonitor.enabled=true", "metrics.enabled"),
+        # each right for itself
+        ("tls.enabled=false,tls.issuer.name=house", "tls.issuer"),
+        ("tls.issuer.kind=ClusterIssuer", "tls.issuer.name"),
+        ("web.ingress.enabled=true,web.ingress.host=drey.site", "web.enabled"),
+        (
+            "ingress.enabled=true,ingress.host=a.b,gatewayApi.enabled=true,"
+            "gatewayApi.parents[0].name=g",
+            "gatewayApi.enabled",
+        ),
+        (
+            "metrics.enabled=false,networkPolicy.scrapers[0].podSelector.matchLabels.a=b",
+            "networkPolicy.scrapers",
+        ),
+        (
+            "networkPolicy.enabled=false,networkPolicy.clients[0].podSelector.matchLabels.a=b",
+            "networkPolicy.enabled",
+        ),
+        ('settings.monitor={"max_shards":1},shards=3', "max_shards"),
+        # where pods run, and what is written on them
+        ("pods.labels.app\\.kubernetes\\.io/name=mine", "app.kubernetes.io/name"),
+        ('pods.env:=[{"name":"DREY_SHARDS","value":"2"}]', "DREY_SHARDS"),
+        ('gateway.env:=[{"name":"X"}]', "env"),
+        ('pods.env:=[{"name":"A B","value":"2"}]', "env"),
+        ('pods.topologySpread:=[{"topologyKey":"zone"}]', "topologySpread"),
+        ("pods.nodeSelektor.disk=ssd", "nodeSelektor"),
+        ("secrets.urls.postgres.name=db", "key"),
+        ("secrets.authority=a b", "authority"),
     ],
 )
 def test_wrong_values_are_refused_by_name(render: Render, value: str, said: str) -> None:
@@ -229,6 +255,111 @@ def test_pods_may_as_little_as_they_need(render: Render) -> None:
         for source in monitor_in["spec"]["ingress"][0]["from"]
     ]
     assert callers == ["gateway"]
+
+
+PLACED = (
+    'pods.nodeSelector:={"disk":"ssd"}',
+    'pods.tolerations:=[{"key":"control","operator":"Exists"}]',
+    "pods.priorityClassName=beam",
+    'pods.topologySpread:=[{"topologyKey":"zone","maxSkew":1,"whenUnsatisfiable":"DoNotSchedule"}]',
+    'pods.labels:={"team":"controls"}',
+    'pods.annotations:={"site.org/note":"a","site.org/other":"b"}',
+    'pods.env:=[{"name":"HTTPS_PROXY","value":"http://proxy:3128"}]',
+    'monitor.nodeSelector:={"net":"epics"}',
+    'monitor.annotations:={"site.org/note":"c"}',
+    'monitor.env:=[{"name":"OTEL_EXPORTER_OTLP_HEADERS","valueFrom":{"secretKeyRef":{"name":"o","key":"h"}}}]',
+    'image.pullSecrets:=[{"name":"registry"}]',
+    "web.enabled=true",
+)
+
+
+def test_pods_are_where_the_site_says_and_carry_what_it_says(render: Render) -> None:
+    objects = render(*PLACED)
+    for found in of_kind(objects, "Deployment") + of_kind(objects, "Job"):
+        template, name = found["spec"]["template"], found["metadata"]["name"]
+        pod, monitor = template["spec"], name == "drey-monitor"
+        assert pod["nodeSelector"] == ({"net": "epics"} if monitor else {"disk": "ssd"}), name
+        assert pod["tolerations"] == [{"key": "control", "operator": "Exists"}]
+        assert pod["priorityClassName"] == "beam"
+        assert pod["imagePullSecrets"] == [{"name": "registry"}]
+        (spread,) = pod["topologySpreadConstraints"]
+        wanted = spread["labelSelector"]["matchLabels"]
+        assert wanted.items() <= template["metadata"]["labels"].items()
+        assert wanted[COMPONENT] == name.removeprefix("drey-")
+        assert template["metadata"]["labels"]["team"] == "controls"
+        assert template["metadata"]["annotations"] == {
+            "site.org/note": "c" if monitor else "a",
+            "site.org/other": "b",
+        }
+        # what finds pods says nothing of the site's labels
+        if found["kind"] == "Deployment":
+            assert "team" not in found["spec"]["selector"]["matchLabels"]
+        if name not in ("drey-web", "drey-migrate"):
+            env = {entry["name"]: entry for entry in pod["containers"][0]["env"]}
+            assert env["HTTPS_PROXY"]["value"] == "http://proxy:3128"
+            assert ("OTEL_EXPORTER_OTLP_HEADERS" in env) == monitor
+
+
+def test_servers_of_the_site_are_believed_by_its_authority_and_named_by_any_secret(
+    render: Render,
+) -> None:
+    values = (
+        "secrets.authority=house-ca",
+        'secrets.urls:={"postgres":{"name":"pg-app","key":"uri"},'
+        '"postgresOwner":{"name":"pg-owner","key":"uri"}}',
+        'settings.common={"nats_ca":"/etc/drey/servers/ca.crt"}',
+    )
+    objects = render(*values)
+    for found in of_kind(objects, "Deployment") + of_kind(objects, "Job"):
+        pod = found["spec"]["template"]["spec"]
+        (volume,) = [
+            v for v in pod["volumes"] if v.get("secret", {}).get("secretName") == "house-ca"
+        ]
+        for container in pod["containers"] + pod.get("initContainers", []):
+            mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+            assert mounts[volume["name"]] == "/etc/drey/servers"
+            by_name = {e["name"]: e for e in container["env"]}
+            if "DREY_POSTGRES_URL" in by_name:
+                owner = found["kind"] == "Job"
+                reference = by_name["DREY_POSTGRES_URL"]["valueFrom"]["secretKeyRef"]
+                assert reference == {"name": "pg-owner" if owner else "pg-app", "key": "uri"}
+            if "DREY_REDIS_URL" in by_name:
+                reference = by_name["DREY_REDIS_URL"]["valueFrom"]["secretKeyRef"]
+                assert reference == {"name": "drey-connections", "key": "redis"}
+                assert by_name["DREY_NATS_CA"]["value"] == "/etc/drey/servers/ca.crt"
+
+
+def test_pods_with_the_ports_of_their_nodes_make_room_before_others_come(render: Render) -> None:
+    for found in of_kind(render("epics.hostNetwork=true"), "Deployment"):
+        rolling = found["spec"]["strategy"]["rollingUpdate"]
+        on_host = found["spec"]["template"]["spec"].get("hostNetwork", False)
+        assert rolling == {"maxSurge": int(not on_host), "maxUnavailable": int(on_host)}
+
+
+def test_helm_finds_nothing_to_say(helm: str) -> None:
+    done = subprocess.run(
+        [helm, "lint", "--strict", str(ROOT / "k8s/drey")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("release", "values"),
+    [
+        ("Drey", ()),
+        ("1drey", ()),
+        ("drey.ring", ()),
+        ("r" * 41, ("trial.enabled=true", "trial.password=changeMe1")),
+    ],
+)
+def test_names_of_which_kubernetes_makes_no_objects_are_refused(
+    render: Render, release: str, values: Sequence[str]
+) -> None:
+    with pytest.raises(ValueError, match="release"):
+        render(*values, release=release)
 
 
 def web_deployment(objects: list[dict[str, Any]]) -> dict[str, Any]:
@@ -334,7 +465,7 @@ def test_metrics_are_fetched_where_pods_offer_them_by_those_who_may(render: Rend
     assert rule["ports"] == [{"port": "metrics"}]
     plain = render(*SCRAPED, "tls.enabled=false")
     assert all("scheme" not in m["spec"]["endpoints"][0] for m in of_kind(plain, "ServiceMonitor"))
-    nothing = render("metrics.enabled=false", SCRAPED[2])
+    nothing = render("metrics.enabled=false")
     assert "DREY_METRICS_LISTEN" not in yaml.safe_dump_all(nothing)
     assert "drey-metrics" not in {p["metadata"]["name"] for p in of_kind(nothing, "NetworkPolicy")}
 
@@ -375,6 +506,45 @@ async def test_an_api_server_takes_every_object_strictly(
     for found in render(*values):
         path = PATHS[found["kind"]]
         await namespace.call("POST", f"{path}?dryRun=All&fieldValidation=Strict", found)
+
+
+@pytest.mark.parametrize(
+    ("release", "values"),
+    [
+        ("drey", PLACED),
+        ("r" * 53, ("web.enabled=true",)),
+        ("r" * 40, ("trial.enabled=true", "trial.password=changeMe1")),
+    ],
+)
+async def test_it_takes_pods_of_any_site_and_long_names(
+    render: Render, namespace: ApiServer, release: str, values: Sequence[str]
+) -> None:
+    with suppress(Refused):  # of the test before
+        account = {"metadata": {"name": "default"}}
+        await namespace.call("POST", PATHS["ServiceAccount"], account)
+    for found in render(*values, release=release):
+        path = f"{PATHS[found['kind']]}?dryRun=All&fieldValidation=Strict"
+        await namespace.call("POST", path, found)
+        template = found.get("spec", {}).get("template")
+        if template is not None:
+            # as its controller makes it, with labels of its own
+            name = f"{found['metadata']['name']}-0123456789-abcde"
+            stateful = found["kind"] == "StatefulSet"
+            own = {"controller-revision-hash": f"{found['metadata']['name']}-0123456789"}
+            labels = template["metadata"]["labels"] | (own if stateful else {})
+            pod = {
+                "metadata": {"name": name, "labels": labels},
+                "spec": {
+                    **template["spec"],
+                    "serviceAccountName": "default",
+                    "priorityClassName": "",
+                    "volumes": [
+                        *template["spec"].get("volumes", []),
+                        *({"name": "data", "emptyDir": {}} for _ in range(stateful)),
+                    ],
+                },
+            }
+            await namespace.call("POST", "/api/v1/namespaces/drey/pods?dryRun=All", pod)
 
 
 async def test_a_monitor_s_account_may_touch_its_leases_and_nothing_else(

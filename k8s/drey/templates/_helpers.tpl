@@ -4,6 +4,68 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{- /* Of one thing: what the component says, else what all pods say. */ -}}
+{{- define "drey.podValue" -}}
+{{- $own := get (default dict (get .root.Values .component)) .key }}
+{{- toYaml (ternary $own (get .root.Values.pods .key) (not (empty $own))) }}
+{{- end }}
+
+{{- define "drey.podMetadata" -}}
+{{- $labels := mergeOverwrite (deepCopy .root.Values.pods.labels) (default dict (get (default dict (get .root.Values .component)) "labels")) }}
+{{- $annotations := mergeOverwrite (deepCopy .root.Values.pods.annotations) (default dict (get (default dict (get .root.Values .component)) "annotations")) }}
+labels:
+  {{- include "drey.labels" . | nindent 2 }}
+  {{- range $key, $value := $labels }}
+  {{- if hasPrefix "app.kubernetes.io/" $key }}
+  {{- fail (printf "labels: %s is by what the release finds its pods" $key) }}
+  {{- end }}
+  {{ $key | quote }}: {{ $value | quote }}
+  {{- end }}
+{{- with $annotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* Where a pod may run. */ -}}
+{{- define "drey.placement" -}}
+{{- $root := .root }}{{ $component := .component }}
+{{- with include "drey.podValue" (dict "root" $root "component" $component "key" "nodeSelector") | fromYaml }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "drey.podValue" (dict "root" $root "component" $component "key" "tolerations") | fromYamlArray }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "drey.podValue" (dict "root" $root "component" $component "key" "priorityClassName") | trimAll "\"\n" }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with include "drey.podValue" (dict "root" $root "component" $component "key" "topologySpread") | fromYamlArray }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{- toYaml . | nindent 4 }}
+    labelSelector: {{ include "drey.selector" (dict "root" $root "component" $component) }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "drey.url" -}}
+{{- $ref := get .root.Values.secrets.urls .key | default dict }}
+{{- if .root.Values.trial.enabled }}{{ $ref = dict }}{{ end -}}
+{secretKeyRef: {name: {{ $ref.name | default (include "drey.connections" .root) }}, key: {{ $ref.key | default .key }}}}
+{{- end }}
+
+{{- define "drey.authorityVolume" -}}
+{{- with .Values.secrets.authority }}
+- name: authority-of-servers
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+
+{{- define "drey.authorityMount" -}}
+{{- if .Values.secrets.authority }}
+- {name: authority-of-servers, mountPath: /etc/drey/servers, readOnly: true}
+{{- end }}
+{{- end }}
+
 {{- define "drey.image" -}}
 {{ with .root.Values.image.registry }}{{ . }}/{{ end }}drey-{{ .component }}:{{ .root.Values.image.tag }}
 {{- end }}
@@ -55,10 +117,10 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- define "drey.env" -}}
 {{- $root := .root }}{{ $service := .component }}{{ $name := $root.Release.Name }}
 {{- if ne $service "monitor" }}
-- {name: DREY_POSTGRES_URL, valueFrom: {secretKeyRef: {name: {{ include "drey.connections" $root }}, key: postgres}}}
+- {name: DREY_POSTGRES_URL, valueFrom: {{ include "drey.url" (dict "root" $root "key" "postgres") }}}
 {{- end }}
-- {name: DREY_REDIS_URL, valueFrom: {secretKeyRef: {name: {{ include "drey.connections" $root }}, key: redis}}}
-- {name: DREY_NATS_URL, valueFrom: {secretKeyRef: {name: {{ include "drey.connections" $root }}, key: nats}}}
+- {name: DREY_REDIS_URL, valueFrom: {{ include "drey.url" (dict "root" $root "key" "redis") }}}
+- {name: DREY_NATS_URL, valueFrom: {{ include "drey.url" (dict "root" $root "key" "nats") }}}
 - {name: DREY_NAMESPACE, value: {{ $root.Values.site | quote }}}
 - {name: DREY_SHARDS, value: {{ $root.Values.shards | toJson | quote }}}
 - {name: DREY_TRUSTED_KEYS, value: /etc/drey/keys/trusted.json}
@@ -110,8 +172,24 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
   command: [python, -m, drey_runtime.migrate, --application-role, {{ .root.Values.secrets.applicationRole }}]
   args: {{- toYaml .packages | nindent 4 }}
   env:
-    - {name: DREY_POSTGRES_URL, valueFrom: {secretKeyRef: {name: {{ include "drey.connections" .root }}, key: postgresOwner}}}
+    - {name: DREY_POSTGRES_URL, valueFrom: {{ include "drey.url" (dict "root" .root "key" "postgresOwner") }}}
   resources: {requests: {cpu: 50m, memory: 96Mi}, limits: {memory: 256Mi}}
+  {{- with include "drey.authorityMount" .root }}
+  volumeMounts: {{- . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- /* The variables of a service, those of the site last, none twice. */ -}}
+{{- define "drey.allEnv" -}}
+{{- $own := include "drey.env" . }}
+{{- $names := list }}{{ range $own | fromYamlArray }}{{ $names = append $names .name }}{{ end }}
+{{- $own }}
+{{- $given := get (get .root.Values .component) "env" | default list }}
+{{- range concat .root.Values.pods.env $given }}
+{{- if has .name $names }}{{ fail (printf "env: %s is set already; see settings and the other values" .name) }}{{ end }}
+{{- $names = append $names .name }}
+- {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "drey.selector" -}}
