@@ -52,7 +52,7 @@ def given_values(texts: Sequence[str], file: str | None) -> restore_pb2.ValueSet
     )
 
 
-_FILE_FORM = 'write {"QUAD:01:I": 1.5}, or a line PV,value and then a line for each PV'
+_FILE_FORM = 'write {"QUAD:LI21:101:BDES": 1.5}, or a line PV,value and then a line for each PV'
 
 
 def _read_values(file: str) -> Iterator[tuple[str, str]]:
@@ -136,4 +136,6 @@ def _value(text: str, value: str) -> value_pb2.Value:
 
 
 def _refused(option: str, text: str, why: str) -> CliError:
-    return usage_error(f"{option} {text!r}: {why}", remedy=f"for instance {option} 'QUAD:01:I=1.5'")
+    return usage_error(
+        f"{option} {text!r}: {why}", remedy=f"for instance {option} 'QUAD:LI21:101:BDES=1.5'"
+    )

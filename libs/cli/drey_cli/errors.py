@@ -95,7 +95,7 @@ def from_rpc_error(error: grpc.RpcError, *, server: str = "") -> CliError:
         message or details.words,
         reason=reason,
         field=details.field,
-        remedy=remedy_for(reason, status),
+        remedy=remedy_for(reason, status, details.metadata),
         metadata=details.metadata,
         status=status,
         code=ExitCode.UNAVAILABLE if status in _AWAY else ExitCode.REFUSED,
@@ -117,7 +117,7 @@ def from_client_error(error: ClientError) -> CliError:
         error.message,
         reason=error.reason,
         field=error.field,
-        remedy=remedy_for(error.reason, error.status),
+        remedy=remedy_for(error.reason, error.status, error.metadata),
         metadata=error.metadata,
         status=error.status,
         code=ExitCode.UNAVAILABLE if error.status in _AWAY else ExitCode.REFUSED,
@@ -172,8 +172,37 @@ _REMEDIES = {
     "MALFORMED_MESSAGE": "client and server are of different versions: compare `drey --version`",
     "UNKNOWN_METHOD": "this version of the server does not have it yet",
     "REHEARSAL_NOT_ISOLATED": "report this: a rehearsal must see its own machine alone",
-    "APPROVAL_REQUIRED": "a second person has to approve the plan first",
+    "APPROVAL_REQUIRED": "a second person has to approve the plan first: drey restore approve PLAN",
+    "OWN_PLAN": "somebody else has to approve it: drey restore approve PLAN",
+    "TOO_MANY": "give fewer at once, or choose by --glob or --tag",
+    "NOT_FOUND": "look for it in the lists: drey --help",
+    "ALREADY_EXISTS": "choose another name",
+    "GATE_NOT_MET": "see each PV: drey restore show RESTORE",
+    "GUARD_FAILED": "see the conditions: drey restore show --plan PLAN",
+    "TOO_MANY_FAILED": "see each PV: drey restore show RESTORE",
+    "TOKEN_UNKNOWN": "start it again",
 }
+
+SELF_EXPLAINED = frozenset(
+    {
+        "INVALID_FIELD",
+        "WRONG_STATE",
+        "POLICY_CONTRADICTION",
+        "UNKNOWN_FIELD",
+        "MALFORMED_PAGE_TOKEN",
+    }
+)
+"""Reasons whose message says what would be right, or that no command of ours brings about."""
+_LISTINGS = {
+    "golden": "drey snapshot golden list",
+    "plan": "drey restore list --plans",
+    "pv": "drey pv list --search WORD",
+    "refusal": "drey job list",
+    "scope": "drey pv list --help: choose by name, tag or device",
+    "tag": "drey tag groups",
+    "tag_group": "drey tag groups",
+}
+"""Commands that list what is not listed by `drey NAME list`, by the resource."""
 
 _STATUS_REMEDIES = {
     "UNAVAILABLE": "is the server running there? --server or DREY_SERVER says where",
@@ -184,6 +213,16 @@ _STATUS_REMEDIES = {
 }
 
 
-def remedy_for(reason: str, status: str = "") -> str:
-    """One line of advice for a reason, else for a gRPC status name; empty when there is none."""
+def listing_of(resource: str) -> str:
+    """The command that lists what there is of a resource."""
+    return _LISTINGS.get(resource, f"drey {resource} list")
+
+
+def remedy_for(reason: str, status: str = "", metadata: Mapping[str, str] | None = None) -> str:
+    """One line of advice for a reason, else for a gRPC status name; empty when there is none.
+
+    `metadata`: of the error, which names the resource that is not there, or is there already.
+    """
+    if reason in {"NOT_FOUND", "ALREADY_EXISTS"} and metadata and "resource" in metadata:
+        return f"see {listing_of(metadata['resource'])}"
     return _REMEDIES.get(reason) or _STATUS_REMEDIES.get(status, "")

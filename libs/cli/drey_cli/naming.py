@@ -16,7 +16,7 @@ from drey_cli.contracts import (
     snapshot_pb2,
     snapshot_service_pb2,
 )
-from drey_cli.errors import CliError, not_found
+from drey_cli.errors import CliError, listing_of, not_found
 
 if TYPE_CHECKING:
     from drey_cli.client import CliClient
@@ -25,8 +25,6 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PART = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
 _LATEST = re.compile(r"latest(?:~(\d+))?")
 _PAGE = 1000
-_LISTINGS = {"plan": "drey restore list --plans"}
-"""Commands that list what has none of its own name."""
 
 
 def is_uuid(text: str) -> bool:
@@ -62,8 +60,7 @@ def match_id(text: str, ids: Iterable[tuple[str, str]], *, what: str) -> str:
 
 def no_such(what: str, text: str) -> CliError:
     """The error for something that nothing is named."""
-    listing = _LISTINGS.get(what, f"drey {what} list")
-    return not_found(f"there is no {what} {text!r}", remedy=f"see {listing}")
+    return not_found(f"there is no {what} {text!r}", remedy=f"see {listing_of(what)}")
 
 
 def _resolve_id(

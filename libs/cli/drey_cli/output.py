@@ -19,7 +19,7 @@ from drey_cli.render.table import (
     Cell,
     Table,
     escape,
-    least_width,
+    folded_columns,
     plain_lines,
     text_of,
     with_short_cells,
@@ -234,16 +234,21 @@ def rich_table(table: Table, width: int) -> RichTable:
     """The table for rich, at most `width` wide. Cells are text, never markup.
 
     Where it is too wide the columns that may be folded become narrower, then ids and times are
-    shortened to what is enough, then each cell is folded: a name that is cut off is of no use.
+    shortened to what is enough, then other columns are folded: numbers, names and ids last of all.
+    Nothing is cut off.
     """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     headed = any(column.title for column in table.columns)
-    if least_width(table) > width:
+    allowed = {index for index, column in enumerate(table.columns) if column.fold}
+    folded = folded_columns(table, width)
+    if folded is None or not allowed >= set(folded):
         table = with_short_cells(table)
-    fold_all = least_width(table) > width
+        folded = folded_columns(table, width)
+    if folded is None:
+        folded = range(len(table.columns))
     drawn = RichTable(
         box=box.SIMPLE_HEAD if headed else None,
         show_header=headed,
@@ -251,11 +256,11 @@ def rich_table(table: Table, width: int) -> RichTable:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for column in table.columns:
+    for index, column in enumerate(table.columns):
         drawn.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
-            no_wrap=not (column.fold or fold_all),
+            no_wrap=index not in folded,
             overflow="fold",
         )
     for row in table.rows:

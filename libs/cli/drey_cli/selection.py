@@ -152,7 +152,7 @@ def parse_tag(text: str, *, option: str) -> tuple[str, list[str]]:
     tags = [tag.strip() for tag in rest.split(",") if tag.strip()]
     if not group.strip() or (equals and not tags):
         raise usage_error(
-            f"{option}: {text!r} is not GROUP=TAG", field=option, remedy="as in Region=LI21,LI22"
+            f"{option}: {text!r} is not GROUP=TAG", field=option, remedy="as in Area=LI21,LI22"
         )
     return group.strip(), tags
 

@@ -6,13 +6,14 @@ import logging
 import re
 
 import pytest
+from rich.console import Console
 
 from drey.common.v1 import value_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey_cli.errors import CliError
-from drey_cli.output import Output
+from drey_cli.output import Output, rich_table
 from drey_cli.render.snapshots import snapshots_table
-from drey_cli.render.table import Cell, Column, Table
+from drey_cli.render.table import Cell, Column, Table, folded_columns
 from drey_cli.render.values import rows_table
 from drey_runtime.logs import TextFormatter
 from drey_testing.corpus import HOSTILE_CHARACTERS
@@ -151,3 +152,25 @@ def test_a_list_fits_a_narrow_terminal_and_its_ids_can_still_be_typed(monkeypatc
     pipe = Written(monkeypatch, is_terminal=False)
     Output().table(snapshots_table(snapshots, utc=False))
     assert all(snapshot.id in pipe.text() for snapshot in snapshots)
+
+
+def test_a_narrow_terminal_cuts_no_number_name_or_id_while_text_can_be_folded():
+    table = Table(
+        (
+            Column("PV", whole=True),
+            Column("now", right=True),
+            Column("class"),
+            Column("what it means"),
+        )
+    )
+    table.add("GONE:LI20:901:BDES", "-123456.789", "disconnected-in-both", "as it was " * 6)
+    assert folded_columns(table, 200) == set()
+    assert folded_columns(table, 60) == {2, 3}
+    assert folded_columns(table, 48) == {0, 2, 3}
+    assert folded_columns(table, 30) is None, "then all are folded: nothing is cut off"
+    console = Console(width=60, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(rich_table(table, 60))
+    drawn = capture.get()
+    assert "GONE:LI20:901:BDES" in drawn and "-123456.789" in drawn
+    assert all(len(line) <= 60 for line in drawn.splitlines())

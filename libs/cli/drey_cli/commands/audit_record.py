@@ -24,6 +24,7 @@ from drey_cli.render.table import (
     Pair,
     Table,
     facts,
+    name_field,
     number_field,
     table_of,
     text_field,
@@ -170,7 +171,7 @@ def _values_table(items: Sequence[restore_pb2.RestoreItem], limit: int) -> Table
     table = table_of(
         shown,
         number_field("stage", lambda item: str(item.stage)),
-        text_field("PV", lambda item: item.name),
+        name_field("PV", lambda item: item.name),
         number_field("before", lambda item: value_text(item, "before")),
         number_field("sent", _sent_text),
         number_field("after", lambda item: value_text(item, "seen")),

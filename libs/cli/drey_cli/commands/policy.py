@@ -133,7 +133,7 @@ def delete(session: CliSession, subject: str, yes: bool) -> None:
     "explain",
     policy_command,
     gives="GetEffectivePolicyResponse",
-    examples=("drey policy explain QUAD:LI21:201:BDES",),
+    examples=("drey policy explain QUAD:LI21:101:BDES",),
 )
 @argument("pv", help="Name or id.")
 def explain(session: CliSession, pv: str) -> None:

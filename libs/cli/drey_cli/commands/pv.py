@@ -55,7 +55,7 @@ _SHOWN = 200
     gives="{total, pvs}",
     examples=(
         "drey pv list",
-        "drey pv list --tag Region=LI21,LI22 --device QUAD",
+        "drey pv list --tag Area=LI21,LI22 --device QUAD",
         "drey pv list --search 'bpm x' --json",
     ),
 )
@@ -122,7 +122,7 @@ def refuse_nothing(chosen: Sequence[object], choice: Choice, search: str = "") -
     "show",
     pv_command,
     gives="GetPvResponse with {values, effective_policy}",
-    examples=("drey pv show QUAD:LI21:201:BDES --policy",),
+    examples=("drey pv show QUAD:LI21:101:BDES --policy",),
 )
 @pv_argument
 @option("--policy", is_flag=True, help="Also how a restore would treat it, and why.")
@@ -189,9 +189,9 @@ def get_values(
     pv_command,
     gives="{rows, not_found, links}",
     examples=(
-        "drey pv get QUAD:LI21:201:BDES",
+        "drey pv get QUAD:LI21:101:BDES",
         "drey pv get 'QUAD:LI21:*' --except '*:BCON'",
-        "drey pv get --value QUAD:LI21:201:BDES",
+        "drey pv get --value QUAD:LI21:101:BDES",
     ),
 )
 @choosing
@@ -236,8 +236,8 @@ def _draw_values(session: CliSession, values: LiveValues, value_only: bool) -> N
     pv_command,
     gives="{pv, points}",
     examples=(
-        "drey pv history QUAD:LI21:201:BDES",
-        "drey pv history QUAD:LI21:201:BDES --since 2026-11-01 --limit 0 --json",
+        "drey pv history QUAD:LI21:101:BDES",
+        "drey pv history QUAD:LI21:101:BDES --since 2026-11-01 --limit 0 --json",
     ),
 )
 @pv_argument

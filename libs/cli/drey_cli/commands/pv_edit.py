@@ -94,7 +94,7 @@ entry_options = packed_options(
     gives="CreatePvResponse",
     examples=(
         "drey pv add QUAD:LI21:201:BDES --readback QUAD:LI21:201:BACT --abs 0.01",
-        "drey pv add --readback BPMS:LI21:201:X --device BPM --tag Region=LI21",
+        "drey pv add --readback BPMS:LI21:201:X --device BPMS --tag Area=LI21",
     ),
 )
 @argument("setpoint", default="", metavar="[SETPOINT]", help="Address of the setpoint channel.")
@@ -126,8 +126,8 @@ def add(
     pv_command,
     gives="UpdatePvResponse",
     examples=(
-        "drey pv set QUAD:LI21:201:BDES --abs 0.01 --description 'Quad 201'",
-        "drey pv set MOTR:LI21:1 --completion done-channel --done-channel MOTR:LI21:1.DMOV",
+        "drey pv set QUAD:LI21:101:BDES --abs 0.01 --description 'Quad 101'",
+        "drey pv set COLL:LI21:901:MOTR.VAL --completion done-channel --done-channel .DMOV",
     ),
 )
 @pv_argument

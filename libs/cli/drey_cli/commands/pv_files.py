@@ -12,7 +12,7 @@ from drey_cli.commands.pv import pv_command
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2, selector_pb2
 from drey_cli.errors import CliError, ExitCode, usage_error
 from drey_cli.options import argument, option
-from drey_cli.render.table import Cell, Table, number_field, table_of, text_field
+from drey_cli.render.table import Cell, Table, name_field, number_field, table_of, text_field
 from drey_cli.render.words import format_count, plural, short_name
 from drey_cli.selection import Choice, choosing
 from drey_cli.session import CliSession, command, end_with
@@ -108,7 +108,7 @@ def _exchange_file(
     "export",
     pv_command,
     gives="{file, bytes}",
-    examples=("drey pv export -o machine.csv", "drey pv export --tag Region=LI21 > li21.csv"),
+    examples=("drey pv export -o machine.csv", "drey pv export --tag Area=LI21 > li21.csv"),
 )
 @choosing
 @option("--output", "-o", default="-", metavar="FILE", help="Default: standard output.")
@@ -172,7 +172,7 @@ def import_table(rows: Iterable[catalog_pb2.ImportRow]) -> Table:
         rows,
         number_field("line", lambda row: str(row.line)),
         text_field("column", lambda row: row.column or row.error.field),
-        text_field("PV", lambda row: row.name),
+        name_field("PV", lambda row: row.name),
         text_field("what", action_cell),
         text_field("why", lambda row: row.error.message, fold=True),
     )

@@ -26,9 +26,9 @@ _FIELDS = {"both": 1, "setpoint": 2, "readback": 3}
     pv_command,
     gives="WatchPvsResponse a line; {connection_lost} where the stream broke",
     examples=(
-        "drey pv watch QUAD:LI21:201:BDES BPMS:LI21:201:X",
-        "drey pv watch --tag Region=LI21 --interval 1s",
-        "drey pv watch --device BPM --json --for 10s > bpm.jsonl",
+        "drey pv watch QUAD:LI21:101:BDES BPMS:LI21:901:X",
+        "drey pv watch --tag Area=LI21 --interval 1s",
+        "drey pv watch --device BPMS --json --for 10s > bpm.jsonl",
     ),
 )
 @choosing

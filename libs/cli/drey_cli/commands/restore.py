@@ -48,9 +48,9 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
     gives="{plan, items}",
     examples=(
         "drey restore plan latest",
-        "drey restore plan golden-2026 --tag Region=LI21 --except 'MOTR:*'",
+        "drey restore plan golden-2026 --tag Area=LI21 --except 'COLL:*'",
         "drey restore plan latest --scale 'QUAD:*=1.02' --set MODE=Standby",
-        "drey restore plan --set QUAD:01:I=1.5 --set MODE=Standby",
+        "drey restore plan --set QUAD:LI21:101:BDES=1.5 --set MODE=Standby",
         "drey restore plan --values tuned.csv",
         "drey restore plan latest --guard 'SR:CURRENT < 0.1 and MODE == \"MD\"' --gate 0=0",
         "drey restore plan latest --gate '1=SR:VACUUM < 1e-7' --rollback-after 5",

@@ -26,7 +26,7 @@ from drey_cli.render.restores import (
     state_of,
     verdict_counts,
 )
-from drey_cli.render.table import Cell, Table, number_field, table_of, text_field
+from drey_cli.render.table import Cell, Table, name_field, number_field, table_of, text_field
 from drey_cli.render.words import format_span, plural
 from drey_cli.session import CliSession, command, end_with
 from drey_client.parts import whole_rows
@@ -306,7 +306,7 @@ def _reasons_table(title: str, reasons: Mapping[str, str], limit: int) -> Table:
     shown = list(reasons.items())[: limit or None]
     table = table_of(
         shown,
-        text_field("PV", lambda pair: pair[0]),
+        name_field("PV", lambda pair: pair[0]),
         text_field("why", lambda pair: Cell(pair[1], "yellow"), fold=True),
         title=title,
     )

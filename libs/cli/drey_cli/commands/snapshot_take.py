@@ -43,7 +43,7 @@ _FIRST_WAIT_S = 2.0
     gives="{snapshot}; with --no-wait TakeSnapshotResponse",
     examples=(
         "drey snapshot take --all --title 'before shift 2'",
-        "drey snapshot take --tag Region=LI21 --max-missing 10",
+        "drey snapshot take --tag Area=LI21 --max-missing 10",
         "drey snapshot take --device QUAD --source read --allow-missing",
     ),
 )

@@ -43,7 +43,7 @@ _PASSED_ON = re.compile(
     examples=(
         "drey up",
         "drey up --state /var/lib/drey --listen 127.0.0.1:7100 --shards 4 --monitors 2",
-        "drey up --simulate 2000      with a simulated machine instead of the site's",
+        "drey up --simulate 2000      # with a simulated machine instead of the site's",
         "drey up --web-listen 127.0.0.1:8080 --web-origin https://screens.example.org",
     ),
 )

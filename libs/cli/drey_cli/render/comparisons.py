@@ -72,7 +72,7 @@ def differences_table(rows: Iterable[compare_pb2.ComparisonRow]) -> Table:
     """One line a channel that is not the same, with a bar of its deviation in tolerances."""
     table = Table(
         (
-            Column("PV"),
+            Column("PV", css="pv", whole=True),
             Column(""),
             Column("reference", right=True),
             Column("other", right=True),
@@ -96,7 +96,7 @@ def drift_table(rows: Iterable[monitor_service_pb2.DriftRow]) -> Table:
     """One line a channel of PVs that are not the same; of those that are too large, the classes."""
     table = Table(
         (
-            Column("PV"),
+            Column("PV", css="pv", whole=True),
             Column(""),
             Column("reference", right=True),
             Column("now", right=True),
@@ -183,7 +183,7 @@ def matrix_table(rows: Iterable[compare_pb2.ComparisonRow], names: Sequence[str]
     """One line a channel that is not the same everywhere, a column for each other."""
     table = Table(
         (
-            Column("PV"),
+            Column("PV", css="pv", whole=True),
             Column(""),
             *(Column(name) for name in names),
             Column("first different"),

@@ -11,7 +11,7 @@ from drey_cli.render.page import PAGE_END, html_table, page_head
 from drey_cli.render.pvs import source_text
 from drey_cli.render.restores import plan_facts
 from drey_cli.render.spreadsheet import csv_lines
-from drey_cli.render.table import Field, number_field, table_of, text_field
+from drey_cli.render.table import Field, name_field, number_field, table_of, text_field
 from drey_cli.render.values import alarm_cell, value_text
 from drey_cli.render.words import format_time, plural, short_name
 
@@ -53,7 +53,7 @@ def _value_field(title: str, name: str) -> Field[restore_pb2.PlanItem]:
     return number_field(title, lambda item: value_text(item, name))
 
 
-_PV: Field[restore_pb2.PlanItem] = text_field("PV", lambda item: item.name, css="pv")
+_PV: Field[restore_pb2.PlanItem] = name_field("PV", lambda item: item.name)
 
 
 def _warnings_field(title: str) -> Field[restore_pb2.PlanItem]:

@@ -13,6 +13,7 @@ from drey_cli.render.table import (
     escape,
     facts,
     id_field,
+    name_field,
     number_field,
     table_of,
     text_field,
@@ -54,7 +55,7 @@ def tolerance_text(tolerance: value_pb2.Tolerance) -> str:
 def pvs_table(pvs: Iterable[catalog_pb2.Pv]) -> Table:
     return table_of(
         pvs,
-        text_field(
+        name_field(
             "PV", lambda pv: Cell(pv.name, "dim strike" if pv.HasField("delete_time") else "")
         ),
         text_field(

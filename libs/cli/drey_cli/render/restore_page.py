@@ -8,7 +8,7 @@ from drey_cli.contracts import restore_pb2
 from drey_cli.render.page import PAGE_END, html_table, page_head
 from drey_cli.render.restores import restore_facts, restore_verdict
 from drey_cli.render.spreadsheet import csv_lines
-from drey_cli.render.table import Field, number_field, table_of, text_field, text_of
+from drey_cli.render.table import Field, name_field, number_field, table_of, text_field, text_of
 from drey_cli.render.values import value_text
 from drey_cli.render.words import format_time, plural, short_name, stamp_text
 
@@ -73,7 +73,7 @@ def _skip(item: restore_pb2.RestoreItem) -> str:
     return short_name(restore_pb2.SkipReason, item.skip)
 
 
-_PV: Field[restore_pb2.RestoreItem] = text_field("PV", lambda item: item.name, css="pv")
+_PV: Field[restore_pb2.RestoreItem] = name_field("PV", lambda item: item.name)
 _VERDICT = text_field("verdict", _verdict)
 
 

@@ -13,6 +13,7 @@ from drey_cli.render.table import (
     Table,
     facts,
     id_field,
+    name_field,
     number_field,
     table_of,
     text_field,
@@ -121,7 +122,7 @@ def plan_table(items: Iterable[restore_pb2.PlanItem]) -> Table:
     return table_of(
         items,
         number_field("stage", lambda item: Cell("—", "dim") if item.skip else str(item.stage)),
-        text_field("PV", lambda item: Cell(item.name, "dim" if item.skip else "")),
+        name_field("PV", lambda item: Cell(item.name, "dim" if item.skip else "")),
         number_field("now", lambda item: _item_value(item, "current")),
         number_field("target", lambda item: _item_value(item, "target")),
         number_field("delta", lambda item: f"{item.delta:+.6g}" if item.HasField("delta") else ""),
@@ -244,7 +245,7 @@ def restore_verdict(restore: restore_pb2.Restore) -> Cell:
 def restore_items_table(items: Iterable[restore_pb2.RestoreItem]) -> Table:
     return table_of(
         items,
-        text_field("PV", lambda item: item.name),
+        name_field("PV", lambda item: item.name),
         text_field("verdict", _verdict_cell),
         number_field("before", lambda item: _item_value(item, "before")),
         number_field("target", lambda item: _item_value(item, "target")),

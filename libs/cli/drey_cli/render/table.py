@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -29,13 +29,14 @@ class Cell(NamedTuple):
 class Column(NamedTuple):
     """Heading; `right` for numbers; `fold` for text that may be cut to fit a terminal.
 
-    `css`: class of its cells on a page for the logbook.
+    `css`: class of its cells on a page for the logbook. `whole`: of names and ids.
     """
 
     title: str
     right: bool = False
     fold: bool = False
     css: str = ""
+    whole: bool = False
 
 
 _ID_HEAD = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-(?=[0-9a-f]{12}\b)")
@@ -75,6 +76,11 @@ def text_field(
     return Field(Column(title, fold=fold, css=css), cell)
 
 
+def name_field(title: str, cell: Callable[[T], Cell | str]) -> Field[T]:
+    """A column of names of PVs."""
+    return Field(Column(title, css="pv", whole=True), cell)
+
+
 def number_field(title: str, cell: Callable[[T], Cell | str]) -> Field[T]:
     return Field(Column(title, right=True, css="number"), cell)
 
@@ -91,7 +97,7 @@ def time_cell(ns: int, *, utc: bool) -> Cell:
 
 
 def id_field(title: str, identity: Callable[[T], str]) -> Field[T]:
-    return Field(Column(title), lambda item: id_cell(identity(item)))
+    return Field(Column(title, whole=True), lambda item: id_cell(identity(item)))
 
 
 def time_field(title: str, stamp: Callable[[T], Timestamp], *, utc: bool) -> Field[T]:
@@ -139,14 +145,25 @@ def plain_lines(table: Table) -> list[str]:
     return lines
 
 
-def least_width(table: Table) -> int:
-    """Characters of a line in which only the columns that may be folded are narrow."""
-    total = 0
-    for index, column in enumerate(table.columns):
-        texts = [column.title, *(text_of(row[index]) for row in table.rows)]
-        widest = max(map(len, texts))
-        total += min(widest, _FOLDED) if column.fold else widest
-    return total + 2 * len(table.columns)
+def folded_columns(table: Table, width: int) -> Collection[int] | None:
+    """Indexes of the columns that have to be folded to fit; None where it fits in no way.
+
+    First those that may be, then others, then names and ids, never numbers: half a number is read
+    as another one.
+    """
+    widths = [
+        max(len(column.title), *(len(text_of(row[index])) for row in table.rows), 0)
+        for index, column in enumerate(table.columns)
+    ]
+    columns = list(enumerate(table.columns))
+    may = {index for index, column in columns if column.fold}
+    others = {index for index, column in columns if not (column.right or column.whole)}
+    names = {index for index, column in columns if column.whole}
+    for folded in (may, may | others, may | others | names):
+        least = (min(each, _FOLDED) if i in folded else each for i, each in enumerate(widths))
+        if sum(least) + 2 * (len(widths) - 1) <= width:
+            return folded
+    return None
 
 
 def with_short_cells(table: Table) -> Table:

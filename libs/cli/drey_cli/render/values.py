@@ -8,7 +8,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from drey_cli.contracts import value_pb2
-from drey_cli.render.table import Cell, Table, escape, number_field, table_of, text_field, time_cell
+from drey_cli.render.table import (
+    Cell,
+    Table,
+    escape,
+    name_field,
+    number_field,
+    table_of,
+    text_field,
+    time_cell,
+)
 from drey_cli.render.words import short_name
 from drey_client.watch_state import ChannelPair
 
@@ -230,7 +239,7 @@ def rows_table(
     cells = (row_cells(row, metadata.get(row.number, NO_METADATA), utc=utc) for row in rows)
     return table_of(
         cells,
-        text_field("PV", lambda each: each.name),
+        name_field("PV", lambda each: each.name),
         number_field("setpoint", lambda each: each.setpoint),
         number_field("readback", lambda each: each.readback),
         text_field("alarm", lambda each: each.alarm),
