@@ -180,6 +180,40 @@ async def test_what_is_given_back_is_taken_soon_however_long_the_lease(
             await task
 
 
+@pytest.mark.parametrize("copied", [False, True])
+async def test_a_lease_without_a_holder_is_held_unless_it_says_who_gave_it_back(
+    site: KubernetesSite, copied: bool
+) -> None:
+    """Cleared by hand under its owner, or put back from a copy that was free: nobody follows yet.
+
+    The owner renews after half a minute only, so it has not heard of it.
+    """
+    path = f"{site.path}/drey-shard-0"
+    async with holding(site.lease("b"), "shard-0"):
+        pass
+    given_back = await site.server.call("GET", path)
+    opened = open_kubernetes(
+        namespace=site.namespace,
+        identity="patient",
+        prefix="drey-",
+        duration_s=120,
+        kubeconfig=site.kubeconfig,
+    )
+    async with opened as lease, holding(lease, "shard-0") as term:
+        if copied:
+            await site.server.call("DELETE", path)
+            annotations = given_back["metadata"]["annotations"]
+            metadata = {"name": "drey-shard-0", "annotations": annotations}
+            body = {"metadata": metadata, "spec": {"leaseDurationSeconds": 120}}
+            await site.server.call("POST", site.path, body)
+        else:
+            await site.server.call("PATCH", path, {"spec": {"holderIdentity": None}})
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3), site.lease("b").held("shard-0"):
+                pass
+        assert term.valid
+
+
 @pytest.mark.parametrize("in_the_midst", [False, True])
 async def test_an_owner_that_is_cancelled_gives_back(
     site: KubernetesSite, in_the_midst: bool
