@@ -94,6 +94,8 @@ class WatchModel:
         if kind == "metadata":
             for row in message.metadata.rows:
                 self.metadata[row.number] = ChannelPair(row.setpoint, row.readback)
+                if row.number in self.rows:
+                    self.rows[row.number].name = row.name
         if kind == "names":
             return WatchChange(notice="; ".join(_name_notices(message.names)))
         if kind == "resync_required":
@@ -121,6 +123,7 @@ class WatchModel:
         kept = []
         for row in rows:
             held = self.rows.setdefault(row.number, row)
+            held.name = row.name
             for role in ("setpoint", "readback") if held is not row else ():
                 if row.HasField(role):
                     getattr(held, role).CopyFrom(getattr(row, role))

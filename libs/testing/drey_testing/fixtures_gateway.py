@@ -535,6 +535,7 @@ class WatchClient:
     def _put(self, rows: Any) -> None:
         for row in rows:
             held = self.rows.setdefault(row.number, row)
+            held.name = row.name
             for role, value in row.ListFields() if held is not row else ():
                 if role.message_type is not None:
                     getattr(held, role.name).CopyFrom(value)

@@ -386,6 +386,20 @@ async def test_catalog_changes_in_a_running_watch(gateway, admin_key, publisher)
         assert [(p.number, p.name, p.reason) for p in running.client.left] == [(4, name_of(4), 1)]
 
 
+async def test_a_new_name_of_a_pv_comes_with_its_row(gateway, admin_key, publisher):
+    """Also where no metadata is asked for and no value changes."""
+    one = selector_pb2.Selector(numbers=[4, 5])
+    async with watching(gateway, admin_key, selector=one) as running:
+        pages = catalog_pages(PVS)
+        for page in pages:
+            for slot in np.flatnonzero(page.pv_number == 4).tolist():
+                page.names[slot] = "Größe:夜班"
+        await publisher.set_catalog(pages)
+        await running.until(lambda c: c.rows[4].name == "Größe:夜班", "the new name")
+        assert running.client.rows[5].name == name_of(5) and running.client.left == []
+        assert running.client.value(4) == 1.0
+
+
 async def test_a_pv_that_loses_its_readback_comes_anew(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         assert running.client.rows[4].HasField("readback")

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from drey.common.v1 import value_pb2
 from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 from drey_client.watch import LiveWatch
+from drey_client.watch_state import WatchModel
 
 
 class ScriptedCall:
@@ -62,3 +64,15 @@ async def test_a_watch_that_is_cancelled_as_a_message_comes_ends(turns):
     await asyncio.wait({following}, timeout=60)
     assert following.cancelled()
     assert call.cancelled
+
+
+def test_what_is_held_has_the_name_that_was_told_last():
+    row, metadata = value_pb2.PvRow(number=4, name="before"), watch_pb2.MetadataChunk()
+    model = WatchModel()
+    model.apply(monitor_service_pb2.WatchPvsResponse(baseline={"rows": [row]}))
+    row.name = "after"
+    model.apply(monitor_service_pb2.WatchPvsResponse(diff={"rows": [row]}))
+    assert model.rows[4].name == "after"
+    metadata.rows.add(number=4, name="夜班")
+    model.apply(monitor_service_pb2.WatchPvsResponse(metadata=metadata))
+    assert model.rows[4].name == "夜班"
