@@ -473,7 +473,7 @@ def test_a_key_is_made_shown_once_and_revoked(running: Running) -> None:
     running.do(scenario())
 
 
-def _plan(running: Running, name: str, offset: float) -> restore_pb2.Plan:
+def plan_of(running: Running, name: str, offset: float) -> restore_pb2.Plan:
     stub = restore_service_pb2_grpc.RestoreServiceStub(running.channel)
     spec = restore_pb2.PlanSpec(
         state={"snapshot_id": running.take("of one PV").id},
@@ -489,7 +489,7 @@ def test_a_second_person_approves(running: Running) -> None:
     name = f"{APPROVED}{uuid4().hex[:8]}"
     with purged(running, name):
         own_pv(running, name)
-        plan = _plan(running, name, 0.125)
+        plan = plan_of(running, name, 0.125)
 
         async def scenario() -> None:
             async with open_page(running) as page:
@@ -512,7 +512,7 @@ def test_a_restore_is_paused_resumed_and_aborted(running: Running) -> None:
     name = f"PAGE:{uuid4().hex[:8]}"
     with purged(running, name):
         own_pv(running, name, ramp_step=0.01, ramp_rate=0.01)
-        plan = _plan(running, name, 3.0)
+        plan = plan_of(running, name, 3.0)
 
         async def scenario() -> None:
             async with open_page(running) as page:

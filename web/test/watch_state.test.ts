@@ -80,6 +80,21 @@ test("an array in parts is shown when it is whole", () => {
   expect(() => state.apply(part(8))).toThrow("does not follow");
 });
 
+test("until an array in parts is whole, the value before is shown, of its own type", () => {
+  const state = held();
+  const part = (first: number) =>
+    diff([{ pv: 7, type: 11 + 64, severity: 3, bits: 16n << 32n }], {
+      heap: new Uint8Array(new Float64Array([1, 2]).buffer).slice(first, first + 8),
+      part: { firstElement: BigInt(first), totalElements: 16n },
+    });
+  const slot = state.slotOf(7)!;
+  const [before, severity] = [datumText(state.datum(slot, SETPOINT)), state.severities[2 * slot]];
+  state.apply(part(0));
+  expect([datumText(state.datum(slot, SETPOINT)), state.severities[2 * slot]]).toEqual([before, severity]);
+  state.apply(part(8));
+  expect([datumText(state.datum(slot, SETPOINT)), state.severities[2 * slot]]).toEqual(["2 × [1, 2]", 3]);
+});
+
 test("staleness is told without a value", () => {
   const state = held();
   state.apply(said({ case: "freshness", value: { freshness: 2, pvNumbers: ["9"], reason: "monitor of shard 0 is silent" } }));

@@ -6,6 +6,7 @@ import { AccessService } from "../../gen/drey/access/v1/access_service_pb";
 import { AuditService } from "../../gen/drey/audit/v1/audit_service_pb";
 import { CatalogService } from "../../gen/drey/catalog/v1/catalog_service_pb";
 import { CompareService } from "../../gen/drey/compare/v1/compare_service_pb";
+import { EventService } from "../../gen/drey/event/v1/event_service_pb";
 import { JobService } from "../../gen/drey/job/v1/job_service_pb";
 import { MonitorService } from "../../gen/drey/monitor/v1/monitor_service_pb";
 import { PolicyService } from "../../gen/drey/policy/v1/policy_service_pb";
@@ -75,6 +76,7 @@ export class DreyClient {
   readonly audit: Client<typeof AuditService>;
   readonly catalog: Client<typeof CatalogService>;
   readonly compare: Client<typeof CompareService>;
+  readonly event: Client<typeof EventService>;
   readonly job: Client<typeof JobService>;
   readonly monitor: Client<typeof MonitorService>;
   readonly policy: Client<typeof PolicyService>;
@@ -95,6 +97,7 @@ export class DreyClient {
     this.audit = createClient(AuditService, used);
     this.catalog = createClient(CatalogService, used);
     this.compare = createClient(CompareService, used);
+    this.event = createClient(EventService, used);
     this.job = createClient(JobService, used);
     this.monitor = createClient(MonitorService, used);
     this.policy = createClient(PolicyService, used);

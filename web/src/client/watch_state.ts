@@ -3,7 +3,7 @@
  * browser. A PV has a slot; its setpoint lies at `2 * slot` of each column, its readback at the next place.
  */
 import { fromBinary } from "@bufbuild/protobuf";
-import { ChannelMetadataSchema, Freshness, type ChannelMetadata, type ValueColumns } from "../../gen/drey/common/v1/value_pb";
+import { ChannelMetadataSchema, Freshness, type ArrayPart, type ChannelMetadata, type ValueColumns } from "../../gen/drey/common/v1/value_pb";
 import { LeaveReason, type ShardState } from "../../gen/drey/monitor/v1/watch_pb";
 import { ARRAY, Kind, type Datum } from "./datum";
 import type { WatchMessage } from "./watch_wire";
@@ -182,6 +182,9 @@ export class WatchState {
     const sourceTimes = aligned(columns.sourceTimes, BigInt64Array);
     const receiveTimes = aligned(columns.receiveTimes, BigInt64Array);
     const statuses = aligned(columns.statuses, Uint16Array);
+    // a large value stands alone, and is taken with its type and alarm when all of it is here
+    const whole = part && this.#join(2 * this.#slot(Number(numbers[0])) + columns.roles[0]! - 1, columns.heap, part);
+    if (part !== undefined && whole === undefined) return;
     for (let index = 0; index < count; index++) {
       const slot = this.#slot(Number(numbers[index]));
       const place = 2 * slot + columns.roles[index]! - 1;
@@ -198,8 +201,8 @@ export class WatchState {
       if (this.#told !== undefined) this.#told[place] = 1;
       if (kind < ARRAY && kind !== Kind.String) {
         this.heaps[place] = undefined;
-      } else if (part !== undefined) {
-        this.#join(place, columns.heap, Number(part.firstElement), Number(part.totalElements));
+      } else if (whole !== undefined) {
+        this.heaps[place] = whole;
       } else {
         const offset = Number(data[index]! & 0xffffffffn);
         this.heaps[place] = columns.heap.slice(offset, offset + Number(data[index]! >> 32n));
@@ -207,17 +210,18 @@ export class WatchState {
     }
   }
 
-  /** A large value is shown when all of it is here; until then the one before is. */
-  #join(place: number, heap: Uint8Array, first: number, total: number): void {
-    if (first === 0) this.#joining = { place, heap: new Uint8Array(total), received: 0 };
+  /** All bytes of a large value with its last part; undefined before. */
+  #join(place: number, heap: Uint8Array, { firstElement, totalElements }: ArrayPart): Uint8Array | undefined {
+    const first = Number(firstElement);
+    if (first === 0) this.#joining = { place, heap: new Uint8Array(Number(totalElements)), received: 0 };
     const joining = this.#joining;
     if (joining === undefined || joining.place !== place || joining.received !== first)
       throw new Error(`a part that begins at byte ${first} does not follow what came before`);
     joining.heap.set(heap, first);
     joining.received += heap.length;
-    if (joining.received < joining.heap.length) return;
-    this.heaps[place] = joining.heap;
+    if (joining.received < joining.heap.length) return undefined;
     this.#joining = undefined;
+    return joining.heap;
   }
 
   #setFreshness(freshness: Freshness, numbers: readonly string[] | undefined): void {

@@ -43,6 +43,9 @@ interface Told extends ImportResult {
   readonly before?: Blob;
 }
 
+/** Longer the browser is not kept from drawing and from keys. */
+const TURN_MS = 30;
+
 async function runImport(
   client: DreyClient,
   options: { dryRun: boolean; keepExisting: boolean; fileName: string; requestId?: string },
@@ -51,9 +54,13 @@ async function runImport(
 ): Promise<ImportResult> {
   const rows: ImportRow[] = [];
   let summary: ImportSummary | undefined;
+  let turnEnd = performance.now() + TURN_MS;
   for await (const { part } of client.importPvs({ format: FileFormat.CSV, ...options }, file.bytes, new AbortController().signal)) {
     if (part.case === "rows") onRows(rows.push(...part.value.rows));
     else if (part.case === "summary") summary = part.value;
+    if (performance.now() < turnEnd) continue;
+    await new Promise((resolve) => setTimeout(resolve));
+    turnEnd = performance.now() + TURN_MS;
   }
   if (summary === undefined) throw new Error("The server ended the import without a summary; nothing is known of it. Look into the audit.");
   return { rows, summary };

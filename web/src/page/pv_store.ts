@@ -1,14 +1,19 @@
 /** All PVs, live, and what the catalog says of them: what the page shows, held outside of React. */
 import type { DreyClient, Watch } from "@drey/client";
 import type { Pv } from "../../gen/drey/catalog/v1/catalog_pb";
+import { EventKind, EventResource, type Event } from "../../gen/drey/event/v1/event_pb";
 import { ArrayDecimation } from "../../gen/drey/common/v1/value_pb";
 
 const PAGE_SIZE = 5000;
 /** Least and greatest for each pixel of a plot beside the table. */
 const PLOTTED_ELEMENTS = 800;
 const LOOK_MS = 100;
-/** Between two readings of the catalog, however often PVs join and leave. */
+/** Between two looks at the catalog, however often it changes. */
 const CATALOG_PAUSE_MS = 5000;
+/** For the changes since the last look to arrive. A stream that stays open would take one of the six connections of a browser. */
+const EVENTS_MS = 1000;
+/** Of more the whole catalog is read. */
+const MOST_READ_ALONE = 50;
 
 export class PvStore {
   readonly watch: Watch;
@@ -22,8 +27,11 @@ export class PvStore {
   tags: readonly string[] = [];
   /** Of the watch when the catalog was read. */
   #catalogPopulation = -1;
+  /** Up to where changes of the catalog are known. */
+  #eventToken = "";
   readonly #client: DreyClient;
   readonly #stop = new AbortController();
+  #wake: () => void = () => undefined;
   readonly #listeners = new Set<() => void>();
 
   constructor(client: DreyClient) {
@@ -70,24 +78,72 @@ export class PvStore {
     tell();
   }
 
-  /** Read the catalog when PVs joined or left. */
+  /** Read the catalog when PVs joined or left, and what others change in it. */
   async #followCatalog(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       const { state } = this.watch;
       let pause = LOOK_MS;
-      if (state.complete && state.population !== this.#catalogPopulation) {
+      if (state.complete && !document.hidden) {
         const population = state.population;
         try {
-          await this.#readCatalog(signal);
+          const changed = await this.#changedPvs(signal);
+          if (population !== this.#catalogPopulation || changed === undefined) await this.#readCatalog(signal);
+          else if (changed.size > 0) await this.#readPvs(changed, signal);
           this.#catalogPopulation = population;
         } catch {
           // values go on without; it is tried again, and the banner tells of a server that is away
+          this.#eventToken = "";
         }
         pause = CATALOG_PAUSE_MS;
       }
-      await new Promise((resolve) => setTimeout(resolve, pause));
+      await this.#sleep(pause);
     }
+  }
+
+  /** The time, or until the page is seen again, or somebody cannot wait. */
+  #sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        document.removeEventListener("visibilitychange", end);
+        resolve();
+      };
+      const timer = setTimeout(end, ms);
+      document.addEventListener("visibilitychange", end);
+      this.#wake = end;
+    });
+  }
+
+  /** Ids of PVs that were edited since this was asked last; undefined where everything has to be read. */
+  async #changedPvs(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
+    const ids = new Set<string>();
+    let readsAll = false;
+    const end = AbortSignal.any([signal, AbortSignal.timeout(EVENTS_MS)]);
+    const resources = [EventResource.PV, EventResource.TAG, EventResource.TAG_GROUP];
+    try {
+      for await (const { part } of this.#client.event.watchEvents({ token: this.#eventToken, resources }, { signal: end })) {
+        if (part.case === "begin" || part.case === "checkpoint") this.#eventToken = part.value.token;
+        if (part.case === "begin" && !part.value.resumed) return undefined;
+        if (part.case !== "events") continue;
+        for (const event of part.value.events) {
+          this.#eventToken = event.token;
+          if (isEdit(event)) ids.add(event.id);
+          else readsAll = true;
+        }
+      }
+    } catch (error) {
+      if (!end.aborted) throw error;
+    }
+    return readsAll || ids.size > MOST_READ_ALONE ? undefined : ids;
+  }
+
+  async #readPvs(ids: Iterable<string>, signal: AbortSignal): Promise<void> {
+    for (const value of ids) {
+      const { pv } = await this.#client.catalog.getPv({ key: { case: "id", value } }, { signal });
+      this.catalog.set(Number(pv!.number), pv!);
+    }
+    this.#tellCatalog();
   }
 
   async #readCatalog(signal: AbortSignal): Promise<void> {
@@ -106,6 +162,7 @@ export class PvStore {
   /** Read the catalog again soon: it was changed. */
   expireCatalog(): void {
     this.#catalogPopulation = -1;
+    this.#wake();
   }
 
   /** One PV, as the catalog has just answered. */
@@ -122,4 +179,9 @@ export class PvStore {
     this.catalogVersion += 1;
     for (const listener of this.#listeners) listener();
   }
+}
+
+/** Of one PV, which is there before and after. */
+function isEdit({ resource, kind, id }: Event): boolean {
+  return resource === EventResource.PV && kind === EventKind.UPDATED && id !== "";
 }

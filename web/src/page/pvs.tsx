@@ -336,9 +336,9 @@ function HistoryPanel({ state, number, onClose }: { state: WatchState; number: n
   );
 }
 
-/** Draws again a few times a second while the PV changes. */
-function useRedraw(changed: () => number): void {
-  const [, setSeen] = useState(0);
+/** Draws again a few times a second while what stands for the PV changes. */
+function useRedraw(changed: () => string): void {
+  const [, setSeen] = useState("");
   useEffect(() => {
     const timer = setInterval(() => setSeen(changed()), 250);
     return () => clearInterval(timer);
@@ -363,7 +363,7 @@ function PvDetails({ store, number, isPlotted, isFull, onPlot, showsHistory, onH
   const [showsPolicy, setShowsPolicy] = useState(false);
   const { state } = store.watch;
   const slot = state.slotOf(number);
-  useRedraw(() => (slot === undefined ? -1 : state.changed[slot]!));
+  useRedraw(() => `${slot === undefined ? -1 : state.changed[slot]} ${store.catalogVersion}`);
   if (slot === undefined) return null;
   const pv = store.catalog.get(number);
   const roles = ([SETPOINT, READBACK] as const).filter((role) => state.hasChannel(slot, role));

@@ -123,12 +123,14 @@ async function readPlan(client: ReturnType<typeof useSession>["client"], id: str
 function PlanView({ planId }: { planId: string }) {
   const { client } = useSession();
   const asked = useAsked(planId, (signal) => readPlan(client, planId, signal));
+  // others approve, reject and execute it too; what it writes never changes
+  const latest = useAsked(`state of ${planId}`, (signal) => client.restore.getPlan({ id: planId }, { signal }), 2000);
   const [restore, setRestore] = useState<Restore>();
-  const restoreId = restore?.id || asked.answer?.plan.restoreId || "";
+  const restoreId = restore?.id || latest.answer?.plan?.restoreId || asked.answer?.plan.restoreId || "";
   const followed = useRestore(restoreId) ?? restore;
   if (asked.answer === undefined)
     return asked.error === "" ? <p>Reading the plan …</p> : <p className="error">{asked.error}</p>;
-  const { plan } = asked.answer;
+  const plan = latest.answer?.plan ?? asked.answer.plan;
   return (
     <>
       <div className="bar">
@@ -139,7 +141,7 @@ function PlanView({ planId }: { planId: string }) {
         {plan.spec?.comment && <span className="dim">{plan.spec.comment}</span>}
       </div>
       {followed === undefined ? (
-        <PlanSummary read={asked.answer} onExecute={setRestore} onExpire={asked.again} />
+        <PlanSummary read={{ ...asked.answer, plan }} onExecute={setRestore} onExpire={latest.again} />
       ) : (
         <RestoreSummary restore={followed} plan={plan} />
       )}

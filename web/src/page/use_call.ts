@@ -10,14 +10,21 @@ export interface Asked<T> {
   readonly again: () => void;
 }
 
-/** Ask at once, when `key` changes, and, with a period, again and again. The last answer stays while it fails. */
+/**
+ * Ask at once, when `key` changes, and, with a period, again and again while the page is seen: when it is seen again, at once. The
+ * last answer stays while it fails.
+ */
 export function useAsked<T>(key: string, ask: (signal: AbortSignal) => Promise<T>, periodMs?: number): Asked<T> {
   const [result, setResult] = useState<{ key: string; answer: T | undefined; error: string }>({ key, answer: undefined, error: "" });
   const [round, setRound] = useState(0);
   useEffect(() => {
     const stop = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let isAsking = false;
     const run = async () => {
+      if (isAsking) return;
+      isAsking = true;
+      clearTimeout(timer);
       try {
         const answer = await ask(stop.signal);
         if (!stop.signal.aborted) setResult({ key, answer, error: "" });
@@ -25,11 +32,17 @@ export function useAsked<T>(key: string, ask: (signal: AbortSignal) => Promise<T
         if (!stop.signal.aborted)
           setResult((before) => ({ key, answer: before.key === key ? before.answer : undefined, error: errorText(error) }));
       }
-      if (periodMs !== undefined && !stop.signal.aborted) timer = setTimeout(() => void run(), periodMs);
+      isAsking = false;
+      if (periodMs !== undefined && !stop.signal.aborted) timer = setTimeout(lookAgain, periodMs);
+    };
+    const lookAgain = () => {
+      if (!document.hidden) void run();
     };
     void run();
+    if (periodMs !== undefined) document.addEventListener("visibilitychange", lookAgain);
     return () => {
       stop.abort();
+      document.removeEventListener("visibilitychange", lookAgain);
       clearTimeout(timer);
     };
     // eslint-disable-next-line react-hooks/exhaustive-deps
