@@ -56,6 +56,16 @@ _ELEMENTS: dict[int, str] = {
 }
 
 
+_COLUMN_PARTS = {
+    **dict.fromkeys(
+        ("pv", "device", "channel", "units", "state", "severity", "difference"), "text"
+    ),
+    **dict.fromkeys(("status", "other"), "integer"),
+    **dict.fromkeys(("delta", "deviation"), "number"),
+}
+"""Types of columns that hold one, also where a table has no rows."""
+
+
 class _Table:
     """Columns of equal length by name; lists of objects, or numpy arrays."""
 
@@ -70,7 +80,13 @@ class _Table:
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame`, `value` as objects. Needs `drey-client[pandas]`."""
-        return _extra("pandas").DataFrame(self.columns)
+        numpy_types = {"integer": "int64", "number": "float64"}
+        types = {
+            name: numpy_types[part]
+            for name, part in _COLUMN_PARTS.items()
+            if name in self.columns and part in numpy_types
+        }
+        return _extra("pandas").DataFrame(self.columns).astype(types)
 
     def to_polars(self) -> Any:
         """A `polars.DataFrame`: `value` as in `to_arrow`. Needs `drey-client[polars]`."""
@@ -111,6 +127,8 @@ class _Table:
         for name, column in self.columns.items():
             if name != "value" and not name.endswith("_value"):
                 columns[name] = column
+                if name in _COLUMN_PARTS:
+                    parts[name] = _COLUMN_PARTS[name]
                 continue
             for part, values in _split(column).items():
                 columns[name.removesuffix("value") + part] = values
@@ -159,7 +177,7 @@ def _split(column: Iterable[Any]) -> dict[str, list[Any]]:
         if isinstance(data, EnumState):
             text = str(data)
         elif isinstance(data, (str, bytes)):
-            text = data if isinstance(data, str) else data.decode(errors="backslashreplace")
+            text = _text_of(data)
         elif isinstance(data, (bool, int, float)):
             number = float(data)
             exact = isinstance(data, int) and -(2**63) <= data < 2**63
@@ -167,10 +185,14 @@ def _split(column: Iterable[Any]) -> dict[str, list[Any]]:
         elif isinstance(data, np.ndarray):
             elements = data.astype(np.float64).tolist()
         elif isinstance(data, list):
-            text = ", ".join(map(str, data))
+            text = ", ".join(map(_text_of, data))
         for part, value in zip(parts.values(), (number, integer, text, elements), strict=True):
             part.append(value)
     return parts
+
+
+def _text_of(data: str | bytes) -> str:
+    return data if isinstance(data, str) else data.decode(errors="backslashreplace")
 
 
 def join_columns(parts: Iterable[value_pb2.ValueColumns]) -> list[value_pb2.ValueColumns]:
