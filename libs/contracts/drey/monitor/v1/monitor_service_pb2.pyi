@@ -478,8 +478,8 @@ class DriftSpec(_message.Message):
     1, so that one at the edge does not come and go. 0: 1, there is no such band.
     """
     form: _form_pb2.ValueForm.ValueType
-    """Form of the values; the begin of the baseline names it. VALUE_FORM_ROWS only; the others answer
-    NOT_IMPLEMENTED.
+    """Form of the values; the begin of the baseline names it. Drift is told as rows only
+    (VALUE_FORM_ROWS, the default); the other forms are refused with NOT_IMPLEMENTED.
     """
     tolerance_source: _compare_pb2.ToleranceSource.ValueType
     """Tolerances, as in a comparison; TOLERANCE_SOURCE_GIVEN is refused. Unspecified: those of the
@@ -633,7 +633,7 @@ class DriftBegin(_message.Message):
     keeps_state: _builtins.bool
     """Only what changed since the client's token follows; the rest of what it holds is right."""
     form: _form_pb2.ValueForm.ValueType
-    """Form of the values: rows or columns."""
+    """Form of the values: always rows."""
     snapshot_id: _builtins.str
     """Id of the snapshot that is the reference."""
     tolerance_source: _compare_pb2.ToleranceSource.ValueType
@@ -674,7 +674,7 @@ class DriftChunk(_message.Message):
 
     @_builtins.property
     def columns(self) -> Global___DriftColumns:
-        """As columns. Not built yet."""
+        """Never set: drift is told as rows only."""
 
     def __init__(
         self,
@@ -708,7 +708,7 @@ class DriftChange(_message.Message):
 
     @_builtins.property
     def columns(self) -> Global___DriftColumns:
-        """As columns. Not built yet."""
+        """Never set: drift is told as rows only."""
 
     @_builtins.property
     def left(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -790,7 +790,9 @@ Global___DriftRow: _TypeAlias = DriftRow  # noqa: Y015
 
 @_typing.final
 class DriftColumns(_message.Message):
-    """Channels of PVs that drifted, as columns of n entries. Not built yet."""
+    """Channels of PVs that drifted, as columns of n entries. Never sent: it says neither the class of a
+    channel nor whether its PV differs, and what differs is few, so that drift is told as rows only.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
