@@ -6,6 +6,7 @@ import asyncio
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -201,6 +202,22 @@ async def test_all_fall_silent_while_the_api_server_is_away_and_go_on(
     leased.check_batches()
 
 
+@asynccontextmanager
+async def first_by_ways(
+    leased: LeasedRig, server: ApiServer, folder: Path
+) -> AsyncIterator[tuple[Ways, MonitorProcess]]:
+    """An owner whose ways can be broken; nobody waits beside it yet."""
+    urls = {"API": server.url, "NATS": leased.rig.nats.url, "REDIS": leased.rig.valkey.url}
+    async with Ways(urls) as ways:
+        by_ways = ways.urls
+        kubeconfig = folder / "kubeconfig-by-ways"
+        text = leased.kubeconfig.read_text()
+        kubeconfig.write_text(text.replace(server.url, by_ways.pop("API")))
+        first = leased.start_monitor(kubeconfig=kubeconfig, urls=by_ways)
+        await leased.rig.wait_settled()
+        yield ways, first
+
+
 @pytest.mark.parametrize(
     ("part", "fault"),
     [*(("API", f) for f in FAULTS), ("NATS", "stalled"), ("REDIS", "stalled")],
@@ -209,14 +226,7 @@ async def test_an_owner_that_is_cut_off_is_followed_and_never_believed_again(
     leased: LeasedRig, api_server: ApiServer, tmp_path: Path, part: str, fault: str
 ) -> None:
     rig = leased.rig
-    urls = {"API": api_server.url, "NATS": rig.nats.url, "REDIS": rig.valkey.url}
-    async with Ways(urls) as ways:
-        by_ways = ways.urls
-        kubeconfig = tmp_path / "kubeconfig-by-ways"
-        api_url = by_ways.pop("API")
-        kubeconfig.write_text(leased.kubeconfig.read_text().replace(api_server.url, api_url))
-        first = leased.start_monitor(kubeconfig=kubeconfig, urls=by_ways)
-        await rig.wait_settled()
+    async with first_by_ways(leased, api_server, tmp_path) as (ways, first):
         epoch = await leased.epoch()
         leased.start_monitor()
         async with ImageWatch.watching(rig.image):
@@ -224,7 +234,6 @@ async def test_an_owner_that_is_cut_off_is_followed_and_never_believed_again(
             # who renews is not followed
             ways.break_off("API", fault)
             followed = await wait_epoch_after(rig, epoch)
-            # before it can be followed it fell silent, by its own clock
             late = late_batches(rig)
             ways.mend()
             await wait_stopped(first)
@@ -233,6 +242,24 @@ async def test_an_owner_that_is_cut_off_is_followed_and_never_believed_again(
             assert await leased.epoch() == followed
         assert late == 0
         assert late_batches(rig) == 0 or part == "NATS", "only the broken way can hold some up"
+
+
+async def test_the_clock_alone_silences_an_owner_that_hears_of_nobody(
+    leased: LeasedRig, api_server: ApiServer, tmp_path: Path
+) -> None:
+    """What it says goes out; its successor, the image and the API server do not reach it."""
+    rig = leased.rig
+    async with first_by_ways(leased, api_server, tmp_path) as (ways, first):
+        epoch = await leased.epoch()
+        leased.start_monitor()
+        for part in ("API", "REDIS"):
+            ways.break_off(part, "stalled")
+        ways.deafen("NATS")
+        await wait_epoch_after(rig, epoch)
+        await wait_values(rig)
+        assert late_batches(rig) == 0
+        ways.mend()
+        await wait_stopped(first)
 
 
 LONG_LEASE_S = 120

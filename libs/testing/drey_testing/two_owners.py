@@ -58,6 +58,11 @@ class Ways:
         for valve in (proxy.up, proxy.down):
             proxy.tell(valve.stall)
 
+    def deafen(self, name: str) -> None:
+        """Who goes this way is heard, and hears nothing."""
+        proxy = self._proxies[name]
+        proxy.tell(proxy.down.stall)
+
     def slow_down(self, name: str, delay_s: float) -> None:
         """Each piece of data takes so long, both ways."""
         for valve in (self._proxies[name].up, self._proxies[name].down):
