@@ -97,6 +97,30 @@ async def test_a_renewed_channel_is_another_one() -> None:
         assert sorted(table.names) == sorted(after)
 
 
+async def test_who_uses_a_renewed_channel_has_its_new_slot() -> None:
+    channels, table, _ = pool()
+    async with channels.use(["A", "B"]) as used:
+        before = used.slots().tolist()
+        await channels.renew(["A"])
+        assert used.slots().tolist() == channels.slots(["A", "B"]).tolist() != before
+        assert sorted(table.names) == sorted(used.slots().tolist())
+
+
+async def test_a_channel_that_could_not_be_opened_again_is_let_go() -> None:
+    channels, table, clock = pool()
+    async with channels.use(["A", "B"]):
+        renewal = asyncio.ensure_future(channels.renew(["A"]))
+        while "A" in table.names.values():
+            await asyncio.sleep(0)
+        renewal.cancel()
+        await asyncio.wait([renewal])
+    async with channels.use(["A"]) as used:
+        assert [table.names[slot] for slot in used.slots().tolist()] == ["A"]
+    clock.now = 61.0
+    await channels.close_idle()
+    assert (len(channels), table.names) == (0, {})
+
+
 async def test_a_channel_whose_write_is_unanswered_is_not_closed() -> None:
     channels, table, clock = pool()
     async with channels.use(["A", "B"]):

@@ -15,6 +15,23 @@ from drey_ca.interface import ChannelTable, Slots
 _LOOK_EVERY_S = 30.0
 
 
+class UsedChannels:
+    """Channels that stay open while somebody uses them."""
+
+    def __init__(self, pool: ChannelPool, addresses: Sequence[str], found: Slots) -> None:
+        self._pool, self._addresses = pool, addresses
+        self._found, self._as_of = found, pool.removals
+
+    def slots(self) -> Slots:
+        """Their slots, in order; good until the next `await`.
+
+        Somebody may `renew` a channel meanwhile, which gives it another slot.
+        """
+        if self._as_of != self._pool.removals:
+            self._found, self._as_of = self._pool.find(self._addresses), self._pool.removals
+        return self._found
+
+
 class ChannelPool:
     """Slots of a table by address; what nobody has used for `keep_s` is closed.
 
@@ -31,29 +48,36 @@ class ChannelPool:
         self.table = GuardedTable(table)
         self._keep_s, self._clock = keep_s, clock
         self._slots: dict[str, int] = {}
-        self._in_use: list[set[str]] = []
-        self._last_used: dict[str, float] = {}
-        """By address. It is written for whole sets at once, for there are tens of thousands."""
+        self._in_use: list[UsedChannels] = []
+        self._last_used = np.zeros(0)
+        """By slot."""
         self._lock = asyncio.Lock()
+        self.removals = 0
+        """How often slots were given back: what was found before may not be theirs any more."""
 
     def __len__(self) -> int:
         return len(self._slots)
 
     @asynccontextmanager
-    async def use(self, addresses: Sequence[str]) -> AsyncIterator[None]:
+    async def use(self, addresses: Sequence[str]) -> AsyncIterator[UsedChannels]:
         """Keep channels open during the body. Does not wait for connection."""
-        wanted = set(addresses)
-        self._in_use.append(wanted)
+        async with self._lock:
+            used = UsedChannels(self, addresses, await self._add(addresses))
+            self._in_use.append(used)
         try:
-            async with self._lock:
-                await self._add(wanted)
-            yield
+            yield used
         finally:
-            self._in_use = [each for each in self._in_use if each is not wanted]
-            self._last_used.update(dict.fromkeys(wanted, self._clock()))
+            self._in_use.remove(used)
+            slots = used.slots()
+            self._last_used[slots[slots >= 0]] = self._clock()
+
+    def find(self, addresses: Sequence[str]) -> Slots:
+        """Slots, in order, of addresses; -1 where a channel is not open."""
+        slot_of = self._slots.get
+        return np.fromiter((slot_of(a, -1) for a in addresses), np.int64, len(addresses))
 
     def slots(self, addresses: Sequence[str]) -> Slots:
-        """Slots, in order, of addresses that the caller uses; good until the next `await`.
+        """Slots, in order, of some addresses that the caller uses; good until the next `await`.
 
         Somebody may `renew` a channel meanwhile, which gives it another slot.
         """
@@ -68,7 +92,7 @@ class ChannelPool:
         """
         async with self._lock:
             await self._remove(addresses)
-            await self._add(set(addresses))
+            await self._add(addresses)
 
     async def close_idle(self) -> None:
         """Close what nobody has used for `keep_s`; not while a write of it is unanswered.
@@ -76,15 +100,13 @@ class ChannelPool:
         With its channel would go what the table knows of that write.
         """
         async with self._lock:
-            latest = self._clock() - self._keep_s
-            idle = {a for a, when in self._last_used.items() if when <= latest}
-            idle.difference_update(*self._in_use)
-            open_ones = [a for a in idle if a in self._slots]
-            waiting = self.table.unanswered(self.slots(open_ones))
-            held = {open_ones[row] for row in np.flatnonzero(waiting).tolist()}
-            for address in idle - held:
-                del self._last_used[address]
-            await self._remove(idle - held)
+            addresses, slots = list(self._slots), np.array(list(self._slots.values()), np.int64)
+            idle = self._last_used[slots] <= self._clock() - self._keep_s
+            for used in self._in_use:
+                idle &= ~np.isin(slots, used.slots())
+            rows = np.flatnonzero(idle)
+            rows = rows[~self.table.unanswered(slots[rows])]
+            await self._remove([addresses[row] for row in rows.tolist()])
 
     async def run(self) -> None:
         """Close idle channels, and probe IOCs, until cancelled."""
@@ -97,13 +119,21 @@ class ChannelPool:
             await asyncio.sleep(min(_LOOK_EVERY_S, self._keep_s))
             await self.close_idle()
 
-    async def _add(self, addresses: set[str]) -> None:
-        missing = sorted(addresses - self._slots.keys())
-        if missing:
-            added = await self.table.add(missing)
-            self._slots.update(zip(missing, added.tolist(), strict=True))
+    async def _add(self, addresses: Sequence[str]) -> Slots:
+        """Open those that are not; their slots, in order."""
+        slots = self.find(addresses)
+        if len(slots) == 0 or slots.min() >= 0:
+            return slots
+        missing = sorted({addresses[row] for row in np.flatnonzero(slots < 0).tolist()})
+        added = await self.table.add(missing)
+        self._slots.update(zip(missing, added.tolist(), strict=True))
+        more = int(added.max()) + 1 - len(self._last_used)
+        self._last_used = np.append(self._last_used, np.zeros(max(more, 0)))
+        self._last_used[added] = self._clock()
+        return self.find(addresses)
 
     async def _remove(self, addresses: Iterable[str]) -> None:
         gone = [self._slots.pop(a) for a in dict.fromkeys(addresses) if a in self._slots]
         if gone:
+            self.removals += 1
             await self.table.remove(np.array(gone, np.int64))

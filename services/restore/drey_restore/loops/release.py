@@ -48,11 +48,10 @@ class ReleaseLoop:
         held = await self._store.unanswered()
         if not held:
             return
-        addresses = [write.address for write in held]
-        async with self._channels.use(addresses):
-            slots = self._channels.slots(addresses)
-            table = self._channels.table
-            done = await table.wait_connected(slots, _CONNECT_S) & ~table.unanswered(slots)
+        table = self._channels.table
+        async with self._channels.use([write.address for write in held]) as used:
+            connected = await table.wait_connected(used.slots(), _CONNECT_S)
+            done = connected & ~table.unanswered(used.slots())
         answered = [held[row] for row in np.flatnonzero(done).tolist()]
         if answered:
             await self._store.release_unanswered(answered, self._clock())

@@ -146,10 +146,7 @@ class Plans:
                     principal, "restore.plans.create", items, "making this plan"
                 )
                 plan = self._record(request, principal.name, principal.roles_text, items)
-                made_plan = await asyncio.to_thread(_pack, plan, items)
-                plan = made_plan.plan
-                plan = replace(plan, approval=approval_of(plan, items, protected))
-                made = await self._insert(request, principal, replace(made_plan, plan=plan))
+                made = await self._insert(request, principal, plan, items, protected)
         return await self._store.plan(made)
 
     @asynccontextmanager
@@ -173,7 +170,9 @@ class Plans:
         self,
         request: PlanRequest,
         principal: Principal,
-        made: MadePlan,
+        plan: PlanRecord,
+        items: PlanItems,
+        protected: I8 | None,
     ) -> str:
         """Store a plan, unless a repeat of the request was faster; the id of the one stored."""
         async with (
@@ -181,20 +180,31 @@ class Plans:
             idempotency.once(conn, METHOD, principal.name, request.request_id, request.raw) as slot,
         ):
             if slot.seen is None:
-                await self.store_made(
+                # the digest is made while the database takes the rows
+                _, made = await together(
+                    self._store.insert_writes(conn, plan.id, items),
+                    asyncio.to_thread(_pack, plan, items),
+                )
+                approval = approval_of(made.plan, items, protected)
+                made = replace(made, plan=replace(made.plan, approval=approval))
+                await self._store_packed(
                     conn, made, given=len(request.given or ()), request_id=request.request_id
                 )
-                slot.response = made.plan.id.encode()
+                slot.response = plan.id.encode()
         if slot.response is None:
             raise Internal("a plan was not stored")
         return slot.response.decode()
 
-    async def store_made(
+    async def store_made(self, conn: Connection, made: MadePlan) -> None:
+        """Store a plan in the caller's transaction."""
+        await self._store.insert_writes(conn, made.plan.id, made.items)
+        await self._store_packed(conn, made)
+
+    async def _store_packed(
         self, conn: Connection, made: MadePlan, *, given: int = 0, request_id: str = ""
     ) -> None:
-        """Store a plan in the caller's transaction; `given`: values of it that the caller gave."""
+        """Store all of a plan but its rows; `given`: values of it that the caller gave."""
         plan = made.plan
-        await self._store.insert_writes(conn, plan.id, made.items)
         await self._store.insert_plan(conn, plan, made.packed)
         if plan.approval is not None:
             await self._store.insert_approval(conn, plan.approval)
@@ -386,13 +396,11 @@ class Plans:
         asked = np.flatnonzero(there)
         addresses = [directory.setpoint_address[row] for row in rows[asked].tolist()]
         table = self._channels.table
-        async with self._channels.use(addresses):
-            slots = self._channels.slots(addresses)
-            up = await table.wait_connected(slots, self._limits.connect_s)
-            refusals = table.refusals(self._channels.slots(addresses))
-            connected = [addresses[place] for place in np.flatnonzero(up).tolist()]
-            reading = await table.read(self._channels.slots(connected), self._limits.read_s)
-            info = table.info(self._channels.slots(connected))
+        async with self._channels.use(addresses) as used:
+            up = await table.wait_connected(used.slots(), self._limits.connect_s)
+            refusals = table.refusals(used.slots())
+            reading = await table.read(used.slots()[up], self._limits.read_s)
+            info = table.info(used.slots()[up])
             enums = np.flatnonzero(info.kind & ~np.uint8(ARRAY) == Kind.ENUM)
             # so that the labels are those of now when the next plan, or its restore, looks
             await table.subscribe(info.slot[enums])
@@ -416,10 +424,9 @@ class Plans:
             return frozenset()
         addresses = sorted(set(asked.values()))
         table = self._channels.table
-        async with self._channels.use(addresses):
-            slots = self._channels.slots(addresses)
-            up = await table.wait_connected(slots, self._limits.connect_s)
-            kinds = table.info(self._channels.slots(addresses)).kind
+        async with self._channels.use(addresses) as used:
+            up = await table.wait_connected(used.slots(), self._limits.connect_s)
+            kinds = table.info(used.slots()).kind
         numbers = up & ~np.isin(kinds & ~np.uint8(ARRAY), (Kind.NONE, Kind.STRING))
         good = {addresses[index] for index in np.flatnonzero(numbers).tolist()}
         return frozenset(row for row, address in asked.items() if address in good)

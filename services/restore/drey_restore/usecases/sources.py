@@ -15,6 +15,7 @@ from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.edits import Given
 from drey_restore.domain.items import Outcome, PlanItems, scatter
 from drey_restore.domain.planning import WayBack
+from drey_runtime.together import together
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,11 @@ async def undo_source(
             field="spec.undo.restore_id",
             metadata={"state": restore.state.name},
         )
-    items = await store.plan_items(restore.plan_id, restore.plan_digest)
-    outcome = await store.outcome(restore.id)
+    items, outcome, before = await together(
+        store.plan_items(restore.plan_id, restore.plan_digest),
+        store.outcome(restore.id),
+        store.pre_image(restore.id),
+    )
     rows = np.zeros(0, np.int64) if outcome is None else np.flatnonzero(outcome.sent_time != 0)
     if outcome is None or len(rows) == 0:
         raise FailedPrecondition(
@@ -90,7 +94,6 @@ async def undo_source(
         )
     if chosen is not None:
         rows = rows[np.isin(items.number[rows], chosen)]
-    before = await store.pre_image(restore.id)
     readback = Columns.empty(len(items)) if before is None else before[1]
     return way_back(items, outcome, readback, rows, also_changed=also_changed)
 
@@ -100,18 +103,17 @@ def way_back(
 ) -> PlanSource:
     """What was there before the first write of rows; `readback` are the readbacks then."""
     numbers = items.number[rows]
-    names = {
-        int(items.number[row]): StoredName(
-            items.names[row],
-            items.labels(row),
-            items.addresses[row],
-            items.readback_addresses[row],
-        )
-        for row in rows.tolist()
-    }
 
     async def told(asked: I8) -> dict[int, StoredName]:
-        return {number: names[number] for number in asked.tolist() if number in names}
+        return {
+            int(items.number[row]): StoredName(
+                items.names[row],
+                items.labels(row),
+                items.addresses[row],
+                items.readback_addresses[row],
+            )
+            for row in rows[np.isin(numbers, asked)].tolist()
+        }
 
     return PlanSource(
         StoredValues(
