@@ -30,7 +30,7 @@ class Point:
 
     `first` is the verdict of what was announced by then, and `is_sent` whether it was sent.
     `whole`: all is announced, and not the first batch alone. `unheard`: the statement is done, and
-    its answer does not reach the service.
+    its answer does not reach the service. `at_commit`: it stands still where its transaction ends.
     """
 
     table: str
@@ -40,6 +40,7 @@ class Point:
     is_sent: bool
     whole: bool = False
     unheard: bool = False
+    at_commit: bool = False
 
 
 POINTS = {
@@ -91,9 +92,12 @@ async def standing_still(site: RestoreSite, point: Point) -> AsyncIterator[async
             " RETURN NEW; END $$"
         )
         # named so that it comes before the triggers that are there
+        kind, when = (
+            ("CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED") if point.at_commit else ("", "")
+        )
         await database.execute(
-            f"CREATE TRIGGER a_stand_still {point.event} ON restore.{point.table}"
-            " FOR EACH ROW EXECUTE FUNCTION stand_still()"
+            f"CREATE {kind} TRIGGER a_stand_still {point.event} ON restore.{point.table}"
+            f" {when} FOR EACH ROW EXECUTE FUNCTION stand_still()"
         )
         await database.execute(f"SELECT pg_advisory_lock({KEY})")
         yield database

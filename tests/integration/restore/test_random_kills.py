@@ -7,7 +7,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from drey.restore.v1 import restore_pb2
+from drey.restore.v1 import restore_service_pb2 as pb
 from drey_runtime import status
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
@@ -88,7 +89,23 @@ async def check(site: RestoreSite, ended: restore_pb2.Restore, written: np.ndarr
             assert times <= 1, (name, results[name])
 
 
-async def killed_at_random(site: RestoreSite, folder: Path, kills: int) -> None:
+async def way_back_plan(site: RestoreSite) -> restore_pb2.Plan:
+    """The way back of all counted setpoints, from 1 to 0."""
+    restore = await site.execute(await counted_plan(site), **PATIENT)
+    ended = await site.ended(restore.id)
+    assert ended.state == State.RESTORE_STATE_COMPLETED, ended
+    spec = restore_pb2.PlanSpec(undo=restore_pb2.UndoOf(restore_id=ended.id))
+    plan: restore_pb2.Plan = (await site.call("CreatePlan", pb.CreatePlanRequest(spec=spec))).plan
+    assert plan.writes == len(COUNTED)
+    return plan
+
+
+async def killed_at_random(
+    site: RestoreSite,
+    folder: Path,
+    kills: int,
+    make_plan: Callable[[RestoreSite], Awaitable[restore_pb2.Plan]] = counted_plan,
+) -> None:
     seed = int(os.environ.get("DREY_TEST_SEED") or random.SystemRandom().randrange(10**6))
     print(f"DREY_TEST_SEED={seed}")
     chance, log = random.Random(seed), folder / "restore.log"
@@ -96,7 +113,7 @@ async def killed_at_random(site: RestoreSite, folder: Path, kills: int) -> None:
     process = await start(site, log)
     try:
         while kills > 0:
-            plan = await counted_plan(site)
+            plan = await make_plan(site)
             before = await writes_of(site.world)
             restore: restore_pb2.Restore | None = await site.execute(plan, **PATIENT)
             # one restore, killed and continued, and killed again
@@ -137,10 +154,24 @@ async def test_a_few_kills_at_random(
 
 
 @pytest.mark.parametrize(("chunk", "job_lease"), [(3, DIES_S)])
+async def test_a_kill_at_random_on_the_way_back(
+    dead_site: RestoreSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MANY_KILLS, "1")  # as where many are asked for
+    await killed_at_random(dead_site, tmp_path, 1, way_back_plan)
+
+
+@pytest.mark.parametrize(("chunk", "job_lease"), [(3, DIES_S)])
+@pytest.mark.parametrize("make_plan", [counted_plan, way_back_plan])
 @pytest.mark.timeout(7200)  # catches a hang: each kill costs a lease, a start and a restore
 @pytest.mark.skipif(
     not os.environ.get(MANY_KILLS),
     reason=f"{MANY} kills take a quarter of an hour: NOT RUN, set {MANY_KILLS}=1 to run them",
 )
-async def test_many_kills_at_random(dead_site: RestoreSite, tmp_path: Path) -> None:
-    await killed_at_random(dead_site, tmp_path, MANY)
+async def test_many_kills_at_random(
+    dead_site: RestoreSite,
+    tmp_path: Path,
+    make_plan: Callable[[RestoreSite], Awaitable[restore_pb2.Plan]],
+) -> None:
+    kills = int(os.environ.get("DREY_TEST_KILLS") or MANY)
+    await killed_at_random(dead_site, tmp_path, kills, make_plan)
