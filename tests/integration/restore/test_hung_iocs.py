@@ -171,5 +171,27 @@ async def test_a_ramp_of_a_hung_ioc_stops_and_holds_up_no_other(
         ended = await site.ended(restore.id)
     results = await site.items(ended.id)
     assert results[CLIMBS].verdict == Verdict.VERDICT_VERIFIED, results[CLIMBS]
-    assert results[STUCK].verdict == Verdict.VERDICT_RAMP_STOPPED, results[STUCK]
+    # late is a step that was not reached, or one whose write was not answered
+    late = (Verdict.VERDICT_RAMP_STOPPED, Verdict.VERDICT_TIMED_OUT)
+    assert results[STUCK].verdict in late, results[STUCK]
     assert results[STUCK].ramp_steps_sent < 14
+
+
+async def test_ramps_go_on_while_the_step_of_a_hung_ioc_is_waited_for(
+    site: RestoreSite, hung: Ioc
+) -> None:
+    ramp = {"ramp_step": 1.0, "settle": seconds(0.2), "timeout": seconds(600)}
+    set_policies(site.world, CLIMBS=ramp, STUCK=ramp)
+    plan = await plan_to(site, {CLIMBS: 15.0, STUCK: 15.0}, {})
+    restore = await site.execute(plan)
+    await until(site.world, {CLIMBS: 1.0})
+    with stopped(hung):
+        await until(site.world, {CLIMBS: 15.0})
+    ended = await site.ended(restore.id)
+    results = await site.items(ended.id)
+    assert results[CLIMBS].verdict == Verdict.VERDICT_VERIFIED, results[CLIMBS]
+    # a read between two steps does not wait as long as a step
+    assert results[STUCK].verdict in (
+        Verdict.VERDICT_VERIFIED,
+        Verdict.VERDICT_RAMP_STOPPED,
+    ), results[STUCK]

@@ -52,7 +52,7 @@ class Sender(Protocol):
 
 
 class Ramper:
-    """The ramps of rows of one stage, that complete in one way. Times in seconds."""
+    """Ramps of one stage and IOC, that complete in one way. Times in seconds."""
 
     def __init__(
         self,

@@ -73,8 +73,8 @@ class SetpointWriter:
             for step in (rows[~is_value], rows[is_value]):
                 for manner, part in self._by_manner(step):
                     if manner.ramped:
-                        ramps = asyncio.create_task(self._ramp(manner, part))
-                        self._running[ramps] = part
+                        for ramps in self._by_ioc(part):
+                            self._running[asyncio.create_task(self._ramp(manner, ramps))] = ramps
                     elif not await self._send_all(manner, part, deadline):
                         break
                 await self._wait_for_rest()
@@ -100,9 +100,7 @@ class SetpointWriter:
 
     async def _send_all(self, manner: _Manner, rows: I8, deadline: _Deadline) -> bool:
         """False where nothing more may be sent, of other manners neither."""
-        _, lanes = np.unique(
-            self._channels.table.info(self._course.slots(rows)).host, return_inverse=True
-        )
+        lanes = self._lanes(rows)
         while len(rows):
             if not await self._may_go_on(deadline):
                 return False
@@ -132,6 +130,18 @@ class SetpointWriter:
             await self._begin(number, manner, taken, deadline)
             await self._course.note_counts()
         return True
+
+    def _lanes(self, rows: I8) -> I8:
+        """A number for each of rows, the same for those of one IOC."""
+        hosts = self._channels.table.info(self._course.slots(rows)).host
+        lanes: I8 = np.unique(hosts, return_inverse=True)[1]
+        return lanes
+
+    def _by_ioc(self, rows: I8) -> Iterator[I8]:
+        """Rows of one IOC after those of another: each waits for its own devices alone."""
+        lanes = self._lanes(rows)
+        order = np.argsort(lanes, kind="stable")
+        yield from np.split(rows[order], np.flatnonzero(np.diff(lanes[order])) + 1)
 
     async def _may_go_on(self, deadline: _Deadline | None) -> bool:
         if self._course.is_pausing():
