@@ -29,6 +29,7 @@ NAMES = {
     "snapshot_read": "snapshot_read",
     "restore": "restore",
     "restore_undo": "restore_undo",
+    "watching": "watching",
     "abort": "abort",
     "failover": "failover",
     "history": "history",
