@@ -126,43 +126,74 @@ async def until_access(site: RestoreSite, *, writable: bool) -> None:
             await asyncio.sleep(0.1)
 
 
-async def ramping(site: RestoreSite, **rules: Any) -> restore_pb2.Restore:
-    """A restore on its ramp; the enumeration comes after it."""
+async def ramping(site: RestoreSite, after: str = MODE, **rules: Any) -> restore_pb2.Restore:
+    """A restore on its ramp; one of the other IOC comes after it, the enumeration say."""
     world = site.world
-    set_policies(world, RAMPED={"ramp_step": 1.0, "ramp_rate": 5.0}, MODE={"stage": 1})
-    await write(world, {RAMPED: 20.0, MODE: 1.0})
-    await until(world, {RAMPED: 20.0, MODE: 1.0})
+    policies: dict[str, Any] = {"RAMPED": {"ramp_step": 1.0, "ramp_rate": 5.0}}
+    set_policies(world, **policies, **{after.partition(":")[2]: {"stage": 1}})
+    await write(world, {RAMPED: 20.0, after: 1.0})
+    await until(world, {RAMPED: 20.0, after: 1.0})
     snapshot_id = await world.take()
-    await write(world, {RAMPED: 0.0, MODE: 0.0})
-    await until(world, {RAMPED: 0.0, MODE: 0.0})
-    plan = await planned(site, [RAMPED, MODE], snapshot_id=snapshot_id, **rules)
+    await write(world, {RAMPED: 0.0, after: 0.0})
+    await until(world, {RAMPED: 0.0, after: 0.0})
+    plan = await planned(site, [RAMPED, after], snapshot_id=snapshot_id, **rules)
     restore = await site.execute(plan)
     await until(world, {RAMPED: 2.0})
     return restore
 
 
-async def test_an_ioc_that_comes_back_in_between_with_other_labels_gets_no_index(
-    site: RestoreSite, other: Ioc
+COMES_BACK = {
+    # 1 was Run when the plan was made
+    "other labels": (MODE, other_database("Explode")),
+    "no enumeration": (MODE, f'record(ao, "{MODE}") {{ field(PINI, "YES") }}'),
+    "an enumeration": (CURRENT, other_database().partition("record(ao")[0].replace(MODE, CURRENT)),
+}
+
+
+@pytest.mark.parametrize("name", COMES_BACK)
+async def test_an_ioc_that_comes_back_in_between_with_another_meaning_gets_no_value(
+    site: RestoreSite, other: Ioc, name: str
 ) -> None:
-    world = site.world
-    restore = await ramping(site)
+    world, (pv, database) = site.world, COMES_BACK[name]
+    restore = await ramping(site, pv)
     await site.call("PauseRestore", pb.PauseRestoreRequest(id=restore.id))
     other.kill()
-    # 1 was Run when the plan was made
-    other.start(other_database("Explode"))
-    slots = world.slots[[world.names.index(MODE)]]
+    other.start(database)
+    slots = world.slots[[world.names.index(pv)]]
     assert (await world.table.wait_connected(slots, 60)).all()
-    await until(world, {MODE: 0.0})
+    await until(world, {pv: 0.0})
     await site.call("ResumeRestore", pb.ResumeRestoreRequest(id=restore.id))
     ended = await site.ended(restore.id)
     results = await site.items(ended.id)
-    assert (await read(world, [MODE])) == {MODE: 0.0}
-    if results[MODE].verdict == Verdict.VERDICT_DISCONNECTED:
+    assert (await read(world, [pv])) == {pv: 0.0}
+    if results[pv].verdict == Verdict.VERDICT_DISCONNECTED:
         return  # the service had not found it again, so that nothing was sent
     assert (ended.state, reason(ended)) == (State.RESTORE_STATE_INTERRUPTED, "LABELS_MOVED")
-    assert MODE in ended.error.message
-    assert results[MODE].verdict == Verdict.VERDICT_NOT_SENT
+    assert pv in ended.error.message
+    assert results[pv].verdict == Verdict.VERDICT_NOT_SENT
     assert results[RAMPED].verdict == Verdict.VERDICT_VERIFIED
+
+
+@pytest.mark.parametrize("name", COMES_BACK)
+async def test_another_meaning_at_the_start_cannot_be_accepted(
+    site: RestoreSite, other: Ioc, name: str
+) -> None:
+    world, (pv, database) = site.world, COMES_BACK[name]
+    await write(world, {pv: 1.0})
+    await until(world, {pv: 1.0})
+    snapshot_id = await world.take()
+    await write(world, {pv: 0.0})
+    await until(world, {pv: 0.0})
+    plan = await planned(site, [pv], snapshot_id=snapshot_id)
+    other.kill()
+    other.start(database)
+    slots = world.slots[[world.names.index(pv)]]
+    assert (await world.table.wait_connected(slots, 60)).all()
+    await until(world, {pv: 0.0})
+    ended = await site.ended((await site.execute(plan, all=pb.AllMoved())).id)
+    if reason(ended) != "DISCONNECTED":  # the service had not found it again
+        assert (ended.state, reason(ended)) == (State.RESTORE_STATE_FAILED, "LABELS_MOVED")
+    assert (await read(world, [pv])) == {pv: 0.0}
 
 
 GUARD = {"expression": f'pv["{CURRENT}"] < 0.1', "description": "no beam"}

@@ -389,8 +389,9 @@ def labels_moved(items: PlanItems, rows: I8, so_far: str) -> FailedPrecondition:
     """LABELS_MOVED: the indexes that a plan writes mean something else by now."""
     first = items.names[int(rows[0])]
     return FailedPrecondition(
-        f"{len(rows)} of the PVs to write have other enum labels than when the plan was made, the"
-        f" first is {first}; {so_far}. Make a new plan",
+        f"{len(rows)} of the PVs to write have other enum labels than when the plan was made, or"
+        f" have become an enumeration, or are none any more, the first is {first}; {so_far}. Make a"
+        " new plan",
         reason=Reason.LABELS_MOVED,
         metadata={"moved": str(len(rows)), "first_moved": first},
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from drey_ca.interface import Slots
 from drey_core.errors import DreyError, FailedPrecondition, Reason
-from drey_core.values import I8, Columns, Kind
+from drey_core.values import ARRAY, I8, Columns, Kind
 from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
@@ -180,30 +180,29 @@ class Course:
         self._connected_at[rows] = self.channels.table.info(self.slots(rows)).state_time
 
     def relabelled(self, rows: I8) -> I8:
-        """Enums whose labels are known and not those of the plan: their index means another."""
-        items = self.items
-        enums = rows[items.target.kind[rows] == Kind.ENUM]
-        labels = self.channels.table.info(self.slots(enums)).labels
-        changed = [
-            row
-            for row, live_labels in zip(enums.tolist(), labels, strict=True)
-            if live_labels
-            and items.labels(row)
-            and tuple(x.decode(errors="replace").encode() for x in live_labels) != items.labels(row)
-        ]
-        return np.array(changed, np.int64)
+        """Rows to which what is written would mean another thing: enumerations of other labels.
+
+        Also those of rows that are one now and were none when the plan was made, or the reverse.
+        """
+        items, info = self.items, self.channels.table.info(self.slots(rows))
+        meant, is_enum = (
+            kinds & ~np.uint8(ARRAY) == Kind.ENUM for kinds in (items.target.kind[rows], info.kind)
+        )
+        changed = (meant != is_enum) & (info.kind != Kind.NONE)
+        for place in np.flatnonzero(meant & is_enum).tolist():
+            live_labels, planned = info.labels[place], items.labels(int(rows[place]))
+            shown = tuple(label.decode(errors="replace").encode() for label in live_labels)
+            changed[place] = bool(shown and planned) and shown != planned
+        return rows[changed]
 
     async def relabelled_since(self, rows: I8) -> I8:
         """As `relabelled`, of rows that are about to be sent; those of new connections anew."""
-        enums: I8 = rows[self.items.target.kind[rows] == Kind.ENUM]
-        if len(enums) == 0:
-            return enums
-        since = self.channels.table.info(self.slots(enums)).state_time
-        again = enums[since != self._connected_at[enums]]
+        since = self.channels.table.info(self.slots(rows)).state_time
+        again = rows[since != self._connected_at[rows]]
         if len(again):
             # its answer comes after the labels, which were asked for as it was connected
             await self.channels.table.read(self.slots(again), self.limits.read_s)
-        return self.relabelled(enums)
+        return self.relabelled(rows)
 
     async def advance(self, state: RestoreState | None = None) -> None:
         """Store state (None: as it is) and counts, and tell those who watch."""

@@ -130,8 +130,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_LABELS_MOVED: _ErrorReason.ValueType  # 42
     """FAILED_PRECONDITION. Enum labels of PVs to write have changed since the plan was made, so that
-    its indexes mean something else. Cannot be accepted: make a new plan. Metadata: `moved`,
-    `first_moved`.
+    its indexes mean something else; or a record has become an enumeration, or is none any more.
+    Cannot be accepted: make a new plan. Metadata: `moved`, `first_moved`.
     """
     ERROR_REASON_UNKNOWN_FIELD: _ErrorReason.ValueType  # 43
     """INVALID_ARGUMENT. A call that acts has a field that this server does not know, and would be done
@@ -271,8 +271,8 @@ verified; the verdicts say which.
 """
 ERROR_REASON_LABELS_MOVED: ErrorReason.ValueType  # 42
 """FAILED_PRECONDITION. Enum labels of PVs to write have changed since the plan was made, so that
-its indexes mean something else. Cannot be accepted: make a new plan. Metadata: `moved`,
-`first_moved`.
+its indexes mean something else; or a record has become an enumeration, or is none any more.
+Cannot be accepted: make a new plan. Metadata: `moved`, `first_moved`.
 """
 ERROR_REASON_UNKNOWN_FIELD: ErrorReason.ValueType  # 43
 """INVALID_ARGUMENT. A call that acts has a field that this server does not know, and would be done
