@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drey_core.pv_table import CompletionMode, Policy
-from drey_core.values import Kind, encode_value
+from drey_core.values import ARRAY, Kind, encode_value
 from drey_restore.domain.edits import Given, Linear
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
@@ -110,3 +110,9 @@ def test_texts_are_given_and_never_scaled() -> None:
     assert plan.skip.tolist() == [Skip.NONE, Skip.TYPE_CHANGED]
     assert plan.target.value(0) == b"c"
     assert "cannot be scaled" in plan.warnings[1][1]
+
+
+def test_what_is_scaled_beyond_its_type_is_infinite_and_left_out() -> None:
+    base = known([3e38, [3e38, 1.0]], [1.0, [0.0, 0.0]], [Kind.FLOAT32, Kind.FLOAT32 | ARRAY])
+    plan = edited(base, ([0, 1], Linear(10.0)))
+    assert plan.skip.tolist() == [Skip.NOT_FINITE] * 2

@@ -155,7 +155,8 @@ def _scaled(stored: Columns, row: int, edit: Linear) -> tuple[int, int | bytes]:
         scaled = _linear(number, edit)
         if kind in _FLOATS or not scaled.is_integer():
             kind = kind if kind in _FLOATS else int(Kind.FLOAT64)
-            return encode_value(scaled, kind)
+            with np.errstate(over="ignore"):  # what a FLOAT32 cannot hold is infinite
+                return encode_value(scaled, kind)
         try:
             return encode_value(int(scaled), kind)
         except (OverflowError, ValueError):

@@ -127,7 +127,8 @@ def way_back(
         WayBack(
             left=_left(items, outcome).take(rows),
             channel=items.current.key[rows],
-            stage=(-items.stage[rows]).astype(np.int32),
+            # the lowest number of all has no opposite: it comes last all the same
+            stage=-np.maximum(items.stage[rows], -np.iinfo(np.int32).max),
             also_changed=also_changed,
         ),
     )
