@@ -193,7 +193,8 @@ class Course:
             live_labels, planned = info.labels[place], items.labels(int(rows[place]))
             shown = tuple(label.decode(errors="replace").encode() for label in live_labels)
             changed[place] = bool(shown and planned) and shown != planned
-        return rows[changed]
+        relabelled: I8 = rows[changed]
+        return relabelled
 
     async def relabelled_since(self, rows: I8) -> I8:
         """As `relabelled`, of rows that are about to be sent; those of new connections anew."""
