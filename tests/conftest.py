@@ -33,9 +33,14 @@ settings.load_profile("drey")
 DEBUGGED = (
     "tests/unit/",
     "tests/contract/",
-    # debug mode doubles what a test costs in whose loop the service runs, and delays the signs of
-    # life that a test's own loop gives: of the restore service, what does most in least time
+    "tests/integration/catalog/",
+    "tests/integration/cli/",
+    "tests/integration/runtime/",
+    # debug mode costs up to half as much again where the service runs in a test's own loop: of the
+    # restore service and of the gateway the files that do most in least time
     "tests/integration/restore/test_records.py",
+    "tests/integration/restore/test_rollback.py",
+    "tests/integration/gateway/test_sessions.py",
 )
 """Where event loops are in debug mode, and what they complain of fails the test."""
 

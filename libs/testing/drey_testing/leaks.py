@@ -257,6 +257,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[MARK] = watch.mark
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
+    # ten frames of where each callback was made double what a test costs; the last one says enough
+    patch.setattr("asyncio.constants.DEBUG_STACK_DEPTH", 1)
     cancel_all = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]
 
     def note_and_cancel(loop: asyncio.AbstractEventLoop) -> None:
