@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -78,8 +79,10 @@ class _ForwardedMethod:
             initial = tuple(await call.initial_metadata() or ())
             if initial:
                 await context.send_initial_metadata(_passable_metadata(initial))
-            async for message in call:
-                yield message
+            # closed, for one that is left half read keeps the call, which keeps it and its message
+            async with aclosing(call.__aiter__()) as messages:
+                async for message in messages:
+                    yield message
             context.set_trailing_metadata(_passable_metadata(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             _raise_refusal(pump)

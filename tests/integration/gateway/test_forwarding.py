@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from types import AsyncGeneratorType
 from typing import Any
 
 import grpc
@@ -125,3 +129,38 @@ async def test_a_refusal_that_comes_before_the_messages_is_told() -> None:
         assert await failure(import_file(stub)) == ("NOT_FOUND", "NOT_FOUND")
         get = stub.GetPv(pb.GetPvRequest(name="A"), metadata=ADMIN, timeout=60)
         assert await failure(get) == ("NOT_FOUND", "NOT_FOUND")
+
+
+async def test_nothing_is_kept_of_a_stream_that_its_client_leaves() -> None:
+    ended = threading.Semaphore(0)
+
+    def stream_on(_requests: Any, context: Any) -> Iterator[bytes]:
+        context.add_callback(ended.release)
+        while True:
+            yield pb.ExportPvsResponse(data=bytes(1 << 16)).SerializeToString()
+
+    # a collector finds what keeps itself, late: after a hundred thousand of such objects
+    gc.disable()
+    try:
+        async with forwarding(stream_on) as stub:
+            before = _messages_held()
+            for _ in range(10):
+                call = stub.ExportPvs(pb.ExportPvsRequest(), metadata=ADMIN, timeout=60)
+                await call.read()
+                call.cancel()
+                assert await asyncio.to_thread(ended.acquire, timeout=60)
+            async with asyncio.timeout(60):
+                while _messages_held() > before:
+                    await asyncio.sleep(0.05)
+    finally:
+        gc.enable()
+
+
+def _messages_held() -> int:
+    """Readers of streams that are not closed; each holds its call and a message."""
+    return sum(
+        isinstance(each, AsyncGeneratorType)
+        and each.__name__ == "_fetch_stream_responses"
+        and each.ag_frame is not None
+        for each in gc.get_objects()
+    )
