@@ -51,6 +51,7 @@ from drey_gateway.sessions import SessionBook
 from drey_gateway.settings import GatewaySettings, read_networks
 from drey_runtime import migrate
 from drey_runtime.app import App
+from drey_runtime.app_memory import GiveBack, keep_little
 from drey_runtime.audit_anchor import AnchorFile, AuditAnchors
 from drey_runtime.auth import GATEWAY, TokenSigner
 from drey_runtime.bus import Bus
@@ -81,6 +82,7 @@ FORWARDED = {
     _restore.DESCRIPTOR.services_by_name["RestoreService"].full_name: "restore",
 }
 """Public services that others serve: a new one needs its name here."""
+_GIVE_BACK_S = 30.0
 _ASKED = {
     "snapshot": "drey.snapshot.v1.SnapshotService",
     "monitor": "drey.internal.control.v1.ControlService",
@@ -129,6 +131,7 @@ class GatewayReadiness:
 
 async def main(settings: GatewaySettings, app: App) -> None:
     """Open everything and start the loops."""
+    keep_little()
     if settings.signing_key is None:
         raise SettingsError(
             "DREY_SIGNING_KEY is not set: the services behind the gateway believe nobody without"
@@ -228,6 +231,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
     if settings.metrics_listen or settings.otlp_endpoint:
         app.start(SystemGauges(context, limiter, probes, feed.instances, system.find_findings))
     app.start(anchors)
+    app.start(GiveBack(_GIVE_BACK_S))
     app.start(GatewayReadiness(health, feed, ring, db, probes))
     app.start(InstanceReports(bus, "gateway", lambda: health.serves(MONITOR)))
 
