@@ -132,6 +132,7 @@ class PostgresHost:
         self.term: Term | None = None
         self.stopped = self.dead = False
         self.slow_image_s = 0.0
+        self._floor = 0
         self.disturbed = False
         """Its session may have been lost since it was last seen to have the lock."""
         self._rate, self._clock_s = rate, 1000.0
@@ -153,7 +154,9 @@ class PostgresHost:
     async def floor(self) -> int:
         """As the monitor asks for it."""
         await asyncio.sleep(self.slow_image_s)
-        return max(self.world.image_epoch, first_epoch(now_ns() + round(self.wall_s * 1e9)))
+        wall_ns = now_ns() + round(self.wall_s * 1e9)
+        self._floor = max(self.world.image_epoch, first_epoch(wall_ns))
+        return self._floor
 
     async def _own(self, lease: PostgresLease) -> None:
         while True:
@@ -161,7 +164,7 @@ class PostgresHost:
                 async with lease.held(NAME, floor=self.floor) as term:
                     self.term = term
                     while True:
-                        self.world.note_epoch(term.epoch)
+                        self.world.note_epoch(term.epoch, self._floor)
                         await term.changed.wait()
                         term.changed.clear()
             self.term = None
@@ -205,7 +208,7 @@ class PostgresWorld:
         self.hosts: list[PostgresHost] = []
         self.image_epoch = 0
         self.epochs: set[int] = set()
-        self.had_twice: list[int] = []
+        self.had_before: list[int] = []
         self._lost: set[int] = set()
         """Backends whose client has lost them."""
         self._turned_at = time.monotonic()
@@ -215,10 +218,10 @@ class PostgresWorld:
     def _do(self, act: Any) -> Any:
         return self.loop.run_until_complete(act)
 
-    def note_epoch(self, epoch: int) -> None:
-        """A host owns under it from now on."""
-        if epoch in self.epochs:
-            self.had_twice.append(epoch)
+    def note_epoch(self, epoch: int, floor: int) -> None:
+        """A host owns under it from now on; `floor` is what it knew of others."""
+        if epoch in self.epochs or epoch <= floor:
+            self.had_before.append(epoch)
         self.epochs.add(epoch)
         self.image_epoch = max(self.image_epoch, epoch)
 
@@ -247,8 +250,10 @@ class PostgresWorld:
                 # it waits for the lease, or has it, until it is cancelled
                 host.task.result()
         undisturbed = [host.name for host in self.hosts if host.valid and not host.disturbed]
-        self.broken |= len(undisturbed) > 1 or bool(self.had_twice)
-        told = f"{undisturbed} own it and lost no session; epochs had twice: {self.had_twice}"
+        self.broken |= len(undisturbed) > 1 or bool(self.had_before)
+        told = (
+            f"{undisturbed} own it and lost no session; epochs that do not grow: {self.had_before}"
+        )
         assert self._ending or not self.broken, told
         time.sleep(0.0005)
 
