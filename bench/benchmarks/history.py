@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import time
 
+import asyncpg
+import numpy as np
+
 from bench.report import Result, in_turn
 from bench.site import BenchSite, site
 from drey.snapshot.v1 import snapshot_service_pb2
 
 _SNAPSHOTS = 1_000
 _READ_ONE_BY_ONE = 50
+_LISTED = """
+SELECT value_hash, times_hash FROM snapshot.manifest WHERE page_no = ANY($1::integer[])
+"""
+_PAGES = "SELECT hash, data FROM snapshot.page WHERE hash = ANY($1::bytea[])"
 
 
 async def _time_history(bench_site: BenchSite, name: str) -> tuple[float, list[str]]:
@@ -20,6 +27,11 @@ async def _time_history(bench_site: BenchSite, name: str) -> tuple[float, list[s
     async for response in bench_site.snapshots.GetPvHistory(request, **bench_site.call):
         ids += [point.snapshot_id for point in response.points]
     return time.perf_counter() - begin, ids
+
+
+def _channels(bench_site: BenchSite) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...]:
+    directory = bench_site.directory
+    return directory.setpoint_channel, directory.readback_channel
 
 
 async def run(pvs: int, runs: int) -> Result:
@@ -53,8 +65,21 @@ async def run(pvs: int, runs: int) -> Result:
                     pass
             return (time.perf_counter() - begin) * _SNAPSHOTS / _READ_ONE_BY_ONE
 
-        times = await in_turn(runs, time_ours, one_by_one)
+        database = await asyncpg.connect(bench_site.stack.postgres.url)
+
+        async def bare_pages() -> float:
+            """What no way of reading the same pages can do without: Postgres gives them."""
+            row = bench_site.directory.names.index(random_name())
+            channels = [column[row] for column in _channels(bench_site)]
+            begin = time.perf_counter()
+            listed = await database.fetch(_LISTED, sorted({int(c) >> 8 for c in channels}))
+            await database.fetch(_PAGES, list({hash for entry in listed for hash in entry}))
+            return time.perf_counter() - begin
+
+        times = await in_turn(runs, time_ours, peers=(one_by_one, bare_pages))
+        await database.close()
     result.figure("total_s", times[0], 0.05)
     result.peer("each snapshot asked for it", "total_s", times[1])
+    result.peer("its pages out of Postgres, not looked at", "total_s", times[2])
     result.notes.append(f"{_SNAPSHOTS} snapshots; the peer read {_READ_ONE_BY_ONE} and was scaled")
     return result
