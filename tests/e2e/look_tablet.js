@@ -19,6 +19,9 @@
     if (main.classList.contains("fill") && (top >= innerHeight || (each.matches("aside, .grid") && bottom > innerHeight + 1)))
       found.push(`below the screen, where nothing scrolls: ${text(each)}`);
   }
+  for (const each of document.querySelectorAll("main section, aside"))
+    if (isSeen(each) && getComputedStyle(each).overflowY === "visible" && each.scrollHeight > each.clientHeight + 2)
+      found.push(`spills over: ${text(each)}`);
   // a row of a table may end in dots: the whole stands beside it, or in its title
   for (const each of document.querySelectorAll("header *, main button, main h1, main h2, main th, main td, main p, main label, main .mark, main dd, main dt")) {
     if (!isSeen(each) || each.closest(".grid-row, .sr") !== null || getComputedStyle(each).overflowX === "visible") continue;
