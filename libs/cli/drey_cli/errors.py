@@ -171,6 +171,8 @@ _REMEDIES = {
     "RESOURCE_EXHAUSTED": "end some of the calls that run with this key, or try again in a moment",
     "MALFORMED_MESSAGE": "client and server are of different versions: compare `drey --version`",
     "UNKNOWN_METHOD": "this version of the server does not have it yet",
+    "REHEARSAL_TOO_LONG": "give it more time (--for), or choose fewer PVs for such a plan",
+    "REHEARSAL_TOO_LARGE": "choose fewer PVs for a plan that is to be rehearsed",
     "REHEARSAL_NOT_ISOLATED": "report this: a rehearsal must see its own machine alone",
     "APPROVAL_REQUIRED": "a second person has to approve the plan first: drey restore approve PLAN",
     "OWN_PLAN": "somebody else has to approve it: drey restore approve PLAN",

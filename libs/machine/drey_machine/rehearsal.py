@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import state_pb2, value_pb2
 from drey.restore.v1 import restore_pb2
+from drey_client import ClientError
 from drey_machine.rehearsed import (
     NUMBERS,
     SimChannel,
@@ -95,6 +96,36 @@ def recorded_seconds(
                 took -= planned.policy.settle.ToNanoseconds()
             seconds_by_name[item.name] = max(0, took) / 1e9
     return seconds_by_name
+
+
+MOST_CHANNELS = 100_000
+"""About what one host makes in ten minutes, with 1 GB of memory."""
+
+
+def refuse_too_much(plan: restore_pb2.Plan, rehearsal: Rehearsal, most_s: float) -> None:
+    """Refuse what is known not to end in time, or to be more than a host bears: ClientError."""
+    channels, least_s = len(rehearsal.now.channels), _least_seconds(plan, rehearsal)
+    if channels > MOST_CHANNELS:
+        raise ClientError(
+            f"the machine of plan {plan.id} would have {channels:,} channels, and at most"
+            f" {MOST_CHANNELS:,} are simulated; nothing was started",
+            reason="REHEARSAL_TOO_LARGE",
+        )
+    if least_s > most_s:
+        raise ClientError(
+            f"the writes of plan {plan.id} take at least {least_s:,.0f} s, and a rehearsal has"
+            f" {most_s:,.0f} s for all; nothing was started",
+            reason="REHEARSAL_TOO_LONG",
+        )
+
+
+def _least_seconds(plan: restore_pb2.Plan, rehearsal: Rehearsal) -> float:
+    """How long the writes take at least, by the plan and by what was recorded, stage by stage."""
+    least_s = {each.stage: each.least_duration.ToNanoseconds() / 1e9 for each in plan.stages}
+    for name, seconds in rehearsal.recorded.items():
+        stage = rehearsal.items[name].stage
+        least_s[stage] = max(least_s.get(stage, 0.0), seconds)
+    return sum(least_s.values())
 
 
 def make_rehearsal(

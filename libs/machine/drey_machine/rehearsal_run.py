@@ -38,6 +38,8 @@ class RehearsedCourse:
     restore: restore_pb2.Restore = field(default_factory=restore_pb2.Restore)
     items: list[restore_pb2.RestoreItem] = field(default_factory=list)
     otherwise: dict[str, str] = field(default_factory=dict)
+    cut_short: bool = False
+    """It was aborted, as it took longer than it may."""
 
 
 async def run_rehearsal(
@@ -46,13 +48,16 @@ async def run_rehearsal(
     rehearsal: Rehearsal,
     requested: restore_service_pb2.ExecutePlanRequest,
     say: Callable[[str], None],
+    most_s: float,
 ) -> RehearsedCourse:
     """Take the state there, change the machine to what it is now, plan, execute, read.
 
+    What is not over in `most_s` seconds is aborted there, and its course by then is the course.
     From the main thread, as it starts processes; `folder`, absolute and there, is theirs. Raises
     `ClientError` for what is refused there, `StackError` where something does not start,
     TimeoutError where the machine does not come up as it was made.
     """
+    deadline = asyncio.get_running_loop().time() + most_s
     async with AsyncExitStack() as started:
         count = len(rehearsal.now.channels)
         say(f"simulating {count:,} channel{'' if count == 1 else 's'} on loopback")
@@ -63,19 +68,22 @@ async def run_rehearsal(
         client = Client(stack.server, stack.key, ca=stack.certificate, timeout_s=_DEADLINE_S)
         await started.enter_async_context(client)
         there = _RehearsedSite(client, rehearsal, before.ports[0])
-        await there.create_pvs()
-        await there.wait_connected(rehearsal.stored)
-        snapshot_id = await there.take_stored()
-        await machine.aclose()
-        await there.wait_connected(None)
-        await _enter_machine(machine, folder, rehearsal.now, before.ports)
-        await there.wait_connected(rehearsal.now)
-        say("making the same plan there")
-        course = await there.make_plan(rehearsal_spec(plan, snapshot_id))
+        async with asyncio.timeout_at(deadline):
+            await there.create_pvs()
+            await there.wait_connected(rehearsal.stored)
+            snapshot_id = await there.take_stored()
+            await machine.aclose()
+            await there.wait_connected(None)
+            await _enter_machine(machine, folder, rehearsal.now, before.ports)
+            await there.wait_connected(rehearsal.now)
+            say("making the same plan there")
+            course = await there.make_plan(rehearsal_spec(plan, snapshot_id))
         if course.plan.writes:
             count = course.plan.writes
             say(f"executing {count:,} write{'' if count == 1 else 's'} there")
-            await there.execute(course, requested)
+            await there.execute(course, requested, deadline)
+            if course.cut_short:
+                say(f"it was not over after {most_s:,.0f} s, and was aborted there")
     return course
 
 
@@ -121,15 +129,14 @@ class _RehearsedSite:
         wanted = 0 if served is None else len(addresses & {c.served_at for c in served.channels})
         labels = {} if served is None else _known_labels(served)
         request = monitor_service_pb2.GetMonitorStatusRequest()
-        async with asyncio.timeout(_DEADLINE_S):
-            while True:
-                status = await self._client.call(self._monitor.GetMonitorStatus, request)
-                if sum(shard.connected for shard in status.shards) == wanted:
-                    known, unlabeled = await self._count_values(labels)
-                    # of a large value each part counts; of done channels nothing is known here
-                    if known >= wanted and not unlabeled & addresses:
-                        return
-                await asyncio.sleep(0.05)
+        while True:
+            status = await self._client.call(self._monitor.GetMonitorStatus, request)
+            if sum(shard.connected for shard in status.shards) == wanted:
+                known, unlabeled = await self._count_values(labels)
+                # of a large value each part counts; of done channels nothing is known here
+                if known >= wanted and not unlabeled & addresses:
+                    return
+            await asyncio.sleep(0.05)
 
     async def _count_values(self, labels: dict[str, list[str]]) -> tuple[int, set[str]]:
         """How many values there are, and the addresses of enumerations with other labels."""
@@ -203,24 +210,38 @@ class _RehearsedSite:
         return RehearsedCourse(plan, otherwise=otherwise)
 
     async def execute(
-        self, course: RehearsedCourse, requested: restore_service_pb2.ExecutePlanRequest
+        self,
+        course: RehearsedCourse,
+        requested: restore_service_pb2.ExecutePlanRequest,
+        deadline: float,
     ) -> None:
-        """Execute the plan to its end."""
+        """Execute the plan to its end, or abort it at a deadline by the clock of the loop."""
         request = restore_service_pb2.ExecutePlanRequest()
         request.CopyFrom(requested)
         request.plan_id, request.digest = course.plan.id, course.plan.digest
         course.restore = (await self._client.call(self._restores.ExecutePlan, request)).restore
-        watch = restore_service_pb2.WatchRestoreRequest(id=course.restore.id)
-        # A device may take longer than any deadline of a call.
-        messages = self._client.stream(self._restores.WatchRestore, watch, timeout_s=None)
-        async for message in messages:
-            course.restore = message.restore
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._watch(course, timeout_s=None)
+        except TimeoutError:
+            course.cut_short = True
+            abort = restore_service_pb2.AbortRestoreRequest(
+                id=course.restore.id, reason="it took longer than its rehearsal may"
+            )
+            await self._client.call(self._restores.AbortRestore, abort)
+            await self._watch(course, timeout_s=_DEADLINE_S)
         if not course.restore.HasField("end_time"):
             raise ClientError(
                 "the rehearsal's watch ended before its restore", reason="WATCH_ENDED"
             )
         request_items = restore_service_pb2.ReadRestoreRequest(id=course.restore.id)
         course.items = await self._read_items(self._restores.ReadRestore, request_items)
+
+    async def _watch(self, course: RehearsedCourse, *, timeout_s: float | None) -> None:
+        watch = restore_service_pb2.WatchRestoreRequest(id=course.restore.id)
+        messages = self._client.stream(self._restores.WatchRestore, watch, timeout_s=timeout_s)
+        async for message in messages:
+            course.restore = message.restore
 
     async def _read_items(self, method: Any, request: Any) -> list[Any]:
         rows = [row async for each in self._client.stream(method, request) for row in each.items]

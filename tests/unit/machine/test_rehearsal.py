@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,14 @@ from drey.monitor.v1 import watch_pb2
 from drey.restore.v1 import restore_pb2
 from drey_client import ClientError
 from drey_machine.rehearsal import (
+    MOST_CHANNELS,
     KnownPv,
+    Rehearsal,
     condition_names,
     make_rehearsal,
     planned_otherwise,
     recorded_seconds,
+    refuse_too_much,
     rehearsed_items,
 )
 from drey_machine.rehearsal_run import refuse_other_hosts
@@ -150,3 +154,35 @@ def test_another_host_than_the_simulated_machine_is_refused() -> None:
     refuse_other_hosts(row, 5064)
     with pytest.raises(ClientError, match="not the simulated machine at port 7"):
         refuse_other_hosts(row, 7)
+
+
+@pytest.mark.parametrize(
+    ("least_s", "recorded_s", "most_s", "reason"),
+    [
+        (60, 0.0, 120.0, ""),
+        (3600, 0.0, 1800.0, "REHEARSAL_TOO_LONG"),
+        (1, 7200.0, 1800.0, "REHEARSAL_TOO_LONG"),
+    ],
+)
+def test_what_is_known_to_take_too_long_is_not_begun(
+    least_s: int, recorded_s: float, most_s: float, reason: str
+) -> None:
+    made = make_rehearsal(restore_pb2.PlanSpec(), [_item()], {"X": _known("X")}, {"X": recorded_s})
+    stage = restore_pb2.StageCount(stage=0, least_duration={"seconds": least_s})
+    plan = restore_pb2.Plan(id="7", stages=[stage, restore_pb2.StageCount(stage=1)])
+    assert _refusal(plan, made, most_s) == reason
+
+
+def test_a_machine_that_is_too_large_is_not_made() -> None:
+    made = make_rehearsal(restore_pb2.PlanSpec(), [_item()], {"X": _known("X")}, {})
+    many = replace(made.now, channels=[*made.now.channels] * (MOST_CHANNELS + 1))
+    too_large = replace(made, now=many)
+    assert _refusal(restore_pb2.Plan(id="7"), too_large, 1800.0) == "REHEARSAL_TOO_LARGE"
+
+
+def _refusal(plan: restore_pb2.Plan, rehearsal: Rehearsal, most_s: float) -> str:
+    try:
+        refuse_too_much(plan, rehearsal, most_s)
+    except ClientError as error:
+        return error.reason
+    return ""

@@ -41,6 +41,7 @@ _SHOWN = 50
 _NAMES_AT_ONCE = 20_000
 _EARLIER_RESTORES = 20
 """How many of the newest restores are looked at for how long writes took."""
+_MOST_S = 1800.0
 
 
 @command(
@@ -49,12 +50,19 @@ _EARLIER_RESTORES = 20
     gives="{plan, restore, items, stages, recorded, assumed, missing, planned_otherwise}",
     examples=(
         "drey restore rehearse latest",
-        "drey restore rehearse 0192f3a4 --write-timeout 60s --keep rehearsal",
+        "drey restore rehearse 0192f3a4 --write-timeout 60s --for 3h --keep rehearsal",
     ),
 )
 @argument("plan", help="Id, part of one, or latest.")
 @option("--write-timeout", type=SPAN, metavar="TIME", help="For all writes. Default 10s.")
 @option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default 10s.")
+@option(
+    "--for",
+    "most",
+    type=SPAN,
+    metavar="TIME",
+    help="Most time for all of it; then it is aborted there, and shown. Default 30m.",
+)
 @option(
     "--keep",
     type=Path,
@@ -67,6 +75,7 @@ def rehearse(
     plan: str,
     write_timeout: Duration | None,
     verify_timeout: Duration | None,
+    most: Duration | None,
     keep: Path | None,
     limit: int,
 ) -> None:
@@ -76,12 +85,18 @@ def rehearse(
     with the values, limits and labels of now, readbacks and done channels that follow after the
     time that earlier restores took. Where there was none, the settle time of the policy is assumed,
     or none. The same plan is made there, and executed. Nothing is left running. What cannot be
-    simulated, or is planned otherwise there, is named. Exit code as that of a restore: 0 only if
-    all of the plan was rehearsed and every PV verified, 4 if not.
+    simulated, or is planned otherwise there, is named. It has a bound: a plan that takes longer
+    than --for is refused where that is known before, and aborted there where not. Exit code as that
+    of a restore: 0 only if all of the plan was rehearsed and every PV verified, 4 if not.
     """
     from drey_cli.commands.up import running_in_foreground
     from drey_client import ClientError
-    from drey_machine.rehearsal import condition_names, make_rehearsal, rehearsed_items
+    from drey_machine.rehearsal import (
+        condition_names,
+        make_rehearsal,
+        refuse_too_much,
+        rehearsed_items,
+    )
     from drey_stack.private import scratch_folder
 
     if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
@@ -110,6 +125,11 @@ def rehearse(
             "no PV of the plan can be simulated: "
             + "; ".join(f"{name}: {why}" for name, why in list(rehearsal.missing.items())[:10])
         )
+    most_s = _MOST_S if most is None else most.ToNanoseconds() / 1e9
+    try:
+        refuse_too_much(known_plan, rehearsal, most_s)
+    except ClientError as error:
+        raise from_client_error(error) from error
     requested = restore_service_pb2.ExecutePlanRequest(
         write_timeout=write_timeout, verify_timeout=verify_timeout
     )
@@ -123,12 +143,15 @@ def rehearse(
         folder.mkdir(parents=True, exist_ok=True)
         say = session.out.note
         try:
-            course = front.run(run_rehearsal(folder, known_plan, rehearsal, requested, say))
+            course = front.run(run_rehearsal(folder, known_plan, rehearsal, requested, say, most_s))
         except ClientError as error:
             raise from_client_error(error) from error
         except TimeoutError as error:
             raise CliError(
-                "the simulated machine did not come up as it was made; see the logs with --keep"
+                f"the simulated machine did not come up as it was made within {most_s:,.0f} s; see"
+                " the logs with --keep",
+                reason="REHEARSAL_TOO_LONG",
+                remedy="give it more time (--for)",
             ) from error
     _show_course(session, known_plan, rehearsal, course, limit)
 
