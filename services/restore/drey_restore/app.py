@@ -13,7 +13,7 @@ from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import LiveMachine
 from drey_restore.adapters.snapshots import SnapshotClient
 from drey_restore.adapters.store import SCHEMA_PACKAGES, RestoreStore
-from drey_restore.domain.planning import parse_problems
+from drey_restore.domain.problems import parse_problems
 from drey_restore.limits import Limits
 from drey_restore.loops.release import ReleaseLoop
 from drey_restore.loops.warm import WarmLoop

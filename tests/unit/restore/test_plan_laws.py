@@ -18,12 +18,11 @@ from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import SKIPS, Skip
 from drey_restore.domain.planning import (
     PlanInput,
-    PlanProblem,
-    RecordFacts,
     make_plan,
-    refuse_records,
 )
 from drey_restore.domain.policy import NOTHING, PartSource, PolicyOrigin, PolicyRows, SaidPolicy
+from drey_restore.domain.problems import PlanProblem
+from drey_restore.domain.record_facts import RecordFacts, refuse_records
 from drey_restore.domain.records import PlanRecord
 from drey_restore.domain.waiting import stage_waits
 

@@ -17,13 +17,12 @@ from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.planning import (
     PlanInput,
-    RecordFacts,
     WayBack,
     make_plan,
-    parse_problems,
-    refuse_records,
 )
 from drey_restore.domain.policy import PolicyRows
+from drey_restore.domain.problems import parse_problems
+from drey_restore.domain.record_facts import RecordFacts, refuse_records
 
 from .test_planning import columns, known
 

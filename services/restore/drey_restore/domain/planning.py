@@ -12,14 +12,14 @@ Reasons in order of precedence; the first that holds is given:
 7. POLICY: its restore policy cannot be followed; INVALID_SOURCE: what is stored was no value;
 8. NOT_FINITE, OUT_OF_RANGE: the record would refuse or clip it, or its policy does not allow it;
 9. DUPLICATE_ADDRESS: a PV with a smaller number writes the same record's value;
-10. NOT_WRITABLE, DUPLICATE_ADDRESS again, by what the records of the writes say themselves.
+10. NOT_WRITABLE, DUPLICATE_ADDRESS again, by what the records of the writes say themselves
+   (`record_facts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from math import inf
 
 import numpy as np
@@ -40,12 +40,10 @@ from drey_core.values import (
 )
 from drey_restore.domain.addresses import (
     DISABLING,
-    comes_first,
     field_key,
     field_name,
     field_of,
     limit_field,
-    record_name,
 )
 from drey_restore.domain.conversion import convert, in_heap
 from drey_restore.domain.edits import Edited, Given, Linear, edit_source, give_values
@@ -59,6 +57,7 @@ from drey_restore.domain.policy import (
     effective,
     obstacles,
 )
+from drey_restore.domain.problems import PlanProblem, Warnings, blank
 from drey_restore.domain.ramping import Steps, step_size, steps_between
 
 Mask = NDArray[np.bool_]
@@ -69,20 +68,6 @@ _MOST_TEXT = 39
 _OTHER_FORMS = (".VAL", ".RVAL", "$")
 """In addresses that may name a field which another address names too."""
 PROTOCOL_PVA = 2
-
-
-class PlanProblem(Enum):
-    """What a site may have refused, or only told."""
-
-    DISABLED = "disabled"
-    INVALID = "invalid"
-    UNDEFINED = "undefined"
-    TRUNCATED = "truncated"
-
-
-def parse_problems(text: str) -> frozenset[PlanProblem]:
-    """Those that a list by comma names."""
-    return frozenset(PlanProblem(name.strip()) for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -164,16 +149,6 @@ class _Skips:
         return mask
 
 
-class _Warnings:
-    """Texts by row, in the order in which they were found."""
-
-    def __init__(self, known: Mapping[int, tuple[str, ...]]) -> None:
-        self.by_row = dict(known)
-
-    def add(self, row: int, *texts: str) -> None:
-        self.by_row[row] = (*self.by_row.get(row, ()), *texts)
-
-
 def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     """The items. `exact`: also write what is within tolerance, unless equal bit for bit."""
     n = len(known.number)
@@ -190,7 +165,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     skips.where(_without_value(known.live), Skip.DISCONNECTED)
     skips.where(known.stale, Skip.STALE)
     skips.where(~known.writable, Skip.NOT_WRITABLE)
-    warnings = _Warnings(known.warnings)
+    warnings = Warnings(known.warnings)
     _refuse_disabled(known, skips, warnings)
     rows = np.flatnonzero(skips.open)
     converted = convert(
@@ -241,7 +216,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         readback_addresses=known.readback_addresses,
         current=known.live.with_key(known.setpoint_channel),
         stored=source.stored.with_key(known.setpoint_channel),
-        target=_blank(target, left_out).with_key(known.setpoint_channel),
+        target=blank(target, left_out).with_key(known.setpoint_channel),
         stored_readback=known.stored_readback.with_key(known.readback_channel),
         absolute=known.absolute,
         relative=known.relative,
@@ -290,132 +265,16 @@ def _with_source(known: PlanInput, found: Edited) -> PlanInput:
         known,
         stored=found.values,
         stored_labels=found.labels,
-        stored_readback=_blank(known.stored_readback, changed),
+        stored_readback=blank(known.stored_readback, changed),
         warnings={r: (*found.warnings.get(r, ()), *known.warnings.get(r, ())) for r in rows},
         problems={**problems, **found.problems},
         unstored=known.unstored | set(found.rows.tolist()),
     )
 
 
-@dataclass(frozen=True)
-class RecordFacts:
-    """What records say of themselves, one entry each for some rows of a plan, ascending.
-
-    `disp`: the IOC takes no value; `disabled`: .DISA equals .DISV. `aliases`: what .NAME says, of
-    rows whose address names the record otherwise.
-    """
-
-    rows: I8
-    disp: Mask
-    disabled: Mask
-    aliases: Mapping[int, str] = field(default_factory=dict)
-
-
-def refuse_records(
-    items: PlanItems, facts: RecordFacts, refused: frozenset[PlanProblem]
-) -> PlanItems:
-    """The plan without the writes that their records would not take, or that come twice.
-
-    As the records will be after the plan's own writes of .DISP and .DISA, which come first in a
-    stage.
-    """
-    items = replace(items, records=facts.aliases)
-    skip, warnings = items.skip.copy(), _Warnings(items.warnings)
-    own = _own_switches(items, facts)
-    doubtful = facts.disp | facts.disabled | bool(own)
-    for index in np.flatnonzero(doubtful).tolist():
-        row = int(facts.rows[index])
-        address, stage = items.addresses[row], int(items.stage[row])
-        if field_name(address) in DISABLING:
-            continue
-        disp, disabled = bool(facts.disp[index]), bool(facts.disabled[index])
-        switched = own.get(_record(items, facts, row), {})
-        for name, (when, on) in switched.items():
-            if when <= stage:
-                disp, disabled = (on, disabled) if name == "DISP" else (disp, on)
-        if disp:
-            why = "the record takes no value: .DISP is set"
-        elif disabled and not comes_first(address):
-            why = "the record is disabled: .DISA equals .DISV"
-        else:
-            continue
-        warnings.add(row, why + _by_itself(switched))
-        if PlanProblem.DISABLED in refused:
-            skip[row] = Skip.NOT_WRITABLE
-    _refuse_aliases(items, facts, skip, warnings)
-    _refuse_beyond_aliased_limits(items, facts, skip, warnings)
-    target = _blank(items.target, skip != Skip.NONE)
-    ramps = {row: steps for row, steps in items.ramps.items() if skip[row] == Skip.NONE}
-    return replace(items, skip=skip, target=target, ramps=ramps, warnings=warnings.by_row)
-
-
-def _record(items: PlanItems, facts: RecordFacts, row: int) -> str:
-    return facts.aliases.get(row) or record_name(items.addresses[row])
-
-
-def _by_itself(switched: Mapping[str, object]) -> str:
-    if not switched:
-        return ""
-    return f" (the plan writes {', '.join(f'.{name}' for name in sorted(switched))} of it as well)"
-
-
-def _own_switches(items: PlanItems, facts: RecordFacts) -> dict[str, dict[str, tuple[int, bool]]]:
-    """By record: the stage in which the plan writes .DISP or .DISA, and whether that disables."""
-    by_record: dict[str, dict[str, tuple[int, bool]]] = {}
-    for row in facts.rows.tolist():
-        address = items.addresses[row]
-        if not address.endswith((".DISP", ".DISA")):
-            continue
-        disables = bool(items.target.data[row] != 0)
-        switches = by_record.setdefault(_record(items, facts, row), {})
-        switches[field_name(address)] = (int(items.stage[row]), disables)
-    return by_record
-
-
-def _refuse_aliases(items: PlanItems, facts: RecordFacts, skip: U1, warnings: _Warnings) -> None:
-    """Write a field once, of which two names are known by what .NAME says."""
-    if not facts.aliases:
-        return
-    seen: dict[str, int] = {}
-    for row in facts.rows.tolist():
-        if skip[row] != Skip.NONE:
-            continue
-        first = seen.setdefault(items.field_written(row), row)
-        if first != row:
-            skip[row] = Skip.DUPLICATE_ADDRESS
-            warnings.add(row, f"the same field as {items.addresses[first]}, by an alias")
-
-
-def _refuse_beyond_aliased_limits(
-    items: PlanItems, facts: RecordFacts, skip: U1, warnings: _Warnings
-) -> None:
-    """Leave out what a limit would clip that the plan writes before, under another name."""
-    if not facts.aliases:
-        return
-    rows = [row for row in facts.rows.tolist() if skip[row] == Skip.NONE]
-    value_rows = {items.field_written(row): row for row in rows}
-    numbers = as_float64(items.target.kind, items.target.data)
-    for row in rows:
-        limit = limit_field(items.field_written(row))
-        value_row = None if limit is None else value_rows.get(limit[0])
-        if limit is None or value_row is None or not {row, value_row} & facts.aliases.keys():
-            continue
-        beyond = (numbers[value_row] - numbers[row]) * (1 if limit[1] else -1)
-        if items.stage[row] <= items.stage[value_row] and beyond > 0:
-            skip[value_row] = Skip.OUT_OF_RANGE
-            warnings.add(value_row, f"beyond the limit {items.addresses[row]} of this plan")
-
-
 def _without_value(columns: Columns) -> Mask:
     mask: Mask = (columns.state != State.CONNECTED) | (columns.kind == Kind.NONE)
     return mask
-
-
-def _blank(columns: Columns, rows: Mask) -> Columns:
-    """The columns with no value in `rows`."""
-    kind, data = columns.kind.copy(), columns.data.copy()
-    kind[rows], data[rows] = Kind.NONE, 0
-    return replace(columns, kind=kind, data=data)
 
 
 def _stages(known: PlanInput) -> NDArray[np.int32]:
@@ -426,7 +285,7 @@ def _stages(known: PlanInput) -> NDArray[np.int32]:
     return np.array(stages, np.int32)[known.policies.index]
 
 
-def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: _Warnings) -> None:
+def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: Warnings) -> None:
     """A record that is disabled (.DISA) takes a value and does nothing with it."""
     disabled = skips.open & (known.live.status == _DISABLED)
     for row in np.flatnonzero(disabled).tolist():
@@ -438,7 +297,7 @@ def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: _Warnings) -> No
         skips.where(disabled, Skip.NOT_WRITABLE)
 
 
-def _refuse_invalid(known: PlanInput, target: Columns, skips: _Skips, warnings: _Warnings) -> None:
+def _refuse_invalid(known: PlanInput, target: Columns, skips: _Skips, warnings: Warnings) -> None:
     """What may never have been a value of the machine: undefined, INVALID, or cut short."""
     invalid = skips.open & (known.stored.severity == Severity.INVALID)
     undefined = invalid & (known.stored.status == _UNDEFINED)
@@ -473,7 +332,7 @@ def _maybe_cut(known: PlanInput, texts: Mask) -> Mask:
 
 
 def _refuse_long_texts(
-    addresses: list[str], target: Columns, skips: _Skips, warnings: _Warnings
+    addresses: list[str], target: Columns, skips: _Skips, warnings: Warnings
 ) -> None:
     """Texts that Channel Access does not carry; it would refuse the write."""
     texts = skips.open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING)
@@ -525,7 +384,7 @@ def _with_own_limits(
     return replace(known, control_low=low, control_high=high)
 
 
-def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: _Warnings) -> None:
+def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: Warnings) -> None:
     """Leave out what is not as the restore left it, unless told; with a warning in any case.
 
     A channel that the restore did not write, for the PV has been re-addressed, is never as it left
@@ -573,7 +432,7 @@ def _refuse_policies(
     target: Columns,
     ramps: Mapping[int, Steps | None],
     skips: _Skips,
-    warnings: _Warnings,
+    warnings: Warnings,
 ) -> None:
     """Leave out what could not be restored as its policy says, with why."""
     n = len(skips.skip)
@@ -612,7 +471,7 @@ def _same_bits(a: Columns, b: Columns, among: Mask) -> Mask:
     return same
 
 
-def _refuse_values(target: Columns, known: PlanInput, skips: _Skips, warnings: _Warnings) -> None:
+def _refuse_values(target: Columns, known: PlanInput, skips: _Skips, warnings: Warnings) -> None:
     """NaN, infinities, what lies outside control limits or policies; of arrays any element."""
     values = as_float64(target.kind, target.data)
     floats = (target.kind == Kind.FLOAT64) | (target.kind == Kind.FLOAT32)

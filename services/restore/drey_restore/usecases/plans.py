@@ -30,11 +30,11 @@ from drey_restore.domain.planning import (
     PROTOCOL_PVA,
     Mask,
     PlanInput,
-    PlanProblem,
     make_plan,
-    refuse_records,
 )
 from drey_restore.domain.policy import PolicyRows, done_address
+from drey_restore.domain.problems import PlanProblem
+from drey_restore.domain.record_facts import refuse_records
 from drey_restore.domain.records import RECIPE, Chosen, PlanRecord, RestoreRecord, Rules
 from drey_restore.domain.waiting import stage_waits
 from drey_restore.limits import Clock, Limits

@@ -13,7 +13,8 @@ from drey_restore.domain.addresses import record_name
 from drey_restore.domain.execution import ECA_NORMAL
 from drey_restore.domain.items import F8, PlanItems
 from drey_restore.domain.kinds import Skip
-from drey_restore.domain.planning import PlanProblem, RecordFacts, refuse_records
+from drey_restore.domain.problems import PlanProblem
+from drey_restore.domain.record_facts import RecordFacts, refuse_records
 from drey_restore.limits import Clock, Limits
 
 _AGAIN_NS = 600 * 10**9

@@ -19,7 +19,7 @@ from drey_restore.domain.execution import (
 from drey_restore.domain.items import scatter
 from drey_restore.domain.judging import SAME
 from drey_restore.domain.kinds import Skip, Verdict
-from drey_restore.domain.planning import PlanProblem
+from drey_restore.domain.problems import PlanProblem
 from drey_restore.domain.records import HeldWrite
 from drey_restore.usecases.course import Course
 from drey_restore.usecases.holding import held_error, refuse_held
