@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -121,8 +122,10 @@ class Client:
         """
         call = method(request, timeout=timeout_s, metadata=self._metadata)
         try:
-            async for message in call:
-                yield message
+            # closed, for one that is left half read keeps the call, which keeps it and its message
+            async with aclosing(call.__aiter__()) as messages:
+                async for message in messages:
+                    yield message
         except grpc.aio.AioRpcError as error:
             raise from_call_error(error) from error
         finally:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from types import AsyncGeneratorType
 from typing import Any
 
@@ -18,7 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from drey.catalog.v1 import catalog_service_pb2 as pb
 from drey.catalog.v1 import catalog_service_pb2_grpc
+from drey.internal.reference.v1 import reference_service_pb2 as pb_reference
+from drey.internal.reference.v1 import reference_service_pb2_grpc as pb_reference_grpc
+from drey_client import Client
 from drey_core.errors import NotFound, Reason
+from drey_gateway.adapters.references import ReferenceClient
 from drey_gateway.forwarding import Forwarder
 from drey_runtime.auth import TokenSigner
 from drey_runtime.server import serve
@@ -164,3 +168,28 @@ def _messages_held() -> int:
         and each.ag_frame is not None
         for each in gc.get_objects()
     )
+
+
+async def test_nothing_is_kept_of_a_stream_that_is_left_half_read() -> None:
+    def stream_on(_requests: Any, _context: Any) -> Iterator[bytes]:
+        while True:
+            yield pb_reference.ReadReferenceResponse(snapshot_id="known").SerializeToString()
+
+    with upstream(stream_on) as target:
+        gc.disable()
+        try:
+            before = _messages_held()
+            async with Client(target) as drey:
+                stub: Any = pb_reference_grpc.ReferenceServiceStub(drey.channel)
+                stream: Any = drey.stream(stub.ReadReference, pb_reference.ReadReferenceRequest())
+                async with aclosing(stream) as messages:
+                    await anext(messages)
+                known: dict[str, Any] = {"known": object()}
+                found = await ReferenceClient(drey.channel).read(b"", known, "known")
+                assert found is known["known"]
+            assert _messages_held() == before
+            async with asyncio.timeout(60):
+                while len(asyncio.all_tasks()) > 1:  # gRPC's own, of calls that were cancelled
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()

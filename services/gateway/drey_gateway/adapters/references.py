@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -42,12 +43,14 @@ class ReferenceClient:
         )
         parts: list[pb.ReadReferenceResponse] = []
         async with translated("snapshot"):
-            call = self._stub.ReadReference(request, timeout=_DEADLINE_S)
-            async for part in call:
-                if not parts and part.snapshot_id in known_references:
-                    call.cancel()
-                    return known_references[part.snapshot_id]
-                parts.append(part)
+            call: Any = self._stub.ReadReference(request, timeout=_DEADLINE_S)
+            # closed, for one that is left half read keeps the call, which keeps it and its message
+            async with aclosing(call.__aiter__()) as messages:
+                async for part in messages:
+                    if not parts and part.snapshot_id in known_references:
+                        call.cancel()
+                        return known_references[part.snapshot_id]
+                    parts.append(part)
         return await asyncio.to_thread(_assemble_reference, parts)
 
 
