@@ -57,7 +57,7 @@ from drey_restore.domain.policy import (
     effective,
     obstacles,
 )
-from drey_restore.domain.problems import PlanProblem, Warnings, blank
+from drey_restore.domain.problems import PlanProblem, PlanWarnings, blank
 from drey_restore.domain.ramping import Steps, step_size, steps_between
 
 Mask = NDArray[np.bool_]
@@ -165,7 +165,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     skips.where(_without_value(known.live), Skip.DISCONNECTED)
     skips.where(known.stale, Skip.STALE)
     skips.where(~known.writable, Skip.NOT_WRITABLE)
-    warnings = Warnings(known.warnings)
+    warnings = PlanWarnings(known.warnings)
     _refuse_disabled(known, skips, warnings)
     rows = np.flatnonzero(skips.open)
     converted = convert(
@@ -285,7 +285,7 @@ def _stages(known: PlanInput) -> NDArray[np.int32]:
     return np.array(stages, np.int32)[known.policies.index]
 
 
-def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: Warnings) -> None:
+def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: PlanWarnings) -> None:
     """A record that is disabled (.DISA) takes a value and does nothing with it."""
     disabled = skips.open & (known.live.status == _DISABLED)
     for row in np.flatnonzero(disabled).tolist():
@@ -297,7 +297,9 @@ def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: Warnings) -> Non
         skips.where(disabled, Skip.NOT_WRITABLE)
 
 
-def _refuse_invalid(known: PlanInput, target: Columns, skips: _Skips, warnings: Warnings) -> None:
+def _refuse_invalid(
+    known: PlanInput, target: Columns, skips: _Skips, warnings: PlanWarnings
+) -> None:
     """What may never have been a value of the machine: undefined, INVALID, or cut short."""
     invalid = skips.open & (known.stored.severity == Severity.INVALID)
     undefined = invalid & (known.stored.status == _UNDEFINED)
@@ -332,7 +334,7 @@ def _maybe_cut(known: PlanInput, texts: Mask) -> Mask:
 
 
 def _refuse_long_texts(
-    addresses: list[str], target: Columns, skips: _Skips, warnings: Warnings
+    addresses: list[str], target: Columns, skips: _Skips, warnings: PlanWarnings
 ) -> None:
     """Texts that Channel Access does not carry; it would refuse the write."""
     texts = skips.open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING)
@@ -384,7 +386,7 @@ def _with_own_limits(
     return replace(known, control_low=low, control_high=high)
 
 
-def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: Warnings) -> None:
+def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: PlanWarnings) -> None:
     """Leave out what is not as the restore left it, unless told; with a warning in any case.
 
     A channel that the restore did not write, for the PV has been re-addressed, is never as it left
@@ -432,7 +434,7 @@ def _refuse_policies(
     target: Columns,
     ramps: Mapping[int, Steps | None],
     skips: _Skips,
-    warnings: Warnings,
+    warnings: PlanWarnings,
 ) -> None:
     """Leave out what could not be restored as its policy says, with why."""
     n = len(skips.skip)
@@ -471,7 +473,9 @@ def _same_bits(a: Columns, b: Columns, among: Mask) -> Mask:
     return same
 
 
-def _refuse_values(target: Columns, known: PlanInput, skips: _Skips, warnings: Warnings) -> None:
+def _refuse_values(
+    target: Columns, known: PlanInput, skips: _Skips, warnings: PlanWarnings
+) -> None:
     """NaN, infinities, what lies outside control limits or policies; of arrays any element."""
     values = as_float64(target.kind, target.data)
     floats = (target.kind == Kind.FLOAT64) | (target.kind == Kind.FLOAT32)

@@ -26,7 +26,7 @@ def parse_problems(text: str) -> frozenset[PlanProblem]:
     return frozenset(PlanProblem(name.strip()) for name in text.split(",") if name.strip())
 
 
-class Warnings:
+class PlanWarnings:
     """Texts by row, in the order in which they were found."""
 
     def __init__(self, known: Mapping[int, tuple[str, ...]]) -> None:

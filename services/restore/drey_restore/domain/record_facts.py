@@ -22,7 +22,7 @@ from drey_restore.domain.addresses import (
 )
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
-from drey_restore.domain.problems import PlanProblem, Warnings, blank
+from drey_restore.domain.problems import PlanProblem, PlanWarnings, blank
 
 Mask = NDArray[np.bool_]
 
@@ -50,7 +50,7 @@ def refuse_records(
     stage.
     """
     items = replace(items, records=facts.aliases)
-    skip, warnings = items.skip.copy(), Warnings(items.warnings)
+    skip, warnings = items.skip.copy(), PlanWarnings(items.warnings)
     own = _own_switches(items, facts)
     doubtful = facts.disp | facts.disabled | bool(own)
     for index in np.flatnonzero(doubtful).tolist():
@@ -102,7 +102,7 @@ def _own_switches(items: PlanItems, facts: RecordFacts) -> dict[str, dict[str, t
     return by_record
 
 
-def _refuse_aliases(items: PlanItems, facts: RecordFacts, skip: U1, warnings: Warnings) -> None:
+def _refuse_aliases(items: PlanItems, facts: RecordFacts, skip: U1, warnings: PlanWarnings) -> None:
     """Write a field once, of which two names are known by what .NAME says."""
     if not facts.aliases:
         return
@@ -117,7 +117,7 @@ def _refuse_aliases(items: PlanItems, facts: RecordFacts, skip: U1, warnings: Wa
 
 
 def _refuse_beyond_aliased_limits(
-    items: PlanItems, facts: RecordFacts, skip: U1, warnings: Warnings
+    items: PlanItems, facts: RecordFacts, skip: U1, warnings: PlanWarnings
 ) -> None:
     """Leave out what a limit would clip that the plan writes before, under another name."""
     if not facts.aliases:
