@@ -26,6 +26,9 @@ _MAX_ITEMS = 100_000
 """Of a list whose annotation gives no number; those of numbers are bound by the message's size."""
 _MAX_PARTS = 100_000
 """Most messages within a request, at any depth."""
+_MOST_NANOS = 999_999_999
+_MOST_DURATION_S = 315_576_000_000
+_FIRST_TIME_S, _LAST_TIME_S = -62_135_596_800, 253_402_300_799
 _SMALL_BYTES = 64 << 10
 """Requests up to here are parsed at once: what they can become is small."""
 
@@ -165,6 +168,8 @@ def _field_checks(descriptor: Descriptor) -> tuple[Check, ...]:
             out.append(_field_check(field, limits))
         if nested:
             out.append(_nested_check(field))
+        if field.message_type is not None and field.message_type.full_name in _TIME_PROBLEMS:
+            out.append(_time_check(field, _TIME_PROBLEMS[field.message_type.full_name]))
         if field.enum_type is not None:
             out.append(_enum_check(field, field.enum_type))
     return tuple(out)
@@ -182,6 +187,39 @@ def _nested_check(field: FieldDescriptor) -> Check:
             _check_message(item, f"{path}{name}[{i}].", depth + 1)
 
     return check_many if field.is_repeated else check_one
+
+
+def _duration_problem(seconds: int, nanos: int) -> str:
+    if abs(nanos) > _MOST_NANOS or abs(seconds) > _MOST_DURATION_S or seconds * nanos < 0:
+        return f"{seconds} s and {nanos} ns are no Duration: nanos below 1 s, of the same sign"
+    return ""
+
+
+def _timestamp_problem(seconds: int, nanos: int) -> str:
+    if not (0 <= nanos <= _MOST_NANOS and _FIRST_TIME_S <= seconds <= _LAST_TIME_S):
+        return f"{seconds} s and {nanos} ns are no Timestamp: years 1 to 9999, nanos 0 to 1 s"
+    return ""
+
+
+_TIME_PROBLEMS: dict[str, Callable[[int, int], str]] = {
+    "google.protobuf.Duration": _duration_problem,
+    "google.protobuf.Timestamp": _timestamp_problem,
+}
+"""What is wrong with seconds and nanos, by type; empty: nothing. As the types' own docs say."""
+
+
+def _time_check(field: FieldDescriptor, problem_of: Callable[[int, int], str]) -> Check:
+    name = field.name
+
+    def run(message: Message, path: str, depth: int) -> None:
+        value = getattr(message, name)
+        if not field.is_repeated and not message.HasField(name):
+            return
+        for item in value if field.is_repeated else (value,):
+            if problem := problem_of(item.seconds, item.nanos):
+                _refuse_field(f"{path}{name}", problem)
+
+    return run
 
 
 def _enum_check(field: FieldDescriptor, enum: EnumDescriptor) -> Check:

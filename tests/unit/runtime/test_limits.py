@@ -1,9 +1,11 @@
 import math
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.internal import encoder
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.common.v1 import selector_pb2, value_pb2
@@ -77,6 +79,25 @@ def test_unknown_enum_numbers() -> None:
         pv=catalog_pb2.Pv(name="a", setpoint={"channel_protocol": 77})
     )
     assert refused(request).field == "pv.setpoint.channel_protocol"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"), [(1, -5), (-1, 5), (0, 2 * 10**9), (0, -(10**9)), (315_576_000_001, 0)]
+)
+def test_durations_that_are_none(seconds: int, nanos: int) -> None:
+    policy = catalog_pb2.RestorePolicy(settle=Duration(seconds=seconds, nanos=nanos))
+    request = catalog_service_pb2.CreatePvRequest(pv=catalog_pb2.Pv(restore_policy=policy))
+    assert refused(request).field == "pv.restore_policy.settle"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"), [(1, -5), (0, 10**9), (-62_135_596_801, 0), (253_402_300_800, 0)]
+)
+def test_timestamps_that_are_none(seconds: int, nanos: int) -> None:
+    request = snapshot_service_pb2.ListSnapshotsRequest(
+        from_time=Timestamp(seconds=seconds, nanos=nanos)
+    )
+    assert refused(request).field == "from_time"
 
 
 def test_text_without_control_characters_but_with_lines_where_allowed() -> None:
