@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.distinct import distinct
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, hash_bytes
 
 ROLE_SETPOINT = 1
 ROLE_READBACK = 2
@@ -252,6 +252,16 @@ class Directory:
             return np.full(len(pv_numbers), -1, np.int64)
         return np.where(self.pv_number[safe] == pv_numbers, safe, -1)
 
+    def names_hash(self, rows: I8) -> bytes:
+        """32 bytes for the names of some PVs in their order, the same in every process."""
+        if len(rows) == len(self):
+            return self._all_names_hash
+        return _hash_names([self.names[row] for row in rows.tolist()])
+
+    @cached_property
+    def _all_names_hash(self) -> bytes:
+        return _hash_names(self.names)
+
     @cached_property
     def _channel_rows(self) -> tuple[I8, I8, NDArray[np.uint8]]:
         n = len(self)
@@ -269,6 +279,10 @@ class Directory:
             return np.full(len(channels), -1, np.int64)
         places = np.minimum(np.searchsorted(known_channels, channels), len(known_channels) - 1)
         return np.where(known_channels[places] == channels, rows[places], -1)
+
+
+def _hash_names(names: Sequence[str]) -> bytes:
+    return hash_bytes("\0".join(names).encode(errors="replace"))
 
 
 def _channels(page: int) -> I8:

@@ -349,7 +349,7 @@ class Watch:
 
     async def _move_rows(self, selection: WatchSelection, old: Directory) -> AsyncIterator[bytes]:
         left, moved, joined = self._state.reselect(
-            selection, self._live.image, self._directory, time.monotonic()
+            selection, self._live.image, old, self._directory, time.monotonic()
         )
         for message in self._tell_names():
             yield message

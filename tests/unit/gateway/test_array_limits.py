@@ -410,9 +410,8 @@ def test_never_an_older_value_and_the_last_one_in_the_end(limits, steps):
             check(watched.resume())
             assert all(told.get(channel, 0.0) == value for channel, value in truth.items())
         else:
-            watched.state.reselect(
-                watched.selection, watched.live.image, watched.live.directory, watched.now
-            )
+            now, directory = watched.now, watched.live.directory
+            watched.state.reselect(watched.selection, watched.live.image, directory, directory, now)
     # all is quiet: what is due comes when it is due, and then nothing is missing
     check(watched.diff())
     for _ in range(20):

@@ -11,7 +11,7 @@ from drey_core.values import Columns, Kind, State
 from drey_gateway.domain.deadband import Deadband, DeadbandFilter
 from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.watch import Fields, WatchDiff, WatchSelection, WatchState
-from drey_testing.fixtures_gateway import catalog_pages, floats, readback, setpoint
+from drey_testing.fixtures_gateway import catalog_pages, floats, name_of, readback, setpoint
 
 BANDS = st.sampled_from(
     [Deadband(absolute=1.0), Deadband(relative=0.1), Deadband(tolerances=2.0), Deadband()]
@@ -113,6 +113,21 @@ def test_what_is_no_number_always_passes(kind):
     assert len(watched.state.diff(watched.live.image).at) == 1
 
 
+def test_a_new_name_passes_though_it_came_before_the_baseline_was_taken():
+    watched = Watched(Deadband(absolute=10.0))
+    watched.put(floats(CHANNELS, [0.0] * 4))
+    before, pages = watched.live.directory, catalog_pages(2)
+    for page in pages:
+        page.names[:] = ["MAGNET" if name == name_of(1) else name for name in page.names]
+    watched.live.take_directory(pages, [], watched.live.pages, 2)
+    watched.take(watched.state.everything(watched.live.image))  # of the directory of before
+    selection, old = watched.select(), watched.selection
+    assert selection.digest != old.digest
+    image, now = watched.live.image, watched.live.directory
+    left, moved, told = watched.state.reselect(selection, image, before, now)
+    assert (left.tolist(), moved.tolist(), told.tolist()) == ([], [], [0])
+
+
 def test_a_narrower_tolerance_sends_what_is_too_far_off_now():
     watched = Watched(Deadband(tolerances=10.0))
     watched.put(floats(CHANNELS, [0.0] * 4))
@@ -122,7 +137,8 @@ def test_a_narrower_tolerance_sends_what_is_too_far_off_now():
     pages = catalog_pages(2)
     for page in pages:
         page.absolute[:] = 0.1
+    before = watched.live.directory
     watched.live.take_directory(pages, [], watched.live.pages, 2)
     watched.selection = watched.select()
-    watched.state.reselect(watched.selection, watched.live.image, watched.live.directory)
+    watched.state.reselect(watched.selection, watched.live.image, before, watched.live.directory)
     assert sorted(watched.take(watched.state.diff(watched.live.image))) == sorted(CHANNELS)

@@ -152,20 +152,10 @@ class LiveState:
         if new or len(merged) != len(self.directory.pages):
             merged |= new
             self.generation += 1
-            before = self.directory
             self.directory = Directory.from_pages(self.generation, list(merged.values()))
-            self._touch_renamed(before)
             self._index = None
             self._caches = {}
         self.catalog_version = max(self.catalog_version, catalog_version)
-
-    def _touch_renamed(self, before: Directory) -> None:
-        """A row carries the name of its PV, so a new name makes a new row."""
-        now = self.directory
-        known = zip(now.names, before.rows_of(now.pv_number).tolist(), strict=True)
-        rows = [r for r, (name, old) in enumerate(known) if old >= 0 and before.names[old] != name]
-        channels = np.concatenate([now.setpoint_channel[rows], now.readback_channel[rows]])
-        self.image.touch(self.image.slots(channels[channels > 0]))
 
     def _take_metadata(self, metadata: Iterable[MetadataPage]) -> None:
         pages = list(metadata)

@@ -48,6 +48,7 @@ class WatchSelection:
     """The PVs of a watch under one directory. Arrays of shape (n,), ordered by PV number.
 
     `rows` index the directory; channels that are not watched are 0, and so is their slot.
+    `names` stands for their names, which are told with their rows.
     """
 
     rows: I8
@@ -57,6 +58,7 @@ class WatchSelection:
     slots: I8
     shards: frozenset[int]
     manner: bytes = b""
+    names: bytes = b""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,12 +88,14 @@ class WatchSelection:
             slots,
             frozenset(shards.tolist()),
             manner,
+            directory.names_hash(rows),
         )
 
     @cached_property
     def digest(self) -> bytes:
         """Stands for what is watched, in tokens."""
-        return selection_hash(self.numbers, self.setpoints, self.readbacks, self.manner)
+        manner = self.manner + self.names
+        return selection_hash(self.numbers, self.setpoints, self.readbacks, manner)
 
 
 SETPOINT, READBACK = 1, 2
@@ -215,14 +219,15 @@ class WatchState:
         self,
         selection: WatchSelection,
         image: LiveImage,
+        before: Directory,
         directory: Directory,
         now: float = 0.0,
     ) -> tuple[I8, I8, I8]:
-        """Change what is watched.
+        """Change what is watched, and the directory that it is of.
 
         Returns (numbers of PVs that left, numbers of those that stayed and whose channels are
-        others now, positions in the new selection of these and of those that joined). What
-        changed besides comes with the next diff.
+        others now, positions in the new selection of these, of those that joined, and of those
+        with a new name). What changed besides comes with the next diff.
         """
         old = self.selection
         left = np.setdiff1d(old.numbers, selection.numbers, assume_unique=True)
@@ -234,6 +239,10 @@ class WatchState:
         )
         joined = np.ones(len(selection), bool)
         joined[new_at[~moved]] = False
+        if old.names != selection.names:
+            rows = zip(old.rows[old_at].tolist(), selection.rows[new_at].tolist(), strict=True)
+            renamed = [before.names[was] != directory.names[now_is] for was, now_is in rows]
+            joined[new_at[renamed]] = True
         self.selection = selection
         channels = np.stack([selection.setpoints, selection.readbacks])
         if self._sieve is not None:
