@@ -49,7 +49,7 @@ async def test_errors_of_ours_pass_untranslated(db: Database) -> None:
 
 
 async def test_no_free_connection_is_unavailable(url: str) -> None:
-    async with Database(url, max_size=1, connect_timeout=0.3) as database, database.acquire():
+    async with Database(url, max_size=1, connect_timeout=3) as database, database.acquire():
         with pytest.raises(Unavailable):
             async with database.acquire():
                 pass

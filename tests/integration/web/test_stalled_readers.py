@@ -31,8 +31,8 @@ __all__ = ["admin_key", "postgres", "rig", "url"]
 
 PVS = 4000
 READERS = 20
-MOST_BYTES = 2 << 20
-"""For one reader, in Envoy and the kernel: a message as JSON, and the windows."""
+MOST_BYTES = 4 << 20
+"""For one reader, in Envoy and the kernel: two messages as JSON, 1.3 MB each, and the windows."""
 ACCEPTED = ("text/event-stream", "*/*")
 CHANNELS = [channel for pv in range(1, PVS + 1) for channel in (setpoint(pv), readback(pv))]
 
